@@ -1,0 +1,125 @@
+"""The buffer's file: its tables, how a connection is set up, and who may open it.
+
+An operator can open the file with `sqlite3` while the relay runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from siemrelay.errors import BufferBroken, BufferFull, DiskFull, StartRefused
+
+SCHEMA_VERSION: Final = 1
+
+_TABLES: Final = """
+CREATE TABLE batches (
+    first_sequence INTEGER PRIMARY KEY,  -- of the first record; the others follow by one
+    count INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    received_at REAL NOT NULL,           -- seconds since the epoch
+    part INTEGER,                        -- the piece of an over-long record, from 1
+    raw_size INTEGER NOT NULL,           -- bytes before compression
+    payload BLOB NOT NULL                -- zstd of the records, each ended by LF
+);
+CREATE TABLE positions (
+    source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,  -- JSON, the source's own
+    PRIMARY KEY (source, key)
+) WITHOUT ROWID;
+CREATE TABLE cursors (
+    sink TEXT PRIMARY KEY,
+    next_sequence INTEGER NOT NULL       -- every record before it is settled for this sink
+) WITHOUT ROWID;
+CREATE TABLE dead_letters (
+    sink TEXT NOT NULL, sequence INTEGER NOT NULL,
+    at REAL NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,  -- the peer's own words
+    record BLOB NOT NULL, message BLOB NOT NULL,                 -- as received, as sent
+    PRIMARY KEY (sink, sequence)
+) WITHOUT ROWID;
+CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO facts VALUES ('next_sequence', 1);
+"""
+
+# Large pages: a compressed batch is some 100 KiB, and every overflow page costs a link.
+_PAGE_BYTES: Final = 16384
+
+# The log is copied into the database when it has grown to 16 MiB: seldom enough to cost little,
+# small enough for a restart to read it quickly.
+_CHECKPOINT_PAGES: Final = 16 * 1024 * 1024 // _PAGE_BYTES
+
+# Only this process opens the file for writing; another's read transaction is over within this.
+_BUSY_TIMEOUT_S: Final = 10.0
+
+
+def lock_state_dir(state_dir: Path) -> int:
+    """Make the directory (0700) and lock it; returns the descriptor that holds the lock.
+
+    Raises StartRefused when another process holds it or it cannot be made.
+    """
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartRefused(
+            f"cannot use state_dir {state_dir}: {error.strerror}; make it writable for this user, "
+            "or set another `state_dir`"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise StartRefused(
+            f"another siemrelay (process {holder or 'unknown'}) already runs on state_dir "
+            f"{state_dir}; stop it, or give this one a `state_dir` of its own"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
+    """A connection with the buffer's settings; `synchronous` is FULL (fsync at commit) or NORMAL."""
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables in a new file; refuse one that a newer siemrelay wrote."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+    elif version > SCHEMA_VERSION:
+        raise StartRefused(
+            f"{path} was written by a newer siemrelay (layout {version}, this one knows "
+            f"{SCHEMA_VERSION}); run the newer one, or set another `state_dir`"
+        )
+
+
+def typed(error: sqlite3.Error) -> BufferFull | BufferBroken:
+    """The buffer's own error for one of SQLite's: is it room that lacks, or is the disk broken?"""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+        return DiskFull("the file system of state_dir is full")
+    if code in _NO_ROOM_FOR_SHARED_MEMORY:
+        return DiskFull("the file system of state_dir is full (write-ahead log)")
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return BufferBroken(f"the disk buffer failed: {error} ({name}); check the disk under state_dir")
+
+
+# The log's index is a memory-mapped file: on a full file system it is its growth that fails.
+_NO_ROOM_FOR_SHARED_MEMORY: Final = (sqlite3.SQLITE_IOERR_SHMSIZE,)

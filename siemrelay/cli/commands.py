@@ -1,0 +1,47 @@
+"""The command line: each command is a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+import click
+
+from siemrelay import __version__
+
+_COMMANDS: Final = {
+    "run": "the daemon, in the foreground",
+    "check": "the configuration's faults, or what it comes to",
+    "test": "send one marked test event to a sink",
+    "preview": "what each sink would receive",
+    "events": "the known event types",
+    "demo": "the whole thing on this machine, with nothing to install or configure",
+}
+"""Name → the line in `siemrelay --help`. `siemrelay.cli.NAME` has the command of that name."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"siemrelay.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # From the table: importing every command to ask for its help would take a second.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="siemrelay")
+def main() -> None:
+    """Forward audit events to SIEMs through a durable disk buffer.
+
+    \b
+    Try it:
+      siemrelay demo
+    """

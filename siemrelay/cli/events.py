@@ -1,0 +1,48 @@
+"""`siemrelay events`: the catalogue."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from siemrelay.catalogue import Catalogue
+from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.tables import print_table
+
+
+@click.command()
+@config_option(required=False)
+@json_option()
+def events(config: str | None, as_json: bool) -> None:
+    """List every known event type, with its category, severity (0 to 10) and description.
+
+    These are the names that a sink's `events` takes. With -c, those that the configuration
+    declares under `event_types` are among them.
+
+    \b
+    Examples:
+      siemrelay events
+      siemrelay events -c /etc/siemrelay/siemrelay.yaml --json
+    """
+    types = _catalogue(config).types
+    if as_json:
+        click.echo(json.dumps([asdict(known) for known in types], indent=2))
+        return
+    rows = [(t.name, t.category, str(t.severity), t.description) for t in types]
+    print_table("", ("type", "category", "severity", "description"), rows)
+
+
+def _catalogue(config: str | None) -> Catalogue:
+    if config is None:
+        return Catalogue()
+    # Models and registry are only needed to read a file.
+    from siemrelay.cli.check import refuse
+    from siemrelay.config.load import load
+    from siemrelay.errors import ConfigurationRefused
+
+    try:
+        return load(config).config.catalogue()
+    except ConfigurationRefused as refused:
+        refuse(refused)

@@ -1,0 +1,66 @@
+"""`siemrelay run`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import structlog
+import trio
+
+from siemrelay.cli.check import refuse
+from siemrelay.cli.options import config_option
+from siemrelay.config.load import load
+from siemrelay.errors import BufferBroken, ConfigurationRefused, StartRefused
+from siemrelay.relay import Relay
+from siemrelay.telemetry.log import Redactor, configure
+
+# The worker threads hold the interpreter for microseconds at a time; with the default of 5 ms a
+# commit would wait that long for each of its steps while the loop is busy.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+@click.command()
+@config_option()
+@click.option("--drain", is_flag=True, help="Stop when every source is at its end and every sink "
+              "has confirmed.")  # fmt: skip
+def run(config: str, drain: bool) -> None:
+    """Run the relay in the foreground until SIGTERM or Ctrl-C.
+
+    Exits with 0 after an orderly stop, 78 on a fault in the configuration, 75 when it cannot start
+    here (state directory or port in use), 74 when the disk fails, 1 when a --drain was stopped
+    before its end.
+
+    \b
+    Examples:
+      siemrelay run -c /etc/siemrelay/siemrelay.yaml
+      siemrelay run -c once.yaml --drain
+    """
+    try:
+        loaded = load(config)
+    except ConfigurationRefused as refused:
+        refuse(refused)
+    log = loaded.config.log
+    configure(log.level, log.format, Redactor(loaded.secrets))
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        at_end = trio.run(_run, Relay(loaded), drain)
+    except StartRefused as error:
+        click.echo(f"siemrelay: {error}", err=True)
+        raise SystemExit(os.EX_TEMPFAIL) from error
+    except BaseExceptionGroup as group:
+        broken, rest = group.split(BufferBroken)
+        if broken is None or rest is not None:
+            raise
+        structlog.get_logger().critical("the disk buffer failed; ending", error=str(_leaf(broken)))
+        raise SystemExit(os.EX_IOERR) from group
+    raise SystemExit(0 if at_end or not drain else 1)
+
+
+async def _run(relay: Relay, drain: bool) -> bool:
+    return await relay.run(drain=drain)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,156 @@
+"""What a configuration comes to: every setting with its value and where the value is from."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from glob import has_magic, iglob
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+from siemrelay import registry
+from siemrelay.config.document import KeyPath, dotted
+from siemrelay.config.kinds import field_names, written
+from siemrelay.config.load import Loaded
+from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.errors import Fault
+
+Origin = Literal["file", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it may be shown: `value` is plain (for JSON), its secrets hidden."""
+
+    key: str
+    value: Any
+    origin: Origin
+
+    @property
+    def text(self) -> str:
+        """The value in one line, as it would be written in the file; `-` where there is none."""
+        return _text(self.value) or "-"
+
+
+# The first things that a reader wants to know about a part, before what else it has.
+_FIRST: Final = ("type", "siem", "protocol", "server", "port", "url", "path", "format", "header")
+
+
+def relay_settings(loaded: Loaded) -> list[Setting]:
+    """What is set for the whole relay."""
+    config = loaded.config
+    return [
+        setting
+        for name in ("state_dir", "buffer", "endpoint", "log", "shutdown_timeout")
+        for setting in _settings(loaded, config, name, ())
+    ]
+
+
+def source_settings(loaded: Loaded, name: str) -> list[Setting]:
+    """What that source comes to."""
+    return _part(loaded, loaded.config.sources[name], ("sources", name), set())
+
+
+def sink_settings(loaded: Loaded, name: str) -> list[Setting]:
+    """What that sink comes to; without `header` where its format has none."""
+    sink = loaded.config.sinks[name]
+    unused = set() if registry.FORMATS[sink.format].headers else {"header"}
+    settings = _part(loaded, sink, ("sinks", name), unused)
+    effective = Setting("when_full", loaded.config.when_full(sink), "default")
+    return [effective if s.key == "when_full" and s.value is None else s for s in settings]
+
+
+def remarks(loaded: Loaded) -> list[Fault]:
+    """What is allowed but probably not meant, each at its place in the file. Looks at the disk."""
+    found = []
+    for name, source in loaded.config.sources.items():
+        found += list(_empty_globs(loaded, name, source))
+    for name, sink in loaded.config.sinks.items():
+        if not sink.enabled:
+            message = "the sink is disabled: it sends nothing and keeps its place in the buffer"
+            found.append(loaded.document.fault(("sinks", name, "enabled"), message))
+    if loaded.inline_secrets and _readable_by_all(loaded.file):
+        path = loaded.inline_secrets[0]
+        message = (
+            "a secret is in the file, and every user of this machine can read the file; "
+            "use ${credential:NAME} or ${file:/PATH}, or take the permission away (chmod o-rwx)"
+        )
+        found.append(loaded.document.fault(path, message))
+    return sorted(found, key=lambda remark: (remark.line or 0, remark.column or 0))
+
+
+def _part(
+    loaded: Loaded, part: SourceConfig | SinkConfig, at: KeyPath, unused: set[str]
+) -> list[Setting]:
+    names = [name for name in field_names(type(part)) if name not in unused]
+    own = [name for name in names if name not in field_names(_common(part))]
+    order = [name for name in (*_FIRST, *own, *names) if name in names]
+    return [s for name in dict.fromkeys(order) for s in _settings(loaded, part, name, at)]
+
+
+def _common(part: SourceConfig | SinkConfig) -> type[BaseModel]:
+    return SourceConfig if isinstance(part, SourceConfig) else SinkConfig
+
+
+def _settings(loaded: Loaded, model: BaseModel, key: str, at: KeyPath) -> Iterator[Setting]:
+    """The setting of that key, or those inside it; keys are named from below the part."""
+    own = next(n for n, i in type(model).model_fields.items() if (i.alias or n) == key)
+    info, value = type(model).model_fields[own], getattr(model, own)
+    path = (*at, key)
+    if isinstance(value, BaseModel) and path not in loaded.shown:
+        for name in field_names(type(value)):
+            yield from _settings(loaded, value, name, path)
+        return
+    plain = _as_written(loaded, path, written(value, info.annotation, info.metadata))
+    # Below the section and the part's own name; relay-wide settings have neither.
+    below = path[2:] if path[0] in ("sources", "sinks") else path
+    yield Setting(dotted(below), plain, "file" if own in model.model_fields_set else "default")
+
+
+def _as_written(loaded: Loaded, path: KeyPath, plain: Any) -> Any:
+    """The value with the text of the file in place of whatever a `${...}` stood for."""
+    if path in loaded.shown:
+        return loaded.shown[path]
+    if isinstance(plain, dict):
+        return {key: _as_written(loaded, (*path, key), item) for key, item in plain.items()}
+    if isinstance(plain, list):
+        return [_as_written(loaded, (*path, i), item) for i, item in enumerate(plain)]
+    if isinstance(plain, str):
+        # A short form (`events: [${NAME}]`) stands at another path than what it is short for.
+        for secret in sorted(loaded.secrets, key=len, reverse=True):
+            plain = plain.replace(secret, "***")
+    return plain
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case dict():
+            return ", ".join(f"{key}: {_text(item) or 'null'}" for key, item in value.items())
+        case list():
+            return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fault]:
+    paths = getattr(source, "path", None) if source.type == "file" else None
+    for path in [paths] if isinstance(paths, (str, Path)) else paths or []:
+        # Path.glob takes no absolute pattern, and every pattern here is one.
+        if next(iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 (see above)
+            what = "no file matches it yet" if has_magic(str(path)) else "there is no such file yet"
+            yield loaded.document.fault(
+                ("sources", name, "path"), f"{what}; it is read as soon as there is one"
+            )
+
+
+def _readable_by_all(file: str) -> bool:
+    try:
+        return bool(Path(file).stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False

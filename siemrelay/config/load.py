@@ -1,0 +1,250 @@
+"""A configuration file → the validated configuration, or every fault in it at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from siemrelay.catalogue import Catalogue
+from siemrelay.config.document import Document, KeyPath, dotted, parse
+from siemrelay.config.faults import explain
+from siemrelay.config.joined import Joined, join_sink, join_source
+from siemrelay.config.kinds import URL_PASSWORD
+from siemrelay.config.models import (
+    EventTypeConfig,
+    RelayConfig,
+    SinkConfig,
+    SourceConfig,
+    declared_catalogue,
+)
+from siemrelay.config.secrets import Substituted, redactable, substitute
+from siemrelay.errors import ConfigurationRefused, Fault
+from siemrelay.filters import entry_fault
+from siemrelay.options import Secret
+
+# Hundreds of sinks fit in a tenth of it; a larger file is the wrong file.
+_MAX_FILE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration without faults, and what is needed to show it without its secrets."""
+
+    file: str
+    config: RelayConfig
+    shown: Mapping[KeyPath, str]
+    """For each value that held a `${...}`: the text as written, to be shown in its place."""
+    secrets: frozenset[str]
+    """Every secret of 4 characters or more, to be taken out of whatever is logged."""
+    inline_secrets: tuple[KeyPath, ...]
+    """Where the file itself holds a secret in plain text."""
+    document: Document
+    """Where each key and value was written (`document.fault` makes a located remark)."""
+
+
+def load(path: str | Path) -> Loaded:
+    """Read, fill in and validate a configuration file.
+
+    Raises: ConfigurationRefused, with every fault there is (without a line if the file itself
+    cannot be read): show them, change nothing.
+    """
+    file = str(path)
+    try:
+        with Path(path).open("rb") as stream:
+            data = stream.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise ConfigurationRefused(file, [Fault("larger than 1 MiB: not a configuration")])
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationRefused(file, [Fault(_cannot_read(error))]) from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        column = error.start - data[: error.start].rfind(b"\n")
+        raise ConfigurationRefused(file, [Fault("not UTF-8 text", "", line, column)]) from error
+    return load_text(text, file)
+
+
+def load_text(text: str, file: str, environment: Mapping[str, str] | None = None) -> Loaded:
+    """As `load`, of text at hand; `file` is the name in faults.
+
+    `environment` stands for the process's own variables where it is given.
+    """
+    document = parse(text)
+    if document.value is None and not document.faults:
+        document.faults.append(
+            Fault("the file is empty; it needs `sources:` and `sinks:`", "", 1, 1)
+        )
+    elif document.value is not None and not isinstance(document.value, dict):
+        document.faults.append(document.fault((), "expected `key: value` lines at the top level"))
+    if not isinstance(document.value, dict):
+        raise ConfigurationRefused(file, document.faults)
+    filled = substitute(document, environment)
+    config = _validated(filled, document)
+    if config is None or document.faults:
+        raise ConfigurationRefused(file, _in_order(_without_secrets(document.faults, filled)))
+    inline = {path: secret for path, secret in _secrets(config, ()) if path not in filled.shown}
+    return Loaded(
+        file=file,
+        config=config,
+        shown=filled.shown,
+        secrets=redactable(filled.found | {part for s in inline.values() for part in _parts(s)}),
+        inline_secrets=tuple(inline),
+        document=document,
+    )
+
+
+def _cannot_read(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "there is no such file; name another with -c FILE"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "no permission to read it; run as root or as the service's user"
+    return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
+
+
+def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
+    """The configuration, or None after adding every fault to the document's."""
+    top = dict(filled.value)
+    judge = _Judge(document, filled.failed)
+    catalogue = _catalogue(top)
+    top["sources"] = judge.parts(top, "sources", join_source, SourceConfig)
+    top["sinks"] = judge.parts(top, "sinks", join_sink, SinkConfig)
+    for name, entries in _event_entries(filled.value):
+        for path, entry in entries:
+            wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
+            if wrong is not None:
+                document.faults.append(document.fault(("sinks", name, *path), wrong))
+    top = {key: value for key, value in top.items() if value is not _ABSENT}
+    config = judge.model(RelayConfig, top, filled.value, ())
+    return config if isinstance(config, RelayConfig) else None
+
+
+_ABSENT: Final = object()
+
+
+class _Judge:
+    """Validates parts and collects what is wrong with all of them."""
+
+    def __init__(self, document: Document, failed: set[KeyPath]) -> None:
+        self._document, self._failed = document, failed
+
+    def model(
+        self, model: type[BaseModel], values: Any, written: Any, at: KeyPath
+    ) -> BaseModel | None:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            faults = explain(error, model, written, at, self._document)
+            self._add(faults)
+            return None
+
+    def parts(
+        self,
+        top: dict[str, Any],
+        section: str,
+        join: Callable[[Mapping[str, Any]], Joined],
+        common: type[BaseModel],
+    ) -> Any:
+        """The section's mapping with its good parts built; the others stand in, unjudged."""
+        written = top.get(section, _ABSENT)
+        if not isinstance(written, dict):
+            return written
+        built: dict[str, Any] = {}
+        for name, values in written.items():
+            if not isinstance(values, dict):
+                built[name] = values
+                continue
+            joined = join(values)
+            at: KeyPath = (section, name)
+            self._add(
+                self._document.fault((*at, refused.key), refused.message, at_key=refused.at_key)
+                for refused in joined.refused
+            )
+            self._failed.update((*at, refused.key) for refused in joined.refused)
+            part = self.model(joined.model, joined.values, joined.values, at)
+            built[name] = part or common.model_construct()
+        return built
+
+    def _add(self, faults: Iterable[Fault]) -> None:
+        # What a reference to nothing left behind would only be complained about twice.
+        hidden = {dotted(path) for path in self._failed}
+        self._document.faults += [fault for fault in faults if fault.key not in hidden]
+
+
+def _catalogue(top: Mapping[str, Any]) -> Catalogue:
+    """The catalogue as far as the declared types make sense; their faults are found elsewhere."""
+    declared = top.get("event_types")
+    if isinstance(declared, list):
+        declared = {name: None for name in declared if isinstance(name, str)}
+    good: dict[str, EventTypeConfig] = {}
+    for name, settings in declared.items() if isinstance(declared, dict) else ():
+        try:
+            good[name] = EventTypeConfig.model_validate(settings or {})
+        except ValidationError:
+            good[name] = EventTypeConfig()
+    return declared_catalogue(good)
+
+
+def _event_entries(top: Any) -> Iterator[tuple[str, list[tuple[KeyPath, str]]]]:
+    """For each sink, every entry of its `events` with the path below the sink."""
+    sinks = top.get("sinks")
+    for name, sink in sinks.items() if isinstance(sinks, dict) else ():
+        events = sink.get("events") if isinstance(sink, dict) else None
+        lists: list[tuple[KeyPath, Any]] = [(("events",), events)]
+        if isinstance(events, dict):
+            lists = [(("events", key), events.get(key)) for key in ("include", "exclude")]
+        entries: list[tuple[KeyPath, str]] = []
+        for path, value in lists:
+            if isinstance(value, str):
+                entries.append((path, value))
+            elif isinstance(value, list):
+                entries += [((*path, i), v) for i, v in enumerate(value) if isinstance(v, str)]
+        yield name, entries
+
+
+def _secrets(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every secret in a built configuration, with the path of its value."""
+    if isinstance(value, BaseModel):
+        for name, info in type(value).model_fields.items():
+            yield from _secrets(getattr(value, name), (*path, info.alias or name))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secrets(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _secrets(item, (*path, i))
+    elif isinstance(value, Secret):
+        yield path, value
+    elif isinstance(value, str) and (found := URL_PASSWORD.search(value)):
+        yield path, found["password"]
+
+
+def _parts(secret: str) -> set[str]:
+    # `Bearer TOKEN`: a peer's answer may hold the token alone.
+    return {secret, secret.rpartition(" ")[2]}
+
+
+def _without_secrets(faults: list[Fault], filled: Substituted) -> list[Fault]:
+    secrets = sorted(redactable(filled.found), key=len, reverse=True)
+    values = {dotted(path) for path in filled.shown}
+    result = []
+    for fault in faults:
+        message = fault.message
+        if fault.key in values:
+            # Messages quote what they are about; a short secret is hidden there at least.
+            message = re.sub(r"""([`'"])[^`'"]*\1 is no """, "*** is no ", message)
+        for secret in secrets:
+            message = message.replace(secret, "***")
+        result.append(Fault(message, fault.key, fault.line, fault.column))
+    return result
+
+
+def _in_order(faults: list[Fault]) -> list[Fault]:
+    """By place in the file, each once."""
+    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.column or 0))

@@ -1,0 +1,256 @@
+"""The configuration's own models: the relay, and what every source and every sink may set.
+
+What one kind of source, protocol or format adds is beside its code; `joined` puts them together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from siemrelay.catalogue import Catalogue, EventType
+from siemrelay.config.kinds import nearest
+from siemrelay.event import DEFAULT_SEVERITY, FIELDS
+from siemrelay.filters import EventsChoice, EventsOptions
+from siemrelay.options import Duration, Options, Size
+
+# Names become metric labels, command arguments and keys of the state: short, and plain everywhere.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+WhenFull = Literal["block", "drop_oldest"]
+Header = Literal["none", "rfc3164", "rfc5424"]
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise PydanticCustomError(
+            "name",
+            "a name is 1 to 64 letters, digits, `.`, `_` or `-`, a letter or digit first",
+        )
+    return value
+
+
+def _event_field(value: str) -> str:
+    if value not in FIELDS:
+        meant = nearest(value, list(FIELDS))
+        raise PydanticCustomError(
+            "event_field",
+            "{text}",
+            {
+                "text": f"unknown event field `{value}`; "
+                + (f"did you mean `{meant}`?" if meant else f"the fields are {', '.join(FIELDS)}")
+            },
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+EventField = Annotated[str, AfterValidator(_event_field)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class SourceConfig(Options):
+    """What every source may set."""
+
+    type: str = Field(description="the kind of source")
+    decoder: str = Field("json", description="how its records are read")
+    product: str = Field(
+        "generic", description="the product that writes the records: a ready-made `fields:`"
+    )
+    fields: dict[EventField, NonEmpty] = Field(
+        default_factory=dict,
+        description="event field → dotted path in the record (`actor.name: user.email`); "
+        "added to what the product knows",
+    )
+
+
+class RetryOptions(Options):
+    """The pause after a failure: `initial`, doubled each time up to `max`, jittered, for ever."""
+
+    initial: Duration = Field(1.0, description="the first pause")
+    max: Duration = Field(60.0, description="the longest pause")
+
+    @field_validator("initial", "max")
+    @classmethod
+    def _positive(cls, value: float) -> float:
+        if value <= 0:
+            raise ValueError("must be longer than 0s")
+        return value
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_initial(cls, value: float, info: Any) -> float:
+        if value < info.data.get("initial", 0.0):
+            raise ValueError("must not be shorter than `initial`")
+        return value
+
+
+class SinkConfig(Options):
+    """What every sink may set."""
+
+    siem: Literal["generic"] = Field("generic", description="the SIEM whose defaults are used")
+    protocol: str = Field("udp", description="how messages travel; `http` if `url` is given")
+    format: str = Field("syslog", description="what a message looks like")
+    header: Header = Field("none", description="the syslog header in front of the message")
+    enabled: bool = Field(
+        True, description="`no` sends nothing; the sink keeps its place in the buffer"
+    )
+    events: EventsChoice = Field(default_factory=EventsOptions, description="which events it takes")
+    when_full: WhenFull | None = Field(
+        None,
+        description="what happens when the buffer is full because of this sink; "
+        "the buffer's own choice if not given",
+    )
+    start_at: Literal["next", "oldest"] = Field(
+        "next",
+        description="where a sink that is new to the buffer starts: "
+        "at the next record, or at the oldest that is kept",
+    )
+    retry: RetryOptions = Field(
+        default_factory=RetryOptions, description="the pauses between attempts"
+    )
+    max_message_size: Size | None = Field(
+        None, description="cut longer messages to this size, visibly; no limit if not given"
+    )
+    pool: NonEmpty | None = Field(None, description="a label for the group of relays that delivers")
+
+
+class BufferOptions(Options):
+    """The disk buffer."""
+
+    max_size: Size = Field(10 << 30, description="the most disk space it takes")
+    keep: Duration = Field(86400.0, description="how long delivered records stay, for replay")
+    when_full: WhenFull = Field(
+        "block",
+        description="stop reading the sources until there is room, or drop the oldest records "
+        "(counted); each sink may choose for itself",
+    )
+
+    @field_validator("max_size")
+    @classmethod
+    def _room(cls, value: int) -> int:
+        if value < _MIN_BUFFER_BYTES:
+            raise ValueError("must be at least 16MiB")
+        return value
+
+
+# Below a few of the largest batches the buffer would be full before it could empty.
+_MIN_BUFFER_BYTES: Final = 16 << 20
+
+
+def _listen(value: Any) -> Any:
+    if value is False:  # YAML's `off`
+        return "off"
+    if isinstance(value, str) and value != "off":
+        _address(value)
+    return value
+
+
+def _address(value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit():
+        raise ValueError("write HOST:PORT, like 127.0.0.1:9614, or off")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("put an IPv6 address in brackets, like [::1]:9614")
+    if not 0 <= int(port) <= 65535:
+        raise ValueError("the port must be from 1 to 65535 (or 0 for any free one)")
+    return host.strip("[]"), int(port)
+
+
+class EndpointOptions(Options):
+    """Metrics, health and the status page."""
+
+    listen: Annotated[str, BeforeValidator(_listen)] = Field(
+        "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"
+    )
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen on (port 0: any free one); None when it is off."""
+        return None if self.listen == "off" else _address(self.listen)
+
+
+class LogOptions(Options):
+    """The relay's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least important lines that are written"
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is console when attached to a terminal, else json"
+    )
+
+
+class EventTypeConfig(Options):
+    """A declared event type."""
+
+    category: NonEmpty = Field("custom", description="the category it belongs to")
+    severity: Annotated[int, Field(ge=0, le=10)] = Field(
+        DEFAULT_SEVERITY, description="for records that name no severity"
+    )
+    description: str = Field("", description="one line for people")
+
+
+def _declared(value: Any) -> Any:
+    """A plain list of names, and a name without settings, are short forms."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    if isinstance(value, dict):
+        return {name: {} if settings is None else settings for name, settings in value.items()}
+    return value
+
+
+class RelayConfig(Options):
+    """The whole file."""
+
+    state_dir: Path = Field(
+        Path("/var/lib/siemrelay"), description="disk buffer, positions and dead letters"
+    )
+    sources: dict[Name, SourceConfig] = Field(min_length=1, description="where records come from")
+    sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where events go")
+    event_types: Annotated[dict[NonEmpty, EventTypeConfig], BeforeValidator(_declared)] = Field(
+        default_factory=dict,
+        description="event types beside the built-in ones, to choose them by name in `events`",
+    )
+    buffer: BufferOptions = Field(default_factory=BufferOptions, description="the disk buffer")
+    endpoint: EndpointOptions = Field(
+        default_factory=EndpointOptions, description="metrics, health and the status page"
+    )
+    log: LogOptions = Field(default_factory=LogOptions, description="the relay's own log")
+    shutdown_timeout: Duration = Field(
+        10.0, description="how long sinks may finish delivering when the relay stops"
+    )
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        # A service and a person in a shell would otherwise mean two different directories.
+        if not value.is_absolute():
+            raise ValueError("write an absolute path, like /var/lib/siemrelay")
+        return value
+
+    def catalogue(self) -> Catalogue:
+        """The built-in event types and the declared ones."""
+        return declared_catalogue(self.event_types)
+
+    def when_full(self, sink: SinkConfig) -> WhenFull:
+        """What a full buffer means for that sink."""
+        return sink.when_full or self.buffer.when_full
+
+
+def declared_catalogue(declared: Mapping[str, EventTypeConfig]) -> Catalogue:
+    """A catalogue with these types beside the built-in ones."""
+    return Catalogue(
+        EventType(
+            name=name,
+            category=settings.category,
+            severity=settings.severity,
+            description=settings.description,
+        )
+        for name, settings in declared.items()
+    )

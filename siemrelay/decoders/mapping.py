@@ -1,0 +1,129 @@
+"""Which field of an event is found where in a JSON record: each product's spellings, in order.
+
+A path is dotted (`user.email`). For each field the first path that holds a usable value wins;
+a whole object under `actor` or `target` is looked into, never taken as a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+Spellings = Mapping[str, tuple[str, ...]]
+
+_ACTORS: Final = ("actor", "user", "performedBy", "performed_by", "initiator", "principal", "subject")
+_TARGETS: Final = ("target", "object", "resource", "entity")
+
+
+def _inside(parents: tuple[str, ...], names: str) -> tuple[str, ...]:
+    return tuple(f"{parent}.{name}" for parent in parents for name in names.split())
+
+
+GENERIC: Final[Spellings] = {
+    "id": ("id", "eventId", "event_id", "uuid", "guid", "auditId", "audit_id", "event.id",
+           "recordId", "_id"),
+    "time": ("time", "timestamp", "@timestamp", "createdAt", "created_at", "eventTime",
+             "event_time", "occurredAt", "occurred_at", "date", "datetime", "event.created",
+             "created", "ts"),
+    "type": ("type", "eventType", "event_type", "eventName", "event_name", "action", "event.action",
+             "event.type", "event", "operation", "activity", "name"),
+    "category": ("category", "eventCategory", "event_category", "event.category", "group"),
+    "severity": ("severity", "event.severity", "level", "priority", "risk"),
+    "outcome": ("outcome", "result", "status", "success", "event.outcome", "succeeded"),
+    "actor.name": (*_inside(_ACTORS, "name username userName displayName login email"),
+                   "actor", "user", "username", "userName", "user_name", "performedBy",
+                   "performed_by", "initiator", "principal", "userEmail", "user_email", "email"),
+    "actor.id": (*_inside(_ACTORS, "id uid userId user_id"), "actorId", "actor_id", "userId",
+                 "user_id", "uid"),
+    "actor.address": (*_inside(_ACTORS, "address ip ipAddress ip_address"), "sourceIp", "source_ip",
+                      "sourceIP", "source.ip", "ip", "ipAddress", "ip_address", "clientAddress",
+                      "client_address", "clientIp", "client_ip", "client.ip", "remoteAddress",
+                      "remote_addr", "address"),
+    "target.type": (*_inside(_TARGETS, "type kind"), "targetType", "target_type", "objectType",
+                    "resourceType", "resource_type", "entityType"),
+    "target.name": (*_inside(_TARGETS, "name displayName email"), "target", "targetName",
+                    "target_name", "object", "objectName", "resource", "resourceName", "entity",
+                    "entityName"),
+    "target.id": (*_inside(_TARGETS, "id uid"), "targetId", "target_id", "objectId", "resourceId",
+                  "resource_id", "entityId"),
+    "message": ("message", "msg", "description", "summary", "text", "details"),
+}  # fmt: skip
+"""The spellings in common use. Order decides between two that are both there."""
+
+
+def _first(own: dict[str, tuple[str, ...]]) -> Spellings:
+    """The product's own spellings before the common ones."""
+    return {field: tuple(dict.fromkeys((*own.get(field, ()), *paths)))
+            for field, paths in GENERIC.items()}  # fmt: skip
+
+
+PRODUCTS: Final[Mapping[str, Spellings]] = {
+    "generic": GENERIC,
+    "alm": _first({
+        "type": ("type", "auditType", "AuditType", "eventType"),
+        "time": ("time", "auditDate", "AuditDate", "timestamp"),
+        "actor.name": ("actor.name", "user.name", "createdBy", "CreatedBy"),
+        "actor.address": ("actor.ip", "actor.address"),
+        "target.name": ("target.name", "accountName", "AccountName"),
+        "target.id": ("target.id", "accountId", "AccountId"),
+        "message": ("message", "notes", "Notes"),
+    }),
+    "lightrun": _first({
+        "type": ("eventType", "type", "action", "eventName"),
+        "time": ("timestamp", "time", "eventTime"),
+        "actor.name": ("userEmail", "user.email", "actor.email", "actor.name"),
+        "actor.address": ("sourceIp", "actor.address", "actor.ip"),
+        "target.name": ("resourceName", "target.name"),
+        "target.type": ("resourceType", "target.type"),
+        "target.id": ("resourceId", "target.id"),
+        "message": ("description", "message"),
+    }),
+}  # fmt: skip
+"""A product's name in the configuration → its spellings."""
+
+
+def lookup(record: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, None if there is none. A key with dots in it is found first."""
+    if path in record:
+        return record[path]
+    value: Any = record
+    for name in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _usable(value: Any) -> bool:
+    return value is not None and value != "" and not isinstance(value, (dict, list))
+
+
+def find(record: Mapping[str, Any], spellings: Spellings) -> Iterator[tuple[str, str, Any]]:
+    """(field, path, value) for every field that the record has a usable value for."""
+    for field, paths in spellings.items():
+        for path in paths:
+            value = lookup(record, path) if "." in path else record.get(path)
+            if _usable(value):
+                yield field, path, value
+                break
+
+
+def rest_of(record: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+    """The record without the values at the used paths; an `attributes` object is merged in."""
+    attributes: dict[str, Any] = {}
+    parents = {path.partition(".")[0] for path in used if "." in path and path not in record}
+    for key, value in record.items():
+        if key in used:
+            continue
+        if key in parents and isinstance(value, dict):
+            inner = {path.partition(".")[2] for path in used if path.startswith(key + ".")}
+            left = rest_of(value, inner)
+            if left:
+                attributes[key] = left
+        else:
+            attributes[key] = value
+    own = attributes.get("attributes")
+    if isinstance(own, dict):
+        del attributes["attributes"]
+        attributes = {**attributes, **own}
+    return attributes

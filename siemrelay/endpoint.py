@@ -1,0 +1,140 @@
+"""The endpoint: metrics, health and readiness over plain HTTP/1.1, for one machine's own eyes.
+
+The protocol is h11's; it and the metrics library are imported by the first request, so that a start
+does not wait for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+import trio
+
+from siemrelay.errors import StartRefused
+from siemrelay.health import stuck, unready
+from siemrelay.stats import Stats
+from siemrelay.telemetry.metrics import CONTENT_TYPE, render
+
+_log = structlog.get_logger()
+
+_READ_BYTES: Final = 16 * 1024
+
+# A scraper asks at once and every few seconds; who is silent for longer is let go.
+_IDLE_S: Final = 75.0
+
+# Prometheus, a probe and a curious person: connections above this wait in the kernel.
+_CONNECTIONS: Final = 32
+
+_PLAIN: Final = "text/plain; charset=utf-8"
+
+
+async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener | None:
+    """Take the address, or raise StartRefused; None when the endpoint is off."""
+    if address is None:
+        return None
+    host, port = address
+    try:
+        (listener, *_) = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise StartRefused(
+            f"cannot listen on {host}:{port} for the endpoint: {error.strerror or error}; set "
+            "`endpoint: {listen: ...}` to a free address, or to off"
+        ) from error
+    if port == 0:
+        _log.info("endpoint", port=listener.socket.getsockname()[1])
+    return listener
+
+
+async def serve(
+    listener: trio.SocketListener, stats: Stats, refresh: Callable[[], Awaitable[None]]
+) -> None:
+    """Answer requests until cancelled. `refresh` brings gauges up to date before a scrape."""
+    limiter = trio.CapacityLimiter(_CONNECTIONS)
+
+    async def connection(stream: trio.SocketStream) -> None:
+        async with limiter:
+            try:
+                await _Connection(stream, stats, refresh).run()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return  # the asker went away
+
+    await trio.serve_listeners(connection, [listener])
+
+
+class _Connection:
+    def __init__(
+        self, stream: trio.SocketStream, stats: Stats, refresh: Callable[[], Awaitable[None]]
+    ) -> None:
+        import h11
+
+        self._h11, self._stream, self._stats, self._refresh = h11, stream, stats, refresh
+        self._http = h11.Connection(h11.SERVER)
+
+    async def run(self) -> None:
+        h11 = self._h11
+        while True:
+            try:
+                request = await self._next_request()
+                if request is None:
+                    return
+                status, kind, body = await self._answer(
+                    request.method.decode(), request.target.decode("ascii", "replace")
+                )
+            except h11.RemoteProtocolError as error:
+                if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+                    return
+                status, kind, body = error.error_status_hint, _PLAIN, b"not a request\n"
+            await self._send(status, kind, body)
+            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+                return
+            self._http.start_next_cycle()
+
+    async def _next_request(self) -> Any:
+        """The next request, its body read and dropped; None when the asker is gone or idle."""
+        h11, request = self._h11, None
+        with trio.move_on_after(_IDLE_S):
+            while True:
+                event = self._http.next_event()
+                if event is h11.NEED_DATA:
+                    self._http.receive_data(await self._stream.receive_some(_READ_BYTES))
+                elif isinstance(event, h11.Request):
+                    request = event
+                elif isinstance(event, h11.EndOfMessage):
+                    return request
+                elif isinstance(event, h11.ConnectionClosed):
+                    return None
+        return None
+
+    async def _answer(self, method: str, target: str) -> tuple[int, str, bytes]:
+        path = target.partition("?")[0]
+        if method not in ("GET", "HEAD"):
+            return 405, _PLAIN, b"only GET\n"
+        if path == "/metrics":
+            await self._refresh()
+            return 200, CONTENT_TYPE, render(self._stats)
+        if path == "/healthz":
+            return _verdict(stuck(self._stats, trio.current_time()))
+        if path == "/readyz":
+            return _verdict(unready(self._stats))
+        if path == "/":
+            return 200, _PLAIN, b"siemrelay: /metrics /healthz /readyz\n"
+        return 404, _PLAIN, b"there is /metrics, /healthz and /readyz\n"
+
+    async def _send(self, status: int, kind: str, body: bytes) -> None:
+        h11 = self._h11
+        head = self._http.their_state is not h11.ERROR and self._http.our_state is h11.SEND_RESPONSE
+        headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+        if not head:
+            headers.append(("Connection", "close"))
+        data = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
+        data += self._http.send(h11.Data(data=body)) or b""
+        data += self._http.send(h11.EndOfMessage()) or b""
+        await self._stream.send_all(data)
+
+
+def _verdict(found: list[str]) -> tuple[int, str, bytes]:
+    if found:
+        return 503, _PLAIN, ("\n".join(found) + "\n").encode()
+    return 200, _PLAIN, b"ok\n"

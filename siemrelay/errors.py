@@ -1,0 +1,91 @@
+"""Every exception of the relay, named for what the caller does next.
+
+Facts are attributes, so that a log line, a metric and a person can each take what they need;
+the text is one sentence that says what happened and, where there is one, what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class SiemrelayError(Exception):
+    """The root: catch it only where a person is told about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in the configuration file; `line` and `column` count from 1."""
+
+    message: str
+    key: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    def located(self, file: str) -> str:
+        """`FILE:LINE:COLUMN: key: message`, the form that editors jump to."""
+        place = file if self.line is None else f"{file}:{self.line}:{self.column or 1}"
+        return f"{place}: {self.key + ': ' if self.key else ''}{self.message}"
+
+
+class ConfigurationRefused(SiemrelayError):
+    """The configuration has faults: show all of them, change nothing, exit with 78."""
+
+    def __init__(self, file: str, faults: list[Fault]) -> None:
+        self.file, self.faults = file, faults
+        super().__init__("\n".join(fault.located(file) for fault in faults))
+
+
+class StartRefused(SiemrelayError):
+    """The relay cannot start here (state directory in use, port taken): tell the person and exit."""
+
+
+class BufferFull(SiemrelayError):
+    """No room for more records: acknowledge nothing, try again when `store` says there is room."""
+
+
+class DiskFull(BufferFull):
+    """The file system has no room left: as `BufferFull`, and retrying by itself finds the room."""
+
+
+class BufferBroken(SiemrelayError):
+    """The disk failed under the buffer (I/O error, failed fsync): end the process.
+
+    After a failed fsync nothing about the written pages can be trusted; a new process reads back
+    what is really there.
+    """
+
+
+class DeliveryError(SiemrelayError):
+    """The root of what a sink raises about a run of messages."""
+
+
+class SinkWaits(DeliveryError):
+    """A passing fault (network, 5xx, 429): send the whole run again after a while, for ever."""
+
+    def __init__(self, reason: str, *, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.after_s = reason, after_s
+
+
+class SinkHolds(DeliveryError):
+    """Only a person can mend this (credentials, URL, TLS): keep everything, ask again seldom.
+
+    `advice` is the sentence that says what to change.
+    """
+
+    def __init__(self, reason: str, *, advice: str) -> None:
+        super().__init__(f"{reason}; {advice}" if advice else reason)
+        self.reason, self.advice = reason, advice
+
+
+class RunRefused(DeliveryError):
+    """The peer read the run and will not take it as it is: halve it down to the culprit."""
+
+    def __init__(self, *, code: str, reason: str) -> None:
+        super().__init__(f"refused: {code} {reason}")
+        self.code, self.reason = code, reason
+
+
+class FrameRefused(SiemrelayError):
+    """Bytes that break the protocol's framing: close the connection."""

@@ -1,0 +1,172 @@
+"""The values that the layers hand to each other: batches of records, events, a sink's selection.
+
+One vocabulary (`FIELDS`) names an event's parts in `fields:`, filters, `map:`, JSON output and
+`preview`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import compress
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+
+FIELDS: Final = (
+    "id", "time", "type", "category", "severity", "outcome",
+    "actor.name", "actor.id", "actor.address",
+    "target.type", "target.name", "target.id", "message",
+)  # fmt: skip
+"""Every field that has a place of its own; `attributes.*` holds everything else, as received."""
+
+DEFAULT_SEVERITY: Final = 3
+FAILED_SEVERITY: Final = 5
+"""A failed outcome without a severity of its own is at least this."""
+
+
+class Actor(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Who did it."""
+
+    name: str | None = None
+    id: str | None = None
+    address: str | None = None
+
+
+class Target(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What it was done to."""
+
+    type: str | None = None
+    name: str | None = None
+    id: str | None = None
+
+
+NOBODY: Final = Actor()
+NOTHING: Final = Target()
+
+
+class AuditEvent(msgspec.Struct, gc=False, kw_only=True):
+    """One audit event, as filters and formats see it.
+
+    After decoding: `id`, `time` (RFC 3339 with an offset), `type`, `category`, `severity` (0 to 10)
+    and `outcome` (success, failure, unknown) are always there; the rest is None where the record
+    did not say. `attributes` is filled only when the decoder was asked for it.
+
+    `gc=False`: events live for one batch, hold no cycles, and are made by the hundred thousand.
+    """
+
+    id: str | None = None
+    time: str | None = None
+    type: str = ""
+    category: str | None = None
+    severity: int | None = None
+    outcome: str | None = None
+    actor: Actor = NOBODY
+    target: Target = NOTHING
+    message: str | None = None
+    attributes: dict[str, Any] | msgspec.Raw | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """A run of consecutive records from one source: the unit of reading, storing and sending.
+
+    `payload` holds `count` records, each ended by a line feed. Record i has the sequence number
+    `first_sequence + i`, unique in the buffer and never reused. `received_at` is in seconds since
+    the epoch. `part` is None, or the number (from 1) of this piece of a record that was too long
+    to keep in one: such a batch holds just that piece.
+    """
+
+    first_sequence: int
+    count: int
+    source: str
+    received_at: float
+    payload: bytes
+    part: int | None = None
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number after this batch's last."""
+        return self.first_sequence + self.count
+
+    def records(self) -> list[bytes]:
+        """The records, without their line feeds."""
+        lines = self.payload.split(b"\n")
+        lines.pop()
+        return lines
+
+
+class DecodedBatch:
+    """A batch and its events: exactly `batch.count` of them, in order.
+
+    Shared by every sink that is near the tail, so nothing here changes once it is made, but for
+    the two things that are found only when asked for.
+    """
+
+    __slots__ = ("_records", "batch", "events", "replaced", "unparsed")
+
+    def __init__(self, batch: Batch, events: list[AuditEvent], *, unparsed: int = 0) -> None:
+        # Invariant: one event per record, or sequence numbers would shift between sinks;
+        # checked by test_every_record_becomes_exactly_one_event.
+        assert len(events) == batch.count, (len(events), batch.count)
+        self.batch, self.events, self.unparsed = batch, events, unparsed
+        self._records: list[bytes] | None = None
+
+    @property
+    def records(self) -> list[bytes]:
+        """The records' bytes, split when first asked for."""
+        if self._records is None:
+            self._records = self.batch.records()
+        return self._records
+
+
+class Selection:
+    """The events of one decoded batch that one sink takes, with what formats need beside them."""
+
+    __slots__ = ("_keep", "decoded", "events")
+
+    def __init__(self, decoded: DecodedBatch, keep: Sequence[bool] | None = None) -> None:
+        """`keep` has a truth value per event; None takes them all."""
+        self.decoded, self._keep = decoded, keep
+        self.events = decoded.events if keep is None else list(compress(decoded.events, keep))
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def sequences(self) -> Sequence[int]:
+        """The events' sequence numbers, rising."""
+        batch = self.decoded.batch
+        every = range(batch.first_sequence, batch.next_sequence)
+        return every if self._keep is None else list(compress(every, self._keep))
+
+    @property
+    def records(self) -> list[bytes]:
+        """The events' bytes as received."""
+        every = self.decoded.records
+        return every if self._keep is None else list(compress(every, self._keep))
+
+
+def field_getter(field: str) -> Callable[[AuditEvent], Any]:
+    """How to read one field of `FIELDS`, or `attributes.NAME` (dots descend), from an event."""
+    if field.startswith("attributes."):
+        path = field.split(".")[1:]
+
+        def attribute(event: AuditEvent) -> Any:
+            value: Any = attributes_of(event)
+            for name in path:
+                if not isinstance(value, dict):
+                    return None
+                value = value.get(name)
+            return value
+
+        return attribute
+    return attrgetter(field)
+
+
+def attributes_of(event: AuditEvent) -> dict[str, Any]:
+    """The event's other fields; empty where there are none."""
+    attributes = event.attributes
+    if isinstance(attributes, msgspec.Raw):
+        found = msgspec.json.decode(attributes)
+        return found if isinstance(found, dict) else {}
+    return attributes or {}

@@ -1,0 +1,86 @@
+"""One JSON object an event: the event's own vocabulary, nested, and what the relay knows of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+from siemrelay.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Selection, Target, attributes_of
+from siemrelay.formats.syslog_header import HeaderOptions
+from siemrelay.times import rfc3339
+
+
+class JsonOptions(HeaderOptions):
+    """What a JSON sink may set: its syslog header, if it has one."""
+
+
+class _Relay(msgspec.Struct, gc=False):
+    sequence: int
+    source: str
+    received: str
+
+
+class _Out(msgspec.Struct, gc=False, omit_defaults=True):
+    id: str | None
+    time: str | None
+    type: str
+    category: str | None
+    severity: int | None
+    outcome: str | None
+    actor: Actor = NOBODY
+    target: Target = NOTHING
+    message: str | None = None
+    attributes: Any = None
+    siemrelay: _Relay | None = None
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Json:
+    """Events → JSON objects with exactly the fields that they have."""
+
+    fields = frozenset({*FIELDS, "attributes"})
+
+    def __init__(self, options: JsonOptions) -> None:
+        self._options = options
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        """See `formats.contract.Format`."""
+        batch = selection.decoded.batch
+        source, received = batch.source, rfc3339(batch.received_at)
+        messages = []
+        for sequence, event in zip(selection.sequences, selection.events, strict=True):
+            out = _out(event, _Relay(sequence, source, received))
+            try:
+                messages.append(_encode(out))
+            except (UnicodeEncodeError, msgspec.EncodeError, RecursionError):
+                messages.append(_forgiving(out))
+        return messages
+
+
+def _out(event: AuditEvent, relay: _Relay) -> _Out:
+    actor, target, attributes = event.actor, event.target, event.attributes
+    if isinstance(attributes, msgspec.Raw) and bytes(attributes)[:1] != b"{":
+        attributes = attributes_of(event)
+    return _Out(
+        event.id, event.time, event.type, event.category, event.severity, event.outcome,
+        # Made anew: a decoded one is encoded with the names that its source uses.
+        Actor(actor.name, actor.id, actor.address), Target(target.type, target.name, target.id),
+        event.message, attributes or None, relay,
+    )  # fmt: skip
+
+
+def _forgiving(out: _Out) -> bytes:
+    """What msgspec refuses (half surrogate pairs, integers beyond 64 bits), by the standard library."""
+    text = json.dumps(_plain(out), ensure_ascii=False, separators=(",", ":"), default=str)
+    return text.encode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        named = zip(value.__struct_fields__, msgspec.structs.astuple(value), strict=True)
+        return {name: _plain(inner) for name, inner in named if inner is not None}
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

@@ -1,0 +1,43 @@
+"""Talk to systemd: ready, stopping, status and the watchdog (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+
+
+class Notifier:
+    """Sends notifications where systemd asked for them; does nothing elsewhere."""
+
+    def __init__(self) -> None:
+        path = os.environ.get("NOTIFY_SOCKET", "")
+        # A leading @ stands for the abstract namespace.
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog_us = int(os.environ.get("WATCHDOG_USEC", "0") or 0) if mine else 0
+
+    @property
+    def watchdog_interval_s(self) -> float:
+        """How often `alive` must be called: half of what systemd allows; for ever without it."""
+        return self._watchdog_us / 2e6 if self._watchdog_us else float("inf")
+
+    def ready(self) -> None:
+        """The relay reads its sources."""
+        self._send("READY=1")
+
+    def stopping(self) -> None:
+        """The relay has begun to stop."""
+        self._send("STOPPING=1")
+
+    def alive(self, status: str) -> None:
+        """Everything makes progress; `status` is shown by `systemctl status`."""
+        self._send(f"STATUS={status}" + ("\nWATCHDOG=1" if self._watchdog_us else ""))
+
+    def _send(self, text: str) -> None:
+        if not self._address:
+            return
+        # Without systemd's ear the relay still works; systemd notices by itself.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.sendto(text.encode(), self._address)

@@ -1,0 +1,92 @@
+"""What every options model is made of: the strict base, and values with units.
+
+A part's options are a pydantic model beside the part; the registry joins them, the configuration
+loader fills them, `config/reference.md` is generated from them. Units in the file are text
+(`500ms`, `10GiB`), in the models seconds and bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_BYTES = {
+    **{"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4},
+    **{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40},
+}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+
+
+class Options(BaseModel):
+    """Base of every options model: unknown keys are faults, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"write a number and a unit, like {example}")
+    number, unit = match.groups()
+    if unit not in units:
+        raise ValueError(f"unknown unit {unit!r}; the units are {', '.join(units)}")
+    return float(number) * units[unit]
+
+
+def seconds(value: Any) -> float:
+    """`500ms`, `10s`, `24h` → seconds; 0 needs no unit. Raises ValueError with an example."""
+    return _quantity(value, _SECONDS, "500ms, 10s or 24h")
+
+
+def size_bytes(value: Any) -> int:
+    """`64KiB`, `10GiB` → bytes; 0 needs no unit. Raises ValueError with an example."""
+    return int(_quantity(value, _BYTES, "64KiB or 10GiB"))
+
+
+def show_seconds(value: float) -> str:
+    """The shortest text that `seconds` reads back as the same value."""
+    for unit in ("w", "d", "h", "m", "s"):
+        if value >= _SECONDS[unit] and value % _SECONDS[unit] == 0:
+            return f"{int(value // _SECONDS[unit])}{unit}"
+    return f"{value * 1000:g}ms" if value else "0s"
+
+
+def show_bytes(value: int) -> str:
+    """The shortest text that `size_bytes` reads back as the same value."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if value >= _BYTES[unit] and value % _BYTES[unit] == 0:
+            return f"{value // _BYTES[unit]}{unit}"
+    return f"{value}B"
+
+
+Duration = Annotated[
+    float, BeforeValidator(seconds), WithJsonSchema({"type": "string", "format": "duration"})
+]
+"""Seconds; written with a unit."""
+
+Size = Annotated[
+    int, BeforeValidator(size_bytes), WithJsonSchema({"type": "string", "format": "size"})
+]
+"""Bytes; written with a unit."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Secret(str):
+    """A text that is never shown: what prints options, errors or logs writes `***` for it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(min_length=1))

@@ -1,0 +1,144 @@
+"""Every kind of part by its name in the configuration: its options and how it is built.
+
+A new format, protocol, decoder or source is one file and one row here; the contract tests run over
+these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from siemrelay.catalogue import Catalogue
+from siemrelay.decoders.contract import Decoder
+from siemrelay.decoders.json import JsonDecoder
+from siemrelay.decoders.mapping import PRODUCTS, Spellings
+from siemrelay.formats.cef import Cef, CefOptions
+from siemrelay.formats.contract import Format
+from siemrelay.formats.headed import Headed
+from siemrelay.formats.json import Json, JsonOptions
+from siemrelay.formats.raw import Raw, RawOptions
+from siemrelay.formats.rfc3164 import Rfc3164
+from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
+from siemrelay.formats.syslog_header import HeaderOptions
+from siemrelay.options import Options
+from siemrelay.sinks.contract import RunLimits, Sink
+from siemrelay.sinks.datagram import MAX_DATAGRAM_BYTES, UdpOptions, UdpSink
+from siemrelay.sinks.http import HttpOptions, HttpSink
+from siemrelay.sinks.stream import TcpOptions, TcpSink
+from siemrelay.sources.contract import Source
+from siemrelay.sources.file import FileOptions, FileSource
+
+HeaderName = Literal["none", "rfc3164", "rfc5424"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKind:
+    """A way in. `build` takes the source's name and options; `decoder` is the default one."""
+
+    options: type[Options]
+    build: Callable[[str, Any], Source]
+    decoder: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderKind:
+    """How records are read. `build` takes spellings, the fields wanted and the catalogue."""
+
+    options: type[Options]
+    build: Callable[[Spellings, frozenset[str], Catalogue], Decoder]
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class FormatKind:
+    """What messages look like. `build` takes the options and this machine's name.
+
+    `header` is the syslog header in front where the protocol carries syslog; `headers` whether one
+    may be chosen; `tag` whether RFC 3164's TAG goes before the message.
+    """
+
+    options: type[Options]
+    build: Callable[[Any, str], Format]
+    summary: str
+    header: HeaderName = "none"
+    headers: bool = False
+    tag: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolKind:
+    """A way out. `format` is the default one; `framings` the choices on a byte stream.
+
+    `limits` says how large a run may be. `max_message_bytes` is what one message can have at the most, None if there is no such limit.
+    """
+
+    options: type[Options]
+    build: Callable[[Any], Sink]
+    format: str
+    summary: str
+    port: int | None = None
+    framings: tuple[str, ...] = ()
+    max_message_bytes: int | None = None
+    limits: Callable[[Any], RunLimits] = lambda options: RunLimits()
+
+
+class NoOptions(Options):
+    """Nothing to set."""
+
+
+SOURCES: Final[Mapping[str, SourceKind]] = {
+    "file": SourceKind(
+        FileOptions, FileSource, "json", "files by glob, followed through rotation"
+    ),
+}
+
+DECODERS: Final[Mapping[str, DecoderKind]] = {
+    "json": DecoderKind(NoOptions, JsonDecoder, "one JSON object a record"),
+}
+
+FORMATS: Final[Mapping[str, FormatKind]] = {
+    "syslog": FormatKind(Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data"),
+    "rfc3164": FormatKind(HeaderOptions, Rfc3164, "RFC 3164 (BSD syslog), the event as key=value"),
+    "json": FormatKind(
+        JsonOptions, lambda options, host: Json(options), "one JSON object an event", headers=True
+    ),
+    "raw": FormatKind(
+        RawOptions, lambda options, host: Raw(options), "the bytes as received", headers=True
+    ),
+    "cef": FormatKind(
+        CefOptions, lambda options, host: Cef(options), "ArcSight's Common Event Format",
+        header="rfc3164", headers=True, tag=False,
+    ),
+}  # fmt: skip
+
+PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
+    "udp": ProtocolKind(
+        UdpOptions, UdpSink, "syslog", "datagrams, unconfirmed", port=514,
+        max_message_bytes=MAX_DATAGRAM_BYTES,
+    ),
+    "tcp": ProtocolKind(
+        TcpOptions, TcpSink, "syslog", "a TCP stream, confirmed by the peer's kernel", port=514,
+        framings=("newline", "octet-counting", "nul"),
+    ),
+    "http": ProtocolKind(
+        HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
+        limits=lambda options: RunLimits(
+            options.batch.max_events, options.batch.max_bytes, options.batch.max_wait
+        ),
+    ),
+}  # fmt: skip
+
+__all__ = [
+    "DECODERS", "FORMATS", "PRODUCTS", "PROTOCOLS", "SOURCES", "Decoder", "DecoderKind",
+    "FormatKind", "ProtocolKind", "SourceKind", "build_format",
+]  # fmt: skip
+
+
+def build_format(name: str, header: HeaderName, options: Any, host: str) -> Format:
+    """The format of a sink, behind the syslog header that it chose."""
+    kind = FORMATS[name]
+    inner = kind.build(options, host)
+    return inner if header == "none" else Headed(inner, header, options, host, tag=kind.tag)

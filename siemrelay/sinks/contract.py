@@ -1,0 +1,63 @@
+"""What a sink is, and what it says about the messages it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """The peer read one message and will never take it; `index` counts within the run."""
+
+    index: int
+    code: str
+    reason: str
+
+
+Settlement = Sequence[Refusal]
+"""What the peer refused of a run; everything else in it was confirmed. Usually empty."""
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """How large a run may be, and how long it waits to become so. Byte streams need no limits."""
+
+    max_events: int | None = None
+    max_bytes: int | None = None
+    max_wait_s: float = 0.0
+
+
+Report = Callable[[str, str], None]
+"""Takes a step's name (resolve, connect, tls, send, answer) and what happened in it."""
+
+
+def no_report(step: str, detail: str) -> None:
+    """For deliveries that nobody watches step by step."""
+
+
+class Session(Protocol):
+    """One connection's life. `send` and `confirm` are called by one task each, in order."""
+
+    async def send(self, messages: Sequence[bytes]) -> Any:
+        """Hand one run to the peer; returns a ticket for `confirm`. May return before the peer has it.
+
+        Args: messages: 1 or more, unframed, in rising sequence order (gaps allowed).
+        Raises: SinkWaits, SinkHolds, RunRefused (of this run; the session stays usable after it).
+        If cancelled, the run counts as unsent.
+        """
+
+    async def confirm(self, ticket: Any) -> Settlement:
+        """Wait until the peer has settled that run, by the strongest proof the protocol has.
+
+        Raises and cancellation: as `send`.
+        """
+
+
+class Sink(Protocol):
+    """One way out. Built from validated options; opens nothing until `session`."""
+
+    def session(self, report: Report = no_report) -> AbstractAsyncContextManager[Session]:
+        """Connect. Raises SinkWaits or SinkHolds; leaving the context closes the connection."""

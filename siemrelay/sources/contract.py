@@ -1,0 +1,75 @@
+"""What a source is, and what it may ask of the relay around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """Where a source has read to: stored in the same transaction as the records before it.
+
+    `key` names the thing read (a file's identity), `value` is JSON-able and the source's own;
+    None forgets the key.
+    """
+
+    key: str
+    value: Mapping[str, Any] | None
+
+
+class Records(msgspec.Struct, frozen=True, gc=False):
+    """Records on their way into the buffer: `count` of them in `payload`, each ended by LF.
+
+    `count` may be 0 with an empty payload, to store positions alone. `part` is as in `Batch`.
+    """
+
+    payload: bytes
+    count: int
+    positions: tuple[Position, ...] = ()
+    part: int | None = None
+    last_record_at: float | None = None
+
+
+class Intake(Protocol):
+    """The way into the buffer for one source. Safe to call from one task at a time."""
+
+    async def offer(self, records: Records) -> None:
+        """Hand over records, waiting only for room; they are stored in the order offered.
+
+        For sources whose position travels with the records, so that nobody waits for the fsync.
+        If cancelled, the records count as not offered.
+        """
+
+    async def store(self, records: Records) -> None:
+        """Hand over records and wait until they are on disk, fsynced.
+
+        For sources that acknowledge to a peer. If cancelled, the records may or may not be stored.
+        """
+
+    async def settled(self) -> None:
+        """Wait until everything offered so far is on disk."""
+
+    def positions(self) -> Mapping[str, Mapping[str, Any]]:
+        """The stored positions of this source by key, as of the last start."""
+
+    def lag(self, lag_bytes: int) -> None:
+        """Tell how many bytes are known to be waiting unread (for the metric)."""
+
+    def progress(self) -> None:
+        """Say that the part is alive though it has nothing to offer."""
+
+    def oversize(self, size_bytes: int) -> None:
+        """Count one record over `max_record_size` (it is kept)."""
+
+
+class Source(Protocol):
+    """One way in. Built from validated options; owns nothing until `run`."""
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Read for ever; with `drain`, return once everything there is has been offered.
+
+        Any exception but the buffer's restarts this source alone, from the stored positions,
+        after a back-off. If cancelled, everything it opened is closed; what was offered stays.
+        """

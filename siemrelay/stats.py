@@ -1,0 +1,106 @@
+"""What the parts count while they run: plain numbers, no library, so that counting costs nothing.
+
+`telemetry.metrics` renders them; `health` asks whether each part still makes progress.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Final
+
+# From a millisecond on an idle relay to an hour behind a dead sink.
+DELIVERY_BUCKETS_S: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600,
+)  # fmt: skip
+
+# Around what an fsync takes: a fast drive, a slow one, one in trouble.
+COMMIT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+
+STATES: Final = ("up", "waiting", "holding", "paused", "disabled")
+
+
+class Histogram:
+    """Counts per bucket, their number and their sum, in seconds."""
+
+    __slots__ = ("bounds_s", "counts", "sum_s")
+
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        self.bounds_s, self.counts, self.sum_s = bounds_s, [0] * (len(bounds_s) + 1), 0.0
+
+    def observe(self, value_s: float, times: int = 1) -> None:
+        """Count `times` observations of one value."""
+        self.counts[bisect_left(self.bounds_s, value_s)] += times
+        self.sum_s += value_s * times
+
+
+@dataclass(slots=True)
+class SourceStats:
+    """One source."""
+
+    name: str
+    records: int = 0
+    bytes: int = 0
+    oversize: int = 0
+    restarts: int = 0
+    lag_bytes: int = 0
+    last_record_at: float = 0.0
+    progress_at: float = 0.0
+    last_error: str = ""
+
+
+@dataclass(slots=True)
+class SinkStats:
+    """One sink. `state` is one of STATES, `reason` says why it is not up."""
+
+    name: str
+    state: str = "waiting"
+    reason: str = "connecting"
+    since: float = 0.0
+    delivered: int = 0
+    filtered: int = 0
+    dead_lettered: int = 0
+    dropped: int = 0
+    retries: int = 0
+    cut: int = 0
+    unparsed: int = 0
+    replaced: int = 0
+    sent_bytes: int = 0
+    backlog: int = 0
+    oldest_undelivered_at: float | None = None
+    last_success_at: float = 0.0
+    progress_at: float = 0.0
+    last_type: str = ""
+    delivery_s: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
+
+
+@dataclass(slots=True)
+class BufferStats:
+    """The disk buffer."""
+
+    size_bytes: int = 0
+    oldest_received_at: float | None = None
+    commits: int = 0
+    full: bool = False
+    full_since: float = 0.0
+    dead_letters: dict[str, int] = field(default_factory=dict)
+    commit_s: Histogram = field(default_factory=lambda: Histogram(COMMIT_BUCKETS_S))
+
+    def committed(self, took_s: float, used_bytes: int) -> None:
+        """Note one commit of records."""
+        self.commits += 1
+        self.size_bytes += used_bytes
+        self.commit_s.observe(took_s)
+
+
+@dataclass(slots=True)
+class Stats:
+    """The whole relay."""
+
+    started_at: float = 0.0
+    loop_at: float = 0.0
+    stopping: bool = False
+    ready: bool = False
+    sources: dict[str, SourceStats] = field(default_factory=dict)
+    sinks: dict[str, SinkStats] = field(default_factory=dict)
+    buffer: BufferStats = field(default_factory=BufferStats)

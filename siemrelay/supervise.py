@@ -1,0 +1,52 @@
+"""Restart one part, never the house."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+import trio
+
+from siemrelay.errors import BufferBroken
+from siemrelay.retry import delay_s
+
+_log = structlog.get_logger()
+
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+
+# A part that ran this long has recovered: its next failure starts the back-off anew.
+_RECOVERED_S: Final = 60.0
+
+
+async def supervise(
+    name: str, run: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
+) -> None:
+    """Run one part until it returns; on an Exception log it once, call `failed`, and run it again.
+
+    A broken buffer is not caught: no part can work without the disk.
+    """
+    failures = 0
+    while True:
+        started = trio.current_time()
+        try:
+            await run()
+        except BufferBroken:
+            raise
+        except Exception as error:  # noqa: BLE001  (this is where any part's failure ends)
+            if _broken_inside(error):
+                raise
+            failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
+            pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
+            _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),
+                       error=str(error) or type(error).__name__, exc_info=error)  # fmt: skip
+            failed(error)
+            await trio.sleep(pause)
+        else:
+            return
+
+
+def _broken_inside(error: BaseException) -> bool:
+    return isinstance(error, BaseExceptionGroup) and error.subgroup(BufferBroken) is not None

@@ -1,0 +1,146 @@
+"""Every metric in one table, rendered for Prometheus when it asks.
+
+The parts count in plain numbers (`stats`); the client library is imported by the first scrape, so
+that a start does not wait for it.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from siemrelay import __version__
+from siemrelay.stats import STATES, Histogram, SinkStats, SourceStats, Stats
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row: `read` takes the thing of that label and gives its value."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    read: Callable[[Any], Any]
+
+
+def _age(moment_s: float | None) -> float:
+    return max(time.time() - moment_s, 0.0) if moment_s else 0.0
+
+
+SOURCE_METRICS: Final[tuple[Metric, ...]] = (
+    Metric("records_total", "counter", "Records stored.", lambda s: s.records),
+    Metric("bytes_total", "counter", "Bytes of records stored.", lambda s: s.bytes),
+    Metric("last_record_timestamp_seconds", "gauge", "When the last record came in.",
+           lambda s: s.last_record_at),
+    Metric("lag_bytes", "gauge", "Bytes known to be waiting unread.", lambda s: s.lag_bytes),
+    Metric("oversize_total", "counter", "Records over max_record_size, kept whole.",
+           lambda s: s.oversize),
+    Metric("restarts_total", "counter", "Restarts after a failure.", lambda s: s.restarts),
+)  # fmt: skip
+
+SINK_METRICS: Final[tuple[Metric, ...]] = (
+    Metric("delivered_total", "counter", "Events confirmed by the peer.", lambda s: s.delivered),
+    Metric("filtered_total", "counter", "Events that `events` left out.", lambda s: s.filtered),
+    Metric("dead_lettered_total", "counter", "Events the peer refused, kept as dead letters.",
+           lambda s: s.dead_lettered),
+    Metric("dropped_total", "counter", "Records given up by drop_oldest.", lambda s: s.dropped),
+    Metric("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
+    Metric("cut_total", "counter", "Messages cut to max_message_size.", lambda s: s.cut),
+    Metric("sent_bytes_total", "counter", "Bytes of messages confirmed.", lambda s: s.sent_bytes),
+    Metric("backlog_records", "gauge", "Records not settled yet.", lambda s: s.backlog),
+    Metric("oldest_undelivered_age_seconds", "gauge", "Age of the oldest record not settled.",
+           lambda s: _age(s.oldest_undelivered_at)),
+    Metric("last_success_timestamp_seconds", "gauge", "When the peer last confirmed.",
+           lambda s: s.last_success_at),
+    Metric("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
+)  # fmt: skip
+
+BUFFER_METRICS: Final[tuple[Metric, ...]] = (
+    Metric("size_bytes", "gauge", "Disk space of the records kept.", lambda b: b.size_bytes),
+    Metric("oldest_age_seconds", "gauge", "Age of the oldest record kept.",
+           lambda b: _age(b.oldest_received_at)),
+    Metric("full", "gauge", "1 while intake waits for room.", lambda b: int(b.full)),
+    Metric("commits_total", "counter", "Transactions of records, each fsynced.",
+           lambda b: b.commits),
+    Metric("commit_seconds", "histogram", "How long those transactions took.",
+           lambda b: b.commit_s),
+)  # fmt: skip
+
+
+def names() -> list[str]:
+    """Every metric's full name, for the documents and their test."""
+    rows = [("source", m) for m in SOURCE_METRICS] + [("sink", m) for m in SINK_METRICS]
+    rows += [("buffer", m) for m in BUFFER_METRICS]
+    extra = ["siemrelay_sink_state", "siemrelay_config_last_reload_successful", "siemrelay_build_info"]
+    return [f"siemrelay_{part}_{metric.name}" for part, metric in rows] + extra
+
+
+def render(stats: Stats) -> bytes:
+    """All metrics in Prometheus' text format."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(stats))  # type: ignore[arg-type]  # a collector by its shape
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        stats = self._stats
+        sources: list[tuple[str, SourceStats]] = list(stats.sources.items())
+        sinks: list[tuple[str, SinkStats]] = list(stats.sinks.items())
+        for metric in SOURCE_METRICS:
+            yield _family(f"siemrelay_source_{metric.name}", metric, ["source"], sources)
+        for metric in SINK_METRICS:
+            yield _family(f"siemrelay_sink_{metric.name}", metric, ["sink"], sinks)
+        state = GaugeMetricFamily(
+            "siemrelay_sink_state", "1 for the state the sink is in.", labels=["sink", "state"]
+        )
+        for name, sink in sinks:
+            for known in STATES:
+                state.add_metric([name, known], int(sink.state == known))
+        yield state
+        for metric in BUFFER_METRICS:
+            yield _family(f"siemrelay_buffer_{metric.name}", metric, [], [("", stats.buffer)])
+        yield GaugeMetricFamily(
+            "siemrelay_config_last_reload_successful", "1 if the last (re)load took effect.", 1
+        )
+        build = GaugeMetricFamily(
+            "siemrelay_build_info", "What runs here.", labels=["version", "python"]
+        )
+        build.add_metric([__version__, platform.python_version()], 1)
+        yield build
+
+
+def _family(name: str, metric: Metric, labels: list[str], rows: list[tuple[str, Any]]) -> Any:
+    from prometheus_client import core
+
+    if metric.kind == "histogram":
+        family: Any = core.HistogramMetricFamily(name, metric.help, labels=labels)
+        for label, thing in rows:
+            buckets, sum_s = _buckets(metric.read(thing))
+            family.add_metric([label] if labels else [], buckets, sum_s)
+        return family
+    kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
+    family = kind(name, metric.help, labels=labels)
+    for label, thing in rows:
+        family.add_metric([label] if labels else [], metric.read(thing))
+    return family
+
+
+def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
+    total, pairs = 0, []
+    for bound, count in zip((*histogram.bounds_s, float("inf")), histogram.counts, strict=True):
+        total += count
+        pairs.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+    return pairs, histogram.sum_s

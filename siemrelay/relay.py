@@ -12,29 +12,26 @@ from __future__ import annotations
 
 import gc
 import signal
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 import trio
 
-from siemrelay import __version__, registry
+from siemrelay import __version__
+from siemrelay.assembly import Assembly, SinkParts
 from siemrelay.buffer.disk import DiskBuffer
-from siemrelay.catalogue import Catalogue
 from siemrelay.config.load import Loaded
-from siemrelay.config.models import SinkConfig, SourceConfig, declared_catalogue
 from siemrelay.decoded import DecodedCache
 from siemrelay.delivery import Delivery, Retry
 from siemrelay.endpoint import open_endpoint, serve
-from siemrelay.filters import EventFilter
-from siemrelay.formats.contract import Format
 from siemrelay.health import stuck
 from siemrelay.intake import Committer
 from siemrelay.notify import Notifier
 from siemrelay.runs import RunMaker
+from siemrelay.sources.contract import Source
 from siemrelay.stats import SinkStats, SourceStats, Stats
 from siemrelay.supervise import supervise
 
@@ -73,9 +70,10 @@ class Relay:
             config.state_dir, max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep,
             stats=stats.buffer,
         ) as buffer:  # fmt: skip
-            deliveries = self._build_sinks(buffer)
+            assembly = Assembly(config)
+            deliveries = self._build_sinks(assembly, buffer)
             committer = Committer(buffer, stats)
-            sources = self._build_sources()
+            sources = self._build_sources(assembly)
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GC_THRESHOLD)
@@ -103,51 +101,36 @@ class Relay:
 
     # -- building ---------------------------------------------------------
 
-    def _build_sinks(self, buffer: DiskBuffer) -> dict[str, Delivery]:
-        config, stats, host = self._config, self.stats, socket.gethostname()
-        catalogue = declared_catalogue(config.event_types)
+    def _build_sinks(self, assembly: Assembly, buffer: DiskBuffer) -> dict[str, Delivery]:
+        config, stats = self._config, self.stats
         places: dict[str, tuple[bool, bool]] = {}
-        parts: dict[str, tuple[SinkConfig, EventFilter, Format]] = {}
+        enabled: list[SinkParts] = []
         for name, sink in config.sinks.items():
             when_full = sink.when_full or config.buffer.when_full
             places[name] = (when_full == "drop_oldest", sink.start_at == "oldest")
             stats.sinks[name] = SinkStats(name, since=time.time(), progress_at=trio.current_time())
-            if not sink.enabled:
+            if sink.enabled:
+                enabled.append(assembly.sink(name))
+            else:
                 stats.sinks[name].state, stats.sinks[name].reason = "disabled", "enabled: no"
-                continue
-            form = registry.build_format(sink.format, sink.header, sink, host)
-            parts[name] = (sink, EventFilter(sink.events, catalogue), form)
         for gone in buffer.set_sinks(places):
             _log.warning("sink is no longer configured; its records are not held back", sink=gone)
-        decoded = self._decoded(catalogue, parts)
+        decoders = {name: assembly.decoder(name, enabled) for name in config.sources}
+        fallback = assembly.decoder(None, enabled)
+        decoded = DecodedCache(decoders, fallback, share=len(enabled) > 1)
         return {
-            name: _delivery(name, *part, decoded, buffer, stats.sinks[name])
-            for name, part in parts.items()
+            parts.name: _delivery(parts, decoded, buffer, stats.sinks[parts.name])
+            for parts in enabled
         }
 
-    def _decoded(
-        self, catalogue: Catalogue, parts: dict[str, tuple[SinkConfig, EventFilter, Format]]
-    ) -> DecodedCache:
-        wanted: frozenset[str] = frozenset()
-        for _, events, form in parts.values():
-            wanted |= events.fields | form.fields
-        decoders = {
-            name: _decoder(source, wanted, catalogue)
-            for name, source in self._config.sources.items()
-        }
-        fallback = registry.DECODERS["json"].build(registry.PRODUCTS["generic"], wanted, catalogue)
-        return DecodedCache(decoders, fallback, share=len(parts) > 1)
-
-    def _build_sources(self) -> dict[str, Any]:
-        built = {}
-        for name, source in self._config.sources.items():
-            built[name] = registry.SOURCES[source.type].build(name, source)
+    def _build_sources(self, assembly: Assembly) -> dict[str, Source]:
+        for name in self._config.sources:
             self.stats.sources[name] = SourceStats(name, progress_at=trio.current_time())
-        return built
+        return {name: assembly.source(name) for name in self._config.sources}
 
     # -- running ----------------------------------------------------------
 
-    async def _run_sources(self, sources: dict[str, Any], committer: Committer, drain: bool) -> None:
+    async def _run_sources(self, sources: dict[str, Source], committer: Committer, drain: bool) -> None:
         """Until the stop, or with `drain` until all sources are at their end and stored."""
         async with trio.open_nursery() as upkeep:
             upkeep.start_soon(committer.run)
@@ -237,27 +220,14 @@ class Relay:
             sink.oldest_undelivered_at = await buffer.received_at(sequence) if behind else None
 
 
-def _decoder(
-    source: SourceConfig, wanted: frozenset[str], catalogue: Catalogue
-) -> registry.Decoder:
-    spellings = dict(registry.PRODUCTS[source.product])
-    for field, path in source.fields.items():
-        spellings[field] = (path, *spellings.get(field, ()))
-    return registry.DECODERS[source.decoder].build(spellings, wanted, catalogue)
-
-
 def _delivery(
-    name: str, sink: SinkConfig, events: EventFilter, form: Format, decoded: DecodedCache,
-    buffer: DiskBuffer, stats: SinkStats,
-) -> Delivery:  # fmt: skip
-    kind = registry.PROTOCOLS[sink.protocol]
-    limits = kind.limits(sink)
-    cut = min(filter(None, (sink.max_message_size, kind.max_message_bytes)), default=None)
-    maker = RunMaker(decoded, events, form, limits, cut, stats)
-    return Delivery(
-        name, kind.build(sink), maker, limits, buffer, stats,
-        Retry(sink.retry.initial, sink.retry.max),
-    )  # fmt: skip
+    parts: SinkParts, decoded: DecodedCache, buffer: DiskBuffer, stats: SinkStats
+) -> Delivery:
+    maker = RunMaker(
+        decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes, stats
+    )
+    retry = Retry(parts.config.retry.initial, parts.config.retry.max)
+    return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)
 
 
 def _status(stats: Stats) -> str:

@@ -20,7 +20,7 @@ KeyPath = tuple[str | int, ...]
 """Where a value is: mapping keys and list indexes (from 0), from the top of the file."""
 
 # Aliases can multiply a small file into millions of values; no configuration has this many.
-_MAX_VALUES: Final = 100_000
+_MAX_VALUES: Final = 50_000
 
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 
@@ -75,10 +75,9 @@ def parse(text: str) -> Document:
 
     After a syntax fault `value` is None; after a duplicate key it holds the first one.
     """
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        reading = _Reading(loader, Document())
+        node = _Loader(text).get_single_node()
+        reading = _Reading(Document())
         if node is not None:
             reading.document.value = reading.value(node, ())
         return reading.document
@@ -88,8 +87,6 @@ def parse(text: str) -> Document:
         return Document(faults=[_syntax(error)])
     except RecursionError:
         return Document(faults=[Fault("nested too deeply to be a configuration", "", 1, 1)])
-    finally:
-        loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):
@@ -118,8 +115,8 @@ def _mark(node: yaml.Node) -> Mark:
 class _Reading:
     """One walk over the nodes of a document."""
 
-    def __init__(self, loader: _Loader, document: Document) -> None:
-        self._loader, self.document = loader, document
+    def __init__(self, document: Document) -> None:
+        self.document = document
         self._open: list[yaml.Node] = []
         self._seen = 0
 

@@ -17,6 +17,7 @@ from siemrelay.config.kinds import field_names, written
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.errors import Fault
+from siemrelay.formats.syslog_header import HeaderOptions
 
 Origin = Literal["file", "default"]
 
@@ -55,9 +56,9 @@ def source_settings(loaded: Loaded, name: str) -> list[Setting]:
 
 
 def sink_settings(loaded: Loaded, name: str) -> list[Setting]:
-    """What that sink comes to; without `header` where its format has none."""
+    """What that sink comes to; without what a syslog header takes where it has none."""
     sink = loaded.config.sinks[name]
-    unused = set() if registry.FORMATS[sink.format].headers else {"header"}
+    unused = _header_options(sink) if registry.FORMATS[sink.format].headers else {"header"}
     settings = _part(loaded, sink, ("sinks", name), unused)
     effective = Setting("when_full", loaded.config.when_full(sink), "default")
     return [effective if s.key == "when_full" and s.value is None else s for s in settings]
@@ -69,6 +70,7 @@ def remarks(loaded: Loaded) -> list[Fault]:
     for name, source in loaded.config.sources.items():
         found += list(_empty_globs(loaded, name, source))
     for name, sink in loaded.config.sinks.items():
+        found += list(_without_effect(loaded, name, sink))
         if not sink.enabled:
             message = "the sink is disabled: it sends nothing and keeps its place in the buffer"
             found.append(loaded.document.fault(("sinks", name, "enabled"), message))
@@ -136,6 +138,18 @@ def _text(value: Any) -> str:
         case list():
             return ", ".join(_text(item) for item in value)
     return str(value)
+
+
+def _header_options(sink: SinkConfig) -> set[str]:
+    """The keys of a syslog header that the sink could have but does not."""
+    return set(field_names(HeaderOptions)) if sink.header == "none" else set()
+
+
+def _without_effect(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fault]:
+    if registry.FORMATS[sink.format].headers:
+        for key in sorted(_header_options(sink) & sink.model_fields_set):
+            message = "has no effect: the message has no syslog header; set `header` to have one"
+            yield loaded.document.fault(("sinks", name, key), message, at_key=True)
 
 
 def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fault]:

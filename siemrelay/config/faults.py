@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from siemrelay.config.document import Document, KeyPath
-from siemrelay.config.kinds import field_at, field_names, model_at, nearest, type_text
+from siemrelay.config.kinds import field_at, field_names, model_at, nearest, type_text, written
 from siemrelay.errors import Fault
 
 _EXPECTED: Final = {
@@ -34,18 +34,18 @@ _QUOTED: Final = re.compile(r"'([^']*)'")
 
 
 def explain(
-    error: ValidationError, model: type[BaseModel], written: Any, at: KeyPath, document: Document
+    error: ValidationError, model: type[BaseModel], values: Any, at: KeyPath, document: Document
 ) -> list[Fault]:
     """Every fault of one validation, each at its own place in the file.
 
-    `written` is the value that `model` judged, as the file has it; `at` is where it stands.
+    `values` is what `model` judged, as the file has it; `at` is where it stands.
     """
     texts: dict[KeyPath, list[str]] = {}
     expected: dict[KeyPath, list[str]] = {}
     inputs: dict[KeyPath, Any] = {}
     at_keys: set[KeyPath] = set()
     for detail in error.errors(include_url=False):
-        path, is_key = _written_path(detail["loc"], written, missing=detail["type"] == "missing")
+        path, is_key = _path_in(values, detail["loc"], missing=detail["type"] == "missing")
         inputs[path] = detail["input"]
         if is_key or detail["type"] == "extra_forbidden":
             at_keys.add(path)
@@ -64,12 +64,10 @@ def explain(
     ]
 
 
-def _written_path(
-    loc: tuple[int | str, ...], written: Any, *, missing: bool
-) -> tuple[KeyPath, bool]:
+def _path_in(values: Any, loc: tuple[int | str, ...], *, missing: bool) -> tuple[KeyPath, bool]:
     """The part of a pydantic location that the file has, without the names of union branches."""
     path: list[int | str] = []
-    value = written
+    value = values
     is_key = loc[-1:] == ("[key]",)
     for i, part in enumerate(loc):
         below: dict[Any, Any] = {}
@@ -86,7 +84,13 @@ def _written_path(
 def _text(detail: dict[str, Any], model: type[BaseModel], path: KeyPath) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**context)
+        info = field_at(model, path)
+        shown = {
+            # The models count in seconds and bytes, the file is written with units.
+            name: written(limit, info.annotation, info.metadata) if info else limit
+            for name, limit in context.items()
+        }
+        return _BOUNDS[kind].format(**shown)
     match kind:
         case "extra_forbidden":
             inside = model_at(model, path[:-1]) or model

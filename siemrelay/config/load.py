@@ -235,7 +235,7 @@ def _without_secrets(faults: list[Fault], filled: Substituted) -> list[Fault]:
     values = {dotted(path) for path in filled.shown}
     result = []
     for fault in faults:
-        message = fault.message
+        message = URL_PASSWORD.sub(r"\g<user>:***", fault.message)
         if fault.key in values:
             # Messages quote what they are about; a short secret is hidden there at least.
             message = re.sub(r"""([`'"])[^`'"]*\1 is no """, "*** is no ", message)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
-from pydantic_core import PydanticCustomError
 
 from siemrelay.catalogue import Catalogue, EventType
 from siemrelay.config.kinds import nearest
@@ -22,15 +21,20 @@ from siemrelay.options import Duration, Options, Size
 # Names become metric labels, command arguments and keys of the state: short, and plain everywhere.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+# What every syslog receiver must take (RFC 5424, 6.1); below it there is no room for an event.
+_MIN_MESSAGE_BYTES: Final = 480
+
+# Below a few of the largest batches the buffer would be full before it could empty.
+_MIN_BUFFER_BYTES: Final = 16 << 20
+
 WhenFull = Literal["block", "drop_oldest"]
 Header = Literal["none", "rfc3164", "rfc5424"]
 
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise PydanticCustomError(
-            "name",
-            "a name is 1 to 64 letters, digits, `.`, `_` or `-`, a letter or digit first",
+        raise ValueError(
+            "a name is 1 to 64 letters, digits, `.`, `_`, `-`; first a letter or digit"
         )
     return value
 
@@ -38,14 +42,8 @@ def _name(value: str) -> str:
 def _event_field(value: str) -> str:
     if value not in FIELDS:
         meant = nearest(value, list(FIELDS))
-        raise PydanticCustomError(
-            "event_field",
-            "{text}",
-            {
-                "text": f"unknown event field `{value}`; "
-                + (f"did you mean `{meant}`?" if meant else f"the fields are {', '.join(FIELDS)}")
-            },
-        )
+        hint = f"did you mean `{meant}`?" if meant else f"the fields are {', '.join(FIELDS)}"
+        raise ValueError(f"unknown event field `{value}`; {hint}")
     return value
 
 
@@ -114,7 +112,7 @@ class SinkConfig(Options):
     retry: RetryOptions = Field(
         default_factory=RetryOptions, description="the pauses between attempts"
     )
-    max_message_size: Size | None = Field(
+    max_message_size: Annotated[Size, Field(ge=_MIN_MESSAGE_BYTES)] | None = Field(
         None, description="cut longer messages to this size, visibly; no limit if not given"
     )
     pool: NonEmpty | None = Field(None, description="a label for the group of relays that delivers")
@@ -137,10 +135,6 @@ class BufferOptions(Options):
         if value < _MIN_BUFFER_BYTES:
             raise ValueError("must be at least 16MiB")
         return value
-
-
-# Below a few of the largest batches the buffer would be full before it could empty.
-_MIN_BUFFER_BYTES: Final = 16 << 20
 
 
 def _listen(value: Any) -> Any:

@@ -35,7 +35,9 @@ class JsonDecoder:
     def __init__(self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue) -> None:
         """`wanted` are the fields that filters and formats read; others stay empty."""
         self._spellings, self._kinds = spellings, Kinds(catalogue)
-        self._wanted = wanted | {"id", "type", "category", "severity", "outcome"}
+        self._wanted = wanted | {"id", "type"}
+        if "severity" in wanted:
+            self._wanted |= {"outcome"}  # a failure without a severity of its own counts for more
         self._attributes, self._times = "attributes" in wanted, "time" in wanted
         self._shape: Shape | None = None
         self._batches, self._learn_at = 0, 0
@@ -45,7 +47,8 @@ class JsonDecoder:
         """Exactly one event per record; never raises for what is in the records."""
         self._batches += 1
         if batch.part is not None:
-            return self._finished(batch, [_unparsed(batch.payload[:-1], part=batch.part)], 1)
+            piece = _unparsed(batch.payload[:-1], part=batch.part)
+            return self._finished(batch, [piece], unparsed=1)
         if self._shape is None and self._batches > self._learn_at:
             self._learn(batch)
         if self._shape is not None:
@@ -55,7 +58,9 @@ class JsonDecoder:
                     batch.payload.decode()
                 events = self._shape.decode_lines(batch.payload)
                 if len(events) == batch.count:
-                    return self._finished(batch, events, 0)
+                    return self._finished(
+                        batch, events, tidy=self._shape.tidy, controls=_controls(batch.payload)
+                    )
             except _REFUSALS:
                 pass
         return self._one_by_one(batch)
@@ -91,7 +96,7 @@ class JsonDecoder:
         if misfits - unparsed > batch.count * _MISFITS_TO_LEARN_ANEW:
             if self._batches > self._learn_at:
                 self._learn(batch)
-        return self._finished(batch, events, unparsed)
+        return self._finished(batch, events, unparsed=unparsed)
 
     def _looked_through(self, record: bytes) -> AuditEvent:
         try:
@@ -110,8 +115,21 @@ class JsonDecoder:
             event.attributes = rest_of(fields, used)
         return event
 
-    def _finished(self, batch: Batch, events: list[AuditEvent], unparsed: int) -> DecodedBatch:
-        decoded = DecodedBatch(batch, events, unparsed=unparsed)
+    def _finished(
+        self, batch: Batch, events: list[AuditEvent], *,
+        unparsed: int = 0, tidy: bool = False, controls: bool = True,
+    ) -> DecodedBatch:  # fmt: skip
+        """Make the events what they promise to be. `tidy`: all but the type is known to be so."""
+        decoded = DecodedBatch(batch, events, unparsed=unparsed, controls=controls)
+        if not (tidy and self._kinds.all_canonical(set(map(_type, events)))):
+            self._set_kinds(events)
+        if self._times:
+            self._set_times(batch, events)
+        if None in map(_id, events):
+            _set_ids(decoded)
+        return decoded
+
+    def _set_kinds(self, events: list[AuditEvent]) -> None:
         normal = self._kinds.normal
         said = list(map(_kind, events))
         changed = {kind: made for kind in set(said) if (made := normal(kind)) != kind}
@@ -119,11 +137,6 @@ class JsonDecoder:
         if changed or not set(map(type, map(_severity, said))) <= {int, type(None)}:
             for event, kind in zip(events, said, strict=True):
                 event.type, event.category, event.severity, event.outcome = normal(kind)
-        if self._times:
-            self._set_times(batch, events)
-        if None in map(_id, events):
-            _set_ids(decoded)
-        return decoded
 
     def _set_times(self, batch: Batch, events: list[AuditEvent]) -> None:
         times: list[Any] = list(map(_time, events))
@@ -134,7 +147,27 @@ class JsonDecoder:
             event.time = time_of(event.time) or received
 
 
-_id, _time = attrgetter("id"), attrgetter("time")
+_id, _time, _type = attrgetter("id"), attrgetter("time"), attrgetter("type")
+
+
+# Payloads with more escapes than this are not searched: formats then look at every character.
+_ESCAPES_SEARCHED: Final = 4096
+
+
+def _controls(payload: bytes) -> bool:
+    """Whether JSON texts in it may hold control characters beyond tab, CR and LF.
+
+    JSON has them as escapes only, but for DEL. One-byte searches are what C libraries do fastest.
+    """
+    if b"\x7f" in payload or payload.count(b"\\") > _ESCAPES_SEARCHED:
+        return True
+    at = payload.find(b"\\")
+    while at >= 0:
+        escape = payload[at + 1 : at + 4]
+        if escape == b"u00" or escape[:1] in (b"b", b"f"):
+            return True
+        at = payload.find(b"\\", at + 2)
+    return False
 
 
 def _is_utf8(record: bytes) -> bool:

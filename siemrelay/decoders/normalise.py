@@ -114,6 +114,18 @@ class Kinds:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._known: dict[tuple[Any, ...], Kind] = {}
+        self._canonical: set[str] = set()
+
+    def all_canonical(self, names: set[str]) -> bool:
+        """Whether every type name is spelled as events promise it."""
+        if not names <= self._canonical:
+            for name in names - self._canonical:
+                if not name or self._catalogue.canonical(name) != name:
+                    return False
+            if len(self._canonical) >= _KINDS_KEPT:
+                self._canonical.clear()
+            self._canonical |= names
+        return True
 
     def normal(self, said: tuple[Any, ...]) -> Kind:
         """The combination as an event promises it. Its parts are hashable scalars or None."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
@@ -28,6 +28,7 @@ class _Slot:
 
     def __init__(self) -> None:
         self.types: set[type] = set()
+        self.exact: Any = None
         self.required = False
         self.probed = False
         self.children: dict[str, _Slot] = {}
@@ -50,8 +51,11 @@ def _at(root: _Slot, keys: Iterable[str]) -> _Slot:
 class Shape:
     """A typed decoder for NDJSON payloads whose records look like the sample."""
 
-    def __init__(self, root: _Slot, paths: Mapping[str, str], attributes: bool) -> None:
-        self._paths = paths
+    def __init__(
+        self, root: _Slot, paths: Mapping[str, str], attributes: bool, *, tidy: bool
+    ) -> None:
+        """`tidy`: category, severity and outcome, as far as wanted, come out as events have them."""
+        self._paths, self.tidy = paths, tidy
         self._native = _is_native(root, paths)
         if attributes and not self._native:
             raise NoShape
@@ -114,10 +118,34 @@ def learn(
             if rival not in where:
                 _at(root, rival.split(".")).probed = True
                 _at(root, [rival]).probed = True
+    tidy = all(
+        _narrowed(field, _at(root, paths[field].split(".")), [v for _, v in seen[field]])
+        if field in paths
+        else False
+        for field in ("category", "severity", "outcome")
+        if field in spellings
+    )
     try:
-        return Shape(root, paths, everywhere)
+        return Shape(root, paths, everywhere, tidy=tidy)
     except NoShape:
         return None
+
+
+_SEVERITY: Final = Annotated[int, msgspec.Meta(ge=0, le=10)]
+_OUTCOME: Final = Literal["success", "failure", "unknown"]
+
+
+def _narrowed(field: str, slot: _Slot, values: list[Any]) -> bool:
+    """Let the decoder take only what needs no work afterwards, if the sample has only that."""
+    if not slot.required:
+        return False
+    if field == "category":
+        return slot.types == {str}
+    if field == "severity" and slot.types == {int} and all(0 <= value <= 10 for value in values):
+        slot.exact = _SEVERITY
+    if field == "outcome" and set(values) <= set(get_args(_OUTCOME)):
+        slot.exact = _OUTCOME
+    return slot.exact is not None
 
 
 def _attribute(key: str) -> str:
@@ -128,6 +156,8 @@ def _attribute(key: str) -> str:
 def _type(slot: _Slot) -> Any:
     if slot.types and any(child.read for child in slot.children.values()):
         raise NoShape
+    if slot.exact is not None:
+        return slot.exact
     if slot.types:
         kinds = [_NONEMPTY if kind is str else kind for kind in slot.types]
         return _union(kinds if slot.required else [*kinds, type(None)])
@@ -207,7 +237,7 @@ def _native_class(root: _Slot, paths: Mapping[str, str], attributes: bool) -> ty
         if name not in present:
             # A key of this name may only be null, as any other rival.
             fields.append((name, type(None), empty.get(name)))
-            rename[name] = f"\0{name}"
+            rename[name] = f"\x7f{name}"
     return msgspec.defstruct(  # type: ignore[return-value]  # its base is AuditEvent
         "ShapedEvent", fields, bases=(AuditEvent,), rename=rename, kw_only=True, gc=False,
         forbid_unknown_fields=attributes,
@@ -223,7 +253,7 @@ def _native_node(slot: _Slot, base: type, paths: Mapping[str, str], group: str) 
     for name in base.__struct_fields__:  # type: ignore[attr-defined]  # Actor or Target
         if name not in present:
             fields.append((name, type(None), None))
-            rename[name] = f"\0{name}"
+            rename[name] = f"\x7f{name}"
     return msgspec.defstruct(
         "ShapedNode", fields, bases=(base,), rename=rename, kw_only=True, gc=False, frozen=True
     )

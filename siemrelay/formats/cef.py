@@ -7,7 +7,6 @@ header, where there is no escape for it, its picture.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable
 from operator import attrgetter
@@ -82,6 +81,10 @@ def _host(event: AuditEvent) -> str | None:
 
 
 def _version(address: str) -> int:
+    import ipaddress  # slow to import, and the common address is told by `_dotted_quad`
+
+    if _dotted_quad(address):
+        return 4
     try:
         return ipaddress.ip_address(address).version
     except ValueError:
@@ -153,9 +156,13 @@ class Cef:
             text = f"src={address} {text}"
         if self._rt:
             text = f"rt={_rt(event)} {text}"
-        if text.count("=") != self._equals or "\\" in text or not text.isprintable():
+        if text.count("=") != self._equals or "\\" in text or "\n" in text or "\r" in text:
             return None
         return text
+
+    def _fast_if_printable(self, event: AuditEvent) -> str | None:
+        text = self._fast(event)
+        return text if text is not None and text.isprintable() else None
 
     def _careful(self, event: AuditEvent) -> str:
         pairs = ((key, get(event)) for key, get in self._getters.items())
@@ -170,6 +177,8 @@ class Cef:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         types, fast = self._types, self._fast
+        if selection.decoded.controls:
+            fast = self._fast_if_printable
         lines = []
         for event in selection.events:
             kind = event.type

@@ -46,6 +46,7 @@ class GzipContent:
         self.fd = fd
         self.damage: str | None = None
         """What is wrong with the file, once inflating met it; the content ends there."""
+        self._may_give_up = False
         self.rewind()
 
     def rewind(self) -> None:
@@ -72,9 +73,9 @@ class GzipContent:
         """How many compressed bytes were read from the file."""
         return self._input_offset
 
-    def give_up(self) -> None:
-        """Take the end of an unfinished file as its end."""
-        self.damage = self.damage or "the file ends in the middle of its compressed data"
+    def give_up_at_end(self) -> None:
+        """From now on take the end of an unfinished file as its end."""
+        self._may_give_up = True
 
     def keep_from(self, offset: int) -> None:
         """Say that nothing before `offset` will be asked for soon, and free it."""
@@ -108,7 +109,7 @@ class GzipContent:
             self._input_offset += len(more)
             self._input += more
             if not more:
-                return self._flush() or None
+                return self._at_end()
         if self._between_members and not self._begin_member():
             return b""
         # A copy of the state (some 40 KiB) is what lets everything before the damaged byte be
@@ -125,9 +126,16 @@ class GzipContent:
             self._between_members = True
         return inflated
 
-    def _flush(self) -> bytes:
-        """What zlib still holds back of the input it has taken; matters if the file is cut off."""
-        return b"" if self._between_members else self._inflater.decompress(b"", _OUTPUT_BYTES)
+    def _at_end(self) -> bytes | None:
+        """All of the file that there is now was inflated."""
+        if self._between_members and not self._input:
+            return None
+        # What zlib holds back of the input it has taken; matters if the file stays cut off.
+        if not self._between_members and (rest := self._inflater.decompress(b"", _OUTPUT_BYTES)):
+            return rest
+        if self._may_give_up:
+            self.damage = "ends in the middle of its compressed data"
+        return None
 
     def _begin_member(self) -> bool:
         """Start on the next member; False where only padding, garbage or too little is there."""

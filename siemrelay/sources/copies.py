@@ -28,6 +28,8 @@ class Origin(NamedTuple):
 
     candidate: Candidate | None
     certain: bool
+    whole: bool = False
+    """Whether all that is in the copy (as long as it stays so) was read from the original."""
 
 
 def candidates_for(path: str, known: Iterable[Candidate]) -> list[Candidate]:
@@ -53,6 +55,7 @@ def find_origin(content: Content, candidates: Iterable[Candidate]) -> Origin:
     begin = content.pread(PREFIX_BYTES, 0)
     certain = True
     found: Candidate | None = None
+    shorter: Candidate | None = None
     # Rising offsets, so that a gzip file is inflated once.
     for candidate in sorted(candidates, key=lambda item: item.place.offset):
         place = candidate.place
@@ -67,6 +70,12 @@ def find_origin(content: Content, candidates: Iterable[Candidate]) -> Origin:
                 certain = certain and candidate.settled
             elif not _reaches(content, place.offset):
                 certain = False
+                # Between cp and the truncation the log went on, and was read: a copy in progress
+                # is like this too. A whole kilobyte that is the same is taken as proof.
+                if place.prefix_length == PREFIX_BYTES and isinstance(content, PlainContent):
+                    shorter = candidate
+    if found is None and shorter is not None:
+        return Origin(shorter, certain, whole=True)
     return Origin(found, certain)
 
 

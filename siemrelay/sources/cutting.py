@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 # The largest record that is kept in one piece: the whole path (payload, decoding, formatting)
 # holds several copies of a record, and 16 MiB keeps that within the memory of a small server.
@@ -13,7 +15,7 @@ MAX_WHOLE_BYTES: Final = 16 << 20
 _BLANK: Final = (b"\n", b"\r\n")
 
 
-class Cut(NamedTuple):
+class Cut(msgspec.Struct, frozen=True, gc=False):
     """`payload` holds `count` records; `consumed` is what they and the blank lines took."""
 
     consumed: bytes

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from siemrelay.sources.content import Content, GzipContent, PlainContent
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES, cut
 from siemrelay.sources.generations import age, family, is_compressed
-from siemrelay.sources.identity import Identity
+from siemrelay.sources.identity import Identity, showable
 
 # What is read at once while catching up: 1 MiB is some two thousand audit events, which is where
 # the cost of a thread hop and of a batch has vanished, and still only milliseconds of work
@@ -27,7 +29,7 @@ class ContentChanged(Exception):
     """What was read from the file is no longer in it: it was truncated or written anew."""
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """What one read gave: `count` records in `payload`, which may be none."""
 
     payload: bytes
@@ -75,7 +77,17 @@ class Followed:
     def moved_to(self, path: str) -> None:
         """Take note of the file's present name."""
         self.path = path
+        self.identity.path = showable(path)
         self.age = age(path)
+
+    def searched_to_offset(self) -> None:
+        """Call when `identity` was moved."""
+        self._searched = self.identity.offset
+
+    @property
+    def birth(self) -> tuple[int, tuple[int, int, str]]:
+        """Sorts files that were found at the same time, the older ones first."""
+        return self._stamp[1] if self._stamp else 0, self.age
 
     @property
     def unread(self) -> int:
@@ -90,6 +102,12 @@ class Followed:
     def idle(self) -> bool:
         """Whether everything in it was read."""
         return not self.ready and not self.undecided and self.unread == 0
+
+    def has_reached(self, size: int) -> bool:
+        """Whether everything up to that size of the file was read."""
+        if self.compressed:
+            return self.identity.finished_size is not None
+        return self.identity.offset >= size
 
     def adopt(self, fd: int) -> Content:
         """Read from this descriptor from now on; closes it when done."""
@@ -130,15 +148,15 @@ class Followed:
     def read(self, *, finish: bool) -> Run | None:
         """The next records; None when nothing whole is to be had now.
 
-        `finish`: take an incomplete last line as a record. Gzip files end by themselves: their
-        last read gives an empty run, so that the position can be stored.
+        `finish`: take an incomplete end as it is. Complete gzip files end by themselves; the last
+        read of one gives an empty run, so that its position can be stored.
         Raises: ContentChanged (let go of it and look again), OSError (try again later).
         """
         content, identity = self.content or self.reopen(), self.identity
         if isinstance(content, PlainContent):
             if not identity.still_in(content):
                 raise ContentChanged(self.path)
-            run = self._next(content, finish)
+            run = self._next(content, finish=finish)
             self.ready = run is not None and identity.offset < self.size
             return run
         if identity.finished_size is not None:
@@ -147,7 +165,9 @@ class Followed:
             content.rewind()
             identity.move_to(content, identity.offset)
         content.keep_from(identity.offset)
-        run = self._next(content, finish)
+        if finish:
+            content.give_up_at_end()
+        run = self._next(content, finish=False)
         over = content.complete or content.damage is not None
         if run is None and over:
             run = self._next(content, finish=True)
@@ -157,10 +177,10 @@ class Followed:
         self.ready = run is not None and identity.finished_size is None
         return run
 
-    def _next(self, content: Content, finish: bool) -> Run | None:
+    def _next(self, content: Content, *, finish: bool) -> Run | None:
         identity = self.identity
         if identity.part or self._searched - identity.offset > _REREAD_BYTES:
-            return self._long_line(content, finish)
+            return self._long_line(content, finish=finish)
         want = CHUNK_BYTES
         if isinstance(content, PlainContent):
             want = min(want, max(_MIN_READ_BYTES, self.size - identity.offset))
@@ -172,10 +192,10 @@ class Followed:
             return Run(made.payload, made.count, None, made.oversize)
         self._searched = identity.offset + len(chunk)
         if len(chunk) == want or finish:
-            return self._long_line(content, finish)
+            return self._long_line(content, finish=finish)
         return None
 
-    def _long_line(self, content: Content, finish: bool) -> Run | None:
+    def _long_line(self, content: Content, *, finish: bool) -> Run | None:
         """One line whose end is not in the first chunk, or a part of it."""
         start = self.identity.offset
         while True:
@@ -216,6 +236,12 @@ class Followed:
         if line == b"\r\n":
             return Run(b"", 0)
         return Run(line, 1, None, (length,) if length > self._max_record_bytes else ())
+
+    def try_later(self) -> None:
+        """After an error: close it; the next look at it makes it ready again."""
+        self.close()
+        self._stamp = None
+        self.ready = False
 
     def close(self) -> None:
         """Let go of the descriptor; `reopen` gets it back."""

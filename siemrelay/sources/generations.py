@@ -4,6 +4,8 @@ Pure. Rotation leaves `audit.log.1`, `audit.log-20240131`, `audit-2024-01-31.log
 `audit.log`; these are one family, whose members are read one after the other, oldest first.
 """
 
+# ruff: noqa: PTH118, PTH119, PTH120
+# Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
 import os.path

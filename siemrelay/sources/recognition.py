@@ -1,7 +1,10 @@
 """What is known of files from before: recognises a file that was read, under whatever name."""
 
+# ruff: noqa: PTH119
+# Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
+import os.path
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -12,7 +15,7 @@ from siemrelay.sources.content import Content, GzipContent, PlainContent
 from siemrelay.sources.contract import Position
 from siemrelay.sources.copies import Candidate, candidates_for, find_origin
 from siemrelay.sources.following import Followed, open_regular
-from siemrelay.sources.generations import base_name
+from siemrelay.sources.generations import family
 from siemrelay.sources.globbing import Found
 from siemrelay.sources.identity import (
     PREFIX_BYTES,
@@ -79,6 +82,8 @@ class Recognition:
             if known is not None:
                 self._resume(followed, content, file, *known)
             followed.saw(status)
+            if followed.identity.finished_size == status.st_size:
+                followed.close()
         except OSError:
             followed.close()
             raise
@@ -109,6 +114,8 @@ class Recognition:
         if place.finished_size != file.status.st_size:
             identity.move_to(content, place.offset)
         followed.searched_to_offset()
+        if not file.matched:
+            followed.family = family(place.path)  # wherever it went, it is a generation of that
         self.memory.pop(key)
         if place.gone is not None or place.path != identity.path:
             self.to_store.append(identity.position())
@@ -144,14 +151,19 @@ class Recognition:
                 return False
             content.keep_from(0)
             if origin.candidate is not None:
-                self._copy(followed, content, origin.candidate, relatives)
+                place = origin.candidate.place
+                start = followed.size if origin.whole else place.offset
+                followed.identity.part = 0 if origin.whole else place.part
+                followed.identity.move_to(content, start)
+                followed.searched_to_offset()
+                self._claim(followed, origin.candidate, relatives)
         followed.undecided = False
         return True
 
     def _candidates(self, followed: Followed, relatives: Iterable[Followed]) -> list[Candidate]:
         candidates = [
             Candidate(key, place, settled=True, head=None)
-            for key, place in self.memory.of_log(base_name(followed.path))
+            for key, place in self.memory.of_log(os.path.basename(followed.family))
         ]
         for other in relatives:
             settled = other.deleted and other.idle
@@ -160,13 +172,9 @@ class Recognition:
             candidates.append(Candidate(identity.key, place, settled, identity.head))
         return candidates
 
-    def _copy(
-        self, followed: Followed, content: Content, origin: Candidate, relatives: list[Followed]
-    ) -> None:
-        followed.identity.move_to(content, origin.place.offset)
-        followed.searched_to_offset()
-        followed.identity.part = origin.place.part
-        self.to_store.append(followed.identity.position())
+    def _claim(self, copy: Followed, origin: Candidate, relatives: list[Followed]) -> None:
+        """Store that `copy` is one of `origin`, which is not taken for one's again."""
+        self.to_store.append(copy.identity.position())
         for other in relatives:
             if other.identity.key == origin.key:
                 other.identity.copied = True
@@ -177,9 +185,9 @@ class Recognition:
             self.to_store.append(position(origin.key, claimed))
         self._log.info(
             "copy of a file that was read, reading only the rest",
-            path=followed.identity.path,
+            path=copy.identity.path,
             origin=origin.place.path,
-            from_offset=origin.place.offset,
+            from_offset=copy.identity.offset,
         )
 
     def remember(self, identity: Identity) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -80,5 +80,3 @@ def _unlist(lists: defaultdict[int, dict[str, None]] | defaultdict[str, dict[str
     del keys[key]
     if not keys:
         del lists[name]  # type: ignore[arg-type]  # as above
-
-

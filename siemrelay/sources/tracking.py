@@ -1,15 +1,17 @@
 """The files of one source as they are on the disk: new, renamed, rotated, deleted."""
 
+# ruff: noqa: PTH115, PTH119
+# Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 from siemrelay.sources.following import Followed
-from siemrelay.sources.generations import base_name, is_rotated_name
+from siemrelay.sources.generations import is_rotated_name
 from siemrelay.sources.globbing import Found, Globs, by_inode, regular
 from siemrelay.sources.identity import showable
 from siemrelay.sources.recognition import Recognition
@@ -53,8 +55,12 @@ class Tracking:
 
     def relatives(self, followed: Followed) -> list[Followed]:
         """What is followed of the same log, in any directory."""
-        families = self._families_by_log.get(base_name(followed.path), {})
+        families = self._families_by_log.get(os.path.basename(followed.family), {})
         return [other for name in families for other in self.families[name]]
+
+    def unread(self) -> int:
+        """How many bytes are known to wait in all files."""
+        return sum(followed.unread for followed in self.files.values())
 
     def stir(self, followed: Followed) -> None:
         """Say that the file was written to."""
@@ -81,11 +87,13 @@ class Tracking:
                 self._seen(followed, found[file_id])
             else:
                 self._lost_sight(followed)
-        fresh = [file for file_id, file in found.items() if file_id not in self.files]
-        self._enlist(fresh, quietly=first, from_end=from_end)
+        strays: dict[tuple[int, int], Found] = {}
         if directories != self._directories:
-            self._enlist(self._rotated_meanwhile(found, directories), only_known=True)
-        self._directories = directories
+            strays = self._rotated_meanwhile(found, directories)
+            self._directories = directories
+        fresh = {key: file for key, file in (found | strays).items() if key not in self.files}
+        opened = self._open(fresh, strays, from_end=from_end)
+        self._enlist(opened, quietly=first)
         if first:
             self._log.info("following", files=len(self.files), patterns=self._globs.patterns)
         self._recognition.expire()
@@ -114,10 +122,11 @@ class Tracking:
 
     def _rotated_meanwhile(
         self, found: dict[tuple[int, int], Found], directories: set[str]
-    ) -> list[Found]:
+    ) -> dict[tuple[int, int], Found]:
         """Files whose inode is remembered, whatever they are called."""
         wanted = self._recognition.memory.inodes()
-        return [file for file in by_inode(directories, wanted) if file.file_id not in found]
+        files = by_inode(directories, wanted) if wanted else ()
+        return {file.file_id: file for file in files if file.file_id not in found}
 
     def _seen(self, followed: Followed, file: Found) -> None:
         if followed.path != file.path:
@@ -151,26 +160,25 @@ class Tracking:
         if followed.deleted and not was_deleted:
             self._log.info("deleted", path=followed.identity.path)
 
-    def _enlist(
+    def _open(
         self,
-        files: Iterable[Found],
+        files: Mapping[tuple[int, int], Found],
+        strays: Container[tuple[int, int]],
         *,
-        quietly: bool = False,
-        from_end: bool = False,
-        only_known: bool = False,
-    ) -> None:
-        """Follow these files from now on, the older ones before the newer ones."""
+        from_end: bool,
+    ) -> list[tuple[Followed, bool]]:
+        """Open new files; of the strays only those that were read before are ours."""
         opened: list[tuple[Followed, bool]] = []
-        for file in files:
+        for file_id, file in files.items():
             try:
                 followed, known = self._recognition.open(file)
             except OSError as error:
                 self.trouble(file.path, error)
                 continue
-            self._troubles.pop(file.path, None)
-            if only_known and not known:
+            if not known and file_id in strays:
                 followed.close()
                 continue
+            self.recovered(file.path)
             if not known and from_end:
                 self._recognition.skip(followed)
             elif not known:
@@ -182,23 +190,25 @@ class Tracking:
             if len(self.files) + len(opened) >= MAX_OPEN_FILES:
                 followed.close()
             opened.append((followed, known))
+        return opened
+
+    def _enlist(self, opened: list[tuple[Followed, bool]], *, quietly: bool) -> None:
+        """Follow these files from now on, the older ones before the newer ones."""
         # Those met before came before those that were not, whatever their times.
-        opened.sort(key=lambda item: (not item[1], *item[0].birth(known=item[1])))
-        for followed, known in opened:
+        known_ones = sorted((f for f, known in opened if known), key=lambda f: f.identity.serial)
+        new_ones = sorted((f for f, known in opened if not known), key=lambda f: f.birth)
+        tell = self._log.debug if quietly else self._log.info
+        for followed in known_ones + new_ones:
             self._add(followed)
-            tell = self._log.debug if quietly else self._log.info
-            tell(
-                "found again" if known else "found",
-                path=followed.identity.path,
-                offset=followed.identity.offset,
-                size=followed.size,
-            )
+            identity = followed.identity
+            tell("found", path=identity.path, offset=identity.offset, size=followed.size)
 
     def _add(self, followed: Followed) -> None:
         identity = followed.identity
         self.files[identity.device, identity.inode] = followed
         self.families.setdefault(followed.family, []).append(followed)
-        self._families_by_log.setdefault(base_name(followed.path), {})[followed.family] = None
+        log_name = os.path.basename(followed.family)
+        self._families_by_log.setdefault(log_name, {})[followed.family] = None
         self.stirred[followed.family] = None
 
     def _take_stock(self) -> None:
@@ -219,7 +229,6 @@ class Tracking:
             elif not followed.matched and not followed.deleted and quiet_s >= _RENAMED_QUIET_S:
                 self._log.info("not written to any more", path=followed.identity.path)
                 self.retire(followed)
-        self._close_some()
 
     def _is_rotated(self, followed: Followed) -> bool:
         """Whether a newer generation has taken its place, or it has left."""
@@ -231,17 +240,6 @@ class Tracking:
                 for other in self.families[followed.family]
             )
         )
-
-    def _close_some(self) -> None:
-        able = [
-            followed
-            for followed in self.files.values()
-            if followed.content is not None and followed.matched and followed.idle
-        ]
-        opened = sum(followed.content is not None for followed in self.files.values())
-        able.sort(key=lambda followed: followed.changed_at)
-        for followed in able[: max(0, opened - MAX_OPEN_FILES)]:
-            followed.close()
 
     def truncated(self, followed: Followed) -> None:
         """What was read is no longer in it: it is another file now, to be found by the survey."""
@@ -260,6 +258,16 @@ class Tracking:
                 advice=_ADVICE.get(error.errno or 0),
             )
 
+    def recovered(self, path: str) -> None:
+        """Say that a file could be read."""
+        if self._troubles.pop(path, None) is not None:
+            self._log.info("can be read again", path=showable(path))
+
+    def settle(self, followed: Followed) -> None:
+        """Close a file that has nothing more for now if too many are open."""
+        if len(self.files) > MAX_OPEN_FILES and followed.matched and not followed.deleted:
+            followed.close()
+
     def retire(self, followed: Followed) -> None:
         """Follow it no longer, and remember how far it was read."""
         identity = followed.identity
@@ -272,8 +280,10 @@ class Tracking:
         if not members:
             del self.families[followed.family]
             self.stirred.pop(followed.family, None)
-            for families in self._families_by_log.values():
-                families.pop(followed.family, None)
+            log_name = os.path.basename(followed.family)
+            self._families_by_log[log_name].pop(followed.family)
+            if not self._families_by_log[log_name]:
+                del self._families_by_log[log_name]
 
     def close(self) -> None:
         """Close every file."""

@@ -4,6 +4,8 @@ A helper, not an authority: everything it says is found by looking, too, only la
 failure here (no inotify, limits reached, a network file system) costs latency alone.
 """
 
+# ruff: noqa: PTH118, PTH119
+# Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
 import errno
@@ -16,7 +18,7 @@ import trio
 from siemrelay.sources.following import Followed
 
 if TYPE_CHECKING:
-    from inotify_simple import INotify
+    from inotify_simple import INotify  # type: ignore[import-untyped]  # it has no types
 
 # From <sys/inotify.h>; the kernel's interface, so these do not change.
 _MODIFY: Final = 0x2
@@ -162,5 +164,3 @@ class Watch:
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
-
-

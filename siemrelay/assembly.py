@@ -1,0 +1,72 @@
+"""Parts built from a validated configuration: for the daemon, and for the commands that try a part."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from siemrelay import registry
+from siemrelay.config.models import RelayConfig, SinkConfig, declared_catalogue
+from siemrelay.decoders.contract import Decoder
+from siemrelay.event import FIELDS
+from siemrelay.filters import EventFilter
+from siemrelay.formats.contract import Format
+from siemrelay.sinks.contract import RunLimits, Sink
+from siemrelay.sources.contract import Source
+
+
+@dataclass(frozen=True, slots=True)
+class SinkParts:
+    """What one sink is made of; nothing in it has been opened."""
+
+    name: str
+    config: SinkConfig
+    events: EventFilter
+    format: Format
+    sink: Sink
+    limits: RunLimits
+    max_message_bytes: int | None
+
+
+class Assembly:
+    """Builds parts by their names in the configuration."""
+
+    def __init__(self, config: RelayConfig) -> None:
+        self._config = config
+        self.catalogue = declared_catalogue(config.event_types)
+        self._host = socket.gethostname()
+
+    def sink(self, name: str) -> SinkParts:
+        """One sink, enabled or not."""
+        config = self._config.sinks[name]
+        kind = registry.PROTOCOLS[config.protocol]
+        limits = filter(None, (config.max_message_size, kind.max_message_bytes))
+        return SinkParts(
+            name, config,
+            EventFilter(config.events, self.catalogue),
+            registry.build_format(config.format, config.header, config, self._host),
+            kind.build(config), kind.limits(config), min(limits, default=None),
+        )  # fmt: skip
+
+    def source(self, name: str) -> Source:
+        """One source."""
+        config = self._config.sources[name]
+        return registry.SOURCES[config.type].build(name, config)
+
+    def decoder(
+        self, source: str | None, sinks: list[SinkParts], *, everything: bool = False
+    ) -> Decoder:
+        """Reads a source's records as far as these sinks need; None: of a source that is gone."""
+        wanted = frozenset((*FIELDS, "attributes")) if everything else frozenset[str]()
+        for parts in sinks:
+            wanted |= parts.events.fields | parts.format.fields
+        if source is None:
+            generic = registry.PRODUCTS["generic"]
+            return registry.DECODERS["json"].build(generic, wanted, self.catalogue)
+        config = self._config.sources[source]
+        spellings = dict(registry.PRODUCTS[config.product])
+        for field, path in config.fields.items():
+            # The user's own word comes first; what the product knows stays for other records.
+            known = [spelling for spelling in spellings.get(field, ()) if spelling != path]
+            spellings[field] = (path, *known)
+        return registry.DECODERS[config.decoder].build(spellings, wanted, self.catalogue)

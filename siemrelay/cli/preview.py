@@ -1,0 +1,124 @@
+"""`siemrelay preview`: what each sink would receive for given records; sends nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+import click
+
+from siemrelay.assembly import Assembly, SinkParts
+from siemrelay.cli.check import refuse
+from siemrelay.cli.options import config_option, json_option
+from siemrelay.config.load import load
+from siemrelay.errors import ConfigurationRefused
+from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
+from siemrelay.formats.text import cut_utf8
+
+# Records are looked at in portions, so that a whole log can be piped through.
+_PORTION_RECORDS: Final = 1000
+
+
+@click.command()
+@config_option()
+@click.option("--sink", "only", metavar="NAME", help="Only this sink.")
+@click.option("--source", metavar="NAME", help="Whose decoding to use; the first by default.")
+@json_option()
+@click.argument("records", metavar="[FILE]", type=click.File("rb"), default="-")
+def preview(
+    config: str, only: str | None, source: str | None, as_json: bool, records: BinaryIO
+) -> None:
+    """Show what each sink would receive for the records in FILE (or standard input).
+
+    For each record: what was found in it, then for each sink whether it is kept or filtered and
+    why, and the exact bytes of its message. Nothing is sent or stored.
+
+    \b
+    Example:
+      tail -n 3 /var/log/alm/audit.json | siemrelay preview --sink qradar
+    """
+    try:
+        loaded = load(config)
+    except ConfigurationRefused as refused:
+        refuse(refused)
+    settings = loaded.config
+    source = source or next(iter(settings.sources))
+    for name, known, what in ((source, settings.sources, "source"), (only, settings.sinks, "sink")):
+        if name is not None and name not in known:
+            raise click.UsageError(f"no {what} is called {name}; there is {', '.join(known)}")
+    assembly = Assembly(settings)
+    sinks = [assembly.sink(name) for name in settings.sinks if only in (None, name)]
+    everything = _Everything(assembly, source, sinks)
+    for result in everything.results(records):
+        if as_json:
+            click.echo(json.dumps(result, ensure_ascii=False))
+        else:
+            _print(result)
+
+
+class _Everything:
+    """Decodes for all fields, so that people see what was found and not only what is used."""
+
+    def __init__(self, assembly: Assembly, source: str, sinks: list[SinkParts]) -> None:
+        self._source, self._sinks = source, sinks
+        self._decoder = assembly.decoder(source, sinks, everything=True)
+
+    def results(self, lines: BinaryIO) -> Iterator[dict[str, Any]]:
+        first = 1
+        portion: list[bytes] = []
+        for line in lines:
+            if line.strip():
+                portion.append(line.rstrip(b"\n"))
+            if len(portion) == _PORTION_RECORDS:
+                yield from self._portion(first, portion)
+                first, portion = first + len(portion), []
+        if portion:
+            yield from self._portion(first, portion)
+
+    def _portion(self, first: int, records: list[bytes]) -> Iterator[dict[str, Any]]:
+        payload = b"\n".join(records) + b"\n"
+        decoded = self._decoder.decode(
+            Batch(first, len(records), self._source, time.time(), payload)
+        )
+        for i, event in enumerate(decoded.events):
+            yield {
+                "record": first + i,
+                "event": _found(event),
+                "sinks": {parts.name: _shown(parts, decoded, i) for parts in self._sinks},
+            }
+
+
+def _found(event: AuditEvent) -> dict[str, Any]:
+    pairs = ((field, field_getter(field)(event)) for field in FIELDS)
+    return {field: value for field, value in pairs if value is not None}
+
+
+def _shown(parts: SinkParts, decoded: DecodedBatch, index: int) -> dict[str, Any]:
+    kept, why = parts.events.explain(decoded.events[index])
+    if not kept:
+        return {"kept": False, "why": why}
+    (message,) = parts.format.encode(
+        Selection(decoded, [i == index for i in range(len(decoded.events))])
+    )
+    limit = parts.max_message_bytes
+    cut = limit is not None and len(message) > limit
+    if limit is not None:
+        message = cut_utf8(message, limit)
+    text = message.decode("utf-8")
+    return {"kept": True, "why": why, "bytes": len(message), "cut": cut, "message": text}
+
+
+def _print(result: dict[str, Any]) -> None:
+    colour = sys.stdout.isatty()
+    click.secho(f"record {result['record']}", bold=colour)
+    for field, value in result["event"].items():
+        click.echo(f"  {field:14} {value}")
+    for name, shown in result["sinks"].items():
+        verdict = "kept" if shown["kept"] else "filtered"
+        click.secho(f"  -> {name}: {verdict}, {shown['why']}", fg="green" if shown["kept"] else "yellow")
+        if shown["kept"]:
+            cut = ", cut to max_message_size" if shown["cut"] else ""
+            click.echo(f"     {shown['bytes']} bytes{cut}: {shown['message']}")

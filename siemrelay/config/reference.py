@@ -1,0 +1,164 @@
+"""`config/reference.md`: every key that the configuration takes, generated from the models.
+
+python -m siemrelay.config.reference > config/reference.md
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from siemrelay import registry
+from siemrelay.config.kinds import field_names, nested_model, type_text, written
+from siemrelay.config.models import EventTypeConfig, RelayConfig, SinkConfig, SourceConfig
+from siemrelay.event import FIELDS
+from siemrelay.formats.syslog_header import HeaderOptions
+from siemrelay.options import Options
+
+_INTRODUCTION = """\
+# Every key of the configuration
+
+Generated from the code by `python -m siemrelay.config.reference > config/reference.md`.
+
+- Durations are written with a unit: `500ms`, `10s`, `5m`, `24h`, `7d`, `2w`. Sizes too: `64KiB`,
+  `10MiB`, `1GiB` (1024) or `64kB`, `10MB`, `1GB` (1000).
+- `${NAME}` is an environment variable, `${file:/PATH}` what a file holds (without the line end at
+  its end), `${credential:NAME}` a systemd credential; `$${` stands for `${` itself. What came from
+  one of them is never logged or shown, and secret text is shown as `***` wherever it came from.
+- A key that is unknown, given twice, or not used by the chosen type, protocol or format is a fault.
+  `siemrelay check` shows every fault with its line, or each source and sink as it will run.
+"""
+
+
+def render() -> str:
+    """The whole document."""
+    parts = [_INTRODUCTION, *_relay(), *_sources(), *_sinks()]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _relay() -> Iterator[str]:
+    yield "## The relay\n"
+    yield _table(_rows(RelayConfig, leave_out={"event_types"}, flat={"sources", "sinks"}))
+    yield (
+        "### `event_types`\n\n"
+        f"{_sentence(RelayConfig.model_fields['event_types'].description)} A list of names, or a\n"
+        "mapping from a name to:"
+    )
+    yield _table(_rows(EventTypeConfig))
+
+
+def _sources() -> Iterator[str]:
+    yield (
+        "## Sources\n\n"
+        "`sources:` maps a name of your choice to the keys below and those of its `type`."
+    )
+    changed = {
+        "type": (_choices(registry.SOURCES), "required"),
+        "decoder": (_choices(registry.DECODERS), "by type"),
+        "product": (_choices(registry.PRODUCTS), "`generic`"),
+    }
+    yield _table(_rows(SourceConfig, changed=changed))
+    yield f"The event fields are {', '.join(f'`{name}`' for name in FIELDS)}."
+    for name, source in registry.SOURCES.items():
+        yield f"### Source type `{name}`"
+        yield f"{_sentence(source.summary)} Decoder: `{source.decoder}`."
+        yield from _own(source.options)
+    for name, decoder in registry.DECODERS.items():
+        yield f"### Decoder `{name}`\n\n{_sentence(decoder.summary)}"
+        yield from _own(decoder.options)
+
+
+def _sinks() -> Iterator[str]:
+    yield (
+        "## Sinks\n\n"
+        "`sinks:` maps a name of your choice to the keys below and those of its `protocol` and\n"
+        "`format`. `events` may be written as one entry or a list of them, short for its `include`."
+    )
+    changed = {
+        "protocol": (_choices(registry.PROTOCOLS), "`http` if `url` is given, else `udp`"),
+        "format": (_choices(registry.FORMATS), "by protocol"),
+        "header": (type_text(SinkConfig.model_fields["header"].annotation), "by format"),
+    }
+    yield _table(_rows(SinkConfig, changed=changed))
+    for name, protocol in registry.PROTOCOLS.items():
+        yield f"### Protocol `{name}`\n\n{_sentence(protocol.summary)} Format: `{protocol.format}`."
+        yield from _own(protocol.options)
+    for name, form in registry.FORMATS.items():
+        header = (
+            f" Header where the protocol carries syslog: `{form.header}`." if form.headers else ""
+        )
+        yield f"### Format `{name}`\n\n{_sentence(form.summary)}{header}"
+        yield from _own(form.options, without=HeaderOptions)
+        if form.headers:
+            yield "With a `header`, also the keys of the syslog header, below."
+        elif issubclass(form.options, HeaderOptions):
+            yield "Also the keys of the syslog header, below."
+    yield "### The syslog header"
+    yield _table(_rows(HeaderOptions))
+
+
+def _own(options: type[Options], without: type[BaseModel] = Options) -> Iterator[str]:
+    rows = list(_rows(options, leave_out=set(field_names(without))))
+    yield _table(rows) if rows else "No keys of its own."
+
+
+def _rows(
+    model: type[BaseModel],
+    prefix: str = "",
+    *,
+    leave_out: Iterable[str] = (),
+    flat: Iterable[str] = (),
+    changed: dict[str, tuple[str, str]] | None = None,
+) -> Iterator[tuple[str, str, str, str]]:
+    """Key, type, default and meaning of each field; the keys of nested models after a dot."""
+    for name, info in field_names(model).items():
+        if name in leave_out:
+            continue
+        inside = nested_model(info.annotation) if name not in flat else None
+        if inside is not None:
+            yield from _rows(inside, f"{prefix}{name}.")
+            continue
+        kind, default = (changed or {}).get(name) or (
+            type_text(info.annotation, info.metadata),
+            _default(info),
+        )
+        yield f"`{prefix}{name}`", kind, default, info.description or ""
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value = info.get_default(call_default_factory=True, validated_data={})
+    assert value is not PydanticUndefined
+    plain: Any = written(value, info.annotation, info.metadata)
+    if plain in (None, "", [], {}):
+        return "none"
+    if isinstance(plain, bool):
+        return "`yes`" if plain else "`no`"
+    return f"`{plain if isinstance(plain, str) else json.dumps(plain)}`"
+
+
+def _choices(names: Iterable[str]) -> str:
+    some = [f"`{name}`" for name in names]
+    return ("one of " if len(some) > 1 else "") + ", ".join(some)
+
+
+def _sentence(text: str | None) -> str:
+    text = (text or "").rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _table(rows: Iterable[tuple[str, str, str, str]]) -> str:
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for row in rows:
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(render(), end="")

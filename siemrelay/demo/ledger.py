@@ -1,0 +1,122 @@
+"""Who has seen which event: what the writer wrote, what each receiver got. Pure.
+
+Every event has a number, counted from 0, inside its id; a byte for each number is all the memory
+that the demo's book-keeping takes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+from typing import Final, NamedTuple
+
+from siemrelay.catalogue import EventType
+from siemrelay.demo.records import KINDS
+from siemrelay.formats.text import visible
+
+# A byte counts how often an event came; more often than this is still "often".
+_MOST_COUNTED: Final = 255
+
+# Arrivals of the last second: a catch-up after an outage comes to a few thousand.
+_RECENT_ARRIVALS: Final = 20_000
+_RECENT_S: Final = 1.0
+
+# A foreign sender's names must not push the view apart.
+_SHOWN_CHARACTERS: Final = 48
+
+
+class Arrival(NamedTuple):
+    """What a receiver reads out of one message; `time_s` is the event's own, since the epoch."""
+
+    identity: str
+    time_s: float
+    type: str
+    actor: str
+
+
+class Recent(NamedTuple):
+    """The last second at one receiver; the lags are None if nothing came."""
+
+    per_s: float
+    median_lag_s: float | None
+    max_lag_s: float | None
+
+
+class Ledger:
+    """What was written, by number."""
+
+    def __init__(self, run: str) -> None:
+        """`run`: what this demo's ids begin with, so that a stray message is told apart."""
+        self._prefix = f"{run}-"
+        self._kinds = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def enter(self, kind: int) -> str:
+        """Note the next event; returns its id."""
+        self._kinds.append(kind)
+        return self.identity(len(self._kinds) - 1)
+
+    def identity(self, number: int) -> str:
+        """The id of that number."""
+        return f"{self._prefix}{number:06d}"
+
+    def number(self, identity: str) -> int | None:
+        """The number inside an id; None if it is not of an event written here."""
+        digits = identity.removeprefix(self._prefix)
+        if digits == identity or not (digits.isascii() and digits.isdigit()):
+            return None
+        number = int(digits)
+        return number if number < len(self._kinds) else None
+
+    def wanted(self, choice: Callable[[EventType], bool]) -> bytes:
+        """A byte per event written: 1 where the choice takes its type, else 0."""
+        table = bytes(int(index < len(KINDS) and choice(KINDS[index])) for index in range(256))
+        return bytes(self._kinds).translate(table)
+
+
+class Tally:
+    """What one receiver got."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._seen = bytearray()
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_ARRIVALS)
+        self.unique = self.repeats = self.foreign = 0
+        self.last_type = self.last_actor = ""
+
+    def take(self, arrival: Arrival | None, now_s: float) -> None:
+        """Count one message, at seconds since the epoch; None is one that could not be read."""
+        number = None if arrival is None else self._ledger.number(arrival.identity)
+        if arrival is None or number is None:
+            self.foreign += 1
+            return
+        if number >= len(self._seen):
+            self._seen.extend(bytes(len(self._ledger) - len(self._seen)))
+        before = self._seen[number]
+        self._seen[number] = min(before + 1, _MOST_COUNTED)
+        if before:
+            self.repeats += 1
+        else:
+            self.unique += 1
+        self._recent.append((now_s, max(now_s - arrival.time_s, 0.0)))
+        self.last_type = visible(arrival.type)[:_SHOWN_CHARACTERS]
+        self.last_actor = visible(arrival.actor)[:_SHOWN_CHARACTERS]
+
+    def recent(self, now_s: float) -> Recent:
+        """Rate and lags of the last second."""
+        while self._recent and self._recent[0][0] < now_s - _RECENT_S:
+            self._recent.popleft()
+        lags = [lag for _, lag in self._recent]
+        if not lags:
+            return Recent(0.0, None, None)
+        return Recent(len(lags) / _RECENT_S, median(lags), max(lags))
+
+    def compare(self, wanted: bytes) -> tuple[list[str], int]:
+        """The ids that are wanted and not here, and how many are here and not wanted."""
+        seen = self._seen.ljust(len(wanted), b"\0")
+        missing = [number for number, want in enumerate(wanted) if want and not seen[number]]
+        unwanted = sum(1 for number, count in enumerate(seen) if count and not wanted[number])
+        return [self._ledger.identity(number) for number in missing], unwanted

@@ -1,0 +1,145 @@
+"""The demo's real configuration: two sources, three sinks, and what each sink should take."""
+
+from __future__ import annotations
+
+import glob
+import json
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from siemrelay.catalogue import EventType
+from siemrelay.demo.receivers import HOST
+
+_CONFIGURATION: Final = """\
+state_dir: {state_dir}
+
+sources:
+  alm:
+    type: file
+    path: {alm}
+    product: alm
+  lightrun:
+    type: file
+    path: {lightrun}
+    product: lightrun
+
+sinks:
+  syslog-udp:                        # everything, as the products' own default has it
+    protocol: udp
+    server: {host}
+    port: {udp}
+    format: syslog
+  cef-tcp:                           # what an account team asks for
+    protocol: tcp
+    server: {host}
+    port: {tcp}
+    format: cef
+    events:
+      include: [category:account, category:request, "Provision *", New Synced User]
+      exclude: [Account Requires Renewal]
+    retry: {{initial: 200ms, max: 1s}}
+  json-http:                         # log-ins and changed settings, but not every log-out
+    url: http://{host}:{http}/events
+    authorization: {authorization}
+    events:
+      include: [category:session, category:configuration]
+      min_severity: 2
+    batch: {{max_wait: 50ms}}
+
+endpoint:
+  listen: {host}:{endpoint}         # /metrics /healthz /readyz
+shutdown_timeout: 3s
+"""
+
+_ALM_CATEGORIES: Final = ("account", "request")
+
+
+def _cef_takes(known: EventType) -> bool:
+    chosen = known.category in _ALM_CATEGORIES or known.name.startswith("Provision ")
+    return (chosen or known.name == "New Synced User") and known.name != "Account Requires Renewal"
+
+
+def _http_takes(known: EventType) -> bool:
+    return known.category in ("session", "configuration") and known.severity >= 2
+
+
+# Said a second time, apart from the relay's own filter, so that the two can be compared.
+CHOICES: Final[Mapping[str, Callable[[EventType], bool]]] = {
+    "syslog-udp": lambda known: True,
+    "cef-tcp": _cef_takes,
+    "json-http": _http_takes,
+}
+"""A sink's name → whether it should take a type; the order is that of the view."""
+
+TAKES: Final[Mapping[str, str]] = {
+    "syslog-udp": "every event",
+    "cef-tcp": "accounts and requests",
+    "json-http": "sessions and configuration",
+}
+"""A sink's name → its choice in words."""
+
+WAYS: Final[Mapping[str, str]] = {
+    "syslog-udp": "syslog over UDP",
+    "cef-tcp": "CEF over TCP",
+    "json-http": "JSON over HTTP",
+}
+"""A sink's name → format and protocol in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where everything of one demo is."""
+
+    place: Path
+    endpoint_port: int
+    configuration: str
+
+    @property
+    def file(self) -> Path:
+        """The configuration file."""
+        return self.place / "siemrelay.yaml"
+
+    @property
+    def log(self) -> Path:
+        """The daemon's own log."""
+        return self.place / "siemrelay.log"
+
+
+def set_up(place: Path, ports: Mapping[str, int], token: str) -> Scene:
+    """Write configuration and token to `place`; `ports` has the receivers' by sink name."""
+    token_file = place / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(token)
+    endpoint_port = _free_port()
+    # The directory's name is the person's own ($TMPDIR); only what follows it is a pattern.
+    inside = Path(glob.escape(str(place)))
+    text = _CONFIGURATION.format(
+        host=HOST,
+        state_dir=_scalar(place / "state"),
+        alm=_scalar(inside / "alm" / "audit*.json"),
+        lightrun=_scalar(inside / "lightrun" / "audit*.json"),
+        authorization=json.dumps(f"Bearer ${{file:{token_file}}}", ensure_ascii=False),
+        udp=ports["syslog-udp"],
+        tcp=ports["cef-tcp"],
+        http=ports["json-http"],
+        endpoint=endpoint_port,
+    )
+    scene = Scene(place, endpoint_port, text)
+    scene.file.write_text(text)
+    return scene
+
+
+def _scalar(path: Path) -> str:
+    text = str(path)
+    plain = all(char.isalnum() or char in "/._-*" for char in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _free_port() -> int:
+    # Free now, and the daemon takes it at once; should somebody be quicker, its log says so.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])

@@ -1,0 +1,148 @@
+"""The file source: follows log files through rotation, truncation, renames and compression."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import structlog
+import trio
+from pydantic import Field, StringConstraints
+
+from siemrelay.options import Duration, Options, Size
+from siemrelay.sources.contract import Intake
+from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.globbing import Globs
+from siemrelay.sources.reading import Reading
+from siemrelay.sources.recognition import Recognition
+from siemrelay.sources.tracking import Tracking
+from siemrelay.sources.watching import Watch
+
+# After a read of what was just written, the pause before the next: a line after a quiet time goes
+# at once, lines in quick succession go together, which costs a batch for all instead of one each.
+_GATHER_S: Final = 0.002
+# How often to ask for what is due without anything being written (incomplete last lines of
+# rotated files, files that may be copies); these wait for a second or more.
+_TICK_S: Final = 0.25
+# How often the lag is counted while reading: it is a metric, scraped every few seconds.
+_LAG_EVERY_S: Final = 0.25
+
+Pattern = Annotated[str, StringConstraints(min_length=1)]
+
+
+class FileOptions(Options):
+    """Settings of `type: file`."""
+
+    path: Annotated[
+        Pattern | Annotated[list[Pattern], Field(min_length=1)],
+        Field(
+            description="Glob, or list of globs, of the files to follow. Match the rotated names "
+            "too (`audit.log*`) and nothing is missed however often a file is rotated while the "
+            "relay is stopped; copies and compressed forms of what was read are recognised."
+        ),
+    ]
+    start_at: Literal["beginning", "end"] = Field(
+        "beginning",
+        description="Where to start in the files that are there at the very first start. Files "
+        "that appear later are always read from their beginning.",
+    )
+    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+        1 << 20,
+        description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
+        "split into parts.",
+    )
+    poll: Annotated[Duration, Field(gt=0)] = Field(
+        1.0,
+        description="How often to look for changes that inotify did not tell of (network file "
+        "systems, limits reached).",
+    )
+
+    @property
+    def patterns(self) -> list[str]:
+        """The globs."""
+        return [self.path] if isinstance(self.path, str) else self.path
+
+
+class FileSource:
+    """Reads every record of the matching files once, in order, and goes on after a restart.
+
+    Two starts deliver a record twice only if its position was not stored with it.
+    """
+
+    def __init__(self, name: str, options: FileOptions) -> None:
+        self.name, self._options = name, options
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Follow the files for ever; with `drain`, return when what there is now was offered.
+
+        With `drain` an incomplete last line is taken as a record. Files that cannot be read are
+        logged and tried again; if cancelled, all files are closed.
+        """
+        log = structlog.get_logger().bind(source=self.name)
+        globs = Globs(self._options.patterns)
+        watch = Watch(log, globs.is_wanted)
+        recognition = Recognition(log, max_record_bytes=self._options.max_record_size)
+        tracking = Tracking(globs, watch, recognition, log)
+        reading = Reading(tracking, recognition, intake, log, drain=drain)
+        stored = intake.positions()
+        recognition.recall(stored)
+        from_end = self._options.start_at == "end" and not stored
+        if from_end:
+            recognition.mark_begun()
+        try:
+            if not drain:
+                await trio.to_thread.run_sync(watch.open)
+            watch.look_around = False
+            await trio.to_thread.run_sync(lambda: tracking.survey(from_end=from_end))
+            if drain:
+                await _drain(tracking, reading, intake, watch)
+            else:
+                await self._follow(tracking, reading, intake, watch)
+        finally:
+            tracking.close()
+            watch.close()
+
+    async def _follow(
+        self, tracking: Tracking, reading: Reading, intake: Intake, watch: Watch
+    ) -> None:
+        poll_s = self._options.poll
+        next_survey = trio.current_time() + poll_s
+        next_lag = trio.current_time()
+        while True:
+            now = trio.current_time()
+            if watch.look_around or now >= next_survey:
+                watch.look_around = False
+                await trio.to_thread.run_sync(tracking.survey)
+                next_survey = now + poll_s
+            await reading.store_positions()
+            moved = await reading.round()
+            if not moved or now >= next_lag:
+                intake.lag(tracking.unread())
+                next_lag = now + _LAG_EVERY_S
+            if tracking.stirred:
+                await trio.lowlevel.checkpoint()
+            elif moved:
+                await trio.sleep(_GATHER_S)
+            else:
+                intake.progress()
+                pause_s = next_survey - trio.current_time()
+                with trio.move_on_after(min(pause_s, _TICK_S) if reading.waiting else pause_s):
+                    await watch.wait()
+            for followed in watch.collect():
+                tracking.stir(followed)
+            tracking.stirred.update(dict.fromkeys(reading.waiting))
+
+
+async def _drain(tracking: Tracking, reading: Reading, intake: Intake, watch: Watch) -> None:
+    """Read what is there now; some of what is written meanwhile may come along."""
+    ends = [(followed, followed.size) for followed in tracking.files.values()]
+    while True:
+        await reading.store_positions()
+        moved = await reading.round()
+        intake.lag(tracking.unread())
+        if watch.look_around:  # a file was truncated
+            watch.look_around = False
+            await trio.to_thread.run_sync(tracking.survey)
+        elif (not moved and not tracking.stirred) or all(f.has_reached(end) for f, end in ends):
+            break
+        await trio.lowlevel.checkpoint()
+    await reading.store_positions()

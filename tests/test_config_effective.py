@@ -1,0 +1,116 @@
+"""What a configuration comes to, and what is remarked on: values, origins, nothing secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from siemrelay.config.effective import (
+    Setting,
+    relay_settings,
+    remarks,
+    sink_settings,
+    source_settings,
+)
+from siemrelay.config.load import load, load_text
+
+SOURCE = "sources:\n  a: {type: file, path: /var/log/a.json}\n"
+
+
+def settings_of(sink: str, **environment: str) -> dict[str, Setting]:
+    loaded = load_text(f"{SOURCE}sinks:\n  s: {sink}\n", "f.yaml", environment)
+    return {setting.key: setting for setting in sink_settings(loaded, "s")}
+
+
+def test_each_setting_has_its_value_with_unit_and_its_origin() -> None:
+    found = settings_of("{server: a, protocol: tcp, timeout: 90s, retry: {max: 5m}}")
+    assert found["port"] == Setting("port", 514, "default")
+    assert found["protocol"] == Setting("protocol", "tcp", "file")
+    assert (found["timeout"].text, found["timeout"].origin) == ("90s", "file")
+    assert (found["retry.max"].text, found["retry.max"].origin) == ("5m", "file")
+    assert (found["retry.initial"].text, found["retry.initial"].origin) == ("1s", "default")
+    assert found["max_message_size"].text == "-"
+    assert found["enabled"].text == "yes"
+
+
+def test_sink_without_a_choice_shows_the_buffers() -> None:
+    text = f"{SOURCE}sinks:\n  s: {{server: a}}\nbuffer: {{when_full: drop_oldest}}\n"
+    found = {s.key: s for s in sink_settings(load_text(text, "f"), "s")}
+    assert found["when_full"].text == "drop_oldest"
+
+
+def test_header_settings_are_shown_only_where_there_is_a_header() -> None:
+    assert {"header", "facility"} <= settings_of("{server: a, format: cef}").keys()
+    assert "facility" not in settings_of("{server: a, format: json}")
+    found = settings_of("{server: a}").keys()
+    assert "facility" in found
+    assert "header" not in found
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        "{url: 'http://a/', authorization: 'Bearer ${S}'}",
+        "{url: 'http://a/${S}'}",
+        "{url: 'http://a/', headers: {X: '${S}'}}",
+        "{server: '${S}', events: '${S} *'}",
+        "{server: a, events: ['${S} *']}",
+        "{server: a, events: {include: '${S} *', exclude: ['${S} *']}}",
+        "{server: a, format: cef, map: {cs1: 'attributes.${S}'}}",
+    ],
+)
+def test_what_came_from_a_reference_is_never_shown(sink: str) -> None:
+    found = settings_of(sink, S="hunter2")
+    assert "hunter2" not in repr(found)
+    assert "hunter2" not in "".join(setting.text for setting in found.values())
+
+
+def test_reference_is_shown_as_written_and_an_inline_secret_as_stars() -> None:
+    found = settings_of("{url: 'http://a/', authorization: 'Bearer ${S}'}", S="x")
+    assert found["authorization"].text == "Bearer ${S}"
+    found = settings_of("{url: 'http://a/', authorization: Bearer abc}")
+    assert found["authorization"] == Setting("authorization", "***", "file")
+
+
+def test_relay_and_source_settings_are_flat() -> None:
+    loaded = load_text(f"{SOURCE}sinks: {{s: {{server: a}}}}\nlog: {{level: debug}}\n", "f")
+    relay = {s.key: s for s in relay_settings(loaded)}
+    assert (relay["log.level"].text, relay["log.level"].origin) == ("debug", "file")
+    assert relay["buffer.max_size"].text == "10GiB"
+    source = {s.key: s for s in source_settings(loaded, "a")}
+    assert source["decoder"] == Setting("decoder", "json", "default")
+    assert source["max_record_size"].text == "1MiB"
+
+
+def test_remarks_tell_of_empty_globs_disabled_sinks_and_useless_header_keys(tmp_path: Path) -> None:
+    (tmp_path / "there.json").touch()
+    text = (
+        f"sources:\n  a: {{type: file, path: '{tmp_path}/*.json'}}\n"
+        f"  b: {{type: file, path: ['{tmp_path}/*.json', '{tmp_path}/*.none']}}\n"
+        "sinks:\n  s: {server: a, enabled: no, format: json, facility: local0}\n"
+    )
+    found = remarks(load_text(text, "f"))
+    assert [(remark.key, remark.line) for remark in found] == [
+        ("sources.b.path", 3),
+        ("sinks.s.enabled", 5),
+        ("sinks.s.facility", 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "authorization", "expected"),
+    [(0o644, "abc", 1), (0o640, "abc", 0), (0o644, "'$${x} ${HOME}'", 0)],
+)
+def test_readable_file_is_remarked_on_only_if_it_holds_a_secret(
+    tmp_path: Path, mode: int, authorization: str, expected: int
+) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        f"sources:\n  a: {{type: file, path: {file}}}\n"
+        f"sinks:\n  s: {{url: 'http://a/', authorization: {authorization}}}\n"
+    )
+    file.chmod(mode)
+    found = remarks(load(file))
+    assert len(found) == expected
+    assert all(remark.key == "sinks.s.authorization" for remark in found)

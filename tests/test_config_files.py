@@ -1,0 +1,69 @@
+"""The files beside the code: the reference is what the code says, every example loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from siemrelay import registry
+from siemrelay.config.load import load, load_text
+from siemrelay.config.reference import render
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "config").rglob("*.yaml"))
+CREDENTIAL = re.compile(r"\$\{credential:([^}]+)\}")
+
+
+def environment(text: str, folder: Path) -> dict[str, str]:
+    """Whatever the text refers to."""
+    for name in CREDENTIAL.findall(text):
+        (folder / name).write_text("not really\n")
+    variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "1")
+    return {**variables, "CREDENTIALS_DIRECTORY": str(folder)}
+
+
+def test_reference_is_what_the_code_says() -> None:
+    assert (ROOT / "config" / "reference.md").read_text() == render(), (
+        "run: python -m siemrelay.config.reference > config/reference.md"
+    )
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_example_loads_without_fault(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(file.read_text(), tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert load(file).config.sinks
+
+
+def test_every_protocol_and_format_has_an_example(tmp_path: Path) -> None:
+    sinks = [
+        sink
+        for file in EXAMPLES
+        for text in [file.read_text()]
+        for sink in load_text(text, file.name, environment(text, tmp_path)).config.sinks.values()
+    ]
+    assert {sink.protocol for sink in sinks} == set(registry.PROTOCOLS)
+    assert {sink.format for sink in sinks} == set(registry.FORMATS)
+
+
+def test_commented_out_parts_of_the_packaged_file_load_too(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "siemrelay.yaml").read_text()
+    # A comment is two spaces or more, `# `, then a key; prose begins in the first column.
+    shown = re.sub(r"(?m)^( {2,})# (?=[ \w.]+:)", r"\1", text)
+    assert shown != text
+    config = load_text(shown, "siemrelay.yaml", environment(shown, tmp_path)).config
+    assert set(config.sinks) == {"archive", "qradar", "collector"}
+
+
+def test_every_whole_configuration_of_the_readme_loads(tmp_path: Path) -> None:
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("there is no README.md in this tree")
+    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", readme.read_text())
+    whole = [block for block in blocks if re.search(r"(?m)^sources:", block)]
+    for block in (block for block in whole if re.search(r"(?m)^sinks:", block)):
+        assert load_text(block, "README.md", environment(block, tmp_path)).config.sinks

@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 # Handed over and not yet stored: enough that reading, compressing and fsyncing overlap, and few
 # enough that a slow disk does not turn into memory.
-_PENDING_BYTES: Final = 4 * 1024 * 1024
+_PENDING_BYTES: Final = 2 * 1024 * 1024
 
 # Small hand-overs of one source become one row up to here: one payload for decoders to work on.
 _ROW_BYTES: Final = 1024 * 1024

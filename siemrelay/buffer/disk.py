@@ -28,7 +28,7 @@ from siemrelay.event import Batch
 from siemrelay.stats import BufferStats
 
 # What was stored last stays in memory for the sinks at the tail; 4 batches of a busy file source.
-_TAIL_BYTES: Final = 4 * 1024 * 1024
+_TAIL_BYTES: Final = 2 * 1024 * 1024
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import trio
 
@@ -62,7 +62,7 @@ class AuditLog:
 
 
 class Writer:
-    """Writes both logs until cancelled; what it wrote is in the ledger."""
+    """Writes both logs until cancelled; what it wrote is in the ledger. Leaving closes the files."""
 
     def __init__(self, place: Path, ledger: Ledger, rate_per_s: float) -> None:
         self.logs = {product: AuditLog(place / product / "audit.json") for product in PRODUCTS}
@@ -87,7 +87,9 @@ class Writer:
             if lines[product]:
                 log.write(lines[product])
 
-    def close(self) -> None:
-        """Close both files."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         for log in self.logs.values():
             log.close()

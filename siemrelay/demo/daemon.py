@@ -33,7 +33,11 @@ _LOG_LINES_SHOWN: Final = 12
 
 
 class DaemonFailed(SiemrelayError):
-    """The daemon ended or never became ready: show the person its log, exit with 1."""
+    """The daemon ended or hangs: show the person `last_words`, the end of its log; exit with 1."""
+
+    def __init__(self, reason: str, last_words: list[str]) -> None:
+        super().__init__(reason)
+        self.reason, self.last_words = reason, last_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Daemon:
     """`siemrelay run` as a child in a session of its own, so that Ctrl-C is the demo's alone."""
 
     def __init__(self, scene: Scene) -> None:
-        self._scene = scene
+        self.scene = scene
         self._process: trio.Process
         self._stopping = False
         self._ended = trio.Event()
@@ -69,8 +73,8 @@ class Daemon:
 
         If cancelled, it is asked to end (SIGTERM), and after five seconds made to.
         """
-        with self._scene.log.open("wb") as log:
-            command = [sys.executable, "-m", "siemrelay", "run", "-c", str(self._scene.file)]
+        with self.scene.log.open("wb") as log:
+            command = [sys.executable, "-m", "siemrelay", "run", "-c", str(self.scene.file)]
             async with trio.open_nursery() as nursery:
                 self._process = await nursery.start(
                     partial(
@@ -82,7 +86,7 @@ class Daemon:
                 task_status.started()
         self._ended.set()
         if not self._stopping:
-            raise DaemonFailed(f"the daemon ended with exit code {self._process.returncode}")
+            raise self._failed(f"the daemon ended with exit code {self._process.returncode}")
 
     @property
     def pid(self) -> int:
@@ -100,13 +104,14 @@ class Daemon:
                 if status == 200:
                     return
                 await trio.sleep(_ASK_AGAIN_S)
-        raise DaemonFailed(f"the daemon is not ready after {_START_S:.0f} s")
+        raise self._failed(f"the daemon is not ready after {_START_S:.0f} s")
 
     async def figures(self) -> Figures:
-        """Its metrics now. Raises OSError when it does not answer."""
-        status, body = await self._get("/metrics")
-        if status != 200:
-            raise OSError(f"/metrics answered {status}")
+        """Its metrics now. Raises DaemonFailed when it does not answer."""
+        try:
+            _, body = await self._get("/metrics")
+        except OSError as error:
+            raise self._failed(f"the daemon's endpoint does not answer: {error}") from error
         return read_metrics(body.decode())
 
     async def stop(self) -> None:
@@ -116,14 +121,17 @@ class Daemon:
         with trio.move_on_after(_STOP_S):
             await self._ended.wait()
             if self._process.returncode:
-                raise DaemonFailed(f"the daemon ended with exit code {self._process.returncode}")
+                raise self._failed(f"the daemon ended with exit code {self._process.returncode}")
             return
-        raise DaemonFailed(f"the daemon did not end within {_STOP_S:.0f} s")
+        raise self._failed(f"the daemon did not end within {_STOP_S:.0f} s")
+
+    def _failed(self, reason: str) -> DaemonFailed:
+        return DaemonFailed(reason, self.last_words())
 
     def last_words(self) -> list[str]:
         """The end of its log."""
         try:
-            lines = self._scene.log.read_text(errors="replace").splitlines()
+            lines = self.scene.log.read_text(errors="replace").splitlines()
         except OSError:
             return []
         return lines[-_LOG_LINES_SHOWN:]
@@ -137,7 +145,7 @@ class Daemon:
         request += http.send(h11.EndOfMessage()) or b""
         try:
             with trio.fail_after(_ANSWER_S):
-                async with await trio.open_tcp_stream(HOST, self._scene.endpoint_port) as stream:
+                async with await trio.open_tcp_stream(HOST, self.scene.endpoint_port) as stream:
                     await stream.send_all(request)
                     while not isinstance(event := http.next_event(), h11.EndOfMessage):
                         if event is h11.NEED_DATA:

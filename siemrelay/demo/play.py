@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import tempfile
@@ -68,22 +67,31 @@ class Stopped(Exception):
 async def play(plan: Plan, view: View) -> Balance:
     """Play the demo to its end, or until the first Ctrl-C, and put everything away.
 
-    Raises DaemonFailed (with its log in a note) and Stopped.
+    Raises DaemonFailed and Stopped, when everything has been put away, too.
     """
-    with tempfile.TemporaryDirectory(prefix="siemrelay-demo-") as place:
-        async with trio.open_nursery(strict_exception_groups=False) as house:
-            stop = trio.Event()
-            await house.start(_watch_signals, stop)
-            balance = await _Play(plan, view, Path(place), stop).run(house)
-            house.cancel_scope.cancel()
+    try:
+        with tempfile.TemporaryDirectory(prefix="siemrelay-demo-") as place:
+            async with trio.open_nursery() as house:
+                stop = trio.Event()
+                await house.start(_watch_signals, stop)
+                balance = await _Play(plan, view, Path(place), stop).run(house)
+                house.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        reason = _leaf(group)
+        if isinstance(reason, (DaemonFailed, Stopped, BrokenPipeError)):
+            raise reason from group
+        raise
     return balance
+
+
+def _leaf(error: BaseException) -> BaseException:
+    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _watch_signals(
     stop: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    with trio.open_signal_receiver(*wanted) as received:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
         task_status.started()
         async for _ in received:
             if stop.is_set():
@@ -95,32 +103,94 @@ class _Play:
     def __init__(self, plan: Plan, view: View, place: Path, stop: trio.Event) -> None:
         self._plan, self._view, self._place, self._stop = plan, view, place, stop
         self._ledger = Ledger(f"demo-{secrets.token_hex(_RUN_BYTES)}")
-        token = secrets.token_urlsafe(_TOKEN_BYTES)
-        self._udp = UdpReceiver(self._ledger)
+        self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._tcp = TcpReceiver(self._ledger)
-        self._http = HttpReceiver(self._ledger, token)
-        self._token = token
+        self._receivers = {
+            "syslog-udp": UdpReceiver(self._ledger),
+            "cef-tcp": self._tcp,
+            "json-http": HttpReceiver(self._ledger, self._token),
+        }
+        self._tallies = {name: receiver.tally for name, receiver in self._receivers.items()}
 
     async def run(self, house: trio.Nursery) -> Balance:
-        receivers = {"syslog-udp": self._udp, "cef-tcp": self._tcp, "json-http": self._http}
-        ports = {name: await receiver.bind() for name, receiver in receivers.items()}
-        for receiver in receivers.values():
+        ports = {name: await receiver.bind() for name, receiver in self._receivers.items()}
+        for receiver in self._receivers.values():
             house.start_soon(receiver.run)
-        scene = set_up(self._place, ports, self._token)
-        tallies = {name: receiver.tally for name, receiver in receivers.items()}
-        daemon = Daemon(scene)
-        try:
-            with self._open_writer() as writer:
-                await house.start(daemon.run)
-                await self._until_ready(daemon)
-                self._view.opening(scene, daemon.pid)
-                stage = Stage(self._plan.seconds, self._ledger, writer, tallies)
-                await self._perform(stage, daemon)
-            await daemon.stop()
-        except DaemonFailed as error:
-            for line in daemon.last_words():
-                error.add_note(line)
-            raise
-        balance = strike(self._ledger, tallies, stage.figures)
+        daemon = Daemon(set_up(self._place, ports, self._token))
+        with Writer(self._place, self._ledger, self._plan.rate_per_s) as writer:
+            await house.start(daemon.run)
+            async with self._until_stop():
+                await daemon.until_ready()
+            if self._stop.is_set():
+                raise Stopped
+            self._view.opening(daemon.scene, daemon.pid)
+            stage = Stage(self._plan.seconds, self._ledger, writer, self._tallies)
+            stage.figures = await daemon.figures()
+            await self._perform(stage, daemon)
+        await daemon.stop()
+        balance = strike(self._ledger, self._tallies, stage.figures)
         self._view.closing(balance, daemon.last_words() if balance.faults() else [])
         return balance
+
+    async def _perform(self, stage: Stage, daemon: Daemon) -> None:
+        """Everything that the view shows."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._view.show, stage)
+            nursery.start_soon(_watch_figures, stage, daemon)
+            async with self._until_stop():
+                async with trio.open_nursery() as acts:
+                    acts.start_soon(stage.writer.run)
+                    await self._acts(stage)
+                    acts.cancel_scope.cancel()
+            stage.ended_at = trio.current_time()
+            self._end_outage(stage)
+            said = "stopped by you" if self._stop.is_set() else "the writer is done"
+            stage.tell(f"{said}: the relay delivers what it still has")
+            with trio.move_on_after(_SETTLE_S):
+                while not settled(self._ledger, self._tallies, stage.figures):
+                    await trio.sleep(_SETTLE_ASK_S)
+                    stage.figures = await daemon.figures()
+            nursery.cancel_scope.cancel()
+
+    async def _acts(self, stage: Stage) -> None:
+        seconds, started_at = self._plan.seconds, stage.started_at
+        await trio.sleep_until(started_at + seconds * _ROTATE_AT)
+        log = stage.writer.logs["alm"]
+        old = log.rotate()
+        stage.tell(
+            f"alm/{log.path.name} was rotated to {old.name}: the relay reads it to its end and "
+            "follows the new one"
+        )
+        await trio.sleep_until(started_at + seconds * _DOWN_AT)
+        self._tcp.take_down()
+        stage.down = "cef-tcp"
+        stage.tell("cef-tcp receiver goes down: its events wait on disk; the others go on")
+        await trio.sleep(min(_DOWN_S, seconds * _DOWN_SHARE))
+        self._end_outage(stage)
+        await trio.sleep_until(started_at + seconds)
+
+    def _end_outage(self, stage: Stage) -> None:
+        if stage.down is not None:
+            waiting = stage.sink(stage.down).backlog
+            self._tcp.bring_up()
+            stage.tell(f"{stage.down} receiver is up again: {waiting:,} waiting records follow now")
+            stage.down = None
+
+    @asynccontextmanager
+    async def _until_stop(self) -> AsyncIterator[None]:
+        """Cancels its block when the person asks to stop."""
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                await self._stop.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+async def _watch_figures(stage: Stage, daemon: Daemon) -> None:
+    while True:
+        stage.figures = await daemon.figures()
+        await trio.sleep(_SCRAPE_EVERY_S)

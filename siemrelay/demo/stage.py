@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
@@ -59,3 +60,12 @@ def seconds_text(lag_s: float | None) -> str:
     if lag_s is None:
         return "-"
     return f"{lag_s * 1000:.0f} ms" if lag_s < 1 else f"{lag_s:.1f} s"
+
+
+NEXT_STEPS: Final = (
+    ("write your own", "config/siemrelay.yaml and config/examples/ have every kind of sink"),
+    ("check it", "siemrelay check -c FILE"),
+    ("run it", "siemrelay run -c FILE"),
+    ("read on", "README.md"),
+)
+"""Where to go from here: what, and how."""

@@ -17,7 +17,7 @@ from siemrelay.sources.identity import Identity, showable
 # What is read at once while catching up: 1 MiB is some two thousand audit events, which is where
 # the cost of a thread hop and of a batch has vanished, and still only milliseconds of work
 # between two turns of the event loop.
-CHUNK_BYTES: Final = 1 << 20
+CHUNK_BYTES: Final = 1 << 19
 # The least to ask for: a line that grew while we looked comes with it.
 _MIN_READ_BYTES: Final = 16 << 10
 # An incomplete line up to this long is simply read again when it has grown; of a longer one only

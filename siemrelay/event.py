@@ -6,6 +6,7 @@ One vocabulary (`FIELDS`) names an event's parts in `fields:`, filters, `map:`, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from itertools import compress
 from operator import attrgetter
@@ -50,7 +51,8 @@ class AuditEvent(msgspec.Struct, gc=False, kw_only=True):
 
     After decoding: `id`, `time` (RFC 3339 with an offset), `type`, `category`, `severity` (0 to 10)
     and `outcome` (success, failure, unknown) are always there; the rest is None where the record
-    did not say. `attributes` is filled only when the decoder was asked for it.
+    did not say. `attributes` is filled only when the decoder was asked for it; as `msgspec.Raw` it
+    is one JSON object in UTF-8 without control characters. Read it through `attributes_of`.
 
     `gc=False`: events live for one batch, hold no cycles, and are made by the hundred thousand.
     """
@@ -179,6 +181,34 @@ def attributes_of(event: AuditEvent) -> dict[str, Any]:
     """The event's other fields; empty where there are none."""
     attributes = event.attributes
     if isinstance(attributes, msgspec.Raw):
-        found = msgspec.json.decode(attributes)
+        found = forgiving_json(bytes(attributes))
         return found if isinstance(found, dict) else {}
     return attributes or {}
+
+
+def forgiving_json(data: bytes) -> Any:
+    """What JSON text says, though it may not be quite JSON, as it is met in the field.
+
+    Forgiven are a byte order mark, control characters in texts, half surrogate pairs and bytes
+    that are no UTF-8 (replaced). Numbers that have no finite value here (`NaN`, `1e999`, integers
+    of thousands of digits) stay text. Raises ValueError or RecursionError for what is not JSON.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text = data.decode("utf-8", "replace").lstrip("\ufeff")
+        return json.loads(
+            text, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=str
+        )
+
+
+def _integer(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # Python reads no more than some 4,300 digits
+        return text
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if abs(value) < float("inf") else text

@@ -1,17 +1,19 @@
 """Which field of an event is found where in a JSON record: each product's spellings, in order.
 
-A path is dotted (`user.email`). For each field the first path that holds a usable value wins;
-a whole object under `actor` or `target` is looked into, never taken as a name.
+A path is dotted (`user.email`). For each field the first path that holds a usable value wins
+(`reading.Finder`); a whole object under `actor` or `target` is looked into, never taken as a name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 Spellings = Mapping[str, tuple[str, ...]]
 
-_ACTORS: Final = ("actor", "user", "performedBy", "performed_by", "initiator", "principal", "subject")
+_ACTORS: Final = (
+    "actor", "user", "performedBy", "performed_by", "initiator", "principal", "subject",
+)  # fmt: skip
 _TARGETS: Final = ("target", "object", "resource", "entity")
 
 
@@ -80,50 +82,3 @@ PRODUCTS: Final[Mapping[str, Spellings]] = {
     }),
 }  # fmt: skip
 """A product's name in the configuration → its spellings."""
-
-
-def lookup(record: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, None if there is none. A key with dots in it is found first."""
-    if path in record:
-        return record[path]
-    value: Any = record
-    for name in path.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value
-
-
-def _usable(value: Any) -> bool:
-    return value is not None and value != "" and not isinstance(value, (dict, list))
-
-
-def find(record: Mapping[str, Any], spellings: Spellings) -> Iterator[tuple[str, str, Any]]:
-    """(field, path, value) for every field that the record has a usable value for."""
-    for field, paths in spellings.items():
-        for path in paths:
-            value = lookup(record, path) if "." in path else record.get(path)
-            if _usable(value):
-                yield field, path, value
-                break
-
-
-def rest_of(record: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
-    """The record without the values at the used paths; an `attributes` object is merged in."""
-    attributes: dict[str, Any] = {}
-    parents = {path.partition(".")[0] for path in used if "." in path and path not in record}
-    for key, value in record.items():
-        if key in used:
-            continue
-        if key in parents and isinstance(value, dict):
-            inner = {path.partition(".")[2] for path in used if path.startswith(key + ".")}
-            left = rest_of(value, inner)
-            if left:
-                attributes[key] = left
-        else:
-            attributes[key] = value
-    own = attributes.get("attributes")
-    if isinstance(own, dict):
-        del attributes["attributes"]
-        attributes = {**attributes, **own}
-    return attributes

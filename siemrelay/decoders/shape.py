@@ -1,293 +1,160 @@
 """How a source's records look, learned from some of them, as a decoder that runs in C.
 
 A shape is exact, not a guess: wherever it accepts a record it gives the very event that looking
-through all spellings would give (test_the_learned_shape_agrees_with_looking_everywhere). What would
-break that is made a type error of the decoder, at no cost per event: a field that was always there
-is required, and a spelling that would win over the learned one, or add a field that was absent, may
-only be null. A record that the shape refuses is looked through by itself.
+through all spellings would give (test_the_learned_shape_agrees_with_looking_everywhere). A field
+that was always there is required, and a spelling that would win over the learned one, or add a
+field that was absent, may only be null. A record that the shape refuses is looked through by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final
 
 import msgspec
 
-from siemrelay.decoders.mapping import Spellings, find
-from siemrelay.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
+from siemrelay.decoders.mapping import Spellings
+from siemrelay.decoders.reading import TEXT_FIELDS, Finder, Where, event_of, text_of
+from siemrelay.decoders.slots import (
+    NoShape,
+    Slot,
+    attribute,
+    event_struct,
+    nests_as_events_do,
+    plain_struct,
+)
+from siemrelay.event import FIELDS, AuditEvent
 
-_TEXT: Final = frozenset(FIELDS) - {"time", "type", "category", "severity", "outcome"}
-_ANY_JSON: Final = (str, int, float, bool, list[Any], type(None))
-_NONEMPTY: Final = Annotated[str, msgspec.Meta(min_length=1)]
+REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a shape raises for records that it does not fit."""
 
-
-class _Slot:
-    """One key of the records: what is read there, or what must not be there."""
-
-    def __init__(self) -> None:
-        self.types: set[type] = set()
-        self.exact: Any = None
-        self.required = False
-        self.probed = False
-        self.children: dict[str, _Slot] = {}
-
-    @property
-    def read(self) -> bool:
-        return bool(self.types) or any(child.read for child in self.children.values())
-
-    @property
-    def needed(self) -> bool:
-        return self.required or any(child.needed for child in self.children.values())
-
-
-def _at(root: _Slot, keys: Iterable[str]) -> _Slot:
-    for key in keys:
-        root = root.children.setdefault(key, _Slot())
-    return root
+DEEPEST: Final = 100
+"""Attributes nested deeper than this are no data of anybody's; what writes them would recurse."""
 
 
 class Shape:
     """A typed decoder for NDJSON payloads whose records look like the sample."""
 
-    def __init__(
-        self, root: _Slot, paths: Mapping[str, str], attributes: bool, *, tidy: bool
-    ) -> None:
-        """`tidy`: category, severity and outcome, as far as wanted, come out as events have them."""
-        self._paths, self.tidy = paths, tidy
-        self._native = _is_native(root, paths)
-        if attributes and not self._native:
+    def __init__(self, root: Slot, places: Mapping[str, Where], *, attributes: bool) -> None:
+        native = nests_as_events_do(root, places)
+        if attributes and not native:
             raise NoShape
-        kind = _native_class(root, paths, attributes) if self._native else _node(root, msgspec.Struct)
+        kind: Any = (
+            event_struct(root, places, attributes=attributes) if native else plain_struct(root)
+        )
+        self._attributes, self._native = attributes, native
         self._decoder = msgspec.json.Decoder(kind)
+        self._columns = {
+            field: attrgetter(".".join(map(attribute, where))) for field, where in places.items()
+        }
 
-    def decode_lines(self, payload: bytes) -> list[AuditEvent]:
-        """All events of a payload. Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError."""
+    def rows(self, payload: bytes, count: int) -> list[Any] | None:
+        """All records of a payload, for `events`; None or one of REFUSALS where one does not fit."""
+        # One value a line, or two events on one line and one on two would change places: between
+        # a `}` and a `{` there is no value that could go on.
+        between = payload.count(b"}\n{") + payload.count(b"}\r\n{")
+        if between != count - 1 or payload[:1] != b"{" or payload.rstrip(b"\r\n")[-1:] != b"}":
+            return None
+        if self._attributes and not _goes_out_as_it_is(payload):
+            return None
         rows = self._decoder.decode_lines(payload)
-        return rows if self._native else self._events(rows)
+        if len(rows) != count or not self._objects(rows):
+            return None
+        return rows
 
-    def decode(self, record: bytes) -> AuditEvent:
-        """One event; errors as in `decode_lines`."""
+    def row(self, record: bytes) -> Any:
+        """One record, for `events`; as `rows`."""
+        if self._attributes and not _goes_out_as_it_is(record):
+            return None
         row = self._decoder.decode(record)
-        return row if self._native else self._events([row])[0]
+        return row if self._objects([row]) else None
 
-    def _events(self, rows: list[Any]) -> list[AuditEvent]:
+    def _objects(self, rows: list[Any]) -> bool:
+        """Whether everything that was taken as attributes is an object, and no deep one."""
+        if not self._attributes:
+            return True
+        for row in rows:
+            if row.attributes is not None:
+                raw = bytes(row.attributes)
+                if raw[:1] != b"{":
+                    return False
+                if len(raw) > DEEPEST and raw.count(b"{") + raw.count(b"[") > DEEPEST:
+                    return False
+        return True
+
+    def events(self, rows: list[Any]) -> list[AuditEvent]:
+        """The events of rows, not normalised yet."""
+        if self._native:
+            return rows
         columns = []
         for field in FIELDS:
-            path = self._paths.get(field)
-            if path is None:
+            get = self._columns.get(field)
+            if get is None:
                 columns.append([None] * len(rows))
                 continue
-            column = list(map(attrgetter(".".join(map(_attribute, path.split(".")))), rows))
-            if field in _TEXT and not set(map(type, column)) <= {str, type(None)}:
+            column = list(map(get, rows))
+            if field in TEXT_FIELDS and not set(map(type, column)) <= {str, type(None)}:
                 column = [text_of(value) for value in column]
             columns.append(column)
         return [event_of(*values) for values in zip(*columns, strict=True)]
 
 
-class NoShape(Exception):
-    """The sample has no one shape: look through each record."""
+def _goes_out_as_it_is(data: bytes) -> bool:
+    # Attributes are passed on unread: their UTF-8 and the space between them is proven here.
+    if b"\t" in data or data.count(b"\r") != data.count(b"\r\n") + data.endswith(b"\r"):
+        return False
+    if not data.isascii():
+        data.decode()
+    return True
 
 
-def learn(
-    sample: list[dict[str, Any]], spellings: Spellings, wanted: frozenset[str]
-) -> Shape | None:
-    """The shape of these records for the wanted fields, None where they have no common one."""
-    root, paths = _Slot(), {}
-    everywhere = "attributes" in wanted
-    spellings = {field: tried for field, tried in spellings.items() if everywhere or field in wanted}
-    seen: dict[str, list[tuple[str, Any]]] = {field: [] for field in spellings}
+def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: bool) -> Shape | None:
+    """The shape of these records, None where they have no common one."""
+    finder = Finder(spellings)
+    seen: dict[str, list[tuple[Where, Any]]] = {field: [] for field in spellings}
     for record in sample:
-        for field, path, value in find(record, spellings):
-            seen[field].append((path, value))
-            if "." in path and path in record:
-                return None
-    for field, found in seen.items():
-        where = {path for path, _ in found}
-        if len(where) > 1:
-            return None
-        rivals = spellings[field]
-        for path in where:
-            slot = _at(root, path.split("."))
-            slot.types |= {type(value) for _, value in found}
-            paths[field] = path
-            slot.required |= len(found) == len(sample)
-            rivals = rivals[: rivals.index(path)] if slot.required else rivals
-        for rival in rivals:
-            if rival not in where:
-                _at(root, rival.split(".")).probed = True
-                _at(root, [rival]).probed = True
-    tidy = all(
-        _narrowed(field, _at(root, paths[field].split(".")), [v for _, v in seen[field]])
-        if field in paths
-        else False
-        for field in ("category", "severity", "outcome")
-        if field in spellings
-    )
+        for field, where, value in finder.find(record):
+            seen[field].append((where, value))
     try:
-        return Shape(root, paths, everywhere, tidy=tidy)
+        root, places = Slot(), {}
+        for field, found in seen.items():
+            place = _place(root, spellings[field], found, len(sample))
+            if place is not None:
+                places[field] = place
+        # With attributes, every key that is not read is a refusal already.
+        if not attributes:
+            for field, found in seen.items():
+                _probe(root, spellings[field], places.get(field))
+        return Shape(root, places, attributes=attributes)
     except NoShape:
         return None
 
 
-_SEVERITY: Final = Annotated[int, msgspec.Meta(ge=0, le=10)]
-_OUTCOME: Final = Literal["success", "failure", "unknown"]
-
-
-def _narrowed(field: str, slot: _Slot, values: list[Any]) -> bool:
-    """Let the decoder take only what needs no work afterwards, if the sample has only that."""
-    if not slot.required:
-        return False
-    if field == "category":
-        return slot.types == {str}
-    if field == "severity" and slot.types == {int} and all(0 <= value <= 10 for value in values):
-        slot.exact = _SEVERITY
-    if field == "outcome" and set(values) <= set(get_args(_OUTCOME)):
-        slot.exact = _OUTCOME
-    return slot.exact is not None
-
-
-def _attribute(key: str) -> str:
-    # Keys are any text; attributes of the decoded rows are named so that none can collide.
-    return "k" + key.encode().hex()
-
-
-def _type(slot: _Slot) -> Any:
-    if slot.types and any(child.read for child in slot.children.values()):
+def _place(
+    root: Slot, paths: tuple[str, ...], found: list[tuple[Where, Any]], records: int
+) -> Where | None:
+    places = {where for where, _ in found}
+    if not places:
+        return None
+    (place, *others) = places
+    if others or (len(place) == 1 and "." in place[0]):
         raise NoShape
-    if slot.exact is not None:
-        return slot.exact
-    if slot.types:
-        kinds = [_NONEMPTY if kind is str else kind for kind in slot.types]
-        return _union(kinds if slot.required else [*kinds, type(None)])
-    if not slot.children:
-        return type(None)
-    node = _node(slot, msgspec.Struct)
-    if slot.read:
-        return node
-    return _union([node, type(None)] if slot.probed else [node, *_ANY_JSON])
+    slot = root.at(place)
+    slot.types |= {type(value) for _, value in found}
+    slot.required |= len(found) == records
+    return place
 
 
-def _union(kinds: Iterable[Any]) -> Any:
-    result: Any = None
-    for kind in kinds:
-        result = kind if result is None else result | kind
-    return result
-
-
-def _node(slot: _Slot, base: type) -> Any:
-    rename = {_attribute(key): key for key in slot.children}
-    fields = [_field(_attribute(key), child) for key, child in slot.children.items()]
-    return msgspec.defstruct(
-        "Node", fields, bases=(base,), rename=rename, kw_only=True, gc=False, frozen=True
-    )
-
-
-def _field(name: str, slot: _Slot) -> Any:
-    kind = _type(slot)
-    if slot.needed:
-        return (name, kind)
-    return (name, kind, kind() if slot.read and not slot.types else None)
-
-
-def _is_native(root: _Slot, paths: Mapping[str, str]) -> bool:
-    """Whether the records nest as events do, so that they can be decoded straight into events."""
-    parents: dict[str, set[str]] = {"actor": set(), "target": set()}
-    if len(set(paths.values())) < len(paths):
-        return False
-    for field, path in paths.items():
-        keys, group = path.split("."), field.partition(".")[0]
-        if group in parents:
-            if len(keys) != 2:
-                return False
-            parents[group].add(keys[0])
-        elif len(keys) != 1:
-            return False
-        types = _at(root, keys).types
-        if (field in _TEXT or field == "time") and types != {str}:
-            return False
-    both = parents["actor"] | parents["target"]
-    return all(len(keys) <= 1 for keys in parents.values()) and len(both) == sum(
-        map(len, parents.values())
-    )
-
-
-def _native_class(root: _Slot, paths: Mapping[str, str], attributes: bool) -> type[AuditEvent]:
-    own: dict[str, str] = {}
-    for field, path in paths.items():
-        own[path.split(".")[0]] = field.partition(".")[0]
-    fields: list[Any] = []
-    rename: dict[str, str] = {}
-    for key, slot in root.children.items():
-        name = own.get(key)
-        if name in ("actor", "target"):
-            base: type = Actor if name == "actor" else Target
-            node = _native_node(slot, base, paths, name)
-            default = () if slot.needed else (node(),)
-            fields.append((name, node, *default))
-        else:
-            fields.append(_field(name or _attribute(key), slot))
-        rename[name or _attribute(key)] = key
-    if attributes and "attributes" not in root.children:
-        fields.append(("attributes", msgspec.Raw, msgspec.Raw(b"")))
-    present = {field[0] for field in fields}
-    empty: dict[str, Any] = {"actor": NOBODY, "target": NOTHING, "type": ""}
-    for name in AuditEvent.__struct_fields__:
-        if name not in present:
-            # A key of this name may only be null, as any other rival.
-            fields.append((name, type(None), empty.get(name)))
-            rename[name] = f"\x7f{name}"
-    return msgspec.defstruct(  # type: ignore[return-value]  # its base is AuditEvent
-        "ShapedEvent", fields, bases=(AuditEvent,), rename=rename, kw_only=True, gc=False,
-        forbid_unknown_fields=attributes,
-    )  # fmt: skip
-
-
-def _native_node(slot: _Slot, base: type, paths: Mapping[str, str], group: str) -> Any:
-    own = {path.split(".")[1]: field.partition(".")[2]
-           for field, path in paths.items() if field.startswith(group + ".")}  # fmt: skip
-    rename = {own.get(key, _attribute(key)): key for key in slot.children}
-    fields = [_field(own.get(key, _attribute(key)), child) for key, child in slot.children.items()]
-    present = {field[0] for field in fields}
-    for name in base.__struct_fields__:  # type: ignore[attr-defined]  # Actor or Target
-        if name not in present:
-            fields.append((name, type(None), None))
-            rename[name] = f"\x7f{name}"
-    return msgspec.defstruct(
-        "ShapedNode", fields, bases=(base,), rename=rename, kw_only=True, gc=False, frozen=True
-    )
-
-
-def text_of(value: Any) -> str | None:
-    """A scalar as text, None as None; booleans as JSON writes them."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def event_of(
-    id: Any, time: Any, type: Any, category: Any, severity: Any, outcome: Any,  # noqa: A002  (the field's names)
-    actor_name: Any, actor_id: Any, actor_address: Any,
-    target_type: Any, target_name: Any, target_id: Any, message: Any,
-) -> AuditEvent:  # fmt: skip
-    """An event from values in the order of `FIELDS`, texts made already, the rest as the record said."""
-    return AuditEvent(
-        id=id, time=time, type=type, category=category, severity=severity, outcome=outcome,
-        actor=Actor(actor_name, actor_id, actor_address),
-        target=Target(target_type, target_name, target_id), message=message,
-    )  # fmt: skip
-
-
-def event_from(record: dict[str, Any], spellings: Spellings) -> tuple[AuditEvent, set[str]]:
-    """The event of one record by looking through every spelling, and the paths that it used."""
-    values: dict[str, Any] = {}
-    used: set[str] = set()
-    for field, path, value in find(record, spellings):
-        values[field] = text_of(value) if field in _TEXT else value
-        used.add(path)
-    return event_of(*(values.get(field) for field in FIELDS)), used
-
-
+def _probe(root: Slot, paths: tuple[str, ...], place: Where | None) -> None:
+    learned = None if place is None else ".".join(place)
+    for path in paths:
+        # Where a field always is, what comes after it is never asked.
+        if path == learned and place is not None:
+            if len(place) > 1:
+                root.at((path,)).probed = True
+            if root.at(place).required:
+                return
+            continue
+        root.at((path,)).probed = True
+        root.at(tuple(path.split("."))).probed = True

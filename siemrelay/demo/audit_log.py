@@ -62,7 +62,7 @@ class AuditLog:
 
 
 class Writer:
-    """Writes both logs until cancelled; what it wrote is in the ledger. Leaving closes the files."""
+    """Writes both logs; what it wrote is in the ledger. Leaving the context closes the files."""
 
     def __init__(self, place: Path, ledger: Ledger, rate_per_s: float) -> None:
         self.logs = {product: AuditLog(place / product / "audit.json") for product in PRODUCTS}

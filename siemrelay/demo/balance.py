@@ -1,4 +1,4 @@
-"""Does it add up: what was written against what the daemon says and what the receivers got. Pure."""
+"""Does it add up: what was written, what the daemon says, what the receivers got. Pure."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from typing import Final
 from siemrelay.demo.ledger import Arrival
 
 # RFC 5424, 6: header and the first structured data element; 6.3.3: what is escaped in a value.
-_SYSLOG: Final = re.compile(r"<\d{1,3}>1 (\S+) \S+ \S+ \S+ \S+ \[\S+((?: [^ =]+=\"(?:\\.|[^\"\\])*\")*)\]")
+_SYSLOG: Final = re.compile(
+    r"<\d{1,3}>1 (\S+) \S+ \S+ \S+ \S+ \[\S+((?: [^ =]+=\"(?:\\.|[^\"\\])*\")*)\]"
+)
 _PARAMETER: Final = re.compile(r" ([^ =]+)=\"((?:\\.|[^\"\\])*)\"")
 _SYSLOG_ESCAPE: Final = re.compile(r"\\([\"\\\]])")
 

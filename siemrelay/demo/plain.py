@@ -71,8 +71,8 @@ class PlainView:
         faults = balance.faults()
         for fault in faults:
             click.echo(f"does not add up: {fault}")
-        for line in last_words:
-            click.echo(f"  the daemon's log: {line}")
+        for said in last_words:
+            click.echo(f"  the daemon's log: {said}")
         if not faults:
             click.echo("It balances: written = delivered + filtered for every sink, and each")
             click.echo("receiver has exactly the events that the relay says it delivered.")

@@ -17,7 +17,7 @@ from siemrelay.demo.audit_log import Writer
 from siemrelay.demo.balance import Balance, settled, strike
 from siemrelay.demo.daemon import Daemon, DaemonFailed
 from siemrelay.demo.ledger import Ledger
-from siemrelay.demo.receivers import HttpReceiver, TcpReceiver, UdpReceiver
+from siemrelay.demo.receivers import HttpReceiver, Receiver, TcpReceiver, UdpReceiver
 from siemrelay.demo.scene import Scene, set_up
 from siemrelay.demo.stage import Stage
 
@@ -105,7 +105,7 @@ class _Play:
         self._ledger = Ledger(f"demo-{secrets.token_hex(_RUN_BYTES)}")
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._tcp = TcpReceiver(self._ledger)
-        self._receivers = {
+        self._receivers: dict[str, Receiver] = {
             "syslog-udp": UdpReceiver(self._ledger),
             "cef-tcp": self._tcp,
             "json-http": HttpReceiver(self._ledger, self._token),

@@ -6,7 +6,7 @@ import hmac
 import socket
 import time
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -33,8 +33,20 @@ _GOODBYE_S: Final = 2.0
 _BACKLOG: Final = 16
 
 
+class Receiver(Protocol):
+    """What the three have in common."""
+
+    tally: Tally
+
+    async def bind(self) -> int:
+        """Take a free port and return it."""
+
+    async def run(self) -> None:
+        """Count for ever."""
+
+
 class UdpReceiver:
-    """RFC 5424 messages, one a datagram. `port` is bound from the start."""
+    """RFC 5424 messages, one a datagram."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.tally = Tally(ledger)
@@ -140,7 +152,7 @@ class TcpReceiver:
 
 
 class HttpReceiver:
-    """NDJSON bodies by POST /events, for who has the token. `port` is bound from the start."""
+    """NDJSON bodies by POST /events, for who has the token."""
 
     def __init__(self, ledger: Ledger, token: str) -> None:
         self.tally = Tally(ledger)

@@ -67,7 +67,9 @@ class Writer:
     def compress(self) -> None:
         plain = [path for path in self.log.parent.glob("audit.log.*") if path.suffix != ".gz"]
         for path in plain[:1]:
-            path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+            packed = path.with_name(path.name + ".gz")
+            packed.write_bytes(gzip.compress(path.read_bytes()))
+            os.utime(packed, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))  # as gzip does
             path.unlink()
 
     def _begin(self) -> None:
@@ -107,9 +109,11 @@ async def test_every_line_arrives_once_and_in_order_whatever_happens(
         if step == "write":
             await trio.to_thread.run_sync(writer.write)
         elif step == "rename" and (sees_all or alive):
-            if not sees_all and not alive:
-                await kept_up()
             await trio.to_thread.run_sync(writer.rename)
+            if not sees_all:
+                # Two generations that were never met cannot be found by another name later.
+                await trio.to_thread.run_sync(writer.write)
+                await kept_up()
         elif step == "copytruncate" and (sees_all or alive):
             if not sees_all:
                 await kept_up()  # what was not read is in a copy that nobody matches

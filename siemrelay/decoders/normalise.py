@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from siemrelay.catalogue import UNTYPED, Catalogue
+from siemrelay.decoders.reading import text_of
 from siemrelay.event import DEFAULT_SEVERITY, FAILED_SEVERITY
 from siemrelay.times import rfc3339
 
@@ -27,21 +28,28 @@ _OUTCOMES: Final = {
 }  # fmt: skip
 
 _SEVERITIES: Final = {
-    **{"debug": 0, "trace": 0, "info": 2, "informational": 2, "information": 2, "low": 2},
-    **{"notice": 3, "minor": 4, "medium": 5, "moderate": 5, "warning": 5, "warn": 5},
-    **{"error": 7, "high": 8, "major": 7, "severe": 8, "critical": 9, "crit": 9, "alert": 9},
-    **{"emergency": 10, "emerg": 10, "fatal": 10},
-}
+    "debug": 0, "trace": 0, "info": 2, "informational": 2, "information": 2, "low": 2,
+    "notice": 3, "minor": 4, "medium": 5, "moderate": 5, "warning": 5, "warn": 5,
+    "error": 7, "high": 8, "major": 7, "severe": 8, "critical": 9, "crit": 9, "alert": 9,
+    "emergency": 10, "emerg": 10, "fatal": 10,
+}  # fmt: skip
 
-# Combinations come from outside; past this many the memory of them is started anew.
-_KINDS_KEPT: Final = 4096
+# Combinations come from outside; past this many the memory of them is started anew, and those
+# with more characters than a name has are worked out each time.
+KINDS_KEPT: Final = 4096
+_KIND_CHARACTERS: Final = 256
 
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII
 )
 _ISO_LOOSE: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(Z|z|UTC|[+-]\d\d:?\d\d)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(Z|z|UTC|[+-]\d\d:?\d\d)?",
+    re.ASCII,
 )
+_EPOCH: Final = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
+
+# Epoch seconds reach this in the year 5138; what is larger is in milli-, micro- or nanoseconds.
+_EPOCH_SECONDS_END: Final = 1e11
 
 
 def severity_of(value: Any) -> int | None:
@@ -49,7 +57,8 @@ def severity_of(value: Any) -> int | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, (int, float)):
-        return min(max(int(value), 0), 10) if abs(value) < float("inf") else None
+        # Compared before it is made an integer: infinity and NaN have none.
+        return int(min(max(value, 0), 10)) if value == value else None
     text = str(value).strip().casefold()
     if text in _SEVERITIES:
         return _SEVERITIES[text]
@@ -62,17 +71,18 @@ def outcome_of(value: Any) -> str:
 
 
 def time_of(value: Any) -> str | None:
-    """A time as RFC 3339 with an offset: text that is one already, looser ISO 8601, epoch s or ms.
+    """A time as RFC 3339 with an offset; None if the value is no time.
 
-    A time without an offset is taken as UTC. None if it is no time. RFC 5424 allows six fractional
-    digits at most, so finer ones are cut.
+    Read are text that is one already, looser ISO 8601 (without an offset it is taken as UTC; more
+    than six fractional digits, which RFC 5424 does not allow, are cut) and the time since the
+    epoch in seconds, milli-, micro- or nanoseconds.
     """
     if isinstance(value, str):
         if _RFC3339.fullmatch(value):
-            return value if _real(value) else None
+            return value if times_are_plain([value]) else None
         match = _ISO_LOOSE.fullmatch(value.strip())
         if match is None:
-            return time_of(float(value)) if value.isdecimal() and 9 <= len(value) <= 13 else None
+            return time_of(float(value)) if _EPOCH.fullmatch(value) else None
         day, clock, fraction, offset = match.groups()
         offset = offset or "Z"
         if offset in ("z", "UTC"):
@@ -80,19 +90,16 @@ def time_of(value: Any) -> str | None:
         elif offset != "Z" and ":" not in offset:
             offset = f"{offset[:3]}:{offset[3:]}"
         text = f"{day}T{clock}{'.' + fraction[:6] if fraction else ''}{offset}"
-        return text if _real(text) else None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e14:
-        # Seconds reach 1e11 in the year 5138, milliseconds were there in 1973.
-        return rfc3339(value / 1000 if value >= 1e11 else value)
+        return text if times_are_plain([text]) else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e20:
+        moment_s = float(value)
+        while moment_s >= _EPOCH_SECONDS_END:
+            moment_s /= 1000
+        return rfc3339(moment_s)
     return None
 
 
-def _real(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+_DIGITS: Final = {ord(digit): "0" for digit in "123456789"}
 
 
 def times_are_plain(times: list[str]) -> bool:
@@ -101,11 +108,11 @@ def times_are_plain(times: list[str]) -> bool:
         list(map(datetime.fromisoformat, times))
     except ValueError:
         return False
-    shapes = set("\n".join(times).translate(_DIGITS).split("\n"))
-    return all(_RFC3339.fullmatch(shape) for shape in shapes)
-
-
-_DIGITS: Final = {ord(digit): "0" for digit in "123456789"}
+    joined = "\n".join(times)
+    # Some Pythons read ISO 8601's hour 24, which RFC 3339 does not have.
+    if "T24" in joined:
+        return False
+    return all(map(_RFC3339.fullmatch, set(joined.translate(_DIGITS).split("\n"))))
 
 
 class Kinds:
@@ -114,32 +121,22 @@ class Kinds:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._known: dict[tuple[Any, ...], Kind] = {}
-        self._canonical: set[str] = set()
-
-    def all_canonical(self, names: set[str]) -> bool:
-        """Whether every type name is spelled as events promise it."""
-        if not names <= self._canonical:
-            for name in names - self._canonical:
-                if not name or self._catalogue.canonical(name) != name:
-                    return False
-            if len(self._canonical) >= _KINDS_KEPT:
-                self._canonical.clear()
-            self._canonical |= names
-        return True
 
     def normal(self, said: tuple[Any, ...]) -> Kind:
         """The combination as an event promises it. Its parts are hashable scalars or None."""
-        # True == 1 in a dict; the types keep them apart.
-        key = (*said, type(said[2]), type(said[3]))
+        # True == 1 == 1.0 in a dict; the types keep them apart.
+        key = (*said, *map(type, said))
         kind = self._known.get(key)
         if kind is None:
-            if len(self._known) >= _KINDS_KEPT:
-                self._known.clear()
-            kind = self._known[key] = self._work_out(*said)
+            kind = self._work_out(*said)
+            if sum(len(part) for part in said if isinstance(part, str)) <= _KIND_CHARACTERS:
+                if len(self._known) >= KINDS_KEPT:
+                    self._known.clear()
+                self._known[key] = kind
         return kind
 
     def _work_out(self, name: Any, category: Any, severity: Any, outcome: Any) -> Kind:
-        name = self._catalogue.canonical(str(name)) if name not in (None, "") else UNTYPED
+        name = UNTYPED if name in (None, "") else self._catalogue.canonical(str(text_of(name)))
         known = self._catalogue.find(name)
         outcome = "unknown" if outcome is None else outcome_of(outcome)
         level = severity_of(severity)
@@ -149,4 +146,15 @@ class Kinds:
                 level = max(level, FAILED_SEVERITY)
         if category in (None, ""):
             category = known.category if known else "other"
-        return name, str(category), level, outcome
+        return name, str(text_of(category)), level, outcome
+
+
+def not_understood(said: tuple[Any, ...]) -> dict[str, Any]:
+    """The severity and the outcome that a record gave and that mean nothing here."""
+    _, _, severity, outcome = said
+    lost = {}
+    if severity is not None and severity_of(severity) is None:
+        lost["severity"] = severity
+    if outcome is not None and outcome != "unknown" and outcome_of(outcome) == "unknown":
+        lost["outcome"] = outcome
+    return lost

@@ -113,7 +113,7 @@ def event_of(
     actor_name: Any, actor_id: Any, actor_address: Any,
     target_type: Any, target_name: Any, target_id: Any, message: Any,
 ) -> AuditEvent:  # fmt: skip
-    """An event from values in the order of `FIELDS`: texts made already, the rest as it was said."""
+    """An event from values in the order of `FIELDS`: texts made already, the rest as said."""
     return AuditEvent(
         id=id, time=time, type=type, category=category, severity=severity, outcome=outcome,
         actor=Actor(actor_name, actor_id, actor_address),

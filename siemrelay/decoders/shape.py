@@ -3,13 +3,13 @@
 A shape is exact, not a guess: wherever it accepts a record it gives the very event that looking
 through all spellings would give (test_the_learned_shape_agrees_with_looking_everywhere). A field
 that was always there is required, and a spelling that would win over the learned one, or add a
-field that was absent, may only be null. A record that the shape refuses is looked through by itself.
+field that was absent, may only be null. A record that the shape refuses is looked through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -49,17 +49,20 @@ class Shape:
             field: attrgetter(".".join(map(attribute, where))) for field, where in places.items()
         }
 
-    def rows(self, payload: bytes, count: int) -> list[Any] | None:
-        """All records of a payload, for `events`; None or one of REFUSALS where one does not fit."""
-        # One value a line, or two events on one line and one on two would change places: between
-        # a `}` and a `{` there is no value that could go on.
-        between = payload.count(b"}\n{") + payload.count(b"}\r\n{")
-        if between != count - 1 or payload[:1] != b"{" or payload.rstrip(b"\r\n")[-1:] != b"}":
+    def rows(self, payload: bytes, records: list[bytes]) -> list[Any] | None:
+        """All records of a payload, for `events`.
+
+        None, or one of REFUSALS raised, if one does not fit.
+        """
+        # Two values on one line and one on two would change places with each other. Between a
+        # line that ends with `}` and one that begins with `{` no value can go on; and then, if
+        # there are as many values as lines, every line has its own.
+        if set(map(_last, records)) != _CLOSED or set(map(_first, records)) != _OPENED:
             return None
         if self._attributes and not _goes_out_as_it_is(payload):
             return None
         rows = self._decoder.decode_lines(payload)
-        if len(rows) != count or not self._objects(rows):
+        if len(rows) != len(records) or not self._objects(rows):
             return None
         return rows
 
@@ -100,9 +103,15 @@ class Shape:
         return [event_of(*values) for values in zip(*columns, strict=True)]
 
 
+_first: Final = itemgetter(slice(0, 1))
+_last: Final = itemgetter(slice(-1, None))
+_OPENED: Final = {b"{"}
+_CLOSED: Final = {b"}"}
+
+
 def _goes_out_as_it_is(data: bytes) -> bool:
     # Attributes are passed on unread: their UTF-8 and the space between them is proven here.
-    if b"\t" in data or data.count(b"\r") != data.count(b"\r\n") + data.endswith(b"\r"):
+    if b"\t" in data or b"\r" in data:
         return False
     if not data.isascii():
         data.decode()
@@ -124,7 +133,7 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: boo
                 places[field] = place
         # With attributes, every key that is not read is a refusal already.
         if not attributes:
-            for field, found in seen.items():
+            for field in seen:
                 _probe(root, spellings[field], places.get(field))
         return Shape(root, places, attributes=attributes)
     except NoShape:

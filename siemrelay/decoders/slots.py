@@ -62,7 +62,8 @@ def attribute(key: str) -> str:
 
 
 def _type(slot: Slot) -> Any:
-    if slot.types and any(child.read for child in slot.children.values()):
+    # What another field would take, too, were its own absent, cannot be told by types.
+    if slot.types and (slot.probed or any(child.read for child in slot.children.values())):
         raise NoShape
     if slot.types:
         kinds: list[Any] = [_NONEMPTY if kind is str else kind for kind in slot.types]
@@ -91,13 +92,16 @@ def _field(name: str, slot: Slot) -> tuple[Any, ...]:
     return (name, kind, kind() if slot.read and not slot.types else None)
 
 
+def _fields(slot: Slot, own: Mapping[str, str]) -> list[tuple[Any, ...]]:
+    return [_field(own.get(key, attribute(key)), child) for key, child in slot.children.items()]
+
+
 def plain_struct(slot: Slot) -> type[msgspec.Struct]:
     """A struct with an attribute (`attribute`) for every key of the slot. Raises NoShape."""
     names = {attribute(key): key for key in slot.children}
     return msgspec.defstruct(
-        "Node", [_field(name, slot.children[key]) for name, key in names.items()],
-        rename=names, kw_only=True, gc=False, frozen=True,
-    )  # fmt: skip
+        "Node", _fields(slot, {}), rename=names, kw_only=True, gc=False, frozen=True
+    )
 
 
 def nests_as_events_do(root: Slot, places: Mapping[str, Where]) -> bool:
@@ -136,14 +140,17 @@ def event_struct(root: Slot, places: Mapping[str, Where], *, attributes: bool) -
             nobody: Any = NOBODY if name == "actor" else NOTHING
             inner = {where[1]: field.partition(".")[2]
                      for field, where in places.items() if field.startswith(name + ".")}  # fmt: skip
-            within = [_field(inner.get(k, attribute(k)), child) for k, child in slot.children.items()]
+            within = [
+                _field(inner.get(k, attribute(k)), child) for k, child in slot.children.items()
+            ]
             node = _struct(type(nobody), within, inner, slot, closed=attributes)
             fields.append((name, node) if slot.needed else (name, node, nobody))
         else:
             fields.append(_field(name, slot))
     if attributes:
         fields.append(("attributes", msgspec.Raw, None))
-    return _struct(AuditEvent, fields, own, root, closed=attributes)
+    made: type[AuditEvent] = _struct(AuditEvent, fields, own, root, closed=attributes)
+    return made
 
 
 def _struct(

@@ -26,6 +26,10 @@ _STOP_S: Final = 8.0
 
 # An answer of the endpoint takes milliseconds; a daemon busy catching up takes a little longer.
 _ANSWER_S: Final = 5.0
+
+# From the death of its sockets to the notice of its end.
+_LAST_BREATH_S: Final = 1.0
+
 _READ_BYTES: Final = 64 * 1024
 _ANSWER_BYTES: Final = 4 << 20
 
@@ -111,6 +115,8 @@ class Daemon:
         try:
             _, body = await self._get("/metrics")
         except OSError as error:
+            # Most likely it has just ended: `run` says so, and cancels this.
+            await trio.sleep(_LAST_BREATH_S)
             raise self._failed(f"the daemon's endpoint does not answer: {error}") from error
         return read_metrics(body.decode())
 

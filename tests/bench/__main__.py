@@ -1,0 +1,24 @@
+"""`python -m tests.bench [throughput [EVENTS] | latency | stages]`; all of them by default."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.bench import latency, stages, throughput
+
+_EVENTS = 500_000
+
+
+def main(arguments: list[str]) -> None:
+    """Run what is asked for."""
+    what, *rest = arguments or ["all"]
+    if what in ("throughput", "all"):
+        throughput.run(int(rest[0]) if rest else _EVENTS)
+    if what in ("latency", "all"):
+        latency.run()
+    if what == "stages":
+        stages.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

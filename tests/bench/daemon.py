@@ -1,0 +1,83 @@
+"""The daemon under a benchmark: a configuration, a process, and what the kernel accounts for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Counter:
+    """Counts lines on one TCP port, in a thread; times are of the monotonic clock."""
+
+    wanted: int
+    count: int = 0
+    arrivals: list[float] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
+    each: bool = False
+
+    def __post_init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            buffer = bytearray(1 << 20)
+            while size := connection.recv_into(buffer):
+                now, lines = time.monotonic(), buffer.count(b"\n", 0, size)
+                self.count += lines
+                if self.each or not self.arrivals:
+                    self.arrivals += [now] * lines
+                if self.count >= self.wanted:
+                    self.arrivals.append(now)
+                    self.done.set()
+
+
+CONFIG = """
+state_dir: {folder}/state
+sources:
+  audit: {{type: file, path: "{folder}/*.ndjson", product: alm}}
+sinks:
+  siem:
+    server: 127.0.0.1
+    port: {port}
+    protocol: tcp
+    format: cef
+    header: none
+    events: {events}
+endpoint: {{listen: off}}
+log: {{level: warning, format: json}}
+"""
+
+
+@contextlib.contextmanager
+def daemon(folder: Path, port: int, events: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the relay on the folder's *.ndjson towards a TCP port on this machine."""
+    config = folder / "siemrelay.yaml"
+    config.write_text(CONFIG.format(folder=folder, port=port, events=events))
+    command = [sys.executable, "-m", "siemrelay", "run", "-c", str(config)]
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """CPU seconds so far and the peak resident size in MB of a live process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    status = Path(f"/proc/{pid}/status").read_text()
+    peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+    return ticks / os.sysconf("SC_CLK_TCK"), peak_kib * 1024 / 1e6

@@ -57,6 +57,7 @@ class Delivery:
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._place = buffer.place(name)
         self._failures = 0
+        self._logged_state = ""
 
     async def run(self) -> None:
         """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
@@ -229,7 +230,9 @@ class Delivery:
         stats = self._stats
         if (stats.state, stats.reason) == (state, reason):
             return
-        if stats.state != state or state == "holding":
+        # Not against `stats.state`: a sink begins as waiting, and that its first attempt failed is news.
+        if self._logged_state != state or state == "holding":
+            self._logged_state = state
             log = {"up": _log.info, "waiting": _log.warning}.get(state, _log.error)
             log(f"sink {state}", sink=self._name, **({"reason": reason} if reason else {}),
                 undelivered=self._buffer.end - self._place.next_sequence)  # fmt: skip

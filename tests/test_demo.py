@@ -76,7 +76,7 @@ def test_demo_balances_and_leaves_nothing_behind(tmp_path: Path) -> None:
         pid = _daemon_pid(_until(process, "(process "))
         output, _ = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0, output
-    assert "was rotated to audit.json.1" in output
+    assert "the relay finishes audit.json.1" in output
     assert "cef-tcp receiver is up again" in output
     assert "It balances" in output
     assert "siemrelay check" in output
@@ -120,6 +120,23 @@ def test_demo_ends_and_cleans_up_when_nobody_reads_its_output(tmp_path: Path) ->
         process.stdout.close()
         process.wait(timeout=_PATIENCE_S)
     assert process.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+    assert not _is_running(pid)
+
+
+@pytest.mark.slow
+def test_demo_puts_everything_away_at_the_second_signal_though_its_daemon_hangs(
+    tmp_path: Path,
+) -> None:
+    with _demo(tmp_path, "--seconds", "600") as process:
+        pid = _daemon_pid(_until(process, "(process "))
+        _until(process, "received")
+        os.kill(pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        _until(process, "stopped by you")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=_PATIENCE_S)
+    assert process.returncode == 130, output
     assert list(tmp_path.iterdir()) == []
     assert not _is_running(pid)
 

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 import structlog
 import trio
-from file_source_rig import CollectingIntake, append, drained, running, source
+from tests.file_source_rig import CollectingIntake, append, drained, running, source
 from pydantic import ValidationError
 
 from siemrelay.sources.file import FileOptions

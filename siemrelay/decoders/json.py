@@ -48,12 +48,16 @@ class JsonDecoder:
         self._batches += 1
         if batch.part is not None:
             return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
-        records = batch.records()
+        payload, records = batch.payload, batch.records()
+        if b"\r" in payload:
+            # It ends the lines of some systems, and is space that no attributes may have in them.
+            records = [record.rstrip(b"\r") for record in records]
+            payload = b"".join([record + b"\n" for record in records])
         if self._shape is None and self._batches > self._learn_at:
             self._learn(records)
         if self._shape is not None:
             try:
-                rows = self._shape.rows(batch.payload, records)
+                rows = self._shape.rows(payload, records)
             except REFUSALS:
                 rows = None
             if rows is not None:

@@ -77,14 +77,12 @@ class Shape:
         """Whether everything that was taken as attributes is an object, and no deep one."""
         if not self._attributes:
             return True
-        for row in rows:
-            if row.attributes is not None:
-                raw = bytes(row.attributes)
-                if raw[:1] != b"{":
-                    return False
-                if len(raw) > DEEPEST and raw.count(b"{") + raw.count(b"[") > DEEPEST:
-                    return False
-        return True
+        texts = [bytes(raw) for raw in map(_attributes, rows) if raw is not None]
+        if not set(map(_first, texts)) <= _OPENED:
+            return False
+        return all(
+            text.count(b"{") + text.count(b"[") <= DEEPEST for text in texts if len(text) > DEEPEST
+        )
 
     def events(self, rows: list[Any]) -> list[AuditEvent]:
         """The events of rows, not normalised yet."""
@@ -103,6 +101,7 @@ class Shape:
         return [event_of(*values) for values in zip(*columns, strict=True)]
 
 
+_attributes: Final = attrgetter("attributes")
 _first: Final = itemgetter(slice(0, 1))
 _last: Final = itemgetter(slice(-1, None))
 _OPENED: Final = {b"{"}

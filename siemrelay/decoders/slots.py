@@ -139,7 +139,8 @@ def event_struct(root: Slot, places: Mapping[str, Where], *, attributes: bool) -
         if name in ("actor", "target"):
             nobody: Any = NOBODY if name == "actor" else NOTHING
             inner = {where[1]: field.partition(".")[2]
-                     for field, where in places.items() if field.startswith(name + ".")}  # fmt: skip
+                     for field, where in places.items()
+                     if field.startswith(name + ".")}  # fmt: skip
             within = [
                 _field(inner.get(k, attribute(k)), child) for k, child in slot.children.items()
             ]

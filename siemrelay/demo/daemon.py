@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -26,6 +25,9 @@ _STOP_S: Final = 8.0
 
 # An answer of the endpoint takes milliseconds; a daemon busy catching up takes a little longer.
 _ANSWER_S: Final = 5.0
+
+# The same when the person is in a hurry: a second Ctrl-C.
+_HURRY_S: Final = 4.0
 
 # From the death of its sockets to the notice of its end.
 _LAST_BREATH_S: Final = 1.0
@@ -75,7 +77,7 @@ class Daemon:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start it, and stay until it ends. Raises DaemonFailed if nobody asked it to.
 
-        If cancelled, it is asked to end (SIGTERM), and after five seconds made to.
+        If cancelled, it is asked to end (SIGTERM), and made to if it does not within four seconds.
         """
         with self.scene.log.open("wb") as log:
             command = [sys.executable, "-m", "siemrelay", "run", "-c", str(self.scene.file)]
@@ -83,8 +85,7 @@ class Daemon:
                 self._process = await nursery.start(
                     partial(
                         trio.run_process, command, check=False, stdin=subprocess.DEVNULL,
-                        stdout=log, stderr=log, start_new_session=True,
-                        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                        stdout=log, stderr=log, start_new_session=True, deliver_cancel=_put_away,
                     )
                 )  # fmt: skip
                 task_status.started()
@@ -165,6 +166,14 @@ class Daemon:
         except (trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError) as error:
             raise OSError(f"the endpoint did not answer: {error}") from error
         return status, body
+
+
+async def _put_away(process: trio.Process) -> None:
+    process.terminate()
+    with trio.move_on_after(_HURRY_S):
+        await process.wait()
+        return
+    process.kill()
 
 
 def read_metrics(text: str) -> Figures:

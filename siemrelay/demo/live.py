@@ -17,7 +17,7 @@ from rich.text import Text
 from siemrelay import __version__
 from siemrelay.demo.balance import Balance
 from siemrelay.demo.picture import picture
-from siemrelay.demo.plain import HEADINGS, balance_row
+from siemrelay.demo.plain import HEADINGS, WHO_COUNTS, balance_row
 from siemrelay.demo.scene import CHOICES, Scene
 from siemrelay.demo.stage import NEXT_STEPS, Stage, seconds_text
 
@@ -29,9 +29,6 @@ _NEWS_SHOWN: Final = 3
 
 # The view has its own colours for a state; what is not up wants to be seen.
 _STATES: Final = {"up": "green", "waiting": "yellow", "holding": "red"}
-
-# Of the last event; wider names would push the numbers apart.
-_EVENT_CELLS: Final = 40
 
 
 class LiveView:
@@ -71,8 +68,10 @@ class LiveView:
         for sink in balance.sinks:
             mark = "[red]✗[/]" if sink.faults() else "[green]✓[/]"
             table.add_row(*balance_row(sink), mark)
+        console.print()
         console.print(Rule("[bold]the balance[/]", style="red" if faults else "green"))
         console.print(table)
+        console.print(Text(f"{WHO_COUNTS}\n", "dim"))
         for fault in faults:
             console.print(Text(f"✗ {fault}", "red"))
         for line in last_words:
@@ -94,7 +93,7 @@ def _scene(stage: Stage) -> Group:
         now.append(outage, "bold red")
     else:
         now.append(stage.news[-1][1] if stage.news else _BEGINNING, "bold")
-    return Group(_title(stage), Text(), picture(stage), Text(), _table(stage), now, *_news(stage))
+    return Group(_title(stage), Text(), picture(stage), _table(stage), now, *_news(stage))
 
 
 _BEGINNING: Final = "events flow: from a line in the log to each sink in milliseconds"
@@ -103,7 +102,7 @@ _BEGINNING: Final = "events flow: from a line in the log to each sink in millise
 def _title(stage: Stage) -> Text:
     share = min(stage.elapsed_s / stage.seconds, 1.0)
     done = round(share * _BAR_CELLS)
-    return Text.assemble(
+    return _one_line(
         (f"siemrelay {__version__}", "bold cyan"),
         (f"   {min(stage.elapsed_s, stage.seconds):4.1f} s of {stage.seconds:g} s  ", ""),
         ("━" * done, "cyan"), ("━" * (_BAR_CELLS - done), "bright_black"),
@@ -112,23 +111,26 @@ def _title(stage: Stage) -> Text:
 
 
 def _table(stage: Stage) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), expand=True
+    )
     table.add_column("sink", width=10)
     table.add_column("state", width=9)
-    for heading, width in (("received", 9), ("rate", 7), ("median lag", 10), ("max lag", 8),
-                           ("waiting", 7)):  # fmt: skip
+    for heading, width in (("received", 8), ("rate", 7), ("lag", 6), ("max lag", 7),
+                           ("backlog", 7)):  # fmt: skip
         table.add_column(heading, justify="right", width=width)
-    table.add_column("last event", width=_EVENT_CELLS, no_wrap=True, overflow="ellipsis")
+    table.add_column("last event", ratio=1, no_wrap=True, overflow="ellipsis")
     now_s = time.time()
     for name in CHOICES:
         tally, told = stage.tallies[name], stage.sink(name)
         recent, colour = tally.recent(now_s), _STATES.get(told.state, "red")
-        last = Text.assemble(tally.last_type, (f" {tally.last_actor}", "dim"))
+        who = tally.last_actor.partition("@")[0]
         table.add_row(
             Text(name, "bold"), Text(f"● {told.state}", colour), f"{tally.unique:,}",
             f"{recent.per_s:,.0f}/s", seconds_text(recent.median_lag_s),
             seconds_text(recent.max_lag_s),
-            Text(f"{told.backlog:,}", "bold red" if name == stage.down else ""), last,
+            Text(f"{told.backlog:,}", "bold red" if name == stage.down else ""),
+            Text.assemble(tally.last_type, (f" {who}", "dim")),
         )  # fmt: skip
     return table
 
@@ -136,5 +138,14 @@ def _table(stage: Stage) -> Table:
 def _news(stage: Stage) -> list[Text]:
     """What happened before; always as many lines, so that the view does not jump."""
     earlier = stage.news if stage.outage() is not None else stage.news[:-1]
-    lines = [Text(f"   {at_s:4.1f} s  {text}", "dim") for at_s, text in earlier[-_NEWS_SHOWN:]]
+    lines = [
+        _one_line((f"   {at_s:4.1f} s  {text}", "dim")) for at_s, text in earlier[-_NEWS_SHOWN:]
+    ]
     return lines + [Text()] * (_NEWS_SHOWN - len(lines))
+
+
+def _one_line(*parts: tuple[str, str]) -> Text:
+    """One line however narrow the terminal is: a wrapped one would make the view jump."""
+    line = Text.assemble(*parts)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line

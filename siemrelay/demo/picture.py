@@ -9,25 +9,23 @@ from rich.text import Text
 from siemrelay.demo.audit_log import PRODUCTS
 from siemrelay.demo.scene import CHOICES, TAKES, WAYS
 from siemrelay.demo.stage import Stage
-from siemrelay.options import show_bytes
 
-_LOG_CELLS: Final = 20
-_BOX_CELLS: Final = 20
-_WAY_CELLS: Final = 15
-
-_KIB: Final = 1024
+# Together a line of 99 cells: a terminal of 100 is shown everything.
+_LOG_CELLS: Final = 19
+_COUNT_CELLS: Final = 7
+_BOX_CELLS: Final = 16
+_WAY_CELLS: Final = 12
 
 
 def picture(stage: Stage) -> Text:
-    """Five lines of about 95 cells."""
-    buffer = show_bytes(stage.figures.buffer_bytes // _KIB * _KIB)
+    """Five lines of 99 cells."""
     logs = [_log(stage, product) for product in PRODUCTS]
-    blank = " " * (_LOG_CELLS + 15)
+    blank = " " * (_LOG_CELLS + _COUNT_CELLS + len(_LINES))
     rows = [
         (Text(blank), "    ", "┌" + "─" * _BOX_CELLS + "┐", None),
         (logs[0], "─┐  ", _boxed("siemrelay run"), 0),
         (Text(blank), " ├─▶", _boxed("buffer on disk"), 1),
-        (logs[1], "─┘  ", _boxed(f"{stage.figures.stored:,} in {buffer}"), 2),
+        (logs[1], "─┘  ", _boxed(f"{stage.figures.stored:,} stored"), 2),
         (Text(blank), "    ", "└" + "─" * _BOX_CELLS + "┘", None),
     ]
     names = list(CHOICES)
@@ -37,13 +35,18 @@ def picture(stage: Stage) -> Text:
         if sink is not None:
             line.append_text(_branch(stage, names[sink], sink))
         lines.append(line)
-    return Text("\n").join(lines)
+    found = Text("\n").join(lines)
+    found.no_wrap, found.overflow = True, "crop"
+    return found
+
+
+_LINES: Final = " lines "
 
 
 def _log(stage: Stage, product: str) -> Text:
     log = stage.writer.logs[product]
     name = f"{product}/{log.path.name}"
-    return Text.assemble((name.ljust(_LOG_CELLS), "bold"), f"{log.lines:>7,} lines ")
+    return Text.assemble((name.ljust(_LOG_CELLS), "bold"), f"{log.lines:>{_COUNT_CELLS},}{_LINES}")
 
 
 def _boxed(text: str) -> str:
@@ -55,7 +58,7 @@ _JOINTS: Final = ("─┬", " ├", " └")
 
 def _branch(stage: Stage, name: str, index: int) -> Text:
     down = stage.down == name
-    way = f" {WAYS[name]} ".ljust(_WAY_CELLS + 2, "─")
+    way = f" {WAYS[name]} ".ljust(_WAY_CELLS, "─")
     head, colour = ("✗ ", "red") if down else ("▶ ", "cyan")
     return Text.assemble(
         (f"{_JOINTS[index]}─", "cyan"), (way, colour), (f"─{head}", colour),

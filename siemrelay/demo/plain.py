@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 from typing import Final
 
 import click
@@ -16,6 +17,11 @@ _LINE_EVERY_S: Final = 2.0
 
 HEADINGS: Final = ("sink", "written", "filtered", "delivered", "received", "repeats", "missing")
 """The balance's columns, for both views."""
+
+WHO_COUNTS: Final = (
+    "filtered and delivered are the daemon's own metrics; received, repeats and missing are what\n"
+    "the receivers counted, event by event."
+)
 
 
 def balance_row(sink: SinkBalance) -> tuple[str, ...]:
@@ -39,8 +45,8 @@ class PlainView:
     async def show(self, stage: Stage) -> None:
         """See `play.View`."""
         stage.heard = lambda elapsed_s, text: click.echo(f"{elapsed_s:5.1f} s  {text}")
-        for count in range(1, 1 << 62):
-            await trio.sleep_until(stage.started_at + count * _LINE_EVERY_S)
+        for number in count(1):
+            await trio.sleep_until(stage.started_at + number * _LINE_EVERY_S)
             self._lines(stage)
 
     def _lines(self, stage: Stage) -> None:
@@ -52,7 +58,7 @@ class PlainView:
             click.echo(
                 f"{elapsed}  {name:10}  {told.state:7}  received {tally.unique:6,}  "
                 f"{recent.per_s:5,.0f}/s  lag {seconds_text(recent.median_lag_s)} median, "
-                f"{seconds_text(recent.max_lag_s)} max  waiting {told.backlog:,}{last}"
+                f"{seconds_text(recent.max_lag_s)} max  backlog {told.backlog:,}{last}"
             )
         outage = stage.outage()
         if outage:
@@ -67,7 +73,7 @@ class PlainView:
             numbers = zip(line[1:], widths[1:], strict=True)
             cells = "  ".join(cell.rjust(width) for cell, width in numbers)
             click.echo(f"{line[0].ljust(widths[0])}  {cells}")
-        click.echo()
+        click.echo(f"\n{WHO_COUNTS}\n")
         faults = balance.faults()
         for fault in faults:
             click.echo(f"does not add up: {fault}")

@@ -77,10 +77,10 @@ async def play(plan: Plan, view: View) -> Balance:
                 balance = await _Play(plan, view, Path(place), stop).run(house)
                 house.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        reason = _leaf(group)
-        if isinstance(reason, (DaemonFailed, Stopped, BrokenPipeError)):
-            raise reason from group
-        raise
+        expected, rest = group.split((DaemonFailed, Stopped, BrokenPipeError, KeyboardInterrupt))
+        if expected is None or rest is not None:
+            raise
+        raise _leaf(expected) from group
     return balance
 
 
@@ -146,10 +146,12 @@ class _Play:
             self._end_outage(stage)
             said = "stopped by you" if self._stop.is_set() else "the writer is done"
             stage.tell(f"{said}: the relay delivers what it still has")
-            with trio.move_on_after(_SETTLE_S):
+            with trio.move_on_after(_SETTLE_S) as patience:
                 while not settled(self._ledger, self._tallies, stage.figures):
                     await trio.sleep(_SETTLE_ASK_S)
                     stage.figures = await daemon.figures()
+            if not patience.cancelled_caught:
+                stage.tell("everything has arrived: the daemon is stopped")
             nursery.cancel_scope.cancel()
 
     async def _acts(self, stage: Stage) -> None:
@@ -158,8 +160,7 @@ class _Play:
         log = stage.writer.logs["alm"]
         old = log.rotate()
         stage.tell(
-            f"alm/{log.path.name} was rotated to {old.name}: the relay reads it to its end and "
-            "follows the new one"
+            f"alm/{log.path.name} was rotated: the relay finishes {old.name}, follows the new one"
         )
         await trio.sleep_until(started_at + seconds * _DOWN_AT)
         self._tcp.take_down()
@@ -173,7 +174,7 @@ class _Play:
         if stage.down is not None:
             waiting = stage.sink(stage.down).backlog
             self._tcp.bring_up()
-            stage.tell(f"{stage.down} receiver is up again: {waiting:,} waiting records follow now")
+            stage.tell(f"{stage.down} receiver is up again: {waiting:,} records that waited follow")
             stage.down = None
 
     @asynccontextmanager

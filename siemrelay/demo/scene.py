@@ -76,17 +76,17 @@ CHOICES: Final[Mapping[str, Callable[[EventType], bool]]] = {
 
 TAKES: Final[Mapping[str, str]] = {
     "syslog-udp": "every event",
-    "cef-tcp": "accounts and requests",
-    "json-http": "sessions and configuration",
+    "cef-tcp": "accounts",
+    "json-http": "log-ins, config",
 }
-"""A sink's name → its choice in words."""
+"""A sink's name → its choice in a word or two."""
 
 WAYS: Final[Mapping[str, str]] = {
-    "syslog-udp": "syslog over UDP",
-    "cef-tcp": "CEF over TCP",
-    "json-http": "JSON over HTTP",
+    "syslog-udp": "syslog/UDP",
+    "cef-tcp": "CEF/TCP",
+    "json-http": "JSON/HTTP",
 }
-"""A sink's name → format and protocol in words."""
+"""A sink's name → format and protocol."""
 
 
 @dataclass(frozen=True, slots=True)

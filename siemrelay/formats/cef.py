@@ -12,9 +12,11 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
+import msgspec
 from pydantic import AfterValidator, Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, field_getter
+from siemrelay.formats.pairs import Pairs
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.text import CONTROL_PICTURES, text_of, utf8
 from siemrelay.times import epoch_ms
@@ -49,7 +51,7 @@ def _header(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").translate(CONTROL_PICTURES)
 
 
-_BREAKS: Final = {**CONTROL_PICTURES, 0x09: "\t", 0x0A: "\\n", 0x0D: "\\r"}
+_BREAKS: Final[dict[int, int | str]] = {**CONTROL_PICTURES, 0x0A: "\\n", 0x0D: "\\r"}
 
 
 def _value(text: str) -> str:
@@ -59,6 +61,32 @@ def _value(text: str) -> str:
 
 def _rt(event: AuditEvent) -> str:
     return str(epoch_ms(event.time or ""))
+
+
+class _Rt:
+    """Epoch milliseconds of event times; events of one second share the work."""
+
+    def __init__(self) -> None:
+        self._last = ("", "")
+
+    def __call__(self, event: AuditEvent) -> str:
+        time = event.time or ""
+        if len(time) != _MILLISECOND_CHARACTERS or time[-1] != "Z":
+            return _rt(event)
+        # One assignment for both, so that threads cannot see half of it.
+        second, epoch = self._last
+        if not time.startswith(second) or not second:
+            second = time[:20]
+            epoch_s = epoch_ms(f"{second}000Z") // 1000
+            if epoch_s <= 0:
+                return _rt(event)
+            epoch = str(epoch_s)
+            self._last = second, epoch
+        return epoch + time[20:23]
+
+
+# `2024-03-01T08:00:00.123Z`
+_MILLISECOND_CHARACTERS: Final = 24
 
 
 def _ipv4(event: AuditEvent) -> str | None:
@@ -111,9 +139,9 @@ _PLAIN: Final = {
 class Cef:
     """Events → CEF lines.
 
-    Two ways to the same bytes (test_the_fast_line_equals_the_careful_line): one `%` over every value
-    when all are there, kept if counting `=` and looking for `\\` and breaks proves that nothing in
-    it needed escaping; else key by key.
+    Two ways to the same text (test_the_fast_line_equals_the_careful_line): one `%` over all the
+    values, kept if counting `=` and looking for everything that JSON escapes prove that nothing in
+    it needed care; else key by key.
     """
 
     def __init__(self, options: CefOptions) -> None:
@@ -133,52 +161,49 @@ class Cef:
         )
         self._getters = {key: get for key, (_, get) in derived.items()}
         self._getters |= {key: field_getter(field) for key, field in plain.items()}
-        self._rt, self._src = "rt" in derived, "src" in derived
-        self._address = not derived.keys() <= {"rt"}
+        self._rt = _Rt() if "rt" in derived else None
+        by_address = derived.keys() - {"rt"}
+        self._address, self._src = bool(by_address), "src" in by_address
+        self._pairs = Pairs(plain, "{name}=%s")
         simple = not any(field.startswith("attributes.") for field in plain.values())
         # Two fields at least, or attrgetter gives the value itself instead of a tuple.
         self._get = attrgetter(*plain.values()) if simple and len(plain) > 1 else None
-        self._template = " ".join(f"{key}=%s" for key in plain)
-        self._equals = len(plain) + self._rt + self._src
 
     def _fast(self, event: AuditEvent) -> str | None:
         """The extension if nothing in it needs care, else None."""
         if self._get is None:
             return None
-        values = self._get(event)
-        if None in values or "" in values:
-            return None
-        text = self._template % values
-        if self._address:
-            address = event.actor.address
-            if not self._src or address is None or not _dotted_quad(address):
+        text, pairs = self._pairs.fill(self._get(event))
+        if self._address and (address := event.actor.address):
+            if not self._src or not _dotted_quad(address):
                 return None
-            text = f"src={address} {text}"
+            text, pairs = f"src={address} {text}", pairs + 1
         if self._rt:
-            text = f"rt={_rt(event)} {text}"
-        if text.count("=") != self._equals or "\\" in text or "\n" in text or "\r" in text:
+            text, pairs = f"rt={self._rt(event)} {text}", pairs + 1
+        if text.count("=") != pairs:
             return None
-        return text
-
-    def _fast_if_printable(self, event: AuditEvent) -> str | None:
-        text = self._fast(event)
-        return text if text is not None and text.isprintable() else None
+        try:
+            # No longer than itself as JSON: ASCII without `"`, `\` and control characters.
+            plain = len(_json(text)) == len(text) + 2 or (text.isprintable() and "\\" not in text)
+        except UnicodeEncodeError:
+            return None
+        return text if plain else None
 
     def _careful(self, event: AuditEvent) -> str:
         pairs = ((key, get(event)) for key, get in self._getters.items())
         return " ".join(f"{k}={_value(text_of(v))}" for k, v in pairs if v is not None and v != "")
 
     def _type(self, name: str) -> str:
-        if len(self._types) >= _TYPES_KEPT:
-            self._types.clear()
-        escaped = self._types[name] = f"{self._prefix}|{_header(name)}|{_header(name)}|"
+        escaped = f"{self._prefix}|{_header(name)}|{_header(name)}|"
+        if len(name) <= _TYPE_CHARACTERS:
+            if len(self._types) >= _TYPES_KEPT:
+                self._types.clear()
+            self._types[name] = escaped
         return escaped
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         types, fast = self._types, self._fast
-        if selection.decoded.controls:
-            fast = self._fast_if_printable
         lines = []
         for event in selection.events:
             kind = event.type
@@ -188,8 +213,11 @@ class Cef:
 
 
 _dotted_quad: Final = re.compile(
-    r"(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}", re.ASCII
+    r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}", re.ASCII
 ).fullmatch
 
-# Types are escaped once each; they come from outside, so this many are remembered at a time.
+_json: Final = msgspec.json.Encoder().encode
+
+# Types are escaped once each; they come from outside, so this many, so long, are remembered.
 _TYPES_KEPT: Final = 4096
+_TYPE_CHARACTERS: Final = 256

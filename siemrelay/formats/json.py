@@ -7,7 +7,16 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Selection, Target, attributes_of
+from siemrelay.event import (
+    FIELDS,
+    NOBODY,
+    NOTHING,
+    Actor,
+    AuditEvent,
+    Selection,
+    Target,
+    attributes_of,
+)
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.times import rfc3339
 
@@ -56,31 +65,42 @@ class Json:
             out = _out(event, _Relay(sequence, source, received))
             try:
                 messages.append(_encode(out))
-            except (UnicodeEncodeError, msgspec.EncodeError, RecursionError):
+            except UnicodeEncodeError:
+                out.attributes = attributes_of(event)
                 messages.append(_forgiving(out))
         return messages
 
 
 def _out(event: AuditEvent, relay: _Relay) -> _Out:
-    actor, target, attributes = event.actor, event.target, event.attributes
-    if isinstance(attributes, msgspec.Raw) and bytes(attributes)[:1] != b"{":
-        attributes = attributes_of(event)
+    actor, target = event.actor, event.target
+    # Made anew: a decoded one is encoded with the names that its source uses.
+    by = (actor.name, actor.id, actor.address)
+    to = (target.type, target.name, target.id)
     return _Out(
         event.id, event.time, event.type, event.category, event.severity, event.outcome,
-        # Made anew: a decoded one is encoded with the names that its source uses.
-        Actor(actor.name, actor.id, actor.address), Target(target.type, target.name, target.id),
-        event.message, attributes or None, relay,
+        NOBODY if by == _NONE else Actor(*by), NOTHING if to == _NONE else Target(*to),
+        event.message, event.attributes or None, relay,
     )  # fmt: skip
 
 
+_NONE: Final = (None, None, None)
+
+
 def _forgiving(out: _Out) -> bytes:
-    """What msgspec refuses (half surrogate pairs, integers beyond 64 bits), by the standard library."""
-    text = json.dumps(_plain(out), ensure_ascii=False, separators=(",", ":"), default=str)
-    return text.encode("utf-8", "replace")
+    """What msgspec refuses, half surrogate pairs: they become `?`."""
+    return json.dumps(_plain(out), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_plain(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
     if isinstance(value, msgspec.Struct):
         named = zip(value.__struct_fields__, msgspec.structs.astuple(value), strict=True)
-        return {name: _plain(inner) for name, inner in named if inner is not None}
-    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+        return {
+            name: _plain(inner) for name, inner in named if inner not in (None, NOBODY, NOTHING)
+        }
+    return value

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from siemrelay.event import Selection
-from siemrelay.formats.text import visible
 from siemrelay.formats.syslog_header import HeaderOptions
-
-_UNSAFE: Final = bytes([*range(0x20), 0x7F])
+from siemrelay.formats.text import has_no_controls, is_utf8, one_line_each
 
 
 class RawOptions(HeaderOptions):
@@ -16,7 +12,10 @@ class RawOptions(HeaderOptions):
 
 
 class Raw:
-    """Records → the same bytes, but for what would break a line or is no UTF-8."""
+    """Records → the same bytes, but for what would break a line or is no UTF-8.
+
+    A CR at the end belongs to the line's ending and is left out.
+    """
 
     fields: frozenset[str] = frozenset()
 
@@ -26,16 +25,9 @@ class Raw:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         records = selection.records
-        joined = b"\n".join(records)
-        plain = len(joined.translate(None, _UNSAFE)) == len(joined) - max(len(records) - 1, 0)
-        if plain and (joined.isascii() or _is_utf8(joined)):
+        if has_no_controls(records) and is_utf8(b"\n".join(records)):
             return records
-        return [visible(r.rstrip(b"\r").decode("utf-8", "replace")).encode() for r in records]
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        texts = [record.rstrip(b"\r") for record in records]
+        return one_line_each(
+            [t if is_utf8(t) else t.decode("utf-8", "replace").encode() for t in texts]
+        )

@@ -1,4 +1,4 @@
-"""Syslog headers, RFC 5424 and RFC 3164: around a message of their own, or in front of CEF and JSON."""
+"""Syslog headers, RFC 5424 and RFC 3164: for messages of their own, or in front of CEF and JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ Facility = Literal[
     "local5", "local6", "local7",
 ]  # fmt: skip
 
-_MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS: Final = (
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+)  # fmt: skip
 _NOT_PRINTABLE_ASCII: Final = re.compile(r"[^!-~]")
 
 # Lengths of RFC 5424, section 6, and of RFC 3164's TAG.
@@ -36,8 +38,9 @@ _APP_NAME_CHARACTERS: Final = 48
 _MSGID_CHARACTERS: Final = 32
 _TAG_CHARACTERS: Final = 32
 
-# Type names come from outside; so many of their message ids are remembered at a time.
+# Type names and times come from outside; so many of them, so long, are remembered at a time.
 _IDS_KEPT: Final = 4096
+_KEPT_CHARACTERS: Final = 256
 
 
 def _zone(value: str) -> str:
@@ -62,7 +65,8 @@ class HeaderOptions(Options):
     )
     app_name: str = Field("siemrelay", min_length=1, description="APP-NAME, or RFC 3164's TAG")
     timezone: Annotated[str, AfterValidator(_zone)] = Field(
-        "local", description="of RFC 3164's times, which carry none: `local`, `UTC` or a zone's name"
+        "local",
+        description="of RFC 3164's times, which carry none: `local`, `UTC` or a zone's name",
     )
 
 
@@ -89,11 +93,14 @@ def rfc5424_header(options: HeaderOptions, host: str) -> Header:
     ends: dict[str, str] = {}
 
     def header(event: AuditEvent) -> str:
-        end = ends.get(event.type)
+        kind = event.type
+        end = ends.get(kind)
         if end is None:
-            if len(ends) >= _IDS_KEPT:
-                ends.clear()
-            end = ends[event.type] = f"{middle}{ascii_token(event.type, _MSGID_CHARACTERS)} "
+            end = f"{middle}{ascii_token(kind, _MSGID_CHARACTERS)} "
+            if len(kind) <= _KEPT_CHARACTERS:
+                if len(ends) >= _IDS_KEPT:
+                    ends.clear()
+                ends[kind] = end
         return f"{starts[event.severity or 0]}{event.time}{end}"
 
     return header
@@ -104,7 +111,8 @@ def rfc3164_header(options: HeaderOptions, host: str, *, tag: bool = True) -> He
     facility, zone = FACILITIES.index(options.facility) * 8, zone_of(options.timezone)
     starts = [f"<{facility + syslog_severity(level)}>" for level in range(11)]
     name = re.sub(r"[^A-Za-z0-9_.-]", "", options.app_name)[:_TAG_CHARACTERS] or "siemrelay"
-    end = f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} {f'{name}: ' if tag else ''}"
+    before = f"{name}: " if tag else ""
+    end = f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} {before}"
     stamps: dict[str, str] = {}
 
     def header(event: AuditEvent) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 # Unicode's control pictures keep a control character visible and countable where the raw one
 # would end a record (CR, LF), end a C string (NUL) or steer a terminal (ESC).
 CONTROL_PICTURES: Final = {**{code: 0x2400 + code for code in range(0x20)}, 0x7F: 0x2421}
+_CONTROLS: Final = bytes(CONTROL_PICTURES)
 
 _SYSLOG_SEVERITY: Final = (6, 6, 6, 6, 4, 4, 4, 3, 3, 2, 2)
 
@@ -20,7 +21,16 @@ def syslog_severity(severity: int) -> int:
 
 def text_of(value: Any) -> str:
     """A value of an event as text: a text as it is, everything else as JSON writes it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    kind = type(value)
+    if kind is str:
+        text: str = value
+        return text
+    if kind is bool or value is None:
+        return _WORDS[value]
+    return str(value) if kind is int else json.dumps(value, ensure_ascii=False)
+
+
+_WORDS: Final[dict[bool | None, str]] = {True: "true", False: "false", None: "null"}
 
 
 def visible(text: str) -> str:
@@ -28,16 +38,47 @@ def visible(text: str) -> str:
     return text if text.isprintable() else text.translate(CONTROL_PICTURES)
 
 
-def utf8(messages: Iterable[str]) -> list[bytes]:
-    """Each message as UTF-8; lone surrogates, which UTF-8 cannot carry, become `?`.
+def utf8(texts: Iterable[str]) -> list[bytes]:
+    """Each text as UTF-8; lone surrogates, which UTF-8 cannot carry, become `?`.
 
     One by one instead of joined: a single character outside Latin-1 would widen the whole run.
     """
-    messages = list(messages)
+    texts = list(texts)
     try:
-        return list(map(str.encode, messages))
+        return list(map(str.encode, texts))
     except UnicodeEncodeError:
-        return [message.encode("utf-8", "replace") for message in messages]
+        return [text.encode("utf-8", "replace") for text in texts]
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether the bytes are UTF-8."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def has_no_controls(messages: Sequence[bytes]) -> bool:
+    """Whether no message has a control character: all of them in one go."""
+    joined = b"".join(messages)
+    return len(joined.translate(None, _CONTROLS)) == len(joined)
+
+
+def one_line_each(messages: list[bytes]) -> list[bytes]:
+    """UTF-8 messages, in which every control character becomes its picture.
+
+    Halved down to those that have one: they are few, and looking at each by itself costs more than
+    all the rest of a format.
+    """
+    if has_no_controls(messages):
+        return messages
+    if len(messages) == 1:
+        return [visible(messages[0].decode()).encode()]
+    half = len(messages) // 2
+    return one_line_each(messages[:half]) + one_line_each(messages[half:])
 
 
 def cut_utf8(message: bytes, limit: int, mark: bytes = b"...[cut]") -> bytes:

@@ -1,0 +1,43 @@
+"""Options and fixtures of the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import Daemon
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also the long forms of long tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="the long form: run with --slow"))
+
+
+MakeDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:
+    """Makes daemons, each in a directory of its own unless one is given, and puts them away."""
+    made: list[Daemon] = []
+
+    def make(sinks: dict[str, Any], *, directory: Path | None = None, **top: Any) -> Daemon:
+        if directory is None:
+            directory = tmp_path / f"relay{len(made)}"
+            directory.mkdir()
+        made.append(Daemon(directory, sinks, **top))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.close()

@@ -1,4 +1,4 @@
-"""Parts built from a validated configuration: for the daemon, and for the commands that try a part."""
+"""Parts built from a validated configuration: for the daemon, and for commands that try a part."""
 
 from __future__ import annotations
 

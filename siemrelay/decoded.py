@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
+import structlog
+
+from siemrelay.catalogue import UNPARSED
 from siemrelay.decoders.contract import Decoder
-from siemrelay.event import Batch, DecodedBatch
+from siemrelay.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
+from siemrelay.times import rfc3339
+
+_log = structlog.get_logger()
 
 # In raw bytes; decoded, a batch takes about three times its size.
-_KEPT_BYTES = 2 * 1024 * 1024
+_KEPT_BYTES: Final = 2 * 1024 * 1024
 
 
 class DecodedCache:
@@ -25,11 +32,19 @@ class DecodedCache:
         self._kept_bytes = 0
 
     def get(self, batch: Batch) -> DecodedBatch:
-        """The events of a batch."""
+        """The events of a batch; never raises.
+
+        A record that its decoder fails on becomes an Unparsed Record: one bug about one record must
+        not stop the sinks for ever.
+        """
         kept = self._kept.get(batch.first_sequence)
         if kept is not None:
             return kept
-        decoded = self._decoders.get(batch.source, self._fallback).decode(batch)
+        decoder = self._decoders.get(batch.source, self._fallback)
+        try:
+            decoded = decoder.decode(batch)
+        except Exception as error:
+            decoded = _one_by_one(decoder, batch, error)
         if self._share and batch.first_sequence > max(self._kept, default=0):
             self._kept[batch.first_sequence] = decoded
             self._kept_bytes += len(batch.payload)
@@ -37,3 +52,29 @@ class DecodedCache:
                 oldest = self._kept.pop(min(self._kept))
                 self._kept_bytes -= len(oldest.batch.payload)
         return decoded
+
+
+def _one_by_one(decoder: Decoder, batch: Batch, error: Exception) -> DecodedBatch:
+    """Each record decoded by itself; those that the decoder fails on stay as they came in."""
+    events, failed = [], []
+    for sequence, record in enumerate(batch.records(), batch.first_sequence):
+        alone = Batch(sequence, 1, batch.source, batch.received_at, record + b"\n", batch.part)
+        try:
+            events += decoder.decode(alone).events
+        except Exception as again:
+            error = again
+            failed.append(sequence)
+            events.append(_unparsed(alone, record))
+    _log.error("internal error: decoder failed, records are passed on as Unparsed Record",
+               source=batch.source, first_sequence=batch.first_sequence,
+               last_sequence=batch.next_sequence - 1, failed=failed[:10], records=len(failed),
+               exc_info=error)  # fmt: skip
+    return DecodedBatch(batch, events, unparsed=len(failed))
+
+
+def _unparsed(batch: Batch, record: bytes) -> AuditEvent:
+    return AuditEvent(
+        id=f"{batch.source}-{batch.first_sequence}", time=rfc3339(batch.received_at), type=UNPARSED,
+        category="relay", severity=DEFAULT_SEVERITY, outcome="unknown",
+        message=record.decode("utf-8", "replace"),
+    )  # fmt: skip

@@ -200,8 +200,10 @@ class Delivery:
             self._set_state("up")
             stats.sent_bytes += sum(map(len, run.messages))
             stats.last_success_at, stats.last_type = now, run.last_type
+            left = len(run.messages) - refused  # what was refused was not delivered in any time
             for received_at, count in run.received:
-                stats.delivery_s.observe(max(now - received_at, 0.0), count)
+                stats.delivery_s.observe(max(now - received_at, 0.0), min(count, left))
+                left -= min(count, left)
 
     async def _bury(self, run: Run, refusals: Settlement) -> None:
         letters = []

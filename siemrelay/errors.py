@@ -37,7 +37,7 @@ class ConfigurationRefused(SiemrelayError):
 
 
 class StartRefused(SiemrelayError):
-    """The relay cannot start here (state directory in use, port taken): tell the person and exit."""
+    """The relay cannot start here (state directory or port in use): tell the person and exit."""
 
 
 class BufferFull(SiemrelayError):

@@ -72,7 +72,8 @@ class FormatKind:
 class ProtocolKind:
     """A way out. `format` is the default one; `framings` the choices on a byte stream.
 
-    `limits` says how large a run may be. `max_message_bytes` is what one message can have at the most, None if there is no such limit.
+    `limits` says how large a run may be, `max_message_bytes` how large one message (None: as large
+    as it likes).
     """
 
     options: type[Options]
@@ -90,9 +91,7 @@ class NoOptions(Options):
 
 
 SOURCES: Final[Mapping[str, SourceKind]] = {
-    "file": SourceKind(
-        FileOptions, FileSource, "json", "files by glob, followed through rotation"
-    ),
+    "file": SourceKind(FileOptions, FileSource, "json", "files by glob, followed through rotation"),
 }
 
 DECODERS: Final[Mapping[str, DecoderKind]] = {

@@ -1,11 +1,11 @@
 """The running relay: builds the parts from the configuration, starts, drains and stops them.
 
-    run ─ house nursery: signals, endpoint, watchdog, buffer upkeep
-       └ sinks     (on stop: until every reachable one is at the end, or the deadline)
-          ├ per sink: supervise(deliver)
-          └ sources   (cancelled first on stop)
-             ├ committer
-             └ per source: supervise(read)
+run ─ house nursery: signals, endpoint, watchdog, buffer upkeep
+   └ sinks     (on stop: until every reachable one is at the end, or the deadline)
+      ├ per sink: supervise(deliver)
+      └ sources   (cancelled first on stop)
+         ├ committer
+         └ per source: supervise(read)
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Relay:
             gc.set_threshold(_GC_THRESHOLD)
             async with trio.open_nursery() as house:
                 if signals:
-                    house.start_soon(self._watch_signals)
+                    house.start_soon(self._watch_signals, house.cancel_scope)
                 if listener is not None:
                     house.start_soon(serve, listener, stats, partial(self._refresh, buffer))
                 house.start_soon(self._tick, buffer)
@@ -91,9 +91,7 @@ class Relay:
                     await self._drain(buffer, None if drain else config.shutdown_timeout)
                     sinks.cancel_scope.cancel()
                 house.cancel_scope.cancel()
-            at_end = all(
-                buffer.place(name).next_sequence == buffer.end for name in deliveries
-            )
+            at_end = all(buffer.place(name).next_sequence == buffer.end for name in deliveries)
             self._refresh_backlog(buffer)
             await buffer.flush()
         _log.info("stopped", undelivered={n: s.backlog for n, s in stats.sinks.items()})
@@ -130,7 +128,9 @@ class Relay:
 
     # -- running ----------------------------------------------------------
 
-    async def _run_sources(self, sources: dict[str, Source], committer: Committer, drain: bool) -> None:
+    async def _run_sources(
+        self, sources: dict[str, Source], committer: Committer, drain: bool
+    ) -> None:
         """Until the stop, or with `drain` until all sources are at their end and stored."""
         async with trio.open_nursery() as upkeep:
             upkeep.start_soon(committer.run)
@@ -185,12 +185,14 @@ class Relay:
                     await buffer.wait_settled()
             nursery.cancel_scope.cancel()
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(self, house: trio.CancelScope) -> None:
+        """The first signal begins an orderly stop, the second one waits for no sink any more."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for number in received:
                 if self._stop.is_set():
                     _log.warning("stopping at once", signal=signal.Signals(number).name)
-                    raise SystemExit(128 + number)
+                    house.cancel()
+                    return
                 _log.info("stopping", signal=signal.Signals(number).name)
                 self.stop()
 
@@ -236,5 +238,3 @@ def _status(stats: Stats) -> str:
     backlog = max((sink.backlog for sink in stats.sinks.values()), default=0)
     state = ", ".join(troubled) if troubled else "all sinks up"
     return f"{state}; largest backlog {backlog} records"
-
-

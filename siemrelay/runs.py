@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
 
 from siemrelay.decoded import DecodedCache
 from siemrelay.event import Batch, DecodedBatch, Selection
@@ -11,15 +14,20 @@ from siemrelay.filters import EventFilter
 from siemrelay.formats.contract import Format
 from siemrelay.formats.text import cut_utf8
 from siemrelay.sinks.contract import RunLimits
-from siemrelay.stats import SinkStats
+
+_log = structlog.get_logger()
+
+# What stands between two messages of a run: a line feed, a comma.
+_SEPARATOR_BYTES: Final = 1
 
 
 @dataclass(slots=True)
 class Run:
     """Messages that are sent together, and the records that they settle.
 
-    `next_sequence` is the first record after those that this run settles, be it by a message or by
-    the filter. `received` has (when, how many messages) for the delivery times.
+    `next_sequence` is the first record after those that this run settles, be it by a message, by
+    the filter or by a failure of our own: `failed` has (sequence, what happened) for records that
+    the format raised on. `received` has (when, how many messages) for the delivery times.
     """
 
     next_sequence: int
@@ -27,8 +35,15 @@ class Run:
     sequences: list[int] = field(default_factory=list)
     filtered: int = 0
     unparsed: int = 0
+    cut: int = 0
     received: list[tuple[float, int]] = field(default_factory=list)
     last_type: str = ""
+    failed: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        """The messages with what separates them."""
+        return sum(map(len, self.messages)) + _SEPARATOR_BYTES * len(self.messages)
 
 
 class RunMaker:
@@ -36,25 +51,39 @@ class RunMaker:
 
     def __init__(
         self, decoded: DecodedCache, events: EventFilter, form: Format, limits: RunLimits,
-        max_message_bytes: int | None, stats: SinkStats,
+        max_message_bytes: int | None,
     ) -> None:  # fmt: skip
         self._decoded, self._events, self._format = decoded, events, form
         self._limits, self._max_message_bytes = limits, max_message_bytes
-        self._stats = stats
 
     def runs(self, batch: Batch, position: int) -> Iterator[Run]:
         """The runs for the records of a batch from `position` on; at least one, in order."""
         decoded = self._decoded.get(batch)
         selection = self._select(decoded, position)
-        messages = self._cut(self._format.encode(selection))
+        sequences = list(selection.sequences)
+        failed: list[tuple[int, str]] = []
+        try:
+            messages = self._format.encode(selection)
+        except Exception as error:
+            messages, failed = self._one_by_one(selection, error)
+            lost = {sequence for sequence, _ in failed}
+            sequences = [sequence for sequence in sequences if sequence not in lost]
+        # Invariant: one message per event, or refusals would name the wrong records.
+        assert len(messages) == len(sequences), (len(messages), len(sequences))
+        messages, cut = self._cut(messages)
         considered = batch.next_sequence - max(position, batch.first_sequence)
         whole = Run(
-            batch.next_sequence, messages, list(selection.sequences),
-            filtered=considered - len(messages), unparsed=decoded.unparsed,
+            batch.next_sequence, messages, sequences,
+            filtered=considered - len(selection), unparsed=decoded.unparsed, cut=cut,
             received=[(batch.received_at, len(messages))],
-            last_type=selection.events[-1].type if messages else "",
+            last_type=selection.events[-1].type if messages else "", failed=failed,
         )  # fmt: skip
         return self._portions(whole)
+
+    def first_wanted(self, batch: Batch, position: int) -> int:
+        """The first record from `position` on that the filter takes; the batch's end if none."""
+        selection = self._select(self._decoded.get(batch), position)
+        return selection.sequences[0] if len(selection) else batch.next_sequence
 
     def _select(self, decoded: DecodedBatch, position: int) -> Selection:
         keep = self._events.select(decoded.events)
@@ -64,12 +93,38 @@ class RunMaker:
             keep = [False] * skip + rest
         return Selection(decoded, keep)
 
-    def _cut(self, messages: list[bytes]) -> list[bytes]:
+    def _one_by_one(
+        self, selection: Selection, error: Exception
+    ) -> tuple[list[bytes], list[tuple[int, str]]]:
+        """Each event by itself: the messages, and (sequence, why) of those that cannot be made.
+
+        A bug about one event must not stop the sink for ever, and must not lose the event.
+        """
+        batch = selection.decoded.batch
+        messages, failed = list[bytes](), list[tuple[int, str]]()
+        for sequence in selection.sequences:
+            at = sequence - batch.first_sequence
+            keep = [index == at for index in range(batch.count)]
+            try:
+                (message,) = self._format.encode(Selection(selection.decoded, keep))
+            except Exception as again:
+                error = again
+                failed.append((sequence, f"{type(again).__name__}: {again}"))
+            else:
+                messages.append(message)
+        _log.error("internal error: format failed, records become dead letters",
+                   source=batch.source, first_sequence=batch.first_sequence,
+                   last_sequence=batch.next_sequence - 1,
+                   failed=[sequence for sequence, _ in failed[:10]], records=len(failed),
+                   exc_info=error)  # fmt: skip
+        return messages, failed
+
+    def _cut(self, messages: list[bytes]) -> tuple[list[bytes], int]:
         limit = self._max_message_bytes
         if limit is None or not messages or max(map(len, messages)) <= limit:
-            return messages
-        self._stats.cut += sum(len(message) > limit for message in messages)
-        return [cut_utf8(message, limit) for message in messages]
+            return messages, 0
+        cut = sum(len(message) > limit for message in messages)
+        return [cut_utf8(message, limit) for message in messages], cut
 
     def _portions(self, run: Run) -> Iterator[Run]:
         limits, messages = self._limits, run.messages
@@ -79,17 +134,15 @@ class RunMaker:
         start = size = 0
         received_at = run.received[0][0]
         for i, message in enumerate(messages):
-            if i > start and (
-                i - start >= limits.max_events or size + len(message) > limits.max_bytes
-            ):
+            length = len(message) + _SEPARATOR_BYTES
+            if i > start and (i - start >= limits.max_events or size + length > limits.max_bytes):
                 yield Run(run.sequences[i], messages[start:i], run.sequences[start:i],
                           received=[(received_at, i - start)], last_type=run.last_type)  # fmt: skip
                 start, size = i, 0
-            size += len(message)
-        yield Run(
-            run.next_sequence, messages[start:], run.sequences[start:], run.filtered, run.unparsed,
-            [(received_at, len(messages) - start)], run.last_type,
-        )  # fmt: skip
+            size += length
+        run.messages, run.sequences = messages[start:], run.sequences[start:]
+        run.received = [(received_at, len(run.messages))]
+        yield run
 
     def join(self, run: Run, more: Run) -> bool:
         """Add `more` to `run` if the limits allow; False leaves both as they were."""
@@ -98,15 +151,17 @@ class RunMaker:
             return False
         if len(run.messages) + len(more.messages) > limits.max_events:
             return False
-        if sum(map(len, run.messages)) + sum(map(len, more.messages)) > limits.max_bytes:
+        if run.size_bytes + more.size_bytes > limits.max_bytes:
             return False
         run.next_sequence = more.next_sequence
         run.messages += more.messages
         run.sequences += more.sequences
         run.filtered += more.filtered
         run.unparsed += more.unparsed
+        run.cut += more.cut
         run.received += more.received
         run.last_type = more.last_type or run.last_type
+        run.failed += more.failed
         return True
 
     def full(self, run: Run) -> bool:

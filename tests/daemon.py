@@ -27,6 +27,8 @@ T = TypeVar("T")
 PATIENCE_S = 20.0
 _ASK_AGAIN_S = 0.01
 
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 # A retry pause that lets tests see the second attempt without waiting for it.
 QUICK_RETRY = {"initial": "50ms", "max": "200ms"}
 
@@ -99,7 +101,8 @@ class Daemon:
             **top,
         }
         self.file = directory / "siemrelay.yaml"
-        self.environment: dict[str, str] = {}
+        # A proxy of the machine's has no business between the parts of a test.
+        self.environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
         self.process: subprocess.Popen[bytes] | None = None
         self._logs: list[Path] = []
 
@@ -115,7 +118,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "siemrelay", "run", "-c", str(self.file), *options],
                 stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-                env={**os.environ, **self.environment},
+                env=self.environment,
             )  # fmt: skip
         if ready:
             until(lambda: self.said("started") or self.process_ended(), what="a start")
@@ -182,7 +185,7 @@ class Daemon:
         """Status and body of the endpoint's answer."""
         port = self.said("endpoint")[0]["port"]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with _OPENER.open(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -227,5 +230,5 @@ class Daemon:
         return subprocess.run(
             [sys.executable, "-m", "siemrelay", name, "-c", str(self.file), *rest],
             input=stdin, capture_output=True, text=True, timeout=60, check=False,
-            env={**os.environ, **self.environment, **(environment or {})},
+            env={**self.environment, **(environment or {})},
         )  # fmt: skip

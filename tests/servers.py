@@ -55,9 +55,6 @@ template(name="parsed" type="list" option.jsonf="on") {{
 {properties}
   property(outname="timereported" name="timereported" dateFormat="rfc3339" format="jsonf")
 }}
-template(name="line" type="list") {{
-  property(name="$!all") constant(value="\\n")
-}}
 ruleset(name="keep") {{ action(type="omfile" file="{output}" template="parsed" asyncWriting="off") }}
 input(type="imudp" address="127.0.0.1" port="{udp}" ruleset="keep")
 input(type="{stream}" address="127.0.0.1" port="{tcp}" ruleset="keep" {stream_settings})

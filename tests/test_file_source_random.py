@@ -25,6 +25,10 @@ class Writer:
         self.generation_start = 0
         self.log.touch()
 
+    def trace(self, what: str) -> None:
+        import structlog
+        structlog.get_logger().warning("W " + what, n=len(self.written))  # TRACE
+
     def write(self) -> None:
         """Some lines, in pieces that need not end where a line ends."""
         fresh = []
@@ -36,6 +40,7 @@ class Writer:
         cut = self.rng.randrange(len(data))
         append(self.log, data[:cut])
         append(self.log, data[cut:])
+        self.trace('write')
 
     def _shift(self, first: int) -> None:
         """logrotate's renaming: .1 becomes .2 and so on, from the oldest; and so do their .gz."""
@@ -50,21 +55,25 @@ class Writer:
                     path.rename(self.log.with_name(f"audit.log.{number + 1}{suffix}"))
 
     def rename(self) -> None:
+        self.trace('rename')
         self._shift(1)
         self.log.rename(self.log.with_name("audit.log.1"))
         self._begin()
 
     def copytruncate(self) -> None:
+        self.trace('copytruncate')
         self._shift(1)
         shutil.copyfile(self.log, self.log.with_name("audit.log.1"))
         os.truncate(self.log, 0)
         self.generation_start = len(self.written)
 
     def delete_and_create(self) -> None:
+        self.trace('delete_and_create')
         self.log.unlink()
         self._begin()
 
     def compress(self) -> None:
+        self.trace('compress')
         plain = [path for path in self.log.parent.glob("audit.log.*") if path.suffix != ".gz"]
         for path in plain[:1]:
             packed = path.with_name(path.name + ".gz")
@@ -99,6 +108,7 @@ async def test_every_line_arrives_once_and_in_order_whatever_happens(
                 await act(alive=True)
                 for _ in range(rng.choice([0, 1, 5, 30])):
                     await trio.lowlevel.checkpoint()
+            writer.trace('kill')
             nursery.cancel_scope.cancel()
 
     async def kept_up() -> None:
@@ -125,6 +135,7 @@ async def test_every_line_arrives_once_and_in_order_whatever_happens(
         elif step == "delete" and alive:
             # A file that was never seen cannot be read once deleted.
             await trio.to_thread.run_sync(writer.write)
+            writer.trace('untilgen')
             await intake.until(lambda: len(intake.lines) > writer.generation_start)
             await trio.to_thread.run_sync(writer.delete_and_create)
             await trio.to_thread.run_sync(writer.write)

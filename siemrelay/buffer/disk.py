@@ -12,18 +12,17 @@ import os
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import msgspec
 import trio
 
 from siemrelay.buffer.schema import lock_state_dir
 from siemrelay.buffer.store import DeadLetter, Store
-from siemrelay.errors import BufferFull
+from siemrelay.errors import BufferFull, StartRefused
 from siemrelay.event import Batch
 from siemrelay.stats import BufferStats
 
@@ -47,6 +46,10 @@ _FULL_PAUSE_S: Final = 1.0
 _DROP_ROWS: Final = 16
 
 
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
 class SinkPlace(msgspec.Struct):
     """One sink's place: `next_sequence` is the first record that is not settled for it."""
 
@@ -57,18 +60,26 @@ class SinkPlace(msgspec.Struct):
 
 
 class DiskBuffer:
-    """Records on disk, one cursor per sink. Opening locks the directory; use as a context manager."""
+    """Records on disk, one cursor per sink. Use as a context manager.
+
+    Opening locks the directory. Raises StartRefused when it is in use, was written by a newer
+    siemrelay or has no room; BufferBroken when the disk fails.
+    """
 
     def __init__(
         self, state_dir: Path, *, max_size_bytes: int, keep_s: float, stats: BufferStats
     ) -> None:
-        self._lock_descriptor = lock_state_dir(state_dir)
-        try:
-            self._store = Store(state_dir / "buffer.db")
-            opened = self._store.opened()
-        except BaseException:
-            os.close(self._lock_descriptor)
-            raise
+        with ExitStack() as opening:
+            self._lock_descriptor = lock_state_dir(state_dir)
+            opening.callback(os.close, self._lock_descriptor)
+            try:
+                self._store = Store(state_dir / "buffer.db")
+                opening.callback(self._store.close)
+                opened, oldest = self._store.opened(), self._store.oldest()
+                stats.dead_letters = self._store.dead_letters()
+            except BufferFull as error:
+                raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error
+            opening.pop_all()
         self.stats, self._max_size, self._keep_s = stats, max_size_bytes, keep_s
         self._end = opened.next_sequence
         self._known_cursors = opened.cursors
@@ -81,8 +92,7 @@ class DiskBuffer:
         self._tail: deque[Batch] = deque()
         self._tail_bytes = 0
         stats.size_bytes = opened.used_bytes
-        stats.dead_letters = self._store.dead_letters()
-        self._note_oldest()
+        self._note_oldest(oldest)
 
     def __enter__(self) -> DiskBuffer:
         return self
@@ -122,7 +132,9 @@ class DiskBuffer:
             start = self._known_cursors.get(name, self._oldest if from_oldest else self._end)
             start = min(max(start, self._oldest), self._end)
             self._places[name] = SinkPlace(name, start, drop_oldest)
-        self._store.keep_sinks({p.name: p.next_sequence for p in self._places.values()})
+        cursors = {place.name: place.next_sequence for place in self._places.values()}
+        if cursors != self._known_cursors:
+            self._store.keep_sinks(cursors)
         return sorted(self._known_cursors.keys() - sinks.keys())
 
     def place(self, sink: str) -> SinkPlace:
@@ -144,7 +156,9 @@ class DiskBuffer:
         """Keep refused records as dead letters and pass them, on disk when this returns."""
         sink = letters[0].sink
         async with self._writing:
-            await _in_thread(self._store.bury, letters, {sink: next_sequence})
+            # The cursor may have been moved on meanwhile, to make room.
+            passed = max(next_sequence, self._places[sink].next_sequence)
+            await _in_thread(self._store.bury, letters, {sink: passed})
             self.stats.dead_letters[sink] = self.stats.dead_letters.get(sink, 0) + len(letters)
             self.advance(sink, next_sequence)
 
@@ -153,16 +167,6 @@ class DiskBuffer:
         await self._settled.wait()
 
     # -- records ----------------------------------------------------------
-
-    def sequence(
-        self, source: str, received_at: float, payloads: Iterable[tuple[bytes, int, int | None]]
-    ) -> list[Batch]:
-        """Batches numbered from the end on, for one `append`. Only the appender may call this."""
-        first, batches = self._end, []
-        for payload, count, part in payloads:
-            batches.append(Batch(first, count, source, received_at, payload, part))
-            first += count
-        return batches
 
     async def append(
         self,
@@ -206,22 +210,35 @@ class DiskBuffer:
         From memory near the tail, else from disk. The first batch may begin before `sequence`, or
         after it where older records were deleted.
         """
-        while sequence >= self._end:
-            await self._grown.wait()
-        if self._tail and self._tail[0].first_sequence <= sequence:
-            at = bisect_right(self._tail, sequence, key=_first) - 1
-            return [self._tail[at]]
-        return await _in_thread(self._store.read, sequence, READ_BYTES)
+        while True:
+            while sequence >= self._end:
+                await self._grown.wait()
+            if self._tail and self._tail[0].first_sequence <= sequence:
+                at = bisect_right(self._tail, sequence, key=_first) - 1
+                return [self._tail[at]]
+            # The thread may see a commit that is not known here yet: nothing beyond the end.
+            end = self._end
+            found = await _in_thread(self._store.read, sequence, end, READ_BYTES)
+            if found:
+                return found
+            sequence = end  # all before it was dropped and deleted
+
+    async def record(self, sequence: int) -> bytes | None:
+        """One record's bytes as received; None if it is not kept."""
+        for batch in await _in_thread(self._store.read, sequence, sequence + 1, 1):
+            if batch.first_sequence <= sequence < batch.next_sequence:
+                return batch.records()[sequence - batch.first_sequence]
+        return None
 
     # -- room -------------------------------------------------------------
 
     async def make_room(self, wanted_bytes: int) -> bool:
-        """Whether so many more (compressed) bytes fit into `max_size`, after doing what may be done.
+        """Whether so many more (compressed) bytes fit into `max_size`, after doing what may be.
 
         Delivered records that are only kept for replay go first; then sinks that said drop_oldest
-        give up their oldest.
+        give up their oldest. An empty buffer takes anything.
         """
-        while self.stats.size_bytes + wanted_bytes > self._max_size:
+        while self._oldest < self._end and self.stats.size_bytes + wanted_bytes > self._max_size:
             if not await self._delete(received_before=float("inf")) and not await self._drop():
                 return False
         return True
@@ -236,13 +253,18 @@ class DiskBuffer:
             return False  # no room even for that: the caller waits
 
     async def _delete(self, received_before: float) -> int:
-        passed = min((p.next_sequence for p in self._places.values()), default=self._end)
         async with self._writing:
-            freed = await _in_thread(self._store.delete, passed, received_before)
-        if freed:
-            self.stats.size_bytes = max(self.stats.size_bytes - freed, 0)
-            await _in_thread(self._note_oldest)
+            passed = min((p.next_sequence for p in self._places.values()), default=self._end)
+            freed, oldest = await _in_thread(self._delete_and_look, passed, received_before)
+            if freed:
+                self.stats.size_bytes -= freed
+                self._note_oldest(oldest)
         return freed
+
+    def _delete_and_look(
+        self, before: int, received_before: float
+    ) -> tuple[int, tuple[int, float] | None]:
+        return self._store.delete(before, received_before), self._store.oldest()
 
     async def _drop(self) -> bool:
         """Move sinks that said drop_oldest past the oldest rows; False if another holds them."""
@@ -257,8 +279,7 @@ class DiskBuffer:
             self.advance(place.name, end)
         return True
 
-    def _note_oldest(self) -> None:
-        found = self._store.oldest()
+    def _note_oldest(self, found: tuple[int, float] | None) -> None:
         self._oldest = found[0] if found else self._end
         self.stats.oldest_received_at = found[1] if found else None
 
@@ -310,6 +331,6 @@ def _first(batch: Batch) -> int:
     return batch.first_sequence
 
 
-async def _in_thread(work: Any, *args: Any) -> Any:
+async def _in_thread(work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
     # Not abandoned when cancelled: the thread holds a connection.
-    return await trio.to_thread.run_sync(partial(work, *args))
+    return await trio.to_thread.run_sync(work, *args)

@@ -5,7 +5,6 @@ An operator can open the file with `sqlite3` while the relay runs.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
@@ -41,7 +40,7 @@ CREATE TABLE dead_letters (
     PRIMARY KEY (sink, sequence)
 ) WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO facts VALUES ('next_sequence', 1);
+INSERT INTO facts VALUES ('next_sequence', 1), ('used_bytes', 0);
 """
 
 # Large pages: a compressed batch is some 100 KiB, and every overflow page costs a link.
@@ -83,7 +82,12 @@ def lock_state_dir(state_dir: Path) -> int:
 
 
 def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
-    """A connection with the buffer's settings; `synchronous` is FULL (fsync at commit) or NORMAL."""
+    """A connection with the buffer's settings.
+
+    `synchronous` is FULL (fsync at commit) or NORMAL. A new file is for this user alone (0600), and
+    SQLite gives the write-ahead log and its index the same mode.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
@@ -113,13 +117,18 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 def typed(error: sqlite3.Error) -> BufferFull | BufferBroken:
     """The buffer's own error for one of SQLite's: is it room that lacks, or is the disk broken?"""
     code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+    if code & 0xFF in _HELD_BY_ANOTHER:
+        return BufferFull("another process holds the buffer's file locked (an open sqlite3?)")
+    if code & 0xFF == sqlite3.SQLITE_FULL:
         return DiskFull("the file system of state_dir is full")
     if code in _NO_ROOM_FOR_SHARED_MEMORY:
         return DiskFull("the file system of state_dir is full (write-ahead log)")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return BufferBroken(f"the disk buffer failed: {error} ({name}); check the disk under state_dir")
 
+
+# A person may look into the file while the relay runs, and forget a transaction.
+_HELD_BY_ANOTHER: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 # The log's index is a memory-mapped file: on a full file system it is its growth that fails.
 _NO_ROOM_FOR_SHARED_MEMORY: Final = (sqlite3.SQLITE_IOERR_SHMSIZE,)

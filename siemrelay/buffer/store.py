@@ -9,21 +9,28 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import structlog
 import zstandard
 
 from siemrelay.buffer.schema import connect, prepare, typed
+from siemrelay.errors import BufferFull
 from siemrelay.event import Batch
+
+_log = structlog.get_logger()
 
 # Level 1: measured best of bytes saved against time, since the disk is slower than the core.
 _ZSTD_LEVEL: Final = 1
 
-# What a row costs beside its payload: keys, record header, half a page on average.
-_ROW_BYTES: Final = 8192
+# What a row costs beside its payload. Small rows share a page; one that spills over has pages of
+# its own, the last of them half empty on average.
+_ROW_BYTES: Final = 96
+_SPILLED_ROW_BYTES: Final = 8192
+_SPILL_BYTES: Final = 4096
 
 # Rows deleted in one transaction: bounds how long a commit of records can wait for it.
 _DELETE_ROWS: Final = 256
@@ -55,12 +62,13 @@ class Store:
     """The SQLite file. Every method raises BufferFull (DiskFull) or BufferBroken."""
 
     def __init__(self, path: Path) -> None:
-        with _typed_errors():
-            self._records = connect(path, synchronous="FULL")
+        with ExitStack() as opened, _typed_errors():
+            self._records = opened.enter_context(closing(connect(path, synchronous="FULL")))
             prepare(self._records, path)
-            self._cursors = connect(path, synchronous="NORMAL")
-            self._reading = connect(path, synchronous="NORMAL")
+            self._cursors = opened.enter_context(closing(connect(path, synchronous="NORMAL")))
+            self._reading = opened.enter_context(closing(connect(path, synchronous="NORMAL")))
             self._reading.execute("PRAGMA query_only = ON")
+            self._opened = opened.pop_all()
         # sqlite3 objects may move between threads, not be in two at once.
         self._read_lock = threading.Lock()
         self._compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compress
@@ -68,23 +76,21 @@ class Store:
 
     def close(self) -> None:
         """Close all connections; the last one copies the write-ahead log into the database."""
-        for connection in (self._reading, self._cursors, self._records):
-            connection.close()
+        with self._read_lock, _typed_errors():
+            self._opened.close()
 
     def opened(self) -> Opened:
         """What a start needs to know."""
         with _typed_errors():
             query = self._records.execute
-            (next_sequence,) = query("SELECT value FROM facts WHERE name='next_sequence'").fetchone()
-            (used,) = query(
-                f"SELECT coalesce(sum(length(payload) + {_ROW_BYTES}), 0) FROM batches"
-            ).fetchone()
-            return Opened(next_sequence, dict(query("SELECT * FROM cursors").fetchall()), used)
+            facts = dict(query("SELECT name, value FROM facts").fetchall())
+            cursors = dict(query("SELECT sink, next_sequence FROM cursors").fetchall())
+            return Opened(facts["next_sequence"], cursors, facts["used_bytes"])
 
     def positions(self, source: str) -> dict[str, dict[str, Any]]:
         """The source's stored positions by key."""
-        with _typed_errors():
-            rows = self._records.execute(
+        with self._read_lock, _typed_errors():
+            rows = self._reading.execute(
                 "SELECT key, value FROM positions WHERE source = ?", (source,)
             )
             return {key: json.loads(value) for key, value in rows}
@@ -104,12 +110,15 @@ class Store:
              len(b.payload))
             for b in batches
         ]  # fmt: skip
+        used = 0
         with _transaction(self._records) as execute:
             for row in rows:
                 execute(f"INSERT INTO batches ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             if rows:
                 after = rows[-1][0] + rows[-1][1]
                 execute("UPDATE facts SET value = ? WHERE name = 'next_sequence'", (after,))
+                used = sum(_used_bytes(len(row[4])) for row in rows)
+                execute("UPDATE facts SET value = value + ? WHERE name = 'used_bytes'", (used,))
             for (source, key), value in positions.items():
                 if value is None:
                     execute("DELETE FROM positions WHERE source = ? AND key = ?", (source, key))
@@ -119,7 +128,7 @@ class Store:
                         (source, key, json.dumps(value)),
                     )
             _write_cursors(execute, cursors)
-        return sum(len(row[4]) + _ROW_BYTES for row in rows)
+        return used
 
     def save_cursors(self, cursors: Mapping[str, int]) -> None:
         """Store cursors without waiting for an fsync: a crash of the process loses none."""
@@ -148,14 +157,17 @@ class Store:
             query = "SELECT sink, count(*) FROM dead_letters GROUP BY sink"
             return dict(self._reading.execute(query).fetchall())
 
-    def read(self, sequence: int, limit_bytes: int) -> list[Batch]:
-        """Batches from the one that holds `sequence` on, at least one, about `limit_bytes` raw."""
+    def read(self, sequence: int, before: int, limit_bytes: int) -> list[Batch]:
+        """Batches from the one that holds `sequence` on, all below `before`, in order.
+
+        At least one if there is one, about `limit_bytes` of records.
+        """
         with self._read_lock, _typed_errors():
             rows = self._reading.execute(
                 f"SELECT {_COLUMNS} FROM batches WHERE first_sequence >= coalesce("
                 "(SELECT max(first_sequence) FROM batches WHERE first_sequence <= ?), 0)"
-                " AND first_sequence + count > ? ORDER BY first_sequence",
-                (sequence, sequence),
+                " AND first_sequence + count > ? AND first_sequence < ? ORDER BY first_sequence",
+                (sequence, sequence, before),
             )
             batches: list[Batch] = []
             for row in rows:
@@ -168,11 +180,17 @@ class Store:
     def _batch(self, row: tuple[Any, ...]) -> Batch:
         first, count, source, received_at, payload, part, size = row
         try:
-            return Batch(first, count, source, received_at, self._decompress(payload, size), part)
-        except zstandard.ZstdError:
-            # The checksum found rot. The records are gone; that they were there must not be.
-            lost = [b'{"message":"record %d was damaged on disk"' % n for n in range(first, first + count)]
-            return Batch(first, count, source, received_at, b"\n".join(lost) + b"\n", part)
+            # A damaged header may ask for any amount of memory, or for none.
+            if zstandard.frame_content_size(payload) == size:
+                whole = self._decompress(payload, size)
+                return Batch(first, count, source, received_at, whole, part)
+        except (zstandard.ZstdError, TypeError):
+            pass
+        # The bytes rotted. The records are gone; that they were there must not be.
+        _log.error("records damaged on disk", source=source, first_sequence=first, records=count,
+                   advice="check the disk; each is sent as an Unparsed Record that says so")  # fmt: skip
+        lost = [b"record %d was damaged on disk\n" % n for n in range(first, first + count)]
+        return Batch(first, count, source, received_at, b"".join(lost), part)
 
     def oldest(self) -> tuple[int, float] | None:
         """First sequence and received time of the oldest record kept."""
@@ -197,7 +215,8 @@ class Store:
         """The sequence after the `rows` oldest batches, None when nothing is kept."""
         with self._read_lock, _typed_errors():
             ends = self._reading.execute(
-                "SELECT first_sequence + count FROM batches ORDER BY first_sequence LIMIT ?", (rows,)
+                "SELECT first_sequence + count FROM batches ORDER BY first_sequence LIMIT ?",
+                (rows,),
             ).fetchall()
             return ends[-1][0] if ends else None
 
@@ -216,17 +235,25 @@ class Store:
                 execute("DELETE FROM batches WHERE first_sequence BETWEEN ? AND ? "
                         "AND received_at < ?",
                         (rows[0][0], rows[-1][0], received_before))  # fmt: skip
+                freed = sum(_used_bytes(size) for _, size in rows)
+                execute("UPDATE facts SET value = value - ? WHERE name = 'used_bytes'", (freed,))
         if rows:
-            with _typed_errors():
+            # The rows are gone whether or not there is room for this.
+            with suppress(BufferFull), _typed_errors():
                 # A part of the free pages goes back to the file system; records reuse the rest.
                 # 4 MiB at a time keeps the transaction short.
                 self._records.execute("PRAGMA incremental_vacuum(256)").fetchall()
-        return sum(size + _ROW_BYTES for _, size in rows)
+        return sum(_used_bytes(size) for _, size in rows)
 
     def shrink_log(self) -> None:
         """Copy the write-ahead log into the database and cut it: room on a full file system."""
         with _typed_errors():
             self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _used_bytes(payload_bytes: int) -> int:
+    """About what a row with so much payload takes of the file."""
+    return payload_bytes + (_SPILLED_ROW_BYTES if payload_bytes > _SPILL_BYTES else _ROW_BYTES)
 
 
 def _write_cursors(execute: Any, cursors: Mapping[str, int]) -> None:

@@ -118,7 +118,9 @@ def _print(result: dict[str, Any]) -> None:
         click.echo(f"  {field:14} {value}")
     for name, shown in result["sinks"].items():
         verdict = "kept" if shown["kept"] else "filtered"
-        click.secho(f"  -> {name}: {verdict}, {shown['why']}", fg="green" if shown["kept"] else "yellow")
+        click.secho(
+            f"  -> {name}: {verdict}, {shown['why']}", fg="green" if shown["kept"] else "yellow"
+        )
         if shown["kept"]:
             cut = ", cut to max_message_size" if shown["cut"] else ""
             click.echo(f"     {shown['bytes']} bytes{cut}: {shown['message']}")

@@ -130,6 +130,7 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: boo
             place = _place(root, spellings[field], found, len(sample))
             if place is not None:
                 places[field] = place
+                root.at(place).nullable = not attributes
         # With attributes, every key that is not read is a refusal already.
         if not attributes:
             for field in seen:

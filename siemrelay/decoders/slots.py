@@ -16,6 +16,7 @@ from siemrelay.event import NOBODY, NOTHING, Actor, AuditEvent, Target
 
 _NONEMPTY: Final = Annotated[str, msgspec.Meta(min_length=1)]
 _NOTHING_AT_ALL: Final = Annotated[int, msgspec.Meta(ge=1, le=0)]
+_EMPTY: Final = {"actor": NOBODY, "target": NOTHING, "type": ""}
 _ANY_BUT_OBJECT: Final = (str, int, float, bool, list[Any], type(None))
 
 
@@ -31,6 +32,8 @@ class Slot:
         """The types of the values read here; empty where none is."""
         self.required = False
         """Every record of the sample had the value."""
+        self.nullable = True
+        """A null here is as good as nothing; attributes would show it."""
         self.probed = False
         """A value here would be another spelling's: it may only be null."""
         self.children: dict[str, Slot] = {}
@@ -69,7 +72,7 @@ def _type(slot: Slot) -> Any:
         kinds: list[Any] = [_NONEMPTY if kind is str else kind for kind in slot.types]
         # A field of floats alone would make floats of integers.
         kinds += [int] if float in slot.types and int not in slot.types else []
-        return _union(kinds if slot.required else [*kinds, type(None)])
+        return _union([*kinds, type(None)] if slot.nullable and not slot.required else kinds)
     if not slot.children:
         return type(None)
     node = plain_struct(slot)
@@ -159,7 +162,7 @@ def _struct(
     closed: bool,
 ) -> Any:  # fmt: skip
     names = {own.get(key, attribute(key)): key for key in slot.children}
-    empty: dict[str, Any] = {"actor": NOBODY, "target": NOTHING, "type": ""}
+    empty: dict[str, Any] = _EMPTY if base is AuditEvent else {}
     for name in base.__struct_fields__:
         if name not in {field[0] for field in fields}:
             # The record's key of this name is none of ours; this one, which nobody writes, may

@@ -201,7 +201,10 @@ def _fault(error: Exception) -> SinkWaits | SinkHolds:
                 "it want a client certificate?",
             )
         cause = cause.__cause__ or cause.__context__
-    said = str(error) or type(error).__name__
+    said = str(error).rstrip(".") or type(error).__name__
+    if "disconnected without" in said or "illegal" in said:
+        # What a server that expects TLS does on plain HTTP, and one that speaks no HTTP at all.
+        return SinkWaits(f"{said}; does it speak HTTP on this port, or is it TLS (https://)?")
     return SinkWaits(f"{said}; is the receiver running and the address right?")
 
 

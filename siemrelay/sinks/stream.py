@@ -84,10 +84,15 @@ async def connect_tcp(
         raise SinkWaits(f"cannot resolve {server!r}: {error.strerror}; check `server`") from error
     except OSError as error:
         raise SinkWaits(f"cannot connect to {where}: {_reason(error)}") from error
+    name = stream.socket.getpeername()
+    if name == stream.socket.getsockname():
+        # Connecting to a free port of this machine's own ephemeral range can meet itself, and
+        # then the kernel acknowledges bytes that nobody reads.
+        await trio.aclose_forcefully(stream)
+        raise SinkWaits(f"cannot connect to {where}: nobody listens there")
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # Bytes that nobody acknowledges for so long break the connection, instead of for 15 minutes.
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
-    name = stream.socket.getpeername()
     report("connect", f"{name[0]} port {name[1]}")
     return stream
 

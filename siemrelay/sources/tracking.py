@@ -25,6 +25,9 @@ MAX_OPEN_FILES: Final = 256
 _DELETED_QUIET_S: Final = 5.0
 # As above for a file renamed out of the globs' sight, which costs but a descriptor.
 _RENAMED_QUIET_S: Final = 3600.0
+# How often to look again at directories in which files are being renamed. A rotation takes
+# milliseconds; names that change for longer than this many looks are not one.
+_STEADY_LOOKS: Final = 10
 
 _ADVICE: Final = {
     errno.EACCES: "let the relay's user read it, by its group or an ACL (setfacl -m u:USER:r)",
@@ -74,7 +77,7 @@ class Tracking:
         `from_end`: skip what is in the files.
         """
         first = self._directories is None
-        found = self._globs.find()
+        found = self._find_steadily()
         directories = self._globs.directories(found.values())
         for directory in directories:
             self._watch.directory(directory)
@@ -98,6 +101,23 @@ class Tracking:
             self._log.info("following", files=len(self.files), patterns=self._globs.patterns)
         self._recognition.expire()
         self._take_stock()
+
+    def _find_steadily(self) -> dict[tuple[int, int], Found]:
+        """What the globs match; looked for again until nothing moves meanwhile.
+
+        Listing a directory is no snapshot: of files that are renamed just then, one may be
+        missed, and a newer one would be read before it.
+        """
+        found = self._globs.find()
+        if all(file_id in self.files for file_id in found) and len(found) == len(self.files):
+            return found
+        for _ in range(_STEADY_LOOKS):
+            before, found = found, self._globs.find()
+            if {key: file.path for key, file in found.items()} == {
+                key: file.path for key, file in before.items()
+            }:
+                break
+        return found
 
     def _find_renamed(self, found: dict[tuple[int, int], Found]) -> None:
         """Add the files that were seen being renamed out of the globs' sight."""

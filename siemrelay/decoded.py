@@ -43,7 +43,7 @@ class DecodedCache:
         decoder = self._decoders.get(batch.source, self._fallback)
         try:
             decoded = decoder.decode(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (logged by the next; any bug ends here)
             decoded = _one_by_one(decoder, batch, error)
         if self._share and batch.first_sequence > max(self._kept, default=0):
             self._kept[batch.first_sequence] = decoded
@@ -61,7 +61,7 @@ def _one_by_one(decoder: Decoder, batch: Batch, error: Exception) -> DecodedBatc
         alone = Batch(sequence, 1, batch.source, batch.received_at, record + b"\n", batch.part)
         try:
             events += decoder.decode(alone).events
-        except Exception as again:
+        except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
             error = again
             failed.append(sequence)
             events.append(_unparsed(alone, record))

@@ -33,6 +33,10 @@ _log = structlog.get_logger()
 # sent twice after a break.
 _IN_FLIGHT_RUNS: Final = 4
 
+# What a peer may ask for by Retry-After: long enough for any maintenance of its queues, short
+# enough that a mistaken value does not silence the sink for a day.
+_LONGEST_ASKED_S: Final = 900.0
+
 # When the peer refuses so many different events and takes none, it is not the events.
 _ALL_REFUSED: Final = 10
 
@@ -43,6 +47,38 @@ class Retry:
 
     initial_s: float
     max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """A session's ticket, told apart from refusals that are settled already."""
+
+    inner: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What is known already of a run that needs no confirmation any more."""
+
+    refusals: Settlement
+
+
+class _Refused(DeliveryError):
+    """The peer refused a whole run when asked to confirm it: settle it piece by piece."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__("refused at confirmation")
+        self.run = run
+
+
+# From the sender to the settler, in order: a run and what is known of it, or an event to set.
+_Sent = tuple[Run | None, _Ticket | _Settled | trio.Event]
+
+# A piece of a run: from, to (exclusive), and the refusal if it was sent already.
+_Piece = tuple[int, int, RunRefused | None]
+
+# Where several things failed at once, the most lasting one decides.
+_WEIGHT: Final = {SinkHolds: -2, SinkWaits: -1}
 
 
 class Delivery:
@@ -58,36 +94,57 @@ class Delivery:
         self._place = buffer.place(name)
         self._failures = 0
         self._logged_state = ""
+        self._refused_in_a_row = 0
+        self._proven = False  # the peer has taken something since it last refused everything
+        self._careful_before = 0  # runs up to here are settled one by one: the peer refuses in one
 
     async def run(self) -> None:
         """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
+        pause = 0.0
         while True:
+            started = trio.current_time()
             error = await self._attempt()
-            self._failures += 1
-            self._stats.retries += 1
-            if isinstance(error, SinkHolds):
-                self._set_state("holding", str(error))
-                pause = HOLD_PROBE_S
+            if isinstance(error, _Refused):
+                self._careful_before = error.run.next_sequence
+                continue
+            if self._at_end and trio.current_time() - started > pause:
+                # A peer that closes idle connections is not down. One that closes at once is: its
+                # connections do not outlive the pause before them.
+                self._failures, pause = 0, self._retry.initial_s
             else:
-                self._set_state("waiting", str(error))
-                pause = delay_s(self._failures, self._retry.initial_s, self._retry.max_s,
-                                random=random.random)  # fmt: skip
-                asked = error.after_s if isinstance(error, SinkWaits) else None
-                pause = max(pause, min(asked or 0.0, HOLD_PROBE_S))
-            await trio.sleep(pause)
+                pause = self._pause_after(error)
+            with trio.move_on_after(pause):
+                await self._pass_filtered()
 
     def failed(self, error: BaseException) -> None:
         """Note that `run` ended by an error of our own; it is about to be run again."""
         self._stats.retries += 1
         self._set_state("waiting", f"internal error: {error or type(error).__name__}")
 
+    def _pause_after(self, error: DeliveryError) -> float:
+        self._failures += 1
+        self._stats.retries += 1
+        if isinstance(error, SinkHolds):
+            self._set_state("holding", str(error))
+            return HOLD_PROBE_S
+        self._set_state("waiting", str(error))
+        pause = delay_s(
+            self._failures, self._retry.initial_s, self._retry.max_s, random=random.random
+        )
+        asked_s = error.after_s if isinstance(error, SinkWaits) else None
+        return max(pause, min(asked_s or 0.0, _LONGEST_ASKED_S))
+
+    @property
+    def _at_end(self) -> bool:
+        return self._place.next_sequence == self._buffer.end
+
     async def _attempt(self) -> DeliveryError:
         """One connection, until it fails; returns what the failure asks for."""
         try:
             async with self._sink.session() as session:
-                if not self._failures or self._place.next_sequence == self._buffer.end:
+                if not self._failures or self._at_end:
                     self._set_state("up")
-                sent, settling = trio.open_memory_channel[tuple[Run, Any]](_IN_FLIGHT_RUNS)
+                sent, settling = trio.open_memory_channel[_Sent](_IN_FLIGHT_RUNS)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session, sent)
                     nursery.start_soon(self._settle, session, settling)
@@ -95,16 +152,31 @@ class Delivery:
             return error
         except BaseExceptionGroup as group:
             found, rest = group.split(DeliveryError)
-            if found is None or rest is not None:
-                raise
-            return min(_leaves(found), key=lambda error: not isinstance(error, SinkHolds))
+            if rest is not None:
+                # A stop beside a failure of the sink: the failure does not matter any more.
+                raise rest from None
+            assert found is not None
+            return min(_leaves(found), key=lambda error: _WEIGHT.get(type(error), 0))
         raise AssertionError("a delivery attempt ends by an error only")
+
+    async def _pass_filtered(self) -> None:
+        """Move the cursor over what the filter leaves out, which needs no peer. Never returns."""
+        while True:
+            position = self._place.next_sequence
+            for batch in await self._buffer.read(position):
+                if batch.next_sequence <= position:
+                    continue
+                wanted = self._maker.first_wanted(batch, position)
+                self._stats.filtered += wanted - max(position, batch.first_sequence)
+                self._buffer.advance(self._name, wanted)
+                if wanted < batch.next_sequence:
+                    await trio.sleep_forever()
+                position = wanted
+            await trio.lowlevel.checkpoint()
 
     # -- sending ----------------------------------------------------------
 
-    async def _send(
-        self, session: Session, sent: trio.MemorySendChannel[tuple[Run, Any]]
-    ) -> None:
+    async def _send(self, session: Session, sent: trio.MemorySendChannel[_Sent]) -> None:
         position = self._place.next_sequence
         waiting: Run | None = None
         deadline = float("inf")
@@ -132,57 +204,87 @@ class Delivery:
                 waiting, deadline = None, float("inf")
 
     async def _hand_over(
-        self, session: Session, sent: trio.MemorySendChannel[tuple[Run, Any]], run: Run
+        self, session: Session, sent: trio.MemorySendChannel[_Sent], run: Run
     ) -> None:
         self._stats.progress_at = trio.current_time()
         if not run.messages:
-            await sent.send((run, None))
+            await sent.send((run, _Settled(())))
             return
-        try:
-            ticket = await session.send(run.messages)
-        except RunRefused as refused:
-            found = _Isolated([])
-            await self._isolate(session, run, 0, len(run.messages), refused, found)
-            await sent.send((run, found.refusals))
-        else:
-            await sent.send((run, _Ticket(ticket)))
-
-    async def _isolate(
-        self, session: Session, run: Run, start: int, end: int, why: RunRefused, found: _Isolated
-    ) -> None:
-        """Halve the refused messages from `start` to `end` until each culprit stands alone.
-
-        What the peer takes on the way is settled, so the rest of a refused run is delivered.
-        """
-        if end - start == 1:
-            found.refusals.append(Refusal(start, why.code, why.reason))
-            if not found.taken and len(found.refusals) >= _ALL_REFUSED:
-                raise SinkHolds(
-                    f"the peer refused each of {_ALL_REFUSED} events: {why.code} {why.reason}",
-                    advice="check `format` and the address: it seems to expect something else",
-                )
-            return
-        middle = (start + end) // 2
-        for low, high in ((start, middle), (middle, end)):
+        why: RunRefused | None = None
+        if run.next_sequence > self._careful_before:
             try:
-                ticket = await session.send(run.messages[low:high])
-                settlement = await session.confirm(ticket)
-            except RunRefused as again:
-                await self._isolate(session, run, low, high, again, found)
+                await sent.send((run, _Ticket(await session.send(run.messages))))
+                return
+            except RunRefused as refused:
+                why = refused
+        # Nobody else may ask this session to confirm meanwhile.
+        idle = trio.Event()
+        await sent.send((None, idle))
+        await idle.wait()
+        await sent.send((run, _Settled(await self._isolate(session, run, why))))
+
+    async def _isolate(self, session: Session, run: Run, why: RunRefused | None) -> list[Refusal]:
+        """Halve a refused run (sent for the first time if `why` is None) down to its culprits.
+
+        The peer settles every other message on the way, in order. From a peer that has taken
+        nothing yet, some refusals are enough: the rest is tried in large pieces only, which are
+        halved afterwards if it took any. Raises SinkHolds when it refused many and took none.
+        """
+        refusals: list[Refusal] = []
+        taken, later = 0, list[_Piece]()
+        pieces: list[_Piece] = [(0, len(run.messages), why)]  # a stack, the earliest on top
+        while pieces or (taken and later):
+            start, end, refused = pieces.pop() if pieces else later.pop(0)
+            if refused is None:
+                try:
+                    ticket = await session.send(run.messages[start:end])
+                    found = await session.confirm(ticket)
+                except RunRefused as again:
+                    refused = again
+                else:
+                    refusals += [Refusal(start + r.index, r.code, r.reason) for r in found]
+                    taken += end - start - len(found)
+                    continue
+            if end - start == 1:
+                refusals.append(Refusal(start, refused.code, refused.reason))
+                why = refused
+            elif taken or self._proven or len(refusals) < _ALL_REFUSED:
+                middle = (start + end) // 2
+                pieces += [(middle, end, None), (start, middle, None)]
             else:
-                found.refusals += [Refusal(low + r.index, r.code, r.reason) for r in settlement]
-                found.taken += high - low
+                later.append((start, end, refused))
+        self._note_taken(taken, len(refusals))
+        if self._refused_in_a_row >= _ALL_REFUSED:
+            self._proven = False
+            said = refusals[-1]
+            raise SinkHolds(
+                f"the peer refused each of {_ALL_REFUSED} events: {said.code} {said.reason}",
+                advice="check `format` and the address: it seems to expect something else",
+            )
+        return sorted(refusals, key=lambda refusal: refusal.index)
+
+    def _note_taken(self, taken: int, refused: int) -> None:
+        self._proven = self._proven or taken > 0
+        self._refused_in_a_row = 0 if taken else self._refused_in_a_row + refused
 
     # -- settling ---------------------------------------------------------
 
-    async def _settle(
-        self, session: Session, settling: trio.MemoryReceiveChannel[tuple[Run, Any]]
-    ) -> None:
-        async for run, ticket in settling:
-            refusals: Settlement = ticket or ()
-            if isinstance(ticket, _Ticket):
-                refusals = await session.confirm(ticket.inner)
-            if refusals:
+    async def _settle(self, session: Session, settling: trio.MemoryReceiveChannel[_Sent]) -> None:
+        async for run, state in settling:
+            if run is None:
+                assert isinstance(state, trio.Event)
+                state.set()
+                continue
+            if isinstance(state, _Ticket):
+                try:
+                    refusals = await session.confirm(state.inner)
+                except RunRefused as refused:
+                    raise _Refused(run) from refused
+                self._note_taken(len(run.messages) - len(refusals), len(refusals))
+            else:
+                assert isinstance(state, _Settled)
+                refusals = state.refusals
+            if refusals or run.failed:
                 await self._bury(run, refusals)
             else:
                 self._buffer.advance(self._name, run.next_sequence)
@@ -192,8 +294,9 @@ class Delivery:
         stats, now = self._stats, time.time()
         stats.filtered += run.filtered
         stats.delivered += len(run.messages) - refused
-        stats.dead_lettered += refused
+        stats.dead_lettered += refused + len(run.failed)
         stats.unparsed += run.unparsed
+        stats.cut += run.cut
         stats.progress_at = trio.current_time()
         if run.messages:
             self._failures = 0
@@ -206,24 +309,21 @@ class Delivery:
                 left -= min(count, left)
 
     async def _bury(self, run: Run, refusals: Settlement) -> None:
+        told = [(run.sequences[r.index], r.code, r.reason, run.messages[r.index]) for r in refusals]
+        told += [(sequence, "internal", reason, b"") for sequence, reason in run.failed]
         letters = []
-        for refusal in refusals:
-            sequence = run.sequences[refusal.index]
-            found = await self._buffer.read(sequence)
-            batch = found[0]
-            index = sequence - batch.first_sequence
-            record = batch.records()[index] if 0 <= index < batch.count else b""
+        for sequence, code, reason, message in sorted(told):
+            record = await self._buffer.record(sequence) or b""
             letters.append(
-                DeadLetter(self._name, sequence, time.time(), refusal.code, refusal.reason, record,
-                           run.messages[refusal.index])
-            )  # fmt: skip
+                DeadLetter(self._name, sequence, time.time(), code, reason, record, message)
+            )
         try:
             await self._buffer.bury(letters, run.next_sequence)
         except BufferFull as error:
             raise SinkWaits(f"refused events cannot be kept: {error}") from error
         first = letters[0]
         _log.warning(
-            "events refused by the peer", sink=self._name, events=len(letters),
+            "events refused", sink=self._name, events=len(letters),
             first_sequence=first.sequence, code=first.code, reason=first.reason,
             kept="as dead letters in the buffer",
         )  # fmt: skip
@@ -232,7 +332,7 @@ class Delivery:
         stats = self._stats
         if (stats.state, stats.reason) == (state, reason):
             return
-        # Not against `stats.state`: a sink begins as waiting, and that its first attempt failed is news.
+        # Not against `stats.state`: a sink begins as waiting, and its first failure is news.
         if self._logged_state != state or state == "holding":
             self._logged_state = state
             log = {"up": _log.info, "waiting": _log.warning}.get(state, _log.error)
@@ -241,21 +341,6 @@ class Delivery:
         if stats.state != state:
             stats.since = time.time()
         stats.state, stats.reason = state, reason
-
-
-@dataclass(frozen=True, slots=True)
-class _Ticket:
-    """A session's ticket, told apart from refusals that are settled already."""
-
-    inner: Any
-
-
-@dataclass(slots=True)
-class _Isolated:
-    """What halving has found: who is refused, and how many the peer took meanwhile."""
-
-    refusals: list[Refusal]
-    taken: int = 0
 
 
 def _leaves(group: BaseExceptionGroup[DeliveryError]) -> list[DeliveryError]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import structlog
 import trio
 
-from siemrelay.errors import StartRefused
+from siemrelay.errors import BufferBroken, StartRefused
 from siemrelay.health import stuck, unready
 from siemrelay.stats import Stats
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
@@ -21,8 +21,11 @@ _log = structlog.get_logger()
 
 _READ_BYTES: Final = 16 * 1024
 
-# A scraper asks at once and every few seconds; who is silent for longer is let go.
+# A scraper asks every few seconds; who is silent for longer is let go.
 _IDLE_S: Final = 75.0
+
+# A request that has begun is small and its asker near; so is the reader of an answer.
+_REQUEST_S: Final = 10.0
 
 # Prometheus, a probe and a curious person: connections above this wait in the kernel.
 _CONNECTIONS: Final = 32
@@ -51,16 +54,35 @@ async def serve(
     listener: trio.SocketListener, stats: Stats, refresh: Callable[[], Awaitable[None]]
 ) -> None:
     """Answer requests until cancelled. `refresh` brings gauges up to date before a scrape."""
-    limiter = trio.CapacityLimiter(_CONNECTIONS)
+    free = trio.Semaphore(_CONNECTIONS)
 
     async def connection(stream: trio.SocketStream) -> None:
-        async with limiter:
-            try:
-                await _Connection(stream, stats, refresh).run()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # the asker went away
+        try:
+            await _Connection(stream, stats, refresh).run()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the asker went away
+        finally:
+            free.release()
 
-    await trio.serve_listeners(connection, [listener])
+    await trio.serve_listeners(connection, [_Bounded(listener, free)])
+
+
+class _Bounded(trio.abc.Listener[trio.SocketStream]):
+    """Accepts a connection only when one of so many is free; the rest wait in the kernel."""
+
+    def __init__(self, listener: trio.SocketListener, free: trio.Semaphore) -> None:
+        self._listener, self._free = listener, free
+
+    async def accept(self) -> trio.SocketStream:
+        await self._free.acquire()
+        try:
+            return await self._listener.accept()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
 
 
 class _Connection:
@@ -75,42 +97,60 @@ class _Connection:
     async def run(self) -> None:
         h11 = self._h11
         while True:
+            head = False
             try:
                 request = await self._next_request()
                 if request is None:
                     return
-                status, kind, body = await self._answer(
+                head = request.method == b"HEAD"
+                status, kind, body = await self._answered(
                     request.method.decode(), request.target.decode("ascii", "replace")
                 )
             except h11.RemoteProtocolError as error:
                 if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
                     return
                 status, kind, body = error.error_status_hint, _PLAIN, b"not a request\n"
-            await self._send(status, kind, body)
+            await self._send(status, kind, body, head=head)
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 return
             self._http.start_next_cycle()
 
     async def _next_request(self) -> Any:
-        """The next request, its body read and dropped; None when the asker is gone or idle."""
+        """The next request; None when the asker is gone, idle or too slow.
+
+        Only GET and HEAD are read to their end: others are answered before their body.
+        """
         h11, request = self._h11, None
-        with trio.move_on_after(_IDLE_S):
+        with trio.move_on_after(_IDLE_S) as scope:
             while True:
                 event = self._http.next_event()
                 if event is h11.NEED_DATA:
-                    self._http.receive_data(await self._stream.receive_some(_READ_BYTES))
+                    data = await self._stream.receive_some(_READ_BYTES)
+                    scope.deadline = min(scope.deadline, trio.current_time() + _REQUEST_S)
+                    self._http.receive_data(data)
                 elif isinstance(event, h11.Request):
                     request = event
+                    if request.method not in (b"GET", b"HEAD"):
+                        return request
                 elif isinstance(event, h11.EndOfMessage):
                     return request
                 elif isinstance(event, h11.ConnectionClosed):
                     return None
         return None
 
+    async def _answered(self, method: str, target: str) -> tuple[int, str, bytes]:
+        try:
+            return await self._answer(method, target)
+        except BufferBroken:
+            raise
+        except Exception as error:  # noqa: BLE001  (a scrape must not stop the relay)
+            _log.exception("endpoint failed", target=target, error=str(error))
+            return 500, _PLAIN, b"internal error, see the log\n"
+
     async def _answer(self, method: str, target: str) -> tuple[int, str, bytes]:
         path = target.partition("?")[0]
         if method not in ("GET", "HEAD"):
-            return 405, _PLAIN, b"only GET\n"
+            return 405, _PLAIN, b"only GET and HEAD\n"
         if path == "/metrics":
             await self._refresh()
             return 200, CONTENT_TYPE, render(self._stats)
@@ -122,16 +162,19 @@ class _Connection:
             return 200, _PLAIN, b"siemrelay: /metrics /healthz /readyz\n"
         return 404, _PLAIN, b"there is /metrics, /healthz and /readyz\n"
 
-    async def _send(self, status: int, kind: str, body: bytes) -> None:
+    async def _send(self, status: int, kind: str, body: bytes, *, head: bool) -> None:
         h11 = self._h11
-        head = self._http.their_state is not h11.ERROR and self._http.our_state is h11.SEND_RESPONSE
         headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
-        if not head:
-            headers.append(("Connection", "close"))
+        if self._http.their_state is not h11.DONE:
+            headers.append(("Connection", "close"))  # what follows of theirs is not read
         data = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
-        data += self._http.send(h11.Data(data=body)) or b""
+        if not head:
+            data += self._http.send(h11.Data(data=body)) or b""
         data += self._http.send(h11.EndOfMessage()) or b""
-        await self._stream.send_all(data)
+        with trio.move_on_after(_REQUEST_S) as scope:
+            await self._stream.send_all(data)
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("the asker does not read the answer")
 
 
 def _verdict(found: list[str]) -> tuple[int, str, bytes]:

@@ -181,12 +181,12 @@ def attributes_of(event: AuditEvent) -> dict[str, Any]:
     """The event's other fields; empty where there are none."""
     attributes = event.attributes
     if isinstance(attributes, msgspec.Raw):
-        found = forgiving_json(bytes(attributes))
+        found = forgiving_json(attributes)
         return found if isinstance(found, dict) else {}
     return attributes or {}
 
 
-def forgiving_json(data: bytes) -> Any:
+def forgiving_json(data: bytes | msgspec.Raw) -> Any:
     """What JSON text says, though it may not be quite JSON, as it is met in the field.
 
     Forgiven are a byte order mark, control characters in texts, half surrogate pairs and bytes
@@ -194,12 +194,15 @@ def forgiving_json(data: bytes) -> Any:
     of thousands of digits) stay text. Raises ValueError or RecursionError for what is not JSON.
     """
     try:
-        return msgspec.json.decode(data)
+        return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        text = data.decode("utf-8", "replace").lstrip("\ufeff")
+        text = bytes(data).decode("utf-8", "replace").lstrip("\ufeff")
         return json.loads(
             text, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=str
         )
+
+
+_decode: Final = msgspec.json.Decoder().decode
 
 
 def _integer(text: str) -> int | str:

@@ -16,8 +16,8 @@ _PART_STALE_S: Final = 180.0
 def stuck(stats: Stats, now: float) -> list[str]:
     """What makes no progress though it could, in words; empty when all is well.
 
-    `now` is on the clock of the `progress_at` fields. A sink that waits or holds is no fault of this
-    process: restarting would not mend it.
+    `now` is on the clock of the `progress_at` fields. A sink that waits or holds is no fault of
+    this process: restarting would not mend it.
     """
     found = []
     if now - stats.loop_at > _LOOP_STALE_S:

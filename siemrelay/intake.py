@@ -21,6 +21,9 @@ from siemrelay.stats import SourceStats, Stats
 
 _log = structlog.get_logger()
 
+# What a hand-over costs in memory beside its bytes, so that even positions alone are bounded.
+_ENTRY_BYTES: Final = 256
+
 # Handed over and not yet stored: enough that reading, compressing and fsyncing overlap, and few
 # enough that a slow disk does not turn into memory.
 _PENDING_BYTES: Final = 2 * 1024 * 1024
@@ -61,7 +64,7 @@ class Committer:
             await self._room.wait()
         group = self._group
         group.entries.append((source, records, time.time()))
-        group.size_bytes += len(records.payload)
+        group.size_bytes += _ENTRY_BYTES + len(records.payload)
         self._wanted.set()
         return group
 
@@ -100,7 +103,10 @@ class Committer:
                 break
         if self._stats.buffer.full:
             self._stats.buffer.full = False
-            _log.info("buffer has room again", waited_s=round(time.time() - self._stats.buffer.full_since, 1))
+            _log.info(
+                "buffer has room again",
+                waited_s=round(time.time() - self._stats.buffer.full_since, 1),
+            )
         for source, records, taken_at in group.entries:
             source.records += records.count
             source.bytes += len(records.payload)

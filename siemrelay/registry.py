@@ -16,8 +16,12 @@ from siemrelay.decoders.json import JsonDecoder
 from siemrelay.decoders.mapping import PRODUCTS, Spellings
 from siemrelay.formats.cef import Cef, CefOptions
 from siemrelay.formats.contract import Format
+from siemrelay.formats.ecs import Ecs, EcsOptions
+from siemrelay.formats.gelf import Gelf, GelfOptions
 from siemrelay.formats.headed import Headed
 from siemrelay.formats.json import Json, JsonOptions
+from siemrelay.formats.leef import Leef, Leef1Options, LeefOptions
+from siemrelay.formats.ocsf import Ocsf, OcsfOptions
 from siemrelay.formats.raw import Raw, RawOptions
 from siemrelay.formats.rfc3164 import Rfc3164
 from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
@@ -111,6 +115,22 @@ FORMATS: Final[Mapping[str, FormatKind]] = {
         CefOptions, lambda options, host: Cef(options), "ArcSight's Common Event Format",
         header="rfc3164", headers=True, tag=False,
     ),
+    "leef": FormatKind(
+        LeefOptions, lambda options, host: Leef(options, "2.0"),
+        "QRadar's Log Event Extended Format 2.0", header="rfc3164", headers=True, tag=False,
+    ),
+    "leef1": FormatKind(
+        Leef1Options, lambda options, host: Leef(options, "1.0"),
+        "QRadar's Log Event Extended Format 1.0", header="rfc3164", headers=True, tag=False,
+    ),
+    "gelf": FormatKind(GelfOptions, Gelf, "Graylog's GELF 1.1"),
+    "ecs": FormatKind(
+        EcsOptions, lambda options, host: Ecs(options), "Elastic Common Schema 8", headers=True
+    ),
+    "ocsf": FormatKind(
+        OcsfOptions, lambda options, host: Ocsf(options),
+        "Open Cybersecurity Schema Framework 1.5", headers=True,
+    ),
 }  # fmt: skip
 
 PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
@@ -124,9 +144,7 @@ PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
     ),
     "http": ProtocolKind(
         HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
-        limits=lambda options: RunLimits(
-            options.batch.max_events, options.batch.max_bytes, options.batch.max_wait
-        ),
+        limits=lambda options: options.batch.limits(),
     ),
 }  # fmt: skip
 

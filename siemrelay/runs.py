@@ -64,7 +64,7 @@ class RunMaker:
         failed: list[tuple[int, str]] = []
         try:
             messages = self._format.encode(selection)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (logged by the next; any bug ends here)
             messages, failed = self._one_by_one(selection, error)
             lost = {sequence for sequence, _ in failed}
             sequences = [sequence for sequence in sequences if sequence not in lost]
@@ -107,7 +107,7 @@ class RunMaker:
             keep = [index == at for index in range(batch.count)]
             try:
                 (message,) = self._format.encode(Selection(selection.decoded, keep))
-            except Exception as again:
+            except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
                 error = again
                 failed.append((sequence, f"{type(again).__name__}: {again}"))
             else:

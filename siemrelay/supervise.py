@@ -35,9 +35,14 @@ async def supervise(
             await run()
         except BufferBroken:
             raise
-        except Exception as error:  # noqa: BLE001  (this is where any part's failure ends)
+        except (Exception, BaseExceptionGroup) as error:
             if _broken_inside(error):
                 raise
+            if not isinstance(error, Exception):
+                # A stop beside a failure: the failure is told, the stop goes on.
+                failed_too, stop = error.split(Exception)
+                _log.error("part failed while it was stopped", part=name, exc_info=failed_too)
+                raise stop if stop is not None else error from None
             failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
             pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
             _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),

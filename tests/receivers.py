@@ -6,19 +6,18 @@ listening, so the kernel refuses connections and nobody else takes it.
 
 from __future__ import annotations
 
-import gzip
 import json
 import socket
-import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from fcntl import ioctl
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
+
+from tests.daemon import PATIENCE_S, until
 
 FIONREAD = 0x541B  # linux/include/uapi/asm-generic/ioctls.h
 
@@ -63,6 +62,10 @@ class Receiver:
         self.arrived = Arrived()
         self.port = 0
         self._threads: list[threading.Thread] = []
+
+    def until(self, count: int, within_s: float = PATIENCE_S) -> None:
+        """Wait until so many messages have arrived."""
+        until(lambda: len(self.arrived) >= count, within_s, f"{count} messages")
 
     def _spawn(self, work: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)
@@ -213,112 +216,6 @@ class UdpReceiver(Receiver):
             own.sendto(b"", ("127.0.0.1", self.port))
         self._join()
         self._socket.close()
-
-
-class Request:
-    """One POST: its headers (lower-case names) and the records in its body."""
-
-    def __init__(self, headers: dict[str, str], body: bytes) -> None:
-        self.headers, self.body = headers, body
-        self.at = time.monotonic()
-
-    @property
-    def messages(self) -> list[bytes]:
-        body = gzip.decompress(self.body) if "content-encoding" in self.headers else self.body
-        if self.headers.get("content-type") == "application/json":
-            return [json.dumps(item).encode() for item in json.loads(body)]
-        return body.splitlines()
-
-
-class Answer:
-    """What the receiver says to a request; records count as arrived only with a 2xx."""
-
-    def __init__(self, status: int, words: str = "", **headers: str) -> None:
-        self.status, self.words = status, words
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-TAKEN = Answer(200)
-
-
-class HttpReceiver(Receiver):
-    """POSTed records, each request answered by `answer`, which may be changed at any time."""
-
-    def __init__(
-        self, answer: Callable[[Request], Answer] = lambda request: TAKEN, *,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.answer = answer
-        self.requests: list[Request] = []
-        self._server = _Server(self)
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.port = self._server.server_address[1]
-        self.scheme = "http" if tls is None else "https"
-        self._spawn(self._server.serve_forever, 0.05)
-
-    @property
-    def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}/events"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.drop_connections()
-        self._server.server_close()
-        self._join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-
-    def __init__(self, receiver: HttpReceiver) -> None:
-        self.receiver = receiver
-        self._open: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def drop_connections(self) -> None:
-        """Kept-alive connections would hold their threads."""
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that breaks off, or does not like the certificate, is part of the tests."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def do_POST(self) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(headers, self.rfile.read(int(headers["content-length"])))
-        receiver = self.server.receiver
-        receiver.requests.append(request)
-        answer = receiver.answer(request)
-        if 200 <= answer.status < 300:
-            receiver.arrived.add(request.messages)
-        body = answer.words.encode()
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """The test says what happened."""
 
 
 class NotifySocket(Receiver):

@@ -48,14 +48,16 @@ _PROPERTIES = (
 
 _CONFIGURATION = """
 global(workDirectory="{directory}" parser.escapeControlCharactersOnReceive="on"
-       parser.permitSlashInProgramName="on" maxMessageSize="256k")
+       parser.escapeControlCharacterTab="off" maxMessageSize="256k")
 module(load="imudp")
 module(load="{stream}")
 template(name="parsed" type="list" option.jsonf="on") {{
 {properties}
   property(outname="timereported" name="timereported" dateFormat="rfc3339" format="jsonf")
 }}
-ruleset(name="keep") {{ action(type="omfile" file="{output}" template="parsed" asyncWriting="off") }}
+ruleset(name="keep") {{
+  action(type="omfile" file="{output}" template="parsed" asyncWriting="off")
+}}
 input(type="imudp" address="127.0.0.1" port="{udp}" ruleset="keep")
 input(type="{stream}" address="127.0.0.1" port="{tcp}" ruleset="keep" {stream_settings})
 """

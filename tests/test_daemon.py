@@ -8,7 +8,8 @@ import signal
 
 from tests.conftest import MakeDaemon
 from tests.daemon import append, event, http, ids, tcp, udp, until
-from tests.receivers import HttpReceiver, TcpReceiver, UdpReceiver
+from tests.http_receiver import HttpReceiver
+from tests.receivers import TcpReceiver, UdpReceiver
 
 
 def test_a_line_in_the_file_reaches_tcp_udp_and_http(make_daemon: MakeDaemon) -> None:
@@ -24,7 +25,7 @@ def test_a_line_in_the_file_reaches_tcp_udp_and_http(make_daemon: MakeDaemon) ->
             ).start()
             append(daemon.audit, map(event, range(1, 4)))
             for receiver in (stream, counted, datagrams, web):
-                until(lambda receiver=receiver: len(receiver.arrived) >= 3)
+                receiver.until(3)
                 assert receiver.arrived.ids == ids(range(1, 4))
             assert daemon.terminate() == 0
     first = json.loads(stream.arrived.messages[0])
@@ -74,7 +75,7 @@ def test_sigterm_drains_and_the_next_start_repeats_nothing(make_daemon: MakeDaem
         assert daemon.terminate() == 0
         append(daemon.audit, map(event, range(2001, 2101)))
         daemon.start()
-        until(lambda: len(receiver.arrived) >= 2100)
+        receiver.until(2100)
         assert daemon.terminate() == 0
     assert receiver.arrived.ids == ids(range(1, 2101))
 
@@ -83,7 +84,7 @@ def test_sigint_stops_as_sigterm_does(make_daemon: MakeDaemon) -> None:
     with TcpReceiver() as receiver:
         daemon = make_daemon({"stream": tcp(receiver.port)}).start()
         append(daemon.audit, [event(1)])
-        until(lambda: len(receiver.arrived) == 1)
+        receiver.until(1)
         daemon.send(signal.SIGINT)
         assert daemon.wait() == 0
     assert daemon.said("stopped")
@@ -100,7 +101,7 @@ def test_sigterm_does_not_wait_for_a_dead_sink_and_the_next_start_delivers(
         assert daemon.said("stopped")[0]["undelivered"] == {"dead": 100}
         receiver.up()
         daemon.start()
-        until(lambda: len(receiver.arrived) >= 100)
+        receiver.until(100)
     assert receiver.arrived.ids == ids(range(1, 101))
 
 
@@ -119,13 +120,13 @@ def test_events_written_while_the_daemon_is_down_are_delivered_after(
     with TcpReceiver() as receiver:
         daemon = make_daemon({"stream": tcp(receiver.port)}).start()
         append(daemon.audit, [event(1)])
-        until(lambda: len(receiver.arrived) == 1)
+        receiver.until(1)
         daemon.terminate()
         append(daemon.audit, [event(2)])
         daemon.audit.rename(daemon.directory / "audit.json.1")
         append(daemon.audit, [event(3)])
         daemon.start()
-        until(lambda: len(receiver.arrived) >= 3)
+        receiver.until(3)
     assert receiver.arrived.ids == ids([1, 2, 3])
 
 
@@ -175,7 +176,7 @@ def test_a_format_changed_between_runs_applies_to_what_is_still_to_be_sent(
         daemon.config["sinks"]["stream"] |= {"format": "cef", "header": "none"}
         receiver.up()
         daemon.start()
-        until(lambda: len(receiver.arrived) >= 1)
+        receiver.until(1)
     (message,) = receiver.arrived.messages
     assert message.startswith(b"CEF:0|siemrelay|audit|")
     assert b"externalId=n0000001" in message

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import signal
 
+from siemrelay.telemetry.metrics import names
 from tests.conftest import MakeDaemon
 from tests.daemon import Daemon, append, event, http, ids, tcp, until
-from tests.receivers import Answer, HttpReceiver, NotifySocket, TcpReceiver
-
-from siemrelay.telemetry.metrics import names
+from tests.http_receiver import Answer, HttpReceiver
+from tests.receivers import NotifySocket, TcpReceiver
 
 # https://prometheus.io/docs/practices/naming/: base units, `_total` on counters and only there.
 _NAME = re.compile(r"siemrelay_[a-z][a-z0-9_]*")
@@ -74,7 +74,9 @@ def test_probes_say_ready_while_it_runs_and_not_ready_while_it_stops(
     make_daemon: MakeDaemon,
 ) -> None:
     with TcpReceiver(reads=False) as slow:
-        daemon = make_daemon({"slow": tcp(slow.port, timeout="60s")}, shutdown_timeout="60s").start()
+        daemon = make_daemon(
+            {"slow": tcp(slow.port, timeout="60s")}, shutdown_timeout="60s"
+        ).start()
         assert daemon.get("/healthz") == (200, "ok\n")
         assert daemon.get("/readyz") == (200, "ok\n")
         assert daemon.get("/elsewhere")[0] == 404

@@ -1,4 +1,4 @@
-"""The real daemon's sinks in trouble: each hurts only itself, nothing is lost, all of it is visible."""
+"""The real daemon's sinks in trouble: each hurts only itself, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections import Counter
 
 from tests.conftest import MakeDaemon
 from tests.daemon import append, event, http, ids, tcp, udp, until
-from tests.receivers import TAKEN, Answer, HttpReceiver, Request, TcpReceiver, UdpReceiver
+from tests.http_receiver import TAKEN, Answer, HttpReceiver, Request
+from tests.receivers import TcpReceiver, UdpReceiver
 
 # Runs of one connection that may be unsettled when it breaks: 4 sent and not settled
 # (`delivery._IN_FLIGHT_RUNS`), one being sent and one whose settling is under way.
@@ -31,13 +32,13 @@ def test_broken_sinks_of_every_kind_never_delay_the_healthy_one(make_daemon: Mak
             ).start()
             # More than the kernel keeps for a receiver that never reads.
             append(daemon.audit, (event(n, padding="x" * 400) for n in range(1, 20_001)))
-            until(lambda: len(healthy.arrived) >= 20_000)
+            healthy.until(20_000)
             until(lambda: daemon.state_of("refusing") == "holding")
             assert daemon.state_of("down") == "waiting"
             assert daemon.metric("sink_backlog_records", sink="slow") > 0
             for n in range(20_001, 20_021):
                 append(daemon.audit, [event(n)])
-                until(lambda n=n: len(healthy.arrived) >= n, within_s=UNDELAYED_S)
+                healthy.until(n, UNDELAYED_S)
             assert daemon.metric("sink_backlog_records", sink="healthy") == 0
             assert daemon.metric("sink_backlog_records", sink="down") == 20_020
             assert daemon.get("/readyz")[0] == 200
@@ -52,7 +53,7 @@ def test_a_sink_that_comes_up_gets_everything_from_where_it_was(make_daemon: Mak
         (line,) = until(lambda: daemon.said("sink waiting"))
         assert "is the receiver running there?" in line["reason"]
         late.up()
-        until(lambda: len(late.arrived) >= 1000)
+        late.until(1000)
         until(lambda: daemon.state_of("late") == "up")
         assert daemon.metric("sink_retries_total", sink="late") >= 1
     assert late.arrived.ids == ids(range(1, 1001))
@@ -67,7 +68,7 @@ def test_a_503_is_waited_out_for_as_long_as_retry_after_asks(make_daemon: MakeDa
     with HttpReceiver(answer) as web:
         daemon = make_daemon({"web": http(web.url)}).start()
         append(daemon.audit, [event(1)])
-        until(lambda: len(web.arrived) >= 1)
+        web.until(1)
         first, second = web.requests
         assert second.at - first.at >= 2
         assert "HTTP 503 busy" in daemon.said("sink waiting")[0]["reason"]
@@ -85,7 +86,7 @@ def test_one_poisonous_event_among_500_becomes_a_dead_letter_alone(
         append(daemon.audit, (event(n, **{"message": "poison"} if n == 123 else {})
                               for n in range(1, 501)))  # fmt: skip
         daemon.start()
-        until(lambda: len(web.arrived) >= 499)
+        web.until(499)
         until(lambda: daemon.metric("sink_backlog_records", sink="web") == 0)
         assert sorted(web.arrived.ids) == ids(n for n in range(1, 501) if n != 123)
         assert daemon.metric("sink_dead_lettered_total", sink="web") == 1
@@ -118,7 +119,7 @@ def test_a_401_holds_with_advice_and_a_start_with_the_right_token_delivers_all(
         assert daemon.terminate(within_s=8) == 0
         daemon.config["sinks"]["web"]["authorization"] = "Bearer right-token"
         daemon.start()
-        until(lambda: len(web.arrived) >= 20)
+        web.until(20)
         assert web.arrived.ids == ids(range(1, 21))
 
 
@@ -142,7 +143,7 @@ def test_a_message_too_large_for_a_datagram_is_cut_and_counted(make_daemon: Make
     with UdpReceiver() as datagrams:
         daemon = make_daemon({"datagrams": udp(datagrams.port, format="syslog")}).start()
         append(daemon.audit, [event(1), event(2, message="é" * 40_000), event(3)])
-        until(lambda: len(datagrams.arrived) >= 3)
+        datagrams.until(3)
         assert daemon.metric("sink_cut_total", sink="datagrams") == 1
     first, cut, last = datagrams.arrived.messages
     assert cut.endswith(b"...[cut]")
@@ -161,7 +162,7 @@ def test_an_idle_receiver_that_closes_is_connected_to_again(make_daemon: MakeDae
         receiver.up()
         until(lambda: receiver.connections_made == 2)
         append(daemon.audit, [event(2)])
-        until(lambda: len(receiver.arrived) >= 2)
+        receiver.until(2)
     assert receiver.arrived.ids == ids([1, 2])
 
 

@@ -13,7 +13,7 @@ def test_a_sink_added_later_starts_at_the_next_record_or_the_oldest_kept(
     with TcpReceiver() as first, TcpReceiver() as next_one, TcpReceiver() as oldest:
         daemon = make_daemon({"first": tcp(first.port)}).start()
         append(daemon.audit, map(event, (1, 2, 3)))
-        until(lambda: len(first.arrived) >= 3)
+        first.until(3)
         daemon.terminate()
         daemon.config["sinks"] |= {
             "next": tcp(next_one.port),
@@ -21,9 +21,9 @@ def test_a_sink_added_later_starts_at_the_next_record_or_the_oldest_kept(
         }
         daemon.start()
         append(daemon.audit, [event(4)])
-        until(lambda: len(first.arrived) >= 4)
-        until(lambda: len(next_one.arrived) >= 1)
-        until(lambda: len(oldest.arrived) >= 4)
+        first.until(4)
+        next_one.until(1)
+        oldest.until(4)
         assert daemon.terminate() == 0
     assert first.arrived.ids == ids([1, 2, 3, 4])
     assert next_one.arrived.ids == ids([4])
@@ -46,7 +46,7 @@ def test_a_removed_sink_stops_holding_records_back(make_daemon: MakeDaemon) -> N
         assert daemon.said("sink is no longer configured; its records are not held back")
         assert daemon.rows("SELECT sink FROM cursors") == [("stays",)]
         append(daemon.audit, [event(11)])
-        until(lambda: len(stays.arrived) >= 11)
+        stays.until(11)
     assert stays.arrived.ids == ids(range(1, 12))
 
 
@@ -56,19 +56,19 @@ def test_a_disabled_sink_keeps_its_place(make_daemon: MakeDaemon) -> None:
             {"other": tcp(other.port), "paused": tcp(paused.port)}, buffer={"keep": "0s"}
         ).start()
         append(daemon.audit, [event(1)])
-        until(lambda: len(paused.arrived) >= 1)
+        paused.until(1)
         daemon.terminate()
         daemon.config["sinks"]["paused"]["enabled"] = False
         daemon.start()
         append(daemon.audit, [event(2), event(3)])
-        until(lambda: len(other.arrived) >= 3)
+        other.until(3)
         assert daemon.state_of("paused") == "disabled"
         assert daemon.metric("sink_backlog_records", sink="paused") == 2
         assert daemon.terminate(within_s=8) == 0
         assert len(paused.arrived) == 1
         daemon.config["sinks"]["paused"]["enabled"] = True
         daemon.start()
-        until(lambda: len(paused.arrived) >= 3)
+        paused.until(3)
     assert paused.arrived.ids == ids([1, 2, 3])
 
 
@@ -78,10 +78,10 @@ def test_sequence_numbers_go_on_after_everything_was_delivered_and_deleted(
     with TcpReceiver() as receiver:
         daemon = make_daemon({"stream": tcp(receiver.port)}, buffer={"keep": "0s"}).start()
         append(daemon.audit, map(event, range(1, 11)))
-        until(lambda: len(receiver.arrived) >= 10)
+        receiver.until(10)
         daemon.terminate()
         daemon.start()
         until(lambda: daemon.rows("SELECT count(*) FROM batches") == [(0,)])
         append(daemon.audit, [event(11)])
-        until(lambda: len(receiver.arrived) >= 11)
+        receiver.until(11)
     assert b'"sequence":11,' in receiver.arrived.messages[-1]

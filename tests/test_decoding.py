@@ -14,7 +14,7 @@ from siemrelay.catalogue import UNPARSED, UNTYPED, Catalogue, EventType
 from siemrelay.decoders.json import JsonDecoder
 from siemrelay.decoders.normalise import KINDS_KEPT, Kinds, outcome_of, severity_of, time_of
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, attributes_of, field_getter
-from tests.strategies import SPELLINGS, batch_of, texts, written
+from tests.strategies import HOSTILE, SPELLINGS, batch_of, texts, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
 CATALOGUE = Catalogue()
@@ -49,41 +49,6 @@ def keeps_the_promises(result: DecodedBatch) -> bool:
             assert isinstance(field_getter(field)(event), str | None)
         assert isinstance(attributes_of(event), dict)
     return len(result.events) == result.batch.count
-
-
-HOSTILE = {
-    "nothing": b"",
-    "space": b" \t ",
-    "a NUL": b"\0",
-    "a NUL in a text": b'{"type":"a\0b"}',
-    "no UTF-8": b"\xff\xfe\x80",
-    "no UTF-8 in a text": b'{"type":"a\xff","message":"\xc3("}',
-    "a half line": b'{"type":"Account Prov',
-    "two values": b'{"type":"a"}{"type":"b"}',
-    "an array": b'[{"type":"a"}]',
-    "a text": b'"type"',
-    "a number": b"17",
-    "null": b"null",
-    "an empty object": b"{}",
-    "a trailing comma": b'{"type":"a",}',
-    "an unquoted key": b"{type:1}",
-    "nested arrays": b"[" * 100_000 + b"]" * 100_000,
-    "nested objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "nested in a field": b'{"type":"x","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "nested but not closed": b'{"type":' + b"[" * 100_000,
-    "nested as far as it goes": b'{"type":"x","a":' + b"[" * 800 + b"]" * 800 + b"}",
-    "a long integer": b'{"severity":' + b"9" * 5000 + b',"time":' + b"9" * 5000 + b"}",
-    "a large number": b'{"severity":1e999,"time":-1e999,"outcome":1e999,"id":1e999}',
-    "no number": b'{"severity":NaN,"time":Infinity,"outcome":-Infinity,"type":NaN}',
-    "half a surrogate pair": b'{"type":"\\ud800","message":"\\udc00","\\ud800":"\\udfff"}',
-    "a byte order mark": b'\xef\xbb\xbf{"type":"a"}',
-    "the same key twice": b'{"type":"a","type":"b"}',
-    "numbers for texts": b'{"type":1,"id":2,"message":3.5,"actor":{"name":true,"id":0}}',
-    "objects for texts": b'{"type":{"a":1},"id":[],"message":{},"actor":{"name":{}}}',
-    "nulls": b'{"type":null,"id":null,"actor":null,"target":{"name":null}}',
-    "a control character": b'{"type":"a","message":"tab\there"}',
-    "space around": b' \t{"type":"a"}\t \r',
-}
 
 
 @pytest.mark.parametrize("what", HOSTILE)

@@ -14,12 +14,14 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import msgspec
 import trio
 
+from siemrelay.buffer.reserve import RESERVE_BYTES, Reserve
 from siemrelay.buffer.schema import lock_state_dir
 from siemrelay.buffer.store import DeadLetter, Store
 from siemrelay.errors import BufferFull, StartRefused
@@ -81,6 +83,7 @@ class DiskBuffer:
                 raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error
             opening.pop_all()
         self.stats, self._max_size, self._keep_s = stats, max_size_bytes, keep_s
+        self._reserve = Reserve(state_dir / "reserve")
         self._end = opened.next_sequence
         self._known_cursors = opened.cursors
         self._places: dict[str, SinkPlace] = {}
@@ -245,12 +248,21 @@ class DiskBuffer:
 
     async def reclaim(self) -> bool:
         """On a full disk: free what is kept for replay only. Whether anything was freed."""
+        passed = min((p.next_sequence for p in self._places.values()), default=self._end)
         try:
             async with self._writing:
+                if passed > self._oldest:
+                    await _in_thread(self._reserve.release)
                 await _in_thread(self._store.shrink_log)
-            return await self._delete(received_before=float("inf")) > 0
+            freed = await self._delete(received_before=float("inf")) > 0
+            if freed:
+                # With the pages cut off that were freed, there is room for the reserve again.
+                async with self._writing:
+                    await _in_thread(self._store.shrink_log)
+                    await _in_thread(partial(self._reserve.hold, again=True))
         except BufferFull:
             return False  # no room even for that: the caller waits
+        return freed
 
     async def _delete(self, received_before: float) -> int:
         async with self._writing:
@@ -324,6 +336,8 @@ class DiskBuffer:
             with suppress(BufferFull):
                 while await self._delete(received_before=time.time() - self._keep_s):
                     pass
+            if self.stats.size_bytes > RESERVE_BYTES:  # else there is less to give up than it takes
+                await _in_thread(self._reserve.hold)
             await trio.sleep(_RETENTION_PAUSE_S)
 
 

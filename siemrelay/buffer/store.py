@@ -187,8 +187,10 @@ class Store:
         except (zstandard.ZstdError, TypeError):
             pass
         # The bytes rotted. The records are gone; that they were there must not be.
-        _log.error("records damaged on disk", source=source, first_sequence=first, records=count,
-                   advice="check the disk; each is sent as an Unparsed Record that says so")  # fmt: skip
+        _log.error(
+            "records damaged on disk", source=source, first_sequence=first, records=count,
+            advice="check the disk; each is sent as an Unparsed Record that says so",
+        )  # fmt: skip
         lost = [b"record %d was damaged on disk\n" % n for n in range(first, first + count)]
         return Batch(first, count, source, received_at, b"".join(lost), part)
 

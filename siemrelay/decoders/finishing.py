@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
 
 from siemrelay.catalogue import UNPARSED, Catalogue
-from siemrelay.decoders.normalise import Kinds, not_understood, time_of, times_are_plain
+from siemrelay.decoders.normalise import Kind, Kinds, not_understood, time_of, times_are_plain
 from siemrelay.event import AuditEvent, Batch, DecodedBatch, attributes_of
 from siemrelay.times import rfc3339
 
 ALWAYS_WANTED: Final = frozenset({"id", "type", "category", "severity", "outcome"})
 """The fields that every decoder fills, asked or not: filters and promises rest on them."""
 
-_KIND: Final = [attrgetter(field) for field in ("type", "category", "severity", "outcome")]
+_kind: Final = attrgetter("type", "category", "severity", "outcome")
+_severity: Final = attrgetter("severity")
 _SEVERITY: Final = 2
 _TEXT: Final = frozenset({str, type(None)})
 _PLAIN: Final = _TEXT | {int}
@@ -43,10 +45,10 @@ class Finisher:
         return decoded
 
     def _set_kinds(self, events: list[AuditEvent]) -> None:
-        columns = [list(map(get, events)) for get in _KIND]
-        normal, distinct = self._kinds.normal, set(zip(*columns, strict=True))
+        normal: Callable[[Any], Kind] = self._kinds.normal
+        distinct = set(map(_kind, events))
         # True == 1 == 1.0 hide each other in a set, in all but texts: looked for apart.
-        if set(map(type, columns[_SEVERITY])) <= _PLAIN and all(
+        if set(map(type, map(_severity, events))) <= _PLAIN and all(
             type(part) in _TEXT
             for kind in distinct
             for part in (*kind[:_SEVERITY], *kind[_SEVERITY + 1 :])
@@ -54,16 +56,13 @@ class Finisher:
             made = {kind: normal(kind) for kind in distinct}
             if all(kind == done for kind, done in made.items()):
                 return
-            kinds = map(made.__getitem__, zip(*columns, strict=True))
-        else:
-            kinds = map(normal, zip(*columns, strict=True))
-        for event, kind in zip(events, kinds, strict=True):
-            event.type, event.category, event.severity, event.outcome = kind
-        if self._attributes:
-            for event, kind in zip(events, zip(*columns, strict=True), strict=True):
-                if (kind[_SEVERITY] is not None or event.outcome == "unknown") and (
-                    lost := not_understood(kind)
-                ):
+            normal = made.__getitem__
+        for event in events:
+            said = _kind(event)
+            event.type, event.category, event.severity, event.outcome = normal(said)
+            if self._attributes and (said[_SEVERITY] is not None or event.outcome == "unknown"):
+                lost = not_understood(said)
+                if lost:
                     _keep(event, lost)
 
     def _set_times(self, batch: Batch, events: list[AuditEvent]) -> None:

@@ -57,7 +57,9 @@ class Shape:
         # Two values on one line and one on two would change places with each other. Between a
         # line that ends with `}` and one that begins with `{` no value can go on; and then, if
         # there are as many values as lines, every line has its own.
-        if set(map(_last, records)) != _CLOSED or set(map(_first, records)) != _OPENED:
+        if b"" in records or set(map(_first, records)) != _OPENED:
+            return None
+        if set(map(_last, records)) != _CLOSED:
             return None
         if self._attributes and not _goes_out_as_it_is(payload):
             return None
@@ -77,11 +79,16 @@ class Shape:
         """Whether everything that was taken as attributes is an object, and no deep one."""
         if not self._attributes:
             return True
-        texts = [bytes(raw) for raw in map(_attributes, rows) if raw is not None]
-        if not set(map(_first, texts)) <= _OPENED:
+        raws = [raw for raw in map(_attributes, rows) if raw is not None]
+        if not raws:
+            return True
+        # All in one go: no record has a line feed, so every one that follows begins a value.
+        joined = b"\n".join(raws)
+        if joined[0] != ord("{") or joined.count(b"\n{") != len(raws) - 1:
             return False
-        return all(
-            text.count(b"{") + text.count(b"[") <= DEEPEST for text in texts if len(text) > DEEPEST
+        inner = joined.count(b"{") + joined.count(b"[") - len(raws)
+        return inner < DEEPEST or all(
+            text.count(b"{") + text.count(b"[") <= DEEPEST for text in map(bytes, raws)
         )
 
     def events(self, rows: list[Any]) -> list[AuditEvent]:
@@ -102,10 +109,10 @@ class Shape:
 
 
 _attributes: Final = attrgetter("attributes")
-_first: Final = itemgetter(slice(0, 1))
-_last: Final = itemgetter(slice(-1, None))
-_OPENED: Final = {b"{"}
-_CLOSED: Final = {b"}"}
+_first: Final = itemgetter(0)
+_last: Final = itemgetter(-1)
+_OPENED: Final = {ord("{")}
+_CLOSED: Final = {ord("}")}
 
 
 def _goes_out_as_it_is(data: bytes) -> bool:
@@ -119,6 +126,8 @@ def _goes_out_as_it_is(data: bytes) -> bool:
 
 def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: bool) -> Shape | None:
     """The shape of these records, None where they have no common one."""
+    if not sample:
+        return None
     finder = Finder(spellings)
     seen: dict[str, list[tuple[Where, Any]]] = {field: [] for field in spellings}
     for record in sample:
@@ -135,6 +144,8 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: boo
         if not attributes:
             for field in seen:
                 _probe(root, spellings[field], places.get(field))
+        # Keys are looked for in the order of the struct's, from the last one found on.
+        root.order_as(sample[0])
         return Shape(root, places, attributes=attributes)
     except NoShape:
         return None

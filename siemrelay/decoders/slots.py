@@ -48,6 +48,15 @@ class Slot:
             slot = slot.children.setdefault(key, Slot())
         return slot
 
+    def order_as(self, record: dict[str, Any]) -> None:
+        """Put the keys in the record's order, those that it lacks last."""
+        there = {key: self.children[key] for key in record if key in self.children}
+        self.children = {**there, **self.children}
+        for key, slot in there.items():
+            inner = record[key]
+            if isinstance(inner, dict):
+                slot.order_as(inner)
+
     @property
     def read(self) -> bool:
         """Whether a value is read here or deeper."""

@@ -7,44 +7,23 @@ header, where there is no escape for it, its picture.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from pydantic import AfterValidator, Field
 
-from siemrelay.event import FIELDS, AuditEvent, Selection, field_getter
+from siemrelay.event import AuditEvent, Selection, field_getter
+from siemrelay.formats.address import dotted_quad, ip_version
+from siemrelay.formats.epoch import EpochMs
+from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
-from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.text import CONTROL_PICTURES, text_of, utf8
 from siemrelay.times import epoch_ms
 
-_KEY: Final = re.compile(r"[A-Za-z0-9_]+")
 
-
-def _extension_map(value: dict[str, str | None]) -> dict[str, str | None]:
-    for key, field in value.items():
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no CEF key: letters, digits and _ only")
-        if field is not None and field not in FIELDS and not field.startswith("attributes."):
-            raise ValueError(f"{key}: {field!r} is no event field; the fields are "
-                             f"{', '.join(FIELDS)} and attributes.NAME")  # fmt: skip
-    return value
-
-
-class CefOptions(HeaderOptions):
+class CefOptions(DeviceOptions):
     """What a CEF sink may set."""
-
-    vendor: str = Field("siemrelay", min_length=1, description="the header's device vendor")
-    product: str = Field("audit", min_length=1, description="the header's device product")
-    version: str = Field("1.0", min_length=1, description="the header's device version")
-    map: Annotated[dict[str, str | None], AfterValidator(_extension_map)] = Field(
-        default_factory=dict,
-        description="extension keys to add or replace, each with the event field it takes "
-        "(`suser: actor.name`); null leaves a key out",
-    )
 
 
 def _header(text: str) -> str:
@@ -63,40 +42,14 @@ def _rt(event: AuditEvent) -> str:
     return str(epoch_ms(event.time or ""))
 
 
-class _Rt:
-    """Epoch milliseconds of event times; events of one second share the work."""
-
-    def __init__(self) -> None:
-        self._last = ("", "")
-
-    def __call__(self, event: AuditEvent) -> str:
-        time = event.time or ""
-        if len(time) != _MILLISECOND_CHARACTERS or time[-1] != "Z":
-            return _rt(event)
-        # One assignment for both, so that threads cannot see half of it.
-        second, epoch = self._last
-        if not time.startswith(second) or not second:
-            second = time[:20]
-            epoch_s = epoch_ms(f"{second}000Z") // 1000
-            if epoch_s <= 0:
-                return _rt(event)
-            epoch = str(epoch_s)
-            self._last = second, epoch
-        return epoch + time[20:23]
-
-
-# `2024-03-01T08:00:00.123Z`
-_MILLISECOND_CHARACTERS: Final = 24
-
-
 def _ipv4(event: AuditEvent) -> str | None:
     address = event.actor.address
-    return address if address and _version(address) == 4 else None
+    return address if address and ip_version(address) == 4 else None
 
 
 def _ipv6(event: AuditEvent) -> str | None:
     address = event.actor.address
-    return address if address and _version(address) == 6 else None
+    return address if address and ip_version(address) == 6 else None
 
 
 def _ipv6_label(event: AuditEvent) -> str | None:
@@ -105,18 +58,7 @@ def _ipv6_label(event: AuditEvent) -> str | None:
 
 def _host(event: AuditEvent) -> str | None:
     address = event.actor.address
-    return address if address and not _version(address) else None
-
-
-def _version(address: str) -> int:
-    import ipaddress  # slow to import, and the common address is told by `_dotted_quad`
-
-    if _dotted_quad(address):
-        return 4
-    try:
-        return ipaddress.ip_address(address).version
-    except ValueError:
-        return 0
+    return address if address and not ip_version(address) else None
 
 
 _DERIVED: Final[dict[str, tuple[str, Callable[[AuditEvent], Any]]]] = {
@@ -161,7 +103,7 @@ class Cef:
         )
         self._getters = {key: get for key, (_, get) in derived.items()}
         self._getters |= {key: field_getter(field) for key, field in plain.items()}
-        self._rt = _Rt() if "rt" in derived else None
+        self._rt = EpochMs() if "rt" in derived else None
         by_address = derived.keys() - {"rt"}
         self._address, self._src = bool(by_address), "src" in by_address
         self._pairs = Pairs(plain, "{name}=%s")
@@ -175,11 +117,12 @@ class Cef:
             return None
         text, pairs = self._pairs.fill(self._get(event))
         if self._address and (address := event.actor.address):
-            if not self._src or not _dotted_quad(address):
+            if not dotted_quad(address):
                 return None
-            text, pairs = f"src={address} {text}", pairs + 1
+            if self._src:
+                text, pairs = f"src={address} {text}", pairs + 1
         if self._rt:
-            text, pairs = f"rt={self._rt(event)} {text}", pairs + 1
+            text, pairs = f"rt={self._rt(event.time or '')} {text}", pairs + 1
         if text.count("=") != pairs:
             return None
         try:
@@ -211,10 +154,6 @@ class Cef:
             lines.append(f"{head}{event.severity}|{fast(event) or self._careful(event)}")
         return utf8(lines)
 
-
-_dotted_quad: Final = re.compile(
-    r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}", re.ASCII
-).fullmatch
 
 _json: Final = msgspec.json.Encoder().encode
 

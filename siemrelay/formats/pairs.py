@@ -12,10 +12,12 @@ _TEMPLATES_KEPT: Final = 512
 class Pairs:
     """Fills in values that need no escaping; who calls proves afterwards that none did."""
 
-    def __init__(self, names: Iterable[str], form: str) -> None:
-        """`form` makes a pair of a name: `{name}=%s`. Pairs are told apart by a space."""
+    def __init__(self, names: Iterable[str], form: str, between: str = " ") -> None:
+        """`form` makes a pair of a name: `{name}=%s`; `between` tells pairs apart."""
+        # In a template `%` stands for itself only when doubled.
+        self._between = between.replace("%", "%%")
         self._forms = [form.format(name=name) for name in names]
-        self._all = " ".join(self._forms)
+        self._all = self._between.join(self._forms)
         self._some: dict[tuple[bool, ...], str] = {}
 
     def fill(self, values: tuple[Any, ...]) -> tuple[str, int]:
@@ -33,7 +35,7 @@ class Pairs:
         if len(self._some) >= _TEMPLATES_KEPT:
             self._some.clear()
         chosen = [form for form, is_there in zip(self._forms, there, strict=True) if is_there]
-        form = self._some[there] = " ".join(chosen)
+        form = self._some[there] = self._between.join(chosen)
         return form
 
 

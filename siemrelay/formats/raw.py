@@ -25,6 +25,7 @@ class Raw:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         records = selection.records
+        # Joined by LF, or two halves of a character could make a whole one.
         if has_no_controls(records) and is_utf8(b"\n".join(records)):
             return records
         texts = [record.rstrip(b"\r") for record in records]

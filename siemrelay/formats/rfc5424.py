@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from operator import attrgetter
 from typing import Any, Final
 
@@ -61,9 +62,14 @@ class Rfc5424:
         ]))  # fmt: skip
 
     def _attributes(self, event: AuditEvent) -> str:
-        names, pairs = self._names, flattened(attributes_of(event))
-        # Plain first; where that proves wrong, pair by pair.
-        text = "".join([f' {names.get(n) or self._name(n)}="{text_of(v)}"' for n, v in pairs])
+        names, own = self._names, attributes_of(event)
+        pairs = flattened(own) if dict in map(type, own.values()) else own.items()
+        # As they are first; where that proves wrong, pair by pair.
+        text = "".join([
+            f' {names.get(name) or self._name(name)}="'
+            f'{value if type(value) is str else text_of(value)}"'
+            for name, value in pairs
+        ])  # fmt: skip
         if needs_no_escape(text, len(pairs)):
             return text
         return "".join([f' {self._name(n)}="{escaped(text_of(v))}"' for n, v in pairs])
@@ -77,7 +83,7 @@ class Rfc5424:
         return known
 
 
-def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> list[tuple[str, Any]]:
+def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> Collection[tuple[str, Any]]:
     """Nested objects as dotted names, in order; lists and what is deeper stay one value."""
     pairs: list[tuple[str, Any]] = []
     for name, value in attributes.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import datetime
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -131,8 +132,7 @@ def rfc3164_header(options: HeaderOptions, host: str, *, tag: bool = True) -> He
 
 def _stamp(time: str, zone: ZoneInfo | None) -> str:
     moment = datetime.fromisoformat(time)
-    try:
+    # The years 1 and 9999, of which a zone may know nothing, stay as they were written.
+    with suppress(OverflowError, ValueError, OSError):
         moment = moment.astimezone(zone)
-    except OverflowError:  # the year 1 or 9999 at the edge of a zone
-        moment = moment.astimezone(UTC)
     return f"{_MONTHS[moment.month - 1]} {moment.day:2d} {moment:%H:%M:%S}"

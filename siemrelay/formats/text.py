@@ -33,9 +33,15 @@ def text_of(value: Any) -> str:
 _WORDS: Final[dict[bool | None, str]] = {True: "true", False: "false", None: "null"}
 
 
-def visible(text: str) -> str:
-    """`text` with every control character as its picture, so that it is one line anywhere."""
-    return text if text.isprintable() else text.translate(CONTROL_PICTURES)
+def visible(text: str, keep: str = "") -> str:
+    """`text` with every control character as its picture, so that it is one line anywhere.
+
+    Those in `keep` stay as they are.
+    """
+    if text.isprintable():
+        return text
+    kept = {code: code for code in map(ord, keep)}
+    return text.translate(CONTROL_PICTURES | kept)
 
 
 def utf8(texts: Iterable[str]) -> list[bytes]:
@@ -61,24 +67,25 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
-def has_no_controls(messages: Sequence[bytes]) -> bool:
-    """Whether no message has a control character: all of them in one go."""
+def has_no_controls(messages: Sequence[bytes], but: str = "") -> bool:
+    """Whether no message has a control character, `but` perhaps these: all of them in one go."""
     joined = b"".join(messages)
-    return len(joined.translate(None, _CONTROLS)) == len(joined)
+    looked_for = _CONTROLS.translate(None, but.encode()) if but else _CONTROLS
+    return len(joined.translate(None, looked_for)) == len(joined)
 
 
-def one_line_each(messages: list[bytes]) -> list[bytes]:
-    """UTF-8 messages, in which every control character becomes its picture.
+def one_line_each(messages: list[bytes], keep: str = "") -> list[bytes]:
+    """UTF-8 messages, in which every control character but those in `keep` becomes its picture.
 
     Halved down to those that have one: they are few, and looking at each by itself costs more than
     all the rest of a format.
     """
-    if has_no_controls(messages):
+    if has_no_controls(messages, keep):
         return messages
     if len(messages) == 1:
-        return [visible(messages[0].decode()).encode()]
+        return [visible(messages[0].decode(), keep).encode()]
     half = len(messages) // 2
-    return one_line_each(messages[:half]) + one_line_each(messages[half:])
+    return one_line_each(messages[:half], keep) + one_line_each(messages[half:], keep)
 
 
 def cut_utf8(message: bytes, limit: int, mark: bytes = b"...[cut]") -> bytes:

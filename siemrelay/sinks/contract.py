@@ -21,6 +21,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 Settlement = Sequence[Refusal]
 """What the peer refused of a run; everything else in it was confirmed. Usually empty."""
 
+
 @dataclass(frozen=True, slots=True)
 class RunLimits:
     """How large a run may be, and how long it waits to become so. Byte streams need no limits."""
@@ -42,7 +43,7 @@ class Session(Protocol):
     """One connection's life. `send` and `confirm` are called by one task each, in order."""
 
     async def send(self, messages: Sequence[bytes]) -> Any:
-        """Hand one run to the peer; returns a ticket for `confirm`. May return before the peer has it.
+        """Hand one run to the peer; returns a ticket for `confirm`, maybe before the peer has it.
 
         Args: messages: 1 or more, unframed, in rising sequence order (gaps allowed).
         Raises: SinkWaits, SinkHolds, RunRefused (of this run; the session stays usable after it).

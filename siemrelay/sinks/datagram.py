@@ -1,8 +1,16 @@
-"""UDP out: one message a datagram (RFC 5426). Confirmed means that the kernel took it, no more."""
+"""UDP out: one message a datagram (RFC 5426). Confirmed means that the kernel took it, no more.
+
+Where nobody listens, the receiver's machine says so by ICMP, and the kernel tells at the next call
+on the socket: about a datagram sent *before*, often of a run that was taken for sent. So such a
+refusal is never about one message. It ends the session, and the run in hand is sent again as a
+whole: nothing is given to a receiver that is known to be down, and what was sent in the moment
+before it became known is lost, as UDP has it.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -40,29 +48,49 @@ class UdpSink:
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[UdpSession]:
-        """See `sinks.contract.Sink`. Connecting sends nothing; it lets the kernel tell of refusals."""
+        """See `sinks.contract.Sink`. Connecting sends nothing; it lets the kernel tell of ICMP."""
         server, port = self._options.server, self._options.port
         try:
             found = await trio.socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)
-        except socket.gaierror as error:
-            raise SinkWaits(
-                f"cannot resolve {server!r}: {error.strerror}; check `server`"
-            ) from error
-        family, kind, protocol, _, address = found[0]
-        report("resolve", str(address[0]))
-        with trio.socket.socket(family, kind, protocol) as sock:
-            try:
-                await sock.connect(address)
-            except OSError as error:
-                raise SinkWaits(f"no way to {server}: {error.strerror}") from error
+        except (socket.gaierror, UnicodeError) as error:
+            said = getattr(error, "strerror", None) or "not a host name"
+            raise SinkWaits(f"cannot resolve {server!r}: {said}; check `server`") from error
+        report("resolve", ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        with _connected(server, found) as sock:
+            address = sock.getpeername()
             report("connect", f"{address[0]} port {address[1]} (UDP: nothing is sent to connect)")
             yield UdpSession(sock, f"{server} port {port}", report)
 
 
-class UdpSession:
-    """See `sinks.contract.Session`; what `send` took is settled."""
+def _connected(
+    server: str,
+    found: Sequence[
+        tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+    ],
+) -> socket.socket:
+    """A socket towards the first address that there is a way to; raises SinkWaits without one."""
+    reason = "no address"
+    for family, kind, protocol, _, address in found:
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            continue
+        try:
+            sock.setblocking(False)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            reason = error.strerror or str(error)
+        else:
+            return sock
+    raise SinkWaits(f"no way to {server}: {reason}")
 
-    def __init__(self, sock: trio.socket.SocketType, where: str, report: Report) -> None:
+
+class UdpSession:
+    """See `sinks.contract.Session`; what `send` took is settled, unless ICMP says otherwise."""
+
+    def __init__(self, sock: socket.socket, where: str, report: Report) -> None:
         self._sock, self._where, self._report = sock, where, report
 
     async def send(self, messages: Sequence[bytes]) -> Settlement:
@@ -73,28 +101,36 @@ class UdpSession:
             if not await self._send_one(message):
                 reason = f"{len(message)} bytes are too many for a datagram on this path"
                 refused.append(Refusal(index, "EMSGSIZE", reason))
-        self._report("send", f"{sum(map(len, messages))} bytes, {len(messages)} datagram")
+        self._report("send", f"{sum(map(len, messages))} bytes, datagrams: {len(messages)}")
         return refused
 
     async def _send_one(self, message: bytes) -> bool:
         while True:
             try:
-                await self._sock.send(message)
+                self._sock.send(message)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
                     return False
                 if error.errno != errno.ENOBUFS:
-                    raise SinkWaits(f"{self._where}: {_reason(error)}") from error
+                    raise self._waits(error.errno) from error
                 await trio.sleep(_QUEUE_PAUSE_S)
             else:
                 return True
 
     async def confirm(self, ticket: Settlement) -> Settlement:
+        # What ICMP has said since the last datagram.
+        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        # After a datagram that was too large the kernel has told already.
+        if number not in (0, errno.EMSGSIZE):
+            raise self._waits(number)
         self._report("answer", "none: UDP has no answer; look for the event at the receiver")
         return ticket
 
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ECONNREFUSED:
-        return "nobody listens there (ICMP port unreachable); is the receiver running?"
-    return error.strerror or str(error)
+    def _waits(self, number: int | None) -> SinkWaits:
+        if number == errno.ECONNREFUSED:
+            reason = "nobody listens there (ICMP port unreachable); is the receiver running?"
+        else:
+            reason = os.strerror(number or errno.EIO)
+        return SinkWaits(f"{self._where}: {reason}")

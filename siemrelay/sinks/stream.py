@@ -1,8 +1,8 @@
 """TCP out, proven through the kernel: a message counts when the peer's kernel has acknowledged it.
 
-SIOCOUTQ says how many sent bytes the peer has not acknowledged yet; what had no acknowledgement when
-a connection broke is sent again (other relays lose that window). It proves that the bytes reached
-the peer's machine, not that the program there has stored them: plain TCP has no word for that.
+SIOCOUTQ says how many sent bytes the peer has not acknowledged yet; what had no acknowledgement
+when a connection broke is sent again (other relays lose that window). It proves that the bytes
+reached the peer's machine, not that the program there has stored them: plain TCP has no word for that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ _SLOWEST_ASK_S: Final = 0.05
 # What a syslog peer may say (nothing, by the protocols): read to notice that it closed.
 _READ_BYTES: Final = 4096
 
-_TCP_ESTABLISHED: Final = 1  # linux/include/net/tcp_states.h; the first byte of TCP_INFO
+# linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has ended its
+# side in good order: what it acknowledged before that, it has.
+_TCP_ESTABLISHED: Final = 1
+_TCP_CLOSE_WAIT: Final = 8
 
 # One write's size: large enough to keep the socket full, small enough to notice a stall early.
 _WRITE_BYTES: Final = 256 * 1024
@@ -80,21 +83,31 @@ async def connect_tcp(
         raise SinkWaits(
             f"no answer from {where} within {show_seconds(timeout_s)}; is a firewall in the way?"
         ) from error
-    except socket.gaierror as error:
-        raise SinkWaits(f"cannot resolve {server!r}: {error.strerror}; check `server`") from error
+    except (socket.gaierror, UnicodeError) as error:
+        said = getattr(error, "strerror", None) or "not a host name"
+        raise SinkWaits(f"cannot resolve {server!r}: {said}; check `server`") from error
     except OSError as error:
         raise SinkWaits(f"cannot connect to {where}: {_reason(error)}") from error
-    name = stream.socket.getpeername()
-    if name == stream.socket.getsockname():
+    try:
+        _prepare(stream, where, timeout_s)
+        name = stream.socket.getpeername()
+    except BaseException as error:
+        await trio.aclose_forcefully(stream)
+        if isinstance(error, OSError):  # it was reset already
+            raise SinkWaits(f"cannot connect to {where}: {_reason(error)}") from error
+        raise
+    report("connect", f"{name[0]} port {name[1]}")
+    return stream
+
+
+def _prepare(stream: trio.SocketStream, where: str, timeout_s: float) -> None:
+    if stream.socket.getpeername() == stream.socket.getsockname():
         # Connecting to a free port of this machine's own ephemeral range can meet itself, and
         # then the kernel acknowledges bytes that nobody reads.
-        await trio.aclose_forcefully(stream)
         raise SinkWaits(f"cannot connect to {where}: nobody listens there")
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # Bytes that nobody acknowledges for so long break the connection, instead of for 15 minutes.
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
-    report("connect", f"{name[0]} port {name[1]}")
-    return stream
 
 
 def _reason(error: OSError) -> str:
@@ -121,8 +134,9 @@ async def open_session(
     except BaseExceptionGroup as group:
         # The watcher and the sender notice the same break: one reason is enough.
         waits, rest = group.split(SinkWaits)
-        if waits is None or rest is not None:
-            raise
+        if rest is not None:
+            raise rest from None  # a stop, or what the body raised: it matters more
+        assert waits is not None
         raise _leaf(waits) from group
 
 
@@ -143,9 +157,12 @@ class StreamSession:
     ) -> None:
         self._stream, self._frame = stream, frame
         self._timeout_s, self._report = timeout_s, report
-        self._sent_bytes = 0
+        self._sent_bytes = self._confirmed_bytes = 0
+        self._closed_by_peer = False
 
     async def send(self, messages: Sequence[bytes]) -> int:
+        if self._closed_by_peer:
+            raise SinkWaits("the peer closed the connection")
         data = memoryview(self._frame(messages))
         self._report("send", f"{len(data)} bytes")
         for start in range(0, len(data), _WRITE_BYTES):
@@ -169,6 +186,7 @@ class StreamSession:
                 raise self._stalled()
             await trio.sleep(pause)
             pause = min(pause * 2, _SLOWEST_ASK_S)
+        self._confirmed_bytes = ticket
         self._report("answer", "the peer's kernel acknowledged every byte (TCP says no more)")
         return ()
 
@@ -177,10 +195,10 @@ class StreamSession:
         sock = self._stream.socket
         (count,) = struct.unpack("i", ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
         # A reset empties the kernel's queue: zero proves something only on a connection that is
-        # still established *after* it was read; checked by
+        # found whole *after* it was read; checked by
         # test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged.
         state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        if state != _TCP_ESTABLISHED:
+        if state not in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT):
             raise SinkWaits("the peer closed the connection before it acknowledged everything")
         return int(count)
 
@@ -190,7 +208,10 @@ class StreamSession:
         )
 
     async def watch(self) -> None:
-        """Read what the peer says and drop it; raises SinkWaits when it closes."""
+        """Read what the peer says and drop it; raises SinkWaits when it closes.
+
+        After a close in good order, what was sent before it may still be confirmed.
+        """
         try:
             while await self._stream.receive_some(_READ_BYTES):
                 pass
@@ -198,6 +219,11 @@ class StreamSession:
             raise SinkWaits(f"the connection broke: {_cause(error)}") from error
         except trio.ClosedResourceError:
             return
+        self._closed_by_peer = True
+        with trio.move_on_after(self._timeout_s):
+            while self._confirmed_bytes < self._sent_bytes:
+                self._unacknowledged()
+                await trio.sleep(_SLOWEST_ASK_S)
         raise SinkWaits("the peer closed the connection")
 
 

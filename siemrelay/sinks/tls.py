@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -44,3 +45,13 @@ def client_context(options: TlsOptions) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def describe_tls(tls: ssl.SSLObject) -> str:
+    """`TLSv1.3, peer NAME, certificate valid until DATE` of an established connection."""
+    found: dict[str, Any] = tls.getpeercert() or {}
+    subject = {name: value for pairs in found.get("subject", ()) for name, value in pairs}
+    names = [value for _, value in found.get("subjectAltName", ())]
+    peer = subject.get("commonName") or ", ".join(map(str, names[:3])) or "not verified"
+    until = f", certificate valid until {found['notAfter']}" if "notAfter" in found else ""
+    return f"{tls.version()}, peer {peer}{until}"

@@ -35,8 +35,8 @@ class Origin(NamedTuple):
 def candidates_for(path: str, known: Iterable[Candidate]) -> list[Candidate]:
     """Those of `known` (all of one log) that `path` may be a copy of, by their names.
 
-    A log's plain copy has the suffix of a rotated file, its origin is the log itself. A compressed
-    one may come from any generation: the plain file is gone then, or has the name without `.gz`.
+    A log's plain copy has the suffix of a rotated file; its origin is the log itself, or what was
+    truncated, under whatever name. A compressed one may come from any generation: the plain file is gone then, or has the name without `.gz`.
     """
     shown = showable(path)
     able = [item for item in known if item.place.offset > 0 and not item.place.copied]
@@ -44,7 +44,9 @@ def candidates_for(path: str, known: Iterable[Candidate]) -> list[Candidate]:
         plain = shown.removesuffix(COMPRESSED)
         return [item for item in able if item.settled or item.place.path == plain]
     base = family(shown)
-    return [item for item in able if item.place.path == base != shown]
+    if shown == base:
+        return []
+    return [item for item in able if item.place.path == base or item.place.truncated]
 
 
 def find_origin(content: Content, candidates: Iterable[Candidate]) -> Origin:

@@ -127,8 +127,7 @@ class FileSource:
                 pause_s = next_survey - trio.current_time()
                 with trio.move_on_after(min(pause_s, _TICK_S) if reading.waiting else pause_s):
                     await watch.wait()
-            for followed in watch.collect():
-                tracking.stir(followed)
+            tracking.collect()
             tracking.stirred.update(dict.fromkeys(reading.waiting))
 
 

@@ -85,9 +85,12 @@ class Followed:
         self._searched = self.identity.offset
 
     @property
-    def birth(self) -> tuple[int, tuple[int, int, str]]:
-        """Sorts files that were found at the same time, the older ones first."""
-        return self._stamp[1] if self._stamp else 0, self.age
+    def birth(self) -> tuple[int, bool, tuple[int, int, str]]:
+        """Sorts files that were found at the same time, the older ones first.
+
+        gzip gives its result the time of the original, which is read first if it is still there.
+        """
+        return self._stamp[1] if self._stamp else 0, self.compressed, self.age
 
     @property
     def unread(self) -> int:

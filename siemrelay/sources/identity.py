@@ -42,6 +42,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Of a gzip file that was read to its end: its (compressed) size then."""
     copied: bool = False
     """A copy of this content was met and will not be taken for one again."""
+    truncated: bool = False
+    """The file that held this content holds another one."""
     gone: float | None = None
     """Since when (seconds since the epoch) the file is not to be found."""
 
@@ -81,7 +83,7 @@ class Identity:
 
     __slots__ = (
         "_prefix_sha256", "_stored_tail_sha256", "_tail", "copied", "device", "finished_size",
-        "head", "inode", "key", "offset", "part", "path", "serial",
+        "head", "inode", "key", "offset", "part", "path", "serial", "truncated",
     )  # fmt: skip
 
     def __init__(self, path: str, device: int, inode: int, serial: int) -> None:
@@ -92,7 +94,7 @@ class Identity:
         self.head = self._tail = b""
         self.part = 0
         self.finished_size: int | None = None
-        self.copied = False
+        self.copied = self.truncated = False
         self._prefix_sha256 = _digest(b"")
         self._stored_tail_sha256: str | None = None
 
@@ -154,6 +156,7 @@ class Identity:
             part=self.part,
             finished_size=self.finished_size,
             copied=self.copied,
+            truncated=self.truncated,
             gone=gone,
         )
 

@@ -59,6 +59,10 @@ class Reading:
         self.waiting.discard(family)
         moved = False
         for followed in list(self._tracking.families.get(family, ())):
+            # What is in a file that was not read yet may have been written after a copy of it
+            # was made and it was emptied: then the copy comes first.
+            if followed.identity.offset == 0 and self._tracking.has_news():
+                return moved
             try:
                 run = await self._read(followed)
             except ContentChanged:
@@ -115,7 +119,7 @@ class Reading:
         """Whether newer generations must wait; notes when there is something to wait for."""
         if followed.undecided:
             self.waiting.add(followed.family)
-            return True
+            return followed.size > 0
         if not followed.unread:
             return False
         if followed.compressed:
@@ -130,10 +134,13 @@ class Reading:
         identity = followed.identity
         for size in run.oversize:
             self._intake.oversize(size)
-        positions = (identity.position(),)
+        # What is to be stored already goes first: it may hold an earlier position of this file.
+        earlier = tuple(self._recognition.to_store)
+        positions = (*earlier, identity.position())
         await self._intake.offer(
             Records(run.payload, run.count, positions, run.part, followed.mtime_s)
         )
+        del self._recognition.to_store[: len(earlier)]
         if identity.finished_size is not None:
             damage = followed.content.damage if isinstance(followed.content, GzipContent) else None
             if damage is not None:

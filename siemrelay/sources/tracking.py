@@ -71,6 +71,16 @@ class Tracking:
             followed.ready = True
             self.stirred[followed.family] = None
 
+    def collect(self) -> None:
+        """Take in what the watch has to say."""
+        for followed in self._watch.collect():
+            self.stir(followed)
+
+    def has_news(self) -> bool:
+        """Whether a survey is due because files were created, renamed or deleted."""
+        self.collect()
+        return self._watch.look_around
+
     def survey(self, *, from_end: bool = False) -> None:
         """Look at the disk and take note of every change. Blocks on the disk.
 
@@ -216,11 +226,20 @@ class Tracking:
         """Follow these files from now on, the older ones before the newer ones."""
         # Those met before came before those that were not, whatever their times.
         known_ones = sorted((f for f, known in opened if known), key=lambda f: f.identity.serial)
-        new_ones = sorted((f for f, known in opened if not known), key=lambda f: f.birth)
+        new_ones = [followed for followed, known in opened if not known]
+        # Those of which nothing was read yet are as new: the others may be older than they.
+        for name in {followed.family for followed in new_ones}:
+            new_ones += [f for f in self.families.get(name, ()) if f.identity.offset == 0]
+        new_ones.sort(key=lambda f: f.birth)
+        listed = {followed.identity.key for followed in self.files.values()}
         tell = self._log.debug if quietly else self._log.info
         for followed in known_ones + new_ones:
-            self._add(followed)
             identity = followed.identity
+            if identity.key in listed:
+                self.families[followed.family].remove(followed)
+                self.families[followed.family].append(followed)
+                continue
+            self._add(followed)
             tell("found", path=identity.path, offset=identity.offset, size=followed.size)
 
     def _add(self, followed: Followed) -> None:
@@ -263,6 +282,7 @@ class Tracking:
 
     def truncated(self, followed: Followed) -> None:
         """What was read is no longer in it: it is another file now, to be found by the survey."""
+        followed.identity.truncated = True
         self._log.info("truncated", path=followed.identity.path, offset=followed.identity.offset)
         self.retire(followed)
         self._watch.look_around = True

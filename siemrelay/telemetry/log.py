@@ -41,10 +41,12 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {key: self._clean(inner) for key, inner in value.items()}
-        if isinstance(value, (list, tuple)):
+            return {self.text(str(key)): self._clean(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
             return [self._clean(inner) for inner in value]
-        return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return self.text(str(value))  # as the renderer would write it
 
 
 def configure(level: str, form: str, redactor: Redactor) -> None:
@@ -57,7 +59,11 @@ def configure(level: str, form: str, redactor: Redactor) -> None:
         redactor,
     ]
     if console:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        # Tracebacks were made text before the redactor; a prettier one would show local variables.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        processors.append(renderer)
     else:
         processors.append(structlog.processors.JSONRenderer(default=str))
     structlog.configure(

@@ -1,0 +1,195 @@
+"""Elastic Common Schema 8: one nested JSON object an event.
+
+Rules: ECS 8.11 field reference; the values of `event.kind`, `event.category` and `event.type` are
+those of "ECS Categorization Fields", the types those that its category expects. What ECS has no
+field for stands in `labels`, flat and as text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+from pydantic import Field
+
+from siemrelay.catalogue import UNPARSED
+from siemrelay.event import FIELDS, NOTHING, AuditEvent, Selection, Target, attributes_of
+from siemrelay.formats.address import is_ip
+from siemrelay.formats.meaning import Action, meaning
+from siemrelay.formats.objects import message_of, without_clashes
+from siemrelay.formats.remembered import Remembered
+from siemrelay.formats.rfc5424 import flattened
+from siemrelay.formats.syslog_header import HeaderOptions
+from siemrelay.formats.text import text_of
+from siemrelay.times import rfc3339
+
+VERSION: Final = "8.11.0"
+
+# A dot in a label's name would make it an object; blanks and controls make names hard to ask for.
+_NOT_IN_LABELS: Final = re.compile(r"[\x00-\x20.*\"\\\x7f]")
+
+
+class EcsOptions(HeaderOptions):
+    """What an ECS sink may set."""
+
+    original: bool = Field(
+        False, description="also send the record as it was received, in `event.original`"
+    )
+
+
+class _Ecs(msgspec.Struct, gc=False):
+    version: str
+
+
+class _Event(msgspec.Struct, gc=False, omit_defaults=True):
+    id: str | None
+    kind: str
+    action: str
+    outcome: str | None
+    severity: int | None
+    sequence: int
+    provider: str
+    created: str
+    category: list[str] | None = None
+    type: list[str] | None = None
+    original: str | None = None
+
+
+class _Named(msgspec.Struct, gc=False, omit_defaults=True):
+    name: str | None = None
+    id: str | None = None
+
+
+class _User(msgspec.Struct, gc=False, omit_defaults=True):
+    name: str | None = None
+    id: str | None = None
+    target: _Named | None = None
+
+
+class _Source(msgspec.Struct, gc=False, omit_defaults=True):
+    address: str
+    ip: str | None = None
+
+
+class _Message(msgspec.Struct, gc=False, omit_defaults=True, rename={"timestamp": "@timestamp"}):
+    timestamp: str | None
+    ecs: _Ecs
+    event: _Event
+    message: str | None = None
+    user: _User | None = None
+    group: _Named | None = None
+    source: _Source | None = None
+    labels: dict[str, str] | None = None
+
+
+_CHANGES: Final[dict[Action, str]] = {
+    "create": "creation", "delete": "deletion", "": "info", "read": "info",
+}  # fmt: skip
+"""The event type of what was done; whatever is not here is a change."""
+
+
+class Sorted(NamedTuple):
+    """`event.category` and `event.type`, both None where none fits, and what the target is."""
+
+    category: list[str] | None = None
+    type: list[str] | None = None
+    of: Literal["user", "group", ""] = ""
+
+
+def categorised(kind: str, category: str) -> Sorted:
+    """Where ECS has events of that type and category."""
+    subject, action = meaning(kind, category)
+    change = _CHANGES.get(action, "change")
+    if subject == "account":
+        return Sorted(["iam"], ["user", change], "user")
+    if subject == "group":
+        return Sorted(["iam"], ["group", change], "group")
+    if subject == "entity":
+        return Sorted(["iam"], ["admin", change])
+    if subject == "session":
+        if action == "logon":
+            return Sorted(["authentication"], ["start"])
+        if action == "logoff":
+            return Sorted(["authentication", "session"], ["end"])
+        return Sorted(["session"], ["info"])
+    if subject in ("api", "configuration"):
+        return Sorted([str(subject)], ["access" if action == "read" else change])
+    return Sorted()
+
+
+class Ecs:
+    """Events → ECS documents."""
+
+    fields = frozenset({*FIELDS, "attributes"})
+
+    def __init__(self, options: EcsOptions) -> None:
+        self._original = options.original
+        self._ecs = _Ecs(VERSION)
+        self._categorised = Remembered[tuple[str, str], Sorted](lambda pair: categorised(*pair))
+        self._labels = Remembered[str, str](lambda name: _NOT_IN_LABELS.sub("_", name) or "_")
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        """See `formats.contract.Format`."""
+        batch = selection.decoded.batch
+        received = rfc3339(batch.received_at)
+        messages = [
+            self._message(event, sequence, batch.source, received)
+            for sequence, event in zip(selection.sequences, selection.events, strict=True)
+        ]
+        if self._original:
+            for message, record in zip(messages, selection.records, strict=True):
+                message.event.original = record.decode("utf-8", "replace")
+        return list(map(message_of, messages))
+
+    def _message(self, event: AuditEvent, sequence: int, source: str, received: str) -> _Message:
+        kind, actor, target = event.type, event.actor, event.target
+        sorted_as = self._categorised[kind, event.category or ""]
+        made = _Message(
+            event.time, self._ecs,
+            _Event(event.id, "event", kind, event.outcome, event.severity, sequence, source,
+                   received, sorted_as.category, sorted_as.type),
+            event.message,
+        )  # fmt: skip
+        if kind == UNPARSED:
+            made.event.kind = "pipeline_error"
+        name, uid = actor.name, actor.id
+        if name or uid:
+            made.user = _User(name, uid)
+        if address := actor.address:
+            made.source = _Source(address, address if is_ip(address) else None)
+        labels = [("category", event.category)] if event.category else []
+        if target is not NOTHING:
+            labels += _place(made, target, sorted_as.of)
+        if event.attributes:
+            names = self._labels
+            labels += [
+                (names[name], value if type(value) is str else text_of(value))
+                for name, value in flattened(attributes_of(event))
+                if value is not None
+            ]
+        if labels:
+            made.labels = without_clashes(labels)
+        return made
+
+
+def _place(made: _Message, target: Target, of: str) -> list[tuple[str, str]]:
+    """Puts the target where its kind belongs; gives the labels for what has no place."""
+    kind, name, uid = target.type, target.name, target.id
+    labels = [("target_type", kind)] if kind else []
+    if not name and not uid:
+        return labels
+    if of == "user" or kind in _USERS:
+        made.user = made.user or _User()
+        made.user.target = _Named(name, uid)
+    elif of == "group":
+        made.group = _Named(name, uid)
+    else:
+        labels += [
+            (of_it, said) for of_it, said in (("target_name", name), ("target_id", uid)) if said
+        ]
+    return labels
+
+
+# Target types that are users wherever they are met.
+_USERS: Final = frozenset({"user", "User", "USER", "account", "Account", "ACCOUNT"})

@@ -1,0 +1,223 @@
+"""The HTTP client of all HTTP sinks: connections, TLS, credentials, compression, typed faults.
+
+What an answer means is the caller's to say; a fault on the way to it is told here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import trio
+from pydantic import AfterValidator, Field, model_validator
+
+from siemrelay.errors import SinkHolds, SinkWaits
+from siemrelay.options import Duration, Options, Secret, show_seconds
+from siemrelay.sinks.contract import Report
+from siemrelay.sinks.http_verdict import ADVICE
+from siemrelay.sinks.oauth import OauthOptions, TokenSource
+from siemrelay.sinks.tls import TlsOptions, client_context, describe_tls
+
+if TYPE_CHECKING:
+    import httpx2
+
+# A peer's words in errors and logs: enough to say why, too little to flood.
+_WORDS_CHARACTERS: Final = 300
+
+# An answer is read up to here: a bulk answer about thousands of items fits.
+_ANSWER_BYTES: Final = 4 * 1024 * 1024
+
+# Bodies above this are compressed in a thread, smaller ones at once: a hop costs about 80 µs.
+_COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
+
+# A connection that ended within TLS is a network fault like any other.
+_CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+
+def _absolute_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write a whole address, like https://siem.example.com:8443/events")
+    if parts.username or parts.password:
+        raise ValueError("no user:password@ in the address; use `basic`")
+    return value
+
+
+Url = Annotated[str, AfterValidator(_absolute_url)]
+
+
+class BasicOptions(Options):
+    """A user and password (RFC 7617)."""
+
+    username: str = Field(min_length=1, description="the user")
+    password: Secret = Field(description="the password")
+
+
+class RequestOptions(Options):
+    """What every HTTP sink may set about its requests."""
+
+    authorization: Secret | None = Field(
+        None, description="the Authorization header, word for word (`Bearer …`, `Splunk …`)"
+    )
+    basic: BasicOptions | None = Field(
+        None, description="user and password, instead of `authorization`"
+    )
+    oauth: OauthOptions | None = Field(
+        None, description="OAuth client credentials, instead of `authorization`"
+    )
+    headers: dict[str, Secret] = Field(
+        default_factory=dict, description="further request headers; their values are not shown"
+    )
+    compression: Literal["none", "gzip"] = Field("none", description="of request bodies")
+    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> RequestOptions:
+        given = [n for n in ("authorization", "basic", "oauth") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(f'`{name}`' for name in given)}, not both")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A receiver's answer; `words` is its body as one short line, for people."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.body.decode("utf-8", "replace").split())[:_WORDS_CHARACTERS]
+
+
+class Client:
+    """Makes requests; one per session, for any number of tasks at a time."""
+
+    def __init__(self, client: httpx2.AsyncClient, options: RequestOptions, report: Report) -> None:
+        self._client, self._options, self._report = client, options, report
+        self._extensions: dict[str, Any] = {"trace": self._trace}
+        if options.tls.server_name:
+            self._extensions["sni_hostname"] = options.tls.server_name
+        self._tokens = TokenSource(options.oauth, self._exchange) if options.oauth else None
+
+    async def post(self, url: str, body: bytes, content_type: str, **headers: str) -> Answer:
+        """POST a body, compressed if the options say so.
+
+        Raises SinkWaits or SinkHolds when there is no answer; any answer is returned. An answer of
+        401 to an OAuth token makes the next request ask for a new one.
+        """
+        sent = {"Content-Type": content_type}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        if self._options.compression == "gzip":
+            sent["Content-Encoding"] = "gzip"
+            work = partial(gzip.compress, body, compresslevel=1, mtime=0)
+            large = len(body) > _COMPRESS_IN_THREAD_BYTES
+            body = await trio.to_thread.run_sync(work) if large else work()
+        if self._tokens is not None:
+            sent["Authorization"] = f"Bearer {await self._tokens.token()}"
+        self._report("send", f"{len(body)} bytes to {url}")
+        answer = await self._exchange(url, body, sent)
+        self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
+        if answer.status == 401 and self._tokens is not None and self._tokens.reject():
+            raise SinkWaits(f"HTTP 401 {answer.words}; asking for a new token".strip(), after_s=0)
+        return answer
+
+    async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        import httpx2
+
+        try:
+            with trio.fail_after(self._options.timeout):
+                async with self._client.stream(
+                    "POST", url, content=body, headers=dict(headers), extensions=self._extensions
+                ) as answer:
+                    return Answer(answer.status_code, answer.headers, await _read(answer))
+        except trio.TooSlowError as error:
+            raise SinkWaits(
+                f"no answer within {show_seconds(self._options.timeout)} (`timeout`)"
+            ) from error
+        except httpx2.LocalProtocolError:
+            # The library's words would show the header, and with it the credentials.
+            raise SinkHolds(
+                "a request cannot be made of these settings",
+                advice="`authorization` and `headers` must not hold line breaks or control "
+                "characters, nor a space at an end",
+            ) from None
+        except httpx2.ProxyError as error:
+            if str(error).startswith("407"):
+                raise SinkHolds(f"the proxy said {error}", advice=ADVICE[407]) from error
+            raise SinkWaits(f"the proxy said {error}") from error
+        except httpx2.HTTPError as error:
+            raise _fault(error) from error
+
+    async def _trace(self, name: str, info: Mapping[str, Any]) -> None:
+        if name == "connection.connect_tcp.complete":
+            self._report("connect", str(info["return_value"].get_extra_info("server_addr")))
+        elif name == "connection.start_tls.complete":
+            tls = info["return_value"].get_extra_info("ssl_object")
+            self._report("tls", describe_tls(tls) if tls is not None else "established")
+
+
+@asynccontextmanager
+async def open_client(options: RequestOptions, report: Report) -> AsyncIterator[Client]:
+    """A client with these options; connections are made by requests, kept alive, and closed here.
+
+    Proxies come from the environment (HTTPS_PROXY, NO_PROXY …). Raises SinkHolds when a TLS file
+    cannot be used.
+    """
+    import httpx2  # slow to import, and only HTTP sinks need it
+
+    context = await trio.to_thread.run_sync(client_context, options.tls)
+    # No compressed answers: a small one could unfold into any amount of memory.
+    headers = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
+    headers |= {name: str(value) for name, value in options.headers.items()}
+    if options.authorization is not None:
+        headers["Authorization"] = str(options.authorization)
+    elif options.basic is not None:
+        pair = f"{options.basic.username}:{options.basic.password}".encode()
+        headers["Authorization"] = "Basic " + b64encode(pair).decode()
+    async with httpx2.AsyncClient(
+        verify=context, headers=headers, timeout=options.timeout, follow_redirects=False
+    ) as client:
+        yield Client(client, options, report)
+
+
+async def _read(answer: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for part in answer.aiter_bytes():
+        body += part
+        if len(body) > _ANSWER_BYTES:
+            break
+    return bytes(body)
+
+
+def _fault(error: Exception) -> SinkWaits | SinkHolds:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return SinkHolds(
+                f"the peer's certificate is not accepted: {cause.verify_message}",
+                advice="set `tls: {ca: FILE}` to the authority that signed it, or mend the "
+                "certificate; `url` must have the name that is in it",
+            )
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_OFF):
+            return SinkHolds(
+                f"TLS failed: {cause.reason or cause}",
+                advice="does the receiver speak TLS on this port (https:// or http://), and does "
+                "it want a client certificate?",
+            )
+        cause = cause.__cause__ or cause.__context__
+    said = str(error).rstrip(".") or type(error).__name__
+    if "disconnected without" in said or "illegal" in said:
+        # What a server that expects TLS does on plain HTTP, and one that speaks no HTTP at all.
+        return SinkWaits(f"{said}; does it speak HTTP on this port, or is it TLS (https://)?")
+    return SinkWaits(f"{said}; is the receiver running and the address right?")

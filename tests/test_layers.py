@@ -1,0 +1,171 @@
+"""The picture in the head is true: who may import whom, what is pure, how long a module is."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import siemrelay
+
+ROOT = Path(siemrelay.__file__).parent
+MOST_LINES = 250
+
+RANKS = {
+    name: rank
+    for rank, names in enumerate([
+        "errors event options catalogue stats times",
+        "filters retry health decoders formats wire",
+        "buffer telemetry",
+        "sources sinks",
+        "intake delivery decoded runs supervise notify",
+        "registry",
+        "config",
+        "relay assembly endpoint",
+        "demo",
+        "cli",
+        "__main__",
+    ])
+    for name in names.split()
+}  # fmt: skip
+"""A module or folder of siemrelay → its rank; it may import from lower ones only."""
+
+NOT_IN_PURE_RANKS = {
+    "trio", "socket", "ssl", "select", "selectors", "asyncio", "threading", "subprocess", "signal",
+    "time", "os", "pathlib", "io", "tempfile", "shutil", "fcntl", "sqlite3", "random", "secrets",
+    "uuid", "logging", "structlog", "prometheus_client", "inotify_simple", "httpx2", "h11", "click",
+    "rich", "yaml",
+}  # fmt: skip
+"""What reaches out of the process, or waits, or tells: ranks 0 and 1 take and return values."""
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`decoders.json`, `event`; of the package itself, the empty name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """Every module named in an import, anywhere in the file, by its full name; and the line."""
+    package = ["siemrelay", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                # `from siemrelay import x` may name a module or a value of the package.
+                inner = f"{module}.{alias.name}"
+                yield (inner if is_module(inner) else module), node.lineno
+
+
+def is_module(name: str) -> bool:
+    place = ROOT.parent.joinpath(*name.split("."))
+    return place.with_suffix(".py").exists() or (place / "__init__.py").exists()
+
+
+def own(path: Path) -> Iterator[tuple[str, int]]:
+    for module, line in imported(path):
+        if module.startswith("siemrelay."):
+            yield module.removeprefix("siemrelay."), line
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_has_a_rank_and_imports_only_from_below(path: Path) -> None:
+    name = name_of(path)
+    if not name:
+        assert not list(own(path)), "importing the package may not load the relay"
+        return
+    assert top(name) in RANKS, f"give {top(name)} a rank"
+    upward = [
+        f"{name}:{line} (rank {RANKS[top(name)]}) imports {other} (rank {RANKS[top(other)]})"
+        for other, line in own(path)
+        if not may_import(top(name), top(other))
+    ]
+    assert not upward
+
+
+def may_import(name: str, other: str) -> bool:
+    """Whether a module in `name` may import one in `other`, each a module or a folder of ours."""
+    if RANKS[other] != RANKS[name]:
+        return RANKS[other] < RANKS[name]
+    # Of one rank are siblings: modules of one folder, or of no folder.
+    return name == other or not ((ROOT / name).is_dir() or (ROOT / other).is_dir())
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if RANKS.get(top(name_of(p)), 9) <= 1], ids=name_of
+)
+def test_a_pure_module_does_nothing_but_compute(path: Path) -> None:
+    impure = [f"line {line}: {module}" for module, line in imported(path)
+              if top(module) in NOT_IN_PURE_RANKS]  # fmt: skip
+    assert not impure
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_is_short_enough_to_be_read_at_once(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_is_named_for_what_it_does(path: Path) -> None:
+    nothing = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
+    assert not nothing & set(name_of(path).split("."))
+    assert len(path.relative_to(ROOT).parts) <= 2, "one level of folders"
+
+
+def test_no_imports_go_in_circles() -> None:
+    graph = {name_of(path): {module for module, _ in own(path)} for path in MODULES}
+    done: set[str] = set()
+
+    def follow(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " → ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for other in graph.get(name, ()):
+                follow(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        follow(name, ())
+
+
+def test_every_import_is_of_a_module_that_exists() -> None:
+    missing = [f"{name_of(path)}:{line}: siemrelay.{module}" for path in MODULES
+               for module, line in own(path) if not is_module(f"siemrelay.{module}")]  # fmt: skip
+    assert not missing
+
+
+def test_the_rules_see_what_they_forbid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "siemrelay"
+    (package / "formats").mkdir(parents=True)
+    (package / "decoders").mkdir()
+    for name in ("__init__", "formats/__init__", "decoders/__init__", "decoders/x", "relay"):
+        (package / f"{name}.py").touch()
+    bad = package / "formats" / "bad.py"
+    bad.write_text(
+        "def f():\n    import os.path\n    from siemrelay import relay\n"
+        "    from ..decoders import x\n    from . import bad\n"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", package)
+    assert list(imported(bad)) == [
+        ("os.path", 2), ("siemrelay.relay", 3), ("siemrelay.decoders.x", 4),
+        ("siemrelay.formats.bad", 5),
+    ]  # fmt: skip
+    with pytest.raises(AssertionError, match=r"relay \(rank 7\)"):
+        test_a_module_has_a_rank_and_imports_only_from_below(bad)
+    with pytest.raises(AssertionError, match="line 2: os"):
+        test_a_pure_module_does_nothing_but_compute(bad)
+    bad.write_text("from siemrelay.decoders import x\n")
+    with pytest.raises(AssertionError, match=r"decoders\.x \(rank 1\)"):
+        test_a_module_has_a_rank_and_imports_only_from_below(bad)

@@ -22,9 +22,10 @@ import trio
 from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.buffer.store import DeadLetter
 from siemrelay.errors import BufferFull, DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.isolation import ALL_REFUSED, isolate
 from siemrelay.retry import HOLD_PROBE_S, delay_s
 from siemrelay.runs import Run, RunMaker
-from siemrelay.sinks.contract import Refusal, RunLimits, Session, Settlement, Sink
+from siemrelay.sinks.contract import RunLimits, Session, Settlement, Sink
 from siemrelay.stats import SinkStats
 
 _log = structlog.get_logger()
@@ -37,9 +38,6 @@ _IN_FLIGHT_RUNS: Final = 4
 # enough that a mistaken value does not silence the sink for a day.
 _LONGEST_ASKED_S: Final = 900.0
 
-# When the peer refuses so many different events and takes none, it is not the events.
-_ALL_REFUSED: Final = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -49,33 +47,8 @@ class Retry:
     max_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Ticket:
-    """A session's ticket, told apart from refusals that are settled already."""
-
-    inner: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """What is known already of a run that needs no confirmation any more."""
-
-    refusals: Settlement
-
-
-class _Refused(DeliveryError):
-    """The peer refused a whole run when asked to confirm it: settle it piece by piece."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__("refused at confirmation")
-        self.run = run
-
-
-# From the sender to the settler, in order: a run and what is known of it, or an event to set.
-_Sent = tuple[Run | None, _Ticket | _Settled | trio.Event]
-
-# A piece of a run: from, to (exclusive), and the refusal if it was sent already.
-_Piece = tuple[int, int, RunRefused | None]
+# From the sender to the settler, in order: a run, and the session's ticket or its refusal.
+_Sent = tuple[Run, Any]
 
 # Where several things failed at once, the most lasting one decides.
 _WEIGHT: Final = {SinkHolds: -2, SinkWaits: -1}
@@ -96,7 +69,7 @@ class Delivery:
         self._logged_state = ""
         self._refused_in_a_row = 0
         self._proven = False  # the peer has taken something since it last refused everything
-        self._careful_before = 0  # runs up to here are settled one by one: the peer refuses in one
+        self._sending = trio.Lock()
 
     async def run(self) -> None:
         """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
@@ -104,9 +77,6 @@ class Delivery:
         while True:
             started = trio.current_time()
             error = await self._attempt()
-            if isinstance(error, _Refused):
-                self._careful_before = error.run.next_sequence
-                continue
             if self._at_end and trio.current_time() - started > pause:
                 # A peer that closes idle connections is not down. One that closes at once is: its
                 # connections do not outlive the pause before them.
@@ -207,88 +177,52 @@ class Delivery:
         self, session: Session, sent: trio.MemorySendChannel[_Sent], run: Run
     ) -> None:
         self._stats.progress_at = trio.current_time()
-        if not run.messages:
-            await sent.send((run, _Settled(())))
-            return
-        why: RunRefused | None = None
-        if run.next_sequence > self._careful_before:
+        ticket: Any = None
+        if run.messages:
             try:
-                await sent.send((run, _Ticket(await session.send(run.messages))))
-                return
+                async with self._sending:
+                    ticket = await session.send(run.messages)
             except RunRefused as refused:
-                why = refused
-        # Nobody else may ask this session to confirm meanwhile.
-        idle = trio.Event()
-        await sent.send((None, idle))
-        await idle.wait()
-        await sent.send((run, _Settled(await self._isolate(session, run, why))))
-
-    async def _isolate(self, session: Session, run: Run, why: RunRefused | None) -> list[Refusal]:
-        """Halve a refused run (sent for the first time if `why` is None) down to its culprits.
-
-        The peer settles every other message on the way, in order. From a peer that has taken
-        nothing yet, some refusals are enough: the rest is tried in large pieces only, which are
-        halved afterwards if it took any. Raises SinkHolds when it refused many and took none.
-        """
-        refusals: list[Refusal] = []
-        taken, later = 0, list[_Piece]()
-        pieces: list[_Piece] = [(0, len(run.messages), why)]  # a stack, the earliest on top
-        while pieces or (taken and later):
-            start, end, refused = pieces.pop() if pieces else later.pop(0)
-            if refused is None:
-                try:
-                    ticket = await session.send(run.messages[start:end])
-                    found = await session.confirm(ticket)
-                except RunRefused as again:
-                    refused = again
-                else:
-                    refusals += [Refusal(start + r.index, r.code, r.reason) for r in found]
-                    taken += end - start - len(found)
-                    continue
-            if end - start == 1:
-                refusals.append(Refusal(start, refused.code, refused.reason))
-                why = refused
-            elif taken or self._proven or len(refusals) < _ALL_REFUSED:
-                middle = (start + end) // 2
-                pieces += [(middle, end, None), (start, middle, None)]
-            else:
-                later.append((start, end, refused))
-        self._note_taken(taken, len(refusals))
-        if self._refused_in_a_row >= _ALL_REFUSED:
-            self._proven = False
-            said = refusals[-1]
-            raise SinkHolds(
-                f"the peer refused each of {_ALL_REFUSED} events: {said.code} {said.reason}",
-                advice="check `format` and the address: it seems to expect something else",
-            )
-        return sorted(refusals, key=lambda refusal: refusal.index)
-
-    def _note_taken(self, taken: int, refused: int) -> None:
-        self._proven = self._proven or taken > 0
-        self._refused_in_a_row = 0 if taken else self._refused_in_a_row + refused
+                ticket = refused
+        await sent.send((run, ticket))
 
     # -- settling ---------------------------------------------------------
 
     async def _settle(self, session: Session, settling: trio.MemoryReceiveChannel[_Sent]) -> None:
-        async for run, state in settling:
-            if run is None:
-                assert isinstance(state, trio.Event)
-                state.set()
-                continue
-            if isinstance(state, _Ticket):
-                try:
-                    refusals = await session.confirm(state.inner)
-                except RunRefused as refused:
-                    raise _Refused(run) from refused
-                self._note_taken(len(run.messages) - len(refusals), len(refusals))
-            else:
-                assert isinstance(state, _Settled)
-                refusals = state.refusals
+        async for run, ticket in settling:
+            refusals: Settlement = ()
+            if run.messages:
+                refusals = await self._confirmed(session, run, ticket)
             if refusals or run.failed:
                 await self._bury(run, refusals)
             else:
                 self._buffer.advance(self._name, run.next_sequence)
             self._count(run, len(refusals))
+
+    async def _confirmed(self, session: Session, run: Run, ticket: Any) -> Settlement:
+        """What the peer refused of a run, once everything else in it is confirmed."""
+        try:
+            if isinstance(ticket, RunRefused):
+                raise ticket
+            refusals = await session.confirm(ticket)
+            taken = len(run.messages) - len(refusals)
+        except RunRefused as refused:
+            # The sender waits meanwhile, so that this session is used by one task at a time.
+            async with self._sending:
+                refusals, taken = await isolate(session, run.messages, refused, proven=self._proven)
+        self._note_taken(taken, len(refusals))
+        if self._refused_in_a_row >= ALL_REFUSED:
+            self._proven = False
+            said = refusals[-1]
+            raise SinkHolds(
+                f"the peer refused each of {ALL_REFUSED} events: {said.code} {said.reason}",
+                advice="check `format` and the address: it seems to expect something else",
+            )
+        return refusals
+
+    def _note_taken(self, taken: int, refused: int) -> None:
+        self._proven = self._proven or taken > 0
+        self._refused_in_a_row = 0 if taken else self._refused_in_a_row + refused
 
     def _count(self, run: Run, refused: int) -> None:
         stats, now = self._stats, time.time()

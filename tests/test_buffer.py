@@ -1,4 +1,4 @@
-"""The disk buffer against a real file system: what is on disk, who may delete, what a crash leaves."""
+"""The disk buffer on a real file system: what is stored, who may delete, what a crash leaves."""
 
 from __future__ import annotations
 

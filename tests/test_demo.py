@@ -70,7 +70,6 @@ def _daemon_pid(line: str) -> int:
     return int(line.partition("(process ")[2].partition(")")[0])
 
 
-@pytest.mark.slow
 def test_demo_balances_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with _demo(tmp_path, "--seconds", "4") as process:
         pid = _daemon_pid(_until(process, "(process "))
@@ -84,7 +83,6 @@ def test_demo_balances_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not _is_running(pid)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_demo_delivers_the_rest_and_balances_when_stopped_early(
     tmp_path: Path, number: signal.Signals
@@ -100,7 +98,6 @@ def test_demo_delivers_the_rest_and_balances_when_stopped_early(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_demo_fails_and_shows_the_log_when_its_daemon_is_killed(tmp_path: Path) -> None:
     with _demo(tmp_path, "--seconds", "600") as process:
         pid = _daemon_pid(_until(process, "(process "))
@@ -112,7 +109,6 @@ def test_demo_fails_and_shows_the_log_when_its_daemon_is_killed(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_demo_ends_and_cleans_up_when_nobody_reads_its_output(tmp_path: Path) -> None:
     with _demo(tmp_path, "--seconds", "600") as process:
         pid = _daemon_pid(_until(process, "(process "))
@@ -124,7 +120,6 @@ def test_demo_ends_and_cleans_up_when_nobody_reads_its_output(tmp_path: Path) ->
     assert not _is_running(pid)
 
 
-@pytest.mark.slow
 def test_demo_puts_everything_away_at_the_second_signal_though_its_daemon_hangs(
     tmp_path: Path,
 ) -> None:

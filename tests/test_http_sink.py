@@ -17,8 +17,9 @@ import trio
 import trustme
 
 from siemrelay.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
-from siemrelay.sinks.http import HttpOptions, HttpSink, retry_after_s
-from tests.receivers import TAKEN, Answer, HttpReceiver
+from siemrelay.sinks.http import HttpOptions, HttpSink
+from siemrelay.sinks.http_verdict import retry_after_s
+from tests.http_receiver import TAKEN, Answer, HttpReceiver
 
 TOKEN = "Splunk 5f6a7b-very-secret"
 NOW_S = 1_700_000_000.0
@@ -53,9 +54,16 @@ async def post(url: str, *messages: bytes, **more: object) -> None:
 
 
 async def fails(url: str, **more: object) -> DeliveryError:
-    with pytest.raises(DeliveryError) as caught:
-        await post(url, **more)
-    return caught.value
+    """What a run is answered with, or what opening the session fails with."""
+    try:
+        async with HttpSink(options(url, **more)).session() as session:
+            try:
+                await session.confirm(await session.send([b'{"a":1}']))
+            except DeliveryError as error:
+                return error
+    except DeliveryError as error:
+        return error
+    pytest.fail("it was confirmed")
 
 
 # -- verdicts -------------------------------------------------------------
@@ -91,7 +99,7 @@ async def test_the_session_is_usable_after_a_refused_run(receiver: HttpReceiver)
     receiver.answer = lambda request: next(answers)
     async with HttpSink(options(receiver.url)).session() as session:
         with pytest.raises(RunRefused):
-            await session.send([b"1", b"2"])
+            await session.confirm(await session.send([b"1", b"2"]))
         await session.confirm(await session.send([b"1"]))
     assert receiver.arrived.messages == [b"1"]
 
@@ -164,7 +172,7 @@ async def test_one_connection_serves_many_runs(receiver: HttpReceiver) -> None:
     steps: list[str] = []
     async with HttpSink(options(receiver.url)).session(lambda s, _: steps.append(s)) as session:
         for _ in range(3):
-            await session.send([b"{}"])
+            await session.confirm(await session.send([b"{}"]))
     assert steps.count("connect") == 1
     assert steps.count("answer") == 3
 
@@ -275,7 +283,7 @@ async def test_a_certificate_of_a_trusted_authority_is_taken(
     with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver:
         sink = HttpSink(options(receiver.url, tls={"ca": ca_file}))
         async with sink.session(details.__setitem__) as session:
-            await session.send([b"{}"])
+            await session.confirm(await session.send([b"{}"]))
     assert len(receiver.arrived) == 1
     assert details["tls"].startswith("TLSv1.3, peer ")
     assert "certificate valid until" in details["tls"]
@@ -403,5 +411,5 @@ async def test_cancelling_at_any_checkpoint_closes_the_connection(receiver: Http
                 nursery.start_soon(cancel, scope, checkpoints)
                 async with HttpSink(options(receiver.url)).session() as session:
                     while True:
-                        await session.send([b"{}"])
+                        await session.confirm(await session.send([b"{}"]))
         assert scope.cancelled_caught  # an unclosed socket would be a ResourceWarning

@@ -1,4 +1,4 @@
-"""The TCP sink against real sockets on loopback: what counts as confirmed, and what a break costs."""
+"""The TCP sink against real sockets on loopback: what counts as confirmed, what a break costs."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ async def test_messages_arrive_framed_and_are_confirmed(
 
 
 async def test_confirming_waits_until_the_peer_has_room_for_every_byte() -> None:
-    async with Listener(buffer=4096) as listener:
+    async with Listener(buffer=64 * 1024) as listener:
         async with listener.sink().session() as session:
             peer = await listener.accept()
             ticket = 0
             sent, confirmed = trio.Event(), trio.Event()
-            message = b"x" * 2_000_000
+            message = b"x" * 300_000
 
             async def send() -> None:
                 nonlocal ticket
@@ -117,7 +117,7 @@ async def test_confirming_waits_until_the_peer_has_room_for_every_byte() -> None
 async def test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged(size: int) -> None:
     """A reset empties the sender's queue just as an acknowledgement would."""
     async with Listener(buffer=4096) as listener:
-        with pytest.raises(SinkWaits):
+        with pytest.raises(SinkWaits):  # noqa: PT012  (any of it may be where the break shows)
             async with listener.sink().session() as session:
                 peer = await listener.accept()
                 await session.send([b"read by nobody" * 1000])
@@ -127,18 +127,18 @@ async def test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged(size: int) -
 
 
 async def test_a_peer_that_closes_with_unread_data_confirms_nothing_more() -> None:
-    async with Listener(buffer=4096) as listener:
-        with pytest.raises(SinkWaits):
+    async with Listener(buffer=64 * 1024) as listener:
+        with pytest.raises(SinkWaits):  # noqa: PT012  (any of it may be where the break shows)
             async with listener.sink().session() as session:
                 peer = await listener.accept()
-                ticket = await session.send([b"x" * 100_000])
+                ticket = await session.send([b"x" * 300_000])
                 await peer.aclose()
                 await session.confirm(ticket)
 
 
 async def test_what_was_acknowledged_before_a_close_in_good_order_is_confirmed() -> None:
     async with Listener() as listener:
-        with pytest.raises(SinkWaits, match="closed"):
+        with pytest.raises(SinkWaits, match="closed"):  # noqa: PT012  (any of it may be where the break shows)
             async with listener.sink().session() as session:
                 peer = await listener.accept()
                 ticket = await session.send([b"last words"])
@@ -153,7 +153,7 @@ async def test_what_was_acknowledged_before_a_close_in_good_order_is_confirmed()
 async def test_a_peer_that_closes_while_idle_is_noticed_at_once() -> None:
     async with Listener() as listener:
         with trio.fail_after(5):
-            with pytest.raises(SinkWaits, match="closed the connection"):
+            with pytest.raises(SinkWaits, match="closed the connection"):  # noqa: PT012  (any of it may be where the break shows)
                 async with listener.sink().session():
                     await (await listener.accept()).aclose()
                     await trio.sleep_forever()
@@ -171,7 +171,7 @@ async def test_what_the_peer_says_is_read_and_dropped() -> None:
 async def test_a_peer_that_never_reads_is_given_up_after_the_timeout(messages: int) -> None:
     async with Listener(buffer=4096) as listener:
         with trio.fail_after(10):
-            with pytest.raises(SinkWaits, match="taken nothing for|broke"):
+            with pytest.raises(SinkWaits, match=r"taken nothing for|broke"):  # noqa: PT012  (any of it may be where the break shows)
                 async with listener.sink(timeout="300ms").session() as session:
                     await listener.accept()
                     ticket = await session.send([b"x" * 60_000] * messages)

@@ -9,7 +9,7 @@ import click
 
 from siemrelay import __version__
 
-_COMMANDS: Final = {
+COMMANDS: Final = {
     "run": "the daemon, in the foreground",
     "check": "the configuration's faults, or what it comes to",
     "test": "send one marked test event to a sink",
@@ -22,10 +22,10 @@ _COMMANDS: Final = {
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"siemrelay.cli.{name}"), name)
         return command
@@ -33,7 +33,7 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table: importing every command to ask for its help would take a second.
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

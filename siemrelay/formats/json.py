@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 import msgspec
+from pydantic import Field
 
 from siemrelay.event import (
     FIELDS,
@@ -17,12 +18,19 @@ from siemrelay.event import (
     Target,
     attributes_of,
 )
+from siemrelay.formats.reshaped import DottedNames, Reshaped
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.times import rfc3339
 
 
 class JsonOptions(HeaderOptions):
-    """What a JSON sink may set: its syslog header, if it has one."""
+    """What a JSON sink may set."""
+
+    map: DottedNames = Field(
+        default_factory=dict,
+        description="members to add or replace, each with the event field it takes "
+        "(`who.login: actor.name`); null leaves a member out",
+    )
 
 
 class _Relay(msgspec.Struct, gc=False):
@@ -54,7 +62,7 @@ class Json:
     fields = frozenset({*FIELDS, "attributes"})
 
     def __init__(self, options: JsonOptions) -> None:
-        self._options = options
+        self._reshaped = Reshaped(options.map) if options.map else None
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
@@ -68,6 +76,8 @@ class Json:
             except UnicodeEncodeError:
                 out.attributes = attributes_of(event)
                 messages.append(_forgiving(out))
+        if self._reshaped:
+            return list(map(self._reshaped, messages, selection.events))
         return messages
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from siemrelay.event import AuditEvent, Selection, field_getter
-from siemrelay.formats.address import is_ip
+from siemrelay.formats.address import dotted_quad, is_ip
 from siemrelay.formats.epoch import MILLISECOND_CHARACTERS
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
@@ -140,6 +140,8 @@ class Leef:
             {"attributes" if field.startswith("attributes.") else field for field in fields}
             | {"type"}
         )
+        self._as_built_in = derived == _DERIVED
+        self._after_time = delimiter.join(["", f"devTimeFormat={_DEV_TIME_FORMAT}", "sev="])
         self._derived = [(f"{key}=", get) for key, (_, get) in derived.items()]
         self._getters = [(key, field_getter(field)) for key, field in plain.items()]
         self._pairs = Pairs(plain, "{name}=%s", delimiter)
@@ -151,32 +153,41 @@ class Leef:
         return f"{self._start}{_header(kind)}{self._end}"
 
     def _fast(self, event: AuditEvent) -> str | None:
-        """The plain keys if no value has the delimiter, else None."""
+        """The attributes if no value has the delimiter, else None."""
         if self._get is None:
             return None
         text, pairs = self._pairs.fill(self._get(event))
-        return text if text.count(self._delimiter) == max(pairs - 1, 0) else None
+        delimiter, address, time = self._delimiter, event.actor.address, event.time or ""
+        if not pairs or text.count(delimiter) != pairs - 1:
+            return None
+        if not self._as_built_in or not address or not dotted_quad(address):
+            return delimiter.join([*self._worked_out(event), text])
+        if len(time) != MILLISECOND_CHARACTERS or time[-1] != "Z":
+            time = _dev_time(event)
+        return (
+            f"devTime={time}{self._after_time}{event.severity or 1}"
+            f"{delimiter}src={address}{delimiter}{text}"
+        )
 
     def _careful(self, event: AuditEvent) -> str:
-        pairs = ((key, get(event)) for key, get in self._getters)
-        return self._delimiter.join(
-            f"{key}={self._value(text_of(value))}"
-            for key, value in pairs
-            if value is not None and value != ""
-        )
+        plain = ((key, get(event)) for key, get in self._getters)
+        return self._delimiter.join([
+            *self._worked_out(event),
+            *(
+                f"{key}={self._value(text_of(value))}"
+                for key, value in plain
+                if value is not None and value != ""
+            ),
+        ])  # fmt: skip
+
+    def _worked_out(self, event: AuditEvent) -> list[str]:
+        return [key + self._value(said) for key, get in self._derived if (said := get(event))]
 
     def _value(self, text: str) -> str:
         return text.replace(self._delimiter, self._instead)
 
     def _line(self, event: AuditEvent) -> str:
-        said = self._fast(event)
-        if said is None:
-            said = self._careful(event)
-        worked_out = [
-            key + self._value(value) for key, get in self._derived if (value := get(event))
-        ]
-        attributes = self._delimiter.join([*worked_out, said] if said else worked_out)
-        return self._heads[event.type] + attributes
+        return self._heads[event.type] + (self._fast(event) or self._careful(event))
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`; the delimiter is the one control character left."""

@@ -40,7 +40,11 @@ def no_report(step: str, detail: str) -> None:
 
 
 class Session(Protocol):
-    """One connection's life. `send` and `confirm` are called by one task each, in order."""
+    """One connection's life. `send` and `confirm` are each called by one task at a time.
+
+    Tickets are confirmed in the order of their runs, but for a refused run: its pieces are sent and
+    confirmed at once, before the tickets of later runs. `send` must not wait for a `confirm`.
+    """
 
     async def send(self, messages: Sequence[bytes]) -> Any:
         """Hand one run to the peer; returns a ticket for `confirm`, maybe before the peer has it.

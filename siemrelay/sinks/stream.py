@@ -2,7 +2,8 @@
 
 SIOCOUTQ says how many sent bytes the peer has not acknowledged yet; what had no acknowledgement
 when a connection broke is sent again (other relays lose that window). It proves that the bytes
-reached the peer's machine, not that the program there has stored them: plain TCP has no word for that.
+reached the peer's machine, not that the program there has stored them: plain TCP has no word for
+that.
 """
 
 from __future__ import annotations

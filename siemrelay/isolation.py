@@ -1,0 +1,51 @@
+"""Which messages of a refused run the peer means: halving, until each culprit stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from siemrelay.errors import RunRefused
+from siemrelay.sinks.contract import Refusal, Session
+
+# When the peer refuses so many different events and takes none, it is not the events.
+ALL_REFUSED: Final = 10
+
+# A piece of a run: from, to (exclusive), and the refusal if it was sent already.
+_Piece = tuple[int, int, RunRefused | None]
+
+
+async def isolate(
+    session: Session, messages: Sequence[bytes], why: RunRefused, *, proven: bool
+) -> tuple[list[Refusal], int]:
+    """The refusals in a run that was refused as a whole, by index, and how many others were taken.
+
+    The peer settles every message that is not refused on the way, in order. `proven`: it has taken
+    something before, so its refusals are about events. From one that has not, `ALL_REFUSED` of them
+    are enough: the rest is tried in large pieces only (they are halved afterwards if any is taken),
+    so the answer "none" costs a wrong address or format some dozens of requests and not thousands.
+    Refusals may then be fewer than the messages. Raises SinkWaits and SinkHolds as the session
+    does.
+    """
+    refusals: list[Refusal] = []
+    taken, later = 0, list[_Piece]()
+    pieces: list[_Piece] = [(0, len(messages), why)]  # a stack, the earliest on top
+    while pieces or (taken and later):
+        start, end, refused = pieces.pop() if pieces else later.pop(0)
+        if refused is None:
+            try:
+                found = await session.confirm(await session.send(messages[start:end]))
+            except RunRefused as again:
+                refused = again
+            else:
+                refusals += [Refusal(start + r.index, r.code, r.reason) for r in found]
+                taken += end - start - len(found)
+                continue
+        if end - start == 1:
+            refusals.append(Refusal(start, refused.code, refused.reason))
+        elif taken or proven or len(refusals) < ALL_REFUSED:
+            middle = (start + end) // 2
+            pieces += [(middle, end, None), (start, middle, None)]
+        else:
+            later.append((start, end, refused))
+    return sorted(refusals, key=lambda refusal: refusal.index), taken

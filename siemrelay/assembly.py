@@ -41,10 +41,11 @@ class Assembly:
         config = self._config.sinks[name]
         kind = registry.PROTOCOLS[config.protocol]
         limits = filter(None, (config.max_message_size, kind.max_message_bytes))
+        form = registry.build_format(config.format, config.header, config, self._host)
         return SinkParts(
             name, config,
             EventFilter(config.events, self.catalogue),
-            registry.build_format(config.format, config.header, config, self._host),
+            kind.wrap(form, config),
             kind.build(config), kind.limits(config), min(limits, default=None),
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ from siemrelay.errors import BufferFull, DeliveryError, RunRefused, SinkHolds, S
 from siemrelay.isolation import ALL_REFUSED, isolate
 from siemrelay.retry import HOLD_PROBE_S, delay_s
 from siemrelay.runs import Run, RunMaker
-from siemrelay.sinks.contract import RunLimits, Session, Settlement, Sink
+from siemrelay.sinks.contract import Certified, RunLimits, Session, Settlement, Sink
 from siemrelay.stats import SinkStats
 
 _log = structlog.get_logger()
@@ -63,6 +63,7 @@ class Delivery:
     ) -> None:  # fmt: skip
         self._name, self._sink, self._maker = name, sink, maker
         self._max_wait_s = limits.max_wait_s
+        self._in_flight_runs = limits.in_flight_runs or _IN_FLIGHT_RUNS
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._place = buffer.place(name)
         self._failures = 0
@@ -112,9 +113,10 @@ class Delivery:
         """One connection, until it fails; returns what the failure asks for."""
         try:
             async with self._sink.session() as session:
+                self._note_certificate()
                 if not self._failures or self._at_end:
                     self._set_state("up")
-                sent, settling = trio.open_memory_channel[_Sent](_IN_FLIGHT_RUNS)
+                sent, settling = trio.open_memory_channel[_Sent](self._in_flight_runs)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session, sent)
                     nursery.start_soon(self._settle, session, settling)
@@ -234,6 +236,7 @@ class Delivery:
         stats.progress_at = trio.current_time()
         if run.messages:
             self._failures = 0
+            self._note_certificate()
             self._set_state("up")
             stats.sent_bytes += sum(map(len, run.messages))
             stats.last_success_at, stats.last_type = now, run.last_type
@@ -241,6 +244,10 @@ class Delivery:
             for received_at, count in run.received:
                 stats.delivery_s.observe(max(now - received_at, 0.0), min(count, left))
                 left -= min(count, left)
+
+    def _note_certificate(self) -> None:
+        if isinstance(self._sink, Certified):
+            self._stats.certificate_expires_at = self._sink.certificate_expires_at
 
     async def _bury(self, run: Run, refusals: Settlement) -> None:
         told = [(run.sequences[r.index], r.code, r.reason, run.messages[r.index]) for r in refusals]

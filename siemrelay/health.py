@@ -9,8 +9,9 @@ from siemrelay.stats import Stats
 # The loop ticks every second; twenty missed ticks are no hiccup.
 _LOOP_STALE_S: Final = 20.0
 
-# Parts time out by themselves well before this (the default `timeout` of a sink is 30 s).
-_PART_STALE_S: Final = 180.0
+# Parts time out by themselves well before this: the default `timeout` of a sink is 30 s, and the
+# longest wait of all is for Splunk's indexers, 300 s.
+_PART_STALE_S: Final = 420.0
 
 
 def stuck(stats: Stats, now: float) -> list[str]:

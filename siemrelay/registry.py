@@ -29,8 +29,20 @@ from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.options import Options
 from siemrelay.sinks.contract import RunLimits, Sink
 from siemrelay.sinks.datagram import MAX_DATAGRAM_BYTES, UdpOptions, UdpSink
+from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink, bulk_documents
+from siemrelay.sinks.hec_options import SplunkHecOptions, hec_events
 from siemrelay.sinks.http import HttpOptions, HttpSink
-from siemrelay.sinks.stream import TcpOptions, TcpSink
+from siemrelay.sinks.local import UnixgramSink, UnixOptions, UnixSink, UnixStreamOptions
+from siemrelay.sinks.otlp import OtlpOptions, OtlpSink, log_records
+from siemrelay.sinks.relp import RelpOptions, RelpSink
+from siemrelay.sinks.sentinel import (
+    MAX_RECORD_BYTES,
+    SentinelOptions,
+    SentinelSink,
+    sentinel_records,
+)
+from siemrelay.sinks.splunk_hec import SplunkHecSink
+from siemrelay.sinks.stream import TcpOptions, TcpSink, TlsStreamOptions
 from siemrelay.sources.contract import Source
 from siemrelay.sources.file import FileOptions, FileSource
 
@@ -77,7 +89,8 @@ class ProtocolKind:
     """A way out. `format` is the default one; `framings` the choices on a byte stream.
 
     `limits` says how large a run may be, `max_message_bytes` how large one message (None: as large
-    as it likes).
+    as it likes). `wrap` puts what the protocol wants around each message (an envelope with the
+    event's time): a format made of the sink's format.
     """
 
     options: type[Options]
@@ -88,6 +101,7 @@ class ProtocolKind:
     framings: tuple[str, ...] = ()
     max_message_bytes: int | None = None
     limits: Callable[[Any], RunLimits] = lambda options: RunLimits()
+    wrap: Callable[[Format, Any], Format] = lambda form, options: form
 
 
 class NoOptions(Options):
@@ -142,9 +156,45 @@ PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
         TcpOptions, TcpSink, "syslog", "a TCP stream, confirmed by the peer's kernel", port=514,
         framings=("newline", "octet-counting", "nul"),
     ),
+    "tls": ProtocolKind(
+        TlsStreamOptions, TcpSink, "syslog", "a TCP stream within TLS, confirmed as tcp",
+        port=6514, framings=("octet-counting", "newline", "nul"),
+    ),
+    "unix": ProtocolKind(
+        UnixStreamOptions, UnixSink, "syslog", "a Unix stream socket, confirmed when it was read",
+        framings=("newline", "octet-counting", "nul"),
+    ),
+    "unixgram": ProtocolKind(
+        UnixOptions, UnixgramSink, "syslog", "datagrams to a Unix socket, unconfirmed"
+    ),
+    "relp": ProtocolKind(
+        RelpOptions, RelpSink, "syslog", "RELP, confirmed by the receiver's answer", port=2514,
+        limits=lambda options: options.limits(),
+    ),
     "http": ProtocolKind(
         HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
         limits=lambda options: options.batch.limits(),
+    ),
+    "splunk-hec": ProtocolKind(
+        SplunkHecOptions, SplunkHecSink, "json",
+        "Splunk's HTTP Event Collector, confirmed by its answer or by the indexers",
+        port=8088, limits=lambda options: options.limits(), wrap=hec_events,
+    ),
+    "elasticsearch": ProtocolKind(
+        ElasticsearchOptions, ElasticsearchSink, "ecs",
+        "Elasticsearch and OpenSearch: bulk requests, each document confirmed by its own answer",
+        port=9200, limits=lambda options: options.batch.limits(), wrap=bulk_documents,
+    ),
+    "sentinel": ProtocolKind(
+        SentinelOptions, SentinelSink, "json",
+        "Microsoft Sentinel's Logs Ingestion API, confirmed by the answer",
+        limits=lambda options: options.batch.limits(), wrap=sentinel_records,
+        max_message_bytes=MAX_RECORD_BYTES,
+    ),
+    "otlp": ProtocolKind(
+        OtlpOptions, OtlpSink, "json",
+        "OpenTelemetry log records (OTLP/HTTP, JSON), confirmed by the answer",
+        port=4318, limits=lambda options: options.batch.limits(), wrap=log_records,
     ),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from siemrelay.event import Batch, DecodedBatch, Selection
 from siemrelay.filters import EventFilter
 from siemrelay.formats.contract import Format
 from siemrelay.formats.text import cut_utf8
+from siemrelay.shorten import shortened
 from siemrelay.sinks.contract import RunLimits
 
 _log = structlog.get_logger()
@@ -70,7 +71,7 @@ class RunMaker:
             sequences = [sequence for sequence in sequences if sequence not in lost]
         # Invariant: one message per event, or refusals would name the wrong records.
         assert len(messages) == len(sequences), (len(messages), len(sequences))
-        messages, cut = self._cut(messages)
+        messages, cut = self._cut(messages, decoded, sequences)
         considered = batch.next_sequence - max(position, batch.first_sequence)
         whole = Run(
             batch.next_sequence, messages, sequences,
@@ -119,12 +120,26 @@ class RunMaker:
                    exc_info=error)  # fmt: skip
         return messages, failed
 
-    def _cut(self, messages: list[bytes]) -> tuple[list[bytes], int]:
+    def _cut(
+        self, messages: list[bytes], decoded: DecodedBatch, sequences: list[int]
+    ) -> tuple[list[bytes], int]:
+        """The messages within the limit, and how many of them were over it."""
         limit = self._max_message_bytes
         if limit is None or not messages or max(map(len, messages)) <= limit:
             return messages, 0
-        cut = sum(len(message) > limit for message in messages)
-        return [cut_utf8(message, limit) for message in messages], cut
+        first = decoded.batch.first_sequence
+        over = [at for at, message in enumerate(messages) if len(message) > limit]
+        messages = list(messages)  # those of `raw` are the very records that all sinks share
+        for at in over:
+            index = sequences[at] - first
+            try:
+                messages[at] = shortened(self._format, decoded, index, messages[at], limit)
+            except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
+                _log.error("internal error: message cut as bytes",
+                           source=decoded.batch.source, sequence=sequences[at],
+                           exc_info=error)  # fmt: skip
+                messages[at] = cut_utf8(messages[at], limit)
+        return messages, len(over)
 
     def _portions(self, run: Run) -> Iterator[Run]:
         limits, messages = self._limits, run.messages

@@ -71,6 +71,7 @@ class SinkStats:
     last_success_at: float = 0.0
     progress_at: float = 0.0
     last_type: str = ""
+    certificate_expires_at: float | None = None
     delivery_s: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
 
 

@@ -39,9 +39,10 @@ async def supervise(
             if _broken_inside(error):
                 raise
             if not isinstance(error, Exception):
-                # A stop beside a failure: the failure is told, the stop goes on.
+                # A stop, perhaps beside a failure: the failure is told, the stop goes on.
                 failed_too, stop = error.split(Exception)
-                _log.error("part failed while it was stopped", part=name, exc_info=failed_too)
+                if failed_too is not None:
+                    _log.error("part failed while it was stopped", part=name, exc_info=failed_too)
                 raise stop if stop is not None else error from None
             failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
             pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)

@@ -16,15 +16,20 @@ from tests.receivers import Receiver
 
 
 class Request:
-    """One POST: its headers (lower-case names) and the records in its body."""
+    """One POST: its target, its headers (lower-case names) and the records in its body."""
 
-    def __init__(self, headers: dict[str, str], body: bytes) -> None:
-        self.headers, self.body = headers, body
+    def __init__(self, target: str, headers: dict[str, str], body: bytes) -> None:
+        self.target, self.headers, self.body = target, headers, body
         self.at = time.monotonic()
 
     @property
+    def content(self) -> bytes:
+        """The body, decompressed."""
+        return gzip.decompress(self.body) if "content-encoding" in self.headers else self.body
+
+    @property
     def messages(self) -> list[bytes]:
-        body = gzip.decompress(self.body) if "content-encoding" in self.headers else self.body
+        body = self.content
         if self.headers.get("content-type") == "application/json":
             return [json.dumps(item).encode() for item in json.loads(body)]
         return body.splitlines()
@@ -59,6 +64,10 @@ class HttpReceiver(Receiver):
         self.port = self._server.server_address[1]
         self.scheme = "http" if tls is None else "https"
         self._spawn(self._server.serve_forever, 0.05)
+
+    def taken(self, request: Request) -> list[bytes]:
+        """What has arrived with a request that was answered by 2xx."""
+        return request.messages
 
     @property
     def url(self) -> str:
@@ -103,19 +112,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(headers, self.rfile.read(int(headers["content-length"])))
+        body = self.rfile.read(length := int(headers["content-length"]))
+        if len(body) < length:
+            self.close_connection = True  # the sender died in the middle of it
+            return
+        request = Request(self.path, headers, body)
         receiver = self.server.receiver
         receiver.requests.append(request)
         answer = receiver.answer(request)
         if 200 <= answer.status < 300:
-            receiver.arrived.add(request.messages)
-        body = answer.words.encode()
+            receiver.arrived.add(receiver.taken(request))
+        words = answer.words.encode()
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(words)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(words)
 
     def log_message(self, format: str, *args: Any) -> None:
         """The test says what happened."""

@@ -71,17 +71,18 @@ def test_url_implies_http_json_and_no_header() -> None:
         ("{server: a, prot: 1}",
          "f:4:18: sinks.s.prot: unknown key `prot`; did you mean `port`?"),
         ("{server: a, framing: nul}",
-         "f:4:18: sinks.s.framing: `framing` is not used by protocol udp; it belongs to tcp"),
+         "f:4:18: sinks.s.framing: `framing` is not used by protocol udp; it belongs to tcp, tls, unix"),
         ("{url: 'http://a/', server: a}",
-         "f:4:25: sinks.s.server: `server` is not used by protocol http; it belongs to udp, tcp"),
+         "f:4:25: sinks.s.server: `server` is not used by protocol http; "
+         "it belongs to udp, tcp, tls, relp"),
         ("{server: a, vendor: x}",
-         "f:4:18: sinks.s.vendor: `vendor` is not used by format syslog; it belongs to cef"),
+         "f:4:18: sinks.s.vendor: `vendor` is not used by format syslog; it belongs to cef, leef, leef1, ocsf"),
         ("{server: a, header: none}",
          "f:4:18: sinks.s.header: `header` is not used by format syslog; "
-         "it belongs to json, raw, cef"),
+         "it belongs to json, raw, cef, leef, leef1, ecs, ocsf"),
         ("{server: a, protocol: tpc}",
          "f:4:28: sinks.s.protocol: `tpc` is no protocol; did you mean `tcp`?; "
-         "expected one of `udp`, `tcp`, `http`"),
+         f"expected one of {', '.join(f'`{name}`' for name in registry.PROTOCOLS)}"),
         ("{server: a, port: 99999}", "f:4:24: sinks.s.port: must be at most 65535"),
         ("{server: a, port: x}", "f:4:24: sinks.s.port: expected a whole number, found text"),
         ("{server: 5}",
@@ -106,7 +107,13 @@ def test_url_implies_http_json_and_no_header() -> None:
         ("{}", "f:4:3: sinks.s.server: is required: the receiver's name or address "
          "(or `url` for http)"),
         ("{protocol: tcp}",
-         "f:4:3: sinks.s.server: is required: text (host name or address of the receiver)"),
+         "f:4:3: sinks.s.server: is required: text or list of text (host name or address of the "
+         "receiver, or a list of them, tried in order; `name:port` where one has a port of its "
+         "own)"),
+        ("{protocol: tcp, server: []}", "f:4:30: sinks.s.server: must not be empty"),
+        ("{protocol: tls, server: [a, 'b:99999']}", "f:4:34: sinks.s.server[1]: write a name or "
+         "address, maybe with a port: siem.example.com:6514"),
+        ("{protocol: relp, server: a, window: 0}", "f:4:42: sinks.s.window: must be at least 1"),
         ("", "f:4:5: sinks.s: expected `key: value` lines below it, found nothing"),
         ("[a]", "f:4:6: sinks.s: expected `key: value` lines below it, found a list"),
     ],

@@ -84,7 +84,7 @@ class Writer:
 
 
 @pytest.mark.parametrize("pattern", ["audit.log", "audit.log*"])
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(40))
 async def test_every_line_arrives_once_and_in_order_whatever_happens(
     tmp_path: Path, seed: int, pattern: str
 ) -> None:

@@ -73,7 +73,7 @@ def carried(text: str, *, breaks: bool = False) -> str:
 
 
 @pytest.mark.parametrize(("name", "header"), EVERY)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(events=st.lists(EVENTS, min_size=3, max_size=3), records=RECORDS)
 def test_any_event_becomes_one_line_of_utf8(
     name: str, header: Any, events: list[AuditEvent], records: list[bytes]
@@ -183,7 +183,7 @@ def expected_extension(event: AuditEvent) -> dict[str, str]:
     return {key: carried(text, breaks=True) for key, text in said.items() if text}
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(event=EVENTS)
 def test_cef_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     header, extension = parse_cef(alone(Cef(CefOptions(vendor="a|b", product="\\", version="="))
@@ -200,7 +200,7 @@ def test_cef_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(text=st.text(st.sampled_from("abcdefghij-.,;:é渡"), min_size=1), event=EVENTS)
 def test_pycef_reads_the_same(text: str, event: AuditEvent) -> None:
     """pycef knows no escapes and takes none away, refuses `=` and a backslash in the header, ends
@@ -232,7 +232,7 @@ MAPS: list[dict[str, str | None]] = [
 
 
 @pytest.mark.parametrize("chosen", MAPS, ids=str)
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(event=EVENTS)
 def test_the_fast_line_equals_the_careful_line(
     chosen: dict[str, str | None], event: AuditEvent
@@ -362,7 +362,7 @@ def flat(event: AuditEvent) -> AuditEvent:
     )
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(event=EVENTS.map(flat))
 def test_rfc5424_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     header, params, message = parse_rfc5424(alone(Rfc5424(Rfc5424Options(), HOST), event))
@@ -372,7 +372,7 @@ def test_rfc5424_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     assert message == carried(event.message or event.type)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(event=EVENTS.map(flat))
 def test_an_independent_parser_reads_the_same(event: AuditEvent) -> None:
     r"""syslog-rfc5424-parser leaves the escapes in, keeps the last of equal names, and takes the
@@ -388,7 +388,7 @@ def test_an_independent_parser_reads_the_same(event: AuditEvent) -> None:
     assert read.msg == message
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(values=st.lists(st.none() | texts(), min_size=3, max_size=3))
 def test_quoted_pairs_are_the_same_by_template_and_one_by_one(values: list[str | None]) -> None:
     names = ["a", "b", "c"]
@@ -525,7 +525,7 @@ def without_surrogates(value: Any) -> Any:
     return [without_surrogates(v) for v in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(event=EVENTS)
 def test_json_is_exactly_the_events_vocabulary(event: AuditEvent) -> None:
     read = json.loads(alone(Json(JsonOptions()), event))

@@ -69,7 +69,7 @@ def test_every_framing_has_a_strict_reader_here() -> None:
 
 @pytest.mark.parametrize("framing", READERS)
 @pytest.mark.parametrize(("name", "header"), EVERY)
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(events=st.lists(EVENTS, min_size=1, max_size=4), data=st.data())
 def test_a_stream_has_as_many_messages_as_went_in(
     name: str, header: Any, framing: str, events: list[AuditEvent], data: st.DataObject

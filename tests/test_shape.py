@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from siemrelay.catalogue import Catalogue
 from siemrelay.decoders.json import JsonDecoder
 from siemrelay.decoders.mapping import GENERIC
-from siemrelay.decoders.shape import learn
+from siemrelay.decoders.shape import REFUSALS, learn
 from siemrelay.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
 from tests.strategies import SPELLINGS, alike, batch_of, written
 
@@ -58,7 +58,7 @@ def looked_through(
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: f"{len(wanted)} fields")
 @pytest.mark.parametrize("spellings", SPELLINGS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(records=alike())
 def test_the_learned_shape_agrees_with_looking_everywhere(
     spellings: str, wanted: frozenset[str],
@@ -72,7 +72,7 @@ def test_the_learned_shape_agrees_with_looking_everywhere(
         assert list(map(shown, decoder.decode(batch).events)) == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(records=alike())
 def test_what_a_shape_takes_by_itself_it_takes_in_a_payload(
     records: tuple[list[dict[str, Any]], list[dict[str, Any]]],
@@ -107,6 +107,44 @@ def test_flat_records_have_a_shape_when_attributes_are_not_asked_for() -> None:
     flat = {"eventType": "x", "userEmail": "a@b", "sourceIp": "10.0.0.1", "other": {"deep": [1]}}
     assert learn([flat], GENERIC, attributes=False) is not None
     assert learn([flat], GENERIC, attributes=True) is None
+
+
+def test_a_field_that_some_of_the_sample_lack_may_be_lacking() -> None:
+    less = {key: value for key, value in FULL.items() if key != "message"}
+    for attributes in (True, False):
+        shape = learn([FULL, less], GENERIC, attributes=attributes)
+        assert shape is not None
+        assert shape.row(written(less)).message is None
+        shape = learn([FULL], GENERIC, attributes=attributes)
+        assert shape is not None
+        with pytest.raises(REFUSALS):
+            shape.row(written(less))
+
+
+@pytest.mark.parametrize(
+    ("sample", "other"),
+    [
+        # Integers where floats were: they may not become floats.
+        ([{"type": 1.5, "id": "a"}], {"type": 1, "id": "a"}),
+        # What one field takes another would take, too, were its own not there.
+        ([{"title": "t", "note": "n"}, {"id": "a"}], {"note": "n"}),
+        ([{"title": "t", "note": "n"}], {"note": "n"}),
+        # Attributes are passed on without being looked into.
+        ([{"title": "t", "note": "n"}], {"title": "t", "note": "n", "attributes": {"who": "w"}}),
+    ],
+)
+@pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: f"{len(wanted)} fields")
+def test_what_types_alone_cannot_tell_is_told(
+    sample: list[dict[str, Any]], other: dict[str, Any], wanted: frozenset[str]
+) -> None:
+    spellings = {**GENERIC, "type": ("title", "note", "type"), "message": ("note",)}
+    spellings["actor.name"] = ("attributes.who", "user")
+    decoder, slow = (JsonDecoder(spellings, wanted, CATALOGUE) for _ in range(2))
+    slow._learn_at = 1 << 60
+    decoder.decode(batch_of(list(map(written, sample))))
+    batch = batch_of([written(other)])
+    expected = list(map(shown, slow.decode(batch).events))
+    assert list(map(shown, decoder.decode(batch).events)) == expected
 
 
 DIFFERENT = {
@@ -159,6 +197,7 @@ LINES = {
     "two on a line, one on two, closed": [b'{"id":"a"} {"id":"b"}', b'{"id":"c","x":{}', b'}'],
     "two on a line and an empty one": [b'{"id":"a"}{"id":"b"}', b""],
     "halves": [b'{"id":"a","type":"x"', b'"message":"y"}'],
+    "two on the line after": [b'{"id":"a","x":', b'{}}{"id":"b"}'],
     "a comma between": [b'{"id":"a"},{"id":"b"}', b'{"id":"c"', b'"d":"e"}'],
     "a brace alone": [b'{"id":"a"}{"id":"b"}', b'{"x":{', b'}}'],
     "carriage returns": [b'{"id":"a"}\r', b'{"id":"b"}\r'],
@@ -184,7 +223,7 @@ def test_lines_keep_their_places_whatever_is_on_them(what: str, sample: dict[str
         assert list(map(shown, learned([sample], wanted=wanted).decode(batch).events)) == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from([b'{"id":"a"}', b"{", b"}", b" ", b'"x":', b"1", b",", b"{}", b"\r",
                                  b"[", b"]", b"\n", b'"']), max_size=12))  # fmt: skip
 def test_pieces_of_json_never_move_to_another_line(pieces: list[bytes]) -> None:

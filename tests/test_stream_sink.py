@@ -91,20 +91,18 @@ async def test_confirming_waits_until_the_peer_has_room_for_every_byte() -> None
     async with Listener(buffer=64 * 1024) as listener:
         async with listener.sink().session() as session:
             peer = await listener.accept()
-            ticket = 0
-            sent, confirmed = trio.Event(), trio.Event()
-            message = b"x" * 300_000
+            confirmed = trio.Event()
+            message = b"x" * 150_000
+            # Room on this side for all of it, on that side for a part.
+            stream = session.connection.counted.socket_stream
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
 
             async def send() -> None:
-                nonlocal ticket
-                ticket = await session.send([message])
-                sent.set()
-                await session.confirm(ticket)
+                await session.confirm(await session.send([message]))
                 confirmed.set()
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
-                await sent.wait()
                 with trio.move_on_after(0.2):
                     await confirmed.wait()
                 assert not confirmed.is_set()  # the peer's kernel has no room yet
@@ -128,12 +126,18 @@ async def test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged(size: int) -
 
 async def test_a_peer_that_closes_with_unread_data_confirms_nothing_more() -> None:
     async with Listener(buffer=64 * 1024) as listener:
-        with pytest.raises(SinkWaits):  # noqa: PT012  (any of it may be where the break shows)
-            async with listener.sink().session() as session:
-                peer = await listener.accept()
-                ticket = await session.send([b"x" * 300_000])
-                await peer.aclose()
-                await session.confirm(ticket)
+
+        async def close() -> None:
+            peer = await listener.accept()
+            await wait_all_tasks_blocked(0.05)
+            await peer.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            with trio.fail_after(3):
+                with pytest.raises(SinkWaits):
+                    async with listener.sink().session() as session:
+                        await session.confirm(await session.send([b"x" * 300_000]))
 
 
 async def test_what_was_acknowledged_before_a_close_in_good_order_is_confirmed() -> None:

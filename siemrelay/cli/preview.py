@@ -16,7 +16,7 @@ from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load
 from siemrelay.errors import ConfigurationRefused
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
-from siemrelay.formats.text import cut_utf8
+from siemrelay.shorten import shortened
 
 # Records are looked at in portions, so that a whole log can be piped through.
 _PORTION_RECORDS: Final = 1000
@@ -105,8 +105,8 @@ def _shown(parts: SinkParts, decoded: DecodedBatch, index: int) -> dict[str, Any
     )
     limit = parts.max_message_bytes
     cut = limit is not None and len(message) > limit
-    if limit is not None:
-        message = cut_utf8(message, limit)
+    if cut and limit is not None:
+        message = shortened(parts.format, decoded, index, message, limit)
     text = message.decode("utf-8")
     return {"kept": True, "why": why, "bytes": len(message), "cut": cut, "message": text}
 

@@ -8,7 +8,7 @@ field that was absent, may only be null. A record that the shape refuses is look
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
@@ -140,10 +140,16 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: boo
             if place is not None:
                 places[field] = place
                 root.at(place).nullable = not attributes
-        # With attributes, every key that is not read is a refusal already.
-        if not attributes:
-            for field in seen:
-                _probe(root, spellings[field], places.get(field))
+        for field in seen:
+            for rival in _rivals(root, spellings[field], places.get(field)):
+                # What another field would take, too, were its own absent: types cannot tell.
+                if rival in places.values():
+                    raise NoShape
+                if not attributes:
+                    root.at(rival).probed = True
+                # Every other key is a refusal already, but attributes are not looked into.
+                elif rival[0] == "attributes":
+                    raise NoShape
         # Keys are looked for in the order of the struct's, from the last one found on.
         root.order_as(sample[0])
         return Shape(root, places, attributes=attributes)
@@ -166,15 +172,15 @@ def _place(
     return place
 
 
-def _probe(root: Slot, paths: tuple[str, ...], place: Where | None) -> None:
+def _rivals(root: Slot, paths: tuple[str, ...], place: Where | None) -> Iterator[Where]:
+    """Where a value would win over the learned place, or be found though that is absent."""
     learned = None if place is None else ".".join(place)
     for path in paths:
-        # Where a field always is, what comes after it is never asked.
-        if path == learned and place is not None:
-            if len(place) > 1:
-                root.at((path,)).probed = True
-            if root.at(place).required:
-                return
-            continue
-        root.at((path,)).probed = True
-        root.at(tuple(path.split("."))).probed = True
+        # A key with dots in it comes first.
+        steps = tuple(path.split("."))
+        if len(steps) > 1:
+            yield (path,)
+        if path != learned or place is None:
+            yield steps
+        elif root.at(place).required:
+            return  # what comes after a place that is always there is never asked

@@ -74,8 +74,7 @@ def attribute(key: str) -> str:
 
 
 def _type(slot: Slot) -> Any:
-    # What another field would take, too, were its own absent, cannot be told by types.
-    if slot.types and (slot.probed or any(child.read for child in slot.children.values())):
+    if slot.types and any(child.read for child in slot.children.values()):
         raise NoShape
     if slot.types:
         kinds: list[Any] = [_NONEMPTY if kind is str else kind for kind in slot.types]

@@ -155,7 +155,7 @@ class Ecs:
             made.event.kind = "pipeline_error"
         name, uid = actor.name, actor.id
         if name or uid:
-            made.user = _User(name, uid)
+            made.user = _User(name or None, uid or None)
         if address := actor.address:
             made.source = _Source(address, address if is_ip(address) else None)
         labels = [("category", event.category)] if event.category else []
@@ -181,9 +181,9 @@ def _place(made: _Message, target: Target, of: str) -> list[tuple[str, str]]:
         return labels
     if of == "user" or kind in _USERS:
         made.user = made.user or _User()
-        made.user.target = _Named(name, uid)
+        made.user.target = _Named(name or None, uid or None)
     elif of == "group":
-        made.group = _Named(name, uid)
+        made.group = _Named(name or None, uid or None)
     else:
         labels += [
             (of_it, said) for of_it, said in (("target_name", name), ("target_id", uid)) if said

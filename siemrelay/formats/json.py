@@ -74,7 +74,7 @@ class Json:
             try:
                 messages.append(_encode(out))
             except UnicodeEncodeError:
-                out.attributes = attributes_of(event)
+                out.attributes = attributes_of(event) or None
                 messages.append(_forgiving(out))
         if self._reshaped:
             return list(map(self._reshaped, messages, selection.events))

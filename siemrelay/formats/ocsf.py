@@ -31,13 +31,13 @@ class OcsfOptions(HeaderOptions):
 
     vendor: str = Field("siemrelay", min_length=1, description="`metadata.product.vendor_name`")
     product: str = Field("audit", min_length=1, description="`metadata.product.name`")
-    version: str = Field("1.0", min_length=1, description="`metadata.product.version`")
+    version: str | None = Field(None, min_length=1, description="`metadata.product.version`")
 
 
-class _Product(msgspec.Struct, gc=False):
+class _Product(msgspec.Struct, gc=False, omit_defaults=True):
     name: str
     vendor_name: str
-    version: str
+    version: str | None = None
 
 
 class _Metadata(msgspec.Struct, gc=False):
@@ -46,7 +46,6 @@ class _Metadata(msgspec.Struct, gc=False):
     uid: str | None
     event_code: str
     log_name: str
-    logged_time: int
     sequence: int
 
 
@@ -159,19 +158,18 @@ class Ocsf:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         batch = selection.decoded.batch
-        logged = round(batch.received_at * 1000)
         return [
-            message_of(self._message(event, sequence, batch.source, logged))
+            message_of(self._message(event, sequence, batch.source))
             for sequence, event in zip(selection.sequences, selection.events, strict=True)
         ]
 
-    def _message(self, event: AuditEvent, sequence: int, source: str, logged: int) -> _Message:
+    def _message(self, event: AuditEvent, sequence: int, source: str) -> _Message:
         kind, severity = event.type, event.severity or 0
         uid, category_uid, activity = chosen = self._classes[kind, event.category or ""]
         made = _Message(
             uid, category_uid, activity, chosen.type_uid, _SEVERITIES[severity],
             _STATUSES.get(event.outcome or "", 0), int(self._epoch(event.time or "")),
-            _Metadata(VERSION, self._product, event.id, kind, source, logged, sequence),
+            _Metadata(VERSION, self._product, event.id, kind, source, sequence),
             message=event.message,
         )  # fmt: skip
         rest: dict[str, Any] = {}
@@ -192,10 +190,15 @@ class Ocsf:
     def _fill(self, made: _Message, event: AuditEvent, rest: dict[str, Any]) -> bool:
         """Give it what its class has; False, and nothing done, without what the class requires."""
         who, target = event.actor, event.target
-        by = _Named(who.name, who.id) if who.name or who.id else None
-        to = _Named(target.name, target.id, target.type) if target.name or target.id else None
+        by = to = None
+        if who.name or who.id:
+            by = _Named(who.name or None, who.id or None)
+        if target.name or target.id:
+            to = _Named(target.name or None, target.id or None, target.type or None)
         uid = made.class_uid
         if uid == _API_ACTIVITY:
+            if by is None and not who.address:
+                return False
             made.api = _Api(event.type)
             made.actor = _Actor(by) if by else _Actor(app_name=self._product.name)
             made.resources = [to] if to else None
@@ -205,13 +208,11 @@ class Ocsf:
             if to is None:
                 return False
             made.entity = to
+        elif to is None and by is None:
+            return False
         elif uid == _ACCOUNT_CHANGE:
-            if to is None and by is None:
-                return False
             made.user = to or by
         else:
-            if to is None and by is None:
-                return False
             made.user, made.service = by or to, self._service
             if by and to:
                 _keep(rest, "target", target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -24,11 +24,16 @@ Settlement = Sequence[Refusal]
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """How large a run may be, and how long it waits to become so. Byte streams need no limits."""
+    """How large a run may be, and how long it waits to become so. Byte streams need no limits.
+
+    `in_flight_runs`: how many may be sent and not settled, for peers that confirm later than by
+    their answer; None is enough for a round trip.
+    """
 
     max_events: int | None = None
     max_bytes: int | None = None
     max_wait_s: float = 0.0
+    in_flight_runs: int | None = None
 
 
 Report = Callable[[str, str], None]
@@ -66,3 +71,12 @@ class Sink(Protocol):
 
     def session(self, report: Report = no_report) -> AbstractAsyncContextManager[Session]:
         """Connect. Raises SinkWaits or SinkHolds; leaving the context closes the connection."""
+
+
+@runtime_checkable
+class Certified(Protocol):
+    """A sink that knows its peer's certificate, once it has connected."""
+
+    @property
+    def certificate_expires_at(self) -> float | None:
+        """When the certificate met last ends, in seconds since the epoch; None without one."""

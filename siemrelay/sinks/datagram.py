@@ -10,6 +10,7 @@ before it became known is lost, as UDP has it.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +21,7 @@ import trio
 from pydantic import Field
 
 from siemrelay.errors import SinkWaits
-from siemrelay.options import Options, Port
+from siemrelay.options import Options, Port, show_seconds
 from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
 
 # The largest payload of one IPv4 datagram: 65535 less the IP (20) and UDP (8) headers.
@@ -47,7 +48,7 @@ class UdpSink:
         self._options = options
 
     @asynccontextmanager
-    async def session(self, report: Report = no_report) -> AsyncIterator[UdpSession]:
+    async def session(self, report: Report = no_report) -> AsyncIterator[DatagramSession]:
         """See `sinks.contract.Sink`. Connecting sends nothing; it lets the kernel tell of ICMP."""
         server, port = self._options.server, self._options.port
         try:
@@ -59,7 +60,11 @@ class UdpSink:
         with _connected(server, found) as sock:
             address = sock.getpeername()
             report("connect", f"{address[0]} port {address[1]} (UDP: nothing is sent to connect)")
-            yield UdpSession(sock, f"{server} port {port}", report)
+            yield DatagramSession(
+                sock, f"{server} port {port}", report,
+                gone="nobody listens there (ICMP port unreachable); is the receiver running?",
+                answer="none: UDP has no answer; look for the event at the receiver",
+            )  # fmt: skip
 
 
 def _connected(
@@ -87,11 +92,19 @@ def _connected(
     raise SinkWaits(f"no way to {server}: {reason}")
 
 
-class UdpSession:
-    """See `sinks.contract.Session`; what `send` took is settled, unless ICMP says otherwise."""
+class DatagramSession:
+    """See `sinks.contract.Session`; what `send` took is settled, unless the kernel takes it back.
 
-    def __init__(self, sock: socket.socket, where: str, report: Report) -> None:
+    `gone` says what a refused connection means, `answer` what the kernel's taking proves,
+    `timeout_s` how long the kernel may have no room.
+    """
+
+    def __init__(
+        self, sock: socket.socket, where: str, report: Report, *, gone: str, answer: str,
+        timeout_s: float = math.inf,
+    ) -> None:  # fmt: skip
         self._sock, self._where, self._report = sock, where, report
+        self._gone, self._answer, self._timeout_s = gone, answer, timeout_s
 
     async def send(self, messages: Sequence[bytes]) -> Settlement:
         refused = []
@@ -109,7 +122,7 @@ class UdpSession:
             try:
                 self._sock.send(message)
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._sock)
+                await self._wait_for_room()
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
                     return False
@@ -119,18 +132,26 @@ class UdpSession:
             else:
                 return True
 
+    async def _wait_for_room(self) -> None:
+        try:
+            with trio.fail_after(self._timeout_s):
+                await trio.lowlevel.wait_writable(self._sock)
+        except trio.TooSlowError as error:
+            raise SinkWaits(
+                f"{self._where}: the receiver has taken nothing for "
+                f"{show_seconds(self._timeout_s)}; is it overloaded?"
+            ) from error
+
     async def confirm(self, ticket: Settlement) -> Settlement:
         # What ICMP has said since the last datagram.
         number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         # After a datagram that was too large the kernel has told already.
         if number not in (0, errno.EMSGSIZE):
             raise self._waits(number)
-        self._report("answer", "none: UDP has no answer; look for the event at the receiver")
+        self._report("answer", self._answer)
         return ticket
 
     def _waits(self, number: int | None) -> SinkWaits:
-        if number == errno.ECONNREFUSED:
-            reason = "nobody listens there (ICMP port unreachable); is the receiver running?"
-        else:
-            reason = os.strerror(number or errno.EIO)
+        gone = number in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN)
+        reason = self._gone if gone else os.strerror(number or errno.EIO)
         return SinkWaits(f"{self._where}: {reason}")

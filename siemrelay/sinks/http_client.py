@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import trio
 from pydantic import AfterValidator, Field, model_validator
@@ -51,6 +51,13 @@ def _absolute_url(value: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_absolute_url)]
+
+
+def below(url: str, path: str, **query: str) -> str:
+    """The address of a path under `url`; a query in `url` stays, before this one."""
+    parts = urlsplit(url)
+    queries = "&".join(filter(None, (parts.query, urlencode(query, safe=",*"))))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, queries, ""))
 
 
 class BasicOptions(Options):
@@ -110,15 +117,17 @@ class Client:
             self._extensions["sni_hostname"] = options.tls.server_name
         self._tokens = TokenSource(options.oauth, self._exchange) if options.oauth else None
 
-    async def post(self, url: str, body: bytes, content_type: str, **headers: str) -> Answer:
-        """POST a body, compressed if the options say so.
+    async def post(
+        self, url: str, body: bytes, content_type: str, *, compress: bool = True, **headers: str
+    ) -> Answer:
+        """POST a body, compressed if the options say so and `compress` does not forbid it.
 
         Raises SinkWaits or SinkHolds when there is no answer; any answer is returned. An answer of
         401 to an OAuth token makes the next request ask for a new one.
         """
         sent = {"Content-Type": content_type}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        if self._options.compression == "gzip":
+        if compress and self._options.compression == "gzip":
             sent["Content-Encoding"] = "gzip"
             work = partial(gzip.compress, body, compresslevel=1, mtime=0)
             large = len(body) > _COMPRESS_IN_THREAD_BYTES
@@ -194,9 +203,8 @@ async def open_client(options: RequestOptions, report: Report) -> AsyncIterator[
 async def _read(answer: httpx2.Response) -> bytes:
     body = bytearray()
     async for part in answer.aiter_bytes():
-        body += part
-        if len(body) > _ANSWER_BYTES:
-            break
+        if len(body) < _ANSWER_BYTES:  # the rest is read and dropped, for no longer than `timeout`
+            body += part
     return bytes(body)
 
 

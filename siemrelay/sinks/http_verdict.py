@@ -25,13 +25,22 @@ ADVICE: Final = {
 }
 
 
-def verdict(status: int, headers: Mapping[str, str], words: str, *, now_s: float) -> None:
-    """Return if the answer confirms the run; else raise what the caller does next."""
+def verdict(
+    status: int, headers: Mapping[str, str], words: str, *, now_s: float,
+    advice: Mapping[int, str] = ADVICE,
+) -> None:  # fmt: skip
+    """Return if the answer confirms the run; else raise what the caller does next.
+
+    `advice` is what to change, by status, where a person must.
+    """
     if not 200 <= status < 300:
-        raise failure(status, headers, words, now_s=now_s)
+        raise failure(status, headers, words, now_s=now_s, advice=advice)
 
 
-def failure(status: int, headers: Mapping[str, str], words: str, *, now_s: float) -> DeliveryError:
+def failure(
+    status: int, headers: Mapping[str, str], words: str, *, now_s: float,
+    advice: Mapping[int, str] = ADVICE,
+) -> DeliveryError:  # fmt: skip
     """What an answer other than 2xx asks for."""
     said = f"HTTP {status} {words}".strip()
     if status in _REFUSED:
@@ -43,7 +52,7 @@ def failure(status: int, headers: Mapping[str, str], words: str, *, now_s: float
         return SinkHolds(
             said, advice=f"the receiver points to {where}: set `url` to the final address"
         )
-    return SinkHolds(said, advice=ADVICE.get(status, "check `url` and `authorization`"))
+    return SinkHolds(said, advice=advice.get(status, "check `url` and `authorization`"))
 
 
 def retry_after_s(value: str | None, *, now_s: float) -> float | None:

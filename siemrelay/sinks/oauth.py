@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 from urllib.parse import urlencode
 
 import trio
@@ -33,6 +33,10 @@ class OauthOptions(Options):
     client_secret: Secret = Field(description="the client's secret")
     scope: str | None = Field(None, description="the scope asked for")
     audience: str | None = Field(None, description="the audience asked for, where one is needed")
+
+    advice: ClassVar[str] = "check `oauth`: client_id, client_secret and scope"
+    """What to change when the token endpoint refuses; sinks that make these options say it in
+    their own keys."""
 
 
 class _Answer(Protocol):
@@ -87,7 +91,7 @@ class TokenSource:
             # RFC 6749, 5.2: whatever is wrong here is in these settings.
             raise SinkHolds(
                 f"the token endpoint answered HTTP {answer.status} {self._said(answer)}".strip(),
-                advice="check `oauth`: client_id, client_secret and scope",
+                advice=options.advice,
             )
         if answer.status != 200:
             raise failure(answer.status, answer.headers, answer.words, now_s=time.time())

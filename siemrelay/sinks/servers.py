@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 import trio
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
 from siemrelay.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.options import show_seconds
@@ -56,10 +56,12 @@ def _server(server: str) -> str:
 
 Server = Annotated[str, StringConstraints(min_length=1), AfterValidator(_server)]
 Servers = Annotated[
-    Server | Annotated[list[Server], Field(min_length=1)],
+    Annotated[Server, Tag("one")] | Annotated[list[Server], Field(min_length=1), Tag("several")],
+    # Chosen before it is judged, so that a fault in a list is not said to be the list itself.
+    Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
     Field(
-        description="host name or address of the receiver, or a list of them, tried in order; each "
-        "may have its own port (`name:port`)"
+        description="host name or address of the receiver, or a list of them, tried in order; "
+        "`name:port` where one has a port of its own"
     ),
 ]
 """What `server` takes in a stream sink."""
@@ -75,7 +77,9 @@ Connect = Callable[[Address], Awaitable[T]]
 """Opens one server's connection, ready for messages. Raises SinkWaits or SinkHolds."""
 
 
-async def first_of(servers: Sequence[Address], connect: Connect[T], report: Report) -> tuple[T, int]:
+async def first_of(
+    servers: Sequence[Address], connect: Connect[T], report: Report
+) -> tuple[T, int]:
     """The first server that can be connected to, and how many were passed over.
 
     Raises what the only server raised; of several SinkWaits if any of them may come back by
@@ -105,7 +109,7 @@ async def earlier_is_back(
         await trio.sleep(HOME_PROBE_S)
         for address in earlier:
             try:
-                await trio.aclose_forcefully(await connect(address))
+                await (await connect(address)).aclose()
             except DeliveryError:
                 continue
             return address

@@ -1,4 +1,4 @@
-"""TCP out, proven through the kernel: a message counts when the peer's kernel has acknowledged it.
+"""TCP and TLS out, proven through the kernel: what counts is what the peer's kernel acknowledged.
 
 SIOCOUTQ says how many sent bytes the peer has not acknowledged yet; what had no acknowledgement
 when a connection broke is sent again (other relays lose that window). It proves that the bytes
@@ -8,226 +8,251 @@ that.
 
 from __future__ import annotations
 
-import socket
-import struct
-import termios
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from fcntl import ioctl
+from functools import partial
 from typing import Final, Literal
 
 import trio
 from pydantic import Field
 
-from siemrelay.errors import SinkWaits
-from siemrelay.options import Duration, Options, Port, show_seconds
+from siemrelay.errors import DeliveryError, SinkHolds, SinkWaits
+from siemrelay.options import Duration, Options, Port
+from siemrelay.sinks.connection import TLS_ALERT, Connection, connect
 from siemrelay.sinks.contract import Report, Settlement, no_report
-from siemrelay.wire.framing import FRAMERS
+from siemrelay.sinks.servers import (
+    Address,
+    Connect,
+    Servers,
+    addresses,
+    earlier_is_back,
+    first_of,
+)
+from siemrelay.sinks.tls import TlsContexts, TlsOptions
+from siemrelay.wire.framing import FRAMERS, Framer
 
 # Asking the kernel starts at a loopback's round trip and settles at a WAN's.
 _FIRST_ASK_S: Final = 0.0005
 _SLOWEST_ASK_S: Final = 0.05
 
-# What a syslog peer may say (nothing, by the protocols): read to notice that it closed.
-_READ_BYTES: Final = 4096
+# A TLS 1.3 handshake is over for the client before the server has looked at its certificate, and
+# syslog servers look at names even later: bytes that the kernel acknowledged by then are thrown
+# away. So a new connection proves something only once it has outlived its first bytes by this,
+# which is what a busy server takes to refuse.
+_PROBATION_S: Final = 0.25
 
-# linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has ended its
-# side in good order: what it acknowledged before that, it has.
-_TCP_ESTABLISHED: Final = 1
-_TCP_CLOSE_WAIT: Final = 8
+# After a break, what the peer said before it is on this machine already.
+_LAST_WORDS_S: Final = 0.1
 
-# One write's size: large enough to keep the socket full, small enough to notice a stall early.
-_WRITE_BYTES: Final = 256 * 1024
+# The peer's first words (by the protocols it has none): enough to see what it is.
+_HEARD_BYTES: Final = 200
+_LEFT_EARLY: Final = "the peer left before it had taken anything"
+_WHY_EARLY: Final = {
+    False: "does it expect TLS on this port, or does it not allow this machine?",
+    True: "it may not accept this side's certificate or address: its log says why",
+}
 
 
-class TcpOptions(Options):
-    """What a TCP sink may set."""
+class StreamOptions(Options):
+    """What every sink over a byte stream to a server may set."""
 
-    server: str = Field(min_length=1, description="host name or address of the receiver")
-    port: Port = Field(514, description="its TCP port")
-    framing: Literal["newline", "octet-counting", "nul"] = Field(
-        "newline", description="how messages are told apart (RFC 6587)"
-    )
+    server: Servers
     timeout: Duration = Field(
         30.0, gt=0, description="to connect, and how long the peer may take nothing"
     )
 
 
-class TcpSink:
-    """Messages over one TCP connection."""
+class TcpOptions(StreamOptions):
+    """What a TCP sink may set."""
 
-    def __init__(self, options: TcpOptions) -> None:
+    port: Port = Field(514, description="its TCP port")
+    framing: Literal["newline", "octet-counting", "nul"] = Field(
+        "newline", description="how messages are told apart (RFC 6587)"
+    )
+
+
+class TlsStreamOptions(StreamOptions):
+    """What a TLS sink may set."""
+
+    port: Port = Field(6514, description="its TCP port")
+    framing: Literal["octet-counting", "newline", "nul"] = Field(
+        "octet-counting", description="how messages are told apart (RFC 5425)"
+    )
+    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
+
+
+class TcpSink:
+    """Messages over one TCP connection, within TLS if the options have it."""
+
+    def __init__(self, options: TcpOptions | TlsStreamOptions) -> None:
         self._options = options
-        self._frame = FRAMERS[options.framing]
+        self._servers = addresses(options.server, options.port)
+        tls = options.tls if isinstance(options, TlsStreamOptions) else None
+        self._server_name = tls.server_name if tls else None
+        self._contexts = TlsContexts(tls) if tls else None
+
+    @property
+    def certificate_expires_at(self) -> float | None:
+        """See `sinks.contract.Certified`."""
+        return self._contexts.peer_expires_at if self._contexts else None
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[StreamSession]:
         """See `sinks.contract.Sink`."""
-        stream = await connect_tcp(
-            self._options.server, self._options.port, self._options.timeout, report
-        )
-        async with stream, open_session(stream, self._frame, self._options.timeout, report) as made:
-            yield made
-
-
-async def connect_tcp(
-    server: str, port: int, timeout_s: float, report: Report
-) -> trio.SocketStream:
-    """A connection whose dead peer is noticed. Raises SinkWaits with what to look at."""
-    where = f"{server} port {port}"
-    try:
-        with trio.fail_after(timeout_s):
-            found = await trio.socket.getaddrinfo(server, port, type=socket.SOCK_STREAM)
-            report("resolve", ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found)))
-            stream = await trio.open_tcp_stream(server, port)
-    except trio.TooSlowError as error:
-        raise SinkWaits(
-            f"no answer from {where} within {show_seconds(timeout_s)}; is a firewall in the way?"
-        ) from error
-    except (socket.gaierror, UnicodeError) as error:
-        said = getattr(error, "strerror", None) or "not a host name"
-        raise SinkWaits(f"cannot resolve {server!r}: {said}; check `server`") from error
-    except OSError as error:
-        raise SinkWaits(f"cannot connect to {where}: {_reason(error)}") from error
-    try:
-        _prepare(stream, where, timeout_s)
-        name = stream.socket.getpeername()
-    except BaseException as error:
-        await trio.aclose_forcefully(stream)
-        if isinstance(error, OSError):  # it was reset already
-            raise SinkWaits(f"cannot connect to {where}: {_reason(error)}") from error
-        raise
-    report("connect", f"{name[0]} port {name[1]}")
-    return stream
-
-
-def _prepare(stream: trio.SocketStream, where: str, timeout_s: float) -> None:
-    if stream.socket.getpeername() == stream.socket.getsockname():
-        # Connecting to a free port of this machine's own ephemeral range can meet itself, and
-        # then the kernel acknowledges bytes that nobody reads.
-        raise SinkWaits(f"cannot connect to {where}: nobody listens there")
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Bytes that nobody acknowledges for so long break the connection, instead of for 15 minutes.
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
-
-
-def _reason(error: OSError) -> str:
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else ()
-    said = dict.fromkeys(str(getattr(cause, "strerror", None) or cause) for cause in causes)
-    text = ", ".join(said) or error.strerror or str(error)
-    return f"{text}; is the receiver running there?" if "refused" in text.casefold() else text
+        open_one = partial(
+            connect, timeout_s=self._options.timeout, report=report,
+            contexts=self._contexts, server_name=self._server_name,
+        )  # fmt: skip
+        connection, passed_over = await first_of(self._servers, open_one, report)
+        # Somebody who watches wants to hear what a wrong peer says.
+        careful = self._contexts is not None or report is not no_report
+        session = StreamSession(
+            connection, FRAMERS[self._options.framing], report,
+            probation_s=_PROBATION_S if careful else 0.0,
+        )  # fmt: skip
+        async with opened(session) as nursery:
+            if passed_over:
+                back = partial(open_one, report=no_report)
+                nursery.start_soon(session.go_home, self._servers[:passed_over], back)
+            yield session
 
 
 @asynccontextmanager
-async def open_session(
-    stream: trio.SocketStream,
-    frame: Callable[[Sequence[bytes]], bytes],
-    timeout_s: float,
-    report: Report,
-) -> AsyncIterator[StreamSession]:
-    """A session on a connected stream, watched for the peer's close until the context ends."""
-    session = StreamSession(stream, frame, timeout_s, report)
+async def opened(session: StreamSession) -> AsyncIterator[trio.Nursery]:
+    """The session is watched until the context ends; then its connection is closed."""
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.watch)
-            yield session
+            yield nursery
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The watcher and the sender notice the same break: one reason is enough.
-        waits, rest = group.split(SinkWaits)
+        found, rest = group.split(DeliveryError)
         if rest is not None:
             raise rest from None  # a stop, or what the body raised: it matters more
-        assert waits is not None
-        raise _leaf(waits) from group
+        assert found is not None
+        raise weightiest(found) from group
+    finally:
+        await session.connection.close_politely()
 
 
-def _leaf(group: BaseExceptionGroup[SinkWaits]) -> SinkWaits:
-    first = group.exceptions[0]
-    return _leaf(first) if isinstance(first, BaseExceptionGroup) else first
+def weightiest(group: BaseExceptionGroup[DeliveryError]) -> DeliveryError:
+    """The one error that says most: what a person must mend comes before what passes."""
+    holds, _ = group.split(SinkHolds)
+    error: DeliveryError | BaseExceptionGroup[DeliveryError] = holds or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class StreamSession:
-    """One connection's life; see `sinks.contract.Session`. Tickets are byte offsets."""
+    """One connection's life; see `sinks.contract.Session`. Tickets are offsets in the stream.
+
+    `probation_s` is how long the connection must outlive its first acknowledgement to be believed.
+    """
 
     def __init__(
-        self,
-        stream: trio.SocketStream,
-        frame: Callable[[Sequence[bytes]], bytes],
-        timeout_s: float,
-        report: Report,
-    ) -> None:
-        self._stream, self._frame = stream, frame
-        self._timeout_s, self._report = timeout_s, report
-        self._sent_bytes = self._confirmed_bytes = 0
-        self._closed_by_peer = False
+        self, connection: Connection, frame: Framer, report: Report, *, probation_s: float = 0.0,
+        answer: str = "the peer's kernel acknowledged every byte (TCP says no more)",
+    ) -> None:  # fmt: skip
+        self.connection = connection
+        self._frame, self._report, self._answer = frame, report, answer
+        self._probation_s = probation_s
+        self._sent = self._confirmed = connection.counted.written_bytes
+        self._ended = trio.Event()
+        self._why: DeliveryError = SinkWaits("the peer closed the connection")
+        self._leaving = False
+        self._heard = b""
 
     async def send(self, messages: Sequence[bytes]) -> int:
-        if self._closed_by_peer:
-            raise SinkWaits("the peer closed the connection")
-        data = memoryview(self._frame(messages))
+        """See `sinks.contract.Session`."""
+        if self._leaving:
+            await trio.sleep_forever()  # `go_home` ends the session
+        if self._ended.is_set():
+            raise self._why
+        data = self._frame(messages)
         self._report("send", f"{len(data)} bytes")
-        for start in range(0, len(data), _WRITE_BYTES):
-            chunk = data[start : start + _WRITE_BYTES]
-            try:
-                with trio.fail_after(self._timeout_s):
-                    await self._stream.send_all(chunk)
-            except trio.TooSlowError as error:
-                raise self._stalled() from error
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise SinkWaits(f"the connection broke while sending: {_cause(error)}") from error
-            self._sent_bytes += len(chunk)
-        return self._sent_bytes
+        # Until it is out, more is on its way than is known.
+        self._sent += 1
+        try:
+            self._sent = await self.connection.write(data)
+        except SinkWaits as error:
+            raise await self._last_words(error) from error
+        return self._sent
 
     async def confirm(self, ticket: int) -> Settlement:
-        pause, progress_at, last = _FIRST_ASK_S, trio.current_time(), -1
-        while (confirmed := self._sent_bytes - self._unacknowledged()) < ticket:
-            if confirmed != last:
-                last, progress_at = confirmed, trio.current_time()
-            elif trio.current_time() - progress_at > self._timeout_s:
-                raise self._stalled()
-            await trio.sleep(pause)
-            pause = min(pause * 2, _SLOWEST_ASK_S)
-        self._confirmed_bytes = ticket
-        self._report("answer", "the peer's kernel acknowledged every byte (TCP says no more)")
+        """See `sinks.contract.Session`."""
+        try:
+            await self._acknowledged(ticket)
+        except SinkWaits as error:
+            raise await self._last_words(error) from error
+        if self._probation_s:
+            await self._outlive_probation()
+        self._confirmed = ticket
+        said = self._heard.decode("utf-8", "replace").split()
+        self._report("answer", f"the peer said: {' '.join(said)}" if said else self._answer)
         return ()
 
-    def _unacknowledged(self) -> int:
-        """Bytes sent and not acknowledged; raises SinkWaits when the connection is not whole."""
-        sock = self._stream.socket
-        (count,) = struct.unpack("i", ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
-        # A reset empties the kernel's queue: zero proves something only on a connection that is
-        # found whole *after* it was read; checked by
-        # test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged.
-        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        if state not in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT):
-            raise SinkWaits("the peer closed the connection before it acknowledged everything")
-        return int(count)
+    async def _acknowledged(self, ticket: int) -> None:
+        counted, timeout_s = self.connection.counted, self.connection.timeout_s
+        pause, progress_at, last = _FIRST_ASK_S, trio.current_time(), -1
+        while (acknowledged := counted.acknowledged_bytes()) < ticket:
+            if acknowledged != last:
+                last, progress_at = acknowledged, trio.current_time()
+            elif trio.current_time() - progress_at > timeout_s:
+                raise self.connection.stalled()
+            await trio.sleep(pause)
+            pause = min(pause * 2, _SLOWEST_ASK_S)
 
-    def _stalled(self) -> SinkWaits:
-        return SinkWaits(
-            f"the peer has taken nothing for {show_seconds(self._timeout_s)}; is it overloaded?"
-        )
+    async def _last_words(self, error: SinkWaits) -> DeliveryError:
+        # The peer may have said why it left: that is here already, and `watch` reads it.
+        with trio.move_on_after(_LAST_WORDS_S):
+            await self._ended.wait()
+        return self._why if self._ended.is_set() else error
+
+    async def _outlive_probation(self) -> None:
+        with trio.move_on_after(self._probation_s):
+            await self._ended.wait()
+        if self._ended.is_set():
+            raise self._why
+        self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
+        self._probation_s = 0.0
 
     async def watch(self) -> None:
-        """Read what the peer says and drop it; raises SinkWaits when it closes.
+        """Read what the peer says and drop it; raises SinkWaits or SinkHolds when it ends.
 
         After a close in good order, what was sent before it may still be confirmed.
         """
         try:
-            while await self._stream.receive_some(_READ_BYTES):
-                pass
-        except trio.BrokenResourceError as error:
-            raise SinkWaits(f"the connection broke: {_cause(error)}") from error
-        except trio.ClosedResourceError:
-            return
-        self._closed_by_peer = True
-        with trio.move_on_after(self._timeout_s):
-            while self._confirmed_bytes < self._sent_bytes:
-                self._unacknowledged()
-                await trio.sleep(_SLOWEST_ASK_S)
-        raise SinkWaits("the peer closed the connection")
+            while words := await self.connection.read():
+                self._heard = self._heard or words[:_HEARD_BYTES]
+            in_order = True
+        except DeliveryError as error:
+            self._why = error
+            in_order = False
+        if self._probation_s and not isinstance(self._why, SinkHolds):
+            hint = _WHY_EARLY[self.connection.tls is not None]
+            self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}); {hint}")
+            in_order = False
+        if self._heard.startswith(TLS_ALERT):
+            self._why = SinkHolds(
+                "the peer speaks TLS on this port",
+                advice="choose `protocol: tls`, or a port without TLS",
+            )
+        self._ended.set()
+        if in_order:
+            with trio.move_on_after(self.connection.timeout_s):
+                await self._everything_confirmed()
+        raise self._why
 
+    async def _everything_confirmed(self) -> None:
+        while self._confirmed < self._sent:
+            self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
+            await trio.sleep(_SLOWEST_ASK_S)
 
-def _cause(error: BaseException) -> str:
-    cause = error.__cause__
-    return str(getattr(cause, "strerror", None) or cause or error)
+    async def go_home(self, earlier: Sequence[Address], open_one: Connect[Connection]) -> None:
+        """End the session once an earlier server is back and nothing is in flight."""
+        back = await earlier_is_back(earlier, open_one)
+        self._leaving = True
+        await self._everything_confirmed()
+        raise SinkWaits(f"{back} is back")

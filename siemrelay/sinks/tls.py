@@ -67,13 +67,15 @@ def _no_password() -> str:
 class TlsContexts:
     """The context for the next connection, made again when a file behind it has changed.
 
-    `current` reads files: call it in a thread, from one task at a time.
+    `current` reads files: call it in a thread, from one task at a time. `peer_expires_at` is when
+    the certificate that was met last ends (seconds since the epoch), None if none was verified.
     """
 
     def __init__(self, options: TlsOptions) -> None:
         self._options = options
         self._seen: list[tuple[str, int, int, int] | None] = []
         self._good: ssl.SSLContext | None = None
+        self.peer_expires_at: float | None = None
 
     def current(self) -> ssl.SSLContext:
         """A context of the files as they are, or of how they were when they could last be used.
@@ -103,7 +105,7 @@ class TlsContexts:
 
 def _state(file: str) -> tuple[str, int, int, int] | None:
     try:
-        found = os.stat(file)
+        found = Path(file).stat()
     except OSError:
         return None
     return file, found.st_ino, found.st_size, found.st_mtime_ns
@@ -116,6 +118,12 @@ class Secured(Protocol):
     def version(self) -> str | None: ...
 
 
+def expires_at(tls: Secured) -> float | None:
+    """When the peer's certificate ends, in seconds since the epoch; None if it was not verified."""
+    until = (tls.getpeercert() or {}).get("notAfter")
+    return float(ssl.cert_time_to_seconds(until)) if until else None
+
+
 def describe_tls(tls: Secured) -> str:
     """`TLSv1.3, peer NAME, certificate valid until DATE` of an established connection."""
     found: dict[str, Any] = tls.getpeercert() or {}
@@ -124,12 +132,6 @@ def describe_tls(tls: Secured) -> str:
     peer = subject.get("commonName") or ", ".join(map(str, names[:3])) or "not verified"
     until = f", certificate valid until {found['notAfter']}" if "notAfter" in found else ""
     return f"{tls.version()}, peer {peer}{until}"
-
-
-def expires_at(tls: Secured) -> float | None:
-    """When the peer's certificate ends, in seconds since the epoch; None if it was not verified."""
-    until = (tls.getpeercert() or {}).get("notAfter")
-    return float(ssl.cert_time_to_seconds(until)) if until else None
 
 
 # A connection that ended within TLS is a network fault like any other.

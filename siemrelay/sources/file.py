@@ -91,7 +91,6 @@ class FileSource:
         try:
             if not drain:
                 await trio.to_thread.run_sync(watch.open)
-            watch.look_around = False
             await trio.to_thread.run_sync(lambda: tracking.survey(from_end=from_end))
             if drain:
                 await _drain(tracking, reading, intake, watch)
@@ -110,7 +109,6 @@ class FileSource:
         while True:
             now = trio.current_time()
             if watch.look_around or now >= next_survey:
-                watch.look_around = False
                 await trio.to_thread.run_sync(tracking.survey)
                 next_survey = now + poll_s
             await reading.store_positions()
@@ -124,7 +122,7 @@ class FileSource:
                 await trio.sleep(_GATHER_S)
             else:
                 intake.progress()
-                pause_s = next_survey - trio.current_time()
+                pause_s = max(next_survey - trio.current_time(), 0.0)
                 with trio.move_on_after(min(pause_s, _TICK_S) if reading.waiting else pause_s):
                     await watch.wait()
             tracking.collect()
@@ -139,7 +137,6 @@ async def _drain(tracking: Tracking, reading: Reading, intake: Intake, watch: Wa
         moved = await reading.round()
         intake.lag(tracking.unread())
         if watch.look_around:  # a file was truncated
-            watch.look_around = False
             await trio.to_thread.run_sync(tracking.survey)
         elif (not moved and not tracking.stirred) or all(f.has_reached(end) for f, end in ends):
             break

@@ -11,7 +11,7 @@ import msgspec
 
 from siemrelay.sources.content import Content, GzipContent, PlainContent
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES, cut
-from siemrelay.sources.generations import age, family, is_compressed
+from siemrelay.sources.generations import age, family, is_compressed, is_rotated_name
 from siemrelay.sources.identity import Identity, showable
 
 # What is read at once while catching up: 1 MiB is some two thousand audit events, which is where
@@ -85,12 +85,14 @@ class Followed:
         self._searched = self.identity.offset
 
     @property
-    def birth(self) -> tuple[int, bool, tuple[int, int, str]]:
+    def birth(self) -> tuple[bool, int, bool, tuple[int, int, str]]:
         """Sorts files that were found at the same time, the older ones first.
 
-        gzip gives its result the time of the original, which is read first if it is still there.
+        The log itself is the youngest, whatever its time. gzip gives its result the time of the
+        original, which is read first if it is still there.
         """
-        return self._stamp[1] if self._stamp else 0, self.compressed, self.age
+        changed_ns = self._stamp[1] if self._stamp else 0
+        return not is_rotated_name(self.path), changed_ns, self.compressed, self.age
 
     @property
     def unread(self) -> int:

@@ -25,9 +25,10 @@ MAX_OPEN_FILES: Final = 256
 _DELETED_QUIET_S: Final = 5.0
 # As above for a file renamed out of the globs' sight, which costs but a descriptor.
 _RENAMED_QUIET_S: Final = 3600.0
-# How often to look again at directories in which files are being renamed. A rotation takes
-# milliseconds; names that change for longer than this many looks are not one.
-_STEADY_LOOKS: Final = 10
+# How often to look again at directories in which files are being renamed, and the pause before.
+# A rotation takes milliseconds; names that change for longer than these are not one.
+_STEADY_LOOKS: Final = 20
+_STEADY_PAUSE_S: Final = 0.001
 
 _ADVICE: Final = {
     errno.EACCES: "let the relay's user read it, by its group or an ACL (setfacl -m u:USER:r)",
@@ -87,10 +88,7 @@ class Tracking:
         `from_end`: skip what is in the files.
         """
         first = self._directories is None
-        found = self._find_steadily()
-        directories = self._globs.directories(found.values())
-        for directory in directories:
-            self._watch.directory(directory)
+        found, directories = self._find_steadily()
         self._find_renamed(found)
         for file in self._elsewhere(found, directories):
             if file.file_id in self.files:
@@ -112,22 +110,28 @@ class Tracking:
         self._recognition.expire()
         self._take_stock()
 
-    def _find_steadily(self) -> dict[tuple[int, int], Found]:
-        """What the globs match; looked for again until nothing moves meanwhile.
+    def _find_steadily(self) -> tuple[dict[tuple[int, int], Found], set[str]]:
+        """What the globs match, looked for again until nothing moves meanwhile; and where.
 
-        Listing a directory is no snapshot: of files that are renamed just then, one may be
-        missed, and a newer one would be read before it.
+        Listing a directory is no snapshot: of files that are renamed just then some may be
+        missed, and newer ones would be read before them.
         """
-        found = self._globs.find()
-        if all(file_id in self.files for file_id in found) and len(found) == len(self.files):
-            return found
-        for _ in range(_STEADY_LOOKS):
-            before, found = found, self._globs.find()
-            if {key: file.path for key, file in found.items()} == {
-                key: file.path for key, file in before.items()
-            }:
+        before: dict[tuple[int, int], str] | None = None
+        for look in range(_STEADY_LOOKS):
+            if look > 1:
+                time.sleep(_STEADY_PAUSE_S)
+            self._watch.look_around = False
+            found = self._globs.find()
+            directories = self._globs.directories(found.values())
+            for directory in directories:
+                self._watch.directory(directory)
+            self.collect()
+            paths = {file_id: file.path for file_id, file in found.items()}
+            as_known = {key: followed.path for key, followed in self.files.items()} == paths
+            if not self._watch.look_around and (paths == before or as_known):
                 break
-        return found
+            before = paths
+        return found, directories
 
     def _find_renamed(self, found: dict[tuple[int, int], Found]) -> None:
         """Add the files that were seen being renamed out of the globs' sight."""

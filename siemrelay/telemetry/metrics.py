@@ -57,6 +57,9 @@ SINK_METRICS: Final[tuple[Metric, ...]] = (
            lambda s: _age(s.oldest_undelivered_at)),
     Metric("last_success_timestamp_seconds", "gauge", "When the peer last confirmed.",
            lambda s: s.last_success_at),
+    Metric("certificate_expiry_timestamp_seconds", "gauge",
+           "When the peer's certificate ends; absent without one.",
+           lambda s: s.certificate_expires_at),
     Metric("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
 )  # fmt: skip
 
@@ -137,7 +140,8 @@ def _family(name: str, metric: Metric, labels: list[str], rows: list[tuple[str, 
     kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
     family = kind(name, metric.help, labels=labels)
     for label, thing in rows:
-        family.add_metric([label] if labels else [], metric.read(thing))
+        if (value := metric.read(thing)) is not None:
+            family.add_metric([label] if labels else [], value)
     return family
 
 

@@ -1,0 +1,78 @@
+"""The envelope of Splunk's HTTP Event Collector around another format's messages.
+
+Rules: Splunk, "Format events for HTTP Event Collector": an object with `event`, which is an object
+or a text that is not blank, and the metadata `time`, `host`, `source`, `sourcetype` and `index`
+beside it. `time` is in seconds as a plain decimal: scientific notation is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from siemrelay.event import Selection
+from siemrelay.formats.contract import Format
+from siemrelay.formats.epoch import EpochMs
+from siemrelay.formats.objects import message_of
+
+_check: Final = msgspec.json.Decoder(msgspec.Raw).decode
+
+# A blank event would be refused; this keeps its place.
+_BLANK: Final = b'"-"'
+
+
+class HecEnvelope:
+    """Messages → HEC events with the event's own time.
+
+    A message that is a JSON object is the event as it is, so that Splunk finds its fields; every
+    other one is a text in it.
+    """
+
+    def __init__(
+        self, inner: Format, *, host: str, source: str | None, sourcetype: str | None,
+        index: str | None,
+    ) -> None:  # fmt: skip
+        """`source` None: the name of the relay's own source. What else is None is left to the
+        token's settings in Splunk.
+        """
+        self._inner, self._source = inner, source
+        self._metadata = {
+            name: value
+            for name, value in (("host", host), ("sourcetype", sourcetype), ("index", index))
+            if value
+        }
+        self._epoch = EpochMs()
+        self.fields = inner.fields | {"time"}
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        """See `formats.contract.Format`."""
+        source = self._source or selection.decoded.batch.source
+        metadata = message_of({**self._metadata, "source": source})
+        before_event = b"," + metadata[1:-1] + b',"event":'
+        without_time = b"{" + before_event[1:]
+        return [
+            (b'{"time":' + self._seconds(event.time) + before_event if event.time else without_time)
+            + _event(message)
+            + b"}"
+            for message, event in zip(self._inner.encode(selection), selection.events, strict=True)
+        ]
+
+    def _seconds(self, time: str) -> bytes:
+        epoch_ms = self._epoch(time)
+        if len(epoch_ms) > 3 and epoch_ms[0] != "-":
+            return f"{epoch_ms[:-3]}.{epoch_ms[-3:]}".encode()
+        return f"{int(epoch_ms) / 1000:.3f}".encode()
+
+
+def _event(message: bytes) -> bytes:
+    if message[:1] == b"{":
+        try:
+            _check(message)
+        except (msgspec.DecodeError, RecursionError):
+            pass  # it only looks like an object: a text, like any other
+        else:
+            return message
+    if not message.strip():
+        return _BLANK
+    return message_of(message.decode())

@@ -1,0 +1,171 @@
+"""Elasticsearch and OpenSearch: documents created in bulk, each judged by itself.
+
+Bulk API, `create` with the event's id: what had no answer is sent again, and what is there already
+is a conflict, which counts as stored. Items that the cluster has no room for now (429) or whose
+shard is away (5xx) are sent again by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import trio
+from pydantic import AfterValidator, Field
+
+from siemrelay.errors import RunRefused, SinkHolds, SinkWaits
+from siemrelay.formats.bulk import Bulk
+from siemrelay.formats.contract import Format
+from siemrelay.formats.stamped import Stamped
+from siemrelay.options import Size
+from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
+from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http import BatchOptions
+from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below, open_client
+from siemrelay.sinks.http_verdict import ADVICE, verdict
+from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NotUnderstood, read_cause, read_items
+
+# The pause before items that a busy cluster turned away are sent again: its queues empty in
+# fractions of a second, or else none of them is taken and the sink waits.
+_AGAIN_S: Final = 0.5
+
+# Elasticsearch's rules for names of indices and data streams: not these characters, no upper case,
+# no `-`, `_`, `+` or `.` in front (hidden ones begin with a dot, but those are not for events).
+_NO_INDEX: Final = re.compile(r'[-_+.].*|.*[\\/*?"<>| ,#:\x00-\x20].*', re.DOTALL)
+_INDEX_BYTES: Final = 255
+
+
+def _index_name(value: str) -> str:
+    if _NO_INDEX.fullmatch(value) or value != value.lower() or len(value.encode()) > _INDEX_BYTES:
+        raise ValueError(
+            'write a name in lower case without spaces or any of \\ / * ? " < > | , # :, '
+            "like logs-siemrelay-default"
+        )
+    return value
+
+
+class BulkOptions(BatchOptions):
+    """How events become bulk requests."""
+
+    max_events: int = Field(1000, ge=1, le=10_000, description="events in one request at the most")
+    max_bytes: Size = Field(
+        5 * 1024 * 1024, ge=1024, description="bytes in one request at the most, before gzip"
+    )
+
+
+class ElasticsearchOptions(RequestOptions):
+    """What an Elasticsearch or OpenSearch sink may set."""
+
+    url: Url = Field(
+        description="the cluster, with its port: https://elastic.example.com:9200; a path in front "
+        "of the API's own is kept"
+    )
+    index: Annotated[str, Field(min_length=1), AfterValidator(_index_name)] = Field(
+        "logs-siemrelay-default", description="the data stream, index or write alias"
+    )
+    pipeline: str | None = Field(
+        None, min_length=1, description="the ingest pipeline that documents go through"
+    )
+    batch: BulkOptions = Field(default_factory=BulkOptions, description="how requests are filled")
+
+
+def bulk_documents(inner: Format, options: Any) -> Format:
+    """Any format's messages as documents with `@timestamp`, each behind its `create` line."""
+    return Bulk(Stamped(inner, stamp="@timestamp", text="message"))
+
+
+class ElasticsearchSink:
+    """Runs of documents created in one data stream."""
+
+    def __init__(self, options: ElasticsearchOptions) -> None:
+        self._options = options
+        query = {"pipeline": options.pipeline} if options.pipeline else {}
+        path = f"/{quote(options.index, safe='')}/_bulk"
+        self._url = below(options.url, path, filter_path=ANSWER_FIELDS, **query)
+        self._advice = _advice(options.index)
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
+        """See `sinks.contract.Sink`; connections are made by the first request."""
+        async with open_client(self._options, report) as client:
+            async with open_exchanges(partial(self._create, client)) as session:
+                yield session
+
+    async def _create(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        refusals: list[Refusal] = []
+        left: Sequence[int] = range(len(messages))
+        while True:
+            body = b"\n".join([messages[index] for index in left]) + b"\n"
+            answer = await client.post(self._url, body, "application/x-ndjson")
+            self._judge(answer)
+            again: list[int] = []
+            why = ""
+            for at, item in self._items(answer, len(left)):
+                if item.verdict == "again":
+                    again.append(left[at])
+                    why = _said(item)
+                elif item.verdict == "refused":
+                    code = str(item.status)
+                    refusals.append(Refusal(left[at], code, item.cause.words or "no reason given"))
+                elif item.verdict == "held":
+                    raise SinkHolds(_said(item), advice=self._advice_about(item))
+            if not again:
+                return sorted(refusals, key=lambda refusal: refusal.index)
+            if len(again) == len(left):
+                # Nothing moves. What was stored so far will be a conflict the next time.
+                raise SinkWaits(why)
+            left = again
+            await trio.sleep(_AGAIN_S)
+
+    def _judge(self, answer: Answer) -> None:
+        words = read_cause(answer.body).words or answer.words
+        verdict(answer.status, answer.headers, words, now_s=time.time(), advice=self._advice)
+
+    def _items(self, answer: Answer, count: int) -> Sequence[tuple[int, Item]]:
+        try:
+            return read_items(answer.body, count)
+        except NotUnderstood as error:
+            if count > 1 and answer.body.lstrip().startswith(b"{"):
+                # Perhaps too many reasons for one answer: fewer documents have fewer of them.
+                raise RunRefused(code="answer", reason=f"not understood: {error}") from error
+            raise SinkHolds(
+                f"HTTP {answer.status}, but no bulk answer: {answer.words or 'it is empty'}",
+                advice="is `url` the address of Elasticsearch or OpenSearch itself?",
+            ) from error
+
+    def _advice_about(self, item: Item) -> str:
+        index, kind = self._options.index, item.cause.type
+        if kind == "cluster_block_exception":
+            return f"writing to `{index}` is blocked in the cluster: lift the block"
+        if item.cause.reason.startswith("pipeline with id ["):
+            return "create that ingest pipeline, or change `pipeline`"
+        if kind == "index_closed_exception":
+            return f"open the index `{index}`, or name another one in `index`"
+        if item.status == 404 or kind == "index_not_found_exception":
+            return (
+                f"create the data stream or index `{index}`, let the credentials create it "
+                "(auto_configure), or check `index`"
+            )
+        return self._advice.get(item.status, "check `index`")
+
+
+def _said(item: Item) -> str:
+    return f"HTTP 200, but items with {item.status} {item.cause.words}".strip()
+
+
+def _advice(index: str) -> dict[int, str]:
+    return ADVICE | {
+        401: 'set `authorization: "ApiKey …"` (the encoded key) or `basic` to credentials that the '
+        "cluster knows",
+        403: f"give the credentials the privileges create_doc and auto_configure on `{index}` "
+        "(OpenSearch: indices:data/write/bulk and indices:admin/create)",
+        404: "nothing takes bulk requests there: check `url` (the cluster's root, without /_bulk) "
+        "and `index`",
+        405: "`url` must be the cluster's root, without /_bulk",
+        406: "what answers there is no Elasticsearch or OpenSearch API: check `url`",
+    }

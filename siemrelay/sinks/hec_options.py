@@ -1,0 +1,102 @@
+"""What a Splunk sink may set, and what follows from it: addresses, envelope, limits of a run."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from siemrelay.formats.contract import Format
+from siemrelay.formats.hec_envelope import HecEnvelope
+from siemrelay.sinks.contract import RunLimits
+from siemrelay.sinks.http import BatchOptions
+from siemrelay.sinks.http_client import RequestOptions, Url, below
+
+# Indexers acknowledge after seconds: with so many runs waiting for it, a busy feed keeps up.
+_UNACKNOWLEDGED_RUNS: Final = 32
+
+_COLLECTOR: Final = "/services/collector"
+_ENDPOINT: Final = re.compile(r"/(event|raw)(?:/1\.0)?/?$")
+
+
+class SplunkHecOptions(RequestOptions):
+    """What a Splunk sink may set."""
+
+    url: Url = Field(
+        description="the collector, like https://splunk.example.com:8088; without a path the "
+        "usual one is used"
+    )
+    endpoint: Literal["event", "raw"] = Field(
+        "event",
+        description="`event`: each event with its own time, host, source, sourcetype and index; "
+        "`raw`: lines that Splunk reads as its `sourcetype` says",
+    )
+    index: str | None = Field(None, min_length=1, description="the index; the token's by default")
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="Splunk's `source`; by default the name of the relay's source, or on the raw "
+        "endpoint what the token says",
+    )
+    sourcetype: str | None = Field(
+        None, min_length=1, description="Splunk's `sourcetype`; the token's by default"
+    )
+    host: str | None = Field(
+        None, min_length=1, description="Splunk's `host`; this machine's name by default"
+    )
+    acknowledge: bool = Field(
+        False,
+        description="whether the indexers must acknowledge; the token must have it on in Splunk",
+    )
+    compression: Literal["none", "gzip"] = Field("gzip", description="of request bodies")
+    batch: BatchOptions = Field(default_factory=BatchOptions, description="how requests are filled")
+
+    @model_validator(mode="after")
+    def _endpoint_is_that_of_the_url(self) -> SplunkHecOptions:
+        found = _ENDPOINT.search(urlsplit(self.url).path)
+        if found and found[1] != self.endpoint:
+            raise ValueError(f"`url` ends in /{found[1]}, but `endpoint` is {self.endpoint}")
+        return self
+
+    def limits(self) -> RunLimits:
+        """The limits of a run, and how many may wait for their acknowledgement."""
+        batch, runs = self.batch, _UNACKNOWLEDGED_RUNS if self.acknowledge else None
+        return RunLimits(batch.max_events, batch.max_bytes, batch.max_wait, runs)
+
+    @property
+    def metadata_host(self) -> str:
+        """Splunk's `host`."""
+        return self.host or socket.gethostname()
+
+
+def hec_events(form: Format, options: SplunkHecOptions) -> Format:
+    """The sink's format in the envelope of its endpoint."""
+    if options.endpoint == "raw":
+        return form
+    return HecEnvelope(
+        form, host=options.metadata_host, source=options.source, sourcetype=options.sourcetype,
+        index=options.index,
+    )  # fmt: skip
+
+
+def event_url(options: SplunkHecOptions) -> str:
+    """Where events are sent."""
+    path = "" if urlsplit(options.url).path.strip("/") else f"{_COLLECTOR}/{options.endpoint}"
+    if options.endpoint == "event":
+        return below(options.url, path)
+    # Lines have no envelope: what holds for all of them stands in the address.
+    said = {
+        "host": options.metadata_host, "source": options.source,
+        "sourcetype": options.sourcetype, "index": options.index,
+    }  # fmt: skip
+    return below(options.url, path, **{name: value for name, value in said.items() if value})
+
+
+def acknowledgement_url(options: SplunkHecOptions, channel: str) -> str:
+    """Where acknowledgements are asked for: beside the endpoint."""
+    parts = urlsplit(options.url)
+    base = _ENDPOINT.sub("", parts.path).rstrip("/") or _COLLECTOR
+    return below(parts._replace(path=base).geturl(), "/ack", channel=channel)

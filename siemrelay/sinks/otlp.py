@@ -1,0 +1,99 @@
+"""OpenTelemetry: log records by OTLP/HTTP in JSON, partial successes read."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from siemrelay import __version__
+from siemrelay.errors import RunRefused, SinkHolds
+from siemrelay.formats.contract import Format
+from siemrelay.formats.otlp import BodyKind, LogRecords
+from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
+from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http import BatchOptions
+from siemrelay.sinks.http_client import Client, RequestOptions, Url, below, open_client
+from siemrelay.sinks.http_verdict import ADVICE, verdict
+from siemrelay.wire.otlp import Envelope, NotUnderstood, read_partial
+
+_PATH: Final = "/v1/logs"
+
+_ADVICE: Final = ADVICE | {
+    401: "set `authorization` or `headers` to what the receiver expects (vendors name a header)",
+    404: f"check `url`: a path in it is used as it is, and usually ends in {_PATH}",
+    405: f"check `url`: a path in it is used as it is, and usually ends in {_PATH}",
+    501: "check `url`: the receiver does not take logs there",
+}
+
+
+class OtlpOptions(RequestOptions):
+    """What an OTLP sink may set."""
+
+    url: Url = Field(
+        description="the receiver, with its port: http://collector.example.com:4318; "
+        "/v1/logs is added unless it has a path"
+    )
+    service: str = Field("siemrelay", min_length=1, description="the resource's service.name")
+    resource: dict[str, str] = Field(
+        default_factory=dict,
+        description="further resource attributes (`deployment.environment.name: production`); "
+        "host.name is there by itself",
+    )
+    body: BodyKind = Field(
+        "text", description="the formatted message as text, or JSON as an OTLP map"
+    )
+    batch: BatchOptions = Field(default_factory=BatchOptions, description="how requests are filled")
+
+
+def log_records(inner: Format, options: OtlpOptions) -> Format:
+    """Any format's messages as log records."""
+    return LogRecords(inner, options.body)
+
+
+class OtlpSink:
+    """Runs of log records exported to one receiver."""
+
+    def __init__(self, options: OtlpOptions) -> None:
+        self._options = options
+        bare = urlsplit(options.url).path in ("", "/")
+        self._url = below(options.url, _PATH) if bare else options.url
+        resource = {"service.name": options.service, "host.name": socket.gethostname()}
+        self._envelope = Envelope(resource | options.resource, "siemrelay", __version__)
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
+        """See `sinks.contract.Sink`; connections are made by the first request."""
+        async with open_client(self._options, report) as client:
+            async with open_exchanges(partial(self._export, client)) as session:
+                yield session
+
+    async def _export(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        answer = await client.post(self._url, self._envelope.request(messages), "application/json")
+        # The specification names 429, 502, 503 and 504 for sending again; this waits on every
+        # other 5xx too, because an event must not be given up for a receiver that is ill.
+        verdict(answer.status, answer.headers, answer.words, now_s=time.time(), advice=_ADVICE)
+        try:
+            rejected, words = read_partial(answer.body)
+        except NotUnderstood as error:
+            raise SinkHolds(
+                f"HTTP {answer.status}, but no OTLP answer in JSON: {answer.words}",
+                advice=f"is `url` the address of an OTLP receiver that takes JSON ({_PATH})?",
+            ) from error
+        if rejected <= 0:
+            return ()
+        why = words or "no reason given"
+        if rejected >= len(messages):
+            return [Refusal(index, "rejected", why) for index in range(len(messages))]
+        # Which ones is not told. Halving finds them; the others are exported again on the way,
+        # each as often as its run is halved (10 times at most for 500), with the same
+        # `log.record.uid`.
+        raise RunRefused(
+            code="rejected", reason=f"{rejected} of {len(messages)} log records: {why}"
+        )

@@ -1,0 +1,96 @@
+"""RELP out, plain or within TLS: confirmed by the receiver's own `rsp 200` to each message.
+
+What had no answer when a connection broke is sent again, so nothing is lost; what repeats is at
+the most a window. Runs are a part of the window, because the cursor moves by whole runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+from pydantic import Field
+
+from siemrelay.errors import DeliveryError
+from siemrelay.options import Port
+from siemrelay.sinks.connection import connect
+from siemrelay.sinks.contract import Report, RunLimits, no_report
+from siemrelay.sinks.relp_session import RelpSession
+from siemrelay.sinks.servers import Address, addresses, first_of
+from siemrelay.sinks.stream import StreamOptions, weightiest
+from siemrelay.sinks.tls import TlsContexts, TlsOptions
+
+# A window is filled by so many runs: the receiver has the next ones while one is settled.
+_RUNS_IN_WINDOW: Final = 4
+
+# One run's frames: a few writes' worth, whatever the window.
+_RUN_BYTES: Final = 1024 * 1024
+
+
+class RelpOptions(StreamOptions):
+    """What a RELP sink may set."""
+
+    port: Port = Field(2514, description="its TCP port")
+    window: int = Field(
+        128, ge=1, le=10_000, description="messages sent and not yet answered, at the most"
+    )
+    tls: TlsOptions | None = Field(
+        None, description="verification, certificates; `{}` is TLS with the defaults, none is plain"
+    )
+
+    def limits(self) -> RunLimits:
+        """The limits of a run."""
+        return RunLimits(max(1, self.window // _RUNS_IN_WINDOW), _RUN_BYTES)
+
+
+class RelpSink:
+    """Messages as RELP `syslog` commands over one TCP connection."""
+
+    def __init__(self, options: RelpOptions) -> None:
+        self._options = options
+        self._servers = addresses(options.server, options.port)
+        self._server_name = options.tls.server_name if options.tls else None
+        self._contexts = TlsContexts(options.tls) if options.tls else None
+
+    @property
+    def certificate_expires_at(self) -> float | None:
+        """See `sinks.contract.Certified`."""
+        return self._contexts.peer_expires_at if self._contexts else None
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[RelpSession]:
+        """See `sinks.contract.Sink`."""
+        open_one = partial(self._open, report=report)
+        session, passed_over = await first_of(self._servers, open_one, report)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.listen)
+                if passed_over:
+                    back = partial(self._open, report=no_report)
+                    nursery.start_soon(session.go_home, self._servers[:passed_over], back)
+                yield session
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The listener and the sender notice the same break: one reason is enough.
+            found, rest = group.split(DeliveryError)
+            if rest is not None:
+                raise rest from None  # a stop, or what the body raised: it matters more
+            assert found is not None
+            raise weightiest(found) from group
+        finally:
+            await session.aclose()
+
+    async def _open(self, address: Address, report: Report) -> RelpSession:
+        connection = await connect(
+            address, self._options.timeout, report, self._contexts, self._server_name
+        )
+        try:
+            session = RelpSession(connection, self._options.window, report)
+            await session.open()
+        except BaseException:
+            await connection.aclose()
+            raise
+        return session

@@ -1,0 +1,162 @@
+"""Microsoft Sentinel, by the Logs Ingestion API of Azure Monitor: JSON arrays, confirmed by 204.
+
+The token comes from the tenant by client credentials. Columns that the data collection rule does
+not declare are dropped by it without a word: `map:` of `format: json` names them as declared.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Any, ClassVar, Final, Literal
+from urllib.parse import quote
+
+from pydantic import AfterValidator, Field
+
+from siemrelay.errors import SinkHolds
+from siemrelay.formats.contract import Format
+from siemrelay.formats.stamped import Stamped
+from siemrelay.options import Duration, Options, Secret, Size
+from siemrelay.sinks.contract import Report, Settlement, no_report
+from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http import BatchOptions
+from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below, open_client
+from siemrelay.sinks.http_verdict import ADVICE, verdict
+from siemrelay.sinks.oauth import OauthOptions
+from siemrelay.sinks.tls import TlsOptions
+
+_API_VERSION: Final = "2023-01-01"
+
+# The service takes 1,048,576 bytes in one call, brackets and commas included, before gzip.
+_CALL_BYTES: Final = 1_000_000
+
+MAX_RECORD_BYTES: Final = _CALL_BYTES - len("[]")
+"""A larger record does not fit into any call."""
+
+
+class _Credentials(OauthOptions):
+    advice: ClassVar[str] = (
+        "check `tenant`, `client_id` and `client_secret` (its value, not its id; it may have "
+        "expired), and `authority` and `scope` if the cloud is not the public one"
+    )
+
+
+def _rule(value: str) -> str:
+    if not value.startswith("dcr-"):
+        raise ValueError(
+            "write the rule's immutable id, which begins with dcr- (in the JSON view of the data "
+            "collection rule), not its name"
+        )
+    return value
+
+
+def _stream(value: str) -> str:
+    if not value.startswith(("Custom-", "Microsoft-")):
+        raise ValueError("the rule's streams have names like Custom-AuditEvents_CL")
+    return value
+
+
+class CallOptions(BatchOptions):
+    """How events become calls."""
+
+    max_bytes: Size = Field(
+        _CALL_BYTES, ge=1024, le=_CALL_BYTES,
+        description="bytes in one call at the most, before gzip; the service takes 1 MB",
+    )  # fmt: skip
+
+
+class SentinelOptions(Options):
+    """What a Sentinel sink may set."""
+
+    endpoint: Url = Field(
+        description="the logs ingestion endpoint of the rule, or of a data collection endpoint: "
+        "https://….ingest.monitor.azure.com"
+    )
+    rule: Annotated[str, AfterValidator(_rule)] = Field(
+        description="the data collection rule's immutable id (dcr-…)"
+    )
+    stream: Annotated[str, AfterValidator(_stream)] = Field(
+        description="the stream in the rule (Custom-…)"
+    )
+    tenant: str = Field(min_length=1, description="the Entra tenant: its id or domain")
+    client_id: str = Field(min_length=1, description="the app registration's client id")
+    client_secret: Secret = Field(description="the value of one of its secrets")
+    authority: Url = Field(
+        "https://login.microsoftonline.com",
+        description="where tokens come from; https://login.microsoftonline.us in the US "
+        "Government's cloud, https://login.partner.microsoftonline.cn in China's",
+    )
+    scope: str = Field(
+        "https://monitor.azure.com/.default", min_length=1,
+        description="the token's scope; https://monitor.azure.us/.default and "
+        "https://monitor.azure.cn/.default in those clouds",
+    )  # fmt: skip
+    compression: Literal["none", "gzip"] = Field("gzip", description="of request bodies")
+    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
+    batch: CallOptions = Field(default_factory=CallOptions, description="how calls are filled")
+
+    def requests(self) -> RequestOptions:
+        """The options of the HTTP client."""
+        credentials = _Credentials(
+            token_url=below(self.authority, f"/{quote(self.tenant, safe='')}/oauth2/v2.0/token"),
+            client_id=self.client_id, client_secret=self.client_secret, scope=self.scope,
+            audience=None,
+        )  # fmt: skip
+        # Not validated again: durations are validated as text with a unit.
+        return RequestOptions.model_construct(
+            authorization=None, basic=None, oauth=credentials, headers={},
+            compression=self.compression, timeout=self.timeout, tls=self.tls,
+        )  # fmt: skip
+
+
+def sentinel_records(inner: Format, options: Any) -> Format:
+    """Any format's messages as records with the `TimeGenerated` that every table has."""
+    return Stamped(inner, stamp="TimeGenerated", text="RawData")
+
+
+class SentinelSink:
+    """Runs of records sent to one stream of a data collection rule."""
+
+    def __init__(self, options: SentinelOptions) -> None:
+        self._options = options
+        rule, stream = quote(options.rule, safe=""), quote(options.stream, safe="")
+        path = f"/dataCollectionRules/{rule}/streams/{stream}"
+        self._url = below(options.endpoint, path, **{"api-version": _API_VERSION})
+        self._unknown_stream = f"check `stream`: the rule has none called {options.stream}"
+        self._advice = ADVICE | {
+            401: "check that `authority` and `scope` belong to the cloud of `endpoint`",
+            403: "give the app the role Monitoring Metrics Publisher on the data collection rule "
+            "(it takes up to 30 minutes to be known), and use an endpoint that belongs to the rule",
+            404: f"check `rule`: no data collection rule {options.rule} is known at `endpoint`",
+            405: "check `endpoint`: it has no path of its own",
+        }
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
+        """See `sinks.contract.Sink`; connections are made by the first request."""
+        async with open_client(self._options.requests(), report) as client:
+            async with open_exchanges(partial(self._upload, client)) as session:
+                yield session
+
+    async def _upload(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        answer = await client.post(self._url, b"[" + b",".join(messages) + b"]", "application/json")
+        code, message = _error(answer)
+        words = ": ".join(filter(None, (code, message))) or answer.words
+        if answer.status == 400 and code == "InvalidStream":
+            # About the settings, though the status is that of a bad record.
+            raise SinkHolds(f"HTTP 400 {words}", advice=self._unknown_stream)
+        verdict(answer.status, answer.headers, words, now_s=time.time(), advice=self._advice)
+        return ()
+
+
+def _error(answer: Answer) -> tuple[str, str]:
+    """The code and message of Azure's error object; empty texts where there is none."""
+    try:
+        error = json.loads(answer.body)["error"]
+        return str(error.get("code") or ""), str(error.get("message") or "")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", ""

@@ -146,6 +146,10 @@ def _identity(limit_bytes: int, draft: _Draft, excess_bytes: int) -> None:
     )
 
 
+def _short_type(draft: _Draft, excess_bytes: int) -> None:
+    draft.event = replace(draft.event, type=_text(draft.event.type, 24))
+
+
 def _without_places(draft: _Draft, excess_bytes: int) -> None:
     event = draft.event
     actor = Actor(event.actor.name, event.actor.id)
@@ -168,6 +172,6 @@ _STEPS: Final[tuple[Callable[[_Draft, int], None], ...]] = (
     _without_attributes, partial(_said, 0), partial(_names, 128), partial(_names, 64),
     _without_second_names, partial(_identity, 128), partial(_names, 24),
     _without_places, partial(_identity, 48), _without_target, _without_actor,
-    partial(_identity, 24),
+    _short_type,
 )  # fmt: skip
 """What is done to an event, one after the other, until its message fits: texts, then parts."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from siemrelay import registry
+from siemrelay.config.effective import sink_settings
 from siemrelay.config.load import load, load_text
+from siemrelay.config.presets import PRESETS
 from siemrelay.config.reference import render
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +50,40 @@ def test_every_protocol_and_format_has_an_example(tmp_path: Path) -> None:
     ]
     assert {sink.protocol for sink in sinks} == set(registry.PROTOCOLS)
     assert {sink.format for sink in sinks} == set(registry.FORMATS)
+
+
+def test_every_preset_has_an_example_that_takes_its_defaults(tmp_path: Path) -> None:
+    for name, preset in PRESETS.items():
+        file = ROOT / "config" / "examples" / "siem" / f"{name}.yaml"
+        text = file.read_text()
+        loaded = load_text(text, file.name, environment(text, tmp_path))
+        (settings,) = (sink_settings(loaded, sink) for sink in loaded.config.sinks)
+        origins = {setting.key.partition(".")[0]: setting.origin for setting in settings}
+        for key in preset.defaults:
+            assert origins[key] == "preset", (name, key)
+
+
+def test_what_the_file_says_is_stronger_than_the_preset(tmp_path: Path) -> None:
+    text = """
+sources: {a: {type: file, path: /var/log/a.json}}
+sinks:
+  q: {siem: qradar, server: q.example.com, port: 1514, format: cef}
+  d: {siem: datadog, authorization: key-of-eight, batch: {max_events: 10}}
+"""
+    config = load_text(text, "x.yaml", {}).config
+    qradar, datadog = config.sinks["q"], config.sinks["d"]
+    assert (qradar.port, qradar.format, qradar.protocol) == (1514, "cef", "tcp")  # type: ignore[attr-defined]  # of the joined model
+    assert datadog.batch.max_events == 10  # type: ignore[attr-defined]  # of the joined model
+    assert datadog.batch.encoding == "array"  # type: ignore[attr-defined]  # of the joined model
+
+
+def test_a_preset_does_not_speak_of_a_protocol_that_the_file_did_not_take() -> None:
+    text = """
+sources: {a: {type: file, path: /var/log/a.json}}
+sinks: {s: {siem: splunk, protocol: udp, server: s.example.com}}
+"""
+    sink = load_text(text, "x.yaml", {}).config.sinks["s"]
+    assert (sink.protocol, sink.format) == ("udp", "syslog")
 
 
 def test_commented_out_parts_of_the_packaged_file_load_too(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_gelf(message: bytes) -> dict[str, Any]:
     """The fields of a message; an AssertionError if it is no GELF 1.1."""
     assert b"\0" not in message, "NUL ends a message on TCP"
-    fields = json.loads(message, object_pairs_hook=_once)
+    fields: dict[str, Any] = json.loads(message, object_pairs_hook=_once)
     assert fields["version"] == "1.1"
     for name in ("host", "short_message"):
         assert isinstance(fields[name], str)

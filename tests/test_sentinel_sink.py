@@ -91,7 +91,7 @@ async def test_the_largest_record_fits_into_a_call(azure: LogsIngestion) -> None
     assert len(azure.requests[0].content) == 1_000_000
 
 
-async def test_a_token_taken_back_in_the_middle_is_waited_for(azure: LogsIngestion) -> None:
+async def test_a_token_taken_back_is_asked_for_anew(azure: LogsIngestion) -> None:
     async with made(azure).session() as session:
         await session.confirm(await session.send(records("a")))
         azure.entra.tokens.clear()
@@ -178,7 +178,7 @@ def test_the_daemon_uploads_everything(make_daemon: MakeDaemon, azure: LogsInges
     daemon.start()
     append(daemon.audit, map(event, range(1, 1001)))
     until(lambda: len(azure.rows) == 1001)
-    assert [row["EventId"] for row in azure.rows[1:]] == ids(range(1, 1001))
+    assert sorted(row["EventId"] for row in azure.rows[1:]) == ids(range(1, 1001))
     assert not any("id" in row or "type" in row for row in azure.rows)
 
 

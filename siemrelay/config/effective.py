@@ -19,7 +19,7 @@ from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.errors import Fault
 from siemrelay.formats.syslog_header import HeaderOptions
 
-Origin = Literal["file", "default"]
+Origin = Literal["file", "preset", "default"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,21 @@ def _settings(loaded: Loaded, model: BaseModel, key: str, at: KeyPath) -> Iterat
     plain = _as_written(loaded, path, written(value, info.annotation, info.metadata))
     # Below the section and the part's own name; relay-wide settings have neither.
     below = path[2:] if path[0] in ("sources", "sinks") else path
-    yield Setting(dotted(below), plain, "file" if own in model.model_fields_set else "default")
+    yield Setting(dotted(below), plain, _origin(loaded, path, own in model.model_fields_set))
+
+
+def _origin(loaded: Loaded, path: KeyPath, is_set: bool) -> Origin:
+    if not is_set:
+        return "default"
+    # What is set and was not written came from the sink's preset.
+    value: Any = loaded.document.value
+    for key in path:
+        if not isinstance(value, dict) or key not in value:
+            # A short form (`events: NAME`) holds what its long form would.
+            short = not isinstance(value, dict)
+            return "file" if short else "preset"
+        value = value[key]
+    return "file"
 
 
 def _as_written(loaded: Loaded, path: KeyPath, plain: Any) -> Any:

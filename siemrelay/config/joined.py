@@ -16,6 +16,7 @@ from pydantic import Field, create_model
 from siemrelay import registry
 from siemrelay.config.kinds import field_names, nearest
 from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.config.presets import PRESETS
 from siemrelay.options import Options
 
 
@@ -56,12 +57,17 @@ def join_source(written: Mapping[str, Any]) -> Joined:
 def join_sink(written: Mapping[str, Any]) -> Joined:
     """The model for a sink's mapping as written; unknown choices and keys are in `refused`."""
     joined = Joined(SinkConfig, dict(written))
-    implied = "http" if "url" in written else "udp"
+    siem = _choice(joined, "siem", PRESETS, "generic")
+    preset = PRESETS[siem].defaults if siem else {}
+    implied = preset.get("protocol") or ("http" if "url" in written else "udp")
     protocol = _choice(joined, "protocol", registry.PROTOCOLS, implied)
     default = registry.PROTOCOLS[protocol].format if protocol else None
+    if protocol == preset.get("protocol"):
+        default = preset.get("format", default)
     form = _choice(joined, "format", registry.FORMATS, default)
     joined.model = sink_model(protocol, form)
-    if not written.keys() & {"protocol", "server", "url"}:
+    _fill(joined, preset, protocol, form)
+    if not joined.values.keys() & {"protocol", "server", "url"}:
         joined.refused.append(
             Refused("server", "is required: the receiver's name or address (or `url` for http)")
         )
@@ -74,6 +80,26 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
         {"protocol": registry.PROTOCOLS, "format": registry.FORMATS},
     )
     return joined
+
+
+def _fill(
+    joined: Joined, preset: Mapping[str, Any], protocol: str | None, form: str | None
+) -> None:
+    """Let the preset stand in for what is not written, as far as the choices made can use it.
+
+    A preset speaks of its own protocol and format: where the file chose another, what the preset
+    says about the way to send would be wrong.
+    """
+    own = protocol == preset.get("protocol")
+    for key, value in preset.items():
+        if key in ("protocol", "format"):
+            joined.values.setdefault(key, {"protocol": protocol, "format": form}[key])
+        elif key == "header" and form != preset.get("format"):
+            continue
+        elif own and key not in joined.values and key in field_names(joined.model):
+            joined.values[key] = value
+        elif own and isinstance(value, dict) and isinstance(joined.values.get(key), dict):
+            joined.values[key] = {**value, **joined.values[key]}
 
 
 @cache
@@ -96,7 +122,7 @@ def source_model(kind: str | None, decoder: str | None) -> type[SourceConfig]:
 def sink_model(protocol: str | None, form: str | None) -> type[SinkConfig]:
     """The model of that combination; None stands for a choice that is not known."""
     parts: list[type[Options]] = [SinkConfig]
-    changed: dict[str, Any] = {}
+    changed: dict[str, Any] = {"siem": _one_of(SinkConfig, "siem", PRESETS, "generic")}
     if protocol:
         parts.append(registry.PROTOCOLS[protocol].options)
         changed["protocol"] = _one_of(SinkConfig, "protocol", registry.PROTOCOLS, protocol)

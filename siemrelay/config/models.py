@@ -91,7 +91,7 @@ class RetryOptions(Options):
 class SinkConfig(Options):
     """What every sink may set."""
 
-    siem: Literal["generic"] = Field("generic", description="the SIEM whose defaults are used")
+    siem: str = Field("generic", description="the SIEM whose defaults are used (a preset)")
     protocol: str = Field("udp", description="how messages travel; `http` if `url` is given")
     format: str = Field("syslog", description="what a message looks like")
     header: Header = Field("none", description="the syslog header in front of the message")

@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from siemrelay import registry
 from siemrelay.config.kinds import field_names, nested_model, type_text, written
 from siemrelay.config.models import EventTypeConfig, RelayConfig, SinkConfig, SourceConfig
+from siemrelay.config.presets import PRESETS
 from siemrelay.event import FIELDS
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.options import Options
@@ -80,11 +81,14 @@ def _sinks() -> Iterator[str]:
         "`format`. `events` may be written as one entry or a list of them, short for its `include`."
     )
     changed = {
+        "siem": (_choices(PRESETS), "`generic`"),
         "protocol": (_choices(registry.PROTOCOLS), "`http` if `url` is given, else `udp`"),
         "format": (_choices(registry.FORMATS), "by protocol"),
         "header": (type_text(SinkConfig.model_fields["header"].annotation), "by format"),
     }
     yield _table(_rows(SinkConfig, changed=changed))
+    yield "### Presets (`siem`)\n\nWhat a preset sets where the sink itself does not:"
+    yield _preset_table()
     for name, protocol in registry.PROTOCOLS.items():
         yield f"### Protocol `{name}`\n\n{_sentence(protocol.summary)} Format: `{protocol.format}`."
         yield from _own(protocol.options)
@@ -100,6 +104,20 @@ def _sinks() -> Iterator[str]:
             yield "Also the keys of the syslog header, below."
     yield "### The syslog header"
     yield _table(_rows(HeaderOptions))
+
+
+def _preset_table() -> str:
+    lines = ["| `siem` | for | sets |", "|---|---|---|"]
+    for name, preset in PRESETS.items():
+        sets = ", ".join(f"`{key}: {_plain(value)}`" for key, value in preset.defaults.items())
+        lines.append(f"| `{name}` | {preset.summary} | {sets or 'nothing'} |")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {inner}" for key, inner in value.items()) + "}"
+    return str(value)
 
 
 def _own(options: type[Options], without: type[BaseModel] = Options) -> Iterator[str]:

@@ -6,6 +6,7 @@ sorted by what the catalogue says of its type, and a type that nobody knows by i
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final, Literal, NamedTuple
 
 from siemrelay.catalogue import Catalogue, words
@@ -57,13 +58,14 @@ _ACTIONS: Final[tuple[tuple[Action, frozenset[str]], ...]] = (
     ("read", frozenset({"read", "view", "viewed", "downloaded", "exported"})),
 )  # fmt: skip
 
-_BUILT_IN: Final = Catalogue()
+
+_built_in: Final = cache(Catalogue)
 
 
 def meaning(kind: str, category: str) -> Meaning:
     """The meaning of an event of that type and category."""
     heard = frozenset(words(kind).split())
-    known = None if category in _BY_CATEGORY else _BUILT_IN.find(kind)
+    known = None if category in _BY_CATEGORY else _built_in().find(kind)
     if category in _BY_CATEGORY or known:
         subject = _BY_CATEGORY.get(known.category if known else category, "")
     else:

@@ -51,8 +51,12 @@ class ExchangeSession:
 
 
 @asynccontextmanager
-async def open_exchanges(exchange: Exchange) -> AsyncIterator[ExchangeSession]:
-    """A session over exchanges; leaving the context cancels those under way."""
+async def open_exchanges(
+    exchange: Exchange, *, beside: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[ExchangeSession]:
+    """A session over exchanges, and what runs `beside` them; leaving the context cancels both."""
     async with trio.open_nursery() as nursery:
+        if beside is not None:
+            nursery.start_soon(beside)
         yield ExchangeSession(nursery, exchange)
         nursery.cancel_scope.cancel()

@@ -73,6 +73,11 @@ class RequestOptions(Options):
     authorization: Secret | None = Field(
         None, description="the Authorization header, word for word (`Bearer …`, `Splunk …`)"
     )
+    authorization_header: str = Field(
+        "Authorization",
+        pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
+        description="the header that carries `authorization`, where a receiver names it otherwise",
+    )
     basic: BasicOptions | None = Field(
         None, description="user and password, instead of `authorization`"
     )
@@ -190,7 +195,7 @@ async def open_client(options: RequestOptions, report: Report) -> AsyncIterator[
     headers = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
     headers |= {name: str(value) for name, value in options.headers.items()}
     if options.authorization is not None:
-        headers["Authorization"] = str(options.authorization)
+        headers[options.authorization_header] = str(options.authorization)
     elif options.basic is not None:
         pair = f"{options.basic.username}:{options.basic.password}".encode()
         headers["Authorization"] = "Basic " + b64encode(pair).decode()

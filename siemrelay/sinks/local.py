@@ -22,7 +22,7 @@ from siemrelay.options import Duration, Options
 from siemrelay.sinks.connection import Connection, CountedStream
 from siemrelay.sinks.contract import Report, no_report
 from siemrelay.sinks.datagram import DatagramSession
-from siemrelay.sinks.stream import StreamSession, opened
+from siemrelay.sinks.stream_session import StreamSession, opened
 from siemrelay.wire.framing import FRAMERS
 
 # A datagram may be as large as the send buffer; the kernel cuts the wish to net.core.wmem_max.

@@ -20,7 +20,8 @@ from siemrelay.sinks.connection import connect
 from siemrelay.sinks.contract import Report, RunLimits, no_report
 from siemrelay.sinks.relp_session import RelpSession
 from siemrelay.sinks.servers import Address, addresses, first_of
-from siemrelay.sinks.stream import StreamOptions, weightiest
+from siemrelay.sinks.stream import StreamOptions
+from siemrelay.sinks.stream_session import weightiest
 from siemrelay.sinks.tls import TlsContexts, TlsOptions
 
 # A window is filled by so many runs: the receiver has the next ones while one is settled.

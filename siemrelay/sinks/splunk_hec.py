@@ -62,27 +62,23 @@ class SplunkHecSink:
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
-        async with open_client(self._options, report) as client, trio.open_nursery() as nursery:
+        async with open_client(self._options, report) as client:
             requests = trio.CapacityLimiter(_REQUESTS)
-            acknowledgements: Acknowledgements | None = None
-            if self._acknowledge:
 
-                async def ask(ack_ids: Sequence[int]) -> Mapping[int, bool]:
-                    return await self._acknowledged(client, ack_ids)
+            async def ask(ack_ids: Sequence[int]) -> Mapping[int, bool]:
+                return await self._acknowledged(client, ack_ids)
 
-                acknowledgements = Acknowledgements(ask)
-                nursery.start_soon(acknowledgements.poll)
+            acknowledgements = Acknowledgements(ask)
 
             async def exchange(messages: Sequence[bytes]) -> Settlement:
                 async with requests:
                     refusals, ack_ids = await self._deliver(client, messages)
-                if acknowledgements is not None:
+                if self._acknowledge:
                     await acknowledgements.wait(ack_ids)
                 return refusals
 
-            async with open_exchanges(exchange) as session:
+            async with open_exchanges(exchange, beside=acknowledgements.poll) as session:
                 yield session
-            nursery.cancel_scope.cancel()
 
     async def _deliver(
         self, client: Client, messages: Sequence[bytes]

@@ -1,0 +1,88 @@
+"""Presets (`siem:` on a sink): one row of declared defaults for each SIEM that users name.
+
+A default here stands in for one that the sink did not write; it is never stronger than the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """`defaults` are sink keys with values as they would be written in the file."""
+
+    summary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SYSLOG_TCP: Final = {"protocol": "tcp", "port": 514, "framing": "newline"}
+
+PRESETS: Final[Mapping[str, Preset]] = {
+    "generic": Preset("no SIEM in particular"),
+    "splunk": Preset(
+        "Splunk, Enterprise and Cloud: HTTP Event Collector",
+        {"protocol": "splunk-hec", "format": "json", "compression": "gzip"},
+    ),
+    "elastic": Preset(
+        "Elasticsearch and Elastic Security: a data stream of ECS documents",
+        {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
+    ),
+    "opensearch": Preset(
+        "OpenSearch: a data stream of ECS documents",
+        {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
+    ),
+    "sentinel": Preset(
+        "Microsoft Sentinel: Logs Ingestion API", {"protocol": "sentinel", "format": "json"}
+    ),
+    "qradar": Preset(
+        "IBM QRadar: LEEF 2.0 behind a syslog header",
+        {**_SYSLOG_TCP, "format": "leef", "header": "rfc3164"},
+    ),
+    "arcsight": Preset(
+        "ArcSight SmartConnector (syslog daemon): CEF behind a syslog header",
+        {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
+    ),
+    "graylog": Preset(
+        "Graylog: a GELF TCP input",
+        {"protocol": "tcp", "port": 12201, "framing": "nul", "format": "gelf"},
+    ),
+    "logrhythm": Preset(
+        "LogRhythm System Monitor: CEF behind a syslog header",
+        {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
+    ),
+    "sumologic": Preset(
+        "Sumo Logic: an HTTP source, whose `url` holds the key",
+        {"protocol": "http", "format": "json", "compression": "gzip"},
+    ),
+    "datadog": Preset(
+        "Datadog logs intake; `authorization` is the API key, word for word",
+        {
+            "protocol": "http",
+            "url": "https://http-intake.logs.datadoghq.com/api/v2/logs",
+            "authorization_header": "DD-API-KEY",
+            "format": "json",
+            "compression": "gzip",
+            "batch": {"encoding": "array", "max_events": 1000, "max_bytes": "4MiB"},
+        },
+    ),
+    "chronicle": Preset(
+        "Google SecOps (Chronicle): an HTTPS push feed; `authorization` is the feed's secret key",
+        {
+            "protocol": "http",
+            "authorization_header": "X-Webhook-Access-Key",
+            "format": "json",
+            "batch": {"encoding": "ndjson", "max_bytes": "4MiB"},
+        },
+    ),
+    "otlp": Preset(
+        "any OpenTelemetry collector: OTLP over HTTP", {"protocol": "otlp", "format": "json"}
+    ),
+    "rsyslog": Preset(
+        "rsyslog with imrelp: RFC 5424 over RELP, each message acknowledged",
+        {"protocol": "relp", "port": 2514, "format": "syslog"},
+    ),
+}
+"""A name for `siem:` → its row."""

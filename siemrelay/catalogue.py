@@ -21,6 +21,8 @@ UNPARSED: Final = "Unparsed Record"
 """The type of a record that could not be read; its bytes are kept."""
 UNTYPED: Final = "Untyped Record"
 """The type of a record that was read but names no type of its own."""
+TEST: Final = "SIEM Integration Test"
+"""The type of the event that `siemrelay test` sends."""
 
 # Whatever is not of a word: controls, spaces, ASCII, Latin-1 and general punctuation. Named by
 # what falls out and not by `\W`, which would take the vowel signs out of Indic and Thai names.
@@ -125,6 +127,7 @@ _LIGHTRUN: Final = (
 _OWN: Final = (
     (UNPARSED, "relay", 4, "A record that could not be read; its bytes are kept"),
     (UNTYPED, "relay", DEFAULT_SEVERITY, "A record that names no type of its own"),
+    (TEST, "relay", 1, "The event that `siemrelay test` sends"),
 )
 
 BUILT_IN: Final = (

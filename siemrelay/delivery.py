@@ -21,11 +21,12 @@ import trio
 
 from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.buffer.store import DeadLetter
-from siemrelay.errors import BufferFull, DeliveryError, RunRefused, SinkHolds, SinkWaits
-from siemrelay.isolation import ALL_REFUSED, isolate
+from siemrelay.errors import BufferFull, DeliveryError, RunRefused, SinkHolds, SinkWaits, leaves
+from siemrelay.isolation import Trust, isolate
 from siemrelay.retry import HOLD_PROBE_S, delay_s
 from siemrelay.runs import Run, RunMaker
 from siemrelay.sinks.contract import Certified, RunLimits, Session, Settlement, Sink
+from siemrelay.standing import Standing
 from siemrelay.stats import SinkStats
 
 _log = structlog.get_logger()
@@ -66,19 +67,19 @@ class Delivery:
         self._in_flight_runs = limits.in_flight_runs or _IN_FLIGHT_RUNS
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._place = buffer.place(name)
-        self._failures = 0
-        self._logged_state = ""
-        self._refused_in_a_row = 0
-        self._proven = False  # the peer has taken something since it last refused everything
+        self._failures, self._connected_at = 0, float("inf")
+        self._standing = Standing(name, stats, self._undelivered)
+        self._trust = Trust()
         self._sending = trio.Lock()
 
     async def run(self) -> None:
         """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
         pause = 0.0
         while True:
-            started = trio.current_time()
+            self._connected_at = float("inf")
             error = await self._attempt()
-            if self._at_end and trio.current_time() - started > pause:
+            lived_s = trio.current_time() - self._connected_at
+            if isinstance(error, SinkWaits) and not self._undelivered() and lived_s > pause:
                 # A peer that closes idle connections is not down. One that closes at once is: its
                 # connections do not outlive the pause before them.
                 self._failures, pause = 0, self._retry.initial_s
@@ -89,33 +90,33 @@ class Delivery:
 
     def failed(self, error: BaseException) -> None:
         """Note that `run` ended by an error of our own; it is about to be run again."""
-        self._stats.retries += 1
-        self._set_state("waiting", f"internal error: {error or type(error).__name__}")
+        self._standing.failed()
+        self._standing.note("waiting", f"internal error: {error or type(error).__name__}")
 
     def _pause_after(self, error: DeliveryError) -> float:
         self._failures += 1
-        self._stats.retries += 1
+        self._standing.failed()
         if isinstance(error, SinkHolds):
-            self._set_state("holding", str(error))
+            self._standing.note("holding", str(error))
             return HOLD_PROBE_S
-        self._set_state("waiting", str(error))
+        self._standing.note("waiting", str(error))
         pause = delay_s(
             self._failures, self._retry.initial_s, self._retry.max_s, random=random.random
         )
         asked_s = error.after_s if isinstance(error, SinkWaits) else None
         return max(pause, min(asked_s or 0.0, _LONGEST_ASKED_S))
 
-    @property
-    def _at_end(self) -> bool:
-        return self._place.next_sequence == self._buffer.end
+    def _undelivered(self) -> int:
+        return self._buffer.end - self._place.next_sequence
 
     async def _attempt(self) -> DeliveryError:
         """One connection, until it fails; returns what the failure asks for."""
         try:
             async with self._sink.session() as session:
+                self._connected_at = trio.current_time()
                 self._note_certificate()
-                if not self._failures or self._at_end:
-                    self._set_state("up")
+                if not self._failures or not self._undelivered():
+                    self._standing.note("up")
                 sent, settling = trio.open_memory_channel[_Sent](self._in_flight_runs)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session, sent)
@@ -128,7 +129,7 @@ class Delivery:
                 # A stop beside a failure of the sink: the failure does not matter any more.
                 raise rest from None
             assert found is not None
-            return min(_leaves(found), key=lambda error: _WEIGHT.get(type(error), 0))
+            return min(leaves(found), key=lambda error: _WEIGHT.get(type(error), 0))
         raise AssertionError("a delivery attempt ends by an error only")
 
     async def _pass_filtered(self) -> None:
@@ -139,7 +140,7 @@ class Delivery:
                 if batch.next_sequence <= position:
                     continue
                 wanted = self._maker.first_wanted(batch, position)
-                self._stats.filtered += wanted - max(position, batch.first_sequence)
+                self._standing.filtered(wanted - max(position, batch.first_sequence))
                 self._buffer.advance(self._name, wanted)
                 if wanted < batch.next_sequence:
                     await trio.sleep_forever()
@@ -178,7 +179,7 @@ class Delivery:
     async def _hand_over(
         self, session: Session, sent: trio.MemorySendChannel[_Sent], run: Run
     ) -> None:
-        self._stats.progress_at = trio.current_time()
+        self._standing.progressed()
         ticket: Any = None
         if run.messages:
             try:
@@ -211,39 +212,18 @@ class Delivery:
         except RunRefused as refused:
             # The sender waits meanwhile, so that this session is used by one task at a time.
             async with self._sending:
-                refusals, taken = await isolate(session, run.messages, refused, proven=self._proven)
-        self._note_taken(taken, len(refusals))
-        if self._refused_in_a_row >= ALL_REFUSED:
-            self._proven = False
-            said = refusals[-1]
-            raise SinkHolds(
-                f"the peer refused each of {ALL_REFUSED} events: {said.code} {said.reason}",
-                advice="check `format` and the address: it seems to expect something else",
-            )
+                refusals, taken = await isolate(
+                    session, run.messages, refused, proven=self._trust.proven
+                )
+        self._trust.note(taken, refusals)
         return refusals
 
-    def _note_taken(self, taken: int, refused: int) -> None:
-        self._proven = self._proven or taken > 0
-        self._refused_in_a_row = 0 if taken else self._refused_in_a_row + refused
-
     def _count(self, run: Run, refused: int) -> None:
-        stats, now = self._stats, time.time()
-        stats.filtered += run.filtered
-        stats.delivered += len(run.messages) - refused
-        stats.dead_lettered += refused + len(run.failed)
-        stats.unparsed += run.unparsed
-        stats.cut += run.cut
-        stats.progress_at = trio.current_time()
+        self._standing.settled(run, refused)
         if run.messages:
             self._failures = 0
             self._note_certificate()
-            self._set_state("up")
-            stats.sent_bytes += sum(map(len, run.messages))
-            stats.last_success_at, stats.last_type = now, run.last_type
-            left = len(run.messages) - refused  # what was refused was not delivered in any time
-            for received_at, count in run.received:
-                stats.delivery_s.observe(max(now - received_at, 0.0), min(count, left))
-                left -= min(count, left)
+            self._standing.note("up")
 
     def _note_certificate(self) -> None:
         if isinstance(self._sink, Certified):
@@ -268,24 +248,3 @@ class Delivery:
             first_sequence=first.sequence, code=first.code, reason=first.reason,
             kept="as dead letters in the buffer",
         )  # fmt: skip
-
-    def _set_state(self, state: str, reason: str = "") -> None:
-        stats = self._stats
-        if (stats.state, stats.reason) == (state, reason):
-            return
-        # Not against `stats.state`: a sink begins as waiting, and its first failure is news.
-        if self._logged_state != state or state == "holding":
-            self._logged_state = state
-            log = {"up": _log.info, "waiting": _log.warning}.get(state, _log.error)
-            log(f"sink {state}", sink=self._name, **({"reason": reason} if reason else {}),
-                undelivered=self._buffer.end - self._place.next_sequence)  # fmt: skip
-        if stats.state != state:
-            stats.since = time.time()
-        stats.state, stats.reason = state, reason
-
-
-def _leaves(group: BaseExceptionGroup[DeliveryError]) -> list[DeliveryError]:
-    found: list[DeliveryError] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

@@ -7,6 +7,7 @@ the text is one sentence that says what happened and, where there is one, what t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 
 class SiemrelayError(Exception):
@@ -85,6 +86,17 @@ class RunRefused(DeliveryError):
     def __init__(self, *, code: str, reason: str) -> None:
         super().__init__(f"refused: {code} {reason}")
         self.code, self.reason = code, reason
+
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def leaves(group: BaseExceptionGroup[_Error]) -> list[_Error]:
+    """The errors inside a group, at any depth, in order."""
+    found: list[_Error] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
 
 
 class FrameRefused(SiemrelayError):

@@ -5,14 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from siemrelay.errors import RunRefused
-from siemrelay.sinks.contract import Refusal, Session
+from siemrelay.errors import RunRefused, SinkHolds
+from siemrelay.sinks.contract import Refusal, Session, Settlement
 
 # When the peer refuses so many different events and takes none, it is not the events.
 ALL_REFUSED: Final = 10
 
 # A piece of a run: from, to (exclusive), and the refusal if it was sent already.
 _Piece = tuple[int, int, RunRefused | None]
+
+
+class Trust:
+    """Whether a peer's refusals are about events, or about everything it is sent."""
+
+    def __init__(self) -> None:
+        self.proven = False
+        """The peer has taken something since it last refused everything."""
+        self._refused_in_a_row = 0
+
+    def note(self, taken: int, refusals: Settlement) -> None:
+        """A run was settled. Raises SinkHolds when the peer has refused many and taken none."""
+        if taken:
+            self.proven, self._refused_in_a_row = True, 0
+            return
+        self._refused_in_a_row += len(refusals)
+        if self._refused_in_a_row >= ALL_REFUSED:
+            self.proven = False
+            said = refusals[-1]
+            raise SinkHolds(
+                f"the peer refused each of {ALL_REFUSED} events: {said.code} {said.reason}",
+                advice="check `format` and the address: it seems to expect something else",
+            )
 
 
 async def isolate(

@@ -173,7 +173,7 @@ PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
     ),
     "http": ProtocolKind(
         HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
-        limits=lambda options: options.batch.limits(),
+        limits=lambda options: options.batch.limits(options.in_flight),
     ),
     "splunk-hec": ProtocolKind(
         SplunkHecOptions, SplunkHecSink, "json",
@@ -183,18 +183,19 @@ PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
     "elasticsearch": ProtocolKind(
         ElasticsearchOptions, ElasticsearchSink, "ecs",
         "Elasticsearch and OpenSearch: bulk requests, each document confirmed by its own answer",
-        port=9200, limits=lambda options: options.batch.limits(), wrap=bulk_documents,
+        port=9200, limits=lambda options: options.batch.limits(options.in_flight),
+        wrap=bulk_documents,
     ),
     "sentinel": ProtocolKind(
         SentinelOptions, SentinelSink, "json",
         "Microsoft Sentinel's Logs Ingestion API, confirmed by the answer",
-        limits=lambda options: options.batch.limits(), wrap=sentinel_records,
+        limits=lambda options: options.batch.limits(options.in_flight), wrap=sentinel_records,
         max_message_bytes=MAX_RECORD_BYTES,
     ),
     "otlp": ProtocolKind(
         OtlpOptions, OtlpSink, "json",
         "OpenTelemetry log records (OTLP/HTTP, JSON), confirmed by the answer",
-        port=4318, limits=lambda options: options.batch.limits(), wrap=log_records,
+        port=4318, limits=lambda options: options.batch.limits(options.in_flight), wrap=log_records,
     ),
 }  # fmt: skip
 

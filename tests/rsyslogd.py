@@ -23,22 +23,29 @@ ruleset(name="keep" queue.type="Direct") {{
   action(type="omfile" file="{output}" template="raw" asyncWriting="off" flushOnTXEnd="on")
 }}
 {modules}
-input({input} port="{port}" ruleset="keep")
+input({input} ruleset="keep")
 """
 
 
 class Rsyslogd:
-    """One rsyslogd with one listening input; `output` has a raw message a line."""
+    """One rsyslogd with one listening input; `output` has a raw message a line.
 
-    def __init__(self, directory: Path, modules: str, input: str, settings: str = "") -> None:
-        self.directory, self.port = directory, free_port()
+    `listens` is the Unix socket that it makes; None: it listens at `port`.
+    """
+
+    def __init__(
+        self, directory: Path, modules: str, input: str, settings: str = "",
+        listens: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.directory, self.port, self._socket = directory, free_port(), listens
+        where = "" if listens else f'port="{self.port}"'
         self.output = directory / "output"
         self.output.touch()
         self._configuration = directory / "rsyslog.conf"
         self._configuration.write_text(
             _CONFIGURATION.format(
                 directory=directory, settings=settings, output=self.output, modules=modules,
-                input=input, port=self.port,
+                input=f"{input} {where}",
             )
         )  # fmt: skip
         self._errors = directory / "rsyslog.err"
@@ -59,6 +66,8 @@ class Rsyslogd:
     def _listens(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.errors
+        if self._socket is not None:
+            return self._socket.exists()
         with closing(socket()) as sock:
             return sock.connect_ex(("127.0.0.1", self.port)) == 0
 

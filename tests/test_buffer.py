@@ -335,11 +335,11 @@ async def test_a_row_is_deleted_only_when_every_cursor_is_past_it_and_it_is_old(
             await add(buffer, 10, at=at)
         buffer.advance("a", buffer.end)
         buffer.advance("b", 15)  # holds the second
-        assert await buffer._delete(now - 100) > 0
-        assert await buffer._delete(now - 100) == 0
+        assert await buffer._room.delete(now - 100) > 0
+        assert await buffer._room.delete(now - 100) == 0
         assert buffer.oldest == 11
         buffer.advance("b", buffer.end)
-        assert await buffer._delete(now - 100) > 0
+        assert await buffer._room.delete(now - 100) > 0
         assert buffer.oldest == 21  # the third is kept for replay
         assert [found.first_sequence for found in await buffer.read(21)] == [21]
 
@@ -366,7 +366,7 @@ async def test_sequence_numbers_are_never_used_again_after_all_was_deleted_and_r
         buffer.set_sinks({"a": (False, True)})
         await add(buffer, 10)
         buffer.advance("a", 11)
-        await buffer._delete(float("inf"))
+        await buffer._room.delete(float("inf"))
     with opened(state_dir) as buffer:
         buffer.set_sinks({"a": (False, True)})
         assert (buffer.oldest, buffer.end) == (11, 11)
@@ -387,7 +387,7 @@ async def test_the_size_is_the_same_after_a_restart_and_nothing_when_all_is_dele
         buffer.set_sinks({"a": (False, True)})
         assert buffer.stats.size_bytes == size_bytes
         buffer.advance("a", buffer.end)
-        assert await buffer._delete(float("inf")) == size_bytes
+        assert await buffer._room.delete(float("inf")) == size_bytes
         assert buffer.stats.size_bytes == 0
 
 
@@ -436,7 +436,7 @@ async def test_a_reader_whose_records_were_all_dropped_waits_for_new_ones(
         await add(buffer, 5)
         buffer._tail.clear()  # as after much more traffic
         buffer.advance("a", buffer.end)
-        await buffer._delete(float("inf"))
+        await buffer._room.delete(float("inf"))
         got: list[Batch] = []
 
         async def read() -> None:

@@ -110,7 +110,7 @@ class Life:
 
     async def delete(self) -> None:
         before = self.clock + self.rng.choice([-10.0, -3.0, 5.0])
-        while await self.buffer._delete(before):
+        while await self.buffer._room.delete(before):
             pass
         self.model.delete(before)
 

@@ -379,11 +379,11 @@ async def test_a_held_sink_is_asked_again_after_a_while_and_one_that_asked_for_t
     peer = Peer()
     peer.connect = connect
     delivery = rig.delivery(peer, retry=Retry(1.0, 2.0))
-    rig.buffer._end += 1  # something to deliver that nobody reads
+    rig.buffer._extent.end += 1  # something to deliver that nobody reads
     delivery._pass_filtered = trio.sleep_forever  # type: ignore[method-assign]  # threads and this clock do not mix
     with trio.move_on_after(2000):
         await delivery.run()
-    rig.buffer._end -= 1
+    rig.buffer._extent.end -= 1
     pauses = [round(b - a, 3) for a, b in itertools.pairwise(attempts)]
     assert pauses[:3] == [HOLD_PROBE_S, 300, 900]
     assert all(1.0 <= pause <= 2.0 for pause in pauses[3:])
@@ -411,6 +411,22 @@ async def test_a_peer_that_closes_idle_connections_is_not_called_down(
     assert peer.sessions == 10
     assert (rig.stats.state, rig.stats.retries) == ("up", 0)
     assert [line["event"] for line in logs] == ["sink up"]
+
+
+async def test_a_peer_that_does_not_answer_is_called_down_though_nothing_waits_for_it(
+    rig: Rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Unreachable(Peer):
+        @asynccontextmanager
+        async def session(self, report: Report = no_report) -> AsyncIterator[Peer]:
+            await trio.sleep(30)
+            raise SinkWaits("no answer within 30s")
+            yield self
+
+    with capture_logs() as logs, trio.move_on_after(40):
+        await rig.delivery(Unreachable(), retry=Retry(1.0, 60.0)).run()
+    assert (rig.stats.state, rig.stats.reason) == ("waiting", "no answer within 30s")
+    assert [line["event"] for line in logs] == ["sink waiting"]
 
 
 async def test_a_peer_that_closes_at_once_is_asked_ever_more_seldom(
@@ -550,7 +566,7 @@ async def test_a_refused_record_that_was_dropped_meanwhile_is_buried_without_its
         nursery.start_soon(rig.delivery(Late()).run)
         await trio.testing.wait_all_tasks_blocked()
         rig.buffer.advance("s", rig.buffer.end)
-        await rig.buffer._delete(float("inf"))
+        await rig.buffer._room.delete(float("inf"))
         dropped.set()
         with trio.fail_after(10):
             while not rig.letters():

@@ -25,7 +25,8 @@ from tests.otlp_receiver import OtlpReceiver, plain, said, value_of
 EVENT = AuditEvent(
     id="e1", time="2026-03-04T05:06:07.089123Z", type="Account Provisioned", category="account",
     severity=5, outcome="failure", actor=Actor("ada", "u7", "10.1.2.3"),
-    target=Target("account", "x"), message="it failed", attributes={"deep": {"list": [1, 1.5, None, True, "é", 2**70]}},
+    target=Target("account", "x"), message="it failed",
+    attributes={"deep": {"list": [1, 1.5, None, True, "é", 2**70]}},
 )  # fmt: skip
 
 

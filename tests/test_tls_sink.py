@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trio
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from siemrelay.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.sinks import stream
 from siemrelay.sinks.stream import TcpOptions, TcpSink, TlsStreamOptions
+from siemrelay.sinks.tls import TlsContexts, TlsOptions, client_context
 from tests.conftest import MakeDaemon
 from tests.daemon import QUICK_RETRY, append, event, ids, until
 from tests.rsyslogd import Rsyslogd
@@ -327,8 +331,6 @@ def test_the_daemon_delivers_through_tls_and_tells_when_the_certificate_ends(
         until(lambda: len(server.messages) >= 2000)
         expiry = daemon.metric("sink_certificate_expiry_timestamp_seconds", sink="siem")
         der = ssl.PEM_cert_to_DER_cert(own.server.read_text())
-        from cryptography import x509
-
         assert expiry == x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
         tested = daemon.command("test", "siem")
         assert tested.returncode == 0, tested.stdout + tested.stderr
@@ -340,3 +342,86 @@ def test_the_daemon_delivers_through_tls_and_tells_when_the_certificate_ends(
     assert [m.partition(b'"id":"')[2][:8].decode() for m in server.messages[:2000]] == ids(
         range(1, 2001)
     )
+
+
+# -- files that change ----------------------------------------------------
+
+
+@pytest.fixture
+def contexts(own: Files) -> TlsContexts:
+    return TlsContexts(
+        TlsOptions(ca=own.ca, certificate=own.client, key=own.client_key, server_name="x")
+    )
+
+
+def test_files_are_read_again_only_when_they_have_changed(
+    contexts: TlsContexts, own: Files
+) -> None:
+    first = contexts.current()
+    assert contexts.current() is first
+    own.issued("client")
+    second = contexts.current()
+    assert second is not first
+    assert contexts.current() is second
+
+
+def test_the_last_good_pair_is_kept_while_the_new_one_is_not_whole(
+    contexts: TlsContexts, own: Files
+) -> None:
+    good = contexts.current()
+    kept = own.client.read_bytes(), own.client_key.read_bytes()
+    with structlog.testing.capture_logs() as log:
+        own.issued("client")
+        new_key = own.client_key.read_bytes()
+        own.client_key.write_bytes(kept[1])  # the key is not there yet
+        assert contexts.current() is good
+        assert contexts.current() is good
+        own.client_key.write_bytes(new_key)
+        assert contexts.current() is not good
+        own.client.unlink()
+        contexts.current()
+        contexts.current()
+    assert [line["log_level"] for line in log] == ["warning", "warning"]  # once each
+    assert str(own.client) in log[0]["reason"]
+
+
+def test_files_that_never_could_be_used_hold_with_their_names(own: Files) -> None:
+    for options in (
+        TlsOptions(ca=own.directory / "none.pem"),
+        TlsOptions(certificate=own.client, key=own.server_key),
+        TlsOptions(ca=own.client_key),
+    ):
+        with pytest.raises(SinkHolds, match="belong together"):
+            TlsContexts(options).current()
+
+
+def test_a_key_with_a_password_holds_instead_of_asking_the_terminal(own: Files) -> None:
+    key = serialization.load_pem_private_key(own.client_key.read_bytes(), None)
+    own.client_key.write_bytes(key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    ))  # fmt: skip
+    with pytest.raises(SinkHolds, match="no password"):
+        client_context(TlsOptions(certificate=own.client, key=own.client_key))
+
+
+async def test_a_renewed_client_certificate_is_shown_at_the_next_connection(own: Files) -> None:
+    shown: list[Any] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.server, own.server_key)
+    context.load_verify_locations(own.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def handle(connection: trio.SocketStream) -> None:
+        tls: Any = trio.SSLStream(connection, context, server_side=True)
+        await tls.do_handshake()
+        shown.append(tls.getpeercert()["serialNumber"])
+        while await tls.receive_some():
+            pass
+
+    async with serving(handle) as port:
+        sink = sink_to(port, own, certificate=str(own.client), key=str(own.client_key))
+        await deliver(sink, b"one")
+        own.issued("client")
+        await deliver(sink, b"two")
+    assert len(set(shown)) == 2

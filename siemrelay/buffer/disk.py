@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import os
 import time
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import Any, Final
 
-import msgspec
 import trio
 
-from siemrelay.buffer.reserve import RESERVE_BYTES, Reserve
+from siemrelay.buffer.places import Extent, Places, SinkPlace
+from siemrelay.buffer.reserve import Reserve
+from siemrelay.buffer.room import Room
 from siemrelay.buffer.schema import lock_state_dir
 from siemrelay.buffer.store import DeadLetter, Store
+from siemrelay.buffer.tail import Tail
+from siemrelay.buffer.threads import in_thread
 from siemrelay.errors import BufferFull, StartRefused
 from siemrelay.event import Batch
 from siemrelay.stats import BufferStats
-
-# What was stored last stays in memory for the sinks at the tail; 4 batches of a busy file source.
-_TAIL_BYTES: Final = 2 * 1024 * 1024
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024
@@ -38,27 +35,8 @@ READ_BYTES: Final = 1024 * 1024
 # crash of the process, beside what is in flight.
 _CURSOR_PAUSE_S: Final = 0.01
 
-# How often old rows are looked for when nothing presses.
-_RETENTION_PAUSE_S: Final = 5.0
-
 # A full disk is asked again this often.
 _FULL_PAUSE_S: Final = 1.0
-
-# Rows that a sink with drop_oldest gives up at a time when the buffer is full.
-_DROP_ROWS: Final = 16
-
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
-
-
-class SinkPlace(msgspec.Struct):
-    """One sink's place: `next_sequence` is the first record that is not settled for it."""
-
-    name: str
-    next_sequence: int
-    drop_oldest: bool
-    dropped: int = 0
 
 
 class DiskBuffer:
@@ -82,20 +60,19 @@ class DiskBuffer:
             except BufferFull as error:
                 raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error
             opening.pop_all()
-        self.stats, self._max_size, self._keep_s = stats, max_size_bytes, keep_s
-        self._reserve = Reserve(state_dir / "reserve")
-        self._end = opened.next_sequence
+        self.stats = stats
+        self._extent = Extent(opened.next_sequence, opened.next_sequence)
         self._known_cursors = opened.cursors
-        self._places: dict[str, SinkPlace] = {}
-        self._dirty: dict[str, int] = {}
-        self._dirty_event = trio.Event()
+        self._places = Places(opened.cursors, self._extent)
         self._writing = trio.Lock()
+        self._room = Room(
+            self._store, self._writing, self._places, self._extent, Reserve(state_dir / "reserve"),
+            stats, max_size_bytes=max_size_bytes, keep_s=keep_s,
+        )  # fmt: skip
         self._grown = trio.Event()
-        self._settled = trio.Event()
-        self._tail: deque[Batch] = deque()
-        self._tail_bytes = 0
+        self._tail = Tail()
         stats.size_bytes = opened.used_bytes
-        self._note_oldest(oldest)
+        self._room.note_oldest(oldest)
 
     def __enter__(self) -> DiskBuffer:
         return self
@@ -103,8 +80,8 @@ class DiskBuffer:
     def __exit__(self, *exc: object) -> None:
         try:
             # On a full disk they stay behind: the records since then are sent again.
-            with suppress(BufferFull):
-                self._store.save_cursors(self._dirty)
+            with suppress(BufferFull), self._places.being_stored() as cursors:
+                self._store.save_cursors(cursors)
         finally:
             self._store.close()
             os.close(self._lock_descriptor)
@@ -112,12 +89,12 @@ class DiskBuffer:
     @property
     def end(self) -> int:
         """The sequence number after the last durable record."""
-        return self._end
+        return self._extent.end
 
     @property
     def oldest(self) -> int:
         """The oldest sequence number kept; `end` when nothing is."""
-        return self._oldest
+        return self._extent.oldest
 
     def positions(self, source: str) -> dict[str, dict[str, Any]]:
         """A source's stored positions by key."""
@@ -131,14 +108,10 @@ class DiskBuffer:
         A sink known from before keeps its cursor; one that is gone stops holding records back.
         Returns the names of those forgotten. Call once, before anything is appended.
         """
-        for name, (drop_oldest, from_oldest) in sinks.items():
-            start = self._known_cursors.get(name, self._oldest if from_oldest else self._end)
-            start = min(max(start, self._oldest), self._end)
-            self._places[name] = SinkPlace(name, start, drop_oldest)
-        cursors = {place.name: place.next_sequence for place in self._places.values()}
-        if cursors != self._known_cursors:
-            self._store.keep_sinks(cursors)
-        return sorted(self._known_cursors.keys() - sinks.keys())
+        gone = self._places.choose(sinks)
+        if gone or self._places.cursors() != self._known_cursors:
+            self._store.keep_sinks(self._places.cursors())
+        return gone
 
     def place(self, sink: str) -> SinkPlace:
         """The sink's place, live."""
@@ -146,14 +119,7 @@ class DiskBuffer:
 
     def advance(self, sink: str, next_sequence: int) -> None:
         """Settle every record before `next_sequence` for the sink. Stored within moments."""
-        place = self._places[sink]
-        assert next_sequence <= self._end, (next_sequence, self._end)
-        if next_sequence > place.next_sequence:
-            place.next_sequence = next_sequence
-            self._dirty[sink] = next_sequence
-            self._dirty_event.set()
-            self._settled.set()
-            self._settled = trio.Event()
+        self._places.advance(sink, next_sequence)
 
     async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
         """Keep refused records as dead letters and pass them, on disk when this returns."""
@@ -161,13 +127,13 @@ class DiskBuffer:
         async with self._writing:
             # The cursor may have been moved on meanwhile, to make room.
             passed = max(next_sequence, self._places[sink].next_sequence)
-            await _in_thread(self._store.bury, letters, {sink: passed})
+            await in_thread(self._store.bury, letters, {sink: passed})
             self.stats.dead_letters[sink] = self.stats.dead_letters.get(sink, 0) + len(letters)
             self.advance(sink, next_sequence)
 
     async def wait_settled(self) -> None:
         """Wait until some cursor moves."""
-        await self._settled.wait()
+        await self._places.wait_moved()
 
     # -- records ----------------------------------------------------------
 
@@ -185,21 +151,14 @@ class DiskBuffer:
         started = time.perf_counter()
         async with self._writing:
             with trio.CancelScope(shield=True):
-                cursors, self._dirty = self._dirty, {}
-                try:
-                    used = await _in_thread(self._store.append, batches, positions, cursors)
-                except BaseException:
-                    self._dirty = {**cursors, **self._dirty}
-                    raise
+                with self._places.being_stored() as cursors:
+                    used = await in_thread(self._store.append, batches, positions, cursors)
         # Invariant: readers never see a record that a power cut could take back. The end moves
         # here only, after the commit's fsync; checked by
         # test_a_reader_never_sees_a_record_before_its_commit.
         for batch in batches:
-            self._end = batch.next_sequence
-            self._tail.append(batch)
-            self._tail_bytes += len(batch.payload)
-        while self._tail_bytes > _TAIL_BYTES and len(self._tail) > 1:
-            self._tail_bytes -= len(self._tail.popleft().payload)
+            self._extent.end = batch.next_sequence
+            self._tail.add(batch)
         self.stats.committed(time.perf_counter() - started, used)
         if batches:
             if self.stats.oldest_received_at is None:
@@ -214,21 +173,21 @@ class DiskBuffer:
         after it where older records were deleted.
         """
         while True:
-            while sequence >= self._end:
+            while sequence >= self._extent.end:
                 await self._grown.wait()
-            if self._tail and self._tail[0].first_sequence <= sequence:
-                at = bisect_right(self._tail, sequence, key=_first) - 1
-                return [self._tail[at]]
+            newest = self._tail.find(sequence)
+            if newest is not None:
+                return [newest]
             # The thread may see a commit that is not known here yet: nothing beyond the end.
-            end = self._end
-            found = await _in_thread(self._store.read, sequence, end, READ_BYTES)
+            end = self._extent.end
+            found = await in_thread(self._store.read, sequence, end, READ_BYTES)
             if found:
                 return found
             sequence = end  # all before it was dropped and deleted
 
     async def record(self, sequence: int) -> bytes | None:
         """One record's bytes as received; None if it is not kept."""
-        for batch in await _in_thread(self._store.read, sequence, sequence + 1, 1):
+        for batch in await in_thread(self._store.read, sequence, sequence + 1, 1):
             if batch.first_sequence <= sequence < batch.next_sequence:
                 return batch.records()[sequence - batch.first_sequence]
         return None
@@ -241,63 +200,15 @@ class DiskBuffer:
         Delivered records that are only kept for replay go first; then sinks that said drop_oldest
         give up their oldest. An empty buffer takes anything.
         """
-        while self._oldest < self._end and self.stats.size_bytes + wanted_bytes > self._max_size:
-            if not await self._delete(received_before=float("inf")) and not await self._drop():
-                return False
-        return True
+        return await self._room.make(wanted_bytes)
 
     async def reclaim(self) -> bool:
         """On a full disk: free what is kept for replay only. Whether anything was freed."""
-        passed = min((p.next_sequence for p in self._places.values()), default=self._end)
-        try:
-            async with self._writing:
-                if passed > self._oldest:
-                    await _in_thread(self._reserve.release)
-                await _in_thread(self._store.shrink_log)
-            freed = await self._delete(received_before=float("inf")) > 0
-            if freed:
-                # With the pages cut off that were freed, there is room for the reserve again.
-                async with self._writing:
-                    await _in_thread(self._store.shrink_log)
-                    await _in_thread(partial(self._reserve.hold, again=True))
-        except BufferFull:
-            return False  # no room even for that: the caller waits
-        return freed
-
-    async def _delete(self, received_before: float) -> int:
-        async with self._writing:
-            passed = min((p.next_sequence for p in self._places.values()), default=self._end)
-            freed, oldest = await _in_thread(self._delete_and_look, passed, received_before)
-            if freed:
-                self.stats.size_bytes -= freed
-                self._note_oldest(oldest)
-        return freed
-
-    def _delete_and_look(
-        self, before: int, received_before: float
-    ) -> tuple[int, tuple[int, float] | None]:
-        return self._store.delete(before, received_before), self._store.oldest()
-
-    async def _drop(self) -> bool:
-        """Move sinks that said drop_oldest past the oldest rows; False if another holds them."""
-        end = await _in_thread(self._store.end_of_oldest, _DROP_ROWS)
-        if end is None:
-            return False
-        holders = [p for p in self._places.values() if p.next_sequence < end]
-        if not holders or not all(p.drop_oldest for p in holders):
-            return False
-        for place in holders:
-            place.dropped += end - place.next_sequence
-            self.advance(place.name, end)
-        return True
-
-    def _note_oldest(self, found: tuple[int, float] | None) -> None:
-        self._oldest = found[0] if found else self._end
-        self.stats.oldest_received_at = found[1] if found else None
+        return await self._room.reclaim()
 
     async def received_at(self, sequence: int) -> float | None:
         """When that record was received (seconds since the epoch); None if it is not kept."""
-        return await _in_thread(self._store.received_at, sequence)
+        return await in_thread(self._store.received_at, sequence)
 
     # -- tasks ------------------------------------------------------------
 
@@ -305,46 +216,22 @@ class DiskBuffer:
         """Store cursors as they move and delete what is old, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._store_cursors)
-            nursery.start_soon(self._retain)
+            nursery.start_soon(self._room.retain)
 
     async def _store_cursors(self) -> None:
         while True:
-            await self._dirty_event.wait()
-            self._dirty_event = trio.Event()
+            await self._places.unstored.wait()
+            self._places.unstored = trio.Event()
             try:
                 await self.flush()
             except BufferFull:
-                self._dirty_event.set()
+                self._places.unstored.set()
                 await trio.sleep(_FULL_PAUSE_S)
             await trio.sleep(_CURSOR_PAUSE_S)
 
     async def flush(self) -> None:
         """Store the cursors as they are now."""
         async with self._writing:
-            cursors, self._dirty = self._dirty, {}
-            if cursors:
-                with trio.CancelScope(shield=True):
-                    try:
-                        await _in_thread(self._store.save_cursors, cursors)
-                    except BaseException:
-                        self._dirty = {**cursors, **self._dirty}
-                        raise
-
-    async def _retain(self) -> None:
-        while True:
-            # A full disk stops deleting too; `reclaim` makes room, or an operator.
-            with suppress(BufferFull):
-                while await self._delete(received_before=time.time() - self._keep_s):
-                    pass
-            if self.stats.size_bytes > RESERVE_BYTES:  # else there is less to give up than it takes
-                await _in_thread(self._reserve.hold)
-            await trio.sleep(_RETENTION_PAUSE_S)
-
-
-def _first(batch: Batch) -> int:
-    return batch.first_sequence
-
-
-async def _in_thread(work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
-    # Not abandoned when cancelled: the thread holds a connection.
-    return await trio.to_thread.run_sync(work, *args)
+            with trio.CancelScope(shield=True), self._places.being_stored() as cursors:
+                if cursors:
+                    await in_thread(self._store.save_cursors, cursors)

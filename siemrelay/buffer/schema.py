@@ -1,4 +1,4 @@
-"""The buffer's file: its tables, how a connection is set up, and who may open it.
+"""The buffer's file: its tables, who may open it, how connections are set up and used.
 
 An operator can open the file with `sqlite3` while the relay runs.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from siemrelay.errors import BufferBroken, BufferFull, DiskFull, StartRefused
 
@@ -135,3 +137,27 @@ _HELD_BY_ANOTHER: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 # The log's index is a memory-mapped file: on a full file system it is its growth that fails.
 _NO_ROOM_FOR_SHARED_MEMORY: Final = (sqlite3.SQLITE_IOERR_SHMSIZE,)
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Errors of SQLite leave the block as the buffer's own."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise typed(error) from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[Any]:
+    """All of the block or nothing of it; gives the connection's `execute`. As `typed_errors`."""
+    with typed_errors():
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection.execute
+            connection.execute("COMMIT")
+        except BaseException:
+            # A failed COMMIT on a full disk may have rolled back by itself.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

@@ -12,7 +12,7 @@ import trio
 from siemrelay.cli.check import refuse
 from siemrelay.cli.options import config_option
 from siemrelay.config.load import load
-from siemrelay.errors import BufferBroken, ConfigurationRefused, StartRefused
+from siemrelay.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
 from siemrelay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure
 
@@ -53,14 +53,12 @@ def run(config: str, drain: bool) -> None:
         broken, rest = group.split(BufferBroken)
         if broken is None or rest is not None:
             raise
-        structlog.get_logger().critical("the disk buffer failed; ending", error=str(_leaf(broken)))
+        structlog.get_logger().critical(
+            "the disk buffer failed; ending", error=str(leaves(broken)[0])
+        )
         raise SystemExit(os.EX_IOERR) from group
     raise SystemExit(0 if at_end or not drain else 1)
 
 
 async def _run(relay: Relay, drain: bool) -> bool:
     return await relay.run(drain=drain)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

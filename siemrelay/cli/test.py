@@ -15,104 +15,161 @@ import click
 import trio
 
 from siemrelay.assembly import Assembly, SinkParts
+from siemrelay.catalogue import TEST
 from siemrelay.cli.check import refuse
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load
-from siemrelay.errors import ConfigurationRefused, DeliveryError, RunRefused, SinkHolds
+from siemrelay.config.models import RelayConfig
+from siemrelay.errors import ConfigurationRefused, DeliveryError, RunRefused, SinkHolds, leaves
 from siemrelay.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
-from siemrelay.telemetry.log import Redactor
+from siemrelay.telemetry.log import Redactor, configure
 from siemrelay.times import rfc3339
 
-TEST_TYPE: Final = "SIEM Integration Test"
+# Above every sink's own default timeout; only an acknowledgement that never comes takes longer.
+_PATIENCE_S: Final = 60.0
 
 
 @click.command()
 @config_option()
 @click.option("--as", "person", metavar="NAME", help="The actor of the test event; the person who "
               "runs this by default, behind sudo too.")  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="Test every enabled sink, side by side.")
 @json_option()
-@click.argument("sink")
-def test(config: str, person: str | None, as_json: bool, sink: str) -> None:
+@click.argument("sink", required=False)
+def test(config: str, person: str | None, every: bool, as_json: bool, sink: str | None) -> None:
     """Send one marked test event to SINK along its real path and report every step.
 
     The event goes past the sink's `events` filter and past the buffer, through its format, framing
-    and connection; nothing of the running relay is touched. Exits with 0 only if the peer took it.
+    and connection; nothing of the running relay is touched. Exits with 0 only if the peer (with
+    --all: every peer) took it.
 
     \b
     Examples:
       siemrelay test splunk
       siemrelay test qradar --as "Ada Adams"
+      siemrelay test --all
     """
     try:
         loaded = load(config)
     except ConfigurationRefused as refused:
         refuse(refused)
-    if sink not in loaded.config.sinks:
-        known = ", ".join(loaded.config.sinks)
+    names = _chosen(loaded.config, sink, every=every)
+    redactor = Redactor(loaded.secrets)
+    configure("warning", "auto", redactor)
+    assembly = Assembly(loaded.config)
+    width = max(map(len, names)) if every else 0
+    trials = [
+        _Trial(assembly.sink(name), _event(person or _person(), name),
+               _Steps(redactor, silent=as_json, prefix=name.ljust(width) if every else ""))
+        for name in names
+    ]  # fmt: skip
+    trio.run(_run_all, trials)
+    for trial in trials:
+        _tell(trial, as_json=as_json)
+    raise SystemExit(0 if all(trial.taken for trial in trials) else 1)
+
+
+def _chosen(config: RelayConfig, sink: str | None, *, every: bool) -> list[str]:
+    known = ", ".join(config.sinks)
+    if every:
+        if sink is not None:
+            raise click.UsageError("give a sink's name or --all, not both")
+        enabled = [name for name, settings in config.sinks.items() if settings.enabled]
+        if not enabled:
+            raise click.UsageError(f"no sink is enabled; there is {known}")
+        return enabled
+    if sink is None:
+        raise click.UsageError(f"which sink? There is {known}; or give --all")
+    if sink not in config.sinks:
         raise click.UsageError(f"no sink is called {sink}; there is {known}")
-    parts = Assembly(loaded.config).sink(sink)
-    steps = _Steps(Redactor(loaded.secrets), silent=as_json)
-    event = _event(person or _person(), sink)
-    taken, advice = trio.run(_send, parts, event, steps)
+    return [sink]
+
+
+def _tell(trial: _Trial, *, as_json: bool) -> None:
+    name, event = trial.parts.name, trial.event
     if as_json:
-        result = {"sink": sink, "taken": taken, "event_id": event.id, "steps": steps.done}
-        click.echo(json.dumps({**result, "advice": advice} if advice else result))
-    elif taken:
-        click.secho(f"{sink} took the test event {event.id}.", fg="green")
+        result = {"sink": name, "taken": trial.taken, "event_id": event.id,
+                  "steps": trial.steps.done}  # fmt: skip
+        click.echo(json.dumps({**result, "advice": trial.advice} if trial.advice else result))
+    elif trial.taken:
+        click.secho(f"{name} took the test event {event.id}.", fg="green")
     else:
-        click.secho(f"{sink} did not take the test event: {advice}", fg="red", err=True)
-    raise SystemExit(0 if taken else 1)
+        click.secho(f"{name} did not take the test event: {trial.advice}", fg="red", err=True)
+
+
+async def _run_all(trials: list[_Trial]) -> None:
+    async with trio.open_nursery() as nursery:
+        for trial in trials:
+            nursery.start_soon(trial.run)
 
 
 class _Steps:
     """Prints each step as it happens, without secrets."""
 
-    def __init__(self, redactor: Redactor, *, silent: bool) -> None:
-        self._redactor, self._silent = redactor, silent
+    def __init__(self, redactor: Redactor, *, silent: bool, prefix: str = "") -> None:
+        self._redactor, self._silent, self._prefix = redactor, silent, prefix
         self.done: list[dict[str, Any]] = []
 
     def __call__(self, step: str, detail: str) -> None:
         detail = self._redactor.text(detail)
         self.done.append({"step": step, "detail": detail})
         if not self._silent:
-            click.echo(f"  {step:10} {detail}")
+            click.echo(f"  {self._prefix}{'  ' if self._prefix else ''}{step:10} {detail}")
             sys.stdout.flush()
 
     def clean(self, text: str) -> str:
         return self._redactor.text(text)
 
 
-async def _send(parts: SinkParts, event: AuditEvent, steps: _Steps) -> tuple[bool, str]:
-    """Whether the peer took it, and if not, what to do."""
-    batch = Batch(1, 1, "test", time.time(), b"{}\n")
-    (message,) = parts.format.encode(Selection(DecodedBatch(batch, [event])))
-    steps("message", message.decode("utf-8"))
-    try:
-        async with parts.sink.session(steps) as session:
+class _Trial:
+    """One sink's test: the event, the steps, and the verdict once it has run."""
+
+    def __init__(self, parts: SinkParts, event: AuditEvent, steps: _Steps) -> None:
+        self.parts, self.event, self.steps = parts, event, steps
+        self.taken, self.advice = False, ""
+
+    async def run(self) -> None:
+        """Send the event; afterwards `taken` says if the peer took it, else `advice` why not."""
+        self.advice = f"no verdict within {_PATIENCE_S:.0f} s; is the receiver alive?"
+        try:
+            with trio.move_on_after(_PATIENCE_S):
+                await self._send()
+        except DeliveryError as error:
+            self.advice = self._why(error)
+        except BaseExceptionGroup as group:
+            failed, rest = group.split(DeliveryError)
+            if failed is None or rest is not None:
+                raise
+            self.advice = self._why(leaves(failed)[0])
+
+    async def _send(self) -> None:
+        batch = Batch(1, 1, "test", time.time(), b"{}\n")
+        selection = Selection(DecodedBatch(batch, [self.event]))
+        (message,) = self.parts.format.encode(selection)
+        self.steps("message", message.decode("utf-8"))
+        async with self.parts.sink.session(self.steps) as session:
             settlement = await session.confirm(await session.send([message]))
-    except SinkHolds as error:
-        steps("refused", error.reason)
-        return False, steps.clean(str(error))
-    except RunRefused as error:
-        return False, steps.clean(
-            f"it answered {error.code} {error.reason}; check `format` and what it expects"
-        )
-    except DeliveryError as error:
-        return False, steps.clean(str(error))
-    except BaseExceptionGroup as group:
-        failed, rest = group.split(DeliveryError)
-        if failed is None or rest is not None:
-            raise
-        return False, steps.clean("; ".join(map(str, failed.exceptions)))
-    if settlement:
-        return False, steps.clean(f"it answered {settlement[0].code} {settlement[0].reason}")
-    return True, ""
+        if settlement:
+            self.advice = self.steps.clean(_refused(settlement[0].code, settlement[0].reason))
+        else:
+            self.taken, self.advice = True, ""
+
+    def _why(self, error: BaseException) -> str:
+        if isinstance(error, SinkHolds):
+            self.steps("refused", error.reason)
+        if isinstance(error, RunRefused):
+            return self.steps.clean(_refused(error.code, error.reason))
+        return self.steps.clean(str(error))
+
+
+def _refused(code: str, reason: str) -> str:
+    return f"it answered {code} {reason}; check `format` and what it expects"
 
 
 def _event(person: str, sink: str) -> AuditEvent:
     now = time.time()
     return AuditEvent(
-        id=str(uuid.uuid4()), time=rfc3339(now), type=TEST_TYPE, category="relay", severity=1,
+        id=str(uuid.uuid4()), time=rfc3339(now), type=TEST, category="relay", severity=1,
         outcome="success", actor=Actor(name=person, address=_address()),
         target=Target(type="sink", name=sink),
         message=f"siemrelay test event for sink {sink}, sent by {person}",

@@ -20,6 +20,7 @@ from siemrelay.demo.ledger import Ledger
 from siemrelay.demo.receivers import HttpReceiver, Receiver, TcpReceiver, UdpReceiver
 from siemrelay.demo.scene import Scene, set_up
 from siemrelay.demo.stage import Stage
+from siemrelay.errors import leaves
 
 # The scenes, as shares of the whole: an audience needs time before, between and after them.
 _ROTATE_AT: Final = 0.3
@@ -80,12 +81,8 @@ async def play(plan: Plan, view: View) -> Balance:
         expected, rest = group.split((DaemonFailed, Stopped, BrokenPipeError, KeyboardInterrupt))
         if expected is None or rest is not None:
             raise
-        raise _leaf(expected) from group
+        raise leaves(expected)[0] from group
     return balance
-
-
-def _leaf(error: BaseException) -> BaseException:
-    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _watch_signals(

@@ -93,7 +93,8 @@ class ElasticsearchSink:
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
         async with open_client(self._options, report) as client:
-            async with open_exchanges(partial(self._create, client)) as session:
+            exchange, in_flight = partial(self._create, client), self._options.in_flight
+            async with open_exchanges(exchange, in_flight=in_flight) as session:
                 yield session
 
     async def _create(self, client: Client, messages: Sequence[bytes]) -> Settlement:

@@ -27,9 +27,9 @@ class BatchOptions(Options):
         0.2, ge=0, le=60, description="how long a request waits for more events while few come"
     )
 
-    def limits(self) -> RunLimits:
-        """The limits of a run."""
-        return RunLimits(self.max_events, self.max_bytes, self.max_wait)
+    def limits(self, in_flight: int = 1) -> RunLimits:
+        """The limits of a run. One more than is on its way is kept ready."""
+        return RunLimits(self.max_events, self.max_bytes, self.max_wait, in_flight + 1)
 
 
 class BodyOptions(BatchOptions):
@@ -62,7 +62,7 @@ class HttpSink:
             async def exchange(messages: Sequence[bytes]) -> Settlement:
                 return await self._post(client, messages)
 
-            async with open_exchanges(exchange) as session:
+            async with open_exchanges(exchange, in_flight=self._options.in_flight) as session:
                 yield session
 
     async def _post(self, client: Client, messages: Sequence[bytes]) -> Settlement:

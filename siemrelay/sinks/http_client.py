@@ -67,8 +67,23 @@ class BasicOptions(Options):
     password: Secret = Field(description="the password")
 
 
-class RequestOptions(Options):
-    """What every HTTP sink may set about its requests."""
+class TransportOptions(Options):
+    """How requests travel."""
+
+    compression: Literal["none", "gzip"] = Field("none", description="of request bodies")
+    in_flight: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="requests on their way at a time; with more than one, which is faster over a "
+        "long distance, they may overtake each other",
+    )
+    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
+
+
+class RequestOptions(TransportOptions):
+    """What HTTP sinks may set about their requests."""
 
     authorization: Secret | None = Field(
         None, description="the Authorization header, word for word (`Bearer …`, `Splunk …`)"
@@ -87,9 +102,6 @@ class RequestOptions(Options):
     headers: dict[str, Secret] = Field(
         default_factory=dict, description="further request headers; their values are not shown"
     )
-    compression: Literal["none", "gzip"] = Field("none", description="of request bodies")
-    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
-    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
 
     @model_validator(mode="after")
     def _one_credential(self) -> RequestOptions:

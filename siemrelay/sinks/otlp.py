@@ -71,7 +71,8 @@ class OtlpSink:
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
         async with open_client(self._options, report) as client:
-            async with open_exchanges(partial(self._export, client)) as session:
+            exchange, in_flight = partial(self._export, client), self._options.in_flight
+            async with open_exchanges(exchange, in_flight=in_flight) as session:
                 yield session
 
     async def _export(self, client: Client, messages: Sequence[bytes]) -> Settlement:

@@ -59,6 +59,8 @@ class RelpSession(trio.abc.AsyncResource):
                 f"no answer to the RELP `open` within {show_seconds(connection.timeout_s)}; "
                 "does it speak RELP on this port?"
             ) from error
+        except SinkWaits as error:
+            raise self._no_session(f"{error} before a RELP session was open") from error
         if answer.txnr != number or answer.code != TAKEN:
             raise SinkHolds(
                 f"the peer refused the RELP session: {answer.code} {answer.reason}",
@@ -83,10 +85,15 @@ class RelpSession(trio.abc.AsyncResource):
             for frame in self._understood(data):
                 if isinstance(frame, Answer):
                     return frame
-        raise SinkWaits(
-            "the peer closed the connection instead of opening a RELP session; does it speak RELP "
-            "on this port, "
-            + ("and within TLS?" if self._connection.tls else "without TLS (`tls: {}`)?")
+        raise SinkWaits("the peer closed the connection")
+
+    def _no_session(self, said: str) -> SinkWaits:
+        if self._connection.tls is None:
+            return SinkWaits(
+                f"{said}; does it speak RELP on this port, or expect TLS (`tls: {{}}`)?"
+            )
+        return SinkWaits(
+            f"{said}; does it speak RELP on this port, and accept this side's certificate?"
         )
 
     def _understood(self, data: bytes) -> list[Answer | ServerClose]:

@@ -19,14 +19,21 @@ from pydantic import AfterValidator, Field
 from siemrelay.errors import SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.stamped import Stamped
-from siemrelay.options import Duration, Options, Secret, Size
+from siemrelay.options import Secret, Size
 from siemrelay.sinks.contract import Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below, open_client
+from siemrelay.sinks.http_client import (
+    Answer,
+    Client,
+    RequestOptions,
+    TransportOptions,
+    Url,
+    below,
+    open_client,
+)
 from siemrelay.sinks.http_verdict import ADVICE, verdict
 from siemrelay.sinks.oauth import OauthOptions
-from siemrelay.sinks.tls import TlsOptions
 
 _API_VERSION: Final = "2023-01-01"
 
@@ -68,7 +75,7 @@ class CallOptions(BatchOptions):
     )  # fmt: skip
 
 
-class SentinelOptions(Options):
+class SentinelOptions(TransportOptions):
     """What a Sentinel sink may set."""
 
     endpoint: Url = Field(
@@ -95,8 +102,6 @@ class SentinelOptions(Options):
         "https://monitor.azure.cn/.default in those clouds",
     )  # fmt: skip
     compression: Literal["none", "gzip"] = Field("gzip", description="of request bodies")
-    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
-    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
     batch: CallOptions = Field(default_factory=CallOptions, description="how calls are filled")
 
     def requests(self) -> RequestOptions:
@@ -110,6 +115,7 @@ class SentinelOptions(Options):
         return RequestOptions.model_construct(
             authorization=None, basic=None, oauth=credentials, headers={},
             compression=self.compression, timeout=self.timeout, tls=self.tls,
+            in_flight=self.in_flight,
         )  # fmt: skip
 
 
@@ -139,7 +145,8 @@ class SentinelSink:
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
         async with open_client(self._options.requests(), report) as client:
-            async with open_exchanges(partial(self._upload, client)) as session:
+            exchange, in_flight = partial(self._upload, client), self._options.in_flight
+            async with open_exchanges(exchange, in_flight=in_flight) as session:
                 yield session
 
     async def _upload(self, client: Client, messages: Sequence[bytes]) -> Settlement:

@@ -26,9 +26,6 @@ from siemrelay.wire import splunk_hec as hec
 # Splunk Cloud answers 404 now and then, while parts of it are replaced.
 _MISSING_S: Final = 300.0
 
-# Requests at a time: enough to hide a round trip, few enough for a token's quota.
-_REQUESTS: Final = 4
-
 # When so many events of a run are refused one by one and none is taken, it is not the events.
 _ALL_REFUSED: Final = 10
 
@@ -63,7 +60,7 @@ class SplunkHecSink:
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
         async with open_client(self._options, report) as client:
-            requests = trio.CapacityLimiter(_REQUESTS)
+            requests = trio.CapacityLimiter(self._options.in_flight)
 
             async def ask(ack_ids: Sequence[int]) -> Mapping[int, bool]:
                 return await self._acknowledged(client, ack_ids)
@@ -77,7 +74,10 @@ class SplunkHecSink:
                     await acknowledgements.wait(ack_ids)
                 return refusals
 
-            async with open_exchanges(exchange, beside=acknowledgements.poll) as session:
+            runs = self._options.limits().in_flight_runs or self._options.in_flight
+            async with open_exchanges(
+                exchange, in_flight=runs, beside=acknowledgements.poll
+            ) as session:
                 yield session
 
     async def _deliver(

@@ -4,7 +4,7 @@
 # Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
-import os.path
+import os
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -68,10 +68,14 @@ class Recognition:
     def open(self, file: Found) -> tuple[Followed, bool]:
         """Open a file that is not followed yet; the flag says whether it was read before.
 
-        Raises OSError.
+        Nothing is changed but the file opened: `resumed` or `skip` may follow. Raises OSError;
+        FileNotFoundError if the name now has another file, or none.
         """
         fd, status = open_regular(file.path)
-        file = file._replace(status=status)  # another file may have taken the name just now
+        file, expected = file._replace(status=status), file.file_id
+        if file.file_id != expected:
+            os.close(fd)
+            raise FileNotFoundError(f"{file.path} is another file now")
         self._serial += 1
         identity = Identity(file.path, *file.file_id, self._serial)
         followed = Followed(file.path, identity, max_record_bytes=self._max_record_bytes)
@@ -100,6 +104,8 @@ class Recognition:
                 continue
             if not begins_as(begin, place):
                 continue
+            if place.offset == 0 and place.finished_size != file.status.st_size:
+                continue  # it was an empty gzip file, which says nothing of this one
             # Compressed files are written once: the beginning says enough, at no cost.
             if isinstance(content, GzipContent) or continues_at(content, place):
                 return key, place
@@ -116,8 +122,12 @@ class Recognition:
         followed.searched_to_offset()
         if not file.matched:
             followed.family = family(place.path)  # wherever it went, it is a generation of that
-        self.memory.pop(key)
-        if place.gone is not None or place.path != identity.path:
+
+    def resumed(self, followed: Followed) -> None:
+        """Say that a file that was read before is followed again."""
+        identity = followed.identity
+        place = self.memory.pop(identity.key)
+        if place is not None and (place.gone is not None or place.path != identity.path):
             self.to_store.append(identity.position())
 
     def skip(self, followed: Followed) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 from siemrelay.sources.following import Followed
 from siemrelay.sources.generations import is_rotated_name
-from siemrelay.sources.globbing import Found, Globs, by_inode, regular
+from siemrelay.sources.globbing import Found, Globs
 from siemrelay.sources.identity import showable
 from siemrelay.sources.recognition import Recognition
+from siemrelay.sources.searching import Search, Sighting
 from siemrelay.sources.watching import Watch
 
 # Descriptors held for files that are followed. With the usual limit of 1024 a process this
@@ -24,11 +24,8 @@ MAX_OPEN_FILES: Final = 256
 # so that its disk space is not held for ever.
 _DELETED_QUIET_S: Final = 5.0
 # As above for a file renamed out of the globs' sight, which costs but a descriptor.
-_RENAMED_QUIET_S: Final = 3600.0
-# How often to look again at directories in which files are being renamed, and the pause before.
-# A rotation takes milliseconds; names that change for longer than these are not one.
-_STEADY_LOOKS: Final = 20
-_STEADY_PAUSE_S: Final = 0.001
+_RENAMED_QUIET_S: Final = 3600.0  # How often a look at the disk is begun anew because files were renamed before they were opened.
+_ATTEMPTS: Final = 5
 
 _ADVICE: Final = {
     errno.EACCES: "let the relay's user read it, by its group or an ACL (setfacl -m u:USER:r)",
@@ -46,15 +43,16 @@ class Tracking:
     """
 
     def __init__(self, globs: Globs, watch: Watch, recognition: Recognition, log: Any) -> None:
-        self._globs, self._watch, self._recognition, self._log = globs, watch, recognition, log
+        self._watch, self._recognition, self._log = watch, recognition, log
+        self._search = Search(globs, watch, self.collect)
+        self._patterns = globs.patterns
+        self._first = True
         self.files: dict[tuple[int, int], Followed] = {}
         self.families: dict[str, list[Followed]] = {}
         """The generations of each log, oldest first: they are read in this order."""
         self.stirred: dict[str, None] = {}
         """The families that may have something to read."""
         self._families_by_log: dict[str, dict[str, None]] = {}
-        self._directories: set[str] | None = None
-        self._renamed: set[str] = set()
         self._troubles: dict[str, int | None] = {}
 
     def relatives(self, followed: Followed) -> list[Followed]:
@@ -87,80 +85,25 @@ class Tracking:
 
         `from_end`: skip what is in the files.
         """
-        first = self._directories is None
-        found, directories = self._find_steadily()
-        self._find_renamed(found)
-        for file in self._elsewhere(found, directories):
-            if file.file_id in self.files:
-                found.setdefault(file.file_id, file)
-        for file_id, followed in list(self.files.items()):
-            if file_id in found:
-                self._seen(followed, found[file_id])
-            else:
-                self._lost_sight(followed)
-        strays: dict[tuple[int, int], Found] = {}
-        if directories != self._directories:
-            strays = self._rotated_meanwhile(found, directories)
-            self._directories = directories
-        fresh = {key: file for key, file in (found | strays).items() if key not in self.files}
-        opened = self._open(fresh, strays, from_end=from_end)
-        self._enlist(opened, quietly=first)
-        if first:
-            self._log.info("following", files=len(self.files), patterns=self._globs.patterns)
+        for attempt in range(_ATTEMPTS):
+            paths = {file_id: followed.path for file_id, followed in self.files.items()}
+            closed = {key for key, followed in self.files.items() if followed.content is None}
+            sighting = self._search.look(paths, closed, self._recognition.memory.inodes())
+            for file_id, followed in list(self.files.items()):
+                if file_id in sighting.found:
+                    self._seen(followed, sighting.found[file_id])
+                else:
+                    self._lost_sight(followed)
+            opened = self._open(sighting, hastily=attempt + 1 == _ATTEMPTS)
+            if opened is not None:
+                self._enlist(opened, from_end=from_end)
+                break
+        if self._first:
+            self._log.info("following", files=len(self.files), patterns=self._patterns)
+            self._first = False
+        self._search.done()
         self._recognition.expire()
         self._take_stock()
-
-    def _find_steadily(self) -> tuple[dict[tuple[int, int], Found], set[str]]:
-        """What the globs match, looked for again until nothing moves meanwhile; and where.
-
-        Listing a directory is no snapshot: of files that are renamed just then some may be
-        missed, and newer ones would be read before them.
-        """
-        before: dict[tuple[int, int], str] | None = None
-        for look in range(_STEADY_LOOKS):
-            if look > 1:
-                time.sleep(_STEADY_PAUSE_S)
-            self._watch.look_around = False
-            found = self._globs.find()
-            directories = self._globs.directories(found.values())
-            for directory in directories:
-                self._watch.directory(directory)
-            self.collect()
-            paths = {file_id: file.path for file_id, file in found.items()}
-            as_known = {key: followed.path for key, followed in self.files.items()} == paths
-            if not self._watch.look_around and (paths == before or as_known):
-                break
-            before = paths
-        return found, directories
-
-    def _find_renamed(self, found: dict[tuple[int, int], Found]) -> None:
-        """Add the files that were seen being renamed out of the globs' sight."""
-        renamed = set(self._watch.renamed)
-        self._watch.renamed.clear()
-        # Once more for those of the last time: the news of their next rename may be under way.
-        for path in renamed | self._renamed:
-            if (file := regular(path, matched=False)) is not None:
-                found.setdefault(file.file_id, file)
-        self._renamed = renamed
-
-    def _elsewhere(
-        self, found: dict[tuple[int, int], Found], directories: set[str]
-    ) -> Iterable[Found]:
-        """Files that are followed but not held open, and have another name now."""
-        lost = {
-            inode
-            for (device, inode), followed in self.files.items()
-            if followed.content is None and (device, inode) not in found
-        }
-        return by_inode(directories, lost) if lost else ()
-
-    def _rotated_meanwhile(
-        self, found: dict[tuple[int, int], Found], directories: set[str]
-    ) -> dict[tuple[int, int], Found]:
-        """Files whose inode is remembered, whatever they are called."""
-        wanted = self._recognition.memory.inodes()
-        files = by_inode(directories, wanted) if wanted else ()
-        return {file.file_id: file for file in files if file.file_id not in found}
 
     def _seen(self, followed: Followed, file: Found) -> None:
         if followed.path != file.path:
@@ -194,29 +137,33 @@ class Tracking:
         if followed.deleted and not was_deleted:
             self._log.info("deleted", path=followed.identity.path)
 
-    def _open(
-        self,
-        files: Mapping[tuple[int, int], Found],
-        strays: Container[tuple[int, int]],
-        *,
-        from_end: bool,
-    ) -> list[tuple[Followed, bool]]:
-        """Open new files; of the strays only those that were read before are ours."""
+    def _open(self, sighting: Sighting, *, hastily: bool) -> list[tuple[Followed, bool]] | None:
+        """Open new files; the flag says whether a file was read before.
+
+        None if one has moved meanwhile: another look finds it before newer ones are read, unless
+        it is to be done `hastily`.
+        """
         opened: list[tuple[Followed, bool]] = []
-        for file_id, file in files.items():
+        for file_id, file in (sighting.found | sighting.strays).items():
+            if file_id in self.files:
+                continue
             try:
                 followed, known = self._recognition.open(file)
+            except FileNotFoundError:
+                self._watch.look_around = True
+                if hastily:
+                    continue
+                for followed, _ in opened:
+                    self._watch.forget(followed)
+                    followed.close()
+                return None
             except OSError as error:
                 self.trouble(file.path, error)
                 continue
-            if not known and file_id in strays:
+            if not known and file_id in sighting.strays:
                 followed.close()
                 continue
             self.recovered(file.path)
-            if not known and from_end:
-                self._recognition.skip(followed)
-            elif not known:
-                followed.undecided = followed.compressed or is_rotated_name(file.path)
             if followed.content is not None:
                 # Watched first and looked at again: what is written in between is not missed.
                 self._watch.file(followed.content.fd, followed)
@@ -226,24 +173,28 @@ class Tracking:
             opened.append((followed, known))
         return opened
 
-    def _enlist(self, opened: list[tuple[Followed, bool]], *, quietly: bool) -> None:
+    def _enlist(self, opened: list[tuple[Followed, bool]], *, from_end: bool) -> None:
         """Follow these files from now on, the older ones before the newer ones."""
         # Those met before came before those that were not, whatever their times.
         known_ones = sorted((f for f, known in opened if known), key=lambda f: f.identity.serial)
         new_ones = [followed for followed, known in opened if not known]
+        for followed in known_ones:
+            self._recognition.resumed(followed)
+        for followed in new_ones:
+            if from_end:
+                self._recognition.skip(followed)
+            else:
+                followed.undecided = followed.compressed or is_rotated_name(followed.path)
         # Those of which nothing was read yet are as new: the others may be older than they.
         for name in {followed.family for followed in new_ones}:
-            new_ones += [f for f in self.families.get(name, ()) if f.identity.offset == 0]
-        new_ones.sort(key=lambda f: f.birth)
-        listed = {followed.identity.key for followed in self.files.values()}
-        tell = self._log.debug if quietly else self._log.info
+            waiting = [f for f in self.families.get(name, ()) if f.identity.offset == 0]
+            self.families[name] = [f for f in self.families.get(name, ()) if f not in waiting]
+            new_ones += waiting
+        new_ones.sort(key=lambda followed: followed.birth)
+        tell = self._log.debug if self._first else self._log.info
         for followed in known_ones + new_ones:
-            identity = followed.identity
-            if identity.key in listed:
-                self.families[followed.family].remove(followed)
-                self.families[followed.family].append(followed)
-                continue
             self._add(followed)
+            identity = followed.identity
             tell("found", path=identity.path, offset=identity.offset, size=followed.size)
 
     def _add(self, followed: Followed) -> None:

@@ -1,0 +1,139 @@
+"""Standard output: one message a line, for a pipe into another program. The log is on stderr."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+from pydantic import Field
+
+from siemrelay.errors import SinkHolds, SinkWaits
+from siemrelay.options import Duration, Options, show_seconds
+from siemrelay.sinks.contract import Report, Settlement, no_report
+from siemrelay.wire.framing import newline
+
+_STDOUT: Final = 1
+
+# A pipe that has room has it for so much: such a write never blocks, so a stop is never held up.
+_PIECE_BYTES: Final = select.PIPE_BUF
+
+# A regular file takes anything at once.
+_FILE_PIECE_BYTES: Final = 1 << 20
+
+# How long a stop may go unnoticed while the reader takes nothing.
+_LOOK_UP_MS: Final = 100
+
+_GONE: Final = frozenset({errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET})
+
+
+class StdoutOptions(Options):
+    """What a sink to standard output may set."""
+
+    timeout: Duration = Field(30.0, gt=0, description="how long the reader may take nothing")
+
+
+class StdoutSink:
+    """Messages as lines on standard output."""
+
+    def __init__(self, options: StdoutOptions, descriptor: int = _STDOUT) -> None:
+        self._timeout_s, self._descriptor = options.timeout, descriptor
+        # What is missing of a line that was begun: it goes first, so that no line is ever torn.
+        self._rest = b""
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[StdoutSession]:
+        """See `sinks.contract.Sink`."""
+        try:
+            mode = os.fstat(self._descriptor).st_mode
+        except OSError as error:
+            raise _fault(error) from error
+        yield StdoutSession(self, report, regular=stat.S_ISREG(mode))
+
+    def write(self, data: bytes, piece_bytes: int) -> None:
+        """Write whole lines. Blocks while the reader is slow: call it in a thread of trio's.
+
+        Raises SinkWaits, SinkHolds, and Cancelled when the caller is.
+        """
+        waiting = select.poll()
+        waiting.register(self._descriptor, select.POLLOUT)
+        whole = self._rest + data
+        view, at, progress_at = memoryview(whole), 0, time.monotonic()
+        try:
+            while at < len(whole):
+                if waiting.poll(_LOOK_UP_MS):
+                    at += self._write_some(view[at : at + piece_bytes])
+                    progress_at = time.monotonic()
+                    continue
+                trio.from_thread.check_cancelled()
+                if time.monotonic() - progress_at > self._timeout_s:
+                    raise SinkWaits(
+                        "the reader of standard output has taken nothing for "
+                        f"{show_seconds(self._timeout_s)}"
+                    )
+        finally:
+            self._rest = _rest_of_line(whole, at, len(self._rest))
+
+    def _write_some(self, piece: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, piece)
+        except BlockingIOError:  # another process took the room; whoever gave the pipe chose this
+            return 0
+        except OSError as error:
+            raise _fault(error) from error
+
+    def sync(self) -> None:
+        """Make a regular file durable. Blocks; raises SinkWaits or SinkHolds."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _fault(error) from error
+
+
+class StdoutSession:
+    """See `sinks.contract.Session`: `send` returns when the reader's pipe has every byte."""
+
+    def __init__(self, sink: StdoutSink, report: Report, *, regular: bool) -> None:
+        self._sink, self._report, self._regular = sink, report, regular
+        self._piece_bytes = _FILE_PIECE_BYTES if regular else _PIECE_BYTES
+
+    async def send(self, messages: Sequence[bytes]) -> None:
+        data = newline(messages)
+        await trio.to_thread.run_sync(self._sink.write, data, self._piece_bytes)
+        self._report("send", f"{len(data)} bytes to standard output")
+
+    async def confirm(self, ticket: None) -> Settlement:
+        if self._regular:
+            await trio.to_thread.run_sync(self._sink.sync)
+            self._report("answer", "the file that standard output goes to is on disk")
+        else:
+            self._report("answer", "none: the kernel took it for whoever reads the pipe")
+        return ()
+
+
+def _rest_of_line(whole: bytes, at: int, first: int) -> bytes:
+    """What must still be written of the line that ends at or after `at`, if it was begun.
+
+    The first `first` bytes belong to a line that was begun earlier.
+    """
+    if at < first:
+        return whole[at:first]
+    if at == 0 or whole[at - 1 : at] == b"\n":
+        return b""
+    return whole[at : whole.index(b"\n", at) + 1]
+
+
+def _fault(error: OSError) -> SinkWaits | SinkHolds:
+    said = error.strerror or str(error)
+    if error.errno in _GONE:
+        return SinkHolds(
+            f"nobody reads standard output: {said}",
+            advice="start the relay again with a reader behind it, or set `enabled: no`",
+        )
+    return SinkWaits(f"standard output: {said}")

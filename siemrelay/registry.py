@@ -27,11 +27,14 @@ from siemrelay.formats.rfc3164 import Rfc3164
 from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.options import Options
+from siemrelay.sinks.archive import ArchiveOptions, ArchiveSink
 from siemrelay.sinks.contract import RunLimits, Sink
 from siemrelay.sinks.datagram import MAX_DATAGRAM_BYTES, UdpOptions, UdpSink
 from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink, bulk_documents
 from siemrelay.sinks.hec_options import SplunkHecOptions, hec_events
 from siemrelay.sinks.http import HttpOptions, HttpSink
+from siemrelay.sinks.kafka import KafkaSink
+from siemrelay.sinks.kafka_options import KafkaOptions, keyed_messages
 from siemrelay.sinks.local import UnixgramSink, UnixOptions, UnixSink, UnixStreamOptions
 from siemrelay.sinks.otlp import OtlpOptions, OtlpSink, log_records
 from siemrelay.sinks.relp import RelpOptions, RelpSink
@@ -42,6 +45,7 @@ from siemrelay.sinks.sentinel import (
     sentinel_records,
 )
 from siemrelay.sinks.splunk_hec import SplunkHecSink
+from siemrelay.sinks.stdout import StdoutOptions, StdoutSink
 from siemrelay.sinks.stream import TcpOptions, TcpSink, TlsStreamOptions
 from siemrelay.sources.contract import Source
 from siemrelay.sources.file import FileOptions, FileSource
@@ -196,6 +200,17 @@ PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
         OtlpOptions, OtlpSink, "json",
         "OpenTelemetry log records (OTLP/HTTP, JSON), confirmed by the answer",
         port=4318, limits=lambda options: options.batch.limits(options.in_flight), wrap=log_records,
+    ),
+    "kafka": ProtocolKind(
+        KafkaOptions, KafkaSink, "json",
+        "a Kafka topic, confirmed by all in-sync replicas; needs `pip install siemrelay[kafka]`",
+        limits=lambda options: options.limits(), wrap=keyed_messages,
+    ),
+    "file": ProtocolKind(
+        ArchiveOptions, ArchiveSink, "json", "lines in a rotating file, confirmed by fsync"
+    ),
+    "stdout": ProtocolKind(
+        StdoutOptions, StdoutSink, "json", "lines on standard output, for another program"
     ),
 }  # fmt: skip
 

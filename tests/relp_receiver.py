@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -16,7 +17,7 @@ _HEAD = re.compile(rb"([0-9]+) ([a-z]+) ([0-9]+)([ \n])")
 class RelpReceiver:
     """`answers` maps a message to what is said about it (200 OK if not in it; None: nothing).
 
-    `leaves_after`: so many messages are taken, then the connection is closed (`says_so` first).
+    `leaves_after`: so many messages are taken, then the connection is closed (`says_so` first). `offer_within`: TLS, if not None.
     """
 
     offer: bytes = b"200 OK\nrelp_version=0\nrelp_software=test\ncommands=syslog"
@@ -28,10 +29,19 @@ class RelpReceiver:
     held: list[bytes] = field(default_factory=list)
     holding: bool = False
     most_unanswered: int = 0
-    stream: trio.SocketStream | None = None
+    stream: trio.abc.Stream | None = None
+    offer_within: ssl.SSLContext | None = None
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, connection: trio.SocketStream) -> None:
+        stream: trio.abc.Stream = connection
+        if self.offer_within is not None:
+            stream = trio.SSLStream(connection, self.offer_within, server_side=True)
         self.stream = stream
+        with suppress(trio.BrokenResourceError):
+            await self.serve(stream)
+        await trio.aclose_forcefully(stream)
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
         async with stream:
             buffer, closing = b"", False
             while data := await stream.receive_some(1 << 16):

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.daemon import until
-from tests.servers import free_port, program
+from tests.servers import free_port, missing, program
 
 _CONFIGURATION = """
 global(workDirectory="{directory}" maxMessageSize="256k" {settings})
@@ -25,6 +25,19 @@ ruleset(name="keep" queue.type="Direct") {{
 {modules}
 input({input} ruleset="keep")
 """
+
+_MODULES = Path("/usr/lib")
+_PACKAGES = {
+    'load="imrelp"': ("imrelp.so", "rsyslog-relp"),
+    'Driver="ossl"': ("lmnsd_ossl.so", "rsyslog-openssl"),
+    'Driver="gtls"': ("lmnsd_gtls.so", "rsyslog-gnutls"),
+}
+
+
+def _need(configuration: str) -> None:
+    for text, (file, package) in _PACKAGES.items():
+        if text in configuration and next(_MODULES.glob(f"*/rsyslog/{file}"), None) is None:
+            missing(f"rsyslog's {file} is not installed (Debian package {package})")
 
 
 class Rsyslogd:
@@ -41,6 +54,7 @@ class Rsyslogd:
         where = "" if listens else f'port="{self.port}"'
         self.output = directory / "output"
         self.output.touch()
+        _need(modules + settings)
         self._configuration = directory / "rsyslog.conf"
         self._configuration.write_text(
             _CONFIGURATION.format(

@@ -71,12 +71,14 @@ def test_url_implies_http_json_and_no_header() -> None:
         ("{server: a, prot: 1}",
          "f:4:18: sinks.s.prot: unknown key `prot`; did you mean `port`?"),
         ("{server: a, framing: nul}",
-         "f:4:18: sinks.s.framing: `framing` is not used by protocol udp; it belongs to tcp, tls, unix"),
+         "f:4:18: sinks.s.framing: `framing` is not used by protocol udp; "
+         "it belongs to tcp, tls, unix"),
         ("{url: 'http://a/', server: a}",
          "f:4:25: sinks.s.server: `server` is not used by protocol http; "
          "it belongs to udp, tcp, tls, relp"),
         ("{server: a, vendor: x}",
-         "f:4:18: sinks.s.vendor: `vendor` is not used by format syslog; it belongs to cef, leef, leef1, ocsf"),
+         "f:4:18: sinks.s.vendor: `vendor` is not used by format syslog; "
+         "it belongs to cef, leef, leef1, ocsf"),
         ("{server: a, header: none}",
          "f:4:18: sinks.s.header: `header` is not used by format syslog; "
          "it belongs to json, raw, cef, leef, leef1, ecs, ocsf"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -296,3 +297,32 @@ async def test_a_peer_that_says_nothing_is_given_up_after_the_timeout(files: Fil
 async def test_a_plain_session_to_a_tls_port_says_so(files: Files) -> None:
     async with serving(over_tls(files)) as port:
         assert "TLS" in str(await fault(sink_to(port, timeout="1s")))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_cancelling_at_any_checkpoint_leaves_no_socket_open(
+    files: Files, secure: bool
+) -> None:
+    receiver = RelpReceiver(offer_within=files.server_context() if secure else None)
+    tls = {"ca": str(files.ca)} if secure else None
+    async with receiver.listening() as port:
+        sink = sink_to(port, tls=tls)
+        await deliver(sink, b"one")  # threads and caches are made by now
+        await wait_all_tasks_blocked(0.01)
+        before = set(os.listdir("/proc/self/fd"))
+        for checkpoints in range(0, 60, 3):
+            with trio.CancelScope() as scope:
+
+                async def cancel(scope: trio.CancelScope, checkpoints: int) -> None:
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel, scope, checkpoints)
+                    async with sink.session() as session:
+                        await session.confirm(await session.send([b"two"]))
+                        await trio.sleep_forever()
+            assert scope.cancelled_caught
+        await wait_all_tasks_blocked(0.05)
+        assert set(os.listdir("/proc/self/fd")) == before

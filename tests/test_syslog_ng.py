@@ -13,7 +13,7 @@ from tests.test_tls_sink import Files
 
 HARD = [
     event(1),
-    event(2, message='quotes " and \\"escaped\\", brackets ] and [x y="z"], backslash \\ at last\\'),
+    event(2, message='quotes " and \\"escaped\\", brackets ] and [x y="z"], a \\ at last\\'),
     event(3, message="Zoë, Ωmega, 漢字, emoji 😀", actor={"name": 'Zoë | ] " = \\', "id": "ü-1"}),
     event(4, message="a line\nbreak\r\n<13>1 2026-01-01T00:00:00Z forged app - - - two"),
     event(5, severity=8, outcome="failure", message="x" * 100_000),

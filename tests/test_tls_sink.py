@@ -44,6 +44,11 @@ class Files:
         path.write_bytes(b"".join(blob.bytes() for blob in blobs))
         return path
 
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server, self.server_key)
+        return context
+
     def issued(
         self,
         name: str,
@@ -252,8 +257,7 @@ async def test_a_peer_that_hangs_up_in_the_handshake_is_waited_for(files: Files)
 
 async def test_a_peer_that_leaves_after_the_handshake_has_confirmed_nothing(files: Files) -> None:
     """As rsyslog does when it does not like the client's name: the kernel has acknowledged all."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.server, files.server_key)
+    context = files.server_context()
 
     async def handle(connection: trio.SocketStream) -> None:
         tls = trio.SSLStream(connection, context, server_side=True)
@@ -275,8 +279,7 @@ async def test_plain_tcp_to_a_tls_port_is_told_apart_while_somebody_watches(file
 
 async def test_confirming_waits_until_the_peer_has_room_for_every_record(files: Files) -> None:
     go_on = trio.Event()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.server, files.server_key)
+    context = files.server_context()
     message = b"x" * 150_000
 
     async def handle(connection: trio.SocketStream) -> None:
@@ -407,8 +410,7 @@ def test_a_key_with_a_password_holds_instead_of_asking_the_terminal(own: Files) 
 
 async def test_a_renewed_client_certificate_is_shown_at_the_next_connection(own: Files) -> None:
     shown: list[Any] = []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(own.server, own.server_key)
+    context = own.server_context()
     context.load_verify_locations(own.ca)
     context.verify_mode = ssl.CERT_REQUIRED
 

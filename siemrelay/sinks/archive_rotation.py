@@ -84,7 +84,7 @@ def _compress(file: Path) -> None:
     part = file.with_name(file.name + ".gz.part")
     part.unlink(missing_ok=True)
     try:
-        with part.open("xb", opener=_private) as out, file.open("rb") as plain:
+        with open(part, "xb", opener=_private) as out, file.open("rb") as plain:
             with gzip.GzipFile(file.name, "wb", _LEVEL, out) as packed:
                 while chunk := plain.read(_CHUNK_BYTES):
                     trio.from_thread.check_cancelled()

@@ -6,7 +6,7 @@ long as a session lasts. Here runs are handed to it and its delivery reports are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -80,7 +80,6 @@ class Ticket:
         self.reported = 0
         self.failures: list[KafkaError] = []
         self.last: Message | None = None
-        self.sent_at = trio.current_time()
 
     @property
     def settled(self) -> bool:
@@ -95,7 +94,6 @@ class KafkaSession:
         # In a list, to be let go of in a thread: its end may take as long as a connection's.
         self._producer: list[Producer] = []
         self._handed = self._reported = 0
-        self._progress_at = trio.current_time()
         self._progress, self._work = trio.Event(), trio.Event()
         self._handing = trio.Lock()
         self._alone_sends = 0
@@ -163,10 +161,9 @@ class KafkaSession:
             if self._fault is not None:
                 raise self._fault
             if self._reported > before:
-                self._progress_at = trio.current_time()
                 self._progress.set()
                 self._progress = trio.Event()
-            elif not busy:
+            elif not busy and self._handed == self._reported:
                 with trio.move_on_after(_IDLE_POLL_S):
                     await self._work.wait()
 
@@ -193,8 +190,7 @@ class KafkaSession:
                 self._work.set()
                 self._work = trio.Event()
                 if at < len(messages):
-                    room = self._handed - self._reported
-                    await self._until(lambda: self._handed - self._reported < room)
+                    await self._until(partial(self._reported_since, self._reported))
         self._report("send", f"{sum(map(len, messages))} bytes, messages: {len(messages)}")
         return ticket
 
@@ -223,7 +219,7 @@ class KafkaSession:
         return len(ticket.messages)
 
     async def confirm(self, ticket: Ticket) -> Settlement:
-        await self._until(lambda: ticket.settled, ticket.sent_at)
+        await self._until(lambda: ticket.settled)
         found = [verdict(error.name(), error.str()) for error in ticket.failures]
         refused = [error for error in found if isinstance(error, RunRefused)]
         others = [error for error in found if not isinstance(error, RunRefused)]
@@ -243,15 +239,16 @@ class KafkaSession:
                          f"offset {offset}")  # fmt: skip
         return ticket.refused
 
-    async def _until(self, condition: Any, since: float = 0.0) -> None:
+    async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for reports until `condition` holds. Raises SinkWaits when none comes."""
-        since = max(since, self._progress_at)
         while not condition():
-            progress = self._progress
-            with trio.move_on_at(max(since, self._progress_at) + self._options.timeout) as scope:
-                await progress.wait()
+            with trio.move_on_after(self._options.timeout) as scope:
+                await self._progress.wait()
             if scope.cancelled_caught and not condition():
                 raise self._silent()
+
+    def _reported_since(self, before: int) -> bool:
+        return self._reported > before
 
     # -- called by librdkafka, in the thread that collects ------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -33,6 +34,8 @@ _RESERVED: Final = {
     "compression.codec": "compression",
 }  # fmt: skip
 """Properties that have a key of their own."""
+
+_SECRET: Final = re.compile(r"password|secret|private|oauthbearer\.config|jaas")
 
 _PROMISED: Final = frozenset({
     "acks", "request.required.acks", "enable.idempotence", "message.timeout.ms",
@@ -95,7 +98,10 @@ class KafkaOptions(Options):
                 raise ValueError(f"{name} is set by the sink's `{_RESERVED[name]}`")
             if name in _PROMISED:
                 raise ValueError(f"{name} belongs to the relay: what it promises rests on it")
-        return value
+        return {
+            name: Secret(v) if isinstance(v, str) and _SECRET.search(name) else v
+            for name, v in value.items()
+        }
 
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> KafkaOptions:

@@ -35,8 +35,6 @@ class CollectingIntake:
         if records.payload:
             self.offered.append(records)
             self.lines += records.payload[:-1].split(b"\n")
-        import structlog  # TRACE
-        structlog.get_logger().warning("O", first=records.payload[:8], last=records.payload[-3020:].split(b"\n")[-2:][0][:8], p=[(x.value["path"][-12:], x.value["offset"],x.value["gone"],x.value["copied"]) for x in records.positions if x.value])  # TRACE
         for position in records.positions:
             if position.value is None:
                 self.stored.pop(position.key, None)

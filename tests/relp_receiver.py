@@ -17,7 +17,8 @@ _HEAD = re.compile(rb"([0-9]+) ([a-z]+) ([0-9]+)([ \n])")
 class RelpReceiver:
     """`answers` maps a message to what is said about it (200 OK if not in it; None: nothing).
 
-    `leaves_after`: so many messages are taken, then the connection is closed (`says_so` first). `offer_within`: TLS, if not None.
+    `leaves_after`: so many messages are taken, then the connection is closed (`says_so` first).
+    `offer_within`: TLS, if not None.
     """
 
     offer: bytes = b"200 OK\nrelp_version=0\nrelp_software=test\ncommands=syslog"

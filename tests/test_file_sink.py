@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC240  (files are looked at while nothing else runs)
 """The file sink: durable lines, rotation, what a crash leaves, what the file system refuses."""
 
 from __future__ import annotations
@@ -223,27 +224,30 @@ async def test_a_directory_without_permission_holds(tmp_path: Path) -> None:
             pass
 
 
-async def test_a_full_disk_waits_and_leaves_whole_lines(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
         missing(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        (disk / "ballast").write_bytes(b"x" * 20_000)
-        path = disk / "audit.json"
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+async def test_a_full_disk_waits_and_leaves_whole_lines(small_disk: Path) -> None:
+    ballast, path = small_disk / "ballast", small_disk / "audit.json"
+    ballast.write_bytes(b"x" * 20_000)
+    async with sink(path).session() as session:
+        await deliver(session, b"one")
         with pytest.raises(SinkWaits, match="No space left"):
-            async with sink(path).session() as session:
-                await deliver(session, b"one")
-                await session.send([b"x" * 100_000])
-        assert path.stat().st_size > 4, "a part of the line was written"
-        (disk / "ballast").unlink()
-        async with sink(path).session() as session:
-            await deliver(session, b"two")
-        assert path.read_bytes() == b"one\ntwo\n"
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+            await session.send([b"x" * 100_000])
+    assert path.stat().st_size > 4, "a part of the line was written"
+    ballast.unlink()
+    async with sink(path).session() as session:
+        await deliver(session, b"two")
+    assert path.read_bytes() == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize(

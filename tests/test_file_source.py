@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import random
 import shutil
 import time
 from pathlib import Path
@@ -12,10 +13,10 @@ from unittest.mock import patch
 import pytest
 import structlog
 import trio
-from tests.file_source_rig import CollectingIntake, append, drained, running, source
 from pydantic import ValidationError
 
 from siemrelay.sources.file import FileOptions
+from tests.file_source_rig import CollectingIntake, append, drained, running, source
 
 MIB = 1 << 20
 
@@ -378,9 +379,7 @@ async def test_record_of_just_the_largest_size_stays_whole(tmp_path: Path, size:
     log.write_bytes(b"x" * size + b"\n")
     intake = CollectingIntake()
     await drained(log, intake)
-    assert [records.part for records in intake.offered] == (
-        [None] if size == 16 * MIB else [1, 2]
-    )
+    assert [records.part for records in intake.offered] == ([None] if size == 16 * MIB else [1, 2])
 
 
 async def test_gzip_file_is_read_once(tmp_path: Path) -> None:
@@ -409,7 +408,8 @@ async def test_half_read_gzip_file_goes_on_after_a_restart(tmp_path: Path) -> No
 @pytest.mark.parametrize("damage", ["flipped", "cut", "no gzip"])
 async def test_damaged_gzip_file_gives_what_can_be_read_once(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "audit.log.1.gz"
-    expected = [os.urandom(30).hex().encode() for _ in range(5000)]
+    rng = random.Random(1)
+    expected = [rng.randbytes(30).hex().encode() for _ in range(5000)]
     packed = bytearray(gzip.compress(text(expected)))
     if damage == "flipped":
         packed[len(packed) // 2] ^= 0xFF
@@ -426,7 +426,8 @@ async def test_damaged_gzip_file_gives_what_can_be_read_once(tmp_path: Path, dam
     if damage == "no gzip":
         assert got == []
     else:
-        assert 1000 < len(got) <= 5100  # a flipped bit may go unnoticed until the checksum
+        # No upper bound: after a flipped bit anything may come, line feeds, too.
+        assert len(got) > 1000
         assert got[:1000] == expected[:1000]
     assert len([entry for entry in logs if entry["log_level"] == "error"]) == 1
 
@@ -512,13 +513,13 @@ async def test_more_files_than_may_be_open_are_all_followed(tmp_path: Path) -> N
             for path in paths:
                 append(path, b"more\n")
             await intake.until_lines(24)
-            opened = [os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors()]
-            assert sum(name.endswith(".log") for name in opened) <= 4
+            assert sum(name.endswith(".log") for name in _open_files()) <= 4
     assert sorted(intake.lines) == sorted([b"more"] * 12 + [b"%d" % n for n in range(12)])
 
 
-def _descriptors() -> list[str]:
-    return [fd for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+def _open_files() -> list[str]:
+    """The names of everything this process has open."""
+    return [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
 
 
 async def test_cancelled_source_leaves_nothing_open(tmp_path: Path) -> None:
@@ -526,8 +527,7 @@ async def test_cancelled_source_leaves_nothing_open(tmp_path: Path) -> None:
     intake = CollectingIntake()
     async with running(str(tmp_path / "*.log"), intake):
         await intake.until_lines(1)
-    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors()]
-    assert not [name for name in names if str(tmp_path) in name or "inotify" in name]
+    assert not [name for name in _open_files() if str(tmp_path) in name or "inotify" in name]
 
 
 async def test_positions_of_vanished_files_are_forgotten_after_a_day_not_before(
@@ -538,7 +538,7 @@ async def test_positions_of_vanished_files_are_forgotten_after_a_day_not_before(
     intake = CollectingIntake()
     await drained(log, intake)
     away = tmp_path.with_name(tmp_path.name + "-away")
-    tmp_path.rename(away)  # as if its file system were not mounted
+    await trio.Path(tmp_path).rename(away)  # as if its file system were not mounted
     await drained(log, intake)
     assert len(intake.stored) == 1
     away.rename(tmp_path)

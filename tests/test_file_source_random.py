@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+
 from tests.file_source_rig import PATIENCE_S, CollectingIntake, append, source
 
 
@@ -24,10 +25,6 @@ class Writer:
         self.written: list[bytes] = []
         self.log.touch()
 
-    def trace(self, what: str) -> None:
-        import structlog
-        structlog.get_logger().warning("W " + what, n=len(self.written))  # TRACE
-
     def write(self) -> None:
         """Some lines, in pieces that need not end where a line ends."""
         fresh = []
@@ -39,7 +36,6 @@ class Writer:
         cut = self.rng.randrange(len(data))
         append(self.log, data[:cut])
         append(self.log, data[cut:])
-        self.trace('write')
 
     def _shift(self, first: int) -> None:
         """logrotate's renaming: .1 becomes .2 and so on, from the oldest; and so do their .gz."""
@@ -54,24 +50,20 @@ class Writer:
                     path.rename(self.log.with_name(f"audit.log.{number + 1}{suffix}"))
 
     def rename(self) -> None:
-        self.trace('rename')
         self._shift(1)
         self.log.rename(self.log.with_name("audit.log.1"))
         self._begin()
 
     def copytruncate(self) -> None:
-        self.trace('copytruncate')
         self._shift(1)
         shutil.copyfile(self.log, self.log.with_name("audit.log.1"))
         os.truncate(self.log, 0)
 
     def delete_and_create(self) -> None:
-        self.trace('delete_and_create')
         self.log.unlink()
         self._begin()
 
     def compress(self) -> None:
-        self.trace('compress')
         plain = [path for path in self.log.parent.glob("audit.log.*") if path.suffix != ".gz"]
         for path in plain[:1]:
             packed = path.with_name(path.name + ".gz")
@@ -84,7 +76,7 @@ class Writer:
 
 
 @pytest.mark.parametrize("pattern", ["audit.log", "audit.log*"])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 async def test_every_line_arrives_once_and_in_order_whatever_happens(
     tmp_path: Path, seed: int, pattern: str
 ) -> None:
@@ -105,7 +97,6 @@ async def test_every_line_arrives_once_and_in_order_whatever_happens(
                 await act(alive=True)
                 for _ in range(rng.choice([0, 1, 5, 30])):
                     await trio.lowlevel.checkpoint()
-            writer.trace('kill')
             nursery.cancel_scope.cancel()
 
     async def kept_up() -> None:

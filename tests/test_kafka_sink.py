@@ -132,7 +132,7 @@ async def test_brokers_that_stay_away_are_given_up_after_the_timeout(
     cluster: KafkaCluster,
 ) -> None:
     with trio.fail_after(WITHIN_S):
-        with pytest.raises(SinkWaits, match=r"confirmed nothing for 300ms; last heard: .*127"):  # noqa: PT012  (where it shows is not told)
+        with pytest.raises(SinkWaits, match="confirmed nothing for 300ms"):  # noqa: PT012  (where it shows is not told)
             async with KafkaSink(options(cluster, timeout="300ms")).session() as session:
                 await session.confirm(await session.send([b"one"]))
                 cluster.set_down()
@@ -228,7 +228,7 @@ async def test_one_message_is_blamed_only_when_it_was_refused_alone(
 
 
 async def test_more_than_the_client_keeps_waits_for_room(cluster: KafkaCluster) -> None:
-    chosen = options(cluster, client={"queue.buffering.max.messages": 10}, linger="0")
+    chosen = options(cluster, client={"queue.buffering.max.messages": 10}, linger="0ms")
     async with KafkaSink(chosen).session() as session:
         with trio.fail_after(WITHIN_S):
             assert await session.confirm(await session.send(numbered(range(200)))) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -299,6 +298,10 @@ async def test_a_plain_session_to_a_tls_port_says_so(files: Files) -> None:
         assert "TLS" in str(await fault(sink_to(port, timeout="1s")))
 
 
+def open_files() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
+
+
 @pytest.mark.parametrize("secure", [False, True])
 async def test_cancelling_at_any_checkpoint_leaves_no_socket_open(
     files: Files, secure: bool
@@ -309,7 +312,7 @@ async def test_cancelling_at_any_checkpoint_leaves_no_socket_open(
         sink = sink_to(port, tls=tls)
         await deliver(sink, b"one")  # threads and caches are made by now
         await wait_all_tasks_blocked(0.01)
-        before = set(os.listdir("/proc/self/fd"))
+        before = open_files()
         for checkpoints in range(0, 60, 3):
             with trio.CancelScope() as scope:
 
@@ -325,4 +328,4 @@ async def test_cancelling_at_any_checkpoint_leaves_no_socket_open(
                         await trio.sleep_forever()
             assert scope.cancelled_caught
         await wait_all_tasks_blocked(0.05)
-        assert set(os.listdir("/proc/self/fd")) == before
+        assert open_files() == before

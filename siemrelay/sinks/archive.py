@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from siemrelay.options import Options, Size
 from siemrelay.sinks.archive_file import ArchiveFile, fault
 from siemrelay.sinks.archive_rotation import Interval, period, rotate, tidy
+from siemrelay.sinks.beside import beside
 from siemrelay.sinks.contract import Report, Settlement, no_report
 from siemrelay.wire.framing import newline
 
@@ -72,10 +73,8 @@ class ArchiveSink:
         report("connect", str(file.path))
         session = ArchiveSession(file, self._options, report)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(session.keep_tidy)
+            async with beside(session.keep_tidy):
                 yield session
-                nursery.cancel_scope.cancel()
         finally:
             session.file.close()
 

@@ -103,12 +103,13 @@ class StdoutSession:
         self._sink, self._report, self._regular = sink, report, regular
         self._piece_bytes = _FILE_PIECE_BYTES if regular else _PIECE_BYTES
 
-    async def send(self, messages: Sequence[bytes]) -> None:
+    async def send(self, messages: Sequence[bytes]) -> int:
         data = newline(messages)
         await trio.to_thread.run_sync(self._sink.write, data, self._piece_bytes)
         self._report("send", f"{len(data)} bytes to standard output")
+        return len(data)
 
-    async def confirm(self, ticket: None) -> Settlement:
+    async def confirm(self, ticket: int) -> Settlement:
         if self._regular:
             await trio.to_thread.run_sync(self._sink.sync)
             self._report("answer", "the file that standard output goes to is on disk")

@@ -36,7 +36,8 @@ def candidates_for(path: str, known: Iterable[Candidate]) -> list[Candidate]:
     """Those of `known` (all of one log) that `path` may be a copy of, by their names.
 
     A log's plain copy has the suffix of a rotated file; its origin is the log itself, or what was
-    truncated, under whatever name. A compressed one may come from any generation: the plain file is gone then, or has the name without `.gz`.
+    truncated, under whatever name. A compressed one may come from any generation: the plain file
+    is gone then, or has the name without `.gz`.
     """
     shown = showable(path)
     able = [item for item in known if item.place.offset > 0 and not item.place.copied]

@@ -24,7 +24,8 @@ MAX_OPEN_FILES: Final = 256
 # so that its disk space is not held for ever.
 _DELETED_QUIET_S: Final = 5.0
 # As above for a file renamed out of the globs' sight, which costs but a descriptor.
-_RENAMED_QUIET_S: Final = 3600.0  # How often a look at the disk is begun anew because files were renamed before they were opened.
+_RENAMED_QUIET_S: Final = 3600.0
+# How often a look at the disk is begun anew because files were renamed before they were opened.
 _ATTEMPTS: Final = 5
 
 _ADVICE: Final = {
@@ -53,6 +54,8 @@ class Tracking:
         self.stirred: dict[str, None] = {}
         """The families that may have something to read."""
         self._families_by_log: dict[str, dict[str, None]] = {}
+        self._opened: dict[Followed, None] = {}
+        """Files held open, the one read last at the end."""
         self._troubles: dict[str, int | None] = {}
 
     def relatives(self, followed: Followed) -> list[Followed]:
@@ -193,9 +196,10 @@ class Tracking:
         new_ones.sort(key=lambda followed: followed.birth)
         tell = self._log.debug if self._first else self._log.info
         for followed in known_ones + new_ones:
-            self._add(followed)
             identity = followed.identity
-            tell("found", path=identity.path, offset=identity.offset, size=followed.size)
+            if (identity.device, identity.inode) not in self.files:
+                tell("found", path=identity.path, offset=identity.offset, size=followed.size)
+            self._add(followed)
 
     def _add(self, followed: Followed) -> None:
         identity = followed.identity
@@ -259,14 +263,23 @@ class Tracking:
             self._log.info("can be read again", path=showable(path))
 
     def settle(self, followed: Followed) -> None:
-        """Close a file that has nothing more for now if too many are open."""
-        if len(self.files) > MAX_OPEN_FILES and followed.matched and not followed.deleted:
-            followed.close()
+        """Say that a file has nothing more for now; the one unused for longest may be closed."""
+        self._opened.pop(followed, None)
+        if followed.content is not None:
+            self._opened[followed] = None
+        if len(self._opened) > MAX_OPEN_FILES:
+            oldest = next(iter(self._opened))
+            del self._opened[oldest]
+            if oldest.deleted or not oldest.matched:
+                self._opened[oldest] = None  # only its descriptor leads to it
+            else:
+                oldest.close()
 
     def retire(self, followed: Followed) -> None:
         """Follow it no longer, and remember how far it was read."""
         identity = followed.identity
         self._watch.forget(followed)
+        self._opened.pop(followed, None)
         followed.close()
         self._recognition.remember(identity)
         del self.files[identity.device, identity.inode]

@@ -1,0 +1,129 @@
+"""What tells files apart, and how their bytes become records: values in, values out."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siemrelay.sources.content import GzipContent, PlainContent
+from siemrelay.sources.cutting import cut
+from siemrelay.sources.generations import age, family, is_rotated_name
+from siemrelay.sources.identity import Identity, begins_as, continues_at
+from siemrelay.sources.remembered import KEEP_GONE_S, Remembered
+
+
+@pytest.mark.parametrize(
+    ("name", "log"),
+    [
+        ("audit.log", "audit.log"),
+        ("audit.log.1", "audit.log"),
+        ("audit.log.12.gz", "audit.log"),
+        ("audit.log-20240131", "audit.log"),
+        ("audit.log-20240131.gz", "audit.log"),
+        ("audit.log-1706659200", "audit.log"),
+        ("audit-2024-01-31.json", "audit.json"),
+        ("audit-2024-01-31-2.log.gz", "audit.log"),
+        ("audit.log.2024-01-31T10-00-00", "audit.log"),
+        ("0.log.20240131-101112", "0.log"),
+        ("host-1.log", "host-1.log"),
+        ("host-2.log", "host-2.log"),
+        ("20240131.log", ".log"),
+        ("2024-01-31", "2024-01-31"),
+    ],
+)
+def test_generations_of_one_log_are_one_family(name: str, log: str) -> None:
+    assert family(f"/var/log/{name}") == f"/var/log/{log}"
+    assert is_rotated_name(f"/var/log/{name}") == (name != log)
+
+
+@pytest.mark.parametrize(
+    "oldest_first",
+    [
+        ["audit.log.10.gz", "audit.log.9", "audit.log.1", "audit.log"],
+        ["audit.log-20231231.gz", "audit.log-20240101", "audit.log"],
+        ["audit-2024-01-09.log", "audit-2024-01-10.log"],
+    ],
+)
+def test_generations_are_sorted_by_age(oldest_first: list[str]) -> None:
+    assert sorted(oldest_first[::-1], key=age) == oldest_first
+
+
+@given(st.lists(st.sampled_from([b"", b"\r", b"a", b"bb\r", b"\0", b"c" * 50])), st.binary())
+def test_cut_takes_every_line_but_the_blank_and_the_incomplete_ones(
+    lines: list[bytes], rest: bytes
+) -> None:
+    rest = rest.replace(b"\n", b"")
+    made = cut(b"".join(line + b"\n" for line in lines) + rest, 40)
+    wanted = [line for line in lines if line not in (b"", b"\r")]
+    if made is None:
+        assert lines == []
+        return
+    assert made.consumed == b"".join(line + b"\n" for line in lines)
+    assert made.payload == b"".join(line + b"\n" for line in wanted)
+    assert made.count == len(wanted)
+    assert list(made.oversize) == [len(line) for line in wanted if len(line) > 40]
+
+
+def _plain(path: Path, data: bytes) -> PlainContent:
+    path.write_bytes(data)
+    return PlainContent(os.open(path, os.O_RDONLY))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=900), min_size=1, max_size=6), st.binary())
+def test_place_is_found_again_only_where_what_was_read_still_is(
+    tmp_path_factory: pytest.TempPathFactory, reads: list[bytes], more: bytes
+) -> None:
+    directory = tmp_path_factory.mktemp("identity")
+    identity = Identity("audit.log", 1, 2, 3)
+    for data in reads:
+        identity.advance(data)
+    whole, place = b"".join(reads), identity.place()
+    changed = whole[:-1] + bytes([whole[-1] ^ 1])
+    for data, same in [(whole + more, True), (changed + more, False), (whole[:-1], False)]:
+        content = _plain(directory / "file", data)
+        begins = begins_as(content.pread(1024, 0), place)
+        assert (begins and continues_at(content, place)) == same
+        assert identity.still_in(content) == same
+        content.close()
+    moved = Identity("audit.log", 1, 2, 3)
+    content = _plain(directory / "file", whole + more)
+    moved.move_to(content, len(whole))
+    content.close()
+    assert moved.place() == place
+
+
+@given(st.lists(st.tuples(st.integers(0, 300_000), st.integers(0, 70_000)), max_size=8))
+def test_gzip_content_can_be_read_anywhere(
+    tmp_path_factory: pytest.TempPathFactory, reads: list[tuple[int, int]]
+) -> None:
+    whole = bytes(range(251)) * 1000
+    path = tmp_path_factory.mktemp("gzip") / "file.gz"
+    path.write_bytes(gzip.compress(whole[:100_000]) + b"\0" * 9 + gzip.compress(whole[100_000:]))
+    content = GzipContent(os.open(path, os.O_RDONLY))
+    for offset, length in reads:
+        content.keep_from(offset)
+        assert content.pread(length, offset) == whole[offset : offset + length]
+    assert content.pread(1 << 20, 0) == whole
+    assert content.complete
+    assert content.damage is None
+    content.close()
+
+
+def test_gone_place_is_kept_for_a_day_and_then_forgotten() -> None:
+    memory = Remembered()
+    identity = Identity("/var/log/audit.log.1", 1, 2, 3)
+    identity.advance(b"line\n")
+    memory.put(identity.key, identity.place())
+    (noted,) = memory.expire(1000.0)
+    assert noted.value is not None
+    assert noted.value["gone"] == 1000.0
+    assert list(memory.expire(1000.0 + KEEP_GONE_S - 1)) == []
+    assert [key for key, _ in memory.of_log("audit.log")] == [identity.key]
+    (dropped,) = memory.expire(1000.0 + KEEP_GONE_S)
+    assert (dropped.key, dropped.value) == (identity.key, None)
+    assert memory.of_inode(2) == memory.of_log("audit.log") == []

@@ -21,7 +21,7 @@ _SEVERITY: Final = 2
 _TEXT: Final = frozenset({str, type(None)})
 _PLAIN: Final = _TEXT | {int}
 
-_id, _time = attrgetter("id"), attrgetter("time")
+_id, _time, _type = attrgetter("id"), attrgetter("time"), attrgetter("type")
 
 
 class Finisher:
@@ -31,13 +31,17 @@ class Finisher:
         self._kinds = Kinds(catalogue)
         self._attributes, self._times = "attributes" in wanted, "time" in wanted
 
-    def finished(self, batch: Batch, events: list[AuditEvent], unparsed: int) -> DecodedBatch:
+    def finished(
+        self, batch: Batch, events: list[AuditEvent], unparsed: int, *, tidy: bool = False
+    ) -> DecodedBatch:
         """The batch with its events, which are normalised in place.
 
+        `tidy`: categories, severities and outcomes are known to be normal, only types are not.
         A severity, outcome or time that means nothing here is kept among the attributes.
         """
         decoded = DecodedBatch(batch, events, unparsed=unparsed)
-        self._set_kinds(events)
+        if not (tidy and self._kinds.all_canonical(set(map(_type, events)))):
+            self._set_kinds(events)
         if self._times:
             self._set_times(batch, events)
         if None in map(_id, events):

@@ -61,7 +61,8 @@ class JsonDecoder:
             except REFUSALS:
                 rows = None
             if rows is not None:
-                return self._finished(batch, self._shape.events(rows), 0)
+                events = self._shape.events(rows)
+                return self._finished(batch, events, 0, tidy=self._shape.tidy)
         return self._one_by_one(batch, records)
 
     def _learn(self, records: list[bytes]) -> None:

@@ -121,6 +121,17 @@ class Kinds:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._known: dict[tuple[Any, ...], Kind] = {}
+        self._canonical: set[str] = set()
+
+    def all_canonical(self, names: set[str]) -> bool:
+        """Whether every type name is spelled as events promise it."""
+        fresh = names - self._canonical
+        if any(not name or self._catalogue.canonical(name) != name for name in fresh):
+            return False
+        if len(self._canonical) + len(fresh) > KINDS_KEPT:
+            self._canonical.clear()
+        self._canonical |= {name for name in fresh if len(name) <= _KIND_CHARACTERS}
+        return True
 
     def normal(self, said: tuple[Any, ...]) -> Kind:
         """The combination as an event promises it. Its parts are hashable scalars or None."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from operator import attrgetter, itemgetter
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
@@ -36,7 +36,11 @@ DEEPEST: Final = 100
 class Shape:
     """A typed decoder for NDJSON payloads whose records look like the sample."""
 
-    def __init__(self, root: Slot, places: Mapping[str, Where], *, attributes: bool) -> None:
+    def __init__(
+        self, root: Slot, places: Mapping[str, Where], *, attributes: bool, tidy: bool
+    ) -> None:
+        """`tidy`: category, severity and outcome come out as events have them."""
+        self.tidy = tidy
         native = nests_as_events_do(root, places)
         if attributes and not native:
             raise NoShape
@@ -152,9 +156,33 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: boo
                     raise NoShape
         # Keys are looked for in the order of the struct's, from the last one found on.
         root.order_as(sample[0])
-        return Shape(root, places, attributes=attributes)
+        narrowed = [_narrowed(f, root, places, seen[f]) for f in _KIND if f in seen]
+        return Shape(root, places, attributes=attributes, tidy=all(narrowed))
     except NoShape:
         return None
+
+
+_KIND: Final = ("category", "severity", "outcome")
+_SEVERITY: Final = Annotated[int, msgspec.Meta(ge=0, le=10)]
+_OUTCOME: Final = Literal["success", "failure", "unknown"]
+
+
+def _narrowed(
+    field: str, root: Slot, places: Mapping[str, Where], found: list[tuple[Where, Any]]
+) -> bool:
+    """Let the decoder take only what needs no work afterwards, where the sample has only that."""
+    if field not in places or list(places.values()).count(places[field]) > 1:
+        return False
+    slot, values = root.at(places[field]), [value for _, value in found]
+    if not slot.required:
+        return False
+    if field == "category":
+        return slot.types == {str}
+    if field == "severity" and slot.types == {int} and all(0 <= value <= 10 for value in values):
+        slot.exact = _SEVERITY
+    if field == "outcome" and set(values) <= set(get_args(_OUTCOME)):
+        slot.exact = _OUTCOME
+    return slot.exact is not None
 
 
 def _place(

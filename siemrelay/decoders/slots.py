@@ -30,6 +30,8 @@ class Slot:
     def __init__(self) -> None:
         self.types: set[type] = set()
         """The types of the values read here; empty where none is."""
+        self.exact: Any = None
+        """The type to insist on, narrower than `types`; None where those do."""
         self.required = False
         """Every record of the sample had the value."""
         self.nullable = True
@@ -76,6 +78,8 @@ def attribute(key: str) -> str:
 def _type(slot: Slot) -> Any:
     if slot.types and any(child.read for child in slot.children.values()):
         raise NoShape
+    if slot.exact is not None:
+        return slot.exact
     if slot.types:
         kinds: list[Any] = [_NONEMPTY if kind is str else kind for kind in slot.types]
         # A field of floats alone would make floats of integers.

@@ -15,7 +15,7 @@ from siemrelay.sources.content import Content, GzipContent, PlainContent
 from siemrelay.sources.contract import Position
 from siemrelay.sources.copies import Candidate, candidates_for, find_origin
 from siemrelay.sources.following import Followed, open_regular
-from siemrelay.sources.generations import family
+from siemrelay.sources.generations import family, is_compressed
 from siemrelay.sources.globbing import Found
 from siemrelay.sources.identity import (
     PREFIX_BYTES,
@@ -101,6 +101,9 @@ class Recognition:
         for key, place in remembered:
             # Device numbers may change when the machine starts; then the name must be the same.
             if place.device != file.status.st_dev and place.path != showable(file.path):
+                continue
+            # The compressed form of a file begins as it does, and may be given its inode.
+            if is_compressed(place.path) != isinstance(content, GzipContent):
                 continue
             if not begins_as(begin, place):
                 continue

@@ -225,9 +225,7 @@ class Relay:
 def _delivery(
     parts: SinkParts, decoded: DecodedCache, buffer: DiskBuffer, stats: SinkStats
 ) -> Delivery:
-    maker = RunMaker(
-        decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes
-    )
+    maker = RunMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
     return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)
 

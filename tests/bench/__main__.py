@@ -1,10 +1,13 @@
-"""`python -m tests.bench [throughput [EVENTS] | latency | stages]`; all of them by default."""
+"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation]`.
+
+Throughput and latency by default.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from tests.bench import latency, stages, throughput
+from tests.bench import isolation, latency, stages, throughput
 
 _EVENTS = 500_000
 
@@ -18,6 +21,8 @@ def main(arguments: list[str]) -> None:
         latency.run()
     if what == "stages":
         stages.run()
+    if what == "isolation":
+        isolation.run()
 
 
 if __name__ == "__main__":

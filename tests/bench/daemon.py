@@ -12,6 +12,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Counter:
     arrivals: list[float] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
     each: bool = False
+    reads: bool = True
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -31,6 +35,9 @@ class Counter:
 
     def _serve(self) -> None:
         connection, _ = self._listener.accept()
+        if not self.reads:
+            self._kept = connection  # open for as long as this counter is
+            return
         with connection:
             buffer = bytearray(1 << 20)
             while size := connection.recv_into(buffer):
@@ -43,30 +50,32 @@ class Counter:
                     self.done.set()
 
 
-CONFIG = """
-state_dir: {folder}/state
-sources:
-  audit: {{type: file, path: "{folder}/*.ndjson", product: alm}}
-sinks:
-  siem:
-    server: 127.0.0.1
-    port: {port}
-    protocol: tcp
-    format: cef
-    header: none
-    events: {events}
-endpoint: {{listen: off}}
-log: {{level: warning, format: json}}
-"""
+@contextlib.contextmanager
+def daemon(folder: Path, port: int, events: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the relay on the folder's *.ndjson towards a TCP port on this machine, as CEF."""
+    sink = {
+        "protocol": "tcp", "server": "127.0.0.1", "port": port, "format": "cef", "header": "none",
+        "events": events,
+    }  # fmt: skip
+    with run_configuration(folder, {"siem": sink}) as process:
+        yield process
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, port: int, events: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the relay on the folder's *.ndjson towards a TCP port on this machine."""
+def run_configuration(folder: Path, sinks: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the relay on the folder's *.ndjson towards these sinks."""
+    settings = {
+        "state_dir": str(folder / "state"),
+        "sources": {"audit": {"type": "file", "path": f"{folder}/*.ndjson", "product": "alm"}},
+        "sinks": sinks,
+        "endpoint": {"listen": "off"},
+        "log": {"level": "error", "format": "json"},
+        "shutdown_timeout": "1s",
+    }
     config = folder / "siemrelay.yaml"
-    config.write_text(CONFIG.format(folder=folder, port=port, events=events))
+    config.write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "siemrelay", "run", "-c", str(config)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:

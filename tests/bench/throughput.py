@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ def run(events: int) -> None:
         (folder / "events.ndjson").read_bytes()  # into the page cache
         receiver = Counter(kept)
         started = time.monotonic()
-        with daemon(folder, receiver.port, json.dumps(corpus.KEPT_TYPES)) as process:
+        with daemon(folder, receiver.port, corpus.KEPT_TYPES) as process:
             if not receiver.done.wait(_PATIENCE_S):
                 raise SystemExit(f"only {receiver.count} of {kept} events arrived")
             took = receiver.arrivals[-1] - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import click
 import structlog
@@ -49,15 +50,20 @@ def run(config: str, drain: bool) -> None:
     except StartRefused as error:
         click.echo(f"siemrelay: {error}", err=True)
         raise SystemExit(os.EX_TEMPFAIL) from error
+    except BufferBroken as broken:
+        _end(broken)
     except BaseExceptionGroup as group:
-        broken, rest = group.split(BufferBroken)
-        if broken is None or rest is not None:
+        # What else failed beside the disk failed because of it.
+        found = group.subgroup(BufferBroken)
+        if found is None:
             raise
-        structlog.get_logger().critical(
-            "the disk buffer failed; ending", error=str(leaves(broken)[0])
-        )
-        raise SystemExit(os.EX_IOERR) from group
+        _end(leaves(found)[0])
     raise SystemExit(0 if at_end or not drain else 1)
+
+
+def _end(broken: BaseException) -> NoReturn:
+    structlog.get_logger().critical("the disk buffer failed; ending", error=str(broken))
+    raise SystemExit(os.EX_IOERR) from broken
 
 
 async def _run(relay: Relay, drain: bool) -> bool:

@@ -6,6 +6,7 @@ Both classes own their descriptor. They block on the disk: the caller decides on
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from typing import Final
 
@@ -166,3 +167,22 @@ def _salvage(inflater: zlib._Decompress, data: bytes) -> bytes:
 
 
 Content = PlainContent | GzipContent
+
+
+def open_regular(path: str) -> tuple[int, os.stat_result]:
+    """A descriptor of a regular file. Raises OSError; FileNotFoundError if it is no such file."""
+    # O_NONBLOCK: a FIFO that took the name's place since it was looked at would hold us for ever.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise FileNotFoundError(f"{path} is not a regular file")
+    return fd, status
+
+
+def present_path(fd: int) -> str | None:
+    """Where an open file is now, whatever it was called when it was opened; None if unknown."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  (text, as everywhere here)
+    except OSError:
+        return None

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from typing import Final
 
 import msgspec
 
-from siemrelay.sources.content import Content, GzipContent, PlainContent
+from siemrelay.sources.content import Content, GzipContent, PlainContent, open_regular
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES, cut
 from siemrelay.sources.generations import age, family, is_compressed, is_rotated_name
 from siemrelay.sources.identity import Identity, showable
 
-# What is read at once while catching up: 1 MiB is some two thousand audit events, which is where
-# the cost of a thread hop and of a batch has vanished, and still only milliseconds of work
-# between two turns of the event loop.
+# What is read at once while catching up: a thousand audit events, so that a thread hop costs
+# little, and only milliseconds of work between two turns of the event loop.
 CHUNK_BYTES: Final = 1 << 19
 # The least to ask for: a line that grew while we looked comes with it.
 _MIN_READ_BYTES: Final = 16 << 10
@@ -36,17 +34,6 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     count: int
     part: int | None = None
     oversize: tuple[int, ...] = ()
-
-
-def open_regular(path: str) -> tuple[int, os.stat_result]:
-    """A descriptor of a regular file. Raises OSError; FileNotFoundError if it is no such file."""
-    # O_NONBLOCK: a FIFO that took the name's place since it was looked at would hold us for ever.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)
-        raise FileNotFoundError(f"{path} is not a regular file")
-    return fd, status
 
 
 class Followed:

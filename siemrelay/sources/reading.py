@@ -58,7 +58,7 @@ class Reading:
         """The oldest generation first; the next one only when this one has nothing (more)."""
         self.waiting.discard(family)
         moved = False
-        for followed in list(self._tracking.families.get(family, ())):
+        for followed in list(self._tracking.families.of(family)):
             # What is in a file that was not read yet may have been written after a copy of it
             # was made and it was emptied: then the copy comes first.
             if followed.identity.offset == 0 and self._tracking.has_news():
@@ -69,7 +69,7 @@ class Reading:
                 self._tracking.truncated(followed)
                 return True
             except OSError as error:
-                self._tracking.trouble(followed.path, error)
+                self._tracking.troubles.met(followed.path, error)
                 followed.try_later()
                 continue
             if run is not None:
@@ -99,11 +99,11 @@ class Reading:
             run = followed.read(finish=finish)
         else:
             run = await trio.to_thread.run_sync(lambda: followed.read(finish=finish))
-        self._tracking.recovered(followed.path)
+        self._tracking.troubles.over(followed.path)
         return run
 
     async def _decided(self, followed: Followed) -> bool:
-        relatives = self._tracking.relatives(followed)
+        relatives = self._tracking.families.relatives(followed)
         return await trio.to_thread.run_sync(
             lambda: self._recognition.decide(followed, relatives, final=self._drain)
         )

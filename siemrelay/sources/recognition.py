@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.sources.content import Content, GzipContent, PlainContent
+from siemrelay.sources.content import Content, GzipContent, PlainContent, open_regular
 from siemrelay.sources.contract import Position
 from siemrelay.sources.copies import Candidate, candidates_for, find_origin
-from siemrelay.sources.following import Followed, open_regular
+from siemrelay.sources.following import Followed
 from siemrelay.sources.generations import family, is_compressed
 from siemrelay.sources.globbing import Found
 from siemrelay.sources.identity import (

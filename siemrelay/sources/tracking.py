@@ -1,20 +1,19 @@
 """The files of one source as they are on the disk: new, renamed, rotated, deleted."""
 
-# ruff: noqa: PTH115, PTH119
-# Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
-import errno
-import os
 import time
 from typing import Any, Final
 
+from siemrelay.sources.content import present_path
+from siemrelay.sources.families import Families
 from siemrelay.sources.following import Followed
 from siemrelay.sources.generations import is_rotated_name
 from siemrelay.sources.globbing import Found, Globs
 from siemrelay.sources.identity import showable
 from siemrelay.sources.recognition import Recognition
 from siemrelay.sources.searching import Search, Sighting
+from siemrelay.sources.troubles import Troubles
 from siemrelay.sources.watching import Watch
 
 # Descriptors held for files that are followed. With the usual limit of 1024 a process this
@@ -27,14 +26,6 @@ _DELETED_QUIET_S: Final = 5.0
 _RENAMED_QUIET_S: Final = 3600.0
 # How often a look at the disk is begun anew because files were renamed before they were opened.
 _ATTEMPTS: Final = 5
-
-_ADVICE: Final = {
-    errno.EACCES: "let the relay's user read it, by its group or an ACL (setfacl -m u:USER:r)",
-    errno.EPERM: "let the relay's user read it, by its group or an ACL (setfacl -m u:USER:r)",
-    errno.EMFILE: "raise LimitNOFILE",
-    errno.ESTALE: "check the network file system",
-    errno.EIO: "check the disk",
-}
 
 
 class Tracking:
@@ -49,19 +40,12 @@ class Tracking:
         self._patterns = globs.patterns
         self._first = True
         self.files: dict[tuple[int, int], Followed] = {}
-        self.families: dict[str, list[Followed]] = {}
-        """The generations of each log, oldest first: they are read in this order."""
+        self.families = Families()
+        self.troubles = Troubles(log)
         self.stirred: dict[str, None] = {}
         """The families that may have something to read."""
-        self._families_by_log: dict[str, dict[str, None]] = {}
         self._opened: dict[Followed, None] = {}
         """Files held open, the one read last at the end."""
-        self._troubles: dict[str, int | None] = {}
-
-    def relatives(self, followed: Followed) -> list[Followed]:
-        """What is followed of the same log, in any directory."""
-        families = self._families_by_log.get(os.path.basename(followed.family), {})
-        return [other for name in families for other in self.families[name]]
 
     def unread(self) -> int:
         """How many bytes are known to wait in all files."""
@@ -123,11 +107,8 @@ class Tracking:
             return
         followed.matched = False
         self._look(followed)
-        try:
-            now_at = os.readlink(f"/proc/self/fd/{followed.content.fd}")
-        except OSError:
-            return
-        if not followed.deleted and now_at != followed.path:
+        now_at = present_path(followed.content.fd)
+        if now_at is not None and not followed.deleted and now_at != followed.path:
             self._log.info("renamed", path=showable(now_at), was=followed.identity.path)
             followed.moved_to(now_at)
 
@@ -161,12 +142,12 @@ class Tracking:
                     followed.close()
                 return None
             except OSError as error:
-                self.trouble(file.path, error)
+                self.troubles.met(file.path, error)
                 continue
             if not known and file_id in sighting.strays:
                 followed.close()
                 continue
-            self.recovered(file.path)
+            self.troubles.over(file.path)
             if followed.content is not None:
                 # Watched first and looked at again: what is written in between is not missed.
                 self._watch.file(followed.content.fd, followed)
@@ -190,9 +171,7 @@ class Tracking:
                 followed.undecided = followed.compressed or is_rotated_name(followed.path)
         # Those of which nothing was read yet are as new: the others may be older than they.
         for name in {followed.family for followed in new_ones}:
-            waiting = [f for f in self.families.get(name, ()) if f.identity.offset == 0]
-            self.families[name] = [f for f in self.families.get(name, ()) if f not in waiting]
-            new_ones += waiting
+            new_ones += self.families.take_unread(name)
         new_ones.sort(key=lambda followed: followed.birth)
         tell = self._log.debug if self._first else self._log.info
         for followed in known_ones + new_ones:
@@ -204,9 +183,7 @@ class Tracking:
     def _add(self, followed: Followed) -> None:
         identity = followed.identity
         self.files[identity.device, identity.inode] = followed
-        self.families.setdefault(followed.family, []).append(followed)
-        log_name = os.path.basename(followed.family)
-        self._families_by_log.setdefault(log_name, {})[followed.family] = None
+        self.families.add(followed)
         self.stirred[followed.family] = None
 
     def _take_stock(self) -> None:
@@ -230,14 +207,9 @@ class Tracking:
 
     def _is_rotated(self, followed: Followed) -> bool:
         """Whether a newer generation has taken its place, or it has left."""
-        return (
-            not followed.matched
-            or followed.deleted
-            or any(
-                other.age > followed.age and not other.compressed
-                for other in self.families[followed.family]
-            )
-        )
+        siblings = self.families.of(followed.family)
+        newer = any(other.age > followed.age and not other.compressed for other in siblings)
+        return newer or followed.deleted or not followed.matched
 
     def truncated(self, followed: Followed) -> None:
         """What was read is no longer in it: it is another file now, to be found by the survey."""
@@ -245,22 +217,6 @@ class Tracking:
         self._log.info("truncated", path=followed.identity.path, offset=followed.identity.offset)
         self.retire(followed)
         self._watch.look_around = True
-
-    def trouble(self, path: str, error: OSError) -> None:
-        """Warn once of a file that cannot be read; it is tried again with every survey."""
-        if self._troubles.get(path, 0) != error.errno:
-            self._troubles[path] = error.errno
-            self._log.warning(
-                "cannot read, trying again",
-                path=showable(path),
-                error=error.strerror or str(error),
-                advice=_ADVICE.get(error.errno or 0),
-            )
-
-    def recovered(self, path: str) -> None:
-        """Say that a file could be read."""
-        if self._troubles.pop(path, None) is not None:
-            self._log.info("can be read again", path=showable(path))
 
     def settle(self, followed: Followed) -> None:
         """Say that a file has nothing more for now; the one unused for longest may be closed."""
@@ -283,15 +239,8 @@ class Tracking:
         followed.close()
         self._recognition.remember(identity)
         del self.files[identity.device, identity.inode]
-        members = self.families[followed.family]
-        members.remove(followed)
-        if not members:
-            del self.families[followed.family]
+        if self.families.remove(followed):
             self.stirred.pop(followed.family, None)
-            log_name = os.path.basename(followed.family)
-            self._families_by_log[log_name].pop(followed.family)
-            if not self._families_by_log[log_name]:
-                del self._families_by_log[log_name]
 
     def close(self) -> None:
         """Close every file."""

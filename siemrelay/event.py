@@ -104,25 +104,16 @@ class DecodedBatch:
     the two things that are found only when asked for.
     """
 
-    __slots__ = ("_records", "batch", "controls", "events", "unparsed")
+    __slots__ = ("_records", "batch", "events", "replaced", "unparsed")
 
-    def __init__(
-        self,
-        batch: Batch,
-        events: list[AuditEvent],
-        *,
-        unparsed: int = 0,
-        controls: bool = True,
-    ) -> None:
-        """`controls`: whether a text may hold control characters other than tab, CR and LF.
-
-        False is a promise that lets formats skip looking at every character.
-        """
+    def __init__(self, batch: Batch, events: list[AuditEvent], *, unparsed: int = 0) -> None:
         # Invariant: one event per record, or sequence numbers would shift between sinks;
         # checked by test_every_record_becomes_exactly_one_event.
         assert len(events) == batch.count, (len(events), batch.count)
         self.batch, self.events = batch, events
-        self.unparsed, self.controls = unparsed, controls
+        self.replaced: frozenset[int] = frozenset()
+        """Which records (by index) had bytes that are no UTF-8, replaced in their events."""
+        self.unparsed = unparsed
         self._records: list[bytes] | None = None
 
     @property

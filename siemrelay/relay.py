@@ -37,6 +37,9 @@ from siemrelay.supervise import supervise
 
 _log = structlog.get_logger()
 
+# SIGHUP is caught, since many send it after rotating logs and by default it would end the process.
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 # How often the loop proves that it runs, and gauges are brought up to date.
 _TICK_S: Final = 1.0
 
@@ -65,11 +68,11 @@ class Relay:
         """
         config, stats = self._config, self.stats
         stats.started_at, stats.loop_at = time.time(), trio.current_time()
-        listener = await open_endpoint(config.endpoint.address)
         with DiskBuffer(
             config.state_dir, max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep,
             stats=stats.buffer,
         ) as buffer:  # fmt: skip
+            listener = await open_endpoint(config.endpoint.address)
             assembly = Assembly(config)
             deliveries = self._build_sinks(assembly, buffer)
             committer = Committer(buffer, stats)
@@ -187,14 +190,17 @@ class Relay:
 
     async def _watch_signals(self, house: trio.CancelScope) -> None:
         """The first signal begins an orderly stop, the second one waits for no sink any more."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        with trio.open_signal_receiver(*_SIGNALS) as received:
             async for number in received:
-                if self._stop.is_set():
+                if number == signal.SIGHUP:
+                    _log.warning("SIGHUP changes nothing: restart to take a new configuration")
+                elif self._stop.is_set():
                     _log.warning("stopping at once", signal=signal.Signals(number).name)
                     house.cancel()
                     return
-                _log.info("stopping", signal=signal.Signals(number).name)
-                self.stop()
+                else:
+                    _log.info("stopping", signal=signal.Signals(number).name)
+                    self.stop()
 
     async def _tick(self, buffer: DiskBuffer) -> None:
         interval = min(_TICK_S, self._notifier.watchdog_interval_s)

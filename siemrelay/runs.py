@@ -37,6 +37,7 @@ class Run:
     filtered: int = 0
     unparsed: int = 0
     cut: int = 0
+    replaced: int = 0
     received: list[tuple[float, int]] = field(default_factory=list)
     last_type: str = ""
     failed: list[tuple[int, str]] = field(default_factory=list)
@@ -76,6 +77,8 @@ class RunMaker:
         whole = Run(
             batch.next_sequence, messages, sequences,
             filtered=considered - len(selection), unparsed=decoded.unparsed, cut=cut,
+            replaced=sum(n - batch.first_sequence in decoded.replaced for n in sequences)
+            if decoded.replaced else 0,
             received=[(batch.received_at, len(messages))],
             last_type=selection.events[-1].type if messages else "", failed=failed,
         )  # fmt: skip
@@ -174,6 +177,7 @@ class RunMaker:
         run.filtered += more.filtered
         run.unparsed += more.unparsed
         run.cut += more.cut
+        run.replaced += more.replaced
         run.received += more.received
         run.last_type = more.last_type or run.last_type
         run.failed += more.failed

@@ -56,6 +56,7 @@ class Standing:
         stats.dead_lettered += refused + len(run.failed)
         stats.unparsed += run.unparsed
         stats.cut += run.cut
+        stats.replaced += run.replaced
         self.progressed()
         if run.messages:
             stats.sent_bytes += sum(map(len, run.messages))

@@ -82,8 +82,11 @@ def test_a_preset_does_not_speak_of_a_protocol_that_the_file_did_not_take() -> N
 sources: {a: {type: file, path: /var/log/a.json}}
 sinks: {s: {siem: splunk, protocol: udp, server: s.example.com}}
 """
-    sink = load_text(text, "x.yaml", {}).config.sinks["s"]
+    loaded = load_text(text, "x.yaml", {})
+    sink = loaded.config.sinks["s"]
     assert (sink.protocol, sink.format) == ("udp", "syslog")
+    (origin,) = [s.origin for s in sink_settings(loaded, "s") if s.key == "format"]
+    assert origin == "default"
 
 
 def test_commented_out_parts_of_the_packaged_file_load_too(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load
 from siemrelay.errors import ConfigurationRefused
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
+from siemrelay.formats.text import visible
 from siemrelay.shorten import shortened
 
 # Records are looked at in portions, so that a whole log can be piped through.
@@ -54,7 +55,7 @@ def preview(
     everything = _Everything(assembly, source, sinks)
     for result in everything.results(records):
         if as_json:
-            click.echo(json.dumps(result, ensure_ascii=False))
+            click.echo(json.dumps(result))
         else:
             _print(result)
 
@@ -115,7 +116,7 @@ def _print(result: dict[str, Any]) -> None:
     colour = sys.stdout.isatty()
     click.secho(f"record {result['record']}", bold=colour)
     for field, value in result["event"].items():
-        click.echo(f"  {field:14} {value}")
+        click.echo(f"  {field:14} {_harmless(str(value))}")
     for name, shown in result["sinks"].items():
         verdict = "kept" if shown["kept"] else "filtered"
         click.secho(
@@ -123,4 +124,9 @@ def _print(result: dict[str, Any]) -> None:
         )
         if shown["kept"]:
             cut = ", cut to max_message_size" if shown["cut"] else ""
-            click.echo(f"     {shown['bytes']} bytes{cut}: {shown['message']}")
+            click.echo(f"     {shown['bytes']} bytes{cut}: {_harmless(shown['message'])}")
+
+
+def _harmless(text: str) -> str:
+    """What came from a record, unable to steer the terminal or to look like a line of ours."""
+    return visible(text).encode("utf-8", "replace").decode()

@@ -93,7 +93,8 @@ def _fill(
     own = protocol == preset.get("protocol")
     for key, value in preset.items():
         if key in ("protocol", "format"):
-            joined.values.setdefault(key, {"protocol": protocol, "format": form}[key])
+            if {"protocol": protocol, "format": form}[key] == value:
+                joined.values.setdefault(key, value)
         elif key == "header" and form != preset.get("format"):
             continue
         elif own and key not in joined.values and key in field_names(joined.model):

@@ -157,7 +157,7 @@ def _address(value: str) -> tuple[str, int]:
 
 
 class EndpointOptions(Options):
-    """Metrics, health and the status page."""
+    """Metrics and health."""
 
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"
@@ -213,7 +213,7 @@ class RelayConfig(Options):
     )
     buffer: BufferOptions = Field(default_factory=BufferOptions, description="the disk buffer")
     endpoint: EndpointOptions = Field(
-        default_factory=EndpointOptions, description="metrics, health and the status page"
+        default_factory=EndpointOptions, description="metrics and health"
     )
     log: LogOptions = Field(default_factory=LogOptions, description="the relay's own log")
     shutdown_timeout: Duration = Field(

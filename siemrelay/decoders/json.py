@@ -90,7 +90,9 @@ class JsonDecoder:
         misfits = len(others) - refused
         if misfits > len(records) * _MISFITS_TO_LEARN_ANEW and self._batches > self._learn_at:
             self._learn(records)
-        return self._finished(batch, events, refused)
+        decoded = self._finished(batch, events, refused)
+        decoded.replaced = frozenset(i for i in others if not _is_utf8(records[i]))
+        return decoded
 
     def _row(self, record: bytes) -> Any:
         if self._shape is None:
@@ -114,6 +116,14 @@ class JsonDecoder:
                 rest = {"record": record.decode("utf-8", "replace")}
             event.attributes = rest
         return event
+
+
+def _is_utf8(record: bytes) -> bool:
+    try:
+        record.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _deep(rest: dict[str, Any], record: bytes) -> bool:

@@ -51,6 +51,8 @@ SINK_METRICS: Final[tuple[Metric, ...]] = (
     Metric("dropped_total", "counter", "Records given up by drop_oldest.", lambda s: s.dropped),
     Metric("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
     Metric("cut_total", "counter", "Messages cut to max_message_size.", lambda s: s.cut),
+    Metric("replaced_total", "counter", "Events with bytes that are no UTF-8, replaced on the way.",
+           lambda s: s.replaced),
     Metric("sent_bytes_total", "counter", "Bytes of messages confirmed.", lambda s: s.sent_bytes),
     Metric("backlog_records", "gauge", "Records not settled yet.", lambda s: s.backlog),
     Metric("oldest_undelivered_age_seconds", "gauge", "Age of the oldest record not settled.",

@@ -48,22 +48,23 @@ class JsonDecoder:
         self._batches += 1
         if batch.part is not None:
             return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
-        payload, records = batch.payload, batch.records()
+        payload, records = batch.payload, list[bytes]()
         if b"\r" in payload:
             # It ends the lines of some systems, and is space that no attributes may have in them.
-            records = [record.rstrip(b"\r") for record in records]
+            records = [record.rstrip(b"\r") for record in batch.records()]
             payload = b"".join([record + b"\n" for record in records])
         if self._shape is None and self._batches > self._learn_at:
+            records = records or batch.records()
             self._learn(records)
         if self._shape is not None:
             try:
-                rows = self._shape.rows(payload, records)
+                rows = self._shape.rows(payload, batch.count)
             except REFUSALS:
                 rows = None
             if rows is not None:
                 events = self._shape.events(rows)
                 return self._finished(batch, events, 0, tidy=self._shape.tidy)
-        return self._one_by_one(batch, records)
+        return self._one_by_one(batch, records or batch.records())
 
     def _learn(self, records: list[bytes]) -> None:
         sample = []

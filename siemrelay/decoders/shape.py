@@ -9,6 +9,7 @@ field that was absent, may only be null. A record that the shape refuses is look
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -53,22 +54,23 @@ class Shape:
             field: attrgetter(".".join(map(attribute, where))) for field, where in places.items()
         }
 
-    def rows(self, payload: bytes, records: list[bytes]) -> list[Any] | None:
-        """All records of a payload, for `events`.
+    def rows(self, payload: bytes, count: int) -> list[Any] | None:
+        """All `count` records of a payload, for `events`.
 
         None, or one of REFUSALS raised, if one does not fit.
         """
         # Two values on one line and one on two would change places with each other. Between a
         # line that ends with `}` and one that begins with `{` no value can go on; and then, if
         # there are as many values as lines, every line has its own.
-        if b"" in records or set(map(_first, records)) != _OPENED:
+        lines = BytesIO(payload).readlines()
+        if len(lines) != count or set(map(_first, lines)) != _OPENED:
             return None
-        if set(map(_last, records)) != _CLOSED:
+        if set(map(_last, lines)) != _CLOSED:
             return None
         if self._attributes and not _goes_out_as_it_is(payload):
             return None
         rows = self._decoder.decode_lines(payload)
-        if len(rows) != len(records) or not self._objects(rows):
+        if len(rows) != count or not self._objects(rows):
             return None
         return rows
 
@@ -114,7 +116,7 @@ class Shape:
 
 _attributes: Final = attrgetter("attributes")
 _first: Final = itemgetter(0)
-_last: Final = itemgetter(-1)
+_last: Final = itemgetter(-2)  # before the line feed; a line that is opened has two bytes
 _OPENED: Final = {ord("{")}
 _CLOSED: Final = {ord("}")}
 

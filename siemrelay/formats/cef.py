@@ -107,6 +107,7 @@ class Cef:
         by_address = derived.keys() - {"rt"}
         self._address, self._src = bool(by_address), "src" in by_address
         self._pairs = Pairs(plain, "{name}=%s")
+        self._all, self._count = self._pairs.template, len(plain)
         simple = not any(field.startswith("attributes.") for field in plain.values())
         # Two fields at least, or attrgetter gives the value itself instead of a tuple.
         self._get = attrgetter(*plain.values()) if simple and len(plain) > 1 else None
@@ -115,7 +116,11 @@ class Cef:
         """The extension if nothing in it needs care, else None."""
         if self._get is None:
             return None
-        text, pairs = self._pairs.fill(self._get(event))
+        values = self._get(event)
+        if None in values or "" in values:
+            text, pairs = self._pairs.fill(values)
+        else:
+            text, pairs = self._all % values, self._count
         if self._address and (address := event.actor.address):
             if not dotted_quad(address):
                 return None

@@ -17,13 +17,14 @@ class Pairs:
         # In a template `%` stands for itself only when doubled.
         self._between = between.replace("%", "%%")
         self._forms = [form.format(name=name) for name in names]
-        self._all = self._between.join(self._forms)
+        self.template = self._between.join(self._forms)
+        """For values that are all there; `fill` takes any."""
         self._some: dict[tuple[bool, ...], str] = {}
 
     def fill(self, values: tuple[Any, ...]) -> tuple[str, int]:
         """The pairs of the values that are there (neither None nor empty), and how many."""
         if None not in values and "" not in values:
-            return self._all % values, len(values)
+            return self.template % values, len(values)
         there = tuple([value is not None and value != "" for value in values])
         form = self._some.get(there)
         if form is None:

@@ -1,222 +1,91 @@
-"""Every kind of part by its name in the configuration: its options and how it is built.
+"""Every kind of part by its name in the configuration, and where it is declared.
 
-A new format, protocol, decoder or source is one file and one row here; the contract tests run over
-these tables.
+A new format, protocol, decoder or source is one file and one row here. A row is looked up, and its
+module imported, when a configuration names it: a start pays for the parts that it uses. The
+contract tests run over these tables and import all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, Final, Generic, TypeVar
 
-from siemrelay.catalogue import Catalogue
-from siemrelay.decoders.contract import Decoder
-from siemrelay.decoders.json import JsonDecoder
-from siemrelay.decoders.mapping import PRODUCTS, Spellings
-from siemrelay.formats.cef import Cef, CefOptions
-from siemrelay.formats.contract import Format
-from siemrelay.formats.ecs import Ecs, EcsOptions
-from siemrelay.formats.gelf import Gelf, GelfOptions
-from siemrelay.formats.headed import Headed
-from siemrelay.formats.json import Json, JsonOptions
-from siemrelay.formats.leef import Leef, Leef1Options, LeefOptions
-from siemrelay.formats.ocsf import Ocsf, OcsfOptions
-from siemrelay.formats.raw import Raw, RawOptions
-from siemrelay.formats.rfc3164 import Rfc3164
-from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
-from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.options import Options
-from siemrelay.sinks.archive import ArchiveOptions, ArchiveSink
-from siemrelay.sinks.contract import RunLimits, Sink
-from siemrelay.sinks.datagram import MAX_DATAGRAM_BYTES, UdpOptions, UdpSink
-from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink, bulk_documents
-from siemrelay.sinks.hec_options import SplunkHecOptions, hec_events
-from siemrelay.sinks.http import HttpOptions, HttpSink
-from siemrelay.sinks.kafka import KafkaSink
-from siemrelay.sinks.kafka_options import KafkaOptions, keyed_messages
-from siemrelay.sinks.local import UnixgramSink, UnixOptions, UnixSink, UnixStreamOptions
-from siemrelay.sinks.otlp import OtlpOptions, OtlpSink, log_records
-from siemrelay.sinks.relp import RelpOptions, RelpSink
-from siemrelay.sinks.sentinel import (
-    MAX_RECORD_BYTES,
-    SentinelOptions,
-    SentinelSink,
-    sentinel_records,
-)
-from siemrelay.sinks.splunk_hec import SplunkHecSink
-from siemrelay.sinks.stdout import StdoutOptions, StdoutSink
-from siemrelay.sinks.stream import TcpOptions, TcpSink, TlsStreamOptions
-from siemrelay.sources.contract import Source
-from siemrelay.sources.file import FileOptions, FileSource
+from siemrelay.decoders.contract import DecoderKind
+from siemrelay.decoders.mapping import PRODUCTS
+from siemrelay.formats.contract import Format, FormatKind, HeaderName
+from siemrelay.sinks.contract import ProtocolKind
+from siemrelay.sources.contract import SourceKind
 
-HeaderName = Literal["none", "rfc3164", "rfc5424"]
+_Kind = TypeVar("_Kind")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceKind:
-    """A way in. `build` takes the source's name and options; `decoder` is the default one."""
+class Rows(Mapping[str, _Kind], Generic[_Kind]):
+    """Name → kind; which names there are is known without importing any."""
 
-    options: type[Options]
-    build: Callable[[str, Any], Source]
-    decoder: str
-    summary: str
+    def __init__(self, kind: type[_Kind], rows: Mapping[str, str]) -> None:
+        """`rows` have `module:NAME` within siemrelay."""
+        self._kind, self._rows = kind, rows
+        self._found: dict[str, _Kind] = {}
 
+    def __getitem__(self, name: str) -> _Kind:
+        if name not in self._found:
+            module, _, constant = self._rows[name].partition(":")
+            found = getattr(import_module(f"siemrelay.{module}"), constant)
+            assert isinstance(found, self._kind), self._rows[name]
+            self._found[name] = found
+        return self._found[name]
 
-@dataclass(frozen=True, slots=True)
-class DecoderKind:
-    """How records are read. `build` takes spellings, the fields wanted and the catalogue."""
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
 
-    options: type[Options]
-    build: Callable[[Spellings, frozenset[str], Catalogue], Decoder]
-    summary: str
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
 
-
-@dataclass(frozen=True, slots=True)
-class FormatKind:
-    """What messages look like. `build` takes the options and this machine's name.
-
-    `header` is the syslog header in front where the protocol carries syslog; `headers` whether one
-    may be chosen; `tag` whether RFC 3164's TAG goes before the message.
-    """
-
-    options: type[Options]
-    build: Callable[[Any, str], Format]
-    summary: str
-    header: HeaderName = "none"
-    headers: bool = False
-    tag: bool = True
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
-@dataclass(frozen=True, slots=True)
-class ProtocolKind:
-    """A way out. `format` is the default one; `framings` the choices on a byte stream.
+SOURCES: Final = Rows(SourceKind, {
+    "file": "sources.file:FILE",
+})  # fmt: skip
 
-    `limits` says how large a run may be, `max_message_bytes` how large one message (None: as large
-    as it likes). `wrap` puts what the protocol wants around each message (an envelope with the
-    event's time): a format made of the sink's format.
-    """
+DECODERS: Final = Rows(DecoderKind, {
+    "json": "decoders.json:JSON",
+})  # fmt: skip
 
-    options: type[Options]
-    build: Callable[[Any], Sink]
-    format: str
-    summary: str
-    port: int | None = None
-    framings: tuple[str, ...] = ()
-    max_message_bytes: int | None = None
-    limits: Callable[[Any], RunLimits] = lambda options: RunLimits()
-    wrap: Callable[[Format, Any], Format] = lambda form, options: form
+FORMATS: Final = Rows(FormatKind, {
+    "syslog": "formats.rfc5424:SYSLOG",
+    "rfc3164": "formats.rfc3164:RFC3164",
+    "json": "formats.json:JSON",
+    "raw": "formats.raw:RAW",
+    "cef": "formats.cef:CEF",
+    "leef": "formats.leef:LEEF",
+    "leef1": "formats.leef:LEEF1",
+    "gelf": "formats.gelf:GELF",
+    "ecs": "formats.ecs:ECS",
+    "ocsf": "formats.ocsf:OCSF",
+})  # fmt: skip
 
-
-class NoOptions(Options):
-    """Nothing to set."""
-
-
-SOURCES: Final[Mapping[str, SourceKind]] = {
-    "file": SourceKind(FileOptions, FileSource, "json", "files by glob, followed through rotation"),
-}
-
-DECODERS: Final[Mapping[str, DecoderKind]] = {
-    "json": DecoderKind(NoOptions, JsonDecoder, "one JSON object a record"),
-}
-
-FORMATS: Final[Mapping[str, FormatKind]] = {
-    "syslog": FormatKind(Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data"),
-    "rfc3164": FormatKind(HeaderOptions, Rfc3164, "RFC 3164 (BSD syslog), the event as key=value"),
-    "json": FormatKind(
-        JsonOptions, lambda options, host: Json(options), "one JSON object an event", headers=True
-    ),
-    "raw": FormatKind(
-        RawOptions, lambda options, host: Raw(options), "the bytes as received", headers=True
-    ),
-    "cef": FormatKind(
-        CefOptions, lambda options, host: Cef(options), "ArcSight's Common Event Format",
-        header="rfc3164", headers=True, tag=False,
-    ),
-    "leef": FormatKind(
-        LeefOptions, lambda options, host: Leef(options, "2.0"),
-        "QRadar's Log Event Extended Format 2.0", header="rfc3164", headers=True, tag=False,
-    ),
-    "leef1": FormatKind(
-        Leef1Options, lambda options, host: Leef(options, "1.0"),
-        "QRadar's Log Event Extended Format 1.0", header="rfc3164", headers=True, tag=False,
-    ),
-    "gelf": FormatKind(GelfOptions, Gelf, "Graylog's GELF 1.1"),
-    "ecs": FormatKind(
-        EcsOptions, lambda options, host: Ecs(options), "Elastic Common Schema 8", headers=True
-    ),
-    "ocsf": FormatKind(
-        OcsfOptions, lambda options, host: Ocsf(options),
-        "Open Cybersecurity Schema Framework 1.5", headers=True,
-    ),
-}  # fmt: skip
-
-PROTOCOLS: Final[Mapping[str, ProtocolKind]] = {
-    "udp": ProtocolKind(
-        UdpOptions, UdpSink, "syslog", "datagrams, unconfirmed", port=514,
-        max_message_bytes=MAX_DATAGRAM_BYTES,
-    ),
-    "tcp": ProtocolKind(
-        TcpOptions, TcpSink, "syslog", "a TCP stream, confirmed by the peer's kernel", port=514,
-        framings=("newline", "octet-counting", "nul"),
-    ),
-    "tls": ProtocolKind(
-        TlsStreamOptions, TcpSink, "syslog", "a TCP stream within TLS, confirmed as tcp",
-        port=6514, framings=("octet-counting", "newline", "nul"),
-    ),
-    "unix": ProtocolKind(
-        UnixStreamOptions, UnixSink, "syslog", "a Unix stream socket, confirmed when it was read",
-        framings=("newline", "octet-counting", "nul"),
-    ),
-    "unixgram": ProtocolKind(
-        UnixOptions, UnixgramSink, "syslog", "datagrams to a Unix socket, unconfirmed"
-    ),
-    "relp": ProtocolKind(
-        RelpOptions, RelpSink, "syslog", "RELP, confirmed by the receiver's answer", port=2514,
-        limits=lambda options: options.limits(),
-    ),
-    "http": ProtocolKind(
-        HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
-        limits=lambda options: options.batch.limits(options.in_flight),
-    ),
-    "splunk-hec": ProtocolKind(
-        SplunkHecOptions, SplunkHecSink, "json",
-        "Splunk's HTTP Event Collector, confirmed by its answer or by the indexers",
-        port=8088, limits=lambda options: options.limits(), wrap=hec_events,
-    ),
-    "elasticsearch": ProtocolKind(
-        ElasticsearchOptions, ElasticsearchSink, "ecs",
-        "Elasticsearch and OpenSearch: bulk requests, each document confirmed by its own answer",
-        port=9200, limits=lambda options: options.batch.limits(options.in_flight),
-        wrap=bulk_documents,
-    ),
-    "sentinel": ProtocolKind(
-        SentinelOptions, SentinelSink, "json",
-        "Microsoft Sentinel's Logs Ingestion API, confirmed by the answer",
-        limits=lambda options: options.batch.limits(options.in_flight), wrap=sentinel_records,
-        max_message_bytes=MAX_RECORD_BYTES,
-    ),
-    "otlp": ProtocolKind(
-        OtlpOptions, OtlpSink, "json",
-        "OpenTelemetry log records (OTLP/HTTP, JSON), confirmed by the answer",
-        port=4318, limits=lambda options: options.batch.limits(options.in_flight), wrap=log_records,
-    ),
-    "kafka": ProtocolKind(
-        KafkaOptions, KafkaSink, "json",
-        "a Kafka topic, confirmed by all in-sync replicas; needs `pip install siemrelay[kafka]`",
-        limits=lambda options: options.limits(), wrap=keyed_messages,
-    ),
-    "file": ProtocolKind(
-        ArchiveOptions, ArchiveSink, "json", "lines in a rotating file, confirmed by fsync"
-    ),
-    "stdout": ProtocolKind(
-        StdoutOptions, StdoutSink, "json", "lines on standard output, for another program"
-    ),
-}  # fmt: skip
+PROTOCOLS: Final = Rows(ProtocolKind, {
+    "udp": "sinks.datagram:UDP",
+    "tcp": "sinks.stream:TCP",
+    "tls": "sinks.stream:TLS",
+    "unix": "sinks.local:UNIX",
+    "unixgram": "sinks.local:UNIXGRAM",
+    "relp": "sinks.relp:RELP",
+    "http": "sinks.http:HTTP",
+    "splunk-hec": "sinks.splunk_hec:SPLUNK_HEC",
+    "elasticsearch": "sinks.elasticsearch:ELASTICSEARCH",
+    "sentinel": "sinks.sentinel:SENTINEL",
+    "otlp": "sinks.otlp:OTLP",
+    "kafka": "sinks.kafka:KAFKA",
+    "file": "sinks.archive:FILE",
+    "stdout": "sinks.stdout:STDOUT",
+})  # fmt: skip
 
 __all__ = [
-    "DECODERS", "FORMATS", "PRODUCTS", "PROTOCOLS", "SOURCES", "Decoder", "DecoderKind",
-    "FormatKind", "ProtocolKind", "SourceKind", "build_format",
+    "DECODERS", "FORMATS", "PRODUCTS", "PROTOCOLS", "SOURCES", "Rows", "build_format",
 ]  # fmt: skip
 
 
@@ -224,4 +93,8 @@ def build_format(name: str, header: HeaderName, options: Any, host: str) -> Form
     """The format of a sink, behind the syslog header that it chose."""
     kind = FORMATS[name]
     inner = kind.build(options, host)
-    return inner if header == "none" else Headed(inner, header, options, host, tag=kind.tag)
+    if header == "none":
+        return inner
+    from siemrelay.formats.headed import Headed  # as the rows: paid for by who uses it
+
+    return Headed(inner, header, options, host, tag=kind.tag)

@@ -43,9 +43,6 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # How often the loop proves that it runs, and gauges are brought up to date.
 _TICK_S: Final = 1.0
 
-# Events live for a batch and hold no cycles; the collector need not look at them by the thousand.
-_GC_THRESHOLD: Final = 50_000
-
 
 class Relay:
     """One relay on one state directory. `run` it once."""
@@ -77,9 +74,7 @@ class Relay:
             deliveries = self._build_sinks(assembly, buffer)
             committer = Committer(buffer, stats)
             sources = self._build_sources(assembly)
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(_GC_THRESHOLD)
+            gc.freeze()  # what is there now stays
             async with trio.open_nursery() as house:
                 if signals:
                     house.start_soon(self._watch_signals, house.cancel_scope)

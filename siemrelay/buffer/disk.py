@@ -31,9 +31,9 @@ from siemrelay.stats import BufferStats
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024
 
-# Cursors that move are stored together, at most this much later; so much may be repeated after a
-# crash of the process, beside what is in flight.
-_CURSOR_PAUSE_S: Final = 0.01
+# Cursors that move are stored together: with the next records, or if none come within this, by
+# themselves. So much may be repeated after a crash of the process, beside what is in flight.
+_CURSOR_PAUSE_S: Final = 0.02
 
 # A full disk is asked again this often.
 _FULL_PAUSE_S: Final = 1.0
@@ -221,13 +221,16 @@ class DiskBuffer:
     async def _store_cursors(self) -> None:
         while True:
             await self._places.unstored.wait()
+            commits = self.stats.commits
+            await trio.sleep(_CURSOR_PAUSE_S)
+            if self.stats.commits != commits:
+                continue  # they went along with records, and will again
             self._places.unstored = trio.Event()
             try:
                 await self.flush()
             except BufferFull:
                 self._places.unstored.set()
                 await trio.sleep(_FULL_PAUSE_S)
-            await trio.sleep(_CURSOR_PAUSE_S)
 
     async def flush(self) -> None:
         """Store the cursors as they are now."""

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ from siemrelay.event import Batch
 
 # Rows deleted in one transaction: bounds how long a commit of records can wait for it.
 _DELETE_ROWS: Final = 256
+
+# Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
+_INSERT_ROWS: Final = 16
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
@@ -90,15 +94,18 @@ class Store:
         Returns the bytes they use. On an error nothing of it is stored.
         """
         rows = list(map(self._payloads.row, batches))
-        used = 0
+        used = sum(used_bytes(len(row[4])) for row in rows)
         with transaction(self._records) as execute:
-            for row in rows:
-                execute(f"INSERT INTO batches ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            # Few statements: this thread waits for its turn in Python before and after each.
+            for i in range(0, len(rows), _INSERT_ROWS):
+                some = rows[i : i + _INSERT_ROWS]
+                execute(_insert(len(some)), [value for row in some for value in row])
             if rows:
-                after = rows[-1][0] + rows[-1][1]
-                execute("UPDATE facts SET value = ? WHERE name = 'next_sequence'", (after,))
-                used = sum(used_bytes(len(row[4])) for row in rows)
-                execute("UPDATE facts SET value = value + ? WHERE name = 'used_bytes'", (used,))
+                execute(
+                    "UPDATE facts SET value = CASE name WHEN 'next_sequence' THEN ?"
+                    " WHEN 'used_bytes' THEN value + ? END",
+                    (rows[-1][0] + rows[-1][1], used),
+                )
             for (source, key), value in positions.items():
                 if value is None:
                     execute("DELETE FROM positions WHERE source = ? AND key = ?", (source, key))
@@ -214,6 +221,12 @@ class Store:
         """Copy the write-ahead log into the database and cut it: room on a full file system."""
         with typed_errors():
             self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+@cache
+def _insert(rows: int) -> str:
+    row = ", ".join("?" * (COLUMNS.count(",") + 1))
+    return f"INSERT INTO batches ({COLUMNS}) VALUES {', '.join([f'({row})'] * rows)}"
 
 
 def _write_cursors(execute: Any, cursors: Mapping[str, int]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from siemrelay.event import Batch
 
 # 4 batches of a busy file source.
-_KEPT_BYTES: Final = 2 * 1024 * 1024
+_KEPT_BYTES: Final = 4 * 1024 * 1024
 
 _first = attrgetter("first_sequence")
 

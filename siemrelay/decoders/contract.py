@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
+from siemrelay.catalogue import Catalogue
+from siemrelay.decoders.mapping import Spellings
 from siemrelay.event import Batch, DecodedBatch
+from siemrelay.options import Options
 
 
 class Decoder(Protocol):
@@ -12,3 +17,16 @@ class Decoder(Protocol):
 
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record, in order; never raises for what is in the records."""
+
+
+class NoOptions(Options):
+    """Nothing to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderKind:
+    """How records are read. `build` takes spellings, the fields wanted and the catalogue."""
+
+    options: type[Options]
+    build: Callable[[Spellings, frozenset[str], Catalogue], Decoder]
+    summary: str

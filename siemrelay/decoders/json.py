@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.catalogue import UNPARSED, Catalogue
+from siemrelay.decoders.contract import DecoderKind, NoOptions
 from siemrelay.decoders.finishing import ALWAYS_WANTED, Finisher, unparsed
 from siemrelay.decoders.mapping import Spellings
 from siemrelay.decoders.reading import Finder, rest_of
@@ -141,3 +142,6 @@ def _deep(rest: dict[str, Any], record: bytes) -> bool:
         if not level:
             return False
     return True
+
+
+JSON: Final = DecoderKind(NoOptions, JsonDecoder, "one JSON object a record")

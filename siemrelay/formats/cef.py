@@ -15,6 +15,7 @@ import msgspec
 
 from siemrelay.event import AuditEvent, Selection, field_getter
 from siemrelay.formats.address import dotted_quad, ip_version
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
@@ -165,3 +166,9 @@ _json: Final = msgspec.json.Encoder().encode
 # Types are escaped once each; they come from outside, so this many, so long, are remembered.
 _TYPES_KEPT: Final = 4096
 _TYPE_CHARACTERS: Final = 256
+
+
+CEF: Final = FormatKind(
+    CefOptions, lambda options, host: Cef(options), "ArcSight's Common Event Format",
+    header="rfc3164", headers=True, tag=False,
+)  # fmt: skip

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from siemrelay.event import Selection
+from siemrelay.options import Options
+
+HeaderName = Literal["none", "rfc3164", "rfc5424"]
 
 
 class Format(Protocol):
@@ -18,3 +23,19 @@ class Format(Protocol):
 
         Never raises for any event: what a format cannot carry is replaced visibly.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class FormatKind:
+    """What messages look like. `build` takes the options and this machine's name.
+
+    `header` is the syslog header in front where the protocol carries syslog; `headers` whether one
+    may be chosen; `tag` whether RFC 3164's TAG goes before the message.
+    """
+
+    options: type[Options]
+    build: Callable[[Any, str], Format]
+    summary: str
+    header: HeaderName = "none"
+    headers: bool = False
+    tag: bool = True

@@ -16,6 +16,7 @@ from pydantic import Field
 from siemrelay.catalogue import UNPARSED
 from siemrelay.event import FIELDS, NOTHING, AuditEvent, Selection, Target, attributes_of
 from siemrelay.formats.address import is_ip
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.meaning import Action, meaning
 from siemrelay.formats.objects import message_of, without_clashes
 from siemrelay.formats.remembered import Remembered
@@ -193,3 +194,8 @@ def _place(made: _Message, target: Target, of: str) -> list[tuple[str, str]]:
 
 # Target types that are users wherever they are met.
 _USERS: Final = frozenset({"user", "User", "USER", "account", "Account", "ACCOUNT"})
+
+
+ECS: Final = FormatKind(
+    EcsOptions, lambda options, host: Ecs(options), "Elastic Common Schema 8", headers=True
+)

@@ -15,6 +15,7 @@ import msgspec
 from pydantic import Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.objects import message_of, without_clashes
 from siemrelay.formats.remembered import Remembered
@@ -122,3 +123,6 @@ def _text_or_number(value: Any) -> str | int | float:
         return value
     number = type(value) is int and -_INTEGER_END <= value < _INTEGER_END
     return value if number else text_of(value)
+
+
+GELF: Final = FormatKind(GelfOptions, Gelf, "Graylog's GELF 1.1")

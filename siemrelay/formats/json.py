@@ -18,6 +18,7 @@ from siemrelay.event import (
     Target,
     attributes_of,
 )
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.reshaped import DottedNames, Reshaped
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.times import rfc3339
@@ -114,3 +115,8 @@ def _plain(value: Any) -> Any:
             name: _plain(inner) for name, inner in named if inner not in (None, NOBODY, NOTHING)
         }
     return value
+
+
+JSON: Final = FormatKind(
+    JsonOptions, lambda options, host: Json(options), "one JSON object an event", headers=True
+)

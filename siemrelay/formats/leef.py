@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from siemrelay.event import AuditEvent, Selection, field_getter
 from siemrelay.formats.address import dotted_quad, is_ip
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import MILLISECOND_CHARACTERS
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
@@ -196,3 +197,14 @@ class Leef:
 
 def _header(text: str) -> str:
     return text.replace("|", shown_instead("|")).translate(CONTROL_PICTURES)
+
+
+LEEF: Final = FormatKind(
+    LeefOptions, lambda options, host: Leef(options, "2.0"),
+    "QRadar's Log Event Extended Format 2.0", header="rfc3164", headers=True, tag=False,
+)  # fmt: skip
+
+LEEF1: Final = FormatKind(
+    Leef1Options, lambda options, host: Leef(options, "1.0"),
+    "QRadar's Log Event Extended Format 1.0", header="rfc3164", headers=True, tag=False,
+)  # fmt: skip

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from siemrelay.event import FIELDS, Actor, AuditEvent, Selection, Target
 from siemrelay.formats.address import is_ip
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.meaning import Action, Subject, meaning
 from siemrelay.formats.objects import message_of
@@ -233,3 +234,9 @@ def _keep(rest: dict[str, Any], name: str, part: Actor | Target) -> None:
     said = {field: said for field in part.__struct_fields__ if (said := getattr(part, field))}
     if said:
         rest[name] = said
+
+
+OCSF: Final = FormatKind(
+    OcsfOptions, lambda options, host: Ocsf(options),
+    "Open Cybersecurity Schema Framework 1.5", headers=True,
+)  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from siemrelay.event import Selection
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.text import has_no_controls, is_utf8, one_line_each
 
@@ -32,3 +35,8 @@ class Raw:
         return one_line_each(
             [t if is_utf8(t) else t.decode("utf-8", "replace").encode() for t in texts]
         )
+
+
+RAW: Final = FormatKind(
+    RawOptions, lambda options, host: Raw(options), "the bytes as received", headers=True
+)

@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Final
 
 from siemrelay.event import FIELDS, AuditEvent, Selection
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs
 from siemrelay.formats.syslog_header import HeaderOptions, rfc3164_header
 from siemrelay.formats.text import one_line_each, utf8
@@ -33,3 +34,6 @@ class Rfc3164:
     def _line(self, event: AuditEvent) -> str:
         said = f": {event.message}" if event.message else ""
         return f"{self._header(event)}{event.type}{said} ({self._pairs.fill(_values(event))})"
+
+
+RFC3164: Final = FormatKind(HeaderOptions, Rfc3164, "RFC 3164 (BSD syslog), the event as key=value")

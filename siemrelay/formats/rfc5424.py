@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs, escaped, needs_no_escape
 from siemrelay.formats.syslog_header import HeaderOptions, rfc5424_header
 from siemrelay.formats.text import one_line_each, text_of, utf8
@@ -92,3 +93,6 @@ def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> Collection[tup
         else:
             pairs.append((name, value))
     return pairs
+
+
+SYSLOG: Final = FormatKind(Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data")

@@ -17,7 +17,7 @@ from siemrelay.options import Options, Size
 from siemrelay.sinks.archive_file import ArchiveFile, fault
 from siemrelay.sinks.archive_rotation import Interval, period, rotate, tidy
 from siemrelay.sinks.beside import beside
-from siemrelay.sinks.contract import Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.wire.framing import newline
 
 _log = structlog.get_logger()
@@ -148,3 +148,8 @@ class ArchiveSession:
         following = ArchiveFile(self.file.path)
         self.file.close()
         self.file = following
+
+
+FILE: Final = ProtocolKind(
+    ArchiveOptions, ArchiveSink, "json", "lines in a rotating file, confirmed by fsync"
+)

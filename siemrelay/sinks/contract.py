@@ -9,6 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from siemrelay.formats.contract import Format
+from siemrelay.options import Options
+
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
     """The peer read one message and will never take it; `index` counts within the run."""
@@ -80,3 +83,23 @@ class Certified(Protocol):
     @property
     def certificate_expires_at(self) -> float | None:
         """When the certificate met last ends, in seconds since the epoch; None without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolKind:
+    """A way out. `format` is the default one; `framings` the choices on a byte stream.
+
+    `limits` says how large a run may be, `max_message_bytes` how large one message (None: as large
+    as it likes). `wrap` puts what the protocol wants around each message (an envelope with the
+    event's time): a format made of the sink's format.
+    """
+
+    options: type[Options]
+    build: Callable[[Any], Sink]
+    format: str
+    summary: str
+    port: int | None = None
+    framings: tuple[str, ...] = ()
+    max_message_bytes: int | None = None
+    limits: Callable[[Any], RunLimits] = lambda options: RunLimits()
+    wrap: Callable[[Format, Any], Format] = lambda form, options: form

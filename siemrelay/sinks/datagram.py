@@ -22,7 +22,7 @@ from pydantic import Field
 
 from siemrelay.errors import SinkWaits
 from siemrelay.options import Options, Port, show_seconds
-from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 
 # The largest payload of one IPv4 datagram: 65535 less the IP (20) and UDP (8) headers.
 MAX_DATAGRAM_BYTES: Final = 65507
@@ -155,3 +155,9 @@ class DatagramSession:
         gone = number in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN)
         reason = self._gone if gone else os.strerror(number or errno.EIO)
         return SinkWaits(f"{self._where}: {reason}")
+
+
+UDP: Final = ProtocolKind(
+    UdpOptions, UdpSink, "syslog", "datagrams, unconfirmed", port=514,
+    max_message_bytes=MAX_DATAGRAM_BYTES,
+)  # fmt: skip

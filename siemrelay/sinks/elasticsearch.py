@@ -23,7 +23,7 @@ from siemrelay.formats.bulk import Bulk
 from siemrelay.formats.contract import Format
 from siemrelay.formats.stamped import Stamped
 from siemrelay.options import Size
-from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
 from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below, open_client
@@ -170,3 +170,11 @@ def _advice(index: str) -> dict[int, str]:
         405: "`url` must be the cluster's root, without /_bulk",
         406: "what answers there is no Elasticsearch or OpenSearch API: check `url`",
     }
+
+
+ELASTICSEARCH: Final = ProtocolKind(
+    ElasticsearchOptions, ElasticsearchSink, "ecs",
+    "Elasticsearch and OpenSearch: bulk requests, each document confirmed by its own answer",
+    port=9200, limits=lambda options: options.batch.limits(options.in_flight),
+    wrap=bulk_documents,
+)  # fmt: skip

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from siemrelay.options import Duration, Options, Size
-from siemrelay.sinks.contract import Report, RunLimits, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http_client import Client, RequestOptions, Url, open_client
 from siemrelay.sinks.http_verdict import verdict
@@ -73,3 +73,9 @@ class HttpSink:
         answer = await client.post(self._options.url, body, kind)
         verdict(answer.status, answer.headers, answer.words, now_s=time.time())
         return ()
+
+
+HTTP: Final = ProtocolKind(
+    HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
+    limits=lambda options: options.batch.limits(options.in_flight),
+)  # fmt: skip

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from siemrelay.errors import RunRefused
 from siemrelay.formats.keyed import KeyedMessage
 from siemrelay.sinks.beside import beside
-from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.kafka_client import KafkaClient
-from siemrelay.sinks.kafka_options import KafkaOptions
+from siemrelay.sinks.kafka_options import KafkaOptions, keyed_messages
 from siemrelay.sinks.kafka_verdict import verdict
 from siemrelay.sinks.stream_session import weightiest
 
@@ -135,3 +135,10 @@ class KafkaSession:
             self._report("answer", f"all in-sync replicas have it: partition {partition}, "
                          f"offset {offset}")  # fmt: skip
         return ticket.refused
+
+
+KAFKA: Final = ProtocolKind(
+    KafkaOptions, KafkaSink, "json",
+    "a Kafka topic, confirmed by all in-sync replicas; needs `pip install siemrelay[kafka]`",
+    limits=lambda options: options.limits(), wrap=keyed_messages,
+)  # fmt: skip

@@ -20,7 +20,7 @@ from pydantic import Field
 from siemrelay.errors import SinkHolds, SinkWaits
 from siemrelay.options import Duration, Options
 from siemrelay.sinks.connection import Connection, CountedStream
-from siemrelay.sinks.contract import Report, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, no_report
 from siemrelay.sinks.datagram import DatagramSession
 from siemrelay.sinks.stream_session import StreamSession, opened
 from siemrelay.wire.framing import FRAMERS
@@ -125,3 +125,13 @@ def _fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
     if error.errno is None:  # "AF_UNIX path too long", by Python itself
         return SinkHolds(f"{path}: {said}", advice="choose a shorter path for the socket")
     return SinkWaits(f"{path}: {said}")
+
+
+UNIX: Final = ProtocolKind(
+    UnixStreamOptions, UnixSink, "syslog", "a Unix stream socket, confirmed when it was read",
+    framings=("newline", "octet-counting", "nul"),
+)  # fmt: skip
+
+UNIXGRAM: Final = ProtocolKind(
+    UnixOptions, UnixgramSink, "syslog", "datagrams to a Unix socket, unconfirmed"
+)

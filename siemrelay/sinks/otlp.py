@@ -16,7 +16,7 @@ from siemrelay import __version__
 from siemrelay.errors import RunRefused, SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.otlp import BodyKind, LogRecords
-from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
 from siemrelay.sinks.http_client import Client, RequestOptions, Url, below, open_client
@@ -98,3 +98,11 @@ class OtlpSink:
         raise RunRefused(
             code="rejected", reason=f"{rejected} of {len(messages)} log records: {why}"
         )
+
+
+OTLP: Final = ProtocolKind(
+    OtlpOptions, OtlpSink, "json",
+    "OpenTelemetry log records (OTLP/HTTP, JSON), confirmed by the answer",
+    port=4318, limits=lambda options: options.batch.limits(options.in_flight),
+    wrap=log_records,
+)  # fmt: skip

@@ -17,7 +17,7 @@ from pydantic import Field
 from siemrelay.errors import DeliveryError
 from siemrelay.options import Port
 from siemrelay.sinks.connection import connect
-from siemrelay.sinks.contract import Report, RunLimits, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, no_report
 from siemrelay.sinks.relp_session import RelpSession
 from siemrelay.sinks.servers import Address, addresses, first_of
 from siemrelay.sinks.stream import StreamOptions
@@ -95,3 +95,9 @@ class RelpSink:
             await connection.aclose()
             raise
         return session
+
+
+RELP: Final = ProtocolKind(
+    RelpOptions, RelpSink, "syslog", "RELP, confirmed by the receiver's answer", port=2514,
+    limits=lambda options: options.limits(),
+)  # fmt: skip

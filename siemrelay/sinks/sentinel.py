@@ -20,7 +20,7 @@ from siemrelay.errors import SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.stamped import Stamped
 from siemrelay.options import Secret, Size
-from siemrelay.sinks.contract import Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
 from siemrelay.sinks.http_client import (
@@ -167,3 +167,11 @@ def _error(answer: Answer) -> tuple[str, str]:
         return str(error.get("code") or ""), str(error.get("message") or "")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return "", ""
+
+
+SENTINEL: Final = ProtocolKind(
+    SentinelOptions, SentinelSink, "json",
+    "Microsoft Sentinel's Logs Ingestion API, confirmed by the answer",
+    limits=lambda options: options.batch.limits(options.in_flight), wrap=sentinel_records,
+    max_message_bytes=MAX_RECORD_BYTES,
+)  # fmt: skip

@@ -15,10 +15,10 @@ import trio
 
 from siemrelay.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
 from siemrelay.options import Secret
-from siemrelay.sinks.contract import Refusal, Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.hec_acknowledgement import Acknowledgements
-from siemrelay.sinks.hec_options import SplunkHecOptions, acknowledgement_url, event_url
+from siemrelay.sinks.hec_options import SplunkHecOptions, acknowledgement_url, event_url, hec_events
 from siemrelay.sinks.http_client import Answer, Client, open_client
 from siemrelay.sinks.http_verdict import ADVICE, failure, retry_after_s
 from siemrelay.wire import splunk_hec as hec
@@ -170,3 +170,10 @@ class SplunkHecSink:
         if self._missing_since_s is None:
             self._missing_since_s = now_s
         return now_s - self._missing_since_s
+
+
+SPLUNK_HEC: Final = ProtocolKind(
+    SplunkHecOptions, SplunkHecSink, "json",
+    "Splunk's HTTP Event Collector, confirmed by its answer or by the indexers",
+    port=8088, limits=lambda options: options.limits(), wrap=hec_events,
+)  # fmt: skip

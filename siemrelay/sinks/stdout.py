@@ -16,7 +16,7 @@ from pydantic import Field
 
 from siemrelay.errors import SinkHolds, SinkWaits
 from siemrelay.options import Duration, Options, show_seconds
-from siemrelay.sinks.contract import Report, Settlement, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.wire.framing import newline
 
 _STDOUT: Final = 1
@@ -138,3 +138,8 @@ def _fault(error: OSError) -> SinkWaits | SinkHolds:
             advice="start the relay again with a reader behind it, or set `enabled: no`",
         )
     return SinkWaits(f"standard output: {said}")
+
+
+STDOUT: Final = ProtocolKind(
+    StdoutOptions, StdoutSink, "json", "lines on standard output, for another program"
+)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from siemrelay.options import Duration, Options, Port
 from siemrelay.sinks.connection import connect
-from siemrelay.sinks.contract import Report, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, no_report
 from siemrelay.sinks.servers import Servers, addresses, first_of
 from siemrelay.sinks.stream_session import StreamSession, opened
 from siemrelay.sinks.tls import TlsContexts, TlsOptions
@@ -92,3 +92,14 @@ class TcpSink:
                 back = partial(open_one, report=no_report)
                 nursery.start_soon(session.go_home, self._servers[:passed_over], back)
             yield session
+
+
+TCP: Final = ProtocolKind(
+    TcpOptions, TcpSink, "syslog", "a TCP stream, confirmed by the peer's kernel", port=514,
+    framings=("newline", "octet-counting", "nul"),
+)  # fmt: skip
+
+TLS: Final = ProtocolKind(
+    TlsStreamOptions, TcpSink, "syslog", "a TCP stream within TLS, confirmed as tcp",
+    port=6514, framings=("octet-counting", "newline", "nul"),
+)  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+
+from siemrelay.options import Options
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -73,3 +76,13 @@ class Source(Protocol):
         Any exception but the buffer's restarts this source alone, from the stored positions,
         after a back-off. If cancelled, everything it opened is closed; what was offered stays.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKind:
+    """A way in. `build` takes the source's name and options; `decoder` is the default one."""
+
+    options: type[Options]
+    build: Callable[[str, Any], Source]
+    decoder: str
+    summary: str

@@ -9,7 +9,7 @@ import trio
 from pydantic import Field, StringConstraints
 
 from siemrelay.options import Duration, Options, Size
-from siemrelay.sources.contract import Intake
+from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 from siemrelay.sources.globbing import Globs
 from siemrelay.sources.reading import Reading
@@ -142,3 +142,8 @@ async def _drain(tracking: Tracking, reading: Reading, intake: Intake, watch: Wa
             break
         await trio.lowlevel.checkpoint()
     await reading.store_positions()
+
+
+FILE: Final = SourceKind(
+    FileOptions, FileSource, "json", "files by glob, followed through rotation"
+)

@@ -7,7 +7,7 @@ fsync of latency, a thousand concurrent ones share it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -17,7 +17,7 @@ from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.errors import BufferFull, DiskFull
 from siemrelay.event import Batch
 from siemrelay.sources.contract import Records
-from siemrelay.stats import SourceStats, Stats
+from siemrelay.stats import BufferStats, SourceStats, Stats
 
 _log = structlog.get_logger()
 
@@ -29,18 +29,19 @@ _ENTRY_BYTES: Final = 256
 _PENDING_BYTES: Final = 2 * 1024 * 1024
 
 # Small hand-overs of one source become one row up to here: one payload for decoders to work on.
-_ROW_BYTES: Final = 1024 * 1024
+_ROW_BYTES: Final = 512 * 1024
 
 # A full buffer is asked again this often; a freed disk resumes within it.
 _FULL_PAUSE_S: Final = 0.25
 
 
 class _Group:
-    """What the next commit stores; `done` is set when it is on disk."""
+    """What the next commit stores; when it is on disk, `done` is set and `end` is what follows."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[SourceStats, Records, float]] = []
         self.size_bytes = 0
+        self.end = 0
         self.done = trio.Event()
 
 
@@ -56,17 +57,25 @@ class Committer:
 
     def intake(self, source: str) -> SourceIntake:
         """The way in for one source."""
-        return SourceIntake(self, self._stats.sources[source], self._buffer.positions(source))
+        return SourceIntake(
+            self, self._stats.sources[source], self._stats.buffer, self._buffer.positions(source)
+        )
 
-    async def take(self, source: SourceStats, records: Records) -> _Group:
+    async def take(self, source: SourceStats, some: Sequence[Records]) -> _Group:
         """Queue records, waiting only for room; returns the group they will be stored with."""
         while self._group.size_bytes >= _PENDING_BYTES:
             await self._room.wait()
-        group = self._group
-        group.entries.append((source, records, time.time()))
-        group.size_bytes += _ENTRY_BYTES + len(records.payload)
+        group, now = self._group, time.time()
+        for records in some:
+            group.entries.append((source, records, now))
+            group.size_bytes += _ENTRY_BYTES + len(records.payload)
         self._wanted.set()
         return group
+
+    async def delivered(self, end: int) -> None:
+        """Wait until every sink that is enabled is at that sequence number."""
+        enabled = [name for name, sink in self._stats.sinks.items() if sink.state != "disabled"]
+        await self._buffer.wait_passed(enabled, end)
 
     def newest(self) -> _Group | None:
         """The group that is stored last of all that is pending; None when nothing is."""
@@ -82,6 +91,7 @@ class Committer:
             self._room = trio.Event()
             await self._store(group)
             self._running = None
+            group.end = self._buffer.end
             group.done.set()
 
     async def _store(self, group: _Group) -> None:
@@ -117,6 +127,8 @@ class Committer:
     def _rows(self, entries: list[tuple[SourceStats, Records, float]]) -> Iterable[Batch]:
         """One row per run of small hand-overs from one source, numbered from the buffer's end."""
         first = self._buffer.end
+        # Order is promised within a source only; side by side its hand-overs share a row.
+        entries = sorted(entries, key=lambda entry: entry[0].name)
         payloads: list[bytes] = []
         count = size = 0
         for i, (source, records, taken_at) in enumerate(entries):
@@ -126,7 +138,8 @@ class Committer:
             if (
                 following is not None
                 and following[0] is source
-                and records.part is None is following[1].part
+                and not _alone(records)
+                and not _alone(following[1])
                 and size + len(following[1].payload) <= _ROW_BYTES
             ):
                 continue
@@ -148,23 +161,40 @@ class Committer:
             _log.error("buffer is full", reason=str(error), advice=advice)
 
 
+def _alone(records: Records) -> bool:
+    """Whether it needs a row of its own: a part, or a record with line feeds inside."""
+    if records.part is not None:
+        return True
+    return records.count == 1 and records.payload.find(b"\n") < len(records.payload) - 1
+
+
 class SourceIntake:
     """One source's way in: see `sources.contract.Intake`."""
 
     def __init__(
-        self, committer: Committer, stats: SourceStats, positions: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        self._committer, self._stats = committer, stats
+        self, committer: Committer, stats: SourceStats, buffer: BufferStats,
+        positions: Mapping[str, Mapping[str, Any]],
+    ) -> None:  # fmt: skip
+        self._committer, self._stats, self._buffer = committer, stats, buffer
         self._positions = dict(positions)
 
     async def offer(self, records: Records) -> None:
-        await self._committer.take(self._stats, records)
+        await self._committer.take(self._stats, (records,))
         self._note(records)
 
-    async def store(self, records: Records) -> None:
+    async def store(self, *records: Records) -> int:
         group = await self._committer.take(self._stats, records)
-        self._note(records)
+        for some in records:
+            self._note(some)
         await group.done.wait()
+        return group.end
+
+    async def delivered(self, stored: int) -> None:
+        await self._committer.delivered(stored)
+
+    @property
+    def full(self) -> bool:
+        return self._buffer.full
 
     async def settled(self) -> None:
         group = self._committer.newest()
@@ -186,6 +216,15 @@ class SourceIntake:
         _log.warning(
             "record over max_record_size kept whole", source=self._stats.name, bytes=size_bytes
         )
+
+    def lost(self, records: int) -> None:
+        self._stats.lost += records
+
+    def refused(self, reason: str, records: int = 1) -> None:
+        self._stats.refused[reason] = self._stats.refused.get(reason, 0) + records
+
+    def connected(self, change: int) -> None:
+        self._stats.connections += change
 
     def _note(self, records: Records) -> None:
         # A source that restarts goes on from what it has handed over, not from the last start.

@@ -44,6 +44,9 @@ class SourceStats:
     oversize: int = 0
     restarts: int = 0
     lag_bytes: int = 0
+    lost: int = 0
+    connections: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
     last_record_at: float = 0.0
     progress_at: float = 0.0
     last_error: str = ""

@@ -44,8 +44,17 @@ class CollectingIntake:
         async with self._changed:
             self._changed.notify_all()
 
-    async def store(self, records: Records) -> None:
-        await self.offer(records)
+    async def store(self, *records: Records) -> int:
+        for some in records:
+            await self.offer(some)
+        return len(self.lines)
+
+    async def delivered(self, stored: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def full(self) -> bool:
+        return False
 
     async def settled(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -61,6 +70,15 @@ class CollectingIntake:
 
     def oversize(self, size_bytes: int) -> None:
         self.oversizes.append(size_bytes)
+
+    def lost(self, records: int) -> None:
+        raise AssertionError("a file source loses nothing")
+
+    def refused(self, reason: str, records: int = 1) -> None:
+        raise AssertionError("a file source refuses nothing")
+
+    def connected(self, change: int) -> None:
+        raise AssertionError("a file source has no connections")
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait for something that an offer brings about."""

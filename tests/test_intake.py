@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.event import Batch
 from siemrelay.intake import Committer
-from siemrelay.sources.contract import Position, Records
-from siemrelay.stats import SourceStats, Stats
+from siemrelay.sources.contract import Position, Records, joined
+from siemrelay.stats import SinkStats, SourceStats, Stats
 
 
 class Rig:
@@ -115,14 +117,53 @@ async def test_small_hand_overs_become_one_row_but_never_across_sources_or_parts
             nursery.cancel_scope.cancel()
         stored = [(b.first_sequence, b.source, b.records(), b.part) for b in await rig.stored()]
         assert stored == [
-            (1, "a", [b"1", b"2", b"3"], None),
-            (4, "b", [b"4"], None),
-            (5, "a", [b"5"], None),
-            (6, "a", [b"piece"], 1),
-            (7, "a", [b"piece"], 2),
-            (8, "a", [b"6"], None),
+            (1, "a", [b"1", b"2", b"3", b"5"], None),
+            (5, "a", [b"piece"], 1),
+            (6, "a", [b"piece"], 2),
+            (7, "a", [b"6"], None),
+            (8, "b", [b"4"], None),
         ]
         assert rig.stats.buffer.commits == 1
+
+
+@given(st.lists(st.binary(max_size=6)))
+def test_records_of_any_bytes_come_back_as_they_were(some: list[bytes]) -> None:
+    made = joined(some)
+    batches = [Batch(1, records.count, "a", 0.0, records.payload) for records in made]
+    assert [record for batch in batches for record in batch.records()] == some
+    assert len(made) <= 1 or any(b"\n" in record for record in some)
+
+
+async def test_records_with_line_feeds_keep_rows_of_their_own(tmp_path: Path) -> None:
+    async with rig_on(tmp_path) as rig:
+        await rig.a.store(*joined([b"1", b"two\nlines", b"3", b"4"]))
+        assert [b.records() for b in await rig.stored()] == [[b"1"], [b"two\nlines"], [b"3", b"4"]]
+
+
+async def test_delivered_waits_for_the_slowest_enabled_sink(tmp_path: Path) -> None:
+    async with rig_on(tmp_path) as rig:
+        rig.buffer.set_sinks(
+            {"fast": (False, False), "slow": (False, False), "off": (False, False)}
+        )
+        for name in ("fast", "slow", "off"):
+            rig.stats.sinks[name] = SinkStats(name)
+        rig.stats.sinks["off"].state = "disabled"
+        stored = await rig.a.store(*joined([b"1", b"2"]))
+        done = trio.Event()
+
+        async def wait() -> None:
+            await rig.a.delivered(stored)
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            rig.buffer.advance("fast", stored)
+            rig.buffer.advance("slow", stored - 1)
+            await wait_all_tasks_blocked()
+            assert not done.is_set()
+            rig.buffer.advance("slow", stored)
+            with trio.fail_after(5):
+                await done.wait()
 
 
 async def test_a_row_grows_no_further_than_its_limit(tmp_path: Path) -> None:

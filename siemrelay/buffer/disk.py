@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -134,6 +134,11 @@ class DiskBuffer:
     async def wait_settled(self) -> None:
         """Wait until some cursor moves."""
         await self._places.wait_moved()
+
+    async def wait_passed(self, sinks: Sequence[str], sequence: int) -> None:
+        """Wait until every record before `sequence` is settled for all these sinks."""
+        while any(self._places[sink].next_sequence < sequence for sink in sinks):
+            await self._places.wait_moved()
 
     # -- records ----------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,8 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 class Records(msgspec.Struct, frozen=True, gc=False):
     """Records on their way into the buffer: `count` of them in `payload`, each ended by LF.
 
-    `count` may be 0 with an empty payload, to store positions alone. `part` is as in `Batch`.
+    `count` may be 0 with an empty payload, to store positions alone. `payload` and `part` are as in
+    `Batch`: only a record that comes alone may have line feeds inside (see `joined`).
     """
 
     payload: bytes
@@ -35,8 +36,17 @@ class Records(msgspec.Struct, frozen=True, gc=False):
     last_record_at: float | None = None
 
 
+def joined(records: Sequence[bytes]) -> list[Records]:
+    """Records of any bytes, in order, as few `Records` as can hold them: usually one."""
+    payload = b"\n".join([*records, b""])
+    if len(payload) - len(payload.replace(b"\n", b"")) == len(records) or len(records) == 1:
+        return [Records(payload, len(records))] if records else []
+    half = len(records) // 2
+    return joined(records[:half]) + joined(records[half:])
+
+
 class Intake(Protocol):
-    """The way into the buffer for one source. Safe to call from one task at a time."""
+    """The way into the buffer for one source. Several tasks may call it at once."""
 
     async def offer(self, records: Records) -> None:
         """Hand over records, waiting only for room; they are stored in the order offered.
@@ -45,11 +55,22 @@ class Intake(Protocol):
         If cancelled, the records count as not offered.
         """
 
-    async def store(self, records: Records) -> None:
-        """Hand over records and wait until they are on disk, fsynced.
+    async def store(self, *records: Records) -> int:
+        """Hand over records and wait until they are on disk, fsynced; they go into one commit.
 
-        For sources that acknowledge to a peer. If cancelled, the records may or may not be stored.
+        For sources that acknowledge to a peer. Returns what `delivered` takes. If cancelled, the
+        records may or may not be stored.
         """
+
+    async def delivered(self, stored: int) -> None:
+        """Wait until every enabled sink is past the records that `store` returned this for.
+
+        A sink is past what its filter leaves out, what its peer confirmed and its dead letters.
+        """
+
+    @property
+    def full(self) -> bool:
+        """Whether the buffer has no room now: what is handed over waits for it."""
 
     async def settled(self) -> None:
         """Wait until everything offered so far is on disk."""
@@ -65,6 +86,15 @@ class Intake(Protocol):
 
     def oversize(self, size_bytes: int) -> None:
         """Count one record over `max_record_size` (it is kept)."""
+
+    def lost(self, records: int) -> None:
+        """Count records that were lost before they came here, as the kernel or a peer told."""
+
+    def refused(self, reason: str, records: int = 1) -> None:
+        """Count what was turned away at the door; `reason` is one of a few fixed words."""
+
+    def connected(self, change: int) -> None:
+        """Note that so many connections more (or fewer, below 0) are open."""
 
 
 class Source(Protocol):

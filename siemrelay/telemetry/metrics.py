@@ -41,6 +41,11 @@ SOURCE_METRICS: Final[tuple[Metric, ...]] = (
     Metric("oversize_total", "counter", "Records over max_record_size, kept whole.",
            lambda s: s.oversize),
     Metric("restarts_total", "counter", "Restarts after a failure.", lambda s: s.restarts),
+    Metric("lost_total", "counter", "Records lost on their way here, as the kernel told.",
+           lambda s: s.lost),
+    Metric("connections", "gauge", "Connections open.", lambda s: s.connections),
+    Metric("refused_total", "counter", "Requests, connections and messages turned away.",
+           lambda s: sum(s.refused.values())),
 )  # fmt: skip
 
 SINK_METRICS: Final[tuple[Metric, ...]] = (

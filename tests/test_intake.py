@@ -169,7 +169,7 @@ async def test_delivered_waits_for_the_slowest_enabled_sink(tmp_path: Path) -> N
 async def test_a_row_grows_no_further_than_its_limit(tmp_path: Path) -> None:
     async with rig_on(tmp_path, running=False) as rig:
         for _ in range(4):
-            await rig.a.offer(records(b"x" * 400_000))
+            await rig.a.offer(records(b"x" * 200_000))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rig.committer.run)
             await rig.a.settled()

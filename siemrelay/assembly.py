@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+
+import msgspec
 
 from siemrelay import registry
 from siemrelay.config.models import RelayConfig, SinkConfig, declared_catalogue
@@ -15,8 +16,7 @@ from siemrelay.sinks.contract import RunLimits, Sink
 from siemrelay.sources.contract import Source
 
 
-@dataclass(frozen=True, slots=True)
-class SinkParts:
+class SinkParts(msgspec.Struct, frozen=True):
     """What one sink is made of; nothing in it has been opened."""
 
     name: str

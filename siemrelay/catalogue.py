@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 from unicodedata import normalize
+
+import msgspec
 
 from siemrelay.event import DEFAULT_SEVERITY
 
@@ -44,8 +45,7 @@ def words(text: str) -> str:
     return normalize("NFC", parted.casefold())
 
 
-@dataclass(frozen=True, slots=True)
-class EventType:
+class EventType(msgspec.Struct, frozen=True):
     """One known type: its category and severity (0 to 10) hold for records that give none."""
 
     name: str

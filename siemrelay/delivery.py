@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import structlog
 import trio
 
@@ -40,8 +40,7 @@ _IN_FLIGHT_RUNS: Final = 4
 _LONGEST_ASKED_S: Final = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """The pauses between attempts, in seconds."""
 
     initial_s: float

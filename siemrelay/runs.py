@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import structlog
 
 from siemrelay.decoded import DecodedCache
@@ -22,8 +22,7 @@ _log = structlog.get_logger()
 _SEPARATOR_BYTES: Final = 1
 
 
-@dataclass(slots=True)
-class Run:
+class Run(msgspec.Struct):
     """Messages that are sent together, and the records that they settle.
 
     `next_sequence` is the first record after those that this run settles, be it by a message, by
@@ -32,15 +31,15 @@ class Run:
     """
 
     next_sequence: int
-    messages: list[bytes] = field(default_factory=list)
-    sequences: list[int] = field(default_factory=list)
+    messages: list[bytes] = msgspec.field(default_factory=list)
+    sequences: list[int] = msgspec.field(default_factory=list)
     filtered: int = 0
     unparsed: int = 0
     cut: int = 0
     replaced: int = 0
-    received: list[tuple[float, int]] = field(default_factory=list)
+    received: list[tuple[float, int]] = msgspec.field(default_factory=list)
     last_type: str = ""
-    failed: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[int, str]] = msgspec.field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:

@@ -9,10 +9,10 @@ an id, a time and a type is cut as bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from siemrelay.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target, attributes_of
@@ -25,8 +25,7 @@ MARK: Final = "...[cut]"
 _DEPTH: Final = 8
 
 
-@dataclass(slots=True)
-class _Draft:
+class _Draft(msgspec.Struct):
     """An event on its way to being small enough, and its record for formats that pass it on."""
 
     event: AuditEvent

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 # From a millisecond on an idle relay to an hour behind a dead sink.
 DELIVERY_BUCKETS_S: Final = (
@@ -34,8 +35,7 @@ class Histogram:
         self.sum_s += value_s * times
 
 
-@dataclass(slots=True)
-class SourceStats:
+class SourceStats(msgspec.Struct):
     """One source."""
 
     name: str
@@ -46,14 +46,13 @@ class SourceStats:
     lag_bytes: int = 0
     lost: int = 0
     connections: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
     last_record_at: float = 0.0
     progress_at: float = 0.0
     last_error: str = ""
 
 
-@dataclass(slots=True)
-class SinkStats:
+class SinkStats(msgspec.Struct):
     """One sink. `state` is one of STATES, `reason` says why it is not up."""
 
     name: str
@@ -75,11 +74,10 @@ class SinkStats:
     progress_at: float = 0.0
     last_type: str = ""
     certificate_expires_at: float | None = None
-    delivery_s: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
+    delivery_s: Histogram = msgspec.field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
 
 
-@dataclass(slots=True)
-class BufferStats:
+class BufferStats(msgspec.Struct):
     """The disk buffer."""
 
     size_bytes: int = 0
@@ -87,8 +85,8 @@ class BufferStats:
     commits: int = 0
     full: bool = False
     full_since: float = 0.0
-    dead_letters: dict[str, int] = field(default_factory=dict)
-    commit_s: Histogram = field(default_factory=lambda: Histogram(COMMIT_BUCKETS_S))
+    dead_letters: dict[str, int] = msgspec.field(default_factory=dict)
+    commit_s: Histogram = msgspec.field(default_factory=lambda: Histogram(COMMIT_BUCKETS_S))
 
     def committed(self, took_s: float, used_bytes: int) -> None:
         """Note one commit of records."""
@@ -97,14 +95,13 @@ class BufferStats:
         self.commit_s.observe(took_s)
 
 
-@dataclass(slots=True)
-class Stats:
+class Stats(msgspec.Struct):
     """The whole relay."""
 
     started_at: float = 0.0
     loop_at: float = 0.0
     stopping: bool = False
     ready: bool = False
-    sources: dict[str, SourceStats] = field(default_factory=dict)
-    sinks: dict[str, SinkStats] = field(default_factory=dict)
-    buffer: BufferStats = field(default_factory=BufferStats)
+    sources: dict[str, SourceStats] = msgspec.field(default_factory=dict)
+    sinks: dict[str, SinkStats] = msgspec.field(default_factory=dict)
+    buffer: BufferStats = msgspec.field(default_factory=BufferStats)

@@ -11,8 +11,11 @@ from siemrelay.event import Batch
 
 _log = structlog.get_logger()
 
-# Level 1: measured best of bytes saved against time, since the disk is slower than the core.
-_ZSTD_LEVEL: Final = 1
+# Level 1: measured best of bytes saved against time, since the disk is slower than the core. With
+# longer matches than its own, a tenth faster and 2 % larger: the names of JSON are long.
+_PARAMETERS: Final = zstandard.ZstdCompressionParameters.from_level(
+    1, min_match=7, hash_log=13, write_checksum=True
+)
 
 # What a row costs beside its payload. Small rows share a page; one that spills over has pages of
 # its own, the last of them half empty on average.
@@ -35,7 +38,7 @@ class Payloads:
     """Batches to rows and back. One thread at a time may pack, another one unpack."""
 
     def __init__(self) -> None:
-        self._compress = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compress
+        self._compress = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
 
     def row(self, batch: Batch) -> Row:

@@ -45,6 +45,32 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID
 INSERT INTO facts VALUES ('next_sequence', 1), ('used_bytes', 0);
 """
 
+# One statement stores rows, positions and cursors, and SQLite makes it one transaction by itself: a
+# thread of Python waits for its turn before and after every statement, which beside a busy loop is
+# the larger part of a commit. A row with records in it stores these; one without stores positions
+# (JSON lists of source, key and value; null forgets the key) and cursors (a JSON object by sink).
+_APPENDING: Final = """
+CREATE TEMP VIEW appended AS
+SELECT first_sequence, count, source, received_at, payload, part, raw_size,
+       0 AS used, '[]' AS positions, '{}' AS cursors FROM batches;
+CREATE TEMP TRIGGER append_records INSTEAD OF INSERT ON appended WHEN new.count BEGIN
+    INSERT INTO batches (first_sequence, count, source, received_at, payload, part, raw_size)
+    VALUES (new.first_sequence, new.count, new.source, new.received_at, new.payload, new.part,
+            new.raw_size);
+    UPDATE facts SET value = CASE name WHEN 'next_sequence' THEN new.first_sequence + new.count
+                                       WHEN 'used_bytes' THEN value + new.used END;
+END;
+CREATE TEMP TRIGGER append_places INSTEAD OF INSERT ON appended WHEN NOT new.count BEGIN
+    DELETE FROM positions WHERE (source, key) IN (
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
+        FROM json_each(new.positions) WHERE json_extract(value, '$[2]') IS NULL);
+    INSERT OR REPLACE INTO positions
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+    FROM json_each(new.positions) WHERE json_extract(value, '$[2]') IS NOT NULL;
+    INSERT OR REPLACE INTO cursors SELECT key, value FROM json_each(new.cursors);
+END;
+"""
+
 # Large pages: a compressed batch is some 100 KiB, and every overflow page costs a link.
 _PAGE_BYTES: Final = 16384
 
@@ -117,6 +143,11 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer siemrelay (layout {version}, this one knows "
             f"{SCHEMA_VERSION}); run the newer one, or set another `state_dir`"
         )
+
+
+def prepare_append(connection: sqlite3.Connection) -> None:
+    """Make `appended`, into which records are inserted with all that is stored beside them."""
+    connection.executescript(_APPENDING)
 
 
 def typed(error: sqlite3.Error) -> BufferFull | BufferBroken:

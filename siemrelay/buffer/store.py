@@ -10,13 +10,20 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from siemrelay.buffer.payloads import COLUMNS, Payloads, used_bytes
-from siemrelay.buffer.schema import connect, prepare, transaction, typed_errors
+from siemrelay.buffer.schema import (
+    connect,
+    prepare,
+    prepare_append,
+    transaction,
+    typed_errors,
+)
 from siemrelay.errors import BufferFull
 from siemrelay.event import Batch
 
@@ -24,7 +31,11 @@ from siemrelay.event import Batch
 _DELETE_ROWS: Final = 256
 
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
-_INSERT_ROWS: Final = 16
+_APPENDED_ROWS: Final = 16
+
+# Places in a row of `appended`: the payload, and what it takes of the file.
+_PAYLOAD: Final = 4
+_USED: Final = 7
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +65,7 @@ class Store:
         with ExitStack() as opened, typed_errors():
             self._records = opened.enter_context(closing(connect(path, synchronous="FULL")))
             prepare(self._records, path)
+            prepare_append(self._records)
             self._cursors = opened.enter_context(closing(connect(path, synchronous="NORMAL")))
             self._reading = opened.enter_context(closing(connect(path, synchronous="NORMAL")))
             self._reading.execute("PRAGMA query_only = ON")
@@ -93,34 +105,29 @@ class Store:
 
         Returns the bytes they use. On an error nothing of it is stored.
         """
-        rows = list(map(self._payloads.row, batches))
-        used = sum(used_bytes(len(row[4])) for row in rows)
-        with transaction(self._records) as execute:
-            # Few statements: this thread waits for its turn in Python before and after each.
-            for i in range(0, len(rows), _INSERT_ROWS):
-                some = rows[i : i + _INSERT_ROWS]
-                execute(_insert(len(some)), [value for row in some for value in row])
-            if rows:
-                execute(
-                    "UPDATE facts SET value = CASE name WHEN 'next_sequence' THEN ?"
-                    " WHEN 'used_bytes' THEN value + ? END",
-                    (rows[-1][0] + rows[-1][1], used),
-                )
-            for (source, key), value in positions.items():
-                if value is None:
-                    execute("DELETE FROM positions WHERE source = ? AND key = ?", (source, key))
-                else:
-                    execute(
-                        "INSERT OR REPLACE INTO positions VALUES (?, ?, ?)",
-                        (source, key, json.dumps(value)),
-                    )
-            _write_cursors(execute, cursors)
-        return used
+        rows: list[tuple[Any, ...]] = [
+            (*row, used_bytes(len(row[_PAYLOAD])), "[]", "{}")
+            for row in map(self._payloads.row, batches)
+        ]
+        places = [
+            [source, key, None if value is None else json.dumps(value)]
+            for (source, key), value in positions.items()
+        ]
+        used = sum(row[_USED] for row in rows)
+        rows.append((0, 0, "", 0.0, b"", None, 0, 0, json.dumps(places), json.dumps(cursors)))
+        parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
+        with typed_errors() if len(parts) == 1 else transaction(self._records):
+            for part in parts:
+                self._records.execute(_append(len(part)), list(chain.from_iterable(part)))
+        return int(used)
 
     def save_cursors(self, cursors: Mapping[str, int]) -> None:
         """Store cursors without waiting for an fsync: a crash of the process loses none."""
-        with transaction(self._cursors) as execute:
-            _write_cursors(execute, cursors)
+        with typed_errors():
+            self._cursors.execute(
+                "INSERT OR REPLACE INTO cursors SELECT key, value FROM json_each(?)",
+                (json.dumps(cursors),),
+            )
 
     def keep_sinks(self, cursors: Mapping[str, int]) -> None:
         """Make `cursors` the only ones: others stop holding records back. Fsynced."""
@@ -224,9 +231,12 @@ class Store:
 
 
 @cache
-def _insert(rows: int) -> str:
-    row = ", ".join("?" * (COLUMNS.count(",") + 1))
-    return f"INSERT INTO batches ({COLUMNS}) VALUES {', '.join([f'({row})'] * rows)}"
+def _append(rows: int) -> str:
+    row = f"({', '.join('?' * (COLUMNS.count(',') + 4))})"
+    return (
+        f"INSERT INTO appended ({COLUMNS}, used, positions, cursors)"
+        f" VALUES {', '.join([row] * rows)}"
+    )
 
 
 def _write_cursors(execute: Any, cursors: Mapping[str, int]) -> None:

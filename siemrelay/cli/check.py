@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import asdict
-from typing import NoReturn
 
 import click
 
 from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.refusal import counted, refuse
 from siemrelay.cli.tables import print_table
 from siemrelay.config.effective import (
     Setting,
@@ -50,30 +48,13 @@ def check(config: str, as_json: bool) -> None:
         _print(f"sink {name}", sink_settings(loaded, name))
     for remark in remarks(loaded):
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
-    counts = f"{_count(loaded.config.sources, 'source')}, {_count(loaded.config.sinks, 'sink')}"
+    counts = f"{counted(loaded.config.sources, 'source')}, {counted(loaded.config.sinks, 'sink')}"
     click.echo(f"{loaded.file}: no faults ({counts})")
-
-
-def refuse(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
-    """Print every fault, one a line on standard error (or as JSON on standard output); exit 78."""
-    if as_json:
-        faults = [asdict(fault) for fault in refused.faults]
-        click.echo(json.dumps({"file": refused.file, "faults": faults}, indent=2))
-    else:
-        for fault in refused.faults:
-            click.secho(fault.located(refused.file), err=True, fg="red")
-        click.echo(f"{_count(refused.faults, 'fault')}; nothing was changed", err=True)
-    sys.exit(os.EX_CONFIG)
 
 
 def _print(title: str, settings: list[Setting]) -> None:
     print_table(title, ("setting", "value", "from"), [(s.key, s.text, s.origin) for s in settings])
     click.echo()
-
-
-def _count(things: object, word: str) -> str:
-    number = len(things)  # type: ignore[arg-type]  # anything that has a length
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _as_json(loaded: Loaded) -> dict[str, object]:

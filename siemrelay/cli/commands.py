@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Final
 
@@ -27,6 +28,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        if name == "run":
+            _load_log()
         command: click.Command = getattr(import_module(f"siemrelay.cli.{name}"), name)
         return command
 
@@ -34,6 +37,20 @@ class _Commands(click.Group):
         # From the table: importing every command to ask for its help would take a second.
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _load_log() -> None:
+    """Load the log's library without its rich tracebacks.
+
+    They would show local variables, with the secrets in them, are not used therefore, and would be
+    a tenth of a daemon's start.
+    """
+    if "rich" not in sys.modules:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # as if it were not installed
+        try:
+            import_module("structlog")
+        finally:
+            del sys.modules["rich"]
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -38,7 +38,7 @@ def _catalogue(config: str | None) -> Catalogue:
     if config is None:
         return Catalogue()
     # Models and registry are only needed to read a file.
-    from siemrelay.cli.check import refuse
+    from siemrelay.cli.refusal import refuse
     from siemrelay.config.load import load
     from siemrelay.errors import ConfigurationRefused
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Final
 import click
 
 from siemrelay.assembly import Assembly, SinkParts
-from siemrelay.cli.check import refuse
 from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.errors import ConfigurationRefused
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter

@@ -10,8 +10,8 @@ import click
 import structlog
 import trio
 
-from siemrelay.cli.check import refuse
 from siemrelay.cli.options import config_option
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
 from siemrelay.relay import Relay

@@ -16,8 +16,8 @@ import trio
 
 from siemrelay.assembly import Assembly, SinkParts
 from siemrelay.catalogue import TEST
-from siemrelay.cli.check import refuse
 from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
 from siemrelay.errors import ConfigurationRefused, DeliveryError, RunRefused, SinkHolds, leaves

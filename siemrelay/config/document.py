@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import yaml
 
 from siemrelay.errors import Fault
@@ -36,22 +36,20 @@ _HINTS: Final = (
 """What the parser says → what a person would look for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """A place in the file; both count from 1."""
 
     line: int
     column: int
 
 
-@dataclass(slots=True)
-class Document:
+class Document(msgspec.Struct):
     """The values of a file, where each was written, and what was wrong with the YAML itself."""
 
     value: Any = None
-    keys: dict[KeyPath, Mark] = field(default_factory=dict)
-    values: dict[KeyPath, Mark] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    keys: dict[KeyPath, Mark] = msgspec.field(default_factory=dict)
+    values: dict[KeyPath, Mark] = msgspec.field(default_factory=dict)
+    faults: list[Fault] = msgspec.field(default_factory=list)
 
     def fault(self, path: KeyPath, message: str, *, at_key: bool = False) -> Fault:
         """A fault at that value (or its key); where it was not written, at what should hold it."""

@@ -7,10 +7,10 @@ its options.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, cast
 
+import msgspec
 from pydantic import Field, create_model
 
 from siemrelay import registry
@@ -20,8 +20,7 @@ from siemrelay.config.presets import PRESETS
 from siemrelay.options import Options
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """A key or choice that no model can judge, and what is wrong with it (or with its value)."""
 
     key: str
@@ -29,13 +28,12 @@ class Refused:
     at_key: bool = True
 
 
-@dataclass(slots=True)
-class Joined:
+class Joined(msgspec.Struct):
     """A source's or sink's model, and what of the file is left for it to judge."""
 
     model: type[Options]
     values: dict[str, Any]
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[Refused] = msgspec.field(default_factory=list)
 
 
 def join_source(written: Mapping[str, Any]) -> Joined:

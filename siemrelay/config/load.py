@@ -6,10 +6,10 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 
 from siemrelay.catalogue import Catalogue
@@ -33,8 +33,7 @@ from siemrelay.options import Secret
 _MAX_FILE_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A configuration without faults, and what is needed to show it without its secrets."""
 
     file: str

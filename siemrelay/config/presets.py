@@ -6,16 +6,16 @@ A default here stands in for one that the sink did not write; it is never strong
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+
+class Preset(msgspec.Struct, frozen=True):
     """`defaults` are sink keys with values as they would be written in the file."""
 
     summary: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 _SYSLOG_TCP: Final = {"protocol": "tcp", "port": 514, "framing": "newline"}

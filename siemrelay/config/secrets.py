@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from siemrelay.config.document import Document, KeyPath
 
@@ -25,16 +26,15 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CREDENTIAL: Final = re.compile(r"[^/\x00-\x1f]+")
 
 
-@dataclass(slots=True)
-class Substituted:
+class Substituted(msgspec.Struct):
     """The document's values with every `${...}` filled in."""
 
     value: Any
-    shown: dict[KeyPath, str] = field(default_factory=dict)
+    shown: dict[KeyPath, str] = msgspec.field(default_factory=dict)
     """For each value that held a `${...}`: the text as written."""
-    found: set[str] = field(default_factory=set)
+    found: set[str] = msgspec.field(default_factory=set)
     """What stood behind them."""
-    failed: set[KeyPath] = field(default_factory=set)
+    failed: set[KeyPath] = msgspec.field(default_factory=set)
     """Values with a reference that led to nothing: nothing more can be said about them."""
 
 

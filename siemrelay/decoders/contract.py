@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from siemrelay.catalogue import Catalogue
 from siemrelay.decoders.mapping import Spellings
@@ -23,8 +24,7 @@ class NoOptions(Options):
     """Nothing to set."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderKind:
+class DecoderKind(msgspec.Struct, frozen=True):
     """How records are read. `build` takes spellings, the fields wanted and the catalogue."""
 
     options: type[Options]

@@ -118,10 +118,10 @@ class Cef:
         if self._get is None:
             return None
         values = self._get(event)
-        if None in values or "" in values:
-            text, pairs = self._pairs.fill(values)
-        else:
+        if all(values):
             text, pairs = self._all % values, self._count
+        else:
+            text, pairs = self._pairs.fill(values)
         if self._address and (address := event.actor.address):
             if not dotted_quad(address):
                 return None

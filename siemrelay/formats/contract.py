@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 from siemrelay.event import Selection
 from siemrelay.options import Options
@@ -25,8 +26,7 @@ class Format(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class FormatKind:
+class FormatKind(msgspec.Struct, frozen=True):
     """What messages look like. `build` takes the options and this machine's name.
 
     `header` is the syslog header in front where the protocol carries syslog; `headers` whether one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -25,8 +24,7 @@ Settlement = Sequence[Refusal]
 """What the peer refused of a run; everything else in it was confirmed. Usually empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunLimits:
+class RunLimits(msgspec.Struct, frozen=True):
     """How large a run may be, and how long it waits to become so. Byte streams need no limits.
 
     `in_flight_runs`: how many may be sent and not settled, for peers that confirm later than by
@@ -85,8 +83,7 @@ class Certified(Protocol):
         """When the certificate met last ends, in seconds since the epoch; None without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProtocolKind:
+class ProtocolKind(msgspec.Struct, frozen=True):
     """A way out. `format` is the default one; `framings` the choices on a byte stream.
 
     `limits` says how large a run may be, `max_message_bytes` how large one message (None: as large

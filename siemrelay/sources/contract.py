@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -108,8 +107,7 @@ class Source(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class SourceKind:
+class SourceKind(msgspec.Struct, frozen=True):
     """A way in. `build` takes the source's name and options; `decoder` is the default one."""
 
     options: type[Options]

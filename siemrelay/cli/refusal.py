@@ -1,0 +1,30 @@
+"""How commands tell of a configuration that has faults."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sized
+from dataclasses import asdict
+from typing import NoReturn
+
+import click
+
+from siemrelay.errors import ConfigurationRefused
+
+
+def refuse(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
+    """Print every fault, one a line on standard error (or as JSON on standard output); exit 78."""
+    if as_json:
+        faults = [asdict(fault) for fault in refused.faults]
+        click.echo(json.dumps({"file": refused.file, "faults": faults}, indent=2))
+    else:
+        for fault in refused.faults:
+            click.secho(fault.located(refused.file), err=True, fg="red")
+        click.echo(f"{counted(refused.faults, 'fault')}; nothing was changed", err=True)
+    raise SystemExit(os.EX_CONFIG)
+
+
+def counted(things: Sized, name: str) -> str:
+    """`1 fault`, `2 faults`."""
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import click
+from msgspec.structs import asdict
 
 from siemrelay.catalogue import Catalogue
 from siemrelay.cli.options import config_option, json_option

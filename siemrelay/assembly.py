@@ -7,11 +7,13 @@ import socket
 import msgspec
 
 from siemrelay import registry
+from siemrelay.catalogue import UNPARSED
 from siemrelay.config.models import RelayConfig, SinkConfig, declared_catalogue
 from siemrelay.decoders.contract import Decoder
-from siemrelay.event import FIELDS
-from siemrelay.filters import EventFilter
+from siemrelay.event import FIELDS, AuditEvent
+from siemrelay.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
+from siemrelay.sieve import Sieve
 from siemrelay.sinks.contract import RunLimits, Sink
 from siemrelay.sources.contract import Source
 
@@ -61,6 +63,19 @@ class Assembly:
         wanted = frozenset((*FIELDS, "attributes")) if everything else frozenset[str]()
         for parts in sinks:
             wanted |= parts.events.fields | parts.format.fields
+        return self._reader(source, wanted)
+
+    def sieve(self, source: str) -> Sieve | None:
+        """What keeps the source's unwanted records out of the buffer; None if all are wanted."""
+        events = EventFilter(self._config.sources[source].events, self.catalogue)
+        if not events.fields and events.explain(AuditEvent())[0]:
+            return None
+        exclude = EventsOptions(exclude=self._config.sources[source].events.exclude)
+        unreadable = AuditEvent(type=UNPARSED, category="relay")
+        keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
+        return Sieve(source, self._reader(source, events.fields), events, keep_unparsed=keep)
+
+    def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
         if source is None:
             generic = registry.PRODUCTS["generic"]
             return registry.DECODERS["json"].build(generic, wanted, self.catalogue)

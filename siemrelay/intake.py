@@ -16,6 +16,7 @@ import trio
 from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.errors import BufferFull, DiskFull
 from siemrelay.event import Batch
+from siemrelay.sieve import Sieve
 from siemrelay.sources.contract import Records
 from siemrelay.stats import BufferStats, SourceStats, Stats
 
@@ -55,11 +56,10 @@ class Committer:
         self._wanted = trio.Event()
         self._room = trio.Event()
 
-    def intake(self, source: str) -> SourceIntake:
-        """The way in for one source."""
-        return SourceIntake(
-            self, self._stats.sources[source], self._stats.buffer, self._buffer.positions(source)
-        )
+    def intake(self, source: str, sieve: Sieve | None = None) -> SourceIntake:
+        """The way in for one source; what `sieve` leaves out is counted and not stored."""
+        stats, positions = self._stats.sources[source], self._buffer.positions(source)
+        return SourceIntake(self, stats, self._stats.buffer, positions, sieve)
 
     async def take(self, source: SourceStats, some: Sequence[Records]) -> _Group:
         """Queue records, waiting only for room; returns the group they will be stored with."""
@@ -173,17 +173,17 @@ class SourceIntake:
 
     def __init__(
         self, committer: Committer, stats: SourceStats, buffer: BufferStats,
-        positions: Mapping[str, Mapping[str, Any]],
+        positions: Mapping[str, Mapping[str, Any]], sieve: Sieve | None,
     ) -> None:  # fmt: skip
-        self._committer, self._stats, self._buffer = committer, stats, buffer
+        self._committer, self._stats, self._buffer, self._sieve = committer, stats, buffer, sieve
         self._positions = dict(positions)
 
     async def offer(self, records: Records) -> None:
-        await self._committer.take(self._stats, (records,))
+        await self._committer.take(self._stats, (self._sifted(records),))
         self._note(records)
 
     async def store(self, *records: Records) -> int:
-        group = await self._committer.take(self._stats, records)
+        group = await self._committer.take(self._stats, [self._sifted(some) for some in records])
         for some in records:
             self._note(some)
         await group.done.wait()
@@ -225,6 +225,13 @@ class SourceIntake:
 
     def connected(self, change: int) -> None:
         self._stats.connections += change
+
+    def _sifted(self, records: Records) -> Records:
+        if self._sieve is None:
+            return records
+        kept = self._sieve.sifted(records)
+        self._stats.filtered += records.count - kept.count
+        return kept
 
     def _note(self, records: Records) -> None:
         # A source that restarts goes on from what it has handed over, not from the last start.

@@ -31,6 +31,7 @@ from siemrelay.health import stuck
 from siemrelay.intake import Committer
 from siemrelay.notify import Notifier
 from siemrelay.runs import RunMaker
+from siemrelay.sieve import Sieve
 from siemrelay.sources.contract import Source
 from siemrelay.stats import SinkStats, SourceStats, Stats
 from siemrelay.supervise import supervise
@@ -74,6 +75,7 @@ class Relay:
             deliveries = self._build_sinks(assembly, buffer)
             committer = Committer(buffer, stats)
             sources = self._build_sources(assembly)
+            sieves = {name: assembly.sieve(name) for name in sources}
             gc.freeze()  # what is there now stays
             async with trio.open_nursery() as house:
                 if signals:
@@ -85,7 +87,7 @@ class Relay:
                 async with trio.open_nursery() as sinks:
                     for name, delivery in deliveries.items():
                         sinks.start_soon(supervise, f"sink {name}", delivery.run, delivery.failed)
-                    await self._run_sources(sources, committer, drain)
+                    await self._run_sources(sources, sieves, committer, drain)
                     await self._drain(buffer, None if drain else config.shutdown_timeout)
                     sinks.cancel_scope.cancel()
                 house.cancel_scope.cancel()
@@ -127,12 +129,13 @@ class Relay:
     # -- running ----------------------------------------------------------
 
     async def _run_sources(
-        self, sources: dict[str, Source], committer: Committer, drain: bool
-    ) -> None:
+        self, sources: dict[str, Source], sieves: dict[str, Sieve | None],
+        committer: Committer, drain: bool,
+    ) -> None:  # fmt: skip
         """Until the stop, or with `drain` until all sources are at their end and stored."""
         async with trio.open_nursery() as upkeep:
             upkeep.start_soon(committer.run)
-            intakes = {name: committer.intake(name) for name in sources}
+            intakes = {name: committer.intake(name, sieves[name]) for name in sources}
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_at_stop, nursery.cancel_scope)
                 async with trio.open_nursery() as readers:

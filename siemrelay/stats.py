@@ -42,6 +42,7 @@ class SourceStats(msgspec.Struct):
     records: int = 0
     bytes: int = 0
     oversize: int = 0
+    filtered: int = 0
     restarts: int = 0
     lag_bytes: int = 0
     lost: int = 0

@@ -12,7 +12,7 @@ import trio
 
 from siemrelay.cli.options import config_option
 from siemrelay.cli.refusal import refuse
-from siemrelay.config.load import load
+from siemrelay.config.load import load, of_pool
 from siemrelay.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
 from siemrelay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure
@@ -26,7 +26,8 @@ _SWITCH_INTERVAL_S = 0.0005
 @config_option()
 @click.option("--drain", is_flag=True, help="Stop when every source is at its end and every sink "
               "has confirmed.")  # fmt: skip
-def run(config: str, drain: bool) -> None:
+@click.option("--pool", metavar="NAME", help="Run only the sources and sinks with this `pool:`.")
+def run(config: str, drain: bool, pool: str | None) -> None:
     """Run the relay in the foreground until SIGTERM or Ctrl-C.
 
     Exits with 0 after an orderly stop, 78 on a fault in the configuration, 75 when it cannot start
@@ -37,9 +38,10 @@ def run(config: str, drain: bool) -> None:
     Examples:
       siemrelay run -c /etc/siemrelay/siemrelay.yaml
       siemrelay run -c once.yaml --drain
+      siemrelay run -c fleet.yaml --pool emea
     """
     try:
-        loaded = load(config)
+        loaded = load(config) if pool is None else of_pool(load(config), pool)
     except ConfigurationRefused as refused:
         refuse(refused)
     log = loaded.config.log

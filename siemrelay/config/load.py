@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from siemrelay.catalogue import Catalogue
 from siemrelay.config.document import Document, KeyPath, dotted, parse
 from siemrelay.config.faults import explain
+from siemrelay.config.hiding import parts_of, secrets_of, without_secrets
 from siemrelay.config.joined import Joined, join_sink, join_source
-from siemrelay.config.kinds import URL_PASSWORD
 from siemrelay.config.models import (
     EventTypeConfig,
     RelayConfig,
@@ -27,7 +26,6 @@ from siemrelay.config.models import (
 from siemrelay.config.secrets import Substituted, redactable, substitute
 from siemrelay.errors import ConfigurationRefused, Fault
 from siemrelay.filters import entry_fault
-from siemrelay.options import Secret
 
 # Hundreds of sinks fit in a tenth of it; a larger file is the wrong file.
 _MAX_FILE_BYTES: Final = 1 << 20
@@ -70,6 +68,14 @@ def load(path: str | Path) -> Loaded:
     return load_text(text, file)
 
 
+def of_pool(loaded: Loaded, pool: str) -> Loaded:
+    """The same with the parts of that pool only. Raises: as `load`, when it has not both."""
+    try:
+        return msgspec.structs.replace(loaded, config=loaded.config.of_pool(pool))
+    except ValueError as error:
+        raise ConfigurationRefused(loaded.file, [Fault(str(error))]) from error
+
+
 def load_text(text: str, file: str, environment: Mapping[str, str] | None = None) -> Loaded:
     """As `load`, of text at hand; `file` is the name in faults.
 
@@ -87,13 +93,13 @@ def load_text(text: str, file: str, environment: Mapping[str, str] | None = None
     filled = substitute(document, environment)
     config = _validated(filled, document)
     if config is None or document.faults:
-        raise ConfigurationRefused(file, _in_order(_without_secrets(document.faults, filled)))
-    inline = {path: secret for path, secret in _secrets(config, ()) if path not in filled.shown}
+        raise ConfigurationRefused(file, _in_order(without_secrets(document.faults, filled)))
+    inline = {path: secret for path, secret in secrets_of(config) if path not in filled.shown}
     return Loaded(
         file=file,
         config=config,
         shown=filled.shown,
-        secrets=redactable(filled.found | {part for s in inline.values() for part in _parts(s)}),
+        secrets=redactable(filled.found | {part for s in inline.values() for part in parts_of(s)}),
         inline_secrets=tuple(inline),
         document=document,
     )
@@ -114,11 +120,10 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     catalogue = _catalogue(top)
     top["sources"] = judge.parts(top, "sources", join_source, SourceConfig)
     top["sinks"] = judge.parts(top, "sinks", join_sink, SinkConfig)
-    for name, entries in _event_entries(filled.value):
-        for path, entry in entries:
-            wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
-            if wrong is not None:
-                document.faults.append(document.fault(("sinks", name, *path), wrong))
+    for path, entry in _event_entries(filled.value):
+        wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
+        if wrong is not None:
+            document.faults.append(document.fault(path, wrong))
     top = {key: value for key, value in top.items() if value is not _ABSENT}
     config = judge.model(RelayConfig, top, filled.value, ())
     return config if isinstance(config, RelayConfig) else None
@@ -190,58 +195,21 @@ def _catalogue(top: Mapping[str, Any]) -> Catalogue:
     return declared_catalogue(good)
 
 
-def _event_entries(top: Any) -> Iterator[tuple[str, list[tuple[KeyPath, str]]]]:
-    """For each sink, every entry of its `events` with the path below the sink."""
-    sinks = top.get("sinks")
-    for name, sink in sinks.items() if isinstance(sinks, dict) else ():
-        events = sink.get("events") if isinstance(sink, dict) else None
-        lists: list[tuple[KeyPath, Any]] = [(("events",), events)]
-        if isinstance(events, dict):
-            lists = [(("events", key), events.get(key)) for key in ("include", "exclude")]
-        entries: list[tuple[KeyPath, str]] = []
-        for path, value in lists:
-            if isinstance(value, str):
-                entries.append((path, value))
-            elif isinstance(value, list):
-                entries += [((*path, i), v) for i, v in enumerate(value) if isinstance(v, str)]
-        yield name, entries
-
-
-def _secrets(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Every secret in a built configuration, with the path of its value."""
-    if isinstance(value, BaseModel):
-        for name, info in type(value).model_fields.items():
-            yield from _secrets(getattr(value, name), (*path, info.alias or name))
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _secrets(item, (*path, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            yield from _secrets(item, (*path, i))
-    elif isinstance(value, Secret):
-        yield path, value
-    elif isinstance(value, str) and (found := URL_PASSWORD.search(value)):
-        yield path, found["password"]
-
-
-def _parts(secret: str) -> set[str]:
-    # `Bearer TOKEN`: a peer's answer may hold the token alone.
-    return {secret, secret.rpartition(" ")[2]}
-
-
-def _without_secrets(faults: list[Fault], filled: Substituted) -> list[Fault]:
-    secrets = sorted(redactable(filled.found), key=len, reverse=True)
-    values = {dotted(path) for path in filled.shown}
-    result = []
-    for fault in faults:
-        message = URL_PASSWORD.sub(r"\g<user>:***", fault.message)
-        if fault.key in values:
-            # Messages quote what they are about; a short secret is hidden there at least.
-            message = re.sub(r"""([`'"])[^`'"]*\1 is no """, "*** is no ", message)
-        for secret in secrets:
-            message = message.replace(secret, "***")
-        result.append(Fault(message, fault.key, fault.line, fault.column))
-    return result
+def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Every entry of every part's `events`, with its path."""
+    for section in ("sources", "sinks"):
+        parts = top.get(section)
+        for name, part in parts.items() if isinstance(parts, dict) else ():
+            at: KeyPath = (section, name, "events")
+            events = part.get("events") if isinstance(part, dict) else None
+            lists: list[tuple[KeyPath, Any]] = [(at, events)]
+            if isinstance(events, dict):
+                lists = [((*at, key), events.get(key)) for key in ("include", "exclude")]
+            for path, value in lists:
+                if isinstance(value, str):
+                    yield path, value
+                elif isinstance(value, list):
+                    yield from (((*path, i), v) for i, v in enumerate(value) if isinstance(v, str))
 
 
 def _in_order(faults: list[Fault]) -> list[Fault]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from siemrelay.catalogue import Catalogue, EventType
 from siemrelay.config.kinds import nearest
+from siemrelay.config.process import EndpointOptions, LogOptions
 from siemrelay.event import DEFAULT_SEVERITY, FIELDS
 from siemrelay.filters import EventsChoice, EventsOptions
 from siemrelay.options import Duration, Options, Size
@@ -52,6 +53,14 @@ EventField = Annotated[str, AfterValidator(_event_field)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
+def _pools(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Pools = Annotated[list[NonEmpty], BeforeValidator(_pools)]
+"""Labels; in short just one."""
+
+
 class SourceConfig(Options):
     """What every source may set."""
 
@@ -64,6 +73,14 @@ class SourceConfig(Options):
         default_factory=dict,
         description="event field → dotted path in the record (`actor.name: user.email`); "
         "added to what the product knows",
+    )
+    events: EventsChoice = Field(
+        default_factory=EventsOptions,
+        description="which records are stored at all, as a sink's `events`; what cannot be read is "
+        "kept unless it is left out by name",
+    )
+    pool: Pools = Field(
+        default=[], description="the pools of relays that run it; one name or a list (`run --pool`)"
     )
 
 
@@ -115,7 +132,9 @@ class SinkConfig(Options):
     max_message_size: Annotated[Size, Field(ge=_MIN_MESSAGE_BYTES)] | None = Field(
         None, description="cut longer messages to this size, visibly; no limit if not given"
     )
-    pool: NonEmpty | None = Field(None, description="a label for the group of relays that delivers")
+    pool: Pools = Field(
+        default=[], description="the pools of relays that run it; one name or a list (`run --pool`)"
+    )
 
 
 class BufferOptions(Options):
@@ -135,49 +154,6 @@ class BufferOptions(Options):
         if value < _MIN_BUFFER_BYTES:
             raise ValueError("must be at least 16MiB")
         return value
-
-
-def _listen(value: Any) -> Any:
-    if value is False:  # YAML's `off`
-        return "off"
-    if isinstance(value, str) and value != "off":
-        _address(value)
-    return value
-
-
-def _address(value: str) -> tuple[str, int]:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit():
-        raise ValueError("write HOST:PORT, like 127.0.0.1:9614, or off")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("put an IPv6 address in brackets, like [::1]:9614")
-    if not 0 <= int(port) <= 65535:
-        raise ValueError("the port must be from 1 to 65535 (or 0 for any free one)")
-    return host.strip("[]"), int(port)
-
-
-class EndpointOptions(Options):
-    """Metrics and health."""
-
-    listen: Annotated[str, BeforeValidator(_listen)] = Field(
-        "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"
-    )
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port to listen on (port 0: any free one); None when it is off."""
-        return None if self.listen == "off" else _address(self.listen)
-
-
-class LogOptions(Options):
-    """The relay's own log, on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="the least important lines that are written"
-    )
-    format: Literal["auto", "json", "console"] = Field(
-        "auto", description="`auto` is console when attached to a terminal, else json"
-    )
 
 
 class EventTypeConfig(Options):
@@ -231,6 +207,27 @@ class RelayConfig(Options):
     def catalogue(self) -> Catalogue:
         """The built-in event types and the declared ones."""
         return declared_catalogue(self.event_types)
+
+    def of_pool(self, pool: str) -> RelayConfig:
+        """The configuration with the parts of that pool only.
+
+        Raises ValueError, in a sentence, when it has no source or no sink.
+        """
+        sources = {name: part for name, part in self.sources.items() if pool in part.pool}
+        sinks = {name: part for name, part in self.sinks.items() if pool in part.pool}
+        for section, parts in (("source", sources), ("sink", sinks)):
+            if not parts:
+                known = sorted(
+                    {p for s in (self.sources, self.sinks) for q in s.values() for p in q.pool}
+                )
+                meant = nearest(pool, known)
+                hint = (
+                    f"did you mean `{meant}`?"
+                    if meant and meant != pool
+                    else (f"the pools are {', '.join(known)}" if known else "no part has a `pool:`")
+                )
+                raise ValueError(f"no {section} has `pool: {pool}`; {hint}")
+        return self.model_copy(update={"sources": sources, "sinks": sinks})
 
     def when_full(self, sink: SinkConfig) -> WhenFull:
         """What a full buffer means for that sink."""

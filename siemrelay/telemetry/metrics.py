@@ -40,6 +40,8 @@ SOURCE_METRICS: Final[tuple[Metric, ...]] = (
     Metric("lag_bytes", "gauge", "Bytes known to be waiting unread.", lambda s: s.lag_bytes),
     Metric("oversize_total", "counter", "Records over max_record_size, kept whole.",
            lambda s: s.oversize),
+    Metric("filtered_total", "counter", "Records that the source's `events` left out, not stored.",
+           lambda s: s.filtered),
     Metric("restarts_total", "counter", "Restarts after a failure.", lambda s: s.restarts),
     Metric("lost_total", "counter", "Records lost on their way here, as the kernel told.",
            lambda s: s.lost),

@@ -48,6 +48,9 @@ class Rows(Mapping[str, _Kind], Generic[_Kind]):
 
 SOURCES: Final = Rows(SourceKind, {
     "file": "sources.file:FILE",
+    "stdin": "sources.stdin:STDIN",
+    "http": "sources.http:HTTP",
+    "splunk-hec": "sources.hec:HEC",
 })  # fmt: skip
 
 DECODERS: Final = Rows(DecoderKind, {

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation]`.
+"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http]`.
 
 Throughput and latency by default.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import isolation, latency, stages, throughput
+from tests.bench import http_intake, isolation, latency, stages, throughput
 
 _EVENTS = 500_000
 
@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> None:
         stages.run()
     if what == "isolation":
         isolation.run()
+    if what == "http":
+        http_intake.run()
 
 
 if __name__ == "__main__":

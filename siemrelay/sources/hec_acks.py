@@ -1,0 +1,76 @@
+"""The acknowledgement ids of Splunk's HTTP Event Collector: given out, kept for a while, told once.
+
+Sources: Splunk, "About HTTP Event Collector Indexer Acknowledgment".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from siemrelay.sources.contract import Intake
+
+# A sender has one channel; of those that have gone the oldest are forgotten.
+_CHANNELS: Final = 10_000
+
+# Ids that nobody has asked about; senders ask every few seconds. An id costs some 200 bytes.
+_IDS: Final = 100_000
+
+
+class Acknowledgements:
+    """Which requests are acknowledged. With `delivered`, only once every sink is past them.
+
+    With `delivered`, `run` it beside the server.
+    """
+
+    def __init__(self, intake: Intake, *, delivered: bool) -> None:
+        self._intake, self._delivered = intake, delivered
+        self._next: OrderedDict[str, int] = OrderedDict()
+        self._ids: OrderedDict[tuple[str, int], bool] = OrderedDict()
+        self._pending: deque[tuple[int, tuple[str, int]]] = deque()
+        self._more = trio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether too many requests wait for their delivery: take no more."""
+        return len(self._pending) >= _IDS
+
+    def give(self, channel: str, stored: int) -> int:
+        """A new id on that channel, for records that `store` returned `stored` for."""
+        number = self._next.pop(channel, 0)
+        self._next[channel] = number + 1
+        if len(self._next) > _CHANNELS:
+            self._next.popitem(last=False)
+        key = (channel, number)
+        self._ids[key] = not self._delivered
+        if len(self._ids) > _IDS:
+            self._ids.popitem(last=False)
+        if self._delivered:
+            self._pending.append((stored, key))
+            self._more.set()
+        return number
+
+    def told(self, channel: str, ids: Iterable[int]) -> dict[str, bool]:
+        """Which of the ids are acknowledged; those that are, are forgotten."""
+        answer = {}
+        for number in ids:
+            acknowledged = self._ids.get((channel, number), False)
+            if acknowledged:
+                del self._ids[channel, number]
+            answer[str(number)] = acknowledged
+        return answer
+
+    async def run(self) -> None:
+        """Follow the delivery until cancelled. Ids wait in the order in which they were stored."""
+        while True:
+            await self._more.wait()
+            while self._pending:
+                stored, key = self._pending[0]
+                await self._intake.delivered(stored)
+                self._pending.popleft()
+                if key in self._ids:
+                    self._ids[key] = True
+            self._more = trio.Event()

@@ -1,0 +1,131 @@
+"""HTTP/1.1 for sources: listens, lets in whom it may, and serves so many connections at a time."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+import trio
+
+from siemrelay.sources.contract import Intake
+from siemrelay.sources.http_connection import Connection, Stream, Traffic
+from siemrelay.sources.http_exchange import Application, Limits
+
+# With `--drain`, so long a silence after the last request counts as the end.
+_QUIET_S: Final = 1.0
+
+# The health check allows for minutes; a timer that ticks costs nothing.
+_ALIVE_S: Final = 30.0
+
+
+class Handshakes:
+    """The server's side of TLS, with the context that is current at each connection."""
+
+    def __init__(self, current: Callable[[], ssl.SSLContext]) -> None:
+        """`current` may read files: it is called in a thread, once at a time."""
+        self._current, self._lock = current, trio.Lock()
+
+    async def secure(self, stream: trio.SocketStream) -> trio.SSLStream[trio.SocketStream]:
+        """The stream after its handshake. Raises OSError or BrokenResourceError if it fails.
+
+        If cancelled, the stream is of no use any more.
+        """
+        async with self._lock:
+            context = await trio.to_thread.run_sync(self._current)
+        secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        await secured.do_handshake()
+        return secured
+
+
+class HttpServer:
+    """Serves one application to everybody who may connect."""
+
+    def __init__(
+        self,
+        application: Application,
+        intake: Intake,
+        limits: Limits,
+        tls: Handshakes | None,
+        source: str,
+    ) -> None:
+        self._traffic = Traffic(application, intake, limits, source, trio.current_time())
+        self._intake, self._tls = intake, tls
+        self._networks = [ip_network(text) for text in limits.networks]
+        self._free = trio.Semaphore(limits.connections)
+
+    async def run(self, listeners: list[trio.SocketListener], *, drain: bool) -> None:
+        """Answer until cancelled; with `drain`, until nothing has been sent for a while.
+
+        Closes the listeners and every connection.
+        """
+        bounded = [_Bounded(listener, self._free) for listener in listeners]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._alive)
+            nursery.start_soon(trio.serve_listeners, self._connection, bounded)
+            if drain:
+                await self._quiet()
+                nursery.cancel_scope.cancel()
+
+    async def _quiet(self) -> None:
+        traffic = self._traffic
+        while True:
+            left_s = traffic.arrived_at + _QUIET_S - trio.current_time()
+            if left_s <= 0 and not traffic.under_way:
+                return
+            await trio.sleep(max(left_s, _QUIET_S / 10))
+
+    async def _alive(self) -> None:
+        while True:
+            self._intake.progress()
+            await trio.sleep(_ALIVE_S)
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        self._intake.connected(1)
+        try:
+            if self._networks and not _within(stream, self._networks):
+                self._intake.refused("address")
+            else:
+                self._traffic.arrived_at = trio.current_time()
+                await self._serve(stream)
+        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the sender went away, or does not speak TLS as it must
+        finally:
+            self._intake.connected(-1)
+            self._free.release()
+            await trio.aclose_forcefully(stream)
+
+    async def _serve(self, plain: trio.SocketStream) -> None:
+        stream: Stream = plain
+        if self._tls is not None:
+            with trio.move_on_after(self._traffic.limits.request_s) as scope:
+                stream = await self._tls.secure(plain)
+            if scope.cancelled_caught:
+                return
+        await Connection(self._traffic, stream).run()
+
+
+def _within(stream: trio.SocketStream, networks: list[IPv4Network | IPv6Network]) -> bool:
+    peer = ip_address(stream.socket.getpeername()[0].partition("%")[0])
+    if isinstance(peer, IPv6Address) and peer.ipv4_mapped:
+        peer = peer.ipv4_mapped
+    return any(peer in network for network in networks)
+
+
+class _Bounded(trio.abc.Listener[trio.SocketStream]):
+    """Accepts a connection only when one of so many is free; the rest wait in the kernel."""
+
+    def __init__(self, listener: trio.SocketListener, free: trio.Semaphore) -> None:
+        self._listener, self._free = listener, free
+
+    async def accept(self) -> trio.SocketStream:
+        await self._free.acquire()
+        try:
+            return await self._listener.accept()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()

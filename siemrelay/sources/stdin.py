@@ -1,0 +1,77 @@
+"""Standard input: `something | siemrelay run --drain`."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import Annotated, Final
+
+import structlog
+import trio
+from pydantic import Field
+
+from siemrelay.options import Options, Size
+from siemrelay.sources.contract import Intake, SourceKind
+from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.lines import Lines
+
+# As much as the file source reads at once, and eight times what a pipe holds.
+_READ_BYTES: Final = 512 * 1024
+
+# An ended input is no stuck part.
+_PROGRESS_S: Final = 60.0
+
+# A thread waits for input at most this long before it looks whether it is still wanted.
+_WAIT_S: Final = 0.2
+
+
+class StdinOptions(Options):
+    """Settings of `type: stdin`."""
+
+    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+        1 << 20,
+        description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
+        "split into parts.",
+    )
+
+
+class StdinSource:
+    """Every line of standard input, and a last one without an end.
+
+    A pipe cannot be read again: what was read and not yet on disk is lost if the process is killed.
+    """
+
+    def __init__(self, name: str, options: StdinOptions) -> None:
+        self.name = name
+        self._lines = Lines(options.max_record_size)
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Read until the end; then return if `drain`, else wait for ever. See `Source`."""
+        log = structlog.get_logger().bind(source=self.name)
+        while (data := await trio.to_thread.run_sync(_read)) != b"":
+            intake.progress()
+            for records in self._lines.feed(data or b""):
+                await intake.offer(records)
+            for size in self._lines.oversize:
+                intake.oversize(size)
+            self._lines.oversize.clear()
+        for records in self._lines.end():
+            await intake.offer(records)
+        if not drain:
+            log.info("standard input ended")
+            while True:
+                intake.progress()
+                await trio.sleep(_PROGRESS_S)
+
+
+def _read() -> bytes | None:
+    """What there is, empty at the end; None after a while without input."""
+    descriptor = sys.stdin.fileno()
+    # Regular files, terminals and pipes alike; a file is always ready.
+    if not select.select([descriptor], [], [], _WAIT_S)[0]:
+        return None
+    return os.read(descriptor, _READ_BYTES)
+
+
+STDIN: Final = SourceKind(StdinOptions, StdinSource, "json", "standard input, a record a line")

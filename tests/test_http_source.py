@@ -1,0 +1,424 @@
+"""The HTTP source in a real daemon: each status, and what 200 promises."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import hashlib
+import hmac
+import json
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import httpx2
+import pytest
+import trio
+import trustme
+
+from siemrelay.sources.http_exchange import Answer, Head, Limits
+from siemrelay.sources.http_server import Handshakes, HttpServer
+from tests.conftest import MakeDaemon
+from tests.daemon import event, ids, until
+from tests.http_sender import TOKEN, Sender, forwarded, port_of, relay, request, said
+
+
+def test_one_event_an_array_and_lines_are_taken_as_they_are(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(b'{"n": 1}')[::2] == (200, b'{"stored":1}')
+        assert sender.post(b'[{"n":2},\n{"n": 3}]', Content_Type="application/json")[0] == 200
+        assert sender.post(b'{"n":4}\n{"n":5}\n', Content_Type="application/x-ndjson")[0] == 200
+        assert sender.post(b"plain\ntext", Content_Type="text/plain")[2] == b'{"stored":2}'
+        assert sender.post(b"[]")[::2] == (200, b'{"stored":0}')
+    expected = [b'{"n": 1}', b'{"n":2}', b'{"n": 3}', b'{"n":4}', b'{"n":5}', b"plain", b"text"]
+    assert until(lambda: len(forwarded(daemon)) >= 7)
+    assert forwarded(daemon) == expected
+    assert daemon.metric("source_records_total", source="hooks") == 7
+
+
+def test_a_client_library_posts_gzip_and_chunks(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, authorization=TOKEN).start()
+    url = f"http://127.0.0.1:{port_of(daemon)}/events"
+    with httpx2.Client(trust_env=False, headers={"Authorization": TOKEN}) as client:
+        body = gzip.compress(b'{"n":1}\n{"n":2}')
+        assert client.post(url, content=body, headers={"Content-Encoding": "gzip"}).json() == {
+            "stored": 2
+        }
+        assert client.post(url + "/?from=x", content=iter([b'{"n"', b":3}"])).status_code == 200
+        assert client.post(url, json=[{"n": 4}]).status_code == 200
+    assert until(lambda: len(forwarded(daemon)) >= 4)
+    assert forwarded(daemon) == [b'{"n":1}', b'{"n":2}', b'{"n":3}', b'{"n":4}']
+
+
+def test_requests_sent_ahead_are_answered_in_order(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    with Sender(port_of(daemon)) as sender:
+        sender.send(request(b'{"n":1}') + request(b"{") + request(b'[{"n":2},3]'))
+        assert [sender.answer()[0] for _ in range(3)] == [200, 400, 200]
+    assert until(lambda: len(forwarded(daemon)) == 3)
+
+
+def test_a_fault_in_the_body_is_said_with_its_place_and_nothing_is_stored(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = relay(make_daemon).start()
+    with Sender(port_of(daemon)) as sender:
+        status, _, body = sender.post(b'{"n":1}\n{"n" 2}')
+        assert status == 400
+        assert said(body)["line"] == 2
+        assert said(body)["column"] == 6
+        assert "line 2, column 6 (byte 13)" in said(body)["error"]
+        assert sender.post(b"")[0] == 400
+        assert sender.post(b"no gzip", Content_Encoding="gzip")[0] == 400
+        assert sender.post(b'{"n":9}')[0] == 200
+    assert until(lambda: forwarded(daemon)) == [b'{"n":9}']
+    assert daemon.metric("source_refused_total", source="hooks") == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "changed"),
+    [
+        (404, {"path": "/other"}),
+        (405, {"method": "GET"}),
+        (405, {"method": "HEAD"}),
+        (405, {"method": "PUT"}),
+        (401, {"Authorization": "Bearer token-of-the-hooK"}),
+        (401, {"Authorization": "Basic token-of-the-hook"}),
+        (401, {"Authorization": ""}),
+        (415, {"Content_Type": "application/x-www-form-urlencoded"}),
+        (415, {"Content_Type": "application/json; charset=utf-16"}),
+        (415, {"Content_Encoding": "br"}),
+        (413, {"Content_Length": "4000000000"}),
+    ],
+)
+def test_what_is_not_taken_is_refused_before_its_body_is_read(
+    make_daemon: MakeDaemon, status: int, changed: dict[str, str]
+) -> None:
+    daemon = relay(make_daemon, authorization=TOKEN).start()
+    fields = {"Authorization": TOKEN, "Expect": "100-continue", "Content_Length": "8", **changed}
+    with Sender(port_of(daemon)) as sender:
+        found = sender.post(b"", **fields)
+        assert found[0] == status
+        assert found[1]["connection"] == "close"
+    assert "token-of-the" not in daemon.log_text
+
+
+def test_whoever_waits_for_leave_to_send_is_told_to_go_on(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    with Sender(port_of(daemon)) as sender:
+        sender.send(request(b"", Expect="100-continue", Content_Length="7"))
+        assert sender.answer()[0] == 100
+        sender.send(b'{"n":1}')
+        assert sender.answer()[0] == 200
+
+
+def test_a_body_over_the_limit_is_refused_however_it_comes(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, max_body="64KiB").start()
+    port = port_of(daemon)
+    with Sender(port) as sender:
+        assert sender.post(b"[" + b" " * 70_000 + b"]")[0] == 413
+    with Sender(port) as sender:
+        bomb = gzip.compress(b"[" + b" " * (1 << 24) + b"]")
+        assert len(bomb) < 65536
+        assert sender.post(bomb, Content_Encoding="gzip")[0] == 413
+    with Sender(port) as sender:
+        chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+        sender.send(b"POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        sender.send(chunk * 5)
+        assert sender.answer()[0] == 413
+
+
+def test_basic_authorization_is_written_as_user_and_password(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, authorization="Basic alm:pass word").start()
+    given = base64.b64encode(b"alm:pass word").decode()
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(b"1", Authorization=f"basic {given}")[0] == 200
+        status, fields, _ = sender.post(b"1", Authorization="Basic YWxtOnBhc3M=")
+    assert (status, fields["www-authenticate"]) == (401, 'Basic realm="siemrelay"')
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "encoding", "prefix"),
+    [("sha256", "hex", "sha256="), ("sha1", "base64", ""), ("sha512", "hex", "v1,")],
+)
+def test_only_bodies_with_the_right_signature_are_taken(
+    make_daemon: MakeDaemon, algorithm: str, encoding: str, prefix: str
+) -> None:
+    key, body = "key-of-the-signature", gzip.compress(b'{"n":1}')
+    signature = {"header": "X-Signed", "algorithm": algorithm, "encoding": encoding,
+                 "prefix": prefix, "secret": key}  # fmt: skip
+    daemon = relay(make_daemon, signature=signature).start()
+    mac = hmac.new(key.encode(), body, getattr(hashlib, algorithm)).digest()
+    right = prefix + (mac.hex() if encoding == "hex" else base64.b64encode(mac).decode())
+    port = port_of(daemon)
+    with Sender(port) as sender:
+        for given in ("", "x", right[:-1], right + "0", prefix + "é"):
+            assert sender.post(body, Content_Encoding="gzip", X_Signed=given)[0] == 401
+        assert sender.post(body)[0] == 401
+        assert sender.post(body, Content_Encoding="gzip", X_Signed=right)[0] == 200
+    assert until(lambda: forwarded(daemon)) == [b'{"n":1}']
+    assert key not in daemon.log_text
+
+
+def in_parallel(count: int, work: Callable[[int], None]) -> None:
+    with ThreadPoolExecutor(count) as threads:
+        list(threads.map(work, range(count)))
+
+
+def test_concurrent_requests_share_commits(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    port = port_of(daemon)
+
+    def post(first: int) -> None:
+        with Sender(port) as sender:
+            for n in range(20):
+                assert sender.post(json.dumps(event(first * 20 + n)).encode())[0] == 200
+
+    in_parallel(16, post)
+    assert until(lambda: len(forwarded(daemon)) == 320)
+    assert daemon.metric("buffer_commits_total") < 320
+
+
+def test_nothing_that_was_answered_is_lost_by_a_kill(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    port, enough = port_of(daemon), threading.Event()
+    answered: list[str] = []
+
+    def post(first: int) -> None:
+        try:
+            with Sender(port) as sender:
+                for n in range(first * 10_000, first * 10_000 + 10_000, 5):
+                    body = json.dumps([event(n + i) for i in range(5)]).encode()
+                    if sender.post(body)[0] == 200:
+                        answered.extend(ids(range(n, n + 5)))
+                    if len(answered) > 500:
+                        enough.set()
+        except OSError:
+            return
+
+    with ThreadPoolExecutor(8) as threads:
+        done = [threads.submit(post, first) for first in range(1, 9)]
+        assert enough.wait(20)
+        daemon.kill()
+        for each in done:
+            each.result()
+    daemon.config["sources"]["hooks"]["listen"] = "http://127.0.0.1:0/events"
+    daemon.start()
+    until(lambda: set(answered) <= {json.loads(line)["id"] for line in forwarded(daemon)})
+
+
+def test_a_key_seen_before_is_answered_and_not_stored_again(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    with Sender(port_of(daemon)) as sender:
+        for _ in range(3):
+            assert sender.post(b'[{"n":1},2]', Idempotency_Key="k")[2] == b'{"stored":2}'
+        assert sender.post(b'{"n":3}', Idempotency_Key="k")[0] == 422
+        assert sender.post(b'{"n":4}', Idempotency_Key="other")[0] == 200
+    daemon.kill()
+    daemon.start()
+    port = port_of(daemon)
+    with Sender(port) as sender:
+        assert sender.post(b'[{"n":1},2]', Idempotency_Key="k")[2] == b'{"stored":2}'
+        # Whoever shows another authorization has keys of his own.
+        assert sender.post(b'{"n":5}', Idempotency_Key="k", Authorization="Bearer x")[0] == 200
+
+    def post(_: int) -> None:
+        with Sender(port) as sender:
+            assert sender.post(b'{"n":6}', Idempotency_Key="at once")[0] == 200
+
+    in_parallel(8, post)
+    until(lambda: len(set(forwarded(daemon))) == 5)
+    assert daemon.rows("SELECT sum(count) FROM batches") == [(5,)]
+
+
+def test_a_full_buffer_is_said_with_a_time_to_come_again(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon)
+    daemon.config["buffer"] = {"max_size": "16MiB"}
+    daemon.config["sinks"] = {"dead": {"protocol": "tcp", "server": "127.0.0.1", "port": 1}}
+    daemon.start()
+    with Sender(port_of(daemon)) as sender:
+        for _ in range(60):
+            noise = base64.b64encode(os.urandom(600_000)).decode()
+            status, fields, body = sender.post(json.dumps({"noise": noise}).encode())
+            if status != 200:
+                break
+        assert (status, fields["retry-after"]) == (503, "5")
+        assert "no room" in said(body)["error"]
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(b"{}")[0] == 503
+        assert not sender.rest
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(b"{}", Idempotency_Key="k")[0] == 503
+
+
+def test_whoever_dawdles_is_let_go(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, request_timeout="200ms", idle_timeout="400ms").start()
+    port = port_of(daemon)
+    with Sender(port) as sender:
+        sender.send(b"POST /events HTTP/1.1\r\nHost")
+        assert sender.at_end()
+    with Sender(port) as sender:
+        sender.send(request(b"", Content_Length="10"))
+        assert sender.answer()[0] == 408
+    with Sender(port) as sender:
+        assert sender.at_end()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x16\x03\x01\x00\xa5\x01\x00\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70_000,
+        b"POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /events HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_nonsense_is_refused_and_others_are_served(
+    make_daemon: MakeDaemon, nonsense: bytes
+) -> None:
+    daemon = relay(make_daemon).start()
+    port = port_of(daemon)
+    with Sender(port) as sender:
+        sender.send(nonsense)
+        assert sender.answer()[0] in (400, 431)
+    with Sender(port) as sender:
+        assert sender.post(b"1")[0] == 200
+
+
+def test_only_the_networks_that_are_allowed_may_connect(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, allow=["10.0.0.0/8"]).start()
+    with Sender(port_of(daemon)) as sender:
+        with pytest.raises(ConnectionError):
+            sender.post(b"1")
+    assert daemon.metric("source_refused_total", source="hooks") == 1
+
+
+def test_more_connections_than_allowed_wait_their_turn(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, max_connections=1).start()
+    port = port_of(daemon)
+    with contextlib.ExitStack() as stack:
+        with Sender(port) as first:
+            assert first.post(b"1")[0] == 200
+            second = stack.enter_context(Sender(port))
+            second.send(request(b"2"))
+            assert first.post(b"3")[0] == 200
+        assert second.answer()[0] == 200
+    assert until(lambda: len(forwarded(daemon)) == 3)
+    assert forwarded(daemon) == [b"1", b"3", b"2"]
+
+
+def test_an_open_door_is_warned_of(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, listen="http://0.0.0.0:0/").start()
+    port_of(daemon)
+    (warning,) = daemon.said("everybody who reaches this address can write audit events")
+    assert "authorization" in warning["advice"]
+    closed = relay(make_daemon, listen="http://0.0.0.0:0/", authorization=TOKEN).start()
+    port_of(closed)
+    assert not closed.said("everybody who reaches this address can write audit events")
+
+
+def test_a_drain_serves_what_comes_and_ends(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon)
+    daemon.start("--drain")
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(b'{"n":1}')[0] == 200
+        assert daemon.wait() == 0
+    assert forwarded(daemon) == [b'{"n":1}']
+
+
+@pytest.mark.parametrize(
+    ("listen", "fault"),
+    [
+        ("0.0.0.0:80", "http://HOST:PORT/PATH"),
+        ("http://h/x", "http://HOST:PORT/PATH"),
+        ("ftp://h:1/", "http://HOST:PORT/PATH"),
+        ("http://h:99999/", "Port out of range"),
+        ("http://user@h:80/", "only scheme, address, port and path"),
+        ("http://h:80/a?b", "only scheme, address, port and path"),
+        ("https://h:443/", "behind a TLS proxy"),
+    ],
+)
+def test_an_address_that_cannot_be_is_a_fault(
+    make_daemon: MakeDaemon, listen: str, fault: str
+) -> None:
+    checked = relay(make_daemon, listen=listen).command("check")
+    assert checked.returncode == 78
+    assert fault in checked.stdout + checked.stderr
+
+
+def test_an_address_in_use_is_said_and_taken_when_it_is_free(make_daemon: MakeDaemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        daemon = relay(make_daemon, listen=f"http://127.0.0.1:{port}/").start(ready=False)
+        until(lambda: "cannot listen on 127.0.0.1" in daemon.log_text)
+    assert port_of(daemon) == port
+    daemon.kill()
+    text = daemon.log_text
+    assert "set `listen` to a free address" in text
+    daemon._logs.clear()  # a restarted part shows its traceback
+
+
+class _Counts:
+    """As much of an intake as the server itself asks for."""
+
+    def connected(self, change: int) -> None: ...
+    def refused(self, reason: str, records: int = 1) -> None: ...
+    def progress(self) -> None: ...
+
+
+class _Echo:
+    def admit(self, head: Head) -> Answer | None:
+        return None
+
+    async def answer(self, head: Head, body: bytes) -> Answer:
+        return Answer(200, body)
+
+    def fault(self, status: int, reason: str) -> Answer:
+        return Answer(status, reason.encode())
+
+
+def _exchange(port: int, context: ssl.SSLContext, body: bytes) -> bytes:
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    with context.wrap_socket(plain, server_hostname="localhost") as secured:
+        secured.sendall(request(body))
+        found = b""
+        while len(found) < len(body) or not found.endswith(body):
+            found += secured.recv(65536) or b"(closed)"
+            if found.endswith(b"(closed)"):
+                raise ConnectionError
+        return found
+
+
+async def test_over_tls_only_senders_with_a_certificate_are_served() -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    clients = []
+    for issuer in (authority, stranger, None):
+        client = ssl.create_default_context()
+        authority.configure_trust(client)
+        if issuer is not None:
+            issuer.issue_cert("sender@example.com").configure_cert(client)
+        clients.append(client)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    limits = Limits(body_bytes=1 << 20, connections=4, idle_s=10, request_s=10)
+    server = HttpServer(_Echo(), _Counts(), limits, Handshakes(lambda: context), "s")  # type: ignore[arg-type]  # the part of an intake that is called
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(server.run, [listener], drain=False))
+        body = b"x" * 300_000
+        found = await trio.to_thread.run_sync(_exchange, port, clients[0], body)
+        assert found.startswith(b"HTTP/1.1 200")
+        for client in clients[1:]:
+            with pytest.raises((OSError, ConnectionError)):
+                await trio.to_thread.run_sync(_exchange, port, client, b"no")
+        nursery.cancel_scope.cancel()

@@ -49,6 +49,7 @@ class Rows(Mapping[str, _Kind], Generic[_Kind]):
 SOURCES: Final = Rows(SourceKind, {
     "file": "sources.file:FILE",
     "stdin": "sources.stdin:STDIN",
+    "journal": "sources.journal:JOURNAL",
     "http": "sources.http:HTTP",
     "splunk-hec": "sources.hec:HEC",
 })  # fmt: skip

@@ -80,5 +80,15 @@ PRODUCTS: Final[Mapping[str, Spellings]] = {
         "target.id": ("resourceId", "target.id"),
         "message": ("description", "message"),
     }),
+    # Not PRIORITY: it runs the other way (0 is the worst).
+    "journal": {
+        "id": ("__CURSOR",),
+        "time": ("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP"),
+        "type": ("SYSLOG_IDENTIFIER", "_COMM", "_TRANSPORT"),
+        "category": ("_SYSTEMD_UNIT",),
+        "actor.id": ("_UID",),
+        "target.name": ("_HOSTNAME",),
+        "message": ("MESSAGE",),
+    },
 }  # fmt: skip
 """A product's name in the configuration → its spellings."""

@@ -1,0 +1,186 @@
+"""The systemd journal, through `journalctl`: its JSON export, followed from a stored cursor on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Annotated, Final, Literal
+
+import msgspec
+import structlog
+import trio
+from pydantic import Field
+
+from siemrelay.errors import SiemrelayError
+from siemrelay.options import Options, Size
+from siemrelay.sources.contract import Intake, Position, Records, SourceKind
+from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.lines import Lines
+
+_READ_BYTES: Final = 512 * 1024
+
+# A quiet journal is no stuck part.
+_PROGRESS_S: Final = 60.0
+
+# What is kept of journalctl's own words, for the error.
+_WORDS_BYTES: Final = 2000
+
+# journalctl ends at SIGTERM at once; who does not is killed.
+_END_S: Final = 2.0
+
+_KEY: Final = "journal"
+"""Of the position: {"cursor": the journal's name for the last entry handed over}."""
+
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class JournalOptions(Options):
+    """Settings of `type: journal`."""
+
+    units: list[_Text] = Field(
+        default=[], description="only entries of these systemd units; patterns are allowed"
+    )
+    identifiers: list[_Text] = Field(
+        default=[], description="only entries of these syslog identifiers"
+    )
+    matches: list[Annotated[str, Field(pattern=r"^[A-Z0-9_]+=")]] = Field(
+        default=[], description="only entries with these fields (`_TRANSPORT=audit`)"
+    )
+    directory: str | None = Field(
+        None, min_length=1, description="read the journal files of this directory instead"
+    )
+    start_at: Literal["beginning", "end"] = Field(
+        "beginning", description="where to start in the journal at the very first start"
+    )
+    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+        1 << 20, description="longer entries are counted as oversize, and kept"
+    )
+
+
+class JournalFailed(SiemrelayError):
+    """journalctl cannot be run, or ended by itself: the source starts again after a while."""
+
+
+class _Cursor(msgspec.Struct, rename={"cursor": "__CURSOR"}):
+    cursor: str | None = None
+
+
+class JournalSource:
+    """Every entry of the journal once, as JSON; it goes on after a restart where it was."""
+
+    def __init__(self, name: str, options: JournalOptions) -> None:
+        self.name, self._options = name, options
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Follow for ever; with `drain`, return at the journal's end. See `Source`.
+
+        Raises JournalFailed. If cancelled, journalctl is ended.
+        """
+        stored = intake.positions().get(_KEY, {}).get("cursor")
+        command = list(self._command(stored, follow=not drain))
+        try:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except FileNotFoundError as error:
+            raise JournalFailed(
+                "there is no `journalctl` on the PATH: install systemd, or remove this source"
+            ) from error
+        words = _Words()
+        try:
+            async with trio.open_nursery() as nursery:
+                assert process.stderr is not None
+                nursery.start_soon(words.listen, process.stderr)
+                await self._read(process, intake)
+                code = await process.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            await _end(process)
+        if code or not drain:
+            raise JournalFailed(f"journalctl ended with {code}: {words.text or 'without a word'}")
+
+    def _command(self, cursor: str | None, *, follow: bool) -> Iterator[str]:
+        options = self._options
+        yield from ("journalctl", "--output=json", "--no-pager", "--all", "--quiet")
+        if follow:
+            yield "--follow"
+        if cursor is not None:
+            # Where that entry is gone, journalctl goes on with the next one that there is.
+            yield f"--after-cursor={cursor}"
+        if cursor is None and options.start_at == "end":
+            yield from ("--lines=0",) if follow else ("--since=now",)
+        else:
+            yield from ("--no-tail",) if follow else ()
+        if options.directory is not None:
+            yield f"--directory={options.directory}"
+        yield from (f"--unit={unit}" for unit in options.units)
+        yield from (f"--identifier={identifier}" for identifier in options.identifiers)
+        yield from options.matches
+
+    async def _read(self, process: trio.Process, intake: Intake) -> None:
+        lines = Lines(self._options.max_record_size)
+        assert process.stdout is not None
+        while True:
+            data: bytes | bytearray | None = None
+            with trio.move_on_after(_PROGRESS_S):
+                data = await process.stdout.receive_some(_READ_BYTES)
+            intake.progress()
+            if data == b"":
+                return  # an entry without its end was cut short: it comes again
+            for records in lines.feed(bytes(data or b"")):
+                await intake.offer(_positioned(records))
+            for size in lines.oversize:
+                intake.oversize(size)
+            lines.oversize.clear()
+
+
+def _positioned(records: Records) -> Records:
+    """With the cursor of its last entry, which is known only of whole ones."""
+    if records.part is not None:
+        return records
+    last = records.payload[records.payload.rfind(b"\n", 0, -1) + 1 :]
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        cursor = _cursor_of(last).cursor
+        if cursor:
+            position = Position(_KEY, {"cursor": cursor})
+            return msgspec.structs.replace(records, positions=(position,))
+    return records
+
+
+_cursor_of: Final = msgspec.json.Decoder(_Cursor).decode
+
+
+class _Words:
+    """The end of what journalctl says on standard error."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+
+    @property
+    def text(self) -> str:
+        return " ".join(self._bytes.decode("utf-8", "replace").split())
+
+    async def listen(self, stream: trio.abc.ReceiveStream) -> None:
+        async for data in stream:
+            self._bytes = (self._bytes + data)[-_WORDS_BYTES:]
+
+
+async def _end(process: trio.Process) -> None:
+    with trio.CancelScope(shield=True):
+        if process.poll() is None:
+            process.terminate()
+            with trio.move_on_after(_END_S):
+                await process.wait()
+        if process.poll() is None:
+            process.kill()
+            structlog.get_logger().warning("journalctl did not end at SIGTERM: killed")
+            await process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                await stream.aclose()
+
+
+JOURNAL: Final = SourceKind(
+    JournalOptions, JournalSource, "json", "the systemd journal, through journalctl"
+)

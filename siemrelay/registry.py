@@ -57,6 +57,10 @@ SOURCES: Final = Rows(SourceKind, {
 
 DECODERS: Final = Rows(DecoderKind, {
     "json": "decoders.json:JSON",
+    "syslog": "decoders.syslog:SYSLOG",
+    "cef": "decoders.syslog:CEF",
+    "leef": "decoders.syslog:LEEF",
+    "text": "decoders.text:TEXT",
 })  # fmt: skip
 
 FORMATS: Final = Rows(FormatKind, {

@@ -37,7 +37,9 @@ class Finder:
         empty text, an object and a list are no usable values: the next spelling is tried.
         """
         keys = tuple(record)
-        plan = self._plans.get(keys) or self._plan(keys)
+        plan = self._plans.get(keys)
+        if plan is None:
+            plan = self._plan(keys)
         found = []
         for field, tried in plan:
             for where in tried:

@@ -1,0 +1,47 @@
+"""IBM QRadar's Log Event Extended Format, versions 1.0 and 2.0.
+
+`LEEF:2.0|Vendor|Product|Version|EventID|DELIMITER|key=value<DELIMITER>key=value …`. Rules: IBM's
+LEEF guide; version 1.0 has no delimiter field, it is the tab.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+_HEADER: Final = re.compile(r"LEEF: ?([12])\.\d\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)(?:\||$)")
+_DELIMITER: Final = re.compile(r"(?:0?x([0-9A-Fa-f]{2,4})|([^|]?))\|")
+
+_FIELDS: Final = {
+    "externalId": "id", "devTime": "time", "cat": "category", "sev": "severity",
+    "outcome": "outcome", "usrName": "actor.name", "usrId": "actor.id", "src": "actor.address",
+    "resource": "target.name", "resourceType": "target.type", "resourceId": "target.id",
+    "msg": "message",
+}  # fmt: skip
+"""LEEF's keys for an event's fields."""
+
+
+def leef_fields(text: str) -> dict[str, Any] | None:
+    """The fields of a LEEF message under the event's names, others as they are; None if none."""
+    match = _HEADER.match(text)
+    if match is None:
+        return None
+    version, vendor, product, product_version, event_id = match.groups()
+    rest, delimiter = text[match.end() :], "\t"
+    if version == "2":
+        named = _DELIMITER.match(rest)
+        if named is not None:
+            rest = rest[named.end() :]
+            delimiter = chr(int(named[1], 16)) if named[1] else named[2] or "\t"
+    said: dict[str, str] = {}
+    for pair in rest.rstrip("\r\n\0").split(delimiter):
+        key, equals, value = pair.strip(" ").partition("=")
+        if equals and key:
+            said.setdefault(key, value)
+    said.pop("devTimeFormat", None)
+    if said.get("identHostName") and not said.get("src"):
+        said["src"] = said.pop("identHostName")
+    fields: dict[str, Any] = {"type": event_id}
+    fields |= {_FIELDS[key]: value for key, value in said.items() if key in _FIELDS}
+    fields["device"] = {"vendor": vendor, "product": product, "version": product_version}
+    return fields | {key: value for key, value in said.items() if key not in _FIELDS}

@@ -1,0 +1,174 @@
+"""Syslog headers, RFC 5424 and RFC 3164 with the deviations that are met in the field.
+
+What does not fit a header is message: nothing is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+_PRI: Final = re.compile(r"\s{0,8}<(\d{1,3})>")
+
+# RFC 5424, 6: VERSION SP TIMESTAMP SP HOSTNAME SP APP-NAME SP PROCID SP MSGID SP, then the data.
+_RFC5424: Final = re.compile(
+    r"\d{1,2} (-|\d{4}-\d\d-\d\d[Tt]\S{8,32}) (\S{1,255}) (\S{1,255}) (\S{1,128}) (\S{1,255})"
+    r"(?: |$)"
+)
+_ELEMENT: Final = re.compile(
+    r'\[([^ =\]"]{1,255})((?: +[^ =\]"]{1,255}="(?:[^"\\]|\\.)*+")*+) *\]', re.DOTALL
+)
+_PARAM: Final = re.compile(r'([^ =\]"]{1,255})="((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_ESCAPED: Final = re.compile(r'\\(["\\\]])')
+
+_MONTHS: Final = {
+    name: number
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
+    )
+}
+# Zones that devices write by name, in hours from UTC.
+_ZONES: Final = {
+    "UTC": 0, "GMT": 0, "Z": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6,
+    "PST": -8, "PDT": -7, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "BST": 1, "JST": 9,
+}  # fmt: skip
+
+# `Oct 11 22:14:15`, with what devices add: a sequence number and a star before it (Cisco), a year
+# on either side, a fraction, a zone, a colon.
+_BSD: Final = re.compile(
+    r"(?:\d{1,10}: )?[*.]?(?:(?P<before>\d{4}) )?(?P<month>"
+    + "|".join(_MONTHS)
+    + r") {1,2}(?P<day>\d{1,2}) (?:(?P<after>\d{4}) )?(?P<clock>\d\d:\d\d:\d\d)"
+    r"(?P<fraction>[.,]\d{1,9})?(?: (?P<zone>" + "|".join(_ZONES) + r"|[+-]\d\d:?\d\d)(?=[ :]))?"
+    r"(?: (?P<last>\d{4})(?=[ :]))?:?(?: |$)"
+)
+_ISO: Final = re.compile(
+    r"(?:\d{1,10}: )?(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+    r"(?:[Zz]|[+-]\d\d:?\d\d)?):?(?: |$)"
+)
+# TAG is what ends with a colon, or has a process id in brackets; Cisco's begins with `%`.
+_TAG: Final = re.compile(r"%?([^\s:\[\]<>{}\"=|]{1,128})(?:\[([^\[\]\s]{1,64})\])?:(?: |$)")
+_HOST: Final = re.compile(r"([^\s\"={}|<>]{1,255}) ")
+
+# A record and its header's time cannot be further apart than this without the year being another.
+_HALF_A_YEAR: Final = timedelta(days=182)
+
+
+class Header(msgspec.Struct, gc=False):
+    """What a header said, as text; what it did not say is None. `text` is the message after it."""
+
+    text: str
+    pri: int | None = None
+    time: str | None = None
+    host: str | None = None
+    app: str | None = None
+    pid: str | None = None
+    msgid: str | None = None
+    data: dict[str, dict[str, str]] | None = None
+
+
+def header_of(text: str, received: datetime) -> Header:
+    """The header of one message. `received` (with a zone) gives the year that RFC 3164 lacks."""
+    pri, at = None, 0
+    match = _PRI.match(text)
+    if match is not None and int(match[1]) <= 191:
+        pri, at = int(match[1]), match.end()
+        version = _RFC5424.match(text, at)
+        if version is not None:
+            return _rfc5424(text, pri, version)
+    header = Header(text, pri)
+    rest = text[at:].lstrip(" ") if pri is not None else text.lstrip(" ")
+    after = _stamped(header, rest, received)
+    if after is None and pri is None:
+        return header  # no header at all
+    rest = rest if after is None else after.lstrip(" ")
+    if after is not None and _TAG.match(rest) is None and not _begins_message(rest):
+        host = _HOST.match(rest)
+        if host is not None:
+            header.host, rest = host[1], rest[host.end() :]
+            if rest.startswith(": "):  # Cisco puts a colon of its own after the host
+                rest = rest[2:]
+    again = _stamped(header, rest, received) if header.host is not None else None
+    rest = rest if again is None else again  # a relay's header before the device's own
+    tag = None if _begins_message(rest) else _TAG.match(rest)
+    if tag is not None:
+        header.app, header.pid, rest = tag[1], tag[2], rest[tag.end() :]
+    header.text = rest
+    return header
+
+
+def _begins_message(rest: str) -> bool:
+    return rest.startswith(("CEF:", "LEEF:", "{", "@cee:"))
+
+
+def _stamped(header: Header, rest: str, received: datetime) -> str | None:
+    """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
+    match = _ISO.match(rest)
+    if match is not None:
+        header.time = match[1].replace(",", ".")
+        return rest[match.end() :]
+    match = _BSD.match(rest)
+    if match is None:
+        return None
+    year = match["before"] or match["after"] or match["last"]
+    clock, fraction = match["clock"], (match["fraction"] or "")[1:7]
+    try:
+        hour, minute, second = map(int, clock.split(":"))
+        moment = datetime(
+            int(year or received.year), _MONTHS[match["month"]], int(match["day"]),
+            hour, minute, second, tzinfo=UTC,
+        )  # fmt: skip
+    except ValueError:  # the 30th of February; or the 29th in a year that has none
+        return rest[match.end() :]
+    if year is None:
+        moment = _nearest(moment, received)
+    zone = match["zone"] or "UTC"
+    offset = f"{_ZONES[zone]:+03d}:00" if zone in _ZONES else f"{zone[:3]}:{zone[-2:]}"
+    written = moment.isoformat()[:19]
+    header.time = f"{written}{'.' + fraction if fraction else ''}{offset}".replace("+00:00", "Z")
+    return rest[match.end() :]
+
+
+def _nearest(moment: datetime, received: datetime) -> datetime:
+    received = received.astimezone(UTC)
+    try:
+        if moment - received > _HALF_A_YEAR:
+            return moment.replace(year=moment.year - 1)
+        if received - moment > _HALF_A_YEAR:
+            return moment.replace(year=moment.year + 1)
+    except ValueError:
+        pass  # the 29th of February is this year's only
+    return moment
+
+
+def _rfc5424(text: str, pri: int, match: re.Match[str]) -> Header:
+    time, host, app, pid, msgid = (None if part == "-" else part for part in match.groups())
+    header = Header("", pri, time, host, app, pid, msgid)
+    at = match.end()
+    if text.startswith("-", at) and text[at + 1 : at + 2] in ("", " "):
+        at += 1
+    else:
+        data: dict[str, dict[str, str]] = {}
+        while (element := _ELEMENT.match(text, at)) is not None:
+            params = data.setdefault(element[1], {})
+            for name, value in _PARAM.findall(element[2]):
+                params.setdefault(name, _ESCAPED.sub(r"\1", value) if "\\" in value else value)
+            at = element.end()
+        header.data = data or None
+    header.text = text[at + 1 :] if text.startswith(" ", at) else text[at:]
+    return header
+
+
+def as_attributes(header: Header) -> dict[str, Any]:
+    """What the header said, for an event's attributes."""
+    said: dict[str, Any] = {}
+    if header.pri is not None:
+        said["facility"], said["severity"] = divmod(header.pri, 8)
+    for name in ("host", "app", "pid", "msgid"):
+        value = getattr(header, name)
+        if value is not None:
+            said[name] = value
+    return {**said, **(header.data or {})}

@@ -1,0 +1,34 @@
+"""Records that are text for people: each is the message of an event."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from siemrelay.catalogue import Catalogue
+from siemrelay.decoders.contract import DecoderKind, NoOptions
+from siemrelay.decoders.finishing import Finisher, unparsed
+from siemrelay.decoders.mapping import Spellings
+from siemrelay.event import AuditEvent, Batch, DecodedBatch
+
+
+class TextDecoder:
+    """Decodes the batches of one source; see `decoders.contract.Decoder`."""
+
+    def __init__(self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue) -> None:
+        self._finished = Finisher(catalogue, wanted).finished
+
+    def decode(self, batch: Batch) -> DecodedBatch:
+        """Exactly one event per record; never raises for what is in the records."""
+        if batch.part is not None:
+            return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
+        records = batch.records()
+        texts = [record.decode("utf-8", "replace") for record in records]
+        events = [AuditEvent(message=text.rstrip("\r\0")) for text in texts]
+        decoded = self._finished(batch, events, 0)
+        decoded.replaced = frozenset(
+            i for i, text in enumerate(texts) if "\ufffd" in text and text.encode() != records[i]
+        )
+        return decoded
+
+
+TEXT: Final = DecoderKind(NoOptions, TextDecoder, "lines of text, each the message of an event")

@@ -15,7 +15,8 @@ from siemrelay.options import Duration, Options, Size
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 from siemrelay.sources.http_exchange import Application, Limits
-from siemrelay.sources.http_server import HttpServer
+from siemrelay.sources.http_server import Handshakes, HttpServer
+from siemrelay.sources.server_tls import ServerContexts, ServerTlsOptions
 
 _log = structlog.get_logger()
 
@@ -44,7 +45,7 @@ class Place(NamedTuple):
 
 def place_of(listen: str) -> Place:
     """`https://0.0.0.0:8443/events` taken apart. Raises ValueError with an example."""
-    example = "write http://HOST:PORT/PATH, like http://127.0.0.1:8080/events"
+    example = "write http(s)://HOST:PORT/PATH, like https://0.0.0.0:8443/events"
     try:
         parts = urlsplit(listen)
         port = parts.port
@@ -79,7 +80,7 @@ class HttpListenOptions(Options):
     """What every source that is posted to may set."""
 
     listen: Listen = Field(
-        description="address to listen on, like http://127.0.0.1:8080/events; port 0 takes any "
+        description="address to listen on, like https://0.0.0.0:8443/events; port 0 takes any "
         "free one"
     )
     allow: list[Network] = Field(
@@ -101,12 +102,19 @@ class HttpListenOptions(Options):
         description="how long one request may take to arrive, and its answer to be read",
     )
 
+    tls: ServerTlsOptions | None = Field(
+        None, description="certificate and key for https, and which clients are let in"
+    )
+
     @model_validator(mode="after")
-    def _offers_tls(self) -> HttpListenOptions:
-        if self.place.tls:
+    def _tls_where_it_says_so(self) -> HttpListenOptions:
+        if self.place.tls and self.tls is None:
             raise ValueError(
-                "`https` is not there yet: listen on http://127.0.0.1:PORT behind a TLS proxy"
+                "`https` needs `tls: {certificate: FILE, key: FILE}`; without them listen on "
+                "http://127.0.0.1:PORT behind a TLS proxy"
             )
+        if self.tls is not None and not self.place.tls:
+            raise ValueError("`tls` has no effect on http://; write https:// in `listen`")
         return self
 
     @property
@@ -131,11 +139,13 @@ async def take_address(
     Raises OSError when the address cannot be taken.
     """
     place = options.place
+    open_to_all &= options.tls is None or options.tls.client_ca is None
     if open_to_all and not place.is_loopback:
         _log.warning(
             "everybody who reaches this address can write audit events", source=name,
             listen=options.listen,
-            advice="set `authorization` or `signature`, or listen on 127.0.0.1",
+            advice="set `authorization`, `signature` or `tls: {client_ca: FILE}`, or listen on "
+            "127.0.0.1",
         )  # fmt: skip
     try:
         listeners = await trio.open_tcp_listeners(place.port, host=place.host)
@@ -154,6 +164,12 @@ async def serve(
     listeners: list[trio.SocketListener], name: str, options: HttpListenOptions,
     application: Application, intake: Intake, *, drain: bool,
 ) -> None:  # fmt: skip
-    """Answer until cancelled, or with `drain` until nothing comes any more."""
-    server = HttpServer(application, intake, options.limits, None, name)
+    """Answer until cancelled, or with `drain` until nothing comes any more.
+
+    Raises TlsFilesUnusable when there is no certificate to show.
+    """
+    tls = Handshakes(ServerContexts(options.tls)) if options.tls is not None else None
+    if tls is not None:
+        await tls.prepare()
+    server = HttpServer(application, intake, options.limits, tls, name)
     await server.run(listeners, drain=drain)

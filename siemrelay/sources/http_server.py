@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -12,6 +11,7 @@ import trio
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.http_connection import Connection, Stream, Traffic
 from siemrelay.sources.http_exchange import Application, Limits
+from siemrelay.sources.server_tls import ServerContexts
 
 # With `--drain`, so long a silence after the last request counts as the end.
 _QUIET_S: Final = 1.0
@@ -23,19 +23,25 @@ _ALIVE_S: Final = 30.0
 class Handshakes:
     """The server's side of TLS, with the context that is current at each connection."""
 
-    def __init__(self, current: Callable[[], ssl.SSLContext]) -> None:
-        """`current` may read files: it is called in a thread, once at a time."""
-        self._current, self._lock = current, trio.Lock()
+    def __init__(self, contexts: ServerContexts) -> None:
+        self._contexts, self._lock = contexts, trio.Lock()
+
+    async def prepare(self) -> ssl.SSLContext:
+        """The context for the next connection. Raises TlsFilesUnusable when there never was one."""
+        async with self._lock:
+            return await trio.to_thread.run_sync(self._contexts.current)
 
     async def secure(self, stream: trio.SocketStream) -> trio.SSLStream[trio.SocketStream]:
-        """The stream after its handshake. Raises OSError or BrokenResourceError if it fails.
+        """The stream after its handshake.
 
-        If cancelled, the stream is of no use any more.
+        Raises OSError or BrokenResourceError if it fails or the client is not let in. If
+        cancelled, the stream is of no use any more.
         """
-        async with self._lock:
-            context = await trio.to_thread.run_sync(self._current)
+        context = await self.prepare()
         secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
         await secured.do_handshake()
+        if not self._contexts.admits(secured.getpeercert(binary_form=True)):
+            raise trio.BrokenResourceError("the client's certificate is not one of those let in")
         return secured
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import ssl
 from pathlib import Path
@@ -48,7 +47,8 @@ class ServerTlsOptions(Options):
     certificate: Path = Field(description="the listener's certificate and its chain (PEM)")
     key: Path | None = Field(None, description="its private key (PEM), if not in `certificate`")
     client_ca: Path | None = Field(
-        None, description="authorities (PEM) one of which must have signed each client's certificate"
+        None,
+        description="authorities (PEM) one of which must have signed each client's certificate",
     )
     client_fingerprints: list[Fingerprint] = Field(
         default_factory=list,
@@ -141,7 +141,7 @@ class ServerContexts:
 
 def _state(file: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(file)
+        found = file.stat()
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -49,10 +49,12 @@ class Rows(Mapping[str, _Kind], Generic[_Kind]):
 SOURCES: Final = Rows(SourceKind, {
     "file": "sources.file:FILE",
     "stdin": "sources.stdin:STDIN",
+    "redis": "sources.redis:REDIS",
     "journal": "sources.journal:JOURNAL",
     "http_poll": "sources.http_poll:HTTP_POLL",
     "http": "sources.http:HTTP",
     "splunk-hec": "sources.hec:HEC",
+    "syslog": "sources.syslog:SYSLOG",
 })  # fmt: skip
 
 DECODERS: Final = Rows(DecoderKind, {

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 import trio
 
-from siemrelay.errors import BufferBroken, leaves
+from siemrelay.errors import BufferBroken, SiemrelayError, leaves
 from siemrelay.retry import delay_s
 
 _log = structlog.get_logger()
@@ -47,7 +47,7 @@ async def supervise(
             failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
             pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
             _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),
-                       error=_words(error), exc_info=error)  # fmt: skip
+                       error=_words(error), exc_info=_unexpected(error))  # fmt: skip
             failed(error)
             await trio.sleep(pause)
         else:
@@ -58,6 +58,12 @@ def _words(error: BaseException) -> str:
     """What happened, also where a nursery has put it into a group."""
     inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in inner))
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    """The error if its traceback says more than its words, which our own errors' does not."""
+    inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return None if all(isinstance(each, SiemrelayError) for each in inner) else error
 
 
 def _broken_inside(error: BaseException) -> bool:

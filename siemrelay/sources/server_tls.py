@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 import structlog
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from siemrelay.errors import SiemrelayError
 from siemrelay.options import Options
 
 _log = structlog.get_logger()
@@ -65,7 +66,7 @@ class ServerTlsOptions(Options):
         return self
 
 
-class TlsFilesUnusable(OSError):
+class TlsFilesUnusable(SiemrelayError):
     """The files behind a listener's TLS cannot be used; the text says which and what to do."""
 
 
@@ -136,7 +137,7 @@ class ServerContexts:
         if certificate is None:
             return False
         shown = f"sha256:{hashlib.sha256(certificate).hexdigest()}"
-        return any([hmac.compare_digest(shown, each) for each in wanted])
+        return any(hmac.compare_digest(shown, each) for each in wanted)
 
 
 def _state(file: Path) -> tuple[int, int, int] | None:

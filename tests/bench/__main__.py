@@ -1,4 +1,4 @@
-"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http]`.
+"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners]`.
 
 Throughput and latency by default.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import http_intake, isolation, latency, stages, throughput
+from tests.bench import http_intake, isolation, latency, listeners, stages, throughput
 
 _EVENTS = 500_000
 
@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> None:
         isolation.run()
     if what == "http":
         http_intake.run()
+    if what == "listeners":
+        listeners.run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,225 @@
+"""Redis Streams, as one of a consumer group: what a relay that died held, others take over."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from siemrelay.sources.acknowledging import QueueFailed, Window
+from siemrelay.sources.contract import Intake, Position, Records, SourceKind
+from siemrelay.sources.redis_options import RedisOptions
+
+# A read waits so long for entries: a stop waits for it.
+_BLOCK_MS: Final = 500
+
+# No answer within this, beyond the wait, is none.
+_ANSWER_S: Final = 10.0
+
+# Ids in one command about entries held already.
+_IDS: Final = 1000
+
+_CONSUMER: Final = "consumer"
+"""Of the position: {"name": under which this relay reads, made up at its first start}."""
+
+
+class RedisSource:
+    """Every entry of the stream that the group gives to this relay; see `acknowledge`.
+
+    What was read and not acknowledged stays pending in Redis: this relay reads it again after a
+    restart, or another one takes it over.
+    """
+
+    def __init__(self, name: str, options: RedisOptions) -> None:
+        self.name, self._options = name, options
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Read for ever; with `drain`, until the stream has nothing for us. See `Source`.
+
+        Raises QueueFailed.
+        """
+        reading = _Reading(self._options, intake, await self._consumer(intake))
+        try:
+            await reading.window.run(partial(reading.read, drain=drain), lambda: None)
+        finally:
+            reading.close()
+
+    async def _consumer(self, intake: Intake) -> str:
+        if self._options.consumer is not None:
+            return self._options.consumer
+        stored = intake.positions().get(_CONSUMER, {}).get("name")
+        if stored is not None:
+            return str(stored)
+        name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        await intake.store(Records(b"", 0, (Position(_CONSUMER, {"name": name}),)))
+        return name
+
+
+class _Reading:
+    """One connection's reading; `window` is what is between it and the acknowledgement."""
+
+    def __init__(self, options: RedisOptions, intake: Intake, consumer: str) -> None:
+        self._options, self._intake, self._consumer = options, intake, consumer
+        self._redis = _client(options)
+        self.window: Window[list[bytes]] = Window(
+            intake, self._acknowledge, delivered=options.acknowledge == "delivered",
+            max_records=options.in_flight, max_bytes=options.in_flight_size,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._redis.close()
+
+    async def read(self, *, drain: bool) -> None:
+        """Hand over what the group has for us."""
+        options = self._options
+        await self._call(self._make_group)
+        next_claim = next_touch = 0.0
+        again: bytes | None = b"0"  # first what this relay held before its restart
+        while True:
+            await self.window.room()
+            self._intake.progress()
+            now = trio.current_time()
+            if now >= next_touch:
+                await self._touch()
+                next_touch = now + options.claim_after / 3
+            if again is not None:
+                again = await self._read_held(again)
+                continue
+            claimed = 0
+            if now >= next_claim:
+                claimed = await self._claim()
+                if not claimed:
+                    next_claim = now + options.claim_after / 2
+            taken = await self._hand_over(await self._call(self._new, b">", None if drain else 1))
+            if drain and not taken and not claimed:
+                return
+
+    async def _read_held(self, after: bytes) -> bytes | None:
+        """Pending entries of ours after that id; returns the last one's, None at the end."""
+        found = await self._call(self._new, after, None)
+        await self._hand_over(found)
+        return found[-1][0] if found else None
+
+    async def _claim(self) -> int:
+        """Take over what others have held for too long."""
+        idle_ms = int(self._options.claim_after * 1000)
+        found = await self._call(
+            self._redis.xautoclaim, self._options.stream, self._options.group, self._consumer,
+            idle_ms, "0-0", self._options.batch,
+        )  # fmt: skip
+        gone = found[2] if len(found) > 2 else []
+        self._intake.lost(len(gone))
+        return await self._hand_over(found[1])
+
+    async def _touch(self) -> None:
+        """Show that what is held here is not forgotten, or others would take it over."""
+        held = [one for ids in self.window.tokens() for one in ids]
+        for i in range(0, len(held), _IDS):
+            await self._call(
+                partial(self._redis.xclaim, justid=True), self._options.stream,
+                self._options.group, self._consumer, 0, held[i : i + _IDS],
+            )  # fmt: skip
+
+    def _new(self, after: bytes, block: int | None) -> list[tuple[bytes, Any]]:
+        options = self._options
+        found = self._redis.xreadgroup(
+            options.group, self._consumer, {options.stream: after}, count=options.batch,
+            block=_BLOCK_MS if block else None,
+        )  # fmt: skip
+        return list(found[0][1]) if found else []
+
+    def _make_group(self) -> None:
+        import redis
+
+        start = "0" if self._options.start_at == "beginning" else "$"
+        try:
+            self._redis.xgroup_create(
+                self._options.stream, self._options.group, start, mkstream=True
+            )
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _hand_over(self, entries: list[tuple[bytes, Any]]) -> int:
+        # An entry that was trimmed off the stream meanwhile has no fields any more.
+        trimmed = [number for number, fields in entries if not fields]
+        if trimmed:
+            self._intake.lost(len(trimmed))
+            await self._acknowledge([trimmed])
+        whole = [(number, fields) for number, fields in entries if fields]
+        if whole:
+            records = list(self._records([fields for _, fields in whole]))
+            self.window.hand_over(records, [number for number, _ in whole])
+        return len(whole)
+
+    def _records(self, entries: list[dict[bytes, bytes]]) -> Iterator[bytes]:
+        wanted = self._options.field and self._options.field.encode()
+        for fields in entries:
+            if wanted is not None and wanted in fields:
+                yield fields[wanted]
+            elif len(fields) == 1:
+                (value,) = fields.values()
+                yield value
+            else:
+                yield _encode({
+                    name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+                    for name, value in fields.items()
+                })  # fmt: skip
+
+    async def _acknowledge(self, batches: list[list[bytes]]) -> None:
+        ids = [one for batch in batches for one in batch]
+        for i in range(0, len(ids), _IDS):
+            await self._call(
+                self._redis.xack, self._options.stream, self._options.group, *ids[i : i + _IDS]
+            )
+
+    async def _call(self, call: Any, *arguments: Any) -> Any:
+        import redis
+
+        try:
+            return await self.window.in_thread(call, *arguments)
+        except redis.AuthenticationError as error:
+            raise QueueFailed(
+                f"Redis refused the password: {error}", advice="mend the user and password in `url`"
+            ) from None
+        except redis.exceptions.NoPermissionError as error:
+            raise QueueFailed(
+                f"Redis: {error}", advice="the user needs xreadgroup, xack, xautoclaim, xclaim and "
+                "xgroup on this key",
+            ) from None  # fmt: skip
+        except redis.ResponseError as error:
+            raise QueueFailed(
+                f"Redis: {error}",
+                advice=f"is `stream: {self._options.stream}` a stream, and Redis 6.2 or newer?",
+            ) from error
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise QueueFailed(f"Redis: {error}; is it running there?") from error
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _client(options: RedisOptions) -> Any:
+    try:
+        import redis
+    except ImportError as error:
+        raise QueueFailed(
+            "the Redis client is not installed", advice="pip install 'siemrelay[redis]'"
+        ) from error
+    tls = {"ssl_ca_certs": options.ca} if options.ca and options.url.startswith("rediss") else {}
+    return redis.Redis.from_url(
+        str(options.url), socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S,
+        health_check_interval=0, **tls,
+    )  # fmt: skip
+
+
+REDIS: Final = SourceKind(
+    RedisOptions, RedisSource, "json",
+    "Redis Streams, in a consumer group; needs `pip install siemrelay[redis]`",
+)  # fmt: skip

@@ -1,0 +1,74 @@
+"""What open and idle connections cost a syslog listener in memory."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from tests.servers import free_port
+
+_CONNECTIONS: Final = 1000
+_BAR_BYTES: Final = 60_000_000
+_PATIENCE_S: Final = 30.0
+
+
+def run() -> None:
+    """Print the RSS before and with a thousand connections each of which has sent one message."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        port, file = free_port(), Path(name) / "siemrelay.yaml"
+        file.write_text(yaml.safe_dump({
+            "state_dir": f"{name}/state",
+            "sources": {"logs": {"type": "syslog", "listen": f"tcp://127.0.0.1:{port}"}},
+            "sinks": {"out": {"protocol": "file", "path": f"{name}/out", "format": "raw"}},
+            "endpoint": {"listen": "off"},
+        }))  # fmt: skip
+        file.chmod(0o600)
+        with (Path(name) / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "siemrelay", "run", "-c", str(file)], stderr=log
+            )
+        stack.callback(process.wait, 20)
+        stack.callback(process.terminate)
+        stack.enter_context(_connected(port)).sendall(b"<13>first\n")
+        _arrived(Path(name) / "out", 1)
+        before = _rss_bytes(process.pid)
+        for _ in range(_CONNECTIONS):
+            stack.enter_context(_connected(port)).sendall(b"<13>hello\n")
+        _arrived(Path(name) / "out", _CONNECTIONS + 1)
+        more = _rss_bytes(process.pid) - before
+        print(
+            f"{_CONNECTIONS} idle TCP connections: {more / 1e6:.1f} MB RSS over {before / 1e6:.1f} "
+            f"({'within' if more <= _BAR_BYTES else 'OVER'} {_BAR_BYTES / 1e6:.0f})"
+        )
+
+
+def _connected(port: int) -> socket.socket:
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _arrived(out: Path, count: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not out.exists() or len(out.read_bytes().splitlines()) < count:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not {count} messages within {_PATIENCE_S:g} s")
+        time.sleep(0.05)
+
+
+def _rss_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024

@@ -1,0 +1,159 @@
+"""Redis Streams against a real redis-server: groups, take-over, acknowledgement."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.conftest import MakeDaemon
+from tests.daemon import Daemon, event, ids, tcp, until
+from tests.receivers import TcpReceiver
+from tests.redis_server import RedisServer
+
+
+def relay(make: MakeDaemon, server: RedisServer, port: int, **source: Any) -> Daemon:
+    daemon = make({"out": tcp(port)})
+    daemon.config["sources"] = {
+        "queue": {"type": "redis", "url": server.url, "stream": "audit", **source}
+    }
+    return daemon
+
+
+def records(numbers: range) -> list[bytes]:
+    return [json.dumps(event(n)).encode() for n in numbers]
+
+
+def pending(server: RedisServer) -> int:
+    """How many entries the group holds; -1 while there is no group."""
+    try:
+        return int(server.client.xpending("audit", "siemrelay")["pending"])
+    except redis.ResponseError:
+        return -1
+
+
+@pytest.mark.parametrize("acknowledge", ["buffered", "delivered"])
+def test_every_entry_arrives_in_order_and_is_acknowledged(
+    make_daemon: MakeDaemon, tmp_path: Path, acknowledge: str
+) -> None:
+    with RedisServer(tmp_path) as server, TcpReceiver() as receiver:
+        server.add("audit", records(range(3000)))
+        daemon = relay(make_daemon, server, receiver.port, acknowledge=acknowledge).start()
+        server.add("audit", records(range(3000, 3100)))
+        receiver.until(3100)
+        until(lambda: pending(server) == 0)
+        assert daemon.terminate() == 0
+    assert receiver.arrived.ids == ids(range(3100))
+
+
+def test_run_drain_ends_when_the_stream_is_empty(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, TcpReceiver() as receiver:
+        server.add("audit", records(range(100)))
+        daemon = relay(make_daemon, server, receiver.port).start("--drain", ready=False)
+        assert daemon.wait() == 0
+        assert pending(server) == 0
+    assert receiver.arrived.ids == ids(range(100))
+
+
+def test_nothing_is_acknowledged_before_the_sink_has_it_where_that_was_asked_for(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path) as server, TcpReceiver(up=False) as receiver:
+        daemon = relay(make_daemon, server, receiver.port, acknowledge="delivered").start()
+        server.add("audit", records(range(50)))
+        until(lambda: daemon.metric("source_records_total", source="queue") == 50)
+        assert pending(server) == 50
+        receiver.up()
+        until(lambda: pending(server) == 0)
+        assert daemon.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(50))
+
+
+def test_what_a_dead_relay_held_is_taken_over(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, TcpReceiver(up=False) as dead, TcpReceiver() as receiver:
+        options = {"acknowledge": "delivered", "claim_after": "1s"}
+        first = relay(make_daemon, server, dead.port, **options).start()
+        server.add("audit", records(range(40)))
+        until(lambda: pending(server) == 40)
+        first.kill()
+        second = relay(make_daemon, server, receiver.port, **options).start()
+        receiver.until(40)
+        until(lambda: pending(server) == 0)
+        assert second.terminate() == 0
+    assert receiver.arrived.ids == ids(range(40))
+
+
+def test_what_a_living_relay_holds_is_left_to_it(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server, TcpReceiver(up=False) as slow, TcpReceiver() as other:
+        options = {"acknowledge": "delivered", "claim_after": "1s"}
+        holder = relay(make_daemon, server, slow.port, **options).start()
+        server.add("audit", records(range(40)))
+        until(lambda: pending(server) == 40)
+        second = relay(make_daemon, server, other.port, **options).start()
+        server.add("audit", records(range(40, 41)))
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 3)  # several times `claim_after`
+        assert not set(other.arrived.ids) & set(ids(range(40)))
+        slow.up()
+        until(lambda: pending(server) == 0)
+        assert holder.terminate() == second.terminate() == 0
+    assert sorted({*slow.arrived.ids, *other.arrived.ids}) == ids(range(41))
+
+
+def test_entries_of_several_fields_become_an_object(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path) as server, TcpReceiver() as receiver:
+        server.client.xadd("audit", {"action": "login", "user": "ada"})
+        daemon = relay(make_daemon, server, receiver.port).start()
+        receiver.until(1)
+        assert daemon.terminate() == 0
+    (message,) = map(json.loads, receiver.arrived.messages)
+    assert (message["type"], message["actor"]["name"]) == ("login", "ada")
+
+
+def test_a_wrong_password_is_told_without_showing_it(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path, "--requirepass", "right") as server, TcpReceiver() as receiver:
+        daemon = relay(
+            make_daemon, server, receiver.port, url=f"redis://:wr0ng-one@127.0.0.1:{server.port}/0"
+        ).start()
+        (line,) = until(lambda: daemon.said("part failed, restarting it")[:1])
+        assert "mend the user and password in `url`" in line["error"]
+        assert "wr0ng" not in daemon.log_text
+        assert daemon.terminate() == 0
+
+
+def test_three_relays_on_one_stream_lose_nothing_while_one_after_the_other_is_killed(
+    make_daemon: MakeDaemon, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    total = 200_000 if request.config.getoption("--slow") else 20_000
+    rng = random.Random(7)
+    with RedisServer(tmp_path) as server, TcpReceiver() as receiver:
+        relays = [
+            relay(make_daemon, server, receiver.port, claim_after="1s").start() for _ in range(3)
+        ]
+
+        def arrived(least: int) -> Callable[[], bool]:
+            return lambda: len(set(receiver.arrived.messages)) >= least
+
+        step = total // 20
+        for start in range(0, total, step):
+            server.add("audit", records(range(start, start + step)))
+            victim = rng.choice(relays)
+            until(arrived(start // 2), 60)
+            victim.kill()
+            victim.start()
+        until(arrived(total), 120)
+        until(lambda: pending(server) == 0)
+        for daemon in relays:
+            assert daemon.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(total))
+    print(f"{len(receiver.arrived) - total} repeats of {total}")

@@ -1,4 +1,4 @@
-"""The syslog source: listens for syslog on TCP, TLS and Unix sockets, one address or several."""
+"""The syslog source: UDP, TCP, TLS, RELP and Unix sockets, at one address or several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from siemrelay.options import Duration, Options, Size
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.datagram_listener import DatagramListener
 from siemrelay.sources.listening import Address, address_of, open_sockets
+from siemrelay.sources.relp_listener import RelpListener
 from siemrelay.sources.server_tls import ServerTlsOptions
 from siemrelay.sources.stream_listener import Activity, StreamListener
 
@@ -22,13 +24,9 @@ _QUIET_S: Final = 1.0
 # The health check allows for minutes; a timer that ticks costs nothing.
 _ALIVE_S: Final = 30.0
 
-_SERVED: Final = ("tcp", "tls", "unix")
-
 
 def _listen(value: str) -> str:
-    address = address_of(value)
-    if address.scheme not in _SERVED:
-        raise ValueError(f"syslog is taken on {', '.join(_SERVED)}, not on {address.scheme}")
+    address_of(value)
     return value
 
 
@@ -57,9 +55,11 @@ class SyslogOptions(Options):
     """Settings of `type: syslog`."""
 
     listen: Listen | Annotated[list[Listen], Field(min_length=1)] = Field(
-        description="address to listen on, or a list: tcp://0.0.0.0:514, tls://0.0.0.0:6514, "
-        "unix:///run/siemrelay/log.sock. Ports 514 and 6514 need not be written; port 0 takes any "
-        "free one. Octet counting, line feeds and NUL are told apart by themselves."
+        description="address to listen on, or a list: udp://0.0.0.0:514, tcp://0.0.0.0:514, "
+        "tls://0.0.0.0:6514, relp://0.0.0.0:2514, relp+tls://0.0.0.0:2514, "
+        "unix:///run/siemrelay/log.sock, unixgram:///run/siemrelay/log.sock. These ports need not "
+        "be written; port 0 takes any free one. Octet counting, line feeds and NUL are told apart "
+        "by themselves."
     )
     tls: ServerTlsOptions | None = Field(
         None, description="the certificate that tls:// shows, and which clients it lets in"
@@ -83,7 +83,11 @@ class SyslogOptions(Options):
     )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="messages per second that are read from one peer; who sends more has to wait",
+        description="messages per second that are read from one peer; who sends more on a stream "
+        "has to wait, datagrams beyond it are refused and counted",
+    )
+    receive_buffer: Annotated[Size, Field(ge=64 * 1024, le=1 << 30)] = Field(
+        16 << 20, description="of the kernel, for datagrams that come faster than they are read"
     )
     mode: Annotated[int, BeforeValidator(_mode), Field(ge=0, le=0o777)] = Field(
         0o660, description='permissions of Unix sockets, in octal, like "0660"'
@@ -91,9 +95,9 @@ class SyslogOptions(Options):
 
     @model_validator(mode="after")
     def _tls_where_it_is_spoken(self) -> SyslogOptions:
-        spoken = any(address.scheme == "tls" for address in self.addresses)
+        spoken = any(address.scheme.endswith("tls") for address in self.addresses)
         if spoken and self.tls is None:
-            raise ValueError("tls:// needs `tls: {certificate: FILE, key: FILE}`")
+            raise ValueError("tls:// and relp+tls:// need `tls: {certificate: FILE, key: FILE}`")
         if self.tls is not None and not spoken:
             raise ValueError("`tls` has no effect without a tls:// address in `listen`")
         return self
@@ -103,6 +107,13 @@ class SyslogOptions(Options):
         """Where it listens."""
         some = [self.listen] if isinstance(self.listen, str) else self.listen
         return [address_of(one) for one in some]
+
+
+_LISTENERS: Final[dict[str, type[DatagramListener | StreamListener]]] = {
+    "udp": DatagramListener, "unixgram": DatagramListener,
+    "relp": RelpListener, "relp+tls": RelpListener,
+}  # fmt: skip
+"""By scheme; all others are plain streams."""
 
 
 class SyslogSource:
@@ -123,7 +134,8 @@ class SyslogSource:
             for address in options.addresses:
                 sockets = await open_sockets(address, mode=options.mode)
                 port = None if address.path else sockets[0].getsockname()[1]
-                listener = StreamListener(address, options, intake, log, activity)
+                kind = _LISTENERS.get(address.scheme, StreamListener)
+                listener = kind(address, options, intake, log, activity)
                 nursery.start_soon(listener.run, sockets)
                 log.info("listening", listen=str(address), port=port)
             nursery.start_soon(_alive, intake)

@@ -1,4 +1,5 @@
-"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners]`.
+"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners
+| datagrams]`.
 
 Throughput and latency by default.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import http_intake, isolation, latency, listeners, stages, throughput
+from tests.bench import datagrams, http_intake, isolation, latency, listeners, stages, throughput
 
 _EVENTS = 500_000
 
@@ -27,6 +28,8 @@ def main(arguments: list[str]) -> None:
         http_intake.run()
     if what == "listeners":
         listeners.run()
+    if what == "datagrams":
+        datagrams.run()
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ SOURCES: Final = Rows(SourceKind, {
     "file": "sources.file:FILE",
     "stdin": "sources.stdin:STDIN",
     "redis": "sources.redis:REDIS",
+    "kafka": "sources.kafka:KAFKA",
     "amqp": "sources.amqp:AMQP",
     "journal": "sources.journal:JOURNAL",
     "http_poll": "sources.http_poll:HTTP_POLL",

@@ -103,7 +103,7 @@ class _Consuming:
 
     def close(self) -> None:
         """Close the connection; blocks for its goodbye."""
-        import pika
+        import pika.exceptions
 
         if self._connection is not None and self._connection.is_open:
             try:
@@ -153,7 +153,7 @@ class _Consuming:
 
     async def _call(self, call: Any) -> Any:
         try:
-            import pika
+            import pika.exceptions
         except ImportError as error:
             raise QueueFailed(
                 "the AMQP client is not installed", advice="pip install 'siemrelay[amqp]'"

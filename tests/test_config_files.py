@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,28 @@ def test_every_protocol_and_format_has_an_example(tmp_path: Path) -> None:
     ]
     assert {sink.protocol for sink in sinks} == set(registry.PROTOCOLS)
     assert {sink.format for sink in sinks} == set(registry.FORMATS)
+
+
+def test_every_source_has_an_example_and_a_line_in_the_readme(tmp_path: Path) -> None:
+    sources = [
+        source
+        for file in EXAMPLES
+        for text in [file.read_text()]
+        for source in load_text(
+            text, file.name, environment(text, tmp_path)
+        ).config.sources.values()
+    ]
+    assert {source.type for source in sources} == set(registry.SOURCES)
+    readme = (ROOT / "README.md").read_text()
+    assert [kind for kind in registry.SOURCES if f"`{kind}`" not in readme] == []
+
+
+@pytest.mark.parametrize(
+    "rows", [registry.SOURCES, registry.DECODERS, registry.FORMATS, registry.PROTOCOLS]
+)
+def test_every_row_of_the_registry_leads_to_a_kind(rows: registry.Rows[Any]) -> None:
+    for name in rows:
+        assert rows[name].summary
 
 
 def test_every_preset_has_an_example_that_takes_its_defaults(tmp_path: Path) -> None:

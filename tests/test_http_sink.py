@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
+from structlog.testing import capture_logs
 
 from siemrelay.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.sinks.contract import Certified
 from siemrelay.sinks.http import HttpOptions, HttpSink
 from siemrelay.sinks.http_verdict import retry_after_s
 from tests.http_receiver import TAKEN, Answer, HttpReceiver, Request
@@ -292,6 +295,45 @@ async def test_a_certificate_of_a_trusted_authority_is_taken(
     assert len(receiver.arrived) == 1
     assert details["tls"].startswith("TLSv1.3, peer ")
     assert "certificate valid until" in details["tls"]
+
+
+async def test_the_end_of_the_certificate_that_was_met_is_known(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver:
+        sink = HttpSink(options(receiver.url, tls={"ca": ca_file}))
+        assert isinstance(sink, Certified)
+        assert sink.certificate_expires_at is None
+        async with sink.session() as session:
+            await session.confirm(await session.send([b"{}"]))
+        assert sink.certificate_expires_at is not None
+        assert sink.certificate_expires_at > time.time()
+
+
+async def test_tls_files_are_read_again_and_the_last_good_ones_kept(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver:
+        sink = HttpSink(options(receiver.url, tls={"ca": ca}))
+
+        async def sent() -> None:
+            async with sink.session() as session:
+                await session.confirm(await session.send([b"{}"]))
+
+        with pytest.raises(BaseExceptionGroup) as refused:
+            await sent()
+        assert refused.value.subgroup(SinkHolds)
+        authority.cert_pem.write_to_path(str(ca))
+        await sent()
+        ca.write_text("half a file")
+        with capture_logs() as logs:
+            await sent()
+        assert [line["event"] for line in logs] == [
+            "new TLS files cannot be used, the last good ones are kept"
+        ]
+    assert len(receiver.arrived) == 2
 
 
 async def test_an_untrusted_certificate_holds_with_advice(authority: trustme.CA) -> None:

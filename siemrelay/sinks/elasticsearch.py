@@ -26,8 +26,9 @@ from siemrelay.options import Size
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below, open_client
+from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below
 from siemrelay.sinks.http_verdict import ADVICE, verdict
+from siemrelay.sinks.over_http import OverHttp
 from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NotUnderstood, read_cause, read_items
 
 # The pause before items that a busy cluster turned away are sent again: its queues empty in
@@ -79,10 +80,11 @@ def bulk_documents(inner: Format, options: Any) -> Format:
     return Bulk(Stamped(inner, stamp="@timestamp", text="message"))
 
 
-class ElasticsearchSink:
+class ElasticsearchSink(OverHttp):
     """Runs of documents created in one data stream."""
 
     def __init__(self, options: ElasticsearchOptions) -> None:
+        super().__init__(options)
         self._options = options
         query = {"pipeline": options.pipeline} if options.pipeline else {}
         path = f"/{quote(options.index, safe='')}/_bulk"
@@ -92,7 +94,7 @@ class ElasticsearchSink:
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
-        async with open_client(self._options, report) as client:
+        async with self.client(report) as client:
             exchange, in_flight = partial(self._create, client), self._options.in_flight
             async with open_exchanges(exchange, in_flight=in_flight) as session:
                 yield session

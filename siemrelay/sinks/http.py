@@ -12,8 +12,9 @@ from pydantic import Field
 from siemrelay.options import Duration, Options, Size
 from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http_client import Client, RequestOptions, Url, open_client
+from siemrelay.sinks.http_client import Client, RequestOptions, Url
 from siemrelay.sinks.http_verdict import verdict
+from siemrelay.sinks.over_http import OverHttp
 
 
 class BatchOptions(Options):
@@ -47,17 +48,18 @@ class HttpOptions(RequestOptions):
     batch: BodyOptions = Field(default_factory=BodyOptions, description="how requests are filled")
 
 
-class HttpSink:
+class HttpSink(OverHttp):
     """Runs of events POSTed to one address."""
 
     def __init__(self, options: HttpOptions) -> None:
+        super().__init__(options)
         self._options = options
         self._array = options.batch.encoding == "array"
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
-        async with open_client(self._options, report) as client:
+        async with self.client(report) as client:
 
             async def exchange(messages: Sequence[bytes]) -> Settlement:
                 return await self._post(client, messages)

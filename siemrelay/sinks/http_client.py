@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import gzip
 import ssl
-from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -23,7 +21,7 @@ from siemrelay.options import Duration, Options, Secret, show_seconds
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.http_verdict import ADVICE
 from siemrelay.sinks.oauth import OauthOptions, TokenSource
-from siemrelay.sinks.tls import TlsOptions, client_context, describe_tls
+from siemrelay.sinks.tls import TlsContexts, TlsOptions, describe_tls, expires_at
 
 if TYPE_CHECKING:
     import httpx2
@@ -127,8 +125,13 @@ class Answer:
 class Client:
     """Makes requests; one per session, for any number of tasks at a time."""
 
-    def __init__(self, client: httpx2.AsyncClient, options: RequestOptions, report: Report) -> None:
+    def __init__(
+        self, client: httpx2.AsyncClient, options: RequestOptions, contexts: TlsContexts,
+        report: Report,
+    ) -> None:  # fmt: skip
+        """`contexts` learns when the certificate that is met ends."""
         self._client, self._options, self._report = client, options, report
+        self._contexts = contexts
         self._extensions: dict[str, Any] = {"trace": self._trace}
         if options.tls.server_name:
             self._extensions["sni_hostname"] = options.tls.server_name
@@ -191,30 +194,8 @@ class Client:
         elif name == "connection.start_tls.complete":
             tls = info["return_value"].get_extra_info("ssl_object")
             self._report("tls", describe_tls(tls) if tls is not None else "established")
-
-
-@asynccontextmanager
-async def open_client(options: RequestOptions, report: Report) -> AsyncIterator[Client]:
-    """A client with these options; connections are made by requests, kept alive, and closed here.
-
-    Proxies come from the environment (HTTPS_PROXY, NO_PROXY …). Raises SinkHolds when a TLS file
-    cannot be used.
-    """
-    import httpx2  # slow to import, and only HTTP sinks need it
-
-    context = await trio.to_thread.run_sync(client_context, options.tls)
-    # No compressed answers: a small one could unfold into any amount of memory.
-    headers = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
-    headers |= {name: str(value) for name, value in options.headers.items()}
-    if options.authorization is not None:
-        headers[options.authorization_header] = str(options.authorization)
-    elif options.basic is not None:
-        pair = f"{options.basic.username}:{options.basic.password}".encode()
-        headers["Authorization"] = "Basic " + b64encode(pair).decode()
-    async with httpx2.AsyncClient(
-        verify=context, headers=headers, timeout=options.timeout, follow_redirects=False
-    ) as client:
-        yield Client(client, options, report)
+            if tls is not None:
+                self._contexts.peer_expires_at = expires_at(tls)
 
 
 async def _read(answer: httpx2.Response) -> bytes:

@@ -19,8 +19,9 @@ from siemrelay.formats.otlp import BodyKind, LogRecords
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Client, RequestOptions, Url, below, open_client
+from siemrelay.sinks.http_client import Client, RequestOptions, Url, below
 from siemrelay.sinks.http_verdict import ADVICE, verdict
+from siemrelay.sinks.over_http import OverHttp
 from siemrelay.wire.otlp import Envelope, NotUnderstood, read_partial
 
 _PATH: Final = "/v1/logs"
@@ -57,10 +58,11 @@ def log_records(inner: Format, options: OtlpOptions) -> Format:
     return LogRecords(inner, options.body)
 
 
-class OtlpSink:
+class OtlpSink(OverHttp):
     """Runs of log records exported to one receiver."""
 
     def __init__(self, options: OtlpOptions) -> None:
+        super().__init__(options)
         self._options = options
         bare = urlsplit(options.url).path in ("", "/")
         self._url = below(options.url, _PATH) if bare else options.url
@@ -70,7 +72,7 @@ class OtlpSink:
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
-        async with open_client(self._options, report) as client:
+        async with self.client(report) as client:
             exchange, in_flight = partial(self._export, client), self._options.in_flight
             async with open_exchanges(exchange, in_flight=in_flight) as session:
                 yield session

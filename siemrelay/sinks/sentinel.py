@@ -30,10 +30,10 @@ from siemrelay.sinks.http_client import (
     TransportOptions,
     Url,
     below,
-    open_client,
 )
 from siemrelay.sinks.http_verdict import ADVICE, verdict
 from siemrelay.sinks.oauth import OauthOptions
+from siemrelay.sinks.over_http import OverHttp
 
 _API_VERSION: Final = "2023-01-01"
 
@@ -124,10 +124,11 @@ def sentinel_records(inner: Format, options: Any) -> Format:
     return Stamped(inner, stamp="TimeGenerated", text="RawData")
 
 
-class SentinelSink:
+class SentinelSink(OverHttp):
     """Runs of records sent to one stream of a data collection rule."""
 
     def __init__(self, options: SentinelOptions) -> None:
+        super().__init__(options.requests())
         self._options = options
         rule, stream = quote(options.rule, safe=""), quote(options.stream, safe="")
         path = f"/dataCollectionRules/{rule}/streams/{stream}"
@@ -144,7 +145,7 @@ class SentinelSink:
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
-        async with open_client(self._options.requests(), report) as client:
+        async with self.client(report) as client:
             exchange, in_flight = partial(self._upload, client), self._options.in_flight
             async with open_exchanges(exchange, in_flight=in_flight) as session:
                 yield session

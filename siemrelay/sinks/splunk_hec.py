@@ -19,8 +19,9 @@ from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, 
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.hec_acknowledgement import Acknowledgements
 from siemrelay.sinks.hec_options import SplunkHecOptions, acknowledgement_url, event_url, hec_events
-from siemrelay.sinks.http_client import Answer, Client, open_client
+from siemrelay.sinks.http_client import Answer, Client
 from siemrelay.sinks.http_verdict import ADVICE, failure, retry_after_s
+from siemrelay.sinks.over_http import OverHttp
 from siemrelay.wire import splunk_hec as hec
 
 # Splunk Cloud answers 404 now and then, while parts of it are replaced.
@@ -40,10 +41,11 @@ _ELSEWHERE_ADVICE: Final = {
 """What to change when an answer is not in the collector's words, by status."""
 
 
-class SplunkHecSink:
+class SplunkHecSink(OverHttp):
     """Runs of events POSTed to one collector."""
 
     def __init__(self, options: SplunkHecOptions) -> None:
+        super().__init__(options)
         self._raw, self._acknowledge = options.endpoint == "raw", options.acknowledge
         # One channel for the sink's life: Splunk keeps each for long, and ids count within it.
         channel = str(uuid.uuid4())
@@ -59,7 +61,7 @@ class SplunkHecSink:
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
         """See `sinks.contract.Sink`; connections are made by the first request."""
-        async with open_client(self._options, report) as client:
+        async with self.client(report) as client:
             requests = trio.CapacityLimiter(self._options.in_flight)
 
             async def ask(ack_ids: Sequence[int]) -> Mapping[int, bool]:

@@ -49,7 +49,7 @@ class Relay:
     """One relay on one state directory. `run` it once."""
 
     def __init__(self, loaded: Loaded, *, stats: Stats | None = None) -> None:
-        self._config = loaded.config
+        self._config, self._elsewhere = loaded.config, loaded.elsewhere
         self.stats = stats or Stats()
         self._stop = trio.Event()
         self._notifier = Notifier()
@@ -111,6 +111,11 @@ class Relay:
                 enabled.append(assembly.sink(name))
             else:
                 stats.sinks[name].state, stats.sinks[name].reason = "disabled", "enabled: no"
+        for name in filter(buffer.knows, self._elsewhere):
+            # Run here before: what it has not got is kept for it.
+            places[name] = (False, False)
+            _log.warning("a sink of another pool has its place in this buffer and holds records "
+                         "back; give each pool its own `state_dir`", sink=name)  # fmt: skip
         for gone in buffer.set_sinks(places):
             _log.warning("sink is no longer configured; its records are not held back", sink=gone)
         decoders = {name: assembly.decoder(name, enabled) for name in config.sources}

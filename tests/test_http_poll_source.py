@@ -108,6 +108,33 @@ async def test_since_asks_from_the_newest_and_takes_nothing_twice(form: str) -> 
     assert numbers(intake) == [0, 1, 2, 3]
 
 
+async def test_older_pages_are_not_missed_though_the_newest_came_first() -> None:
+    broken = True
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        start = int(query.get("page", 9))
+        if start == 6 and broken:
+            return 503, b"busy", {}
+        items = [{"n": n, "at": f"2026-01-01T00:00:0{n}Z"} for n in range(start, start - 3, -1)]
+        since = query.get("from", "")
+        items = [item for item in items if str(item["at"]) >= since[:19]]
+        return 200, {"items": items, "next": f"/audit?page={start - 3}" if start > 3 else None}, {}
+
+    intake = CollectingIntake()
+    options = {"since": {"parameter": "from", "field": "at"}, "next": "next", "every": "1ms"}
+    with Api(answer) as api:
+        made = HttpPollOptions.model_validate({"url": api.url, **options})
+        with trio.move_on_after(0.3):
+            await HttpPollSource("api", made).run(intake, drain=True)
+        assert numbers(intake) == [9, 8, 7]
+        broken = False
+        await poll(intake, api.url, **options)
+        assert numbers(intake) == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+        await poll(intake, api.url, **options)
+        assert {"from": "2026-01-01T00:00:09.000Z"} in api.asked
+    assert len(intake.lines) == 9
+
+
 async def test_start_at_now_asks_for_nothing_old() -> None:
     with Api(lambda query, headers: (200, [], {})) as api:
         await poll(

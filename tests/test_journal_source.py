@@ -57,6 +57,22 @@ async def test_every_entry_is_read_once_and_a_restart_goes_on_after_the_last(
     assert numbers_of(intake.lines) == list(range(60))
 
 
+async def test_where_the_last_entry_is_gone_or_not_asked_for_no_other_is_missed(
+    tmp_path: Path,
+) -> None:
+    journal, intake = tmp_path / "journal", CollectingIntake()
+    write_journal(journal, range(4))
+    await JournalSource("j", JournalOptions(directory=str(journal))).run(intake, drain=True)
+    (journal / "audit-0.journal").unlink()
+    write_journal(journal, range(4, 8))
+    await JournalSource("j", JournalOptions(directory=str(journal))).run(intake, drain=True)
+    assert numbers_of(intake.lines) == list(range(8))
+    write_journal(journal, range(8, 12))
+    options = JournalOptions(directory=str(journal), identifiers=["cron"])
+    await JournalSource("j", options).run(intake, drain=True)
+    assert numbers_of(intake.lines) == [*range(8), 8, 10]
+
+
 async def test_only_what_was_asked_for_is_read(tmp_path: Path) -> None:
     write_journal(tmp_path / "journal", range(10))
     intake = CollectingIntake()

@@ -9,7 +9,7 @@ import pytest
 from siemrelay.config.load import load_text, of_pool
 from siemrelay.errors import ConfigurationRefused
 from tests.conftest import MakeDaemon
-from tests.daemon import append, event, tcp
+from tests.daemon import append, event, ids, tcp
 from tests.receivers import TcpReceiver
 
 FLEET = """
@@ -61,3 +61,24 @@ def test_a_relay_runs_its_pool_and_nothing_else(make_daemon: MakeDaemon) -> None
         assert daemon.wait() == os.EX_CONFIG
         assert "the pools are a, b" in daemon.log_text
     assert not theirs.arrived.messages
+
+
+def test_what_a_sink_of_another_pool_has_not_got_is_kept_for_it(make_daemon: MakeDaemon) -> None:
+    with TcpReceiver() as mine, TcpReceiver(up=False) as theirs:
+        sinks = {"mine": tcp(mine.port, pool="a"), "theirs": tcp(theirs.port, pool="b")}
+        daemon = make_daemon(sinks)
+        daemon.config["sources"]["audit"]["pool"] = ["a", "b"]
+        daemon.config["buffer"] = {"keep": "0s"}
+        daemon.start()
+        append(daemon.audit, map(event, range(3)))
+        mine.until(3)
+        assert daemon.terminate() == 0
+        daemon.start("--pool", "a")
+        append(daemon.audit, map(event, range(3, 5)))
+        mine.until(5)
+        assert daemon.terminate() == 0
+        theirs.up()
+        daemon.start()
+        theirs.until(5)
+        assert daemon.terminate() == 0
+    assert theirs.arrived.ids == ids(range(5))

@@ -113,6 +113,10 @@ class DiskBuffer:
             self._store.keep_sinks(self._places.cursors())
         return gone
 
+    def knows(self, sink: str) -> bool:
+        """Whether the sink had a place here when the buffer was opened."""
+        return sink in self._known_cursors
+
     def place(self, sink: str) -> SinkPlace:
         """The sink's place, live."""
         return self._places[sink]

@@ -44,6 +44,8 @@ class Loaded(msgspec.Struct, frozen=True):
     """Where the file itself holds a secret in plain text."""
     document: Document
     """Where each key and value was written (`document.fault` makes a located remark)."""
+    elsewhere: tuple[str, ...] = ()
+    """The sinks that other relays of the fleet run (`of_pool`)."""
 
 
 def load(path: str | Path) -> Loaded:
@@ -71,9 +73,11 @@ def load(path: str | Path) -> Loaded:
 def of_pool(loaded: Loaded, pool: str) -> Loaded:
     """The same with the parts of that pool only. Raises: as `load`, when it has not both."""
     try:
-        return msgspec.structs.replace(loaded, config=loaded.config.of_pool(pool))
+        config = loaded.config.of_pool(pool)
     except ValueError as error:
         raise ConfigurationRefused(loaded.file, [Fault(str(error))]) from error
+    elsewhere = tuple(name for name in loaded.config.sinks if name not in config.sinks)
+    return msgspec.structs.replace(loaded, config=config, elsewhere=elsewhere)
 
 
 def load_text(text: str, file: str, environment: Mapping[str, str] | None = None) -> Loaded:

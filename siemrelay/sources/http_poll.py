@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from siemrelay.decoders.normalise import time_of
-from siemrelay.sources.contract import Intake, Position, SourceKind, joined
+from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
 from siemrelay.sources.http_poll_options import HttpPollOptions, SinceOptions
 from siemrelay.sources.polling import Ask, PollRefused, opened
 from siemrelay.times import epoch_ms, rfc3339
@@ -27,7 +27,7 @@ from siemrelay.wire.polled import (
 _KEY: Final = "poll"
 
 # Items remembered from one poll to the next, so that those asked for twice are taken once.
-_SEEN: Final = 2000
+_SEEN: Final = 20_000
 
 # Pages of one poll: an API whose last page points to itself is left here, until the next poll.
 _PAGES: Final = 1000
@@ -47,6 +47,7 @@ class _Place:
         self._cursor: str | None = stored.get("cursor")
         self._since_ms: int | None = stored.get("since_ms")
         self._seen: list[str] = list(stored.get("seen", ()))
+        self._page_times: dict[str, int | None] = {}
         if not stored and options.since and options.start_at == "now":
             self._since_ms = int(time.time() * 1000)
 
@@ -79,25 +80,32 @@ class _Place:
         elif since is None:
             self._seen = [*(mark for mark in self._seen if mark not in prints), *prints][-_SEEN:]
         else:
-            self._move(since, items, prints)
+            self._note(since, items, prints)
         return new
 
-    def _move(self, since: SinceOptions, items: list[bytes], prints: list[str]) -> None:
-        times = [time_of(value_at(item, since.field)) for item in items]
-        moments = [None if at is None else epoch_ms(at) for at in times]
-        newest = max((m for m in (*moments, self._since_ms) if m is not None), default=None)
-        if newest is None:
-            return
-        if self._since_ms is None or _floor(newest, since) > _floor(self._since_ms, since):
-            self._seen = []
-        self._since_ms = newest
-        # Asked for again at its resolution: everything from the newest moment on.
-        again = [
-            mark
-            for mark, moment in zip(prints, moments, strict=True)
-            if moment is None or moment >= _floor(newest, since)
+    def _note(self, since: SinceOptions, items: list[bytes], prints: list[str]) -> None:
+        for item, mark in zip(items, prints, strict=True):
+            at = time_of(value_at(item, since.field))
+            self._page_times[mark] = None if at is None else epoch_ms(at)
+        self._seen = list(dict.fromkeys([*self._seen, *prints]))[-_SEEN:]
+
+    def finish(self) -> bool:
+        """Move on after a poll's last page; whether there is something new to store.
+
+        Not before: an API may give the newest items first, and the older ones be missed.
+        """
+        since, times = self._options.since, self._page_times
+        moments = [m for m in (*times.values(), self._since_ms) if m is not None]
+        self._page_times = {}
+        if since is None or not moments or max(moments) == self._since_ms:
+            return False
+        self._since_ms = newest = max(moments)
+        # What is asked for again, at the resolution that is asked with.
+        least = _floor(newest, since)
+        self._seen = [
+            mark for mark in self._seen if mark not in times or (times[mark] or newest) >= least
         ]
-        self._seen = list(dict.fromkeys([*self._seen, *again]))[-_SEEN:]
+        return True
 
 
 _SHOWN: Final[dict[str, Callable[[int], str]]] = {
@@ -115,7 +123,7 @@ class HttpPollSource:
     """The items of an API's pages, each once, and on after a restart.
 
     The place is stored with the records. An API without `cursor` and `since` is asked for the same
-    page again: what it had the last time is not taken twice, up to 2,000 items.
+    page again: what it had the last time is not taken twice, up to 20,000 items.
     """
 
     def __init__(self, name: str, options: HttpPollOptions) -> None:
@@ -134,6 +142,8 @@ class HttpPollSource:
                     async for items, body in self._pages(ask, place):
                         new = place.take(items, body)
                         await self._offer(intake, new, place)
+                    if place.finish():
+                        await intake.offer(Records(b"", 0, (Position(_KEY, place.value),)))
                 except (PollRefused, NotAPage) as error:
                     if str(error) != trouble:
                         log.error("poll failed", url=options.url, reason=str(error))

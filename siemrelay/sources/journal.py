@@ -92,7 +92,7 @@ class JournalSource:
             async with trio.open_nursery() as nursery:
                 assert process.stderr is not None
                 nursery.start_soon(words.listen, process.stderr)
-                await self._read(process, intake)
+                await self._read(process, intake, stored)
                 code = await process.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -106,8 +106,9 @@ class JournalSource:
         if follow:
             yield "--follow"
         if cursor is not None:
-            # Where that entry is gone, journalctl goes on with the next one that there is.
-            yield f"--after-cursor={cursor}"
+            # Not --after-cursor: where that entry is gone, or not asked for any more, it passes
+            # over the next one, too. From it on, that one is known again by its cursor.
+            yield f"--cursor={cursor}"
         if cursor is None and options.start_at == "end":
             yield from ("--lines=0",) if follow else ("--since=now",)
         else:
@@ -118,7 +119,8 @@ class JournalSource:
         yield from (f"--identifier={identifier}" for identifier in options.identifiers)
         yield from options.matches
 
-    async def _read(self, process: trio.Process, intake: Intake) -> None:
+    async def _read(self, process: trio.Process, intake: Intake, taken: str | None) -> None:
+        """Hand over what comes, but for a first entry whose cursor is `taken`."""
         lines = Lines(self._options.max_record_size)
         assert process.stdout is not None
         while True:
@@ -129,26 +131,39 @@ class JournalSource:
             if data == b"":
                 return  # an entry without its end was cut short: it comes again
             for records in lines.feed(bytes(data or b"")):
-                await intake.offer(_positioned(records))
+                records, taken = _without(records, taken), None
+                if records.count:
+                    await intake.offer(_positioned(records))
             for size in lines.oversize:
                 intake.oversize(size)
             lines.oversize.clear()
 
 
+def _without(records: Records, taken: str | None) -> Records:
+    """The records without a first entry that was taken before."""
+    first, _, rest = records.payload.partition(b"\n")
+    if taken is None or records.part is not None or _cursor(first) != taken:
+        return records
+    return Records(rest, records.count - 1)
+
+
 def _positioned(records: Records) -> Records:
     """With the cursor of its last entry, which is known only of whole ones."""
-    if records.part is not None:
-        return records
     last = records.payload[records.payload.rfind(b"\n", 0, -1) + 1 :]
+    cursor = None if records.part is not None else _cursor(last)
+    if cursor is None:
+        return records
+    position = Position(_KEY, {"cursor": cursor})
+    return msgspec.structs.replace(records, positions=(position,))
+
+
+def _cursor(entry: bytes) -> str | None:
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
-        cursor = _cursor_of(last).cursor
-        if cursor:
-            position = Position(_KEY, {"cursor": cursor})
-            return msgspec.structs.replace(records, positions=(position,))
-    return records
+        return _decode(entry).cursor
+    return None
 
 
-_cursor_of: Final = msgspec.json.Decoder(_Cursor).decode
+_decode: Final = msgspec.json.Decoder(_Cursor).decode
 
 
 class _Words:

@@ -47,7 +47,7 @@ class _Place:
         self._cursor: str | None = stored.get("cursor")
         self._since_ms: int | None = stored.get("since_ms")
         self._seen: list[str] = list(stored.get("seen", ()))
-        self._page_times: dict[str, int | None] = {}
+        self._page_times: list[int] = []
         if not stored and options.since and options.start_at == "now":
             self._since_ms = int(time.time() * 1000)
 
@@ -84,9 +84,8 @@ class _Place:
         return new
 
     def _note(self, since: SinceOptions, items: list[bytes], prints: list[str]) -> None:
-        for item, mark in zip(items, prints, strict=True):
-            at = time_of(value_at(item, since.field))
-            self._page_times[mark] = None if at is None else epoch_ms(at)
+        times = [time_of(value_at(item, since.field)) for item in items]
+        self._page_times += [epoch_ms(at) for at in times if at is not None]
         self._seen = list(dict.fromkeys([*self._seen, *prints]))[-_SEEN:]
 
     def finish(self) -> bool:
@@ -95,16 +94,12 @@ class _Place:
         Not before: an API may give the newest items first, and the older ones be missed.
         """
         since, times = self._options.since, self._page_times
-        moments = [m for m in (*times.values(), self._since_ms) if m is not None]
-        self._page_times = {}
-        if since is None or not moments or max(moments) == self._since_ms:
+        self._page_times = []
+        newest = max(times, default=0)
+        if since is None or newest <= (self._since_ms or 0):
             return False
-        self._since_ms = newest = max(moments)
-        # What is asked for again, at the resolution that is asked with.
-        least = _floor(newest, since)
-        self._seen = [
-            mark for mark in self._seen if mark not in times or (times[mark] or newest) >= least
-        ]
+        # What has been taken stays known: it is asked for again, at the resolution of the time.
+        self._since_ms = newest
         return True
 
 
@@ -113,10 +108,6 @@ _SHOWN: Final[dict[str, Callable[[int], str]]] = {
     "epoch": lambda ms: str(ms // 1000),
     "epoch_ms": str,
 }
-
-
-def _floor(moment_ms: int, since: SinceOptions) -> int:
-    return moment_ms - moment_ms % (1000 if since.format == "epoch" else 1)
 
 
 class HttpPollSource:

@@ -337,3 +337,8 @@ def test_no_key_of_a_source_means_two_things(kind: str, decoder: str) -> None:
     assert not names[0] & names[2]
     assert not names[1] & names[2]
     assert set(field_names(source_model(kind, decoder))) == set().union(*names)
+
+
+def test_standard_input_can_be_read_by_one_source_only() -> None:
+    (found,) = faults(f"sources:\n  a: {{type: stdin}}\n  b: {{type: stdin}}\n{SINK}")
+    assert found.endswith("sources.b.type: only one source can be of type stdin")

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel, ValidationError
 
+from siemrelay import registry
 from siemrelay.catalogue import Catalogue
 from siemrelay.config.document import Document, KeyPath, dotted, parse
 from siemrelay.config.faults import explain
@@ -124,6 +125,9 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     catalogue = _catalogue(top)
     top["sources"] = judge.parts(top, "sources", join_source, SourceConfig)
     top["sinks"] = judge.parts(top, "sinks", join_sink, SinkConfig)
+    for name, kind in _not_alone(top["sources"]):
+        message = f"only one source can be of type {kind}"
+        document.faults.append(document.fault(("sources", name, "type"), message))
     for path, entry in _event_entries(filled.value):
         wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
         if wrong is not None:
@@ -183,6 +187,16 @@ class _Judge:
         # What a reference to nothing left behind would only be complained about twice.
         hidden = {dotted(path) for path in self._failed}
         self._document.faults += [fault for fault in faults if fault.key not in hidden]
+
+
+def _not_alone(sources: Any) -> Iterator[tuple[str, str]]:
+    """Every source, and its type, of which there is one already and cannot be two."""
+    met: set[str] = set()
+    for name, source in sources.items() if isinstance(sources, dict) else ():
+        kind = getattr(source, "type", None)
+        if kind in met and registry.SOURCES[kind].alone:
+            yield name, kind
+        met |= {kind} if kind in registry.SOURCES else set()
 
 
 def _catalogue(top: Mapping[str, Any]) -> Catalogue:

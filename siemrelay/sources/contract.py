@@ -108,9 +108,13 @@ class Source(Protocol):
 
 
 class SourceKind(msgspec.Struct, frozen=True):
-    """A way in. `build` takes the source's name and options; `decoder` is the default one."""
+    """A way in. `build` takes the source's name and options; `decoder` is the default one.
+
+    `alone`: a relay can have one source of this kind.
+    """
 
     options: type[Options]
     build: Callable[[str, Any], Source]
     decoder: str
     summary: str
+    alone: bool = False

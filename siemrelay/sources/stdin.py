@@ -74,4 +74,6 @@ def _read() -> bytes | None:
     return os.read(descriptor, _READ_BYTES)
 
 
-STDIN: Final = SourceKind(StdinOptions, StdinSource, "json", "standard input, a record a line")
+STDIN: Final = SourceKind(
+    StdinOptions, StdinSource, "json", "standard input, a record a line", alone=True
+)

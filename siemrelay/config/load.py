@@ -193,10 +193,11 @@ def _not_alone(sources: Any) -> Iterator[tuple[str, str]]:
     """Every source, and its type, of which there is one already and cannot be two."""
     met: set[str] = set()
     for name, source in sources.items() if isinstance(sources, dict) else ():
-        kind = getattr(source, "type", None)
+        kind = getattr(source, "type", "")
         if kind in met and registry.SOURCES[kind].alone:
             yield name, kind
-        met |= {kind} if kind in registry.SOURCES else set()
+        if kind in registry.SOURCES:
+            met.add(kind)
 
 
 def _catalogue(top: Mapping[str, Any]) -> Catalogue:

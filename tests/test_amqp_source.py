@@ -52,9 +52,10 @@ def publish(server: RabbitServer, queue: str, numbers: range) -> None:
 def left(server: RabbitServer, queue: str) -> int:
     """How many messages the broker would give to somebody else now."""
     channel = server.channel()
-    count: int = channel.queue_declare(queue, passive=True).method.message_count
-    channel.connection.close()
-    return count
+    try:
+        return int(channel.queue_declare(queue, passive=True).method.message_count)
+    finally:
+        channel.connection.close()
 
 
 @pytest.mark.parametrize("acknowledge", ["buffered", "delivered"])

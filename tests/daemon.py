@@ -206,6 +206,14 @@ class Daemon:
         """One sample's value; the `siemrelay_` in front is left out."""
         return self.metrics()[f"siemrelay_{name}", tuple(sorted(labels.items()))]
 
+    def refused(self, source: str) -> int:
+        """How much the source has turned away, for whatever reason."""
+        return int(sum(
+            value
+            for (name, labels), value in self.metrics().items()
+            if name == "siemrelay_source_refused_total" and dict(labels)["source"] == source
+        ))  # fmt: skip
+
     def state_of(self, sink: str) -> str:
         """The state that the sink's metric names."""
         found = self.metrics()

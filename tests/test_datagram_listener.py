@@ -99,7 +99,7 @@ def test_a_stranger_and_who_sends_too_much_are_refused_and_counted(
     daemon = relay(make_daemon, listen, allow=["10.0.0.0/8"]).start()
     with sender_to(daemon, listen) as sock:
         sock.send(b"<13>from a stranger")
-        until(lambda: daemon.metric("source_refused_total", source="logs") == 1)
+        until(lambda: daemon.refused("logs") == 1)
     assert daemon.terminate() == 0
     daemon.config["sources"]["logs"] |= {"allow": ["127.0.0.0/8"], "rate": 10}
     daemon.start()
@@ -107,7 +107,7 @@ def test_a_stranger_and_who_sends_too_much_are_refused_and_counted(
         for number in range(100):
             sock.send(b"<13>%d" % number)
         until(
-            lambda: daemon.metric("source_refused_total", source="logs")
+            lambda: daemon.refused("logs")
             + daemon.metric("source_records_total", source="logs") == 100
         )  # fmt: skip
     assert 10 <= daemon.metric("source_records_total", source="logs") < 50

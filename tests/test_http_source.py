@@ -76,7 +76,7 @@ def test_a_fault_in_the_body_is_said_with_its_place_and_nothing_is_stored(
         assert sender.post(b"no gzip", Content_Encoding="gzip")[0] == 400
         assert sender.post(b'{"n":9}')[0] == 200
     assert until(lambda: forwarded(daemon)) == [b'{"n":9}']
-    assert daemon.metric("source_refused_total", source="hooks") == 3
+    assert daemon.refused("hooks") == 3
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_only_the_networks_that_are_allowed_may_connect(make_daemon: MakeDaemon)
     with Sender(port_of(daemon)) as sender:
         with pytest.raises(ConnectionError):
             sender.post(b"1")
-    assert daemon.metric("source_refused_total", source="hooks") == 1
+    assert daemon.refused("hooks") == 1
 
 
 def test_more_connections_than_allowed_wait_their_turn(make_daemon: MakeDaemon) -> None:

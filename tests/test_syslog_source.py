@@ -147,7 +147,7 @@ def test_a_client_certificate_needs_the_authority_and_the_fingerprint(
             assert shown is not known
     until(lambda: forwarded(daemon))
     assert forwarded(daemon) == [b"<13>from the known one"]
-    assert daemon.metric("source_refused_total", source="logs") == 3
+    assert daemon.refused("logs") == 3
 
 
 def test_a_bad_peer_is_closed_and_disturbs_nobody(make_daemon: MakeDaemon) -> None:
@@ -163,7 +163,7 @@ def test_a_bad_peer_is_closed_and_disturbs_nobody(make_daemon: MakeDaemon) -> No
         until(lambda: len(forwarded(daemon)) == 3)
     assert sorted(forwarded(daemon)) == [b"<13>bad", b"<13>one", b"<13>two"]
     assert len(daemon.said("connection closed")) == 1
-    assert daemon.metric("source_refused_total", source="logs") == 1
+    assert daemon.refused("logs") == 1
 
 
 def test_a_message_cut_off_by_the_disconnect_is_kept(make_daemon: MakeDaemon) -> None:
@@ -176,7 +176,7 @@ def test_only_allowed_networks_may_send(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon, allow=["192.0.2.0/24"]).start()
     with socket.create_connection(("127.0.0.1", port_of(daemon))) as sock:
         assert is_closed(sock)
-    assert daemon.metric("source_refused_total", source="logs") == 1
+    assert daemon.refused("logs") == 1
 
 
 def test_a_unix_socket_has_its_mode_and_is_taken_over_after_a_kill(
@@ -190,7 +190,8 @@ def test_a_unix_socket_has_its_mode_and_is_taken_over_after_a_kill(
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(path))
             sock.sendall(b"<13>%d\n" % number)
-        until(lambda: len(forwarded(daemon)) == number)  # noqa: B023 - called within the round
+        # A kill may repeat what was delivered just before it.
+        until(lambda: len(set(forwarded(daemon))) == number)  # noqa: B023 - called within the round
         daemon.kill()
         if number == 1:
             daemon.start()

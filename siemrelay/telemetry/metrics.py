@@ -46,8 +46,6 @@ SOURCE_METRICS: Final[tuple[Metric, ...]] = (
     Metric("lost_total", "counter", "Records lost on their way here, as the kernel told.",
            lambda s: s.lost),
     Metric("connections", "gauge", "Connections open.", lambda s: s.connections),
-    Metric("refused_total", "counter", "Requests, connections and messages turned away.",
-           lambda s: sum(s.refused.values())),
 )  # fmt: skip
 
 SINK_METRICS: Final[tuple[Metric, ...]] = (
@@ -88,7 +86,7 @@ def names() -> list[str]:
     """Every metric's full name, for the documents and their test."""
     rows = [("source", m) for m in SOURCE_METRICS] + [("sink", m) for m in SINK_METRICS]
     rows += [("buffer", m) for m in BUFFER_METRICS]
-    extra = ("sink_state", "config_last_reload_successful", "build_info")
+    extra = ("source_refused_total", "sink_state", "config_last_reload_successful", "build_info")
     return [
         *(f"siemrelay_{part}_{metric.name}" for part, metric in rows),
         *(f"siemrelay_{name}" for name in extra),
@@ -109,13 +107,21 @@ class _Collector:
         self._stats = stats
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import GaugeMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         stats = self._stats
         sources: list[tuple[str, SourceStats]] = list(stats.sources.items())
         sinks: list[tuple[str, SinkStats]] = list(stats.sinks.items())
         for metric in SOURCE_METRICS:
             yield _family(f"siemrelay_source_{metric.name}", metric, ["source"], sources)
+        refused = CounterMetricFamily(
+            "siemrelay_source_refused_total", "Requests, connections and messages turned away.",
+            labels=["source", "reason"],
+        )  # fmt: skip
+        for name, source in sources:
+            for reason, count in source.refused.items():
+                refused.add_metric([name, reason], count)
+        yield refused
         for metric in SINK_METRICS:
             yield _family(f"siemrelay_sink_{metric.name}", metric, ["sink"], sinks)
         state = GaugeMetricFamily(

@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -269,3 +270,78 @@ def test_an_address_has_its_schemes_port(listen: str, shown: str) -> None:
 def test_a_wrong_address_is_refused(listen: str) -> None:
     with pytest.raises(ValueError, match=r"listen|tls"):
         SyslogOptions.model_validate({"listen": listen})
+
+
+def test_a_socket_that_systemd_opened_is_used(make_daemon: MakeDaemon) -> None:
+    with socket.socket() as passed:
+        passed.bind(("127.0.0.1", 0))
+        passed.listen()
+        port = passed.getsockname()[1]
+        daemon = relay(make_daemon, f"tcp://127.0.0.1:{port}")
+        daemon.write_config()
+        # As systemd does (sd_listen_fds(3)): descriptor 3, and the process it is meant for.
+        command = f'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@" 3<&{passed.fileno()}'
+        process = subprocess.Popen(
+            ["bash", "-c", command, sys.executable, "-m", "siemrelay", "run", "-c",
+             str(daemon.file)],
+            pass_fds=(passed.fileno(),), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            # It is the kernel's socket already: nothing is refused while the relay starts.
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+                sock.sendall(b"<13>through systemd\n")
+            until(lambda: forwarded(daemon) == [b"<13>through systemd"])
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def test_who_says_nothing_for_too_long_is_let_go(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, idle_timeout="100ms").start()
+    with socket.create_connection(("127.0.0.1", port_of(daemon))) as sock:
+        sock.sendall(b"<13>then silence\n")
+        assert is_closed(sock)
+    until(lambda: forwarded(daemon) == [b"<13>then silence"])
+
+
+def test_more_connections_than_allowed_wait_for_their_turn(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, max_connections=1).start()
+    with socket.create_connection(("127.0.0.1", port_of(daemon))) as first:
+        first.sendall(b"<13>first\n")
+        until(lambda: forwarded(daemon) == [b"<13>first"])
+        with socket.create_connection(("127.0.0.1", port_of(daemon))) as second:
+            second.sendall(b"<13>second\n")
+            first.sendall(b"<13>first again\n")
+            until(lambda: len(forwarded(daemon)) == 2)
+            assert forwarded(daemon) == [b"<13>first", b"<13>first again"]
+            first.close()
+            until(lambda: len(forwarded(daemon)) == 3)
+    assert forwarded(daemon)[-1] == b"<13>second"
+
+
+def test_a_listeners_renewed_certificate_is_shown_and_a_broken_one_is_not(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    authority, file = trustme.CA(), tmp_path / "server.pem"
+    daemon = relay(make_daemon, "tls://127.0.0.1:0", tls={"certificate": str(file)})
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+
+    def renew() -> bytes:
+        made = authority.issue_cert("localhost")
+        made.private_key_and_cert_chain_pem.write_to_path(str(file))
+        return ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode())
+
+    def shown() -> bytes | None:
+        with socket.create_connection(("127.0.0.1", port_of(daemon)), timeout=10) as plain:
+            with client.wrap_socket(plain, server_hostname="localhost") as secured:
+                return secured.getpeercert(binary_form=True)
+
+    first = renew()
+    daemon.start()
+    assert shown() == first
+    second = renew()
+    assert shown() == second
+    file.write_text("half a file")
+    assert shown() == second
+    assert daemon.said("new TLS files cannot be used, the last good ones are kept")

@@ -79,7 +79,7 @@ class Relay:
             gc.freeze()  # what is there now stays
             async with trio.open_nursery() as house:
                 if signals:
-                    house.start_soon(self._watch_signals, house.cancel_scope)
+                    await house.start(self._watch_signals, house.cancel_scope)
                 if listener is not None:
                     house.start_soon(serve, listener, stats, partial(self._refresh, buffer))
                 house.start_soon(self._tick, buffer)
@@ -191,9 +191,12 @@ class Relay:
                     await buffer.wait_settled()
             nursery.cancel_scope.cancel()
 
-    async def _watch_signals(self, house: trio.CancelScope) -> None:
+    async def _watch_signals(
+        self, house: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """The first signal begins an orderly stop, the second one waits for no sink any more."""
         with trio.open_signal_receiver(*_SIGNALS) as received:
+            task_status.started()
             async for number in received:
                 if number == signal.SIGHUP:
                     _log.warning("SIGHUP changes nothing: restart to take a new configuration")

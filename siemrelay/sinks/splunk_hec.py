@@ -45,7 +45,6 @@ class SplunkHecSink(OverHttp):
     """Runs of events POSTed to one collector."""
 
     def __init__(self, options: SplunkHecOptions) -> None:
-        super().__init__(options)
         self._raw, self._acknowledge = options.endpoint == "raw", options.acknowledge
         # One channel for the sink's life: Splunk keeps each for long, and ids count within it.
         channel = str(uuid.uuid4())
@@ -55,6 +54,7 @@ class SplunkHecSink(OverHttp):
             # (code 10) to a sink that would not wait for them.
             headers = {**options.headers, "X-Splunk-Request-Channel": Secret(channel)}
             options = options.model_copy(update={"headers": headers})
+        super().__init__(options)
         self._options = options
         self._missing_since_s: float | None = None
 

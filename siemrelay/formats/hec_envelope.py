@@ -73,6 +73,6 @@ def _event(message: bytes) -> bytes:
             pass  # it only looks like an object: a text, like any other
         else:
             return message
-    if not message.strip():
-        return _BLANK
-    return message_of(message.decode())
+    text = message.decode()
+    # Also where all of it is space beyond ASCII's.
+    return message_of(text) if text.strip() else _BLANK

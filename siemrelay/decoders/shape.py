@@ -67,22 +67,20 @@ class Shape:
             return None
         if set(map(_last, lines)) != _CLOSED:
             return None
-        if self._attributes and not _goes_out_as_it_is(payload):
-            return None
         rows = self._decoder.decode_lines(payload)
-        if len(rows) != count or not self._objects(rows):
-            return None
-        return rows
+        return rows if len(rows) == count and self._go_out_as_they_are(rows) else None
 
     def row(self, record: bytes) -> Any:
         """One record, for `events`; as `rows`."""
-        if self._attributes and not _goes_out_as_it_is(record):
-            return None
         row = self._decoder.decode(record)
-        return row if self._objects([row]) else None
+        return row if self._go_out_as_they_are([row]) else None
 
-    def _objects(self, rows: list[Any]) -> bool:
-        """Whether everything that was taken as attributes is an object, and no deep one."""
+    def _go_out_as_they_are(self, rows: list[Any]) -> bool:
+        """Whether everything that was taken as attributes is an object that may be passed on.
+
+        They are passed on unread: their UTF-8 and the space in them is proven here. What else is
+        in a record the decoder has read itself.
+        """
         if not self._attributes:
             return True
         raws = [raw for raw in map(_attributes, rows) if raw is not None]
@@ -92,6 +90,10 @@ class Shape:
         joined = b"\n".join(raws)
         if joined[0] != ord("{") or joined.count(b"\n{") != len(raws) - 1:
             return False
+        if b"\t" in joined or b"\r" in joined:
+            return False
+        if not joined.isascii():
+            joined.decode()
         inner = joined.count(b"{") + joined.count(b"[") - len(raws)
         return inner < DEEPEST or all(
             text.count(b"{") + text.count(b"[") <= DEEPEST for text in map(bytes, raws)
@@ -119,15 +121,6 @@ _first: Final = itemgetter(0)
 _last: Final = itemgetter(-2)  # before the line feed; a line that is opened has two bytes
 _OPENED: Final = {ord("{")}
 _CLOSED: Final = {ord("}")}
-
-
-def _goes_out_as_it_is(data: bytes) -> bool:
-    # Attributes are passed on unread: their UTF-8 and the space between them is proven here.
-    if b"\t" in data or b"\r" in data:
-        return False
-    if not data.isascii():
-        data.decode()
-    return True
 
 
 def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: bool) -> Shape | None:

@@ -74,7 +74,7 @@ def one_of(names: Iterable[str]) -> str:
     ("text", "fault"),
     [
         ("{server: a, prot: 1}",
-         "f:4:18: sinks.s.prot: unknown key `prot`; did you mean `port`?"),
+         "f:4:18: sinks.s.prot: unknown key `prot`; did you mean `protocol`?"),
         ("{server: a, framing: nul}",
          "f:4:18: sinks.s.framing: `framing` is not used by protocol udp; "
          "it belongs to tcp, tls, unix"),

@@ -25,9 +25,15 @@ def nearest(name: str, known: list[str]) -> str | None:
 
     folded = {k.casefold().replace("-", "_"): k for k in known}
     key = name.casefold().replace("-", "_")
-    found = difflib.get_close_matches(key, folded, n=1, cutoff=0.6)
-    found = found or [k for k in folded if len(key) > 1 and k.startswith(key)]
-    return folded[found[0]] if found else None
+    longer = [k for k in folded if len(key) > 1 and k.startswith(key)]
+    # `prot` is nearer to `port` by its letters, and yet it is `protocol` cut short.
+    if len(longer) != 1 or len(key) < _ABBREVIATION_CHARACTERS:
+        longer = difflib.get_close_matches(key, folded, n=1, cutoff=0.6) or longer
+    return folded[longer[0]] if longer else None
+
+
+# So much of a name's beginning tells it from a slip of the keyboard.
+_ABBREVIATION_CHARACTERS: Final = 3
 
 
 def field_names(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from siemrelay.sources.content import GzipContent, PlainContent
 from siemrelay.sources.cutting import cut
+from siemrelay.sources.following import Followed
 from siemrelay.sources.generations import age, family, is_rotated_name
 from siemrelay.sources.identity import Identity, begins_as, continues_at
 from siemrelay.sources.remembered import KEEP_GONE_S, Remembered
@@ -127,3 +130,45 @@ def test_gone_place_is_kept_for_a_day_and_then_forgotten() -> None:
     (dropped,) = memory.expire(1000.0 + KEEP_GONE_S)
     assert (dropped.key, dropped.value) == (identity.key, None)
     assert memory.of_inode(2) == memory.of_log("audit.log") == []
+
+
+def _unsupported(*_: object) -> int:
+    raise OSError(errno.EOPNOTSUPP, "not here")
+
+
+def _not_in_memory(*_: object) -> int:
+    raise BlockingIOError(errno.EAGAIN, "not now")
+
+
+def _half_in_memory(descriptor: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+    data = os.pread(descriptor, len(buffers[0]) // 2, offset)
+    buffers[0][: len(data)] = data
+    return len(data)
+
+
+@pytest.mark.parametrize("preadv", [_unsupported, _not_in_memory, _half_in_memory])
+def test_what_is_not_in_memory_is_left_to_a_read_that_may_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preadv: Any
+) -> None:
+    lines = b"".join(b"line %d\n" % n for n in range(9000))
+    content = _plain(tmp_path / "audit.log", lines)
+    status = os.fstat(content.fd)
+    identity = Identity("audit.log", status.st_dev, status.st_ino, 1)
+    followed = Followed(str(tmp_path / "audit.log"), identity, max_record_bytes=1 << 20)
+    followed.content = content
+    followed.look()
+    first = followed.read_in_memory(finish=False)
+    assert first is not None
+    assert first.payload == lines
+    with (tmp_path / "audit.log").open("ab") as file:
+        file.write(lines)
+    followed.look()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "preadv", preadv)
+        with pytest.raises(BlockingIOError):
+            followed.read_in_memory(finish=False)
+    assert identity.offset == len(lines)
+    second = followed.read(finish=False)
+    assert second is not None
+    assert second.payload == lines
+    followed.close()

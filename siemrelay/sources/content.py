@@ -5,6 +5,7 @@ Both classes own their descriptor. They block on the disk: the caller decides on
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zlib
@@ -24,10 +25,23 @@ class PlainContent:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.in_memory_only = False
+        """Whether to raise BlockingIOError instead of waiting for the disk."""
 
     def pread(self, length: int, offset: int) -> bytes:
         """`length` bytes from `offset`; fewer only where the file ends now."""
-        return os.pread(self.fd, length, offset)
+        if not self.in_memory_only:
+            return os.pread(self.fd, length, offset)
+        data = bytearray(length)
+        try:
+            got = os.preadv(self.fd, [data], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:  # this file system cannot tell
+                raise BlockingIOError(errno.EAGAIN, "may have to wait for the disk") from error
+            raise
+        if got < length and offset + got < os.fstat(self.fd).st_size:
+            raise BlockingIOError(errno.EAGAIN, "has to wait for the disk")
+        return bytes(memoryview(data)[:got])
 
     def keep_from(self, offset: int) -> None:
         """Say that nothing before `offset` will be asked for soon."""

@@ -93,7 +93,7 @@ class Followed:
     @property
     def idle(self) -> bool:
         """Whether everything in it was read."""
-        return not self.ready and not self.undecided and self.unread == 0
+        return not (self.ready or self.undecided or self.unread)
 
     def has_reached(self, size: int) -> bool:
         """Whether everything up to that size of the file was read."""
@@ -129,13 +129,23 @@ class Followed:
         if status.st_nlink == 0 and not self.deleted:
             self.deleted = True
             self.changed_at = time.monotonic()
-        stamp = (status.st_size, status.st_mtime_ns)
-        if stamp == self._stamp:
+        if (stamp := (status.st_size, status.st_mtime_ns)) == self._stamp:
             return
         self._stamp = stamp
         self.size, self.mtime_s = status.st_size, status.st_mtime_ns / 1e9
         self.changed_at = time.monotonic()
         self.ready = self.identity.finished_size != self.size
+
+    def read_in_memory(self, *, finish: bool) -> Run | None:
+        """As `read`; raises BlockingIOError, with nothing read, if the disk must be waited for."""
+        content = self.content
+        if not isinstance(content, PlainContent):
+            raise BlockingIOError
+        content.in_memory_only = True
+        try:
+            return self.read(finish=finish)
+        finally:
+            content.in_memory_only = False
 
     def read(self, *, finish: bool) -> Run | None:
         """The next records; None when nothing whole is to be had now.
@@ -160,8 +170,7 @@ class Followed:
         if finish:
             content.give_up_at_end()
         run = self._next(content, finish=False)
-        over = content.complete or content.damage is not None
-        if run is None and over:
+        if run is None and (content.complete or content.damage is not None):
             run = self._next(content, finish=True)
             if run is None:
                 identity.finished_size = self.size
@@ -201,9 +210,8 @@ class Followed:
                 return self._line(content, self._searched + found - start, ended=True)
             self._searched += len(chunk)
             if not chunk:
-                if not finish or self._searched == start:
-                    return None
-                return self._line(content, self._searched - start, ended=False)
+                some = finish and self._searched > start
+                return self._line(content, self._searched - start, ended=False) if some else None
 
     def _part(self, content: Content) -> Run | None:
         piece = content.pread(MAX_WHOLE_BYTES, self.identity.offset)
@@ -221,8 +229,8 @@ class Followed:
             return None  # truncated under our hands; the next read finds out
         identity.advance(data)
         self._searched = identity.offset
-        line = data if ended else data + b"\n"
-        parts, identity.part = identity.part, 0
+        line, parts = data if ended else data + b"\n", identity.part
+        identity.part = 0
         if parts:
             return Run(line, 1, parts + 1, (parts * MAX_WHOLE_BYTES + length,))
         if line == b"\r\n":

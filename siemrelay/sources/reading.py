@@ -7,15 +7,12 @@ from typing import Any, Final
 
 import trio
 
-from siemrelay.sources.content import GzipContent, PlainContent
+from siemrelay.sources.content import GzipContent
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.following import ContentChanged, Followed, Run
 from siemrelay.sources.recognition import Recognition
 from siemrelay.sources.tracking import Tracking
 
-# Up to this much was just written and is still in memory: to read it takes some 20 microseconds,
-# a hop to a thread and back 80. Beyond, we are catching up and the disk may have to be waited for.
-_DIRECT_BYTES: Final = 64 << 10
 # An incomplete last line of a rotated file is taken after being still for this long: a writer
 # that has moved on does not come back to it, one that has not writes lines in one go.
 _FRAGMENT_QUIET_S: Final = 1.0
@@ -95,9 +92,11 @@ class Reading:
             followed.ready = True
         if not followed.ready:
             return None
-        if isinstance(followed.content, PlainContent) and followed.unread <= _DIRECT_BYTES:
-            run = followed.read(finish=finish)
-        else:
+        try:
+            # What was written lately is in memory still: to take it is done sooner than a hop to a
+            # thread, which on a busy machine waits for its turn there and back.
+            run = followed.read_in_memory(finish=finish)
+        except BlockingIOError:
             run = await trio.to_thread.run_sync(lambda: followed.read(finish=finish))
         self._tracking.troubles.over(followed.path)
         return run

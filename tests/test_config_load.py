@@ -76,8 +76,12 @@ def one_of(names: Iterable[str]) -> str:
         ("{server: a, prot: 1}",
          "f:4:18: sinks.s.prot: unknown key `prot`; did you mean `port`?"),
         ("{server: a, framing: nul}",
-         "f:4:18: sinks.s.framing: `framing` is not used by protocol udp; "
-         "it belongs to tcp, tls, unix"),
+         "f:4:27: sinks.s.framing: expected one of `none`, `gelf`"),
+        ("{server: a, chunk_size: 8KiB}",
+         "f:4:30: sinks.s.chunk_size: needs `framing: gelf`: only Graylog joins datagrams"),
+        ("{server: a, protocol: relp, framing: nul}",
+         "f:4:34: sinks.s.framing: `framing` is not used by protocol relp; "
+         "it belongs to udp, tcp, tls, unix"),
         ("{url: 'http://a/', server: a}",
          "f:4:25: sinks.s.server: `server` is not used by protocol http; "
          "it belongs to udp, tcp, tls, relp"),

@@ -97,6 +97,6 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     summary: str
     port: int | None = None
     framings: tuple[str, ...] = ()
-    max_message_bytes: int | None = None
+    max_message_bytes: Callable[[Any], int | None] = lambda options: None
     limits: Callable[[Any], RunLimits] = lambda options: RunLimits()
     wrap: Callable[[Format, Any], Format] = lambda form, options: form

@@ -2,8 +2,8 @@
 
 Rules: Graylog's "GELF Format", "GELF Payload Specification": `version`, `host` and `short_message`
 must be there, `timestamp` is seconds with a decimal part, `level` is syslog's, additional names
-match `^_[\\w\\.\\-]*$` and hold texts or numbers, `_id` is not allowed. On streams Graylog wants each
-message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
+match `^_[\\w\\.\\-]*$` and hold texts or numbers, `_id` is not allowed. On streams Graylog wants
+each message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from siemrelay.config.kinds import field_names, nearest
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.options import Options
+from siemrelay.sinks.servers import ports_within
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -67,6 +68,7 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
         default = preset.get("format", default)
     form = _choice(joined, "format", registry.FORMATS, default)
     joined.model = sink_model(protocol, form)
+    _refuse_second_port(joined, written)
     _fill(joined, preset, protocol, form, spoken=spoken)
     if not joined.values.keys() & {"protocol", "server", "url"}:
         joined.refused.append(
@@ -81,6 +83,18 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
         {"protocol": registry.PROTOCOLS, "format": registry.FORMATS},
     )
     return joined
+
+
+def _refuse_second_port(joined: Joined, written: Mapping[str, Any]) -> None:
+    """`port` is for servers that have none of their own: where all have one, which is meant?"""
+    ports = ports_within(written.get("server"))
+    if (
+        "port" in written
+        and ports
+        and all(port and str(port) != str(written["port"]) for port in ports)
+    ):
+        message = f"`server` names port {ports[0]} already: leave one of the two out"
+        joined.refused.append(Refused("port", message))
 
 
 def _fill(

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from siemrelay.errors import SinkWaits
 from siemrelay.options import Options, Port, Size, show_seconds
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
+from siemrelay.sinks.servers import Server, addresses
 from siemrelay.wire.gelf import GelfDatagrams, largest_message
 
 # The largest payload of one IPv4 datagram: 65535 less the IP (20) and UDP (8) headers.
@@ -47,7 +48,9 @@ _QUEUE_PAUSE_S: Final = 0.005
 class UdpOptions(Options):
     """What a UDP sink may set."""
 
-    server: str = Field(min_length=1, description="host name or address of the receiver")
+    server: Server = Field(
+        description="host name or address of the receiver, maybe with its port (`name:port`)"
+    )
     port: Port = Field(514, description="its UDP port")
     framing: Literal["none", "gelf"] = Field(
         "none",
@@ -98,7 +101,7 @@ class UdpSink:
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[DatagramSession]:
         """See `sinks.contract.Sink`. Connecting sends nothing; it lets the kernel tell of ICMP."""
-        server, port = self._options.server, self._options.port
+        ((server, port),) = addresses(self._options.server, self._options.port)
         try:
             found = await trio.socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)
         except (socket.gaierror, UnicodeError) as error:

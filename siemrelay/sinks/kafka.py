@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from siemrelay.errors import RunRefused
+from siemrelay.extras import KAFKA as EXTRA
 from siemrelay.formats.keyed import KeyedMessage
 from siemrelay.sinks.beside import beside
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
@@ -140,5 +141,5 @@ class KafkaSession:
 KAFKA: Final = ProtocolKind(
     KafkaOptions, KafkaSink, "json",
     "a Kafka topic, confirmed by all in-sync replicas; needs `pip install siemrelay[kafka]`",
-    limits=lambda options: options.limits(), wrap=keyed_messages,
+    limits=lambda options: options.limits(), wrap=keyed_messages, extra=EXTRA,
 )  # fmt: skip

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from siemrelay.errors import SinkHolds, SinkWaits
 from siemrelay.options import Options
+from siemrelay.pem import AuthorityFile, CertificateFile, KeyFile
 
 _log = structlog.get_logger()
 
@@ -24,9 +25,11 @@ _log = structlog.get_logger()
 class TlsOptions(Options):
     """How the peer is verified, and what this side shows of itself."""
 
-    ca: Path | None = Field(None, description="authorities to trust (PEM), instead of the system's")
-    certificate: Path | None = Field(None, description="this side's certificate (PEM)")
-    key: Path | None = Field(None, description="its private key (PEM), if not in `certificate`")
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
+    )
+    certificate: CertificateFile | None = Field(None, description="this side's certificate (PEM)")
+    key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
     server_name: str | None = Field(
         None, min_length=1, description="the name to verify, if not the address's"
     )

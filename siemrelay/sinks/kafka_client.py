@@ -169,8 +169,10 @@ class KafkaClient:
         brokers = ", ".join(self._options.brokers)
         if not self._connected:
             said = f" ({self._said})" if self._said else ""
+            tls = f"{'speak' if self._options.secured else 'expect'} TLS there"
             return SinkWaits(
-                f"no broker of {brokers} answers{said}; check `brokers` and `security_protocol`"
+                f"no broker of {brokers} answers{said}; check `brokers`, and whether they {tls} "
+                "(`security_protocol`)"
             )
         said = f"; last heard: {self._said}" if self._said else ""
         timeout = show_seconds(self._options.timeout)

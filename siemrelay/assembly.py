@@ -42,7 +42,7 @@ class Assembly:
         """One sink, enabled or not."""
         config = self._config.sinks[name]
         kind = registry.PROTOCOLS[config.protocol]
-        limits = filter(None, (config.max_message_size, kind.max_message_bytes))
+        limits = filter(None, (config.max_message_size, kind.max_message_bytes(config)))
         form = registry.build_format(config.format, config.header, config, self._host)
         return SinkParts(
             name, config,

@@ -8,7 +8,7 @@ loader fills them, `config/reference.md` is generated from them. Units in the fi
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import core_schema
@@ -82,6 +82,19 @@ Size = Annotated[
     int, BeforeValidator(size_bytes), WithJsonSchema({"type": "string", "format": "size"})
 ]
 """Bytes; written with a unit."""
+
+_Location = TypeVar("_Location")
+
+
+def absolute(value: _Location) -> _Location:
+    """`value` itself, a path in whatever type; raises ValueError if it is relative.
+
+    A service and a person in a shell would mean two different files by it.
+    """
+    if not str(value).startswith("/"):
+        raise ValueError("write an absolute path, one that begins with /")
+    return value
+
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -65,6 +65,11 @@ class _Number(str):
     """A number as it was written."""
 
 
+def _flat(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return not any(isinstance(item, (dict, list, bool, type(None))) for item in items)
+
+
 class SplunkReceiver(HttpReceiver):
     """A collector with one token; what it took is in `arrived`, as HEC events or raw lines.
 
@@ -191,9 +196,7 @@ class SplunkReceiver(HttpReceiver):
         time, fields = event.get("time", _Number("0")), event.get("fields", {})
         if not isinstance(time, str) or not _PLAIN_DECIMAL.fullmatch(time):
             raise _Refused(15, **where)
-        if not isinstance(fields, dict) or any(
-            isinstance(value, dict) for value in fields.values()
-        ):
+        if not isinstance(fields, dict) or not all(map(_flat, fields.values())):
             raise _Refused(15, **where)
         if event.get("index", "main") not in self.indexes:
             # As met in the field: for this code the first event is number 1.

@@ -112,6 +112,24 @@ sinks: {s: {siem: splunk, protocol: udp, server: s.example.com}}
     assert origin == "default"
 
 
+@pytest.mark.parametrize(
+    ("sink", "expected"),
+    [
+        ("{siem: qradar, protocol: tls}", ("leef", "rfc3164", 6514)),
+        ("{siem: arcsight, protocol: udp}", ("cef", "rfc3164", 514)),
+        ("{siem: logrhythm, protocol: udp, format: json}", ("json", "none", 514)),
+        ("{siem: graylog, protocol: tls}", ("gelf", "none", 12201)),
+    ],
+)
+def test_a_preset_keeps_its_format_over_the_other_protocols_that_its_siem_takes_it_by(
+    sink: str, expected: tuple[str, str, int]
+) -> None:
+    text = "sources: {a: {type: file, path: /var/log/a.json}}\nsinks: {s: " + sink
+    config = load_text(text.replace("protocol", "server: h, protocol") + "}", "x.yaml", {}).config
+    found: Any = config.sinks["s"]
+    assert (found.format, found.header, found.port) == expected
+
+
 def test_commented_out_parts_of_the_packaged_file_load_too(tmp_path: Path) -> None:
     text = (ROOT / "config" / "siemrelay.yaml").read_text()
     # A comment is two spaces or more, `# `, then a key; prose begins in the first column.

@@ -59,6 +59,21 @@ def test_sink_is_an_instance_of_its_protocols_and_formats_options() -> None:
     assert (sink.framing, sink.vendor, sink.header) == ("newline", "siemrelay", "rfc3164")
 
 
+@pytest.mark.parametrize(
+    "sink",
+    ["{server: 'a:514', port: 514}", "{server: ['a:515', b], protocol: tcp, port: 514}",
+     "{siem: graylog, server: 'a:12202'}", "{server: '::1', port: 514}"],
+)  # fmt: skip
+def test_a_port_that_says_the_same_or_that_some_server_needs_is_no_fault(sink: str) -> None:
+    assert loaded(f"{SOURCE}sinks:\n  s: {sink}\n").config.sinks
+
+
+@pytest.mark.parametrize("path", ["a.json", "[/var/log/a.json, a.json]"])
+def test_a_relative_path_of_a_source_is_a_fault(path: str) -> None:
+    (fault,) = faults(f"sources:\n  a: {{type: file, path: {path}}}\n{SINK}")
+    assert fault.endswith("write an absolute path, one that begins with /")
+
+
 def test_url_implies_http_json_and_no_header() -> None:
     sink = loaded(f"{SOURCE}sinks:\n  s: {{url: 'https://a/', format: cef}}\n").config.sinks["s"]
     assert (sink.protocol, sink.format, sink.header) == ("http", "cef", "none")
@@ -76,8 +91,22 @@ def one_of(names: Iterable[str]) -> str:
         ("{server: a, prot: 1}",
          "f:4:18: sinks.s.prot: unknown key `prot`; did you mean `protocol`?"),
         ("{server: a, framing: nul}",
-         "f:4:18: sinks.s.framing: `framing` is not used by protocol udp; "
-         "it belongs to tcp, tls, unix"),
+         "f:4:27: sinks.s.framing: expected one of `none`, `gelf`"),
+        ("{server: a, chunk_size: 8KiB}",
+         "f:4:30: sinks.s.chunk_size: needs `framing: gelf`: only Graylog joins datagrams"),
+        ("{server: 'a:515', port: 514}",
+         "f:4:24: sinks.s.port: `server` names port 515 already: leave one of the two out"),
+        ("{server: ['a:515', 'b:516'], protocol: tcp, port: 514}",
+         "f:4:50: sinks.s.port: `server` names port 515 already: leave one of the two out"),
+        ("{protocol: unix, path: log.sock}",
+         "f:4:29: sinks.s.path: write an absolute path, one that begins with /"),
+        ("{protocol: file, path: audit.json}",
+         "f:4:29: sinks.s.path: write an absolute path, one that begins with /"),
+        ("{server: a, protocol: tls, tls: {ca: ca.pem}}",
+         "f:4:43: sinks.s.tls.ca: write an absolute path, one that begins with /"),
+        ("{server: a, protocol: relp, framing: nul}",
+         "f:4:34: sinks.s.framing: `framing` is not used by protocol relp; "
+         "it belongs to udp, tcp, tls, unix"),
         ("{url: 'http://a/', server: a}",
          "f:4:25: sinks.s.server: `server` is not used by protocol http; "
          "it belongs to udp, tcp, tls, relp"),

@@ -82,7 +82,7 @@ async def test_a_message_that_is_no_json_object_is_the_raw_data_of_a_row(
 
 
 async def test_the_largest_record_fits_into_a_call(azure: LogsIngestion) -> None:
-    largest = PROTOCOLS["sentinel"].max_message_bytes
+    largest = PROTOCOLS["sentinel"].max_message_bytes(None)
     assert largest is not None
     head, tail = b'{"TimeGenerated":"2026-03-04T05:06:07.089Z","x":"', b'"}'
     message = head + b"x" * (largest - len(head) - len(tail)) + tail

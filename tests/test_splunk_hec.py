@@ -13,10 +13,11 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from trio.testing import MockClock
 
 from siemrelay.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
-from siemrelay.event import AuditEvent
+from siemrelay.event import Actor, AuditEvent
 from siemrelay.formats.hec_envelope import HecEnvelope
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import Refusal
@@ -160,6 +161,54 @@ def test_an_object_is_the_event_as_it_is_and_anything_else_is_a_text(
 ) -> None:
     (message,) = envelope("raw").encode(selection_of([AuditEvent(type="x")], [record]))
     assert json.loads(message)["event"] == event
+
+
+def test_indexed_fields_are_flat_and_what_an_event_lacks_is_left_out() -> None:
+    fields = {
+        "user": "actor.name", "level": "severity", "nested": "attributes.a", "many": "attributes.b",
+        "deep": "attributes.a.b", "yes": "attributes.c", "none": "target.id",
+    }  # fmt: skip
+    event = AuditEvent(
+        type="x", actor=Actor(name="Ada"), severity=4,
+        attributes={"a": {"b": 0.5}, "b": ["one", 2, {"c": None}, None], "c": True},
+    )  # fmt: skip
+    made = envelope(fields=fields)
+    assert {"actor.name", "severity", "attributes", "target.id"} <= made.fields
+    message, bare = made.encode(selection_of([event, AuditEvent(type="x")]))
+    assert json.loads(message)["fields"] == {
+        "user": "Ada", "level": 4, "nested": '{"b": 0.5}', "many": ["one", "2", '{"c": null}'],
+        "deep": 0.5, "yes": "true",
+    }  # fmt: skip
+    assert "fields" not in json.loads(bare)
+
+
+async def test_the_collector_takes_indexed_fields_and_refuses_nested_ones(
+    splunk: SplunkReceiver,
+) -> None:
+    event = AuditEvent(type="x", attributes={"a": {"b": 1}, "n": [[1]]})
+    made = envelope(fields={"type": "type", "a": "attributes.a", "n": "attributes.n"})
+    (message,) = made.encode(selection_of([event]))
+    assert await post(options(splunk.url), message) == []
+    assert splunk.events[0]["fields"] == {"type": "x", "a": '{"b": 1}', "n": ["[1]"]}
+    (refusal,) = await post(options(splunk.url), hec_event(1, fields={"a": {"b": 1}}))
+    assert refusal.code == "15"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"fields": {"user": "actor.nam"}}, "is no event field"),
+        ({"fields": {"user": None}}, "name the event field that it takes"),
+        ({"fields": {"index": "type"}}, "'index' is Splunk's own"),
+        ({"fields": {"_time": "time"}}, "'_time' is Splunk's own"),
+        ({"fields": {"user": "actor.name"}, "endpoint": "raw"}, "needs `endpoint: event`"),
+    ],
+)
+def test_indexed_fields_that_splunk_would_not_take_are_a_fault(
+    more: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        options("https://s", **more)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from siemrelay.sinks.tls import TlsContexts, TlsOptions, client_context
 from tests.conftest import MakeDaemon
 from tests.daemon import QUICK_RETRY, append, event, ids, until
 from tests.rsyslogd import Rsyslogd
+from tests.servers import free_port, program
 
 DRIVERS = ["ossl", "gtls"]
 
@@ -270,11 +272,53 @@ async def test_a_peer_that_leaves_after_the_handshake_has_confirmed_nothing(file
     assert "before it had taken anything" in found.reason
 
 
-async def test_plain_tcp_to_a_tls_port_is_told_apart_while_somebody_watches(files: Files) -> None:
+async def refusal_of_plain_tcp(port: int) -> None:
+    """Sends as a daemon does; the port must be said to expect TLS, and nothing confirmed."""
+    sink = TcpSink(TcpOptions(server="127.0.0.1", port=port))
+    for size in (50, 100_000):
+        with pytest.raises(SinkWaits, match="does it expect TLS on this port"):
+            async with sink.session() as session:
+                await session.confirm(await session.send([b"<13>1 - - - - - - " + b"x" * size]))
+
+
+async def test_a_tls_port_confirms_nothing_to_plain_tcp(files: Files) -> None:
     async with serving(over_tls(files)) as port:
-        found = await fault(TcpSink(TcpOptions(server="127.0.0.1", port=port)))
-    assert isinstance(found, SinkWaits)
-    assert "does it expect TLS on this port" in found.reason
+        await refusal_of_plain_tcp(port)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_rsyslogs_tls_port_confirms_nothing_to_plain_tcp(
+    tmp_path: Path, files: Files, driver: str
+) -> None:
+    with rsyslog(tmp_path, files, driver) as server:
+        await refusal_of_plain_tcp(server.port)
+
+
+@pytest.fixture
+def openssl(files: Files) -> Iterator[int]:
+    """The port of a TLS server of OpenSSL's own."""
+    port = free_port()
+    command = [
+        program("openssl", "openssl"), "s_server", "-accept", f"127.0.0.1:{port}", "-quiet",
+        "-cert", str(files.server), "-key", str(files.server_key),
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            until(lambda: listening(port), what="openssl listening")
+            yield port
+        finally:
+            server.terminate()
+
+
+async def test_openssls_tls_port_confirms_nothing_to_plain_tcp(openssl: int) -> None:
+    await refusal_of_plain_tcp(openssl)
+
+
+def listening(port: int) -> bool:
+    with closing(socket.socket()) as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def test_confirming_waits_until_the_peer_has_room_for_every_record(files: Files) -> None:

@@ -18,6 +18,7 @@ from siemrelay.config.effective import (
     source_settings,
 )
 from siemrelay.config.load import Loaded, load
+from siemrelay.config.machine import lacking
 from siemrelay.errors import ConfigurationRefused, Fault
 
 
@@ -28,7 +29,8 @@ def check(config: str, as_json: bool) -> None:
     """Read the configuration and print each source and sink with its effective settings.
 
     Prints every fault with its line and column and exits with 78 if there is one. Nothing is
-    started, connected to or changed. Secrets are shown as they are written in the file, or as ***.
+    started, connected to or changed; the files and packages that it needs are looked at. Secrets
+    are shown as they are written in the file, or as ***.
 
     \b
     Example:
@@ -38,15 +40,19 @@ def check(config: str, as_json: bool) -> None:
         loaded = load(config)
     except ConfigurationRefused as refused:
         refuse(refused, as_json=as_json)
+    faults, doubts = lacking(loaded)
+    if faults:
+        refuse(ConfigurationRefused(loaded.file, faults), as_json=as_json)
+    warnings = [*remarks(loaded), *doubts]
     if as_json:
-        click.echo(json.dumps(_as_json(loaded), indent=2))
+        click.echo(json.dumps(_as_json(loaded, warnings), indent=2))
         return
     _print("relay", relay_settings(loaded))
     for name in loaded.config.sources:
         _print(f"source {name}", source_settings(loaded, name))
     for name in loaded.config.sinks:
         _print(f"sink {name}", sink_settings(loaded, name))
-    for remark in remarks(loaded):
+    for remark in warnings:
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
     counts = f"{counted(loaded.config.sources, 'source')}, {counted(loaded.config.sinks, 'sink')}"
     click.echo(f"{loaded.file}: no faults ({counts})")
@@ -57,7 +63,7 @@ def _print(title: str, settings: list[Setting]) -> None:
     click.echo()
 
 
-def _as_json(loaded: Loaded) -> dict[str, object]:
+def _as_json(loaded: Loaded, warnings: list[Fault]) -> dict[str, object]:
     def plain(settings: list[Setting]) -> dict[str, object]:
         return {s.key: {"value": s.value, "from": s.origin} for s in settings}
 
@@ -68,7 +74,7 @@ def _as_json(loaded: Loaded) -> dict[str, object]:
     return {
         "file": loaded.file,
         "faults": [],
-        "warnings": [located(remark) for remark in remarks(loaded)],
+        "warnings": [located(warning) for warning in warnings],
         "relay": plain(relay_settings(loaded)),
         "sources": {name: plain(source_settings(loaded, name)) for name in config.sources},
         "sinks": {name: plain(sink_settings(loaded, name)) for name in config.sinks},

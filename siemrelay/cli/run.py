@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from typing import NoReturn
@@ -13,6 +14,7 @@ import trio
 from siemrelay.cli.options import config_option
 from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load, of_pool
+from siemrelay.config.machine import lacking
 from siemrelay.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
 from siemrelay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure
@@ -46,6 +48,9 @@ def run(config: str, drain: bool, pool: str | None) -> None:
         refuse(refused)
     log = loaded.config.log
     configure(log.level, log.format, Redactor(loaded.secrets))
+    for fault in itertools.chain(*lacking(loaded)):
+        # The part that needs it waits for it; the others have no reason to.
+        structlog.get_logger().error("missing on this machine", fault=fault.located(loaded.file))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         at_end = trio.run(_run, Relay(loaded), drain)

@@ -7,6 +7,7 @@ its options.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from functools import cache
 from typing import Any, Literal, cast
 
@@ -16,8 +17,9 @@ from pydantic import Field, create_model
 from siemrelay import registry
 from siemrelay.config.kinds import field_names, nearest
 from siemrelay.config.models import SinkConfig, SourceConfig
-from siemrelay.config.presets import PRESETS
+from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.options import Options
+from siemrelay.sinks.servers import ports_within
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -56,15 +58,18 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
     """The model for a sink's mapping as written; unknown choices and keys are in `refused`."""
     joined = Joined(SinkConfig, dict(written))
     siem = _choice(joined, "siem", PRESETS, "generic")
-    preset = PRESETS[siem].defaults if siem else {}
+    chosen = PRESETS[siem] if siem else Preset("")
+    preset = chosen.defaults
     implied = preset.get("protocol") or ("http" if "url" in written else "udp")
     protocol = _choice(joined, "protocol", registry.PROTOCOLS, implied)
     default = registry.PROTOCOLS[protocol].format if protocol else None
-    if protocol == preset.get("protocol"):
+    spoken = protocol == preset.get("protocol") or protocol in chosen.also
+    if spoken:
         default = preset.get("format", default)
     form = _choice(joined, "format", registry.FORMATS, default)
     joined.model = sink_model(protocol, form)
-    _fill(joined, preset, protocol, form)
+    _refuse_second_port(joined, written)
+    _fill(joined, preset, protocol, form, spoken=spoken)
     if not joined.values.keys() & {"protocol", "server", "url"}:
         joined.refused.append(
             Refused("server", "is required: the receiver's name or address (or `url` for http)")
@@ -80,21 +85,36 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
     return joined
 
 
+def _refuse_second_port(joined: Joined, written: Mapping[str, Any]) -> None:
+    """`port` is for servers that have none of their own: where all have one, which is meant?"""
+    ports = ports_within(written.get("server"))
+    if (
+        "port" in written
+        and ports
+        and all(port and str(port) != str(written["port"]) for port in ports)
+    ):
+        message = f"`server` names port {ports[0]} already: leave one of the two out"
+        joined.refused.append(Refused("port", message))
+
+
 def _fill(
-    joined: Joined, preset: Mapping[str, Any], protocol: str | None, form: str | None
-) -> None:
+    joined: Joined, preset: Mapping[str, Any], protocol: str | None, form: str | None,
+    *, spoken: bool,
+) -> None:  # fmt: skip
     """Let the preset stand in for what is not written, as far as the choices made can use it.
 
     A preset speaks of its own protocol and format: where the file chose another, what the preset
-    says about the way to send would be wrong.
+    says about the way to send would be wrong. `spoken`: the SIEM takes the format over this
+    protocol.
     """
     own = protocol == preset.get("protocol")
     for key, value in preset.items():
         if key in ("protocol", "format"):
             if {"protocol": protocol, "format": form}[key] == value:
                 joined.values.setdefault(key, value)
-        elif key == "header" and form != preset.get("format"):
-            continue
+        elif key == "header":
+            if spoken and form == preset.get("format"):
+                joined.values.setdefault(key, value)
         elif own and key not in joined.values and key in field_names(joined.model):
             joined.values[key] = value
         elif own and isinstance(value, dict) and isinstance(joined.values.get(key), dict):
@@ -132,6 +152,10 @@ def sink_model(protocol: str | None, form: str | None) -> type[SinkConfig]:
         info = SinkConfig.model_fields["header"]
         header = default_header(protocol, form)
         changed["header"] = (info.annotation, Field(header, description=info.description))
+        for key, value in registry.FORMATS[form].implies.get(protocol, {}).items():
+            implied = copy(registry.PROTOCOLS[protocol].options.model_fields[key])
+            implied.default = value
+            changed[key] = (implied.annotation, implied)
     return cast("type[SinkConfig]", _model(f"{protocol}_{form}_sink", parts, changed))
 
 

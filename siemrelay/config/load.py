@@ -98,7 +98,7 @@ def load_text(text: str, file: str, environment: Mapping[str, str] | None = None
     filled = substitute(document, environment)
     config = _validated(filled, document)
     if config is None or document.faults:
-        raise ConfigurationRefused(file, _in_order(without_secrets(document.faults, filled)))
+        raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
     inline = {path: secret for path, secret in secrets_of(config) if path not in filled.shown}
     return Loaded(
         file=file,
@@ -231,6 +231,6 @@ def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:
                     yield from (((*path, i), v) for i, v in enumerate(value) if isinstance(v, str))
 
 
-def _in_order(faults: list[Fault]) -> list[Fault]:
+def in_order(faults: list[Fault]) -> list[Fault]:
     """By place in the file, each once."""
     return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.column or 0))

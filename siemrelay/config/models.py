@@ -17,7 +17,7 @@ from siemrelay.config.kinds import nearest
 from siemrelay.config.process import EndpointOptions, LogOptions
 from siemrelay.event import DEFAULT_SEVERITY, FIELDS
 from siemrelay.filters import EventsChoice, EventsOptions
-from siemrelay.options import Duration, Options, Size
+from siemrelay.options import Duration, Options, Size, absolute
 
 # Names become metric labels, command arguments and keys of the state: short, and plain everywhere.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -199,10 +199,7 @@ class RelayConfig(Options):
     @field_validator("state_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        # A service and a person in a shell would otherwise mean two different directories.
-        if not value.is_absolute():
-            raise ValueError("write an absolute path, like /var/lib/siemrelay")
-        return value
+        return absolute(value)
 
     def catalogue(self) -> Catalogue:
         """The built-in event types and the declared ones."""

@@ -12,13 +12,19 @@ import msgspec
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """`defaults` are sink keys with values as they would be written in the file."""
+    """`defaults` are sink keys with values as they would be written in the file.
+
+    `also` are the other protocols by which this SIEM takes the same format: where the file chooses
+    one of them, what the preset says about messages still holds.
+    """
 
     summary: str
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
 
 _SYSLOG_TCP: Final = {"protocol": "tcp", "port": 514, "framing": "newline"}
+_OTHER_SYSLOG: Final = ("udp", "tls")
 
 PRESETS: Final[Mapping[str, Preset]] = {
     "generic": Preset("no SIEM in particular"),
@@ -40,18 +46,22 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "qradar": Preset(
         "IBM QRadar: LEEF 2.0 behind a syslog header",
         {**_SYSLOG_TCP, "format": "leef", "header": "rfc3164"},
+        _OTHER_SYSLOG,
     ),
     "arcsight": Preset(
         "ArcSight SmartConnector (syslog daemon): CEF behind a syslog header",
         {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
+        _OTHER_SYSLOG,
     ),
     "graylog": Preset(
-        "Graylog: a GELF TCP input",
+        "Graylog: a GELF input, over TCP, UDP or TLS",
         {"protocol": "tcp", "port": 12201, "framing": "nul", "format": "gelf"},
+        ("udp", "tls"),
     ),
     "logrhythm": Preset(
         "LogRhythm System Monitor: CEF behind a syslog header",
         {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
+        _OTHER_SYSLOG,
     ),
     "sumologic": Preset(
         "Sumo Logic: an HTTP source, whose `url` holds the key",
@@ -83,6 +93,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "rsyslog": Preset(
         "rsyslog with imrelp: RFC 5424 over RELP, each message acknowledged",
         {"protocol": "relp", "port": 2514, "format": "syslog"},
+        ("tcp", "udp", "tls"),
     ),
 }
 """A name for `siem:` → its row."""

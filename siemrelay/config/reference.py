@@ -18,6 +18,7 @@ from siemrelay.config.kinds import field_names, nested_model, type_text, written
 from siemrelay.config.models import EventTypeConfig, RelayConfig, SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS
 from siemrelay.event import FIELDS
+from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.options import Options
 
@@ -97,6 +98,8 @@ def _sinks() -> Iterator[str]:
             f" Header where the protocol carries syslog: `{form.header}`." if form.headers else ""
         )
         yield f"### Format `{name}`\n\n{_sentence(form.summary)}{header}"
+        if form.implies:
+            yield f"Its own defaults: {'; '.join(_implied(form))}."
         yield from _own(form.options, without=HeaderOptions)
         if form.headers:
             yield "With a `header`, also the keys of the syslog header, below."
@@ -106,11 +109,17 @@ def _sinks() -> Iterator[str]:
     yield _table(_rows(HeaderOptions))
 
 
+def _implied(form: FormatKind) -> Iterator[str]:
+    for protocol, keys in form.implies.items():
+        yield f"over {protocol} " + ", ".join(f"`{key}: {value}`" for key, value in keys.items())
+
+
 def _preset_table() -> str:
-    lines = ["| `siem` | for | sets |", "|---|---|---|"]
+    lines = ["| `siem` | for | sets | same format over |", "|---|---|---|---|"]
     for name, preset in PRESETS.items():
         sets = ", ".join(f"`{key}: {_plain(value)}`" for key, value in preset.defaults.items())
-        lines.append(f"| `{name}` | {preset.summary} | {sets or 'nothing'} |")
+        also = ", ".join(f"`{protocol}`" for protocol in preset.also)
+        lines.append(f"| `{name}` | {preset.summary} | {sets or 'nothing'} | {also} |")
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -30,7 +30,8 @@ class FormatKind(msgspec.Struct, frozen=True):
     """What messages look like. `build` takes the options and this machine's name.
 
     `header` is the syslog header in front where the protocol carries syslog; `headers` whether one
-    may be chosen; `tag` whether RFC 3164's TAG goes before the message.
+    may be chosen; `tag` whether RFC 3164's TAG goes before the message. `implies` has, for a
+    protocol, the keys of it whose default is another for this format.
     """
 
     options: type[Options]
@@ -39,3 +40,4 @@ class FormatKind(msgspec.Struct, frozen=True):
     header: HeaderName = "none"
     headers: bool = False
     tag: bool = True
+    implies: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)

@@ -2,8 +2,8 @@
 
 Rules: Graylog's "GELF Format", "GELF Payload Specification": `version`, `host` and `short_message`
 must be there, `timestamp` is seconds with a decimal part, `level` is syslog's, additional names
-match `^_[\\w\\.\\-]*$` and hold texts or numbers, `_id` is not allowed. Over TCP Graylog wants each
-message ended by NUL, which is the sink's `framing: nul`.
+match `^_[\\w\\.\\-]*$` and hold texts or numbers, `_id` is not allowed. On streams Graylog wants
+each message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
 """
 
 from __future__ import annotations
@@ -125,4 +125,11 @@ def _text_or_number(value: Any) -> str | int | float:
     return value if number else text_of(value)
 
 
-GELF: Final = FormatKind(GelfOptions, Gelf, "Graylog's GELF 1.1")
+# Graylog's own port for each kind of GELF input.
+_STREAM: Final = {"port": 12201, "framing": "nul"}
+
+GELF: Final = FormatKind(
+    GelfOptions, Gelf, "Graylog's GELF 1.1",
+    implies={"tcp": _STREAM, "tls": _STREAM, "unix": {"framing": "nul"},
+             "udp": {"port": 12201, "framing": "gelf"}},
+)  # fmt: skip

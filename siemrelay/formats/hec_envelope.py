@@ -2,19 +2,22 @@
 
 Rules: Splunk, "Format events for HTTP Event Collector": an object with `event`, which is an object
 or a text that is not blank, and the metadata `time`, `host`, `source`, `sourcetype` and `index`
-beside it. `time` is in seconds as a plain decimal: scientific notation is refused.
+beside it. `time` is in seconds as a plain decimal: scientific notation is refused. `fields`
+("Automate indexed field extractions") is flat: texts, numbers, lists of them, and no objects.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
-from siemrelay.event import Selection
+from siemrelay.event import AuditEvent, Selection, field_getter
 from siemrelay.formats.contract import Format
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.objects import message_of
+from siemrelay.formats.text import text_of
 
 _check: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -31,10 +34,11 @@ class HecEnvelope:
 
     def __init__(
         self, inner: Format, *, host: str, source: str | None, sourcetype: str | None,
-        index: str | None,
+        index: str | None, fields: Mapping[str, str | None] | None = None,
     ) -> None:  # fmt: skip
         """`source` None: the name of the relay's own source. What else is None is left to the
-        token's settings in Splunk.
+        token's settings in Splunk. `fields`: names of indexed fields, each with the event field
+        that it takes.
         """
         self._inner, self._source = inner, source
         self._metadata = {
@@ -43,7 +47,13 @@ class HecEnvelope:
             if value
         }
         self._epoch = EpochMs()
-        self.fields = inner.fields | {"time"}
+        taken = {name: field for name, field in (fields or {}).items() if field}
+        self._indexed = [(name, field_getter(field)) for name, field in taken.items()]
+        self.fields = inner.fields | {
+            "time",
+            *("attributes" if field.startswith("attributes.") else field
+              for field in taken.values()),
+        }  # fmt: skip
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
@@ -54,15 +64,30 @@ class HecEnvelope:
         return [
             (b'{"time":' + self._seconds(event.time) + before_event if event.time else without_time)
             + _event(message)
-            + b"}"
+            + (self._fields(event) if self._indexed else b"}")
             for message, event in zip(self._inner.encode(selection), selection.events, strict=True)
         ]
+
+    def _fields(self, event: AuditEvent) -> bytes:
+        """The rest of the envelope after the event; what the event lacks is left out."""
+        found = {name: _flat(get(event)) for name, get in self._indexed}
+        found = {name: value for name, value in found.items() if value not in (None, "", [])}
+        return b',"fields":' + message_of(found) + b"}" if found else b"}"
 
     def _seconds(self, time: str) -> bytes:
         epoch_ms = self._epoch(time)
         if len(epoch_ms) > 3 and epoch_ms[0] != "-":
             return f"{epoch_ms[:-3]}.{epoch_ms[-3:]}".encode()
         return f"{int(epoch_ms) / 1000:.3f}".encode()
+
+
+def _flat(value: Any) -> Any:
+    """A value as an indexed field may have it: what is no text, number or list of them is JSON."""
+    if value is None or type(value) in (str, int, float):
+        return value
+    if isinstance(value, list):
+        return [text_of(item) for item in value if item is not None]
+    return text_of(value)
 
 
 def _event(message: bytes) -> bytes:

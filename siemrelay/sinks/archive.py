@@ -13,7 +13,7 @@ import structlog
 import trio
 from pydantic import AfterValidator, Field
 
-from siemrelay.options import Options, Size
+from siemrelay.options import Options, Size, absolute
 from siemrelay.sinks.archive_file import ArchiveFile, fault
 from siemrelay.sinks.archive_rotation import Interval, period, rotate, tidy
 from siemrelay.sinks.beside import beside
@@ -27,10 +27,7 @@ _LEAST_ROTATE_BYTES: Final = 64 * 1024
 
 
 def _path(value: Path) -> Path:
-    # A service and a person in a shell would otherwise mean two different files.
-    if not value.is_absolute():
-        raise ValueError("write an absolute path, like /var/log/siemrelay/audit.json")
-    if value.suffix == ".gz":
+    if absolute(value).suffix == ".gz":
         raise ValueError("the file that is written now is plain; it gets its .gz when it is full")
     return value
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from siemrelay.extras import Extra
 from siemrelay.formats.contract import Format
 from siemrelay.options import Options
 
@@ -88,7 +89,7 @@ class ProtocolKind(msgspec.Struct, frozen=True):
 
     `limits` says how large a run may be, `max_message_bytes` how large one message (None: as large
     as it likes). `wrap` puts what the protocol wants around each message (an envelope with the
-    event's time): a format made of the sink's format.
+    event's time): a format made of the sink's format. `extra` is the package that it needs.
     """
 
     options: type[Options]
@@ -97,6 +98,7 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     summary: str
     port: int | None = None
     framings: tuple[str, ...] = ()
-    max_message_bytes: int | None = None
+    max_message_bytes: Callable[[Any], int | None] = lambda options: None
     limits: Callable[[Any], RunLimits] = lambda options: RunLimits()
     wrap: Callable[[Format, Any], Format] = lambda form, options: form
+    extra: Extra | None = None

@@ -1,4 +1,5 @@
-"""UDP out: one message a datagram (RFC 5426). Confirmed means that the kernel took it, no more.
+"""UDP out: one message a datagram (RFC 5426), or GELF's chunks. Confirmed means that the kernel
+took it, no more.
 
 Where nobody listens, the receiver's machine says so by ICMP, and the kernel tells at the next call
 on the socket: about a datagram sent *before*, often of a run that was taken for sent. So such a
@@ -13,19 +14,29 @@ import errno
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
 import trio
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from siemrelay.errors import SinkWaits
-from siemrelay.options import Options, Port, show_seconds
+from siemrelay.options import Options, Port, Size, show_seconds
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
+from siemrelay.sinks.servers import Server, addresses
+from siemrelay.wire.gelf import GelfDatagrams, largest_message
 
 # The largest payload of one IPv4 datagram: 65535 less the IP (20) and UDP (8) headers.
 MAX_DATAGRAM_BYTES: Final = 65507
+
+# With 28 bytes of IP and UDP headers within an Ethernet frame of 1500, and room for a tunnel's: the
+# network need not cut a chunk again, and lose the message with any piece of it.
+_CHUNK_BYTES: Final = 1420
+
+# Room for any event's shortest form in 128 chunks, and what some parts of Graylog take at most.
+_LEAST_CHUNK_BYTES: Final = 512
+_LARGEST_CHUNK_BYTES: Final = 8192
 
 # A sender that never waits starves the other parts: after so many datagrams they get a turn.
 _BURST: Final = 64
@@ -37,8 +48,42 @@ _QUEUE_PAUSE_S: Final = 0.005
 class UdpOptions(Options):
     """What a UDP sink may set."""
 
-    server: str = Field(min_length=1, description="host name or address of the receiver")
+    server: Server = Field(
+        description="host name or address of the receiver, maybe with its port (`name:port`)"
+    )
     port: Port = Field(514, description="its UDP port")
+    framing: Literal["none", "gelf"] = Field(
+        "none",
+        description="`none`: each message is one datagram (RFC 5426); `gelf`: longer ones go in "
+        "chunks, which Graylog joins",
+    )
+    chunk_size: Annotated[Size, Field(ge=_LEAST_CHUNK_BYTES, le=_LARGEST_CHUNK_BYTES)] = Field(
+        _CHUNK_BYTES, description="with `framing: gelf`: the largest datagram"
+    )
+    compression: Literal["gzip", "none"] = Field(
+        "gzip", description="with `framing: gelf`: of messages over one datagram"
+    )
+
+    @field_validator("chunk_size", "compression")
+    @classmethod
+    def _chunks_are_gelf(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("framing") == "none":
+            raise ValueError("needs `framing: gelf`: only Graylog joins datagrams")
+        return value
+
+
+Datagrams = Callable[[bytes], Sequence[bytes]]
+"""A message → the datagrams that carry it, in order; none when it is too large for all of them."""
+
+
+def one_each(message: bytes) -> Sequence[bytes]:
+    """A message as one datagram."""
+    return (message,)
+
+
+def _largest_message(options: UdpOptions) -> int:
+    chunked = options.framing == "gelf"
+    return largest_message(options.chunk_size) if chunked else MAX_DATAGRAM_BYTES
 
 
 class UdpSink:
@@ -46,11 +91,17 @@ class UdpSink:
 
     def __init__(self, options: UdpOptions) -> None:
         self._options = options
+        self._datagrams: Datagrams = one_each
+        if options.framing == "gelf":
+            self._datagrams = GelfDatagrams(
+                options.chunk_size, int.from_bytes(os.urandom(8), "big"),
+                compress=options.compression == "gzip",
+            ).of  # fmt: skip
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[DatagramSession]:
         """See `sinks.contract.Sink`. Connecting sends nothing; it lets the kernel tell of ICMP."""
-        server, port = self._options.server, self._options.port
+        ((server, port),) = addresses(self._options.server, self._options.port)
         try:
             found = await trio.socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)
         except (socket.gaierror, UnicodeError) as error:
@@ -64,6 +115,7 @@ class UdpSink:
                 sock, f"{server} port {port}", report,
                 gone="nobody listens there (ICMP port unreachable); is the receiver running?",
                 answer="none: UDP has no answer; look for the event at the receiver",
+                datagrams=self._datagrams,
             )  # fmt: skip
 
 
@@ -101,26 +153,34 @@ class DatagramSession:
 
     def __init__(
         self, sock: socket.socket, where: str, report: Report, *, gone: str, answer: str,
-        timeout_s: float = math.inf,
+        timeout_s: float = math.inf, datagrams: Datagrams = one_each,
     ) -> None:  # fmt: skip
         self._sock, self._where, self._report = sock, where, report
         self._gone, self._answer, self._timeout_s = gone, answer, timeout_s
+        self._datagrams = datagrams
 
     async def send(self, messages: Sequence[bytes]) -> Settlement:
         refused = []
+        sent = sent_bytes = 0
+        await trio.lowlevel.checkpoint()
         for index, message in enumerate(messages):
-            if index % _BURST == 0:
-                await trio.lowlevel.checkpoint()
-            if not await self._send_one(message):
+            datagrams = self._datagrams(message)
+            whole = bool(datagrams)
+            for datagram in datagrams:
+                whole = whole and await self._send_one(datagram)
+                sent, sent_bytes = sent + 1, sent_bytes + len(datagram)
+                if sent % _BURST == 0:
+                    await trio.lowlevel.checkpoint()
+            if not whole:
                 reason = f"{len(message)} bytes are too many for a datagram on this path"
                 refused.append(Refusal(index, "EMSGSIZE", reason))
-        self._report("send", f"{sum(map(len, messages))} bytes, datagrams: {len(messages)}")
+        self._report("send", f"{sent_bytes} bytes, datagrams: {sent}")
         return refused
 
-    async def _send_one(self, message: bytes) -> bool:
+    async def _send_one(self, datagram: bytes) -> bool:
         while True:
             try:
-                self._sock.send(message)
+                self._sock.send(datagram)
             except BlockingIOError:
                 await self._wait_for_room()
             except OSError as error:
@@ -159,5 +219,5 @@ class DatagramSession:
 
 UDP: Final = ProtocolKind(
     UdpOptions, UdpSink, "syslog", "datagrams, unconfirmed", port=514,
-    max_message_bytes=MAX_DATAGRAM_BYTES,
+    max_message_bytes=_largest_message,
 )  # fmt: skip

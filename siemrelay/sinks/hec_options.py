@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from siemrelay.formats.contract import Format
 from siemrelay.formats.hec_envelope import HecEnvelope
+from siemrelay.formats.mapped import fields_of_events
 from siemrelay.sinks.contract import RunLimits
 from siemrelay.sinks.http import BatchOptions
 from siemrelay.sinks.http_client import RequestOptions, Url, below
@@ -20,6 +21,25 @@ _UNACKNOWLEDGED_RUNS: Final = 32
 
 _COLLECTOR: Final = "/services/collector"
 _ENDPOINT: Final = re.compile(r"/(event|raw)(?:/1\.0)?/?$")
+
+
+# Splunk's own about every event; those that a sink may choose have a key of their own.
+_METADATA: Final = frozenset(
+    {"time", "host", "source", "sourcetype", "index", "event", "linecount"}
+)
+
+
+def _indexed(chosen: dict[str, str | None]) -> dict[str, str | None]:
+    for name, field in chosen.items():
+        if not name or name.startswith("_") or name in _METADATA:
+            raise ValueError(f"{name!r} is Splunk's own; choose another name for the field")
+        if field is None:
+            raise ValueError(f"{name}: name the event field that it takes, like actor.name")
+    return fields_of_events(chosen)
+
+
+IndexedFields = Annotated[dict[str, str | None], AfterValidator(_indexed)]
+"""Names of indexed fields, each with the event field that it takes."""
 
 
 class SplunkHecOptions(RequestOptions):
@@ -47,6 +67,11 @@ class SplunkHecOptions(RequestOptions):
     host: str | None = Field(
         None, min_length=1, description="Splunk's `host`; this machine's name by default"
     )
+    fields: IndexedFields = Field(
+        default_factory=dict,
+        description="indexed fields beside each event, on the event endpoint: a name and the event "
+        "field it takes (`user: actor.name`)",
+    )
     acknowledge: bool = Field(
         False,
         description="whether the indexers must acknowledge; the token must have it on in Splunk",
@@ -60,6 +85,15 @@ class SplunkHecOptions(RequestOptions):
         if found and found[1] != self.endpoint:
             raise ValueError(f"`url` ends in /{found[1]}, but `endpoint` is {self.endpoint}")
         return self
+
+    @field_validator("fields")
+    @classmethod
+    def _lines_have_no_fields(
+        cls, value: dict[str, str | None], info: ValidationInfo
+    ) -> dict[str, str | None]:
+        if value and info.data.get("endpoint") == "raw":
+            raise ValueError("needs `endpoint: event`: raw lines have no fields beside them")
+        return value
 
     def limits(self) -> RunLimits:
         """The limits of a run, and how many may wait for their acknowledgement."""
@@ -78,7 +112,7 @@ def hec_events(form: Format, options: SplunkHecOptions) -> Format:
         return form
     return HecEnvelope(
         form, host=options.metadata_host, source=options.source, sourcetype=options.sourcetype,
-        index=options.index,
+        index=options.index, fields=options.fields,
     )  # fmt: skip
 
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from siemrelay.errors import RunRefused
+from siemrelay.errors import RunRefused, SinkHolds
+from siemrelay.extras import KAFKA as EXTRA
 from siemrelay.formats.keyed import KeyedMessage
 from siemrelay.sinks.beside import beside
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.kafka_client import KafkaClient
 from siemrelay.sinks.kafka_options import KafkaOptions, keyed_messages
+from siemrelay.sinks.kafka_tls import explained
 from siemrelay.sinks.kafka_verdict import verdict
 from siemrelay.sinks.stream_session import weightiest
 
@@ -41,6 +43,8 @@ class KafkaSink:
             async with beside(client.collect):
                 await client.find_topic()
                 yield KafkaSession(client, report)
+        except SinkHolds as held:
+            raise await explained(held, self._options) from held
         finally:
             await client.close()
 
@@ -140,5 +144,5 @@ class KafkaSession:
 KAFKA: Final = ProtocolKind(
     KafkaOptions, KafkaSink, "json",
     "a Kafka topic, confirmed by all in-sync replicas; needs `pip install siemrelay[kafka]`",
-    limits=lambda options: options.limits(), wrap=keyed_messages,
+    limits=lambda options: options.limits(), wrap=keyed_messages, extra=EXTRA,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from siemrelay.errors import DeliveryError, SinkHolds, SinkWaits
+from siemrelay.extras import KAFKA as EXTRA
 from siemrelay.options import show_seconds
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.kafka_options import KafkaOptions
@@ -57,10 +58,7 @@ class KafkaClient:
         try:
             import confluent_kafka as client  # an extra, and slow to load
         except ImportError as error:
-            raise SinkHolds(
-                f"Kafka's client is not installed: {error}",
-                advice="install it beside the relay: pip install 'siemrelay[kafka]'",
-            ) from error
+            raise SinkHolds(f"{EXTRA.absence}: {error}", advice=EXTRA.advice) from error
         properties: dict[str, Any] = {**self._options.properties(), "error_cb": self._heard}
         try:
             self._producer.append(client.Producer(properties))
@@ -171,8 +169,10 @@ class KafkaClient:
         brokers = ", ".join(self._options.brokers)
         if not self._connected:
             said = f" ({self._said})" if self._said else ""
+            tls = f"{'speak' if self._options.secured else 'expect'} TLS there"
             return SinkWaits(
-                f"no broker of {brokers} answers{said}; check `brokers` and `security_protocol`"
+                f"no broker of {brokers} answers{said}; check `brokers`, and whether they {tls} "
+                "(`security_protocol`)"
             )
         said = f"; last heard: {self._said}" if self._said else ""
         timeout = show_seconds(self._options.timeout)

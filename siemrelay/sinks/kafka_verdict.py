@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from siemrelay.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.sinks.tls import told_by_alert
 
 _CREDENTIALS: Final = (
     "check `username`, `password`, `sasl_mechanism` and `security_protocol` against the listener's"
@@ -39,10 +41,19 @@ _REFUSED: Final = frozenset({
 """What is about messages. A broker says it of a whole batch."""
 
 
+# `…: error:0A00045C:SSL routines::tlsv13 alert certificate required: SSL alert number 116 (…`
+_OPENSSL: Final = re.compile(r"SSL routines:\w*:([^:(]+ alert [^:(]+)")
+
+
 def verdict(name: str, words: str) -> DeliveryError:
     """The error to raise for an error of librdkafka's with that name and text."""
     if name in _REFUSED:
         return RunRefused(code=name, reason=words)
+    # A refusal in TLS 1.3 comes after the handshake, as the end of a connection.
+    reason = _OPENSSL.search(words)
+    told = reason and told_by_alert(reason[1].strip().replace(" ", "_").upper())
+    if told:
+        return SinkHolds(f"{told[0]} ({words})", advice=told[1])
     if name == "_SSL":
         return SinkHolds(words, advice=_tls_advice(words))
     if name in _HOLDS:

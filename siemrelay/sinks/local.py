@@ -12,13 +12,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import trio
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from siemrelay.errors import SinkHolds, SinkWaits
-from siemrelay.options import Duration, Options
+from siemrelay.options import Duration, Options, absolute
 from siemrelay.sinks.connection import Connection, CountedStream
 from siemrelay.sinks.contract import ProtocolKind, Report, no_report
 from siemrelay.sinks.datagram import DatagramSession
@@ -35,7 +35,7 @@ _QUEUED: Final = "none: the kernel put it into the receiver's queue; look for th
 class UnixOptions(Options):
     """What every sink to a Unix socket may set."""
 
-    path: Path = Field(description="the receiver's socket")
+    path: Annotated[Path, AfterValidator(absolute)] = Field(description="the receiver's socket")
     timeout: Duration = Field(30.0, gt=0, description="how long the receiver may take nothing")
 
 

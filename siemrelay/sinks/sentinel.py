@@ -174,5 +174,5 @@ SENTINEL: Final = ProtocolKind(
     SentinelOptions, SentinelSink, "json",
     "Microsoft Sentinel's Logs Ingestion API, confirmed by the answer",
     limits=lambda options: options.batch.limits(options.in_flight), wrap=sentinel_records,
-    max_message_bytes=MAX_RECORD_BYTES,
+    max_message_bytes=lambda options: MAX_RECORD_BYTES,
 )  # fmt: skip

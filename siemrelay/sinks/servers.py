@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
@@ -65,6 +65,17 @@ Servers = Annotated[
     ),
 ]
 """What `server` takes in a stream sink."""
+
+
+def ports_within(servers: Any) -> list[int | None]:
+    """The port that each of these names, as a file has them; none of what is no server."""
+    found = []
+    for server in servers if isinstance(servers, list) else [servers]:
+        try:
+            found.append(_split(server)[1] if isinstance(server, str) else None)
+        except ValueError:
+            found.append(None)
+    return found
 
 
 def addresses(servers: str | Sequence[str], port: int) -> list[Address]:

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from siemrelay.errors import SinkHolds, SinkWaits
 from siemrelay.options import Options
+from siemrelay.pem import AuthorityFile, CertificateFile, KeyFile
 
 _log = structlog.get_logger()
 
@@ -24,9 +25,11 @@ _log = structlog.get_logger()
 class TlsOptions(Options):
     """How the peer is verified, and what this side shows of itself."""
 
-    ca: Path | None = Field(None, description="authorities to trust (PEM), instead of the system's")
-    certificate: Path | None = Field(None, description="this side's certificate (PEM)")
-    key: Path | None = Field(None, description="its private key (PEM), if not in `certificate`")
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
+    )
+    certificate: CertificateFile | None = Field(None, description="this side's certificate (PEM)")
+    key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
     server_name: str | None = Field(
         None, min_length=1, description="the name to verify, if not the address's"
     )
@@ -179,6 +182,11 @@ _ALERTS: Final = {
 """What OpenSSL's reasons end in, at a client that speaks to a wrong or unwilling peer."""
 
 
+def told_by_alert(reason: str) -> tuple[str, str] | None:
+    """What happened and what to change, by OpenSSL's reason (`TLSV13_ALERT_…`); None if unknown."""
+    return next((told for ending, told in _ALERTS.items() if reason.endswith(ending)), None)
+
+
 def tls_fault(error: ssl.SSLError) -> SinkWaits | SinkHolds:
     """What a failure in TLS means, and what to change."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -189,9 +197,9 @@ def tls_fault(error: ssl.SSLError) -> SinkWaits | SinkHolds:
     if isinstance(error, CUT_OFF):
         return SinkWaits("the peer ended the connection within TLS")
     reason = error.reason or str(error)
-    for ending, (said, advice) in _ALERTS.items():
-        if reason.endswith(ending):
-            return SinkHolds(f"{said} ({reason})", advice=advice)
+    told = told_by_alert(reason)
+    if told is not None:
+        return SinkHolds(f"{told[0]} ({reason})", advice=told[1])
     return SinkHolds(
         f"TLS failed: {reason}",
         advice="does the receiver speak TLS on this port, and does it want a client certificate?",

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import trio
 from pydantic import AfterValidator, Field
 
+from siemrelay.extras import AMQP as EXTRA
 from siemrelay.options import Secret
+from siemrelay.pem import AuthorityFile
 from siemrelay.sources.acknowledging import AcknowledgingOptions, QueueFailed, Window
 from siemrelay.sources.contract import Intake, SourceKind
 
@@ -51,8 +53,8 @@ class AmqpOptions(AcknowledgingOptions):
         2000,
         description="messages that may be here and not yet acknowledged: what a kill may repeat",
     )
-    ca: str | None = Field(
-        None, min_length=1, description="authorities to trust (PEM), instead of the system's"
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
     )
 
 
@@ -155,9 +157,7 @@ class _Consuming:
         try:
             import pika.exceptions
         except ImportError as error:
-            raise QueueFailed(
-                "the AMQP client is not installed", advice="pip install 'siemrelay[amqp]'"
-            ) from error
+            raise QueueFailed(EXTRA.absence, advice=EXTRA.advice) from error
         wrong = pika.exceptions
         try:
             async with self._using:
@@ -183,5 +183,5 @@ class _Consuming:
 
 AMQP: Final = SourceKind(
     AmqpOptions, AmqpSource, "json",
-    "an AMQP 0-9-1 queue (RabbitMQ); needs `pip install siemrelay[amqp]`",
+    "an AMQP 0-9-1 queue (RabbitMQ); needs `pip install siemrelay[amqp]`", extra=EXTRA,
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from siemrelay.extras import Extra
 from siemrelay.options import Options
 
 
@@ -110,7 +111,7 @@ class Source(Protocol):
 class SourceKind(msgspec.Struct, frozen=True):
     """A way in. `build` takes the source's name and options; `decoder` is the default one.
 
-    `alone`: a relay can have one source of this kind.
+    `alone`: a relay can have one source of this kind. `extra`: the package that it needs.
     """
 
     options: type[Options]
@@ -118,3 +119,4 @@ class SourceKind(msgspec.Struct, frozen=True):
     decoder: str
     summary: str
     alone: bool = False
+    extra: Extra | None = None

@@ -6,9 +6,9 @@ from typing import Annotated, Final, Literal
 
 import structlog
 import trio
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from siemrelay.options import Duration, Options, Size
+from siemrelay.options import Duration, Options, Size, absolute
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 from siemrelay.sources.globbing import Globs
@@ -26,14 +26,17 @@ _TICK_S: Final = 0.25
 # How often the lag is counted while reading: it is a metric, scraped every few seconds.
 _LAG_EVERY_S: Final = 0.25
 
-Pattern = Annotated[str, StringConstraints(min_length=1)]
+Pattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(absolute)]
 
 
 class FileOptions(Options):
     """Settings of `type: file`."""
 
     path: Annotated[
-        Pattern | Annotated[list[Pattern], Field(min_length=1)],
+        Annotated[Pattern, Tag("one")]
+        | Annotated[list[Pattern], Field(min_length=1), Tag("several")],
+        # Chosen before it is judged, so that a fault in a list is not said to be the list itself.
+        Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
         Field(
             description="Glob, or list of globs, of the files to follow. Match the rotated names "
             "too (`audit.log*`) and nothing is missed however often a file is rotated while the "

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.options import Duration, Options, Secret
+from siemrelay.pem import AuthorityFile
 
 
 def _address(value: str) -> str:
@@ -49,8 +50,8 @@ class HttpPollOptions(Options):
     headers: dict[str, Secret] = Field(
         default_factory=dict, description="further request headers; their values are not shown"
     )
-    ca: str | None = Field(
-        None, min_length=1, description="authorities to trust (PEM), instead of the system's"
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
     )
     timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
     items: str | None = Field(

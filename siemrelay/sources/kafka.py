@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import trio
 
+from siemrelay.extras import KAFKA as EXTRA
 from siemrelay.sources.acknowledging import QueueFailed, Window
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.kafka_options import KafkaSourceOptions
@@ -91,10 +92,7 @@ class _Consuming:
         try:
             import confluent_kafka as client  # an extra, and slow to load
         except ImportError as error:
-            raise QueueFailed(
-                f"Kafka's client is not installed: {error}",
-                advice="pip install 'siemrelay[kafka]'",
-            ) from error
+            raise QueueFailed(f"{EXTRA.absence}: {error}", advice=EXTRA.advice) from error
         try:
             self._consumer = client.Consumer({**self._options.properties(), "error_cb": self._hear})
         except client.KafkaException as error:
@@ -187,5 +185,5 @@ def _failed(error: Any) -> QueueFailed:
 
 KAFKA: Final = SourceKind(
     KafkaSourceOptions, KafkaSource, "json",
-    "Kafka topics, in a consumer group; needs `pip install siemrelay[kafka]`",
+    "Kafka topics, in a consumer group; needs `pip install siemrelay[kafka]`", extra=EXTRA,
 )  # fmt: skip

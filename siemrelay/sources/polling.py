@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -95,7 +96,7 @@ def _refused(status: int, body: bytes, headers: Mapping[str, str]) -> PollRefuse
 
 @asynccontextmanager
 async def opened(
-    authorization: str | None, headers: Mapping[str, str], ca: str | None
+    authorization: str | None, headers: Mapping[str, str], ca: Path | None
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client with these headers; redirects are not followed, proxies are the environment's."""
     import httpx2  # slow to import, and only this source needs it

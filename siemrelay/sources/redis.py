@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from siemrelay.extras import REDIS as EXTRA
 from siemrelay.sources.acknowledging import QueueFailed, Window
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.redis_options import RedisOptions
@@ -209,10 +210,10 @@ def _client(options: RedisOptions) -> Any:
     try:
         import redis
     except ImportError as error:
-        raise QueueFailed(
-            "the Redis client is not installed", advice="pip install 'siemrelay[redis]'"
-        ) from error
-    tls = {"ssl_ca_certs": options.ca} if options.ca and options.url.startswith("rediss") else {}
+        raise QueueFailed(EXTRA.absence, advice=EXTRA.advice) from error
+    tls = (
+        {"ssl_ca_certs": str(options.ca)} if options.ca and options.url.startswith("rediss") else {}
+    )
     return redis.Redis.from_url(
         str(options.url), socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S,
         health_check_interval=0, **tls,
@@ -221,5 +222,5 @@ def _client(options: RedisOptions) -> Any:
 
 REDIS: Final = SourceKind(
     RedisOptions, RedisSource, "json",
-    "Redis Streams, in a consumer group; needs `pip install siemrelay[redis]`",
+    "Redis Streams, in a consumer group; needs `pip install siemrelay[redis]`", extra=EXTRA,
 )  # fmt: skip

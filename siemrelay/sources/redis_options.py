@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from siemrelay.options import Duration, Secret
+from siemrelay.pem import AuthorityFile
 from siemrelay.sources.acknowledging import WindowOptions
 
 
@@ -47,6 +48,6 @@ class RedisOptions(WindowOptions):
     start_at: Literal["beginning", "end"] = Field(
         "beginning", description="where a group that is made here starts in the stream"
     )
-    ca: str | None = Field(
-        None, min_length=1, description="authorities to trust (PEM), instead of the system's"
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
     )

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from siemrelay.errors import SiemrelayError
 from siemrelay.options import Options
+from siemrelay.pem import AuthorityFile, CertificateFile, KeyFile
 
 _log = structlog.get_logger()
 
@@ -45,9 +46,11 @@ Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 class ServerTlsOptions(Options):
     """What a listener shows, and what it wants to see."""
 
-    certificate: Path = Field(description="the listener's certificate and its chain (PEM)")
-    key: Path | None = Field(None, description="its private key (PEM), if not in `certificate`")
-    client_ca: Path | None = Field(
+    certificate: CertificateFile = Field(
+        description="the listener's certificate and its chain (PEM)"
+    )
+    key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
+    client_ca: AuthorityFile | None = Field(
         None,
         description="authorities (PEM) one of which must have signed each client's certificate",
     )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, model_validator
 
 from siemrelay.options import Options
+from siemrelay.pem import AuthorityFile, CertificateFile, KeyFile
 
 
 class TrustOptions(Options):
     """How the queue's server is verified, and what this side shows of itself."""
 
-    ca: Path | None = Field(None, description="authorities to trust (PEM), instead of the system's")
-    certificate: Path | None = Field(None, description="this side's certificate (PEM)")
-    key: Path | None = Field(None, description="its private key (PEM), if not in `certificate`")
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
+    )
+    certificate: CertificateFile | None = Field(None, description="this side's certificate (PEM)")
+    key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
     verify: bool = Field(True, description="`no` accepts any certificate: for trials only")
 
     @model_validator(mode="after")

@@ -79,6 +79,19 @@ def test_want_of_descriptors_is_told_once_and_passes(make_daemon: MakeDaemon) ->
     assert daemon.terminate() == 0
 
 
+def test_the_limit_of_a_shell_is_raised(make_daemon: MakeDaemon) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        daemon = relay(make_daemon).start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert daemon.process is not None
+    soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == min(hard, 65_536) or hard == resource.RLIM_INFINITY
+    assert daemon.terminate() == 0
+
+
 def test_one_peer_cannot_take_all_connections(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon, f"unix://{make_daemon({}).directory}/s", max_connections=8)
     daemon.config["sources"]["net"] = {"type": "syslog", "listen": ANY, "max_connections": 8}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.catalogue import UNTYPED, Catalogue
+from siemrelay.decoders.syslog_zone import SyslogOptions
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, attributes_of
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -91,6 +92,8 @@ NOW = "2026-01-15T12:00:00.000Z"
          (OCT, "ASA-6-302013", 2, "Built inbound TCP connection", None, None)),
         ("<166>Oct 11 2025 22:14:15 fw1 : %ASA-6-302013: Built",
          (OCT, "ASA-6-302013", 2, "Built", "fw1", None)),
+        ("<134>1 1563249630.774247467 MX84 flows src=10.0.0.1 dst=10.0.0.2",
+         ("2019-07-16T04:00:30.774Z", UNTYPED, 2, "flows src=10.0.0.1 dst=10.0.0.2", "MX84", None)),
         ("<13>app: no time at all", (NOW, "app", 3, "no time at all", None, None)),
         ("<13>just text", (NOW, UNTYPED, 3, "just text", None, None)),
         ("<13> Oct 11 22:14:15 box app: a space after PRI",
@@ -123,6 +126,33 @@ def test_the_year_that_is_not_said_is_the_nearest_one(month: str, year: int) -> 
     event = only(f"<13>{month} 10:00:00 box app: x".encode())
     assert event.time is not None
     assert event.time.startswith(str(year))
+
+
+@pytest.mark.parametrize(
+    ("zone", "stamp", "time"),
+    [
+        ("Europe/Berlin", "Jan 10 08:00:00", "2026-01-10T08:00:00+01:00"),
+        ("Europe/Berlin", "Jul 10 08:00:00", "2026-07-10T08:00:00+02:00"),
+        ("Europe/Berlin", "Jul 10 08:00:00 UTC", "2026-07-10T08:00:00Z"),
+        ("Europe/Berlin", "2025-07-10T08:00:00.25", "2025-07-10T08:00:00.25+02:00"),
+        ("Europe/Berlin", "2025-07-10T08:00:00Z", "2025-07-10T08:00:00Z"),
+        ("-03:30", "Dec 31 23:59:59.5", "2025-12-31T23:59:59.5-03:30"),
+        ("UTC", "Jan 10 08:00:00", "2026-01-10T08:00:00Z"),
+    ],
+)
+def test_a_time_without_a_zone_is_in_the_devices_own(zone: str, stamp: str, time: str) -> None:
+    made = registry.DECODERS["syslog"].build(
+        registry.PRODUCTS["generic"], EVERYTHING, Catalogue(), timezone=zone
+    )
+    batch = Batch(1, 1, "devices", RECEIVED, f"<13>{stamp} box app: x\n".encode())
+    (event,) = made.decode(batch).events
+    assert event.time == time
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "", "../etc", "+2", "+99:99", "CET-"])
+def test_a_zone_that_is_not_known_is_refused(zone: str) -> None:
+    with pytest.raises(ValueError, match="Europe/Berlin"):
+        SyslogOptions(timezone=zone)
 
 
 def test_structured_data_and_the_header_are_attributes() -> None:

@@ -6,7 +6,7 @@ What does not fit a header is message: nothing is refused here.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 import msgspec
@@ -47,8 +47,10 @@ _BSD: Final = re.compile(
 )
 _ISO: Final = re.compile(
     r"(?:\d{1,10}: )?(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
-    r"(?:[Zz]|[+-]\d\d:?\d\d)?):?(?: |$)"
+    r"(?P<zone>[Zz]|[+-]\d\d:?\d\d)?):?(?: |$)"
 )
+# Cisco Meraki: a version as in RFC 5424, seconds since 1970, a host, and then what it likes.
+_EPOCH: Final = re.compile(r"1 (\d{9,10}\.\d{1,9}) ")
 # TAG is what ends with a colon, or has a process id in brackets; Cisco's begins with `%`.
 _TAG: Final = re.compile(r"%?([^\s:\[\]<>{}\"=|]{1,128})(?:\[([^\[\]\s]{1,64})\])?:(?: |$)")
 _HOST: Final = re.compile(r"([^\s\"={}|<>]{1,255}) ")
@@ -70,8 +72,11 @@ class Header(msgspec.Struct, gc=False):
     data: dict[str, dict[str, str]] | None = None
 
 
-def header_of(text: str, received: datetime) -> Header:
-    """The header of one message. `received` (with a zone) gives the year that RFC 3164 lacks."""
+def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> Header:
+    """The header of one message.
+
+    `received` (with a zone) gives the year that RFC 3164 lacks; in `zone` are times without one.
+    """
     pri, at = None, 0
     match = _PRI.match(text)
     if match is not None and int(match[1]) <= 191:
@@ -81,7 +86,7 @@ def header_of(text: str, received: datetime) -> Header:
             return _rfc5424(text, pri, version)
     header = Header(text, pri)
     rest = text[at:].lstrip(" ") if pri is not None else text.lstrip(" ")
-    after = _stamped(header, rest, received)
+    after = _stamped(header, rest, received, zone)
     if after is None and pri is None:
         return header  # no header at all
     rest = rest if after is None else after.lstrip(" ")
@@ -91,7 +96,7 @@ def header_of(text: str, received: datetime) -> Header:
             header.host, rest = host[1], rest[host.end() :]
             if rest.startswith(": "):  # Cisco puts a colon of its own after the host
                 rest = rest[2:]
-    again = _stamped(header, rest, received) if header.host is not None else None
+    again = _stamped(header, rest, received, zone) if header.host is not None else None
     rest = rest if again is None else again  # a relay's header before the device's own
     tag = None if _begins_message(rest) else _TAG.match(rest)
     if tag is not None:
@@ -104,36 +109,54 @@ def _begins_message(rest: str) -> bool:
     return rest.startswith(("CEF:", "LEEF:", "{", "@cee:"))
 
 
-def _stamped(header: Header, rest: str, received: datetime) -> str | None:
+def _stamped(header: Header, rest: str, received: datetime, zone: tzinfo) -> str | None:
     """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
     match = _ISO.match(rest)
     if match is not None:
         header.time = match[1].replace(",", ".")
+        if match["zone"] is None and zone is not UTC:
+            header.time = _placed(header.time, zone)
         return rest[match.end() :]
     match = _BSD.match(rest)
     if match is None:
-        return None
+        match = _EPOCH.match(rest) if header.pri is not None else None
+        if match is None:
+            return None
+        header.time = match[1]
+        return rest[match.end() :]
     year = match["before"] or match["after"] or match["last"]
     clock, fraction = match["clock"], (match["fraction"] or "")[1:7]
+    named = match["zone"]
     try:
         hour, minute, second = map(int, clock.split(":"))
         moment = datetime(
             int(year or received.year), _MONTHS[match["month"]], int(match["day"]),
-            hour, minute, second, tzinfo=UTC,
+            hour, minute, second, tzinfo=UTC if named else zone,
         )  # fmt: skip
     except ValueError:  # the 30th of February; or the 29th in a year that has none
         return rest[match.end() :]
     if year is None:
         moment = _nearest(moment, received)
-    zone = match["zone"] or "UTC"
-    offset = f"{_ZONES[zone]:+03d}:00" if zone in _ZONES else f"{zone[:3]}:{zone[-2:]}"
-    written = moment.isoformat()[:19]
-    header.time = f"{written}{'.' + fraction if fraction else ''}{offset}".replace("+00:00", "Z")
+    written = moment.isoformat()
+    if named in _ZONES:
+        offset = f"{_ZONES[named]:+03d}:00"
+    else:
+        offset = f"{named[:3]}:{named[-2:]}" if named else written[19:]
+    written = f"{written[:19]}{'.' + fraction if fraction else ''}{offset}"
+    header.time = written.replace("+00:00", "Z")
     return rest[match.end() :]
 
 
+def _placed(iso: str, zone: tzinfo) -> str:
+    """A time without an offset, with that of the zone."""
+    try:
+        moment = datetime.fromisoformat(iso[:19]).replace(tzinfo=zone)
+    except ValueError:
+        return iso
+    return iso + moment.isoformat()[19:]
+
+
 def _nearest(moment: datetime, received: datetime) -> datetime:
-    received = received.astimezone(UTC)
     try:
         if moment - received > _HALF_A_YEAR:
             return moment.replace(year=moment.year - 1)

@@ -36,23 +36,31 @@ _ZONES: Final = {
     "PST": -8, "PDT": -7, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "BST": 1, "JST": 9,
 }  # fmt: skip
 
-# `Oct 11 22:14:15`, with what devices add: a sequence number and a star before it (Cisco), a year
-# on either side, a fraction, a zone, a colon.
+# What Cisco puts before the time: a count of messages, the host (`logging origin-id`), a sequence
+# number, each with a colon; or a lone colon (ASA's EMBLEM).
+_COUNTED: Final = re.compile(
+    r"(?::|\d{1,10}: (?:([^\s<>=\"]{1,255}): )?(?:\d{1,10}: )?)"
+    r"(?=[*.]?(?:\d{4}[ -])?(?:\d\d|" + "|".join(_MONTHS) + r")[ -])"
+)
+# `Oct 11 22:14:15`, with what devices add: a star before it (Cisco), a weekday, a year on either
+# side, a fraction, a zone, a colon.
 _BSD: Final = re.compile(
-    r"(?:\d{1,10}: )?[*.]?(?:(?P<before>\d{4}) )?(?P<month>"
+    r"[*.]?(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(?:(?P<before>\d{4}) )?(?P<month>"
     + "|".join(_MONTHS)
     + r") {1,2}(?P<day>\d{1,2}) (?:(?P<after>\d{4}) )?(?P<clock>\d\d:\d\d:\d\d)"
     r"(?P<fraction>[.,]\d{1,9})?(?: (?P<zone>" + "|".join(_ZONES) + r"|[+-]\d\d:?\d\d)(?=[ :]))?"
     r"(?: (?P<last>\d{4})(?=[ :]))?:?(?: |$)"
 )
 _ISO: Final = re.compile(
-    r"(?:\d{1,10}: )?(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+    r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
     r"(?P<zone>[Zz]|[+-]\d\d:?\d\d)?):?(?: |$)"
 )
 # Cisco Meraki: a version as in RFC 5424, seconds since 1970, a host, and then what it likes.
 _EPOCH: Final = re.compile(r"1 (\d{9,10}\.\d{1,9}) ")
 # TAG is what ends with a colon, or has a process id in brackets; Cisco's begins with `%`.
 _TAG: Final = re.compile(r"%?([^\s:\[\]<>{}\"=|]{1,128})(?:\[([^\[\]\s]{1,64})\])?:(?: |$)")
+# Without a PRI, too, this is nothing else: `%ASA-6-302013: `.
+_CISCO_TAG: Final = re.compile(r"%[A-Z][\w-]{1,64}-[0-7]-\w{1,64}: ", re.ASCII)
 _HOST: Final = re.compile(r"([^\s\"={}|<>]{1,255}) ")
 
 # A record and its header's time cannot be further apart than this without the year being another.
@@ -87,10 +95,11 @@ def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> Header:
     header = Header(text, pri)
     rest = text[at:].lstrip(" ") if pri is not None else text.lstrip(" ")
     after = _stamped(header, rest, received, zone)
-    if after is None and pri is None:
+    if after is None and pri is None and _CISCO_TAG.match(rest) is None:
         return header  # no header at all
     rest = rest if after is None else after.lstrip(" ")
-    if after is not None and _TAG.match(rest) is None and not _begins_message(rest):
+    named = after is None or header.host is not None or _TAG.match(rest) is not None
+    if not named and not _begins_message(rest):
         host = _HOST.match(rest)
         if host is not None:
             header.host, rest = host[1], rest[host.end() :]
@@ -111,6 +120,17 @@ def _begins_message(rest: str) -> bool:
 
 def _stamped(header: Header, rest: str, received: datetime, zone: tzinfo) -> str | None:
     """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
+    counted = _COUNTED.match(rest)
+    if counted is None:
+        return _clocked(header, rest, received, zone)
+    after = _clocked(header, rest[counted.end() :], received, zone)
+    if after is not None and counted[1] is not None and not counted[1].isdecimal():
+        header.host = counted[1]
+    return after
+
+
+def _clocked(header: Header, rest: str, received: datetime, zone: tzinfo) -> str | None:
+    """As `_stamped`, with nothing before the time."""
     match = _ISO.match(rest)
     if match is not None:
         header.time = match[1].replace(",", ".")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.catalogue import UNTYPED, Catalogue
+from siemrelay.decoders.syslog_host import payload_with_host, with_host
 from siemrelay.decoders.syslog_zone import SyslogOptions
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, attributes_of
 
@@ -311,3 +312,46 @@ def test_what_nobody_reads_is_not_looked_at() -> None:
     made = build(registry.PRODUCTS["generic"], frozenset(), Catalogue())
     batch = Batch(1, 2, "s", RECEIVED, b"\xff\n<13>Oct 11 22:14:15 box app: x\n")
     assert len(made.decode(batch).events) == 2
+
+
+MOMENT = datetime(2026, 1, 15, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("message", "changed"),
+    [
+        ("<34>1 2003-10-11T22:14:15.003Z box su - ID47 - x", None),
+        ("<34>Oct 11 22:14:15 box su: x", None),
+        ("<189>55: r1: Oct 11 22:14:15: %SYS-5-X: x", None),
+        ("<34>1 2003-10-11T22:14:15.003Z - su - ID47 - x",
+         "<34>1 2003-10-11T22:14:15.003Z 192.0.2.7 su - ID47 - x"),
+        ("<34>Oct 11 22:14:15 su[4]: x", "<34>Oct 11 22:14:15 192.0.2.7 su[4]: x"),
+        ("<34>2025-10-11T22:14:15Z su: x", "<34>2025-10-11T22:14:15Z 192.0.2.7 su: x"),
+        ("<166>Oct 11 2025 22:14:15: %ASA-6-1: x", "<166>Oct 11 2025 22:14:15 192.0.2.7 : %ASA-6-1: x"),
+        ("<189>55: Oct 11 22:14:15: %SYS-5-X: x",
+         "<189>2026-01-15T12:00:00.250Z 192.0.2.7 55: Oct 11 22:14:15: %SYS-5-X: x"),
+        ("<13>Zo\u00eb", "<13>2026-01-15T12:00:00.250Z 192.0.2.7 Zo\u00eb"),
+        ("\ufeffno PRI", "<13>2026-01-15T12:00:00.250Z 192.0.2.7 no PRI"),
+        (CEF, "<13>2026-01-15T12:00:00.250Z 192.0.2.7 " + CEF),
+    ],
+)  # fmt: skip
+def test_a_host_is_added_where_none_is_named(message: str, changed: str | None) -> None:
+    made = with_host(message.encode(), "192.0.2.7", MOMENT)
+    assert made == (message if changed is None else changed).encode()
+    if changed is not None:
+        before, after = only(message.encode()), only(made)
+        assert attributes_of(after)["syslog"]["host"] == "192.0.2.7"
+        assert (after.message, after.type, after.outcome) == (
+            before.message, before.type, before.outcome)  # fmt: skip
+
+
+@given(
+    st.lists(st.binary(max_size=60).map(lambda b: b.replace(b"\n", b"")), min_size=1, max_size=4)
+)
+def test_adding_hosts_changes_no_more_than_the_header(records: list[bytes]) -> None:
+    payload = b"".join(record + b"\n" for record in records)
+    made = payload_with_host(payload, len(records), "h", MOMENT).split(b"\n")[:-1]
+    assert len(made) == len(records)
+    for before, after in zip(records, made, strict=True):
+        assert after.endswith(before[-1:])
+        assert with_host(after, "other", MOMENT) == after, "it has one now"

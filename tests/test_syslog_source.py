@@ -151,6 +151,26 @@ def test_logger_sends_by_every_way_it_has(
         assert (event["type"], event["actor"]["name"], event["severity"]) == ("login", "ada", 7)
 
 
+@pytest.mark.parametrize("scheme", ["udp", "tcp", "relp", "unix", "unixgram"])
+def test_who_sent_a_message_without_a_host_is_put_in(
+    make_daemon: MakeDaemon, tmp_path: Path, scheme: str
+) -> None:
+    local = scheme.startswith("unix")
+    listen = f"{scheme}://{tmp_path}/log" if local else f"{scheme}://127.0.0.1:0"
+    daemon = relay(make_daemon, listen, add_host=True).start()
+    until(lambda: daemon.said("listening"))
+    family = socket.AF_UNIX if local else socket.AF_INET
+    kind = socket.SOCK_DGRAM if scheme in ("udp", "unixgram") else socket.SOCK_STREAM
+    with socket.socket(family, kind) as sock:
+        sock.connect(f"{tmp_path}/log" if local else ("127.0.0.1", port_of(daemon)))
+        message = b"<13>Oct 11 22:14:15 app: x"
+        frame = b"1 open 0\n2 syslog %d %b\n" % (len(message), message)
+        sock.sendall(frame if scheme == "relp" else message + b"\n")
+        until(lambda: forwarded(daemon))
+    host = socket.gethostname() if local else "127.0.0.1"
+    assert forwarded(daemon) == [b"<13>Oct 11 22:14:15 %b app: x" % host.encode()]
+
+
 def test_a_client_certificate_needs_the_authority_and_the_fingerprint(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -112,6 +112,33 @@ def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> Header:
         header.app, header.pid, rest = tag[1], tag[2], rest[tag.end() :]
     header.text = rest
     return header
+
+
+class Hostless(NamedTuple):
+    """Where a message without a host would have it: in place of what is between the two.
+
+    `kind` says why: there is the `nil` of RFC 5424, only a `time`, or no `header` but a PRI.
+    """
+
+    kind: Literal["nil", "time", "header"]
+    start: int
+    end: int
+
+
+def hostless(text: str, received: datetime) -> Hostless | None:
+    """None for a message that names a host; see `header_of`."""
+    header = header_of(text, received)
+    if header.host is not None:
+        return None
+    match = _PRI.match(text) if header.pri is not None else None
+    at = match.end() if match is not None else 0
+    version = _RFC5424.match(text, at) if match is not None else None
+    if version is not None:
+        return Hostless("nil", *version.span(2))
+    stamp = _ISO.match(text, at) or _BSD.match(text, at)
+    if stamp is not None and header.time is not None and text[stamp.end() - 1] == " ":
+        return Hostless("time", stamp.end(), stamp.end())
+    return Hostless("header", at, at)
 
 
 def _begins_message(rest: str) -> bool:

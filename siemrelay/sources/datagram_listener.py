@@ -6,13 +6,15 @@ import socket
 import struct
 from collections import deque
 from contextlib import suppress
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any, Final, Protocol
 
 import trio
 
+from siemrelay.decoders.syslog_host import with_host
 from siemrelay.sources.contract import Intake, Records, joined
-from siemrelay.sources.listening import Address, is_within
+from siemrelay.sources.listening import Address, is_within, plain_address
 from siemrelay.sources.peer_rate import PeerRate
 from siemrelay.sources.refusals import Refusals
 from siemrelay.sources.stream_listener import Activity
@@ -58,6 +60,8 @@ class DatagramLimits(Protocol):
     def allow(self) -> list[str]: ...
     @property
     def rate(self) -> float | None: ...
+    @property
+    def add_host(self) -> bool: ...
 
 
 class DatagramListener:
@@ -76,7 +80,10 @@ class DatagramListener:
         self._refusals = Refusals(intake, log, self._listen)
         self._networks = [ip_network(text) for text in options.allow]
         self._rate = PeerRate(options.rate) if options.rate is not None else None
-        self._by_peer = bool((self._networks or self._rate) and not address.path)
+        self._by_peer = bool(
+            (self._networks or self._rate or options.add_host) and not address.path
+        )
+        self._here = socket.gethostname()
         self._known: dict[str, bool] = {}
         self._buffer = bytearray(_DATAGRAM_BYTES)
 
@@ -158,7 +165,7 @@ class DatagramListener:
         buffer, view, found = self._buffer, memoryview(self._buffer), list[bytes]()
         descriptor = socket.socket(fileno=sock.fileno())
         try:
-            receive, by_peer = descriptor.recv_into, self._by_peer
+            receive, by_peer, where = descriptor.recv_into, self._by_peer, None
             limit = min(self._options.max_record_size, _DATAGRAM_BYTES)
             with suppress(BlockingIOError):
                 for _ in range(_TURN):
@@ -170,10 +177,15 @@ class DatagramListener:
                         size = receive(buffer, 0, socket.MSG_TRUNC)
                     if size > limit:
                         self._intake.oversize(size)
-                    found.append(bytes(view[:size]))
+                    datagram = bytes(view[:size]).rstrip(_AROUND)
+                    if datagram and self._options.add_host:
+                        host = plain_address(where[0]) if where else self._here
+                        datagram = with_host(datagram, host, datetime.now(UTC))
+                    if datagram:
+                        found.append(datagram)
         finally:
             descriptor.detach()
-        return [each for datagram in found if (each := datagram.rstrip(_AROUND))]
+        return found
 
     def _let_in(self, peer: str) -> bool:
         if self._networks and not self._is_known(peer):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 import trio
 
+from siemrelay.decoders.syslog_host import with_host
 from siemrelay.errors import FrameRefused
 from siemrelay.sources.contract import joined
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
@@ -37,7 +39,7 @@ class RelpListener(StreamListener):
                     self._refusals.refuse("memory", peer, "too many long messages come at a time; "
                                           "it will send this one again")  # fmt: skip
                     return
-                await self._store(frames)
+                await self._store(frames, peer)
                 if frames and not await self._answered(stream, answers(frames)):
                     return
                 if any(frame.command == b"close" for frame in frames):
@@ -46,13 +48,17 @@ class RelpListener(StreamListener):
         finally:
             activity.held_bytes -= held
 
-    async def _store(self, frames: list[Frame]) -> None:
+    async def _store(self, frames: list[Frame], peer: str) -> None:
         messages = [frame.data for frame in frames if frame.command == b"syslog"]
         for message in messages:
             if len(message) > self._options.max_record_size:
                 self._intake.oversize(len(message))
         # An empty message is answered, and no record.
-        records = joined([each for m in messages if (each := m.rstrip(b"\r\n\0"))])
+        messages = [each for m in messages if (each := m.rstrip(b"\r\n\0"))]
+        if self._options.add_host:
+            host, now = self._host_of(peer), datetime.now(UTC)
+            messages = [with_host(message, host, now) for message in messages]
+        records = joined(messages)
         if records:
             await self._intake.store(*records)
 

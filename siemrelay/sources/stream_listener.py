@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections import deque
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any, Final, Protocol
 
 import trio
 
+from siemrelay.decoders.syslog_host import payload_with_host
 from siemrelay.sources.accepting import Door
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.listening import Address
+from siemrelay.sources.listening import Address, plain_address
 from siemrelay.sources.peer_rate import PeerRate
 from siemrelay.sources.refusals import Refusals
 from siemrelay.sources.server_tls import ServerContexts, ServerTlsOptions
@@ -54,6 +57,8 @@ class StreamLimits(Protocol):
     def allow(self) -> list[str]: ...
     @property
     def rate(self) -> float | None: ...
+    @property
+    def add_host(self) -> bool: ...
 
 
 class Activity:
@@ -80,6 +85,7 @@ class StreamListener:
         self, address: Address, options: StreamLimits, intake: Intake, log: Any, activity: Activity
     ) -> None:
         self._options, self._intake, self._activity = options, intake, activity
+        self._is_local = bool(address.path)
         self._refusals = Refusals(intake, log, str(address))
         networks = [ip_network(text) for text in options.allow]
         self._door = Door(networks, options.max_connections, self._refusals)
@@ -143,7 +149,7 @@ class StreamListener:
                 pending.extend(splitter.feed(data))
                 in_hand = splitter.held + len(data)
                 activity.held_bytes, held = activity.held_bytes + in_hand - held, in_hand
-                count = await self._hand_over(pending)
+                count = await self._hand_over(pending, peer)
                 activity.held_bytes, held = activity.held_bytes - len(data), held - len(data)
                 if splitter.refusal is not None:
                     self._refusals.refuse("framing", peer, splitter.refusal)
@@ -152,7 +158,7 @@ class StreamListener:
                 if len(data) < _READ_BYTES and count and trio.current_time() - now < _GATHER_S:
                     await trio.sleep(_GATHER_S)
             pending.extend(splitter.end())
-            await self._hand_over(pending)
+            await self._hand_over(pending, peer)
         except trio.Cancelled:
             await self._take_the_rest(stream, peer, splitter, pending)
             raise
@@ -165,16 +171,16 @@ class StreamListener:
         """Of a connection that a stop cuts off: what was read, and what has arrived by now."""
         now = trio.current_time()
         with trio.CancelScope(shield=True, deadline=now + _LAST_OFFERS_S):
-            await self._hand_over(pending)
+            await self._hand_over(pending, peer)
             data = b"."
             while data and trio.current_time() < now + _LAST_READS_S:
                 data = b""
                 with trio.move_on_after(_NOTHING_LEFT_S):
                     data = await self._received(stream, _READ_BYTES, peer)
                 pending.extend(splitter.feed(data))
-                await self._hand_over(pending)
+                await self._hand_over(pending, peer)
             pending.extend(splitter.end())
-            await self._hand_over(pending)
+            await self._hand_over(pending, peer)
 
     async def _received(self, stream: Stream, size: int, peer: str) -> bytes:
         """What came; nothing when the connection is at its end, for whatever reason."""
@@ -190,17 +196,27 @@ class StreamListener:
                 self._refusals.refuse("tls", peer, f"TLS broke: {error.__cause__}")
         return b""
 
-    async def _hand_over(self, pending: deque[Messages]) -> int:
+    async def _hand_over(self, pending: deque[Messages], peer: str) -> int:
         """Empty `pending` into the intake; how many messages that were."""
         count = 0
         while pending:
             messages = pending[0]
-            await self._intake.offer(Records(messages.payload, messages.count, part=messages.part))
+            await self._intake.offer(self._records(messages, peer))
             pending.popleft()
             count += messages.count
             for size_bytes in messages.oversize:
                 self._intake.oversize(size_bytes)
         return count
+
+    def _records(self, messages: Messages, peer: str) -> Records:
+        payload, count = messages.payload, messages.count
+        if self._options.add_host and messages.part is None:
+            payload = payload_with_host(payload, count, self._host_of(peer), datetime.now(UTC))
+        return Records(payload, count, part=messages.part)
+
+    def _host_of(self, peer: str) -> str:
+        """What stands for a peer in the messages that name no host."""
+        return socket.gethostname() if self._is_local else plain_address(peer)
 
     async def _wait_for_rate(self, peer: str, count: int) -> None:
         """Read a peer that sends more than `rate` no faster than that."""

@@ -89,6 +89,11 @@ class SyslogOptions(Options):
         "stream, a user; who sends more on a stream has to wait, datagrams over UDP beyond it are "
         "refused and counted",
     )
+    add_host: bool = Field(
+        False,
+        description="put the sender's address (on a Unix socket this machine's name) into messages "
+        "that name no host, as relays should (RFC 3164, 4.3); costs some microseconds a message",
+    )
     receive_buffer: Annotated[Size, Field(ge=64 * 1024, le=1 << 30)] = Field(
         16 << 20, description="of the kernel, for datagrams that come faster than they are read"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -73,7 +74,8 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        with suppress(OSError):  # a sandbox may forbid it; then there are as many as there are
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _end(broken: BaseException) -> NoReturn:

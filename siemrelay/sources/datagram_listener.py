@@ -24,7 +24,7 @@ _TURN: Final = 1024
 
 # After what was just taken, the pause before the next look: a datagram after a quiet time goes at
 # once, those in quick succession go together, which costs a batch for all instead of one each.
-_GATHER_S: Final = 0.002
+_GATHER_S: Final = 0.005
 
 # UDP's largest is 65,507 bytes; on a Unix socket the sender's buffer is the limit (some 200 KiB).
 _DATAGRAM_BYTES: Final = 1 << 20

@@ -85,4 +85,6 @@ class Assembly:
             # The user's own word comes first; what the product knows stays for other records.
             known = [spelling for spelling in spellings.get(field, ()) if spelling != path]
             spellings[field] = (path, *known)
-        return registry.DECODERS[config.decoder].build(spellings, wanted, self.catalogue)
+        kind = registry.DECODERS[config.decoder]
+        own = {name: getattr(config, name) for name in kind.options.model_fields}
+        return kind.build(spellings, wanted, self.catalogue, **own)

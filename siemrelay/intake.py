@@ -35,6 +35,9 @@ _ROW_BYTES: Final = 512 * 1024
 # A full buffer is asked again this often; a freed disk resumes within it.
 _FULL_PAUSE_S: Final = 0.25
 
+# Long records are counted, and told of once in so many seconds.
+_TELL_EVERY_S: Final = 10.0
+
 
 class _Group:
     """What the next commit stores; when it is on disk, `done` is set and `end` is what follows."""
@@ -177,6 +180,7 @@ class SourceIntake:
     ) -> None:  # fmt: skip
         self._committer, self._stats, self._buffer, self._sieve = committer, stats, buffer, sieve
         self._positions = dict(positions)
+        self._told_oversize_at = -_TELL_EVERY_S
 
     async def offer(self, records: Records) -> None:
         await self._committer.take(self._stats, (self._sifted(records),))
@@ -213,9 +217,11 @@ class SourceIntake:
 
     def oversize(self, size_bytes: int) -> None:
         self._stats.oversize += 1
-        _log.warning(
-            "record over max_record_size kept whole", source=self._stats.name, bytes=size_bytes
-        )
+        if trio.current_time() - self._told_oversize_at < _TELL_EVERY_S:
+            return
+        self._told_oversize_at = trio.current_time()
+        _log.warning("record over max_record_size kept whole", source=self._stats.name,
+                     bytes=size_bytes, so_far=self._stats.oversize)  # fmt: skip
 
     def lost(self, records: int) -> None:
         self._stats.lost += records

@@ -31,7 +31,7 @@ log {{ source(s); destination(d); }};
 """
 
 
-def _program() -> tuple[list[str], dict[str, str]]:
+def command() -> tuple[list[str], dict[str, str]]:
     """The command and the environment that it wants."""
     installed = shutil.which("syslog-ng", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if installed:
@@ -60,10 +60,10 @@ class SyslogNg:
         configuration.write_text(
             _CONFIGURATION.format(driver=driver, port=self.port, source=source, output=self._output)
         )
-        command, environment = _program()
+        program, environment = command()
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [*command, "--foreground", "--no-caps", "--stderr", f"--cfgfile={configuration}",
+                [*program, "--foreground", "--no-caps", "--stderr", f"--cfgfile={configuration}",
                  f"--persist-file={directory}/persist", f"--control={directory}/control",
                  f"--pidfile={directory}/pid"],
                 stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,

@@ -112,3 +112,15 @@ def test_a_stranger_and_who_sends_too_much_are_refused_and_counted(
         )  # fmt: skip
     assert 10 <= daemon.metric("source_records_total", source="logs") < 50
     assert daemon.terminate() == 0
+
+
+def test_a_flood_of_long_messages_is_counted_and_told_once(make_daemon: MakeDaemon) -> None:
+    listen = "udp://127.0.0.1:0"
+    daemon = relay(make_daemon, listen, max_record_size="64B").start()
+    with sender_to(daemon, listen) as sock:
+        for _ in range(200):
+            sock.send(b"<13>" + b"x" * 100)
+        until(lambda: len(forwarded(daemon)) == 200)
+    assert daemon.metric("source_oversize_total", source="logs") == 200
+    assert len(daemon.said("record over max_record_size kept whole")) == 1
+    assert daemon.terminate() == 0

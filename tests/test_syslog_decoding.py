@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.catalogue import UNTYPED, Catalogue
+from siemrelay.decoders.syslog_host import payload_with_host, with_host
+from siemrelay.decoders.syslog_zone import SyslogOptions
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, attributes_of
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -91,6 +93,22 @@ NOW = "2026-01-15T12:00:00.000Z"
          (OCT, "ASA-6-302013", 2, "Built inbound TCP connection", None, None)),
         ("<166>Oct 11 2025 22:14:15 fw1 : %ASA-6-302013: Built",
          (OCT, "ASA-6-302013", 2, "Built", "fw1", None)),
+        ("<189>55: 10.1.1.1: Oct 11 22:14:15: %SYS-5-CONFIG_I: origin-id ip",
+         (OCT, "SYS-5-CONFIG_I", 3, "origin-id ip", "10.1.1.1", None)),
+        ("<187>123456: router-1: 000456: *Oct 11 22:14:15.123 CET: %SYS-3-X: origin-id and sequence",
+         ("2025-10-11T22:14:15.123+01:00", "SYS-3-X", 7, "origin-id and sequence", "router-1", None)),
+        ("<189>456: 000123: Oct 11 22:14:15: %SYS-5-CONFIG_I: two numbers",
+         (OCT, "SYS-5-CONFIG_I", 3, "two numbers", None, None)),
+        ("<189>7: r1: 2025-10-11T22:14:15Z: %SYS-5-CONFIG_I: ISO time",
+         (OCT, "SYS-5-CONFIG_I", 3, "ISO time", "r1", None)),
+        ("<13>5: foo: 10 items", (NOW, "5", 3, "foo: 10 items", None, None)),
+        ("<166>:Oct 11 22:14:15 UTC: %ASA-session-6-302013: EMBLEM",
+         (OCT, "ASA-session-6-302013", 2, "EMBLEM", None, None)),
+        ("<166>%ASA-6-302013: no time", (NOW, "ASA-6-302013", 2, "no time", None, None)),
+        ("%ASA-6-302013: no time and no PRI", (NOW, "ASA-6-302013", 3, "no time and no PRI", None, None)),
+        ("<30>Sat Oct 11 22:14:15 2025 box app: as ctime", (OCT, "app", 2, "as ctime", "box", None)),
+        ("<134>1 1563249630.774247467 MX84 flows src=10.0.0.1 dst=10.0.0.2",
+         ("2019-07-16T04:00:30.774Z", UNTYPED, 2, "flows src=10.0.0.1 dst=10.0.0.2", "MX84", None)),
         ("<13>app: no time at all", (NOW, "app", 3, "no time at all", None, None)),
         ("<13>just text", (NOW, UNTYPED, 3, "just text", None, None)),
         ("<13> Oct 11 22:14:15 box app: a space after PRI",
@@ -123,6 +141,33 @@ def test_the_year_that_is_not_said_is_the_nearest_one(month: str, year: int) -> 
     event = only(f"<13>{month} 10:00:00 box app: x".encode())
     assert event.time is not None
     assert event.time.startswith(str(year))
+
+
+@pytest.mark.parametrize(
+    ("zone", "stamp", "time"),
+    [
+        ("Europe/Berlin", "Jan 10 08:00:00", "2026-01-10T08:00:00+01:00"),
+        ("Europe/Berlin", "Jul 10 08:00:00", "2026-07-10T08:00:00+02:00"),
+        ("Europe/Berlin", "Jul 10 08:00:00 UTC", "2026-07-10T08:00:00Z"),
+        ("Europe/Berlin", "2025-07-10T08:00:00.25", "2025-07-10T08:00:00.25+02:00"),
+        ("Europe/Berlin", "2025-07-10T08:00:00Z", "2025-07-10T08:00:00Z"),
+        ("-03:30", "Dec 31 23:59:59.5", "2025-12-31T23:59:59.5-03:30"),
+        ("UTC", "Jan 10 08:00:00", "2026-01-10T08:00:00Z"),
+    ],
+)
+def test_a_time_without_a_zone_is_in_the_devices_own(zone: str, stamp: str, time: str) -> None:
+    made = registry.DECODERS["syslog"].build(
+        registry.PRODUCTS["generic"], EVERYTHING, Catalogue(), timezone=zone
+    )
+    batch = Batch(1, 1, "devices", RECEIVED, f"<13>{stamp} box app: x\n".encode())
+    (event,) = made.decode(batch).events
+    assert event.time == time
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "", "../etc", "+2", "+99:99", "CET-"])
+def test_a_zone_that_is_not_known_is_refused(zone: str) -> None:
+    with pytest.raises(ValueError, match="Europe/Berlin"):
+        SyslogOptions(timezone=zone)
 
 
 def test_structured_data_and_the_header_are_attributes() -> None:
@@ -267,3 +312,46 @@ def test_what_nobody_reads_is_not_looked_at() -> None:
     made = build(registry.PRODUCTS["generic"], frozenset(), Catalogue())
     batch = Batch(1, 2, "s", RECEIVED, b"\xff\n<13>Oct 11 22:14:15 box app: x\n")
     assert len(made.decode(batch).events) == 2
+
+
+MOMENT = datetime(2026, 1, 15, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("message", "changed"),
+    [
+        ("<34>1 2003-10-11T22:14:15.003Z box su - ID47 - x", None),
+        ("<34>Oct 11 22:14:15 box su: x", None),
+        ("<189>55: r1: Oct 11 22:14:15: %SYS-5-X: x", None),
+        ("<34>1 2003-10-11T22:14:15.003Z - su - ID47 - x",
+         "<34>1 2003-10-11T22:14:15.003Z 192.0.2.7 su - ID47 - x"),
+        ("<34>Oct 11 22:14:15 su[4]: x", "<34>Oct 11 22:14:15 192.0.2.7 su[4]: x"),
+        ("<34>2025-10-11T22:14:15Z su: x", "<34>2025-10-11T22:14:15Z 192.0.2.7 su: x"),
+        ("<166>Oct 11 2025 22:14:15: %ASA-6-1: x", "<166>Oct 11 2025 22:14:15 192.0.2.7 : %ASA-6-1: x"),
+        ("<189>55: Oct 11 22:14:15: %SYS-5-X: x",
+         "<189>2026-01-15T12:00:00.250Z 192.0.2.7 55: Oct 11 22:14:15: %SYS-5-X: x"),
+        ("<13>Zo\u00eb", "<13>2026-01-15T12:00:00.250Z 192.0.2.7 Zo\u00eb"),
+        ("\ufeffno PRI", "<13>2026-01-15T12:00:00.250Z 192.0.2.7 no PRI"),
+        (CEF, "<13>2026-01-15T12:00:00.250Z 192.0.2.7 " + CEF),
+    ],
+)  # fmt: skip
+def test_a_host_is_added_where_none_is_named(message: str, changed: str | None) -> None:
+    made = with_host(message.encode(), "192.0.2.7", MOMENT)
+    assert made == (message if changed is None else changed).encode()
+    if changed is not None:
+        before, after = only(message.encode()), only(made)
+        assert attributes_of(after)["syslog"]["host"] == "192.0.2.7"
+        assert (after.message, after.type, after.outcome) == (
+            before.message, before.type, before.outcome)  # fmt: skip
+
+
+@given(
+    st.lists(st.binary(max_size=60).map(lambda b: b.replace(b"\n", b"")), min_size=1, max_size=4)
+)
+def test_adding_hosts_changes_no_more_than_the_header(records: list[bytes]) -> None:
+    payload = b"".join(record + b"\n" for record in records)
+    made = payload_with_host(payload, len(records), "h", MOMENT).split(b"\n")[:-1]
+    assert len(made) == len(records)
+    for before, after in zip(records, made, strict=True):
+        assert after.endswith(before[-1:])
+        assert with_host(after, "other", MOMENT) == after, "it has one now"

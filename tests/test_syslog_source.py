@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import socket
 import ssl
@@ -108,18 +109,66 @@ def tls_files(directory: Path, ca: trustme.CA) -> dict[str, str]:
     return {name: str(path) for name, path in files.items()}
 
 
-def test_rsyslog_sends_over_tls(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("driver", ["ossl", "gtls"])
+def test_rsyslog_sends_over_tls(make_daemon: MakeDaemon, tmp_path: Path, driver: str) -> None:
     files = tls_files(tmp_path, trustme.CA())
     tls = {"certificate": files["certificate"], "key": files["key"]}
     daemon = relay(make_daemon, "tls://127.0.0.1:0", tls=tls).start()
     action = (
         f'port="{port_of(daemon)}" protocol="tcp" TCP_Framing="octet-counted" '
-        'StreamDriver="ossl" StreamDriverMode="1" StreamDriverAuthMode="x509/certvalid"'
+        f'StreamDriver="{driver}" StreamDriverMode="1" StreamDriverAuthMode="x509/certvalid"'
     )
     settings = f'defaultNetstreamDriverCAFile="{files["ca"]}"'
     with rsyslog_sender(tmp_path, action, settings) as inlet:
         log_through(inlet, 20)
         until(lambda: len(forwarded(daemon)) == 20)
+
+
+@pytest.mark.parametrize("how", ["udp", "tcp", "octets", "unixgram", "unix"])
+def test_logger_sends_by_every_way_it_has(
+    make_daemon: MakeDaemon, tmp_path: Path, how: str
+) -> None:
+    local = how.startswith("unix")
+    scheme = "tcp" if how == "octets" else how
+    daemon = relay(make_daemon, f"{how}://{tmp_path}/log" if local else f"{scheme}://127.0.0.1:0")
+    daemon.config["sinks"]["out"]["format"] = "json"
+    daemon.start()
+    until(lambda: daemon.said("listening"))
+    to = {
+        "udp": ["--udp", "-n", "127.0.0.1"], "tcp": ["--tcp", "-n", "127.0.0.1"],
+        "octets": ["--tcp", "--octet-count", "-n", "127.0.0.1"],
+        "unix": ["-u", f"{tmp_path}/log"], "unixgram": ["-u", f"{tmp_path}/log"],
+    }[how]  # fmt: skip
+    where = to if local else [*to, "-P", str(port_of(daemon))]
+    forms = [[]] if local else [["--rfc3164"], ["--rfc5424"], ["--rfc5424=notime,nohost"]]
+    for form in forms:
+        command = [program("logger", "bsdutils"), *where, *form, "-t", "app", "-p", "auth.err"]
+        subprocess.run([*command, "user=ada action=login"], check=True, timeout=10)
+    until(lambda: len(forwarded(daemon)) == len(forms))
+    for event in map(json.loads, forwarded(daemon)):
+        about = event["attributes"]["syslog"]
+        assert (about["app"], about["facility"], about["severity"]) == ("app", 4, 3)
+        assert (event["type"], event["actor"]["name"], event["severity"]) == ("login", "ada", 7)
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp", "relp", "unix", "unixgram"])
+def test_who_sent_a_message_without_a_host_is_put_in(
+    make_daemon: MakeDaemon, tmp_path: Path, scheme: str
+) -> None:
+    local = scheme.startswith("unix")
+    listen = f"{scheme}://{tmp_path}/log" if local else f"{scheme}://127.0.0.1:0"
+    daemon = relay(make_daemon, listen, add_host=True).start()
+    until(lambda: daemon.said("listening"))
+    family = socket.AF_UNIX if local else socket.AF_INET
+    kind = socket.SOCK_DGRAM if scheme in ("udp", "unixgram") else socket.SOCK_STREAM
+    with socket.socket(family, kind) as sock:
+        sock.connect(f"{tmp_path}/log" if local else ("127.0.0.1", port_of(daemon)))
+        message = b"<13>Oct 11 22:14:15 app: x"
+        frame = b"1 open 0\n2 syslog %d %b\n" % (len(message), message)
+        sock.sendall(frame if scheme == "relp" else message + b"\n")
+        until(lambda: forwarded(daemon))
+    host = socket.gethostname() if local else "127.0.0.1"
+    assert forwarded(daemon) == [b"<13>Oct 11 22:14:15 %b app: x" % host.encode()]
 
 
 def test_a_client_certificate_needs_the_authority_and_the_fingerprint(
@@ -149,6 +198,31 @@ def test_a_client_certificate_needs_the_authority_and_the_fingerprint(
     until(lambda: forwarded(daemon))
     assert forwarded(daemon) == [b"<13>from the known one"]
     assert daemon.refused("logs") == 3
+
+
+@pytest.mark.parametrize("listed", ["self-signed", "issued"])
+def test_a_clients_own_certificate_may_stand_in_place_of_its_authority(
+    make_daemon: MakeDaemon, tmp_path: Path, listed: str
+) -> None:
+    files, pem = tls_files(tmp_path, trustme.CA()), tmp_path / "device.pem"
+    if listed == "issued":
+        made = trustme.CA().issue_cert("device")
+        pem.write_bytes(made.private_key_pem.bytes() + made.cert_chain_pems[0].bytes())
+    else:
+        subprocess.run(
+            [program("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+             "-keyout", str(pem), "-out", str(tmp_path / "only.pem"), "-subj", "/CN=device"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        pem.write_bytes(pem.read_bytes() + (tmp_path / "only.pem").read_bytes())
+    tls = {"certificate": files["certificate"], "key": files["key"], "client_ca": str(pem)}
+    daemon = relay(make_daemon, "tls://127.0.0.1:0", tls=tls).start()
+    client = ssl.create_default_context(cafile=files["ca"])
+    client.load_cert_chain(pem)
+    with socket.create_connection(("127.0.0.1", port_of(daemon)), timeout=10) as plain:
+        with client.wrap_socket(plain, server_hostname="localhost") as secured:
+            secured.sendall(b"<13>pinned\n")
+            until(lambda: forwarded(daemon) == [b"<13>pinned"])
 
 
 def test_a_bad_peer_is_closed_and_disturbs_nobody(make_daemon: MakeDaemon) -> None:

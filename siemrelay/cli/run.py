@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -22,6 +24,10 @@ from siemrelay.telemetry.log import Redactor, configure
 # The worker threads hold the interpreter for microseconds at a time; with the default of 5 ms a
 # commit would wait that long for each of its steps while the loop is busy.
 _SWITCH_INTERVAL_S = 0.0005
+
+# A shell's limit of 1,024 descriptors is fewer than the connections that a source may serve; no
+# more than the service has (LimitNOFILE), as some libraries go through all that there may be.
+_DESCRIPTORS = 65_536
 
 
 @click.command()
@@ -52,6 +58,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
         # The part that needs it waits for it; the others have no reason to.
         structlog.get_logger().error("missing on this machine", fault=fault.located(loaded.file))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _raise_descriptor_limit()
     try:
         at_end = trio.run(_run, Relay(loaded), drain)
     except StartRefused as error:
@@ -66,6 +73,14 @@ def run(config: str, drain: bool, pool: str | None) -> None:
             raise
         _end(leaves(found)[0])
     raise SystemExit(0 if at_end or not drain else 1)
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError):  # a sandbox may forbid it; then there are as many as there are
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _end(broken: BaseException) -> NoReturn:

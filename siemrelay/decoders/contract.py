@@ -7,8 +7,6 @@ from typing import Protocol
 
 import msgspec
 
-from siemrelay.catalogue import Catalogue
-from siemrelay.decoders.mapping import Spellings
 from siemrelay.event import Batch, DecodedBatch
 from siemrelay.options import Options
 
@@ -25,8 +23,11 @@ class NoOptions(Options):
 
 
 class DecoderKind(msgspec.Struct, frozen=True):
-    """How records are read. `build` takes spellings, the fields wanted and the catalogue."""
+    """How records are read.
+
+    `build` takes spellings, the fields wanted and the catalogue, and `options` by their names.
+    """
 
     options: type[Options]
-    build: Callable[[Spellings, frozenset[str], Catalogue], Decoder]
+    build: Callable[..., Decoder]
     summary: str

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import Any, Final
 
 from siemrelay.catalogue import UNTYPED, Catalogue
 from siemrelay.decoders.cef import cef_fields
-from siemrelay.decoders.contract import DecoderKind, NoOptions
+from siemrelay.decoders.contract import DecoderKind
 from siemrelay.decoders.finishing import Finisher, unparsed
 from siemrelay.decoders.key_value import key_values
 from siemrelay.decoders.leef import leef_fields
 from siemrelay.decoders.mapping import Spellings
 from siemrelay.decoders.reading import Finder, rest_of
 from siemrelay.decoders.syslog_header import Header, as_attributes, header_of
+from siemrelay.decoders.syslog_zone import SyslogOptions, zone_of
 from siemrelay.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch, forgiving_json
 
 Inner = Callable[[str], dict[str, Any] | None]
@@ -66,10 +68,11 @@ class SyslogDecoder:
 
     def __init__(
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
-        inner: Inner = anything,
+        inner: Inner = anything, timezone: str = "UTC",
     ) -> None:  # fmt: skip
         self._inner, self._attributes = inner, "attributes" in wanted
         self._unread = not wanted
+        self._zone: tzinfo = zone_of(timezone)
         self._finder = Finder(spellings)
         self._finished = Finisher(catalogue, wanted).finished
 
@@ -94,7 +97,7 @@ class SyslogDecoder:
         return decoded
 
     def _event(self, text: str, received: datetime) -> AuditEvent:
-        header = header_of(text.removeprefix(_MARK), received)
+        header = header_of(text.removeprefix(_MARK), received, self._zone)
         said = header.text.removeprefix(_MARK)
         fields = self._own(header) or self._inner(said)
         event, used = self._finder.event(fields or {})
@@ -125,17 +128,15 @@ class SyslogDecoder:
 
 
 SYSLOG: Final = DecoderKind(
-    NoOptions, SyslogDecoder, "syslog, with CEF, LEEF, JSON or key=value found inside"
+    SyslogOptions, SyslogDecoder, "syslog, with CEF, LEEF, JSON or key=value found inside"
 )
 
 CEF: Final = DecoderKind(
-    NoOptions, lambda spellings, wanted, catalogue: SyslogDecoder(
-        spellings, wanted, catalogue, cef_fields),
+    SyslogOptions, partial(SyslogDecoder, inner=cef_fields),
     "CEF lines, also behind a syslog header",
 )  # fmt: skip
 
 LEEF: Final = DecoderKind(
-    NoOptions, lambda spellings, wanted, catalogue: SyslogDecoder(
-        spellings, wanted, catalogue, leef_fields),
+    SyslogOptions, partial(SyslogDecoder, inner=leef_fields),
     "LEEF lines, also behind a syslog header",
 )  # fmt: skip

@@ -6,8 +6,8 @@ What does not fit a header is message: nothing is refused here.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -36,21 +36,31 @@ _ZONES: Final = {
     "PST": -8, "PDT": -7, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "BST": 1, "JST": 9,
 }  # fmt: skip
 
-# `Oct 11 22:14:15`, with what devices add: a sequence number and a star before it (Cisco), a year
-# on either side, a fraction, a zone, a colon.
+# What Cisco puts before the time: a count of messages, the host (`logging origin-id`), a sequence
+# number, each with a colon; or a lone colon (ASA's EMBLEM).
+_COUNTED: Final = re.compile(
+    r"(?::|\d{1,10}: (?:([^\s<>=\"]{1,255}): )?(?:\d{1,10}: )?)"
+    r"(?=[*.]?(?:\d{4}[ -])?(?:\d\d|" + "|".join(_MONTHS) + r")[ -])"
+)
+# `Oct 11 22:14:15`, with what devices add: a star before it (Cisco), a weekday, a year on either
+# side, a fraction, a zone, a colon.
 _BSD: Final = re.compile(
-    r"(?:\d{1,10}: )?[*.]?(?:(?P<before>\d{4}) )?(?P<month>"
+    r"[*.]?(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(?:(?P<before>\d{4}) )?(?P<month>"
     + "|".join(_MONTHS)
     + r") {1,2}(?P<day>\d{1,2}) (?:(?P<after>\d{4}) )?(?P<clock>\d\d:\d\d:\d\d)"
     r"(?P<fraction>[.,]\d{1,9})?(?: (?P<zone>" + "|".join(_ZONES) + r"|[+-]\d\d:?\d\d)(?=[ :]))?"
     r"(?: (?P<last>\d{4})(?=[ :]))?:?(?: |$)"
 )
 _ISO: Final = re.compile(
-    r"(?:\d{1,10}: )?(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
-    r"(?:[Zz]|[+-]\d\d:?\d\d)?):?(?: |$)"
+    r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+    r"(?P<zone>[Zz]|[+-]\d\d:?\d\d)?):?(?: |$)"
 )
+# Cisco Meraki: a version as in RFC 5424, seconds since 1970, a host, and then what it likes.
+_EPOCH: Final = re.compile(r"1 (\d{9,10}\.\d{1,9}) ")
 # TAG is what ends with a colon, or has a process id in brackets; Cisco's begins with `%`.
 _TAG: Final = re.compile(r"%?([^\s:\[\]<>{}\"=|]{1,128})(?:\[([^\[\]\s]{1,64})\])?:(?: |$)")
+# Without a PRI, too, this is nothing else: `%ASA-6-302013: `.
+_CISCO_TAG: Final = re.compile(r"%[A-Z][\w-]{1,64}-[0-7]-\w{1,64}: ", re.ASCII)
 _HOST: Final = re.compile(r"([^\s\"={}|<>]{1,255}) ")
 
 # A record and its header's time cannot be further apart than this without the year being another.
@@ -70,8 +80,11 @@ class Header(msgspec.Struct, gc=False):
     data: dict[str, dict[str, str]] | None = None
 
 
-def header_of(text: str, received: datetime) -> Header:
-    """The header of one message. `received` (with a zone) gives the year that RFC 3164 lacks."""
+def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> Header:
+    """The header of one message.
+
+    `received` (with a zone) gives the year that RFC 3164 lacks; in `zone` are times without one.
+    """
     pri, at = None, 0
     match = _PRI.match(text)
     if match is not None and int(match[1]) <= 191:
@@ -81,17 +94,18 @@ def header_of(text: str, received: datetime) -> Header:
             return _rfc5424(text, pri, version)
     header = Header(text, pri)
     rest = text[at:].lstrip(" ") if pri is not None else text.lstrip(" ")
-    after = _stamped(header, rest, received)
-    if after is None and pri is None:
+    after = _stamped(header, rest, received, zone)
+    if after is None and pri is None and _CISCO_TAG.match(rest) is None:
         return header  # no header at all
     rest = rest if after is None else after.lstrip(" ")
-    if after is not None and _TAG.match(rest) is None and not _begins_message(rest):
+    named = after is None or header.host is not None or _TAG.match(rest) is not None
+    if not named and not _begins_message(rest):
         host = _HOST.match(rest)
         if host is not None:
             header.host, rest = host[1], rest[host.end() :]
             if rest.startswith(": "):  # Cisco puts a colon of its own after the host
                 rest = rest[2:]
-    again = _stamped(header, rest, received) if header.host is not None else None
+    again = _stamped(header, rest, received, zone) if header.host is not None else None
     rest = rest if again is None else again  # a relay's header before the device's own
     tag = None if _begins_message(rest) else _TAG.match(rest)
     if tag is not None:
@@ -100,40 +114,96 @@ def header_of(text: str, received: datetime) -> Header:
     return header
 
 
+class Hostless(NamedTuple):
+    """Where a message without a host would have it: in place of what is between the two.
+
+    `kind` says why: there is the `nil` of RFC 5424, only a `time`, or no `header` but a PRI.
+    """
+
+    kind: Literal["nil", "time", "header"]
+    start: int
+    end: int
+
+
+def hostless(text: str, received: datetime) -> Hostless | None:
+    """None for a message that names a host; see `header_of`."""
+    header = header_of(text, received)
+    if header.host is not None:
+        return None
+    match = _PRI.match(text) if header.pri is not None else None
+    at = match.end() if match is not None else 0
+    version = _RFC5424.match(text, at) if match is not None else None
+    if version is not None:
+        return Hostless("nil", *version.span(2))
+    stamp = _ISO.match(text, at) or _BSD.match(text, at)
+    if stamp is not None and header.time is not None and text[stamp.end() - 1] == " ":
+        return Hostless("time", stamp.end(), stamp.end())
+    return Hostless("header", at, at)
+
+
 def _begins_message(rest: str) -> bool:
     return rest.startswith(("CEF:", "LEEF:", "{", "@cee:"))
 
 
-def _stamped(header: Header, rest: str, received: datetime) -> str | None:
+def _stamped(header: Header, rest: str, received: datetime, zone: tzinfo) -> str | None:
     """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
+    counted = _COUNTED.match(rest)
+    if counted is None:
+        return _clocked(header, rest, received, zone)
+    after = _clocked(header, rest[counted.end() :], received, zone)
+    if after is not None and counted[1] is not None and not counted[1].isdecimal():
+        header.host = counted[1]
+    return after
+
+
+def _clocked(header: Header, rest: str, received: datetime, zone: tzinfo) -> str | None:
+    """As `_stamped`, with nothing before the time."""
     match = _ISO.match(rest)
     if match is not None:
         header.time = match[1].replace(",", ".")
+        if match["zone"] is None and zone is not UTC:
+            header.time = _placed(header.time, zone)
         return rest[match.end() :]
     match = _BSD.match(rest)
     if match is None:
-        return None
+        match = _EPOCH.match(rest) if header.pri is not None else None
+        if match is None:
+            return None
+        header.time = match[1]
+        return rest[match.end() :]
     year = match["before"] or match["after"] or match["last"]
     clock, fraction = match["clock"], (match["fraction"] or "")[1:7]
+    named = match["zone"]
     try:
         hour, minute, second = map(int, clock.split(":"))
         moment = datetime(
             int(year or received.year), _MONTHS[match["month"]], int(match["day"]),
-            hour, minute, second, tzinfo=UTC,
+            hour, minute, second, tzinfo=UTC if named else zone,
         )  # fmt: skip
     except ValueError:  # the 30th of February; or the 29th in a year that has none
         return rest[match.end() :]
     if year is None:
         moment = _nearest(moment, received)
-    zone = match["zone"] or "UTC"
-    offset = f"{_ZONES[zone]:+03d}:00" if zone in _ZONES else f"{zone[:3]}:{zone[-2:]}"
-    written = moment.isoformat()[:19]
-    header.time = f"{written}{'.' + fraction if fraction else ''}{offset}".replace("+00:00", "Z")
+    written = moment.isoformat()
+    if named in _ZONES:
+        offset = f"{_ZONES[named]:+03d}:00"
+    else:
+        offset = f"{named[:3]}:{named[-2:]}" if named else written[19:]
+    written = f"{written[:19]}{'.' + fraction if fraction else ''}{offset}"
+    header.time = written.replace("+00:00", "Z")
     return rest[match.end() :]
 
 
+def _placed(iso: str, zone: tzinfo) -> str:
+    """A time without an offset, with that of the zone."""
+    try:
+        moment = datetime.fromisoformat(iso[:19]).replace(tzinfo=zone)
+    except ValueError:
+        return iso
+    return iso + moment.isoformat()[19:]
+
+
 def _nearest(moment: datetime, received: datetime) -> datetime:
-    received = received.astimezone(UTC)
     try:
         if moment - received > _HALF_A_YEAR:
             return moment.replace(year=moment.year - 1)

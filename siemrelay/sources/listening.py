@@ -189,7 +189,15 @@ def _is_at(sock: socket.socket, address: Address) -> bool:
 
 def is_within(host: str, networks: list[IPv4Network | IPv6Network]) -> bool:
     """Whether an address as the kernel writes it is in one of the networks."""
-    peer = ip_address(host.partition("%")[0])
-    if isinstance(peer, IPv6Address) and peer.ipv4_mapped:
-        peer = peer.ipv4_mapped
+    peer = ip_address(plain_address(host))
     return any(peer in network for network in networks)
+
+
+def plain_address(host: str) -> str:
+    """An address as the kernel writes it, without a zone, IPv4 as such on a socket for both."""
+    address = host.partition("%")[0]
+    if not address.startswith("::ffff:"):
+        return address
+    mapped = ip_address(address)
+    assert isinstance(mapped, IPv6Address)
+    return str(mapped.ipv4_mapped or mapped)

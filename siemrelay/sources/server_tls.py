@@ -52,11 +52,13 @@ class ServerTlsOptions(Options):
     key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
     client_ca: AuthorityFile | None = Field(
         None,
-        description="authorities (PEM) one of which must have signed each client's certificate",
+        description="authorities (PEM) one of which must have signed each client's certificate; "
+        "or the clients' certificates themselves, self-signed or not",
     )
     client_fingerprints: list[Fingerprint] = Field(
         default_factory=list,
-        description="the only client certificates let in (`sha256:HEX`), of those of `client_ca`",
+        description="the only client certificates let in (`sha256:HEX`), of those that "
+        "`client_ca` vouches for",
     )
     min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_text)] = Field(
         "1.2", description="the oldest TLS version that is spoken"
@@ -85,6 +87,8 @@ def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
         context.load_cert_chain(options.certificate, options.key, password=_no_password)
         if options.client_ca is not None:
             context.load_verify_locations(options.client_ca)
+            # A client's own certificate in the file is trusted as it is, without its authority.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ValueError) as error:
         files = ", ".join(map(str, _files(options)))

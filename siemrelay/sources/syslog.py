@@ -65,7 +65,9 @@ class SyslogOptions(Options):
         None, description="the certificate that tls:// shows, and which clients it lets in"
     )
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        4096, description="connections served at a time, at each address; more of them wait"
+        4096,
+        description="connections served at a time, at each address; more of them wait. No single "
+        "peer gets more than half of them",
     )
     idle_timeout: Annotated[Duration, Field(gt=0)] | None = Field(
         None,
@@ -83,8 +85,14 @@ class SyslogOptions(Options):
     )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="messages per second that are read from one peer; who sends more on a stream "
-        "has to wait, datagrams beyond it are refused and counted",
+        description="messages per second that are read from one peer, an address or, on a Unix "
+        "stream, a user; who sends more on a stream has to wait, datagrams over UDP beyond it are "
+        "refused and counted",
+    )
+    add_host: bool = Field(
+        False,
+        description="put the sender's address (on a Unix socket this machine's name) into messages "
+        "that name no host, as relays should (RFC 3164, 4.3); costs some microseconds a message",
     )
     receive_buffer: Annotated[Size, Field(ge=64 * 1024, le=1 << 30)] = Field(
         16 << 20, description="of the kernel, for datagrams that come faster than they are read"
@@ -125,17 +133,19 @@ class SyslogSource:
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Serve for ever; with `drain`, return when nothing came for a second and all have left.
 
-        If cancelled, connections are closed; what was read from them is still handed over if
-        that takes no more than a second.
+        If cancelled, what the kernel has confirmed to senders is still read and handed over, if
+        that takes no more than a second; then connections are closed. Raises TlsFilesUnusable
+        before it listens where there can be no TLS, and OSError when an address cannot be taken.
         """
         options, activity = self._options, Activity()
         log = structlog.get_logger().bind(source=self.name)
         async with trio.open_nursery() as nursery:
             for address in options.addresses:
-                sockets = await open_sockets(address, mode=options.mode)
-                port = None if address.path else sockets[0].getsockname()[1]
                 kind = _LISTENERS.get(address.scheme, StreamListener)
                 listener = kind(address, options, intake, log, activity)
+                await listener.prepare()
+                sockets = await open_sockets(address, mode=options.mode)
+                port = None if address.path else sockets[0].getsockname()[1]
                 nursery.start_soon(listener.run, sockets)
                 log.info("listening", listen=str(address), port=port)
             nursery.start_soon(_alive, intake)

@@ -41,6 +41,11 @@ class RelpServer:
         self._held = bytearray()
         self._opened = False
 
+    @property
+    def held(self) -> int:
+        """Bytes that wait here for the rest of their frame."""
+        return len(self._held)
+
     def receive(self, data: bytes) -> list[Frame]:
         """The frames that are whole by now, in order; the rest is kept for the next call.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+import trustme
 import yaml
 
 from tests.servers import free_port
@@ -22,11 +24,23 @@ _PATIENCE_S: Final = 30.0
 
 def run() -> None:
     """Print the RSS before and with a thousand connections each of which has sent one message."""
+    _measure("tcp", bar=_BAR_BYTES)
+    _measure("tls", bar=None)
+
+
+def _measure(scheme: str, bar: int | None) -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        port, file = free_port(), Path(name) / "siemrelay.yaml"
+        port, file, server = free_port(), Path(name) / "siemrelay.yaml", Path(name) / "server.pem"
+        authority = trustme.CA()
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(server))
+        client = ssl.create_default_context()
+        authority.configure_trust(client)
         file.write_text(yaml.safe_dump({
             "state_dir": f"{name}/state",
-            "sources": {"logs": {"type": "syslog", "listen": f"tcp://127.0.0.1:{port}"}},
+            "sources": {"logs": {
+                "type": "syslog", "listen": f"{scheme}://127.0.0.1:{port}",
+                **({"tls": {"certificate": str(server)}} if scheme == "tls" else {}),
+            }},
             "sinks": {"out": {"protocol": "file", "path": f"{name}/out", "format": "raw"}},
             "endpoint": {"listen": "off"},
         }))  # fmt: skip
@@ -37,17 +51,25 @@ def run() -> None:
             )
         stack.callback(process.wait, 20)
         stack.callback(process.terminate)
-        stack.enter_context(_connected(port)).sendall(b"<13>first\n")
+
+        def say(message: bytes) -> None:
+            sock = _connected(port)
+            if scheme == "tls":
+                sock = client.wrap_socket(sock, server_hostname="localhost")
+            stack.enter_context(sock).sendall(message)
+
+        say(b"<13>first\n")
         _arrived(Path(name) / "out", 1)
         before = _rss_bytes(process.pid)
         for _ in range(_CONNECTIONS):
-            stack.enter_context(_connected(port)).sendall(b"<13>hello\n")
+            say(b"<13>hello\n")
         _arrived(Path(name) / "out", _CONNECTIONS + 1)
         more = _rss_bytes(process.pid) - before
-        print(
-            f"{_CONNECTIONS} idle TCP connections: {more / 1e6:.1f} MB RSS over {before / 1e6:.1f} "
-            f"({'within' if more <= _BAR_BYTES else 'OVER'} {_BAR_BYTES / 1e6:.0f})"
-        )
+        verdict = ""
+        if bar is not None:
+            verdict = f" ({'within' if more <= bar else 'OVER'} the bar of {bar / 1e6:.0f})"
+        print(f"{_CONNECTIONS} open {scheme} connections: {more / 1e6:.1f} MB RSS{verdict} "
+              f"over {before / 1e6:.1f} with one")  # fmt: skip
 
 
 def _connected(port: int) -> socket.socket:

@@ -22,6 +22,7 @@ import trio
 from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.buffer.store import DeadLetter
 from siemrelay.errors import BufferFull, DeliveryError, RunRefused, SinkHolds, SinkWaits, leaves
+from siemrelay.in_flight import InFlight
 from siemrelay.isolation import Trust, isolate
 from siemrelay.retry import HOLD_PROBE_S, delay_s
 from siemrelay.runs import Run, RunMaker
@@ -31,8 +32,8 @@ from siemrelay.stats import SinkStats
 
 _log = structlog.get_logger()
 
-# Runs sent and not settled: enough to hide a round trip on a busy stream, few enough that little is
-# sent twice after a break.
+# Runs sent and not settled where the protocol asks for no other number: enough to hide a round
+# trip, few enough that little is sent twice after a break.
 _IN_FLIGHT_RUNS: Final = 4
 
 # What a peer may ask for by Retry-After: long enough for any maintenance of its queues, short
@@ -46,9 +47,6 @@ class Retry(msgspec.Struct, frozen=True):
     initial_s: float
     max_s: float
 
-
-# From the sender to the settler, in order: a run, and the session's ticket or its refusal.
-_Sent = tuple[Run, Any]
 
 # Where several things failed at once, the most lasting one decides.
 _WEIGHT: Final = {SinkHolds: -2, SinkWaits: -1}
@@ -116,10 +114,10 @@ class Delivery:
                 self._note_certificate()
                 if not self._failures or not self._undelivered():
                     self._standing.note("up")
-                sent, settling = trio.open_memory_channel[_Sent](self._in_flight_runs)
+                in_flight = InFlight(self._in_flight_runs)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send, session, sent)
-                    nursery.start_soon(self._settle, session, settling)
+                    nursery.start_soon(self._send, session, in_flight)
+                    nursery.start_soon(self._settle, session, in_flight)
         except DeliveryError as error:
             return error
         except BaseExceptionGroup as group:
@@ -148,7 +146,7 @@ class Delivery:
 
     # -- sending ----------------------------------------------------------
 
-    async def _send(self, session: Session, sent: trio.MemorySendChannel[_Sent]) -> None:
+    async def _send(self, session: Session, in_flight: InFlight) -> None:
         position = self._place.next_sequence
         waiting: Run | None = None
         deadline = float("inf")
@@ -158,7 +156,7 @@ class Delivery:
                 batches = await self._buffer.read(position)
             if batches is None:
                 assert waiting is not None
-                await self._hand_over(session, sent, waiting)
+                await self._hand_over(session, in_flight, waiting)
                 waiting, deadline = None, float("inf")
                 continue
             for batch in batches:
@@ -168,30 +166,30 @@ class Delivery:
                     if waiting is not None and self._maker.join(waiting, run):
                         continue
                     if waiting is not None:
-                        await self._hand_over(session, sent, waiting)
+                        await self._hand_over(session, in_flight, waiting)
                     waiting, deadline = run, trio.current_time() + self._max_wait_s
                 position = batch.next_sequence
             if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
-                await self._hand_over(session, sent, waiting)
+                await self._hand_over(session, in_flight, waiting)
                 waiting, deadline = None, float("inf")
 
-    async def _hand_over(
-        self, session: Session, sent: trio.MemorySendChannel[_Sent], run: Run
-    ) -> None:
+    async def _hand_over(self, session: Session, in_flight: InFlight, run: Run) -> None:
         self._standing.progressed()
         ticket: Any = None
         if run.messages:
+            await in_flight.room()
             try:
                 async with self._sending:
                     ticket = await session.send(run.messages)
             except RunRefused as refused:
                 ticket = refused
-        await sent.send((run, ticket))
+        await in_flight.put(run, ticket)
 
     # -- settling ---------------------------------------------------------
 
-    async def _settle(self, session: Session, settling: trio.MemoryReceiveChannel[_Sent]) -> None:
-        async for run, ticket in settling:
+    async def _settle(self, session: Session, in_flight: InFlight) -> None:
+        while True:
+            run, ticket = await in_flight.take()
             refusals: Settlement = ()
             if run.messages:
                 refusals = await self._confirmed(session, run, ticket)

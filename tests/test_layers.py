@@ -21,7 +21,7 @@ RANKS = {
         "filters retry health decoders formats wire",
         "buffer telemetry pem extras",
         "sources sinks",
-        "intake delivery isolation decoded shorten runs sieve standing supervise notify",
+        "intake delivery isolation in_flight decoded shorten runs sieve standing supervise notify",
         "registry",
         "config",
         "relay assembly endpoint",

@@ -154,9 +154,10 @@ class DiskBuffer:
         """Store records and positions in one transaction; they are on disk when this returns.
 
         `batches` continue at `end`. Raises BufferFull when there is no room now (nothing is stored,
-        room was looked for), BufferBroken when the process must end. Cancelling waits for the
-        commit: what is on disk is known to be there.
+        room was looked for), BufferBroken when the process must end. Cancelling waits for a commit
+        that has begun: what is on disk is known to be there.
         """
+        await self._tail.give_way(self._places, sum(len(batch.payload) for batch in batches))
         started = time.perf_counter()
         async with self._writing:
             with trio.CancelScope(shield=True):

@@ -7,10 +7,17 @@ from collections import deque
 from operator import attrgetter
 from typing import Final
 
+import trio
+
+from siemrelay.buffer.places import Places
 from siemrelay.event import Batch
 
-# 4 batches of a busy file source.
+# 8 batches of a busy file source.
 _KEPT_BYTES: Final = 4 * 1024 * 1024
+
+# So long may records wait for sinks that are about to read from here what they would push out. A
+# sink that takes longer, or nothing, is then behind what is kept here and is not waited for again.
+_GIVE_WAY_S: Final = 0.25
 
 _first = attrgetter("first_sequence")
 
@@ -34,6 +41,28 @@ class Tail:
         if not self._batches or self._batches[0].first_sequence > sequence:
             return None
         return self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
+
+    async def give_way(self, places: Places, more_bytes: int) -> None:
+        """Before so much more is added: let the sinks near the end take what it would push out.
+
+        An intake that catches up is faster than most sinks; all of it would be read back from disk
+        and unpacked. The wait is short, and one for each time that a sink falls behind: no sink
+        can hold up intake.
+        """
+        leaving = self._leaving(more_bytes)
+        with trio.move_on_after(_GIVE_WAY_S):
+            while any(cursor in leaving for cursor in places.cursors().values()):
+                await places.wait_moved()
+
+    def _leaving(self, more_bytes: int) -> range:
+        """The sequence numbers that so many bytes more would push out."""
+        over = self._bytes + more_bytes - _KEPT_BYTES
+        first = end = self._batches[0].first_sequence if self._batches else 0
+        for batch in self._batches:
+            if over <= 0:
+                break
+            over, end = over - len(batch.payload), batch.next_sequence
+        return range(first, end)
 
     def clear(self) -> None:
         """Forget all of it."""

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from siemrelay.options import Duration, Options, Port
 from siemrelay.sinks.connection import connect
-from siemrelay.sinks.contract import ProtocolKind, Report, no_report
+from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, no_report
 from siemrelay.sinks.servers import Servers, addresses, first_of
 from siemrelay.sinks.stream_session import StreamSession, opened
 from siemrelay.sinks.tls import TlsContexts, TlsOptions
@@ -30,6 +30,9 @@ from siemrelay.wire.framing import FRAMERS
 # connection proves something only once it has outlived its first bytes by this, which is what a
 # busy server takes to refuse. Bytes go on meanwhile: what waits is the cursor, once a connection.
 _PROBATION_S: Final = 0.25
+
+# On their way in that time, and over a long distance, without a pause; see `in_flight` for bytes.
+_LIMITS: Final = RunLimits(in_flight_runs=64)
 
 
 class StreamOptions(Options):
@@ -95,10 +98,10 @@ class TcpSink:
 
 TCP: Final = ProtocolKind(
     TcpOptions, TcpSink, "syslog", "a TCP stream, confirmed by the peer's kernel", port=514,
-    framings=("newline", "octet-counting", "nul"),
+    framings=("newline", "octet-counting", "nul"), limits=lambda options: _LIMITS,
 )  # fmt: skip
 
 TLS: Final = ProtocolKind(
     TlsStreamOptions, TcpSink, "syslog", "a TCP stream within TLS, confirmed as tcp",
-    port=6514, framings=("octet-counting", "newline", "nul"),
+    port=6514, framings=("octet-counting", "newline", "nul"), limits=lambda options: _LIMITS,
 )  # fmt: skip

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from operator import add, itemgetter
 from typing import Final
 
+from siemrelay.formats.remembered import Remembered
 from siemrelay.times import epoch_ms
 
 # `2024-03-01T08:00:00.123Z`
 MILLISECOND_CHARACTERS: Final = 24
+
+seconds_of: Final = itemgetter(slice(0, 20))
+"""The time up to its dot, of a time with milliseconds in UTC."""
+
+millisecond_of: Final = itemgetter(slice(20, 23))
+
+
+def with_milliseconds(times: Sequence[str | None]) -> bool:
+    """Whether all are RFC 3339 in UTC, ended by `Z`, with exactly three digits of a second."""
+    if not all(times) or set(map(len, times)) != {MILLISECOND_CHARACTERS}:  # type: ignore[arg-type]
+        return False
+    return "".join(times)[MILLISECOND_CHARACTERS - 1 :: MILLISECOND_CHARACTERS] == "Z" * len(times)  # type: ignore[arg-type]
 
 
 class EpochMs:
@@ -17,18 +32,25 @@ class EpochMs:
     """
 
     def __init__(self) -> None:
-        self._last = ("", "")
+        # Empty for what is not after the epoch: there the fraction counts the other way.
+        self._seconds = Remembered(_epoch_s)
 
     def __call__(self, time: str) -> str:
-        if len(time) != MILLISECOND_CHARACTERS or time[-1] != "Z":
-            return str(epoch_ms(time))
-        # One assignment for both, so that threads cannot see half of it.
-        second, epoch = self._last
-        if not time.startswith(second) or not second:
-            second = time[:20]
-            epoch_s = epoch_ms(f"{second}000Z") // 1000
-            if epoch_s <= 0:
-                return str(epoch_ms(time))
-            epoch = str(epoch_s)
-            self._last = second, epoch
-        return epoch + time[20:23]
+        if len(time) == MILLISECOND_CHARACTERS and time[-1] == "Z":
+            second = self._seconds[time[:20]]
+            if second:
+                return second + time[20:23]
+        return str(epoch_ms(time))
+
+    def column(self, times: Sequence[str | None]) -> Iterable[str]:
+        """That of every time."""
+        if with_milliseconds(times):
+            seconds = list(map(self._seconds.__getitem__, map(seconds_of, times)))
+            if all(seconds):
+                return map(add, seconds, map(millisecond_of, times))
+        return [self(time or "") for time in times]
+
+
+def _epoch_s(second: str) -> str:
+    epoch_s = epoch_ms(f"{second}000Z") // 1000
+    return str(epoch_s) if epoch_s > 0 else ""

@@ -286,9 +286,9 @@ def careful(chosen: dict[str, str | None], event: AuditEvent) -> str:
     plain |= {key: field for key, field in chosen.items() if field is not None}
     for key in sorted(plain, key="msg".__eq__):
         values[key] = field_getter(plain[key])(event)
-    controls = {**CONTROL_PICTURES, ord("\\"): "\\\\"}
+    controls: dict[int, Any] = {**CONTROL_PICTURES, ord("\\"): "\\\\"}
     name = event.type.translate({**controls, ord("|"): "\\|"})
-    said = {**controls, ord("="): "\\=", ord("\n"): "\\n", ord("\r"): "\\r"}
+    said: dict[int, Any] = {**controls, ord("="): "\\=", ord("\n"): "\\n", ord("\r"): "\\r"}
     extension = " ".join(
         f"{key}={text_of(value).translate(said)}"
         for key, value in values.items()

@@ -57,3 +57,8 @@ def ip_version(address: str) -> Literal[0, 4, 6]:
 def is_ip(address: str) -> bool:
     """Whether typed fields take it: an IP address without a zone (`fe80::1%eth0`)."""
     return ip_version(address) != 0 and "%" not in address
+
+
+def are_ip(addresses: Sequence[str]) -> list[bool]:
+    """`is_ip` of each."""
+    return [True] * len(addresses) if dotted_quads(addresses) else list(map(is_ip, addresses))

@@ -15,7 +15,8 @@ from siemrelay.formats.text import text_of, utf8
 FEW: Final = 12
 """Fewer events than this are made faster one by one: columns cost the same for one as for ten."""
 
-Column = Sequence[str | None]
+Column = Sequence[Any]
+"""Texts and None, one for each event."""
 
 Value = TypeVar("Value")
 
@@ -40,9 +41,16 @@ def on_present(
 ) -> list[Value | None]:
     """What `change` makes of the texts that are there, each in its place."""
     if all(column):
-        return list(change(column))  # type: ignore[arg-type]  # no None is in it
+        return list(change(column))
     changed = iter(change([text for text in column if text is not None]))
     return [None if text is None else next(changed) for text in column]
+
+
+def where(kinds: Sequence[Any], wanted: Any, column: Column) -> Column:
+    """The column where the kind is the wanted one, None elsewhere."""
+    if kinds.count(wanted) == len(kinds):
+        return column
+    return [text if kind == wanted else None for kind, text in zip(kinds, column, strict=True)]
 
 
 def each(column: Column, escape: Callable[[str], str]) -> Column:
@@ -52,18 +60,14 @@ def each(column: Column, escape: Callable[[str], str]) -> Column:
     nothing to do.
     """
     try:
-        joined = _BETWEEN.join(column)  # type: ignore[arg-type]  # None is what TypeError tells
-    except TypeError:
-        return on_present(column, lambda there: each(there, escape))  # type: ignore[arg-type]
+        joined = _BETWEEN.join(column)
+    except TypeError:  # there is a None
+        return on_present(column, lambda there: each(there, escape))
     escaped = escape(joined)
     if escaped is joined:
         return column
     cells = escaped.split(_BETWEEN)
-    return (
-        cells
-        if len(cells) == len(column)
-        else [escape(text) for text in column if text is not None]
-    )
+    return cells if len(cells) == len(column) else list(map(escape, column))
 
 
 class Lines:
@@ -87,23 +91,23 @@ class Lines:
         """`before`, a value and `after` in the lines that have the value, in others nothing."""
         if all(column) or None not in column:
             self.text(before)
-            self.column(column)  # type: ignore[arg-type]  # no None is in it
+            self.column(column)
             self.text(after)
         elif _has_any(column):
             self.column(_where_there(before, column, after))
 
-    def pairs(self, pairs: Iterable[tuple[str, Column]], between: str) -> None:
-        """`name` and a value for each pair that a line has, told apart by `between`."""
-        there = [(name, column) for name, column in pairs if _has_any(column)]
+    def pairs(self, pairs: Iterable[tuple[str, Column, str]], between: str) -> None:
+        """The pairs that a line has, as `pair` takes them, told apart by `between`."""
+        there = [pair for pair in pairs if _has_any(pair[1])]
         if not there:
             return
-        (name, column), *others = there
-        if None not in column:
-            self.pair(name, column)
-            for name, column in others:
-                self.pair(between + name, column)
+        first, *others = there
+        if None not in first[1]:
+            self.pair(*first)
+            for before, column, after in others:
+                self.pair(between + before, column, after)
             return
-        cells = zip(*(_where_there(name, column) for name, column in there), strict=True)
+        cells = zip(*(_where_there(*pair) for pair in there), strict=True)
         self.column(map(between.join, map(filter, repeat(None), cells)))
 
     def joined(self) -> Iterable[str]:

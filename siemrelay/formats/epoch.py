@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from operator import add, itemgetter
 from typing import Final
 
+from siemrelay.formats.columns import Column
 from siemrelay.formats.remembered import Remembered
 from siemrelay.times import epoch_ms
 
 # `2024-03-01T08:00:00.123Z`
 MILLISECOND_CHARACTERS: Final = 24
 
-seconds_of: Final = itemgetter(slice(0, 20))
-"""The time up to its dot, of a time with milliseconds in UTC."""
+second_of: Final[Callable[[str], str]] = itemgetter(slice(0, 20))
+"""Of a time in UTC with milliseconds: everything before these."""
 
-millisecond_of: Final = itemgetter(slice(20, 23))
+millisecond_of: Final[Callable[[str], str]] = itemgetter(slice(20, 23))
 
 
-def with_milliseconds(times: Sequence[str | None]) -> bool:
-    """Whether all are RFC 3339 in UTC, ended by `Z`, with exactly three digits of a second."""
-    if not all(times) or set(map(len, times)) != {MILLISECOND_CHARACTERS}:  # type: ignore[arg-type]
+def with_milliseconds(times: Column) -> bool:
+    """Whether all are in UTC, ended by `Z`, with exactly three digits behind the second."""
+    if not all(times) or set(map(len, times)) != {MILLISECOND_CHARACTERS}:
         return False
-    return "".join(times)[MILLISECOND_CHARACTERS - 1 :: MILLISECOND_CHARACTERS] == "Z" * len(times)  # type: ignore[arg-type]
+    return "".join(times)[MILLISECOND_CHARACTERS - 1 :: MILLISECOND_CHARACTERS] == "Z" * len(times)
 
 
 class EpochMs:
@@ -37,15 +38,15 @@ class EpochMs:
 
     def __call__(self, time: str) -> str:
         if len(time) == MILLISECOND_CHARACTERS and time[-1] == "Z":
-            second = self._seconds[time[:20]]
+            second = self._seconds[second_of(time)]
             if second:
-                return second + time[20:23]
+                return second + millisecond_of(time)
         return str(epoch_ms(time))
 
-    def column(self, times: Sequence[str | None]) -> Iterable[str]:
+    def column(self, times: Column) -> Iterable[str]:
         """That of every time."""
         if with_milliseconds(times):
-            seconds = list(map(self._seconds.__getitem__, map(seconds_of, times)))
+            seconds = list(map(self._seconds.__getitem__, map(second_of, times)))
             if all(seconds):
                 return map(add, seconds, map(millisecond_of, times))
         return [self(time or "") for time in times]

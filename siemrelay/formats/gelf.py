@@ -15,11 +15,11 @@ import msgspec
 from pydantic import Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
+from siemrelay.formats.attributes import flattened
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.objects import message_of, without_clashes
 from siemrelay.formats.remembered import Remembered
-from siemrelay.formats.rfc5424 import flattened
 from siemrelay.formats.text import syslog_severity, text_of
 from siemrelay.options import Options
 

@@ -38,8 +38,9 @@ _WORDS: Final[dict[bool | None, str]] = {True: "true", False: "false", None: "nu
 
 
 def is_plain(text: str) -> bool:
-    """Whether no format escapes anything in it but its own signs: neither control characters nor
-    `"`, `\\` or half surrogate pairs. The cheapest look at every character of a long text.
+    """Whether the text has neither control characters, `"`, `\\` nor half surrogate pairs.
+
+    The cheapest look at every character of a long text.
     """
     try:
         written = _json(text)
@@ -51,8 +52,10 @@ def is_plain(text: str) -> bool:
 def visible(text: str, keep: str = "") -> str:
     """`text` with every control character as its picture, so that it is one line anywhere.
 
-    Those in `keep` stay as they are.
+    Those in `keep` stay as they are. The very same object if it has none.
     """
+    if is_plain(text):
+        return text
     # Replaced one by one: texts have few different ones, and `str.translate` looks up every
     # character of theirs.
     for code in set(text.encode("utf-8", "surrogatepass").translate(None, _NO_CONTROLS)):

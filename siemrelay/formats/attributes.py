@@ -36,28 +36,27 @@ def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> Collection[tup
 def attribute_column(
     selection: Selection,
     alone: Callable[[dict[str, Any]], str],
-    together: Callable[[Lines, Named], None],
+    together: Callable[[Lines, Named], bool],
 ) -> Column:
-    """What attributes become in each message.
+    """What attributes become in each message, None where there are none.
 
     `alone` makes it of one event's attributes, `together` puts it in lines for events whose
-    attributes are of the same names in the same order. Both must give the same text.
+    attributes are of the same names in the same order, or gives False. Both must give the same.
     """
     every = _attributes(selection.events)
     places: dict[tuple[str, ...], list[int]] = {}
     for place, names in enumerate(map(tuple, every)):
         places.setdefault(names, []).append(place)
-    column = [""] * len(every)
+    column: list[str | None] = [None] * len(every)
     for names, there in places.items():
         if not names:
             continue
         alike = every if len(places) == 1 else [every[place] for place in there]
         named = _named(alike) if len(alike) >= _EVENTS_FOR_NAMES else None
-        if named is None:
+        lines = Lines(len(alike))
+        if named is None or not together(lines, named):
             made = list(map(alone, alike))
         else:
-            lines = Lines(len(alike))
-            together(lines, named)
             made = list(lines.joined())
         if len(places) == 1:
             return made

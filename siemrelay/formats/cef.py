@@ -103,7 +103,7 @@ class Cef:
 
     def _columns(self, selection: Selection) -> Iterator[tuple[str, Column, str]]:
         if self._epoch:
-            yield "rt=", list(self._epoch.column(selection.column("time"))), ""
+            yield "rt=", self._epoch.column(selection.column("time")), ""
         if self._by_address:
             addresses = told(selection.column("actor.address"))
             versions = on_present(addresses, ip_versions)

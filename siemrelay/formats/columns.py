@@ -37,7 +37,7 @@ def told(column: Column) -> Column:
 
 
 def on_present(
-    column: Column, change: Callable[[list[str]], Iterable[Value]]
+    column: Column, change: Callable[[Sequence[Any]], Iterable[Value]]
 ) -> list[Value | None]:
     """What `change` makes of the texts that are there, each in its place."""
     if all(column):
@@ -109,6 +109,21 @@ class Lines:
             return
         cells = zip(*(_where_there(*pair) for pair in there), strict=True)
         self.column(map(between.join, map(filter, repeat(None), cells)))
+
+    def group(self, before: str, pairs: Iterable[tuple[str, Column, str]], after: str) -> None:
+        """`before`, the pairs that a line has, told apart by commas, and `after`.
+
+        Nothing in lines that have none of the pairs.
+        """
+        there = [pair for pair in pairs if _has_any(pair[1])]
+        if any(None not in column for _, column, _ in there):
+            self.text(before)
+            self.pairs(there, ",")
+            self.text(after)
+        elif there:
+            inner = Lines(self._count)
+            inner.pairs(there, ",")
+            self.pair(before, told(list(inner.joined())), after)
 
     def joined(self) -> Iterable[str]:
         """The lines."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from operator import add, itemgetter
 from typing import Final
 
@@ -43,13 +43,20 @@ class EpochMs:
                 return second + millisecond_of(time)
         return str(epoch_ms(time))
 
-    def column(self, times: Column) -> Iterable[str]:
+    def halves(self, times: Column) -> tuple[list[str], list[str]] | None:
+        """Of every time the seconds, and the three digits behind them.
+
+        None unless all are `with_milliseconds` and a second or more after the epoch.
+        """
+        if not with_milliseconds(times):
+            return None
+        seconds = list(map(self._seconds.__getitem__, map(second_of, times)))
+        return (seconds, list(map(millisecond_of, times))) if all(seconds) else None
+
+    def column(self, times: Column) -> list[str]:
         """That of every time."""
-        if with_milliseconds(times):
-            seconds = list(map(self._seconds.__getitem__, map(second_of, times)))
-            if all(seconds):
-                return map(add, seconds, map(millisecond_of, times))
-        return [self(time or "") for time in times]
+        halves = self.halves(times)
+        return list(map(add, *halves)) if halves else [self(time or "") for time in times]
 
 
 def _epoch_s(second: str) -> str:

@@ -58,7 +58,7 @@ class Rfc5424:
         lines.column(map(str, selection.sequences))
         lines.text('" ')
         self._pairs.put(lines, selection)
-        lines.column(attribute_column(selection, self._attributes, self._named))
+        lines.pair("", attribute_column(selection, self._attributes, self._named))
         lines.text("] ")
         messages = selection.column("message")
         if not all(messages):
@@ -85,11 +85,12 @@ class Rfc5424:
             text = "".join([f' {names[n]}="{escaped(text_of(v))}"' for n, v in pairs])
         return visible(text)
 
-    def _named(self, lines: Lines, named: Named) -> None:
+    def _named(self, lines: Lines, named: Named) -> bool:
         for name, values in named:
             if set(map(type, values)) != {str}:
                 values = list(map(text_of, values))
             lines.pair(f' {self._names[name]}="', each(values, shown), '"')
+        return True
 
 
 SYSLOG: Final = FormatKind(Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data")

@@ -131,12 +131,13 @@ class DecodedBatch:
 class Selection:
     """The events of one decoded batch that one sink takes, with what formats need beside them."""
 
-    __slots__ = ("_keep", "decoded", "events")
+    __slots__ = ("_columns", "_keep", "decoded", "events")
 
     def __init__(self, decoded: DecodedBatch, keep: Sequence[bool] | None = None) -> None:
         """`keep` has a truth value per event; None takes them all."""
         self.decoded, self._keep = decoded, keep
         self.events = decoded.events if keep is None else list(compress(decoded.events, keep))
+        self._columns: dict[str, list[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.events)
@@ -147,6 +148,18 @@ class Selection:
         batch = self.decoded.batch
         every = range(batch.first_sequence, batch.next_sequence)
         return every if self._keep is None else list(compress(every, self._keep))
+
+    def column(self, field: str) -> list[Any]:
+        """One of `FIELDS`, or `attributes.NAME`, of every event; read once, not to be changed."""
+        column = self._columns.get(field)
+        if column is None:
+            whole, _, part = field.partition(".")
+            if part and whole != "attributes":
+                column = list(map(attrgetter(part), self.column(whole)))
+            else:
+                column = list(map(field_getter(field), self.events))
+            self._columns[field] = column
+        return column
 
     @property
     def records(self) -> list[bytes]:

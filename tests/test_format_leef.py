@@ -6,7 +6,9 @@ nothing that the guide does not allow.
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from siemrelay.event import Actor, AuditEvent, Target
+from siemrelay.event import Actor, AuditEvent, Target, field_getter
 from siemrelay.formats.leef import Leef, Leef1Options, LeefOptions
-from siemrelay.formats.text import CONTROL_PICTURES
+from siemrelay.formats.text import CONTROL_PICTURES, text_of
 from tests.strategies import EVENTS, selection_of
 
 DELIMITERS = ["\t", "^", "\x01", "~", "#"]
@@ -102,19 +104,61 @@ def test_version_one_has_no_delimiter_field_and_the_same_attributes(event: Audit
     assert old[1] == new[1]
 
 
-@pytest.mark.parametrize("chosen", [{}, {"sev": None}, {"src": "id", "identHostName": None},
-                                    {"policy": "target.type", "msg": None, "cat": "severity"}],
-                         ids=str)  # fmt: skip
-@pytest.mark.parametrize("delimiter", ["\t", "^"], ids=ascii)
+def careful(delimiter: str, chosen: dict[str, str | None], event: AuditEvent) -> str:
+    """A line with the default header, by the letter: key by key, character by character."""
+    address, typed = event.actor.address, False
+    with suppress(ValueError):
+        typed = bool(ipaddress.ip_address(address or "")) and "%" not in (address or "")
+    default = {
+        "devTime": _sent(event.time or ""), "devTimeFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSX",
+        "sev": str(event.severity or 1), "src": address if typed else None,
+        "identHostName": None if typed else address,
+    }  # fmt: skip
+    fields = {
+        "cat": "category", "usrName": "actor.name", "resource": "target.name", "externalId": "id",
+        "outcome": "outcome", "usrId": "actor.id", "resourceType": "target.type",
+        "resourceId": "target.id", "msg": "message",
+    }  # fmt: skip
+    plain = {key: field for key, field in fields.items() if key not in chosen}
+    plain |= {key: field for key, field in chosen.items() if field is not None}
+    values: dict[str, Any] = {key: said for key, said in default.items() if key not in chosen}
+    for key in sorted(plain, key="msg".__eq__):
+        values[key] = field_getter(plain[key])(event)
+    written = delimiter if delimiter.isprintable() else f"x{ord(delimiter):02X}"
+    kind = event.type.replace("|", "\uff5c").translate(CONTROL_PICTURES)
+    kind = kind.encode("utf-8", "replace").decode()
+    return f"LEEF:2.0|siemrelay|audit|1.0|{kind}|{written}|" + delimiter.join(
+        f"{key}={carried(text_of(value), delimiter)}"
+        for key, value in values.items()
+        if value is not None and value != ""
+    )
+
+
+def _sent(time: str) -> str:
+    moment = datetime.fromisoformat(time)
+    with suppress(OverflowError):
+        moment = moment.astimezone(UTC)
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+@pytest.mark.parametrize("chosen", [
+    {}, {"sev": None}, {"src": "id", "identHostName": None}, {"a1": "attributes.region"},
+    {"policy": "target.type", "msg": None, "cat": "severity"}, {"devTime": "time"},
+    {"devTime": "target.id", "devTimeFormat": None, "src": None},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("delimiter", ["\t", "^", "`"], ids=ascii)
 @settings(max_examples=60)
-@given(event=EVENTS)
+@given(events=st.lists(EVENTS, min_size=1, max_size=4))
 def test_the_fast_leef_line_equals_the_careful_one(
-    delimiter: str, chosen: dict[str, str | None], event: AuditEvent
+    delimiter: str, chosen: dict[str, str | None], events: list[AuditEvent]
 ) -> None:
     form = leef(delimiter=delimiter, map=chosen)
-    fast = form._fast(event)
-    assert fast is None or fast == form._careful(event)
-    assert form._fast(PLAIN) == form._careful(PLAIN)
+    events.append(PLAIN)
+    lines = [careful(delimiter, chosen, event) for event in events]
+    assert [alone(form, event) for event in events] == lines
+    assert [line.decode() for line in form.encode(selection_of(events * 12))] == lines * 12
+    if form._values is not None:
+        assert form._line(PLAIN) == lines[-1]
 
 
 def test_a_leef_line_is_spelled_as_the_guide_spells_it() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,7 +18,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from siemrelay.event import Actor, AuditEvent, DecodedBatch, Selection, Target, attributes_of
+from siemrelay.event import (
+    Actor,
+    AuditEvent,
+    DecodedBatch,
+    Selection,
+    Target,
+    attributes_of,
+    field_getter,
+)
 from siemrelay.formats.cef import Cef, CefOptions
 from siemrelay.formats.contract import Format
 from siemrelay.formats.json import Json, JsonOptions
@@ -25,7 +35,7 @@ from siemrelay.formats.raw import Raw, RawOptions
 from siemrelay.formats.rfc3164 import Rfc3164
 from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
 from siemrelay.formats.syslog_header import FACILITIES, HeaderOptions
-from siemrelay.formats.text import CONTROL_PICTURES, cut_utf8, one_line_each
+from siemrelay.formats.text import CONTROL_PICTURES, cut_utf8, one_line_each, text_of
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.times import epoch_ms, rfc3339
 from tests.strategies import EVENTS, SPECIAL, batch_of, selection_of, texts
@@ -43,6 +53,8 @@ EVERY: list[tuple[str, Any]] = [
 ]
 DELIMITERS = {"leef": {0x09}, "leef1": {0x09}}
 """The control characters that a format itself is made of."""
+MANY = 12
+"""So many events are made column by column."""
 RECORDS = st.lists(
     st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")) | texts().map(
         lambda text: text.encode("utf-8", "replace").replace(b"\n", b"")
@@ -92,6 +104,27 @@ def test_any_event_becomes_one_line_of_utf8(
 
 
 @pytest.mark.parametrize(("name", "header"), EVERY)
+@settings(max_examples=60)
+@given(events=st.lists(EVENTS, min_size=1, max_size=4), alike=st.booleans())
+def test_many_events_become_what_each_becomes_alone(
+    name: str, header: Any, events: list[AuditEvent], alike: bool
+) -> None:
+    if alike:
+        # Attributes under the same names, as a source's events have them.
+        names = list(attributes_of(events[0]))
+        events = [
+            msgspec.structs.replace(event, attributes=dict.fromkeys(names, event.message))
+            for event in events
+        ]
+    many = selection_of(events * MANY)
+    form = made(name, header)
+    assert form.encode(many) == [
+        form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
+        for i in range(len(many))
+    ]
+
+
+@pytest.mark.parametrize(("name", "header"), EVERY)
 def test_a_long_text_is_carried_whole(name: str, header: Any) -> None:
     text = "é|=" * 300_000
     message = made(name, header).encode(
@@ -127,7 +160,7 @@ def test_what_is_remembered_of_names_is_bounded() -> None:
     for form in (cef, syslog):
         form.encode(selection_of(many))
         form.encode(selection_of([long]))
-    for memory in (cef._types, syslog._names):
+    for memory in (cef._heads, syslog._names):
         assert len(memory) <= 4096
         assert max(map(len, memory)) <= 256
 
@@ -224,33 +257,67 @@ MAPS: list[dict[str, str | None]] = [
     {"rt": "time", "src": "actor.address", "cat": None, "suid": None, "duser": None, "duid": None,
      "shost": None, "c6a2": None, "c6a2Label": None},
     {"cs1": "target.type", "cs1Label": None, "cn1": "severity", "msg": "message"},
-    {"src": None}, {"rt": None, "shost": None}, {"cs1": "attributes.region"},
+    {"src": None}, {"suser": "actor.name", "suid": "actor.id", **dict.fromkeys(
+        ("externalId", "cat", "outcome", "duser", "duid", "msg"))},
+    {"rt": None, "shost": None}, {"cs1": "attributes.region"},
     dict.fromkeys(("externalId", "cat", "outcome", "suser", "suid", "duser", "duid")),
     dict.fromkeys(("externalId", "cat", "outcome", "suser", "suid", "duser", "duid", "msg", "rt",
                    "src", "shost", "c6a2", "c6a2Label")),
 ]  # fmt: skip
 
 
+def careful(chosen: dict[str, str | None], event: AuditEvent) -> str:
+    """A line with the default header, by the letter: key by key, character by character."""
+    address, version = event.actor.address, 0
+    with suppress(ValueError):
+        version = ipaddress.ip_address(address or "").version
+    default: dict[str, Any] = {
+        "rt": str(epoch_ms(event.time or "")),
+        "src": address if version == 4 else None, "shost": address if not version else None,
+        "c6a2": address if version == 6 else None,
+        "c6a2Label": "Source IPv6 Address" if version == 6 else None,
+    }  # fmt: skip
+    values = {key: value for key, value in default.items() if key not in chosen}
+    fields = {
+        "externalId": "id", "cat": "category", "outcome": "outcome", "suser": "actor.name",
+        "suid": "actor.id", "duser": "target.name", "duid": "target.id", "msg": "message",
+    }  # fmt: skip
+    plain = {key: field for key, field in fields.items() if key not in chosen}
+    plain |= {key: field for key, field in chosen.items() if field is not None}
+    for key in sorted(plain, key="msg".__eq__):
+        values[key] = field_getter(plain[key])(event)
+    controls: dict[int, Any] = {**CONTROL_PICTURES, ord("\\"): "\\\\"}
+    name = event.type.translate({**controls, ord("|"): "\\|"})
+    said: dict[int, Any] = {**controls, ord("="): "\\=", ord("\n"): "\\n", ord("\r"): "\\r"}
+    extension = " ".join(
+        f"{key}={text_of(value).translate(said)}"
+        for key, value in values.items()
+        if value is not None and value != ""
+    )
+    line = f"CEF:0|siemrelay|audit|1.0|{name}|{name}|{event.severity}|{extension}"
+    return line.encode("utf-8", "replace").decode()
+
+
 @pytest.mark.parametrize("chosen", MAPS, ids=str)
 @settings(max_examples=60)
-@given(event=EVENTS)
+@given(events=st.lists(EVENTS, min_size=1, max_size=4))
 def test_the_fast_line_equals_the_careful_line(
-    chosen: dict[str, str | None], event: AuditEvent
+    chosen: dict[str, str | None], events: list[AuditEvent]
 ) -> None:
     form = Cef(CefOptions(map=chosen))
-    fast = form._fast(event)
-    assert fast is None or fast == form._careful(event)
+    events.append(PLAIN)
+    lines = [careful(chosen, event) for event in events]
+    assert [alone(form, event) for event in events] == lines
+    assert [line.decode() for line in form.encode(selection_of(events * MANY))] == lines * MANY
 
 
 @pytest.mark.parametrize("chosen", MAPS, ids=str)
 def test_plain_events_take_the_fast_line(chosen: dict[str, str | None]) -> None:
     form = Cef(CefOptions(map=chosen))
     some = msgspec.structs.replace(PLAIN, target=Target(), message=None)
-    if form._get is not None:
-        assert form._fast(PLAIN) == form._careful(PLAIN)
-        assert form._fast(some) == form._careful(some)
-    else:
-        assert form._fast(PLAIN) is None
+    if form._values is not None:
+        assert form._line(PLAIN) == careful(chosen, PLAIN)
+        assert form._line(some) == careful(chosen, some)
 
 
 def test_a_cef_map_adds_replaces_and_removes_keys() -> None:

@@ -7,20 +7,19 @@ header, where there is no escape for it, its picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from siemrelay.event import AuditEvent, Selection, field_getter
-from siemrelay.formats.address import dotted_quad, ip_version
+from siemrelay.event import AuditEvent, Selection
+from siemrelay.formats.address import dotted_quad, ip_versions
+from siemrelay.formats.columns import FEW, Column, Lines, each, on_present, texts, told, where
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
-from siemrelay.formats.text import CONTROL_PICTURES, text_of, utf8
-from siemrelay.times import epoch_ms
+from siemrelay.formats.remembered import Remembered
+from siemrelay.formats.text import utf8, visible
 
 
 class CefOptions(DeviceOptions):
@@ -28,48 +27,20 @@ class CefOptions(DeviceOptions):
 
 
 def _header(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").translate(CONTROL_PICTURES)
-
-
-_BREAKS: Final[dict[int, int | str]] = {**CONTROL_PICTURES, 0x0A: "\\n", 0x0D: "\\r"}
+    return visible(text.replace("\\", "\\\\").replace("|", "\\|"))
 
 
 def _value(text: str) -> str:
     text = text.replace("\\", "\\\\").replace("=", "\\=")
-    return text if text.isprintable() else text.translate(_BREAKS)
+    return visible(text.replace("\n", "\\n").replace("\r", "\\r"))
 
 
-def _rt(event: AuditEvent) -> str:
-    return str(epoch_ms(event.time or ""))
-
-
-def _ipv4(event: AuditEvent) -> str | None:
-    address = event.actor.address
-    return address if address and ip_version(address) == 4 else None
-
-
-def _ipv6(event: AuditEvent) -> str | None:
-    address = event.actor.address
-    return address if address and ip_version(address) == 6 else None
-
-
-def _ipv6_label(event: AuditEvent) -> str | None:
-    return "Source IPv6 Address" if _ipv6(event) else None
-
-
-def _host(event: AuditEvent) -> str | None:
-    address = event.actor.address
-    return address if address and not ip_version(address) else None
-
-
-_DERIVED: Final[dict[str, tuple[str, Callable[[AuditEvent], Any]]]] = {
-    "rt": ("time", _rt),
-    "src": ("actor.address", _ipv4),
-    "shost": ("actor.address", _host),
-    "c6a2": ("actor.address", _ipv6),
-    "c6a2Label": ("actor.address", _ipv6_label),
-}
-"""Keys whose value is worked out: the field it comes from, and how."""
+_BY_ADDRESS: Final[dict[str, tuple[int, str | None]]] = {
+    "src": (4, None), "shost": (0, None), "c6a2": (6, None),
+    "c6a2Label": (6, "Source IPv6 Address"),
+}  # fmt: skip
+"""Keys of an actor's address: the version it must have, 0 for a host's name, and what stands there
+if not the address itself."""
 
 _PLAIN: Final = {
     "externalId": "id", "cat": "category", "outcome": "outcome",
@@ -82,90 +53,86 @@ _PLAIN: Final = {
 class Cef:
     """Events → CEF lines.
 
-    Two ways to the same text (test_the_fast_line_equals_the_careful_line): one `%` over all the
-    values, kept if counting `=` and looking for everything that JSON escapes prove that nothing in
-    it needed care; else key by key.
+    Two ways to the same text, checked by test_the_fast_line_equals_the_careful_line: for a few
+    events one `%` each, kept if counting `=` proves that no value needed care; for many, and where
+    one does, a key of all of them at a time.
     """
 
     def __init__(self, options: CefOptions) -> None:
-        self._types: dict[str, str] = {}
         self._prefix = "CEF:0|" + "|".join(
             _header(part) for part in (options.vendor, options.product, options.version)
         )
-        derived = {key: made for key, made in _DERIVED.items() if key not in options.map}
+        self._heads = Remembered(self._head)
         plain = {key: field for key, field in _PLAIN.items() if key not in options.map}
         plain |= {key: field for key, field in options.map.items() if field is not None}
         if "msg" in plain:
             plain["msg"] = plain.pop("msg")
-        fields = {*plain.values(), *(field for field, _ in derived.values())}
+        self._plain = [(f"{key}=", field) for key, field in plain.items()]
+        self._by_address = [
+            (f"{key}=", version, instead)
+            for key, (version, instead) in _BY_ADDRESS.items()
+            if key not in options.map
+        ]
+        self._epoch = None if "rt" in options.map else EpochMs()
+        fields = {"type", "severity", *plain.values()}
+        fields |= {"time"} if self._epoch else set()
+        fields |= {"actor.address"} if self._by_address else set()
         self.fields = frozenset(
-            {"attributes" if field.startswith("attributes.") else field for field in fields}
-            | {"type", "severity"}
+            "attributes" if field.startswith("attributes.") else field for field in fields
         )
-        self._getters = {key: get for key, (_, get) in derived.items()}
-        self._getters |= {key: field_getter(field) for key, field in plain.items()}
-        self._rt = EpochMs() if "rt" in derived else None
-        by_address = derived.keys() - {"rt"}
-        self._address, self._src = bool(by_address), "src" in by_address
         self._pairs = Pairs(plain, "{name}=%s")
-        self._all, self._count = self._pairs.template, len(plain)
-        simple = not any(field.startswith("attributes.") for field in plain.values())
         # Two fields at least, or attrgetter gives the value itself instead of a tuple.
-        self._get = attrgetter(*plain.values()) if simple and len(plain) > 1 else None
+        simple = len(plain) > 1 and "attributes" not in self.fields
+        self._values = attrgetter(*plain.values()) if simple else None
 
-    def _fast(self, event: AuditEvent) -> str | None:
-        """The extension if nothing in it needs care, else None."""
-        if self._get is None:
-            return None
-        values = self._get(event)
-        if all(values):
-            text, pairs = self._all % values, self._count
-        else:
-            text, pairs = self._pairs.fill(values)
-        if self._address and (address := event.actor.address):
-            if not dotted_quad(address):
-                return None
-            if self._src:
-                text, pairs = f"src={address} {text}", pairs + 1
-        if self._rt:
-            text, pairs = f"rt={self._rt(event.time or '')} {text}", pairs + 1
-        if text.count("=") != pairs:
-            return None
-        try:
-            # No longer than itself as JSON: ASCII without `"`, `\` and control characters.
-            plain = len(_json(text)) == len(text) + 2 or (text.isprintable() and "\\" not in text)
-        except UnicodeEncodeError:
-            return None
-        return text if plain else None
-
-    def _careful(self, event: AuditEvent) -> str:
-        pairs = ((key, get(event)) for key, get in self._getters.items())
-        return " ".join(f"{k}={_value(text_of(v))}" for k, v in pairs if v is not None and v != "")
-
-    def _type(self, name: str) -> str:
-        escaped = f"{self._prefix}|{_header(name)}|{_header(name)}|"
-        if len(name) <= _TYPE_CHARACTERS:
-            if len(self._types) >= _TYPES_KEPT:
-                self._types.clear()
-            self._types[name] = escaped
-        return escaped
+    def _head(self, kind: str) -> str:
+        name = _header(kind)
+        return f"{self._prefix}|{name}|{name}|"
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        types, fast = self._types, self._fast
-        lines = []
-        for event in selection.events:
-            kind = event.type
-            head = types.get(kind) or self._type(kind)
-            lines.append(f"{head}{event.severity}|{fast(event) or self._careful(event)}")
-        return utf8(lines)
+        if len(selection) < FEW and self._values is not None:
+            few = [line for event in selection.events if (line := self._line(event))]
+            if len(few) == len(selection):
+                return utf8(few)
+        lines = Lines(len(selection))
+        lines.column(map(self._heads.__getitem__, selection.column("type")))
+        lines.column(map(_SEVERITIES.__getitem__, selection.column("severity")))
+        lines.pairs(self._columns(selection), " ")
+        return lines.encoded()
+
+    def _columns(self, selection: Selection) -> Iterator[tuple[str, Column, str]]:
+        if self._epoch:
+            yield "rt=", self._epoch.column(selection.column("time")), ""
+        if self._by_address:
+            addresses = told(selection.column("actor.address"))
+            versions = on_present(addresses, ip_versions)
+            for key, wanted, instead in self._by_address:
+                if wanted in versions:
+                    said = [instead] * len(addresses) if instead else each(addresses, _value)
+                    yield key, where(versions, wanted, said), ""
+        for key, field in self._plain:
+            yield key, each(texts(selection.column(field)), _value), ""
+
+    def _line(self, event: AuditEvent) -> str | None:
+        """The line if nothing in it needs care, else None."""
+        assert self._values is not None
+        text, pairs = self._pairs.fill(self._values(event))
+        if not pairs:
+            return None
+        if self._by_address and (address := event.actor.address):
+            if not dotted_quad(address):
+                return None
+            if self._by_address[0][0] == "src=":
+                text, pairs = f"src={address} {text}", pairs + 1
+        if self._epoch:
+            text, pairs = f"rt={self._epoch(event.time or '')} {text}", pairs + 1
+        if text.count("=") != pairs or "\\" in text or visible(text) is not text:
+            return None
+        return f"{self._heads[event.type]}{event.severity}|{text}"
 
 
-_json: Final = msgspec.json.Encoder().encode
-
-# Types are escaped once each; they come from outside, so this many, so long, are remembered.
-_TYPES_KEPT: Final = 4096
-_TYPE_CHARACTERS: Final = 256
+_SEVERITIES: Final[dict[int | None, str]] = {level: f"{level}|" for level in (None, *range(11))}
 
 
 CEF: Final = FormatKind(

@@ -16,11 +16,11 @@ from pydantic import Field
 from siemrelay.catalogue import UNPARSED
 from siemrelay.event import FIELDS, NOTHING, AuditEvent, Selection, Target, attributes_of
 from siemrelay.formats.address import is_ip
+from siemrelay.formats.attributes import flattened
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.meaning import Action, meaning
 from siemrelay.formats.objects import message_of, without_clashes
 from siemrelay.formats.remembered import Remembered
-from siemrelay.formats.rfc5424 import flattened
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.text import text_of
 from siemrelay.times import rfc3339

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import add, itemgetter
 from typing import Final
 
+from siemrelay.formats.columns import Column
+from siemrelay.formats.remembered import Remembered
 from siemrelay.times import epoch_ms
 
 # `2024-03-01T08:00:00.123Z`
 MILLISECOND_CHARACTERS: Final = 24
+
+second_of: Final[Callable[[str], str]] = itemgetter(slice(0, 20))
+"""Of a time in UTC with milliseconds: everything before these."""
+
+millisecond_of: Final[Callable[[str], str]] = itemgetter(slice(20, 23))
+
+
+def with_milliseconds(times: Column) -> bool:
+    """Whether all are in UTC, ended by `Z`, with exactly three digits behind the second."""
+    if not all(times) or set(map(len, times)) != {MILLISECOND_CHARACTERS}:
+        return False
+    return "".join(times)[MILLISECOND_CHARACTERS - 1 :: MILLISECOND_CHARACTERS] == "Z" * len(times)
 
 
 class EpochMs:
@@ -17,18 +33,32 @@ class EpochMs:
     """
 
     def __init__(self) -> None:
-        self._last = ("", "")
+        # Empty for what is not after the epoch: there the fraction counts the other way.
+        self._seconds = Remembered(_epoch_s)
 
     def __call__(self, time: str) -> str:
-        if len(time) != MILLISECOND_CHARACTERS or time[-1] != "Z":
-            return str(epoch_ms(time))
-        # One assignment for both, so that threads cannot see half of it.
-        second, epoch = self._last
-        if not time.startswith(second) or not second:
-            second = time[:20]
-            epoch_s = epoch_ms(f"{second}000Z") // 1000
-            if epoch_s <= 0:
-                return str(epoch_ms(time))
-            epoch = str(epoch_s)
-            self._last = second, epoch
-        return epoch + time[20:23]
+        if len(time) == MILLISECOND_CHARACTERS and time[-1] == "Z":
+            second = self._seconds[second_of(time)]
+            if second:
+                return second + millisecond_of(time)
+        return str(epoch_ms(time))
+
+    def halves(self, times: Column) -> tuple[list[str], list[str]] | None:
+        """Of every time the seconds, and the three digits behind them.
+
+        None unless all are `with_milliseconds` and a second or more after the epoch.
+        """
+        if not with_milliseconds(times):
+            return None
+        seconds = list(map(self._seconds.__getitem__, map(second_of, times)))
+        return (seconds, list(map(millisecond_of, times))) if all(seconds) else None
+
+    def column(self, times: Column) -> list[str]:
+        """That of every time."""
+        halves = self.halves(times)
+        return list(map(add, *halves)) if halves else [self(time or "") for time in times]
+
+
+def _epoch_s(second: str) -> str:
+    epoch_s = epoch_ms(f"{second}000Z") // 1000
+    return str(epoch_s) if epoch_s > 0 else ""

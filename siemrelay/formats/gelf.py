@@ -15,11 +15,12 @@ import msgspec
 from pydantic import Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
+from siemrelay.formats.attributes import Named, attribute_column, flattened
+from siemrelay.formats.columns import FEW, Column, Lines
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
-from siemrelay.formats.objects import message_of, without_clashes
+from siemrelay.formats.objects import inside, member, message_of, without_clashes
 from siemrelay.formats.remembered import Remembered
-from siemrelay.formats.rfc5424 import flattened
 from siemrelay.formats.text import syslog_severity, text_of
 from siemrelay.options import Options
 
@@ -82,22 +83,44 @@ class Gelf:
         self._host = options.hostname or host or "-"
         self._names = Remembered(lambda name: f"_attributes_{_NOT_IN_NAMES.sub('_', name)}")
         self._epoch = EpochMs()
+        self._begin = f'{{"version":"1.1","host":"{inside(self._host)}",'
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         source = selection.decoded.batch.source
-        return [
-            self._message(event, sequence, source)
-            for sequence, event in zip(selection.sequences, selection.events, strict=True)
-        ]
+        halves = self._epoch.halves(selection.column("time")) if len(selection) >= FEW else None
+        if halves is None or not all(map(all, map(selection.column, _ALWAYS))):
+            return [
+                self._message(event, sequence, source)
+                for sequence, event in zip(selection.sequences, selection.events, strict=True)
+            ]
+        severities = selection.column("severity")
+        shorts, fulls = _short_and_full(selection)
+        lines = Lines(len(selection))
+        lines.text(self._begin)
+        lines.pair(*member("short_message", shorts))
+        lines.text(',"timestamp":')
+        lines.column(halves[0])
+        lines.column(map(_FRACTIONS.__getitem__, halves[1]))
+        lines.column(map(_LEVELS.__getitem__, severities))
+        for field in ("id", "type", "category"):
+            lines.pair(*_field(field, selection))
+        lines.column(map(_SEVERITIES.__getitem__, severities))
+        lines.pair(*_field("outcome", selection))
+        lines.text(',"_siemrelay_sequence":')
+        lines.column(map(str, selection.sequences))
+        lines.text(f',"_siemrelay_source":"{inside(source)}"')
+        for field in FIELDS:
+            if "." in field:
+                lines.pair(*_field(field, selection))
+        lines.pair(*member("full_message", fulls, ","))
+        lines.pair("", attribute_column(selection, self._attributes, self._named))
+        lines.text("}")
+        return lines.encoded()
 
     def _message(self, event: AuditEvent, sequence: int, source: str) -> bytes:
         actor, target, severity = event.actor, event.target, event.severity or 0
-        short, full = event.message or event.type, None
-        if not short.isprintable() and _LINE_BREAK.search(short):
-            full, short = short, _LINE_BREAK.split(short.strip(), maxsplit=1)[0]
-        if not short or short.isspace():  # Graylog refuses a blank one
-            short = "-" if event.type.isspace() else event.type
+        short, full = _first_line(event.message or event.type, event.type)
         message = message_of(_Message(
             "1.1", self._host, short, int(self._epoch(event.time or "")) / 1000,
             syslog_severity(severity), event.id, event.type, event.category, severity,
@@ -106,16 +129,67 @@ class Gelf:
         ))  # fmt: skip
         if not event.attributes:
             return message
-        more = message_of(self._additional(attributes_of(event)))
-        return message if more == b"{}" else message[:-1] + b"," + more[1:]
+        return message[:-1] + self._attributes(attributes_of(event)).encode() + b"}"
 
-    def _additional(self, attributes: dict[str, Any]) -> dict[str, Any]:
+    def _attributes(self, attributes: dict[str, Any]) -> str:
+        """The members, each with a comma before it."""
         names = self._names
-        return without_clashes([
+        members = message_of(without_clashes([
             (names[name], value if type(value) is str else _text_or_number(value))
             for name, value in flattened(attributes)
             if value is not None
-        ])  # fmt: skip
+        ]))  # fmt: skip
+        return "" if members == b"{}" else f",{members[1:-1].decode()}"
+
+    def _named(self, lines: Lines, named: Named) -> bool:
+        names = [self._names[name] for name, _ in named]
+        if len(set(names)) < len(names):
+            return False
+        for name, (_, values) in zip(names, named, strict=True):
+            if set(map(type, values)) <= {str, type(None)}:
+                lines.pair(*member(name, values, ","))
+            else:
+                lines.pair(f',"{name}":', [
+                    None if value is None else message_of(_text_or_number(value)).decode()
+                    for value in values
+                ])  # fmt: skip
+        return True
+
+
+_ALWAYS: Final = ("id", "type", "category", "outcome")
+"""Fields that are null where an event lacks them, which decoders see to that none does."""
+
+_LEVELS: Final[dict[int | None, str]] = {
+    n: f',"level":{syslog_severity(n or 0)}' for n in (None, *range(11))
+}
+_SEVERITIES: Final[dict[int | None, str]] = {
+    n: f',"_severity":{n or 0}' for n in (None, *range(11))
+}
+_FRACTIONS: Final = {f"{ms:03d}": str(ms / 1000)[1:] for ms in range(1000)}
+"""Milliseconds to what stands behind the seconds of a number that is as short as can be."""
+
+
+def _field(field: str, selection: Selection) -> tuple[str, Column, str]:
+    name = "_event_id" if field == "id" else f"_{field.replace('.', '_')}"
+    return member(name, selection.column(field), ",")
+
+
+def _short_and_full(selection: Selection) -> tuple[Column, Column]:
+    shorts, kinds = selection.column("message"), selection.column("type")
+    if all(shorts) and all(map(str.strip, shorts)) and not _LINE_BREAK.search("`".join(shorts)):
+        return shorts, [None] * len(shorts)
+    both = [_first_line(m or k, k) for m, k in zip(shorts, kinds, strict=True)]
+    return [short for short, _ in both], [full for _, full in both]
+
+
+def _first_line(message: str, kind: str) -> tuple[str, str | None]:
+    """The short message of a message, and the full one if that is another."""
+    short, full = message, None
+    if _LINE_BREAK.search(message):
+        full, short = message, _LINE_BREAK.split(message.strip(), maxsplit=1)[0]
+    if not short or short.isspace():  # Graylog refuses a blank one
+        short = "-" if kind.isspace() else kind
+    return short, full
 
 
 def _text_or_number(value: Any) -> str | int | float:

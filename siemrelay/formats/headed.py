@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from operator import add
 from typing import Literal
 
 from siemrelay.event import Selection
+from siemrelay.formats.columns import FEW, Lines
 from siemrelay.formats.contract import Format
-from siemrelay.formats.syslog_header import HeaderOptions, rfc3164_header, rfc5424_header
+from siemrelay.formats.syslog_header import Header, HeaderOptions, Rfc3164Header, Rfc5424Header
 from siemrelay.formats.text import utf8
 
 
@@ -23,14 +25,19 @@ class Headed:
         """`tag`: whether the message needs RFC 3164's TAG in front."""
         self._inner = inner
         if kind == "rfc3164":
-            self._header, self._gap = rfc3164_header(options, host, tag=tag), b""
+            self._header: Header = Rfc3164Header(options, host, tag=tag)
+            self._gap = ""
         else:
-            self._header, self._gap = rfc5424_header(options, host), b"- "  # no structured data
+            self._header, self._gap = Rfc5424Header(options, host), "- "  # no structured data
         self.fields = inner.fields | {"time", "type", "severity"}
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        gap = self._gap
-        heads = utf8(map(self._header, selection.events))
-        bodies = self._inner.encode(selection)
-        return [head + gap + body for head, body in zip(heads, bodies, strict=True)]
+        if len(selection) < FEW:
+            heads = utf8([self._header(event) + self._gap for event in selection.events])
+        else:
+            lines = Lines(len(selection))
+            self._header.begin(lines, selection)
+            lines.text(self._gap)
+            heads = lines.encoded()
+        return list(map(add, heads, self._inner.encode(selection)))

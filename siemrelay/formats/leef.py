@@ -9,21 +9,22 @@ is replaced, a control character by its picture and a printable one by its full-
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from siemrelay.event import AuditEvent, Selection, field_getter
-from siemrelay.formats.address import dotted_quad, is_ip
+from siemrelay.event import AuditEvent, Selection
+from siemrelay.formats.address import are_ip, dotted_quad
+from siemrelay.formats.columns import FEW, Column, Lines, each, on_present, texts, told, where
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.epoch import MILLISECOND_CHARACTERS
+from siemrelay.formats.epoch import MILLISECOND_CHARACTERS, with_milliseconds
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
 from siemrelay.formats.remembered import Remembered
-from siemrelay.formats.text import CONTROL_PICTURES, one_line_each, text_of, utf8
+from siemrelay.formats.text import CONTROL_PICTURES, utf8, visible
 
 _HEX: Final = re.compile(r"(?:0x|x)([0-9A-Fa-f]{2})")
 # Also in keys, times, numbers and addresses, where nothing may be replaced; the first two have a
@@ -58,8 +59,7 @@ class LeefOptions(DeviceOptions):
     )
 
 
-def _dev_time(event: AuditEvent) -> str:
-    time = event.time or ""
+def _dev_time(time: str) -> str:
     if len(time) == MILLISECOND_CHARACTERS and time[-1] == "Z":
         return time
     moment = datetime.fromisoformat(time)
@@ -73,29 +73,16 @@ def _dev_time(event: AuditEvent) -> str:
 # Java's SimpleDateFormat; X takes the `Z` of UTC.
 _DEV_TIME_FORMAT: Final = "yyyy-MM-dd'T'HH:mm:ss.SSSX"
 
-
-def _sev(event: AuditEvent) -> str:
-    return str(event.severity or 1)  # 1 to 10 here
-
-
-def _src(event: AuditEvent) -> str | None:
-    address = event.actor.address
-    return address if address and is_ip(address) else None
-
-
-def _ident_host_name(event: AuditEvent) -> str | None:
-    address = event.actor.address
-    return address if address and not is_ip(address) else None
-
-
-_DERIVED: Final[dict[str, tuple[str, Callable[[AuditEvent], str | None]]]] = {
-    "devTime": ("time", _dev_time),
-    "devTimeFormat": ("time", lambda event: _DEV_TIME_FORMAT),
-    "sev": ("severity", _sev),
-    "src": ("actor.address", _src),
-    "identHostName": ("actor.address", _ident_host_name),
+_SEVERITIES: Final[dict[int | None, str]] = {
+    level: str(level or 1)  # 1 to 10 here
+    for level in (None, *range(11))
 }
-"""Keys whose value is worked out: the field it comes from, and how."""
+
+_DERIVED: Final = {
+    "devTime": "time", "devTimeFormat": "time", "sev": "severity", "src": "actor.address",
+    "identHostName": "actor.address",
+}  # fmt: skip
+"""Keys whose value is worked out, and the field that it comes from."""
 
 _PLAIN: Final = {
     "cat": "category", "usrName": "actor.name", "resource": "target.name",
@@ -118,8 +105,9 @@ def shown_instead(character: str) -> str:
 class Leef:
     """Events → LEEF lines.
 
-    Two ways to the same text (test_the_fast_leef_line_equals_the_careful_one): one `%` over all the
-    values, kept if counting delimiters proves that no value has one; else key by key.
+    Two ways to the same text (test_both_ways_give_the_line_by_the_letter): for a few events one `%`
+    each, kept if counting delimiters proves that no value has one; for many, and where one has, a
+    key of all of them at a time.
     """
 
     def __init__(self, options: DeviceOptions, version: Literal["1.0", "2.0"]) -> None:
@@ -131,72 +119,74 @@ class Leef:
             _header(part) + "|" for part in (options.vendor, options.product, options.version)
         )
         self._heads = Remembered(self._head)
-        derived = {key: made for key, made in _DERIVED.items() if key not in options.map}
         plain = {key: field for key, field in _PLAIN.items() if key not in options.map}
         plain |= {key: field for key, field in options.map.items() if field is not None}
         if "msg" in plain:
             plain["msg"] = plain.pop("msg")
-        fields = {*plain.values(), *(field for field, _ in derived.values())}
+        derived = {key: field for key, field in _DERIVED.items() if key not in options.map}
+        fields = {"type", *plain.values(), *derived.values()}
         self.fields = frozenset(
-            {"attributes" if field.startswith("attributes.") else field for field in fields}
-            | {"type"}
+            "attributes" if field.startswith("attributes.") else field for field in fields
         )
-        self._as_built_in = derived == _DERIVED
+        self._derived, self._plain = derived, [(f"{key}=", field) for key, field in plain.items()]
         self._after_time = delimiter.join(["", f"devTimeFormat={_DEV_TIME_FORMAT}", "sev="])
-        self._derived = [(f"{key}=", get) for key, (_, get) in derived.items()]
-        self._getters = [(key, field_getter(field)) for key, field in plain.items()]
         self._pairs = Pairs(plain, "{name}=%s", delimiter)
-        simple = not any(field.startswith("attributes.") for field in plain.values())
         # Two fields at least, or attrgetter gives the value itself instead of a tuple.
-        self._get = attrgetter(*plain.values()) if simple and len(plain) > 1 else None
+        simple = len(plain) > 1 and "attributes" not in self.fields and derived == _DERIVED
+        self._values = attrgetter(*plain.values()) if simple else None
 
     def _head(self, kind: str) -> str:
         return f"{self._start}{_header(kind)}{self._end}"
 
-    def _fast(self, event: AuditEvent) -> str | None:
-        """The attributes if no value has the delimiter, else None."""
-        if self._get is None:
-            return None
-        text, pairs = self._pairs.fill(self._get(event))
-        delimiter, address, time = self._delimiter, event.actor.address, event.time or ""
-        if not pairs or text.count(delimiter) != pairs - 1:
-            return None
-        if not self._as_built_in or not address or not dotted_quad(address):
-            return delimiter.join([*self._worked_out(event), text])
-        if len(time) != MILLISECOND_CHARACTERS or time[-1] != "Z":
-            time = _dev_time(event)
-        return (
-            f"devTime={time}{self._after_time}{event.severity or 1}"
-            f"{delimiter}src={address}{delimiter}{text}"
-        )
-
-    def _careful(self, event: AuditEvent) -> str:
-        plain = ((key, get(event)) for key, get in self._getters)
-        return self._delimiter.join([
-            *self._worked_out(event),
-            *(
-                f"{key}={self._value(text_of(value))}"
-                for key, value in plain
-                if value is not None and value != ""
-            ),
-        ])  # fmt: skip
-
-    def _worked_out(self, event: AuditEvent) -> list[str]:
-        return [key + self._value(said) for key, get in self._derived if (said := get(event))]
-
-    def _value(self, text: str) -> str:
-        return text.replace(self._delimiter, self._instead)
-
-    def _line(self, event: AuditEvent) -> str:
-        return self._heads[event.type] + (self._fast(event) or self._careful(event))
-
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`; the delimiter is the one control character left."""
-        return one_line_each(utf8(map(self._line, selection.events)), self._delimiter)
+        if len(selection) < FEW and self._values is not None:
+            few = [line for event in selection.events if (line := self._line(event))]
+            if len(few) == len(selection):
+                return utf8(few)
+        lines = Lines(len(selection))
+        lines.column(map(self._heads.__getitem__, selection.column("type")))
+        lines.pairs(self._columns(selection), self._delimiter)
+        return lines.encoded()
+
+    def _columns(self, selection: Selection) -> Iterator[tuple[str, Column, str]]:
+        derived = self._derived
+        if "devTime" in derived:
+            times = selection.column("time")
+            yield "devTime=", times if with_milliseconds(times) else list(map(_dev_time, times)), ""
+        if "devTimeFormat" in derived:
+            yield "devTimeFormat=", [_DEV_TIME_FORMAT] * len(selection), ""
+        if "sev" in derived:
+            yield "sev=", list(map(_SEVERITIES.__getitem__, selection.column("severity"))), ""
+        if "src" in derived or "identHostName" in derived:
+            addresses = told(selection.column("actor.address"))
+            typed = on_present(addresses, are_ip)
+            for key, wanted in (("src", True), ("identHostName", False)):
+                if key in derived and wanted in typed:
+                    yield f"{key}=", each(where(typed, wanted, addresses), self._value), ""
+        for key, field in self._plain:
+            yield key, each(texts(selection.column(field)), self._value), ""
+
+    def _value(self, text: str) -> str:
+        return visible(text.replace(self._delimiter, self._instead))
+
+    def _line(self, event: AuditEvent) -> str | None:
+        """The line if no value in it has the delimiter or a control character, else None."""
+        assert self._values is not None
+        text, pairs = self._pairs.fill(self._values(event))
+        delimiter, address = self._delimiter, event.actor.address
+        if not address or not dotted_quad(address) or text.count(delimiter) != pairs - 1:
+            return None
+        if visible(text, keep=delimiter) is not text:
+            return None
+        return (
+            f"{self._heads[event.type]}devTime={_dev_time(event.time or '')}{self._after_time}"
+            f"{event.severity or 1}{delimiter}src={address}{delimiter}{text}"
+        )
 
 
 def _header(text: str) -> str:
-    return text.replace("|", shown_instead("|")).translate(CONTROL_PICTURES)
+    return visible(text.replace("|", shown_instead("|")))
 
 
 LEEF: Final = FormatKind(

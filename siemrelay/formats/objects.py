@@ -8,6 +8,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from siemrelay.formats.columns import Column, each
+from siemrelay.formats.text import is_plain
+
 Value = TypeVar("Value")
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -25,6 +28,16 @@ def message_of(value: Any) -> bytes:
         message = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode()
     # JSON lets DEL stand as it is; terminals do not.
     return message.replace(b"\x7f", b"\\u007f") if b"\x7f" in message else message
+
+
+def inside(text: str) -> str:
+    """`text` as a JSON text without the quotes around it; the very same object if that is it."""
+    return text if is_plain(text) else message_of(text)[1:-1].decode()
+
+
+def member(name: str, column: Column, comma: str = "") -> tuple[str, Column, str]:
+    """A member of objects, a text or None in each: what is before it, the column, what is after."""
+    return f'{comma}{message_of(name).decode()}:"', each(column, inside), '"'
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from siemrelay.event import Selection
+from siemrelay.formats.columns import Lines, each, texts
+from siemrelay.formats.text import visible
+
 # A source's events lack few different combinations; ill-meant ones may not fill the memory.
 _TEMPLATES_KEPT: Final = 512
 
@@ -57,6 +61,17 @@ class QuotedPairs:
             for name, value in zip(self._names, values, strict=True)
             if value is not None and value != ""
         )
+
+    def put(self, lines: Lines, selection: Selection) -> None:
+        """The pairs of many events, with what `fill` leaves to whom it gives them: controls."""
+        lines.pairs([
+            (f'{name}="', each(texts(selection.column(name)), shown), '"') for name in self._names
+        ], " ")  # fmt: skip
+
+
+def shown(value: str) -> str:
+    """`escaped`, with control characters as their pictures."""
+    return visible(escaped(value))
 
 
 def needs_no_escape(text: str, pairs: int) -> bool:

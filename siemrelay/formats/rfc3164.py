@@ -6,10 +6,12 @@ from operator import attrgetter
 from typing import Final
 
 from siemrelay.event import FIELDS, AuditEvent, Selection
+from siemrelay.formats.columns import FEW, Lines, each, told
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs
-from siemrelay.formats.syslog_header import HeaderOptions, rfc3164_header
-from siemrelay.formats.text import one_line_each, utf8
+from siemrelay.formats.remembered import Remembered
+from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
+from siemrelay.formats.text import one_line_each, utf8, visible
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
 _values: Final = attrgetter(*_SHOWN)
@@ -24,12 +26,22 @@ class Rfc3164:
     fields = frozenset(FIELDS)
 
     def __init__(self, options: HeaderOptions, host: str) -> None:
-        self._header = rfc3164_header(options, host)
+        self._header = Rfc3164Header(options, host)
         self._pairs = QuotedPairs(_SHOWN)
+        self._types = Remembered(visible)
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        return one_line_each(utf8(map(self._line, selection.events)))
+        if len(selection) < FEW:
+            return one_line_each(utf8(map(self._line, selection.events)))
+        lines = Lines(len(selection))
+        self._header.begin(lines, selection)
+        lines.column(map(self._types.__getitem__, selection.column("type")))
+        lines.pair(": ", each(told(selection.column("message")), visible))
+        lines.text(" (")
+        self._pairs.put(lines, selection)
+        lines.text(")")
+        return lines.encoded()
 
     def _line(self, event: AuditEvent) -> str:
         said = f": {event.message}" if event.message else ""

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from operator import attrgetter
 from typing import Any, Final
 
 from pydantic import Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
+from siemrelay.formats.attributes import Named, attribute_column, flattened
+from siemrelay.formats.columns import FEW, Lines, each
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.pairs import QuotedPairs, escaped, needs_no_escape
-from siemrelay.formats.syslog_header import HeaderOptions, rfc5424_header
-from siemrelay.formats.text import one_line_each, text_of, utf8
+from siemrelay.formats.pairs import QuotedPairs, escaped, needs_no_escape, shown
+from siemrelay.formats.remembered import Remembered
+from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
+from siemrelay.formats.text import one_line_each, text_of, utf8, visible
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
 _NAME_CHARACTERS: Final = 32
-
-# Attributes nest as their sender likes; deeper than this they stay JSON text.
-_DEPTH: Final = 4
-
-# Attribute names come from outside; so many of them, so long, are remembered at a time.
-_NAMES_KEPT: Final = 4096
-_KEPT_CHARACTERS: Final = 256
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("time", "message"))
 _values: Final = attrgetter(*_SHOWN)
@@ -47,52 +42,55 @@ class Rfc5424:
     fields = frozenset({*FIELDS, "attributes"})
 
     def __init__(self, options: Rfc5424Options, host: str) -> None:
-        self._header = rfc5424_header(options, host)
+        self._header = Rfc5424Header(options, host)
         # SD-ID has 32 characters: the number cannot be as long as all that.
         self._open = f'[event@{options.enterprise_id} sequence="'
         self._pairs = QuotedPairs(_SHOWN)
-        self._names: dict[str, str] = {}
+        self._names = Remembered(lambda n: _NOT_IN_NAMES.sub("_", n)[:_NAME_CHARACTERS] or "_")
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        header, start, fill, rest = self._header, self._open, self._pairs.fill, self._attributes
-        return one_line_each(utf8([
-            f'{header(event)}{start}{sequence}" {fill(_values(event))}'
-            f"{rest(event) if event.attributes else ''}] {event.message or event.type}"
-            for sequence, event in zip(selection.sequences, selection.events, strict=True)
-        ]))  # fmt: skip
+        if len(selection) < FEW:
+            return one_line_each(utf8(map(self._line, selection.events, selection.sequences)))
+        lines = Lines(len(selection))
+        self._header.begin(lines, selection)
+        lines.text(self._open)
+        lines.column(map(str, selection.sequences))
+        lines.text('" ')
+        self._pairs.put(lines, selection)
+        lines.pair("", attribute_column(selection, self._attributes, self._named))
+        lines.text("] ")
+        messages = selection.column("message")
+        if not all(messages):
+            messages = [event.message or event.type for event in selection.events]
+        lines.column(each(messages, visible))
+        return lines.encoded()
 
-    def _attributes(self, event: AuditEvent) -> str:
-        names, own = self._names, attributes_of(event)
+    def _line(self, event: AuditEvent, sequence: int) -> str:
+        more = self._attributes(attributes_of(event)) if event.attributes else ""
+        return (
+            f'{self._header(event)}{self._open}{sequence}" {self._pairs.fill(_values(event))}'
+            f"{more}] {event.message or event.type}"
+        )
+
+    def _attributes(self, own: dict[str, Any]) -> str:
+        names = self._names
         pairs = flattened(own) if dict in map(type, own.values()) else own.items()
         # As they are first; where that proves wrong, pair by pair.
         text = "".join([
-            f' {names.get(name) or self._name(name)}="'
-            f'{value if type(value) is str else text_of(value)}"'
+            f' {names[name]}="{value if type(value) is str else text_of(value)}"'
             for name, value in pairs
         ])  # fmt: skip
-        if needs_no_escape(text, len(pairs)):
-            return text
-        return "".join([f' {self._name(n)}="{escaped(text_of(v))}"' for n, v in pairs])
+        if not needs_no_escape(text, len(pairs)):
+            text = "".join([f' {names[n]}="{escaped(text_of(v))}"' for n, v in pairs])
+        return visible(text)
 
-    def _name(self, name: str) -> str:
-        known = _NOT_IN_NAMES.sub("_", name)[:_NAME_CHARACTERS] or "_"
-        if len(name) <= _KEPT_CHARACTERS:
-            if len(self._names) >= _NAMES_KEPT:
-                self._names.clear()
-            self._names[name] = known
-        return known
-
-
-def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> Collection[tuple[str, Any]]:
-    """Nested objects as dotted names, in order; lists and what is deeper stay one value."""
-    pairs: list[tuple[str, Any]] = []
-    for name, value in attributes.items():
-        if type(value) is dict and value and depth > 1:
-            pairs += [(f"{name}.{inner}", v) for inner, v in flattened(value, depth - 1)]
-        else:
-            pairs.append((name, value))
-    return pairs
+    def _named(self, lines: Lines, named: Named) -> bool:
+        for name, values in named:
+            if set(map(type, values)) != {str}:
+                values = list(map(text_of, values))
+            lines.pair(f' {self._names[name]}="', each(values, shown), '"')
+        return True
 
 
 SYSLOG: Final = FormatKind(Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.event import AuditEvent
+from siemrelay.event import AuditEvent, Selection
+from siemrelay.formats.columns import Lines
+from siemrelay.formats.epoch import second_of, with_milliseconds
+from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.text import syslog_severity
 from siemrelay.options import Options
 
@@ -38,10 +40,6 @@ _HOSTNAME_CHARACTERS: Final = 255
 _APP_NAME_CHARACTERS: Final = 48
 _MSGID_CHARACTERS: Final = 32
 _TAG_CHARACTERS: Final = 32
-
-# Type names and times come from outside; so many of them, so long, are remembered at a time.
-_IDS_KEPT: Final = 4096
-_KEPT_CHARACTERS: Final = 256
 
 
 def _zone(value: str) -> str:
@@ -76,62 +74,79 @@ def ascii_token(text: str, characters: int) -> str:
     return _NOT_PRINTABLE_ASCII.sub("", text)[:characters] or "-"
 
 
-Header = Callable[[AuditEvent], str]
-"""Gives the header in front of one event's message, ending where the message begins."""
+class Header(Protocol):
+    """The header in front of messages, ending where the message begins."""
+
+    def __call__(self, event: AuditEvent) -> str:
+        """That of one event."""
+
+    def begin(self, lines: Lines, selection: Selection) -> None:
+        """Begins lines of many events with it."""
 
 
-def rfc5424_header(options: HeaderOptions, host: str) -> Header:
+class Rfc5424Header:
     """`<PRI>1 TIME HOST APP - MSGID ` (RFC 5424, 6.2); structured data and message follow.
 
     MSGID is the event type without its spaces.
     """
-    facility = FACILITIES.index(options.facility) * 8
-    starts = [f"<{facility + syslog_severity(level)}>1 " for level in range(11)]
-    middle = (
-        f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} "
-        f"{ascii_token(options.app_name, _APP_NAME_CHARACTERS)} - "
-    )
-    ends: dict[str, str] = {}
 
-    def header(event: AuditEvent) -> str:
-        kind = event.type
-        end = ends.get(kind)
-        if end is None:
-            end = f"{middle}{ascii_token(kind, _MSGID_CHARACTERS)} "
-            if len(kind) <= _KEPT_CHARACTERS:
-                if len(ends) >= _IDS_KEPT:
-                    ends.clear()
-                ends[kind] = end
-        return f"{starts[event.severity or 0]}{event.time}{end}"
+    def __init__(self, options: HeaderOptions, host: str) -> None:
+        self._starts = _priorities(options, end=">1 ")
+        middle = (
+            f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} "
+            f"{ascii_token(options.app_name, _APP_NAME_CHARACTERS)} - "
+        )
+        self._ends = Remembered(lambda kind: f"{middle}{ascii_token(kind, _MSGID_CHARACTERS)} ")
 
-    return header
+    def __call__(self, event: AuditEvent) -> str:
+        return f"{self._starts[event.severity]}{event.time}{self._ends[event.type]}"
+
+    def begin(self, lines: Lines, selection: Selection) -> None:
+        """See `Header`."""
+        lines.column(map(self._starts.__getitem__, selection.column("severity")))
+        lines.column(map(str, selection.column("time")))
+        lines.column(map(self._ends.__getitem__, selection.column("type")))
 
 
-def rfc3164_header(options: HeaderOptions, host: str, *, tag: bool = True) -> Header:
+class Rfc3164Header:
     """`<PRI>Mmm dd hh:mm:ss HOST TAG: ` (RFC 3164, 4.1); without `tag` the message follows HOST."""
-    facility, zone = FACILITIES.index(options.facility) * 8, zone_of(options.timezone)
-    starts = [f"<{facility + syslog_severity(level)}>" for level in range(11)]
-    name = re.sub(r"[^A-Za-z0-9_.-]", "", options.app_name)[:_TAG_CHARACTERS] or "siemrelay"
-    before = f"{name}: " if tag else ""
-    end = f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} {before}"
-    stamps: dict[str, str] = {}
 
-    def header(event: AuditEvent) -> str:
-        time = event.time or ""
-        # Everything but the fraction decides; a second's events share the work.
-        second = time[:19] + (time[-6:] if time[-1:] != "Z" else "Z")
-        stamp = stamps.get(second)
-        if stamp is None:
-            if len(stamps) >= _IDS_KEPT:
-                stamps.clear()
-            stamp = stamps[second] = _stamp(second, zone)
-        return f"{starts[event.severity or 0]}{stamp}{end}"
+    def __init__(self, options: HeaderOptions, host: str, *, tag: bool = True) -> None:
+        zone = zone_of(options.timezone)
+        self._starts = _priorities(options, end=">")
+        name = re.sub(r"[^A-Za-z0-9_.-]", "", options.app_name)[:_TAG_CHARACTERS] or "siemrelay"
+        before = f"{name}: " if tag else ""
+        self._end = f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} {before}"
+        # A second's events share the work.
+        self._stamps = Remembered(lambda second: _stamp(second, zone))
 
-    return header
+    def __call__(self, event: AuditEvent) -> str:
+        return f"{self._starts[event.severity]}{self._stamped(event.time or '')}{self._end}"
+
+    def _stamped(self, time: str) -> str:
+        # Everything but the fraction decides.
+        return self._stamps[time[:19] + ("." if time[-1:] == "Z" else time[-6:])]
+
+    def begin(self, lines: Lines, selection: Selection) -> None:
+        """See `Header`."""
+        times = selection.column("time")
+        lines.column(map(self._starts.__getitem__, selection.column("severity")))
+        if with_milliseconds(times):
+            lines.column(map(self._stamps.__getitem__, map(second_of, times)))
+        else:
+            lines.column([self._stamped(time or "") for time in times])
+        lines.text(self._end)
 
 
-def _stamp(time: str, zone: ZoneInfo | None) -> str:
-    moment = datetime.fromisoformat(time)
+def _priorities(options: HeaderOptions, end: str) -> dict[int | None, str]:
+    facility = FACILITIES.index(options.facility) * 8
+    levels = (None, *range(11))
+    return {level: f"<{facility + syslog_severity(level or 0)}{end}" for level in levels}
+
+
+def _stamp(second: str, zone: ZoneInfo | None) -> str:
+    """Of `2024-03-01T08:00:00.`, with a dot for UTC, or with an offset instead of the dot."""
+    moment = datetime.fromisoformat(second.replace(".", "Z"))
     # The years 1 and 9999, of which a zone may know nothing, stay as they were written.
     with suppress(OverflowError, ValueError, OSError):
         moment = moment.astimezone(zone)

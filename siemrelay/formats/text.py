@@ -6,10 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 # Unicode's control pictures keep a control character visible and countable where the raw one
 # would end a record (CR, LF), end a C string (NUL) or steer a terminal (ESC).
 CONTROL_PICTURES: Final = {**{code: 0x2400 + code for code in range(0x20)}, 0x7F: 0x2421}
 _CONTROLS: Final = bytes(CONTROL_PICTURES)
+_json: Final = msgspec.json.Encoder().encode
+_NO_CONTROLS: Final = bytes(set(range(256)).difference(CONTROL_PICTURES))
 
 _SYSLOG_SEVERITY: Final = (6, 6, 6, 6, 4, 4, 4, 3, 3, 2, 2)
 
@@ -33,15 +37,31 @@ def text_of(value: Any) -> str:
 _WORDS: Final[dict[bool | None, str]] = {True: "true", False: "false", None: "null"}
 
 
+def is_plain(text: str) -> bool:
+    """Whether the text has neither control characters, `"`, `\\` nor half surrogate pairs.
+
+    The cheapest look at every character of a long text.
+    """
+    try:
+        written = _json(text)
+    except UnicodeEncodeError:
+        return False
+    return b"\\" not in written and b"\x7f" not in written
+
+
 def visible(text: str, keep: str = "") -> str:
     """`text` with every control character as its picture, so that it is one line anywhere.
 
-    Those in `keep` stay as they are.
+    Those in `keep` stay as they are. The very same object if it has none.
     """
-    if text.isprintable():
+    if is_plain(text):
         return text
-    kept = {code: code for code in map(ord, keep)}
-    return text.translate(CONTROL_PICTURES | kept)
+    # Replaced one by one: texts have few different ones, and `str.translate` looks up every
+    # character of theirs.
+    for code in set(text.encode("utf-8", "surrogatepass").translate(None, _NO_CONTROLS)):
+        if chr(code) not in keep:
+            text = text.replace(chr(code), chr(CONTROL_PICTURES[code]))
+    return text
 
 
 def utf8(texts: Iterable[str]) -> list[bytes]:

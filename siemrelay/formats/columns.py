@@ -26,8 +26,11 @@ _BETWEEN: Final = "`"
 
 def texts(column: Sequence[Any]) -> Column:
     """Values of events as `text_of` gives them; None where there is none, or an empty text."""
-    if all(column) and set(map(type, column)) == {str}:
-        return column
+    kinds = set(map(type, column))
+    if kinds == {str}:
+        return told(column)
+    if kinds == {int}:
+        return list(map(str, column))
     return [None if value is None or value == "" else text_of(value) for value in column]
 
 

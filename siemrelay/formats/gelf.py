@@ -9,6 +9,9 @@ each message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import compress, repeat
+from operator import contains
 from typing import Any, Final
 
 import msgspec
@@ -175,11 +178,21 @@ def _field(field: str, selection: Selection) -> tuple[str, Column, str]:
 
 
 def _short_and_full(selection: Selection) -> tuple[Column, Column]:
-    shorts, kinds = selection.column("message"), selection.column("type")
-    if all(shorts) and all(map(str.strip, shorts)) and not _LINE_BREAK.search("`".join(shorts)):
-        return shorts, [None] * len(shorts)
-    both = [_first_line(m or k, k) for m, k in zip(shorts, kinds, strict=True)]
-    return [short for short, _ in both], [full for _, full in both]
+    messages, kinds = selection.column("message"), selection.column("type")
+    fulls: list[str | None] = [None] * len(messages)
+    if not all(messages) or not all(map(str.strip, messages)):
+        messages = [message or kind for message, kind in zip(messages, kinds, strict=True)]
+        special: Iterable[int] = range(len(messages))
+    else:
+        special = _holding("\n", messages) | _holding("\r", messages)
+    shorts = list(messages)
+    for at in special:
+        shorts[at], fulls[at] = _first_line(shorts[at], kinds[at])
+    return shorts, fulls
+
+
+def _holding(character: str, texts: Column) -> set[int]:
+    return set(compress(range(len(texts)), map(contains, texts, repeat(character))))
 
 
 def _first_line(message: str, kind: str) -> tuple[str, str | None]:

@@ -93,7 +93,7 @@ def test_test_says_what_to_do_about_an_unknown_host(make_daemon: MakeDaemon) -> 
     assert "check `server`" in advice(make_daemon, sink)
     sink = udp(514) | {"server": "nowhere.invalid"}
     assert "check `server`" in advice(make_daemon, sink)
-    assert "address right" in advice(make_daemon, http("http://nowhere.invalid/"))
+    assert "cannot resolve nowhere.invalid" in advice(make_daemon, http("http://nowhere.invalid/"))
 
 
 def test_test_says_what_to_do_about_a_wrong_token(make_daemon: MakeDaemon) -> None:

@@ -55,6 +55,17 @@ def test_test_as_names_another_actor_and_json_is_for_programs(make_daemon: MakeD
     assert json.loads(stream.arrived.messages[0])["actor"]["name"] == "Ada Adams"
 
 
+def test_test_keeps_to_the_sinks_limit_as_the_daemon_does(make_daemon: MakeDaemon) -> None:
+    with UdpReceiver() as receiver:
+        sink = udp(receiver.port) | {"max_message_size": "480B", "format": "json"}
+        daemon = make_daemon({"sink": sink})
+        assert daemon.command("test", "sink", "--as", "Ada " * 200).returncode == 0
+        receiver.until(1)
+        (message,) = receiver.arrived.messages
+    assert len(message) <= 480
+    assert b"...[cut]" in message
+
+
 def test_test_of_an_unknown_sink_names_the_known_ones(make_daemon: MakeDaemon) -> None:
     found = make_daemon({"stream": tcp(514)}).command("test", "streem")
     assert found.returncode == 2
@@ -93,7 +104,7 @@ def test_test_says_what_to_do_about_an_unknown_host(make_daemon: MakeDaemon) -> 
     assert "check `server`" in advice(make_daemon, sink)
     sink = udp(514) | {"server": "nowhere.invalid"}
     assert "check `server`" in advice(make_daemon, sink)
-    assert "address right" in advice(make_daemon, http("http://nowhere.invalid/"))
+    assert "cannot resolve nowhere.invalid" in advice(make_daemon, http("http://nowhere.invalid/"))
 
 
 def test_test_says_what_to_do_about_a_wrong_token(make_daemon: MakeDaemon) -> None:

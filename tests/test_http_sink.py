@@ -381,7 +381,7 @@ async def test_tls_files_that_cannot_be_used_hold(receiver: HttpReceiver, tmp_pa
 async def test_a_peer_without_tls_on_an_https_address_holds(receiver: HttpReceiver) -> None:
     found = await fails(receiver.url.replace("http:", "https:"))
     assert isinstance(found, SinkHolds)
-    assert "does the receiver speak TLS" in found.advice
+    assert "write http:// for plain HTTP" in found.advice
 
 
 async def test_a_connection_cut_within_tls_is_waited_for(ca_file: Path) -> None:

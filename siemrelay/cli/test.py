@@ -22,6 +22,7 @@ from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
 from siemrelay.errors import ConfigurationRefused, DeliveryError, RunRefused, SinkHolds, leaves
 from siemrelay.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
+from siemrelay.shorten import shortened
 from siemrelay.telemetry.log import Redactor, configure
 from siemrelay.times import rfc3339
 
@@ -144,8 +145,11 @@ class _Trial:
 
     async def _send(self) -> None:
         batch = Batch(1, 1, "test", time.time(), b"{}\n")
-        selection = Selection(DecodedBatch(batch, [self.event]))
-        (message,) = self.parts.format.encode(selection)
+        decoded, parts = DecodedBatch(batch, [self.event]), self.parts
+        (message,) = parts.format.encode(Selection(decoded))
+        limit = parts.max_message_bytes
+        if limit is not None and len(message) > limit:
+            message = shortened(parts.format, decoded, 0, message, limit)
         self.steps("message", message.decode("utf-8"))
         async with self.parts.sink.session(self.steps) as session:
             settlement = await session.confirm(await session.send([message]))

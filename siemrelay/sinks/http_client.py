@@ -6,7 +6,6 @@ What an answer means is the caller's to say; a fault on the way to it is told he
 from __future__ import annotations
 
 import gzip
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 from siemrelay.errors import SinkHolds, SinkWaits
 from siemrelay.options import Duration, Options, Secret, show_seconds
 from siemrelay.sinks.contract import Report
-from siemrelay.sinks.http_verdict import ADVICE
+from siemrelay.sinks.http_fault import proxy_advice, proxy_fault, proxy_for, transport_fault
 from siemrelay.sinks.oauth import OauthOptions, TokenSource
 from siemrelay.sinks.tls import TlsContexts, TlsOptions, describe_tls, expires_at
 
@@ -34,9 +33,6 @@ _ANSWER_BYTES: Final = 4 * 1024 * 1024
 
 # Bodies above this are compressed in a thread, smaller ones at once: a hop costs about 80 µs.
 _COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
-
-# A connection that ended within TLS is a network fault like any other.
-_CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 def _absolute_url(value: str) -> str:
@@ -157,6 +153,17 @@ class Client:
         self._report("send", f"{len(body)} bytes to {url}")
         answer = await self._exchange(url, body, sent)
         self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
+        if url.startswith("http:") and (variable := proxy_for(url)) is not None:
+            # Without a tunnel a proxy's own answers look like the receiver's.
+            if answer.status == 407:
+                said = f"HTTP 407 {answer.words}".strip()
+                raise SinkHolds(said, advice=proxy_advice(407, variable))
+            if answer.status == 403:
+                said = f"HTTP 403 {answer.words}".strip()
+                raise SinkHolds(
+                    f"{said}, by the receiver or by the proxy of {variable}",
+                    advice=f"check the credentials' rights, or {proxy_advice(403, variable)}",
+                )
         if answer.status == 401 and self._tokens is not None and self._tokens.reject():
             raise SinkWaits(f"HTTP 401 {answer.words}; asking for a new token".strip(), after_s=0)
         return answer
@@ -172,7 +179,9 @@ class Client:
                     return Answer(answer.status_code, answer.headers, await _read(answer))
         except trio.TooSlowError as error:
             raise SinkWaits(
-                f"no answer within {show_seconds(self._options.timeout)} (`timeout`)"
+                f"no answer from {urlsplit(url).netloc} within "
+                f"{show_seconds(self._options.timeout)} (`timeout`); is that the receiver's port, "
+                "and is it overloaded?"
             ) from error
         except httpx2.LocalProtocolError:
             # The library's words would show the header, and with it the credentials.
@@ -182,11 +191,10 @@ class Client:
                 "characters, nor a space at an end",
             ) from None
         except httpx2.ProxyError as error:
-            if str(error).startswith("407"):
-                raise SinkHolds(f"the proxy said {error}", advice=ADVICE[407]) from error
-            raise SinkWaits(f"the proxy said {error}") from error
+            raise proxy_fault(str(error), url) from error
         except httpx2.HTTPError as error:
-            raise _fault(error) from error
+            shows = self._options.tls.certificate is not None
+            raise transport_fault(error, url, shows_certificate=shows) from error
 
     async def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         if name == "connection.connect_tcp.complete":
@@ -204,26 +212,3 @@ async def _read(answer: httpx2.Response) -> bytes:
         if len(body) < _ANSWER_BYTES:  # the rest is read and dropped, for no longer than `timeout`
             body += part
     return bytes(body)
-
-
-def _fault(error: Exception) -> SinkWaits | SinkHolds:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return SinkHolds(
-                f"the peer's certificate is not accepted: {cause.verify_message}",
-                advice="set `tls: {ca: FILE}` to the authority that signed it, or mend the "
-                "certificate; `url` must have the name that is in it",
-            )
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CUT_OFF):
-            return SinkHolds(
-                f"TLS failed: {cause.reason or cause}",
-                advice="does the receiver speak TLS on this port (https:// or http://), and does "
-                "it want a client certificate?",
-            )
-        cause = cause.__cause__ or cause.__context__
-    said = str(error).rstrip(".") or type(error).__name__
-    if "disconnected without" in said or "illegal" in said:
-        # What a server that expects TLS does on plain HTTP, and one that speaks no HTTP at all.
-        return SinkWaits(f"{said}; does it speak HTTP on this port, or is it TLS (https://)?")
-    return SinkWaits(f"{said}; is the receiver running and the address right?")

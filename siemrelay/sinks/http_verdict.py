@@ -20,7 +20,8 @@ ADVICE: Final = {
     403: "the receiver knows the credentials but forbids this: check the token's rights",
     404: "nothing answers at this path: check `url`",
     405: "this path does not take POST: check `url`",
-    407: "a proxy in the way wants credentials",
+    407: "a proxy in the way wants credentials, and none is named by HTTPS_PROXY: ask who runs the "
+    "network",
     501: "the receiver does not know POST here: check `url`",
 }
 

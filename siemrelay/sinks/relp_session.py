@@ -93,7 +93,8 @@ class RelpSession(trio.abc.AsyncResource):
                 f"{said}; does it speak RELP on this port, or expect TLS (`tls: {{}}`)?"
             )
         return SinkWaits(
-            f"{said}; does it speak RELP on this port, and accept this side's certificate?"
+            f"{said}; does it speak RELP on this port, and does it want or refuse a certificate of "
+            "this side (`tls: {certificate: FILE, key: FILE}`)?"
         )
 
     def _understood(self, data: bytes) -> list[Answer | ServerClose]:

@@ -124,6 +124,10 @@ def sentinel_records(inner: Format, options: Any) -> Format:
     return Stamped(inner, stamp="TimeGenerated", text="RawData")
 
 
+# What the API answers to records that it took, without words.
+_TAKEN: Final = 204
+
+
 class SentinelSink(OverHttp):
     """Runs of records sent to one stream of a data collection rule."""
 
@@ -158,6 +162,12 @@ class SentinelSink(OverHttp):
             # About the settings, though the status is that of a bad record.
             raise SinkHolds(f"HTTP 400 {words}", advice=self._unknown_stream)
         verdict(answer.status, answer.headers, words, now_s=time.time(), advice=self._advice)
+        if answer.status != _TAKEN:
+            # A log-in page or a proxy's own answer would lose what it is taken for.
+            raise SinkHolds(
+                f"HTTP {answer.status}, but no answer of the Logs Ingestion API: {words}",
+                advice="check `endpoint`, and whether a proxy or a log-in page is in the way",
+            )
         return ()
 
 

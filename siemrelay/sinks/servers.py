@@ -6,6 +6,7 @@ are asked again now and then; when one is back, the session ends at a moment wit
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -142,14 +143,14 @@ async def connect_tcp(address: Address, timeout_s: float, report: Report) -> tri
         said = getattr(error, "strerror", None) or "not a host name"
         raise SinkWaits(f"cannot resolve {server!r}: {said}; check `server`") from error
     except OSError as error:
-        raise SinkWaits(f"cannot connect to {address}: {_reason(error)}") from error
+        raise SinkWaits(f"cannot connect to {address}: {connect_reason(error)}") from error
     try:
         _prepare(stream, address, timeout_s)
         name = stream.socket.getpeername()
     except BaseException as error:
         await trio.aclose_forcefully(stream)
         if isinstance(error, OSError):  # it was reset already
-            raise SinkWaits(f"cannot connect to {address}: {_reason(error)}") from error
+            raise SinkWaits(f"cannot connect to {address}: {connect_reason(error)}") from error
         raise
     report("connect", f"{name[0]} port {name[1]}")
     return stream
@@ -165,8 +166,13 @@ def _prepare(stream: trio.SocketStream, address: Address, timeout_s: float) -> N
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
 
 
-def _reason(error: OSError) -> str:
+def connect_reason(error: OSError) -> str:
+    """Why there is no connection, in the system's words, each once."""
     causes = error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else ()
-    said = dict.fromkeys(str(getattr(cause, "strerror", None) or cause) for cause in causes)
+    # By their numbers: trio's own words repeat the address.
+    said = dict.fromkeys(
+        os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
+        for cause in causes
+    )
     text = ", ".join(said) or error.strerror or str(error)
     return f"{text}; is the receiver running there?" if "refused" in text.casefold() else text

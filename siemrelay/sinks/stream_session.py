@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from siemrelay.errors import DeliveryError, SinkHolds, SinkWaits
+from siemrelay.formats.text import visible
 from siemrelay.sinks.connection import TLS_ALERT, Connection
 from siemrelay.sinks.contract import Report, Settlement
 from siemrelay.sinks.servers import Address, Connect, earlier_is_back
@@ -25,7 +26,7 @@ _LAST_WORDS_S: Final = 0.1
 _HEARD_BYTES: Final = 200
 _LEFT_EARLY: Final = "the peer left before it had taken anything"
 _WHY_EARLY: Final = {
-    False: "does it expect TLS on this port, or does it not allow this machine?",
+    False: "does it expect TLS or another protocol on this port, or not allow this machine?",
     True: "it may not accept this side's certificate or address: its log says why",
 }
 
@@ -102,9 +103,12 @@ class StreamSession:
         if self._probation_s:
             await self._outlive_probation()
         self._confirmed = ticket
-        said = self._heard.decode("utf-8", "replace").split()
-        self._report("answer", f"the peer said: {' '.join(said)}" if said else self._answer)
+        said = self._words()
+        self._report("answer", f"the peer said: {said}" if said else self._answer)
         return ()
+
+    def _words(self) -> str:
+        return " ".join(visible(self._heard.decode("utf-8", "replace"), keep="\r\n\t").split())
 
     async def _acknowledged(self, ticket: int) -> None:
         counted, timeout_s = self.connection.counted, self.connection.timeout_s
@@ -145,7 +149,8 @@ class StreamSession:
             in_order = False
         if self._probation_s and not isinstance(self._why, SinkHolds):
             hint = _WHY_EARLY[self.connection.tls is not None]
-            self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}); {hint}")
+            said = f"; it said: {self._words()}" if self._heard else ""
+            self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}{said}); {hint}")
             in_order = False
         if self._heard.startswith(TLS_ALERT):
             self._why = SinkHolds(

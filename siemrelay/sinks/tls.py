@@ -145,6 +145,7 @@ _EXPIRED: Final = frozenset({9, 10})  # not yet valid, expired
 _OTHER_NAME: Final = frozenset({62, 64})  # host name mismatch, address mismatch
 
 _NO_TLS: Final = "the peer does not speak TLS on this port"
+_PLAINLY: Final = "check the port, or choose a protocol without TLS"
 _SHOW_CERTIFICATE: Final = (
     "the receiver wants a client certificate: set `tls: {certificate: FILE, key: FILE}` to one of "
     "an authority that it trusts"
@@ -174,10 +175,10 @@ _ALERTS: Final = {
                          "let the receiver speak TLS 1.2 or 1.3"),
     "UNSUPPORTED_PROTOCOL": ("the peer speaks no TLS version that is safe",
                              "let the receiver speak TLS 1.2 or 1.3"),
-    "WRONG_VERSION_NUMBER": (_NO_TLS, "check the port, or choose a protocol without TLS"),
-    "HTTP_REQUEST": (_NO_TLS, "check the port, or choose a protocol without TLS"),
-    "RECORD_LAYER_FAILURE": (_NO_TLS, "check the port, or choose a protocol without TLS"),
-    "PACKET_LENGTH_TOO_LONG": (_NO_TLS, "check the port, or choose a protocol without TLS"),
+    "WRONG_VERSION_NUMBER": (_NO_TLS, _PLAINLY),
+    "HTTP_REQUEST": (_NO_TLS, _PLAINLY),
+    "RECORD_LAYER_FAILURE": (_NO_TLS, _PLAINLY),
+    "PACKET_LENGTH_TOO_LONG": (_NO_TLS, _PLAINLY),
 }  # fmt: skip
 """What OpenSSL's reasons end in, at a client that speaks to a wrong or unwilling peer."""
 
@@ -187,8 +188,8 @@ def told_by_alert(reason: str) -> tuple[str, str] | None:
     return next((told for ending, told in _ALERTS.items() if reason.endswith(ending)), None)
 
 
-def tls_fault(error: ssl.SSLError) -> SinkWaits | SinkHolds:
-    """What a failure in TLS means, and what to change."""
+def tls_fault(error: ssl.SSLError, *, plainly: str = _PLAINLY) -> SinkWaits | SinkHolds:
+    """What a failure in TLS means, and what to change; `plainly`: where there is no TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return SinkHolds(
             f"the peer's certificate is not accepted: {error.verify_message}",
@@ -199,7 +200,8 @@ def tls_fault(error: ssl.SSLError) -> SinkWaits | SinkHolds:
     reason = error.reason or str(error)
     told = told_by_alert(reason)
     if told is not None:
-        return SinkHolds(f"{told[0]} ({reason})", advice=told[1])
+        advice = plainly if told[0] is _NO_TLS else told[1]
+        return SinkHolds(f"{told[0]} ({reason})", advice=advice)
     return SinkHolds(
         f"TLS failed: {reason}",
         advice="does the receiver speak TLS on this port, and does it want a client certificate?",

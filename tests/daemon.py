@@ -125,6 +125,12 @@ class Daemon:
             assert self.said("started"), self.log_text
         return self
 
+    def peak_mb(self) -> float:
+        """The most memory that the present process has had."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
     def process_ended(self) -> bool:
         """Whether the present process has ended by itself."""
         return self.process is not None and self.process.poll() is not None

@@ -50,6 +50,10 @@ class RedisServer:
 
     def __exit__(self, *exc: object) -> None:
         self.client.close()
+        self.kill()
+
+    def kill(self) -> None:
+        """End it, and with it all that it held; `with` it again to start it anew."""
         self._process.kill()
         self._process.wait()
 

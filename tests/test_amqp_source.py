@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -138,3 +141,73 @@ def test_a_queue_is_made_if_that_was_asked_for(
         publish(server, "made-here", range(3))
         receiver.until(3)
         assert daemon.terminate() == 0
+
+
+def test_a_queue_that_is_deleted_and_made_again_is_read_on(
+    make_daemon: MakeDaemon, server: RabbitServer, queue: str
+) -> None:
+    with TcpReceiver() as receiver:
+        daemon = relay(make_daemon, server, queue, receiver.port).start()
+        publish(server, queue, range(5))
+        receiver.until(5)
+        channel = server.channel()
+        channel.queue_delete(queue)
+        (line,) = until(lambda: daemon.said("part failed, restarting it")[:1])
+        assert f"was the queue {queue} deleted?" in line["error"]
+        channel.queue_declare(queue, durable=True)
+        publish(server, queue, range(5, 10))
+        receiver.until(10)
+        assert daemon.terminate() == 0
+        channel.connection.close()
+    assert receiver.arrived.ids == ids(range(10))
+
+
+def test_any_bytes_are_a_message(make_daemon: MakeDaemon, server: RabbitServer, queue: str) -> None:
+    channel = server.channel()
+    for body in (b"", b"\n", b"\xff\x00", b'{"a":1}\n{"a":2}', b"x" * 1_000_000, b"{" * 10_000):
+        channel.basic_publish("", queue, body)
+    channel.connection.close()
+    with TcpReceiver() as receiver:
+        daemon = relay(make_daemon, server, queue, receiver.port).start()
+        receiver.until(6)
+        until(lambda: left(server, queue) == 0)
+        assert daemon.terminate() == 0
+
+
+def test_large_messages_are_bounded_by_their_size_while_nothing_can_be_stored(
+    make_daemon: MakeDaemon, server: RabbitServer, queue: str
+) -> None:
+    count, size = 200, 1_000_000
+    channel = server.channel()
+    for _ in range(count):
+        channel.basic_publish("", queue, random.Random(5).randbytes(size))
+    channel.connection.close()
+    with TcpReceiver(up=False) as receiver:
+        daemon = relay(make_daemon, server, queue, receiver.port)
+        daemon.config["buffer"] = {"max_size": "16MiB"}
+        daemon.start()
+        until(lambda: daemon.said("buffer is full"))
+        until(lambda: daemon.peak_mb() > 100)
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 5)  # it would take a second to get them all
+        assert daemon.peak_mb() < 64 + 130
+        daemon.kill()
+    assert left(server, queue) > 0
+
+
+def test_a_broker_that_starts_anew_is_read_on(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    own = RabbitServer(tmp_path)
+    with TcpReceiver() as receiver:
+        with own:
+            own.channel().queue_declare("kept", durable=True)
+            daemon = relay(make_daemon, own, "kept", receiver.port).start()
+            publish(own, "kept", range(20))
+            receiver.until(20)
+        until(lambda: daemon.said("part failed, restarting it"))
+        with own:
+            publish(own, "kept", range(20, 40))
+            receiver.until(40)
+            assert daemon.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(40))

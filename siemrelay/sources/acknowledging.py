@@ -93,7 +93,7 @@ class Window(Generic[Token]):
         self._stored: deque[Handed[Token]] = deque()
         self._busy: list[Handed[Token]] = []  # being stored
         self._telling: list[Handed[Token]] = []  # being acknowledged
-        self.records = self._bytes = 0
+        self.records = self.size_bytes = 0
         self.closed = False
         self._changed = trio.Event()
         self._scopes = trio.CancelScope(shield=True), trio.CancelScope(shield=True)
@@ -101,7 +101,7 @@ class Window(Generic[Token]):
     @property
     def full(self) -> bool:
         """Whether no more should be read now."""
-        return self.records >= self._max_records or self._bytes >= self._max_bytes
+        return self.records >= self._max_records or self.size_bytes >= self._max_bytes
 
     def tokens(self, older_than_s: float = 0.0) -> Iterator[Token]:
         """What was handed over at least so long ago and is not acknowledged, oldest first."""
@@ -119,7 +119,7 @@ class Window(Generic[Token]):
         """Take a batch, in the order that it shall have; ask `full` or wait for `room` before."""
         handed = Handed(as_records(records, self._intake.oversize), len(records), token)
         self.records += handed.count
-        self._bytes += handed.size_bytes
+        self.size_bytes += handed.size_bytes
         self._to_store.append(handed)
         self._change()
 
@@ -187,7 +187,7 @@ class Window(Generic[Token]):
                 stored = await self._intake.store(*(r for h in self._busy for r in h.records))
                 for handed in self._busy:
                     handed.stored, handed.records = stored, []
-                    self._bytes -= handed.size_bytes
+                    self.size_bytes -= handed.size_bytes
                 self._stored.extend(self._busy)
                 self._busy = []
                 self._change()

@@ -23,8 +23,10 @@ _LOOK_S: Final = 0.05
 _HEARTBEAT_S: Final = 30
 _BLOCKED_S: Final = 60.0
 
-# Prefetched messages are bounded by number; this is for their sizes.
+# Prefetched messages are bounded by number; this is for their sizes. While more are held, the
+# connection is read only as often as its heartbeat needs: some 128 KiB each time.
 _HELD_BYTES: Final = 64 << 20
+_BEAT_S: Final = _HEARTBEAT_S / 3
 
 
 def _amqp_url(value: str) -> Secret:
@@ -95,6 +97,10 @@ class _Consuming:
         """Hand over what comes. The broker sends no more than `prefetch` ahead."""
         await self._call(self._open)
         while True:
+            with trio.move_on_after(_BEAT_S):
+                await self.window.room()
+            if self.window.size_bytes > 2 * _HELD_BYTES:
+                raise QueueFailed("the buffer has been full for long: messages go back to the queue")
             come: list[tuple[int, bytes]] = await self._call(self._look)
             self._intake.progress()
             if come:
@@ -141,6 +147,11 @@ class _Consuming:
         self._connection.process_data_events(time_limit=_LOOK_S)
         if not self._channel.is_open:
             raise ConnectionError("the broker closed the channel")
+        if not self._channel.consumer_tags:
+            # A basic.cancel by the broker; connection and channel stay open.
+            raise QueueFailed(
+                f"the broker ended the consumer: was the queue {self._options.queue} deleted?"
+            )
         come, self._come = self._come, []
         return come
 

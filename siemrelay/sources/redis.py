@@ -12,21 +12,25 @@ import msgspec
 import trio
 
 from siemrelay.extras import REDIS as EXTRA
-from siemrelay.sources.acknowledging import QueueFailed, Window
+from siemrelay.sources.acknowledging import Window
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
+from siemrelay.sources.redis_client import connected, told
 from siemrelay.sources.redis_options import RedisOptions
 
 # A read waits so long for entries: a stop waits for it.
 _BLOCK_MS: Final = 500
 
-# No answer within this, beyond the wait, is none.
-_ANSWER_S: Final = 10.0
-
 # Ids in one command about entries held already.
 _IDS: Final = 1000
 
+# While there is no room, what is held is shown to be alive at least this often.
+_WAIT_S: Final = 30.0
+
 _CONSUMER: Final = "consumer"
 """Of the position: {"name": under which this relay reads, made up at its first start}."""
+
+_GROUP: Final = "group"
+"""Of the position: {"name": of the group that is there, "stream": of which}."""
 
 
 class RedisSource:
@@ -66,7 +70,9 @@ class _Reading:
 
     def __init__(self, options: RedisOptions, intake: Intake, consumer: str) -> None:
         self._options, self._intake, self._consumer = options, intake, consumer
-        self._redis = _client(options)
+        self._redis = connected(options)
+        self._claim_from = _START
+        self._next_touch = 0.0
         self.window: Window[list[bytes]] = Window(
             intake, self._acknowledge, delivered=options.acknowledge == "delivered",
             max_records=options.in_flight, max_bytes=options.in_flight_size,
@@ -78,28 +84,34 @@ class _Reading:
 
     async def read(self, *, drain: bool) -> None:
         """Hand over what the group has for us."""
-        options = self._options
-        await self._call(self._make_group)
-        next_claim = next_touch = 0.0
+        await self._make_group()
+        next_claim = 0.0
         again: bytes | None = b"0"  # first what this relay held before its restart
         while True:
-            await self.window.room()
-            self._intake.progress()
-            now = trio.current_time()
-            if now >= next_touch:
-                await self._touch()
-                next_touch = now + options.claim_after / 3
+            await self._room()
             if again is not None:
                 again = await self._read_held(again)
                 continue
-            claimed = 0
+            claimed, now = 0, trio.current_time()
             if now >= next_claim:
                 claimed = await self._claim()
-                if not claimed:
-                    next_claim = now + options.claim_after / 2
+                if self._claim_from == _START:
+                    next_claim = now + self._options.claim_after / 2
             taken = await self._hand_over(await self._call(self._new, b">", None if drain else 1))
-            if drain and not taken and not claimed:
+            if drain and not taken and not claimed and self._claim_from == _START:
                 return
+
+    async def _room(self) -> None:
+        """Wait until more may be read; what is held stays ours however long that takes."""
+        while True:
+            self._intake.progress()
+            if (now := trio.current_time()) >= self._next_touch:
+                await self._touch()
+                self._next_touch = now + self._options.claim_after / 3
+            if not self.window.full:
+                return
+            with trio.move_on_at(min(self._next_touch, now + _WAIT_S)):
+                await self.window.room()
 
     async def _read_held(self, after: bytes) -> bytes | None:
         """Pending entries of ours after that id; returns the last one's, None at the end."""
@@ -108,12 +120,16 @@ class _Reading:
         return found[-1][0] if found else None
 
     async def _claim(self) -> int:
-        """Take over what others have held for too long."""
+        """Take over what others have held for too long, a part of the pending entries at a time.
+
+        Begins where the last part ended: at the front may be what the living hold.
+        """
         idle_ms = int(self._options.claim_after * 1000)
         found = await self._call(
             self._redis.xautoclaim, self._options.stream, self._options.group, self._consumer,
-            idle_ms, "0-0", self._options.batch,
+            idle_ms, self._claim_from, self._options.batch,
         )  # fmt: skip
+        self._claim_from = found[0].decode()
         gone = found[2] if len(found) > 2 else []
         self._intake.lost(len(gone))
         return await self._hand_over(found[1])
@@ -135,10 +151,21 @@ class _Reading:
         )  # fmt: skip
         return list(found[0][1]) if found else []
 
-    def _make_group(self) -> None:
+    async def _make_group(self) -> None:
+        options = self._options
+        ours = {"name": options.group, "stream": options.stream}
+        # A group that was there and is gone, with a Redis that keeps nothing on its disk perhaps,
+        # has read nothing of what is in the stream now.
+        known = self._intake.positions().get(_GROUP) == ours
+        await self._call(
+            self._create_group, "0" if known or options.start_at == "beginning" else "$"
+        )
+        if not known:
+            await self._intake.store(Records(b"", 0, (Position(_GROUP, ours),)))
+
+    def _create_group(self, start: str) -> None:
         import redis
 
-        start = "0" if self._options.start_at == "beginning" else "$"
         try:
             self._redis.xgroup_create(
                 self._options.stream, self._options.group, start, mkstream=True
@@ -169,7 +196,7 @@ class _Reading:
                 yield value
             else:
                 yield _encode({
-                    name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+                    _text(name): _text(value)
                     for name, value in fields.items()
                 })  # fmt: skip
 
@@ -181,43 +208,18 @@ class _Reading:
             )
 
     async def _call(self, call: Any, *arguments: Any) -> Any:
-        import redis
-
-        try:
+        with told(self._options.stream):
             return await self.window.in_thread(call, *arguments)
-        except redis.AuthenticationError as error:
-            raise QueueFailed(
-                f"Redis refused the password: {error}", advice="mend the user and password in `url`"
-            ) from None
-        except redis.exceptions.NoPermissionError as error:
-            raise QueueFailed(
-                f"Redis: {error}", advice="the user needs xreadgroup, xack, xautoclaim, xclaim and "
-                "xgroup on this key",
-            ) from None  # fmt: skip
-        except redis.ResponseError as error:
-            raise QueueFailed(
-                f"Redis: {error}",
-                advice=f"is `stream: {self._options.stream}` a stream, and Redis 6.2 or newer?",
-            ) from error
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise QueueFailed(f"Redis: {error}; is it running there?") from error
 
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")  # JSON holds texts only: each byte is shown
+
+
+_START: Final = "0-0"
+"""Before every id."""
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-def _client(options: RedisOptions) -> Any:
-    try:
-        import redis
-    except ImportError as error:
-        raise QueueFailed(EXTRA.absence, advice=EXTRA.advice) from error
-    tls = (
-        {"ssl_ca_certs": str(options.ca)} if options.ca and options.url.startswith("rediss") else {}
-    )
-    return redis.Redis.from_url(
-        str(options.url), socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S,
-        health_check_interval=0, **tls,
-    )  # fmt: skip
 
 
 REDIS: Final = SourceKind(

@@ -45,7 +45,9 @@ class RedisOptions(WindowOptions):
         "taken over",
     )
     start_at: Literal["beginning", "end"] = Field(
-        "beginning", description="where a group that is made here starts in the stream"
+        "beginning",
+        description="where a group that is made here starts in the stream; one that was lost "
+        "since starts at the beginning",
     )
     ca: str | None = Field(
         None, min_length=1, description="authorities to trust (PEM), instead of the system's"

@@ -16,6 +16,7 @@ from tests.http_sender import Sender, forwarded, port_of, relay, said
 
 TOKEN = "5fb7a3c2-0000-4000-8000-00000000beef"
 CHANNEL = "0aeb3d9c-1111-4222-8333-44444444cafe"
+OTHER_CHANNEL = CHANNEL.replace("0", "1")
 EVENT = b'{"event":{"n":1}}'
 
 
@@ -112,22 +113,39 @@ def test_health_is_told_to_everybody(make_daemon: MakeDaemon) -> None:
 
 def test_a_channel_gets_ids_that_are_acknowledged_once(make_daemon: MakeDaemon) -> None:
     daemon = collector(make_daemon).start()
-    found = [post(daemon, EVENT, X_Splunk_Request_Channel=CHANNEL)[1] for _ in range(2)]
-    assert [each["ackId"] for each in found] == [0, 1]
-    assert post(daemon, EVENT, f"?channel={CHANNEL}")[1]["ackId"] == 2
-    ask = b'{"acks":[0,2,7]}'
+    first, second = (
+        post(daemon, EVENT, X_Splunk_Request_Channel=CHANNEL)[1]["ackId"] for _ in range(2)
+    )
+    third = post(daemon, EVENT, f"?channel={CHANNEL}")[1]["ackId"]
+    assert first < second < third < 2**53
+    ask = b'{"acks":[%d,%d,7]}' % (first, third)
     asked = post(daemon, ask, f"/ack?channel={CHANNEL.upper()}")
-    assert asked[:2] == (200, {"acks": {"0": True, "2": True, "7": False}})
+    assert asked[:2] == (200, {"acks": {str(first): True, str(third): True, "7": False}})
     again = post(daemon, ask, "/ack", X_Splunk_Request_Channel=CHANNEL)[1]
-    assert again == {"acks": {"0": False, "2": False, "7": False}}
+    assert not any(again["acks"].values())
+    other = post(daemon, b'{"acks":[%d]}' % second, f"/ack?channel={OTHER_CHANNEL}")[1]
+    assert other == {"acks": {str(second): False}}
     assert post(daemon, b'{"acks":["x"]}', f"/ack?channel={CHANNEL}")[1]["code"] == 6
     assert post(daemon, ask, "/ack")[1]["code"] == 10
+
+
+def test_an_id_of_before_a_restart_is_never_taken_for_a_later_one(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = collector(make_daemon).start()
+    before = post(daemon, EVENT, f"?channel={CHANNEL}")[1]["ackId"]
+    daemon.kill()
+    daemon.start()
+    after = post(daemon, EVENT, f"?channel={CHANNEL}")[1]["ackId"]
+    ask = b'{"acks":[%d,%d]}' % (before, after)
+    asked = post(daemon, ask, f"/ack?channel={CHANNEL}")[1]
+    assert asked == {"acks": {str(before): False, str(after): True}}
 
 
 def test_acknowledgement_can_be_required_and_disabled(make_daemon: MakeDaemon) -> None:
     required = collector(make_daemon, use_ack="required").start()
     assert post(required, EVENT)[1]["code"] == 10
-    assert post(required, EVENT, f"?channel={CHANNEL}")[1]["ackId"] == 0
+    assert post(required, EVENT, f"?channel={CHANNEL}")[1]["ackId"] > 0
     disabled = collector(make_daemon, use_ack="disabled").start()
     assert "ackId" not in post(disabled, EVENT, f"?channel={CHANNEL}")[1]
     assert post(disabled, b'{"acks":[0]}', f"/ack?channel={CHANNEL}")[1]["code"] == 14
@@ -141,12 +159,12 @@ def test_with_delivered_an_id_waits_for_every_sink(make_daemon: MakeDaemon) -> N
         "protocol": "tcp", "server": "127.0.0.1", "port": port, "retry": QUICK_RETRY,
     }  # fmt: skip
     daemon.start()
-    assert post(daemon, EVENT, f"?channel={CHANNEL}")[1]["ackId"] == 0
+    number = post(daemon, EVENT, f"?channel={CHANNEL}")[1]["ackId"]
     until(lambda: forwarded(daemon))
 
     def acknowledged() -> bool:
-        asked = post(daemon, b'{"acks":[0]}', f"/ack?channel={CHANNEL}")[1]
-        return bool(asked["acks"]["0"])
+        asked = post(daemon, b'{"acks":[%d]}' % number, f"/ack?channel={CHANNEL}")[1]
+        return bool(asked["acks"][str(number)])
 
     assert not acknowledged()
     with socket.create_server(("127.0.0.1", port)):

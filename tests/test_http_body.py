@@ -55,6 +55,13 @@ def records(body: bytes, kind: BodyKind = "json") -> list[bytes]:
         (b'[{\n"a": 1\n}, {"b": 2}]', "json", [b'{"a":1}', b'{"b":2}']),
         (b'\xef\xbb\xbf{"a":1}', "json", [b'{"a":1}']),
         (b'{"a":"\xff"}', "json", [b'{"a":"\xff"}']),
+        (rb'{"a":"\ud83d"}', "json", [rb'{"a":"\ufffd"}']),
+        (
+            rb'["\udc00\u0041", "\ud83d\ud83d\ude00"]',
+            "json",
+            [rb'"\ufffd\u0041"', rb'"\ufffd\ud83d\ude00"'],
+        ),
+        (rb'{"\\ud83d":"\\\ud83d"}', "values", [rb'{"\\ud83d":"\\\ufffd"}']),
         (b"one\n\ntwo", "lines", [b"one", b"two"]),
         (b"\x00\xff\n", "lines", [b"\x00\xff"]),
     ],

@@ -60,7 +60,7 @@ class Api:
 
 
 async def poll(intake: CollectingIntake, url: str, **options: Any) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         made = HttpPollOptions.model_validate({"url": url, **options})
         await HttpPollSource("api", made).run(intake, drain=True)
 
@@ -133,6 +133,21 @@ async def test_older_pages_are_not_missed_though_the_newest_came_first() -> None
         await poll(intake, api.url, **options)
         assert {"from": "2026-01-01T00:00:09.000Z"} in api.asked
     assert len(intake.lines) == 9
+
+
+async def test_a_long_past_is_read_to_its_last_page_and_an_endless_one_is_left() -> None:
+    pages = 1200
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        page = int(query.get("page", 0))
+        items = [{"n": page, "at": f"2026-01-01T00:00:00.{9999 - page}Z"}] if page < pages else []
+        return 200, {"items": items, "next": f"/audit?page={page + 1}"}, {}
+
+    intake = CollectingIntake()
+    with Api(answer) as api:
+        await poll(intake, api.url, since={"parameter": "from", "field": "at"}, next="next")
+    assert numbers(intake) == list(range(pages))
+    assert len(api.asked) < pages + 200
 
 
 async def test_start_at_now_asks_for_nothing_old() -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,9 +84,9 @@ def test_a_fault_in_the_body_is_said_with_its_place_and_nothing_is_stored(
     ("status", "changed"),
     [
         (404, {"path": "/other"}),
-        (405, {"method": "GET"}),
-        (405, {"method": "HEAD"}),
         (405, {"method": "PUT"}),
+        (405, {"method": "DELETE"}),
+        (400, {"Transfer_Encoding": "chunked"}),
         (401, {"Authorization": "Bearer token-of-the-hooK"}),
         (401, {"Authorization": "Basic token-of-the-hook"}),
         (401, {"Authorization": ""}),
@@ -105,6 +106,45 @@ def test_what_is_not_taken_is_refused_before_its_body_is_read(
         assert found[0] == status
         assert found[1]["connection"] == "close"
     assert "token-of-the" not in daemon.log_text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_who_asks_whether_this_is_a_web_hook_is_told_so_without_credentials(
+    make_daemon: MakeDaemon, method: str
+) -> None:
+    daemon = relay(make_daemon, authorization=TOKEN).start()
+    with Sender(port_of(daemon)) as sender:
+        status, fields, _ = sender.post(b"", method=method, WebHook_Request_Origin="example.com")
+    assert (status, fields["webhook-allowed-origin"]) == (200, "*")
+    assert "POST" in fields["allow"]
+
+
+def test_a_whole_address_is_a_path_here(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(b"1", "http://relay.example.com/events")[0] == 200
+        assert sender.post(b"1", "http://relay.example.com/other")[0] == 404
+
+
+def test_a_body_in_the_smallest_chunks_neither_fills_the_memory_nor_keeps_others_waiting(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = relay(make_daemon, max_body="8MiB").start()
+    port = port_of(daemon)
+    with Sender(port) as chunked, Sender(port) as other:
+        other.post(b"1")
+        before = daemon.peak_mb()
+        chunked.send(b"POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunked.send(b"2\r\n  \r\n" * 300_000 + b"1\r\n1\r\n0\r\n\r\n")
+        answering = ThreadPoolExecutor(1).submit(chunked.answer)
+        waits = []
+        while not answering.done():
+            began = time.monotonic()
+            assert other.post(b"1")[0] == 200
+            waits.append(time.monotonic() - began)
+        assert answering.result()[0] == 200
+    assert sorted(waits)[len(waits) // 2] < 0.1
+    assert daemon.peak_mb() - before < 20
 
 
 def test_whoever_waits_for_leave_to_send_is_told_to_go_on(make_daemon: MakeDaemon) -> None:
@@ -162,6 +202,48 @@ def test_only_bodies_with_the_right_signature_are_taken(
         assert sender.post(body, Content_Encoding="gzip", X_Signed=right)[0] == 200
     assert until(lambda: forwarded(daemon)) == [b'{"n":1}']
     assert key not in daemon.log_text
+
+
+@pytest.mark.parametrize(
+    ("options", "time_of_it", "signed", "fields"),
+    [
+        (
+            {"header": "X-Slack-Signature", "prefix": "v0=",
+             "signed": "v0:{X-Slack-Request-Timestamp}:{body}"},
+            "1531420618", b"v0:1531420618:", {"X_Slack_Signature": "v0=MAC",
+                                "X_Slack_Request_Timestamp": "1531420618"},
+        ),
+        (
+            {"header": "Stripe-Signature", "prefix": "v1=", "signed": "{t}.{body}"},
+            "1492774577", b"1492774577.", {"Stripe_Signature": "t=1492774577,v1=00,v1=MAC,v0=11"},
+        ),
+        (
+            {"header": "webhook-signature", "prefix": "v1,", "encoding": "base64",
+             "signed": "{webhook-id}.{webhook-timestamp}.{body}"},
+            "1700000000", b"msg_1.1700000000.",
+            {"webhook_signature": "v1,AAAA v1,MAC", "webhook_id": "msg_1",
+             "webhook_timestamp": "1700000000"},
+        ),
+    ],
+    ids=["slack", "stripe", "standard web hooks"],
+)  # fmt: skip
+def test_what_is_signed_beside_the_body_is_part_of_it(
+    make_daemon: MakeDaemon,
+    options: dict[str, str],
+    time_of_it: str,
+    signed: bytes,
+    fields: dict[str, str],
+) -> None:
+    key, body = "key-of-the-signature", b'{"n":1}'
+    daemon = relay(make_daemon, signature={**options, "secret": key}).start()
+    mac = hmac.digest(key.encode(), signed + body, "sha256")
+    written = base64.b64encode(mac).decode() if "encoding" in options else mac.hex()
+    given = {name: value.replace("MAC", written) for name, value in fields.items()}
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(body, **given)[0] == 200
+        assert sender.post(b'{"n":2}', **given)[0] == 401
+        later = {name: value.replace(time_of_it, "1531") for name, value in given.items()}
+        assert sender.post(body, **later)[0] == 401
 
 
 def in_parallel(count: int, work: Callable[[int], None]) -> None:

@@ -14,6 +14,7 @@ from tests.kafka_cluster import KafkaCluster
 from tests.receivers import TcpReceiver
 
 TOPIC = "audit"
+UNKNOWN_TOPIC = 3  # its number in the protocol
 
 
 def relay(make: MakeDaemon, cluster: KafkaCluster, port: int, **more: Any) -> Daemon:
@@ -89,3 +90,74 @@ def test_nothing_is_committed_before_the_sink_has_it_where_that_was_asked_for(
         until(lambda: committed(cluster) == 40, 60)
         assert daemon.terminate() == 0
     assert sorted(set(receiver.arrived.ids)) == ids(range(40))
+
+
+def test_what_a_killed_relay_held_goes_to_another(make_daemon: MakeDaemon) -> None:
+    with KafkaCluster() as cluster, TcpReceiver(up=False) as dead, TcpReceiver() as receiver:
+        cluster.create(TOPIC)
+        produce(cluster, range(40))
+        first = relay(make_daemon, cluster, dead.port, acknowledge="delivered").start()
+        until(lambda: first.metric("source_records_total", source="queue") == 40, 60)
+        second = relay(make_daemon, cluster, receiver.port, acknowledge="delivered").start()
+        first.kill()
+        receiver.until(40, 60)
+        until(lambda: committed(cluster) == 40, 60)
+        assert second.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(40))
+
+
+def test_two_relays_share_a_topic_and_a_third_that_comes_and_goes_loses_nothing(
+    make_daemon: MakeDaemon,
+) -> None:
+    with KafkaCluster() as cluster, TcpReceiver() as receiver:
+        cluster.create(TOPIC)
+        relays = [relay(make_daemon, cluster, receiver.port).start() for _ in range(3)]
+        for start in range(0, 3000, 500):
+            produce(cluster, range(start, start + 500))
+            relays[2].terminate()
+            relays[2].start()
+        until(lambda: len(set(receiver.arrived.ids)) == 3000, 90)
+        until(lambda: committed(cluster) == 3000, 60)
+        for daemon in relays:
+            assert daemon.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(3000))
+
+
+def test_a_topic_that_is_made_later_is_told_of_and_read(make_daemon: MakeDaemon) -> None:
+    with KafkaCluster() as cluster, TcpReceiver() as receiver:
+        cluster.fail_topic(TOPIC, UNKNOWN_TOPIC)
+        daemon = relay(make_daemon, cluster, receiver.port).start()
+        (line,) = until(lambda: daemon.said("part failed, restarting it")[:1])
+        assert "make the topic, or mend its name in `topic`" in line["error"]
+        cluster.fail_topic(TOPIC, 0)
+        produce(cluster, range(10))
+        receiver.until(10, 60)
+        assert daemon.terminate() == 0
+
+
+def test_brokers_that_go_and_come_back_are_read_on(make_daemon: MakeDaemon) -> None:
+    with KafkaCluster() as cluster, TcpReceiver() as receiver:
+        cluster.create(TOPIC)
+        produce(cluster, range(20))
+        daemon = relay(make_daemon, cluster, receiver.port).start()
+        receiver.until(20)
+        cluster.set_down()
+        cluster.set_up()
+        produce(cluster, range(20, 40))
+        receiver.until(40, 60)
+        until(lambda: committed(cluster) == 40, 60)
+        assert daemon.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(40))
+
+
+def test_any_bytes_are_a_record_and_tombstones_are_passed_over(make_daemon: MakeDaemon) -> None:
+    with KafkaCluster() as cluster, TcpReceiver() as receiver:
+        cluster.create(TOPIC)
+        producer = Producer({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        for value in (b"", b"\n", None, b"\xff\x00", b'{"a":1}\n{"a":2}', b"x" * 900_000):
+            producer.produce(TOPIC, value, partition=0)
+        assert producer.flush(20) == 0
+        daemon = relay(make_daemon, cluster, receiver.port).start()
+        receiver.until(5)
+        until(lambda: committed(cluster) == 6)
+        assert daemon.terminate() == 0

@@ -91,6 +91,15 @@ def test_a_file_as_standard_input_is_read_to_its_end(tmp_path: Path) -> None:
     assert receiver.arrived.ids == ids(range(3))
 
 
+def test_a_closed_standard_input_is_one_at_its_end(tmp_path: Path) -> None:
+    with TcpReceiver() as receiver:
+        file = configuration(tmp_path, receiver.port)
+        command = [sys.executable, "-m", "siemrelay", "run", "-c", str(file), "--drain"]
+        closed = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+        done = subprocess.run(closed, capture_output=True, timeout=PATIENCE_S)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr.decode()
+
+
 def test_a_line_is_sent_while_the_pipe_stays_open_and_a_stop_does_not_wait_for_its_end(
     tmp_path: Path,
 ) -> None:

@@ -5,16 +5,15 @@ Sources: Splunk, "About HTTP Event Collector Indexer Acknowledgment".
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from itertools import count
 from typing import Final
 
 import trio
 
 from siemrelay.sources.contract import Intake
-
-# A sender has one channel; of those that have gone the oldest are forgotten.
-_CHANNELS: Final = 10_000
 
 # Ids that nobody has asked about; senders ask every few seconds. An id costs some 200 bytes.
 _IDS: Final = 100_000
@@ -28,7 +27,11 @@ class Acknowledgements:
 
     def __init__(self, intake: Intake, *, delivered: bool) -> None:
         self._intake, self._delivered = intake, delivered
-        self._next: OrderedDict[str, int] = OrderedDict()
+        # Invariant: no number is given out twice, after a restart neither, or whoever still asks
+        # for one of before would take the acknowledgement of what came later for his. They begin
+        # at the microseconds since the epoch, which senders that count in doubles can hold.
+        # Checked by test_an_id_of_before_a_restart_is_never_taken_for_a_later_one.
+        self._numbers = count(time.time_ns() // 1000)
         self._ids: OrderedDict[tuple[str, int], bool] = OrderedDict()
         self._pending: deque[tuple[int, tuple[str, int]]] = deque()
         self._more = trio.Event()
@@ -40,10 +43,7 @@ class Acknowledgements:
 
     def give(self, channel: str, stored: int) -> int:
         """A new id on that channel, for records that `store` returned `stored` for."""
-        number = self._next.pop(channel, 0)
-        self._next[channel] = number + 1
-        if len(self._next) > _CHANNELS:
-            self._next.popitem(last=False)
+        number = next(self._numbers)
         key = (channel, number)
         self._ids[key] = not self._delivered
         if len(self._ids) > _IDS:

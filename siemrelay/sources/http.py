@@ -55,6 +55,9 @@ class HttpSource:
 
     def __init__(self, name: str, options: HttpOptions) -> None:
         self.name, self._options = name, options
+        # Kept from one run to the next: the positions of the intake tell of what was handed over,
+        # be it stored or not, and a key is answered only when it is.
+        self._keys: Remembered | None = None
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Serve for ever; with `drain`, return when nothing was sent for a second.
@@ -64,15 +67,19 @@ class HttpSource:
         options = self._options
         open_to_all = options.authorization is None and options.signature is None
         listeners = await take_address(self.name, options, open_to_all=open_to_all)
+        if self._keys is None:
+            self._keys = Remembered(intake.positions())
         async with trio.open_nursery() as stores:
-            hooks = _Hooks(options, intake, stores)
+            hooks = _Hooks(options, intake, stores, self._keys)
             await serve(listeners, self.name, options, hooks, intake, drain=drain)
 
 
 class _Hooks:
     """See `http_connection.Application`."""
 
-    def __init__(self, options: HttpOptions, intake: Intake, stores: trio.Nursery) -> None:
+    def __init__(
+        self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: Remembered
+    ) -> None:
         allowed = [basic(options.authorization)] if options.authorization else []
         self._authorization = Authorization(allowed)
         self._challenge = (allowed or ["Bearer"])[0].partition(" ")[0]
@@ -80,15 +87,17 @@ class _Hooks:
         self._path = _trimmed(options.place.path)
         self._max_bytes = options.max_body
         self._intake, self._stores = intake, stores
-        self._keys = Remembered(intake.positions())
+        self._keys = keys
         self._storing_bytes = 0
 
     def admit(self, head: Head) -> Answer | None:
         if _trimmed(head.path) != self._path:
             return self.fault(404, "nothing is here; events are POSTed to the path in `listen`")
+        if head.method in _ASKING:
+            return _HERE
         if head.method != "POST":
             refusal = self.fault(405, "this address takes audit events: POST them here")
-            return _with(refusal, ("Allow", "POST"))
+            return _with(refusal, _ALLOWED)
         if self._authorization and not self._authorization.allows(
             head.fields.get("authorization", "")
         ):
@@ -174,6 +183,14 @@ class _Hooks:
         )
         return self.fault(415, why)
 
+
+# Before they send anything, many senders ask whether the address of a web hook is one; they have no
+# credentials then. CloudEvents' web hooks want an OPTIONS to name who may send (section 4.2).
+_ASKING: Final = ("GET", "HEAD", "OPTIONS")
+_ALLOWED: Final = ("Allow", "POST, GET, HEAD, OPTIONS")
+_HERE: Final = Answer(
+    200, b'{"status":"audit events are POSTed here"}', (_ALLOWED, ("WebHook-Allowed-Origin", "*"))
+)
 
 _COUNTED: Final = {
     401: "authorization", 400: "malformed", 413: "too_large", 415: "media_type", 503: "no_room",

@@ -8,12 +8,24 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Iterable, Mapping
-from typing import Literal
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from siemrelay.options import Options, Secret
+
+# What stands for a part of the signed text: a part of the signature field, or a field.
+_PLACE: Final = re.compile(r"\{([A-Za-z0-9!#$%&'*+.^_`|~-]+)\}")
+
+_BODY: Final = "body"
+
+
+def _signed(value: str) -> str:
+    if _PLACE.findall(value).count(_BODY) != 1:
+        raise ValueError("`{body}` must be in it once, like v0:{X-Slack-Request-Timestamp}:{body}")
+    return value
 
 
 class SignatureOptions(Options):
@@ -22,11 +34,18 @@ class SignatureOptions(Options):
     header: str = Field(
         "X-Signature",
         pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-        description="the field of the request that holds it",
+        description="the field of the request that holds it; of several in it, with commas "
+        "between (or spaces, if `prefix` has a comma), one must be right",
     )
     algorithm: Literal["sha256", "sha1", "sha512"] = Field("sha256", description="its hash")
     encoding: Literal["hex", "base64"] = Field("hex", description="how it is written")
     prefix: str = Field("", description="what stands before it in the field, like `sha256=`")
+    signed: Annotated[str, AfterValidator(_signed)] = Field(
+        "{body}",
+        description="the text that is signed: `{body}`, and `{NAME}` for a field of the request or "
+        "for what follows `NAME=` in the signature's own (Slack: "
+        "`v0:{X-Slack-Request-Timestamp}:{body}`, Stripe: `{t}.{body}`)",
+    )
     secret: Secret = Field(description="the key that sender and relay share")
 
 
@@ -79,13 +98,26 @@ class Signature:
         self._field = options.header.lower()
         self._key, self._prefix = options.secret.encode(), options.prefix
         self._algorithm, self._hex = options.algorithm, options.encoding == "hex"
+        self._between = None if "," in options.prefix else ","
+        # Text and names by turns.
+        self._signed = _PLACE.split(options.signed)
 
     def is_right(self, fields: Mapping[str, str], body: bytes) -> bool:
         """Whether the request's signature is that of the body with the shared key."""
-        given = fields.get(self._field, "").strip()
-        if not given.startswith(self._prefix):
-            return False
-        mac = hmac.digest(self._key, body, self._algorithm)
+        parts = [part.strip() for part in fields.get(self._field, "").split(self._between)]
+        given = [part[len(self._prefix) :] for part in parts if part.startswith(self._prefix)]
+        text = b"".join(self._text(fields, parts, body))
+        mac = hmac.digest(self._key, text, self._algorithm)
         written = mac.hex().encode() if self._hex else base64.b64encode(mac)
-        said = given[len(self._prefix) :].encode()
-        return hmac.compare_digest(said.lower() if self._hex else said, written)
+        said = [(each.lower() if self._hex else each).encode() for each in given]
+        return sum(hmac.compare_digest(each, written) for each in said) > 0
+
+    def _text(self, fields: Mapping[str, str], parts: list[str], body: bytes) -> Iterator[bytes]:
+        own = dict(part.partition("=")[::2] for part in parts)
+        for i, piece in enumerate(self._signed):
+            if i % 2 == 0:
+                yield piece.encode()
+            elif piece == _BODY:
+                yield body
+            else:
+                yield (own.get(piece) or fields.get(piece.lower(), "")).encode("latin-1", "replace")

@@ -6,6 +6,7 @@ head before its body is read, so whoever has no business here sends no megabytes
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
@@ -27,9 +28,15 @@ _HEAD_BYTES: Final = 32 * 1024
 _HELD_BODIES: Final = 4
 _HELD_BYTES: Final = 64 << 20
 
+# One read may bring 20,000 chunks of a body: others have their turn after so many.
+_CHUNKS: Final = 500
+
 # After a refusal the sender may still be sending: its bytes are thrown away for so long, since a
 # connection that is closed on unread bytes takes the answer with it.
 _LINGER_S: Final = 2.0
+
+# A target may be a whole address (RFC 9112, 3.2.2); who sends it here means this server.
+_ORIGIN: Final = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
@@ -115,6 +122,7 @@ class Connection:
     async def _answered(self, request: h11.Request) -> Answer:
         try:
             head = _head(request)
+            self._refuse_two_lengths(head)
             self._refuse_too_large(head)
             if (refusal := self._application.admit(head)) is not None:
                 return refusal
@@ -136,14 +144,21 @@ class Connection:
             self._traffic.held_bytes -= self._held
             self._held = 0
 
+    def _refuse_two_lengths(self, head: Head) -> None:
+        # A proxy before us may have gone by the other one, and take what follows for a request of
+        # somebody else's (RFC 9112, 6.1 and 11.2).
+        if "transfer-encoding" in head.fields and "content-length" in head.fields:
+            raise _Refused(self._fault(400, "Content-Length beside Transfer-Encoding"))
+
     def _refuse_too_large(self, head: Head) -> None:
         length = head.fields.get("content-length", "")
         if length and int(length) > self._limits.body_bytes:
             raise _Refused(self._too_large())
 
     async def _body(self) -> bytes:
-        parts: list[bytes] = []
+        body = bytearray()  # a chunk may be a byte: a list of them would be fifty times as large
         http, traffic = self._http, self._traffic
+        chunks = 0
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
@@ -153,15 +168,18 @@ class Connection:
                 http.receive_data(bytes(await self._stream.receive_some(_READ_BYTES)))
                 traffic.arrived_at = trio.current_time()
             elif isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
+                body += event.data
                 self._held += len(event.data)
                 traffic.held_bytes += len(event.data)
                 if self._held > self._limits.body_bytes:
                     raise _Refused(self._too_large())
                 if traffic.held_bytes > traffic.most_held_bytes:
                     raise _Refused(self._fault(503, "too many large requests at a time"))
+                chunks += 1
+                if chunks % _CHUNKS == 0:
+                    await trio.lowlevel.checkpoint()
             elif isinstance(event, h11.EndOfMessage):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return bytes(body)
             else:
                 raise trio.BrokenResourceError("the sender went away within a request")
 
@@ -204,5 +222,6 @@ def _head(request: h11.Request) -> Head:
     for name_, value_ in request.headers:
         name, value = name_.decode("ascii"), value_.decode("latin-1")
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    path, _, query = request.target.decode("ascii", "replace").partition("?")
+    target = _ORIGIN.sub("", request.target.decode("ascii", "replace"))
+    path, _, query = target.partition("?")
     return Head(request.method.decode("ascii", "replace"), path, query, fields)

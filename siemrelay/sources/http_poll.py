@@ -29,8 +29,10 @@ _KEY: Final = "poll"
 # Items remembered from one poll to the next, so that those asked for twice are taken once.
 _SEEN: Final = 20_000
 
-# Pages of one poll: an API whose last page points to itself is left here, until the next poll.
-_PAGES: Final = 1000
+# Pages in a row with nothing new: an API that goes on naming next ones is left here, until the next
+# poll. Pages with something new have no such limit: with the newest items first, what is older than
+# them would never be asked for again.
+_IDLE_PAGES: Final = 100
 
 # Between two polls the part shows that it is alive.
 _PROGRESS_S: Final = 60.0
@@ -130,9 +132,8 @@ class HttpPollSource:
             while True:
                 pause_s = options.every
                 try:
-                    async for items, body in self._pages(ask, place):
-                        new = place.take(items, body)
-                        await self._offer(intake, new, place)
+                    async for page in self._pages(ask, place):
+                        await self._offer(intake, page, place)
                     if place.finish():
                         await intake.offer(Records(b"", 0, (Position(_KEY, place.value),)))
                 except (PollRefused, NotAPage) as error:
@@ -150,20 +151,25 @@ class HttpPollSource:
                         return
                 await _sleep(pause_s, intake)
 
-    async def _pages(self, ask: Ask, place: _Place) -> AsyncIterator[tuple[list[bytes], bytes]]:
+    async def _pages(self, ask: Ask, place: _Place) -> AsyncIterator[list[bytes]]:
+        """What is new on each page of one poll; the place is past it."""
         asked: set[str] = set()
-        url: str | None = place.url()
-        while url is not None and url not in asked and len(asked) < _PAGES:
+        idle, url = 0, place.url()
+        while url not in asked and idle < _IDLE_PAGES:
             asked.add(url)
             answer = await ask.get(url)
             items = items_of(answer.body, self._options.items)
-            yield items, answer.body
+            new = place.take(items, answer.body)
+            idle = 0 if new else idle + 1
+            yield new
             told = answer.link
             if self._options.next is not None:
                 told = value_at(answer.body, self._options.next)
             further = next_page(url, told if isinstance(told, str) else None)
             if further is None and items and self._options.cursor is not None:
                 further = place.url()
+            if further is None:
+                return
             url = further
 
     async def _offer(self, intake: Intake, items: list[bytes], place: _Place) -> None:

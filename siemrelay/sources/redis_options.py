@@ -46,7 +46,9 @@ class RedisOptions(WindowOptions):
         "taken over",
     )
     start_at: Literal["beginning", "end"] = Field(
-        "beginning", description="where a group that is made here starts in the stream"
+        "beginning",
+        description="where a group that is made here starts in the stream; one that was lost "
+        "since starts at the beginning",
     )
     ca: AuthorityFile | None = Field(
         None, description="authorities to trust (PEM), instead of the system's"

@@ -67,6 +67,8 @@ class StdinSource:
 
 def _read() -> bytes | None:
     """What there is, empty at the end; None after a while without input."""
+    if sys.stdin is None:
+        return b""  # it was closed at the start; its number may be another file's by now
     descriptor = sys.stdin.fileno()
     # Regular files, terminals and pipes alike; a file is always ready.
     if not select.select([descriptor], [], [], _WAIT_S)[0]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
+from itertools import islice
 from typing import Final, Literal, TypeVar
 
 import msgspec
@@ -48,6 +49,16 @@ _BOM: Final = b"\xef\xbb\xbf"
 _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
 _POSITION: Final = re.compile(r" \(byte (\d+)\)$")
 _BLANK: Final = frozenset({b"\n", b"\r\n"})
+
+# Escapes from left to right, so that in `\\\\ud800` the second backslash begins none. `whole` are
+# those that are no half of a pair.
+_LONE: Final = re.compile(
+    rb"(?P<whole>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F]).)"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}", re.DOTALL,
+)  # fmt: skip
+
+# Values that are joined at a time.
+_JOINED: Final = 10_000
 
 _values: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -154,18 +165,34 @@ def _json(body: bytes, *, array: bool) -> Payload | None:
     values = decoded(_array if array else _values, body)
     if not values:
         return Payload(b"", 0) if array else None
-    payload = b"\n".join([*values, b""])
+    payload = b"".join(_joined(values))
     # Between values only; texts have no line feeds inside, or the decoder would have refused them.
     if b"\n" in body and _line_feeds(payload) != len(values):
-        compact = [msgspec.json.format(value, indent=-1) for value in map(bytes, values)]
-        payload = b"\n".join([*compact, b""])
+        payload = b"".join(_joined(msgspec.json.format(bytes(v), indent=-1) for v in values))
     return Payload(payload, len(values))
 
 
+def _joined(values: Iterable[msgspec.Raw | bytes]) -> Iterator[bytes]:
+    # Piece by piece: a join of other objects than bytes takes 80 bytes more for each, which is
+    # much for five million numbers.
+    values = iter(values)
+    while piece := list(islice(values, _JOINED)):
+        yield b"\n".join([*piece, b""])
+
+
 def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
-    """What one of msgspec's decoders makes of a body. Raises BodyRefused with the position."""
+    """What one of msgspec's decoders makes of a body. Raises BodyRefused with the position.
+
+    Half of a surrogate pair, which JSON's grammar has (RFC 8259, 8.2) and no text can hold, becomes
+    U+FFFD: JavaScript writes it for a text that was cut in the middle of a character.
+    """
     try:
-        return decode(body)
+        try:
+            return decode(body)
+        except msgspec.DecodeError:
+            if (mended := _LONE.sub(_replaced, body)) == body:
+                raise
+            return decode(mended)
     except RecursionError as error:
         raise BodyRefused("the JSON is nested too deeply") from error
     except msgspec.ValidationError as error:
@@ -177,6 +204,10 @@ def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
         if "trailing" in reason:
             byte -= 1  # of this fault alone the decoder tells the byte after it
         raise BodyRefused(reason, body=body, byte=byte) from error
+
+
+def _replaced(escape: re.Match[bytes]) -> bytes:
+    return escape[0] if escape["whole"] else b"\\ufffd"
 
 
 def _lines(body: bytes) -> Payload | None:

@@ -6,97 +6,139 @@ hundredth event.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import tempfile
 import threading
-import time
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.bench import corpus
-from tests.bench.daemon import Counter, run_configuration
+from tests.bench.daemon import Counter, run_configuration, usage
 
-_EVENTS = 100_000
-_ROUNDS = 3
+# Some seconds of work, so that what happens once at the start is small beside it.
+_EVENTS = 200_000
+_PAIRS = 5
 _PATIENCE_S = 300
+
+_FORMATS = ("cef", "json", "syslog", "leef", "raw")
+
+
+@dataclass
+class _Round:
+    """What one run of the relay gave: events/s of the slowest healthy sink, CPU, what was asked."""
+
+    rate: float
+    cpu_s: float
+    requests: dict[str, int]
 
 
 def run() -> None:
-    """Print the median throughput of the healthy sinks both ways, in turn, and their ratio."""
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(_ROUNDS):
-        for broken in (False, True):
-            rates[broken].append(_round(broken=broken))
-    alone, beside = statistics.median(rates[False]), statistics.median(rates[True])
-    print(f"five healthy sinks, {_EVENTS} events each, medians of {_ROUNDS} runs in turn")
-    print(f"  alone                      {alone:10,.0f} events/s")
-    print(f"  beside five broken ones    {beside:10,.0f} events/s ({beside / alone:.0%})")
+    """Print throughput and CPU of the healthy sinks both ways, in turn, and their ratios."""
+    rounds: dict[bool, list[_Round]] = {False: [], True: []}
+    for pair in range(_PAIRS):
+        # Alone first, then last: a machine that gets slower meanwhile favours neither.
+        for broken in (False, True) if pair % 2 == 0 else (True, False):
+            rounds[broken].append(_round(broken=broken))
+    print(f"five healthy sinks, {_EVENTS} events each, medians of {_PAIRS} pairs in turn")
+    for broken, words in ((False, "alone"), (True, "beside five broken ones")):
+        rate = statistics.median(each.rate for each in rounds[broken])
+        cpu_s = statistics.median(each.cpu_s for each in rounds[broken])
+        print(f"  {words:26} {rate:10,.0f} events/s  {cpu_s:6.2f} s of CPU")
+    pairs = list(zip(rounds[False], rounds[True], strict=True))
+    print(f"  throughput beside / alone  {_spread([b.rate / a.rate for a, b in pairs])}")
+    print(f"  CPU beside / alone         {_spread([b.cpu_s / a.cpu_s for a, b in pairs])}")
+    asked = rounds[True][-1].requests
+    print(f"  requests                   {', '.join(f'{asked[n]} {n}' for n in sorted(asked))}")
 
 
-def _round(*, broken: bool) -> float:
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.0%} ({min(ratios):.0%} to {max(ratios):.0%})"
+
+
+def _round(*, broken: bool) -> _Round:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         corpus.write(folder / "events.ndjson", _EVENTS)
-        receivers = [Counter(_EVENTS) for _ in range(5)]
-        formats = ("cef", "json", "syslog", "leef", "raw")
+        receivers = [Counter(_EVENTS) for _ in _FORMATS]
         sinks: dict[str, Any] = {
             f"healthy-{form}": {
                 "protocol": "tcp", "server": "127.0.0.1", "port": receiver.port, "format": form,
             }
-            for form, receiver in zip(formats, receivers, strict=True)
+            for form, receiver in zip(_FORMATS, receivers, strict=True)
         }  # fmt: skip
-        servers = _broken(sinks) if broken else []
-        started = time.monotonic()
-        with run_configuration(folder, sinks):
+        peers = _Peers()
+        if broken:
+            sinks |= peers.sinks()
+        with run_configuration(folder, sinks) as process:
             for receiver in receivers:
                 if not receiver.done.wait(_PATIENCE_S):
                     raise SystemExit(f"only {receiver.count} of {_EVENTS} events arrived")
-        for server in servers:
+            cpu_s, _ = usage(process.pid)
+        peers.close()
+        began = min(receiver.arrivals[0] for receiver in receivers)
+        took_s = max(receiver.arrivals[-1] for receiver in receivers) - began
+        return _Round(_EVENTS / took_s, cpu_s, peers.requests)
+
+
+def _choosy(body: bytes) -> int:
+    # By what the event is, so that the same one is refused again.
+    return 400 if any(zlib.crc32(line) % 100 == 0 for line in body.splitlines()) else 200
+
+
+_ANSWERS: dict[str, Callable[[bytes], int]] = {
+    "busy": lambda body: 503, "locked": lambda body: 401, "choosy": _choosy,
+}  # fmt: skip
+
+
+@dataclass
+class _Peers:
+    """What the broken sinks send to, and how many requests each was sent."""
+
+    requests: dict[str, int] = field(default_factory=dict)
+    servers: list[ThreadingHTTPServer] = field(default_factory=list)
+
+    def sinks(self) -> dict[str, Any]:
+        """Start them all; the sinks towards them, by name."""
+        self._silent = Counter(0, reads=False)
+        tcp = {"protocol": "tcp", "server": "127.0.0.1"}
+        sinks: dict[str, Any] = {
+            "dead": {**tcp, "port": 9}, "silent": {**tcp, "port": self._silent.port},
+        }  # fmt: skip
+        for name in _ANSWERS:
+            url = f"http://127.0.0.1:{self._serve(name)}/"
+            sinks[name] = {"url": url, "authorization": "Bearer x"}
+        return sinks
+
+    def _serve(self, name: str) -> int:
+        requests, answer = self.requests, _ANSWERS[name]
+        requests[name] = 0
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                requests[name] += 1
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(answer(body))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass  # one line a request is too many
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # The relay is stopped in the middle of requests: that is no news.
+        server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
+        self.servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server.server_port
+
+    def close(self) -> None:
+        """Stop serving."""
+        for server in self.servers:
             server.shutdown()
-        return _EVENTS / (max(receiver.arrivals[-1] for receiver in receivers) - started)
-
-
-def _broken(sinks: dict[str, Any]) -> list[ThreadingHTTPServer]:
-    silent = Counter(0, reads=False)
-    hundredth = itertools.count(1)
-    lock = threading.Lock()
-
-    def every_hundredth(body: bytes) -> int:
-        with lock:
-            return 400 if any(next(hundredth) % 100 == 0 for _ in body.splitlines()) else 200
-
-    answers: dict[str, Callable[[bytes], int]] = {
-        "busy": lambda body: 503, "locked": lambda body: 401, "choosy": every_hundredth,
-    }  # fmt: skip
-    sinks["dead"] = {"protocol": "tcp", "server": "127.0.0.1", "port": 9}
-    sinks["silent"] = {"protocol": "tcp", "server": "127.0.0.1", "port": silent.port}
-    servers = []
-    for name, answer in answers.items():
-        server = _serve(answer)
-        servers.append(server)
-        sinks[name] = {
-            "url": f"http://127.0.0.1:{server.server_port}/",
-            "authorization": "Bearer x",
-        }
-    return servers
-
-
-def _serve(answer: Callable[[bytes], int]) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(answer(body))
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass  # one line a request is too many
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
+            server.server_close()

@@ -67,7 +67,7 @@ class Delivery:
         self._failures, self._connected_at = 0, float("inf")
         self._standing = Standing(name, stats, self._undelivered)
         self._trust = Trust()
-        self._sending = trio.Lock()
+        self._sending, self._wanted_at = trio.Lock(), 0
 
     async def run(self) -> None:
         """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
@@ -133,6 +133,8 @@ class Delivery:
         """Move the cursor over what the filter leaves out, which needs no peer. Never returns."""
         while True:
             position = self._place.next_sequence
+            if position == self._wanted_at:  # seen in an earlier pause: not read at each retry
+                await trio.sleep_forever()
             for batch in await self._buffer.read(position):
                 if batch.next_sequence <= position:
                     continue
@@ -140,6 +142,7 @@ class Delivery:
                 self._standing.filtered(wanted - max(position, batch.first_sequence))
                 self._buffer.advance(self._name, wanted)
                 if wanted < batch.next_sequence:
+                    self._wanted_at = wanted
                     await trio.sleep_forever()
                 position = wanted
             await trio.lowlevel.checkpoint()
@@ -229,19 +232,17 @@ class Delivery:
     async def _bury(self, run: Run, refusals: Settlement) -> None:
         told = [(run.sequences[r.index], r.code, r.reason, run.messages[r.index]) for r in refusals]
         told += [(sequence, "internal", reason, b"") for sequence, reason in run.failed]
-        letters = []
-        for sequence, code, reason, message in sorted(told):
-            record = await self._buffer.record(sequence) or b""
-            letters.append(
-                DeadLetter(self._name, sequence, time.time(), code, reason, record, message)
-            )
+        records = await self._buffer.records({n for n, *_ in told})
+        letters = [
+            DeadLetter(self._name, n, time.time(), code, reason, records.get(n, b""), message)
+            for n, code, reason, message in sorted(told)
+        ]
         try:
             await self._buffer.bury(letters, run.next_sequence)
         except BufferFull as error:
             raise SinkWaits(f"refused events cannot be kept: {error}") from error
-        first = letters[0]
         _log.warning(
             "events refused", sink=self._name, events=len(letters),
-            first_sequence=first.sequence, code=first.code, reason=first.reason,
+            first_sequence=letters[0].sequence, code=letters[0].code, reason=letters[0].reason,
             kept="as dead letters in the buffer",
         )  # fmt: skip

@@ -476,6 +476,32 @@ async def test_filtered_records_are_passed_though_the_peer_is_down(rig: Rig) -> 
     assert (rig.stats.filtered, rig.stats.delivered) == (4, 1)
 
 
+async def test_a_sink_that_waits_reads_nothing_more_at_its_next_attempts(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.add("skip 1", "wanted")
+    reads: list[int] = []
+    read = rig.buffer.read
+
+    async def counted(sequence: int) -> list[Batch]:
+        reads.append(sequence)
+        return await read(sequence)
+
+    monkeypatch.setattr(rig.buffer, "read", counted)
+    peer = Peer()
+
+    def connect() -> None:
+        if rig.stats.retries < 20:
+            raise SinkWaits("down")
+
+    peer.connect = connect
+    await rig.deliver(peer)
+    assert rig.stats.retries == 20
+    assert reads[0] == 1  # in the first pause, which finds what is wanted
+    assert set(reads[1:]) == {2, 3}
+    assert reads.count(2) == 1  # by the attempt that got through
+
+
 # -- refusals -------------------------------------------------------------
 
 
@@ -505,6 +531,30 @@ async def test_halving_finds_exactly_the_culprits_of_any_subset(
     assert rig.letters() == bad
     assert (rig.stats.delivered, rig.stats.dead_lettered) == (len(good), len(bad))
     assert rig.stats.retries == 0
+
+
+@pytest.mark.parametrize(
+    ("culprits", "most_requests"),
+    # Halving both sides everywhere would ask some 17, 70 and 370 times.
+    [(1, 20), (5, 70), (50, 330)],
+)
+async def test_culprits_cost_requests_by_their_number_and_hardly_by_the_run(
+    rig: Rig, culprits: int, most_requests: int
+) -> None:
+    bad = set(random.Random(1).sample(range(500), culprits))
+    names = [f"{'bad' if n in bad else 'good'} {n}" for n in range(500)]
+    await rig.add("good")
+    await rig.add(*names)
+    asked = 0
+
+    def verdict(messages: Sequence[bytes]) -> Settlement:
+        nonlocal asked
+        asked += 1
+        return refuses(is_bad)(messages)
+
+    await rig.deliver(Peer(verdict), RunLimits(500, 10_000, 0.0))
+    assert rig.stats.dead_lettered == culprits
+    assert asked <= most_requests
 
 
 async def test_many_bad_events_before_a_good_one_do_not_hold_the_sink(rig: Rig) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -62,15 +62,13 @@ class DiskBuffer:
             opening.pop_all()
         self.stats = stats
         self._extent = Extent(opened.next_sequence, opened.next_sequence)
-        self._known_cursors = opened.cursors
+        self._known_cursors, self._writing = opened.cursors, trio.Lock()
         self._places = Places(opened.cursors, self._extent)
-        self._writing = trio.Lock()
         self._room = Room(
             self._store, self._writing, self._places, self._extent, Reserve(state_dir / "reserve"),
             stats, max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
-        self._grown = trio.Event()
-        self._tail = Tail()
+        self._grown, self._tail = trio.Event(), Tail()
         stats.size_bytes = opened.used_bytes
         self._room.note_oldest(oldest)
 
@@ -105,8 +103,8 @@ class DiskBuffer:
     def set_sinks(self, sinks: Mapping[str, tuple[bool, bool]]) -> list[str]:
         """Make these the sinks: name → (drop_oldest, start at the oldest record if new).
 
-        A sink known from before keeps its cursor; one that is gone stops holding records back.
-        Returns the names of those forgotten. Call once, before anything is appended.
+        A sink known from before keeps its cursor; one that is gone stops holding records back, and
+        its name is returned. Call once, before anything is appended.
         """
         gone = self._places.choose(sinks)
         if gone or self._places.cursors() != self._known_cursors:
@@ -154,8 +152,8 @@ class DiskBuffer:
         """Store records and positions in one transaction; they are on disk when this returns.
 
         `batches` continue at `end`. Raises BufferFull when there is no room now (nothing is stored,
-        room was looked for), BufferBroken when the process must end. Cancelling waits for a commit
-        that has begun: what is on disk is known to be there.
+        room was looked for), BufferBroken when the process must end. A commit that has begun is
+        waited for when cancelled.
         """
         await self._tail.give_way(self._places, sum(len(batch.payload) for batch in batches))
         started = time.perf_counter()
@@ -195,12 +193,15 @@ class DiskBuffer:
                 return found
             sequence = end  # all before it was dropped and deleted
 
-    async def record(self, sequence: int) -> bytes | None:
-        """One record's bytes as received; None if it is not kept."""
-        for batch in await in_thread(self._store.read, sequence, sequence + 1, 1):
-            if batch.first_sequence <= sequence < batch.next_sequence:
-                return batch.records()[sequence - batch.first_sequence]
-        return None
+    async def records(self, wanted: Set[int]) -> dict[int, bytes]:
+        """Records' bytes as received, by sequence number; without those that are not kept."""
+        found: dict[int, bytes] = {}
+        for sequence in sorted(wanted):
+            if sequence not in found:  # else its batch was read for an earlier one
+                for batch in await in_thread(self._store.read, sequence, sequence + 1, 1):
+                    held = enumerate(batch.records(), batch.first_sequence)
+                    found.update((at, record) for at, record in held if at in wanted)
+        return found
 
     # -- room -------------------------------------------------------------
 

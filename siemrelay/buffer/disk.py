@@ -31,8 +31,8 @@ from siemrelay.stats import BufferStats
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024
 
-# Cursors that move are stored together: with the next records, or if none come within this, by
-# themselves. So much may be repeated after a crash of the process, beside what is in flight.
+# Cursors that move are stored with the next records, or if none come within this, by themselves: so
+# much may be repeated after a crash of the process, beside what is in flight.
 _CURSOR_PAUSE_S: Final = 0.02
 
 # A full disk is asked again this often.
@@ -158,9 +158,8 @@ class DiskBuffer:
         await self._tail.give_way(self._places, sum(len(batch.payload) for batch in batches))
         started = time.perf_counter()
         async with self._writing:
-            with trio.CancelScope(shield=True):
-                with self._places.being_stored() as cursors:
-                    used = await in_thread(self._store.append, batches, positions, cursors)
+            with trio.CancelScope(shield=True), self._places.being_stored() as cursors:
+                used = await in_thread(self._store.append, batches, positions, cursors)
         # Invariant: readers never see a record that a power cut could take back. The end moves
         # here only, after the commit's fsync; checked by
         # test_a_reader_never_sees_a_record_before_its_commit.

@@ -123,6 +123,24 @@ def test_a_401_holds_with_advice_and_a_start_with_the_right_token_delivers_all(
         assert web.arrived.ids == ids(range(1, 21))
 
 
+def test_a_sink_without_its_files_is_told_of_at_the_start_and_the_others_deliver(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as receiver:
+        sinks = {
+            "good": tcp(receiver.port),
+            "lacking": tcp(receiver.port) | {"protocol": "tls", "tls": {"ca": "/no/ca.pem"}},
+        }
+        daemon = make_daemon(sinks).start()
+        append(daemon.audit, [event(1)])
+        receiver.until(1)
+        (line,) = daemon.said("missing on this machine")
+        assert line["level"] == "error"
+        assert line["fault"].endswith("sinks.lacking.tls.ca: there is no file /no/ca.pem")
+        (held,) = until(lambda: daemon.said("sink holding"))
+        assert "/no/ca.pem" in held["reason"]
+
+
 def test_a_receiver_that_resets_in_mid_stream_loses_nothing(make_daemon: MakeDaemon) -> None:
     resets, total = 3, 40_000
     with TcpReceiver(resets=resets) as receiver:

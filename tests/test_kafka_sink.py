@@ -269,6 +269,18 @@ async def test_a_property_that_librdkafka_does_not_know_holds() -> None:
         ("_SSL", "certificate verify failed: self-signed", "tls: {ca: FILE}"),
         ("_SSL", "certificate verify failed: certificate has expired", "renew the certificate"),
         ("_SSL", "Hostname mismatch", "brokers"),
+        (
+            "_TRANSPORT",
+            "ssl://b:1/bootstrap: error:0A000086:SSL routines::certificate verify "
+            "failed (after 1ms in state SSL_HANDSHAKE)",
+            "tls: {ca: FILE}",
+        ),
+        (
+            "_TRANSPORT",
+            "Receive failed: error:0A00045C:SSL routines::tlsv13 alert certificate "
+            "required: SSL alert number 116 (after 0ms)",
+            "tls: {certificate: FILE, key: FILE}",
+        ),
         ("TOPIC_AUTHORIZATION_FAILED", "no", "allow the relay's user"),
         ("CLUSTER_AUTHORIZATION_FAILED", "no", "IdempotentWrite"),
     ],
@@ -282,6 +294,8 @@ def test_what_a_person_must_mend_comes_with_advice(name: str, words: str, expect
 @pytest.mark.parametrize("name", ["_TRANSPORT", "NOT_ENOUGH_REPLICAS", "REQUEST_TIMED_OUT", "new"])
 def test_what_passes_is_waited_for(name: str) -> None:
     assert isinstance(verdict(name, ""), SinkWaits)
+    cut = "error:0A000126:SSL routines::unexpected eof while reading (after 1ms)"
+    assert isinstance(verdict(name, cut), SinkWaits)
 
 
 SETTINGS: list[tuple[dict[str, object], str]] = [

@@ -54,7 +54,8 @@ def verdict(name: str, words: str) -> DeliveryError:
     told = reason and told_by_alert(reason[1].strip().replace(" ", "_").upper())
     if told:
         return SinkHolds(f"{told[0]} ({words})", advice=told[1])
-    if name == "_SSL":
+    # The same refusal comes by one of two names, as chance has it: as TLS's or the connection's.
+    if name == "_SSL" or "certificate verify failed" in words:
         return SinkHolds(words, advice=_tls_advice(words))
     if name in _HOLDS:
         return SinkHolds(words, advice=_HOLDS[name])

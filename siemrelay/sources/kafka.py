@@ -15,6 +15,9 @@ from siemrelay.sources.kafka_options import KafkaSourceOptions
 # One look for messages waits so long at the most: a stop waits for it.
 _LOOK_S: Final = 0.2
 
+# A commit that finds the group being shared out anew is tried again; reading goes on meanwhile.
+_AGAIN_S: Final = 0.2
+
 # With `--drain`, a group that gives this relay no partition for so long has others for all of them.
 _NO_PARTITION_S: Final = 30.0
 
@@ -100,14 +103,18 @@ class _Consuming:
                 f"librdkafka does not accept the settings: {error.args[0].str()}",
                 advice="check the files of `tls`",
             ) from error
-        self._consumer.subscribe(self._options.topic, on_revoke=self._revoked)
+        self._consumer.subscribe(
+            self._options.topic, on_assign=self._assigned, on_revoke=self._revoked
+        )
 
     def _hear(self, error: Any) -> None:
         self._heard = error
 
+    def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
+        self._paused = False  # the new ones are not
+
     def _revoked(self, consumer: Any, partitions: list[Any]) -> None:
         self._at_end -= {(each.topic, each.partition) for each in partitions}
-        self._paused = False  # what comes in their place is not
 
     def _pause(self, paused: bool) -> None:
         change = self._consumer.pause if paused else self._consumer.resume
@@ -137,7 +144,8 @@ class _Consuming:
         assigned = {(each.topic, each.partition) for each in self._consumer.assignment()}
         return bool(assigned) and assigned <= self._at_end
 
-    def _commit_now(self, offsets: Offsets) -> None:
+    def _commit_now(self, offsets: Offsets) -> bool:
+        """Commit what is still ours; False if that cannot be done just now."""
         import confluent_kafka as client
 
         mine = {(each.topic, each.partition) for each in self._consumer.assignment()}
@@ -148,13 +156,15 @@ class _Consuming:
             if (topic, number) in mine
         ]
         if not places:
-            return
+            return True
         try:
             self._consumer.commit(offsets=places, asynchronous=False)
         except client.KafkaException as error:
             found = error.args[0]
             if not found.retriable() and found.name() not in _MOVED:
                 raise _failed(found) from error
+            return False
+        return True
 
     # -- ------------------------------------------------------------------
 
@@ -162,10 +172,13 @@ class _Consuming:
         offsets: Offsets = {}
         for batch in batches:
             offsets |= batch
-        await self.window.in_thread(self._commit_now, offsets)
+        while True:
+            if await self.window.in_thread(self._commit_now, offsets):
+                return
+            await trio.sleep(_AGAIN_S)
 
 
-# The group is being shared out anew: what is not committed comes again.
+# The group is being shared out anew, or its coordinator is away.
 _MOVED: Final = frozenset({
     "REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "_ASSIGNMENT_LOST",
     "_WAIT_COORD", "_TIMED_OUT", "_TRANSPORT",

@@ -77,6 +77,8 @@ class KafkaSourceOptions(WindowOptions):
             "auto.offset.reset": "earliest" if self.start_at == "beginning" else "latest",
             "enable.partition.eof": True, "queued.max.messages.kbytes": _QUEUE_KIB,
             "fetch.wait.max.ms": 100,
+            # When a member comes or goes, the others keep what they read and hold.
+            "partition.assignment.strategy": "cooperative-sticky",
             # How soon the partitions of a relay that died are given to others.
             "session.timeout.ms": _SESSION_MS, "heartbeat.interval.ms": _SESSION_MS // 4,
         }  # fmt: skip

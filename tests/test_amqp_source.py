@@ -195,13 +195,13 @@ def test_large_messages_are_bounded_by_their_size_while_nothing_can_be_stored(
     assert left(server, queue) > 0
 
 
-def test_a_broker_that_starts_anew_is_read_on(
-    make_daemon: MakeDaemon, tmp_path: Path
-) -> None:
+def test_a_broker_that_starts_anew_is_read_on(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     own = RabbitServer(tmp_path)
     with TcpReceiver() as receiver:
         with own:
-            own.channel().queue_declare("kept", durable=True)
+            channel = own.channel()
+            channel.queue_declare("kept", durable=True)
+            channel.connection.close()
             daemon = relay(make_daemon, own, "kept", receiver.port).start()
             publish(own, "kept", range(20))
             receiver.until(20)

@@ -100,7 +100,9 @@ class _Consuming:
             with trio.move_on_after(_BEAT_S):
                 await self.window.room()
             if self.window.size_bytes > 2 * _HELD_BYTES:
-                raise QueueFailed("the buffer has been full for long: messages go back to the queue")
+                raise QueueFailed(
+                    "nothing could be stored for long: the messages held go back to the queue"
+                )
             come: list[tuple[int, bytes]] = await self._call(self._look)
             self._intake.progress()
             if come:

@@ -7,13 +7,16 @@ does not wait for them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any, Final
 
 import structlog
 import trio
 
+from siemrelay.accepting import Door
 from siemrelay.errors import BufferBroken, StartRefused
 from siemrelay.health import stuck, unready
+from siemrelay.refusals import Refusals
 from siemrelay.stats import Stats
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
 
@@ -54,35 +57,17 @@ async def serve(
     listener: trio.SocketListener, stats: Stats, refresh: Callable[[], Awaitable[None]]
 ) -> None:
     """Answer requests until cancelled. `refresh` brings gauges up to date before a scrape."""
-    free = trio.Semaphore(_CONNECTIONS)
+    where = listener.socket.getsockname()
+    refusals = Refusals(_log, f"http://{where[0]}:{where[1]}")
+    door = Door([], _CONNECTIONS, refusals, proxied=ip_address(where[0]).is_loopback)
 
-    async def connection(stream: trio.SocketStream) -> None:
+    async def connection(stream: trio.SocketStream, _peer: str) -> None:
         try:
             await _Connection(stream, stats, refresh).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the asker went away
-        finally:
-            free.release()
 
-    await trio.serve_listeners(connection, [_Bounded(listener, free)])
-
-
-class _Bounded(trio.abc.Listener[trio.SocketStream]):
-    """Accepts a connection only when one of so many is free; the rest wait in the kernel."""
-
-    def __init__(self, listener: trio.SocketListener, free: trio.Semaphore) -> None:
-        self._listener, self._free = listener, free
-
-    async def accept(self) -> trio.SocketStream:
-        await self._free.acquire()
-        try:
-            return await self._listener.accept()
-        except BaseException:
-            self._free.release()
-            raise
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()
+    await door.serve([listener.socket], connection)
 
 
 class _Connection:

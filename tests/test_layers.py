@@ -19,7 +19,7 @@ RANKS = {
     for rank, names in enumerate([
         "errors event options catalogue stats times",
         "filters retry health decoders formats wire",
-        "buffer telemetry pem extras",
+        "buffer telemetry pem extras accepting refusals",
         "sources sinks",
         "intake delivery isolation in_flight decoded shorten runs sieve standing supervise notify",
         "registry",

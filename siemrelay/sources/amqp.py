@@ -101,7 +101,7 @@ class _Consuming:
                 await self.window.room()
             if self.window.size_bytes > 2 * _HELD_BYTES:
                 raise QueueFailed(
-                    "the buffer has been full for long: messages go back to the queue"
+                    "nothing could be stored for long: the messages held go back to the queue"
                 )
             come: list[tuple[int, bytes]] = await self._call(self._look)
             self._intake.progress()

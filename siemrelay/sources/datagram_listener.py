@@ -12,11 +12,12 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from siemrelay.accepting import is_within, plain_address
 from siemrelay.decoders.syslog_host import with_host
+from siemrelay.refusals import Refusals
 from siemrelay.sources.contract import Intake, Records, joined
-from siemrelay.sources.listening import Address, is_within, plain_address
+from siemrelay.sources.listening import Address
 from siemrelay.sources.peer_rate import PeerRate
-from siemrelay.sources.refusals import Refusals
 from siemrelay.sources.stream_listener import Activity
 
 # Datagrams taken in one turn of the loop: a few milliseconds of work, enough for a shared commit.
@@ -77,7 +78,7 @@ class DatagramListener:
     ) -> None:  # fmt: skip
         self._options, self._intake, self._activity = options, intake, activity
         self._log, self._listen = log, str(address)
-        self._refusals = Refusals(intake, log, self._listen)
+        self._refusals = Refusals(log, self._listen, intake.refused)
         self._networks = [ip_network(text) for text in options.allow]
         self._rate = PeerRate(options.rate) if options.rate is not None else None
         self._by_peer = bool(

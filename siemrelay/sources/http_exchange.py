@@ -49,10 +49,8 @@ class Application(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`networks` empty: everybody may connect."""
+    """What one connection may take."""
 
     body_bytes: int
-    connections: int
     idle_s: float
     request_s: float
-    networks: tuple[str, ...] = ()

@@ -11,7 +11,9 @@ import structlog
 import trio
 from pydantic import AfterValidator, Field, model_validator
 
+from siemrelay.accepting import Door
 from siemrelay.options import Duration, Options, Size
+from siemrelay.refusals import Refusals
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 from siemrelay.sources.http_exchange import Application, Limits
@@ -92,7 +94,9 @@ class HttpListenOptions(Options):
         description="the largest request body, also after decompression; larger ones get 413",
     )
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        256, description="connections that are served at a time; more of them wait"
+        256,
+        description="connections served at a time; more of them wait. No single peer gets more "
+        "than half of them, unless `listen` is a loopback address, where a proxy stands for many",
     )
     idle_timeout: Annotated[Duration, Field(gt=0)] = Field(
         75.0, description="how long a connection may be silent between two requests"
@@ -125,10 +129,7 @@ class HttpListenOptions(Options):
     @property
     def limits(self) -> Limits:
         """The server's share of the options."""
-        return Limits(
-            self.max_body, self.max_connections, self.idle_timeout, self.request_timeout,
-            tuple(self.allow),
-        )  # fmt: skip
+        return Limits(self.max_body, self.idle_timeout, self.request_timeout)
 
 
 async def take_address(
@@ -171,5 +172,11 @@ async def serve(
     tls = Handshakes(ServerContexts(options.tls)) if options.tls is not None else None
     if tls is not None:
         await tls.prepare()
-    server = HttpServer(application, intake, options.limits, tls, name)
+    refusals = Refusals(_log.bind(source=name), options.listen, intake.refused)
+    # Behind a proxy on this machine, its address is everybody's.
+    door = Door(
+        [ip_network(text) for text in options.allow], options.max_connections, refusals,
+        proxied=options.place.is_loopback,
+    )  # fmt: skip
+    server = HttpServer(application, intake, options.limits, tls, door, name)
     await server.run(listeners, drain=drain)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 import trio
 
+from siemrelay.accepting import Door
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.http_connection import Connection, Stream, Traffic
 from siemrelay.sources.http_exchange import Application, Limits
@@ -46,7 +46,7 @@ class Handshakes:
 
 
 class HttpServer:
-    """Serves one application to everybody who may connect."""
+    """Serves one application to everybody who may connect, through the door."""
 
     def __init__(
         self,
@@ -54,22 +54,21 @@ class HttpServer:
         intake: Intake,
         limits: Limits,
         tls: Handshakes | None,
+        door: Door,
         source: str,
     ) -> None:
         self._traffic = Traffic(application, intake, limits, source, trio.current_time())
-        self._intake, self._tls = intake, tls
-        self._networks = [ip_network(text) for text in limits.networks]
-        self._free = trio.Semaphore(limits.connections)
+        self._intake, self._tls, self._door = intake, tls, door
 
     async def run(self, listeners: list[trio.SocketListener], *, drain: bool) -> None:
         """Answer until cancelled; with `drain`, until nothing has been sent for a while.
 
         Closes the listeners and every connection.
         """
-        bounded = [_Bounded(listener, self._free) for listener in listeners]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._alive)
-            nursery.start_soon(trio.serve_listeners, self._connection, bounded)
+            sockets = [listener.socket for listener in listeners]
+            nursery.start_soon(self._door.serve, sockets, self._connection)
             if drain:
                 await self._quiet()
                 nursery.cancel_scope.cancel()
@@ -87,20 +86,15 @@ class HttpServer:
             self._intake.progress()
             await trio.sleep(_ALIVE_S)
 
-    async def _connection(self, stream: trio.SocketStream) -> None:
+    async def _connection(self, stream: trio.SocketStream, _peer: str) -> None:
         self._intake.connected(1)
+        self._traffic.arrived_at = trio.current_time()
         try:
-            if self._networks and not _within(stream, self._networks):
-                self._intake.refused("address")
-            else:
-                self._traffic.arrived_at = trio.current_time()
-                await self._serve(stream)
+            await self._serve(stream)
         except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the sender went away, or does not speak TLS as it must
         finally:
             self._intake.connected(-1)
-            self._free.release()
-            await trio.aclose_forcefully(stream)
 
     async def _serve(self, plain: trio.SocketStream) -> None:
         stream: Stream = plain
@@ -110,28 +104,3 @@ class HttpServer:
             if scope.cancelled_caught:
                 return
         await Connection(self._traffic, stream).run()
-
-
-def _within(stream: trio.SocketStream, networks: list[IPv4Network | IPv6Network]) -> bool:
-    peer = ip_address(stream.socket.getpeername()[0].partition("%")[0])
-    if isinstance(peer, IPv6Address) and peer.ipv4_mapped:
-        peer = peer.ipv4_mapped
-    return any(peer in network for network in networks)
-
-
-class _Bounded(trio.abc.Listener[trio.SocketStream]):
-    """Accepts a connection only when one of so many is free; the rest wait in the kernel."""
-
-    def __init__(self, listener: trio.SocketListener, free: trio.Semaphore) -> None:
-        self._listener, self._free = listener, free
-
-    async def accept(self) -> trio.SocketStream:
-        await self._free.acquire()
-        try:
-            return await self._listener.accept()
-        except BaseException:
-            self._free.release()
-            raise
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()

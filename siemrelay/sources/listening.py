@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -185,19 +185,3 @@ def _is_at(sock: socket.socket, address: Address) -> bool:
     have = ip_address(where[0])
     # systemd's `ListenStream=514` is `::` for both families.
     return have == wanted or (have.is_unspecified and wanted.is_unspecified)
-
-
-def is_within(host: str, networks: list[IPv4Network | IPv6Network]) -> bool:
-    """Whether an address as the kernel writes it is in one of the networks."""
-    peer = ip_address(plain_address(host))
-    return any(peer in network for network in networks)
-
-
-def plain_address(host: str) -> str:
-    """An address as the kernel writes it, without a zone, IPv4 as such on a socket for both."""
-    address = host.partition("%")[0]
-    if not address.startswith("::ffff:"):
-        return address
-    mapped = ip_address(address)
-    assert isinstance(mapped, IPv6Address)
-    return str(mapped.ipv4_mapped or mapped)

@@ -11,13 +11,13 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from siemrelay.accepting import Door, plain_address
 from siemrelay.decoders.syslog_host import payload_with_host
-from siemrelay.sources.accepting import Door
+from siemrelay.refusals import Refusals
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.listening import Address, plain_address
+from siemrelay.sources.listening import Address
 from siemrelay.sources.peer_rate import PeerRate
-from siemrelay.sources.refusals import Refusals
 from siemrelay.sources.server_tls import ServerContexts, ServerTlsOptions
 from siemrelay.sources.tls_stream import TlsStream
 from siemrelay.wire.syslog_stream import Messages, StreamSplitter
@@ -107,7 +107,7 @@ class StreamListener:
     ) -> None:
         self._options, self._intake, self._activity = options, intake, activity
         self._is_local = bool(address.path)
-        self._refusals = Refusals(intake, log, str(address))
+        self._refusals = Refusals(log, str(address), intake.refused)
         networks = [ip_network(text) for text in options.allow]
         self._door = Door(networks, options.max_connections, self._refusals)
         self._rate = PeerRate(options.rate) if options.rate is not None else None

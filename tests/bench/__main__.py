@@ -12,10 +12,16 @@ from tests.bench import datagrams, http_intake, isolation, latency, listeners, s
 
 _EVENTS = 500_000
 
+_KNOWN = (
+    "all", "throughput", "latency", "stages", "isolation", "http", "listeners", "datagrams",
+)  # fmt: skip
+
 
 def main(arguments: list[str]) -> None:
     """Run what is asked for."""
     what, *rest = arguments or ["all"]
+    if what not in _KNOWN:
+        raise SystemExit(f"there is no {what}; there is {' '.join(_KNOWN)}")
     if what in ("throughput", "all"):
         throughput.run(int(rest[0]) if rest else _EVENTS)
     if what in ("latency", "all"):

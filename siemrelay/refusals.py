@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
-
-from siemrelay.sources.contract import Intake
 
 # One line in the log per reason and so many seconds; the rest is counted in the next one.
 _TELL_EVERY_S: Final = 10.0
 
 
 class Refusals:
-    """The memory of one listener, so that a flood of strangers is no flood of log lines."""
+    """The memory of one listener, so that a flood of strangers is no flood of log lines.
 
-    def __init__(self, intake: Intake, log: Any, listen: str) -> None:
-        self._intake, self._log, self._listen = intake, log, listen
+    `count` takes a reason and a number.
+    """
+
+    def __init__(
+        self, log: Any, listen: str, count: Callable[[str, int], None] | None = None
+    ) -> None:
+        self._log, self._listen, self._count = log, listen, count
         self._told: dict[str, tuple[float, int]] = {}
 
     def refuse(
@@ -27,8 +31,8 @@ class Refusals:
 
         Not said again within some seconds.
         """
-        if records:
-            self._intake.refused(reason, records)
+        if records and self._count is not None:
+            self._count(reason, records)
         self.tell(reason, event, peer=peer, reason=why)
 
     def tell(self, kind: str, event: str, **facts: object) -> None:

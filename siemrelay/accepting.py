@@ -8,13 +8,12 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 import trio
 
-from siemrelay.sources.listening import is_within
-from siemrelay.sources.refusals import Refusals
+from siemrelay.refusals import Refusals
 
 # Dead peers are found out by the kernel: after a minute's silence, three questions.
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
@@ -31,15 +30,17 @@ class Door:
     """Accepts at the sockets of one address: so many at a time, of each peer no more than half.
 
     Who is over the total waits in the kernel; a peer that has too many, or is in none of the
-    `networks` (unless there are none), is closed at once and counted.
+    `networks` (unless there are none), is closed at once and counted. With `proxied`, one peer may
+    stand for many, and have all.
     """
 
     def __init__(
-        self, networks: list[IPv4Network | IPv6Network], most: int, refusals: Refusals
-    ) -> None:
+        self, networks: list[IPv4Network | IPv6Network], most: int, refusals: Refusals,
+        *, proxied: bool = False,
+    ) -> None:  # fmt: skip
         self._networks, self._refusals = networks, refusals
         self._free = trio.Semaphore(most)
-        self._most_of_one = max(most // 2, 1)
+        self._most_of_one = most if proxied else max(most // 2, 1)
         self._open = Counter[str]()
 
     async def serve(
@@ -128,3 +129,19 @@ def _peer_of(sock: trio.socket.SocketType) -> str:
         return str(sock.getpeername()[0])
     except OSError:
         return ""
+
+
+def is_within(host: str, networks: list[IPv4Network | IPv6Network]) -> bool:
+    """Whether an address as the kernel writes it is in one of the networks."""
+    peer = ip_address(plain_address(host))
+    return any(peer in network for network in networks)
+
+
+def plain_address(host: str) -> str:
+    """An address as the kernel writes it, without a zone, IPv4 as such on a socket for both."""
+    address = host.partition("%")[0]
+    if not address.startswith("::ffff:"):
+        return address
+    mapped = ip_address(address)
+    assert isinstance(mapped, IPv6Address)
+    return str(mapped.ipv4_mapped or mapped)

@@ -44,25 +44,31 @@ def attribute_column(
     attributes are of the same names in the same order, or gives False. Both must give the same.
     """
     every = _attributes(selection.events)
+    sets_of_names = set(map(tuple, every))
+    if len(sets_of_names) == 1:
+        return _made(every, alone, together) if () not in sets_of_names else [None] * len(every)
     places: dict[tuple[str, ...], list[int]] = {}
     for place, names in enumerate(map(tuple, every)):
         places.setdefault(names, []).append(place)
     column: list[str | None] = [None] * len(every)
     for names, there in places.items():
-        if not names:
-            continue
-        alike = every if len(places) == 1 else [every[place] for place in there]
-        named = _named(alike) if len(alike) >= _EVENTS_FOR_NAMES else None
-        lines = Lines(len(alike))
-        if named is None or not together(lines, named):
-            made = list(map(alone, alike))
-        else:
-            made = list(lines.joined())
-        if len(places) == 1:
-            return made
-        for place, text in zip(there, made, strict=True):
-            column[place] = text
+        if names:
+            made = _made([every[place] for place in there], alone, together)
+            for place, text in zip(there, made, strict=True):
+                column[place] = text
     return column
+
+
+def _made(
+    alike: Sequence[dict[str, Any]],
+    alone: Callable[[dict[str, Any]], str],
+    together: Callable[[Lines, Named], bool],
+) -> list[str]:
+    named = _named(alike) if len(alike) >= _EVENTS_FOR_NAMES else None
+    lines = Lines(len(alike))
+    if named is None or not together(lines, named):
+        return list(map(alone, alike))
+    return list(lines.joined())
 
 
 def _attributes(events: Sequence[AuditEvent]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ each message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -175,11 +176,23 @@ def _field(field: str, selection: Selection) -> tuple[str, Column, str]:
 
 
 def _short_and_full(selection: Selection) -> tuple[Column, Column]:
-    shorts, kinds = selection.column("message"), selection.column("type")
-    if all(shorts) and all(map(str.strip, shorts)) and not _LINE_BREAK.search("`".join(shorts)):
-        return shorts, [None] * len(shorts)
-    both = [_first_line(m or k, k) for m, k in zip(shorts, kinds, strict=True)]
-    return [short for short, _ in both], [full for _, full in both]
+    messages, kinds = selection.column("message"), selection.column("type")
+    shorts: list[str | None] = list(messages)
+    fulls: list[str | None] = [None] * len(messages)
+    told = all(messages) and all(map(str.strip, messages))
+    odd = _with_line_breaks(messages) if told else range(len(messages))
+    for place in odd:
+        kind = kinds[place]
+        shorts[place], fulls[place] = _first_line(messages[place] or kind, kind)
+    return shorts, fulls
+
+
+def _with_line_breaks(texts: Column) -> Sequence[int]:
+    """Where they are, found for all of the texts in one go: few have any."""
+    joined = "\0".join(texts)
+    if not _LINE_BREAK.search(joined):
+        return []
+    return [place for place, text in enumerate(texts) if "\n" in text or "\r" in text]
 
 
 def _first_line(message: str, kind: str) -> tuple[str, str | None]:

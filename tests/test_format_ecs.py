@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from siemrelay.catalogue import BUILT_IN, UNPARSED
-from siemrelay.event import Actor, AuditEvent, Target, attributes_of
+from siemrelay.event import Actor, AuditEvent, Selection, Target, attributes_of
 from siemrelay.formats.ecs import Ecs, EcsOptions
 from tests.strategies import EVENTS, selection_of
 
@@ -226,3 +227,26 @@ def test_a_target_stands_where_its_kind_belongs(
     document = read(AuditEvent(id="1", time=PLAIN.time, type=kind, category="", severity=3,
                                outcome="unknown", target=target))  # fmt: skip
     assert document[where[0]] == where[1]
+
+
+@settings(max_examples=60)
+@given(events=st.lists(EVENTS, min_size=1, max_size=4))
+def test_documents_made_a_column_at_a_time_are_those_made_one_by_one(
+    events: list[AuditEvent],
+) -> None:
+    # What decoders see to, so that columns can be made; labels of one name are made one by one.
+    events = [
+        msgspec.structs.replace(
+            event, id=event.id or "i", time=event.time or PLAIN.time, type=event.type or "t",
+            category=event.category or "c", severity=event.severity or 0,
+            outcome=event.outcome or "unknown",
+            attributes={f"n{i}": v for i, v in enumerate(attributes_of(event).values())},
+        )
+        for event in events
+    ]  # fmt: skip
+    form, many = Ecs(EcsOptions()), selection_of(events * 20)
+    singly = [
+        form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
+        for i in range(len(many))
+    ]
+    assert form._together(many) == singly

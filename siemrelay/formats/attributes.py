@@ -44,19 +44,18 @@ def attribute_column(
     attributes are of the same names in the same order, or gives False. Both must give the same.
     """
     every = _attributes(selection.events)
-    names = list(map(tuple, every))
+    sets_of_names = set(map(tuple, every))
+    if len(sets_of_names) == 1:
+        return _made(every, alone, together) if () not in sets_of_names else [None] * len(every)
+    places: dict[tuple[str, ...], list[int]] = {}
+    for place, names in enumerate(map(tuple, every)):
+        places.setdefault(names, []).append(place)
     column: list[str | None] = [None] * len(every)
-    kinds = set(names)
-    if len(kinds) == 1:
-        return _made(every, alone, together) if names[0] else column
-    places: dict[tuple[str, ...], list[int]] = {kind: [] for kind in kinds if kind}
-    for place, kind in enumerate(names):
-        if kind:
-            places[kind].append(place)
-    for there in places.values():
-        made = _made([every[place] for place in there], alone, together)
-        for place, text in zip(there, made, strict=True):
-            column[place] = text
+    for names, there in places.items():
+        if names:
+            made = _made([every[place] for place in there], alone, together)
+            for place, text in zip(there, made, strict=True):
+                column[place] = text
     return column
 
 

@@ -8,6 +8,7 @@ field for stands in `labels`, flat and as text.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -17,9 +18,11 @@ from siemrelay.catalogue import UNPARSED
 from siemrelay.event import FIELDS, NOTHING, AuditEvent, Selection, Target, attributes_of
 from siemrelay.formats.address import is_ip
 from siemrelay.formats.attributes import flattened
+from siemrelay.formats.columns import FEW
 from siemrelay.formats.contract import FormatKind
+from siemrelay.formats.ecs_columns import USERS, OneByOneError, documents
 from siemrelay.formats.meaning import Action, meaning
-from siemrelay.formats.objects import message_of, without_clashes
+from siemrelay.formats.objects import inside, message_of, without_clashes
 from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.text import text_of
@@ -128,10 +131,14 @@ class Ecs:
         self._original = options.original
         self._ecs = _Ecs(VERSION)
         self._categorised = Remembered[tuple[str, str], Sorted](lambda pair: categorised(*pair))
+        self._shared = Remembered[tuple[str, str], tuple[str, str, str]](self._share)
         self._labels = Remembered[str, str](lambda name: _NOT_IN_LABELS.sub("_", name) or "_")
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
+        if len(selection) >= FEW and not self._original:
+            with suppress(OneByOneError):
+                return self._together(selection)
         batch = selection.decoded.batch
         received = rfc3339(batch.received_at)
         messages = [
@@ -142,6 +149,19 @@ class Ecs:
             for message, record in zip(messages, selection.records, strict=True):
                 message.event.original = record.decode("utf-8", "replace")
         return list(map(message_of, messages))
+
+    def _together(self, selection: Selection) -> list[bytes]:
+        pairs = zip(selection.column("type"), map(_text, selection.column("category")), strict=True)
+        of, heads, tails = zip(*map(self._shared.__getitem__, pairs), strict=True)
+        return documents(selection, self._labels.__getitem__, of, heads, tails, VERSION)
+
+    def _share(self, pair: tuple[str, str]) -> tuple[str, str, str]:
+        sorted_as = self._categorised[pair]
+        kind = "pipeline_error" if pair[0] == UNPARSED else "event"
+        head = f',"kind":"{kind}","action":"{inside(pair[0])}"'
+        known = {"category": sorted_as.category, "type": sorted_as.type}
+        tail = f",{message_of(known)[1:].decode()}" if sorted_as.category else "}"
+        return sorted_as.of, head, tail
 
     def _message(self, event: AuditEvent, sequence: int, source: str, received: str) -> _Message:
         kind, actor, target = event.type, event.actor, event.target
@@ -180,7 +200,7 @@ def _place(made: _Message, target: Target, of: str) -> list[tuple[str, str]]:
     labels = [("target_type", kind)] if kind else []
     if not name and not uid:
         return labels
-    if of == "user" or kind in _USERS:
+    if of == "user" or kind in USERS:
         made.user = made.user or _User()
         made.user.target = _Named(name or None, uid or None)
     elif of == "group":
@@ -192,8 +212,8 @@ def _place(made: _Message, target: Target, of: str) -> list[tuple[str, str]]:
     return labels
 
 
-# Target types that are users wherever they are met.
-_USERS: Final = frozenset({"user", "User", "USER", "account", "Account", "ACCOUNT"})
+def _text(value: str | None) -> str:
+    return value or ""
 
 
 ECS: Final = FormatKind(

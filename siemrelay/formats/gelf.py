@@ -9,9 +9,7 @@ each message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from itertools import compress, repeat
-from operator import contains
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -179,20 +177,22 @@ def _field(field: str, selection: Selection) -> tuple[str, Column, str]:
 
 def _short_and_full(selection: Selection) -> tuple[Column, Column]:
     messages, kinds = selection.column("message"), selection.column("type")
+    shorts: list[str | None] = list(messages)
     fulls: list[str | None] = [None] * len(messages)
-    if not all(messages) or not all(map(str.strip, messages)):
-        messages = [message or kind for message, kind in zip(messages, kinds, strict=True)]
-        special: Iterable[int] = range(len(messages))
-    else:
-        special = _holding("\n", messages) | _holding("\r", messages)
-    shorts = list(messages)
-    for at in special:
-        shorts[at], fulls[at] = _first_line(shorts[at], kinds[at])
+    told = all(messages) and all(map(str.strip, messages))
+    odd = _with_line_breaks(messages) if told else range(len(messages))
+    for place in odd:
+        kind = kinds[place]
+        shorts[place], fulls[place] = _first_line(messages[place] or kind, kind)
     return shorts, fulls
 
 
-def _holding(character: str, texts: Column) -> set[int]:
-    return set(compress(range(len(texts)), map(contains, texts, repeat(character))))
+def _with_line_breaks(texts: Column) -> Sequence[int]:
+    """Where they are, found for all of the texts in one go: few have any."""
+    joined = "\0".join(texts)
+    if not _LINE_BREAK.search(joined):
+        return []
+    return [place for place, text in enumerate(texts) if "\n" in text or "\r" in text]
 
 
 def _first_line(message: str, kind: str) -> tuple[str, str | None]:

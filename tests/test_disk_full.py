@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from siemrelay.buffer.reserve import RESERVE_BYTES
 from tests.conftest import MakeDaemon
 from tests.daemon import Daemon, append, event, ids, tcp, until
+from tests.http_sender import Sender, port_of
 from tests.receivers import TcpReceiver
 from tests.servers import missing
 
@@ -124,6 +126,45 @@ def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
         assert daemon.get("/readyz")[0] == 200
         assert daemon.terminate() == 0
     assert receiver.arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
+
+
+def test_web_hooks_get_503_on_a_full_disk_and_what_was_answered_outlives_a_kill(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    chance, answered = random.Random(7), []
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon.config["sources"] = {
+            "hooks": {"type": "http", "listen": "http://127.0.0.1:0/events"}
+        }
+        daemon.state = small_disk / "state"
+        daemon.start()
+        status, number = 200, 0
+        while status == 200:
+            number += 1
+            if number == 10:
+                ballast = fill(small_disk)
+            body = json.dumps(event(number, padding=chance.randbytes(50_000).hex())).encode()
+            with Sender(port_of(daemon)) as sender:
+                status, fields, _ = sender.post(body, Idempotency_Key=str(number))
+            if status == 200:
+                answered.append(number)
+        assert (status, fields["retry-after"]) == (503, "5")
+        full_and_well(daemon)
+        daemon.kill()
+        ballast.unlink()
+        daemon.start()
+        # The sender comes again with all of it, and gets 200 for each.
+        with Sender(port_of(daemon)) as sender:
+            chance = random.Random(7)
+            for again in range(1, number + 1):
+                body = json.dumps(event(again, padding=chance.randbytes(50_000).hex())).encode()
+                assert sender.post(body, Idempotency_Key=str(again))[0] == 200
+        until(lambda: len(set(receiver.arrived.ids)) >= number)
+        assert daemon.rows("SELECT sum(count) FROM batches") == [(number,)], "each stored once"
+        assert daemon.terminate() == 0
+    assert answered
+    assert sorted(set(receiver.arrived.ids)) == ids(range(1, number + 1))
 
 
 @pytest.mark.parametrize("small_disk", ["160m"], indirect=True)

@@ -265,7 +265,10 @@ def test_concurrent_requests_share_commits(make_daemon: MakeDaemon) -> None:
     assert daemon.metric("buffer_commits_total") < 320
 
 
-def test_nothing_that_was_answered_is_lost_by_a_kill(make_daemon: MakeDaemon) -> None:
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_nothing_that_was_answered_is_lost_by_a_kill_or_a_stop_under_load(
+    make_daemon: MakeDaemon, end: str
+) -> None:
     daemon = relay(make_daemon).start()
     port, enough = port_of(daemon), threading.Event()
     answered: list[str] = []
@@ -285,7 +288,10 @@ def test_nothing_that_was_answered_is_lost_by_a_kill(make_daemon: MakeDaemon) ->
     with ThreadPoolExecutor(8) as threads:
         done = [threads.submit(post, first) for first in range(1, 9)]
         assert enough.wait(20)
-        daemon.kill()
+        if end == "kill":
+            daemon.kill()
+        else:
+            assert daemon.terminate() == 0
         for each in done:
             each.result()
     daemon.config["sources"]["hooks"]["listen"] = "http://127.0.0.1:0/events"

@@ -249,4 +249,4 @@ def test_documents_made_a_column_at_a_time_are_those_made_one_by_one(
         form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
         for i in range(len(many))
     ]
-    assert form._together(many) == singly
+    assert form.encode(many) == singly

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
-from siemrelay.event import AuditEvent, Selection, attributes_of
-from siemrelay.formats.columns import Column, Lines
+from siemrelay.event import Selection, attributes_of
+from siemrelay.formats.columns import Column, Lines, told
+from siemrelay.formats.text import text_of
 
 # Attributes nest as their sender likes; deeper than this they stay JSON text.
 _DEPTH: Final = 4
@@ -33,9 +35,14 @@ def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> Collection[tup
     return pairs
 
 
+def as_texts(values: Sequence[Any]) -> Sequence[str]:
+    """`text_of` each."""
+    return values if set(map(type, values)) == {str} else list(map(text_of, values))
+
+
 def attribute_column(
     selection: Selection,
-    alone: Callable[[dict[str, Any]], str],
+    alone: Callable[[dict[str, Any]], str | None],
     together: Callable[[Lines, Named], bool],
 ) -> Column:
     """What attributes become in each message, None where there are none.
@@ -43,49 +50,50 @@ def attribute_column(
     `alone` makes it of one event's attributes, `together` puts it in lines for events whose
     attributes are of the same names in the same order, or gives False. Both must give the same.
     """
-    every = _attributes(selection.events)
-    sets_of_names = set(map(tuple, every))
-    if len(sets_of_names) == 1:
-        return _made(every, alone, together) if () not in sets_of_names else [None] * len(every)
+    every = _attributes(selection)
+    if len(set(map(tuple, every))) == 1:
+        return _made(every, alone, together)
     places: dict[tuple[str, ...], list[int]] = {}
     for place, names in enumerate(map(tuple, every)):
         places.setdefault(names, []).append(place)
     column: list[str | None] = [None] * len(every)
-    for names, there in places.items():
-        if names:
-            made = _made([every[place] for place in there], alone, together)
-            for place, text in zip(there, made, strict=True):
-                column[place] = text
-    return column
+    for there in places.values():
+        made = _made([every[place] for place in there], alone, together)
+        for place, text in zip(there, made.texts, strict=True):
+            column[place] = text
+    return Column(column)
 
 
 def _made(
     alike: Sequence[dict[str, Any]],
-    alone: Callable[[dict[str, Any]], str],
+    alone: Callable[[dict[str, Any]], str | None],
     together: Callable[[Lines, Named], bool],
-) -> list[str]:
-    named = _named(alike) if len(alike) >= _EVENTS_FOR_NAMES else None
-    lines = Lines(len(alike))
-    if named is None or not together(lines, named):
-        return list(map(alone, alike))
-    return list(lines.joined())
+) -> Column:
+    if not alike[0]:
+        return Column([None] * len(alike))
+    if len(alike) >= _EVENTS_FOR_NAMES:
+        named, lines = _named(alike), Lines(len(alike))
+        if named is not None and together(lines, named):
+            return lines.column()
+    return told(list(map(alone, alike)))
 
 
-def _attributes(events: Sequence[AuditEvent]) -> list[dict[str, Any]]:
-    raws = [event.attributes for event in events]
+def _attributes(selection: Selection) -> list[dict[str, Any]]:
+    raws = selection.column("attributes")
     if set(map(type, raws)) == {msgspec.Raw}:
         # Raw attributes have no line feed: one a line.
         try:
-            return _decode_lines(b"\n".join(raws))  # type: ignore[arg-type]  # all are Raw
+            return _decode_lines(b"\n".join(raws))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
-    return list(map(attributes_of, events))
+    return list(map(attributes_of, selection.events))
 
 
 def _named(alike: Sequence[dict[str, Any]], prefix: str = "", depth: int = _DEPTH) -> Named | None:
     """The columns of attributes of the same names; None if objects in them differ in theirs."""
     named: list[tuple[str, Sequence[Any]]] = []
-    for name, column in zip(alike[0], zip(*map(dict.values, alike), strict=True), strict=True):
+    for name in alike[0]:
+        column = list(map(itemgetter(name), alike))
         kinds = set(map(type, column))
         if dict not in kinds or depth == 1 or not any(map(_nested, column)):
             named.append((prefix + name, column))

@@ -13,13 +13,13 @@ from typing import Final
 
 from siemrelay.event import AuditEvent, Selection
 from siemrelay.formats.address import dotted_quad, ip_versions
-from siemrelay.formats.columns import FEW, Column, Lines, each, on_present, texts, told, where
+from siemrelay.formats.columns import FEW, Column, Lines, Pair, texts, told
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
 from siemrelay.formats.remembered import Remembered
-from siemrelay.formats.text import utf8, visible
+from siemrelay.formats.text import is_plain, replaced, utf8, visible
 
 
 class CefOptions(DeviceOptions):
@@ -31,8 +31,14 @@ def _header(text: str) -> str:
 
 
 def _value(text: str) -> str:
-    text = text.replace("\\", "\\\\").replace("=", "\\=")
-    return visible(text.replace("\n", "\\n").replace("\r", "\\r"))
+    if is_plain(text):
+        return replaced(text, "=", "\\=")
+    for character, instead in _ESCAPES.items():
+        text = replaced(text, character, instead)
+    return visible(text)
+
+
+_ESCAPES: Final = {"\\": "\\\\", "=": "\\=", "\n": "\\n", "\r": "\\r"}  # the escape first
 
 
 _BY_ADDRESS: Final[dict[str, tuple[int, str | None]]] = {
@@ -96,23 +102,24 @@ class Cef:
             if len(few) == len(selection):
                 return utf8(few)
         lines = Lines(len(selection))
-        lines.column(map(self._heads.__getitem__, selection.column("type")))
-        lines.column(map(_SEVERITIES.__getitem__, selection.column("severity")))
+        lines.each(map(self._heads.__getitem__, selection.column("type")))
+        lines.each(map(_SEVERITIES.__getitem__, selection.column("severity")))
         lines.pairs(self._columns(selection), " ")
         return lines.encoded()
 
-    def _columns(self, selection: Selection) -> Iterator[tuple[str, Column, str]]:
+    def _columns(self, selection: Selection) -> Iterator[Pair]:
         if self._epoch:
-            yield "rt=", self._epoch.column(selection.column("time")), ""
+            yield "rt=", Column(self._epoch.column(selection.column("time"))), ""
         if self._by_address:
             addresses = told(selection.column("actor.address"))
-            versions = on_present(addresses, ip_versions)
+            versions = addresses.made(ip_versions)
+            shown = addresses.escaped(_value)
             for key, wanted, instead in self._by_address:
                 if wanted in versions:
-                    said = [instead] * len(addresses) if instead else each(addresses, _value)
-                    yield key, where(versions, wanted, said), ""
+                    said = shown.like([instead] * len(selection)) if instead else shown
+                    yield key, said.where(versions, wanted), ""
         for key, field in self._plain:
-            yield key, each(texts(selection.column(field)), _value), ""
+            yield key, texts(selection, field).escaped(_value), ""
 
     def _line(self, event: AuditEvent) -> str | None:
         """The line if nothing in it needs care, else None."""
@@ -127,7 +134,9 @@ class Cef:
                 text, pairs = f"src={address} {text}", pairs + 1
         if self._epoch:
             text, pairs = f"rt={self._epoch(event.time or '')} {text}", pairs + 1
-        if text.count("=") != pairs or "\\" in text or visible(text) is not text:
+        if text.count("=") != pairs or not (
+            is_plain(text) or ("\\" not in text and visible(text) is text)
+        ):
             return None
         return f"{self._heads[event.type]}{event.severity}|{text}"
 

@@ -1,8 +1,4 @@
-"""Messages of many events made column by column, so that the loops over events run in C.
-
-A column is one part of every message, in the order of the events. None in it stands for an event
-that has nothing there.
-"""
+"""Messages of many events made column by column, so that the loops over events run in C."""
 
 from __future__ import annotations
 
@@ -10,67 +6,95 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any, Final, TypeVar
 
+from siemrelay.event import FIELDS, Selection
 from siemrelay.formats.text import text_of, utf8
 
 FEW: Final = 12
 """Fewer events than this are made faster one by one: columns cost the same for one as for ten."""
 
-Column = Sequence[Any]
-"""Texts and None, one for each event."""
-
-Value = TypeVar("Value")
-
 # Printable ASCII that texts seldom have; where one has it the texts are told apart one by one.
 _BETWEEN: Final = "`"
 
-
-def texts(column: Sequence[Any]) -> Column:
-    """Values of events as `text_of` gives them; None where there is none, or an empty text."""
-    kinds = set(map(type, column))
-    if kinds == {str}:
-        return told(column)
-    if kinds == {int}:
-        return list(map(str, column))
-    return [None if value is None or value == "" else text_of(value) for value in column]
+Value = TypeVar("Value")
 
 
-def told(column: Column) -> Column:
-    """The column with None for every empty text, too."""
-    return column if all(column) else [text or None for text in column]
+class Column:
+    """One part of every message, a text or None each, in the order of the events."""
 
+    __slots__ = ("complete", "empty", "texts")
 
-def on_present(
-    column: Column, change: Callable[[Sequence[Any]], Iterable[Value]]
-) -> list[Value | None]:
-    """What `change` makes of the texts that are there, each in its place."""
-    if all(column):
-        return list(change(column))
-    changed = iter(change([text for text in column if text is not None]))
-    return [None if text is None else next(changed) for text in column]
+    def __init__(self, texts: Sequence[Any]) -> None:
+        self.texts = texts
+        self.complete = all(texts) or None not in texts
+        """Whether no event is without."""
+        self.empty = not self.complete and texts.count(None) == len(texts)
+        """Whether every event is without."""
 
-
-def where(kinds: Sequence[Any], wanted: Any, column: Column) -> Column:
-    """The column where the kind is the wanted one, None elsewhere."""
-    if kinds.count(wanted) == len(kinds):
+    def like(self, texts: Sequence[Any]) -> Column:
+        """Other texts for the same events."""
+        column = Column.__new__(Column)
+        column.texts, column.complete, column.empty = texts, self.complete, self.empty
         return column
-    return [text if kind == wanted else None for kind, text in zip(kinds, column, strict=True)]
+
+    def made(self, make: Callable[[Sequence[str]], Sequence[Value]]) -> Sequence[Value | None]:
+        """What `make` makes of the texts that are there, each in its place."""
+        if self.complete:
+            return make(self.texts)
+        if self.empty:
+            return self.texts
+        made = iter(make([text for text in self.texts if text is not None]))
+        return [None if text is None else next(made) for text in self.texts]
+
+    def escaped(self, escape: Callable[[str], str]) -> Column:
+        """`escape` of every text, found for all of them in one go.
+
+        `escape` looks at each character by itself, and gives the very same object back where it
+        has nothing to do.
+        """
+
+        def escaped(texts: Sequence[str]) -> Sequence[str]:
+            joined = _BETWEEN.join(texts)
+            changed = escape(joined)
+            if changed is joined:
+                return texts
+            cells = changed.split(_BETWEEN)
+            return cells if len(cells) == len(texts) else list(map(escape, texts))
+
+        return self.like(self.made(escaped))
+
+    def where(self, kinds: Sequence[Any], wanted: Any) -> Column:
+        """The texts where the kind is the wanted one, None elsewhere."""
+        found = kinds.count(wanted)
+        if found == len(kinds):
+            return self
+        if not found:
+            return Column([None] * len(kinds))
+        return Column([
+            text if kind == wanted else None for kind, text in zip(kinds, self.texts, strict=True)
+        ])  # fmt: skip
 
 
-def each(column: Column, escape: Callable[[str], str]) -> Column:
-    """`escape` of every text, found for all of them in one go.
+def told(values: Sequence[Any]) -> Column:
+    """The column of texts; an empty one is none."""
+    return Column(values if all(values) else [text or None for text in values])
 
-    `escape` looks at each character by itself, and gives the very same object back where it has
-    nothing to do.
-    """
-    try:
-        joined = _BETWEEN.join(column)
-    except TypeError:  # there is a None
-        return on_present(column, lambda there: each(there, escape))
-    escaped = escape(joined)
-    if escaped is joined:
-        return column
-    cells = escaped.split(_BETWEEN)
-    return cells if len(cells) == len(column) else list(map(escape, column))
+
+def texts(selection: Selection, field: str) -> Column:
+    """A field as `text_of` gives it; an empty text is none."""
+    values = selection.column(field)
+    if field == "severity":
+        return Column(list(map(_SEVERITIES.__getitem__, values)))
+    if field in FIELDS:
+        return told(values)
+    return told([None if value is None else text_of(value) for value in values])
+
+
+_SEVERITIES: Final = {
+    severity: None if severity is None else str(severity) for severity in (None, *range(11))
+}
+
+Pair = tuple[str, Column, str]
+"""What stands before the text of a column, the column, and what stands after."""
 
 
 class Lines:
@@ -83,64 +107,72 @@ class Lines:
         """Goes on in every line with the same."""
         self._shared += text
 
-    def column(self, column: Iterable[str]) -> None:
+    def each(self, texts: Iterable[str]) -> None:
         """Goes on in each line with its own."""
         if self._shared:
             self._columns.append(repeat(self._shared, self._count))
             self._shared = ""
-        self._columns.append(column)
+        self._columns.append(texts)
 
     def pair(self, before: str, column: Column, after: str = "") -> None:
-        """`before`, a value and `after` in the lines that have the value, in others nothing."""
-        if all(column) or None not in column:
+        """Goes on where there is a text, with what stands before and after it."""
+        if column.complete:
             self.text(before)
-            self.column(column)
+            self.each(column.texts)
             self.text(after)
-        elif _has_any(column):
-            self.column(_where_there(before, column, after))
+        elif not column.empty:
+            self.each(_where_there(before, column, after))
 
-    def pairs(self, pairs: Iterable[tuple[str, Column, str]], between: str) -> None:
-        """The pairs that a line has, as `pair` takes them, told apart by `between`."""
-        there = [pair for pair in pairs if _has_any(pair[1])]
+    def pairs(self, pairs: Iterable[Pair], between: str) -> None:
+        """The pairs that each line has, told apart by `between`."""
+        there = [pair for pair in pairs if not pair[1].empty]
         if not there:
             return
         first, *others = there
-        if None not in first[1]:
+        if first[1].complete:
             self.pair(*first)
             for before, column, after in others:
                 self.pair(between + before, column, after)
-            return
-        cells = zip(*(_where_there(*pair) for pair in there), strict=True)
-        self.column(map(between.join, map(filter, repeat(None), cells)))
+        else:
+            cells = zip(*(_where_there(*pair) for pair in there), strict=True)
+            self.each(map(between.join, map(filter, repeat(None), cells)))
 
-    def group(self, before: str, pairs: Iterable[tuple[str, Column, str]], after: str) -> None:
-        """`before`, the pairs that a line has, told apart by commas, and `after`.
+    def group(self, before: str, pairs: Iterable[Pair], after: str) -> None:
+        """The pairs that each line has, told apart by commas, and what stands around them.
 
         Nothing in lines that have none of the pairs.
         """
-        there = [pair for pair in pairs if _has_any(pair[1])]
-        if any(None not in column for _, column, _ in there):
+        there = [pair for pair in pairs if not pair[1].empty]
+        if any(column.complete for _, column, _ in there):
             self.text(before)
             self.pairs(there, ",")
             self.text(after)
         elif there:
             inner = Lines(self._count)
             inner.pairs(there, ",")
-            self.pair(before, told(list(inner.joined())), after)
+            self.pair(before, inner.column(), after)
+
+    def objects(self, pairs: Iterable[Pair]) -> Column:
+        """For each line a JSON object of the pairs that it has, None where it has none."""
+        inner = Lines(self._count)
+        inner.group("{", pairs, "}")
+        return inner.column()
 
     def joined(self) -> Iterable[str]:
         """The lines."""
-        self.column(repeat("", self._count))
+        self.each(repeat("", self._count))
         return map("".join, zip(*self._columns, strict=True))
+
+    def column(self) -> Column:
+        """The lines; an empty one is none."""
+        if not self._columns and not self._shared:
+            return Column([None] * self._count)
+        return told(list(self.joined()))
 
     def encoded(self) -> list[bytes]:
         """The lines in UTF-8."""
         return utf8(self.joined())
 
 
-def _has_any(column: Column) -> bool:
-    return all(column) or column.count(None) < len(column)
-
-
 def _where_there(before: str, column: Column, after: str = "") -> list[str]:
-    return ["" if text is None else f"{before}{text}{after}" for text in column]
+    return ["" if text is None else f"{before}{text}{after}" for text in column.texts]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import add, itemgetter
-from typing import Final
+from typing import Any, Final
 
-from siemrelay.formats.columns import Column
 from siemrelay.formats.remembered import Remembered
 from siemrelay.times import epoch_ms
 
@@ -19,7 +18,7 @@ second_of: Final[Callable[[str], str]] = itemgetter(slice(0, 20))
 millisecond_of: Final[Callable[[str], str]] = itemgetter(slice(20, 23))
 
 
-def with_milliseconds(times: Column) -> bool:
+def with_milliseconds(times: Sequence[Any]) -> bool:
     """Whether all are in UTC, ended by `Z`, with exactly three digits behind the second."""
     if not all(times) or set(map(len, times)) != {MILLISECOND_CHARACTERS}:
         return False
@@ -38,12 +37,12 @@ class EpochMs:
 
     def __call__(self, time: str) -> str:
         if len(time) == MILLISECOND_CHARACTERS and time[-1] == "Z":
-            second = self._seconds[second_of(time)]
+            second = self._seconds[time[:20]]
             if second:
-                return second + millisecond_of(time)
+                return second + time[20:23]
         return str(epoch_ms(time))
 
-    def halves(self, times: Column) -> tuple[list[str], list[str]] | None:
+    def halves(self, times: Sequence[Any]) -> tuple[list[str], list[str]] | None:
         """Of every time the seconds, and the three digits behind them.
 
         None unless all are `with_milliseconds` and a second or more after the epoch.
@@ -53,7 +52,7 @@ class EpochMs:
         seconds = list(map(self._seconds.__getitem__, map(second_of, times)))
         return (seconds, list(map(millisecond_of, times))) if all(seconds) else None
 
-    def column(self, times: Column) -> list[str]:
+    def column(self, times: Sequence[Any]) -> list[str]:
         """That of every time."""
         halves = self.halves(times)
         return list(map(add, *halves)) if halves else [self(time or "") for time in times]

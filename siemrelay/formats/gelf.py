@@ -9,7 +9,8 @@ each message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from itertools import compress, count, repeat
+from operator import contains
 from typing import Any, Final
 
 import msgspec
@@ -88,33 +89,41 @@ class Gelf:
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
+        if len(selection) >= FEW:
+            halves = self._epoch.halves(selection.column("time"))
+            if halves and all(Column(selection.column(field)).complete for field in _ALWAYS):
+                return self._together(selection, *halves)
         source = selection.decoded.batch.source
-        halves = self._epoch.halves(selection.column("time")) if len(selection) >= FEW else None
-        if halves is None or not all(map(all, map(selection.column, _ALWAYS))):
-            return [
-                self._message(event, sequence, source)
-                for sequence, event in zip(selection.sequences, selection.events, strict=True)
-            ]
-        severities = selection.column("severity")
-        shorts, fulls = _short_and_full(selection)
+        return [
+            self._message(event, sequence, source)
+            for sequence, event in zip(selection.sequences, selection.events, strict=True)
+        ]
+
+    def _together(
+        self, selection: Selection, seconds: list[str], milliseconds: list[str]
+    ) -> list[bytes]:
+        column = selection.column
         lines = Lines(len(selection))
         lines.text(self._begin)
+        shorts, fulls = _first_lines(column("message"), column("type"))
         lines.pair(*member("short_message", shorts))
         lines.text(',"timestamp":')
-        lines.column(halves[0])
-        lines.column(map(_FRACTIONS.__getitem__, halves[1]))
-        lines.column(map(_LEVELS.__getitem__, severities))
-        for field in ("id", "type", "category"):
-            lines.pair(*_field(field, selection))
-        lines.column(map(_SEVERITIES.__getitem__, severities))
-        lines.pair(*_field("outcome", selection))
+        lines.each(seconds)
+        lines.each(map(_FRACTIONS.__getitem__, milliseconds))
+        lines.each(map(_LEVELS.__getitem__, column("severity")))
+        lines.pair(*member("_event_id", Column(column("id")), ","))
+        lines.pair(*member("_type", Column(column("type")), ","))
+        lines.pair(*member("_category", Column(column("category")), ","))
+        lines.each(map(_SEVERITIES.__getitem__, column("severity")))
+        lines.pair(*member("_outcome", Column(column("outcome")), ","))
         lines.text(',"_siemrelay_sequence":')
-        lines.column(map(str, selection.sequences))
-        lines.text(f',"_siemrelay_source":"{inside(source)}"')
+        lines.each(map(str, selection.sequences))
+        lines.text(f',"_siemrelay_source":"{inside(selection.decoded.batch.source)}"')
         for field in FIELDS:
             if "." in field:
-                lines.pair(*_field(field, selection))
-        lines.pair(*member("full_message", fulls, ","))
+                lines.pair(*member(f"_{field.replace('.', '_')}", Column(column(field)), ","))
+        if fulls:
+            lines.pair(*member("full_message", fulls, ","))
         lines.pair("", attribute_column(selection, self._attributes, self._named))
         lines.text("}")
         return lines.encoded()
@@ -148,55 +157,24 @@ class Gelf:
             return False
         for name, (_, values) in zip(names, named, strict=True):
             if set(map(type, values)) <= {str, type(None)}:
-                lines.pair(*member(name, values, ","))
+                lines.pair(*member(name, Column(values), ","))
             else:
-                lines.pair(f',"{name}":', [
-                    None if value is None else message_of(_text_or_number(value)).decode()
-                    for value in values
-                ])  # fmt: skip
+                said = [None if value is None else _json_of(value) for value in values]
+                lines.pair(f',"{name}":', Column(said))
         return True
 
 
-_ALWAYS: Final = ("id", "type", "category", "outcome")
-"""Fields that are null where an event lacks them, which decoders see to that none does."""
-
-_LEVELS: Final[dict[int | None, str]] = {
-    n: f',"level":{syslog_severity(n or 0)}' for n in (None, *range(11))
-}
-_SEVERITIES: Final[dict[int | None, str]] = {
-    n: f',"_severity":{n or 0}' for n in (None, *range(11))
-}
+# As msgspec writes a number: `.5`, and `.0` for whole seconds.
 _FRACTIONS: Final = {f"{ms:03d}": str(ms / 1000)[1:] for ms in range(1000)}
-"""Milliseconds to what stands behind the seconds of a number that is as short as can be."""
-
-
-def _field(field: str, selection: Selection) -> tuple[str, Column, str]:
-    name = "_event_id" if field == "id" else f"_{field.replace('.', '_')}"
-    return member(name, selection.column(field), ",")
-
-
-def _short_and_full(selection: Selection) -> tuple[Column, Column]:
-    messages, kinds = selection.column("message"), selection.column("type")
-    shorts: list[str | None] = list(messages)
-    fulls: list[str | None] = [None] * len(messages)
-    told = all(messages) and all(map(str.strip, messages))
-    odd = _with_line_breaks(messages) if told else range(len(messages))
-    for place in odd:
-        kind = kinds[place]
-        shorts[place], fulls[place] = _first_line(messages[place] or kind, kind)
-    return shorts, fulls
-
-
-def _with_line_breaks(texts: Column) -> Sequence[int]:
-    """Where they are, found for all of the texts in one go: few have any."""
-    joined = "\0".join(texts)
-    if not _LINE_BREAK.search(joined):
-        return []
-    return [place for place, text in enumerate(texts) if "\n" in text or "\r" in text]
+_LEVELS: Final = {
+    severity: f',"level":{syslog_severity(severity or 0)}' for severity in (None, *range(11))
+}
+_SEVERITIES: Final = {severity: f',"_severity":{severity or 0}' for severity in (None, *range(11))}
+_ALWAYS: Final = ("id", "category", "outcome")
 
 
 def _first_line(message: str, kind: str) -> tuple[str, str | None]:
-    """The short message of a message, and the full one if that is another."""
+    """What is short of a message, and all of it if that is more."""
     short, full = message, None
     if _LINE_BREAK.search(message):
         full, short = message, _LINE_BREAK.split(message.strip(), maxsplit=1)[0]
@@ -205,11 +183,32 @@ def _first_line(message: str, kind: str) -> tuple[str, str | None]:
     return short, full
 
 
+def _first_lines(messages: list[str], kinds: list[str]) -> tuple[Column, Column | None]:
+    """`_first_line` of many."""
+    if not all(messages):
+        messages = [message or kind for message, kind in zip(messages, kinds, strict=True)]
+    odd = set(compress(count(), map(str.isspace, messages)))
+    joined = "".join(messages)
+    for line_break in "\r\n":
+        if line_break in joined:
+            odd.update(compress(count(), map(contains, messages, repeat(line_break))))
+    if not odd:
+        return Column(messages), None
+    shorts, fulls = list(messages), list[str | None]([None]) * len(messages)
+    for at in odd:
+        shorts[at], fulls[at] = _first_line(messages[at], kinds[at])
+    return Column(shorts), Column(fulls)
+
+
 def _text_or_number(value: Any) -> str | int | float:
     if isinstance(value, float):
         return value
     number = type(value) is int and -_INTEGER_END <= value < _INTEGER_END
     return value if number else text_of(value)
+
+
+def _json_of(value: Any) -> str:
+    return message_of(_text_or_number(value)).decode()
 
 
 # Graylog's own port for each kind of GELF input.

@@ -18,13 +18,13 @@ from pydantic import BeforeValidator, Field
 
 from siemrelay.event import AuditEvent, Selection
 from siemrelay.formats.address import are_ip, dotted_quad
-from siemrelay.formats.columns import FEW, Column, Lines, each, on_present, texts, told, where
+from siemrelay.formats.columns import FEW, Column, Lines, Pair, texts, told
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import MILLISECOND_CHARACTERS, with_milliseconds
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
 from siemrelay.formats.remembered import Remembered
-from siemrelay.formats.text import CONTROL_PICTURES, utf8, visible
+from siemrelay.formats.text import CONTROL_PICTURES, replaced, utf8, visible
 
 _HEX: Final = re.compile(r"(?:0x|x)([0-9A-Fa-f]{2})")
 # Also in keys, times, numbers and addresses, where nothing may be replaced; the first two have a
@@ -145,30 +145,33 @@ class Leef:
             if len(few) == len(selection):
                 return utf8(few)
         lines = Lines(len(selection))
-        lines.column(map(self._heads.__getitem__, selection.column("type")))
+        lines.each(map(self._heads.__getitem__, selection.column("type")))
         lines.pairs(self._columns(selection), self._delimiter)
         return lines.encoded()
 
-    def _columns(self, selection: Selection) -> Iterator[tuple[str, Column, str]]:
+    def _columns(self, selection: Selection) -> Iterator[Pair]:
         derived = self._derived
         if "devTime" in derived:
             times = selection.column("time")
-            yield "devTime=", times if with_milliseconds(times) else list(map(_dev_time, times)), ""
+            if not with_milliseconds(times):
+                times = list(map(_dev_time, times))
+            yield "devTime=", Column(times), ""
         if "devTimeFormat" in derived:
-            yield "devTimeFormat=", [_DEV_TIME_FORMAT] * len(selection), ""
+            yield "devTimeFormat=", Column([_DEV_TIME_FORMAT] * len(selection)), ""
         if "sev" in derived:
-            yield "sev=", list(map(_SEVERITIES.__getitem__, selection.column("severity"))), ""
+            severities = list(map(_SEVERITIES.__getitem__, selection.column("severity")))
+            yield "sev=", Column(severities), ""
         if "src" in derived or "identHostName" in derived:
             addresses = told(selection.column("actor.address"))
-            typed = on_present(addresses, are_ip)
+            typed, shown = addresses.made(are_ip), addresses.escaped(self._value)
             for key, wanted in (("src", True), ("identHostName", False)):
-                if key in derived and wanted in typed:
-                    yield f"{key}=", each(where(typed, wanted, addresses), self._value), ""
+                if key in derived:
+                    yield f"{key}=", shown.where(typed, wanted), ""
         for key, field in self._plain:
-            yield key, each(texts(selection.column(field)), self._value), ""
+            yield key, texts(selection, field).escaped(self._value), ""
 
     def _value(self, text: str) -> str:
-        return visible(text.replace(self._delimiter, self._instead))
+        return visible(replaced(text, self._delimiter, self._instead))
 
     def _line(self, event: AuditEvent) -> str | None:
         """The line if no value in it has the delimiter or a control character, else None."""

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from siemrelay.formats.columns import Column, each
+from siemrelay.formats.columns import Column, Pair
 from siemrelay.formats.text import is_plain
 
 Value = TypeVar("Value")
@@ -35,9 +35,9 @@ def inside(text: str) -> str:
     return text if is_plain(text) else message_of(text)[1:-1].decode()
 
 
-def member(name: str, column: Column, comma: str = "") -> tuple[str, Column, str]:
-    """A member of objects, a text or None in each: what is before it, the column, what is after."""
-    return f'{comma}{message_of(name).decode()}:"', each(column, inside), '"'
+def member(name: str, column: Column, before: str = "") -> Pair:
+    """A member of many objects, in each that has a text for it."""
+    return f'{before}"{inside(name)}":"', column.escaped(inside), '"'
 
 
 def _plain(value: Any) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from siemrelay.event import Selection
-from siemrelay.formats.columns import Lines, each, texts
-from siemrelay.formats.text import visible
+from siemrelay.formats.columns import Lines, texts
+from siemrelay.formats.text import replaced, visible
 
 # A source's events lack few different combinations; ill-meant ones may not fill the memory.
 _TEMPLATES_KEPT: Final = 512
@@ -65,7 +65,7 @@ class QuotedPairs:
     def put(self, lines: Lines, selection: Selection) -> None:
         """The pairs of many events, with what `fill` leaves to whom it gives them: controls."""
         lines.pairs([
-            (f'{name}="', each(texts(selection.column(name)), shown), '"') for name in self._names
+            (f'{name}="', texts(selection, name).escaped(shown), '"') for name in self._names
         ], " ")  # fmt: skip
 
 
@@ -82,4 +82,5 @@ def needs_no_escape(text: str, pairs: int) -> bool:
 
 def escaped(value: str) -> str:
     """PARAM-VALUE: exactly `"`, `\\` and `]` are escaped (RFC 5424, 6.3.3)."""
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")
+    value = replaced(replaced(value, "\\", "\\\\"), '"', '\\"')
+    return replaced(value, "]", "\\]")

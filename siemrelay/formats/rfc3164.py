@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Final
 
 from siemrelay.event import FIELDS, AuditEvent, Selection
-from siemrelay.formats.columns import FEW, Lines, each, told
+from siemrelay.formats.columns import FEW, Lines, told
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs
 from siemrelay.formats.remembered import Remembered
@@ -36,8 +36,8 @@ class Rfc3164:
             return one_line_each(utf8(map(self._line, selection.events)))
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
-        lines.column(map(self._types.__getitem__, selection.column("type")))
-        lines.pair(": ", each(told(selection.column("message")), visible))
+        lines.each(map(self._types.__getitem__, selection.column("type")))
+        lines.pair(": ", told(selection.column("message")).escaped(visible))
         lines.text(" (")
         self._pairs.put(lines, selection)
         lines.text(")")

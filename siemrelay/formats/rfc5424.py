@@ -9,8 +9,8 @@ from typing import Any, Final
 from pydantic import Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
-from siemrelay.formats.attributes import Named, attribute_column, flattened
-from siemrelay.formats.columns import FEW, Lines, each
+from siemrelay.formats.attributes import Named, as_texts, attribute_column, flattened
+from siemrelay.formats.columns import FEW, Column, Lines
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs, escaped, needs_no_escape, shown
 from siemrelay.formats.remembered import Remembered
@@ -55,7 +55,7 @@ class Rfc5424:
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
         lines.text(self._open)
-        lines.column(map(str, selection.sequences))
+        lines.each(map(str, selection.sequences))
         lines.text('" ')
         self._pairs.put(lines, selection)
         lines.pair("", attribute_column(selection, self._attributes, self._named))
@@ -63,7 +63,7 @@ class Rfc5424:
         messages = selection.column("message")
         if not all(messages):
             messages = [event.message or event.type for event in selection.events]
-        lines.column(each(messages, visible))
+        lines.pair("", Column(messages).escaped(visible))
         return lines.encoded()
 
     def _line(self, event: AuditEvent, sequence: int) -> str:
@@ -87,9 +87,7 @@ class Rfc5424:
 
     def _named(self, lines: Lines, named: Named) -> bool:
         for name, values in named:
-            if set(map(type, values)) != {str}:
-                values = list(map(text_of, values))
-            lines.pair(f' {self._names[name]}="', each(values, shown), '"')
+            lines.pair(f' {self._names[name]}="', Column(as_texts(values)).escaped(shown), '"')
         return True
 
 

@@ -103,9 +103,9 @@ class Rfc5424Header:
 
     def begin(self, lines: Lines, selection: Selection) -> None:
         """See `Header`."""
-        lines.column(map(self._starts.__getitem__, selection.column("severity")))
-        lines.column(map(str, selection.column("time")))
-        lines.column(map(self._ends.__getitem__, selection.column("type")))
+        lines.each(map(self._starts.__getitem__, selection.column("severity")))
+        lines.each(map(str, selection.column("time")))
+        lines.each(map(self._ends.__getitem__, selection.column("type")))
 
 
 class Rfc3164Header:
@@ -130,11 +130,11 @@ class Rfc3164Header:
     def begin(self, lines: Lines, selection: Selection) -> None:
         """See `Header`."""
         times = selection.column("time")
-        lines.column(map(self._starts.__getitem__, selection.column("severity")))
+        lines.each(map(self._starts.__getitem__, selection.column("severity")))
         if with_milliseconds(times):
-            lines.column(map(self._stamps.__getitem__, map(second_of, times)))
+            lines.each(map(self._stamps.__getitem__, map(second_of, times)))
         else:
-            lines.column([self._stamped(time or "") for time in times])
+            lines.each([self._stamped(time or "") for time in times])
         lines.text(self._end)
 
 

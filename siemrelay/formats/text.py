@@ -37,6 +37,11 @@ def text_of(value: Any) -> str:
 _WORDS: Final[dict[bool | None, str]] = {True: "true", False: "false", None: "null"}
 
 
+def replaced(text: str, old: str, new: str) -> str:
+    """`str.replace`, much faster where there is nothing to replace: counting is slower."""
+    return text.replace(old, new) if old in text else text
+
+
 def is_plain(text: str) -> bool:
     """Whether the text has neither control characters, `"`, `\\` nor half surrogate pairs.
 

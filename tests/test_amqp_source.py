@@ -190,7 +190,8 @@ def test_large_messages_are_bounded_by_their_size_while_nothing_can_be_stored(
         until(lambda: daemon.peak_mb() > 100)
         began = time.monotonic()
         until(lambda: time.monotonic() - began > 5)  # it would take a second to get them all
-        assert daemon.peak_mb() < 64 + 130
+        # The process by itself, twice what is held at the most, and what one read brings.
+        assert daemon.peak_mb() < 64 + 2 * 67 + 16
         daemon.kill()
     assert left(server, queue) > 0
 
@@ -208,6 +209,6 @@ def test_a_broker_that_starts_anew_is_read_on(make_daemon: MakeDaemon, tmp_path:
         until(lambda: daemon.said("part failed, restarting it"))
         with own:
             publish(own, "kept", range(20, 40))
-            receiver.until(40)
+            receiver.until(40, 60)  # its back-off grew while the broker started
             assert daemon.terminate() == 0
     assert sorted(set(receiver.arrived.ids)) == ids(range(40))

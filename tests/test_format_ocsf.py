@@ -18,7 +18,8 @@ from ocsf_json_schema import (  # type: ignore[import-untyped]
 
 from siemrelay.catalogue import BUILT_IN
 from siemrelay.event import NOBODY, NOTHING, Actor, AuditEvent, Target, attributes_of
-from siemrelay.formats.ocsf import VERSION, Ocsf, OcsfOptions
+from siemrelay.formats.ocsf import Ocsf, OcsfOptions
+from siemrelay.formats.ocsf_classes import VERSION
 from siemrelay.times import epoch_ms
 from tests.strategies import EVENTS, selection_of
 

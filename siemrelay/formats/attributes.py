@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,8 +20,17 @@ _EVENTS_FOR_NAMES: Final = 16
 
 _decode_lines: Final = msgspec.json.Decoder(dict[str, Any]).decode_lines
 
-Named = Sequence[tuple[str, Sequence[Any]]]
-"""Attributes of the same names: each name with the values of every event, in order."""
+
+class Named(NamedTuple):
+    """One name, the values of every event, in order, and the types that these are of."""
+
+    name: str
+    values: Sequence[Any]
+    types: set[type]
+
+    def texts(self) -> Sequence[str]:
+        """`text_of` each value."""
+        return self.values if self.types == {str} else list(map(text_of, self.values))
 
 
 def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> Collection[tuple[str, Any]]:
@@ -35,15 +44,10 @@ def flattened(attributes: dict[str, Any], depth: int = _DEPTH) -> Collection[tup
     return pairs
 
 
-def as_texts(values: Sequence[Any]) -> Sequence[str]:
-    """`text_of` each."""
-    return values if set(map(type, values)) == {str} else list(map(text_of, values))
-
-
 def attribute_column(
     selection: Selection,
     alone: Callable[[dict[str, Any]], str | None],
-    together: Callable[[Lines, Named], bool],
+    together: Callable[[Lines, Sequence[Named]], bool],
 ) -> Column:
     """What attributes become in each message, None where there are none.
 
@@ -67,7 +71,7 @@ def attribute_column(
 def _made(
     alike: Sequence[dict[str, Any]],
     alone: Callable[[dict[str, Any]], str | None],
-    together: Callable[[Lines, Named], bool],
+    together: Callable[[Lines, Sequence[Named]], bool],
 ) -> Column:
     if not alike[0]:
         return Column([None] * len(alike))
@@ -89,22 +93,24 @@ def _attributes(selection: Selection) -> list[dict[str, Any]]:
     return list(map(attributes_of, selection.events))
 
 
-def _named(alike: Sequence[dict[str, Any]], prefix: str = "", depth: int = _DEPTH) -> Named | None:
-    """The columns of attributes of the same names; None if objects in them differ in theirs."""
-    named: list[tuple[str, Sequence[Any]]] = []
+def _named(
+    alike: Sequence[dict[str, Any]], prefix: str = "", depth: int = _DEPTH
+) -> list[Named] | None:
+    """Attributes of the same names; None if objects in them differ in theirs."""
+    every: list[Named] = []
     for name in alike[0]:
-        column = list(map(itemgetter(name), alike))
-        kinds = set(map(type, column))
-        if dict not in kinds or depth == 1 or not any(map(_nested, column)):
-            named.append((prefix + name, column))
+        values = list(map(itemgetter(name), alike))
+        types = set(map(type, values))
+        if dict not in types or depth == 1 or not any(map(_nested, values)):
+            every.append(Named(prefix + name, values, types))
             continue
-        if kinds != {dict} or len(set(map(tuple, column))) > 1:
+        if types != {dict} or len(set(map(tuple, values))) > 1:
             return None
-        inner = _named(column, f"{prefix}{name}.", depth - 1)
+        inner = _named(values, f"{prefix}{name}.", depth - 1)
         if inner is None:
             return None
-        named += inner
-    return named
+        every += inner
+    return every
 
 
 def _nested(value: Any) -> bool:

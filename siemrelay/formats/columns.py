@@ -36,6 +36,30 @@ class Column:
         column.texts, column.complete, column.empty = texts, self.complete, self.empty
         return column
 
+    @property
+    def there(self) -> list[bool]:
+        """Which events are not without."""
+        if self.complete or self.empty:
+            return [self.complete] * len(self.texts)
+        return [text is not None for text in self.texts]
+
+    def or_else(self, other: Column) -> Column:
+        """The other column's text for events that are without."""
+        if self.complete or other.empty:
+            return self
+        if self.empty:
+            return other
+        return Column([
+            rest if text is None else text
+            for text, rest in zip(self.texts, other.texts, strict=True)
+        ])  # fmt: skip
+
+    def wrapped(self, before: str, after: str) -> Column:
+        """The texts with what stands before and after each."""
+        if self.empty:
+            return self
+        return self.like([None if t is None else f"{before}{t}{after}" for t in self.texts])
+
     def made(self, make: Callable[[Sequence[str]], Sequence[Value]]) -> Sequence[Value | None]:
         """What `make` makes of the texts that are there, each in its place."""
         if self.complete:
@@ -151,6 +175,10 @@ class Lines:
             inner = Lines(self._count)
             inner.pairs(there, ",")
             self.pair(before, inner.column(), after)
+
+    def all(self, text: str) -> Column:
+        """The same text for every line."""
+        return Column([text] * self._count)
 
     def objects(self, pairs: Iterable[Pair]) -> Column:
         """For each line a JSON object of the pairs that it has, None where it has none."""

@@ -9,6 +9,7 @@ each message ended by NUL, uncompressed; over UDP it joins chunks (`wire.gelf`).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import compress, count, repeat
 from operator import contains
 from typing import Any, Final
@@ -124,7 +125,7 @@ class Gelf:
                 lines.pair(*member(f"_{field.replace('.', '_')}", Column(column(field)), ","))
         if fulls:
             lines.pair(*member("full_message", fulls, ","))
-        lines.pair("", attribute_column(selection, self._attributes, self._named))
+        lines.pair("", attribute_column(selection, self._attributes, self._members))
         lines.text("}")
         return lines.encoded()
 
@@ -151,13 +152,13 @@ class Gelf:
         ]))  # fmt: skip
         return "" if members == b"{}" else f",{members[1:-1].decode()}"
 
-    def _named(self, lines: Lines, named: Named) -> bool:
-        names = [self._names[name] for name, _ in named]
+    def _members(self, lines: Lines, own: Sequence[Named]) -> bool:
+        names = [self._names[named.name] for named in own]
         if len(set(names)) < len(names):
             return False
-        for name, (_, values) in zip(names, named, strict=True):
-            if set(map(type, values)) <= {str, type(None)}:
-                lines.pair(*member(name, Column(values), ","))
+        for name, (_, values, types) in zip(names, own, strict=True):
+            if types <= {str, type(None)}:
+                lines.pair(*member(inside(name), Column(values), ","))
             else:
                 said = [None if value is None else _json_of(value) for value in values]
                 lines.pair(f',"{name}":', Column(said))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from siemrelay.formats.columns import Column, Pair
-from siemrelay.formats.text import is_plain
+from siemrelay.formats.text import is_plain, replaced
 
 Value = TypeVar("Value")
 
@@ -35,9 +35,18 @@ def inside(text: str) -> str:
     return text if is_plain(text) else message_of(text)[1:-1].decode()
 
 
-def member(name: str, column: Column, before: str = "") -> Pair:
+def strictly_inside(text: str) -> str:
+    """As `inside`; raises UnicodeEncodeError for half surrogate pairs."""
+    if is_plain(text):
+        return text
+    return replaced(_encode(text)[1:-1].decode(), "\x7f", "\\u007f")
+
+
+def member(
+    name: str, column: Column, before: str = "", escape: Callable[[str], str] = inside
+) -> Pair:
     """A member of many objects, in each that has a text for it."""
-    return f'{before}"{inside(name)}":"', column.escaped(inside), '"'
+    return f'{before}"{name}":"', column.escaped(escape), '"'
 
 
 def _plain(value: Any) -> Any:

@@ -7,24 +7,33 @@ What its class has no attribute for stands in `unmapped`.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from typing import Any, Final
 
 import msgspec
 from pydantic import Field
 
 from siemrelay.event import FIELDS, Actor, AuditEvent, Selection, Target
-from siemrelay.formats.address import is_ip
+from siemrelay.formats.columns import FEW
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
-from siemrelay.formats.meaning import Action, Subject, meaning
 from siemrelay.formats.objects import message_of
+from siemrelay.formats.ocsf_classes import (
+    ACCOUNT_CHANGE,
+    API_ACTIVITY,
+    BASE_EVENT,
+    ENTITY_MANAGEMENT,
+    OTHER,
+    SEVERITIES,
+    STATUSES,
+    VERSION,
+    Class,
+    classified,
+    typed,
+)
+from siemrelay.formats.ocsf_columns import OcsfColumns
 from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.syslog_header import HeaderOptions
-
-VERSION: Final = "1.5.0"
-
-# So many `ip_t` has at the most (OCSF, data types); a longer spelling of an address is a name.
-_IP_CHARACTERS: Final = 40
 
 
 class OcsfOptions(HeaderOptions):
@@ -94,59 +103,12 @@ class _Message(msgspec.Struct, gc=False, omit_defaults=True):
     unmapped: dict[str, Any] | None = None
 
 
-class Class(NamedTuple):
-    """An event class, the category it is in, and one of its activities."""
-
-    uid: int
-    category_uid: int
-    activity_id: int
-
-    @property
-    def type_uid(self) -> int:
-        """100 times `class_uid` + `activity_id` (OCSF, `type_uid`)."""
-        return self.uid * 100 + self.activity_id
-
-
-OTHER: Final = 99
-BASE_EVENT: Final = Class(0, 0, OTHER)
-_ACCOUNT_CHANGE: Final = 3001
-_AUTHENTICATION: Final = 3002
-_ENTITY_MANAGEMENT: Final = 3004
-_API_ACTIVITY: Final = 6003
-
-_CLASSES: Final[dict[Subject, int]] = {
-    "account": _ACCOUNT_CHANGE, "session": _AUTHENTICATION, "api": _API_ACTIVITY,
-    "group": _ENTITY_MANAGEMENT, "configuration": _ENTITY_MANAGEMENT, "entity": _ENTITY_MANAGEMENT,
-}  # fmt: skip
-
-_ACTIVITIES: Final[dict[int, dict[Action, int]]] = {
-    _ACCOUNT_CHANGE: {
-        "create": 1, "enable": 2, "change password": 3, "reset password": 4, "disable": 5,
-        "delete": 6, "grant": 7, "revoke": 8, "lock": 9,
-    },
-    _AUTHENTICATION: {"logon": 1, "logoff": 2},
-    _ENTITY_MANAGEMENT: {
-        "create": 1, "read": 2, "update": 3, "delete": 4, "enable": 8, "disable": 9,
-    },
-    _API_ACTIVITY: {"create": 1, "read": 2, "update": 3, "delete": 4},
-}  # fmt: skip
-
-# The event's 0 to 10 as 1 informational, 2 low, 3 medium, 4 high, 5 critical.
-_SEVERITIES: Final = (1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5)
-_STATUSES: Final = {"success": 1, "failure": 2}
-
-
-def classified(kind: str, category: str) -> Class:
-    """The class that an event of that type and category belongs to, and what was done."""
-    subject, action = meaning(kind, category)
-    uid = _CLASSES.get(subject)
-    if uid is None:
-        return BASE_EVENT
-    return Class(uid, uid // 1000, _ACTIVITIES[uid].get(action, OTHER))
-
-
 class Ocsf:
-    """Events → OCSF events."""
+    """Events → OCSF events.
+
+    Two ways to the same event (test_many_events_become_what_each_becomes_alone): structs for a few,
+    columns for many, which are sorted by their class first.
+    """
 
     fields = frozenset({*FIELDS, "attributes"})
 
@@ -155,12 +117,16 @@ class Ocsf:
         self._service = _Named(options.product)
         self._epoch = EpochMs()
         self._classes = Remembered[tuple[str, str], Class](lambda pair: classified(*pair))
+        self._columns = OcsfColumns(options.product, message_of(self._product).decode())
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        batch = selection.decoded.batch
+        if len(selection) >= FEW:
+            with suppress(UnicodeEncodeError):  # half surrogate pairs
+                return self._columns.encode(selection)
+        source = selection.decoded.batch.source
         return [
-            message_of(self._message(event, sequence, batch.source))
+            message_of(self._message(event, sequence, source))
             for sequence, event in zip(selection.sequences, selection.events, strict=True)
         ]
 
@@ -168,8 +134,8 @@ class Ocsf:
         kind, severity = event.type, event.severity or 0
         uid, category_uid, activity = chosen = self._classes[kind, event.category or ""]
         made = _Message(
-            uid, category_uid, activity, chosen.type_uid, _SEVERITIES[severity],
-            _STATUSES.get(event.outcome or "", 0), int(self._epoch(event.time or "")),
+            uid, category_uid, activity, chosen.type_uid, SEVERITIES[severity],
+            STATUSES.get(event.outcome or "", 0), int(self._epoch(event.time or "")),
             _Metadata(VERSION, self._product, event.id, kind, source, sequence),
             message=event.message,
         )  # fmt: skip
@@ -197,7 +163,7 @@ class Ocsf:
         if target.name or target.id:
             to = _Named(target.name or None, target.id or None, target.type or None)
         uid = made.class_uid
-        if uid == _API_ACTIVITY:
+        if uid == API_ACTIVITY:
             if by is None and not who.address:
                 return False
             made.api = _Api(event.type)
@@ -205,13 +171,13 @@ class Ocsf:
             made.resources = [to] if to else None
             made.src_endpoint = _endpoint(who.address) or _Endpoint(svc_name=self._product.name)
             return True
-        if uid == _ENTITY_MANAGEMENT:
+        if uid == ENTITY_MANAGEMENT:
             if to is None:
                 return False
             made.entity = to
         elif to is None and by is None:
             return False
-        elif uid == _ACCOUNT_CHANGE:
+        elif uid == ACCOUNT_CHANGE:
             made.user = to or by
         else:
             made.user, made.service = by or to, self._service
@@ -225,8 +191,7 @@ class Ocsf:
 def _endpoint(address: str | None) -> _Endpoint | None:
     if not address:
         return None
-    typed = len(address) <= _IP_CHARACTERS and is_ip(address)
-    return _Endpoint(ip=address) if typed else _Endpoint(name=address)
+    return _Endpoint(ip=address) if typed(address) else _Endpoint(name=address)
 
 
 def _keep(rest: dict[str, Any], name: str, part: Actor | Target) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, Final
 
 from pydantic import Field
 
 from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
-from siemrelay.formats.attributes import Named, as_texts, attribute_column, flattened
+from siemrelay.formats.attributes import Named, attribute_column, flattened
 from siemrelay.formats.columns import FEW, Column, Lines
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs, escaped, needs_no_escape, shown
@@ -58,7 +59,7 @@ class Rfc5424:
         lines.each(map(str, selection.sequences))
         lines.text('" ')
         self._pairs.put(lines, selection)
-        lines.pair("", attribute_column(selection, self._attributes, self._named))
+        lines.pair("", attribute_column(selection, self._attributes, self._together))
         lines.text("] ")
         messages = selection.column("message")
         if not all(messages):
@@ -85,9 +86,10 @@ class Rfc5424:
             text = "".join([f' {names[n]}="{escaped(text_of(v))}"' for n, v in pairs])
         return visible(text)
 
-    def _named(self, lines: Lines, named: Named) -> bool:
-        for name, values in named:
-            lines.pair(f' {self._names[name]}="', Column(as_texts(values)).escaped(shown), '"')
+    def _together(self, lines: Lines, own: Sequence[Named]) -> bool:
+        for named in own:
+            name = self._names[named.name]
+            lines.pair(f' {name}="', Column(named.texts()).escaped(shown), '"')
         return True
 
 

@@ -149,13 +149,6 @@ class Selection:
         every = range(batch.first_sequence, batch.next_sequence)
         return every if self._keep is None else list(compress(every, self._keep))
 
-    def part(self, wanted: Sequence[bool]) -> Selection:
-        """Those of its events that are wanted, one truth value each."""
-        if self._keep is None:
-            return Selection(self.decoded, wanted)
-        each = iter(wanted)
-        return Selection(self.decoded, [bool(keep) and next(each) for keep in self._keep])
-
     def column(self, field: str) -> list[Any]:
         """One of `FIELDS`, or `attributes.NAME`, of every event; read once, not to be changed."""
         column = self._columns.get(field)

@@ -17,7 +17,7 @@ from ocsf_json_schema import (  # type: ignore[import-untyped]
 )
 
 from siemrelay.catalogue import BUILT_IN
-from siemrelay.event import NOBODY, NOTHING, Actor, AuditEvent, Target, attributes_of
+from siemrelay.event import NOBODY, NOTHING, Actor, AuditEvent, Selection, Target, attributes_of
 from siemrelay.formats.ocsf import Ocsf, OcsfOptions
 from siemrelay.formats.ocsf_classes import VERSION
 from siemrelay.times import epoch_ms
@@ -105,6 +105,18 @@ def test_any_event_is_valid_ocsf_and_comes_back_as_it_went_in(event: AuditEvent)
         assert to in places or rest["target"] == shown(
             some(type=target.type, name=target.name, id=target.id)
         )
+
+
+@settings(max_examples=100)
+@given(events=st.lists(OF_ANY_CATEGORY, min_size=2, max_size=6))
+def test_many_events_of_all_classes_become_what_each_becomes_alone(
+    events: list[AuditEvent],
+) -> None:
+    form, many = Ocsf(OcsfOptions()), selection_of(events * 6)
+    assert form.encode(many) == [
+        form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
+        for i in range(len(many))
+    ]
 
 
 @pytest.mark.parametrize("known", BUILT_IN, ids=lambda known: known.name)

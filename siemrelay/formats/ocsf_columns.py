@@ -74,28 +74,22 @@ class OcsfColumns:
 
     def encode(self, selection: Selection) -> list[bytes]:
         """The events, in order."""
-        categories = selection.column("category")
-        if None in categories:
-            categories = [category or "" for category in categories]
-        placed = list(map(
-            self._placed.__getitem__, zip(selection.column("type"), categories, strict=True)
-        ))  # fmt: skip
-        kinds = _fitting(selection, list(map(_uid, placed)))
-        met = set(kinds)
-        if len(met) == 1:
-            return self._of_class(selection, kinds[0], placed)
-        made = {}
-        for kind in met:
-            wanted = list(map(kind.__eq__, kinds))
-            its = [its for its, is_wanted in zip(placed, wanted, strict=True) if is_wanted]
-            made[kind] = iter(self._of_class(selection.part(wanted), kind, its))
-        return [next(made[kind]) for kind in kinds]
-
-    def _of_class(self, selection: Selection, kind: int, placed: list[_Placed]) -> list[bytes]:
-        column = selection.column
-        if not kind:
-            placed = list(map(self._base.__getitem__, column("type")))
-        lines = Lines(len(selection))
+        column, lines = selection.column, Lines(len(selection))
+        categories, types = told(column("category")), Column(column("type"))
+        name, uid, addresses, of, to_name, to_uid = (told(column(field)) for field in _PEOPLE)
+        pairs = zip(types.texts, [said or "" for said in categories.texts], strict=True)
+        placed = list(map(self._placed.__getitem__, pairs))
+        by, to = name.or_else(uid), to_name.or_else(to_uid)
+        if not (by.complete and to.complete):
+            placed = [
+                place if _fits(*at) else self._base[kind]
+                for place, kind, *at in zip(
+                    placed, types.texts, map(_uid, placed), by.texts, to.texts, addresses.texts,
+                    strict=True,
+                )
+            ]  # fmt: skip
+        kinds = list(map(_uid, placed))
+        types = types.escaped(strictly_inside)
         lines.each(map(_start, placed))
         lines.each(map(_SEVERITIES.__getitem__, column("severity")))
         lines.each(map(self._statuses.__getitem__, column("outcome")))
@@ -103,91 +97,82 @@ class OcsfColumns:
         lines.each(self._epoch.column(column("time")))
         lines.text(f",{self._metadata}")
         lines.pair(*_member("uid", Column(column("id")), ","))
-        lines.pair(*_member("event_code", Column(column("type")), ","))
+        lines.pair(',"event_code":"', types, '"')
         source = inside(selection.decoded.batch.source)
         lines.text(f',"log_name":"{source}","sequence":')
         lines.each(map(str, selection.sequences))
         lines.text("}")
         lines.each(map(_activity_name, placed))
         lines.pair(*_member("message", Column(column("message")), ","))
-        rest = self._of_people(lines, selection, kind)
-        lines.group(',"unmapped":{', [
-            _member("category", told(column("category"))),
-            ('"attributes":', _attributes(selection), ""), *rest,
-        ], "}")  # fmt: skip
+        typed = addresses.made(_typed)
+        endpoints = lines.objects([
+            _member("ip", addresses.where(typed, True)),
+            _member("name", addresses.where(typed, False)),
+        ])  # fmt: skip
+        users = lines.objects([_member("name", name), _member("uid", uid)])
+        targets = lines.objects([
+            _member("name", to_name), _member("uid", to_uid),
+            _member("type", of.where(to.there, True)),
+        ])  # fmt: skip
+        lines.each(map(
+            self._of_class, kinds, users.texts, targets.texts, endpoints.texts, types.texts
+        ))  # fmt: skip
+        rest = [_member("category", categories), ('"attributes":', _attributes(selection), "")]
+        if 0 in kinds:
+            who = [_member("name", name), _member("id", uid), _member("address", addresses)]
+            rest.append(('"actor":', lines.objects(who).where(kinds, 0), ""))
+        if 0 in kinds or AUTHENTICATION in kinds:
+            whom = [_member("type", of), _member("name", to_name), _member("id", to_uid)]
+            kept = list(map(_keeps_target, kinds, by.there, to.there))
+            rest.append(('"target":', lines.objects(whom).where(kept, True), ""))
+        lines.group(',"unmapped":{', rest, "}")
         lines.text("}")
         return lines.encoded()
 
-    def _of_people(self, lines: Lines, selection: Selection, kind: int) -> list[Pair]:
-        """What differs by class; gives the members of `unmapped` for what has no place there."""
-        name, uid, addresses = (
-            told(selection.column(f"actor.{part}")) for part in ("name", "id", "address")
-        )
-        of, to_name, to_uid = (
-            told(selection.column(f"target.{part}")) for part in ("type", "name", "id")
-        )
+    def _of_class(
+        self, kind: int, by: str | None, to: str | None, endpoint: str | None, operation: str
+    ) -> str:
+        """The members that differ by class, of objects in JSON."""
         if not kind:
-            who = [_member("name", name), _member("id", uid), _member("address", addresses)]
-            what = [_member("type", of), _member("name", to_name), _member("id", to_uid)]
-            return [('"actor":', lines.objects(who), ""), ('"target":', lines.objects(what), "")]
-        by = lines.objects([_member("name", name), _member("uid", uid)])
-        has_to = to_name.or_else(to_uid).there
-        to = lines.objects([
-            _member("name", to_name), _member("uid", to_uid),
-            _member("type", of.where(has_to, True)),
-        ])  # fmt: skip
-        rest: list[Pair] = []
+            return ""
+        said = f',"actor":{{"user":{by}}}' if by else ""
         if kind == API_ACTIVITY:
-            actor = by.wrapped('{"user":', "}").or_else(
-                lines.all(f'{{"app_name":{self._product}}}')
+            said = said or f',"actor":{{"app_name":{self._product}}}'
+            endpoint = endpoint or f'{{"svc_name":{self._product}}}'
+            resources = f',"resources":[{to}]' if to else ""
+            return (
+                f'{said},"src_endpoint":{endpoint},"api":{{"operation":"{operation}"}}{resources}'
             )
-            lines.pair(',"actor":', actor)
+        if kind == ENTITY_MANAGEMENT:
+            said = f'{said},"entity":{to}'
+        elif kind == ACCOUNT_CHANGE:
+            said = f'{said},"user":{to or by}'
         else:
-            lines.pair(',"actor":{"user":', by, "}")
-        if kind == ACCOUNT_CHANGE:
-            lines.pair(',"user":', to.or_else(by))
-        elif kind == ENTITY_MANAGEMENT:
-            lines.pair(',"entity":', to)
-        elif kind == AUTHENTICATION:
-            lines.pair(',"user":', by.or_else(to))
-            lines.text(f',"service":{{"name":{self._product}}}')
-            whom = lines.objects([
-                _member("type", of), _member("name", to_name), _member("id", to_uid)
-            ]).where(has_to, True).where(by.there, True)  # fmt: skip
-            rest = [('"target":', whom, "")]
-        is_ip = addresses.made(_typed)
-        endpoint = lines.objects([
-            _member("ip", addresses.where(is_ip, True)),
-            _member("name", addresses.where(is_ip, False)),
-        ])  # fmt: skip
-        if kind == API_ACTIVITY:
-            endpoint = endpoint.or_else(lines.all(f'{{"svc_name":{self._product}}}'))
-        lines.pair(',"src_endpoint":', endpoint)
-        if kind == API_ACTIVITY:
-            lines.pair(*_member("operation", Column(selection.column("type")), ',"api":{'))
-            lines.text("}")
-            lines.pair(',"resources":[', to, "]")
-        return rest
+            said = f'{said},"user":{by or to},"service":{{"name":{self._product}}}'
+        return f'{said},"src_endpoint":{endpoint}' if endpoint else said
+
+
+_PEOPLE: Final = (
+    "actor.name", "actor.id", "actor.address", "target.type", "target.name", "target.id"
+)  # fmt: skip
+
+
+def _fits(kind: int, by: str | None, to: str | None, address: str | None) -> bool:
+    """Whether an event has what its class requires."""
+    if kind == ENTITY_MANAGEMENT:
+        return to is not None
+    if kind == API_ACTIVITY:
+        return by is not None or address is not None
+    return by is not None or to is not None
+
+
+def _keeps_target(kind: int, by: bool, to: bool) -> bool:
+    """Whether the target has no place in the event's class."""
+    return not kind or (kind == AUTHENTICATION and by and to)
 
 
 def _member(name: str, column: Column, before: str = "") -> Pair:
     return member(name, column, before, strictly_inside)
-
-
-def _fitting(selection: Selection, uids: list[int]) -> list[int]:
-    """The classes, 0 for a base event where an event lacks what its class requires."""
-    by, to = (
-        told(selection.column(f"{who}.name")).or_else(told(selection.column(f"{who}.id")))
-        for who in ("actor", "target")
-    )
-    if by.complete and to.complete:
-        return uids
-    address = told(selection.column("actor.address"))
-    required = {
-        0: by.there, ACCOUNT_CHANGE: to.or_else(by).there, AUTHENTICATION: to.or_else(by).there,
-        ENTITY_MANAGEMENT: to.there, API_ACTIVITY: by.or_else(address).there,
-    }  # fmt: skip
-    return [uid if required[uid][at] else 0 for at, uid in enumerate(uids)]
 
 
 def _typed(addresses: Sequence[str]) -> list[bool]:

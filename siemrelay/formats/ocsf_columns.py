@@ -77,7 +77,8 @@ class OcsfColumns:
         column, lines = selection.column, Lines(len(selection))
         categories, types = told(column("category")), Column(column("type"))
         name, uid, addresses, of, to_name, to_uid = (told(column(field)) for field in _PEOPLE)
-        pairs = zip(types.texts, [said or "" for said in categories.texts], strict=True)
+        said = categories.or_else(lines.all(""))
+        pairs = zip(types.texts, said.texts, strict=True)
         placed = list(map(self._placed.__getitem__, pairs))
         by, to = name.or_else(uid), to_name.or_else(to_uid)
         if not (by.complete and to.complete):

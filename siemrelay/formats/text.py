@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -72,13 +73,10 @@ def visible(text: str, keep: str = "") -> str:
 def utf8(texts: Iterable[str]) -> list[bytes]:
     """Each text as UTF-8; lone surrogates, which UTF-8 cannot carry, become `?`.
 
-    One by one instead of joined: a single character outside Latin-1 would widen the whole run.
+    One by one instead of joined: a single character outside Latin-1 would widen the whole run. And
+    as they come, so that each takes the memory of the one before, which is in the cache still.
     """
-    texts = list(texts)
-    try:
-        return list(map(str.encode, texts))
-    except UnicodeEncodeError:
-        return [text.encode("utf-8", "replace") for text in texts]
+    return list(map(str.encode, texts, repeat("utf-8"), repeat("replace")))
 
 
 def is_utf8(data: bytes) -> bool:

@@ -91,11 +91,18 @@ class DatagramListener:
     async def prepare(self) -> None:
         """Nothing has to be read first."""
 
-    async def run(self, sockets: list[trio.socket.SocketType]) -> None:
-        """Serve until cancelled; closes the sockets. What has arrived is handed over before."""
+    async def run(
+        self, sockets: list[trio.socket.SocketType],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:  # fmt: skip
+        """Serve until cancelled; closes the sockets. What has arrived is handed over before.
+
+        It has started once every drop from then on will be counted.
+        """
         async with trio.open_nursery() as nursery:
             for sock in sockets:
-                nursery.start_soon(self._drain, sock)
+                await nursery.start(self._drain, sock)
+            task_status.started()
 
     def _enlarge(self, sock: trio.socket.SocketType) -> None:
         wanted = self._options.receive_buffer
@@ -111,12 +118,15 @@ class DatagramListener:
                 advice=f"sysctl -w net.core.rmem_max={wanted}, or the capability CAP_NET_ADMIN",
             )  # fmt: skip
 
-    async def _drain(self, sock: trio.socket.SocketType) -> None:
+    async def _drain(
+        self, sock: trio.socket.SocketType, task_status: trio.TaskStatus[None]
+    ) -> None:
         pending = deque[Records]()
         with sock:
             self._enlarge(sock)
             # A socket of systemd's may have dropped some while nobody, or another process, read it.
             dropped = _drops(sock)
+            task_status.started()
             try:
                 while True:
                     with trio.move_on_after(_ASK_S):

@@ -120,8 +120,12 @@ class StreamListener:
         if self._contexts is not None:
             await trio.to_thread.run_sync(self._contexts.current)
 
-    async def run(self, sockets: list[trio.socket.SocketType]) -> None:
+    async def run(
+        self, sockets: list[trio.socket.SocketType],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:  # fmt: skip
         """Serve until cancelled; closes the sockets and every connection."""
+        task_status.started()
         await self._door.serve(sockets, self._connection)
 
     async def _connection(self, plain: trio.SocketStream, peer: str) -> None:

@@ -146,7 +146,7 @@ class SyslogSource:
                 await listener.prepare()
                 sockets = await open_sockets(address, mode=options.mode)
                 port = None if address.path else sockets[0].getsockname()[1]
-                nursery.start_soon(listener.run, sockets)
+                await nursery.start(listener.run, sockets)
                 log.info("listening", listen=str(address), port=port)
             nursery.start_soon(_alive, intake)
             if drain:

@@ -142,6 +142,27 @@ def test_any_event_is_ecs_and_comes_back_as_it_went_in(event: AuditEvent) -> Non
     assert {shown(text) for text in texts} <= set(labels.values())
 
 
+@pytest.mark.parametrize("original", [False, True])
+@settings(max_examples=60)
+@given(events=st.lists(st.builds(
+    lambda event, kind, of, more: msgspec.structs.replace(
+        event, type=kind, target=msgspec.structs.replace(event.target, type=of),
+        attributes=more or event.attributes,
+    ),
+    EVENTS, st.sampled_from([known.name for known in BUILT_IN]),
+    st.sampled_from([None, "", "user", "Account", "group", "host"]),
+    st.sampled_from([{}, {"a.b": 1}, {"a": {"b": None, "c": "x"}}, {"category": "own"}]),
+), min_size=1, max_size=4))  # fmt: skip
+def test_many_events_become_what_each_becomes_alone(
+    original: bool, events: list[AuditEvent]
+) -> None:
+    form, many = Ecs(EcsOptions(original=original)), selection_of(events * 16)
+    assert form.encode(many) == [
+        form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
+        for i in range(len(many))
+    ]
+
+
 @pytest.mark.parametrize("known", BUILT_IN, ids=lambda known: known.name)
 def test_every_type_of_the_catalogue_has_its_place(known: Any) -> None:
     document = read(msgspec.structs.replace(PLAIN, type=known.name, category=known.category))
@@ -227,26 +248,3 @@ def test_a_target_stands_where_its_kind_belongs(
     document = read(AuditEvent(id="1", time=PLAIN.time, type=kind, category="", severity=3,
                                outcome="unknown", target=target))  # fmt: skip
     assert document[where[0]] == where[1]
-
-
-@settings(max_examples=60)
-@given(events=st.lists(EVENTS, min_size=1, max_size=4))
-def test_documents_made_a_column_at_a_time_are_those_made_one_by_one(
-    events: list[AuditEvent],
-) -> None:
-    # What decoders see to, so that columns can be made; labels of one name are made one by one.
-    events = [
-        msgspec.structs.replace(
-            event, id=event.id or "i", time=event.time or PLAIN.time, type=event.type or "t",
-            category=event.category or "c", severity=event.severity or 0,
-            outcome=event.outcome or "unknown",
-            attributes={f"n{i}": v for i, v in enumerate(attributes_of(event).values())},
-        )
-        for event in events
-    ]  # fmt: skip
-    form, many = Ecs(EcsOptions()), selection_of(events * 20)
-    singly = [
-        form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
-        for i in range(len(many))
-    ]
-    assert form.encode(many) == singly

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from siemrelay.event import Actor, AuditEvent, Target, field_getter
+from siemrelay.formats.columns import FEW
 from siemrelay.formats.leef import Leef, Leef1Options, LeefOptions
 from siemrelay.formats.text import CONTROL_PICTURES, text_of
 from tests.strategies import EVENTS, selection_of
@@ -156,7 +157,7 @@ def test_the_fast_leef_line_equals_the_careful_one(
     events.append(PLAIN)
     lines = [careful(delimiter, chosen, event) for event in events]
     assert [alone(form, event) for event in events] == lines
-    assert [line.decode() for line in form.encode(selection_of(events * 12))] == lines * 12
+    assert [line.decode() for line in form.encode(selection_of(events * FEW))] == lines * FEW
     if form._values is not None:
         assert form._line(PLAIN) == lines[-1]
 

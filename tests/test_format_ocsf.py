@@ -119,6 +119,22 @@ def test_many_events_of_all_classes_become_what_each_becomes_alone(
     ]
 
 
+def test_many_events_that_have_everything_become_what_each_becomes_alone() -> None:
+    events = [
+        AuditEvent(
+            id="e", time="2024-03-01T08:00:00.123Z", type=known.name, category=known.category,
+            severity=5, outcome="success", actor=Actor("ada", "u1", "10.0.0.1"),
+            target=Target("user", 'a "b"', "t1"), message="done",
+        )
+        for known in BUILT_IN
+    ]  # fmt: skip
+    form, many = Ocsf(OcsfOptions()), selection_of(events)
+    assert form.encode(many) == [
+        form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
+        for i in range(len(many))
+    ]
+
+
 @pytest.mark.parametrize("known", BUILT_IN, ids=lambda known: known.name)
 def test_every_type_of_the_catalogue_has_its_class(known: Any) -> None:
     found = read(msgspec.structs.replace(PLAIN, type=known.name, category=known.category))

@@ -28,6 +28,7 @@ from siemrelay.event import (
     field_getter,
 )
 from siemrelay.formats.cef import Cef, CefOptions
+from siemrelay.formats.columns import FEW
 from siemrelay.formats.contract import Format
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.formats.pairs import QuotedPairs, escaped
@@ -53,8 +54,6 @@ EVERY: list[tuple[str, Any]] = [
 ]
 DELIMITERS = {"leef": {0x09}, "leef1": {0x09}}
 """The control characters that a format itself is made of."""
-MANY = 12
-"""So many events are made column by column."""
 RECORDS = st.lists(
     st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")) | texts().map(
         lambda text: text.encode("utf-8", "replace").replace(b"\n", b"")
@@ -116,7 +115,7 @@ def test_many_events_become_what_each_becomes_alone(
             msgspec.structs.replace(event, attributes=dict.fromkeys(names, event.message))
             for event in events
         ]
-    many = selection_of(events * MANY)
+    many = selection_of(events * FEW)
     form = made(name, header)
     assert form.encode(many) == [
         form.encode(Selection(many.decoded, [i == j for j in range(len(many))]))[0]
@@ -308,7 +307,7 @@ def test_the_fast_line_equals_the_careful_line(
     events.append(PLAIN)
     lines = [careful(chosen, event) for event in events]
     assert [alone(form, event) for event in events] == lines
-    assert [line.decode() for line in form.encode(selection_of(events * MANY))] == lines * MANY
+    assert [line.decode() for line in form.encode(selection_of(events * FEW))] == lines * FEW
 
 
 @pytest.mark.parametrize("chosen", MAPS, ids=str)
@@ -318,6 +317,13 @@ def test_plain_events_take_the_fast_line(chosen: dict[str, str | None]) -> None:
     if form._values is not None:
         assert form._line(PLAIN) == careful(chosen, PLAIN)
         assert form._line(some) == careful(chosen, some)
+
+
+@pytest.mark.parametrize("count", [1, FEW])
+def test_a_del_in_plain_ascii_is_its_picture_in_cef_too(count: int) -> None:
+    event = msgspec.structs.replace(PLAIN, message="a\x7fb")
+    for line in Cef(CefOptions()).encode(selection_of([event] * count)):
+        assert line.endswith("msg=a\u2421b".encode())
 
 
 def test_a_cef_map_adds_replaces_and_removes_keys() -> None:

@@ -36,13 +36,6 @@ class Column:
         column.texts, column.complete, column.empty = texts, self.complete, self.empty
         return column
 
-    @property
-    def there(self) -> list[bool]:
-        """Which events are not without."""
-        if self.complete or self.empty:
-            return [self.complete] * len(self.texts)
-        return [text is not None for text in self.texts]
-
     def or_else(self, other: Column) -> Column:
         """The other column's text for events that are without."""
         if self.complete or other.empty:
@@ -53,12 +46,6 @@ class Column:
             rest if text is None else text
             for text, rest in zip(self.texts, other.texts, strict=True)
         ])  # fmt: skip
-
-    def wrapped(self, before: str, after: str) -> Column:
-        """The texts with what stands before and after each."""
-        if self.empty:
-            return self
-        return self.like([None if t is None else f"{before}{t}{after}" for t in self.texts])
 
     def made(self, make: Callable[[Sequence[str]], Sequence[Value]]) -> Sequence[Value | None]:
         """What `make` makes of the texts that are there, each in its place."""
@@ -88,6 +75,8 @@ class Column:
 
     def where(self, kinds: Sequence[Any], wanted: Any) -> Column:
         """The texts where the kind is the wanted one, None elsewhere."""
+        if self.empty:
+            return self
         found = kinds.count(wanted)
         if found == len(kinds):
             return self
@@ -100,7 +89,9 @@ class Column:
 
 def told(values: Sequence[Any]) -> Column:
     """The column of texts; an empty one is none."""
-    return Column(values if all(values) else [text or None for text in values])
+    if all(values):
+        return Column(values)
+    return Column([text or None for text in values] if any(values) else [None] * len(values))
 
 
 def texts(selection: Selection, field: str) -> Column:
@@ -176,10 +167,6 @@ class Lines:
             inner.pairs(there, ",")
             self.pair(before, inner.column(), after)
 
-    def all(self, text: str) -> Column:
-        """The same text for every line."""
-        return Column([text] * self._count)
-
     def objects(self, pairs: Iterable[Pair]) -> Column:
         """For each line a JSON object of the pairs that it has, None where it has none."""
         inner = Lines(self._count)
@@ -188,7 +175,8 @@ class Lines:
 
     def joined(self) -> Iterable[str]:
         """The lines."""
-        self.each(repeat("", self._count))
+        if self._shared or not self._columns:
+            self._columns.append(repeat(self._shared, self._count))
         return map("".join, zip(*self._columns, strict=True))
 
     def column(self) -> Column:

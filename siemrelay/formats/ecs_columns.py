@@ -86,7 +86,7 @@ class EcsColumns:
         lines.each(map(_before_outcome, placed))
         lines.pair(*member("outcome", Column(column("outcome")), ","))
         lines.each(map(_SEVERITIES.__getitem__, column("severity")))
-        lines.each(map(str, selection.sequences))
+        lines.each(map(repr, selection.sequences))
         lines.text(f',"provider":"{inside(batch.source)}","created":"{rfc3339(batch.received_at)}"')
         lines.each(map(_after_created, placed))
         if self._original:
@@ -95,7 +95,7 @@ class EcsColumns:
         lines.text("}")
         lines.pair(*member("message", Column(column("message")), ","))
         kinds, names, ids = (told(column(f"target.{part}")) for part in ("type", "name", "id"))
-        places = _places(kinds.texts, list(map(_of, placed)))
+        places = _places(kinds, list(map(_of, placed)))
         to_user, to_group, to_labels = (
             [member(prefix + "name", names.where(places, of)),
              member(prefix + "id", ids.where(places, of))]
@@ -145,8 +145,10 @@ def _texts(named: Named) -> Column:
     return Column([None if value is None else text_of(value) for value in named.values])
 
 
-def _places(kinds: Sequence[str | None], of: list[str]) -> list[str]:
+def _places(kinds: Column, of: list[str]) -> list[str]:
     """Where targets of these types belong, of events that are about these."""
-    if USERS.issuperset(kinds):
+    if kinds.empty:
+        return of
+    if USERS.issuperset(kinds.texts):
         return ["user"] * len(of)
-    return ["user" if kind in USERS else said for kind, said in zip(kinds, of, strict=True)]
+    return ["user" if kind in USERS else said for kind, said in zip(kinds.texts, of, strict=True)]

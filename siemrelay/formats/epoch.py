@@ -20,9 +20,12 @@ millisecond_of: Final[Callable[[str], str]] = itemgetter(slice(20, 23))
 
 def with_milliseconds(times: Sequence[Any]) -> bool:
     """Whether all are in UTC, ended by `Z`, with exactly three digits behind the second."""
-    if not all(times) or set(map(len, times)) != {MILLISECOND_CHARACTERS}:
+    if not all(times):
         return False
-    return "".join(times)[MILLISECOND_CHARACTERS - 1 :: MILLISECOND_CHARACTERS] == "Z" * len(times)
+    # A time has a `Z` at its end or none. As many as there are times, this far apart, leave no
+    # room for a time of another length.
+    joined = "".join(times)
+    return joined[MILLISECOND_CHARACTERS - 1 :: MILLISECOND_CHARACTERS] == "Z" * len(times)
 
 
 class EpochMs:

@@ -118,7 +118,7 @@ class Gelf:
         lines.each(map(_SEVERITIES.__getitem__, column("severity")))
         lines.pair(*member("_outcome", Column(column("outcome")), ","))
         lines.text(',"_siemrelay_sequence":')
-        lines.each(map(str, selection.sequences))
+        lines.each(map(repr, selection.sequences))
         lines.text(f',"_siemrelay_source":"{inside(selection.decoded.batch.source)}"')
         for field in FIELDS:
             if "." in field:

@@ -105,9 +105,9 @@ def shown_instead(character: str) -> str:
 class Leef:
     """Events → LEEF lines.
 
-    Two ways to the same text (test_both_ways_give_the_line_by_the_letter): for a few events one `%`
-    each, kept if counting delimiters proves that no value has one; for many, and where one has, a
-    key of all of them at a time.
+    Two ways to the same text (test_the_fast_leef_line_equals_the_careful_one): for a few events one
+    `%` each, kept if counting delimiters proves that no value has one; for many, and where one has,
+    a key of all of them at a time.
     """
 
     def __init__(self, options: DeviceOptions, version: Literal["1.0", "2.0"]) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from siemrelay.formats.columns import Column, Pair
-from siemrelay.formats.text import is_plain, replaced
 
 Value = TypeVar("Value")
 
@@ -32,14 +31,18 @@ def message_of(value: Any) -> bytes:
 
 def inside(text: str) -> str:
     """`text` as a JSON text without the quotes around it; the very same object if that is it."""
-    return text if is_plain(text) else message_of(text)[1:-1].decode()
+    try:
+        return strictly_inside(text)
+    except UnicodeEncodeError:
+        return message_of(text)[1:-1].decode()
 
 
 def strictly_inside(text: str) -> str:
     """As `inside`; raises UnicodeEncodeError for half surrogate pairs."""
-    if is_plain(text):
-        return text
-    return replaced(_encode(text)[1:-1].decode(), "\x7f", "\\u007f")
+    written = _encode(text)
+    if b"\\" in written or b"\x7f" in written:
+        return written[1:-1].replace(b"\x7f", b"\\u007f").decode()
+    return text
 
 
 def member(

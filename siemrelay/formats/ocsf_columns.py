@@ -77,7 +77,7 @@ class OcsfColumns:
         column, lines = selection.column, Lines(len(selection))
         categories, types = told(column("category")), Column(column("type"))
         name, uid, addresses, of, to_name, to_uid = (told(column(field)) for field in _PEOPLE)
-        said = categories.or_else(lines.all(""))
+        said = categories.or_else(Column([""] * len(selection)))
         pairs = zip(types.texts, said.texts, strict=True)
         placed = list(map(self._placed.__getitem__, pairs))
         by, to = name.or_else(uid), to_name.or_else(to_uid)
@@ -90,67 +90,93 @@ class OcsfColumns:
                 )
             ]  # fmt: skip
         kinds = list(map(_uid, placed))
-        types = types.escaped(strictly_inside)
+        typed = addresses.made(_typed)
+        types, name, uid, addresses, of, to_name, to_uid = (
+            texts.escaped(strictly_inside)
+            for texts in (types, name, uid, addresses, of, to_name, to_uid)
+        )
         lines.each(map(_start, placed))
         lines.each(map(_SEVERITIES.__getitem__, column("severity")))
         lines.each(map(self._statuses.__getitem__, column("outcome")))
         lines.text(',"time":')
-        lines.each(self._epoch.column(column("time")))
+        for digits in self._epoch.halves(column("time")) or [self._epoch.column(column("time"))]:
+            lines.each(digits)
         lines.text(f",{self._metadata}")
         lines.pair(*_member("uid", Column(column("id")), ","))
         lines.pair(',"event_code":"', types, '"')
         source = inside(selection.decoded.batch.source)
         lines.text(f',"log_name":"{source}","sequence":')
-        lines.each(map(str, selection.sequences))
+        lines.each(map(repr, selection.sequences))
         lines.text("}")
         lines.each(map(_activity_name, placed))
         lines.pair(*_member("message", Column(column("message")), ","))
-        typed = addresses.made(_typed)
-        endpoints = lines.objects([
-            _member("ip", addresses.where(typed, True)),
-            _member("name", addresses.where(typed, False)),
-        ])  # fmt: skip
-        users = lines.objects([_member("name", name), _member("uid", uid)])
-        targets = lines.objects([
-            _member("name", to_name), _member("uid", to_uid),
-            _member("type", of.where(to.there, True)),
-        ])  # fmt: skip
-        lines.each(map(
-            self._of_class, kinds, users.texts, targets.texts, endpoints.texts, types.texts
-        ))  # fmt: skip
-        rest = [_member("category", categories), ('"attributes":', _attributes(selection), "")]
-        if 0 in kinds:
-            who = [_member("name", name), _member("id", uid), _member("address", addresses)]
-            rest.append(('"actor":', lines.objects(who).where(kinds, 0), ""))
-        if 0 in kinds or AUTHENTICATION in kinds:
-            whom = [_member("type", of), _member("name", to_name), _member("id", to_uid)]
-            kept = list(map(_keeps_target, kinds, by.there, to.there))
-            rest.append(('"target":', lines.objects(whom).where(kept, True), ""))
+        people = name, uid, addresses, of, to_name, to_uid, types
+        whole = all(part.complete for part in people) and all(typed)
+        make = self._of_whole if whole else self._of_class
+        lines.each(map(make, kinds, typed, *(part.texts for part in people)))
+        rest = [_member("category", categories),
+                ('"attributes":', _attributes(selection), "")]  # fmt: skip
+        met = set(kinds)
+        if 0 in met:
+            rest.append(('"actor":', Column([
+                None if kind else _object(name=n, id=i, address=a)
+                for kind, n, i, a in zip(kinds, name.texts, uid.texts, addresses.texts, strict=True)
+            ]), ""))  # fmt: skip
+        if 0 in met or AUTHENTICATION in met:
+            rest.append(('"target":', Column([
+                None if kind and (kind != AUTHENTICATION or not who or not whom)
+                else _object(type=t, name=n, id=i)
+                for kind, who, whom, t, n, i in zip(
+                    kinds, by.texts, to.texts, of.texts, to_name.texts, to_uid.texts, strict=True
+                )
+            ]), ""))  # fmt: skip
         lines.group(',"unmapped":{', rest, "}")
         lines.text("}")
         return lines.encoded()
 
     def _of_class(
-        self, kind: int, by: str | None, to: str | None, endpoint: str | None, operation: str
-    ) -> str:
-        """The members that differ by class, of objects in JSON."""
-        if not kind:
-            return ""
-        said = f',"actor":{{"user":{by}}}' if by else ""
-        if kind == API_ACTIVITY:
-            said = said or f',"actor":{{"app_name":{self._product}}}'
-            endpoint = endpoint or f'{{"svc_name":{self._product}}}'
-            resources = f',"resources":[{to}]' if to else ""
-            return (
-                f'{said},"src_endpoint":{endpoint},"api":{{"operation":"{operation}"}}{resources}'
-            )
+        self, kind: int, typed: bool | None, name: str | None, uid: str | None,
+        address: str | None, of: str | None, to_name: str | None, to_uid: str | None,
+        operation: str,
+    ) -> str:  # fmt: skip
+        """The members that differ by class, of texts that are escaped already."""
+        by = _object(name=name, uid=uid)
+        to = _object(name=to_name, uid=to_uid, type=of) if to_name or to_uid else None
+        actor = f',"actor":{{"user":{by}}}' if by else ""
+        endpoint = ""
+        if address:
+            endpoint = f',"src_endpoint":{{"{"ip" if typed else "name"}":"{address}"}}'
         if kind == ENTITY_MANAGEMENT:
-            said = f'{said},"entity":{to}'
-        elif kind == ACCOUNT_CHANGE:
-            said = f'{said},"user":{to or by}'
-        else:
-            said = f'{said},"user":{by or to},"service":{{"name":{self._product}}}'
-        return f'{said},"src_endpoint":{endpoint}' if endpoint else said
+            return f'{actor},"entity":{to}{endpoint}'
+        if kind == ACCOUNT_CHANGE:
+            return f'{actor},"user":{to or by}{endpoint}'
+        if kind == AUTHENTICATION:
+            return f'{actor},"user":{by or to},"service":{{"name":{self._product}}}{endpoint}'
+        if kind == API_ACTIVITY:
+            actor = actor or f',"actor":{{"app_name":{self._product}}}'
+            endpoint = endpoint or f',"src_endpoint":{{"svc_name":{self._product}}}'
+            resources = f',"resources":[{to}]' if to else ""
+            return f'{actor}{endpoint},"api":{{"operation":"{operation}"}}{resources}'
+        return ""
+
+    def _of_whole(
+        self, kind: int, typed: bool, name: str, uid: str, address: str, of: str, to_name: str,
+        to_uid: str, operation: str,
+    ) -> str:  # fmt: skip
+        """`_of_class` in half the time, of events that have all of it, as most have."""
+        if kind in (ENTITY_MANAGEMENT, ACCOUNT_CHANGE):
+            what = "entity" if kind == ENTITY_MANAGEMENT else "user"
+            return (
+                f',"actor":{{"user":{{"name":"{name}","uid":"{uid}"}}}},"{what}":{{"name":'
+                f'"{to_name}","uid":"{to_uid}","type":"{of}"}},"src_endpoint":{{"ip":"{address}"}}'
+            )
+        if kind == API_ACTIVITY:
+            return (
+                f',"actor":{{"user":{{"name":"{name}","uid":"{uid}"}}}},"src_endpoint":{{"ip":'
+                f'"{address}"}},"api":{{"operation":"{operation}"}},"resources":[{{"name":'
+                f'"{to_name}","uid":"{to_uid}","type":"{of}"}}]'
+            )
+        return self._of_class(kind, typed, name, uid, address, of, to_name, to_uid, operation)
 
 
 _PEOPLE: Final = (
@@ -167,9 +193,10 @@ def _fits(kind: int, by: str | None, to: str | None, address: str | None) -> boo
     return by is not None or to is not None
 
 
-def _keeps_target(kind: int, by: bool, to: bool) -> bool:
-    """Whether the target has no place in the event's class."""
-    return not kind or (kind == AUTHENTICATION and by and to)
+def _object(**members: str | None) -> str | None:
+    """A JSON object of the texts that are there, None if none is."""
+    said = ",".join([f'"{name}":"{text}"' for name, text in members.items() if text])
+    return f"{{{said}}}" if said else None
 
 
 def _member(name: str, column: Column, before: str = "") -> Pair:

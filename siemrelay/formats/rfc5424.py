@@ -56,7 +56,7 @@ class Rfc5424:
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
         lines.text(self._open)
-        lines.each(map(str, selection.sequences))
+        lines.each(map(repr, selection.sequences))
         lines.text('" ')
         self._pairs.put(lines, selection)
         lines.pair("", attribute_column(selection, self._attributes, self._together))

@@ -104,7 +104,7 @@ class Rfc5424Header:
     def begin(self, lines: Lines, selection: Selection) -> None:
         """See `Header`."""
         lines.each(map(self._starts.__getitem__, selection.column("severity")))
-        lines.each(map(str, selection.column("time")))
+        lines.each(selection.column("time"))
         lines.each(map(self._ends.__getitem__, selection.column("type")))
 
 

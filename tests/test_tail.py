@@ -27,15 +27,27 @@ def places(tail_end: int, **cursors: int) -> Places:
 
 
 async def test_what_fits_beside_the_tail_waits_for_nobody() -> None:
-    where = places(31, slow=1)
+    where = places(31, only=1)
     with trio.fail_after(1):
         await tail_of(3).give_way(where, MIB)
 
 
-async def test_intake_gives_way_until_a_sink_has_taken_what_would_be_pushed_out(
+async def test_a_commit_that_a_sender_may_wait_for_gives_way_to_nobody() -> None:
+    where = places(41, only=1)
+    with trio.fail_after(0.1):
+        await tail_of(4).give_way(where, MIB - 1)
+
+
+async def test_a_slower_sink_is_not_waited_for_while_another_one_keeps_up() -> None:
+    where = places(41, foremost=41, slow=1)
+    with trio.fail_after(0.1):
+        await tail_of(4).give_way(where, 2 * MIB)
+
+
+async def test_intake_gives_way_until_the_foremost_sink_has_taken_what_would_be_pushed_out(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    tail, where, gone = tail_of(4), places(41, fast=40, slow=5), list[float]()
+    tail, where, gone = tail_of(4), places(41, foremost=5, slow=1), list[float]()
 
     async def giving_way() -> None:
         await tail.give_way(where, 2 * MIB)
@@ -45,10 +57,10 @@ async def test_intake_gives_way_until_a_sink_has_taken_what_would_be_pushed_out(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(giving_way)
         await trio.sleep(0.01)
-        where.advance("slow", 20)  # the second batch still holds a record for it
+        where.advance("foremost", 20)  # the second batch still holds a record for it
         await trio.sleep(0.01)
         assert gone == []
-        where.advance("slow", 21)
+        where.advance("foremost", 21)
     assert began + 0.02 <= gone[0] < began + 0.03
 
 

@@ -15,8 +15,12 @@ from siemrelay.event import Batch
 # 8 batches of a busy file source.
 _KEPT_BYTES: Final = 4 * 1024 * 1024
 
-# So long may records wait for sinks that are about to read from here what they would push out. A
-# sink that takes longer, or nothing, is then behind what is kept here and is not waited for again.
+# A commit of so much is one of an intake that catches up; senders who wait for an answer hand over
+# less at a time.
+_CATCHING_UP_BYTES: Final = 1024 * 1024
+
+# So long may such a commit wait. Sinks that take longer, or nothing, are then behind what is kept
+# here and are not waited for again.
 _GIVE_WAY_S: Final = 0.25
 
 _first = attrgetter("first_sequence")
@@ -43,15 +47,17 @@ class Tail:
         return self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
 
     async def give_way(self, places: Places, more_bytes: int) -> None:
-        """Before so much more is added: let the sinks near the end take what it would push out.
+        """Before so much more is added: let the foremost sink take what it would push out.
 
         An intake that catches up is faster than most sinks; all of it would be read back from disk
-        and unpacked. The wait is short, and one for each time that a sink falls behind: no sink
-        can hold up intake.
+        and unpacked. While even the foremost sink is that far behind, every sink has work, so that
+        the pause slows none of them; one that is merely slower than others is not waited for.
         """
+        if more_bytes < _CATCHING_UP_BYTES:
+            return
         leaving = self._leaving(more_bytes)
         with trio.move_on_after(_GIVE_WAY_S):
-            while any(cursor in leaving for cursor in places.cursors().values()):
+            while max(places.cursors().values(), default=0) in leaving:
                 await places.wait_moved()
 
     def _leaving(self, more_bytes: int) -> range:

@@ -41,7 +41,7 @@ CROWDED_BYTES: Final = 64 * 1024
 _HANDSHAKE_S: Final = 30.0
 # On a stop, what has arrived already is read for so long and handed over for so long: the kernel
 # has confirmed it to its sender. A connection on which nothing waits is left at once.
-_LAST_READS_S: Final = 0.5
+_LAST_READS_S: Final = 0.8
 _LAST_OFFERS_S: Final = 1.0
 _NOTHING_LEFT_S: Final = 0.01
 

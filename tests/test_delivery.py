@@ -536,7 +536,7 @@ async def test_halving_finds_exactly_the_culprits_of_any_subset(
 @pytest.mark.parametrize(
     ("culprits", "most_requests"),
     # Halving both sides everywhere would ask some 17, 70, 370 and 860 times.
-    [(1, 16), (5, 60), (50, 330), (250, 840)],
+    [(1, 20), (5, 70), (50, 330), (250, 840)],
 )
 async def test_culprits_cost_requests_by_their_number_and_hardly_by_the_run(
     rig: Rig, culprits: int, most_requests: int

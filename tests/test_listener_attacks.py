@@ -132,7 +132,7 @@ def test_a_stop_takes_what_had_arrived(make_daemon: MakeDaemon, tls: bool) -> No
         source = daemon.config["sources"]["logs"]
         source |= {"listen": "tls://127.0.0.1:0", "tls": {"certificate": str(file)}}
     daemon.start()
-    total = 20_000
+    total = 5_000  # a fraction of what is read in the second that a stop has, on a busy machine too
     with connected(daemon) as plain, ExitStack() as stack:
         sock = plain
         if tls:

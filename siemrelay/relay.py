@@ -10,7 +10,6 @@ run ─ house nursery: signals, endpoint, watchdog, buffer upkeep
 
 from __future__ import annotations
 
-import gc
 import signal
 import time
 from collections.abc import Callable
@@ -76,7 +75,6 @@ class Relay:
             committer = Committer(buffer, stats)
             sources = self._build_sources(assembly)
             sieves = {name: assembly.sieve(name) for name in sources}
-            gc.freeze()  # what is there now stays
             async with trio.open_nursery() as house:
                 if signals:
                     await house.start(self._watch_signals, house.cancel_scope)

@@ -68,7 +68,7 @@ class DiskBuffer:
             self._store, self._writing, self._places, self._extent, Reserve(state_dir / "reserve"),
             stats, max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
-        self._grown, self._tail = trio.Event(), Tail()
+        self._grown, self._tail = trio.Event(), Tail(opened.next_sequence)
         stats.size_bytes = opened.used_bytes
         self._room.note_oldest(oldest)
 
@@ -155,7 +155,7 @@ class DiskBuffer:
         room was looked for), BufferBroken when the process must end. A commit that has begun is
         waited for when cancelled.
         """
-        await self._tail.give_way(self._places, sum(len(batch.payload) for batch in batches))
+        await self._tail.give_way(sum(len(batch.payload) for batch in batches))
         started = time.perf_counter()
         async with self._writing:
             with trio.CancelScope(shield=True), self._places.being_stored() as cursors:
@@ -182,7 +182,7 @@ class DiskBuffer:
         while True:
             while sequence >= self._extent.end:
                 await self._grown.wait()
-            newest = self._tail.find(sequence)
+            newest = self._tail.take(sequence)
             if newest is not None:
                 return [newest]
             # The thread may see a commit that is not known here yet: nothing beyond the end.

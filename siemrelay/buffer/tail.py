@@ -9,7 +9,6 @@ from typing import Final
 
 import trio
 
-from siemrelay.buffer.places import Places
 from siemrelay.event import Batch
 
 # 8 batches of a busy file source.
@@ -29,9 +28,12 @@ _first = attrgetter("first_sequence")
 class Tail:
     """The newest batches, bounded in bytes; at least the very newest."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: int) -> None:
+        """What is added begins at `end`."""
         self._batches: deque[Batch] = deque()
         self._bytes = 0
+        # No sink has taken a record from here on.
+        self._taken_end, self._taken = end, trio.Event()
 
     def add(self, batch: Batch) -> None:
         """Keep the batch that follows all others."""
@@ -40,13 +42,18 @@ class Tail:
         while self._bytes > _KEPT_BYTES and len(self._batches) > 1:
             self._bytes -= len(self._batches.popleft().payload)
 
-    def find(self, sequence: int) -> Batch | None:
+    def take(self, sequence: int) -> Batch | None:
         """The batch that holds a sequence number before the end; None if it is older than all."""
         if not self._batches or self._batches[0].first_sequence > sequence:
             return None
-        return self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
+        batch = self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
+        if batch.next_sequence > self._taken_end:
+            self._taken_end = batch.next_sequence
+            self._taken.set()
+            self._taken = trio.Event()
+        return batch
 
-    async def give_way(self, places: Places, more_bytes: int) -> None:
+    async def give_way(self, more_bytes: int) -> None:
         """Before so much more is added: let the foremost sink take what it would push out.
 
         An intake that catches up is faster than most sinks; all of it would be read back from disk
@@ -57,8 +64,8 @@ class Tail:
             return
         leaving = self._leaving(more_bytes)
         with trio.move_on_after(_GIVE_WAY_S):
-            while max(places.cursors().values(), default=0) in leaving:
-                await places.wait_moved()
+            while self._taken_end in leaving:
+                await self._taken.wait()
 
     def _leaving(self, more_bytes: int) -> range:
         """The sequence numbers that so many bytes more would push out."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from siemrelay import registry
-from siemrelay.__main__ import GC_THRESHOLD
 from siemrelay.buffer.store import Store
 from siemrelay.catalogue import Catalogue
+from siemrelay.cli.run import GC_THRESHOLD
 from siemrelay.decoders.contract import Decoder
 from siemrelay.event import FIELDS, Batch, DecodedBatch, Selection
 from siemrelay.filters import EventFilter, EventsOptions

@@ -116,20 +116,7 @@ class OcsfColumns:
         lines.each(map(make, kinds, typed, *(part.texts for part in people)))
         rest = [_member("category", categories),
                 ('"attributes":', _attributes(selection), "")]  # fmt: skip
-        met = set(kinds)
-        if 0 in met:
-            rest.append(('"actor":', Column([
-                None if kind else _object(name=n, id=i, address=a)
-                for kind, n, i, a in zip(kinds, name.texts, uid.texts, addresses.texts, strict=True)
-            ]), ""))  # fmt: skip
-        if 0 in met or AUTHENTICATION in met:
-            rest.append(('"target":', Column([
-                None if kind and (kind != AUTHENTICATION or not who or not whom)
-                else _object(type=t, name=n, id=i)
-                for kind, who, whom, t, n, i in zip(
-                    kinds, by.texts, to.texts, of.texts, to_name.texts, to_uid.texts, strict=True
-                )
-            ]), ""))  # fmt: skip
+        rest += _kept_apart(kinds, by, to, people)
         lines.group(',"unmapped":{', rest, "}")
         lines.text("}")
         return lines.encoded()
@@ -182,6 +169,28 @@ class OcsfColumns:
 _PEOPLE: Final = (
     "actor.name", "actor.id", "actor.address", "target.type", "target.name", "target.id"
 )  # fmt: skip
+
+
+def _kept_apart(
+    kinds: Sequence[int], by: Column, to: Column, people: Sequence[Column]
+) -> list[Pair]:
+    """The actors and the targets for which an event's class has no place."""
+    apart = [at for at, kind in enumerate(kinds) if kind in _WITHOUT_PLACE]
+    if not apart:
+        return []
+    actors: list[str | None] = [None] * len(kinds)
+    targets = actors.copy()
+    for at in apart:
+        name, uid, address, of, to_name, to_uid, _ = (column.texts[at] for column in people)
+        if kinds[at] == BASE_EVENT.uid:
+            actors[at] = _object(name=name, id=uid, address=address)
+        elif not (by.texts[at] and to.texts[at]):
+            continue  # its only one is the user
+        targets[at] = _object(type=of, name=to_name, id=to_uid)
+    return [('"actor":', Column(actors), ""), ('"target":', Column(targets), "")]
+
+
+_WITHOUT_PLACE: Final = {BASE_EVENT.uid, AUTHENTICATION}
 
 
 def _fits(kind: int, by: str | None, to: str | None, address: str | None) -> bool:

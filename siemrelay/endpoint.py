@@ -1,4 +1,4 @@
-"""The endpoint: metrics, health and readiness over plain HTTP/1.1, for one machine's own eyes.
+"""The endpoint: metrics, health and status over plain HTTP/1.1, for one machine's own eyes.
 
 The protocol is h11's; it and the metrics library are imported by the first request, so that a start
 does not wait for them.
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any, Final
 
+import msgspec
 import structlog
 import trio
 
@@ -19,6 +20,7 @@ from siemrelay.health import stuck, unready
 from siemrelay.refusals import Refusals
 from siemrelay.stats import Stats
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
+from siemrelay.telemetry.status import Overview
 
 _log = structlog.get_logger()
 
@@ -33,6 +35,7 @@ _REQUEST_S: Final = 10.0
 # Prometheus, a probe and a curious person: connections above this wait in the kernel.
 _CONNECTIONS: Final = 32
 
+_PATHS: Final = "/status (JSON), /metrics, /healthz and /readyz"
 _PLAIN: Final = "text/plain; charset=utf-8"
 
 
@@ -54,16 +57,17 @@ async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener 
 
 
 async def serve(
-    listener: trio.SocketListener, stats: Stats, refresh: Callable[[], Awaitable[None]]
-) -> None:
-    """Answer requests until cancelled. `refresh` brings gauges up to date before a scrape."""
+    listener: trio.SocketListener, stats: Stats, overview: Overview,
+    refresh: Callable[[], Awaitable[None]],
+) -> None:  # fmt: skip
+    """Answer requests until cancelled. `refresh` brings gauges up to date before they are read."""
     where = listener.socket.getsockname()
     refusals = Refusals(_log, f"http://{where[0]}:{where[1]}")
     door = Door([], _CONNECTIONS, refusals, proxied=ip_address(where[0]).is_loopback)
 
     async def connection(stream: trio.SocketStream, _peer: str) -> None:
         try:
-            await _Connection(stream, stats, refresh).run()
+            await _Connection(stream, stats, overview, refresh).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the asker went away
 
@@ -72,11 +76,13 @@ async def serve(
 
 class _Connection:
     def __init__(
-        self, stream: trio.SocketStream, stats: Stats, refresh: Callable[[], Awaitable[None]]
-    ) -> None:
+        self, stream: trio.SocketStream, stats: Stats, overview: Overview,
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
         import h11
 
-        self._h11, self._stream, self._stats, self._refresh = h11, stream, stats, refresh
+        self._h11, self._stream, self._stats = h11, stream, stats
+        self._overview, self._refresh = overview, refresh
         self._http = h11.Connection(h11.SERVER)
 
     async def run(self) -> None:
@@ -143,9 +149,16 @@ class _Connection:
             return _verdict(stuck(self._stats, trio.current_time()))
         if path == "/readyz":
             return _verdict(unready(self._stats))
-        if path == "/":
-            return 200, _PLAIN, b"siemrelay: /metrics /healthz /readyz\n"
-        return 404, _PLAIN, b"there is /metrics, /healthz and /readyz\n"
+        if path in ("/", "/status"):
+            await self._refresh()
+            status = self._overview.status(trio.current_time())
+            if path == "/status":
+                return 200, "application/json", msgspec.json.encode(status)
+            from siemrelay.telemetry.status_text import lines  # no start waits for it
+
+            shown = [line.text for line in lines(status)]
+            return 200, _PLAIN, "\n".join([*shown, "", _PATHS, ""]).encode()
+        return 404, _PLAIN, f"there is / and {_PATHS}\n".encode()
 
     async def _send(self, status: int, kind: str, body: bytes, *, head: bool) -> None:
         h11 = self._h11

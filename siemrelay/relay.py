@@ -34,6 +34,8 @@ from siemrelay.sieve import Sieve
 from siemrelay.sources.contract import Source
 from siemrelay.stats import SinkStats, SourceStats, Stats
 from siemrelay.supervise import supervise
+from siemrelay.telemetry.log import Redactor
+from siemrelay.telemetry.status import Overview
 
 _log = structlog.get_logger()
 
@@ -50,6 +52,7 @@ class Relay:
     def __init__(self, loaded: Loaded, *, stats: Stats | None = None) -> None:
         self._config, self._elsewhere = loaded.config, loaded.elsewhere
         self.stats = stats or Stats()
+        self._overview = Overview(self.stats, Redactor(loaded.secrets))
         self._stop = trio.Event()
         self._notifier = Notifier()
 
@@ -79,7 +82,8 @@ class Relay:
                 if signals:
                     await house.start(self._watch_signals, house.cancel_scope)
                 if listener is not None:
-                    house.start_soon(serve, listener, stats, partial(self._refresh, buffer))
+                    refresh = partial(self._refresh, buffer)
+                    house.start_soon(serve, listener, stats, self._overview, refresh)
                 house.start_soon(self._tick, buffer)
                 house.start_soon(buffer.run)
                 async with trio.open_nursery() as sinks:
@@ -211,11 +215,12 @@ class Relay:
         while True:
             self.stats.loop_at = trio.current_time()
             self._refresh_backlog(buffer)
+            self._overview.sample(trio.current_time())
             found = stuck(self.stats, trio.current_time())
             if found:
                 _log.error("no progress", parts=found)
             else:
-                self._notifier.alive(_status(self.stats))
+                self._notifier.alive(self._overview.line())
             await trio.sleep(interval)
 
     def _refresh_backlog(self, buffer: DiskBuffer) -> None:
@@ -238,11 +243,3 @@ def _delivery(
     maker = RunMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
     return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)
-
-
-def _status(stats: Stats) -> str:
-    troubled = [f"{s.name} {s.state}" for s in stats.sinks.values()
-                if s.state in ("waiting", "holding")]  # fmt: skip
-    backlog = max((sink.backlog for sink in stats.sinks.values()), default=0)
-    state = ", ".join(troubled) if troubled else "all sinks up"
-    return f"{state}; largest backlog {backlog} records"

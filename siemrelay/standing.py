@@ -35,6 +35,8 @@ class Standing:
         if stats.state != state:
             stats.since = time.time()
         stats.state, stats.reason = state, reason
+        if reason:
+            stats.last_error, stats.last_error_at = reason, time.time()
 
     def failed(self) -> None:
         """An attempt failed."""

@@ -54,7 +54,7 @@ class SourceStats(msgspec.Struct):
 
 
 class SinkStats(msgspec.Struct):
-    """One sink. `state` is one of STATES, `reason` says why it is not up."""
+    """One sink. `state` is one of STATES, `reason` says why it is not up now."""
 
     name: str
     state: str = "waiting"
@@ -74,6 +74,8 @@ class SinkStats(msgspec.Struct):
     last_success_at: float = 0.0
     progress_at: float = 0.0
     last_type: str = ""
+    last_error: str = ""
+    last_error_at: float | None = None
     certificate_expires_at: float | None = None
     delivery_s: Histogram = msgspec.field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
 

@@ -187,11 +187,15 @@ class Daemon:
         """The log lines with that event."""
         return [line for line in self.log if line["event"] == event]
 
+    @property
+    def endpoint(self) -> str:
+        """HOST:PORT of its endpoint."""
+        return f"127.0.0.1:{self.said('endpoint')[0]['port']}"
+
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the endpoint's answer."""
-        port = self.said("endpoint")[0]["port"]
         try:
-            with _OPENER.open(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with _OPENER.open(f"http://{self.endpoint}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

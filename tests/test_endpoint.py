@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -15,6 +16,8 @@ from siemrelay import endpoint
 from siemrelay.endpoint import open_endpoint, serve
 from siemrelay.errors import BufferBroken, StartRefused
 from siemrelay.stats import SinkStats, Stats
+from siemrelay.telemetry.log import Redactor
+from siemrelay.telemetry.status import Overview, RelayStatus
 
 
 @dataclass
@@ -62,7 +65,8 @@ async def serving() -> AsyncIterator[Served]:
     assert listener is not None
     served.port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, listener, served.stats, served.refresh)
+        overview = Overview(served.stats, Redactor([]))
+        nursery.start_soon(serve, listener, served.stats, overview, served.refresh)
         yield served
         nursery.cancel_scope.cancel()
 
@@ -75,7 +79,13 @@ async def test_each_path_has_its_answer() -> None:
         assert served.refreshed == 1
         assert await served.get("/healthz") == (200, b"ok\n")
         assert await served.get("/readyz") == (200, b"ok\n")
-        assert (await served.get("/"))[0] == 200
+        status, body = await served.get("/status")
+        assert status == 200
+        assert msgspec.json.decode(body, type=RelayStatus).sinks[0].delivered == 3
+        status, body = await served.get("/")
+        assert status == 200
+        assert b"siem  waiting" in body
+        assert served.refreshed == 3
         assert (await served.get("/nothing"))[0] == 404
         assert (await served.get("/healthz", "DELETE"))[0] == 405
 

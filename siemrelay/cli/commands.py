@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "check": "the configuration's faults, or what it comes to",
     "test": "send one marked test event to a sink",
     "preview": "what each sink would receive",
+    "status": "how the running relay does: rates, backlogs, what is wrong",
+    "top": "the same, live",
     "events": "the known event types",
     "demo": "the whole thing on this machine, with nothing to install or configure",
 }

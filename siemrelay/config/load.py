@@ -55,20 +55,24 @@ def load(path: str | Path) -> Loaded:
     Raises: ConfigurationRefused, with every fault there is (without a line if the file itself
     cannot be read): show them, change nothing.
     """
+    return load_text(text_of(path), str(path))
+
+
+def text_of(path: str | Path) -> str:
+    """What is in the file. Raises: as `load`, when it is no text file or cannot be read."""
     file = str(path)
     try:
         with Path(path).open("rb") as stream:
             data = stream.read(_MAX_FILE_BYTES + 1)
         if len(data) > _MAX_FILE_BYTES:
             raise ConfigurationRefused(file, [Fault("larger than 1 MiB: not a configuration")])
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigurationRefused(file, [Fault(_cannot_read(error))]) from error
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         column = error.start - data[: error.start].rfind(b"\n")
         raise ConfigurationRefused(file, [Fault("not UTF-8 text", "", line, column)]) from error
-    return load_text(text, file)
 
 
 def of_pool(loaded: Loaded, pool: str) -> Loaded:

@@ -189,7 +189,7 @@ class RelayConfig(Options):
     )
     buffer: BufferOptions = Field(default_factory=BufferOptions, description="the disk buffer")
     endpoint: EndpointOptions = Field(
-        default_factory=EndpointOptions, description="metrics and health"
+        default_factory=EndpointOptions, description="metrics, health and status"
     )
     log: LogOptions = Field(default_factory=LogOptions, description="the relay's own log")
     shutdown_timeout: Duration = Field(

@@ -29,7 +29,7 @@ def _address(value: str) -> tuple[str, int]:
 
 
 class EndpointOptions(Options):
-    """Metrics and health."""
+    """Metrics, health and status."""
 
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"

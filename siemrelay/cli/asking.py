@@ -1,0 +1,105 @@
+"""How commands ask a running relay how it does."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from typing import Any, Final, NoReturn
+
+import click
+import msgspec
+
+from siemrelay.cli.options import DEFAULT_FILE, config_option
+from siemrelay.cli.refusal import refuse
+from siemrelay.config.process import EndpointOptions
+from siemrelay.config.where import endpoint_address
+from siemrelay.errors import ConfigurationRefused
+from siemrelay.telemetry.status import RelayStatus
+
+# The relay answers between two batches, and looks up a record or two on disk.
+_ANSWER_S: Final = 10.0
+_ANSWER_BYTES: Final = 16 << 20
+
+# Listening on every address is asked on this machine's own.
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}
+
+
+def asking_options(command: Any) -> Any:
+    """`-c FILE` and `--at HOST:PORT`, given to the command as `config` and `at`: an address."""
+    command = click.option(
+        "--at", metavar="HOST:PORT", callback=_address,
+        help="The endpoint to ask, instead of the configuration's.",
+    )(command)  # fmt: skip
+    return config_option()(command)
+
+
+def _address(context: click.Context, option: click.Parameter, at: str | None) -> Any:
+    try:
+        address = EndpointOptions(listen=at).address if at is not None else None
+    except ValueError:
+        address = None
+    if at is not None and address is None:
+        raise click.BadParameter("write HOST:PORT, like 127.0.0.1:9614")
+    return address
+
+
+def address_of(config: str, at: tuple[str, int] | None) -> tuple[str, int]:
+    """Where to ask; ends with 78 when the configuration does not tell."""
+    address = at or _configured(config)
+    if address is None:
+        _end(os.EX_CONFIG, f"{config} has `endpoint: {{listen: off}}`: there is nobody to ask")
+    host, port = address
+    if port == 0:
+        _end(os.EX_CONFIG, f"{config} lets the system choose the endpoint's port; the relay's log "
+             "has it: say --at HOST:PORT")  # fmt: skip
+    return _EVERYWHERE.get(host, host), port
+
+
+def _configured(config: str) -> tuple[str, int] | None:
+    if config == DEFAULT_FILE and not os.access(config, os.R_OK):
+        # The service's file is root's; the relay's default endpoint answers everybody here.
+        return EndpointOptions().address
+    try:
+        return endpoint_address(config)
+    except ConfigurationRefused as refused:
+        refuse(refused)
+
+
+def ask(address: tuple[str, int]) -> RelayStatus:
+    """How the relay there does. Raises NoAnswer with words for a person."""
+    host, port = address
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    where = f"{host}:{port}"
+    try:
+        connection.request("GET", "/status")
+        answer = connection.getresponse()
+        body = answer.read(_ANSWER_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise NoAnswer(
+            f"no relay answers on {where} ({why}); is it running? -c FILE names its configuration, "
+            "--at HOST:PORT its endpoint"
+        ) from error
+    finally:
+        connection.close()
+    try:
+        return msgspec.json.decode(body, type=RelayStatus)
+    except msgspec.DecodeError as error:
+        raise NoAnswer(
+            f"what answers on {where} is no siemrelay of this version (HTTP {answer.status}); "
+            "--at HOST:PORT names another endpoint"
+        ) from error
+
+
+class NoAnswer(Exception):
+    """Nobody, or somebody else, is where the relay was looked for; the text says what to do."""
+
+
+def give_up(error: NoAnswer) -> NoReturn:
+    """Say so and exit with 69 (EX_UNAVAILABLE)."""
+    _end(os.EX_UNAVAILABLE, str(error))
+
+
+def _end(code: int, message: str) -> NoReturn:
+    click.secho(message, err=True, fg="red")
+    raise SystemExit(code)

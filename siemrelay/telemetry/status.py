@@ -1,0 +1,129 @@
+"""How the relay does, in one value: what `/status` says and `siemrelay status` reads."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import msgspec
+
+from siemrelay import __version__
+from siemrelay.health import stuck, unready
+from siemrelay.stats import SinkStats, SourceStats, Stats
+from siemrelay.telemetry.log import Redactor
+from siemrelay.telemetry.rates import Rates
+
+_TROUBLED: Final = ("waiting", "holding")
+
+# systemd shows STATUS= on one line.
+_WORDS_CHARACTERS: Final = 300
+
+
+class SourceStatus(msgspec.Struct, frozen=True):
+    """One source. Times are seconds since the epoch, None where there was nothing yet."""
+
+    name: str
+    records: int
+    per_s: float
+    bytes: int
+    last_record_at: float | None
+    lag_bytes: int
+    connections: int
+    filtered: int
+    refused: dict[str, int]
+    lost: int
+    restarts: int
+    last_error: str
+
+
+class SinkStatus(msgspec.Struct, frozen=True):
+    """One sink; `reason` says why it is not up, `last_error` what was the reason before."""
+
+    name: str
+    state: str
+    reason: str
+    since: float
+    delivered: int
+    per_s: float
+    filtered: int
+    dead_lettered: int
+    dropped: int
+    retries: int
+    backlog: int
+    oldest_undelivered_at: float | None
+    last_success_at: float | None
+    last_type: str
+    last_error: str
+    last_error_at: float | None
+    certificate_expires_at: float | None
+
+
+class BufferStatus(msgspec.Struct, frozen=True):
+    """The disk buffer."""
+
+    size_bytes: int
+    oldest_received_at: float | None
+    full: bool
+    dead_letters: dict[str, int]
+
+
+class RelayStatus(msgspec.Struct, frozen=True):
+    """The whole relay; `troubles` has what keeps it from being ready or from going on."""
+
+    version: str
+    at: float
+    started_at: float
+    troubles: list[str]
+    sources: list[SourceStatus]
+    sinks: list[SinkStatus]
+    buffer: BufferStatus
+
+
+class Overview:
+    """Samples a relay's stats once a second, and says how it does. Secrets are left out."""
+
+    def __init__(self, stats: Stats, redactor: Redactor) -> None:
+        self._stats, self._redact = stats, redactor.text
+        self._rates = Rates()
+
+    def sample(self, now: float) -> None:
+        """Note the counters, for the rates; `now` on the clock of `progress_at`."""
+        stats = self._stats
+        counts = {f"source {name}": source.records for name, source in stats.sources.items()}
+        counts |= {f"sink {name}": sink.delivered for name, sink in stats.sinks.items()}
+        self._rates.sample(now, counts)
+
+    def status(self, now: float) -> RelayStatus:
+        """How it does; `now` as for `sample`."""
+        stats, buffer = self._stats, self._stats.buffer
+        return RelayStatus(
+            __version__, time.time(), stats.started_at, [*unready(stats), *stuck(stats, now)],
+            [self._source(source) for source in stats.sources.values()],
+            [self._sink(sink) for sink in stats.sinks.values()],
+            BufferStatus(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
+                         dict(buffer.dead_letters)),
+        )  # fmt: skip
+
+    def line(self) -> str:
+        """The sinks that are not up and why, or that all are: one line for systemd."""
+        sinks = self._stats.sinks.values()
+        words = [f"{s.name} {s.state}: {s.reason}" for s in sinks if s.state in _TROUBLED]
+        backlog = max((sink.backlog for sink in sinks), default=0)
+        said = self._redact("; ".join(words) or "all sinks up")
+        return f"{said[:_WORDS_CHARACTERS]}; largest backlog {backlog} records"
+
+    def _source(self, source: SourceStats) -> SourceStatus:
+        return SourceStatus(
+            source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
+            source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
+            dict(source.refused), source.lost, source.restarts, self._redact(source.last_error),
+        )  # fmt: skip
+
+    def _sink(self, sink: SinkStats) -> SinkStatus:
+        return SinkStatus(
+            sink.name, sink.state, self._redact(sink.reason), sink.since, sink.delivered,
+            self._rates.per_s(f"sink {sink.name}"), sink.filtered, sink.dead_lettered,
+            sink.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,
+            sink.last_success_at or None, sink.last_type, self._redact(sink.last_error),
+            sink.last_error_at, sink.certificate_expires_at,
+        )  # fmt: skip

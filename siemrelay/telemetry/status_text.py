@@ -1,0 +1,135 @@
+"""A relay's status as lines of text: on the status page, in a pipe, on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, NamedTuple
+
+from siemrelay.formats.text import visible
+from siemrelay.telemetry.status import RelayStatus, SinkStatus, SourceStatus
+
+Tone = Literal["plain", "heading", "dim", "good", "warning", "bad"]
+
+
+class Line(NamedTuple):
+    """One line and how it is meant, for who has colours."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+_TONES: Final[dict[str, Tone]] = {"up": "good", "waiting": "warning", "holding": "bad"}
+
+_SOURCE_HEADINGS: Final = ("source", "records", "rate", "unread", "last record")
+_SINK_HEADINGS: Final = (
+    "sink", "state", "delivered", "rate", "filtered", "dead letters", "backlog",
+    "behind", "last success",
+)  # fmt: skip
+
+
+def lines(status: RelayStatus) -> Iterator[Line]:
+    """What a person wants to know at a glance; what is wrong stands below whom it concerns."""
+    state = "; ".join(status.troubles) or "ready"
+    yield Line(
+        f"siemrelay {status.version}, up {span(status.at - status.started_at)}, {state}",
+        "bad" if status.troubles else "heading",
+    )
+    yield Line(_buffer(status), "bad" if status.buffer.full else "plain")
+    yield Line("")
+    sources = [_source(source, status.at) for source in status.sources]
+    headings, *rows = _aligned([_SOURCE_HEADINGS, *sources], left=(0,))
+    yield Line(headings, "heading")
+    for row, source in zip(rows, status.sources, strict=True):
+        yield Line(row)
+        yield from _losses(source)
+    yield Line("")
+    sinks = [_sink(sink, status) for sink in status.sinks]
+    headings, *rows = _aligned([_SINK_HEADINGS, *sinks], left=(0, 1))
+    yield Line(headings, "heading")
+    for row, sink in zip(rows, status.sinks, strict=True):
+        yield Line(row, _TONES.get(sink.state, "dim"))
+        yield from _reasons(sink, status.at)
+
+
+def _buffer(status: RelayStatus) -> str:
+    buffer = status.buffer
+    text = f"buffer {size(buffer.size_bytes)}"
+    if buffer.oldest_received_at is not None:
+        text += f", oldest record {span(status.at - buffer.oldest_received_at)} old"
+    return f"{text}, full: intake waits" if buffer.full else text
+
+
+def _source(source: SourceStatus, now: float) -> tuple[str, ...]:
+    return (
+        source.name, f"{source.records:,}", f"{source.per_s:,.0f}/s", size(source.lag_bytes),
+        ago(source.last_record_at, now),
+    )  # fmt: skip
+
+
+def _losses(source: SourceStatus) -> Iterator[Line]:
+    refused = ", ".join(f"{count:,} by {why}" for why, count in sorted(source.refused.items()))
+    if refused:
+        yield Line(f"  turned away: {refused}", "warning")
+    if source.lost:
+        yield Line(f"  {source.lost:,} lost on their way here, as the kernel told", "bad")
+    if source.restarts:
+        failed = f"  failed and was started again {source.restarts:,} times"
+        yield Line(visible(f"{failed}, last by: {source.last_error}"), "warning")
+
+
+def _sink(sink: SinkStatus, status: RelayStatus) -> tuple[str, ...]:
+    behind = sink.oldest_undelivered_at
+    letters = status.buffer.dead_letters.get(sink.name, 0)
+    return (
+        sink.name, sink.state, f"{sink.delivered:,}", f"{sink.per_s:,.0f}/s", f"{sink.filtered:,}",
+        f"{letters:,}", f"{sink.backlog:,}", "-" if behind is None else span(status.at - behind),
+        ago(sink.last_success_at, status.at),
+    )  # fmt: skip
+
+
+def _reasons(sink: SinkStatus, now: float) -> Iterator[Line]:
+    if sink.reason:
+        words = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
+        yield Line(visible(words), _TONES.get(sink.state, "dim"))
+    elif sink.last_error_at is not None:
+        yield Line(
+            visible(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}"), "dim"
+        )
+    if sink.dropped:
+        yield Line(f"  {sink.dropped:,} dropped, as `when_full: drop_oldest` says", "bad")
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def ago(moment: float | None, now: float) -> str:
+    """`12 s ago`, or `never`."""
+    return "never" if moment is None else f"{span(now - moment)} ago"
+
+
+def span(seconds: float) -> str:
+    """A time span in its largest unit that counts: `0.2 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
+    seconds = max(seconds, 0.0)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for limit, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def size(count: float) -> str:
+    """Bytes in the largest unit that fits: `0 B`, `1.2 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -7,15 +7,20 @@ import socket
 import msgspec
 
 from siemrelay import registry
+from siemrelay.buffer.contract import Deliverable
 from siemrelay.catalogue import UNPARSED
 from siemrelay.config.models import RelayConfig, SinkConfig, declared_catalogue
+from siemrelay.decoded import DecodedCache
 from siemrelay.decoders.contract import Decoder
+from siemrelay.delivery import Delivery, Retry
 from siemrelay.event import FIELDS, AuditEvent
 from siemrelay.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
+from siemrelay.runs import RunMaker
 from siemrelay.sieve import Sieve
 from siemrelay.sinks.contract import RunLimits, Sink
 from siemrelay.sources.contract import Source
+from siemrelay.stats import SinkStats
 
 
 class SinkParts(msgspec.Struct, frozen=True):
@@ -88,3 +93,12 @@ class Assembly:
         kind = registry.DECODERS[config.decoder]
         own = {name: getattr(config, name) for name in kind.options.model_fields}
         return kind.build(spellings, wanted, self.catalogue, **own)
+
+
+def delivery(
+    parts: SinkParts, decoded: DecodedCache, buffer: Deliverable, stats: SinkStats
+) -> Delivery:
+    """What brings the buffer's records to that sink."""
+    maker = RunMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
+    retry = Retry(parts.config.retry.initial, parts.config.retry.max)
+    return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)

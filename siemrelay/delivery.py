@@ -12,15 +12,14 @@ Invariants, checked in test_delivery.py:
 from __future__ import annotations
 
 import random
-import time
 from typing import Any, Final
 
 import msgspec
 import structlog
 import trio
 
-from siemrelay.buffer.disk import DiskBuffer
-from siemrelay.buffer.store import DeadLetter
+from siemrelay.buffer.contract import Deliverable
+from siemrelay.buffer.letters import letter
 from siemrelay.errors import BufferFull, DeliveryError, RunRefused, SinkHolds, SinkWaits, leaves
 from siemrelay.in_flight import InFlight
 from siemrelay.isolation import Trust, isolate
@@ -56,7 +55,7 @@ class Delivery:
     """One sink's loop. `run` never returns and never gives up."""
 
     def __init__(
-        self, name: str, sink: Sink, maker: RunMaker, limits: RunLimits, buffer: DiskBuffer,
+        self, name: str, sink: Sink, maker: RunMaker, limits: RunLimits, buffer: Deliverable,
         stats: SinkStats, retry: Retry,
     ) -> None:  # fmt: skip
         self._name, self._sink, self._maker = name, sink, maker
@@ -234,7 +233,7 @@ class Delivery:
         told += [(sequence, "internal", reason, b"") for sequence, reason in run.failed]
         records = await self._buffer.records({n for n, *_ in told})
         letters = [
-            DeadLetter(self._name, n, time.time(), code, reason, records.get(n, b""), message)
+            letter(self._name, n, code, reason, records.get(n), message)
             for n, code, reason, message in sorted(told)
         ]
         try:

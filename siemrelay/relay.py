@@ -20,16 +20,15 @@ import structlog
 import trio
 
 from siemrelay import __version__
-from siemrelay.assembly import Assembly, SinkParts
+from siemrelay.assembly import Assembly, SinkParts, delivery
 from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.decoded import DecodedCache
-from siemrelay.delivery import Delivery, Retry
+from siemrelay.delivery import Delivery
 from siemrelay.endpoint import open_endpoint, serve
 from siemrelay.health import stuck
 from siemrelay.intake import Committer
 from siemrelay.notify import Notifier
-from siemrelay.runs import RunMaker
 from siemrelay.sieve import Sieve
 from siemrelay.sources.contract import Source
 from siemrelay.stats import SinkStats, SourceStats, Stats
@@ -124,7 +123,7 @@ class Relay:
         fallback = assembly.decoder(None, enabled)
         decoded = DecodedCache(decoders, fallback, share=len(enabled) > 1)
         return {
-            parts.name: _delivery(parts, decoded, buffer, stats.sinks[parts.name])
+            parts.name: delivery(parts, decoded, buffer, stats.sinks[parts.name])
             for parts in enabled
         }
 
@@ -231,15 +230,8 @@ class Relay:
     async def _refresh(self, buffer: DiskBuffer) -> None:
         """Bring the gauges that need the disk up to date, for a scrape."""
         self._refresh_backlog(buffer)
+        await buffer.count_letters()
         for name, sink in self.stats.sinks.items():
             sequence = buffer.place(name).next_sequence
             behind = sequence < buffer.end
             sink.oldest_undelivered_at = await buffer.received_at(sequence) if behind else None
-
-
-def _delivery(
-    parts: SinkParts, decoded: DecodedCache, buffer: DiskBuffer, stats: SinkStats
-) -> Delivery:
-    maker = RunMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
-    retry = Retry(parts.config.retry.initial, parts.config.retry.max)
-    return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)

@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import trio
 
+from siemrelay.buffer.directory import buffer_file, lock_state_dir
+from siemrelay.buffer.letters import DeadLetter
 from siemrelay.buffer.places import Extent, Places, SinkPlace
 from siemrelay.buffer.reserve import Reserve
 from siemrelay.buffer.room import Room
-from siemrelay.buffer.schema import lock_state_dir
-from siemrelay.buffer.store import DeadLetter, Store
+from siemrelay.buffer.store import Store
 from siemrelay.buffer.tail import Tail
 from siemrelay.buffer.threads import in_thread
 from siemrelay.errors import BufferFull, StartRefused
@@ -53,10 +54,9 @@ class DiskBuffer:
             self._lock_descriptor = lock_state_dir(state_dir)
             opening.callback(os.close, self._lock_descriptor)
             try:
-                self._store = Store(state_dir / "buffer.db")
+                self._store = Store(buffer_file(state_dir))
                 opening.callback(self._store.close)
                 opened, oldest = self._store.opened(), self._store.oldest()
-                stats.dead_letters = self._store.dead_letters()
             except BufferFull as error:
                 raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error
             opening.pop_all()
@@ -130,7 +130,6 @@ class DiskBuffer:
             # The cursor may have been moved on meanwhile, to make room.
             passed = max(next_sequence, self._places[sink].next_sequence)
             await in_thread(self._store.bury, letters, {sink: passed})
-            self.stats.dead_letters[sink] = self.stats.dead_letters.get(sink, 0) + len(letters)
             self.advance(sink, next_sequence)
 
     async def wait_settled(self) -> None:
@@ -168,8 +167,7 @@ class DiskBuffer:
             self._tail.add(batch)
         self.stats.committed(time.perf_counter() - started, used)
         if batches:
-            if self.stats.oldest_received_at is None:
-                self.stats.oldest_received_at = batches[0].received_at
+            self.stats.oldest_received_at = self.stats.oldest_received_at or batches[0].received_at
             self._grown.set()
             self._grown = trio.Event()
 
@@ -182,8 +180,7 @@ class DiskBuffer:
         while True:
             while sequence >= self._extent.end:
                 await self._grown.wait()
-            newest = self._tail.take(sequence)
-            if newest is not None:
+            if (newest := self._tail.take(sequence)) is not None:
                 return [newest]
             # The thread may see a commit that is not known here yet: nothing beyond the end.
             end = self._extent.end
@@ -192,15 +189,18 @@ class DiskBuffer:
                 return found
             sequence = end  # all before it was dropped and deleted
 
-    async def records(self, wanted: Set[int]) -> dict[int, bytes]:
-        """Records' bytes as received, by sequence number; without those that are not kept."""
-        found: dict[int, bytes] = {}
+    async def records(self, wanted: Set[int]) -> dict[int, Batch]:
+        """Records as batches of one, by sequence number; without those that are not kept."""
+        found: dict[int, Batch] = {}
         for sequence in sorted(wanted):
             if sequence not in found:  # else its batch was read for an earlier one
                 for batch in await in_thread(self._store.read, sequence, sequence + 1, 1):
-                    held = enumerate(batch.records(), batch.first_sequence)
-                    found.update((at, record) for at, record in held if at in wanted)
+                    found |= {one.first_sequence: one for one in batch.alone(wanted)}
         return found
+
+    async def count_letters(self) -> None:
+        """Bring their number in `stats` up to date: other processes may have dropped some."""
+        self.stats.dead_letters = await in_thread(self._store.dead_letters)
 
     # -- room -------------------------------------------------------------
 

@@ -1,11 +1,10 @@
-"""The buffer's file: its tables, who may open it, how connections are set up and used.
+"""The buffer's file: its tables, and how connections are set up and used.
 
 An operator can open the file with `sqlite3` while the relay runs.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from siemrelay.errors import BufferBroken, BufferFull, DiskFull, StartRefused
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _TABLES: Final = """
 CREATE TABLE batches (
@@ -39,11 +38,24 @@ CREATE TABLE dead_letters (
     sink TEXT NOT NULL, sequence INTEGER NOT NULL,
     at REAL NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,  -- the peer's own words
     record BLOB NOT NULL, message BLOB NOT NULL,                 -- as received, as sent
+    source TEXT NOT NULL DEFAULT '', received_at REAL NOT NULL DEFAULT 0, part INTEGER,
     PRIMARY KEY (sink, sequence)
 ) WITHOUT ROWID;
+CREATE INDEX dead_letters_of ON dead_letters (sink);  -- to count them without their records
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('next_sequence', 1), ('used_bytes', 0);
 """
+
+# What makes a file of that layout one of the next. Columns go behind the others: what reads a file
+# names those that it knows.
+_CHANGES: Final = {
+    1: """
+ALTER TABLE dead_letters ADD COLUMN source TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN received_at REAL NOT NULL DEFAULT 0;
+ALTER TABLE dead_letters ADD COLUMN part INTEGER;
+CREATE INDEX dead_letters_of ON dead_letters (sink);
+"""
+}
 
 # One statement stores rows, positions and cursors, and SQLite makes it one transaction by itself: a
 # thread of Python waits for its turn before and after every statement, which beside a busy loop is
@@ -82,33 +94,6 @@ _CHECKPOINT_PAGES: Final = 16 * 1024 * 1024 // _PAGE_BYTES
 _BUSY_TIMEOUT_S: Final = 10.0
 
 
-def lock_state_dir(state_dir: Path) -> int:
-    """Make the directory (0700) and lock it; returns the descriptor that holds the lock.
-
-    Raises StartRefused when another process holds it or it cannot be made.
-    """
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartRefused(
-            f"cannot use state_dir {state_dir}: {error.strerror}; make it writable for this user, "
-            "or set another `state_dir`"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise StartRefused(
-            f"another siemrelay (process {holder or 'unknown'}) already runs on state_dir "
-            f"{state_dir}; stop it, or give this one a `state_dir` of its own"
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
 def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
     """A connection with the buffer's settings.
 
@@ -132,11 +117,19 @@ def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file; refuse one that a newer siemrelay wrote."""
+    """Make the tables in a new file, or those of an older layout new.
+
+    Raises StartRefused for a file that a newer siemrelay wrote.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         connection.executescript(
             f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+    elif version < SCHEMA_VERSION:
+        changes = "".join(_CHANGES[older] for older in range(version, SCHEMA_VERSION))
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
     elif version > SCHEMA_VERSION:
         raise StartRefused(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import cache
 from itertools import chain
@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
+from siemrelay.buffer import letters as dead_letters
+from siemrelay.buffer.letters import DeadLetter
 from siemrelay.buffer.payloads import COLUMNS, Payloads, used_bytes
 from siemrelay.buffer.schema import (
     connect,
@@ -36,18 +38,6 @@ _APPENDED_ROWS: Final = 16
 # Places in a row of `appended`: the payload, and what it takes of the file.
 _PAYLOAD: Final = 4
 _USED: Final = 7
-
-
-class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """One record that one sink's peer will never take, with the peer's own words."""
-
-    sink: str
-    sequence: int
-    at: float
-    code: str
-    reason: str
-    record: bytes
-    message: bytes
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -138,18 +128,23 @@ class Store:
     def bury(self, letters: Iterable[DeadLetter], cursors: Mapping[str, int]) -> None:
         """Store dead letters and the cursors that pass them in one transaction, fsynced."""
         with transaction(self._records) as execute:
-            for letter in letters:
-                execute(
-                    "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    msgspec.structs.astuple(letter),
-                )
+            dead_letters.write(execute, letters)
             _write_cursors(execute, cursors)
 
     def dead_letters(self) -> dict[str, int]:
         """How many dead letters each sink has."""
         with self._read_lock, typed_errors():
-            query = "SELECT sink, count(*) FROM dead_letters GROUP BY sink"
-            return dict(self._reading.execute(query).fetchall())
+            return dead_letters.count(self._reading.execute)
+
+    def letters(self, sink: str, first: int, before: int, limit: int) -> list[DeadLetter]:
+        """See `letters.read`."""
+        with self._read_lock, typed_errors():
+            return dead_letters.read(self._reading.execute, sink, first, before, limit)
+
+    def drop_letters(self, sink: str, first: int, before: int, but: Collection[int] = ()) -> int:
+        """See `letters.drop`. Fsynced."""
+        with transaction(self._records) as execute:
+            return dead_letters.drop(execute, sink, first, before, but)
 
     def read(self, sequence: int, before: int, limit_bytes: int) -> list[Batch]:
         """Batches from the one that holds `sequence` on, all below `before`, in order.
@@ -189,6 +184,15 @@ class Store:
                 (sequence, sequence),
             ).fetchone()
             return row[0] if row else None
+
+    def received_after(self, moment: float) -> int:
+        """The first record of those received then or later; the end if there are none."""
+        with self._read_lock, typed_errors():
+            (first,) = self._reading.execute(
+                "SELECT coalesce(min(first_sequence), (SELECT value FROM facts WHERE name = "
+                "'next_sequence')) FROM batches WHERE received_at >= ?", (moment,),
+            ).fetchone()  # fmt: skip
+            return int(first)
 
     def end_of_oldest(self, rows: int) -> int | None:
         """The sequence after the `rows` oldest batches, None when nothing is kept."""

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "preview": "what each sink would receive",
     "status": "how the running relay does: rates, backlogs, what is wrong",
     "top": "the same, live",
+    "buffer": "look into the disk buffer, send records again, see what peers refused",
     "events": "the known event types",
     "demo": "the whole thing on this machine, with nothing to install or configure",
 }

@@ -1,0 +1,147 @@
+"""`siemrelay buffer`: what the disk buffer holds, and sending it again."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+
+from siemrelay.buffer.directory import runs_on
+from siemrelay.buffer.disk import READ_BYTES
+from siemrelay.buffer.store import Store
+from siemrelay.cli.dead_letters import dead_letters
+from siemrelay.cli.opening import loaded_from, opened
+from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.replay import replay
+from siemrelay.cli.tables import print_table
+from siemrelay.event import Batch
+from siemrelay.formats.text import visible
+from siemrelay.telemetry.status_text import size
+from siemrelay.times import rfc3339
+
+_LAST: Final = 10
+
+
+@click.group()
+def buffer() -> None:
+    """Look into the disk buffer, send records again, see what peers refused.
+
+    Works while the relay runs and while it does not; needs the right to open its `state_dir`.
+    """
+
+
+buffer.add_command(dead_letters)
+buffer.add_command(replay)
+
+
+@buffer.command()
+@config_option()
+@json_option()
+def info(config: str, as_json: bool) -> None:
+    """Show what is kept, how far each sink is, and how many dead letters it has.
+
+    \b
+    Example:
+      siemrelay buffer info
+    """
+    loaded = loaded_from(config)
+    state_dir = loaded.config.state_dir
+    with opened(state_dir) as store:
+        facts, oldest, letters = store.opened(), store.oldest(), store.dead_letters()
+    end = facts.next_sequence
+    sinks = [
+        {"sink": name, "next_sequence": cursor, "backlog": end - cursor,
+         "dead_letters": letters.pop(name, 0)}
+        for name, cursor in facts.cursors.items()
+    ]  # fmt: skip
+    sinks += [{"sink": name, "next_sequence": None, "backlog": None, "dead_letters": count}
+              for name, count in letters.items()]  # fmt: skip
+    told: dict[str, Any] = {
+        "state_dir": str(state_dir), "process": runs_on(state_dir), "end": end,
+        "oldest": oldest[0] if oldest else None,
+        "oldest_received": rfc3339(oldest[1]) if oldest else None,
+        "size_bytes": facts.used_bytes, "sinks": sinks,
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    runs = f"process {told['process']} runs on it" if told["process"] else "no relay runs on it"
+    click.echo(f"{state_dir}: {runs}")
+    if oldest:
+        click.echo(f"records {oldest[0]:,} to {end - 1:,} are kept, {size(facts.used_bytes)}; the "
+                   f"oldest was received {told['oldest_received']}")  # fmt: skip
+    else:
+        click.echo(f"no records are kept; the next one is {end:,}")
+    rows = [[_number(sink[key]) for key in sink] for sink in sinks]
+    print_table("", ("sink", "next record", "backlog", "dead letters"), rows)
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "gone"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@buffer.command()
+@config_option()
+@click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
+@click.option("--to", "last", type=click.IntRange(1), help="The last record's number.")
+@click.option("--source", metavar="NAME", help="Only records of this source.")
+@json_option()
+def show(
+    config: str, first: int | None, last: int | None, source: str | None, as_json: bool
+) -> None:
+    """Show records as they were received: those from --from to --to, or the last ten.
+
+    `siemrelay preview` shows what sinks would make of them.
+
+    \b
+    Examples:
+      siemrelay buffer show
+      siemrelay buffer show --from 1200 --to 1300 --source alm --json
+    """
+    loaded = loaded_from(config)
+    with opened(loaded.config.state_dir) as store:
+        end = store.opened().next_sequence
+        if first is None and last is None:
+            _show(_last(store, end, source), as_json=as_json)
+            return
+        before = end if last is None else min(last + 1, end)
+        _show(_kept(store, first or 1, before, source), as_json=as_json)
+
+
+def _kept(store: Store, first: int, before: int, source: str | None) -> Iterator[Batch]:
+    """The records in that range, each alone."""
+    while batches := store.read(first, before, READ_BYTES):
+        for batch in batches:
+            if source in (None, batch.source):
+                yield from batch.alone(range(first, before))
+        first = batches[-1].next_sequence
+
+
+def _last(store: Store, end: int, source: str | None) -> Iterator[Batch]:
+    """The last ten, looked for further and further back."""
+    span = _LAST
+    oldest = store.oldest()
+    while True:
+        first = max(end - span, 1)
+        found = deque(_kept(store, first, end, source), maxlen=_LAST)
+        if len(found) == _LAST or oldest is None or first <= oldest[0]:
+            return iter(found)
+        span *= 8
+
+
+def _show(records: Iterator[Batch], *, as_json: bool) -> None:
+    for record in records:
+        text = record.payload[:-1].decode("utf-8", "replace")
+        received = rfc3339(record.received_at)
+        if as_json:
+            click.echo(json.dumps({
+                "sequence": record.first_sequence, "received": received, "source": record.source,
+                **({} if record.part is None else {"part": record.part}), "record": text,
+            }))  # fmt: skip
+        else:
+            click.echo(f"{record.first_sequence}  {received}  {record.source}  {visible(text)}")

@@ -1,0 +1,135 @@
+"""`siemrelay buffer dead-letters`: what peers refused for good."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import click
+import msgspec
+
+from siemrelay.assembly import Assembly
+from siemrelay.buffer.again import LettersAgain
+from siemrelay.buffer.letters import DeadLetter
+from siemrelay.buffer.store import Store
+from siemrelay.cli.opening import loaded_from, opened
+from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.replay import chosen, send
+from siemrelay.filters import EventFilter, EventsOptions
+from siemrelay.formats.text import visible
+from siemrelay.telemetry.log import Redactor
+from siemrelay.times import rfc3339
+
+_PAGE: Final = 64
+
+# More than a person reads; programs take them all.
+_SHOWN: Final = 100
+
+
+@click.command("dead-letters")
+@config_option()
+@click.option(
+    "--from", "first", type=click.IntRange(1), default=1, help="From this record's number on."
+)
+@click.option("--to", "last", type=click.IntRange(1), help="Up to this record's number.")
+@click.option(
+    "--retry", is_flag=True, help="Send them again; those that the peer takes are forgotten."
+)
+@click.option("--drop", is_flag=True, help="Forget them.")
+@click.option("--yes", is_flag=True, help="Drop without asking.")
+@json_option()
+@click.argument("sink", required=False)
+def dead_letters(
+    config: str, first: int, last: int | None, retry: bool, drop: bool, yes: bool, as_json: bool,
+    sink: str | None,
+) -> None:  # fmt: skip
+    """List what peers refused for good, of SINK or of all; or send it again, or forget it.
+
+    Each letter has the record as it was received, the message as it was sent and the peer's own
+    words. After the format or the peer is mended, --retry makes the messages anew. The sink's
+    `events` are not asked again: it wanted these.
+
+    \b
+    Examples:
+      siemrelay buffer dead-letters
+      siemrelay buffer dead-letters splunk --json
+      siemrelay buffer dead-letters splunk --retry
+      siemrelay buffer dead-letters qradar --drop --to 5000
+    """
+    if retry and drop:
+        raise click.UsageError("give --retry or --drop, not both")
+    if sink is None and (retry or drop):
+        raise click.UsageError("which sink's? Give its name")
+    loaded = loaded_from(config)
+    redactor = Redactor(loaded.secrets)
+    with opened(loaded.config.state_dir) as store:
+        before = store.opened().next_sequence if last is None else last + 1
+        counts = store.dead_letters()
+        if sink is not None and sink not in counts:
+            chosen(loaded, sink)  # a sink that is gone may have left some
+        if drop and sink is not None:
+            _drop(store, sink, first, before, yes=yes)
+        elif retry and sink is not None:
+            chosen(loaded, sink)
+            assembly = Assembly(loaded.config)
+            everything = EventFilter(EventsOptions(), assembly.catalogue)
+            parts = msgspec.structs.replace(assembly.sink(sink), events=everything)
+            again = LettersAgain(store, sink, first, before)
+            stats = send(loaded.config, assembly, parts, again)
+            click.echo(f"{sink}: {stats.delivered:,} taken, {stats.dead_lettered:,} refused again")
+        else:
+            _list(store, sorted(counts) if sink is None else [sink], first, before, redactor,
+                  as_json=as_json)  # fmt: skip
+
+
+def _drop(store: Store, sink: str, first: int, before: int, *, yes: bool) -> None:
+    count = sum(1 for _ in _letters(store, sink, first, before))
+    if count and not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{count:,} dead letters would be lost for good; say --yes")
+        click.confirm(f"forget {count:,} dead letters of {sink} for good?", abort=True)
+    click.echo(f"{sink}: {store.drop_letters(sink, first, before):,} dropped")
+
+
+def _list(
+    store: Store, sinks: list[str], first: int, before: int, redactor: Redactor, *, as_json: bool
+) -> None:
+    shown = 0
+    for sink in sinks:
+        for letter in _letters(store, sink, first, before):
+            if as_json:
+                click.echo(json.dumps(_as_json(letter, redactor)))
+                continue
+            if shown == _SHOWN:
+                click.echo(
+                    f"and more: only {_SHOWN} are shown; --json has them all, --from goes on"
+                )
+                return
+            shown += 1
+            _print(letter, redactor)
+    if not shown and not as_json:
+        click.echo("no dead letters")
+
+
+def _letters(store: Store, sink: str, first: int, before: int) -> Iterator[DeadLetter]:
+    while page := store.letters(sink, first, before, _PAGE):
+        yield from page
+        first = page[-1].sequence + 1
+
+
+def _as_json(letter: DeadLetter, redactor: Redactor) -> dict[str, object]:
+    return {
+        "sink": letter.sink, "sequence": letter.sequence, "at": rfc3339(letter.at),
+        "code": letter.code, "reason": redactor.text(letter.reason), "source": letter.source,
+        "record": letter.record.decode("utf-8", "replace"),
+        "message": letter.message.decode("utf-8", "replace"),
+    }  # fmt: skip
+
+
+def _print(letter: DeadLetter, redactor: Redactor) -> None:
+    why = visible(redactor.text(f"{letter.code} {letter.reason}"))
+    click.secho(f"{letter.sink} {letter.sequence}  {rfc3339(letter.at)}  {why}", bold=True)
+    for name, data in (("record", letter.record), ("message", letter.message)):
+        click.echo(f"  {name:8} {visible(data.decode('utf-8', 'replace'))}")

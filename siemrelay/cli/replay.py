@@ -1,0 +1,128 @@
+"""`siemrelay buffer replay`: a range of records to one sink once more."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import click
+import trio
+
+from siemrelay.assembly import Assembly, SinkParts, delivery
+from siemrelay.buffer.again import RecordsAgain
+from siemrelay.cli.opening import loaded_from, opened
+from siemrelay.cli.options import config_option
+from siemrelay.config.load import Loaded
+from siemrelay.config.models import RelayConfig
+from siemrelay.decoded import DecodedCache
+from siemrelay.errors import SiemrelayError, leaves
+from siemrelay.options import seconds
+from siemrelay.stats import SinkStats
+
+# How often it is looked whether the sink holds.
+_LOOK_EVERY_S: Final = 0.1
+
+
+def chosen(loaded: Loaded, sink: str) -> str:
+    """The name, if a sink has it; else a usage error with the names that there are."""
+    if sink not in loaded.config.sinks:
+        known = ", ".join(loaded.config.sinks)
+        raise click.UsageError(f"no sink is called {sink}; there is {known}")
+    return sink
+
+
+def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command()
+@config_option()
+@click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
+@click.option("--to", "last", type=click.IntRange(1), help="The last record's number; the last "
+              "one that the sink has passed by default.")  # fmt: skip
+@click.option("--since", metavar="DURATION", callback=_seconds,
+              help="Records received within this time, like 2h.")  # fmt: skip
+@click.argument("sink")
+def replay(
+    config: str, first: int | None, last: int | None, since: float | None, sink: str
+) -> None:
+    """Send records to SINK again, through its filter and format, and wait until it has them.
+
+    Goes by itself beside the relay, on a connection of its own; the relay's own deliveries go on.
+    Records that SINK has not passed yet are on their way to it anyway. A peer that is down is
+    waited for, until Ctrl-C; what it refuses becomes a dead letter. `siemrelay buffer info` has
+    the numbers of what is kept.
+
+    \b
+    Examples:
+      siemrelay buffer replay splunk --since 2h
+      siemrelay buffer replay qradar --from 120000 --to 125000
+    """
+    if (first is None) == (since is None):
+        raise click.UsageError("say from where: either --from NUMBER or --since DURATION")
+    loaded = loaded_from(config)
+    name = chosen(loaded, sink)
+    with opened(loaded.config.state_dir) as store:
+        facts = store.opened()
+        passed = facts.cursors.get(name, facts.next_sequence)
+        end = passed if last is None else min(last + 1, facts.next_sequence)
+        begin = first if first is not None else store.received_after(time.time() - (since or 0))
+        begin = max(begin, (store.oldest() or (end, 0.0))[0])
+        count = max(end - begin, 0)
+        if not count:
+            click.echo(f"nothing to send: no such record that {name} has passed is kept")
+            return
+        click.echo(f"sending records {begin:,} to {end - 1:,} to {name} again")
+        assembly = Assembly(loaded.config)
+        again = RecordsAgain(store, name, begin, end)
+        stats = send(loaded.config, assembly, assembly.sink(name), again)
+    missing = count - stats.delivered - stats.filtered - stats.dead_lettered
+    gone = f", {missing:,} not kept any more" if missing else ""
+    click.echo(
+        f"{name}: {stats.delivered:,} delivered, {stats.filtered:,} filtered, "
+        f"{stats.dead_lettered:,} refused (kept as dead letters){gone}"
+    )
+
+
+def send(
+    config: RelayConfig, assembly: Assembly, parts: SinkParts, again: RecordsAgain
+) -> SinkStats:
+    """Deliver all of it; what was settled is noted however it ends.
+
+    Exits with 1 when the sink holds, since a person must mend something first, 130 at Ctrl-C.
+    """
+    decoders = {source: assembly.decoder(source, [parts]) for source in config.sources}
+    decoded = DecodedCache(decoders, assembly.decoder(None, [parts]), share=False)
+    stats = SinkStats(parts.name, since=time.time())
+
+    async def run() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(delivery(parts, decoded, again, stats).run)
+                while not again.done.is_set() and stats.state != "holding":
+                    with trio.move_on_after(_LOOK_EVERY_S):
+                        await again.done.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await again.finish()
+
+    why, failed = "", list[SiemrelayError]()
+    try:
+        trio.run(run)
+    except* KeyboardInterrupt:
+        why = "stopped"
+    except* SiemrelayError as group:
+        failed = leaves(group)
+    for error in failed:
+        raise error
+    if stats.state == "holding" and not again.done.is_set():
+        why = stats.reason
+    if why:
+        told = f"{parts.name}: {why}; {stats.delivered:,} were delivered before"
+        click.secho(told, err=True, fg="red")
+        raise SystemExit(130 if why == "stopped" else 1)
+    return stats

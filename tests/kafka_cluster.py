@@ -44,6 +44,8 @@ class KafkaCluster:
         assert handle, words.value
         self._handle = ctypes.c_void_p(handle)
         self._cluster = ctypes.c_void_p(self._lib.rd_kafka_mock_cluster_new(self._handle, brokers))
+        # By default a group waits 3 s for more members before the first of them reads.
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         self.bootstrap: str = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         self.brokers = range(1, brokers + 1)
 

@@ -1,4 +1,4 @@
-"""A task beside a session: it lives as long as the session, and whichever fails ends both."""
+"""Tasks beside a session: they live as long as the session, and whichever fails ends all."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from siemrelay.errors import DeliveryError
-from siemrelay.sinks.stream_session import weightiest
+from siemrelay.errors import DeliveryError, SinkHolds
 
 
 @asynccontextmanager
-async def beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run `task` until the context ends. Raises the one DeliveryError that says most.
+async def beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[trio.Nursery]:
+    """Run `task`, and what is started in the nursery, until the context ends.
 
-    What else the task or the body raises comes through as trio groups it.
+    Raises the one DeliveryError that says most: the tasks and the body may notice the same break.
+    What else they raise comes through as trio groups it.
     """
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(task)
-            yield
+            yield nursery
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         found, rest = group.split(DeliveryError)
@@ -28,3 +28,12 @@ async def beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
             raise rest from None  # a stop, or an error of our own: it matters more
         assert found is not None
         raise weightiest(found) from group
+
+
+def weightiest(group: BaseExceptionGroup[DeliveryError]) -> DeliveryError:
+    """The one error that says most: what a person must mend comes before what passes."""
+    holds, _ = group.split(SinkHolds)
+    error: DeliveryError | BaseExceptionGroup[DeliveryError] = holds or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -16,13 +16,12 @@ import trio
 from siemrelay.errors import RunRefused, SinkHolds
 from siemrelay.extras import KAFKA as EXTRA
 from siemrelay.formats.keyed import KeyedMessage
-from siemrelay.sinks.beside import beside
+from siemrelay.sinks.beside import beside, weightiest
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.kafka_client import KafkaClient
 from siemrelay.sinks.kafka_options import KafkaOptions, keyed_messages
 from siemrelay.sinks.kafka_tls import explained
 from siemrelay.sinks.kafka_verdict import verdict
-from siemrelay.sinks.stream_session import weightiest
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message

@@ -11,17 +11,15 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-import trio
 from pydantic import Field
 
-from siemrelay.errors import DeliveryError
 from siemrelay.options import Port
+from siemrelay.sinks.beside import beside
 from siemrelay.sinks.connection import connect
 from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, no_report
 from siemrelay.sinks.relp_session import RelpSession
 from siemrelay.sinks.servers import Address, addresses, first_of
 from siemrelay.sinks.stream import StreamOptions
-from siemrelay.sinks.stream_session import weightiest
 from siemrelay.sinks.tls import TlsContexts, TlsOptions
 
 # A window is filled by so many runs: the receiver has the next ones while one is settled.
@@ -67,20 +65,11 @@ class RelpSink:
         open_one = partial(self._open, report=report)
         session, passed_over = await first_of(self._servers, open_one, report)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(session.listen)
+            async with beside(session.listen) as nursery:
                 if passed_over:
                     back = partial(self._open, report=no_report)
                     nursery.start_soon(session.go_home, self._servers[:passed_over], back)
                 yield session
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            # The listener and the sender notice the same break: one reason is enough.
-            found, rest = group.split(DeliveryError)
-            if rest is not None:
-                raise rest from None  # a stop, or what the body raised: it matters more
-            assert found is not None
-            raise weightiest(found) from group
         finally:
             await session.aclose()
 

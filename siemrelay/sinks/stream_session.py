@@ -10,6 +10,7 @@ import trio
 
 from siemrelay.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.formats.text import visible
+from siemrelay.sinks.beside import beside
 from siemrelay.sinks.connection import TLS_ALERT, Connection
 from siemrelay.sinks.contract import Report, Settlement
 from siemrelay.sinks.servers import Address, Connect, earlier_is_back
@@ -39,28 +40,10 @@ _WHY_EARLY: Final = {
 async def opened(session: StreamSession) -> AsyncIterator[trio.Nursery]:
     """The session is watched until the context ends; then its connection is closed."""
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.watch)
+        async with beside(session.watch) as nursery:
             yield nursery
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # The watcher and the sender notice the same break: one reason is enough.
-        found, rest = group.split(DeliveryError)
-        if rest is not None:
-            raise rest from None  # a stop, or what the body raised: it matters more
-        assert found is not None
-        raise weightiest(found) from group
     finally:
         await session.connection.close_politely()
-
-
-def weightiest(group: BaseExceptionGroup[DeliveryError]) -> DeliveryError:
-    """The one error that says most: what a person must mend comes before what passes."""
-    holds, _ = group.split(SinkHolds)
-    error: DeliveryError | BaseExceptionGroup[DeliveryError] = holds or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class StreamSession:

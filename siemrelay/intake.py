@@ -109,8 +109,8 @@ class Committer:
                     raise BufferFull("the buffer has reached max_size")
                 await self._buffer.append(batches, positions)
             except BufferFull as error:
-                self._full(error)
                 if not (isinstance(error, DiskFull) and await self._buffer.reclaim()):
+                    self._full(error)
                     await trio.sleep(_FULL_PAUSE_S)
             else:
                 break

@@ -94,7 +94,6 @@ class Relay:
                 house.cancel_scope.cancel()
             at_end = all(buffer.place(name).next_sequence == buffer.end for name in deliveries)
             self._refresh_backlog(buffer)
-            await buffer.flush()
         _log.info("stopped", undelivered={n: s.backlog for n, s in stats.sinks.items()})
         return at_end
 

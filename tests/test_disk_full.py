@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from siemrelay.buffer.reserve import RESERVE_BYTES
+from siemrelay.buffer.reserve import SMALL
 from tests.conftest import MakeDaemon
 from tests.daemon import Daemon, append, event, ids, tcp, until
 from tests.http_sender import Sender, port_of
@@ -82,11 +82,7 @@ class Writer:
 def fill(disk: Path) -> Path:
     """A ballast file that takes all the room there is."""
     ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in BALLAST_CHUNKS:
-            with suppress(OSError):
-                while file.write(bytes(size)) == size:
-                    pass
+    refill(ballast)
     return ballast
 
 
@@ -96,7 +92,7 @@ def full_and_well(daemon: Daemon) -> None:
     status, words = daemon.get("/readyz")
     assert (status, words) == (503, "the buffer is full: intake waits\n")
     assert daemon.get("/healthz")[0] == 200
-    (line,) = daemon.said("buffer is full")
+    line = daemon.said("buffer is full")[-1]
     assert line["level"] == "error"
     assert line["advice"]
     assert not daemon.process_ended()
@@ -128,11 +124,55 @@ def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
     assert receiver.arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
 
 
+@pytest.mark.parametrize("small_disk", ["16m", "24m", "80m"], indirect=True)
+def test_a_disk_that_the_buffer_itself_has_filled_is_got_out_of(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    with TcpReceiver(up=False) as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon.start()
+        writer = Writer(daemon.audit, padding_bytes=8_000)
+        writer.until_full(daemon)
+        full_and_well(daemon)
+        # As much again as there is room for: what was delivered and kept for replay gives way.
+        for _ in range(writer.written // PORTION):
+            writer.portion()
+        receiver.up()
+        until(lambda: len(receiver.arrived) >= writer.written, 60)
+        until(lambda: daemon.metric("buffer_full") == 0)
+        assert daemon.terminate() == 0
+    assert receiver.arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
+
+
+@pytest.mark.parametrize("small_disk", ["24m", "80m"], indirect=True)
+def test_a_stop_on_a_full_disk_stores_where_each_sink_is(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    with TcpReceiver() as receiver, TcpReceiver(up=False) as dead:
+        daemon = make_daemon(
+            {"stream": tcp(receiver.port), "dead": tcp(dead.port)},
+            state_dir=str(small_disk / "state"), shutdown_timeout="1s",
+        ).start()  # fmt: skip
+        writer = Writer(daemon.audit, padding_bytes=8_000)
+        writer.until_full(daemon)
+        acknowledged = int(daemon.metric("source_records_total", source="audit"))
+        until(lambda: len(receiver.arrived) == acknowledged)
+        until(lambda: daemon.metric("sink_backlog_records", sink="stream") == 0)
+        assert daemon.terminate() == 0
+        dead.up()
+        daemon.start()
+        until(lambda: len(dead.arrived) >= writer.written, 60)
+        until(lambda: len(receiver.arrived) >= writer.written)
+        assert daemon.terminate() == 0
+    for arrived in (receiver.arrived, dead.arrived):
+        assert arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
+
+
 def test_web_hooks_get_503_on_a_full_disk_and_what_was_answered_outlives_a_kill(
     make_daemon: MakeDaemon, small_disk: Path
 ) -> None:
     chance, answered = random.Random(7), []
-    with TcpReceiver() as receiver:
+    with TcpReceiver(up=False) as receiver:
         daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
         daemon.config["sources"] = {
             "hooks": {"type": "http", "listen": "http://127.0.0.1:0/events"}
@@ -160,6 +200,7 @@ def test_web_hooks_get_503_on_a_full_disk_and_what_was_answered_outlives_a_kill(
             for again in range(1, number + 1):
                 body = json.dumps(event(again, padding=chance.randbytes(50_000).hex())).encode()
                 assert sender.post(body, Idempotency_Key=str(again))[0] == 200
+        receiver.up()
         until(lambda: len(set(receiver.arrived.ids)) >= number)
         assert daemon.rows("SELECT sum(count) FROM batches") == [(number,)], "each stored once"
         assert daemon.terminate() == 0
@@ -183,17 +224,17 @@ def test_on_a_disk_filled_by_others_what_was_kept_for_replay_makes_room(
                 writer.portion()
                 receiver.until(writer.written)
 
-        deliver(RESERVE_BYTES + (4 << 20))
-        until(lambda: reserve.exists() and reserve.stat().st_size == RESERVE_BYTES)
+        deliver(24 << 20)
+        until(lambda: reserve.exists() and reserve.stat().st_size == SMALL.reserve_bytes)
         ballast = fill(small_disk)
-        # All of it is delivered and kept for 24 hours; twice the reserve needs room now.
-        deliver(2 * RESERVE_BYTES)
+        # All of it is delivered and kept for 24 hours; twice of that needs room now.
+        deliver(48 << 20)
         assert daemon.terminate() == 0
         ballast.unlink()
     assert receiver.arrived.ids == ids(range(1, writer.written + 1))
 
 
-def test_killed_on_a_full_disk_it_starts_when_there_is_room_and_loses_nothing(
+def test_killed_on_a_full_disk_it_starts_with_the_room_of_its_reserve_and_loses_nothing(
     make_daemon: MakeDaemon, small_disk: Path
 ) -> None:
     with TcpReceiver(up=False) as receiver:
@@ -203,18 +244,29 @@ def test_killed_on_a_full_disk_it_starts_when_there_is_room_and_loses_nothing(
         ballast = fill(small_disk)
         writer.until_full(daemon)
         daemon.kill()
-        with (small_disk / "ballast").open("ab", buffering=0) as more:
-            with suppress(OSError):
-                more.write(bytes(1 << 20))
+        refill(ballast)
+        daemon.start()
+        daemon.kill()
+        refill(ballast)  # and with what the reserve took
         daemon.start(ready=False)
         assert daemon.wait() == os.EX_TEMPFAIL
-        assert f"{small_disk / 'state'}: the file system of state_dir is full" in daemon.log_text
+        where = small_disk / "state"
+        assert f"{where}: the file system of state_dir is full; make some MiB" in daemon.log_text
         ballast.unlink()
         receiver.up()
         daemon.start()
         until(lambda: len(set(receiver.arrived.ids)) >= writer.written)
         assert daemon.terminate() == 0
     assert sorted(set(receiver.arrived.ids)) == ids(range(1, writer.written + 1))
+
+
+def refill(ballast: Path) -> None:
+    """What was freed meanwhile is taken, too."""
+    with ballast.open("ab", buffering=0) as more:
+        for size in BALLAST_CHUNKS:
+            with suppress(OSError):
+                while more.write(bytes(size)) == size:
+                    pass
 
 
 def test_at_max_size_block_makes_intake_wait_for_the_sink(make_daemon: MakeDaemon) -> None:

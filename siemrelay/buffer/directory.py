@@ -8,8 +8,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from siemrelay.buffer.reserve import Reserve
 from siemrelay.buffer.schema import SCHEMA_VERSION
-from siemrelay.errors import StartRefused
+from siemrelay.buffer.store import Store
+from siemrelay.errors import BufferFull, DiskFull, StartRefused
 
 
 def buffer_file(state_dir: Path) -> Path:
@@ -84,3 +86,22 @@ def look(state_dir: Path) -> Path:
             f"{SCHEMA_VERSION}); a relay of this version makes it new when it starts"
         )
     return path
+
+
+def open_store(state_dir: Path, reserve: Reserve, log_bytes: int) -> Store:
+    """The buffer of the relay that runs on the directory, on a full disk with the reserve's room.
+
+    Raises StartRefused when that is not enough, or a newer siemrelay wrote it.
+    """
+    try:
+        try:
+            return Store(buffer_file(state_dir), log_bytes)
+        except DiskFull:
+            reserve.release()
+            return Store(buffer_file(state_dir), log_bytes)
+    except DiskFull as error:
+        raise StartRefused(
+            f"cannot open the buffer in {state_dir}: {error}; make some MiB of room there"
+        ) from error
+    except BufferFull as error:
+        raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error

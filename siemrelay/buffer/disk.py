@@ -11,33 +11,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence, Set
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
-from siemrelay.buffer.directory import buffer_file, lock_state_dir
+from siemrelay.buffer.cursors import Cursors
+from siemrelay.buffer.directory import lock_state_dir, open_store
 from siemrelay.buffer.letters import DeadLetter
 from siemrelay.buffer.places import Extent, Places, SinkPlace
-from siemrelay.buffer.reserve import Reserve
+from siemrelay.buffer.reserve import Reserve, sizes_for
 from siemrelay.buffer.room import Room
-from siemrelay.buffer.store import Store
 from siemrelay.buffer.tail import Tail
 from siemrelay.buffer.threads import in_thread
-from siemrelay.errors import BufferFull, StartRefused
 from siemrelay.event import Batch
 from siemrelay.stats import BufferStats
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024
-
-# Cursors that move are stored with the next records, or if none come within this, by themselves: so
-# much may be repeated after a crash of the process, beside what is in flight.
-_CURSOR_PAUSE_S: Final = 0.02
-
-# A full disk is asked again this often.
-_FULL_PAUSE_S: Final = 1.0
 
 
 class DiskBuffer:
@@ -53,20 +45,20 @@ class DiskBuffer:
         with ExitStack() as opening:
             self._lock_descriptor = lock_state_dir(state_dir)
             opening.callback(os.close, self._lock_descriptor)
-            try:
-                self._store = Store(buffer_file(state_dir))
-                opening.callback(self._store.close)
-                opened, oldest = self._store.opened(), self._store.oldest()
-            except BufferFull as error:
-                raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error
+            sizes = sizes_for(state_dir)
+            reserve = Reserve(state_dir, sizes.reserve_bytes)
+            self._store = open_store(state_dir, reserve, sizes.log_bytes)
+            opening.callback(self._store.close)
+            opened, oldest = self._store.opened(), self._store.oldest()
             opening.pop_all()
         self.stats = stats
         self._extent = Extent(opened.next_sequence, opened.next_sequence)
         self._known_cursors, self._writing = opened.cursors, trio.Lock()
         self._places = Places(opened.cursors, self._extent)
+        self._cursors = Cursors(self._store, self._places, self._writing, reserve, stats)
         self._room = Room(
-            self._store, self._writing, self._places, self._extent, Reserve(state_dir / "reserve"),
-            stats, max_size_bytes=max_size_bytes, keep_s=keep_s,
+            self._store, self._writing, self._places, self._extent, reserve, stats,
+            max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
         self._grown, self._tail = trio.Event(), Tail(opened.next_sequence)
         stats.size_bytes = opened.used_bytes
@@ -77,9 +69,7 @@ class DiskBuffer:
 
     def __exit__(self, *exc: object) -> None:
         try:
-            # On a full disk they stay behind: the records since then are sent again.
-            with suppress(BufferFull), self._places.being_stored() as cursors:
-                self._store.save_cursors(cursors)
+            self._cursors.leave()
         finally:
             self._store.close()
             os.close(self._lock_descriptor)
@@ -225,26 +215,9 @@ class DiskBuffer:
     async def run(self) -> None:
         """Store cursors as they move and delete what is old, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._store_cursors)
+            nursery.start_soon(self._cursors.run, self.reclaim)
             nursery.start_soon(self._room.retain)
 
-    async def _store_cursors(self) -> None:
-        while True:
-            await self._places.unstored.wait()
-            commits = self.stats.commits
-            await trio.sleep(_CURSOR_PAUSE_S)
-            if self.stats.commits != commits:
-                continue  # they went along with records, and will again
-            self._places.unstored = trio.Event()
-            try:
-                await self.flush()
-            except BufferFull:
-                self._places.unstored.set()
-                await trio.sleep(_FULL_PAUSE_S)
-
     async def flush(self) -> None:
-        """Store the cursors as they are now."""
-        async with self._writing:
-            with trio.CancelScope(shield=True), self._places.being_stored() as cursors:
-                if cursors:
-                    await in_thread(self._store.save_cursors, cursors)
+        """Store the cursors as they are now. Raises BufferFull."""
+        await self._cursors.flush()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 import trio
 
 from siemrelay.buffer.places import Extent, Places
-from siemrelay.buffer.reserve import RESERVE_BYTES, Reserve
+from siemrelay.buffer.reserve import SMALL, Reserve
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.errors import BufferFull
@@ -18,6 +17,9 @@ from siemrelay.stats import BufferStats
 
 # How often old rows are looked for when nothing presses.
 _RETENTION_PAUSE_S: Final = 5.0
+
+# Records need room in the log before their pages are free pages of the database: two groups.
+_COMING_BYTES: Final = 4 * 1024 * 1024
 
 # Rows that a sink with drop_oldest gives up at a time when the buffer is full.
 _DROP_ROWS: Final = 16
@@ -46,18 +48,25 @@ class Room:
         """See `DiskBuffer.reclaim`."""
         try:
             async with self._writing:
-                if self._places.passed() > self._extent.oldest:
+                if self._places.passed() > self._extent.oldest or self._store.space.free_pages():
                     await in_thread(self._reserve.release)
-                await in_thread(self._store.shrink_log)
+                await in_thread(self._store.space.shrink_log)
             freed = await self.delete(received_before=float("inf")) > 0
-            if freed:
-                # With the pages cut off that were freed, there is room for the reserve again.
-                async with self._writing:
-                    await in_thread(self._store.shrink_log)
-                    await in_thread(partial(self._reserve.hold, again=True))
+            async with self._writing:
+                return await in_thread(self._give_back) or freed
         except BufferFull:
             return False  # no room even for that: the caller waits
-        return freed
+
+    def _give_back(self) -> bool:
+        """Free pages back to the file system, enough for the reserve and what comes next."""
+        given = False
+        while self._reserve.lacks(_COMING_BYTES) and self._store.space.vacuum():
+            # What the log holds of it takes room itself.
+            self._store.space.shrink_log()
+            given = True
+        self._store.space.shrink_log()
+        self._reserve.hold(again=True)
+        return given
 
     async def retain(self) -> None:
         """Delete what was delivered and is old enough, now and then, until cancelled."""
@@ -66,8 +75,10 @@ class Room:
             with suppress(BufferFull):
                 while await self.delete(received_before=time.time() - self._keep_s):
                     pass
-            # With less in the buffer, there is less to give up than the reserve takes.
-            if self._stats.size_bytes > RESERVE_BYTES:
+            # With less in the buffer, there is less to give up than a large reserve takes. A small
+            # disk may be full before anybody has looked a second time.
+            size_bytes = self._reserve.size_bytes
+            if size_bytes == SMALL.reserve_bytes or self._stats.size_bytes > size_bytes:
                 async with self._writing:
                     await in_thread(self._reserve.hold)
             await trio.sleep(_RETENTION_PAUSE_S)
@@ -85,7 +96,7 @@ class Room:
     def _delete_and_look(
         self, before: int, received_before: float
     ) -> tuple[int, tuple[int, float] | None]:
-        return self._store.delete(before, received_before), self._store.oldest()
+        return self._store.space.delete(before, received_before), self._store.oldest()
 
     def note_oldest(self, found: tuple[int, float] | None) -> None:
         """Take over what the store says is its oldest record: sequence and received time."""

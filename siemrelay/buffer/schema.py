@@ -86,18 +86,15 @@ END;
 # Large pages: a compressed batch is some 100 KiB, and every overflow page costs a link.
 _PAGE_BYTES: Final = 16384
 
-# The log is copied into the database when it has grown to 16 MiB: seldom enough to cost little,
-# small enough for a restart to read it quickly.
-_CHECKPOINT_PAGES: Final = 16 * 1024 * 1024 // _PAGE_BYTES
-
 # Only this process opens the file for writing; another's read transaction is over within this.
 _BUSY_TIMEOUT_S: Final = 10.0
 
 
-def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
+def connect(path: Path, *, synchronous: str, log_bytes: int) -> sqlite3.Connection:
     """A connection with the buffer's settings.
 
-    `synchronous` is FULL (fsync at commit) or NORMAL. A new file is for this user alone (0600), and
+    `synchronous` is FULL (fsync at commit) or NORMAL. The write-ahead log is copied into the
+    database when it has grown to `log_bytes`. A new file is for this user alone (0600), and
     SQLite gives the write-ahead log and its index the same mode.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -108,7 +105,7 @@ def connect(path: Path, *, synchronous: str) -> sqlite3.Connection:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {log_bytes // _PAGE_BYTES}")
     connection.execute("PRAGMA temp_store = MEMORY")
     # Debian's SQLite overwrites deleted rows with zeros by default: every record would be written
     # a second time, and deleting on a full disk would need as much room as it frees.

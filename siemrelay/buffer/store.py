@@ -6,9 +6,10 @@ Writers hold the lock of `DiskBuffer`; the reader has a connection of its own.
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ import msgspec
 from siemrelay.buffer import letters as dead_letters
 from siemrelay.buffer.letters import DeadLetter
 from siemrelay.buffer.payloads import COLUMNS, Payloads, used_bytes
+from siemrelay.buffer.reserve import LARGE
 from siemrelay.buffer.schema import (
     connect,
     prepare,
@@ -26,11 +28,8 @@ from siemrelay.buffer.schema import (
     transaction,
     typed_errors,
 )
-from siemrelay.errors import BufferFull
+from siemrelay.buffer.space import Space
 from siemrelay.event import Batch
-
-# Rows deleted in one transaction: bounds how long a commit of records can wait for it.
-_DELETE_ROWS: Final = 256
 
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
 _APPENDED_ROWS: Final = 16
@@ -51,15 +50,21 @@ class Opened(msgspec.Struct, frozen=True):
 class Store:
     """The SQLite file. Every method raises BufferFull (DiskFull) or BufferBroken."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, log_bytes: int = LARGE.log_bytes) -> None:
+        """`log_bytes`: see `reserve.Sizes`."""
+
+        def connected(synchronous: str) -> sqlite3.Connection:
+            made = connect(path, synchronous=synchronous, log_bytes=log_bytes)
+            return opened.enter_context(closing(made))
+
         with ExitStack() as opened, typed_errors():
-            self._records = opened.enter_context(closing(connect(path, synchronous="FULL")))
+            self._records = connected("FULL")
             prepare(self._records, path)
             prepare_append(self._records)
-            self._cursors = opened.enter_context(closing(connect(path, synchronous="NORMAL")))
-            self._reading = opened.enter_context(closing(connect(path, synchronous="NORMAL")))
+            self._cursors, self._reading = connected("NORMAL"), connected("NORMAL")
             self._reading.execute("PRAGMA query_only = ON")
             self._opened = opened.pop_all()
+        self.space = Space(self._records)
         # sqlite3 objects may move between threads, not be in two at once.
         self._read_lock = threading.Lock()
         self._payloads = Payloads()
@@ -108,7 +113,7 @@ class Store:
         parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
         with typed_errors() if len(parts) == 1 else transaction(self._records):
             for part in parts:
-                self._records.execute(_append(len(part)), list(chain.from_iterable(part)))
+                self._records.execute(_append(len(part)), [*chain.from_iterable(part)])
         return int(used)
 
     def save_cursors(self, cursors: Mapping[str, int]) -> None:
@@ -169,9 +174,8 @@ class Store:
     def oldest(self) -> tuple[int, float] | None:
         """First sequence and received time of the oldest record kept."""
         with self._read_lock, typed_errors():
-            row: tuple[int, float] | None = self._reading.execute(
-                "SELECT first_sequence, received_at FROM batches ORDER BY first_sequence LIMIT 1"
-            ).fetchone()
+            query = "SELECT first_sequence, received_at FROM batches ORDER BY 1 LIMIT 1"
+            row: tuple[int, float] | None = self._reading.execute(query).fetchone()
             return row
 
     def received_at(self, sequence: int) -> float | None:
@@ -185,14 +189,12 @@ class Store:
             ).fetchone()
             return row[0] if row else None
 
-    def received_after(self, moment: float) -> int:
-        """The first record of those received then or later; the end if there are none."""
+    def received_after(self, moment: float) -> int | None:
+        """The first record of those received then or later; None if there are none."""
         with self._read_lock, typed_errors():
-            (first,) = self._reading.execute(
-                "SELECT coalesce(min(first_sequence), (SELECT value FROM facts WHERE name = "
-                "'next_sequence')) FROM batches WHERE received_at >= ?", (moment,),
-            ).fetchone()  # fmt: skip
-            return int(first)
+            query = "SELECT min(first_sequence) FROM batches WHERE received_at >= ?"
+            row: tuple[int | None] = self._reading.execute(query, (moment,)).fetchone()
+            return row[0]
 
     def end_of_oldest(self, rows: int) -> int | None:
         """The sequence after the `rows` oldest batches, None when nothing is kept."""
@@ -202,36 +204,6 @@ class Store:
                 (rows,),
             ).fetchall()
             return ends[-1][0] if ends else None
-
-    def delete(self, before: int, received_before: float) -> int:
-        """Delete batches wholly below `before` and received before that time; returns bytes freed.
-
-        At most `_DELETE_ROWS` at a time; 0 means there was nothing to delete.
-        """
-        with transaction(self._records) as execute:
-            rows = execute(
-                "SELECT first_sequence, length(payload) FROM batches WHERE first_sequence + count"
-                " <= ? AND received_at < ? ORDER BY first_sequence LIMIT ?",
-                (before, received_before, _DELETE_ROWS),
-            ).fetchall()
-            if rows:
-                execute("DELETE FROM batches WHERE first_sequence BETWEEN ? AND ? "
-                        "AND received_at < ?",
-                        (rows[0][0], rows[-1][0], received_before))  # fmt: skip
-                freed = sum(used_bytes(size) for _, size in rows)
-                execute("UPDATE facts SET value = value - ? WHERE name = 'used_bytes'", (freed,))
-        if rows:
-            # The rows are gone whether or not there is room for this.
-            with suppress(BufferFull), typed_errors():
-                # A part of the free pages goes back to the file system; records reuse the rest.
-                # 4 MiB at a time keeps the transaction short.
-                self._records.execute("PRAGMA incremental_vacuum(256)").fetchall()
-        return sum(used_bytes(size) for _, size in rows)
-
-    def shrink_log(self) -> None:
-        """Copy the write-ahead log into the database and cut it: room on a full file system."""
-        with typed_errors():
-            self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @cache

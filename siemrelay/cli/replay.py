@@ -69,7 +69,7 @@ def replay(
         facts = store.opened()
         passed = facts.cursors.get(name, facts.next_sequence)
         end = passed if last is None else min(last + 1, facts.next_sequence)
-        begin = first if first is not None else store.received_after(time.time() - (since or 0))
+        begin = first or store.received_after(time.time() - (since or 0)) or end
         begin = max(begin, (store.oldest() or (end, 0.0))[0])
         count = max(end - begin, 0)
         if not count:

@@ -20,10 +20,6 @@ from siemrelay.wire.framing import Framer
 _FIRST_ASK_S: Final = 0.0005
 _SLOWEST_ASK_S: Final = 0.05
 
-# A kernel takes no more by itself than its receive buffer (128 KiB on Linux until a program reads,
-# whatever the size of what is written): of whom more was acknowledged, a program reads it.
-_READ_BY_A_PROGRAM_BYTES: Final = 1024 * 1024
-
 # After a break, what the peer said before it is on this machine already.
 _LAST_WORDS_S: Final = 0.1
 
@@ -49,8 +45,8 @@ async def opened(session: StreamSession) -> AsyncIterator[trio.Nursery]:
 class StreamSession:
     """One connection's life; see `sinks.contract.Session`. Tickets are offsets in the stream.
 
-    `probation_s` is how long the connection must outlive its first acknowledgement to be believed,
-    unless the peer has taken so much by then that a program must be reading it.
+    `probation_s` is how long the connection must outlive its first acknowledgement to be believed:
+    no number of acknowledged bytes says as much, since receive buffers and proxies take any.
     """
 
     def __init__(
@@ -116,15 +112,11 @@ class StreamSession:
         return self._why if self._ended.is_set() else error
 
     async def _outlive_probation(self) -> None:
-        counted, deadline = self.connection.counted, trio.current_time() + self._probation_s
-        pause = _FIRST_ASK_S
-        while counted.acknowledged_bytes() < _READ_BY_A_PROGRAM_BYTES:
-            if trio.current_time() >= deadline:
-                break
-            pause = min(pause * 2, _SLOWEST_ASK_S)
-            with trio.move_on_at(min(deadline, trio.current_time() + pause)):
-                await self._ended.wait()
-                raise self._why
+        with trio.move_on_after(self._probation_s):
+            await self._ended.wait()
+        if self._ended.is_set():
+            raise self._why
+        self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
         self._probation_s = 0.0
 
     async def watch(self) -> None:

@@ -40,4 +40,4 @@ class Notifier:
         # Without systemd's ear the relay still works; systemd notices by itself.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            sock.sendto(text.encode(), self._address)
+            sock.sendto(text.encode("utf-8", "replace"), self._address)

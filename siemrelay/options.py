@@ -8,7 +8,7 @@ loader fills them, `config/reference.md` is generated from them. Units in the fi
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import core_schema
@@ -45,6 +45,10 @@ def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str
     if unit not in units:
         raise ValueError(f"unknown unit {unit!r}; the units are {', '.join(units)}")
     return float(number) * units[unit]
+
+
+URL_PASSWORD: Final = re.compile(r"(?<=://)(?P<user>[^/\s:@]*):(?P<password>[^/\s@]+)(?=@)")
+"""The password in `https://user:password@host/`."""
 
 
 def seconds(value: Any) -> float:

@@ -19,6 +19,7 @@ from siemrelay.buffer.disk import DiskBuffer
 from siemrelay.buffer.letters import DeadLetter
 from siemrelay.buffer.schema import SCHEMA_VERSION, typed
 from siemrelay.buffer.store import Store
+from siemrelay.buffer.tail import Tail
 from siemrelay.errors import BufferBroken, BufferFull, DiskFull, StartRefused
 from siemrelay.event import Batch
 from siemrelay.stats import BufferStats
@@ -439,7 +440,7 @@ async def test_a_reader_whose_records_were_all_dropped_waits_for_new_ones(
         buffer.set_sinks({"a": (True, True)})
         await add(buffer, 5, size=1 << 20)
         await add(buffer, 5)
-        buffer._tail.clear()  # as after much more traffic
+        buffer._tail = Tail(buffer.end)  # as after much more traffic
         buffer.advance("a", buffer.end)
         await buffer._room.delete(float("inf"))
         got: list[Batch] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from siemrelay.buffer.disk import DiskBuffer
+from siemrelay.buffer.tail import Tail
 from siemrelay.event import Batch
 from siemrelay.stats import BufferStats
 
@@ -93,7 +94,7 @@ class Life:
 
     async def read(self) -> None:
         if self.rng.random() < 0.5:
-            self.buffer._tail.clear()
+            self.buffer._tail = Tail(self.buffer.end)
         position = self.rng.randint(1, self.model.end)
         found: dict[int, bytes] = {}
         while position < self.model.end and any(s >= position for s in self.model.records):

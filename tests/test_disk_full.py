@@ -308,6 +308,8 @@ def test_at_max_size_drop_oldest_goes_on_and_counts_what_it_gave_up(
         dropped = int(daemon.metric("sink_dropped_total", sink="late"))
         delivered = int(daemon.metric("sink_delivered_total", sink="late"))
         assert dropped + delivered == writer.written
+        (line,) = daemon.said("the buffer is full: a sink loses its oldest records")
+        assert (line["sink"], line["first_sequence"]) == ("late", 1)
         assert not daemon.said("buffer is full")
         assert daemon.terminate() == 0
     assert receiver.arrived.ids == ids(range(dropped + 1, writer.written + 1)), "the oldest went"

@@ -7,16 +7,23 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siemrelay.cli import asking
+from siemrelay.cli.asking import NoAnswer, ask
+from siemrelay.formats.text import harmless
 from siemrelay.stats import SinkStats, SourceStats, Stats
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import RATE_S, Rates
@@ -94,6 +101,56 @@ def test_control_characters_from_outside_do_not_reach_the_terminal() -> None:
     assert not re.search(r"[\x00-\x1f]", "".join(told(stats)))
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["a\nMAINPID=1\nWATCHDOG=trigger", "half \ud800 pair", "\x9b2J \u202e\u2028", "x" * 5000,
+     "y " * 5000],
+)  # fmt: skip
+def test_a_peers_words_cannot_end_or_command_anything(words: str) -> None:
+    stats = Stats(ready=True)
+    stats.sinks["siem"] = SinkStats("siem", "holding", words, last_error=words, last_error_at=1.0)
+    stats.sources["files"] = SourceStats("files", last_error=words)
+    overview = overview_of(stats)
+    line = overview.line()
+    assert len(line.encode()) < 400
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]", line)
+    body = msgspec.json.encode(overview.status(0.0))
+    assert len(body) < 6000
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e]", "".join(told(stats)))
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        ('pass"wo\\rd', json.dumps({"error": 'no pass"wo\\rd'})),
+        ("s3cr/t+value9", "client_secret=s3cr%2Ft%2Bvalue9&x=1"),
+        ("s3cr/t+value9", "https://x/s3cr/t%2Bvalue9"),
+        ("two  spaces here", "no two spaces here"),
+        ("ünïcode-key", '{"key": "\\u00fcn\\u00efcode-key"}'),
+    ],
+)
+def test_a_secret_is_told_in_whatever_form_a_peer_echoes_it(secret: str, said: str) -> None:
+    assert Redactor([secret]).text(said) != said
+    assert "***" in Redactor([secret]).text(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Authorization: Basic dXNlcjpwYXNzd29yZA== is wrong", "bearer abcdef123456 expired",
+     "moved to http://user:hunter2secret@other/"],
+)  # fmt: skip
+def test_credentials_that_nobody_named_as_a_secret_are_left_out_too(said: str) -> None:
+    shown = Redactor([]).text(said)
+    assert "***" in shown
+    assert not any(word in shown for word in ("dXNl", "abcdef", "hunter2"))
+
+
+def test_words_are_cut_where_no_half_of_a_secret_is_left() -> None:
+    assert harmless("no such token abcdefgh", 18) == "no such token ..."
+    assert harmless("no such token abcdefgh", 22) == "no such token abcdefgh"
+    assert harmless("x" * 30, 10) == " ..."
+
+
 def test_losses_and_refusals_stand_below_their_source() -> None:
     stats = Stats()
     stats.sources["udp"] = SourceStats("udp", lost=7, refused={"rate": 1200, "address": 3})
@@ -168,6 +225,7 @@ def test_the_status_needs_the_files_endpoint_and_none_of_its_secrets(
     [
         ("{listen: off}", 78, "there is nobody to ask"),
         ("{listen: '127.0.0.1:0'}", 78, "say --at HOST:PORT"),
+        ("off", 78, "other.yaml:1:11: endpoint:"),
         ("{listen: 9614}", 78, "other.yaml:1:20: endpoint.listen:"),
         ("{listen: '127.0.0.1:1'}", 69, "no relay answers on 127.0.0.1:1 (Connection refused)"),
     ],
@@ -190,11 +248,73 @@ def test_somebody_elses_server_is_not_taken_for_a_relay() -> None:
     assert "is no siemrelay of this version" in done.stderr
 
 
+@contextmanager
+def hostile(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The HOST:PORT of a server that treats one connection so."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    answer(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(20)
+
+
+def body(data: bytes) -> Callable[[socket.socket], None]:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data)
+    return lambda connection: connection.sendall(head + data)
+
+
+def drip(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    with suppress(OSError):
+        while connection.send(b" "):
+            time.sleep(0.05)  # the pace of this server
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [drip, body(b"\xff\xfe"), body(b"[" * 100_000), body(b'{"version": 1}'),
+     lambda connection: connection.sendall(b"\x1b]0;evil\r\n")],
+    ids=["drip", "no UTF-8", "deep", "other", "no HTTP"],
+)  # fmt: skip
+def test_whatever_answers_the_command_ends_with_words(
+    answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_ANSWER_S", 0.5)
+    with hostile(answer) as where:
+        host, _, port = where.partition(":")
+        with pytest.raises(NoAnswer) as raised:
+            ask((host, int(port)))
+    assert not re.search("[\x00-\x1f]", str(raised.value))
+
+
+def test_a_status_with_absurd_numbers_is_still_shown() -> None:
+    status = overview_of(Stats()).status(0.0)
+    absurd = msgspec.structs.replace(status.buffer, size_bytes=10**2000)
+    shown = [line.text for line in lines(msgspec.structs.replace(status, buffer=absurd))]
+    assert "TiB" in shown[1]
+
+
 def test_an_address_that_is_none_is_refused_before_anybody_is_asked() -> None:
-    for wrong in ("localhost", "off", "127.0.0.1:99999"):
+    for wrong in ("localhost", "off", "127.0.0.1:99999", "127.0.0.1:0"):
         done = run("status", "--at", wrong)
         assert done.returncode == 2
         assert "write HOST:PORT" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["x..y", "a" * 70 + ".com", "host name", "a\nb", "\udcff"])
+def test_a_host_that_can_be_none_is_answered_as_one_that_is_away(host: str) -> None:
+    done = run("status", "--at", f"{host}:80")
+    assert done.returncode == 69
+    assert "no relay answers on" in done.stderr
 
 
 def test_top_needs_a_terminal() -> None:

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
+import structlog
 import trio
+
+_log = structlog.get_logger()
 
 
 class Extent(msgspec.Struct):
@@ -83,6 +86,11 @@ class Places:
         if not holders or not all(place.drop_oldest for place in holders):
             return False
         for place in holders:
+            if not place.dropped:
+                # Once a process, as it may go on for days; the metric has the number.
+                _log.error("the buffer is full: a sink loses its oldest records", sink=place.name,
+                           first_sequence=place.next_sequence,
+                           advice="as `when_full: drop_oldest` says; see why it lags")  # fmt: skip
             place.dropped += end - place.next_sequence
             self.advance(place.name, end)
         return True

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
+import threading
+from contextlib import closing, suppress
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import click
@@ -14,6 +18,7 @@ from siemrelay.cli.refusal import refuse
 from siemrelay.config.process import EndpointOptions
 from siemrelay.config.where import endpoint_address
 from siemrelay.errors import ConfigurationRefused
+from siemrelay.formats.text import harmless
 from siemrelay.telemetry.status import RelayStatus
 
 # The relay answers between two batches, and looks up a record or two on disk.
@@ -38,7 +43,7 @@ def _address(context: click.Context, option: click.Parameter, at: str | None) ->
         address = EndpointOptions(listen=at).address if at is not None else None
     except ValueError:
         address = None
-    if at is not None and address is None:
+    if at is not None and (address is None or address[1] == 0):
         raise click.BadParameter("write HOST:PORT, like 127.0.0.1:9614")
     return address
 
@@ -68,27 +73,44 @@ def _configured(config: str) -> tuple[str, int] | None:
 def ask(address: tuple[str, int]) -> RelayStatus:
     """How the relay there does. Raises NoAnswer with words for a person."""
     host, port = address
-    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
-    where = f"{host}:{port}"
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        connection.request("GET", "/status")
-        answer = connection.getresponse()
-        body = answer.read(_ANSWER_BYTES)
-    except (OSError, http.client.HTTPException) as error:
+        status, body = _got(host, port)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NoAnswer(
+        raise NoAnswer(harmless(
             f"no relay answers on {where} ({why}); is it running? -c FILE names its configuration, "
             "--at HOST:PORT its endpoint"
-        ) from error
-    finally:
-        connection.close()
+        )) from error  # fmt: skip
     try:
         return msgspec.json.decode(body, type=RelayStatus)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NoAnswer(
-            f"what answers on {where} is no siemrelay of this version (HTTP {answer.status}); "
+            f"what answers on {where} is no siemrelay of this version (HTTP {status}); "
             "--at HOST:PORT names another endpoint"
         ) from error
+
+
+def _got(host: str, port: int) -> tuple[int, bytes]:
+    """HTTP status and body of its `/status`, within `_ANSWER_S` and `_ANSWER_BYTES`."""
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    with closing(connection):
+        connection.connect()
+        # A timeout of the socket's is one of each read: who drips has no end.
+        deadline = threading.Timer(_ANSWER_S, partial(_hang_up, connection.sock))
+        deadline.daemon = True
+        deadline.start()
+        try:
+            connection.request("GET", "/status")
+            with connection.getresponse() as answer:
+                return answer.status, answer.read(_ANSWER_BYTES)
+        finally:
+            deadline.cancel()
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class NoAnswer(Exception):

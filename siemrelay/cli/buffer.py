@@ -18,7 +18,7 @@ from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import replay
 from siemrelay.cli.tables import print_table
 from siemrelay.event import Batch
-from siemrelay.formats.text import visible
+from siemrelay.formats.text import harmless
 from siemrelay.telemetry.status_text import size
 from siemrelay.times import rfc3339
 
@@ -144,4 +144,4 @@ def _show(records: Iterator[Batch], *, as_json: bool) -> None:
                 **({} if record.part is None else {"part": record.part}), "record": text,
             }))  # fmt: skip
         else:
-            click.echo(f"{record.first_sequence}  {received}  {record.source}  {visible(text)}")
+            click.echo(f"{record.first_sequence}  {received}  {record.source}  {harmless(text)}")

@@ -18,7 +18,7 @@ from siemrelay.cli.opening import loaded_from, opened
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import chosen, send
 from siemrelay.filters import EventFilter, EventsOptions
-from siemrelay.formats.text import visible
+from siemrelay.formats.text import harmless
 from siemrelay.telemetry.log import Redactor
 from siemrelay.times import rfc3339
 
@@ -129,7 +129,7 @@ def _as_json(letter: DeadLetter, redactor: Redactor) -> dict[str, object]:
 
 
 def _print(letter: DeadLetter, redactor: Redactor) -> None:
-    why = visible(redactor.text(f"{letter.code} {letter.reason}"))
+    why = harmless(redactor.text(f"{letter.code} {letter.reason}"))
     click.secho(f"{letter.sink} {letter.sequence}  {rfc3339(letter.at)}  {why}", bold=True)
     for name, data in (("record", letter.record), ("message", letter.message)):
-        click.echo(f"  {name:8} {visible(data.decode('utf-8', 'replace'))}")
+        click.echo(f"  {name:8} {harmless(data.decode('utf-8', 'replace'))}")

@@ -30,7 +30,7 @@ def demo(seconds: float, rate: int, plain: bool) -> None:
     comes back. Ctrl-C ends it early, in order; a second Ctrl-C at once.
 
     Exits with 0 when everything that was written was delivered or filtered, 1 when it does not add
-    up, 130 when it was stopped before its end.
+    up, 130 when a second Ctrl-C ended it at once.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.errors import ConfigurationRefused
 from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
-from siemrelay.formats.text import visible
+from siemrelay.formats.text import harmless
 from siemrelay.shorten import shortened
 
 # Records are looked at in portions, so that a whole log can be piped through.
@@ -116,7 +116,7 @@ def _print(result: dict[str, Any]) -> None:
     colour = sys.stdout.isatty()
     click.secho(f"record {result['record']}", bold=colour)
     for field, value in result["event"].items():
-        click.echo(f"  {field:14} {_harmless(str(value))}")
+        click.echo(f"  {field:14} {harmless(str(value))}")
     for name, shown in result["sinks"].items():
         verdict = "kept" if shown["kept"] else "filtered"
         click.secho(
@@ -124,9 +124,4 @@ def _print(result: dict[str, Any]) -> None:
         )
         if shown["kept"]:
             cut = ", cut to max_message_size" if shown["cut"] else ""
-            click.echo(f"     {shown['bytes']} bytes{cut}: {_harmless(shown['message'])}")
-
-
-def _harmless(text: str) -> str:
-    """What came from a record, unable to steer the terminal or to look like a line of ours."""
-    return visible(text).encode("utf-8", "replace").decode()
+            click.echo(f"     {shown['bytes']} bytes{cut}: {harmless(shown['message'])}")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from siemrelay.formats.text import visible
+from siemrelay.formats.text import harmless
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their headings; control characters are shown as their pictures."""
-    clean = [[visible(cell) for cell in row] for row in rows]
+    clean = [[harmless(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(title, headings, clean)
         return

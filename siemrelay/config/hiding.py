@@ -9,10 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from siemrelay.config.document import KeyPath, dotted
-from siemrelay.config.kinds import URL_PASSWORD
 from siemrelay.config.secrets import Substituted, redactable
 from siemrelay.errors import Fault
-from siemrelay.options import Secret
+from siemrelay.options import URL_PASSWORD, Secret
 
 
 def secrets_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import types
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -13,10 +12,7 @@ from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from siemrelay.config.document import KeyPath
-from siemrelay.options import Secret, show_bytes, show_seconds
-
-URL_PASSWORD: Final = re.compile(r"(?<=://)(?P<user>[^/\s:@]*):(?P<password>[^/\s@]+)(?=@)")
-"""The password in `https://user:password@host/`."""
+from siemrelay.options import URL_PASSWORD, Secret, show_bytes, show_seconds
 
 
 def nearest(name: str, known: list[str]) -> str | None:

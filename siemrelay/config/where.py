@@ -22,13 +22,13 @@ def endpoint_address(path: str | Path) -> tuple[str, int] | None:
     """
     document = parse(text_of(path))
     top = document.value if isinstance(document.value, dict) else {}
-    document.value = {"endpoint": top.get("endpoint") or {}}
+    given = top.get("endpoint")
+    if not top and document.faults:
+        raise ConfigurationRefused(str(path), document.faults)
+    document.value = {"endpoint": {} if given is None else given}
     values = substitute(document).value["endpoint"]
     try:
-        address = EndpointOptions.model_validate(values).address
+        return EndpointOptions.model_validate(values).address
     except ValidationError as error:
-        document.faults += explain(error, EndpointOptions, values, ("endpoint",), document)
-        address = None
-    if document.faults:
-        raise ConfigurationRefused(str(path), document.faults)
-    return address
+        faults = explain(error, EndpointOptions, values, ("endpoint",), document)
+        raise ConfigurationRefused(str(path), [*document.faults, *faults]) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, Final
@@ -68,6 +69,23 @@ def visible(text: str, keep: str = "") -> str:
         if chr(code) not in keep:
             text = text.replace(chr(code), chr(CONTROL_PICTURES[code]))
     return text
+
+
+# What turns or hides text on a screen without being a control character of ASCII's: C1 (0x9b
+# begins a terminal's command), line and paragraph ends, and the marks that turn writing around.
+_STEERING: Final = re.compile("[\x80-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str, most_characters: int | None = None) -> str:
+    """Words from outside for a person's eyes: valid text of one line that steers no terminal.
+
+    Longer ones are cut at the end of a word, so that no half of a secret is left that could not be
+    told any more.
+    """
+    if most_characters is not None and len(text) > most_characters:
+        text = f"{text[: most_characters + 1].rpartition(' ')[0]} ..."
+    text = _STEERING.sub("\ufffd", visible(text))
+    return text.encode("utf-8", "replace").decode()
 
 
 def utf8(texts: Iterable[str]) -> list[bytes]:

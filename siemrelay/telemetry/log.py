@@ -5,12 +5,17 @@ Lines are for state changes and losses, never one per event; ERROR means that a 
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 import structlog
+
+from siemrelay.options import URL_PASSWORD
 
 _LEVELS: Final = {
     "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
@@ -21,21 +26,40 @@ _LEVELS: Final = {
 _SECRET_CHARACTERS: Final = 4
 
 
+# What stands in an Authorization header, whoever's it is: of a user's name and password it has
+# another form than both.
+_CREDENTIALS: Final = re.compile(r"\b(?P<scheme>Basic|Bearer|Splunk|ApiKey) [\w+/=.~-]{8,}", re.I)
+
+
+def _forms(secret: str) -> set[str]:
+    """The secret as JSON, addresses and forms write it, and as words are told apart."""
+    as_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+    in_addresses = quote(secret), quote(secret, safe=""), quote_plus(secret)
+    return {secret, " ".join(secret.split()), *as_json, *in_addresses}
+
+
 class Redactor:
     """A structlog processor that writes `***` wherever a known secret stands, at any depth."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        found = {str(secret) for secret in secrets if len(secret) >= _SECRET_CHARACTERS}
+        found = {
+            form
+            for secret in secrets
+            if len(secret) >= _SECRET_CHARACTERS
+            for form in _forms(str(secret))
+        }
         self._secrets = sorted(found, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """`text` without the secrets."""
+        """`text` without the secrets, also in the forms in which a peer may echo them."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text
+        if "://" in text:
+            text = URL_PASSWORD.sub(r"\g<user>:***", text)
+        return _CREDENTIALS.sub(r"\g<scheme> ***", text)
 
     def __call__(self, logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
-        return {key: self._clean(value) for key, value in line.items()} if self._secrets else line
+        return {key: self._clean(value) for key, value in line.items()}
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from siemrelay import __version__
+from siemrelay.formats.text import harmless
 from siemrelay.health import stuck, unready
 from siemrelay.stats import SinkStats, SourceStats, Stats
 from siemrelay.telemetry.log import Redactor
@@ -15,8 +16,9 @@ from siemrelay.telemetry.rates import Rates
 
 _TROUBLED: Final = ("waiting", "holding")
 
-# systemd shows STATUS= on one line.
-_WORDS_CHARACTERS: Final = 300
+# Enough to say why and what to mend; and on the one line that systemd shows.
+_WORDS_CHARACTERS: Final = 1000
+_LINE_CHARACTERS: Final = 300
 
 
 class SourceStatus(msgspec.Struct, frozen=True):
@@ -83,7 +85,7 @@ class Overview:
     """Samples a relay's stats once a second, and says how it does. Secrets are left out."""
 
     def __init__(self, stats: Stats, redactor: Redactor) -> None:
-        self._stats, self._redact = stats, redactor.text
+        self._stats, self._redactor = stats, redactor
         self._rates = Rates()
 
     def sample(self, now: float) -> None:
@@ -109,21 +111,25 @@ class Overview:
         sinks = self._stats.sinks.values()
         words = [f"{s.name} {s.state}: {s.reason}" for s in sinks if s.state in _TROUBLED]
         backlog = max((sink.backlog for sink in sinks), default=0)
-        said = self._redact("; ".join(words) or "all sinks up")
-        return f"{said[:_WORDS_CHARACTERS]}; largest backlog {backlog} records"
+        said = self._said("; ".join(words), _LINE_CHARACTERS) or "all sinks up"
+        return f"{said}; largest backlog {backlog} records"
+
+    def _said(self, words: str, most: int = _WORDS_CHARACTERS) -> str:
+        # Peers and records have a part in them; what is cut or altered first hides no secret.
+        return harmless(self._redactor.text(words), most)
 
     def _source(self, source: SourceStats) -> SourceStatus:
         return SourceStatus(
             source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
-            dict(source.refused), source.lost, source.restarts, self._redact(source.last_error),
+            dict(source.refused), source.lost, source.restarts, self._said(source.last_error),
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkStatus:
         return SinkStatus(
-            sink.name, sink.state, self._redact(sink.reason), sink.since, sink.delivered,
+            sink.name, sink.state, self._said(sink.reason), sink.since, sink.delivered,
             self._rates.per_s(f"sink {sink.name}"), sink.filtered, sink.dead_lettered,
             sink.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,
-            sink.last_success_at or None, sink.last_type, self._redact(sink.last_error),
+            sink.last_success_at or None, self._said(sink.last_type), self._said(sink.last_error),
             sink.last_error_at, sink.certificate_expires_at,
         )  # fmt: skip

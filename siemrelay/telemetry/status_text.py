@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-from siemrelay.formats.text import visible
+from siemrelay.formats.text import harmless
 from siemrelay.telemetry.status import RelayStatus, SinkStatus, SourceStatus
 
 Tone = Literal["plain", "heading", "dim", "good", "warning", "bad"]
@@ -20,6 +20,9 @@ class Line(NamedTuple):
 
 _TONES: Final[dict[str, Tone]] = {"up": "good", "waiting": "warning", "holding": "bad"}
 
+# More than any disk has; integers from elsewhere may be larger than a float can be.
+_MOST_BYTES: Final = 1 << 80
+
 _SOURCE_HEADINGS: Final = ("source", "records", "rate", "unread", "last record")
 _SINK_HEADINGS: Final = (
     "sink", "state", "delivered", "rate", "filtered", "dead letters", "backlog",
@@ -28,7 +31,15 @@ _SINK_HEADINGS: Final = (
 
 
 def lines(status: RelayStatus) -> Iterator[Line]:
-    """What a person wants to know at a glance; what is wrong stands below whom it concerns."""
+    """What a person wants to know at a glance; what is wrong stands below whom it concerns.
+
+    Harmless, whoever has made the status.
+    """
+    for line in _lines(status):
+        yield Line(harmless(line.text), line.tone)
+
+
+def _lines(status: RelayStatus) -> Iterator[Line]:
     state = "; ".join(status.troubles) or "ready"
     yield Line(
         f"siemrelay {status.version}, up {span(status.at - status.started_at)}, {state}",
@@ -73,8 +84,9 @@ def _losses(source: SourceStatus) -> Iterator[Line]:
     if source.lost:
         yield Line(f"  {source.lost:,} lost on their way here, as the kernel told", "bad")
     if source.restarts:
-        failed = f"  failed and was started again {source.restarts:,} times"
-        yield Line(visible(f"{failed}, last by: {source.last_error}"), "warning")
+        yield Line(f"  failed and was started again {source.restarts:,} times", "warning")
+    if source.last_error:
+        yield Line(f"  last error: {source.last_error}", "warning")
 
 
 def _sink(sink: SinkStatus, status: RelayStatus) -> tuple[str, ...]:
@@ -90,11 +102,9 @@ def _sink(sink: SinkStatus, status: RelayStatus) -> tuple[str, ...]:
 def _reasons(sink: SinkStatus, now: float) -> Iterator[Line]:
     if sink.reason:
         words = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
-        yield Line(visible(words), _TONES.get(sink.state, "dim"))
+        yield Line(words, _TONES.get(sink.state, "dim"))
     elif sink.last_error_at is not None:
-        yield Line(
-            visible(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}"), "dim"
-        )
+        yield Line(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}", "dim")
     if sink.dropped:
         yield Line(f"  {sink.dropped:,} dropped, as `when_full: drop_oldest` says", "bad")
 
@@ -128,6 +138,7 @@ def span(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes in the largest unit that fits: `0 B`, `1.2 GiB`."""
+    count = min(count, _MOST_BYTES)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

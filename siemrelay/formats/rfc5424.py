@@ -59,7 +59,8 @@ class Rfc5424:
         lines.each(map(repr, selection.sequences))
         lines.text('" ')
         self._pairs.put(lines, selection)
-        lines.pair("", attribute_column(selection, self._attributes, self._together))
+        attributes = attribute_column(selection, self._attributes, self._together, apart=True)
+        lines.pair("", attributes)
         lines.text("] ")
         messages = selection.column("message")
         if not all(messages):

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from siemrelay.event import AuditEvent
 from siemrelay.formats.address import dotted_quad, dotted_quads, ip_version, ip_versions
-from siemrelay.formats.attributes import Named, attribute_column
+from siemrelay.formats.attributes import Named, attribute_column, flattened
 from siemrelay.formats.columns import Column, Lines, told
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.objects import inside, message_of
 from siemrelay.formats.pairs import shown
 from siemrelay.formats.text import visible
 from siemrelay.times import epoch_ms
-from tests.strategies import ADDRESSES, ATTRIBUTES, TIMES, selection_of, texts
+from tests.strategies import ADDRESSES, ATTRIBUTES, JSON, TIMES, selection_of, texts
 
 COLUMNS = st.lists(st.none() | texts() | st.sampled_from(["`", "a`b", "``"]), max_size=6)
 
@@ -69,21 +69,22 @@ def test_addresses_are_of_the_same_kind_together(addresses: list[str]) -> None:
     assert ip_versions(addresses) == list(map(ip_version, addresses))
 
 
-@given(kinds=st.lists(ATTRIBUTES, min_size=1, max_size=3), raw=st.booleans())
-def test_attributes_are_read_the_same_together(kinds: list[dict[str, Any]], raw: bool) -> None:
+def together(lines: Lines, own: Any) -> bool:
+    for named in own:
+        assert isinstance(named, Named)
+        lines.pair(f" {named.name}=", Column(list(map(repr, named.values))))
+    return True
+
+
+def alone(own: dict[str, Any]) -> str:
+    return "".join(f" {name}={value!r}" for name, value in flattened(own))
+
+
+@given(kinds=st.lists(ATTRIBUTES, min_size=1, max_size=3), raw=st.booleans(), apart=st.booleans())
+def test_attributes_are_read_the_same_together(
+    kinds: list[dict[str, Any]], raw: bool, apart: bool
+) -> None:
     every = (kinds * 20)[: 16 * len(kinds) + 1]
-
-    def together(lines: Lines, own: Any) -> bool:
-        for named in own:
-            assert isinstance(named, Named)
-            lines.pair(f" {named.name}=", Column(list(map(repr, named.values))))
-        return True
-
-    def alone(own: dict[str, Any]) -> str:
-        from siemrelay.formats.attributes import flattened
-
-        return "".join(f" {name}={value!r}" for name, value in flattened(own))
-
     try:
         given_as: list[Any] = [
             msgspec.Raw(msgspec.json.encode(own)) if raw else own for own in every
@@ -91,5 +92,23 @@ def test_attributes_are_read_the_same_together(kinds: list[dict[str, Any]], raw:
     except UnicodeEncodeError:
         given_as = list(every)
     selection = selection_of([AuditEvent(id="e", type="t", attributes=own) for own in given_as])
-    column = attribute_column(selection, alone, together)
+    column = attribute_column(selection, alone, together, apart=apart)
     assert list(column.texts) == [alone(own) or None for own in every]
+
+
+@given(st.lists(st.permutations("abc"), min_size=4, max_size=8), st.lists(JSON, min_size=1))
+def test_attributes_of_few_names_in_many_sets_are_read_name_by_name(
+    orders: list[list[str]], values: list[Any]
+) -> None:
+    sets = [order[: i % 4] for i, order in enumerate(orders)]
+    every = [dict.fromkeys(sets[i % len(sets)], values[i % len(values)]) for i in range(64)]
+    selection = selection_of([AuditEvent(id="e", type="t", attributes=own) for own in every])
+    asked: list[dict[str, Any]] = []
+
+    def counted(own: dict[str, Any]) -> str:
+        asked.append(own)
+        return alone(own)
+
+    column = attribute_column(selection, counted, together, apart=True)
+    assert list(column.texts) == [alone(own) or None for own in every]
+    assert len(set(map(tuple, every))) <= 3 or all(len(own) == 1 for own in asked)

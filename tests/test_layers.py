@@ -17,7 +17,7 @@ MOST_LINES = 250
 RANKS = {
     name: rank
     for rank, names in enumerate([
-        "errors event options catalogue stats times",
+        "errors event options catalogue stats times memo",
         "filters retry health decoders formats wire",
         "buffer telemetry pem extras accepting refusals",
         "sources sinks",

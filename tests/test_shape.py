@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from siemrelay.catalogue import Catalogue
 from siemrelay.decoders.json import JsonDecoder
@@ -52,7 +53,7 @@ def looked_through(
     batch: Batch, spellings: str = "generic", wanted: frozenset[str] = EVERYTHING
 ) -> list[tuple[Any, ...]]:
     decoder = JsonDecoder(SPELLINGS[spellings], wanted, CATALOGUE)
-    decoder._learn_at = 1 << 60  # it never learns
+    decoder._learner.learn_at = 1 << 60  # it never learns
     return list(map(shown, decoder.decode(batch).events))
 
 
@@ -78,7 +79,7 @@ def test_what_a_shape_takes_by_itself_it_takes_in_a_payload(
     records: tuple[list[dict[str, Any]], list[dict[str, Any]]],
 ) -> None:
     sample, others = records
-    shape = learn(sample, GENERIC, attributes=False)
+    shape = learn(sample, GENERIC, attributes=None)
     if shape is None:
         return
     lines = [written(record) for record in [*sample, *others]]
@@ -95,7 +96,7 @@ def test_what_a_shape_takes_by_itself_it_takes_in_a_payload(
 
 
 def test_a_source_that_writes_the_events_own_form_is_decoded_straight_into_events() -> None:
-    shape = learn([FULL], GENERIC, attributes=True)
+    shape = learn([FULL], GENERIC, attributes=Raw)
     assert shape is not None
     rows = shape.rows(written(FULL) + b"\n", 1)
     assert rows is not None
@@ -105,13 +106,13 @@ def test_a_source_that_writes_the_events_own_form_is_decoded_straight_into_event
 
 def test_flat_records_have_a_shape_when_attributes_are_not_asked_for() -> None:
     flat = {"eventType": "x", "userEmail": "a@b", "sourceIp": "10.0.0.1", "other": {"deep": [1]}}
-    assert learn([flat], GENERIC, attributes=False) is not None
-    assert learn([flat], GENERIC, attributes=True) is None
+    assert learn([flat], GENERIC, attributes=None) is not None
+    assert learn([flat], GENERIC, attributes=Raw) is None
 
 
 def test_a_field_that_some_of_the_sample_lack_may_be_lacking() -> None:
     less = {key: value for key, value in FULL.items() if key != "message"}
-    for attributes in (True, False):
+    for attributes in (Raw, None):
         shape = learn([FULL, less], GENERIC, attributes=attributes)
         assert shape is not None
         assert shape.row(written(less)).message is None
@@ -140,7 +141,7 @@ def test_what_types_alone_cannot_tell_is_told(
     spellings = {**GENERIC, "type": ("title", "note", "type"), "message": ("note",)}
     spellings["actor.name"] = ("attributes.who", "user")
     decoder, slow = (JsonDecoder(spellings, wanted, CATALOGUE) for _ in range(2))
-    slow._learn_at = 1 << 60
+    slow._learner.learn_at = 1 << 60
     decoder.decode(batch_of(list(map(written, sample))))
     batch = batch_of([written(other)])
     expected = list(map(shown, slow.decode(batch).events))
@@ -175,6 +176,8 @@ DIFFERENT = {
     "attributes missing": {k: v for k, v in FULL.items() if k != "attributes"},
     "attributes deep": {**FULL, "attributes": {"a": json.loads("[" * 150 + "]" * 150)}},
     "attributes of long integers": {**FULL, "attributes": {"a": 10**4000}},
+    "attributes in attributes": {**FULL, "attributes": {"attributes": {"a": 1}}},
+    "an actor of nothing": {**FULL, "actor": {}},
     "attributes beside others": {**FULL, "region": "us"},
     "keys of the events own names": {**FULL, "(no message)": 1, "k6964": 2},
 }
@@ -188,8 +191,9 @@ def test_a_record_that_differs_from_the_sample_gives_the_event_it_would_give_alo
     batch = batch_of([written(FULL), written(DIFFERENT[what]), written(FULL)])
     expected = looked_through(batch, wanted=wanted)
     assert list(map(shown, learned([FULL], wanted=wanted).decode(batch).events)) == expected
-    decoder = learned([FULL, DIFFERENT[what]], wanted=wanted)
-    assert list(map(shown, decoder.decode(batch).events)) == expected
+    for more in (DIFFERENT[what], {"type": "x"}):
+        decoder = learned([FULL, more], wanted=wanted)
+        assert list(map(shown, decoder.decode(batch).events)) == expected
 
 
 LINES = {
@@ -236,12 +240,12 @@ def test_pieces_of_json_never_move_to_another_line(pieces: list[bytes]) -> None:
 
 def test_a_source_that_changes_its_form_is_learned_anew() -> None:
     decoder = learned([FULL], wanted=frozenset(FIELDS))
-    before = decoder._shape
+    before = decoder._learner.shape
     flat = batch_of([written({"eventType": "x", "user": "Ada", "n": n}) for n in range(50)])
     for _ in range(4):
         decoder.decode(flat)
-    assert decoder._shape is not None
-    assert decoder._shape is not before
+    assert decoder._learner.shape is not None
+    assert decoder._learner.shape is not before
 
 
 def test_a_source_without_one_form_is_asked_about_it_ever_more_seldom() -> None:
@@ -249,8 +253,8 @@ def test_a_source_without_one_form_is_asked_about_it_ever_more_seldom() -> None:
     batch = batch_of([written({"id": 1}), written({"eventId": "x", "user": "y"})])
     asked = 0
     for _ in range(3000):
-        before = decoder._backoff, decoder._learn_at
+        before = decoder._learner.backoff, decoder._learner.learn_at
         decoder.decode(batch)
-        asked += before != (decoder._backoff, decoder._learn_at)
-    assert decoder._shape is None
+        asked += before != (decoder._learner.backoff, decoder._learner.learn_at)
+    assert decoder._learner.shape is None
     assert 8 <= asked <= 13

@@ -10,9 +10,10 @@ import re
 from typing import Any, Final
 
 _HEADER: Final = re.compile(
-    r"CEF: ?\d{1,3}(?:\.\d)?\|" + r"\|".join([r"((?:[^|\\]|\\.)*+)"] * 6) + r"(?:\||$)", re.DOTALL
+    r"CEF: ?\d{1,3}(?:\.\d)?\|" + r"\|".join([r"([^|\\]*+(?:\\.[^|\\]*+)*+)"] * 6) + r"(?:\||$)",
+    re.DOTALL,
 )
-_KEY: Final = re.compile(r"(?:^|(?<=\s))([A-Za-z0-9_.\[\]-]{1,255})=")
+_KEY: Final = re.compile(r"\s([A-Za-z0-9_.\[\]-]{1,255})=")
 _ESCAPED: Final = re.compile(r"\\([\\=|nr])")
 _CHARACTERS: Final = {"\\": "\\", "=": "=", "|": "|", "n": "\n", "r": "\r"}
 
@@ -40,23 +41,20 @@ def cef_fields(text: str) -> dict[str, Any] | None:
     match = _HEADER.match(text)
     if match is None:
         return None
-    vendor, product, version, signature, name, severity = (_plain(part) for part in match.groups())
-    extension = text[match.end() :]
-    keys = list(_KEY.finditer(extension))
-    ends = [key.start() - 1 for key in keys[1:]] + [len(extension)]
-    said = {
-        key[1]: _plain(extension[key.end() : end].rstrip(" \r\n\0"))
-        for key, end in zip(keys, ends, strict=False)  # without a key there is one end too many
-    }
+    plain = _plain if "\\" in text else str
+    vendor, product, version, signature, name, severity = map(plain, match.groups())
+    _, *pairs = _KEY.split(f" {text[match.end() :]}")
+    said = dict(zip(pairs[::2], [plain(v.rstrip(" \r\n\0")) for v in pairs[1::2]], strict=True))
     fields: dict[str, Any] = {"type": name or signature}
     fields["severity"] = _SEVERITIES.get(severity.strip().casefold(), severity.strip())
     fields |= {_FIELDS[key]: value for key, value in said.items() if key in _FIELDS}
+    others = {key: value for key, value in said.items() if key not in _FIELDS}
     for key in _ADDRESSES:
-        if said.get(key) and not fields.get("actor.address"):
-            fields["actor.address"] = said.pop(key)
-            said.pop(f"{key}Label", None)
+        if others.get(key) and not fields.get("actor.address"):
+            fields["actor.address"] = others.pop(key)
+            others.pop(f"{key}Label", None)
     device = {"vendor": vendor, "product": product, "version": version}
     if signature != name:
         device["signature"] = signature
     fields["device"] = device
-    return fields | {key: value for key, value in said.items() if key not in _FIELDS}
+    return fields | others

@@ -49,7 +49,7 @@ class Finisher:
         return decoded
 
     def _set_kinds(self, events: list[AuditEvent]) -> None:
-        normal: Callable[[Any], Kind] = self._kinds.normal
+        normal: Callable[[Any], tuple[Kind, dict[str, Any]]] = self._normal
         distinct = set(map(_kind, events))
         # True == 1 == 1.0 hide each other in a set, in all but texts: looked for apart.
         if set(map(type, map(_severity, events))) <= _PLAIN and all(
@@ -58,16 +58,17 @@ class Finisher:
             for part in (*kind[:_SEVERITY], *kind[_SEVERITY + 1 :])
         ):
             made = {kind: normal(kind) for kind in distinct}
-            if all(kind == done for kind, done in made.items()):
+            if all(kind == done for kind, (done, _) in made.items()):
                 return
             normal = made.__getitem__
         for event in events:
-            said = _kind(event)
-            event.type, event.category, event.severity, event.outcome = normal(said)
-            if self._attributes and (said[_SEVERITY] is not None or event.outcome == "unknown"):
-                lost = not_understood(said)
-                if lost:
-                    _keep(event, lost)
+            done, lost = normal(_kind(event))
+            event.type, event.category, event.severity, event.outcome = done
+            if lost and self._attributes:
+                _keep(event, lost)
+
+    def _normal(self, said: tuple[Any, ...]) -> tuple[Kind, dict[str, Any]]:
+        return self._kinds.normal(said), not_understood(said)
 
     def _set_times(self, batch: Batch, events: list[AuditEvent]) -> None:
         times: list[Any] = list(map(_time, events))
@@ -97,11 +98,12 @@ def unparsed(record: bytes, *, part: int | None = None) -> AuditEvent:
 def _set_ids(decoded: DecodedBatch) -> None:
     """Ids for events without one: the same at every retry and replay, different for equal lines."""
     batch = decoded.batch
+    source = f"\n{batch.source}\n".encode()
     for sequence, event, record in zip(
         range(batch.first_sequence, batch.next_sequence), decoded.events, decoded.records,
         strict=True,
     ):  # fmt: skip
         if event.id is None:
-            digest = hashlib.blake2b(record, digest_size=16, salt=b"siemrelay-id")
-            digest.update(f"\n{batch.source}\n{sequence}".encode())
-            event.id = digest.hexdigest()
+            event.id = hashlib.blake2b(
+                b"%b%b%d" % (record, source, sequence), digest_size=16, salt=b"siemrelay-id"
+            ).hexdigest()

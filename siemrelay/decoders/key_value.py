@@ -7,7 +7,7 @@ from typing import Any, Final
 
 _NAME: Final = r"[A-Za-z_@][A-Za-z0-9_.@-]{0,63}"
 _PAIR: Final = re.compile(
-    rf'(?:^|(?<=[\s,;]))({_NAME})=(?:"((?:[^"\\]|\\.)*+)"|([^\s,;"]*+))(?=[\s,;]|$)', re.DOTALL
+    rf'[\s,;]({_NAME})=(?:"((?:[^"\\]|\\.)*+)"|([^\s,;"]*+))(?=[\s,;]|$)', re.DOTALL
 )
 _ESCAPED: Final = re.compile(r'\\(["\\\]])')
 
@@ -31,8 +31,8 @@ def key_values(text: str) -> dict[str, Any] | None:
         return None
     own = _OWN.fullmatch(text) if text.endswith(_OWN_END) else None
     pairs = {
-        name: _ESCAPED.sub(r"\1", quoted) if quoted else plain
-        for name, quoted, plain in reversed(_PAIR.findall(own[3] if own else text))
+        name: (_ESCAPED.sub(r"\1", quoted) if "\\" in quoted else quoted) or plain
+        for name, quoted, plain in reversed(_PAIR.findall(f" {own[3] if own else text}"))
     }
     if own is not None:
         pairs["type"] = own[1]

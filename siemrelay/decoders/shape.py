@@ -8,15 +8,16 @@ field that was absent, may only be null. A record that the shape refuses is look
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from operator import attrgetter, itemgetter
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
+from siemrelay.decoders.finder import Finder
 from siemrelay.decoders.mapping import Spellings
-from siemrelay.decoders.reading import TEXT_FIELDS, Finder, Where, event_of, text_of
+from siemrelay.decoders.reading import TEXT_FIELDS, Where, event_of, text_of
 from siemrelay.decoders.slots import (
     NoShape,
     Slot,
@@ -25,7 +26,7 @@ from siemrelay.decoders.slots import (
     nests_as_events_do,
     plain_struct,
 )
-from siemrelay.event import FIELDS, AuditEvent
+from siemrelay.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
 
 REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a shape raises for records that it does not fit."""
@@ -38,17 +39,22 @@ class Shape:
     """A typed decoder for NDJSON payloads whose records look like the sample."""
 
     def __init__(
-        self, root: Slot, places: Mapping[str, Where], *, attributes: bool, tidy: bool
+        self, root: Slot, places: Mapping[str, Where], *, attributes: Any, tidy: bool
     ) -> None:
-        """`tidy`: category, severity and outcome come out as events have them."""
+        """`attributes` as in `learn`.
+
+        `tidy`: category, severity and outcome come out as events have them.
+        """
         self.tidy = tidy
         native = nests_as_events_do(root, places)
-        if attributes and not native:
+        if attributes is not None and not native:
             raise NoShape
         kind: Any = (
             event_struct(root, places, attributes=attributes) if native else plain_struct(root)
         )
-        self._attributes, self._native = attributes, native
+        self._raw, self._native = attributes is msgspec.Raw, native
+        # Without attributes nobody sees whether there was an empty object or none.
+        self._optional = [] if attributes is None else _optional(root, places)
         self._decoder = msgspec.json.Decoder(kind)
         self._columns = {
             field: attrgetter(".".join(map(attribute, where))) for field, where in places.items()
@@ -59,21 +65,22 @@ class Shape:
 
         None, or one of REFUSALS raised, if one does not fit.
         """
-        # Two values on one line and one on two would change places with each other. Between a
-        # line that ends with `}` and one that begins with `{` no value can go on; and then, if
-        # there are as many values as lines, every line has its own.
-        lines = BytesIO(payload).readlines()
-        if len(lines) != count or set(map(_first, lines)) != _OPENED:
-            return None
-        if set(map(_last, lines)) != _CLOSED:
-            return None
-        rows = self._decoder.decode_lines(payload)
-        return rows if len(rows) == count and self._go_out_as_they_are(rows) else None
+        rows = decoded_lines(self._decoder, payload, count)
+        return rows if rows is not None and self._are_told(rows) else None
 
     def row(self, record: bytes) -> Any:
         """One record, for `events`; as `rows`."""
         row = self._decoder.decode(record)
-        return row if self._go_out_as_they_are([row]) else None
+        return row if self._are_told([row]) else None
+
+    def _are_told(self, rows: list[Any]) -> bool:
+        """Whether the rows lack nothing that the records have."""
+        # An empty object is kept among the attributes.
+        for get, nothing in self._optional:
+            nodes = [node for node in map(get, rows) if node is not nothing]
+            if nodes and type(nodes[0])() in nodes:
+                return False
+        return not self._raw or self._go_out_as_they_are(rows)
 
     def _go_out_as_they_are(self, rows: list[Any]) -> bool:
         """Whether everything that was taken as attributes is an object that may be passed on.
@@ -81,8 +88,6 @@ class Shape:
         They are passed on unread: their UTF-8 and the space in them is proven here. What else is
         in a record the decoder has read itself.
         """
-        if not self._attributes:
-            return True
         raws = [raw for raw in map(_attributes, rows) if raw is not None]
         if not raws:
             return True
@@ -116,6 +121,37 @@ class Shape:
         return [event_of(*values) for values in zip(*columns, strict=True)]
 
 
+def decoded_lines(
+    decoder: msgspec.json.Decoder[Any], payload: bytes, count: int
+) -> list[Any] | None:
+    """What `decoder` makes of each of `count` lines with an object each; None if one has none.
+
+    Raises one of REFUSALS.
+    """
+    # Two values on one line and one on two would change places with each other. Between a line that
+    # ends with `}` and one that begins with `{` no value can go on; and then, if there are as many
+    # values as lines, every line has its own.
+    lines = BytesIO(payload).readlines()
+    if len(lines) != count or set(map(_first, lines)) != _OPENED:
+        return None
+    if set(map(_last, lines)) != _CLOSED:
+        return None
+    values = decoder.decode_lines(payload)
+    return values if len(values) == count else None
+
+
+def _optional(
+    root: Slot, places: Mapping[str, Where]
+) -> list[tuple[Callable[[Any], Any], Actor | Target]]:
+    """How to read the objects that records may lack, and what stands there then."""
+    tops = {field.partition(".")[0]: where[0] for field, where in places.items()}
+    return [
+        (attrgetter(group), nothing)
+        for group, nothing in (("actor", NOBODY), ("target", NOTHING))
+        if group in tops and not root.children[tops[group]].needed
+    ]
+
+
 _attributes: Final = attrgetter("attributes")
 _first: Final = itemgetter(0)
 _last: Final = itemgetter(-2)  # before the line feed; a line that is opened has two bytes
@@ -123,8 +159,11 @@ _OPENED: Final = {ord("{")}
 _CLOSED: Final = {ord("}")}
 
 
-def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: bool) -> Shape | None:
-    """The shape of these records, None where they have no common one."""
+def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: Any) -> Shape | None:
+    """The shape of these records, None where they have no common one.
+
+    `attributes` is the type that events have theirs in, `Raw` or a dict; None: nobody reads them.
+    """
     if not sample:
         return None
     finder = Finder(spellings)
@@ -138,13 +177,13 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: boo
             place = _place(root, spellings[field], found, len(sample))
             if place is not None:
                 places[field] = place
-                root.at(place).nullable = not attributes
+                root.at(place).nullable = attributes is None
         for field in seen:
             for rival in _rivals(root, spellings[field], places.get(field)):
                 # What another field would take, too, were its own absent: types cannot tell.
                 if rival in places.values():
                     raise NoShape
-                if not attributes:
+                if attributes is None:
                     root.at(rival).probed = True
                 # Every other key is a refusal already, but attributes are not looked into.
                 elif rival[0] == "attributes":

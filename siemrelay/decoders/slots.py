@@ -140,13 +140,15 @@ def nests_as_events_do(root: Slot, places: Mapping[str, Where]) -> bool:
     return len(actor) <= 1 and len(target) <= 1 and len(set(tops)) == len(tops)
 
 
-def event_struct(root: Slot, places: Mapping[str, Where], *, attributes: bool) -> type[AuditEvent]:
+def event_struct(root: Slot, places: Mapping[str, Where], *, attributes: Any) -> type[AuditEvent]:
     """An `AuditEvent` with its fields where the records have them. Raises NoShape.
 
-    With `attributes` every other key of a record is a type error, but for an `attributes` object.
+    With `attributes`, which is the type to read them as, every other key of a record is a type
+    error, but for an `attributes` object.
     """
     own = {where[0]: field.partition(".")[0] for field, where in places.items()}
-    if attributes and "attributes" in root.children:
+    closed = attributes is not None
+    if closed and "attributes" in root.children:
         raise NoShape
     fields: list[tuple[Any, ...]] = []
     for key, slot in root.children.items():
@@ -159,13 +161,13 @@ def event_struct(root: Slot, places: Mapping[str, Where], *, attributes: bool) -
             within = [
                 _field(inner.get(k, attribute(k)), child) for k, child in slot.children.items()
             ]
-            node = _struct(type(nobody), within, inner, slot, closed=attributes)
+            node = _struct(type(nobody), within, inner, slot, closed=closed)
             fields.append((name, node) if slot.needed else (name, node, nobody))
         else:
             fields.append(_field(name, slot))
-    if attributes:
-        fields.append(("attributes", msgspec.Raw, None))
-    made: type[AuditEvent] = _struct(AuditEvent, fields, own, root, closed=attributes)
+    if closed:
+        fields.append(("attributes", attributes, None))
+    made: type[AuditEvent] = _struct(AuditEvent, fields, own, root, closed=closed)
     return made
 
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final
 
 from siemrelay.catalogue import UNTYPED, Catalogue
+from siemrelay.decoders.bodies import Bodies, Fields, Inner, anything
 from siemrelay.decoders.cef import cef_fields
 from siemrelay.decoders.contract import DecoderKind
 from siemrelay.decoders.finishing import Finisher, unparsed
-from siemrelay.decoders.key_value import key_values
 from siemrelay.decoders.leef import leef_fields
 from siemrelay.decoders.mapping import Spellings
-from siemrelay.decoders.reading import Finder, rest_of
-from siemrelay.decoders.syslog_header import Header, as_attributes, header_of
+from siemrelay.decoders.syslog_columns import HeaderReader, Headers
 from siemrelay.decoders.syslog_zone import SyslogOptions, zone_of
-from siemrelay.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch, forgiving_json
-
-Inner = Callable[[str], dict[str, Any] | None]
-"""From a message's text to what it says, under the event's names or any known spelling."""
-
-# RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug.
-_SEVERITIES: Final = (10, 9, 8, 7, 5, 3, 2, 0)
+from siemrelay.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
 
 # Framing leaves them at the end, some senders put a mark at the beginning.
 _AROUND: Final = "\0\r\n \t"
@@ -36,27 +29,8 @@ _UNREAD: Final = AuditEvent(
 )  # fmt: skip
 
 
-def json_fields(text: str) -> dict[str, Any] | None:
-    """A JSON object, also behind `@cee:`."""
-    text = text.removeprefix("@cee:").lstrip()
-    if not text.startswith("{"):
-        return None
-    try:
-        found = forgiving_json(text.encode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def anything(text: str) -> dict[str, Any] | None:
-    """CEF, LEEF, JSON or pairs, told apart by how they begin."""
-    if text.startswith("CEF:"):
-        return cef_fields(text)
-    if text.startswith("LEEF:"):
-        return leef_fields(text)
-    if text.startswith(("{", "@cee:")):
-        return json_fields(text)
-    return key_values(text)
+_time, _type = attrgetter("time"), attrgetter("type")
+_severity, _message = attrgetter("severity"), attrgetter("message")
 
 
 class SyslogDecoder:
@@ -70,10 +44,9 @@ class SyslogDecoder:
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
         inner: Inner = anything, timezone: str = "UTC",
     ) -> None:  # fmt: skip
-        self._inner, self._attributes = inner, "attributes" in wanted
-        self._unread = not wanted
-        self._zone: tzinfo = zone_of(timezone)
-        self._finder = Finder(spellings)
+        self._attributes, self._unread = "attributes" in wanted, not wanted
+        self._headers = HeaderReader(zone_of(timezone)).headers
+        self._bodies = Bodies(spellings, inner, attributes=self._attributes)
         self._finished = Finisher(catalogue, wanted).finished
 
     def decode(self, batch: Batch) -> DecodedBatch:
@@ -82,49 +55,75 @@ class SyslogDecoder:
             return DecodedBatch(batch, [_UNREAD] * batch.count)
         if batch.part is not None:
             return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
-        received = datetime.fromtimestamp(batch.received_at, UTC)
-        records, replaced = batch.records(), set[int]()
-        events = []
-        for i, record in enumerate(records):
-            try:
-                text = record.decode()
-            except UnicodeDecodeError:
-                text = record.decode("utf-8", "replace")
-                replaced.add(i)
-            events.append(self._event(text.strip(_AROUND), received))
-        decoded = self._finished(batch, events, 0)
-        decoded.replaced = frozenset(replaced)
+        messages, replaced = _texts(batch)
+        headers = self._headers(
+            [text.strip(_AROUND).removeprefix(_MARK) for text in messages],
+            datetime.fromtimestamp(batch.received_at, UTC),
+        )
+        own = _own(headers)
+        texts = [text.removeprefix(_MARK) for text in headers.texts]
+        events, tidy = self._bodies.events(texts, own)
+        self._complete(events, headers, texts)
+        decoded = self._finished(batch, events, 0, tidy=tidy)
+        decoded.replaced = replaced
         return decoded
 
-    def _event(self, text: str, received: datetime) -> AuditEvent:
-        header = header_of(text.removeprefix(_MARK), received, self._zone)
-        said = header.text.removeprefix(_MARK)
-        fields = self._own(header) or self._inner(said)
-        event, used = self._finder.event(fields or {})
-        if event.time is None:
-            event.time = header.time
-        if not event.type:
-            event.type = header.msgid or header.app or ""
-        if event.severity is None and header.pri is not None:
-            event.severity = _SEVERITIES[header.pri % 8]
-        if event.message is None:
-            event.message = said
+    def _complete(self, events: list[AuditEvent], headers: Headers, texts: list[str]) -> None:
+        """Adds what the bodies did not say."""
+        if None in map(_time, events):
+            for event, time in zip(events, headers.times, strict=True):
+                if event.time is None:
+                    event.time = time
+        if not all(map(_type, events)):
+            for event, origin in zip(events, headers.origins, strict=True):
+                event.type = event.type or origin.type
+        if None in map(_severity, events):
+            for event, origin in zip(events, headers.origins, strict=True):
+                if event.severity is None:
+                    event.severity = origin.severity
+        if None in map(_message, events):
+            for event, text in zip(events, texts, strict=True):
+                if event.message is None:
+                    event.message = text
         if self._attributes:
-            rest = rest_of(fields or {}, used)
-            about = as_attributes(header)
-            event.attributes = {**rest, "syslog": about} if about else rest
-        return event
+            for event, origin, data in zip(events, headers.origins, headers.data, strict=True):
+                # Never Raw: `Bodies` reads them as dicts.
+                attributes: Any = event.attributes or {}
+                about = {**origin.about, **data} if data else origin.about
+                if about:
+                    attributes["syslog"] = about
+                event.attributes = attributes
 
-    def _own(self, header: Header) -> dict[str, Any] | None:
-        """The fields of structured data that has an event: `format: syslog` writes it."""
-        for name, params in (header.data or {}).items():
+
+def _texts(batch: Batch) -> tuple[list[str], frozenset[int]]:
+    """The records, and which of them had bytes that are no UTF-8."""
+    try:
+        text = batch.payload[:-1].decode()
+    except UnicodeDecodeError:
+        records = batch.records()
+    else:
+        return [text] if batch.count == 1 else text.split("\n"), frozenset()
+    texts = [record.decode("utf-8", "replace") for record in records]
+    return texts, frozenset(
+        i for i, text in enumerate(texts) if "\ufffd" in text and text.encode() != records[i]
+    )
+
+
+def _own(headers: Headers) -> dict[int, Fields]:
+    """The fields of structured data that has an event: `format: syslog` writes it.
+
+    By the places of the messages; the data is taken out of the headers.
+    """
+    own = {}
+    for i, data in enumerate(headers.data):
+        if not data:
+            continue
+        for name, params in data.items():
             if name.startswith("event@") and "type" in params:
-                data = dict(header.data or {})
                 del data[name]
-                header.data = data or None
-                message = {"message": header.text} if header.text else {}
-                return {**params, **message}
-        return None
+                own[i] = params if not headers.texts[i] else {**params, "message": headers.texts[i]}
+                break
+    return own
 
 
 SYSLOG: Final = DecoderKind(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -230,15 +230,3 @@ def _rfc5424(text: str, pri: int, match: re.Match[str]) -> Header:
         header.data = data or None
     header.text = text[at + 1 :] if text.startswith(" ", at) else text[at:]
     return header
-
-
-def as_attributes(header: Header) -> dict[str, Any]:
-    """What the header said, for an event's attributes."""
-    said: dict[str, Any] = {}
-    if header.pri is not None:
-        said["facility"], said["severity"] = divmod(header.pri, 8)
-    for name in ("host", "app", "pid", "msgid"):
-        value = getattr(header, name)
-        if value is not None:
-            said[name] = value
-    return {**said, **(header.data or {})}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -48,15 +49,23 @@ def attribute_column(
     selection: Selection,
     alone: Callable[[dict[str, Any]], str | None],
     together: Callable[[Lines, Sequence[Named]], bool],
+    *,
+    apart: bool = False,
 ) -> Column:
     """What attributes become in each message, None where there are none.
 
     `alone` makes it of one event's attributes, `together` puts it in lines for events whose
     attributes are of the same names in the same order, or gives False. Both must give the same.
+    `apart`: what they make of several is what they make of each, one after the other.
     """
     every = _attributes(selection)
-    if len(set(map(tuple, every))) == 1:
+    sets = set(map(tuple, every))
+    if len(sets) == 1:
         return _made(every, alone, together)
+    different = set(chain.from_iterable(sets))
+    # The same few names may come in ever other sets, too few events in each.
+    if apart and len(different) < len(sets) and len(different) * _EVENTS_FOR_NAMES <= len(every):
+        return _name_by_name(every, alone, together)
     places: dict[tuple[str, ...], list[int]] = {}
     for place, names in enumerate(map(tuple, every)):
         places.setdefault(names, []).append(place)
@@ -66,6 +75,19 @@ def attribute_column(
         for place, text in zip(there, made.texts, strict=True):
             column[place] = text
     return Column(column)
+
+
+def _name_by_name(
+    every: Sequence[dict[str, Any]],
+    alone: Callable[[dict[str, Any]], str | None],
+    together: Callable[[Lines, Sequence[Named]], bool],
+) -> Column:
+    values: dict[str, list[dict[str, Any]]] = {}
+    for own in every:
+        for name, value in own.items():
+            values.setdefault(name, []).append({name: value})
+    made = {name: iter(_made(alike, alone, together).texts) for name, alike in values.items()}
+    return told(["".join([next(made[name]) or "" for name in own]) for own in every])
 
 
 def _made(

@@ -18,8 +18,8 @@ from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.text import is_plain, replaced, utf8, visible
+from siemrelay.memo import Remembered
 
 
 class CefOptions(DeviceOptions):

@@ -27,9 +27,9 @@ from siemrelay.formats.ecs_categories import (
 )
 from siemrelay.formats.ecs_columns import EcsColumns
 from siemrelay.formats.objects import message_of, without_clashes
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.text import text_of
+from siemrelay.memo import Remembered
 from siemrelay.times import rfc3339
 
 

@@ -18,8 +18,8 @@ from siemrelay.formats.ecs_categories import (
     label_name,
 )
 from siemrelay.formats.objects import inside, member, message_of, without_clashes
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.text import text_of
+from siemrelay.memo import Remembered
 from siemrelay.times import rfc3339
 
 

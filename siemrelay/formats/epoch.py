@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import add, itemgetter
 from typing import Any, Final
 
-from siemrelay.formats.remembered import Remembered
+from siemrelay.memo import Remembered
 from siemrelay.times import epoch_ms
 
 # `2024-03-01T08:00:00.123Z`

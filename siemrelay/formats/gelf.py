@@ -23,8 +23,8 @@ from siemrelay.formats.columns import FEW, Column, Lines
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import EpochMs
 from siemrelay.formats.objects import inside, member, message_of, without_clashes
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.text import syslog_severity, text_of
+from siemrelay.memo import Remembered
 from siemrelay.options import Options
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")  # nor `.`, which Graylog would replace by `_`

@@ -23,8 +23,8 @@ from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.epoch import MILLISECOND_CHARACTERS, with_milliseconds
 from siemrelay.formats.mapped import DeviceOptions
 from siemrelay.formats.pairs import Pairs
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.text import CONTROL_PICTURES, replaced, utf8, visible
+from siemrelay.memo import Remembered
 
 _HEX: Final = re.compile(r"(?:0x|x)([0-9A-Fa-f]{2})")
 # Also in keys, times, numbers and addresses, where nothing may be replaced; the first two have a

@@ -32,8 +32,8 @@ from siemrelay.formats.ocsf_classes import (
     typed,
 )
 from siemrelay.formats.ocsf_columns import OcsfColumns
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.syslog_header import HeaderOptions
+from siemrelay.memo import Remembered
 
 
 class OcsfOptions(HeaderOptions):

@@ -27,8 +27,8 @@ from siemrelay.formats.ocsf_classes import (
     classified,
     typed,
 )
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.text import replaced
+from siemrelay.memo import Remembered
 
 
 class _Placed(NamedTuple):

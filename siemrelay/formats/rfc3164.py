@@ -9,9 +9,9 @@ from siemrelay.event import FIELDS, AuditEvent, Selection
 from siemrelay.formats.columns import FEW, Lines, told
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
 from siemrelay.formats.text import one_line_each, utf8, visible
+from siemrelay.memo import Remembered
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
 _values: Final = attrgetter(*_SHOWN)

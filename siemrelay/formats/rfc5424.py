@@ -14,9 +14,9 @@ from siemrelay.formats.attributes import Named, attribute_column, flattened
 from siemrelay.formats.columns import FEW, Column, Lines
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.pairs import QuotedPairs, escaped, needs_no_escape, shown
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
 from siemrelay.formats.text import one_line_each, text_of, utf8, visible
+from siemrelay.memo import Remembered
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
 _NAME_CHARACTERS: Final = 32
@@ -59,7 +59,8 @@ class Rfc5424:
         lines.each(map(repr, selection.sequences))
         lines.text('" ')
         self._pairs.put(lines, selection)
-        lines.pair("", attribute_column(selection, self._attributes, self._together))
+        attributes = attribute_column(selection, self._attributes, self._together, apart=True)
+        lines.pair("", attributes)
         lines.text("] ")
         messages = selection.column("message")
         if not all(messages):

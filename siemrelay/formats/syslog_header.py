@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field
 from siemrelay.event import AuditEvent, Selection
 from siemrelay.formats.columns import Lines
 from siemrelay.formats.epoch import second_of, with_milliseconds
-from siemrelay.formats.remembered import Remembered
 from siemrelay.formats.text import syslog_severity
+from siemrelay.memo import Remembered
 from siemrelay.options import Options
 
 FACILITIES: Final = (

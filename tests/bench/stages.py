@@ -37,6 +37,7 @@ def run() -> None:
         _measure("read and cut", lambda: list(_batches(path.read_bytes())))
         _measure("compress and commit (fsync)", lambda: _commit(Path(folder), batches))
         decode = _decoding(batches)
+        _decoding_syslog(path.read_text("utf-8").splitlines())
         events = EventFilter(EventsOptions(include=corpus.KEPT_TYPES), Catalogue())
         _measure_each("filter", batches, decode, lambda decoded: events.select(decoded.events))
         for name, kind in registry.FORMATS.items():
@@ -67,6 +68,18 @@ def _decoding(batches: list[Batch]) -> Callable[[Batch], DecodedBatch]:
         decoder = registry.DECODERS["json"].build(registry.PRODUCTS["alm"], wanted, Catalogue())
         _measure(name, partial(_decode_all, decoder, batches))
     return decoder.decode
+
+
+def _decoding_syslog(bodies: list[str]) -> None:
+    for name, header in (
+        ("RFC 5424", '<134>1 2026-01-01T00:00:00.000Z host app 7 ID1 [a@32473 b="c"] '),
+        ("RFC 3164", "<134>Jan  1 00:00:00 host app[7]: "),
+    ):
+        lines = [f"{header}{body}\n" for body in bodies]
+        batches = list(_batches("".join(lines).encode()))
+        wanted = frozenset({*FIELDS, "attributes"})
+        decoder = registry.DECODERS["syslog"].build(registry.PRODUCTS["alm"], wanted, Catalogue())
+        _measure(f"decode {name}, JSON inside", partial(_decode_all, decoder, batches))
 
 
 def _decode_all(decoder: Decoder, batches: list[Batch]) -> None:

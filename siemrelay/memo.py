@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 # Names come from outside; so many of them, so long, are remembered at a time.
 _KEPT: Final = 4096
-_KEPT_CHARACTERS: Final = 256
+_KEPT_CHARACTERS: Final = 512
 
 Name = TypeVar("Name", str, tuple[str, str])
 Made = TypeVar("Made")

@@ -12,7 +12,7 @@ import trio
 from pydantic import Field
 
 from siemrelay.errors import SinkHolds
-from siemrelay.options import Options, Secret
+from siemrelay.options import Options, Secret, is_header_value
 from siemrelay.sinks.http_verdict import failure
 
 # A token is renewed so long before its end that no request meets the end on its way.
@@ -103,6 +103,11 @@ class TokenSource:
             raise SinkHolds(
                 "the token endpoint's answer has no token", advice="check `oauth: token_url`"
             ) from error
+        if not is_header_value(self._token):
+            raise SinkHolds(
+                "the token endpoint's answer has a token that no header can carry",
+                advice="check `oauth: token_url`",
+            )
         self._made_at = trio.current_time()
         self._ends_at = self._made_at + max(life_s - _EARLY_S, life_s / 2)
 

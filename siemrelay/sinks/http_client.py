@@ -16,9 +16,10 @@ import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.errors import SinkHolds, SinkWaits
-from siemrelay.options import Duration, HeaderName, HeaderValue, Options, Secret, show_seconds
+from siemrelay.options import Duration, HeaderName, HeaderValue, Options, Secret
 from siemrelay.sinks.contract import Report
-from siemrelay.sinks.http_fault import proxy_advice, proxy_fault, proxy_for, transport_fault
+from siemrelay.sinks.http_fault import no_answer, transport_fault
+from siemrelay.sinks.http_proxy import no_tunnel, proxy_advice, proxy_for
 from siemrelay.sinks.oauth import OauthOptions, TokenSource
 from siemrelay.sinks.tls import TlsContexts, TlsOptions, describe_tls, expires_at
 
@@ -161,16 +162,16 @@ class Client:
         self._report("send", f"{len(body)} bytes to {url}")
         answer = await self._exchange(url, body, sent)
         self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
-        if url.startswith("http:") and (variable := proxy_for(url)) is not None:
+        if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
             # Without a tunnel a proxy's own answers look like the receiver's.
             if answer.status == 407:
                 said = f"HTTP 407 {answer.words}".strip()
-                raise SinkHolds(said, advice=proxy_advice(407, variable))
+                raise SinkHolds(said, advice=proxy_advice(407, proxy))
             if answer.status == 403:
                 said = f"HTTP 403 {answer.words}".strip()
                 raise SinkHolds(
-                    f"{said}, by the receiver or by the proxy of {variable}",
-                    advice=f"check the credentials' rights, or {proxy_advice(403, variable)}",
+                    f"{said}, by the receiver or by {proxy}",
+                    advice=f"check the credentials' rights, or {proxy_advice(403, proxy)}",
                 )
         if answer.status == 401 and self._tokens is not None and self._tokens.reject():
             raise SinkWaits(f"HTTP 401 {answer.words}; asking for a new token".strip(), after_s=0)
@@ -186,14 +187,10 @@ class Client:
                 ) as answer:
                     return Answer(answer.status_code, answer.headers, await _read(answer))
         except trio.TooSlowError as error:
-            raise SinkWaits(
-                f"no answer from {urlsplit(url).netloc} within "
-                f"{show_seconds(self._options.timeout)} (`timeout`); is that the receiver's port, "
-                "and is it overloaded?"
-            ) from error
-        except httpx2.ProxyError as error:
-            raise proxy_fault(str(error), url) from error
+            raise no_answer(url, self._options.timeout) from error
         except httpx2.HTTPError as error:
+            if isinstance(error, httpx2.ProxyError) and (proxy := proxy_for(url)) is not None:
+                raise no_tunnel(str(error), proxy) from error
             shows = self._options.tls.certificate is not None
             raise transport_fault(error, url, shows_certificate=shows) from error
 

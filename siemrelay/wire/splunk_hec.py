@@ -148,14 +148,60 @@ def failure(answer: HecAnswer, status: int, *, after_s: float | None) -> Deliver
     return None
 
 
+# A number that was wrong so often in a row is not about the event.
+_MISLED: Final = 2
+
+
+class Pieces:
+    """What to send of a run in which Splunk refuses events, until each was taken or refused alone.
+
+    Pieces come in order. Numbers lead to the refused events as long as they are right: after two
+    wrong ones in a row the rest of the run is halved.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left = [(0, count)]  # a stack, the earliest on top
+        self._suspects = set[int]()
+        self._misled = 0
+
+    def next(self) -> tuple[int, int] | None:
+        """Where the next piece starts and ends (exclusive); None after the last."""
+        return self._left.pop() if self._left else None
+
+    def taken(self, start: int) -> None:
+        """Splunk took the piece that starts there."""
+        if start in self._suspects:
+            self._misled += 1
+
+    def refused(self, start: int, end: int, number: int | None) -> bool:
+        """Splunk refused that piece, for the event of that number; whether it is one event alone.
+
+        More of them come again in smaller pieces.
+        """
+        if end - start == 1:
+            if self._misled < _MISLED:
+                self._misled = 0
+            return True
+        if number is not None and self._misled < _MISLED:
+            number = min(max(number, 0), end - start - 1)
+            self._suspects.add(start + number)
+        else:
+            number = None
+        self._left += reversed(around(start, end, number))
+        return False
+
+
 def around(start: int, end: int, number: int | None) -> list[tuple[int, int]]:
     """The pieces to send next of the events from `start` to `end` (exclusive, 2 or more of them),
-    one of which was refused: those before the suspect, the suspect alone, those after it.
+    one of which was refused: those before the suspect at `number` (from 0), the suspect alone,
+    those after it; without a number the two halves.
 
     Alone it is either refused or cleared, so a number that is off by one costs a request, never an
-    event. Without a number the middle one is as good a suspect as any.
+    event.
     """
-    count = end - start
-    suspect = start + (count // 2 if number is None else min(max(number, 0), count - 1))
+    if number is None:
+        middle = (start + end) // 2
+        return [(start, middle), (middle, end)]
+    suspect = start + number
     pieces = [(start, suspect), (suspect, suspect + 1), (suspect + 1, end)]
     return [(first, last) for first, last in pieces if first < last]

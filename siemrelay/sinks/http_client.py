@@ -19,9 +19,10 @@ from siemrelay.errors import SinkHolds, SinkWaits
 from siemrelay.options import Duration, HeaderName, HeaderValue, Options, Secret
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.http_fault import no_answer, transport_fault
+from siemrelay.sinks.http_journey import Journey
 from siemrelay.sinks.http_proxy import no_tunnel, proxy_advice, proxy_for
 from siemrelay.sinks.oauth import OauthOptions, TokenSource
-from siemrelay.sinks.tls import TlsContexts, TlsOptions, describe_tls, expires_at
+from siemrelay.sinks.tls import TlsContexts, TlsOptions
 
 if TYPE_CHECKING:
     import httpx2
@@ -137,10 +138,7 @@ class Client:
         """`contexts` learns when the certificate that is met ends."""
         self._client, self._options, self._report = client, options, report
         self._contexts = contexts
-        self._extensions: dict[str, Any] = {"trace": self._trace}
-        if options.tls.server_name:
-            self._extensions["sni_hostname"] = options.tls.server_name
-        self._tokens = TokenSource(options.oauth, self._exchange) if options.oauth else None
+        self._tokens = TokenSource(options.oauth, self._ask_token) if options.oauth else None
 
     async def post(
         self, url: str, body: bytes, content_type: str, *, compress: bool = True, **headers: str
@@ -159,7 +157,6 @@ class Client:
             body = await trio.to_thread.run_sync(work) if large else work()
         if self._tokens is not None:
             sent["Authorization"] = f"Bearer {await self._tokens.token()}"
-        self._report("send", f"{len(body)} bytes to {url}")
         answer = await self._exchange(url, body, sent)
         self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
         if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
@@ -177,13 +174,23 @@ class Client:
             raise SinkWaits(f"HTTP 401 {answer.words}; asking for a new token".strip(), after_s=0)
         return answer
 
+    async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        answer = await self._exchange(url, body, headers)
+        self._report("token", f"HTTP {answer.status}")  # its words would be the token
+        return answer
+
     async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         import httpx2
 
+        tls = self._options.tls
+        journey = Journey(url, len(body), self._report, self._contexts)
+        extensions: dict[str, Any] = {"trace": journey.step}
+        if tls.server_name:
+            extensions["sni_hostname"] = tls.server_name
         try:
             with trio.fail_after(self._options.timeout):
                 async with self._client.stream(
-                    "POST", url, content=body, headers=dict(headers), extensions=self._extensions
+                    "POST", url, content=body, headers=dict(headers), extensions=extensions
                 ) as answer:
                     return Answer(answer.status_code, answer.headers, await _read(answer))
         except trio.TooSlowError as error:
@@ -191,17 +198,8 @@ class Client:
         except httpx2.HTTPError as error:
             if isinstance(error, httpx2.ProxyError) and (proxy := proxy_for(url)) is not None:
                 raise no_tunnel(str(error), proxy) from error
-            shows = self._options.tls.certificate is not None
+            shows = tls.certificate is not None
             raise transport_fault(error, url, shows_certificate=shows) from error
-
-    async def _trace(self, name: str, info: Mapping[str, Any]) -> None:
-        if name == "connection.connect_tcp.complete":
-            self._report("connect", str(info["return_value"].get_extra_info("server_addr")))
-        elif name == "connection.start_tls.complete":
-            tls = info["return_value"].get_extra_info("ssl_object")
-            self._report("tls", describe_tls(tls) if tls is not None else "established")
-            if tls is not None:
-                self._contexts.peer_expires_at = expires_at(tls)
 
 
 async def _read(answer: httpx2.Response) -> bytes:

@@ -28,6 +28,7 @@ from tests.http_receiver import Answer, HttpReceiver
 from tests.otlp_receiver import OtlpReceiver
 from tests.sentinel_receiver import CLIENT, RULE, SECRET, STREAM, TENANT, Entra, LogsIngestion
 from tests.splunk_receiver import TOKEN, SplunkReceiver
+from tests.splunk_receiver import said as collector_said
 
 Settings = dict[str, Any]
 
@@ -237,6 +238,39 @@ def test_wrong_credentials_and_places_that_the_receiver_does_not_know(tmp_path: 
         }  # fmt: skip
         said = said_by({name: sink for name, (sink, _) in cases.items()}, tmp_path)
     assert {n: said[n] for n, (_, words) in cases.items() if words not in said[n]} == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (429, "if this goes on, raise its limit or quota, or choose fewer `events`"),
+        (500, "the receiver has a fault of its own: its log says which"),
+        (502, "does not reach it: is the receiver running?"),
+        (503, "if this goes on, see its load and its log"),
+        (413, "the peer limits the size: raise its limit, or lower `max_message_size`"),
+        (415, "check `compression`, `format`"),
+    ],
+)
+def test_what_passes_by_itself_and_what_is_too_large_say_where_to_look(
+    status: int, words: str, entra: Entra, tmp_path: Path
+) -> None:
+    with HttpReceiver(lambda request: Answer(status, "no")) as server:
+        names = set(_OVER_HTTP) - ({"splunk-hec"} if status == 415 else set())
+        said = said_by({n: at(server.port, n, entra=entra.url) for n in names}, tmp_path)
+    all_contain(said, words)
+    all_contain(said, str(status))
+
+
+def test_a_busy_splunk_and_a_busy_shard_say_where_to_look(tmp_path: Path) -> None:
+    item = {"status": 429, "error": {"type": "es_rejected_execution_exception", "reason": "full"}}
+    with (
+        HttpReceiver(lambda request: collector_said(9)) as splunk,
+        HttpReceiver(lambda r: Answer(200, json.dumps({"items": [{"create": item}]}))) as elastic,
+    ):
+        sinks = {n: at(s.port, n) for n, s in (("splunk-hec", splunk), ("elasticsearch", elastic))}
+        said = said_by(sinks, tmp_path)
+    assert "Server is busy (code 9); Splunk's queues are full" in said["splunk-hec"]
+    assert "raise its limit or quota" in said["elasticsearch"]
 
 
 # -- a proxy in the way -------------------------------------------------------

@@ -18,6 +18,12 @@ ENABLE_ACKNOWLEDGEMENT: Final = (
     "turn on indexer acknowledgement for this token in Splunk, or set `acknowledge: no`"
 )
 WRITE_TOKEN: Final = 'write `authorization: "Splunk TOKEN"`, with the word Splunk before the token'
+_OWN_FAULT: Final = "Splunk has a fault of its own: its splunkd.log says which"
+_FULL: Final = (
+    "Splunk's queues are full; if this goes on, see its Monitoring Console: are the indexers up, "
+    "and have they room?"
+)
+_STOPPING: Final = "Splunk is shutting down: is it started again?"
 
 
 class Meaning(Enum):
@@ -45,8 +51,8 @@ CODES: Final[Mapping[int, tuple[Meaning, str]]] = {
         Meaning.INDEX,
         "set `index` to one that exists in Splunk and is among the token's allowed indexes",
     ),
-    8: (Meaning.WAIT, ""),
-    9: (Meaning.WAIT, ""),
+    8: (Meaning.WAIT, _OWN_FAULT),
+    9: (Meaning.WAIT, _FULL),
     10: (
         Meaning.HOLD,
         "the token has indexer acknowledgement on: set `acknowledge: yes`; what stands in between "
@@ -62,16 +68,16 @@ CODES: Final[Mapping[int, tuple[Meaning, str]]] = {
     14: (Meaning.HOLD, ENABLE_ACKNOWLEDGEMENT),
     15: (Meaning.EVENT, "check `format` and `endpoint`"),
     16: (Meaning.HOLD, f"no token in the address: {WRITE_TOKEN}"),
-    18: (Meaning.WAIT, ""),
-    19: (Meaning.WAIT, ""),
-    20: (Meaning.WAIT, ""),
+    18: (Meaning.WAIT, _FULL),
+    19: (Meaning.WAIT, _FULL),
+    20: (Meaning.WAIT, _FULL),
     21: (Meaning.HOLD, "Splunk does not know this token: check `authorization` and `url`"),
     22: (Meaning.HOLD, "the token is disabled: enable it in Splunk (Settings, Data inputs)"),
-    23: (Meaning.WAIT, ""),
+    23: (Meaning.WAIT, _STOPPING),
     24: (Meaning.TAKEN, ""),
     25: (Meaning.TAKEN, ""),
-    26: (Meaning.WAIT, ""),
-    27: (Meaning.WAIT, ""),
+    26: (Meaning.WAIT, _FULL),
+    27: (Meaning.WAIT, _FULL),
 }
 """Every code about events, with what to change. 24 and 25: taken, though a queue is almost full."""
 
@@ -140,7 +146,7 @@ def failure(answer: HecAnswer, status: int, *, after_s: float | None) -> Deliver
     meaning, advice = CODES.get(answer.code if answer.code is not None else -1, (None, ""))
     said = f"HTTP {status}: {answer.text or 'no reason given'} (code {answer.code})"
     if meaning is Meaning.WAIT:
-        return SinkWaits(said, after_s=after_s)
+        return SinkWaits(f"{said}; {advice}", after_s=after_s)
     if meaning is Meaning.HOLD:
         return SinkHolds(said, advice=advice)
     if meaning in (Meaning.EVENT, Meaning.INDEX):

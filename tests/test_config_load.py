@@ -140,6 +140,15 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:42: sinks.s.timeout: must be more than 0s"),
         ("{url: 'http://a/', batch: {max_wait: 2m}}",
          "f:4:43: sinks.s.batch.max_wait: must be at most 1m"),
+        ("{url: 'http://a:abc/'}",
+         "f:4:12: sinks.s.url: the port in it must be a number from 1 to 65535"),
+        ("{url: 'http://a..b/'}",
+         "f:4:12: sinks.s.url: the host in it is no name that can be looked up"),
+        ('{url: "http://a/\\n"}',
+         "f:4:12: sinks.s.url: has a line break or a character that cannot be seen in it"),
+        ("{url: 'http://a/', oauth: {token_url: a, client_id: a, client_secret: a}}",
+         "f:4:44: sinks.s.oauth.token_url: write a whole address, like "
+         "https://siem.example.com:8443/events"),
         ("{}", "f:4:3: sinks.s.server: is required: the receiver's name or address "
          "(or `url` for http)"),
         ("{protocol: tcp}",

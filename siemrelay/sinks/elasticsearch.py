@@ -26,7 +26,8 @@ from siemrelay.options import Size
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below
+from siemrelay.sinks.http_client import Answer, Client, RequestOptions
+from siemrelay.sinks.http_url import Url, below
 from siemrelay.sinks.http_verdict import ADVICE, patience, verdict
 from siemrelay.sinks.over_http import OverHttp
 from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NotUnderstood, read_cause, read_items

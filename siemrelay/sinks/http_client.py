@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import trio
 from pydantic import AfterValidator, Field, model_validator
@@ -37,18 +36,6 @@ _ANSWER_BYTES: Final = 4 * 1024 * 1024
 _COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
 
 
-def _absolute_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("write a whole address, like https://siem.example.com:8443/events")
-    if parts.username or parts.password:
-        raise ValueError("no user:password@ in the address; use `basic`")
-    return value
-
-
-Url = Annotated[str, AfterValidator(_absolute_url)]
-
-
 def _not_framing(name: str) -> str:
     if name.lower() in ("content-length", "transfer-encoding", "connection"):
         raise ValueError("the relay says this of each request itself; leave it out")
@@ -56,13 +43,6 @@ def _not_framing(name: str) -> str:
 
 
 _OwnHeader = Annotated[HeaderName, AfterValidator(_not_framing)]
-
-
-def below(url: str, path: str, **query: str) -> str:
-    """The address of a path under `url`; a query in `url` stays, before this one."""
-    parts = urlsplit(url)
-    queries = "&".join(filter(None, (parts.query, urlencode(query, safe=",*"))))
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, queries, ""))
 
 
 class BasicOptions(Options):

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from siemrelay.errors import SinkHolds
 from siemrelay.options import Options, Secret, is_header_value
+from siemrelay.sinks.http_url import Url
 from siemrelay.sinks.http_verdict import failure
 
 # A token is renewed so long before its end that no request meets the end on its way.
@@ -28,7 +29,7 @@ _NEVER_GOOD_S: Final = 10.0
 class OauthOptions(Options):
     """Where the token comes from."""
 
-    token_url: str = Field(min_length=1, description="the token endpoint")
+    token_url: Url = Field(description="the token endpoint")
     client_id: str = Field(min_length=1, description="the client's id")
     client_secret: Secret = Field(description="the client's secret")
     scope: str | None = Field(None, description="the scope asked for")

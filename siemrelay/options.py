@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import core_schema
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -116,3 +116,40 @@ class Secret(str):
         return core_schema.no_info_after_validator_function(
             cls, core_schema.str_schema(min_length=1)
         )
+
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Visible ASCII, spaces and tabs only in between: other bytes are read by each receiver as it likes.
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+
+
+def is_header_value(text: str) -> bool:
+    """Whether an HTTP header can carry that text (RFC 9110, 5.5)."""
+    return _HEADER_VALUE.fullmatch(text) is not None
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("write a header's name: ASCII letters, digits and `-`, without spaces")
+    return value
+
+
+def _header_value(value: Secret) -> Secret:
+    if is_header_value(value):
+        return value
+    if "\n" in value.strip() or "\r" in value.strip():
+        what = "has a line break in it; write it as one line"
+    elif value != value.strip():
+        what = "begins or ends with a space or a line break; leave that out"
+    else:
+        place = next(i for i, c in enumerate(value, 1) if c != "\t" and not " " <= c <= "~")
+        what = f"has something other than visible ASCII at character {place}; take that out"
+    # What is wrong, and never the value.
+    raise ValueError(f"a header cannot carry this text: it {what}")
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+"""The name of an HTTP header (RFC 9110, 5.1)."""
+
+HeaderValue = Annotated[Secret, AfterValidator(_header_value)]
+"""A secret that an HTTP header can carry as it is."""

@@ -73,6 +73,39 @@ def test_reference_is_shown_as_written_and_an_inline_secret_as_stars() -> None:
     assert found["authorization"] == Setting("authorization", "***", "file")
 
 
+URLS = [
+    ("siem: sumologic, url: 'https://u.example.com/receiver/v1/http/SECRET=='",
+     "https://u.example.com/receiver/v1/http/***"),
+    ("siem: sumologic, url: 'https://u.example.com/v1/SECRET/'", "https://u.example.com/v1/***/"),
+    ("url: 'https://u.example.com/in?env=live&token=SECRET&x=1'",
+     "https://u.example.com/in?env=live&token=***&x=1"),
+    ("url: 'https://u.example.com/in?API_KEY=SECRET&sig=S3'",
+     "https://u.example.com/in?API_KEY=***&sig=***"),
+    ("url: 'https://u.example.com/${P}?token=SECRET'", "https://u.example.com/${P}?token=***"),
+    ("url: 'https://u.example.com/?token=${T}&page=one&keyboard=live'",
+     "https://u.example.com/?token=${T}&page=one&keyboard=live"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sink", "shown"), URLS)
+def test_a_secret_within_an_address_is_hidden_and_the_rest_of_it_is_not(
+    sink: str, shown: str
+) -> None:
+    text = f"sources: {{a: {{type: stdin}}}}\nsinks: {{s: {{{sink}}}}}\n"
+    loaded = load_text(text, "f", {"P": "path", "T": "tttt"})
+    found = {setting.key: setting for setting in sink_settings(loaded, "s")}
+    assert found["url"].text == shown
+    inline = "SECRET" in sink
+    assert any(secret.startswith("SECRET") for secret in loaded.secrets) == inline
+    assert loaded.inline_secrets == ((("sinks", "s", "url"),) if inline else ())
+
+
+def test_every_secret_of_an_address_is_taken_out_of_what_is_logged() -> None:
+    url = "https://a/?access_token=abcd%3D%3D&code=efgh"
+    loaded = load_text(f"sources: {{a: {{type: stdin}}}}\nsinks: {{s: {{url: '{url}'}}}}\n", "f")
+    assert loaded.secrets == {"abcd%3D%3D", "abcd==", "efgh"}
+
+
 def test_relay_and_source_settings_are_flat() -> None:
     loaded = load_text(f"{SOURCE}sinks: {{s: {{server: a}}}}\nlog: {{level: debug}}\n", "f")
     relay = {s.key: s for s in relay_settings(loaded)}
@@ -100,7 +133,13 @@ def test_remarks_tell_of_empty_globs_disabled_sinks_and_useless_header_keys(tmp_
 
 @pytest.mark.parametrize(
     ("mode", "authorization", "expected"),
-    [(0o644, "abc", 1), (0o640, "abc", 0), (0o644, "'$${x} ${HOME}'", 0)],
+    [
+        (0o644, "S", 1),
+        (0o644, "'${HOME}'", 0),
+        (0o644, "abc", 1),
+        (0o640, "abc", 0),
+        (0o644, "'$${x} ${HOME}'", 0),
+    ],
 )
 def test_readable_file_is_remarked_on_only_if_it_holds_a_secret(
     tmp_path: Path, mode: int, authorization: str, expected: int

@@ -140,6 +140,15 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:42: sinks.s.timeout: must be more than 0s"),
         ("{url: 'http://a/', batch: {max_wait: 2m}}",
          "f:4:43: sinks.s.batch.max_wait: must be at most 1m"),
+        ("{url: 'http://a:abc/'}",
+         "f:4:12: sinks.s.url: the port in it must be a number from 1 to 65535"),
+        ("{url: 'http://a..b/'}",
+         "f:4:12: sinks.s.url: the host in it is no name that can be looked up"),
+        ('{url: "http://a/\\n"}',
+         "f:4:12: sinks.s.url: has a line break or a character that cannot be seen in it"),
+        ("{url: 'http://a/', oauth: {token_url: a, client_id: a, client_secret: a}}",
+         "f:4:44: sinks.s.oauth.token_url: write a whole address, like "
+         "https://siem.example.com:8443/events"),
         ("{}", "f:4:3: sinks.s.server: is required: the receiver's name or address "
          "(or `url` for http)"),
         ("{protocol: tcp}",
@@ -289,6 +298,52 @@ def test_unset_reference_is_complained_about_once() -> None:
 @pytest.mark.parametrize("secret", ["hunter2hunter2", "5parsecs"])
 def test_fault_about_a_secret_does_not_tell_it(text: str, secret: str) -> None:
     assert not any(secret in fault for fault in sink_faults(text, S=secret))
+
+
+HEADERS = [
+    ("{url: 'http://a/', authorization: 'Bearer SECRET\u00e9'}",
+     "f:4:40: sinks.s.authorization: a header cannot carry this text: it has something "
+     "other than visible ASCII at character 14; take that out"),
+    ("{url: 'http://a/', authorization: 'Bearer SECRET '}",
+     "f:4:40: sinks.s.authorization: a header cannot carry this text: it begins or ends with a "
+     "space or a line break; leave that out"),
+    ('{url: "http://a/", headers: {X-Key: "SECRET\\nX-Forged: 1"}}',
+     "f:4:42: sinks.s.headers.X-Key: a header cannot carry this text: it has a line break in it; "
+     "write it as one line"),
+    ("{url: 'http://a/', headers: {X Key: SECRET}}",
+     "f:4:35: sinks.s.headers.X Key: write a header's name: ASCII letters, digits and `-`, without "
+     "spaces"),
+    ("{url: 'http://a/', headers: {Content-Length: '5'}}",
+     "f:4:35: sinks.s.headers.Content-Length: the relay says this of each request itself; leave it "
+     "out"),
+    ("{url: 'http://a/', authorization_header: 'X Key'}",
+     "f:4:47: sinks.s.authorization_header: write a header's name: ASCII letters, digits and `-`, "
+     "without spaces"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "fault"), HEADERS)
+def test_a_header_that_no_request_can_carry_is_a_fault_that_does_not_tell_it(
+    text: str, fault: str
+) -> None:
+    assert sink_faults(text) == [fault]
+    assert "SECRET" not in fault
+
+
+@pytest.mark.parametrize(
+    "secret", ["SECRET\u00e9", "SECRET\u2028", "SECRET\n", "\x7fSECRET", "S\nT"]
+)
+@pytest.mark.parametrize(
+    "sink",
+    [
+        "{url: 'http://a/', authorization: 'Bearer ${S}'}",
+        "{url: 'http://a/', headers: {A: '${S}'}}",
+    ],
+)
+def test_a_header_from_a_reference_is_judged_as_one_in_the_file(sink: str, secret: str) -> None:
+    (fault,) = sink_faults(sink, S=secret)
+    assert "a header cannot carry this text" in fault
+    assert "SECRET" not in fault
 
 
 def test_inline_password_in_a_refused_url_is_not_told() -> None:

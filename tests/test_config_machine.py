@@ -161,3 +161,15 @@ def test_check_ends_with_78_over_a_missing_file_and_says_where(tmp_path: Path) -
     done = CliRunner().invoke(check, ["-c", str(file)])
     assert done.exit_code == 78
     assert f"{file}:4:43: sinks.s.tls.ca: there is no file /no/ca.pem\n" in done.stderr
+
+
+def test_a_proxy_that_no_request_can_go_through_is_a_doubt_at_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:hunter2@proxy:port")
+    sinks = "{a: {url: 'https://siem.example.com/'}, b: {server: a}}"
+    wrong, (doubt,) = found(f"sources: {{s: {{type: stdin}}}}\nsinks: {sinks}\n")
+    assert wrong == []
+    assert (doubt.key, doubt.line, doubt.column) == ("sinks.a.url", 2, 18)
+    assert "https_proxy is no address of a proxy; set https_proxy=http://" in doubt.message
+    assert "hunter2" not in doubt.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 
@@ -32,6 +33,28 @@ def test_preview_shows_what_no_terminal_can_and_cannot_be_steered(make_daemon: M
     assert not [line for line in found.stdout.splitlines() if line.startswith("  -> forged")]
     found = daemon.command("preview", "--json", str(daemon.audit))
     assert [json.loads(line)["record"] for line in found.stdout.splitlines()] == [1, 2]
+
+
+def test_preview_reads_a_gzip_file_as_the_relay_does_and_shows_what_is_left_of_a_damaged_one(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = make_daemon({"siem": tcp(9, format="json")})
+    append(daemon.audit, [event(n) for n in range(3)])
+    plain = daemon.command("preview", "--json", str(daemon.audit)).stdout
+    lines = daemon.audit.read_bytes().splitlines(keepends=True)
+    # Two members, as `cat a.gz b.gz` makes them.
+    packed = gzip.compress(lines[0]) + gzip.compress(b"".join(lines[1:]))
+    for content, said in ((packed, ""), (packed[:-5], "a damaged gzip file, shown is what could")):
+        daemon.audit.write_bytes(content)
+        found = daemon.command("preview", "--json", str(daemon.audit))
+        assert found.returncode == 0
+        assert said in found.stderr
+        assert ids_of(found.stdout) == ids_of(plain)
+    assert len(ids_of(plain)) == 3
+
+
+def ids_of(shown: str) -> list[str]:
+    return [json.loads(line)["event"]["id"] for line in shown.splitlines()]
 
 
 def test_events_with_bytes_that_are_no_utf8_are_delivered_and_counted(

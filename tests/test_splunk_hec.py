@@ -6,6 +6,7 @@ import gzip
 import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -494,16 +495,44 @@ async def test_a_run_refused_event_by_event_is_left_to_delivery_soon(
     assert len(await post(options(splunk.url), *map(hec_event, range(10)))) == 10
 
 
-@given(count=st.integers(2, 60), number=st.none() | st.integers(-5, 70), start=st.integers(0, 9))
-def test_pieces_are_all_of_the_run_in_order_and_smaller(
-    count: int, number: int | None, start: int
+@pytest.mark.parametrize("bad", [{250}, {499}, {17, 250, 251, 400}])
+async def test_a_number_that_is_always_the_same_costs_no_request_for_each_event(
+    splunk: SplunkReceiver, bad: set[int]
 ) -> None:
-    pieces = hec.around(start, start + count, number)
-    assert [n for first, last in pieces for n in range(first, last)] == list(
-        range(start, start + count)
-    )
-    assert any(last - first == 1 for first, last in pieces)
-    assert all(0 < last - first < count for first, last in pieces)
+    collect = splunk.answer
+
+    def lying(request: Request) -> Answer:
+        answer = collect(request)
+        return answer if answer.status == 200 else said(6, **{"invalid-event-number": 0})
+
+    splunk.answer = lying
+    splunk.refuse = lambda event: 6 if int(event["event"]["n"]) in bad else None
+    settlement = await post(options(splunk.url), *map(hec_event, range(500)))
+    assert [refusal.index for refusal in settlement] == sorted(bad)
+    assert numbers(splunk) == [n for n in range(500) if n not in bad]
+    assert len(splunk.requests) <= 5 + 19 * len(bad)
+
+
+@given(
+    bad=st.lists(st.booleans(), min_size=1, max_size=60),
+    numbers=st.lists(st.none() | st.integers(-5, 70), min_size=1),
+)
+def test_every_event_is_taken_or_refused_alone_in_order_whatever_the_numbers(
+    bad: list[bool], numbers: list[int | None]
+) -> None:
+    pieces, said = hec.Pieces(len(bad)), cycle(numbers)
+    refused, settled = [], list[int]()
+    while (piece := pieces.next()) is not None:
+        start, end = piece
+        if not any(bad[start:end]):
+            pieces.taken(start)
+        elif pieces.refused(start, end, next(said)):
+            refused.append(start)
+        else:
+            continue
+        settled += range(start, end)
+    assert settled == list(range(len(bad)))
+    assert refused == [n for n, one in enumerate(bad) if one]
 
 
 # -- indexer acknowledgement ----------------------------------------------

@@ -28,6 +28,7 @@ from tests.http_receiver import Answer, HttpReceiver
 from tests.otlp_receiver import OtlpReceiver
 from tests.sentinel_receiver import CLIENT, RULE, SECRET, STREAM, TENANT, Entra, LogsIngestion
 from tests.splunk_receiver import TOKEN, SplunkReceiver
+from tests.splunk_receiver import said as collector_said
 
 Settings = dict[str, Any]
 
@@ -239,6 +240,39 @@ def test_wrong_credentials_and_places_that_the_receiver_does_not_know(tmp_path: 
     assert {n: said[n] for n, (_, words) in cases.items() if words not in said[n]} == {}
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (429, "if this goes on, raise its limit or quota, or choose fewer `events`"),
+        (500, "the receiver has a fault of its own: its log says which"),
+        (502, "does not reach it: is the receiver running?"),
+        (503, "if this goes on, see its load and its log"),
+        (413, "the peer limits the size: raise its limit, or lower `max_message_size`"),
+        (415, "check `compression`, `format`"),
+    ],
+)
+def test_what_passes_by_itself_and_what_is_too_large_say_where_to_look(
+    status: int, words: str, entra: Entra, tmp_path: Path
+) -> None:
+    with HttpReceiver(lambda request: Answer(status, "no")) as server:
+        names = set(_OVER_HTTP) - ({"splunk-hec"} if status == 415 else set())
+        said = said_by({n: at(server.port, n, entra=entra.url) for n in names}, tmp_path)
+    all_contain(said, words)
+    all_contain(said, str(status))
+
+
+def test_a_busy_splunk_and_a_busy_shard_say_where_to_look(tmp_path: Path) -> None:
+    item = {"status": 429, "error": {"type": "es_rejected_execution_exception", "reason": "full"}}
+    with (
+        HttpReceiver(lambda request: collector_said(9)) as splunk,
+        HttpReceiver(lambda r: Answer(200, json.dumps({"items": [{"create": item}]}))) as elastic,
+    ):
+        sinks = {n: at(s.port, n) for n, s in (("splunk-hec", splunk), ("elasticsearch", elastic))}
+        said = said_by(sinks, tmp_path)
+    assert "Server is busy (code 9); Splunk's queues are full" in said["splunk-hec"]
+    assert "raise its limit or quota" in said["elasticsearch"]
+
+
 # -- a proxy in the way -------------------------------------------------------
 
 
@@ -296,9 +330,52 @@ def test_a_proxy_in_the_way_is_named_by_its_variable(
         all_contain(said_by(sinks, tmp_path, **variables), tunnel)
 
 
-def test_a_proxy_that_is_not_there_is_named_by_its_variable(
+def test_a_proxy_that_is_not_there_or_has_no_address_is_named_without_its_password(
     closed_port: int, tmp_path: Path
 ) -> None:
-    variables = {"HTTPS_PROXY": f"http://127.0.0.1:{closed_port}"}
-    said = said_by({"http": at(1, "http", tls={})}, tmp_path, **variables)
-    all_contain(said, "through the proxy of HTTPS_PROXY: Connection refused")
+    sinks = {"plain": at(1, "http"), "secured": at(1, "http", tls={})}
+    for address, words in (
+        (f"127.0.0.1:{closed_port}", "cannot connect to the proxy of {} ({}): Connection refused"),
+        ("nowhere.invalid:3128", "cannot resolve the proxy of {} ({}): "),
+    ):
+        proxy = f"http://user:hunter2@{address}"
+        said = said_by(sinks, tmp_path, HTTP_PROXY=proxy, https_proxy=proxy, NO_PROXY="")
+        assert "hunter2" not in str(said)
+        assert "receiver running" not in str(said)
+        for name, variable in (("plain", "HTTP_PROXY"), ("secured", "https_proxy")):
+            assert said[name].startswith(words.format(variable, address))
+            assert f"is the proxy running there? Correct {variable}, or name" in said[name]
+
+
+def test_a_proxy_that_never_answers_is_named_by_its_variable(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        sinks = {name: at(1, "http", tls=tls) for name, tls in (("plain", None), ("secured", {}))}
+        said = said_by(sinks, tmp_path, HTTP_PROXY=f"http://{address}", HTTPS_PROXY=address)
+    for name, variable in (("plain", "HTTP_PROXY"), ("secured", "HTTPS_PROXY")):
+        assert f"through the proxy of {variable} ({address}) within 2s" in said[name]
+        assert "is the proxy alive" in said[name]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "trouble"),
+    [
+        ("http://user:hunter2@127.0.0.1:abc", "is no address of a proxy"),
+        ("http://127.0.0.1:99999", "is no address of a proxy"),
+        ("http://:3128", "is no address of a proxy"),
+        ("ftp://127.0.0.1:3128", "is no address of a proxy"),
+        ("http://[::1", "is no address of a proxy"),
+        (
+            "socks5://127.0.0.1:1080",
+            "names a SOCKS proxy, and this relay goes through HTTP proxies",
+        ),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_says_what_to_set(
+    proxy: str, trouble: str, closed_port: int, entra: Entra, tmp_path: Path
+) -> None:
+    sinks = {name: at(closed_port, name, entra=entra.url) for name in _OVER_HTTP}
+    said = said_by(sinks, tmp_path, HTTP_PROXY=proxy)
+    all_contain(said, f"HTTP_PROXY {trouble}")
+    all_contain(said, "set HTTP_PROXY=http://PROXY:PORT where the relay is started, or unset it")
+    assert "hunter2" not in str(said)

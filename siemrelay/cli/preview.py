@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import sys
 import time
+import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import click
 
@@ -22,6 +25,9 @@ from siemrelay.shorten import shortened
 # Records are looked at in portions, so that a whole log can be piped through.
 _PORTION_RECORDS: Final = 1000
 
+# How a gzip file begins (RFC 1952, 2.3.1), and no record does.
+_GZIP: Final = b"\x1f\x8b"
+
 
 @click.command()
 @config_option()
@@ -32,7 +38,7 @@ _PORTION_RECORDS: Final = 1000
 def preview(
     config: str, only: str | None, source: str | None, as_json: bool, records: BinaryIO
 ) -> None:
-    """Show what each sink would receive for the records in FILE (or standard input).
+    """Show what each sink would receive for the records in FILE (or standard input), gzip or not.
 
     For each record: what was found in it, then for each sink whether it is kept or filtered and
     why, and the exact bytes of its message. Nothing is sent or stored.
@@ -53,11 +59,25 @@ def preview(
     assembly = Assembly(settings)
     sinks = [assembly.sink(name) for name in settings.sinks if only in (None, name)]
     everything = _Everything(assembly, source, sinks)
-    for result in everything.results(records):
+    for result in everything.results(_lines(records)):
         if as_json:
             click.echo(json.dumps(result))
         else:
             _print(result)
+
+
+def _lines(records: BinaryIO) -> Iterator[bytes]:
+    """The lines of what may be a gzip file; of a damaged one those before the damage."""
+    # Also of a pipe, which cannot be wound back; it is read as a file without a buffer is.
+    content = io.BufferedReader(cast("io.RawIOBase", records))
+    if not content.peek(len(_GZIP)).startswith(_GZIP):
+        yield from content
+        return
+    try:
+        yield from gzip.GzipFile(fileobj=content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        told = f"warning: a damaged gzip file, shown is what could be read: {error}"
+        click.secho(told, err=True, fg="yellow")
 
 
 class _Everything:
@@ -67,7 +87,7 @@ class _Everything:
         self._source, self._sinks = source, sinks
         self._decoder = assembly.decoder(source, sinks, everything=True)
 
-    def results(self, lines: BinaryIO) -> Iterator[dict[str, Any]]:
+    def results(self, lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         first = 1
         portion: list[bytes] = []
         for line in lines:

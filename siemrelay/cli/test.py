@@ -29,6 +29,16 @@ from siemrelay.times import rfc3339
 # Above every sink's own default timeout; only an acknowledgement that never comes takes longer.
 _PATIENCE_S: Final = 60.0
 
+_TOO_LARGE: Final = (
+    "the peer limits the size: raise its limit, or lower `max_message_size` and, where several "
+    "events travel together, `batch: {max_bytes}`"
+)
+_REFUSED_ADVICE: Final = {
+    **dict.fromkeys(("413", "EMSGSIZE", "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"), _TOO_LARGE),
+    "415": "check `compression`, `format` and, where there is one, `batch: {encoding}`",
+}
+"""What to change about a refusal, by its code, where it is not the format."""
+
 
 @click.command()
 @config_option()
@@ -167,7 +177,8 @@ class _Trial:
 
 
 def _refused(code: str, reason: str) -> str:
-    return f"it answered {code} {reason}; check `format` and what it expects"
+    advice = _REFUSED_ADVICE.get(code, "check `format` and what it expects")
+    return f"it answered {code} {reason}; {advice}"
 
 
 def _event(person: str, sink: str) -> AuditEvent:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from siemrelay import registry
 from siemrelay.config.document import KeyPath, dotted
+from siemrelay.config.hiding import without_url_secrets
 from siemrelay.config.kinds import field_names, written
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
@@ -129,16 +130,21 @@ def _origin(loaded: Loaded, path: KeyPath, is_set: bool) -> Origin:
 def _as_written(loaded: Loaded, path: KeyPath, plain: Any) -> Any:
     """The value with the text of the file in place of whatever a `${...}` stood for."""
     if path in loaded.shown:
-        return loaded.shown[path]
+        return _hidden(loaded, loaded.shown[path])
     if isinstance(plain, dict):
         return {key: _as_written(loaded, (*path, key), item) for key, item in plain.items()}
     if isinstance(plain, list):
         return [_as_written(loaded, (*path, i), item) for i, item in enumerate(plain)]
-    if isinstance(plain, str):
-        # A short form (`events: [${NAME}]`) stands at another path than what it is short for.
-        for secret in sorted(loaded.secrets, key=len, reverse=True):
-            plain = plain.replace(secret, "***")
-    return plain
+    # A short form (`events: [${NAME}]`) stands at another path than what it is short for.
+    return _hidden(loaded, plain) if isinstance(plain, str) else plain
+
+
+def _hidden(loaded: Loaded, text: str) -> str:
+    # A secret too short to be looked for in every text is still known by its place in an address.
+    text = without_url_secrets(text)
+    for secret in sorted(loaded.secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 def _text(value: Any) -> str:

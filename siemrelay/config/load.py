@@ -15,7 +15,7 @@ from siemrelay import registry
 from siemrelay.catalogue import Catalogue
 from siemrelay.config.document import Document, KeyPath, dotted, parse
 from siemrelay.config.faults import explain
-from siemrelay.config.hiding import parts_of, secrets_of, without_secrets
+from siemrelay.config.hiding import inline_secrets, parts_of, without_secrets
 from siemrelay.config.joined import Joined, join_sink, join_source
 from siemrelay.config.models import (
     EventTypeConfig,
@@ -103,13 +103,13 @@ def load_text(text: str, file: str, environment: Mapping[str, str] | None = None
     config = _validated(filled, document)
     if config is None or document.faults:
         raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
-    inline = {path: secret for path, secret in secrets_of(config) if path not in filled.shown}
+    inline = inline_secrets(config, filled)
     return Loaded(
         file=file,
         config=config,
         shown=filled.shown,
-        secrets=redactable(filled.found | {part for s in inline.values() for part in parts_of(s)}),
-        inline_secrets=tuple(inline),
+        secrets=redactable(filled.found | {part for _, s in inline for part in parts_of(s)}),
+        inline_secrets=tuple(dict.fromkeys(path for path, _ in inline)),
         document=document,
     )
 

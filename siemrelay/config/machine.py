@@ -1,4 +1,4 @@
-"""What a configuration needs of this machine and does not find: PEM files, packages.
+"""What a configuration needs of this machine and does not find: PEM files, packages, proxies.
 
 Apart from `load`: a file may be missing for a while, and then a part by itself waits for it; the
 others run. `siemrelay check` refuses it, a relay tells of it and starts.
@@ -15,6 +15,8 @@ from siemrelay.config.document import KeyPath
 from siemrelay.config.load import Loaded, in_order
 from siemrelay.errors import Fault
 from siemrelay.extras import Extra
+from siemrelay.sinks.http_client import TransportOptions
+from siemrelay.sinks.http_proxy import unusable_proxies
 
 
 def lacking(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
@@ -31,6 +33,13 @@ def lacking(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
             for finding in pem.findings(options):
                 fault = loaded.document.fault((*path, finding.option), finding.message)
                 (faults if finding.certain else doubts).append(fault)
+        if isinstance(part, TransportOptions):
+            # A doubt: the relay may be started with other variables than this command.
+            named = next(name for name in ("url", "endpoint") if hasattr(part, name))
+            doubts += [
+                loaded.document.fault((*at, named), f"no request can be made here: {unusable}")
+                for unusable in unusable_proxies()
+            ]
     return in_order(faults), in_order(doubts)
 
 

@@ -26,8 +26,9 @@ from siemrelay.options import Size
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Answer, Client, RequestOptions, Url, below
-from siemrelay.sinks.http_verdict import ADVICE, verdict
+from siemrelay.sinks.http_client import Answer, Client, RequestOptions
+from siemrelay.sinks.http_url import Url, below
+from siemrelay.sinks.http_verdict import ADVICE, patience, verdict
 from siemrelay.sinks.over_http import OverHttp
 from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NotUnderstood, read_cause, read_items
 
@@ -111,7 +112,7 @@ class ElasticsearchSink(OverHttp):
             for at, item in self._items(answer, len(left)):
                 if item.verdict == "again":
                     again.append(left[at])
-                    why = _said(item)
+                    why = f"{_said(item)}; {patience(item.status)}"
                 elif item.verdict == "refused":
                     code = str(item.status)
                     refusals.append(Refusal(left[at], code, item.cause.words or "no reason given"))

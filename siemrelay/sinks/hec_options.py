@@ -14,7 +14,8 @@ from siemrelay.formats.hec_envelope import HecEnvelope
 from siemrelay.formats.mapped import fields_of_events
 from siemrelay.sinks.contract import RunLimits
 from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import RequestOptions, Url, below
+from siemrelay.sinks.http_client import RequestOptions
+from siemrelay.sinks.http_url import Url, below
 
 # Indexers acknowledge after seconds: with so many runs waiting for it, a busy feed keeps up.
 _UNACKNOWLEDGED_RUNS: Final = 32

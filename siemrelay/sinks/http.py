@@ -12,7 +12,8 @@ from pydantic import Field
 from siemrelay.options import Duration, Options, Size
 from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http_client import Client, RequestOptions, Url
+from siemrelay.sinks.http_client import Client, RequestOptions
+from siemrelay.sinks.http_url import Url
 from siemrelay.sinks.http_verdict import verdict
 from siemrelay.sinks.over_http import OverHttp
 

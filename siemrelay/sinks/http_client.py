@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.errors import SinkHolds, SinkWaits
-from siemrelay.options import Duration, Options, Secret, show_seconds
+from siemrelay.options import Duration, HeaderName, HeaderValue, Options, Secret
 from siemrelay.sinks.contract import Report
-from siemrelay.sinks.http_fault import proxy_advice, proxy_fault, proxy_for, transport_fault
+from siemrelay.sinks.http_fault import no_answer, transport_fault
+from siemrelay.sinks.http_journey import Journey
+from siemrelay.sinks.http_proxy import no_tunnel, proxy_advice, proxy_for
 from siemrelay.sinks.oauth import OauthOptions, TokenSource
-from siemrelay.sinks.tls import TlsContexts, TlsOptions, describe_tls, expires_at
+from siemrelay.sinks.tls import TlsContexts, TlsOptions
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,23 +36,13 @@ _ANSWER_BYTES: Final = 4 * 1024 * 1024
 _COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
 
 
-def _absolute_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("write a whole address, like https://siem.example.com:8443/events")
-    if parts.username or parts.password:
-        raise ValueError("no user:password@ in the address; use `basic`")
-    return value
+def _not_framing(name: str) -> str:
+    if name.lower() in ("content-length", "transfer-encoding", "connection"):
+        raise ValueError("the relay says this of each request itself; leave it out")
+    return name
 
 
-Url = Annotated[str, AfterValidator(_absolute_url)]
-
-
-def below(url: str, path: str, **query: str) -> str:
-    """The address of a path under `url`; a query in `url` stays, before this one."""
-    parts = urlsplit(url)
-    queries = "&".join(filter(None, (parts.query, urlencode(query, safe=",*"))))
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, queries, ""))
+_OwnHeader = Annotated[HeaderName, AfterValidator(_not_framing)]
 
 
 class BasicOptions(Options):
@@ -79,12 +70,11 @@ class TransportOptions(Options):
 class RequestOptions(TransportOptions):
     """What HTTP sinks may set about their requests."""
 
-    authorization: Secret | None = Field(
+    authorization: HeaderValue | None = Field(
         None, description="the Authorization header, word for word (`Bearer …`, `Splunk …`)"
     )
-    authorization_header: str = Field(
+    authorization_header: HeaderName = Field(
         "Authorization",
-        pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
         description="the header that carries `authorization`, where a receiver names it otherwise",
     )
     basic: BasicOptions | None = Field(
@@ -93,7 +83,7 @@ class RequestOptions(TransportOptions):
     oauth: OauthOptions | None = Field(
         None, description="OAuth client credentials, instead of `authorization`"
     )
-    headers: dict[str, Secret] = Field(
+    headers: dict[_OwnHeader, HeaderValue] = Field(
         default_factory=dict, description="further request headers; their values are not shown"
     )
 
@@ -128,10 +118,7 @@ class Client:
         """`contexts` learns when the certificate that is met ends."""
         self._client, self._options, self._report = client, options, report
         self._contexts = contexts
-        self._extensions: dict[str, Any] = {"trace": self._trace}
-        if options.tls.server_name:
-            self._extensions["sni_hostname"] = options.tls.server_name
-        self._tokens = TokenSource(options.oauth, self._exchange) if options.oauth else None
+        self._tokens = TokenSource(options.oauth, self._ask_token) if options.oauth else None
 
     async def post(
         self, url: str, body: bytes, content_type: str, *, compress: bool = True, **headers: str
@@ -150,60 +137,49 @@ class Client:
             body = await trio.to_thread.run_sync(work) if large else work()
         if self._tokens is not None:
             sent["Authorization"] = f"Bearer {await self._tokens.token()}"
-        self._report("send", f"{len(body)} bytes to {url}")
         answer = await self._exchange(url, body, sent)
         self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
-        if url.startswith("http:") and (variable := proxy_for(url)) is not None:
+        if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
             # Without a tunnel a proxy's own answers look like the receiver's.
             if answer.status == 407:
                 said = f"HTTP 407 {answer.words}".strip()
-                raise SinkHolds(said, advice=proxy_advice(407, variable))
+                raise SinkHolds(said, advice=proxy_advice(407, proxy))
             if answer.status == 403:
                 said = f"HTTP 403 {answer.words}".strip()
                 raise SinkHolds(
-                    f"{said}, by the receiver or by the proxy of {variable}",
-                    advice=f"check the credentials' rights, or {proxy_advice(403, variable)}",
+                    f"{said}, by the receiver or by {proxy}",
+                    advice=f"check the credentials' rights, or {proxy_advice(403, proxy)}",
                 )
         if answer.status == 401 and self._tokens is not None and self._tokens.reject():
             raise SinkWaits(f"HTTP 401 {answer.words}; asking for a new token".strip(), after_s=0)
         return answer
 
+    async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        answer = await self._exchange(url, body, headers)
+        self._report("token", f"HTTP {answer.status}")  # its words would be the token
+        return answer
+
     async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         import httpx2
 
+        tls = self._options.tls
+        journey = Journey(url, len(body), self._report, self._contexts)
+        extensions: dict[str, Any] = {"trace": journey.step}
+        if tls.server_name:
+            extensions["sni_hostname"] = tls.server_name
         try:
             with trio.fail_after(self._options.timeout):
                 async with self._client.stream(
-                    "POST", url, content=body, headers=dict(headers), extensions=self._extensions
+                    "POST", url, content=body, headers=dict(headers), extensions=extensions
                 ) as answer:
                     return Answer(answer.status_code, answer.headers, await _read(answer))
         except trio.TooSlowError as error:
-            raise SinkWaits(
-                f"no answer from {urlsplit(url).netloc} within "
-                f"{show_seconds(self._options.timeout)} (`timeout`); is that the receiver's port, "
-                "and is it overloaded?"
-            ) from error
-        except httpx2.LocalProtocolError:
-            # The library's words would show the header, and with it the credentials.
-            raise SinkHolds(
-                "a request cannot be made of these settings",
-                advice="`authorization` and `headers` must not hold line breaks or control "
-                "characters, nor a space at an end",
-            ) from None
-        except httpx2.ProxyError as error:
-            raise proxy_fault(str(error), url) from error
+            raise no_answer(url, self._options.timeout) from error
         except httpx2.HTTPError as error:
-            shows = self._options.tls.certificate is not None
+            if isinstance(error, httpx2.ProxyError) and (proxy := proxy_for(url)) is not None:
+                raise no_tunnel(str(error), proxy) from error
+            shows = tls.certificate is not None
             raise transport_fault(error, url, shows_certificate=shows) from error
-
-    async def _trace(self, name: str, info: Mapping[str, Any]) -> None:
-        if name == "connection.connect_tcp.complete":
-            self._report("connect", str(info["return_value"].get_extra_info("server_addr")))
-        elif name == "connection.start_tls.complete":
-            tls = info["return_value"].get_extra_info("ssl_object")
-            self._report("tls", describe_tls(tls) if tls is not None else "established")
-            if tls is not None:
-                self._contexts.peer_expires_at = expires_at(tls)
 
 
 async def _read(answer: httpx2.Response) -> bytes:

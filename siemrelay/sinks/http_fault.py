@@ -4,51 +4,25 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from siemrelay.errors import SinkHolds, SinkWaits
+from siemrelay.errors import SinkWaits
+from siemrelay.options import show_seconds
+from siemrelay.sinks.http_proxy import Proxy, proxy_for
 from siemrelay.sinks.servers import connect_reason
 from siemrelay.sinks.tls import CUT_OFF, tls_fault
 
-_FORBIDDEN_BY_PROXY: Final = frozenset({"403", "405"})
 
-
-def proxy_for(url: str) -> str | None:
-    """The variable of the environment whose proxy requests to that address go through, if any."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    if parts.hostname is None or proxy_bypass(parts.hostname):
-        return None
-    for scheme in (parts.scheme, "all"):
-        if proxies.get(scheme):
-            return f"{scheme.upper()}_PROXY"
-    return None
-
-
-def proxy_advice(status: int, variable: str) -> str:
-    """What to change about an answer of a proxy's own."""
-    if status == 407:
-        return (
-            f"the proxy of {variable} wants credentials: write {variable}="
-            "http://USER:PASSWORD@PROXY:PORT where the relay is started, or name the receiver in "
-            "NO_PROXY"
+def no_answer(url: str, timeout_s: float) -> SinkWaits:
+    """For a request to `url` that was not answered in time."""
+    place, within = urlsplit(url).netloc, f"within {show_seconds(timeout_s)} (`timeout`)"
+    if (proxy := proxy_for(url)) is not None:
+        return SinkWaits(
+            f"no answer from {place} through {proxy} {within}; is the proxy alive, and can it "
+            "reach the receiver?"
         )
-    return (
-        f"let the proxy of {variable} allow the receiver, or name the receiver in NO_PROXY where "
-        "the relay is started"
-    )
-
-
-def proxy_fault(said: str, url: str) -> SinkWaits | SinkHolds:
-    """For what a proxy answered, in `said`, instead of opening a tunnel."""
-    status, variable = said[:3], proxy_for(url) or "HTTPS_PROXY"
-    if status == "407" or status in _FORBIDDEN_BY_PROXY:
-        return SinkHolds(f"the proxy said {said}", advice=proxy_advice(int(status), variable))
     return SinkWaits(
-        f"the proxy said {said}; can the proxy of {variable} reach the receiver, or does NO_PROXY "
-        "have to name it?"
+        f"no answer from {place} {within}; is that the receiver's port, and is it overloaded?"
     )
 
 
@@ -60,15 +34,15 @@ def transport_fault(error: BaseException, url: str, *, shows_certificate: bool) 
     chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)
-    where = _place(url)
+    proxy, place = proxy_for(url), urlsplit(url).netloc
     for cause in chain:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, CUT_OFF):
             return tls_fault(cause, plainly="check the port, or write http:// for plain HTTP")
-        if isinstance(cause, socket.gaierror):
-            return SinkWaits(f"cannot resolve {where}: {cause.strerror}; check the name")
         if isinstance(cause, OSError) and "connect" in type(error).__name__.lower():
-            return SinkWaits(f"cannot connect to {where}: {connect_reason(cause)}")
+            return _not_connected(cause, place, proxy)
     said = str(error).rstrip(".") or "the connection broke before an answer"
+    if proxy is not None:
+        return SinkWaits(f"{said}; the request went through {proxy}: can it reach {place}?")
     if "disconnected without" in said or "illegal" in said:
         # What a server that expects TLS does on plain HTTP, and one that speaks no HTTP at all.
         return SinkWaits(f"{said}; does it speak HTTP on this port, or is it TLS (https://)?")
@@ -76,10 +50,19 @@ def transport_fault(error: BaseException, url: str, *, shows_certificate: bool) 
         # The alert that says so is lost where the receiver closes with our request unread.
         said += "; does it want a client certificate (`tls: {certificate: FILE, key: FILE}`)?"
         return SinkWaits(said)
-    return SinkWaits(f"{said}; is {where} the receiver, and is it running?")
+    return SinkWaits(f"{said}; is {place} the receiver, and is it running?")
 
 
-def _place(url: str) -> str:
-    variable = proxy_for(url)
-    place = urlsplit(url).netloc
-    return f"{place} through the proxy of {variable}" if variable else place
+def _not_connected(cause: OSError, place: str, proxy: Proxy | None) -> SinkWaits:
+    unknown = isinstance(cause, socket.gaierror)
+    if proxy is None:
+        if unknown:
+            return SinkWaits(f"cannot resolve {place}: {cause.strerror}; check the name")
+        return SinkWaits(f"cannot connect to {place}: {connect_reason(cause)}")
+    trying = "resolve" if unknown else "connect to"
+    # The system's words; what `connect_reason` asks after them is about the receiver.
+    reason = cause.strerror if unknown else connect_reason(cause).partition(";")[0]
+    return SinkWaits(
+        f"cannot {trying} {proxy}: {reason}; is the proxy running there? Correct {proxy.variable}, "
+        "or name the receiver in NO_PROXY, where the relay is started"
+    )

@@ -15,6 +15,7 @@ from siemrelay.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
 
 _REFUSED: Final = frozenset({400, 413, 415, 422})
 _WAITING: Final = frozenset({408, 425, 429})
+
 ADVICE: Final = {
     401: "the receiver does not accept `authorization`: check the token and its prefix",
     403: "the receiver knows the credentials but forbids this: check the token's rights",
@@ -24,6 +25,24 @@ ADVICE: Final = {
     "network",
     501: "the receiver does not know POST here: check `url`",
 }
+_OWN_FAULT: Final = "the receiver has a fault of its own: its log says which"
+_NOT_REACHED: Final = (
+    "what stands in front of the receiver does not reach it: is the receiver running?"
+)
+_PATIENCE: Final = {
+    408: "the request took too long to arrive: lower `batch: {max_bytes}` if the network is slow",
+    429: "the receiver limits how much it takes; if this goes on, raise its limit or quota, or "
+    "choose fewer `events`",
+    502: _NOT_REACHED,
+    503: "the receiver is overloaded, starting or out of room; if this goes on, see its load and "
+    "its log",
+    504: _NOT_REACHED,
+}
+
+
+def patience(status: int) -> str:
+    """Where to look if an answer that is waited out does not change by itself."""
+    return _PATIENCE.get(status, _OWN_FAULT)
 
 
 def verdict(
@@ -47,7 +66,8 @@ def failure(
     if status in _REFUSED:
         return RunRefused(code=str(status), reason=words or "no reason given")
     if status in _WAITING or (status >= 500 and status != 501):
-        return SinkWaits(said, after_s=retry_after_s(headers.get("Retry-After"), now_s=now_s))
+        after_s = retry_after_s(headers.get("Retry-After"), now_s=now_s)
+        return SinkWaits(f"{said}; {patience(status)}", after_s=after_s)
     if 300 <= status < 400:
         where = headers.get("Location", "elsewhere")
         return SinkHolds(

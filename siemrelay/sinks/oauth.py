@@ -12,7 +12,8 @@ import trio
 from pydantic import Field
 
 from siemrelay.errors import SinkHolds
-from siemrelay.options import Options, Secret
+from siemrelay.options import Options, Secret, is_header_value
+from siemrelay.sinks.http_url import Url
 from siemrelay.sinks.http_verdict import failure
 
 # A token is renewed so long before its end that no request meets the end on its way.
@@ -28,7 +29,7 @@ _NEVER_GOOD_S: Final = 10.0
 class OauthOptions(Options):
     """Where the token comes from."""
 
-    token_url: str = Field(min_length=1, description="the token endpoint")
+    token_url: Url = Field(description="the token endpoint")
     client_id: str = Field(min_length=1, description="the client's id")
     client_secret: Secret = Field(description="the client's secret")
     scope: str | None = Field(None, description="the scope asked for")
@@ -103,6 +104,11 @@ class TokenSource:
             raise SinkHolds(
                 "the token endpoint's answer has no token", advice="check `oauth: token_url`"
             ) from error
+        if not is_header_value(self._token):
+            raise SinkHolds(
+                "the token endpoint's answer has a token that no header can carry",
+                advice="check `oauth: token_url`",
+            )
         self._made_at = trio.current_time()
         self._ends_at = self._made_at + max(life_s - _EARLY_S, life_s / 2)
 

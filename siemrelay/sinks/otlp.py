@@ -19,7 +19,8 @@ from siemrelay.formats.otlp import BodyKind, LogRecords
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Client, RequestOptions, Url, below
+from siemrelay.sinks.http_client import Client, RequestOptions
+from siemrelay.sinks.http_url import Url, below
 from siemrelay.sinks.http_verdict import ADVICE, verdict
 from siemrelay.sinks.over_http import OverHttp
 from siemrelay.wire.otlp import Envelope, NotUnderstood, read_partial

@@ -10,6 +10,7 @@ import trio
 
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.http_client import Client, RequestOptions
+from siemrelay.sinks.http_proxy import unusable_proxies
 from siemrelay.sinks.tls import TlsContexts
 
 
@@ -30,11 +31,14 @@ class OverHttp:
         """A client for one session; connections are made by requests, kept alive, closed here.
 
         Proxies come from the environment (HTTPS_PROXY, NO_PROXY …). TLS files are read again when
-        they have changed, and the last good ones kept. Raises SinkHolds when they never were good.
+        they have changed, and the last good ones kept. Raises SinkHolds when they never were good,
+        or when a proxy's variable cannot be used.
         """
         import httpx2  # slow to import, and only HTTP sinks need it
 
         options = self._requests
+        for unusable in unusable_proxies():
+            raise unusable
         context = await trio.to_thread.run_sync(self._contexts.current)
         # No compressed answers: a small one could unfold into any amount of memory.
         headers = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
@@ -44,7 +48,8 @@ class OverHttp:
         elif options.basic is not None:
             pair = f"{options.basic.username}:{options.basic.password}".encode()
             headers["Authorization"] = "Basic " + b64encode(pair).decode()
+        # Without a timeout of its own: each request has one for all of it.
         async with httpx2.AsyncClient(
-            verify=context, headers=headers, timeout=options.timeout, follow_redirects=False
+            verify=context, headers=headers, timeout=None, follow_redirects=False
         ) as client:
             yield Client(client, options, self._contexts, report)

@@ -28,9 +28,8 @@ from siemrelay.sinks.http_client import (
     Client,
     RequestOptions,
     TransportOptions,
-    Url,
-    below,
 )
+from siemrelay.sinks.http_url import Url, below
 from siemrelay.sinks.http_verdict import ADVICE, verdict
 from siemrelay.sinks.oauth import OauthOptions
 from siemrelay.sinks.over_http import OverHttp

@@ -92,17 +92,16 @@ class SplunkHecSink(OverHttp):
         """
         refusals: list[Refusal] = []
         taken = list[hec.HecAnswer]()
-        pieces = [(0, len(messages))]  # a stack, the earliest on top
-        while pieces:
-            start, end = pieces.pop()
+        pieces = hec.Pieces(len(messages))
+        while (piece := pieces.next()) is not None:
+            start, end = piece
             try:
                 taken.append(await self._post(client, messages[start:end]))
+                pieces.taken(start)
                 continue
             except hec.EventRefused as refused:
                 why = refused
-            if end - start > 1:
-                pieces += reversed(hec.around(start, end, why.number))
-            else:
+            if pieces.refused(start, end, why.number):
                 refusals.append(Refusal(start, why.code, why.reason))
             if why.about_index and not taken:
                 # A number says that Splunk looked at single events; all have the same index.

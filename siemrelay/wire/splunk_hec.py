@@ -18,6 +18,12 @@ ENABLE_ACKNOWLEDGEMENT: Final = (
     "turn on indexer acknowledgement for this token in Splunk, or set `acknowledge: no`"
 )
 WRITE_TOKEN: Final = 'write `authorization: "Splunk TOKEN"`, with the word Splunk before the token'
+_OWN_FAULT: Final = "Splunk has a fault of its own: its splunkd.log says which"
+_FULL: Final = (
+    "Splunk's queues are full; if this goes on, see its Monitoring Console: are the indexers up, "
+    "and have they room?"
+)
+_STOPPING: Final = "Splunk is shutting down: is it started again?"
 
 
 class Meaning(Enum):
@@ -45,8 +51,8 @@ CODES: Final[Mapping[int, tuple[Meaning, str]]] = {
         Meaning.INDEX,
         "set `index` to one that exists in Splunk and is among the token's allowed indexes",
     ),
-    8: (Meaning.WAIT, ""),
-    9: (Meaning.WAIT, ""),
+    8: (Meaning.WAIT, _OWN_FAULT),
+    9: (Meaning.WAIT, _FULL),
     10: (
         Meaning.HOLD,
         "the token has indexer acknowledgement on: set `acknowledge: yes`; what stands in between "
@@ -62,16 +68,16 @@ CODES: Final[Mapping[int, tuple[Meaning, str]]] = {
     14: (Meaning.HOLD, ENABLE_ACKNOWLEDGEMENT),
     15: (Meaning.EVENT, "check `format` and `endpoint`"),
     16: (Meaning.HOLD, f"no token in the address: {WRITE_TOKEN}"),
-    18: (Meaning.WAIT, ""),
-    19: (Meaning.WAIT, ""),
-    20: (Meaning.WAIT, ""),
+    18: (Meaning.WAIT, _FULL),
+    19: (Meaning.WAIT, _FULL),
+    20: (Meaning.WAIT, _FULL),
     21: (Meaning.HOLD, "Splunk does not know this token: check `authorization` and `url`"),
     22: (Meaning.HOLD, "the token is disabled: enable it in Splunk (Settings, Data inputs)"),
-    23: (Meaning.WAIT, ""),
+    23: (Meaning.WAIT, _STOPPING),
     24: (Meaning.TAKEN, ""),
     25: (Meaning.TAKEN, ""),
-    26: (Meaning.WAIT, ""),
-    27: (Meaning.WAIT, ""),
+    26: (Meaning.WAIT, _FULL),
+    27: (Meaning.WAIT, _FULL),
 }
 """Every code about events, with what to change. 24 and 25: taken, though a queue is almost full."""
 
@@ -140,7 +146,7 @@ def failure(answer: HecAnswer, status: int, *, after_s: float | None) -> Deliver
     meaning, advice = CODES.get(answer.code if answer.code is not None else -1, (None, ""))
     said = f"HTTP {status}: {answer.text or 'no reason given'} (code {answer.code})"
     if meaning is Meaning.WAIT:
-        return SinkWaits(said, after_s=after_s)
+        return SinkWaits(f"{said}; {advice}", after_s=after_s)
     if meaning is Meaning.HOLD:
         return SinkHolds(said, advice=advice)
     if meaning in (Meaning.EVENT, Meaning.INDEX):
@@ -148,14 +154,60 @@ def failure(answer: HecAnswer, status: int, *, after_s: float | None) -> Deliver
     return None
 
 
+# A number that was wrong so often in a row is not about the event.
+_MISLED: Final = 2
+
+
+class Pieces:
+    """What to send of a run in which Splunk refuses events, until each was taken or refused alone.
+
+    Pieces come in order. Numbers lead to the refused events as long as they are right: after two
+    wrong ones in a row the rest of the run is halved.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left = [(0, count)]  # a stack, the earliest on top
+        self._suspects = set[int]()
+        self._misled = 0
+
+    def next(self) -> tuple[int, int] | None:
+        """Where the next piece starts and ends (exclusive); None after the last."""
+        return self._left.pop() if self._left else None
+
+    def taken(self, start: int) -> None:
+        """Splunk took the piece that starts there."""
+        if start in self._suspects:
+            self._misled += 1
+
+    def refused(self, start: int, end: int, number: int | None) -> bool:
+        """Splunk refused that piece, for the event of that number; whether it is one event alone.
+
+        More of them come again in smaller pieces.
+        """
+        if end - start == 1:
+            if self._misled < _MISLED:
+                self._misled = 0
+            return True
+        if number is not None and self._misled < _MISLED:
+            number = min(max(number, 0), end - start - 1)
+            self._suspects.add(start + number)
+        else:
+            number = None
+        self._left += reversed(around(start, end, number))
+        return False
+
+
 def around(start: int, end: int, number: int | None) -> list[tuple[int, int]]:
     """The pieces to send next of the events from `start` to `end` (exclusive, 2 or more of them),
-    one of which was refused: those before the suspect, the suspect alone, those after it.
+    one of which was refused: those before the suspect at `number` (from 0), the suspect alone,
+    those after it; without a number the two halves.
 
     Alone it is either refused or cleared, so a number that is off by one costs a request, never an
-    event. Without a number the middle one is as good a suspect as any.
+    event.
     """
-    count = end - start
-    suspect = start + (count // 2 if number is None else min(max(number, 0), count - 1))
+    if number is None:
+        middle = (start + end) // 2
+        return [(start, middle), (middle, end)]
+    suspect = start + number
     pieces = [(start, suspect), (suspect, suspect + 1), (suspect + 1, end)]
     return [(first, last) for first, last in pieces if first < last]

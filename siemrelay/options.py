@@ -47,8 +47,10 @@ def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str
     return float(number) * units[unit]
 
 
-URL_PASSWORD: Final = re.compile(r"(?<=://)(?P<user>[^/\s:@]*):(?P<password>[^/\s@]+)(?=@)")
-"""The password in `https://user:password@host/`."""
+URL_PASSWORD: Final = re.compile(
+    r"(?<=://)(?P<user>[^/\s:@]*):(?P<password>(?!PASSWORD@)[^/\s@]+)(?=@)"
+)
+"""The password in `https://user:password@host/`, if it is not the word that stands for one."""
 
 
 def seconds(value: Any) -> float:

@@ -70,7 +70,9 @@ class Redactor:
             return [self._clean(inner) for inner in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        return self.text(str(value))  # as the renderer would write it
+        written = str(value)  # as the renderer would write it
+        cleaned = self.text(written)
+        return value if cleaned == written else cleaned
 
 
 def configure(level: str, form: str, redactor: Redactor) -> None:

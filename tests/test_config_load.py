@@ -371,3 +371,81 @@ def test_no_key_of_a_source_means_two_things(kind: str, decoder: str) -> None:
 def test_standard_input_can_be_read_by_one_source_only() -> None:
     (found,) = faults(f"sources:\n  a: {{type: stdin}}\n  b: {{type: stdin}}\n{SINK}")
     assert found.endswith("sources.b.type: only one source can be of type stdin")
+
+
+CIRCLE = """\
+sources:
+  a: {{type: file, path: {pattern}{source}}}
+sinks:
+  s: {{protocol: file, path: {path}{sink}}}
+"""
+
+
+def circle(pattern: str, path: str, source: str = "", sink: str = "") -> str:
+    return CIRCLE.format(pattern=pattern, path=path, source=source, sink=sink)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "sink"),
+    [
+        ("/var/log/a/*.json", "/var/log/a/out.json", ""),
+        ("/var/log/a/out.json", "/var/log/a/out.json", ""),
+        ("['/x/*', '/var/log/*/o?t.[jk]son']", "/var/log/a/out.json", ""),
+        ("/var/log/**", "/var/log/a/b/out.json", ""),
+        ("/var/log/**/*.json", "/var/log/out.json", ""),
+        ("/var/log/./a/../a/*", "/var/log/a/b/../out.json", ""),
+        ("/var/log/a/out-*", "/var/log/a/out.json", ""),
+        ("/var/log/a/*.gz", "/var/log/a/out.json", ", compression: gzip"),
+    ],
+)
+def test_a_sink_into_a_file_that_a_source_reads_is_a_fault(
+    pattern: str, path: str, sink: str
+) -> None:
+    (fault,) = faults(circle(pattern, path, sink=sink))
+    assert fault.startswith("f:4:29: sinks.s.path: source `a` would read ")
+    assert fault.endswith("without end; give the sink a directory that no source's `path` matches")
+
+
+def test_a_fault_says_that_only_the_rotated_files_would_be_read() -> None:
+    (fault,) = faults(circle("/var/log/out-*.json", "/var/log/out.json"))
+    assert "its rotated files (out-2" in fault
+
+
+def test_a_sink_into_a_file_that_a_source_reads_through_a_link_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    text = circle(f"{tmp_path}/real/*.json", f"{tmp_path}/link/out.json")
+    (fault,) = faults(text)
+    assert "source `a` would read this file" in fault
+    (fault,) = faults(circle(f"{tmp_path}/link/*.json", f"{tmp_path}/real/out.json"))
+    assert "source `a` would read this file" in fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        circle("/var/log/*.json", "/var/log/archive/out.json"),
+        circle("/var/log/*.json", "/var/log/.out.json"),
+        circle("/var/log/**/*.json", "/var/log/.archive/out.json"),
+        circle("/var/log/*/*.json", "/var/log/out.json"),
+        circle("/var/log/*.gz", "/var/log/out.json"),
+        circle("/var/log/*.json", "/var/log/out.json", sink=", enabled: no"),
+        circle("/var/log/*.json", "/var/log/out.json", ", pool: [a, b]", ", pool: c"),
+    ],
+)
+def test_a_sink_into_a_file_that_no_source_reads_is_no_fault(text: str) -> None:
+    assert loaded(text).config.sinks
+
+
+def test_two_sinks_into_one_file_are_a_fault() -> None:
+    both = (
+        "sinks:\n  s: {{protocol: file, path: /var/a/out.json{0}}}\n"
+        "  t: {{protocol: file, path: /var/a/../a/out.json{1}}}\n"
+    )
+    (fault,) = faults(SOURCE + both.format("", ""))
+    assert fault == (
+        "f:5:29: sinks.t.path: sink `s` writes to that file already; "
+        "give each sink a file of its own"
+    )
+    assert loaded(SOURCE + both.format(", enabled: no", "")).config.sinks
+    assert loaded(SOURCE + both.format(", pool: emea", ", pool: apac")).config.sinks

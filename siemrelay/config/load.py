@@ -11,7 +11,6 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from siemrelay import registry
 from siemrelay.catalogue import Catalogue
 from siemrelay.config.document import Document, KeyPath, dotted, parse
 from siemrelay.config.faults import explain
@@ -25,6 +24,7 @@ from siemrelay.config.models import (
     declared_catalogue,
 )
 from siemrelay.config.secrets import Substituted, redactable, substitute
+from siemrelay.config.together import clashes
 from siemrelay.errors import ConfigurationRefused, Fault
 from siemrelay.filters import entry_fault
 
@@ -129,9 +129,8 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     catalogue = _catalogue(top)
     top["sources"] = judge.parts(top, "sources", join_source, SourceConfig)
     top["sinks"] = judge.parts(top, "sinks", join_sink, SinkConfig)
-    for name, kind in _not_alone(top["sources"]):
-        message = f"only one source can be of type {kind}"
-        document.faults.append(document.fault(("sources", name, "type"), message))
+    for path, message in clashes(top["sources"], top["sinks"]):
+        document.faults.append(document.fault(path, message))
     for path, entry in _event_entries(filled.value):
         wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
         if wrong is not None:
@@ -191,17 +190,6 @@ class _Judge:
         # What a reference to nothing left behind would only be complained about twice.
         hidden = {dotted(path) for path in self._failed}
         self._document.faults += [fault for fault in faults if fault.key not in hidden]
-
-
-def _not_alone(sources: Any) -> Iterator[tuple[str, str]]:
-    """Every source, and its type, of which there is one already and cannot be two."""
-    met: set[str] = set()
-    for name, source in sources.items() if isinstance(sources, dict) else ():
-        kind = getattr(source, "type", "")
-        if kind in met and registry.SOURCES[kind].alone:
-            yield name, kind
-        if kind in registry.SOURCES:
-            met.add(kind)
 
 
 def _catalogue(top: Mapping[str, Any]) -> Catalogue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import random
@@ -15,6 +16,7 @@ import structlog
 import trio
 from pydantic import ValidationError
 
+from siemrelay.sources.content import open_regular
 from siemrelay.sources.file import FileOptions
 from tests.file_source_rig import CollectingIntake, append, drained, running, source
 
@@ -490,6 +492,38 @@ async def test_unreadable_file_is_said_once_and_read_when_it_can_be(tmp_path: Pa
             await intake.until_lines(3)
     assert intake.lines == [b"open", b"more", b"shut"]
     assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
+
+
+async def test_file_that_cannot_be_read_is_told_as_trouble_until_it_can_be(tmp_path: Path) -> None:
+    shut, gone, other = (tmp_path / name for name in ("shut.log", "gone.log", "other.log"))
+    for path in (shut, gone, other):
+        path.write_bytes(path.stem.encode() + b"\n")
+    forbidden = {str(shut), str(gone)}
+
+    def opened(path: str) -> tuple[int, os.stat_result]:
+        if path in forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open_regular(path)
+
+    intake = CollectingIntake()
+    with patch("siemrelay.sources.recognition.open_regular", opened):
+        async with running(str(tmp_path / "*.log"), intake, poll="20ms"):
+            await intake.until_lines(1)
+            gone.unlink()
+            append(other, b"more\n")
+            await intake.until_lines(2)
+            assert await trio.to_thread.run_sync(intake.third_trouble.wait, 20)
+            forbidden.clear()
+            await intake.until_lines(3)
+    first, both, one, over = intake.troubles
+    assert first.startswith(f"cannot read {tmp_path}/")
+    assert both == first + " (and 1 more file cannot be read)"
+    assert one == (
+        f"cannot read {shut}: Permission denied; let the relay's user read it, by its group or an "
+        "ACL (setfacl -m u:USER:r)"
+    )
+    assert over == ""
+    assert intake.lines == [b"other", b"more", b"shut"]
 
 
 async def test_position_that_is_not_understood_is_said_and_does_no_harm(tmp_path: Path) -> None:

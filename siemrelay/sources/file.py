@@ -15,6 +15,7 @@ from siemrelay.sources.globbing import Globs
 from siemrelay.sources.reading import Reading
 from siemrelay.sources.recognition import Recognition
 from siemrelay.sources.tracking import Tracking
+from siemrelay.sources.troubles import Troubles
 from siemrelay.sources.watching import Watch
 
 # After a read of what was just written, the pause before the next: a line after a quiet time goes
@@ -78,13 +79,13 @@ class FileSource:
         """Follow the files for ever; with `drain`, return when what there is now was offered.
 
         With `drain` an incomplete last line is taken as a record. Files that cannot be read are
-        logged and tried again; if cancelled, all files are closed.
+        logged, said to be a trouble, and tried again; if cancelled, all files are closed.
         """
         log = structlog.get_logger().bind(source=self.name)
         globs = Globs(self._options.patterns)
         watch = Watch(log, globs.is_wanted)
         recognition = Recognition(log, max_record_bytes=self._options.max_record_size)
-        tracking = Tracking(globs, watch, recognition, log)
+        tracking = Tracking(globs, watch, recognition, Troubles(log, intake.trouble), log)
         reading = Reading(tracking, recognition, intake, log, drain=drain)
         stored = intake.positions()
         recognition.recall(stored)
@@ -95,6 +96,7 @@ class FileSource:
             if not drain:
                 await trio.to_thread.run_sync(watch.open)
             await trio.to_thread.run_sync(lambda: tracking.survey(from_end=from_end))
+            log.info("following", files=len(tracking.files), patterns=globs.patterns)
             if drain:
                 await _drain(tracking, reading, intake, watch)
             else:

@@ -149,6 +149,18 @@ def one_of(names: Iterable[str]) -> str:
         ("{protocol: tcp, server: []}", "f:4:30: sinks.s.server: must not be empty"),
         ("{protocol: tls, server: [a, 'b:99999']}", "f:4:34: sinks.s.server[1]: write a name or "
          "address, maybe with a port: siem.example.com:6514"),
+        ("{server: 'a b'}", "f:4:15: sinks.s.server: write a name or "
+         "address, maybe with a port: siem.example.com:6514"),
+        ("{server: 'a,b'}", "f:4:15: sinks.s.server: write a name or "
+         "address, maybe with a port: siem.example.com:6514"),
+        ("{server: 'a:b:c'}", "f:4:15: sinks.s.server: write a name or "
+         "address, maybe with a port: siem.example.com:6514"),
+        ("{url: 'http://x:99999/y'}",
+         "f:4:12: sinks.s.url: the port in the address must be from 1 to 65535"),
+        ("{url: 'http://x:5y/'}",
+         "f:4:12: sinks.s.url: the port in the address must be from 1 to 65535"),
+        ("{url: 'http://x y/'}", "f:4:12: sinks.s.url: write a whole address, like "
+         "https://siem.example.com:8443/events"),
         ("{protocol: relp, server: a, window: 0}", "f:4:42: sinks.s.window: must be at least 1"),
         ("", "f:4:5: sinks.s: expected `key: value` lines below it, found nothing"),
         ("[a]", "f:4:6: sinks.s: expected `key: value` lines below it, found a list"),
@@ -162,7 +174,7 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
     ("text", "fault"),
     [
         ("{path: /a}", f"f:2:3: sources.s.type: is required: {one_of(registry.SOURCES)}"),
-        ("{type: fil, path: 5}",
+        ("{type: fil, path: /a}",
          "f:2:13: sources.s.type: `fil` is no type; did you mean `file`?; expected "
          f"{one_of(registry.SOURCES)}"),
         ("{type: file}", "f:2:3: sources.s.path: is required"),
@@ -199,6 +211,10 @@ def test_source_fault_is_located_and_says_what_was_expected(text: str, fault: st
          "f:5:10: buffer.kep: unknown key `kep`; did you mean `keep`?"),
         (f"{SOURCE}{SINK}endpoint: {{listen: here}}\n", "f:5:20: endpoint.listen: write HOST:PORT"),
         (f"{SOURCE}{SINK}endpoint: {{listen: '::1:9'}}\n", "f:5:20: endpoint.listen: put an IPv6"),
+        (f"{SOURCE}{SINK}endpoint: {{listen: 8080}}\n",
+         "f:5:20: endpoint.listen: write HOST:PORT, like 127.0.0.1:8080, or off"),
+        (f"{SOURCE}{SINK}endpoint: {{listen: yes}}\n",
+         "f:5:20: endpoint.listen: write HOST:PORT, like 127.0.0.1:9614, or off"),
         (f"{SOURCE}{SINK}endpoint: {{listen: 'a:70000'}}\n", "f:5:20: endpoint.listen: the port"),
         (f"{SOURCE}{SINK}event_types: {{A: {{severity: 11}}}}\n",
          "f:5:29: event_types.A.severity: must be at most 10"),
@@ -209,6 +225,29 @@ def test_source_fault_is_located_and_says_what_was_expected(text: str, fault: st
 def test_fault_outside_the_parts_is_located(text: str, fault: str) -> None:
     (found,) = faults(text)
     assert found.startswith(fault)
+
+
+@pytest.mark.parametrize("choice", ["protocol: foo", "format: foo"])
+def test_what_means_the_same_everywhere_is_judged_beside_an_unknown_choice(choice: str) -> None:
+    port, unknown = sink_faults(f"{{server: h, port: 70000, {choice}}}")
+    assert port == "f:4:24: sinks.s.port: must be at most 65535"
+    assert f"sinks.s.{choice}"[:10] in unknown
+
+
+@pytest.mark.parametrize("server", ["::1", "fe80::1%eth0", "[::1]:5", "my_host", "bücher.example"])
+def test_a_name_or_address_as_it_may_be_is_no_fault(server: str) -> None:
+    assert loaded(f"{SOURCE}sinks:\n  s: {{server: '{server}'}}\n").config.sinks
+
+
+def test_what_only_one_type_has_is_judged_beside_an_unknown_one() -> None:
+    unknown, path = faults(f"sources:\n  s: {{type: fil, path: 5}}\n{SINK}")
+    assert "`fil` is no type; did you mean `file`?" in unknown
+    assert path == "f:2:24: sources.s.path: expected text, found a number; put it in quotes"
+
+
+def test_an_unknown_protocol_does_not_ask_for_a_server() -> None:
+    (found,) = sink_faults("{protocol: flie}")
+    assert "`flie` is no protocol; did you mean `file`?" in found
 
 
 def test_every_fault_of_a_file_is_reported_at_once_and_in_order() -> None:

@@ -14,7 +14,7 @@ from siemrelay import extras
 from siemrelay.cli.check import check
 from siemrelay.config.load import load_text
 from siemrelay.config.machine import lacking
-from siemrelay.errors import Fault
+from siemrelay.errors import ConfigurationRefused, Fault
 from tests.servers import program
 
 START = "sources:\n  a: {type: file, path: /var/log/a.json}\nsinks:\n  s: "
@@ -161,3 +161,16 @@ def test_check_ends_with_78_over_a_missing_file_and_says_where(tmp_path: Path) -
     done = CliRunner().invoke(check, ["-c", str(file)])
     assert done.exit_code == 78
     assert f"{file}:4:43: sinks.s.tls.ca: there is no file /no/ca.pem\n" in done.stderr
+
+
+def test_a_file_that_is_missing_is_told_beside_other_faults() -> None:
+    text = (
+        START + "{server: h, protocol: tls, tls: {ca: /none.pem}}\n"
+        "  t: {server: h, prot: x}\n  u: {server: h, protocol: tls, enabled: no, tls: {ca: /no}}\n"
+    )
+    with pytest.raises(ConfigurationRefused) as refused:
+        load_text(text, "f", {})
+    assert [fault.located("f") for fault in refused.value.faults] == [
+        "f:4:43: sinks.s.tls.ca: there is no file /none.pem",
+        "f:5:18: sinks.t.prot: unknown key `prot`; did you mean `protocol`?",
+    ]

@@ -12,7 +12,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from siemrelay.catalogue import Catalogue
-from siemrelay.config.document import Document, KeyPath, dotted, parse
+from siemrelay.config.document import Document, KeyPath, dotted, in_order, parse
 from siemrelay.config.faults import explain
 from siemrelay.config.hiding import parts_of, secrets_of, without_secrets
 from siemrelay.config.joined import Joined, join_sink, join_source
@@ -23,6 +23,7 @@ from siemrelay.config.models import (
     SourceConfig,
     declared_catalogue,
 )
+from siemrelay.config.needs import missing
 from siemrelay.config.secrets import Substituted, redactable, substitute
 from siemrelay.config.together import clashes
 from siemrelay.errors import ConfigurationRefused, Fault
@@ -137,6 +138,9 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
             document.faults.append(document.fault(path, wrong))
     top = {key: value for key, value in top.items() if value is not _ABSENT}
     config = judge.model(RelayConfig, top, filled.value, ())
+    if document.faults:
+        # Refused in any case, and so with everything that there is to mend.
+        document.faults += missing(document, top.get("sources"), top.get("sinks"))[0]
     return config if isinstance(config, RelayConfig) else None
 
 
@@ -221,8 +225,3 @@ def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:
                     yield path, value
                 elif isinstance(value, list):
                     yield from (((*path, i), v) for i, v in enumerate(value) if isinstance(v, str))
-
-
-def in_order(faults: list[Fault]) -> list[Fault]:
-    """By place in the file, each once."""
-    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.column or 0))

@@ -16,7 +16,7 @@ import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.errors import SinkHolds, SinkWaits
-from siemrelay.options import Duration, Options, Secret, show_seconds
+from siemrelay.options import Duration, Options, Secret, show_seconds, with_good_port
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.http_fault import proxy_advice, proxy_fault, proxy_for, transport_fault
 from siemrelay.sinks.oauth import OauthOptions, TokenSource
@@ -36,8 +36,8 @@ _COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
 
 
 def _absolute_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = with_good_port(urlsplit(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
         raise ValueError("write a whole address, like https://siem.example.com:8443/events")
     if parts.username or parts.password:
         raise ValueError("no user:password@ in the address; use `basic`")

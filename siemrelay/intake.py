@@ -201,8 +201,7 @@ class SourceIntake:
         return self._buffer.full
 
     async def settled(self) -> None:
-        group = self._committer.newest()
-        if group is not None:
+        if (group := self._committer.newest()) is not None:
             await group.done.wait()
 
     def positions(self) -> Mapping[str, Mapping[str, Any]]:
@@ -228,6 +227,9 @@ class SourceIntake:
 
     def refused(self, reason: str, records: int = 1) -> None:
         self._stats.refused[reason] = self._stats.refused.get(reason, 0) + records
+
+    def trouble(self, words: str) -> None:
+        self._stats.trouble(words)
 
     def connected(self, change: int) -> None:
         self._stats.connections += change

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import SplitResult
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import core_schema
@@ -100,6 +101,17 @@ def absolute(value: _Location) -> _Location:
     if not str(value).startswith("/"):
         raise ValueError("write an absolute path, one that begins with /")
     return value
+
+
+def with_good_port(parts: SplitResult) -> SplitResult:
+    """`parts` themselves; raises ValueError if the address has a port that no port can be."""
+    try:
+        good = parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("the port in the address must be from 1 to 65535")
+    return parts
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -32,7 +32,7 @@ from siemrelay.notify import Notifier
 from siemrelay.sieve import Sieve
 from siemrelay.sources.contract import Source
 from siemrelay.stats import SinkStats, SourceStats, Stats
-from siemrelay.supervise import supervise
+from siemrelay.supervise import supervise, words
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.status import Overview
 
@@ -167,7 +167,7 @@ class Relay:
     def _failed(self, name: str) -> Callable[[BaseException], None]:
         def note(error: BaseException) -> None:
             self.stats.sources[name].restarts += 1
-            self.stats.sources[name].last_error = str(error)
+            self.stats.sources[name].last_error = words(error)
 
         return note
 

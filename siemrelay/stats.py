@@ -51,6 +51,17 @@ class SourceStats(msgspec.Struct):
     last_record_at: float = 0.0
     progress_at: float = 0.0
     last_error: str = ""
+    _trouble: str = ""
+    _failure: str = ""
+
+    def trouble(self, words: str) -> None:
+        """What keeps it from reading all there is is its last error while it lasts.
+
+        Without words it is over, and what its last failure left stands there again.
+        """
+        if self.last_error != self._trouble:
+            self._failure = self.last_error
+        self.last_error, self._trouble = words or self._failure, words
 
 
 class SinkStats(msgspec.Struct):

@@ -47,15 +47,15 @@ async def supervise(
             failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
             pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
             _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),
-                       error=_words(error), exc_info=_unexpected(error))  # fmt: skip
+                       error=words(error), exc_info=_unexpected(error))  # fmt: skip
             failed(error)
             await trio.sleep(pause)
         else:
             return
 
 
-def _words(error: BaseException) -> str:
-    """What happened, also where a nursery has put it into a group."""
+def words(error: BaseException) -> str:
+    """What happened, for a person, also where a nursery has put it into a group."""
     inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in inner))
 

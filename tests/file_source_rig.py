@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ class CollectingIntake:
         self.lines: list[bytes] = []
         self.stored: dict[str, Mapping[str, Any]] = {}
         self.oversizes: list[int] = []
+        self.troubles: list[str] = []
+        self.third_trouble = threading.Event()
         self.lag_bytes = 0
         self._changed = trio.Condition()
 
@@ -76,6 +79,12 @@ class CollectingIntake:
 
     def refused(self, reason: str, records: int = 1) -> None:
         raise AssertionError("a file source refuses nothing")
+
+    def trouble(self, words: str) -> None:
+        # From a thread, too.
+        self.troubles.append(words)
+        if len(self.troubles) > 2:
+            self.third_trouble.set()
 
     def connected(self, change: int) -> None:
         raise AssertionError("a file source has no connections")

@@ -146,3 +146,14 @@ def test_every_whole_configuration_of_the_readme_loads(tmp_path: Path) -> None:
     assert whole
     for block in (block for block in whole if re.search(r"(?m)^sinks:", block)):
         assert load_text(block, "README.md", environment(block, tmp_path)).config.sinks
+
+
+def test_reference_shows_permissions_as_people_write_them() -> None:
+    (row,) = (line for line in render().splitlines() if line.startswith("| `mode` |"))
+    assert row.split(" | ")[1:3] == ["octal permissions", "`0660`"]
+
+
+def test_reference_says_where_a_key_is_required_only_because_its_block_is_there() -> None:
+    rows = {tuple(line.split(" | ")[::2])[:2] for line in render().splitlines()}
+    assert ("| `basic.username`", "required in this block") in rows
+    assert ("| `url`", "required") in rows

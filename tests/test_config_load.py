@@ -158,6 +158,18 @@ def one_of(names: Iterable[str]) -> str:
         ("{protocol: tcp, server: []}", "f:4:30: sinks.s.server: must not be empty"),
         ("{protocol: tls, server: [a, 'b:99999']}", "f:4:34: sinks.s.server[1]: write a name or "
          "address, maybe with a port: siem.example.com:6514"),
+        ("{server: 'a b'}", "f:4:15: sinks.s.server: write a name or "
+         "address, maybe with a port: siem.example.com:6514"),
+        ("{server: 'a,b'}", "f:4:15: sinks.s.server: write a name or "
+         "address, maybe with a port: siem.example.com:6514"),
+        ("{server: 'a:b:c'}", "f:4:15: sinks.s.server: write a name or "
+         "address, maybe with a port: siem.example.com:6514"),
+        ("{url: 'http://x:99999/y'}",
+         "f:4:12: sinks.s.url: the port in the address must be from 1 to 65535"),
+        ("{url: 'http://x:5y/'}",
+         "f:4:12: sinks.s.url: the port in the address must be from 1 to 65535"),
+        ("{url: 'http://x y/'}", "f:4:12: sinks.s.url: write a whole address, like "
+         "https://siem.example.com:8443/events"),
         ("{protocol: relp, server: a, window: 0}", "f:4:42: sinks.s.window: must be at least 1"),
         ("", "f:4:5: sinks.s: expected `key: value` lines below it, found nothing"),
         ("[a]", "f:4:6: sinks.s: expected `key: value` lines below it, found a list"),
@@ -171,7 +183,7 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
     ("text", "fault"),
     [
         ("{path: /a}", f"f:2:3: sources.s.type: is required: {one_of(registry.SOURCES)}"),
-        ("{type: fil, path: 5}",
+        ("{type: fil, path: /a}",
          "f:2:13: sources.s.type: `fil` is no type; did you mean `file`?; expected "
          f"{one_of(registry.SOURCES)}"),
         ("{type: file}", "f:2:3: sources.s.path: is required"),
@@ -208,6 +220,10 @@ def test_source_fault_is_located_and_says_what_was_expected(text: str, fault: st
          "f:5:10: buffer.kep: unknown key `kep`; did you mean `keep`?"),
         (f"{SOURCE}{SINK}endpoint: {{listen: here}}\n", "f:5:20: endpoint.listen: write HOST:PORT"),
         (f"{SOURCE}{SINK}endpoint: {{listen: '::1:9'}}\n", "f:5:20: endpoint.listen: put an IPv6"),
+        (f"{SOURCE}{SINK}endpoint: {{listen: 8080}}\n",
+         "f:5:20: endpoint.listen: write HOST:PORT, like 127.0.0.1:8080, or off"),
+        (f"{SOURCE}{SINK}endpoint: {{listen: yes}}\n",
+         "f:5:20: endpoint.listen: write HOST:PORT, like 127.0.0.1:9614, or off"),
         (f"{SOURCE}{SINK}endpoint: {{listen: 'a:70000'}}\n", "f:5:20: endpoint.listen: the port"),
         (f"{SOURCE}{SINK}event_types: {{A: {{severity: 11}}}}\n",
          "f:5:29: event_types.A.severity: must be at most 10"),
@@ -218,6 +234,29 @@ def test_source_fault_is_located_and_says_what_was_expected(text: str, fault: st
 def test_fault_outside_the_parts_is_located(text: str, fault: str) -> None:
     (found,) = faults(text)
     assert found.startswith(fault)
+
+
+@pytest.mark.parametrize("choice", ["protocol: foo", "format: foo"])
+def test_what_means_the_same_everywhere_is_judged_beside_an_unknown_choice(choice: str) -> None:
+    port, unknown = sink_faults(f"{{server: h, port: 70000, {choice}}}")
+    assert port == "f:4:24: sinks.s.port: must be at most 65535"
+    assert f"sinks.s.{choice}"[:10] in unknown
+
+
+@pytest.mark.parametrize("server", ["::1", "fe80::1%eth0", "[::1]:5", "my_host", "bücher.example"])
+def test_a_name_or_address_as_it_may_be_is_no_fault(server: str) -> None:
+    assert loaded(f"{SOURCE}sinks:\n  s: {{server: '{server}'}}\n").config.sinks
+
+
+def test_what_only_one_type_has_is_judged_beside_an_unknown_one() -> None:
+    unknown, path = faults(f"sources:\n  s: {{type: fil, path: 5}}\n{SINK}")
+    assert "`fil` is no type; did you mean `file`?" in unknown
+    assert path == "f:2:24: sources.s.path: expected text, found a number; put it in quotes"
+
+
+def test_an_unknown_protocol_does_not_ask_for_a_server() -> None:
+    (found,) = sink_faults("{protocol: flie}")
+    assert "`flie` is no protocol; did you mean `file`?" in found
 
 
 def test_every_fault_of_a_file_is_reported_at_once_and_in_order() -> None:
@@ -426,3 +465,81 @@ def test_no_key_of_a_source_means_two_things(kind: str, decoder: str) -> None:
 def test_standard_input_can_be_read_by_one_source_only() -> None:
     (found,) = faults(f"sources:\n  a: {{type: stdin}}\n  b: {{type: stdin}}\n{SINK}")
     assert found.endswith("sources.b.type: only one source can be of type stdin")
+
+
+CIRCLE = """\
+sources:
+  a: {{type: file, path: {pattern}{source}}}
+sinks:
+  s: {{protocol: file, path: {path}{sink}}}
+"""
+
+
+def circle(pattern: str, path: str, source: str = "", sink: str = "") -> str:
+    return CIRCLE.format(pattern=pattern, path=path, source=source, sink=sink)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "sink"),
+    [
+        ("/var/log/a/*.json", "/var/log/a/out.json", ""),
+        ("/var/log/a/out.json", "/var/log/a/out.json", ""),
+        ("['/x/*', '/var/log/*/o?t.[jk]son']", "/var/log/a/out.json", ""),
+        ("/var/log/**", "/var/log/a/b/out.json", ""),
+        ("/var/log/**/*.json", "/var/log/out.json", ""),
+        ("/var/log/./a/../a/*", "/var/log/a/b/../out.json", ""),
+        ("/var/log/a/out-*", "/var/log/a/out.json", ""),
+        ("/var/log/a/*.gz", "/var/log/a/out.json", ", compression: gzip"),
+    ],
+)
+def test_a_sink_into_a_file_that_a_source_reads_is_a_fault(
+    pattern: str, path: str, sink: str
+) -> None:
+    (fault,) = faults(circle(pattern, path, sink=sink))
+    assert fault.startswith("f:4:29: sinks.s.path: source `a` would read ")
+    assert fault.endswith("without end; give the sink a directory that no source's `path` matches")
+
+
+def test_a_fault_says_that_only_the_rotated_files_would_be_read() -> None:
+    (fault,) = faults(circle("/var/log/out-*.json", "/var/log/out.json"))
+    assert "its rotated files (out-2" in fault
+
+
+def test_a_sink_into_a_file_that_a_source_reads_through_a_link_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    text = circle(f"{tmp_path}/real/*.json", f"{tmp_path}/link/out.json")
+    (fault,) = faults(text)
+    assert "source `a` would read this file" in fault
+    (fault,) = faults(circle(f"{tmp_path}/link/*.json", f"{tmp_path}/real/out.json"))
+    assert "source `a` would read this file" in fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        circle("/var/log/*.json", "/var/log/archive/out.json"),
+        circle("/var/log/*.json", "/var/log/.out.json"),
+        circle("/var/log/**/*.json", "/var/log/.archive/out.json"),
+        circle("/var/log/*/*.json", "/var/log/out.json"),
+        circle("/var/log/*.gz", "/var/log/out.json"),
+        circle("/var/log/*.json", "/var/log/out.json", sink=", enabled: no"),
+        circle("/var/log/*.json", "/var/log/out.json", ", pool: [a, b]", ", pool: c"),
+    ],
+)
+def test_a_sink_into_a_file_that_no_source_reads_is_no_fault(text: str) -> None:
+    assert loaded(text).config.sinks
+
+
+def test_two_sinks_into_one_file_are_a_fault() -> None:
+    both = (
+        "sinks:\n  s: {{protocol: file, path: /var/a/out.json{0}}}\n"
+        "  t: {{protocol: file, path: /var/a/../a/out.json{1}}}\n"
+    )
+    (fault,) = faults(SOURCE + both.format("", ""))
+    assert fault == (
+        "f:5:29: sinks.t.path: sink `s` writes to that file already; "
+        "give each sink a file of its own"
+    )
+    assert loaded(SOURCE + both.format(", enabled: no", "")).config.sinks
+    assert loaded(SOURCE + both.format(", pool: emea", ", pool: apac")).config.sinks

@@ -14,7 +14,7 @@ from siemrelay import extras
 from siemrelay.cli.check import check
 from siemrelay.config.load import load_text
 from siemrelay.config.machine import lacking
-from siemrelay.errors import Fault
+from siemrelay.errors import ConfigurationRefused, Fault
 from tests.servers import program
 
 START = "sources:\n  a: {type: file, path: /var/log/a.json}\nsinks:\n  s: "
@@ -173,3 +173,16 @@ def test_a_proxy_that_no_request_can_go_through_is_a_doubt_at_the_address(
     assert (doubt.key, doubt.line, doubt.column) == ("sinks.a.url", 2, 18)
     assert "https_proxy is no address of a proxy; set https_proxy=http://" in doubt.message
     assert "hunter2" not in doubt.message
+
+
+def test_a_file_that_is_missing_is_told_beside_other_faults() -> None:
+    text = (
+        START + "{server: h, protocol: tls, tls: {ca: /none.pem}}\n"
+        "  t: {server: h, prot: x}\n  u: {server: h, protocol: tls, enabled: no, tls: {ca: /no}}\n"
+    )
+    with pytest.raises(ConfigurationRefused) as refused:
+        load_text(text, "f", {})
+    assert [fault.located("f") for fault in refused.value.faults] == [
+        "f:4:43: sinks.s.tls.ca: there is no file /none.pem",
+        "f:5:18: sinks.t.prot: unknown key `prot`; did you mean `protocol`?",
+    ]

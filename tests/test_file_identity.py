@@ -16,6 +16,7 @@ from siemrelay.sources.content import GzipContent, PlainContent
 from siemrelay.sources.cutting import cut
 from siemrelay.sources.following import Followed
 from siemrelay.sources.generations import age, family, is_rotated_name
+from siemrelay.sources.globbing import Globs
 from siemrelay.sources.identity import Identity, begins_as, continues_at
 from siemrelay.sources.remembered import KEEP_GONE_S, Remembered
 
@@ -172,3 +173,24 @@ def test_what_is_not_in_memory_is_left_to_a_read_that_may_wait(
     assert second is not None
     assert second.payload == lines
     followed.close()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "*.log", "**", "**/*.log", "*/*", "a/**", "a/**/b.log", ".h/*", ".*", "**/.*",
+     "[a]/?.log", "**/b/**", "a", "a/b.log", "**/**", "*/**/*"],
+)  # fmt: skip
+def test_globs_match_by_their_text_just_what_they_find_on_the_disk(
+    pattern: str, tmp_path: Path
+) -> None:
+    paths = [
+        tmp_path / folder / name
+        for folder in ("", "a", "b", "a/b", "a/b/c", ".h", "a/.h")
+        for name in ("a.log", "b.log", ".c.log", "d")
+    ]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    globs = Globs([f"{tmp_path}/{pattern}"])
+    found = {file.path.replace("//", "/") for file in globs.find().values()}
+    assert {str(path) for path in paths if globs.matches(str(path))} == found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import random
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -15,6 +18,7 @@ import structlog
 import trio
 from pydantic import ValidationError
 
+from siemrelay.sources.content import open_regular
 from siemrelay.sources.file import FileOptions
 from tests.file_source_rig import CollectingIntake, append, drained, running, source
 
@@ -492,6 +496,38 @@ async def test_unreadable_file_is_said_once_and_read_when_it_can_be(tmp_path: Pa
     assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
 
 
+async def test_file_that_cannot_be_read_is_told_as_trouble_until_it_can_be(tmp_path: Path) -> None:
+    shut, gone, other = (tmp_path / name for name in ("shut.log", "gone.log", "other.log"))
+    for path in (shut, gone, other):
+        path.write_bytes(path.stem.encode() + b"\n")
+    forbidden = {str(shut), str(gone)}
+
+    def opened(path: str) -> tuple[int, os.stat_result]:
+        if path in forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return open_regular(path)
+
+    intake = CollectingIntake()
+    with patch("siemrelay.sources.recognition.open_regular", opened):
+        async with running(str(tmp_path / "*.log"), intake, poll="20ms"):
+            await intake.until_lines(1)
+            gone.unlink()
+            append(other, b"more\n")
+            await intake.until_lines(2)
+            assert await trio.to_thread.run_sync(intake.third_trouble.wait, 20)
+            forbidden.clear()
+            await intake.until_lines(3)
+    first, both, one, over = intake.troubles
+    assert first.startswith(f"cannot read {tmp_path}/")
+    assert both == first + " (and 1 more file cannot be read)"
+    assert one == (
+        f"cannot read {shut}: Permission denied; let the relay's user read it, by its group or an "
+        "ACL (setfacl -m u:USER:r)"
+    )
+    assert over == ""
+    assert intake.lines == [b"other", b"more", b"shut"]
+
+
 async def test_position_that_is_not_understood_is_said_and_does_no_harm(tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
     log.write_bytes(b"one\n")
@@ -588,3 +624,136 @@ def test_impossible_options_are_refused(settings: dict[str, object]) -> None:
 async def test_drain_of_nothing_returns(tmp_path: Path) -> None:
     with trio.fail_after(5):
         await source(tmp_path / "nothing*").run(CollectingIntake(), drain=True)
+
+
+def warnings(logs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [entry for entry in logs if entry["log_level"] == "warning"]
+
+
+@pytest.mark.parametrize("drain", [True, False])
+@pytest.mark.parametrize("how", ["rotated and compressed", "deleted", "emptied", "written anew"])
+async def test_log_that_left_while_stopped_is_warned_of_once(
+    how: str, drain: bool, tmp_path: Path
+) -> None:
+    log, pattern = tmp_path / "audit.json", str(tmp_path / "audit*.json")
+    log.write_bytes(b"one\n")
+    intake = CollectingIntake()
+    await drained(pattern, intake)
+    append(log, b"unread\n")
+    if how == "rotated and compressed":
+        (tmp_path / "audit.json.1.gz").write_bytes(gzip.compress(log.read_bytes()))
+    if how == "emptied":
+        log.write_bytes(b"")
+    else:
+        log.unlink()
+    if how != "deleted":
+        append(log, b"two\n")
+    (tmp_path / "audit-x.json").write_bytes(b"other\n")
+    with structlog.testing.capture_logs() as logs:
+        if drain:
+            await drained(pattern, intake)
+            await drained(pattern, intake)
+        else:
+            async with running(pattern, intake, poll="10ms"):
+                await intake.until_lines(2 if how == "deleted" else 3)
+                append(tmp_path / "audit-x.json", b"more\n")
+                await intake.until_lines(3 if how == "deleted" else 4)
+    (warning,) = warnings(logs)
+    assert warning["event"] == (
+        "left while the relay was stopped; what was written after the place read to is lost"
+    )
+    assert warning["files"] == {str(log): len(b"one\n")}
+    assert warning["advice"] == "let `path` match rotated names, too (audit.json*)"
+
+
+@pytest.mark.parametrize("pattern", ["audit*.json", "audit*.json*"])
+async def test_log_that_was_rotated_while_stopped_and_is_found_is_not_warned_of(
+    pattern: str, tmp_path: Path
+) -> None:
+    log, pattern = tmp_path / "audit.json", str(tmp_path / pattern)
+    log.write_bytes(b"one\n")
+    intake = CollectingIntake()
+    await drained(pattern, intake)
+    append(log, b"two\n")
+    log.rename(tmp_path / "audit.json.1")
+    log.write_bytes(b"three\n")
+    with structlog.testing.capture_logs() as logs:
+        assert await drained(pattern, intake) == [b"one", b"two", b"three"]
+        (tmp_path / "audit.json.1").unlink()  # an older generation may go
+        await drained(pattern, intake)
+    assert not warnings(logs)
+
+
+@pytest.mark.parametrize("drain", [True, False])
+async def test_log_that_was_compressed_while_stopped_is_read_on_where_the_glob_matches(
+    drain: bool, tmp_path: Path
+) -> None:
+    log, pattern = tmp_path / "audit.json", str(tmp_path / "audit*.json*")
+    log.write_bytes(b"one\n")
+    intake = CollectingIntake()
+    await drained(pattern, intake)
+    (tmp_path / "audit.json.0.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    log.unlink()
+    log.write_bytes(b"three\n")
+    with structlog.testing.capture_logs() as logs:
+        if drain:
+            await drained(pattern, intake)
+        else:
+            async with running(pattern, intake, poll="10ms"):
+                await intake.until_lines(3)
+                append(log, b"four\n")
+                await intake.until_lines(4)
+    assert intake.lines[:3] == [b"one", b"two", b"three"]
+    assert not warnings(logs)
+
+
+async def test_log_that_was_rotated_while_followed_is_not_warned_of_when_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    log, other = tmp_path / "audit.json", tmp_path / "other.json"
+    log.write_bytes(b"one\n")
+    intake = CollectingIntake()
+    async with running(str(tmp_path / "*.json"), intake, poll="10ms"):
+        await intake.until_lines(1)
+        log.rename(tmp_path / "audit.json.1")
+        log.write_bytes(b"new\n")
+        await intake.until_lines(2)
+    (tmp_path / "audit.json.1").unlink()
+    other.write_bytes(b"two\n")
+    with structlog.testing.capture_logs() as logs:
+        await drained(str(tmp_path / "*.json"), intake)
+    assert not warnings(logs)
+
+
+async def test_log_whose_directory_is_not_there_is_not_warned_of(tmp_path: Path) -> None:
+    directory = tmp_path / "mounted"
+    directory.mkdir()
+    (directory / "audit.json").write_bytes(b"one\n")
+    intake = CollectingIntake()
+    await drained(str(directory / "*.json"), intake)
+    await trio.Path(directory).rename(tmp_path / "away")
+    with structlog.testing.capture_logs() as logs:
+        await drained(str(directory / "*.json"), intake)
+    assert not warnings(logs)
+
+
+async def test_copies_under_another_logs_name_are_files_of_their_own(tmp_path: Path) -> None:
+    log, pattern = tmp_path / "a.json", str(tmp_path / "*.json*")
+    log.write_bytes(b"one\n")
+    intake = CollectingIntake()
+    async with running(pattern, intake, poll="10ms"):
+        await intake.until_lines(1)
+        shutil.copyfile(log, tmp_path / "b.json")
+        await intake.until_lines(2)
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(log.read_bytes()))
+    shutil.copyfile(log, tmp_path / "copy.json")
+    assert await drained(pattern, intake) == [b"one"] * 3  # the gzip file is known
+
+
+async def test_compressed_log_beside_its_original_is_read_at_the_very_first_start(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.json").write_bytes(b"one\n")
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"one\n"))
+    intake = CollectingIntake()
+    assert await drained(str(tmp_path / "*"), intake) == [b"one"] * 2

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
 import pytest
 import trio
 from structlog.testing import capture_logs
 
-from siemrelay.errors import BufferBroken
-from siemrelay.supervise import supervise
+from siemrelay.assembly import Assembly
+from siemrelay.config.load import load_text
+from siemrelay.errors import BufferBroken, SiemrelayError
+from siemrelay.relay import Relay
+from siemrelay.sources.contract import Intake
+from siemrelay.stats import SourceStats
+from siemrelay.supervise import supervise, words
 
 
 class Part:
@@ -107,3 +116,55 @@ async def test_cancelling_ends_a_part_and_a_pause(autojump_clock: trio.testing.M
     with capture_logs(), trio.move_on_after(0.01) as scope:
         await supervise("part", part.run, part.failed)
     assert scope.cancelled_caught
+
+
+def test_words_are_those_of_what_failed_inside_of_groups_each_once() -> None:
+    inner = ExceptionGroup("Exceptions from Trio nursery", [ValueError("port taken"), KeyError()])
+    error = ExceptionGroup("Exceptions from Trio nursery", [ValueError("port taken"), inner])
+    assert words(error) == "port taken; KeyError"
+    assert words(ValueError("alone")) == "alone"
+
+
+async def test_a_failed_sources_last_error_is_what_failed_not_the_nursery_around_it(
+    tmp_path: Path,
+) -> None:
+    started_again = trio.Event()
+
+    class Failing:
+        async def run(self, intake: Intake, *, drain: bool) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._fail)
+
+        async def _fail(self) -> None:
+            if relay.stats.sources["a"].restarts:
+                started_again.set()
+                await trio.sleep_forever()
+            raise SiemrelayError("the port is taken")
+
+    text = (
+        f"state_dir: {tmp_path}\nendpoint: {{listen: off}}\n"
+        "sources: {a: {type: stdin}}\nsinks: {s: {protocol: stdout}}\n"
+    )
+    relay = Relay(load_text(text, "f.yaml", {}))
+    with patch.object(Assembly, "source", lambda self, name: Failing()), capture_logs():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(relay.run, signals=False))
+            with trio.fail_after(20):
+                await started_again.wait()
+            assert relay.stats.sources["a"].last_error == "the port is taken"
+            relay.stop()
+
+
+def test_a_trouble_is_the_last_error_while_it_lasts() -> None:
+    source = SourceStats("a")
+    source.trouble("cannot read x")
+    source.trouble("cannot read y")
+    assert source.last_error == "cannot read y"
+    source.trouble("")
+    assert source.last_error == ""
+    source.trouble("cannot read x")
+    source.last_error = "failed"
+    source.trouble("cannot read z")
+    assert source.last_error == "cannot read z"
+    source.trouble("")
+    assert source.last_error == "failed"

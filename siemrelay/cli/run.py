@@ -37,8 +37,12 @@ _DESCRIPTORS = 65_536
 
 @click.command()
 @config_option()
-@click.option("--drain", is_flag=True, help="Stop when every source is at its end and every sink "
-              "has confirmed.")  # fmt: skip
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="Stop when every source is at its end and every sink "
+    "has confirmed. A file's last line is then a record without its line feed, too.",
+)
 @click.option("--pool", metavar="NAME", help="Run only the sources and sinks with this `pool:`.")
 def run(config: str, drain: bool, pool: str | None) -> None:
     """Run the relay in the foreground until SIGTERM or Ctrl-C.

@@ -68,6 +68,11 @@ def dotted(path: KeyPath) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".")
 
 
+def in_order(faults: list[Fault]) -> list[Fault]:
+    """By place in the file, each once."""
+    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.column or 0))
+
+
 def parse(text: str) -> Document:
     """Read one YAML document. Never raises: what is wrong is in `faults`.
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
 
 from siemrelay import registry
 from siemrelay.config.kinds import field_names, nearest
@@ -70,7 +71,7 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
     joined.model = sink_model(protocol, form)
     _refuse_second_port(joined, written)
     _fill(joined, preset, protocol, form, spoken=spoken)
-    if not joined.values.keys() & {"protocol", "server", "url"}:
+    if not (joined.values.keys() | written.keys()) & {"protocol", "server", "url"}:
         joined.refused.append(
             Refused("server", "is required: the receiver's name or address (or `url` for http)")
         )
@@ -215,8 +216,15 @@ def _refuse_keys(
     for key in [key for key in joined.values if key not in known]:
         owners = list(_owners(key, tables))
         if any(what in unsure for what, _ in owners):
-            # Whether the key belongs here is not known while that choice is not.
-            joined.values.pop(key)
+            # Whether the key belongs here is not known while that choice is not; its value can be
+            # judged if it means the same to all that have it.
+            infos = [field_names(tables[what][name].options)[key] for what, name in owners]
+            if all(_same(info, infos[0]) for info in infos):
+                joined.model = _model(
+                    joined.model.__name__, [joined.model], {key: (infos[0].annotation, infos[0])}
+                )
+            else:
+                joined.values.pop(key)
             continue
         what = owners[0][0] if owners else None
         if what is not None:
@@ -226,6 +234,11 @@ def _refuse_keys(
             meant = nearest(key, list(known))
             message = f"unknown key `{key}`" + (f"; did you mean `{meant}`?" if meant else "")
         _refuse(joined, key, message)
+
+
+def _same(one: FieldInfo, other: FieldInfo) -> bool:
+    """Whether the two take the same values."""
+    return (one.annotation, one.metadata) == (other.annotation, other.metadata)
 
 
 def _owners(key: str, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

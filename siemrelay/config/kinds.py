@@ -118,8 +118,8 @@ def _number(metadata: list[Any], *, whole: bool) -> str:
 
 
 def written(value: Any, annotation: Any, metadata: list[Any] | None = None) -> Any:
-    """A value as it would be written in the file: durations and sizes with their unit, `***` for
-    secrets; otherwise plain text, numbers, booleans, lists and mappings.
+    """A value as it would be written in the file: durations and sizes with their unit, permissions
+    in octal, `***` for secrets; otherwise plain text, numbers, booleans, lists and mappings.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -136,6 +136,8 @@ def written(value: Any, annotation: Any, metadata: list[Any] | None = None) -> A
         kind = type_text(annotation, metadata)
         if "duration" in kind:
             return show_seconds(value)
+        if "octal" in kind:
+            return f"{value:04o}"
         return show_bytes(int(value)) if "size" in kind else value
     if isinstance(value, Mapping):
         return {str(key): written(item, _inner(annotation)) for key, item in value.items()}

@@ -11,9 +11,8 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from siemrelay import registry
 from siemrelay.catalogue import Catalogue
-from siemrelay.config.document import Document, KeyPath, dotted, parse
+from siemrelay.config.document import Document, KeyPath, dotted, in_order, parse
 from siemrelay.config.faults import explain
 from siemrelay.config.hiding import inline_secrets, parts_of, without_secrets
 from siemrelay.config.joined import Joined, join_sink, join_source
@@ -24,7 +23,9 @@ from siemrelay.config.models import (
     SourceConfig,
     declared_catalogue,
 )
+from siemrelay.config.needs import missing
 from siemrelay.config.secrets import Substituted, redactable, substitute
+from siemrelay.config.together import clashes
 from siemrelay.errors import ConfigurationRefused, Fault
 from siemrelay.filters import entry_fault
 
@@ -129,15 +130,17 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     catalogue = _catalogue(top)
     top["sources"] = judge.parts(top, "sources", join_source, SourceConfig)
     top["sinks"] = judge.parts(top, "sinks", join_sink, SinkConfig)
-    for name, kind in _not_alone(top["sources"]):
-        message = f"only one source can be of type {kind}"
-        document.faults.append(document.fault(("sources", name, "type"), message))
+    for path, message in clashes(top["sources"], top["sinks"]):
+        document.faults.append(document.fault(path, message))
     for path, entry in _event_entries(filled.value):
         wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
         if wrong is not None:
             document.faults.append(document.fault(path, wrong))
     top = {key: value for key, value in top.items() if value is not _ABSENT}
     config = judge.model(RelayConfig, top, filled.value, ())
+    if document.faults:
+        # Refused in any case, and so with everything that there is to mend.
+        document.faults += missing(document, top.get("sources"), top.get("sinks"))[0]
     return config if isinstance(config, RelayConfig) else None
 
 
@@ -193,17 +196,6 @@ class _Judge:
         self._document.faults += [fault for fault in faults if fault.key not in hidden]
 
 
-def _not_alone(sources: Any) -> Iterator[tuple[str, str]]:
-    """Every source, and its type, of which there is one already and cannot be two."""
-    met: set[str] = set()
-    for name, source in sources.items() if isinstance(sources, dict) else ():
-        kind = getattr(source, "type", "")
-        if kind in met and registry.SOURCES[kind].alone:
-            yield name, kind
-        if kind in registry.SOURCES:
-            met.add(kind)
-
-
 def _catalogue(top: Mapping[str, Any]) -> Catalogue:
     """The catalogue as far as the declared types make sense; their faults are found elsewhere."""
     declared = top.get("event_types")
@@ -233,8 +225,3 @@ def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:
                     yield path, value
                 elif isinstance(value, list):
                     yield from (((*path, i), v) for i, v in enumerate(value) if isinstance(v, str))
-
-
-def in_order(faults: list[Fault]) -> list[Fault]:
-    """By place in the file, each once."""
-    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.column or 0))

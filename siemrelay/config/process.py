@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
 from siemrelay.options import Options
 
+_MAX_PORT: Final = 65535
+
 
 def _listen(value: Any) -> Any:
     if value is False:  # YAML's `off`
         return "off"
+    if isinstance(value, int):
+        port = value if 1024 <= value <= _MAX_PORT else 9614
+        raise ValueError(f"write HOST:PORT, like 127.0.0.1:{port}, or off")
     if isinstance(value, str) and value != "off":
         _address(value)
     return value
@@ -23,7 +28,7 @@ def _address(value: str) -> tuple[str, int]:
         raise ValueError("write HOST:PORT, like 127.0.0.1:9614, or off")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("put an IPv6 address in brackets, like [::1]:9614")
-    if not 0 <= int(port) <= 65535:
+    if not 0 <= int(port) <= _MAX_PORT:
         raise ValueError("the port must be from 1 to 65535 (or 0 for any free one)")
     return host.strip("[]"), int(port)
 

@@ -32,6 +32,8 @@ Generated from the code by `python -m siemrelay.config.reference > config/refere
 - `${NAME}` is an environment variable, `${file:/PATH}` what a file holds (without the line end at
   its end), `${credential:NAME}` a systemd credential; `$${` stands for `${` itself. What came from
   one of them is never logged or shown, and secret text is shown as `***` wherever it came from.
+- A key with a dot is one of a block: `basic.username` is `username` in the lines below `basic:`. A
+  key that is *required in this block* is so only where the block is written.
 - A key that is unknown, given twice, or not used by the chosen type, protocol or format is a fault.
   `siemrelay check` shows every fault with its line, or each source and sink as it will run.
 """
@@ -141,25 +143,30 @@ def _rows(
     leave_out: Iterable[str] = (),
     flat: Iterable[str] = (),
     changed: dict[str, tuple[str, str]] | None = None,
+    optional: bool = False,
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Key, type, default and meaning of each field; the keys of nested models after a dot."""
+    """Key, type, default and meaning of each field; the keys of nested models after a dot.
+
+    `optional`: the model is a block that may be left out.
+    """
     for name, info in field_names(model).items():
         if name in leave_out:
             continue
         inside = nested_model(info.annotation) if name not in flat else None
         if inside is not None:
-            yield from _rows(inside, f"{prefix}{name}.")
+            left_out = optional or not info.is_required()
+            yield from _rows(inside, f"{prefix}{name}.", optional=left_out)
             continue
         kind, default = (changed or {}).get(name) or (
             type_text(info.annotation, info.metadata),
-            _default(info),
+            _default(info, "required in this block" if optional else "required"),
         )
         yield f"`{prefix}{name}`", kind, default, info.description or ""
 
 
-def _default(info: FieldInfo) -> str:
+def _default(info: FieldInfo, required: str) -> str:
     if info.is_required():
-        return "required"
+        return required
     value = info.get_default(call_default_factory=True, validated_data={})
     assert value is not PydanticUndefined
     plain: Any = written(value, info.annotation, info.metadata)

@@ -34,6 +34,14 @@ def period(interval: Interval, at: float) -> str:
     return time.strftime(form, time.gmtime(at))
 
 
+def names(path: Path, at: float, *, compress: bool) -> list[Path]:
+    """Every name under which a file of this archive may stand, with that moment for the stamp."""
+    stamp = time.strftime(_STAMP, time.gmtime(at))
+    rotated = path.with_name(f"{path.stem}-{stamp}{path.suffix}")
+    packed = [rotated.with_name(rotated.name + end) for end in (".gz", ".gz.part")]
+    return [path, rotated, *(packed if compress else ())]
+
+
 def rotate(path: Path, ended_at: float) -> Path:
     """Give the current file its lasting name; returns it. Raises OSError."""
     # Two in one second, or a clock set back: named for the next second, so the names still sort.

@@ -7,9 +7,11 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator
 
+from siemrelay.options import with_good_port
+
 
 def _absolute_url(value: str) -> str:
-    parts = urlsplit(value)
+    parts = with_good_port(urlsplit(value))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("write a whole address, like https://siem.example.com:8443/events")
     if parts.username or parts.password:
@@ -23,12 +25,6 @@ def _absolute_url(value: str) -> str:
         parts.hostname.encode("idna")
     except UnicodeError as error:
         raise ValueError("the host in it is no name that can be looked up") from error
-    try:
-        usable = parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("the port in it must be a number from 1 to 65535")
     return value
 
 

@@ -6,6 +6,7 @@ are asked again now and then; when one is back, the session ends at a moment wit
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -26,7 +27,7 @@ T = TypeVar("T")
 HOME_PROBE_S: Final = 60.0
 
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::(\d{1,5}))?")
-_NAMED: Final = re.compile(r"([^:\[\]]+)(?::(\d{1,5}))?")
+_NAMED: Final = re.compile(r"([^:\[\]\s/@,;]+)(?::(\d{1,5}))?")
 _MAX_PORT: Final = 65535
 
 
@@ -41,13 +42,20 @@ class Address(NamedTuple):
 
 
 def _split(server: str) -> tuple[str, int | None]:
-    if server.count(":") > 1 and "[" not in server:
-        return server, None  # an IPv6 address as it is
+    if server.count(":") > 1 and _is_ipv6(server):
+        return server, None
     match = _BRACKETED.fullmatch(server) or _NAMED.fullmatch(server)
     port = int(match[2]) if match and match[2] else None
     if match is None or port == 0 or (port or 0) > _MAX_PORT:
         raise ValueError("write a name or address, maybe with a port: siem.example.com:6514")
     return match[1], port
+
+
+def _is_ipv6(server: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(server))
+    except ValueError:
+        return False
 
 
 def _server(server: str) -> str:

@@ -11,7 +11,7 @@ import trio
 from pydantic import AfterValidator, Field
 
 from siemrelay.extras import AMQP as EXTRA
-from siemrelay.options import Secret
+from siemrelay.options import Secret, with_good_port
 from siemrelay.pem import AuthorityFile
 from siemrelay.sources.acknowledging import AcknowledgingOptions, QueueFailed, Window
 from siemrelay.sources.contract import Intake, SourceKind
@@ -30,7 +30,7 @@ _BEAT_S: Final = _HEARTBEAT_S / 3
 
 
 def _amqp_url(value: str) -> Secret:
-    parts = urlsplit(value)
+    parts = with_good_port(urlsplit(value))
     if parts.scheme not in ("amqp", "amqps") or not parts.hostname:
         raise ValueError("write amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS")
     return Secret(value)

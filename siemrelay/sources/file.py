@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
 import structlog
@@ -11,10 +12,12 @@ from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Ta
 from siemrelay.options import Duration, Options, Size, absolute
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.departed import Departed
 from siemrelay.sources.globbing import Globs
 from siemrelay.sources.reading import Reading
 from siemrelay.sources.recognition import Recognition
 from siemrelay.sources.tracking import Tracking
+from siemrelay.sources.troubles import Troubles
 from siemrelay.sources.watching import Watch
 
 # After a read of what was just written, the pause before the next: a line after a quiet time goes
@@ -40,7 +43,10 @@ class FileOptions(Options):
         Field(
             description="Glob, or list of globs, of the files to follow. Match the rotated names "
             "too (`audit.log*`) and nothing is missed however often a file is rotated while the "
-            "relay is stopped; copies and compressed forms of what was read are recognised."
+            "relay is stopped: the copy of a log that was read, made by `copytruncate` "
+            "(`audit.log.1`) or gzip (`audit.log.1.gz`), is recognised and only its rest is read. "
+            "A copy under another log's name (`copy.log`) is read as a file of its own, and so is, "
+            "at the very first start, a compressed log beside its original."
         ),
     ]
     start_at: Literal["beginning", "end"] = Field(
@@ -78,41 +84,50 @@ class FileSource:
         """Follow the files for ever; with `drain`, return when what there is now was offered.
 
         With `drain` an incomplete last line is taken as a record. Files that cannot be read are
-        logged and tried again; if cancelled, all files are closed.
+        logged, said to be a trouble, and tried again; if cancelled, all files are closed.
         """
         log = structlog.get_logger().bind(source=self.name)
         globs = Globs(self._options.patterns)
         watch = Watch(log, globs.is_wanted)
         recognition = Recognition(log, max_record_bytes=self._options.max_record_size)
-        tracking = Tracking(globs, watch, recognition, log)
+        tracking = Tracking(globs, watch, recognition, Troubles(log, intake.trouble), log)
         reading = Reading(tracking, recognition, intake, log, drain=drain)
         stored = intake.positions()
         recognition.recall(stored)
+        departed = Departed(globs, recognition.memory, log)
         from_end = self._options.start_at == "end" and not stored
         if from_end:
             recognition.mark_begun()
+
+        def survey(*, from_end: bool = False) -> None:
+            tracking.survey(from_end=from_end)
+            departed.tell(tracking.files.values())
+
         try:
             if not drain:
                 await trio.to_thread.run_sync(watch.open)
-            await trio.to_thread.run_sync(lambda: tracking.survey(from_end=from_end))
+            await trio.to_thread.run_sync(lambda: survey(from_end=from_end))
+            log.info("following", files=len(tracking.files), patterns=globs.patterns)
             if drain:
                 await _drain(tracking, reading, intake, watch)
+                departed.tell(tracking.files.values())
             else:
-                await self._follow(tracking, reading, intake, watch)
+                await self._follow(tracking, reading, intake, watch, survey)
         finally:
             tracking.close()
             watch.close()
 
     async def _follow(
-        self, tracking: Tracking, reading: Reading, intake: Intake, watch: Watch
-    ) -> None:
+        self, tracking: Tracking, reading: Reading, intake: Intake, watch: Watch,
+        survey: Callable[[], None],
+    ) -> None:  # fmt: skip
         poll_s = self._options.poll
         next_survey = trio.current_time() + poll_s
         next_lag = trio.current_time()
         while True:
             now = trio.current_time()
             if watch.look_around or now >= next_survey:
-                await trio.to_thread.run_sync(tracking.survey)
+                await trio.to_thread.run_sync(survey)
                 next_survey = now + poll_s
             await reading.store_positions()
             moved = await reading.round()

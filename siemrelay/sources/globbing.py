@@ -7,7 +7,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import translate
 from functools import cache
 from re import Pattern
@@ -39,6 +39,11 @@ class Globs:
     def is_wanted(self, name: str) -> bool:
         """Whether a file of that name may match, whatever directory it is in."""
         return any(pattern.match(name) for pattern in self._names)
+
+    def matches(self, path: str) -> bool:
+        """Whether `find` would give a regular file of that absolute path. Asks no disk."""
+        names = path.split("/")[1:]
+        return any(_leads_to(pattern.split("/")[1:], names) for pattern in self.patterns)
 
     def find(self) -> dict[tuple[int, int], Found]:
         """Every regular file that matches, by device and inode."""
@@ -73,6 +78,21 @@ class Globs:
 @cache
 def _name_pattern(name: str) -> Pattern[str]:
     return compile_pattern(".*" if name == "**" else translate(name))
+
+
+def _leads_to(parts: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the pattern's parts lead to the path's names, as `glob` has it: `**` stands for any
+    folders, and only a part with a leading dot matches a hidden name.
+    """
+    if not parts or not names:
+        return not parts and not names
+    part, name, rest = parts[0], names[0], names[1:]
+    shown = part.startswith(".") or not name.startswith(".")
+    if part != "**":
+        return shown and _name_pattern(part).match(name) is not None and _leads_to(parts[1:], rest)
+    if len(parts) > 1 and _leads_to(parts[1:], names):
+        return True
+    return shown and (_leads_to(parts, rest) if rest else len(parts) == 1)
 
 
 def regular(path: str, *, matched: bool = True) -> Found | None:

@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from siemrelay.options import Duration, Options, Secret
+from siemrelay.options import Duration, Options, Secret, with_good_port
 from siemrelay.pem import AuthorityFile
 
 
 def _address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = with_good_port(urlsplit(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
         raise ValueError("write a whole address, like https://api.example.com/v1/audit")
     if parts.username or parts.password:
         raise ValueError("no user:password@ in the address; use `authorization`")

@@ -46,6 +46,14 @@ class Remembered:
             _unlist(self._keys_by_name, base_name(place.path), key)
         return place
 
+    def get(self, key: str) -> Place | None:
+        """What is remembered of a key."""
+        return self._places.get(key)
+
+    def items(self) -> list[tuple[str, Place]]:
+        """All keys and places."""
+        return list(self._places.items())
+
     def of_inode(self, inode: int) -> list[tuple[str, Place]]:
         """The latest first."""
         keys = reversed(self._keys_by_inode.get(inode, {}))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import structlog
 import trio
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from siemrelay.options import Duration, Options, Size
 from siemrelay.sources.contract import Intake, SourceKind
@@ -97,9 +97,12 @@ class SyslogOptions(Options):
     receive_buffer: Annotated[Size, Field(ge=64 * 1024, le=1 << 30)] = Field(
         16 << 20, description="of the kernel, for datagrams that come faster than they are read"
     )
-    mode: Annotated[int, BeforeValidator(_mode), Field(ge=0, le=0o777)] = Field(
-        0o660, description='permissions of Unix sockets, in octal, like "0660"'
-    )
+    mode: Annotated[
+        int,
+        BeforeValidator(_mode),
+        Field(ge=0, le=0o777),
+        WithJsonSchema({"type": "string", "format": "octal permissions"}),
+    ] = Field(0o660, description='permissions of Unix sockets, like "0660"')
 
     @model_validator(mode="after")
     def _tls_where_it_is_spoken(self) -> SyslogOptions:

@@ -34,14 +34,15 @@ class Tracking:
     One task at a time uses it, on any thread.
     """
 
-    def __init__(self, globs: Globs, watch: Watch, recognition: Recognition, log: Any) -> None:
+    def __init__(
+        self, globs: Globs, watch: Watch, recognition: Recognition, troubles: Troubles, log: Any
+    ) -> None:
         self._watch, self._recognition, self._log = watch, recognition, log
         self._search = Search(globs, watch, self.collect)
-        self._patterns = globs.patterns
         self._first = True
         self.files: dict[tuple[int, int], Followed] = {}
         self.families = Families()
-        self.troubles = Troubles(log)
+        self.troubles = troubles
         self.stirred: dict[str, None] = {}
         """The families that may have something to read."""
         self._opened: dict[Followed, None] = {}
@@ -85,9 +86,9 @@ class Tracking:
             if opened is not None:
                 self._enlist(opened, from_end=from_end)
                 break
-        if self._first:
-            self._log.info("following", files=len(self.files), patterns=self._patterns)
-            self._first = False
+        here = {file.path for file in sighting.found.values()}
+        self.troubles.only(here.union(followed.path for followed in self.files.values()))
+        self._first = False
         self._search.done()
         self._recognition.expire()
         self._take_stock()

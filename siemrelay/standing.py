@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 import trio
 
+from siemrelay.formats.text import harmless
 from siemrelay.runs import Run
 from siemrelay.stats import SinkStats
 
 _log = structlog.get_logger()
+
+# Peers have a part in the words: enough to say why and what to mend, too little to flood a log.
+_REASON_CHARACTERS: Final = 1000
 
 
 class Standing:
@@ -23,7 +28,7 @@ class Standing:
 
     def note(self, state: str, reason: str = "") -> None:
         """The sink is in this state, one of `stats.STATES`, for this reason."""
-        stats = self._stats
+        stats, reason = self._stats, harmless(reason, _REASON_CHARACTERS)
         if (stats.state, stats.reason) == (state, reason):
             return
         # Not against `stats.state`: a sink begins as waiting, and its first failure is news.

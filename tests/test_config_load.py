@@ -141,7 +141,7 @@ def one_of(names: Iterable[str]) -> str:
         ("{url: 'http://a/', batch: {max_wait: 2m}}",
          "f:4:43: sinks.s.batch.max_wait: must be at most 1m"),
         ("{url: 'http://a:abc/'}",
-         "f:4:12: sinks.s.url: the port in it must be a number from 1 to 65535"),
+         "f:4:12: sinks.s.url: the port in the address must be from 1 to 65535"),
         ("{url: 'http://a..b/'}",
          "f:4:12: sinks.s.url: the host in it is no name that can be looked up"),
         ('{url: "http://a/\\n"}',

@@ -15,6 +15,7 @@ import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.errors import SinkHolds, SinkWaits
+from siemrelay.formats.text import harmless
 from siemrelay.options import Duration, HeaderName, HeaderValue, Options, Secret
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.http_fault import no_answer, transport_fault
@@ -105,7 +106,8 @@ class Answer:
 
     @property
     def words(self) -> str:
-        return " ".join(self.body.decode("utf-8", "replace").split())[:_WORDS_CHARACTERS]
+        words = " ".join(self.body.decode("utf-8", "replace").split())
+        return harmless(words, _WORDS_CHARACTERS)
 
 
 class Client:

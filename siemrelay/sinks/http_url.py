@@ -12,7 +12,7 @@ from siemrelay.options import with_good_port
 
 def _absolute_url(value: str) -> str:
     parts = with_good_port(urlsplit(value))
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
         raise ValueError("write a whole address, like https://siem.example.com:8443/events")
     if parts.username or parts.password:
         raise ValueError(

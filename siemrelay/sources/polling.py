@@ -86,7 +86,7 @@ class Ask:
 
 
 def _refused(status: int, body: bytes, headers: Mapping[str, str]) -> PollRefused:
-    words = " ".join(body.decode("utf-8", "replace").split())[:_WORDS_CHARACTERS]
+    words = harmless(" ".join(body.decode("utf-8", "replace").split()), _WORDS_CHARACTERS)
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
     asked = headers.get("retry-after", "")
     after_s = min(float(asked), _LONGEST_ASKED_S) if asked.isascii() and asked.isdigit() else 0.0

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from siemrelay.errors import SiemrelayError
+from siemrelay.formats.text import harmless
 from siemrelay.options import show_seconds
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
@@ -66,4 +67,29 @@ async def test_sinks_that_stand_still_hold_up_intake_once_for_a_moment(
         await tail.give_way(MIB)
         tail.add(Batch(end, 10, "s", 0.0, bytes(MIB)))
         end += 10
-    assert 0.02 < trio.current_time() - began < 0.03
+    assert 0.25 < trio.current_time() - began < 0.35
+
+
+@pytest.mark.parametrize(("sink_mib_per_s", "most_s"), [(200, 0.3), (100, 0.55), (20, 1.0)])
+async def test_a_steady_sink_sets_the_pace_of_intake_only_if_it_is_fast(
+    sink_mib_per_s: int, most_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    tail, end = Tail(1), 1
+
+    async def sink() -> None:
+        position = 1
+        while True:
+            await trio.sleep(1 / sink_mib_per_s)
+            batch = tail.take(position) if position < end else None
+            position = batch.next_sequence if batch else position
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink)
+        for _ in range(50):
+            await tail.give_way(MIB)
+            tail.add(Batch(end, 10, "s", 0.0, bytes(MIB)))
+            end += 10
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - began < most_s

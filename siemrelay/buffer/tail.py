@@ -18,9 +18,11 @@ _KEPT_BYTES: Final = 4 * 1024 * 1024
 # less at a time.
 _CATCHING_UP_BYTES: Final = 1024 * 1024
 
-# So long may such a commit wait: at the slowest, intake goes on with some 80 MB/s. Sinks that take
-# longer, or nothing, are then behind what is kept here and are not waited for again.
-_GIVE_WAY_S: Final = 0.025
+# So long may such commits wait, and again as long as what a sink takes would take at this pace: one
+# that has just connected is waited for, one that is slow all the time does not set the pace of
+# intake. It is then behind what is kept here, and is not waited for any more.
+_PATIENCE_S: Final = 0.3
+_PACE_BYTES_PER_S: Final = 80_000_000
 
 _first = attrgetter("first_sequence")
 
@@ -34,6 +36,7 @@ class Tail:
         self._bytes = 0
         # No sink has taken a record from here on.
         self._taken_end, self._taken = end, trio.Event()
+        self._patience_s = _PATIENCE_S
 
     def add(self, batch: Batch) -> None:
         """Keep the batch that follows all others."""
@@ -49,6 +52,8 @@ class Tail:
         batch = self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
         if batch.next_sequence > self._taken_end:
             self._taken_end = batch.next_sequence
+            more_s = len(batch.payload) / _PACE_BYTES_PER_S
+            self._patience_s = min(self._patience_s + more_s, _PATIENCE_S)
             self._taken.set()
             self._taken = trio.Event()
         return batch
@@ -62,10 +67,11 @@ class Tail:
         """
         if more_bytes < _CATCHING_UP_BYTES:
             return
-        leaving = self._leaving(more_bytes)
-        with trio.move_on_after(_GIVE_WAY_S):
+        leaving, started = self._leaving(more_bytes), trio.current_time()
+        with trio.move_on_after(self._patience_s):
             while self._taken_end in leaving:
                 await self._taken.wait()
+        self._patience_s = max(self._patience_s - (trio.current_time() - started), 0.0)
 
     def _leaving(self, more_bytes: int) -> range:
         """The sequence numbers that so many bytes more would push out."""

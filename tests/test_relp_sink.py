@@ -310,9 +310,8 @@ async def test_cancelling_at_any_checkpoint_leaves_no_socket_open(
     tls = {"ca": str(files.ca)} if secure else None
     async with receiver.listening() as port:
         sink = sink_to(port, tls=tls)
-        await deliver(sink, b"one")  # threads and caches are made by now
-        await wait_all_tasks_blocked(0.01)
         before = open_files()
+        await deliver(sink, b"one")
         for checkpoints in range(0, 60, 3):
             with trio.CancelScope() as scope:
 
@@ -327,5 +326,6 @@ async def test_cancelling_at_any_checkpoint_leaves_no_socket_open(
                         await session.confirm(await session.send([b"two"]))
                         await trio.sleep_forever()
             assert scope.cancelled_caught
-        await wait_all_tasks_blocked(0.05)
-        assert open_files() == before
+        with trio.fail_after(5):  # the receiver's side of the last ones takes a moment
+            while open_files() != before:  # noqa: ASYNC110  (nothing tells of it)
+                await trio.sleep(0.01)

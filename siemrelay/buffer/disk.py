@@ -21,7 +21,7 @@ from siemrelay.buffer.cursors import Cursors
 from siemrelay.buffer.directory import lock_state_dir, open_store
 from siemrelay.buffer.letters import DeadLetter
 from siemrelay.buffer.places import Extent, Places, SinkPlace
-from siemrelay.buffer.reserve import Reserve, sizes_for
+from siemrelay.buffer.reserve import SMALL, Reserve, sizes_for
 from siemrelay.buffer.room import Room
 from siemrelay.buffer.tail import Tail
 from siemrelay.buffer.threads import in_thread
@@ -50,6 +50,8 @@ class DiskBuffer:
             self._store = open_store(state_dir, reserve, sizes.log_bytes)
             opening.callback(self._store.close)
             opened, oldest = self._store.opened(), self._store.oldest()
+            if sizes is SMALL:  # such a disk may be full before anybody looks a second time
+                reserve.hold()
             opening.pop_all()
         self.stats = stats
         self._extent = Extent(opened.next_sequence, opened.next_sequence)

@@ -75,8 +75,7 @@ class Room:
             with suppress(BufferFull):
                 while await self.delete(received_before=time.time() - self._keep_s):
                     pass
-            # With less in the buffer, there is less to give up than a large reserve takes. A small
-            # disk may be full before anybody has looked a second time.
+            # With less in the buffer, there is less to give up than a large reserve takes.
             size_bytes = self._reserve.size_bytes
             if size_bytes == SMALL.reserve_bytes or self._stats.size_bytes > size_bytes:
                 async with self._writing:

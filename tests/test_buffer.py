@@ -114,7 +114,7 @@ def test_a_file_that_is_no_database_is_a_broken_buffer_and_the_lock_is_let_go(
     state_dir.mkdir()
     (state_dir / "buffer.db").write_bytes(b"not a database, " * 100)
     for _ in range(2):
-        with pytest.raises(BufferBroken):
+        with pytest.raises(BufferBroken, match="move it away"):
             opened(state_dir)
 
 
@@ -287,10 +287,10 @@ async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_ag
     buffer.advance("a", 3)
     buffer._store._cursors.execute("PRAGMA query_only = ON")  # as good as any failing write
     with pytest.raises(BufferBroken):
-        await buffer.flush()
+        await buffer._cursors.flush()
     buffer.advance("a", 5)
     buffer._store._cursors.execute("PRAGMA query_only = OFF")
-    await buffer.flush()
+    await buffer._cursors.flush()
     assert dict(rows(state_dir, "SELECT * FROM cursors")) == {"a": 5, "b": 1}  # type: ignore[arg-type]  # pairs
 
 
@@ -323,7 +323,7 @@ async def test_burying_does_not_take_back_a_cursor_that_was_moved_to_make_room(
 ) -> None:
     await add(buffer, 5)
     buffer.advance("a", 5)
-    await buffer.flush()
+    await buffer._cursors.flush()
     await buffer.bury([DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3)
     assert rows(state_dir, "SELECT next_sequence FROM cursors WHERE sink = 'a'") == [(5,)]
 
@@ -466,7 +466,7 @@ async def test_a_copy_made_in_mid_life_opens_with_all_that_was_acknowledged(
         made = await add(buffer, 3)
         await buffer.append([], {("app", "file"): {"offset": n}})
         buffer.advance("a", made.first_sequence)
-        await buffer.flush()
+        await buffer._cursors.flush()
     copied = tmp_path / "copied"
     shutil.copytree(state_dir, copied)  # what kill -9 leaves: the log was not copied back
     with opened(copied) as again:
@@ -549,7 +549,7 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: Di
             lambda: buffer.bury([letter], 1),
             lambda: buffer.read(1),
             lambda: buffer.make_room(1 << 40),
-            buffer.flush,
+            buffer._cursors.flush,
             buffer.reclaim,
         ):
             with trio.CancelScope() as scope:

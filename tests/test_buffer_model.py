@@ -90,7 +90,7 @@ class Life:
         self.buffer.advance(name, to)
         self.model.cursors[name] = to
         if self.rng.random() < 0.5:
-            await self.buffer.flush()
+            await self.buffer._cursors.flush()
 
     async def read(self) -> None:
         if self.rng.random() < 0.5:

@@ -193,6 +193,9 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
          "unknown event field `actr.name`; did you mean `actor.name`?"),
         ("{type: file, path: /a, fields: {type: 5}}", "f:2:44: sources.s.fields.type: "
          "expected text, found a number; put it in quotes"),
+        ("{type: http_poll, url: 'http://a/', authorization: 'Bearer é'}", "f:2:57: "
+         "sources.s.authorization: a header cannot carry this text: it has something other than "
+         "visible ASCII at character 8; take that out"),
         ("{type: file, path: /a, enabled: no}", "f:2:29: sources.s.enabled: unknown key `enabled`"),
     ],
 )  # fmt: skip

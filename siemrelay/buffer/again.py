@@ -64,11 +64,7 @@ class RecordsAgain:
 
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
         """See `contract.Deliverable`."""
-        found: dict[int, Batch] = {}
-        for sequence in sorted(wanted):
-            for batch in await in_thread(self._store.read, sequence, sequence + 1, 1):
-                found |= {one.first_sequence: one for one in batch.alone({sequence})}
-        return found
+        return await in_thread(self._store.alone, wanted)
 
     async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
         """See `contract.Deliverable`."""
@@ -87,8 +83,8 @@ class LettersAgain(RecordsAgain):
 
     def __init__(self, store: Store, sink: str, first: int, end: int) -> None:
         super().__init__(store, sink, first, end)
-        self._dropped_end, self._staying = first, set[int]()
-        self._records = dict[int, Batch]()
+        # Read and not forgotten yet; without those that were refused again.
+        self._letters = dict[int, Batch]()
 
     async def _found(self, sequence: int) -> list[Batch]:
         await self.finish()
@@ -96,27 +92,28 @@ class LettersAgain(RecordsAgain):
             sink = self._place.name
             letters = await in_thread(self._store.letters, sink, sequence, self._end, _LETTERS)
             batches = [letter.batch() for letter in letters if letter.record]
-            self._staying |= {letter.sequence for letter in letters if not letter.record}
             if batches or not letters:
-                self._records |= {batch.first_sequence: batch for batch in batches}
+                self._letters |= {batch.first_sequence: batch for batch in batches}
                 return batches
             sequence = letters[-1].sequence + 1
 
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
         """See `contract.Deliverable`."""
-        return {sequence: self._records[sequence] for sequence in wanted}
+        return {sequence: self._letters[sequence] for sequence in wanted}
 
     async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
         """See `contract.Deliverable`: they stay, with the newer words."""
-        self._staying |= {letter.sequence for letter in letters}
+        for letter in letters:
+            del self._letters[letter.sequence]
         await super().bury(letters, next_sequence)
 
     async def finish(self) -> None:
-        """Forget the letters that were taken."""
+        """Forget the letters that were taken.
+
+        Just those: the relay may have kept new ones between them, which nobody has sent yet.
+        """
         settled = self._place.next_sequence
-        await in_thread(
-            self._store.drop_letters, self._place.name, self._dropped_end, settled, self._staying
-        )
-        self._dropped_end = settled
-        self._staying = {sequence for sequence in self._staying if sequence >= settled}
-        self._records = {n: record for n, record in self._records.items() if n >= settled}
+        taken = [sequence for sequence in self._letters if sequence < settled]
+        await in_thread(self._store.drop_letters, self._place.name, taken)
+        for sequence in taken:
+            del self._letters[sequence]

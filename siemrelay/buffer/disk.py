@@ -183,12 +183,7 @@ class DiskBuffer:
 
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
         """Records as batches of one, by sequence number; without those that are not kept."""
-        found: dict[int, Batch] = {}
-        for sequence in sorted(wanted):
-            if sequence not in found:  # else its batch was read for an earlier one
-                for batch in await in_thread(self._store.read, sequence, sequence + 1, 1):
-                    found |= {one.first_sequence: one for one in batch.alone(wanted)}
-        return found
+        return await in_thread(self._store.alone, wanted)
 
     async def count_letters(self) -> None:
         """Bring their number in `stats` up to date: other processes may have dropped some."""
@@ -219,7 +214,3 @@ class DiskBuffer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cursors.run, self.reclaim)
             nursery.start_soon(self._room.retain)
-
-    async def flush(self) -> None:
-        """Store the cursors as they are now. Raises BufferFull."""
-        await self._cursors.flush()

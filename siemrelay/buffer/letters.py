@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -79,13 +79,7 @@ def read(execute: Execute, sink: str, first: int, before: int, limit: int) -> li
     return [DeadLetter(*row) for row in rows]
 
 
-def drop(execute: Execute, sink: str, first: int, before: int, but: Collection[int] = ()) -> int:
-    """Forget those of a sink from `first` to below `before`, without `but`; how many they were."""
-    rows = execute(
-        "SELECT sequence FROM dead_letters WHERE sink = ? AND sequence >= ? AND sequence < ?",
-        (sink, first, before),
-    ).fetchall()
-    gone = [(sink, sequence) for (sequence,) in rows if sequence not in but]
-    for one in gone:
-        execute("DELETE FROM dead_letters WHERE sink = ? AND sequence = ?", one)
-    return len(gone)
+def drop(execute: Execute, sink: str, sequences: Iterable[int]) -> None:
+    """Forget just these of a sink: the relay may keep others between them meanwhile."""
+    for sequence in sequences:
+        execute("DELETE FROM dead_letters WHERE sink = ? AND sequence = ?", (sink, sequence))

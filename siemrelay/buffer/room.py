@@ -48,14 +48,18 @@ class Room:
         """See `DiskBuffer.reclaim`."""
         try:
             async with self._writing:
-                if self._places.passed() > self._extent.oldest or self._store.space.free_pages():
-                    await in_thread(self._reserve.release)
-                await in_thread(self._store.space.shrink_log)
+                deletable = self._places.passed() > self._extent.oldest
+                await in_thread(self._make_room_to_delete, deletable)
             freed = await self.delete(received_before=float("inf")) > 0
             async with self._writing:
                 return await in_thread(self._give_back) or freed
         except BufferFull:
             return False  # no room even for that: the caller waits
+
+    def _make_room_to_delete(self, deletable: bool) -> None:
+        if deletable or self._store.space.free_pages():
+            self._reserve.release()
+        self._store.space.shrink_log()
 
     def _give_back(self) -> bool:
         """Free pages back to the file system, enough for the reserve and what comes next."""

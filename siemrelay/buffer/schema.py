@@ -149,6 +149,9 @@ def typed(error: sqlite3.Error) -> BufferFull | BufferBroken:
         return DiskFull("the file system of state_dir is full")
     if code in _NO_ROOM_FOR_SHARED_MEMORY:
         return DiskFull("the file system of state_dir is full (write-ahead log)")
+    if code & 0xFF == sqlite3.SQLITE_NOTADB:
+        return BufferBroken("buffer.db in state_dir is no buffer of siemrelay's, or its beginning "
+                            "is destroyed; move it away, and a new one is begun")  # fmt: skip
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return BufferBroken(f"the disk buffer failed: {error} ({name}); check the disk under state_dir")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack, closing
 from functools import cache
 from itertools import chain
@@ -146,10 +146,10 @@ class Store:
         with self._read_lock, typed_errors():
             return dead_letters.read(self._reading.execute, sink, first, before, limit)
 
-    def drop_letters(self, sink: str, first: int, before: int, but: Collection[int] = ()) -> int:
+    def drop_letters(self, sink: str, sequences: Iterable[int]) -> None:
         """See `letters.drop`. Fsynced."""
         with transaction(self._records) as execute:
-            return dead_letters.drop(execute, sink, first, before, but)
+            dead_letters.drop(execute, sink, sequences)
 
     def read(self, sequence: int, before: int, limit_bytes: int) -> list[Batch]:
         """Batches from the one that holds `sequence` on, all below `before`, in order.
@@ -170,6 +170,15 @@ class Store:
                 if limit_bytes <= 0:
                     break
             return batches
+
+    def alone(self, wanted: Set[int]) -> dict[int, Batch]:
+        """Records as batches of one, by sequence number; without those that are not kept."""
+        found: dict[int, Batch] = {}
+        for sequence in sorted(wanted):
+            if sequence not in found:  # else its batch was read for an earlier one
+                for batch in self.read(sequence, sequence + 1, 1):
+                    found |= {one.first_sequence: one for one in batch.alone(wanted)}
+        return found
 
     def oldest(self) -> tuple[int, float] | None:
         """First sequence and received time of the oldest record kept."""

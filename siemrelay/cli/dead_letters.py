@@ -85,12 +85,14 @@ def dead_letters(
 
 
 def _drop(store: Store, sink: str, first: int, before: int, *, yes: bool) -> None:
-    count = sum(1 for _ in _letters(store, sink, first, before))
+    sequences = [letter.sequence for letter in _letters(store, sink, first, before)]
+    count = len(sequences)
     if count and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{count:,} dead letters would be lost for good; say --yes")
         click.confirm(f"forget {count:,} dead letters of {sink} for good?", abort=True)
-    click.echo(f"{sink}: {store.drop_letters(sink, first, before):,} dropped")
+    store.drop_letters(sink, sequences)
+    click.echo(f"{sink}: {count:,} dropped")
 
 
 def _list(

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from siemrelay.options import Duration, Options, Secret, with_good_port
+from siemrelay.options import Duration, HeaderName, HeaderValue, Options, with_good_port
 from siemrelay.pem import AuthorityFile
 
 
@@ -44,10 +44,10 @@ class HttpPollOptions(Options):
 
     url: Annotated[str, AfterValidator(_address)] = Field(description="what is asked, by GET")
     every: Duration = Field(30.0, gt=0, description="the pause between two polls")
-    authorization: Secret | None = Field(
+    authorization: HeaderValue | None = Field(
         None, description="the Authorization header, word for word"
     )
-    headers: dict[str, Secret] = Field(
+    headers: dict[HeaderName, HeaderValue] = Field(
         default_factory=dict, description="further request headers; their values are not shown"
     )
     ca: AuthorityFile | None = Field(

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, Final, Generic, TypeVar
 
 from siemrelay.decoders.contract import DecoderKind
-from siemrelay.decoders.mapping import PRODUCTS
+from siemrelay.decoders.fields import PRODUCTS
 from siemrelay.formats.contract import Format, FormatKind, HeaderName
 from siemrelay.sinks.contract import ProtocolKind
 from siemrelay.sources.contract import SourceKind
@@ -49,21 +49,21 @@ class Rows(Mapping[str, _Kind], Generic[_Kind]):
 SOURCES: Final = Rows(SourceKind, {
     "file": "sources.file:FILE",
     "stdin": "sources.stdin:STDIN",
-    "redis": "sources.redis:REDIS",
-    "kafka": "sources.kafka:KAFKA",
-    "amqp": "sources.amqp:AMQP",
+    "redis": "sources.queues.redis:REDIS",
+    "kafka": "sources.queues.kafka:KAFKA",
+    "amqp": "sources.queues.amqp:AMQP",
     "journal": "sources.journal:JOURNAL",
     "http_poll": "sources.http_poll:HTTP_POLL",
-    "http": "sources.http:HTTP",
-    "splunk-hec": "sources.hec:HEC",
-    "syslog": "sources.syslog:SYSLOG",
+    "http": "sources.http.webhook:HTTP",
+    "splunk-hec": "sources.splunk_hec.source:HEC",
+    "syslog": "sources.syslog.source:SYSLOG",
 })  # fmt: skip
 
 DECODERS: Final = Rows(DecoderKind, {
-    "json": "decoders.json:JSON",
-    "syslog": "decoders.syslog:SYSLOG",
-    "cef": "decoders.syslog:CEF",
-    "leef": "decoders.syslog:LEEF",
+    "json": "decoders.json.decoder:JSON",
+    "syslog": "decoders.syslog.decoder:SYSLOG",
+    "cef": "decoders.syslog.decoder:CEF",
+    "leef": "decoders.syslog.decoder:LEEF",
     "text": "decoders.text:TEXT",
 })  # fmt: skip
 
@@ -76,24 +76,24 @@ FORMATS: Final = Rows(FormatKind, {
     "leef": "formats.leef:LEEF",
     "leef1": "formats.leef:LEEF1",
     "gelf": "formats.gelf:GELF",
-    "ecs": "formats.ecs:ECS",
-    "ocsf": "formats.ocsf:OCSF",
+    "ecs": "formats.ecs.document:ECS",
+    "ocsf": "formats.ocsf.event:OCSF",
 })  # fmt: skip
 
 PROTOCOLS: Final = Rows(ProtocolKind, {
-    "udp": "sinks.datagram:UDP",
-    "tcp": "sinks.stream:TCP",
-    "tls": "sinks.stream:TLS",
-    "unix": "sinks.local:UNIX",
-    "unixgram": "sinks.local:UNIXGRAM",
-    "relp": "sinks.relp:RELP",
-    "http": "sinks.http:HTTP",
-    "splunk-hec": "sinks.splunk_hec:SPLUNK_HEC",
+    "udp": "sinks.stream.udp:UDP",
+    "tcp": "sinks.stream.tcp:TCP",
+    "tls": "sinks.stream.tcp:TLS",
+    "unix": "sinks.stream.unix:UNIX",
+    "unixgram": "sinks.stream.unix:UNIXGRAM",
+    "relp": "sinks.stream.relp:RELP",
+    "http": "sinks.http.sink:HTTP",
+    "splunk-hec": "sinks.splunk_hec.sink:SPLUNK_HEC",
     "elasticsearch": "sinks.elasticsearch:ELASTICSEARCH",
     "sentinel": "sinks.sentinel:SENTINEL",
     "otlp": "sinks.otlp:OTLP",
-    "kafka": "sinks.kafka:KAFKA",
-    "file": "sinks.archive:FILE",
+    "kafka": "sinks.kafka.sink:KAFKA",
+    "file": "sinks.file.sink:FILE",
     "stdout": "sinks.stdout:STDOUT",
 })  # fmt: skip
 

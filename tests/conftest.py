@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon
+from tests.support.daemon import Daemon
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

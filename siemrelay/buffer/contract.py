@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Protocol
 
-from siemrelay.buffer.letters import DeadLetter
+from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.places import SinkPlace
-from siemrelay.event import Batch
+from siemrelay.core.event import Batch
 
 
 class Deliverable(Protocol):

@@ -12,8 +12,8 @@ from siemrelay.buffer.places import Places
 from siemrelay.buffer.reserve import Reserve
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
-from siemrelay.errors import BufferFull
-from siemrelay.stats import BufferStats
+from siemrelay.core.errors import BufferFull
+from siemrelay.telemetry.stats import BufferStats
 
 _log = structlog.get_logger()
 

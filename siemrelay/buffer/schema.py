@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from siemrelay.errors import BufferBroken, BufferFull, DiskFull, StartRefused
+from siemrelay.core.errors import BufferBroken, BufferFull, DiskFull, StartRefused
 
 SCHEMA_VERSION: Final = 2
 

@@ -6,9 +6,9 @@ import sqlite3
 from contextlib import suppress
 from typing import Final
 
-from siemrelay.buffer.payloads import used_bytes
+from siemrelay.buffer.rows import used_bytes
 from siemrelay.buffer.schema import transaction, typed_errors
-from siemrelay.errors import BufferFull
+from siemrelay.core.errors import BufferFull
 
 # Rows deleted in one transaction: bounds how long a commit of records can wait for it.
 _DELETE_ROWS: Final = 256

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.buffer import letters as dead_letters
-from siemrelay.buffer.letters import DeadLetter
-from siemrelay.buffer.payloads import COLUMNS, Payloads, used_bytes
+from siemrelay.buffer import dead_letters as dead_letters
+from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.reserve import LARGE
+from siemrelay.buffer.rows import COLUMNS, Payloads, used_bytes
 from siemrelay.buffer.schema import (
     connect,
     prepare,
@@ -29,7 +29,7 @@ from siemrelay.buffer.schema import (
     typed_errors,
 )
 from siemrelay.buffer.space import Space
-from siemrelay.event import Batch
+from siemrelay.core.event import Batch
 
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
 _APPENDED_ROWS: Final = 16

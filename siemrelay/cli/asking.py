@@ -15,10 +15,10 @@ import msgspec
 
 from siemrelay.cli.options import DEFAULT_FILE, config_option
 from siemrelay.cli.refusal import refuse
+from siemrelay.config.endpoint_address import endpoint_address
 from siemrelay.config.process import EndpointOptions
-from siemrelay.config.where import endpoint_address
-from siemrelay.errors import ConfigurationRefused
-from siemrelay.formats.text import harmless
+from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.formats.writing.text import harmless
 from siemrelay.telemetry.status import RelayStatus
 
 # The relay answers between two batches, and looks up a record or two on disk.

@@ -9,18 +9,18 @@ from typing import Any, Final
 
 import click
 
-from siemrelay.buffer.directory import runs_on
-from siemrelay.buffer.disk import READ_BYTES
+from siemrelay.buffer.buffer import READ_BYTES
+from siemrelay.buffer.state_dir import runs_on
 from siemrelay.buffer.store import Store
 from siemrelay.cli.dead_letters import dead_letters
 from siemrelay.cli.opening import loaded_from, opened
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import replay
 from siemrelay.cli.tables import print_table
-from siemrelay.event import Batch
-from siemrelay.formats.text import harmless
+from siemrelay.core.event import Batch
+from siemrelay.core.times import rfc3339
+from siemrelay.formats.writing.text import harmless
 from siemrelay.telemetry.status_text import size
-from siemrelay.times import rfc3339
 
 _LAST: Final = 10
 

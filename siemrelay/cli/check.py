@@ -17,9 +17,9 @@ from siemrelay.config.effective import (
     sink_settings,
     source_settings,
 )
+from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded, load
-from siemrelay.config.machine import lacking
-from siemrelay.errors import ConfigurationRefused, Fault
+from siemrelay.core.errors import ConfigurationRefused, Fault
 
 
 @click.command()

@@ -10,17 +10,17 @@ from typing import Final
 import click
 import msgspec
 
-from siemrelay.assembly import Assembly
-from siemrelay.buffer.again import LettersAgain
-from siemrelay.buffer.letters import DeadLetter
+from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.replay import LettersAgain
 from siemrelay.buffer.store import Store
 from siemrelay.cli.opening import loaded_from, opened
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import chosen, send
-from siemrelay.filters import EventFilter, EventsOptions
-from siemrelay.formats.text import harmless
+from siemrelay.core.filters import EventFilter, EventsOptions
+from siemrelay.core.times import rfc3339
+from siemrelay.formats.writing.text import harmless
+from siemrelay.relay.assembly import Assembly
 from siemrelay.telemetry.log import Redactor
-from siemrelay.times import rfc3339
 
 _PAGE: Final = 64
 

@@ -7,9 +7,9 @@ import json
 import click
 from msgspec.structs import asdict
 
-from siemrelay.catalogue import Catalogue
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.tables import print_table
+from siemrelay.core.event_types import Catalogue
 
 
 @click.command()
@@ -40,7 +40,7 @@ def _catalogue(config: str | None) -> Catalogue:
     # Models and registry are only needed to read a file.
     from siemrelay.cli.refusal import refuse
     from siemrelay.config.load import load
-    from siemrelay.errors import ConfigurationRefused
+    from siemrelay.core.errors import ConfigurationRefused
 
     try:
         return load(config).config.catalogue()

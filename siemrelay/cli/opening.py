@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from siemrelay.buffer.directory import look
+from siemrelay.buffer.state_dir import look
 from siemrelay.buffer.store import Store
 from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import Loaded, load
-from siemrelay.errors import BufferBroken, BufferFull, ConfigurationRefused, StartRefused
+from siemrelay.core.errors import BufferBroken, BufferFull, ConfigurationRefused, StartRefused
 from siemrelay.telemetry.log import Redactor, configure
 
 

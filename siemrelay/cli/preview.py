@@ -13,14 +13,14 @@ from typing import Any, BinaryIO, Final, cast
 
 import click
 
-from siemrelay.assembly import Assembly, SinkParts
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
-from siemrelay.errors import ConfigurationRefused
-from siemrelay.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
-from siemrelay.formats.text import harmless
-from siemrelay.shorten import shortened
+from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
+from siemrelay.formats.writing.text import harmless
+from siemrelay.pipeline.truncate import shortened
+from siemrelay.relay.assembly import Assembly, SinkParts
 
 # Records are looked at in portions, so that a whole log can be piped through.
 _PORTION_RECORDS: Final = 1000

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from siemrelay.errors import ConfigurationRefused
+from siemrelay.core.errors import ConfigurationRefused
 
 
 def refuse(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:

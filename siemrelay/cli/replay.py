@@ -8,16 +8,16 @@ from typing import Final
 import click
 import trio
 
-from siemrelay.assembly import Assembly, SinkParts, delivery
-from siemrelay.buffer.again import RecordsAgain
+from siemrelay.buffer.replay import RecordsAgain
 from siemrelay.cli.opening import loaded_from, opened
 from siemrelay.cli.options import config_option
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
-from siemrelay.decoded import DecodedCache
-from siemrelay.errors import SiemrelayError, leaves
-from siemrelay.options import seconds
-from siemrelay.stats import SinkStats
+from siemrelay.core.errors import SiemrelayError, leaves
+from siemrelay.core.options import seconds
+from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.relay.assembly import Assembly, SinkParts, delivery
+from siemrelay.telemetry.stats import SinkStats
 
 # How often it is looked whether the sink holds.
 _LOOK_EVERY_S: Final = 0.1

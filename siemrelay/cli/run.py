@@ -16,10 +16,10 @@ import trio
 
 from siemrelay.cli.options import config_option
 from siemrelay.cli.refusal import refuse
+from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import load, of_pool
-from siemrelay.config.machine import lacking
-from siemrelay.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
-from siemrelay.relay import Relay
+from siemrelay.core.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
+from siemrelay.relay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure
 
 # The worker threads hold the interpreter for microseconds at a time; with the default of 5 ms a

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from siemrelay.formats.text import harmless
+from siemrelay.formats.writing.text import harmless
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

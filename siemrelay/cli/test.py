@@ -14,17 +14,17 @@ from typing import Any, Final
 import click
 import trio
 
-from siemrelay.assembly import Assembly, SinkParts
-from siemrelay.catalogue import TEST
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
-from siemrelay.errors import ConfigurationRefused, DeliveryError, RunRefused, SinkHolds, leaves
-from siemrelay.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
-from siemrelay.shorten import shortened
+from siemrelay.core.errors import ConfigurationRefused, DeliveryError, RunRefused, SinkHolds, leaves
+from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
+from siemrelay.core.event_types import TEST
+from siemrelay.core.times import rfc3339
+from siemrelay.pipeline.truncate import shortened
+from siemrelay.relay.assembly import Assembly, SinkParts
 from siemrelay.telemetry.log import Redactor, configure
-from siemrelay.times import rfc3339
 
 # Above every sink's own default timeout; only an acknowledgement that never comes takes longer.
 _PATIENCE_S: Final = 60.0

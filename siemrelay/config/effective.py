@@ -12,12 +12,12 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from siemrelay import registry
-from siemrelay.config.document import KeyPath, dotted
+from siemrelay.config.describe import field_names, written
 from siemrelay.config.hiding import without_url_secrets
-from siemrelay.config.kinds import field_names, written
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
-from siemrelay.errors import Fault
+from siemrelay.config.yaml_document import KeyPath, dotted
+from siemrelay.core.errors import Fault
 from siemrelay.formats.syslog_header import HeaderOptions
 
 Origin = Literal["file", "preset", "default"]

@@ -9,11 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel
 
-from siemrelay.config.document import KeyPath, dotted
 from siemrelay.config.models import SinkConfig
 from siemrelay.config.secrets import Substituted, redactable
-from siemrelay.errors import Fault
-from siemrelay.options import URL_PASSWORD, Secret
+from siemrelay.config.yaml_document import KeyPath, dotted
+from siemrelay.core.errors import Fault
+from siemrelay.core.options import URL_PASSWORD, Secret
 
 # One parameter of an address; what a parameter's name ends in where its value is a secret.
 _PARAMETER: Final = re.compile(r"(?P<start>[?&;](?P<name>[^=&;#\s]+)=)(?P<value>[^&;#\s]+)")

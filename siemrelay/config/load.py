@@ -11,11 +11,8 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from siemrelay.catalogue import Catalogue
-from siemrelay.config.document import Document, KeyPath, dotted, in_order, parse
-from siemrelay.config.faults import explain
+from siemrelay.config.cross_checks import clashes
 from siemrelay.config.hiding import inline_secrets, parts_of, without_secrets
-from siemrelay.config.joined import Joined, join_sink, join_source
 from siemrelay.config.models import (
     EventTypeConfig,
     RelayConfig,
@@ -23,11 +20,14 @@ from siemrelay.config.models import (
     SourceConfig,
     declared_catalogue,
 )
-from siemrelay.config.needs import missing
+from siemrelay.config.option_models import Joined, join_sink, join_source
+from siemrelay.config.requirements import missing
 from siemrelay.config.secrets import Substituted, redactable, substitute
-from siemrelay.config.together import clashes
-from siemrelay.errors import ConfigurationRefused, Fault
-from siemrelay.filters import entry_fault
+from siemrelay.config.validation_errors import explain
+from siemrelay.config.yaml_document import Document, KeyPath, dotted, in_order, parse
+from siemrelay.core.errors import ConfigurationRefused, Fault
+from siemrelay.core.event_types import Catalogue
+from siemrelay.core.filters import entry_fault
 
 # Hundreds of sinks fit in a tenth of it; a larger file is the wrong file.
 _MAX_FILE_BYTES: Final = 1 << 20

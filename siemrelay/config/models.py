@@ -12,12 +12,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from siemrelay.catalogue import Catalogue, EventType
-from siemrelay.config.kinds import nearest
+from siemrelay.config.describe import nearest
 from siemrelay.config.process import EndpointOptions, LogOptions
-from siemrelay.event import DEFAULT_SEVERITY, FIELDS
-from siemrelay.filters import EventsChoice, EventsOptions
-from siemrelay.options import Duration, Options, Size, absolute
+from siemrelay.core.event import DEFAULT_SEVERITY, FIELDS
+from siemrelay.core.event_types import Catalogue, EventType
+from siemrelay.core.filters import EventsChoice, EventsOptions
+from siemrelay.core.options import Duration, Options, Size, absolute
 
 # Names become metric labels, command arguments and keys of the state: short, and plain everywhere.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from siemrelay.options import Options
+from siemrelay.core.options import Options
 
 _MAX_PORT: Final = 65535
 

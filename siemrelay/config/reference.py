@@ -14,13 +14,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from siemrelay import registry
-from siemrelay.config.kinds import field_names, nested_model, type_text, written
+from siemrelay.config.describe import field_names, nested_model, type_text, written
 from siemrelay.config.models import EventTypeConfig, RelayConfig, SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS
-from siemrelay.event import FIELDS
+from siemrelay.core.event import FIELDS
+from siemrelay.core.options import Options
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.options import Options
 
 _INTRODUCTION = """\
 # Every key of the configuration

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.config.document import Document, KeyPath
+from siemrelay.config.yaml_document import Document, KeyPath
 
 # systemd refuses credentials over 1 MiB; a larger file is the wrong file.
 _MAX_SECRET_BYTES: Final = 1 << 20

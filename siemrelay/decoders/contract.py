@@ -7,8 +7,8 @@ from typing import Protocol
 
 import msgspec
 
-from siemrelay.event import Batch, DecodedBatch
-from siemrelay.options import Options
+from siemrelay.core.event import Batch, DecodedBatch
+from siemrelay.core.options import Options
 
 
 class Decoder(Protocol):

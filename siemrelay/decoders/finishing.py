@@ -7,10 +7,10 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
 
-from siemrelay.catalogue import UNPARSED, Catalogue
+from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, attributes_of
+from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.core.times import rfc3339
 from siemrelay.decoders.normalise import Kind, Kinds, not_understood, time_of, times_are_plain
-from siemrelay.event import AuditEvent, Batch, DecodedBatch, attributes_of
-from siemrelay.times import rfc3339
 
 ALWAYS_WANTED: Final = frozenset({"id", "type", "category", "severity", "outcome"})
 """The fields that every decoder fills, asked or not: filters and promises rest on them."""

@@ -10,10 +10,10 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
-from siemrelay.catalogue import UNTYPED, Catalogue
+from siemrelay.core.event import DEFAULT_SEVERITY, FAILED_SEVERITY
+from siemrelay.core.event_types import UNTYPED, Catalogue
+from siemrelay.core.times import rfc3339
 from siemrelay.decoders.reading import text_of
-from siemrelay.event import DEFAULT_SEVERITY, FAILED_SEVERITY
-from siemrelay.times import rfc3339
 
 Kind = tuple[str, str | None, int | None, str | None]
 """type, category, severity, outcome of one event."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from siemrelay.event import FIELDS, Actor, AuditEvent, Target
+from siemrelay.core.event import FIELDS, Actor, AuditEvent, Target
 
 Where = tuple[str, ...]
 """The keys that lead to a value: one for each object on the way."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from siemrelay.catalogue import Catalogue
+from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
+from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import DecoderKind, NoOptions
+from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.finishing import Finisher, unparsed
-from siemrelay.decoders.mapping import Spellings
-from siemrelay.event import AuditEvent, Batch, DecodedBatch
 
 
 class TextDecoder:

@@ -12,9 +12,9 @@ from typing import Final
 
 import trio
 
+from siemrelay.core.errors import SiemrelayError
 from siemrelay.demo.receivers import HOST
 from siemrelay.demo.scene import Scene
-from siemrelay.errors import SiemrelayError
 
 # It takes half a second; a machine that needs longer than this has other troubles.
 _START_S: Final = 20.0

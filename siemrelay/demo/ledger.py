@@ -11,9 +11,9 @@ from collections.abc import Callable
 from statistics import median
 from typing import Final, NamedTuple
 
-from siemrelay.catalogue import EventType
+from siemrelay.core.event_types import EventType
 from siemrelay.demo.records import KINDS
-from siemrelay.formats.text import visible
+from siemrelay.formats.writing.text import visible
 
 # A byte counts how often an event came; more often than this is still "often".
 _MOST_COUNTED: Final = 255

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import trio
 
+from siemrelay.core.errors import leaves
 from siemrelay.demo.audit_log import Writer
 from siemrelay.demo.balance import Balance, settled, strike
 from siemrelay.demo.daemon import Daemon, DaemonFailed
@@ -20,7 +21,6 @@ from siemrelay.demo.ledger import Ledger
 from siemrelay.demo.receivers import HttpReceiver, Receiver, TcpReceiver, UdpReceiver
 from siemrelay.demo.scene import Scene, set_up
 from siemrelay.demo.stage import Stage
-from siemrelay.errors import leaves
 
 # The scenes, as shares of the whole: an audience needs time before, between and after them.
 _ROTATE_AT: Final = 0.3

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.catalogue import BUILT_IN, EventType
+from siemrelay.core.event_types import BUILT_IN, EventType
 
 KINDS: Final = tuple(known for known in BUILT_IN if known.product in ("alm", "lightrun"))
 """Every type that the demo writes; a record's kind is its index in this table."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from siemrelay.catalogue import EventType
+from siemrelay.core.event_types import EventType
 from siemrelay.demo.receivers import HOST
 
 _CONFIGURATION: Final = """\

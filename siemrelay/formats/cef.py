@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Final
 
-from siemrelay.event import AuditEvent, Selection
-from siemrelay.formats.address import dotted_quad, ip_versions
-from siemrelay.formats.columns import FEW, Column, Lines, Pair, texts, told
+from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.memo import Remembered
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.epoch import EpochMs
-from siemrelay.formats.mapped import DeviceOptions
-from siemrelay.formats.pairs import Pairs
-from siemrelay.formats.text import is_plain, replaced, utf8, visible
-from siemrelay.memo import Remembered
+from siemrelay.formats.field_map import DeviceOptions
+from siemrelay.formats.writing.address import dotted_quad, ip_versions
+from siemrelay.formats.writing.columns import FEW, Column, Lines, Pair, texts, told
+from siemrelay.formats.writing.epoch import EpochMs
+from siemrelay.formats.writing.templates import Pairs
+from siemrelay.formats.writing.text import is_plain, replaced, utf8, visible
 
 
 class CefOptions(DeviceOptions):

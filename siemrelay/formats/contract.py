@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from siemrelay.event import Selection
-from siemrelay.options import Options
+from siemrelay.core.event import Selection
+from siemrelay.core.options import Options
 
 HeaderName = Literal["none", "rfc3164", "rfc5424"]
 

@@ -17,15 +17,15 @@ from typing import Any, Final
 import msgspec
 from pydantic import Field
 
-from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
-from siemrelay.formats.attributes import Named, attribute_column, flattened
-from siemrelay.formats.columns import FEW, Column, Lines
+from siemrelay.core.event import FIELDS, AuditEvent, Selection, attributes_of
+from siemrelay.core.memo import Remembered
+from siemrelay.core.options import Options
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.epoch import EpochMs
-from siemrelay.formats.objects import inside, member, message_of, without_clashes
-from siemrelay.formats.text import syslog_severity, text_of
-from siemrelay.memo import Remembered
-from siemrelay.options import Options
+from siemrelay.formats.writing.attributes import Named, attribute_column, flattened
+from siemrelay.formats.writing.columns import FEW, Column, Lines
+from siemrelay.formats.writing.epoch import EpochMs
+from siemrelay.formats.writing.json_text import inside, member, message_of, without_clashes
+from siemrelay.formats.writing.text import syslog_severity, text_of
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")  # nor `.`, which Graylog would replace by `_`
 _LINE_BREAK: Final = re.compile(r"[\r\n]")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from operator import add
 from typing import Literal
 
-from siemrelay.event import Selection
-from siemrelay.formats.columns import FEW, Lines
+from siemrelay.core.event import Selection
 from siemrelay.formats.contract import Format
 from siemrelay.formats.syslog_header import Header, HeaderOptions, Rfc3164Header, Rfc5424Header
-from siemrelay.formats.text import utf8
+from siemrelay.formats.writing.columns import FEW, Lines
+from siemrelay.formats.writing.text import utf8
 
 
 class Headed:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import Field
 
-from siemrelay.event import (
+from siemrelay.core.event import (
     FIELDS,
     NOBODY,
     NOTHING,
@@ -18,10 +18,10 @@ from siemrelay.event import (
     Target,
     attributes_of,
 )
+from siemrelay.core.times import rfc3339
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.reshaped import DottedNames, Reshaped
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.times import rfc3339
 
 
 class JsonOptions(HeaderOptions):

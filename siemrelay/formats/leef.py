@@ -16,15 +16,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from siemrelay.event import AuditEvent, Selection
-from siemrelay.formats.address import are_ip, dotted_quad
-from siemrelay.formats.columns import FEW, Column, Lines, Pair, texts, told
+from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.memo import Remembered
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.epoch import MILLISECOND_CHARACTERS, with_milliseconds
-from siemrelay.formats.mapped import DeviceOptions
-from siemrelay.formats.pairs import Pairs
-from siemrelay.formats.text import CONTROL_PICTURES, replaced, utf8, visible
-from siemrelay.memo import Remembered
+from siemrelay.formats.field_map import DeviceOptions
+from siemrelay.formats.writing.address import are_ip, dotted_quad
+from siemrelay.formats.writing.columns import FEW, Column, Lines, Pair, texts, told
+from siemrelay.formats.writing.epoch import MILLISECOND_CHARACTERS, with_milliseconds
+from siemrelay.formats.writing.templates import Pairs
+from siemrelay.formats.writing.text import CONTROL_PICTURES, replaced, utf8, visible
 
 _HEX: Final = re.compile(r"(?:0x|x)([0-9A-Fa-f]{2})")
 # Also in keys, times, numbers and addresses, where nothing may be replaced; the first two have a

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from siemrelay.event import Selection
+from siemrelay.core.event import Selection
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.formats.text import has_no_controls, is_utf8, one_line_each
+from siemrelay.formats.writing.text import has_no_controls, is_utf8, one_line_each
 
 
 class RawOptions(HeaderOptions):

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from pydantic import AfterValidator
 
-from siemrelay.event import AuditEvent, field_getter
-from siemrelay.formats.mapped import fields_of_events
-from siemrelay.formats.objects import message_of
+from siemrelay.core.event import AuditEvent, field_getter
+from siemrelay.formats.field_map import fields_of_events
+from siemrelay.formats.writing.json_text import message_of
 
 _Members = dict[str, Any]  # each msgspec.Raw, or another one of these
 

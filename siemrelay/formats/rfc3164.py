@@ -5,13 +5,13 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Final
 
-from siemrelay.event import FIELDS, AuditEvent, Selection
-from siemrelay.formats.columns import FEW, Lines, told
+from siemrelay.core.event import FIELDS, AuditEvent, Selection
+from siemrelay.core.memo import Remembered
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.pairs import QuotedPairs
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
-from siemrelay.formats.text import one_line_each, utf8, visible
-from siemrelay.memo import Remembered
+from siemrelay.formats.writing.columns import FEW, Lines, told
+from siemrelay.formats.writing.templates import QuotedPairs
+from siemrelay.formats.writing.text import one_line_each, utf8, visible
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
 _values: Final = attrgetter(*_SHOWN)

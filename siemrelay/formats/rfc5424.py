@@ -9,14 +9,14 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from siemrelay.event import FIELDS, AuditEvent, Selection, attributes_of
-from siemrelay.formats.attributes import Named, attribute_column, flattened
-from siemrelay.formats.columns import FEW, Column, Lines
+from siemrelay.core.event import FIELDS, AuditEvent, Selection, attributes_of
+from siemrelay.core.memo import Remembered
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.pairs import QuotedPairs, escaped, needs_no_escape, shown
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
-from siemrelay.formats.text import one_line_each, text_of, utf8, visible
-from siemrelay.memo import Remembered
+from siemrelay.formats.writing.attributes import Named, attribute_column, flattened
+from siemrelay.formats.writing.columns import FEW, Column, Lines
+from siemrelay.formats.writing.templates import QuotedPairs, escaped, needs_no_escape, shown
+from siemrelay.formats.writing.text import one_line_each, text_of, utf8, visible
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
 _NAME_CHARACTERS: Final = 32

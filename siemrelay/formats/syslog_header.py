@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.event import AuditEvent, Selection
-from siemrelay.formats.columns import Lines
-from siemrelay.formats.epoch import second_of, with_milliseconds
-from siemrelay.formats.text import syslog_severity
-from siemrelay.memo import Remembered
-from siemrelay.options import Options
+from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.memo import Remembered
+from siemrelay.core.options import Options
+from siemrelay.formats.writing.columns import Lines
+from siemrelay.formats.writing.epoch import second_of, with_milliseconds
+from siemrelay.formats.writing.text import syslog_severity
 
 FACILITIES: Final = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",

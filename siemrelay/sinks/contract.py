@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from siemrelay.extras import Extra
+from siemrelay.core.extras import Extra
+from siemrelay.core.options import Options
 from siemrelay.formats.contract import Format
-from siemrelay.options import Options
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):

@@ -18,18 +18,18 @@ from urllib.parse import quote
 import trio
 from pydantic import AfterValidator, Field
 
-from siemrelay.errors import RunRefused, SinkHolds, SinkWaits
-from siemrelay.formats.bulk import Bulk
+from siemrelay.core.errors import RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.options import Size
 from siemrelay.formats.contract import Format
-from siemrelay.formats.stamped import Stamped
-from siemrelay.options import Size
+from siemrelay.formats.envelopes.bulk import Bulk
+from siemrelay.formats.envelopes.timestamped import Stamped
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Answer, Client, RequestOptions
-from siemrelay.sinks.http_url import Url, below
-from siemrelay.sinks.http_verdict import ADVICE, patience, verdict
-from siemrelay.sinks.over_http import OverHttp
+from siemrelay.sinks.http.client import Answer, Client, RequestOptions
+from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http.over_http import OverHttp
+from siemrelay.sinks.http.sink import BatchOptions
+from siemrelay.sinks.http.url import Url, below
+from siemrelay.sinks.http.verdict import ADVICE, patience, verdict
 from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NotUnderstood, read_cause, read_items
 
 # The pause before items that a busy cluster turned away are sent again: its queues empty in

@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from siemrelay import __version__
-from siemrelay.errors import RunRefused, SinkHolds
+from siemrelay.core.errors import RunRefused, SinkHolds
 from siemrelay.formats.contract import Format
-from siemrelay.formats.otlp import BodyKind, LogRecords
+from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import Client, RequestOptions
-from siemrelay.sinks.http_url import Url, below
-from siemrelay.sinks.http_verdict import ADVICE, verdict
-from siemrelay.sinks.over_http import OverHttp
+from siemrelay.sinks.http.client import Client, RequestOptions
+from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http.over_http import OverHttp
+from siemrelay.sinks.http.sink import BatchOptions
+from siemrelay.sinks.http.url import Url, below
+from siemrelay.sinks.http.verdict import ADVICE, verdict
 from siemrelay.wire.otlp import Envelope, NotUnderstood, read_partial
 
 _PATH: Final = "/v1/logs"

@@ -16,23 +16,23 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.errors import SinkHolds
+from siemrelay.core.errors import SinkHolds
+from siemrelay.core.options import Secret, Size
 from siemrelay.formats.contract import Format
-from siemrelay.formats.stamped import Stamped
-from siemrelay.options import Secret, Size
+from siemrelay.formats.envelopes.timestamped import Stamped
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
-from siemrelay.sinks.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http import BatchOptions
-from siemrelay.sinks.http_client import (
+from siemrelay.sinks.http.client import (
     Answer,
     Client,
     RequestOptions,
     TransportOptions,
 )
-from siemrelay.sinks.http_url import Url, below
-from siemrelay.sinks.http_verdict import ADVICE, verdict
-from siemrelay.sinks.oauth import OauthOptions
-from siemrelay.sinks.over_http import OverHttp
+from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http.oauth import OauthOptions
+from siemrelay.sinks.http.over_http import OverHttp
+from siemrelay.sinks.http.sink import BatchOptions
+from siemrelay.sinks.http.url import Url, below
+from siemrelay.sinks.http.verdict import ADVICE, verdict
 
 _API_VERSION: Final = "2023-01-01"
 

@@ -14,8 +14,8 @@ from typing import Final
 import trio
 from pydantic import Field
 
-from siemrelay.errors import SinkHolds, SinkWaits
-from siemrelay.options import Duration, Options, show_seconds
+from siemrelay.core.errors import SinkHolds, SinkWaits
+from siemrelay.core.options import Duration, Options, show_seconds
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.wire.framing import newline
 

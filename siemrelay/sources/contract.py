@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from siemrelay.extras import Extra
-from siemrelay.options import Options
+from siemrelay.core.extras import Extra
+from siemrelay.core.options import Options
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ import structlog
 import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from siemrelay.options import Duration, Options, Size, absolute
+from siemrelay.core.options import Duration, Options, Size, absolute
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 from siemrelay.sources.departed import Departed

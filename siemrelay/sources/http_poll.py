@@ -10,11 +10,11 @@ import msgspec
 import structlog
 import trio
 
+from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.normalise import time_of
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
 from siemrelay.sources.http_poll_options import HttpPollOptions, SinceOptions
 from siemrelay.sources.polling import Ask, PollRefused, opened
-from siemrelay.times import epoch_ms, rfc3339
 from siemrelay.wire.polled import (
     NotAPage,
     fingerprint,

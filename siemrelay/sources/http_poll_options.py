@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from siemrelay.options import Duration, HeaderName, HeaderValue, Options, with_good_port
-from siemrelay.pem import AuthorityFile
+from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, with_good_port
+from siemrelay.net.pem import AuthorityFile
 
 
 def _address(value: str) -> str:

@@ -12,8 +12,8 @@ import structlog
 import trio
 from pydantic import Field
 
-from siemrelay.errors import SiemrelayError
-from siemrelay.options import Options, Size
+from siemrelay.core.errors import SiemrelayError
+from siemrelay.core.options import Options, Size
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 from siemrelay.sources.lines import Lines

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from siemrelay.errors import SiemrelayError
-from siemrelay.formats.text import harmless
-from siemrelay.options import show_seconds
+from siemrelay.core.errors import SiemrelayError
+from siemrelay.core.options import show_seconds
+from siemrelay.formats.writing.text import harmless
 
 if TYPE_CHECKING:
     import httpx2

@@ -11,7 +11,7 @@ import structlog
 import trio
 from pydantic import Field
 
-from siemrelay.options import Options, Size
+from siemrelay.core.options import Options, Size
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 from siemrelay.sources.lines import Lines

@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus
 
 import structlog
 
-from siemrelay.options import URL_PASSWORD
+from siemrelay.core.options import URL_PASSWORD
 
 _LEVELS: Final = {
     "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,

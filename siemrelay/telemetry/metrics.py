@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from siemrelay import __version__
-from siemrelay.stats import STATES, Histogram, SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import STATES, Histogram, SinkStats, SourceStats, Stats
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

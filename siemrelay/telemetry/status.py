@@ -8,11 +8,11 @@ from typing import Final
 import msgspec
 
 from siemrelay import __version__
-from siemrelay.formats.text import harmless
-from siemrelay.health import stuck, unready
-from siemrelay.stats import SinkStats, SourceStats, Stats
+from siemrelay.formats.writing.text import harmless
+from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import Rates
+from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
 _TROUBLED: Final = ("waiting", "holding")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-from siemrelay.formats.text import harmless
+from siemrelay.formats.writing.text import harmless
 from siemrelay.telemetry.status import RelayStatus, SinkStatus, SourceStatus
 
 Tone = Literal["plain", "heading", "dim", "good", "warning", "bad"]

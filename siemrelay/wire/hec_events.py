@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.errors import SiemrelayError
-from siemrelay.event import forgiving_json
+from siemrelay.core.errors import SiemrelayError
+from siemrelay.core.event import forgiving_json
 from siemrelay.wire.http_bodies import BodyRefused, decoded, records_of
 
 REPLIES: Final[Mapping[int, tuple[int, str]]] = {

@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from siemrelay.errors import SiemrelayError
+from siemrelay.core.errors import SiemrelayError
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import msgspec
 
-from siemrelay.errors import SiemrelayError
+from siemrelay.core.errors import SiemrelayError
 
 # Under these names APIs put the page's items, in the order of how telling they are.
 _USUAL: Final = ("items", "events", "records", "data", "results", "content", "entries", "value")

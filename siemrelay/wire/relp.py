@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from siemrelay import __version__
-from siemrelay.errors import FrameRefused
+from siemrelay.core.errors import FrameRefused
 
 TAKEN: Final = 200
 

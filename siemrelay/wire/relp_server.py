@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from siemrelay import __version__
-from siemrelay.errors import FrameRefused
+from siemrelay.core.errors import FrameRefused
 
 # What may precede the data: a number of 9 digits, a command of 32 letters, a length of 9 digits.
 _HEADER: Final = re.compile(rb"([0-9]{1,9}) ([A-Za-z]{1,32}) ([0-9]{1,9})([ \n])")

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from siemrelay.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
 
 ENABLE_ACKNOWLEDGEMENT: Final = (
     "turn on indexer acknowledgement for this token in Splunk, or set `acknowledge: no`"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from siemrelay.catalogue import BUILT_IN
+from siemrelay.core.event_types import BUILT_IN
 
 KEPT_TYPES: Final = sorted(kind.name for kind in BUILT_IN if kind.product == "alm")
 _OTHER: Final = sorted(kind.name for kind in BUILT_IN if kind.product == "lightrun")

@@ -16,7 +16,7 @@ from typing import Final
 
 import yaml
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 _RATE: Final = 50_000
 _BYTES: Final = 300

@@ -15,7 +15,7 @@ from typing import Final
 import trustme
 import yaml
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 _CONNECTIONS: Final = 1000
 _BAR_BYTES: Final = 60_000_000

@@ -12,11 +12,11 @@ from typing import Any
 
 from siemrelay import registry
 from siemrelay.buffer.store import Store
-from siemrelay.catalogue import Catalogue
 from siemrelay.cli.run import GC_THRESHOLD
+from siemrelay.core.event import FIELDS, Batch, DecodedBatch, Selection
+from siemrelay.core.event_types import Catalogue
+from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
-from siemrelay.event import FIELDS, Batch, DecodedBatch, Selection
-from siemrelay.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.wire.framing import newline
 from tests.bench import corpus

@@ -1,0 +1,216 @@
+"""The disk buffer as the relay sees it: append, read on from a cursor, move cursors, make room.
+
+Invariants, each checked in test_buffer.py:
+1. oldest kept <= every cursor <= durable end;
+2. the durable end moves only after the commit's fsync returned;
+3. a row is deleted only when every cursor is past it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence, Set
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from siemrelay.buffer.cursors import Cursors
+from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.places import Extent, Places, SinkPlace
+from siemrelay.buffer.recent import Tail
+from siemrelay.buffer.reserve import SMALL, Reserve, sizes_for
+from siemrelay.buffer.retention import Room
+from siemrelay.buffer.state_dir import lock_state_dir, open_store
+from siemrelay.buffer.threads import in_thread
+from siemrelay.core.event import Batch
+from siemrelay.telemetry.stats import BufferStats
+
+# A lagging sink reads this much from disk at a time: one thread hop for a few batches.
+READ_BYTES: Final = 1024 * 1024
+
+
+class DiskBuffer:
+    """Records on disk, one cursor per sink. Use as a context manager.
+
+    Opening locks the directory. Raises StartRefused when it is in use, was written by a newer
+    siemrelay or has no room; BufferBroken when the disk fails.
+    """
+
+    def __init__(
+        self, state_dir: Path, *, max_size_bytes: int, keep_s: float, stats: BufferStats
+    ) -> None:
+        with ExitStack() as opening:
+            self._lock_descriptor = lock_state_dir(state_dir)
+            opening.callback(os.close, self._lock_descriptor)
+            sizes = sizes_for(state_dir)
+            reserve = Reserve(state_dir, sizes.reserve_bytes)
+            self._store = open_store(state_dir, reserve, sizes.log_bytes)
+            opening.callback(self._store.close)
+            opened, oldest = self._store.opened(), self._store.oldest()
+            if sizes is SMALL:  # such a disk may be full before anybody looks a second time
+                reserve.hold()
+            opening.pop_all()
+        self.stats = stats
+        self._extent = Extent(opened.next_sequence, opened.next_sequence)
+        self._known_cursors, self._writing = opened.cursors, trio.Lock()
+        self._places = Places(opened.cursors, self._extent)
+        self._cursors = Cursors(self._store, self._places, self._writing, reserve, stats)
+        self._room = Room(
+            self._store, self._writing, self._places, self._extent, reserve, stats,
+            max_size_bytes=max_size_bytes, keep_s=keep_s,
+        )  # fmt: skip
+        self._grown, self._tail = trio.Event(), Tail(opened.next_sequence)
+        stats.size_bytes = opened.used_bytes
+        self._room.note_oldest(oldest)
+
+    def __enter__(self) -> DiskBuffer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._cursors.leave()
+        finally:
+            self._store.close()
+            os.close(self._lock_descriptor)
+
+    @property
+    def end(self) -> int:
+        """The sequence number after the last durable record."""
+        return self._extent.end
+
+    @property
+    def oldest(self) -> int:
+        """The oldest sequence number kept; `end` when nothing is."""
+        return self._extent.oldest
+
+    def positions(self, source: str) -> dict[str, dict[str, Any]]:
+        """A source's stored positions by key."""
+        return self._store.positions(source)
+
+    # -- sinks ------------------------------------------------------------
+
+    def set_sinks(self, sinks: Mapping[str, tuple[bool, bool]]) -> list[str]:
+        """Make these the sinks: name → (drop_oldest, start at the oldest record if new).
+
+        A sink known from before keeps its cursor; one that is gone stops holding records back, and
+        its name is returned. Call once, before anything is appended.
+        """
+        gone = self._places.choose(sinks)
+        if gone or self._places.cursors() != self._known_cursors:
+            self._store.keep_sinks(self._places.cursors())
+        return gone
+
+    def knows(self, sink: str) -> bool:
+        """Whether the sink had a place here when the buffer was opened."""
+        return sink in self._known_cursors
+
+    def place(self, sink: str) -> SinkPlace:
+        """The sink's place, live."""
+        return self._places[sink]
+
+    def advance(self, sink: str, next_sequence: int) -> None:
+        """Settle every record before `next_sequence` for the sink. Stored within moments."""
+        self._places.advance(sink, next_sequence)
+
+    async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
+        """Keep refused records as dead letters and pass them, on disk when this returns."""
+        sink = letters[0].sink
+        async with self._writing:
+            # The cursor may have been moved on meanwhile, to make room.
+            passed = max(next_sequence, self._places[sink].next_sequence)
+            await in_thread(self._store.bury, letters, {sink: passed})
+            self.advance(sink, next_sequence)
+
+    async def wait_settled(self) -> None:
+        """Wait until some cursor moves."""
+        await self._places.wait_moved()
+
+    async def wait_passed(self, sinks: Sequence[str], sequence: int) -> None:
+        """Wait until every record before `sequence` is settled for all these sinks."""
+        while any(self._places[sink].next_sequence < sequence for sink in sinks):
+            await self._places.wait_moved()
+
+    # -- records ----------------------------------------------------------
+
+    async def append(
+        self,
+        batches: list[Batch],
+        positions: Mapping[tuple[str, str], Mapping[str, Any] | None],
+    ) -> None:
+        """Store records and positions in one transaction; they are on disk when this returns.
+
+        `batches` continue at `end`. Raises BufferFull when there is no room now (nothing is stored,
+        room was looked for), BufferBroken when the process must end. A commit that has begun is
+        waited for when cancelled.
+        """
+        await self._tail.give_way(sum(len(batch.payload) for batch in batches))
+        started = time.perf_counter()
+        async with self._writing:
+            with trio.CancelScope(shield=True), self._places.being_stored() as cursors:
+                used = await in_thread(self._store.append, batches, positions, cursors)
+        # Invariant: readers never see a record that a power cut could take back. The end moves
+        # here only, after the commit's fsync; checked by
+        # test_a_reader_never_sees_a_record_before_its_commit.
+        for batch in batches:
+            self._extent.end = batch.next_sequence
+            self._tail.add(batch)
+        self.stats.committed(time.perf_counter() - started, used)
+        if batches:
+            self.stats.oldest_received_at = self.stats.oldest_received_at or batches[0].received_at
+            self._grown.set()
+            self._grown = trio.Event()
+
+    async def read(self, sequence: int) -> list[Batch]:
+        """Batches from the one that holds `sequence` on, in order; waits until there is one.
+
+        From memory near the tail, else from disk. The first batch may begin before `sequence`, or
+        after it where older records were deleted.
+        """
+        while True:
+            while sequence >= self._extent.end:
+                await self._grown.wait()
+            if (newest := self._tail.take(sequence)) is not None:
+                return [newest]
+            # The thread may see a commit that is not known here yet: nothing beyond the end.
+            end = self._extent.end
+            found = await in_thread(self._store.read, sequence, end, READ_BYTES)
+            if found:
+                return found
+            sequence = end  # all before it was dropped and deleted
+
+    async def records(self, wanted: Set[int]) -> dict[int, Batch]:
+        """Records as batches of one, by sequence number; without those that are not kept."""
+        return await in_thread(self._store.alone, wanted)
+
+    async def count_letters(self) -> None:
+        """Bring their number in `stats` up to date: other processes may have dropped some."""
+        self.stats.dead_letters = await in_thread(self._store.dead_letters)
+
+    # -- room -------------------------------------------------------------
+
+    async def make_room(self, wanted_bytes: int) -> bool:
+        """Whether so many more (compressed) bytes fit into `max_size`, after doing what may be.
+
+        Delivered records that are only kept for replay go first; then sinks that said drop_oldest
+        give up their oldest. An empty buffer takes anything.
+        """
+        return await self._room.make(wanted_bytes)
+
+    async def reclaim(self) -> bool:
+        """On a full disk: free what is kept for replay only. Whether anything was freed."""
+        return await self._room.reclaim()
+
+    async def received_at(self, sequence: int) -> float | None:
+        """When that record was received (seconds since the epoch); None if it is not kept."""
+        return await in_thread(self._store.received_at, sequence)
+
+    # -- tasks ------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Store cursors as they move and delete what is old, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cursors.run, self.reclaim)
+            nursery.start_soon(self._room.retain)

@@ -1,0 +1,119 @@
+"""A part of what a buffer holds, for one sink once more: beside the relay, which may be running.
+
+No cursor on disk moves. What the peer refuses becomes a dead letter, or stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Final
+
+import trio
+
+from siemrelay.buffer.buffer import READ_BYTES
+from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.places import SinkPlace
+from siemrelay.buffer.store import Store
+from siemrelay.buffer.threads import in_thread
+from siemrelay.core.event import Batch
+
+# Letters read at a time: each has a record and a message, of megabytes at the worst.
+_LETTERS: Final = 64
+
+
+class RecordsAgain:
+    """Records from `first` to before `end`: see `contract.Deliverable`. `done` is set at the end.
+
+    Those that the buffer has given up meanwhile are passed over.
+    """
+
+    def __init__(self, store: Store, sink: str, first: int, end: int) -> None:
+        self._store, self._end = store, end
+        self._place = SinkPlace(sink, first, drop_oldest=False)
+        self.done = trio.Event()
+        if first >= end:
+            self.done.set()
+
+    @property
+    def end(self) -> int:
+        """See `contract.Deliverable`."""
+        return self._end
+
+    def place(self, sink: str) -> SinkPlace:
+        """See `contract.Deliverable`."""
+        return self._place
+
+    def advance(self, sink: str, next_sequence: int) -> None:
+        """See `contract.Deliverable`; in memory only."""
+        self._place.next_sequence = max(self._place.next_sequence, next_sequence)
+        if self._place.next_sequence >= self._end:
+            self.done.set()
+
+    async def read(self, sequence: int) -> list[Batch]:
+        """See `contract.Deliverable`; waits for ever at the end, where `done` ends the delivery."""
+        if sequence >= self._end:
+            await trio.sleep_forever()
+        # Nothing more is kept: an empty batch at the end settles what was before it.
+        return await self._found(sequence) or [Batch(self._end, 0, "", 0.0, b"")]
+
+    async def _found(self, sequence: int) -> list[Batch]:
+        batches = await in_thread(self._store.read, sequence, self._end, READ_BYTES)
+        if batches and batches[-1].next_sequence > self._end:
+            batches[-1:] = batches[-1].alone(range(self._end))
+        return batches
+
+    async def records(self, wanted: Set[int]) -> dict[int, Batch]:
+        """See `contract.Deliverable`."""
+        return await in_thread(self._store.alone, wanted)
+
+    async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
+        """See `contract.Deliverable`."""
+        await in_thread(self._store.bury, letters, {})
+        self.advance(letters[0].sink, next_sequence)
+
+    async def finish(self) -> None:
+        """Note on disk what was settled, where anything is to be noted."""
+
+
+class LettersAgain(RecordsAgain):
+    """A sink's dead letters among those records; what the peer takes now is forgotten.
+
+    A letter whose record was not kept any more when it was refused cannot be sent, and stays.
+    """
+
+    def __init__(self, store: Store, sink: str, first: int, end: int) -> None:
+        super().__init__(store, sink, first, end)
+        # Read and not forgotten yet; without those that were refused again.
+        self._letters = dict[int, Batch]()
+
+    async def _found(self, sequence: int) -> list[Batch]:
+        await self.finish()
+        while True:
+            sink = self._place.name
+            letters = await in_thread(self._store.letters, sink, sequence, self._end, _LETTERS)
+            batches = [letter.batch() for letter in letters if letter.record]
+            if batches or not letters:
+                self._letters |= {batch.first_sequence: batch for batch in batches}
+                return batches
+            sequence = letters[-1].sequence + 1
+
+    async def records(self, wanted: Set[int]) -> dict[int, Batch]:
+        """See `contract.Deliverable`."""
+        return {sequence: self._letters[sequence] for sequence in wanted}
+
+    async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
+        """See `contract.Deliverable`: they stay, with the newer words."""
+        for letter in letters:
+            del self._letters[letter.sequence]
+        await super().bury(letters, next_sequence)
+
+    async def finish(self) -> None:
+        """Forget the letters that were taken.
+
+        Just those: the relay may have kept new ones between them, which nobody has sent yet.
+        """
+        settled = self._place.next_sequence
+        taken = [sequence for sequence in self._letters if sequence < settled]
+        await in_thread(self._store.drop_letters, self._place.name, taken)
+        for sequence in taken:
+            del self._letters[sequence]

@@ -1,0 +1,111 @@
+"""Room for more: what is deleted when it is old, and what goes first when the buffer is full."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from siemrelay.buffer.places import Extent, Places
+from siemrelay.buffer.reserve import SMALL, Reserve
+from siemrelay.buffer.store import Store
+from siemrelay.buffer.threads import in_thread
+from siemrelay.core.errors import BufferFull
+from siemrelay.telemetry.stats import BufferStats
+
+# How often old rows are looked for when nothing presses.
+_RETENTION_PAUSE_S: Final = 5.0
+
+# Records need room in the log before their pages are free pages of the database: two groups.
+_COMING_BYTES: Final = 4 * 1024 * 1024
+
+# Rows that a sink with drop_oldest gives up at a time when the buffer is full.
+_DROP_ROWS: Final = 16
+
+
+class Room:
+    """Deletes rows, and only those that every cursor has passed."""
+
+    def __init__(
+        self, store: Store, writing: trio.Lock, places: Places, extent: Extent, reserve: Reserve,
+        stats: BufferStats, *, max_size_bytes: int, keep_s: float,
+    ) -> None:  # fmt: skip
+        self._store, self._writing, self._places = store, writing, places
+        self._extent, self._reserve, self._stats = extent, reserve, stats
+        self._max_size_bytes, self._keep_s = max_size_bytes, keep_s
+
+    async def make(self, wanted_bytes: int) -> bool:
+        """See `DiskBuffer.make_room`."""
+        extent, stats = self._extent, self._stats
+        while extent.oldest < extent.end and stats.size_bytes + wanted_bytes > self._max_size_bytes:
+            if not await self.delete(received_before=float("inf")) and not await self._drop():
+                return False
+        return True
+
+    async def reclaim(self) -> bool:
+        """See `DiskBuffer.reclaim`."""
+        try:
+            async with self._writing:
+                deletable = self._places.passed() > self._extent.oldest
+                await in_thread(self._make_room_to_delete, deletable)
+            freed = await self.delete(received_before=float("inf")) > 0
+            async with self._writing:
+                return await in_thread(self._give_back) or freed
+        except BufferFull:
+            return False  # no room even for that: the caller waits
+
+    def _make_room_to_delete(self, deletable: bool) -> None:
+        if deletable or self._store.space.free_pages():
+            self._reserve.release()
+        self._store.space.shrink_log()
+
+    def _give_back(self) -> bool:
+        """Free pages back to the file system, enough for the reserve and what comes next."""
+        given = False
+        while self._reserve.lacks(_COMING_BYTES) and self._store.space.vacuum():
+            # What the log holds of it takes room itself.
+            self._store.space.shrink_log()
+            given = True
+        self._store.space.shrink_log()
+        self._reserve.hold(again=True)
+        return given
+
+    async def retain(self) -> None:
+        """Delete what was delivered and is old enough, now and then, until cancelled."""
+        while True:
+            # A full disk stops deleting too; `reclaim` makes room, or an operator.
+            with suppress(BufferFull):
+                while await self.delete(received_before=time.time() - self._keep_s):
+                    pass
+            # With less in the buffer, there is less to give up than a large reserve takes.
+            size_bytes = self._reserve.size_bytes
+            if size_bytes == SMALL.reserve_bytes or self._stats.size_bytes > size_bytes:
+                async with self._writing:
+                    await in_thread(self._reserve.hold)
+            await trio.sleep(_RETENTION_PAUSE_S)
+
+    async def delete(self, received_before: float) -> int:
+        """Delete some rows that every sink has passed and that are older; returns bytes freed."""
+        async with self._writing:
+            before = self._places.passed()
+            freed, oldest = await in_thread(self._delete_and_look, before, received_before)
+            if freed:
+                self._stats.size_bytes -= freed
+                self.note_oldest(oldest)
+        return freed
+
+    def _delete_and_look(
+        self, before: int, received_before: float
+    ) -> tuple[int, tuple[int, float] | None]:
+        return self._store.space.delete(before, received_before), self._store.oldest()
+
+    def note_oldest(self, found: tuple[int, float] | None) -> None:
+        """Take over what the store says is its oldest record: sequence and received time."""
+        self._extent.oldest = found[0] if found else self._extent.end
+        self._stats.oldest_received_at = found[1] if found else None
+
+    async def _drop(self) -> bool:
+        end = await in_thread(self._store.end_of_oldest, _DROP_ROWS)
+        return end is not None and self._places.drop(end)

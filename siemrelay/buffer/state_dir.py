@@ -1,0 +1,107 @@
+"""The state directory: who runs on it, and who may look into it beside that."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from siemrelay.buffer.reserve import Reserve
+from siemrelay.buffer.schema import SCHEMA_VERSION
+from siemrelay.buffer.store import Store
+from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
+
+
+def buffer_file(state_dir: Path) -> Path:
+    """The buffer's file in it."""
+    return state_dir / "buffer.db"
+
+
+def lock_state_dir(state_dir: Path) -> int:
+    """Make the directory (0700) and lock it; returns the descriptor that holds the lock.
+
+    Raises StartRefused when another process holds it or it cannot be made.
+    """
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartRefused(
+            f"cannot use state_dir {state_dir}: {error.strerror}; make it writable for this user, "
+            "or set another `state_dir`"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StartRefused(
+            f"another siemrelay (process {_holder(state_dir)}) already runs on state_dir "
+            f"{state_dir}; stop it, or give this one a `state_dir` of its own"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def runs_on(state_dir: Path) -> str | None:
+    """The process id of the relay that runs on the directory, None if none does."""
+    try:
+        with (state_dir / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(state_dir)
+    except OSError:
+        pass
+    return None
+
+
+def _holder(state_dir: Path) -> str:
+    return (state_dir / "lock").read_text("ascii", "replace").strip() or "unknown"
+
+
+def look(state_dir: Path) -> Path:
+    """The buffer's file, for a process beside the relay's. Changes nothing.
+
+    Raises StartRefused when there is none, it may not be opened, or another version wrote it.
+    """
+    path = buffer_file(state_dir)
+    try:
+        with path.open("r+b"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+            (version,) = file.execute("PRAGMA user_version").fetchone()
+    except FileNotFoundError as error:
+        raise StartRefused(
+            f"there is no buffer in {state_dir}: no relay has run on this `state_dir` yet"
+        ) from error
+    except PermissionError as error:
+        raise StartRefused(
+            f"no permission to open {path}; run this as root or as the service's user"
+        ) from error
+    except (OSError, sqlite3.Error) as error:
+        raise StartRefused(f"cannot open {path}: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise StartRefused(
+            f"{path} was written by another version of siemrelay (layout {version}, this one knows "
+            f"{SCHEMA_VERSION}); a relay of this version makes it new when it starts"
+        )
+    return path
+
+
+def open_store(state_dir: Path, reserve: Reserve, log_bytes: int) -> Store:
+    """The buffer of the relay that runs on the directory, on a full disk with the reserve's room.
+
+    Raises StartRefused when that is not enough, or a newer siemrelay wrote it.
+    """
+    try:
+        try:
+            return Store(buffer_file(state_dir), log_bytes)
+        except DiskFull:
+            reserve.release()
+            return Store(buffer_file(state_dir), log_bytes)
+    except DiskFull as error:
+        raise StartRefused(
+            f"cannot open the buffer in {state_dir}: {error}; make some MiB of room there"
+        ) from error
+    except BufferFull as error:
+        raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error

@@ -1,0 +1,108 @@
+"""Parts that are right each by itself and cannot run together, with the advice that helps."""
+
+# ruff: noqa: PTH100, PTH118
+# Patterns are text here: a path would take `**` for a folder.
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from siemrelay import registry
+from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.config.yaml_document import KeyPath
+from siemrelay.sinks.file.rotation import names
+from siemrelay.sinks.file.sink import ArchiveOptions
+from siemrelay.sources.file import FileOptions
+from siemrelay.sources.globbing import Globs
+
+
+def clashes(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Where one part cannot run beside another of the same relay, and what is wrong with it.
+
+    Takes the sections as far as they could be built. Asks the disk only where links lead to.
+    """
+    sources = sources if isinstance(sources, dict) else {}
+    sinks = sinks if isinstance(sinks, dict) else {}
+    yield from _not_alone(sources)
+    archives = {
+        name: sink
+        for name, sink in sinks.items()
+        if isinstance(sink, ArchiveOptions) and isinstance(sink, SinkConfig) and sink.enabled
+    }
+    yield from _shared(archives)
+    yield from _circles(sources, archives)
+
+
+def _not_alone(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Every source of a type of which there is one already and cannot be two."""
+    met: set[str] = set()
+    for name, source in sources.items():
+        kind = getattr(source, "type", "")
+        if kind in met and registry.SOURCES[kind].alone:
+            yield ("sources", name, "type"), f"only one source can be of type {kind}"
+        if kind in registry.SOURCES:
+            met.add(kind)
+
+
+def _shared(archives: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Every archive that an earlier one writes to already: one would rotate it under the other."""
+    for index, (name, archive) in enumerate(archives.items()):
+        for other, earlier in list(archives.items())[:index]:
+            if _meet(archive, earlier) and _real(archive.path) == _real(earlier.path):
+                yield (
+                    ("sinks", name, "path"),
+                    f"sink `{other}` writes to that file already; give each sink a file of its own",
+                )
+                break
+
+
+def _circles(
+    sources: Mapping[str, Any], archives: Mapping[str, Any]
+) -> Iterator[tuple[KeyPath, str]]:
+    """Every archive that a source would read, and the archive take again, without an end."""
+    for name, archive in archives.items():
+        for source, files in sources.items():
+            if not isinstance(files, FileOptions) or not _meet(archive, files):
+                continue
+            read = _read_by(files, archive)
+            if read is not None:
+                which = "this file" if read == archive.path.name else f"its rotated files ({read})"
+                yield (
+                    ("sinks", name, "path"),
+                    f"source `{source}` would read {which}, and this sink write that again, "
+                    "without end; give the sink a directory that no source's `path` matches",
+                )
+                break
+
+
+def _read_by(files: FileOptions, archive: ArchiveOptions) -> str | None:
+    """A name of the archive's files that the source's globs match, if there is one."""
+    globs = Globs(files.patterns)
+    beyond_links = Globs(map(_real_pattern, globs.patterns))
+    for path in names(archive.path, time.time(), compress=archive.compression == "gzip"):
+        if globs.matches(os.path.abspath(path)) or beyond_links.matches(_real(path)):
+            return path.name
+    return None
+
+
+def _meet(one: Any, other: Any) -> bool:
+    """Whether the two run in one relay: they do not where each is of pools of its own."""
+    assert isinstance(one, SinkConfig)
+    assert isinstance(other, (SinkConfig, SourceConfig))
+    return not one.pool or not other.pool or bool({*one.pool} & {*other.pool})
+
+
+def _real(path: os.PathLike[str]) -> str:
+    return os.path.realpath(path)
+
+
+def _real_pattern(pattern: str) -> str:
+    """The same with the links resolved that lie before its first wildcard."""
+    if not glob.has_magic(pattern):
+        return os.path.realpath(pattern)
+    parts = pattern.split("/")
+    plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return os.path.join(os.path.realpath("/".join(parts[:plain]) or "/"), *parts[plain:])

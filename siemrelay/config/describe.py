@@ -1,0 +1,152 @@
+"""What a setting takes, in words, read off the options models: for faults, tables, reference."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, WithJsonSchema
+from pydantic.fields import FieldInfo
+
+from siemrelay.config.yaml_document import KeyPath
+from siemrelay.core.options import URL_PASSWORD, Secret, show_bytes, show_seconds
+
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """The known name that was most likely meant, or None."""
+    import difflib  # only a faulty configuration needs it
+
+    folded = {k.casefold().replace("-", "_"): k for k in known}
+    key = name.casefold().replace("-", "_")
+    longer = [k for k in folded if len(key) > 1 and k.startswith(key)]
+    # `prot` is nearer to `port` by its letters, and yet it is `protocol` cut short.
+    if len(longer) != 1 or len(key) < _ABBREVIATION_CHARACTERS:
+        longer = difflib.get_close_matches(key, folded, n=1, cutoff=0.6) or longer
+    return folded[longer[0]] if longer else None
+
+
+# So much of a name's beginning tells it from a slip of the keyboard.
+_ABBREVIATION_CHARACTERS: Final = 3
+
+
+def field_names(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys that may be written for a model, in its own order."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
+
+
+def nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The model inside `Model`, `Model | None`, `Annotated[Model, …]`, `list[Model]` and so on."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in get_args(annotation):
+        found = nested_model(part) if get_origin(annotation) is not Literal else None
+        if found is not None:
+            return found
+    return None
+
+
+def field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
+    """The field at a path below a model; list indexes and free keys are passed over."""
+    info: FieldInfo | None = None
+    inside: type[BaseModel] | None = model
+    for part in path:
+        if inside is None or part not in (fields := field_names(inside)):
+            continue
+        info = fields[str(part)]
+        inside = nested_model(info.annotation)
+    return info
+
+
+def model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """The model whose keys are written at a path below a model."""
+    info = field_at(model, path)
+    return model if info is None else nested_model(info.annotation)
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether a value of that type must never be shown."""
+    if isinstance(annotation, type):
+        return issubclass(annotation, Secret)
+    return any(is_secret(part) for part in get_args(annotation))
+
+
+def type_text(annotation: Any, metadata: list[Any] | None = None) -> str:
+    """The type as a person would say it: `duration`, `one of tcp, udp`, `list of text`."""
+    metadata = metadata or []
+    for item in metadata:
+        if isinstance(item, WithJsonSchema) and "format" in (item.json_schema or {}):
+            return str((item.json_schema or {})["format"])
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_text(parts[0], list(parts[1:]))
+    if origin is Literal:
+        return ("one of " if len(parts) > 1 else "") + ", ".join(f"`{part}`" for part in parts)
+    if origin in (Union, types.UnionType):
+        some = [type_text(part) for part in parts if part is not type(None)]
+        return " or ".join(dict.fromkeys(some))
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {type_text(parts[0])}" if parts else "list"
+    if origin in (dict, Mapping) or annotation is dict:
+        return f"mapping to {type_text(parts[1])}" if parts else "mapping"
+    if annotation in (int, float):
+        return _number(metadata, whole=annotation is int)
+    if isinstance(annotation, type):
+        if issubclass(annotation, Secret):
+            return "secret text"
+        if issubclass(annotation, PurePath):
+            return "path"
+        if issubclass(annotation, BaseModel):
+            return "mapping"
+        return {bool: "yes or no", str: "text"}.get(annotation, annotation.__name__)
+    return "text"
+
+
+_BOUNDS: Final = (("from", Ge, "ge"), ("above", Gt, "gt"), ("to", Le, "le"), ("below", Lt, "lt"))
+
+
+def _number(metadata: list[Any], *, whole: bool) -> str:
+    bounds: dict[str, Any] = {}
+    for item in (part for group in metadata for part in getattr(group, "metadata", [group])):
+        for word, kind, attribute in _BOUNDS:
+            if isinstance(item, kind):
+                bounds[word] = getattr(item, attribute)
+    name = "whole number" if whole else "number"
+    return " ".join([name, *(f"{word} {limit}" for word, limit in bounds.items())])
+
+
+def written(value: Any, annotation: Any, metadata: list[Any] | None = None) -> Any:
+    """A value as it would be written in the file: durations and sizes with their unit, permissions
+    in octal, `***` for secrets; otherwise plain text, numbers, booleans, lists and mappings.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Secret):
+        return "***"
+    if isinstance(value, BaseModel):
+        return {
+            name: written(getattr(value, own), info.annotation, info.metadata)
+            for (own, info), name in zip(
+                type(value).model_fields.items(), field_names(type(value)), strict=True
+            )
+        }
+    if isinstance(value, (int, float)):
+        kind = type_text(annotation, metadata)
+        if "duration" in kind:
+            return show_seconds(value)
+        if "octal" in kind:
+            return f"{value:04o}"
+        return show_bytes(int(value)) if "size" in kind else value
+    if isinstance(value, Mapping):
+        return {str(key): written(item, _inner(annotation)) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = sorted(value) if isinstance(value, (set, frozenset)) else value
+        return [written(item, _inner(annotation)) for item in items]
+    return URL_PASSWORD.sub(r"\g<user>:***", str(value))
+
+
+def _inner(annotation: Any) -> Any:
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return parts[-1] if parts else None

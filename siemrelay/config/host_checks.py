@@ -1,0 +1,33 @@
+"""What a configuration needs of this machine and does not find: PEM files, packages, proxies.
+
+No reason for `load` to refuse: a file may be missing for a while, and then a part by itself waits
+for it; the others run. `siemrelay check` refuses it, a relay tells of it and starts.
+"""
+
+from __future__ import annotations
+
+from siemrelay.config.load import Loaded
+from siemrelay.config.requirements import missing
+from siemrelay.config.yaml_document import in_order
+from siemrelay.core.errors import Fault
+from siemrelay.sinks.http.client import TransportOptions
+from siemrelay.sinks.http.proxies import unusable_proxies
+
+
+def lacking(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
+    """What is certainly missing or wrong here, and what only this user cannot judge.
+
+    Each at its place in the file. Of enabled sinks and of all sources; reads the files they name.
+    """
+    faults, doubts = missing(loaded.document, loaded.config.sources, loaded.config.sinks)
+    for name, sink in loaded.config.sinks.items():
+        if sink.enabled and isinstance(sink, TransportOptions):
+            # A doubt: the relay may be started with other variables than this command.
+            named = next(key for key in ("url", "endpoint") if hasattr(sink, key))
+            doubts += [
+                loaded.document.fault(
+                    ("sinks", name, named), f"no request can be made here: {unusable}"
+                )
+                for unusable in unusable_proxies()
+            ]
+    return in_order(faults), in_order(doubts)

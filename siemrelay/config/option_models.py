@@ -1,0 +1,248 @@
+"""Which options one source or one sink has: its common ones and those of the parts it names.
+
+The joined model is a subclass of all of them, so a built part takes the configuration itself as
+its options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from functools import cache
+from typing import Any, Literal, cast
+
+import msgspec
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from siemrelay import registry
+from siemrelay.config.describe import field_names, nearest
+from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.config.presets import PRESETS, Preset
+from siemrelay.core.options import Options
+from siemrelay.sinks.stream.failover import ports_within
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A key or choice that no model can judge, and what is wrong with it (or with its value)."""
+
+    key: str
+    message: str
+    at_key: bool = True
+
+
+class Joined(msgspec.Struct):
+    """A source's or sink's model, and what of the file is left for it to judge."""
+
+    model: type[Options]
+    values: dict[str, Any]
+    refused: list[Refused] = msgspec.field(default_factory=list)
+
+
+def join_source(written: Mapping[str, Any]) -> Joined:
+    """The model for a source's mapping as written; unknown choices and keys are in `refused`."""
+    joined = Joined(SourceConfig, dict(written))
+    kind = _choice(joined, "type", registry.SOURCES, None)
+    default = registry.SOURCES[kind].decoder if kind else next(iter(registry.DECODERS))
+    decoder = _choice(joined, "decoder", registry.DECODERS, default)
+    _choice(joined, "product", registry.PRODUCTS, "generic")
+    joined.model = source_model(kind, decoder)
+    _refuse_keys(
+        joined,
+        {"type": kind, "decoder": decoder},
+        {"type": registry.SOURCES, "decoder": registry.DECODERS},
+    )
+    return joined
+
+
+def join_sink(written: Mapping[str, Any]) -> Joined:
+    """The model for a sink's mapping as written; unknown choices and keys are in `refused`."""
+    joined = Joined(SinkConfig, dict(written))
+    siem = _choice(joined, "siem", PRESETS, "generic")
+    chosen = PRESETS[siem] if siem else Preset("")
+    preset = chosen.defaults
+    implied = preset.get("protocol") or ("http" if "url" in written else "udp")
+    protocol = _choice(joined, "protocol", registry.PROTOCOLS, implied)
+    default = registry.PROTOCOLS[protocol].format if protocol else None
+    spoken = protocol == preset.get("protocol") or protocol in chosen.also
+    if spoken:
+        default = preset.get("format", default)
+    form = _choice(joined, "format", registry.FORMATS, default)
+    joined.model = sink_model(protocol, form)
+    _refuse_second_port(joined, written)
+    _fill(joined, preset, protocol, form, spoken=spoken)
+    if not (joined.values.keys() | written.keys()) & {"protocol", "server", "url"}:
+        joined.refused.append(
+            Refused("server", "is required: the receiver's name or address (or `url` for http)")
+        )
+    if form and not registry.FORMATS[form].headers and "header" in joined.values:
+        having = ", ".join(name for name, kind in registry.FORMATS.items() if kind.headers)
+        _refuse(joined, "header", f"`header` is not used by format {form}; it belongs to {having}")
+    _refuse_keys(
+        joined,
+        {"protocol": protocol, "format": form},
+        {"protocol": registry.PROTOCOLS, "format": registry.FORMATS},
+    )
+    return joined
+
+
+def _refuse_second_port(joined: Joined, written: Mapping[str, Any]) -> None:
+    """`port` is for servers that have none of their own: where all have one, which is meant?"""
+    ports = ports_within(written.get("server"))
+    if (
+        "port" in written
+        and ports
+        and all(port and str(port) != str(written["port"]) for port in ports)
+    ):
+        message = f"`server` names port {ports[0]} already: leave one of the two out"
+        joined.refused.append(Refused("port", message))
+
+
+def _fill(
+    joined: Joined, preset: Mapping[str, Any], protocol: str | None, form: str | None,
+    *, spoken: bool,
+) -> None:  # fmt: skip
+    """Let the preset stand in for what is not written, as far as the choices made can use it.
+
+    A preset speaks of its own protocol and format: where the file chose another, what the preset
+    says about the way to send would be wrong. `spoken`: the SIEM takes the format over this
+    protocol.
+    """
+    own = protocol == preset.get("protocol")
+    for key, value in preset.items():
+        if key in ("protocol", "format"):
+            if {"protocol": protocol, "format": form}[key] == value:
+                joined.values.setdefault(key, value)
+        elif key == "header":
+            if spoken and form == preset.get("format"):
+                joined.values.setdefault(key, value)
+        elif own and key not in joined.values and key in field_names(joined.model):
+            joined.values[key] = value
+        elif own and isinstance(value, dict) and isinstance(joined.values.get(key), dict):
+            joined.values[key] = {**value, **joined.values[key]}
+
+
+@cache
+def source_model(kind: str | None, decoder: str | None) -> type[SourceConfig]:
+    """The model of that combination; None stands for a choice that is not known."""
+    parts: list[type[Options]] = [SourceConfig]
+    changed: dict[str, Any] = {
+        "product": _one_of(SourceConfig, "product", registry.PRODUCTS, "generic")
+    }
+    if kind:
+        parts.append(registry.SOURCES[kind].options)
+        changed["type"] = _one_of(SourceConfig, "type", registry.SOURCES, ...)
+    if decoder:
+        parts.append(registry.DECODERS[decoder].options)
+        changed["decoder"] = _one_of(SourceConfig, "decoder", registry.DECODERS, decoder)
+    return cast("type[SourceConfig]", _model(f"{kind}_{decoder}_source", parts, changed))
+
+
+@cache
+def sink_model(protocol: str | None, form: str | None) -> type[SinkConfig]:
+    """The model of that combination; None stands for a choice that is not known."""
+    parts: list[type[Options]] = [SinkConfig]
+    changed: dict[str, Any] = {"siem": _one_of(SinkConfig, "siem", PRESETS, "generic")}
+    if protocol:
+        parts.append(registry.PROTOCOLS[protocol].options)
+        changed["protocol"] = _one_of(SinkConfig, "protocol", registry.PROTOCOLS, protocol)
+    if form:
+        parts.append(registry.FORMATS[form].options)
+        changed["format"] = _one_of(SinkConfig, "format", registry.FORMATS, form)
+    if protocol and form:
+        info = SinkConfig.model_fields["header"]
+        header = default_header(protocol, form)
+        changed["header"] = (info.annotation, Field(header, description=info.description))
+        for key, value in registry.FORMATS[form].implies.get(protocol, {}).items():
+            implied = copy(registry.PROTOCOLS[protocol].options.model_fields[key])
+            implied.default = value
+            changed[key] = (implied.annotation, implied)
+    return cast("type[SinkConfig]", _model(f"{protocol}_{form}_sink", parts, changed))
+
+
+def default_header(protocol: str, form: str) -> str:
+    """The header in front of that format's messages where the sink does not say."""
+    # A header is for those who expect syslog; elsewhere it would spoil the body.
+    carries_syslog = registry.PROTOCOLS[protocol].format == "syslog"
+    return registry.FORMATS[form].header if carries_syslog else "none"
+
+
+def _one_of(
+    base: type[Options], name: str, table: Mapping[str, Any], default: Any
+) -> tuple[Any, Any]:
+    choices: Any = Literal[tuple(table)]
+    return choices, Field(default, description=base.model_fields[name].description)
+
+
+def _model(name: str, parts: list[type[Options]], changed: dict[str, Any]) -> type[Options]:
+    # A class that another one in the list is made from would not let Python order them.
+    bases = [
+        p for p in parts if not any(p is not other and issubclass(other, p) for other in parts)
+    ]
+    return cast(
+        "type[Options]", create_model(name, __base__=tuple(dict.fromkeys(bases)), **changed)
+    )
+
+
+def _choice(joined: Joined, key: str, table: Mapping[str, Any], default: str | None) -> str | None:
+    if key not in joined.values:
+        if default is None and key == "type":
+            joined.refused.append(Refused(key, f"is required: {_names(table)}"))
+        return default
+    value = joined.values[key]
+    if isinstance(value, str) and value in table:
+        return value
+    meant = nearest(value, list(table)) if isinstance(value, str) else None
+    text = f"`{value}`" if isinstance(value, str) else "that"
+    hint = f"; did you mean `{meant}`?" if meant else ""
+    _refuse(joined, key, f"{text} is no {key}{hint}; expected {_names(table)}", at_key=False)
+    return None
+
+
+def _names(table: Mapping[str, Any]) -> str:
+    return ("one of " if len(table) > 1 else "") + ", ".join(f"`{name}`" for name in table)
+
+
+def _refuse(joined: Joined, key: str, message: str, *, at_key: bool = True) -> None:
+    joined.values.pop(key)
+    joined.refused.append(Refused(key, message, at_key))
+
+
+def _refuse_keys(
+    joined: Joined, chosen: Mapping[str, str | None], tables: Mapping[str, Mapping[str, Any]]
+) -> None:
+    known = field_names(joined.model)
+    unsure = [what for what, name in chosen.items() if name is None]
+    for key in [key for key in joined.values if key not in known]:
+        owners = list(_owners(key, tables))
+        if any(what in unsure for what, _ in owners):
+            # Whether the key belongs here is not known while that choice is not; its value can be
+            # judged if it means the same to all that have it.
+            infos = [field_names(tables[what][name].options)[key] for what, name in owners]
+            if all(_same(info, infos[0]) for info in infos):
+                joined.model = _model(
+                    joined.model.__name__, [joined.model], {key: (infos[0].annotation, infos[0])}
+                )
+            else:
+                joined.values.pop(key)
+            continue
+        what = owners[0][0] if owners else None
+        if what is not None:
+            having = ", ".join(name for _, name in owners)
+            message = f"`{key}` is not used by {what} {chosen[what]}; it belongs to {having}"
+        else:
+            meant = nearest(key, list(known))
+            message = f"unknown key `{key}`" + (f"; did you mean `{meant}`?" if meant else "")
+        _refuse(joined, key, message)
+
+
+def _same(one: FieldInfo, other: FieldInfo) -> bool:
+    """Whether the two take the same values."""
+    return (one.annotation, one.metadata) == (other.annotation, other.metadata)
+
+
+def _owners(key: str, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for what, table in tables.items():
+        for name, kind in table.items():
+            if key in field_names(kind.options):
+                yield what, name

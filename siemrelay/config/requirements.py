@@ -1,0 +1,57 @@
+"""What parts need of this machine and do not find: PEM files, packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from siemrelay import registry
+from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.config.yaml_document import Document, KeyPath
+from siemrelay.core.errors import Fault
+from siemrelay.core.extras import Extra
+from siemrelay.net import pem
+
+
+def missing(document: Document, sources: Any, sinks: Any) -> tuple[list[Fault], list[Fault]]:
+    """What is certainly missing or wrong, and what only this user cannot judge; in no order.
+
+    Of the sections as far as they could be built: enabled sinks, all sources.
+    """
+    faults, doubts = list[Fault](), list[Fault]()
+    for at, part, extra in _parts(sources, sinks):
+        if extra is not None and extra.missing():
+            key = (*at, "type" if at[0] == "sources" else "protocol")
+            faults.append(document.fault(key, f"{extra.absence}; {extra.advice}"))
+        for path, options in _nested(part, at):
+            for finding in pem.findings(options):
+                fault = document.fault((*path, finding.option), finding.message)
+                (faults if finding.certain else doubts).append(fault)
+    return faults, doubts
+
+
+def _parts(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, BaseModel, Extra | None]]:
+    for name, source in sources.items() if isinstance(sources, dict) else ():
+        # What stands in for a part that could not be built is of the bare class.
+        if isinstance(source, SourceConfig) and type(source) is not SourceConfig:
+            yield ("sources", name), source, registry.SOURCES[source.type].extra
+    for name, sink in sinks.items() if isinstance(sinks, dict) else ():
+        if isinstance(sink, SinkConfig) and type(sink) is not SinkConfig and sink.enabled:
+            yield ("sinks", name), sink, registry.PROTOCOLS[sink.protocol].extra
+
+
+def _nested(options: BaseModel, at: KeyPath) -> Iterator[tuple[KeyPath, BaseModel]]:
+    """The options and all those inside them, each with its place."""
+    yield at, options
+    for name, info in type(options).model_fields.items():
+        value, path = getattr(options, name), (*at, info.alias or name)
+        inside: Mapping[str | int, object] = {}
+        if isinstance(value, Mapping):
+            inside = value
+        elif isinstance(value, list):
+            inside = dict(enumerate(value))
+        for step, item in ((None, value), *inside.items()):
+            if isinstance(item, BaseModel):
+                yield from _nested(item, path if step is None else (*path, step))

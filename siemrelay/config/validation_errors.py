@@ -1,0 +1,144 @@
+"""What pydantic refused → faults that say where, what was expected, and what was likely meant."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from siemrelay.config.describe import field_at, field_names, model_at, nearest, type_text, written
+from siemrelay.config.yaml_document import Document, KeyPath
+from siemrelay.core.errors import Fault
+
+_EXPECTED: Final = {
+    **dict.fromkeys(("string_type", "path_type"), "text"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "yes or no"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type"), "`key: value` lines below it"),
+}  # fmt: skip
+"""Error types that say no more than which type was expected."""
+
+_BOUNDS: Final = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_long": "must have at most {max_length} entries",
+}
+
+_QUOTED: Final = re.compile(r"'([^']*)'")
+
+
+def explain(
+    error: ValidationError, model: type[BaseModel], values: Any, at: KeyPath, document: Document
+) -> list[Fault]:
+    """Every fault of one validation, each at its own place in the file.
+
+    `values` is what `model` judged, as the file has it; `at` is where it stands.
+    """
+    texts: dict[KeyPath, list[str]] = {}
+    expected: dict[KeyPath, list[str]] = {}
+    inputs: dict[KeyPath, Any] = {}
+    at_keys: set[KeyPath] = set()
+    for detail in error.errors(include_url=False):
+        path, is_key = _path_in(values, detail["loc"], missing=detail["type"] == "missing")
+        inputs[path] = detail["input"]
+        if is_key or detail["type"] == "extra_forbidden":
+            at_keys.add(path)
+        if detail["type"] in _EXPECTED:
+            expected.setdefault(path, []).append(_EXPECTED[detail["type"]])
+        else:
+            texts.setdefault(path, []).append(_text(dict(detail), model, path))
+    for path, kinds in expected.items():
+        wanted = " or ".join(dict.fromkeys(kinds))
+        found = _found(inputs[path])
+        quote = "; put it in quotes" if wanted == "text" and found in _SCALARS else ""
+        texts.setdefault(path, []).append(f"expected {wanted}, found {found}{quote}")
+    return [
+        document.fault((*at, *path), "; ".join(dict.fromkeys(some)), at_key=path in at_keys)
+        for path, some in texts.items()
+    ]
+
+
+def _path_in(values: Any, loc: tuple[int | str, ...], *, missing: bool) -> tuple[KeyPath, bool]:
+    """The part of a pydantic location that the file has, without the names of union branches."""
+    path: list[int | str] = []
+    value = values
+    is_key = loc[-1:] == ("[key]",)
+    for i, part in enumerate(loc):
+        below: dict[Any, Any] = {}
+        if isinstance(value, (dict, list)):
+            below = value if isinstance(value, dict) else dict(enumerate(value))
+        if part in below:
+            value = below[part]
+        elif not (missing and i == len(loc) - 1):
+            continue
+        path.append(part)
+    return tuple(path), is_key
+
+
+def _text(detail: dict[str, Any], model: type[BaseModel], path: KeyPath) -> str:
+    kind, context = detail["type"], detail.get("ctx") or {}
+    if kind in _BOUNDS:
+        info = field_at(model, path)
+        shown = {
+            # The models count in seconds and bytes, the file is written with units.
+            name: written(limit, info.annotation, info.metadata) if info else limit
+            for name, limit in context.items()
+        }
+        return _BOUNDS[kind].format(**shown)
+    match kind:
+        case "extra_forbidden":
+            inside = model_at(model, path[:-1]) or model
+            names = list(field_names(inside))
+            meant = nearest(str(path[-1]), names)
+            hint = f"did you mean `{meant}`?" if meant else f"the keys are {', '.join(names)}"
+            return f"unknown key `{path[-1]}`; {hint}"
+        case "missing":
+            info = field_at(model, path)
+            kind_text = f": {type_text(info.annotation, info.metadata)}" if info else ""
+            return f"is required{kind_text}" + (
+                f" ({info.description})" if info and info.description else ""
+            )
+        case "literal_error":
+            return _choice(detail["input"], _QUOTED.findall(context.get("expected", "")))
+        case "value_error" | "assertion_error":
+            return str(context.get("error", detail["msg"]))
+        case "string_too_short":
+            return "must not be empty"
+        case "too_short":
+            least = context.get("min_length", 1)
+            return "must not be empty" if least == 1 else f"must have at least {least} entries"
+    return str(detail["msg"])
+
+
+def _choice(found: Any, names: list[str]) -> str:
+    meant = nearest(found, names) if isinstance(found, str) else None
+    hint = f"; did you mean `{meant}`?" if meant else ""
+    many = "one of " if len(names) > 1 else ""
+    return f"expected {many}{', '.join(f'`{name}`' for name in names)}{hint}"
+
+
+_SCALARS: Final = ("a number", "yes or no")
+
+
+def _found(value: Any) -> str:
+    # Never the value itself: it may be a secret in the wrong place.
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "yes or no"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case dict():
+            return "`key: value` lines"
+    return type(value).__name__

@@ -1,0 +1,102 @@
+"""JSON records → events: a learned shape for whole batches, each record by itself if not."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, forgiving_json
+from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.decoders.contract import DecoderKind, NoOptions
+from siemrelay.decoders.fields import Spellings
+from siemrelay.decoders.finishing import ALWAYS_WANTED, Finisher, unparsed
+from siemrelay.decoders.json.learned import Learner
+from siemrelay.decoders.json.lookup import Finder
+from siemrelay.decoders.json.shape import DEEPEST
+from siemrelay.decoders.reading import rest_of
+
+
+class JsonDecoder:
+    """Decodes the batches of one source. Keeps what it learned of them; one task at a time."""
+
+    def __init__(self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue) -> None:
+        """`wanted` are the fields that filters and formats read; others stay empty."""
+        self._attributes = "attributes" in wanted
+        # Attributes are what no field took, so with them every field is looked for.
+        self._spellings = {
+            field: paths
+            for field, paths in spellings.items()
+            if self._attributes or field in wanted | ALWAYS_WANTED
+        }
+        self._finder = Finder(self._spellings)
+        self._finished = Finisher(catalogue, wanted).finished
+        self._learner = Learner(self._spellings, msgspec.Raw if self._attributes else None)
+
+    def decode(self, batch: Batch) -> DecodedBatch:
+        """Exactly one event per record; never raises for what is in the records."""
+        if batch.part is not None:
+            return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
+        payload, split = batch.payload, batch.records
+        if b"\r" in payload:
+            # It ends the lines of some systems, and is space that no attributes may have in them.
+            records = [record.rstrip(b"\r") for record in batch.records()]
+            payload, split = b"".join([record + b"\n" for record in records]), lambda: records
+        events = self._learner.together(payload, batch.count, split)
+        if events is not None:
+            return self._finished(batch, events, 0, tidy=self._learner.tidy)
+        return self._one_by_one(batch, split())
+
+    def _one_by_one(self, batch: Batch, records: list[bytes]) -> DecodedBatch:
+        shaped = self._learner.each(records)
+        others = {
+            i: self._looked_through(records[i]) for i, event in enumerate(shaped) if event is None
+        }
+        events = [others[i] if event is None else event for i, event in enumerate(shaped)]
+        refused = sum(event.type == UNPARSED for event in others.values())
+        self._learner.misfits(len(others) - refused, records)
+        decoded = self._finished(batch, events, refused)
+        decoded.replaced = frozenset(i for i in others if not _is_utf8(records[i]))
+        return decoded
+
+    def _looked_through(self, record: bytes) -> AuditEvent:
+        try:
+            fields = forgiving_json(record)
+        except (ValueError, RecursionError):
+            return unparsed(record)
+        if not isinstance(fields, dict):
+            return unparsed(record)
+        event, used = self._finder.event(fields)
+        if self._attributes:
+            rest = rest_of(fields, used)
+            if _deep(rest, record):
+                rest = {"record": record.decode("utf-8", "replace")}
+            event.attributes = rest
+        return event
+
+
+def _is_utf8(record: bytes) -> bool:
+    try:
+        record.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _deep(rest: dict[str, Any], record: bytes) -> bool:
+    if record.count(b"{") + record.count(b"[") <= DEEPEST:
+        return False
+    level: list[Any] = [rest]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+JSON: Final = DecoderKind(NoOptions, JsonDecoder, "one JSON object a record")

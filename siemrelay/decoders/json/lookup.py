@@ -1,0 +1,195 @@
+"""Records → events, by looking for every spelling of every field.
+
+Records with the same spellings among their keys are looked through together, column by column; it
+is no other event (test_records_looked_through_together_give_what_each_gives_alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import compress, repeat
+from operator import itemgetter
+from typing import Any, Final
+
+from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
+from siemrelay.decoders.fields import Spellings
+from siemrelay.decoders.reading import TEXT_FIELDS, Where, event_of, rest_of, text_of
+
+# Which keys come together is decided outside; so many sets of them are remembered at a time.
+_PLANS_KEPT: Final = 512
+
+# Fewer records of the same keys than this are looked through faster one by one.
+_FEW: Final = 8
+
+_NO_VALUES: Final = {type(None), dict, list}
+_TEXT: Final = {str}
+_ALONE: Final = tuple(field for field in FIELDS if "." not in field)
+
+Plan = list[tuple[str, list[Where]]]
+"""For each field where it may be in records with the same of the keys that are spellings."""
+
+Found = list[tuple[str, Where, Sequence[Any]]]
+"""(field, where, the value of each record)."""
+
+
+class Finder:
+    """Finds the fields of an event in records.
+
+    A record has a dozen keys, the spellings are a hundred: which of them can be at all in records
+    with the same of the keys that are spellings, is worked out once.
+    """
+
+    def __init__(self, spellings: Spellings) -> None:
+        self._spellings = spellings
+        paths = {path for paths in spellings.values() for path in paths}
+        # Whether there are attributes, too, decides how records are taken apart (`_rests`).
+        self._names = paths | {path.partition(".")[0] for path in paths} | {"attributes"}
+        self._plans: dict[tuple[str, ...], Plan] = {}
+
+    def find(self, record: dict[str, Any]) -> list[tuple[str, Where, Any]]:
+        """(field, where, value) for every field that the record has a usable value for.
+
+        At a dotted path, a key with these dots in it comes before objects in objects. Null, an
+        empty text, an object and a list are no usable values: the next spelling is tried.
+        """
+        found = []
+        for field, tried in self._plan(self._known(record)):
+            for where in tried:
+                value: Any = record
+                for name in where:
+                    value = value.get(name) if type(value) is dict else None
+                if _is_usable(value):
+                    found.append((field, where, value))
+                    break
+        return found
+
+    def _known(self, record: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(filter(self._names.__contains__, record))
+
+    def event(self, record: dict[str, Any]) -> tuple[AuditEvent, list[Where]]:
+        """The event of a record, not normalised yet, and where its values were found."""
+        found = self.find(record)
+        values = {field: text_of(v) if field in TEXT_FIELDS else v for field, _, v in found}
+        return event_of(*map(values.get, FIELDS)), [where for _, where, _ in found]
+
+    def events(self, records: list[dict[str, Any]], *, attributes: bool) -> list[AuditEvent]:
+        """The event of each record, as `event`; with `attributes`, these are what `rest_of` leaves.
+
+        Takes the records apart for it.
+        """
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for i, keys in enumerate(map(self._known, records)):
+            groups.setdefault(keys, []).append(i)
+        events: dict[int, AuditEvent] = {}
+        for keys, places in groups.items():
+            alike = [records[i] for i in places] if len(groups) > 1 else records
+            events |= zip(places, self._alike(alike, self._plan(keys), attributes), strict=True)
+        return [events[i] for i in range(len(records))]
+
+    def _alike(
+        self, records: list[dict[str, Any]], plan: Plan, attributes: bool
+    ) -> list[AuditEvent]:
+        """As `events`, of records in which the same spellings are keys."""
+        if len(records) < _FEW:
+            return [self._alone(record, attributes) for record in records]
+        found, apart = _found(records, plan)
+        if apart:
+            kinds = (apart, [not yes for yes in apart])
+            halves = [iter(self._alike(list(compress(records, kind)), plan, attributes))
+                      for kind in kinds]  # fmt: skip
+            return [next(halves[not yes]) for yes in apart]
+        events = _events(len(records), found)
+        if attributes:
+            for event, rest in zip(events, _rests(records, {w for _, w, _ in found}), strict=True):
+                event.attributes = rest
+        return events
+
+    def _alone(self, record: dict[str, Any], attributes: bool) -> AuditEvent:
+        event, used = self.event(record)
+        if attributes:
+            event.attributes = rest_of(record, used)
+        return event
+
+    def _plan(self, keys: tuple[str, ...]) -> Plan:
+        plan = self._plans.get(keys)
+        if plan is not None:
+            return plan
+        present, plan = frozenset(keys), []
+        for field, paths in self._spellings.items():
+            tried: list[Where] = []
+            for path in paths:
+                steps = tuple(path.split("."))
+                if path in present:
+                    tried.append((path,))
+                if len(steps) > 1 and steps[0] in present:
+                    tried.append(steps)
+            if tried:
+                plan.append((field, tried))
+        if len(self._plans) >= _PLANS_KEPT:
+            self._plans.clear()
+        self._plans[keys] = plan
+        return plan
+
+
+def _is_usable(value: Any) -> bool:
+    return value is not None and value != "" and type(value) not in (dict, list)
+
+
+def _found(records: list[dict[str, Any]], plan: Plan) -> tuple[Found, list[bool]]:
+    """What records of the same keys all have; else by which of two kinds each is to be taken."""
+    found: Found = []
+    for field, tried in plan:
+        for where in tried:
+            values = list(map(itemgetter(where[0]), records))
+            for name in where[1:]:
+                values = [v.get(name) if type(v) is dict else None for v in values]
+            types = set(map(type, values))
+            if types <= _NO_VALUES:
+                continue
+            if not _NO_VALUES.isdisjoint(types) or "" in values:
+                usable = list(map(_is_usable, values))
+                if any(usable):
+                    return found, usable
+                continue
+            found.append((field, where, values))
+            break
+    return found, []
+
+
+def _events(count: int, found: Found) -> list[AuditEvent]:
+    columns: dict[str, Iterable[Any]] = {}
+    for field, _, values in found:
+        texts = field in TEXT_FIELDS and set(map(type, values)) != _TEXT
+        columns[field] = list(map(text_of, values)) if texts else values
+
+    def column(field: str) -> Iterable[Any]:
+        return columns.get(field) or repeat(None, count)
+
+    def parts(kind: Callable[..., Any], nothing: Any, *fields: str) -> Iterable[Any]:
+        if columns.keys().isdisjoint(fields):
+            return repeat(nothing, count)
+        return map(kind, *map(column, fields))
+
+    return [
+        AuditEvent(
+            id=id, time=time, type=type, category=category, severity=severity, outcome=outcome,
+            actor=actor, target=target, message=message,
+        )
+        for id, time, type, category, severity, outcome, message, actor, target in zip(
+            *map(column, _ALONE),
+            parts(Actor, NOBODY, "actor.name", "actor.id", "actor.address"),
+            parts(Target, NOTHING, "target.type", "target.name", "target.id"),
+            strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _rests(records: list[dict[str, Any]], used: set[Where]) -> list[dict[str, Any]]:
+    """`rest_of` records that all have the used keys."""
+    if any(len(where) > 1 for where in used) or "attributes" in records[0]:
+        return [rest_of(record, used) for record in records]
+    keys = [where[0] for where in used]
+    for record in records:
+        for key in keys:
+            del record[key]
+    return records

@@ -1,0 +1,248 @@
+"""How a source's records look, learned from some of them, as a decoder that runs in C.
+
+A shape is exact, not a guess: wherever it accepts a record it gives the very event that looking
+through all spellings would give (test_the_learned_shape_agrees_with_looking_everywhere). A field
+that was always there is required, and a spelling that would win over the learned one, or add a
+field that was absent, may only be null. A record that the shape refuses is looked through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from operator import attrgetter, itemgetter
+from typing import Annotated, Any, Final, Literal, get_args
+
+import msgspec
+
+from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
+from siemrelay.decoders.fields import Spellings
+from siemrelay.decoders.json.lookup import Finder
+from siemrelay.decoders.json.structs import (
+    NoShape,
+    Slot,
+    attribute,
+    event_struct,
+    nests_as_events_do,
+    plain_struct,
+)
+from siemrelay.decoders.reading import TEXT_FIELDS, Where, event_of, text_of
+
+REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a shape raises for records that it does not fit."""
+
+DEEPEST: Final = 100
+"""Attributes nested deeper than this are no data of anybody's; what writes them would recurse."""
+
+
+class Shape:
+    """A typed decoder for NDJSON payloads whose records look like the sample."""
+
+    def __init__(
+        self, root: Slot, places: Mapping[str, Where], *, attributes: Any, tidy: bool
+    ) -> None:
+        """`attributes` as in `learn`.
+
+        `tidy`: category, severity and outcome come out as events have them.
+        """
+        self.tidy = tidy
+        native = nests_as_events_do(root, places)
+        if attributes is not None and not native:
+            raise NoShape
+        kind: Any = (
+            event_struct(root, places, attributes=attributes) if native else plain_struct(root)
+        )
+        self._raw, self._native = attributes is msgspec.Raw, native
+        # Without attributes nobody sees whether there was an empty object or none.
+        self._optional = [] if attributes is None else _optional(root, places)
+        self._decoder = msgspec.json.Decoder(kind)
+        self._columns = {
+            field: attrgetter(".".join(map(attribute, where))) for field, where in places.items()
+        }
+
+    def rows(self, payload: bytes, count: int) -> list[Any] | None:
+        """All `count` records of a payload, for `events`.
+
+        None, or one of REFUSALS raised, if one does not fit.
+        """
+        rows = decoded_lines(self._decoder, payload, count)
+        return rows if rows is not None and self._are_told(rows) else None
+
+    def row(self, record: bytes) -> Any:
+        """One record, for `events`; as `rows`."""
+        row = self._decoder.decode(record)
+        return row if self._are_told([row]) else None
+
+    def _are_told(self, rows: list[Any]) -> bool:
+        """Whether the rows lack nothing that the records have."""
+        # An empty object is kept among the attributes.
+        for get, nothing in self._optional:
+            nodes = [node for node in map(get, rows) if node is not nothing]
+            if nodes and type(nodes[0])() in nodes:
+                return False
+        return not self._raw or self._go_out_as_they_are(rows)
+
+    def _go_out_as_they_are(self, rows: list[Any]) -> bool:
+        """Whether everything that was taken as attributes is an object that may be passed on.
+
+        They are passed on unread: their UTF-8 and the space in them is proven here. What else is
+        in a record the decoder has read itself.
+        """
+        raws = [raw for raw in map(_attributes, rows) if raw is not None]
+        if not raws:
+            return True
+        # All in one go: no record has a line feed, so every one that follows begins a value.
+        joined = b"\n".join(raws)
+        if joined[0] != ord("{") or joined.count(b"\n{") != len(raws) - 1:
+            return False
+        if b"\t" in joined or b"\r" in joined:
+            return False
+        if not joined.isascii():
+            joined.decode()
+        inner = joined.count(b"{") + joined.count(b"[") - len(raws)
+        return inner < DEEPEST or all(
+            text.count(b"{") + text.count(b"[") <= DEEPEST for text in map(bytes, raws)
+        )
+
+    def events(self, rows: list[Any]) -> list[AuditEvent]:
+        """The events of rows, not normalised yet."""
+        if self._native:
+            return rows
+        columns = []
+        for field in FIELDS:
+            get = self._columns.get(field)
+            if get is None:
+                columns.append([None] * len(rows))
+                continue
+            column = list(map(get, rows))
+            if field in TEXT_FIELDS and not set(map(type, column)) <= {str, type(None)}:
+                column = [text_of(value) for value in column]
+            columns.append(column)
+        return [event_of(*values) for values in zip(*columns, strict=True)]
+
+
+def decoded_lines(
+    decoder: msgspec.json.Decoder[Any], payload: bytes, count: int
+) -> list[Any] | None:
+    """What `decoder` makes of each of `count` lines with an object each; None if one has none.
+
+    Raises one of REFUSALS.
+    """
+    # Two values on one line and one on two would change places with each other. Between a line that
+    # ends with `}` and one that begins with `{` no value can go on; and then, if there are as many
+    # values as lines, every line has its own.
+    lines = BytesIO(payload).readlines()
+    if len(lines) != count or set(map(_first, lines)) != _OPENED:
+        return None
+    if set(map(_last, lines)) != _CLOSED:
+        return None
+    values = decoder.decode_lines(payload)
+    return values if len(values) == count else None
+
+
+def _optional(
+    root: Slot, places: Mapping[str, Where]
+) -> list[tuple[Callable[[Any], Any], Actor | Target]]:
+    """How to read the objects that records may lack, and what stands there then."""
+    tops = {field.partition(".")[0]: where[0] for field, where in places.items()}
+    return [
+        (attrgetter(group), nothing)
+        for group, nothing in (("actor", NOBODY), ("target", NOTHING))
+        if group in tops and not root.children[tops[group]].needed
+    ]
+
+
+_attributes: Final = attrgetter("attributes")
+_first: Final = itemgetter(0)
+_last: Final = itemgetter(-2)  # before the line feed; a line that is opened has two bytes
+_OPENED: Final = {ord("{")}
+_CLOSED: Final = {ord("}")}
+
+
+def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: Any) -> Shape | None:
+    """The shape of these records, None where they have no common one.
+
+    `attributes` is the type that events have theirs in, `Raw` or a dict; None: nobody reads them.
+    """
+    if not sample:
+        return None
+    finder = Finder(spellings)
+    seen: dict[str, list[tuple[Where, Any]]] = {field: [] for field in spellings}
+    for record in sample:
+        for field, where, value in finder.find(record):
+            seen[field].append((where, value))
+    try:
+        root, places = Slot(), {}
+        for field, found in seen.items():
+            place = _place(root, spellings[field], found, len(sample))
+            if place is not None:
+                places[field] = place
+                root.at(place).nullable = attributes is None
+        for field in seen:
+            for rival in _rivals(root, spellings[field], places.get(field)):
+                # What another field would take, too, were its own absent: types cannot tell.
+                if rival in places.values():
+                    raise NoShape
+                if attributes is None:
+                    root.at(rival).probed = True
+                # Every other key is a refusal already, but attributes are not looked into.
+                elif rival[0] == "attributes":
+                    raise NoShape
+        # Keys are looked for in the order of the struct's, from the last one found on.
+        root.order_as(sample[0])
+        narrowed = [_narrowed(f, root, places, seen[f]) for f in _KIND if f in seen]
+        return Shape(root, places, attributes=attributes, tidy=all(narrowed))
+    except NoShape:
+        return None
+
+
+_KIND: Final = ("category", "severity", "outcome")
+_SEVERITY: Final = Annotated[int, msgspec.Meta(ge=0, le=10)]
+_OUTCOME: Final = Literal["success", "failure", "unknown"]
+
+
+def _narrowed(
+    field: str, root: Slot, places: Mapping[str, Where], found: list[tuple[Where, Any]]
+) -> bool:
+    """Let the decoder take only what needs no work afterwards, where the sample has only that."""
+    if field not in places or list(places.values()).count(places[field]) > 1:
+        return False
+    slot, values = root.at(places[field]), [value for _, value in found]
+    if not slot.required:
+        return False
+    if field == "category":
+        return slot.types == {str}
+    if field == "severity" and slot.types == {int} and all(0 <= value <= 10 for value in values):
+        slot.exact = _SEVERITY
+    if field == "outcome" and set(values) <= set(get_args(_OUTCOME)):
+        slot.exact = _OUTCOME
+    return slot.exact is not None
+
+
+def _place(
+    root: Slot, paths: tuple[str, ...], found: list[tuple[Where, Any]], records: int
+) -> Where | None:
+    places = {where for where, _ in found}
+    if not places:
+        return None
+    (place, *others) = places
+    if others or (len(place) == 1 and "." in place[0]):
+        raise NoShape
+    slot = root.at(place)
+    slot.types |= {type(value) for _, value in found}
+    slot.required |= len(found) == records
+    return place
+
+
+def _rivals(root: Slot, paths: tuple[str, ...], place: Where | None) -> Iterator[Where]:
+    """Where a value would win over the learned place, or be found though that is absent."""
+    learned = None if place is None else ".".join(place)
+    for path in paths:
+        # A key with dots in it comes first.
+        steps = tuple(path.split("."))
+        if len(steps) > 1:
+            yield (path,)
+        if path != learned or place is None:
+            yield steps
+        elif root.at(place).required:
+            return  # what comes after a place that is always there is never asked

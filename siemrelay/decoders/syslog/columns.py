@@ -1,0 +1,243 @@
+"""The syslog headers of a whole batch, column by column.
+
+The usual headers are cut out of their messages by one expression per form. What is in them beside
+the time is read by `header_of` itself, with a probe for a message, once for each sender, and
+remembered; what is not usual it reads message by message. So the columns hold just what it says
+(test_headers_of_a_batch_are_those_of_each_message).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from itertools import compress
+from typing import Any, Final, NamedTuple
+
+from siemrelay.core.memo import Remembered
+from siemrelay.decoders.syslog.header import Header, header_of
+
+# RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug.
+_SEVERITIES: Final = (10, 9, 8, 7, 5, 3, 2, 0)
+
+# PRI and version, time, from HOSTNAME to MSGID; then no structured data, or some.
+_RFC5424: Final = re.compile(
+    r"<(\d{1,3}>\d{1,2}) (-|\d{4}-\d\d-\d\d[Tt]\S{8,32}) ([^ ]+ [^ ]+ [^ ]+ [^ ]+) "
+    r"(?:-(?: |\Z)|(\[))"
+)
+# PRI, time, host and tag, or one of these two; a host alone only before what begins a message. A
+# tag of digits might be Cisco's count before another time, which depends on what follows.
+_BODY: Final = r"CEF:|LEEF:|@cee:|\{"
+_RFC3164: Final = re.compile(
+    r"<(\d{1,3})>(?:([A-Z][a-z][a-z] [ \d]\d \d\d:\d\d):([0-5][0-9])"
+    r"|(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))) "
+    rf"((?:[^ ]*[^ :] )?(?:(?!\d|{_BODY})[^ :]+: |(?={_BODY})))"
+)
+
+# A message that no header takes a part of, whatever stands before it.
+_PROBE: Final = "{"
+
+_SECOND: Final = len("2026-01-01T00:00:")
+_DAY: Final = timedelta(days=1)
+_SOME_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_STAMP: Final = "Jan  1 00:00:00"
+_MEANT: Final = (
+    ("2026-01-01T00:00:00Z", _SOME_TIME, UTC),
+    ("2027-01-01T00:00:00+01:00", datetime(2027, 1, 1, tzinfo=UTC), timezone(timedelta(hours=1))),
+)
+
+
+class Origin(NamedTuple):
+    """What is the same in many headers: they differ in their times and structured data only.
+
+    `severity` and `type` are for an event that does not say its own; `about` goes among its
+    attributes, is shared by events, and so is not to be changed.
+    """
+
+    severity: int | None
+    type: str
+    about: dict[str, Any]
+
+
+Data = dict[str, dict[str, str]]
+"""Structured data: the parameters of each element by its name."""
+
+
+class Headers(NamedTuple):
+    """What the headers of messages said, in the order of the messages."""
+
+    origins: Sequence[Origin]
+    times: Sequence[str | None]
+    data: Sequence[Data | None]
+    texts: Sequence[str]
+    """The messages without their headers."""
+
+
+_Row = Sequence[Any]
+"""One of each column of `Headers`."""
+
+_Columns = tuple[
+    Sequence[Origin | None], Sequence[str | None], Sequence[Data | None], Sequence[str]
+]
+"""As in `Headers`; where there is no origin, the header is not usual."""
+
+_groups: Final = re.Match.groups
+
+
+def _after(match: re.Match[str]) -> str:
+    return match.string[match.end() :]
+
+
+class HeaderReader:
+    """Reads the headers of one source; remembers its senders, in bounded memory."""
+
+    def __init__(self, zone: tzinfo = UTC) -> None:
+        """In `zone` are times that do not say theirs."""
+        self._zone = zone
+        self._rfc5424 = Remembered(_rfc5424_origin)
+        self._rfc3164 = Remembered(_rfc3164_origin)
+        self._minutes = Remembered(self._minute)
+        self._layouts = Remembered(self._layout)
+        self._openings = Remembered(_opening)
+        self._names = Remembered(_name)
+
+    def headers(self, messages: Sequence[str], received: datetime) -> Headers:
+        """What `header_of` says of each; `received` in UTC."""
+        rows: dict[int, _Row] = {}
+        left: Sequence[int] = range(len(messages))
+        for form, cut in ((_RFC5424, self._cut_rfc5424), (_RFC3164, self._cut_rfc3164)):
+            matches = list(map(form.match, [messages[i] for i in left] if rows else messages))
+            found = [match for match in matches if match is not None]
+            if not found:
+                continue
+            columns = cut(found, received)
+            if len(found) == len(messages) and None not in columns[0]:
+                return Headers(*columns)  # type: ignore[arg-type]  # no origin is lacking
+            places = compress(left, matches)
+            rows |= {i: row for i, *row in zip(places, *columns, strict=True) if row[0] is not None}
+            left = [i for i in left if i not in rows]
+        rows |= {i: self._looked_at(messages[i], received) for i in left}
+        return Headers(*zip(*map(rows.__getitem__, range(len(messages))), strict=True))
+
+    def _looked_at(self, message: str, received: datetime) -> _Row:
+        header = header_of(message, received, self._zone)
+        return _origin(header), header.time, header.data, header.text
+
+    def _cut_rfc5424(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:
+        pris, times, senders, opened = zip(*map(_groups, matches), strict=True)
+        origins = list(map(self._rfc5424.__getitem__, zip(pris, senders, strict=True)))
+        if "-" in times:
+            times = tuple([None if time == "-" else time for time in times])
+        if not any(opened):
+            return origins, times, [None] * len(times), list(map(_after, matches))
+        data, texts = list[Data | None](), list[str]()
+        for i, match in enumerate(matches):
+            message, at, said = match.string, match.end(), None
+            if opened[i]:
+                end = message.find('"] ', at)
+                if end < 0 and message.endswith('"]'):
+                    end = len(message) - 2
+                said = self._data(message[at : end + 1]) if end > 0 else None
+                if said is None:
+                    origins[i] = None
+                at = end + 3
+            data.append(said)
+            texts.append(message[at:])
+        return origins, times, data, texts
+
+    def _data(self, text: str) -> Data | None:
+        """One element, from after its bracket to its last quote, without escapes; None if not."""
+        pieces = text.split('"')
+        layout = self._layouts['"'.join(pieces[::2])]
+        if layout is None or "\\" in text or len(pieces) % 2 == 0:
+            return None
+        element, names = layout
+        return {element: dict(zip(names, pieces[1::2], strict=True))}
+
+    def _layout(self, around: str) -> tuple[str, list[str]] | None:
+        """The names in an element from what stands around its values."""
+        first, *others = around.split('"')
+        opening = self._openings[first]
+        if opening is None or not others or others.pop():
+            return None
+        element, name = opening
+        every = [name, *map(self._names.__getitem__, others)]
+        names = [name for name in every if name is not None]
+        return (element, names) if len(set(names)) == len(every) else None
+
+    def _cut_rfc3164(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:
+        pris, minutes, seconds, times, senders = zip(*map(_groups, matches), strict=True)
+        origins = list(map(self._rfc3164.__getitem__, zip(pris, senders, strict=True)))
+        if None in times:
+            day = received.date().isoformat()
+            known = {minute: minute and self._minutes[minute, day] for minute in set(minutes)}
+            times = tuple([
+                time or (around and f"{around[0]}{second}{around[1]}")
+                for time, second, around in zip(
+                    times, seconds, map(known.__getitem__, minutes), strict=True
+                )
+            ])  # fmt: skip
+            if None in times:
+                origins = [
+                    None if time is None else origin
+                    for origin, time in zip(origins, times, strict=True)
+                ]
+        return origins, times, [None] * len(times), list(map(_after, matches))
+
+    def _minute(self, key: tuple[str, str]) -> tuple[str, str] | None:
+        """What stands before and after the second in the times of this minute, that day."""
+        minute, day = key
+        morning = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        found = set()
+        for received in (morning, morning + _DAY):
+            for second in ("00", "59"):
+                header = header_of(f"<13>{minute}:{second} {_PROBE}", received, self._zone)
+                if header.text != _PROBE or header.time is None:
+                    return None
+                found.add((header.time[:_SECOND], header.time[_SECOND + 2 :]))
+        # The year, half of one away, may change in the midst of it, or of the day.
+        return found.pop() if len(found) == 1 else None
+
+
+def _origin(header: Header) -> Origin:
+    severity, about = None, dict[str, Any]()
+    if header.pri is not None:
+        severity = _SEVERITIES[header.pri % 8]
+        about["facility"], about["severity"] = divmod(header.pri, 8)
+    for name in ("host", "app", "pid", "msgid"):
+        value = getattr(header, name)
+        if value is not None:
+            about[name] = value
+    return Origin(severity, header.msgid or header.app or "", about)
+
+
+def _rfc5424_origin(key: tuple[str, str]) -> Origin | None:
+    pri, sender = key
+    header = header_of(f"<{pri} - {sender} - {_PROBE}", _SOME_TIME)
+    return _origin(header) if header.text == _PROBE else None
+
+
+def _rfc3164_origin(key: tuple[str, str]) -> Origin | None:
+    pri, sender = key
+    for time, received, zone in _MEANT:
+        header = header_of(f"<{pri}>{_STAMP} {sender}{_PROBE}", received, zone)
+        # A host may look like the time's zone or year: then one of the two comes out wrong.
+        if header.text != _PROBE or header.time != time:
+            return None
+        # What was no tag is a host, after which a second header may follow.
+        if sender.endswith(": ") and header.app is None:
+            return None
+    return _origin(header)
+
+
+def _opening(text: str) -> tuple[str, str] | None:
+    """The names of an element and its first parameter from what stands before the value."""
+    data = header_of(f'<13>1 - - - - - [{text}""] {_PROBE}', _SOME_TIME).data or {}
+    found = [(element, name) for element, params in data.items() for name in params]
+    return found[0] if found and "]" not in text else None
+
+
+def _name(text: str) -> str | None:
+    """The name of a parameter from what stands between the value before it and its own."""
+    opening = _opening(f"e{text}")
+    return opening[1] if opening is not None and opening[0] == "e" else None

@@ -1,0 +1,49 @@
+"""`map:` on a sink: output keys by the event field they take, checked when the file is read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from siemrelay.core.event import FIELDS
+from siemrelay.formats.syslog_header import HeaderOptions
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_]+")
+
+
+def fields_of_events(chosen: dict[str, str | None]) -> dict[str, str | None]:
+    """`chosen` itself; raises ValueError if a value is neither an event's field nor None."""
+    for key, field in chosen.items():
+        attribute = field is not None and field.startswith("attributes.") and field[-1] != "."
+        if field is not None and field not in FIELDS and not attribute:
+            raise ValueError(
+                f"{key}: {field!r} is no event field; the fields are "
+                f"{', '.join(FIELDS)} and attributes.NAME"
+            )
+    return chosen
+
+
+def _plain_keys(chosen: dict[str, str | None]) -> dict[str, str | None]:
+    for key in chosen:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is no key of this format: letters, digits and _ only")
+    return fields_of_events(chosen)
+
+
+PlainKeys = Annotated[dict[str, str | None], AfterValidator(_plain_keys)]
+"""Keys of letters, digits and `_`, as CEF and LEEF have them; None leaves a key out."""
+
+
+class DeviceOptions(HeaderOptions):
+    """What a sink may set where the messages name the device that they come from."""
+
+    vendor: str = Field("siemrelay", min_length=1, description="the header's device vendor")
+    product: str = Field("audit", min_length=1, description="the header's device product")
+    version: str = Field("1.0", min_length=1, description="the header's device version")
+    map: PlainKeys = Field(
+        default_factory=dict,
+        description="keys to add or replace, each with the event field it takes "
+        "(`suser: actor.name`); null leaves a key out",
+    )

@@ -1,0 +1,89 @@
+"""JSON objects as messages, and attributes as members of flat ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from siemrelay.formats.writing.columns import Column, Pair
+
+Value = TypeVar("Value")
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def message_of(value: Any) -> bytes:
+    """A struct or mapping as JSON on one line, without any control character.
+
+    `msgspec.Raw` in it must be JSON already. Half surrogate pairs, which UTF-8 cannot carry, become
+    `?`.
+    """
+    try:
+        message = _encode(value)
+    except UnicodeEncodeError:
+        message = json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode()
+    # JSON lets DEL stand as it is; terminals do not.
+    return message.replace(b"\x7f", b"\\u007f") if b"\x7f" in message else message
+
+
+def inside(text: str) -> str:
+    """`text` as a JSON text without the quotes around it; the very same object if that is it."""
+    try:
+        return strictly_inside(text)
+    except UnicodeEncodeError:
+        return message_of(text)[1:-1].decode()
+
+
+def strictly_inside(text: str) -> str:
+    """As `inside`; raises UnicodeEncodeError for half surrogate pairs."""
+    written = _encode(text)
+    if b"\\" in written or b"\x7f" in written:
+        return written[1:-1].replace(b"\x7f", b"\\u007f").decode()
+    return text
+
+
+def member(
+    name: str, column: Column, before: str = "", escape: Callable[[str], str] = inside
+) -> Pair:
+    """A member of many objects, in each that has a text for it."""
+    return f'{before}"{name}":"', column.escaped(escape), '"'
+
+
+def _plain(value: Any) -> Any:
+    """`value` in what `json` knows, with `?` for half surrogate pairs."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_plain(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
+    if isinstance(value, msgspec.Struct):
+        members = ((field, getattr(value, field.name)) for field in msgspec.structs.fields(value))
+        return {
+            field.encode_name: _plain(inner)
+            for field, inner in members
+            if not value.__struct_config__.omit_defaults or inner != field.default
+        }
+    return value
+
+
+def without_clashes(pairs: Sequence[tuple[str, Value]]) -> dict[str, Value]:
+    """A mapping of all the pairs: a name that is there already gets `_2`, `_3` and so on."""
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    members.clear()
+    used: dict[str, int] = {}
+    for name, value in pairs:
+        free = name
+        while free in members:
+            # Counted per name, so that a thousand clashes do not take a million looks.
+            used[name] = used.get(name, 1) + 1
+            free = f"{name}_{used[name]}"
+        members[free] = value
+    return members

@@ -1,0 +1,219 @@
+"""TLS towards a peer: verified by default, against the system's authorities or one's own.
+
+Certificates are read again at a new connection when their files have changed; while new ones
+cannot be used (a half-written file, a key that does not belong), the last good ones are.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+from pydantic import Field, model_validator
+
+from siemrelay.core.errors import SinkHolds, SinkWaits
+from siemrelay.core.options import Options
+from siemrelay.net.pem import AuthorityFile, CertificateFile, KeyFile
+
+_log = structlog.get_logger()
+
+
+class TlsOptions(Options):
+    """How the peer is verified, and what this side shows of itself."""
+
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
+    )
+    certificate: CertificateFile | None = Field(None, description="this side's certificate (PEM)")
+    key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
+    server_name: str | None = Field(
+        None, min_length=1, description="the name to verify, if not the address's"
+    )
+    verify: bool = Field(True, description="`no` accepts any certificate: for trials only")
+
+    @model_validator(mode="after")
+    def _key_needs_certificate(self) -> TlsOptions:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("`key` needs `certificate` beside it")
+        return self
+
+
+def client_context(options: TlsOptions) -> ssl.SSLContext:
+    """A context for connecting, TLS 1.2 or newer. Raises SinkHolds when a file cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if options.certificate is not None:
+            # Without a password of our own OpenSSL would ask the terminal for one.
+            context.load_cert_chain(options.certificate, options.key, password=_no_password)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(str(f) for f in (options.ca, options.certificate, options.key) if f)
+        raise SinkHolds(
+            f"cannot use the TLS files {files}: {error}",
+            advice="check that they exist, are PEM, belong together, are readable and have no "
+            "password",
+        ) from error
+    if not options.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _no_password() -> str:
+    return ""
+
+
+class TlsContexts:
+    """The context for the next connection, made again when a file behind it has changed.
+
+    `current` reads files: call it in a thread, from one task at a time. `peer_expires_at` is when
+    the certificate that was met last ends (seconds since the epoch), None if none was verified.
+    """
+
+    def __init__(self, options: TlsOptions) -> None:
+        self._options = options
+        self._seen: list[tuple[str, int, int, int] | None] = []
+        self._good: ssl.SSLContext | None = None
+        self.peer_expires_at: float | None = None
+
+    def current(self) -> ssl.SSLContext:
+        """A context of the files as they are, or of how they were when they could last be used.
+
+        Raises SinkHolds when they never could.
+        """
+        # Looked at before they are read: a change in between is then read the next time.
+        seen = [_state(file) for file in self._files()]
+        if self._good is None or seen != self._seen:
+            try:
+                self._good = client_context(self._options)
+            except SinkHolds as error:
+                if self._good is None:
+                    raise
+                _log.warning("new TLS files cannot be used, the last good ones are kept",
+                             reason=error.reason, advice=error.advice)  # fmt: skip
+            self._seen = seen
+        return self._good
+
+    def _files(self) -> Iterator[str]:
+        options, system = self._options, ssl.get_default_verify_paths()
+        authorities = (options.ca,) if options.ca else (system.cafile, system.capath)
+        for file in (*authorities, options.certificate, options.key):
+            if file is not None:
+                yield os.fspath(file)
+
+
+def _state(file: str) -> tuple[str, int, int, int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return file, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class Secured(Protocol):
+    """What is asked of an established TLS connection (`ssl.SSLObject`, `trio.SSLStream`)."""
+
+    def getpeercert(self) -> Any: ...
+    def version(self) -> str | None: ...
+
+
+def expires_at(tls: Secured) -> float | None:
+    """When the peer's certificate ends, in seconds since the epoch; None if it was not verified."""
+    until = (tls.getpeercert() or {}).get("notAfter")
+    return float(ssl.cert_time_to_seconds(until)) if until else None
+
+
+def describe_tls(tls: Secured) -> str:
+    """`TLSv1.3, peer NAME, certificate valid until DATE` of an established connection."""
+    found: dict[str, Any] = tls.getpeercert() or {}
+    subject = {name: value for pairs in found.get("subject", ()) for name, value in pairs}
+    names = [value for _, value in found.get("subjectAltName", ())]
+    peer = subject.get("commonName") or ", ".join(map(str, names[:3])) or "not verified"
+    until = f", certificate valid until {found['notAfter']}" if "notAfter" in found else ""
+    return f"{tls.version()}, peer {peer}{until}"
+
+
+# A connection that ended within TLS is a network fault like any other.
+CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+# OpenSSL's X509_V_ERR_…, from x509_vfy.h.
+_EXPIRED: Final = frozenset({9, 10})  # not yet valid, expired
+_OTHER_NAME: Final = frozenset({62, 64})  # host name mismatch, address mismatch
+
+_NO_TLS: Final = "the peer does not speak TLS on this port"
+_PLAINLY: Final = "check the port, or choose a protocol without TLS"
+_SHOW_CERTIFICATE: Final = (
+    "the receiver wants a client certificate: set `tls: {certificate: FILE, key: FILE}` to one of "
+    "an authority that it trusts"
+)
+_OTHER_CERTIFICATE: Final = (
+    "the receiver does not accept this side's certificate: renew `tls: {certificate, key}`, or let "
+    "the receiver trust its authority"
+)
+_ALERTS: Final = {
+    "CERTIFICATE_REQUIRED": ("the peer wants a certificate of this side", _SHOW_CERTIFICATE),
+    "HANDSHAKE_FAILURE": (
+        "the peer refused the TLS handshake",
+        "it may want a client certificate (`tls: {certificate, key}`) or older ciphers; its log "
+        "says which",
+    ),
+    "UNKNOWN_CA": ("the peer does not know the authority of this side's certificate",
+                   _OTHER_CERTIFICATE),
+    "CERTIFICATE_EXPIRED": ("this side's certificate has expired", _OTHER_CERTIFICATE),
+    "CERTIFICATE_REVOKED": ("this side's certificate was revoked", _OTHER_CERTIFICATE),
+    "CERTIFICATE_UNKNOWN": ("the peer refused this side's certificate", _OTHER_CERTIFICATE),
+    "BAD_CERTIFICATE": ("the peer refused this side's certificate", _OTHER_CERTIFICATE),
+    "UNSUPPORTED_CERTIFICATE": ("the peer refused this side's certificate", _OTHER_CERTIFICATE),
+    "ACCESS_DENIED": ("the peer denied access to this side's certificate", _OTHER_CERTIFICATE),
+    "UNRECOGNIZED_NAME": ("the peer does not know the name that it was called by",
+                          "set `tls: {server_name: NAME}` to a name in its certificate"),
+    "PROTOCOL_VERSION": ("the peer speaks no TLS version that is safe",
+                         "let the receiver speak TLS 1.2 or 1.3"),
+    "UNSUPPORTED_PROTOCOL": ("the peer speaks no TLS version that is safe",
+                             "let the receiver speak TLS 1.2 or 1.3"),
+    "WRONG_VERSION_NUMBER": (_NO_TLS, _PLAINLY),
+    "HTTP_REQUEST": (_NO_TLS, _PLAINLY),
+    "RECORD_LAYER_FAILURE": (_NO_TLS, _PLAINLY),
+    "PACKET_LENGTH_TOO_LONG": (_NO_TLS, _PLAINLY),
+}  # fmt: skip
+"""What OpenSSL's reasons end in, at a client that speaks to a wrong or unwilling peer."""
+
+
+def told_by_alert(reason: str) -> tuple[str, str] | None:
+    """What happened and what to change, by OpenSSL's reason (`TLSV13_ALERT_…`); None if unknown."""
+    return next((told for ending, told in _ALERTS.items() if reason.endswith(ending)), None)
+
+
+def tls_fault(error: ssl.SSLError, *, plainly: str = _PLAINLY) -> SinkWaits | SinkHolds:
+    """What a failure in TLS means, and what to change; `plainly`: where there is no TLS."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return SinkHolds(
+            f"the peer's certificate is not accepted: {error.verify_message}",
+            advice=_certificate_advice(error.verify_code),
+        )
+    if isinstance(error, CUT_OFF):
+        return SinkWaits("the peer ended the connection within TLS")
+    reason = error.reason or str(error)
+    told = told_by_alert(reason)
+    if told is not None:
+        advice = plainly if told[0] is _NO_TLS else told[1]
+        return SinkHolds(f"{told[0]} ({reason})", advice=advice)
+    return SinkHolds(
+        f"TLS failed: {reason}",
+        advice="does the receiver speak TLS on this port, and does it want a client certificate?",
+    )
+
+
+def _certificate_advice(code: int) -> str:
+    if code in _EXPIRED:
+        return "renew the receiver's certificate, and check the clocks of both machines"
+    if code in _OTHER_NAME:
+        return (
+            "call the receiver by a name that is in its certificate, or set "
+            "`tls: {server_name: NAME}` to one"
+        )
+    return "set `tls: {ca: FILE}` to the authority that signed it"

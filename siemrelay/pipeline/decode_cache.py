@@ -1,0 +1,80 @@
+"""Decoded batches, shared by the sinks that are near the tail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
+from siemrelay.core.event_types import UNPARSED
+from siemrelay.core.times import rfc3339
+from siemrelay.decoders.contract import Decoder
+
+_log = structlog.get_logger()
+
+# In raw bytes; decoded, a batch takes about three times its size.
+_KEPT_BYTES: Final = 2 * 1024 * 1024
+
+
+class DecodedCache:
+    """Decodes each batch once for all the sinks that read it at about the same time.
+
+    Invariant: only the newest batches are kept, so a sink that lags reads past the cache and never
+    pushes out what the others share; checked by test_a_lagging_sink_does_not_empty_the_cache.
+    """
+
+    def __init__(self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool) -> None:
+        """`fallback` reads records whose source is no longer configured; `share`: several sinks."""
+        self._decoders, self._fallback, self._share = decoders, fallback, share
+        self._kept: dict[int, DecodedBatch] = {}
+        self._kept_bytes = 0
+
+    def get(self, batch: Batch) -> DecodedBatch:
+        """The events of a batch; never raises.
+
+        A record that its decoder fails on becomes an Unparsed Record: one bug about one record must
+        not stop the sinks for ever.
+        """
+        kept = self._kept.get(batch.first_sequence)
+        if kept is not None:
+            return kept
+        decoder = self._decoders.get(batch.source, self._fallback)
+        try:
+            decoded = decoder.decode(batch)
+        except Exception as error:  # noqa: BLE001  (logged by the next; any bug ends here)
+            decoded = _one_by_one(decoder, batch, error)
+        if self._share and batch.first_sequence > max(self._kept, default=0):
+            self._kept[batch.first_sequence] = decoded
+            self._kept_bytes += len(batch.payload)
+            while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
+                oldest = self._kept.pop(min(self._kept))
+                self._kept_bytes -= len(oldest.batch.payload)
+        return decoded
+
+
+def _one_by_one(decoder: Decoder, batch: Batch, error: Exception) -> DecodedBatch:
+    """Each record decoded by itself; those that the decoder fails on stay as they came in."""
+    events, failed = [], []
+    for sequence, record in enumerate(batch.records(), batch.first_sequence):
+        alone = Batch(sequence, 1, batch.source, batch.received_at, record + b"\n", batch.part)
+        try:
+            events += decoder.decode(alone).events
+        except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
+            error = again
+            failed.append(sequence)
+            events.append(_unparsed(alone, record))
+    _log.error("internal error: decoder failed, records are passed on as Unparsed Record",
+               source=batch.source, first_sequence=batch.first_sequence,
+               last_sequence=batch.next_sequence - 1, failed=failed[:10], records=len(failed),
+               exc_info=error)  # fmt: skip
+    return DecodedBatch(batch, events, unparsed=len(failed))
+
+
+def _unparsed(batch: Batch, record: bytes) -> AuditEvent:
+    return AuditEvent(
+        id=f"{batch.source}-{batch.first_sequence}", time=rfc3339(batch.received_at), type=UNPARSED,
+        category="relay", severity=DEFAULT_SEVERITY, outcome="unknown",
+        message=record.decode("utf-8", "replace"),
+    )  # fmt: skip

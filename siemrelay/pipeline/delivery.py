@@ -1,0 +1,254 @@
+"""From the buffer to one sink: send runs in order, settle them in order, move the cursor.
+
+Two tasks per connection. The sender fills runs and hands them to the session; the settler waits for
+the peer's confirmation of each and moves the cursor past it. When either fails, both end, and the
+next attempt starts from the cursor: what was not settled is sent again.
+
+Invariants, checked in test_delivery.py:
+- the cursor passes a record only when it was filtered out, confirmed or made a dead letter;
+- messages leave in sequence order.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from siemrelay.buffer.contract import Deliverable
+from siemrelay.buffer.dead_letters import letter
+from siemrelay.core.backoff import HOLD_PROBE_S, delay_s
+from siemrelay.core.errors import (
+    BufferFull,
+    DeliveryError,
+    RunRefused,
+    SinkHolds,
+    SinkWaits,
+    leaves,
+)
+from siemrelay.pipeline.batching import Run, RunMaker
+from siemrelay.pipeline.in_flight import InFlight
+from siemrelay.pipeline.rejection import Trust, isolate
+from siemrelay.pipeline.sink_status import Standing
+from siemrelay.sinks.contract import Certified, RunLimits, Session, Settlement, Sink
+from siemrelay.telemetry.stats import SinkStats
+
+_log = structlog.get_logger()
+
+# Runs sent and not settled where the protocol asks for no other number: enough to hide a round
+# trip, few enough that little is sent twice after a break.
+_IN_FLIGHT_RUNS: Final = 4
+
+# What a peer may ask for by Retry-After: long enough for any maintenance of its queues, short
+# enough that a mistaken value does not silence the sink for a day.
+_LONGEST_ASKED_S: Final = 900.0
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """The pauses between attempts, in seconds."""
+
+    initial_s: float
+    max_s: float
+
+
+# Where several things failed at once, the most lasting one decides.
+_WEIGHT: Final = {SinkHolds: -2, SinkWaits: -1}
+
+
+class Delivery:
+    """One sink's loop. `run` never returns and never gives up."""
+
+    def __init__(
+        self, name: str, sink: Sink, maker: RunMaker, limits: RunLimits, buffer: Deliverable,
+        stats: SinkStats, retry: Retry,
+    ) -> None:  # fmt: skip
+        self._name, self._sink, self._maker = name, sink, maker
+        self._max_wait_s = limits.max_wait_s
+        self._in_flight_runs = limits.in_flight_runs or _IN_FLIGHT_RUNS
+        self._buffer, self._stats, self._retry = buffer, stats, retry
+        self._place = buffer.place(name)
+        self._failures, self._connected_at = 0, float("inf")
+        self._standing = Standing(name, stats, self._undelivered)
+        self._trust = Trust()
+        self._sending, self._wanted_at = trio.Lock(), 0
+
+    async def run(self) -> None:
+        """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
+        pause = 0.0
+        while True:
+            self._connected_at = float("inf")
+            error = await self._attempt()
+            lived_s = trio.current_time() - self._connected_at
+            if isinstance(error, SinkWaits) and not self._undelivered() and lived_s > pause:
+                # A peer that closes idle connections is not down. One that closes at once is: its
+                # connections do not outlive the pause before them.
+                self._failures, pause = 0, self._retry.initial_s
+            else:
+                pause = self._pause_after(error)
+            with trio.move_on_after(pause):
+                await self._pass_filtered()
+
+    def failed(self, error: BaseException) -> None:
+        """Note that `run` ended by an error of our own; it is about to be run again."""
+        self._standing.failed()
+        self._standing.note("waiting", f"internal error: {error or type(error).__name__}")
+
+    def _pause_after(self, error: DeliveryError) -> float:
+        self._failures += 1
+        self._standing.failed()
+        if isinstance(error, SinkHolds):
+            self._standing.note("holding", str(error))
+            return HOLD_PROBE_S
+        self._standing.note("waiting", str(error))
+        pause = delay_s(
+            self._failures, self._retry.initial_s, self._retry.max_s, random=random.random
+        )
+        asked_s = error.after_s if isinstance(error, SinkWaits) else None
+        return max(pause, min(asked_s or 0.0, _LONGEST_ASKED_S))
+
+    def _undelivered(self) -> int:
+        return self._buffer.end - self._place.next_sequence
+
+    async def _attempt(self) -> DeliveryError:
+        """One connection, until it fails; returns what the failure asks for."""
+        try:
+            async with self._sink.session() as session:
+                self._connected_at = trio.current_time()
+                self._note_certificate()
+                if not self._failures or not self._undelivered():
+                    self._standing.note("up")
+                in_flight = InFlight(self._in_flight_runs)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._send, session, in_flight)
+                    nursery.start_soon(self._settle, session, in_flight)
+        except DeliveryError as error:
+            return error
+        except BaseExceptionGroup as group:
+            found, rest = group.split(DeliveryError)
+            if rest is not None:
+                # A stop beside a failure of the sink: the failure does not matter any more.
+                raise rest from None
+            assert found is not None
+            return min(leaves(found), key=lambda error: _WEIGHT.get(type(error), 0))
+        raise AssertionError("a delivery attempt ends by an error only")
+
+    async def _pass_filtered(self) -> None:
+        """Move the cursor over what the filter leaves out, which needs no peer. Never returns."""
+        while True:
+            position = self._place.next_sequence
+            if position == self._wanted_at:  # seen in an earlier pause: not read at each retry
+                await trio.sleep_forever()
+            for batch in await self._buffer.read(position):
+                if batch.next_sequence <= position:
+                    continue
+                wanted = self._maker.first_wanted(batch, position)
+                self._standing.filtered(wanted - max(position, batch.first_sequence))
+                self._buffer.advance(self._name, wanted)
+                if wanted < batch.next_sequence:
+                    self._wanted_at = wanted
+                    await trio.sleep_forever()
+                position = wanted
+            await trio.lowlevel.checkpoint()
+
+    # -- sending ----------------------------------------------------------
+
+    async def _send(self, session: Session, in_flight: InFlight) -> None:
+        position = self._place.next_sequence
+        waiting: Run | None = None
+        deadline = float("inf")
+        while True:
+            batches = None
+            with trio.move_on_at(deadline):
+                batches = await self._buffer.read(position)
+            if batches is None:
+                assert waiting is not None
+                await self._hand_over(session, in_flight, waiting)
+                waiting, deadline = None, float("inf")
+                continue
+            for batch in batches:
+                if batch.next_sequence <= position:
+                    continue
+                for run in self._maker.runs(batch, position):
+                    if waiting is not None and self._maker.join(waiting, run):
+                        continue
+                    if waiting is not None:
+                        await self._hand_over(session, in_flight, waiting)
+                    waiting, deadline = run, trio.current_time() + self._max_wait_s
+                position = batch.next_sequence
+            if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
+                await self._hand_over(session, in_flight, waiting)
+                waiting, deadline = None, float("inf")
+
+    async def _hand_over(self, session: Session, in_flight: InFlight, run: Run) -> None:
+        self._standing.progressed()
+        ticket: Any = None
+        if run.messages:
+            await in_flight.room()
+            try:
+                async with self._sending:
+                    ticket = await session.send(run.messages)
+            except RunRefused as refused:
+                ticket = refused
+        await in_flight.put(run, ticket)
+
+    # -- settling ---------------------------------------------------------
+
+    async def _settle(self, session: Session, in_flight: InFlight) -> None:
+        while True:
+            run, ticket = await in_flight.take()
+            refusals: Settlement = ()
+            if run.messages:
+                refusals = await self._confirmed(session, run, ticket)
+            if refusals or run.failed:
+                await self._bury(run, refusals)
+            else:
+                self._buffer.advance(self._name, run.next_sequence)
+            self._count(run, len(refusals))
+
+    async def _confirmed(self, session: Session, run: Run, ticket: Any) -> Settlement:
+        """What the peer refused of a run, once everything else in it is confirmed."""
+        try:
+            if isinstance(ticket, RunRefused):
+                raise ticket
+            refusals = await session.confirm(ticket)
+            taken = len(run.messages) - len(refusals)
+        except RunRefused as refused:
+            # The sender waits meanwhile, so that this session is used by one task at a time.
+            async with self._sending:
+                refusals, taken = await isolate(
+                    session, run.messages, refused, proven=self._trust.proven
+                )
+        self._trust.note(taken, refusals)
+        return refusals
+
+    def _count(self, run: Run, refused: int) -> None:
+        self._standing.settled(run, refused)
+        if run.messages:
+            self._failures = 0
+            self._note_certificate()
+            self._standing.note("up")
+
+    def _note_certificate(self) -> None:
+        if isinstance(self._sink, Certified):
+            self._stats.certificate_expires_at = self._sink.certificate_expires_at
+
+    async def _bury(self, run: Run, refusals: Settlement) -> None:
+        told = [(run.sequences[r.index], r.code, r.reason, run.messages[r.index]) for r in refusals]
+        told += [(sequence, "internal", reason, b"") for sequence, reason in run.failed]
+        records = await self._buffer.records({n for n, *_ in told})
+        letters = [
+            letter(self._name, n, code, reason, records.get(n), message)
+            for n, code, reason, message in sorted(told)
+        ]
+        try:
+            await self._buffer.bury(letters, run.next_sequence)
+        except BufferFull as error:
+            raise SinkWaits(f"refused events cannot be kept: {error}") from error
+        _log.warning(
+            "events refused", sink=self._name, events=len(letters),
+            first_sequence=letters[0].sequence, code=letters[0].code, reason=letters[0].reason,
+            kept="as dead letters in the buffer",
+        )  # fmt: skip

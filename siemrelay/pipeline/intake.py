@@ -1,0 +1,250 @@
+"""Records on their way to disk: sources hand over, one committer stores in groups.
+
+Group commit needs no timer: while one commit runs, the next group collects. A lone record costs one
+fsync of latency, a thousand concurrent ones share it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+import trio
+
+from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.core.errors import BufferFull, DiskFull
+from siemrelay.core.event import Batch
+from siemrelay.pipeline.sieve import Sieve
+from siemrelay.sources.contract import Records
+from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
+
+_log = structlog.get_logger()
+
+# What a hand-over costs in memory beside its bytes, so that even positions alone are bounded.
+_ENTRY_BYTES: Final = 256
+
+# Handed over and not yet stored: enough that reading, compressing and fsyncing overlap, and few
+# enough that a slow disk does not turn into memory.
+_PENDING_BYTES: Final = 2 * 1024 * 1024
+
+# Small hand-overs of one source become one row up to here: one payload for decoders to work on.
+_ROW_BYTES: Final = 512 * 1024
+
+# A full buffer is asked again this often; a freed disk resumes within it.
+_FULL_PAUSE_S: Final = 0.25
+
+# Long records are counted, and told of once in so many seconds.
+_TELL_EVERY_S: Final = 10.0
+
+
+class _Group:
+    """What the next commit stores; when it is on disk, `done` is set and `end` is what follows."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[SourceStats, Records, float]] = []
+        self.size_bytes = 0
+        self.end = 0
+        self.done = trio.Event()
+
+
+class Committer:
+    """Takes every source's records and stores them, in the order each source offered them."""
+
+    def __init__(self, buffer: DiskBuffer, stats: Stats) -> None:
+        self._buffer, self._stats = buffer, stats
+        self._group = _Group()
+        self._running: _Group | None = None
+        self._wanted = trio.Event()
+        self._room = trio.Event()
+
+    def intake(self, source: str, sieve: Sieve | None = None) -> SourceIntake:
+        """The way in for one source; what `sieve` leaves out is counted and not stored."""
+        stats, positions = self._stats.sources[source], self._buffer.positions(source)
+        return SourceIntake(self, stats, self._stats.buffer, positions, sieve)
+
+    async def take(self, source: SourceStats, some: Sequence[Records]) -> _Group:
+        """Queue records, waiting only for room; returns the group they will be stored with."""
+        while self._group.size_bytes >= _PENDING_BYTES:
+            await self._room.wait()
+        group, now = self._group, time.time()
+        for records in some:
+            group.entries.append((source, records, now))
+            group.size_bytes += _ENTRY_BYTES + len(records.payload)
+        self._wanted.set()
+        return group
+
+    async def delivered(self, end: int) -> None:
+        """Wait until every sink that is enabled is at that sequence number."""
+        enabled = [name for name, sink in self._stats.sinks.items() if sink.state != "disabled"]
+        await self._buffer.wait_passed(enabled, end)
+
+    def newest(self) -> _Group | None:
+        """The group that is stored last of all that is pending; None when nothing is."""
+        return self._group if self._group.entries else self._running
+
+    async def run(self) -> None:
+        """Commit group after group until cancelled; a commit under way is finished first."""
+        while True:
+            await self._wanted.wait()
+            group = self._running = self._group
+            self._group, self._wanted = _Group(), trio.Event()
+            self._room.set()
+            self._room = trio.Event()
+            await self._store(group)
+            self._running = None
+            group.end = self._buffer.end
+            group.done.set()
+
+    async def _store(self, group: _Group) -> None:
+        positions: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+        for source, records, _ in group.entries:
+            for position in records.positions:
+                positions[source.name, position.key] = position.value
+        batches = list(self._rows(group.entries))
+        while True:
+            try:
+                if batches and not await self._buffer.make_room(group.size_bytes // 2):
+                    raise BufferFull("the buffer has reached max_size")
+                await self._buffer.append(batches, positions)
+            except BufferFull as error:
+                if not (isinstance(error, DiskFull) and await self._buffer.reclaim()):
+                    self._full(error)
+                    await trio.sleep(_FULL_PAUSE_S)
+            else:
+                break
+        if self._stats.buffer.full:
+            self._stats.buffer.full = False
+            _log.info(
+                "buffer has room again",
+                waited_s=round(time.time() - self._stats.buffer.full_since, 1),
+            )
+        for source, records, taken_at in group.entries:
+            source.records += records.count
+            source.bytes += len(records.payload)
+            source.progress_at = trio.current_time()
+            if records.count:
+                source.last_record_at = records.last_record_at or taken_at
+
+    def _rows(self, entries: list[tuple[SourceStats, Records, float]]) -> Iterable[Batch]:
+        """One row per run of small hand-overs from one source, numbered from the buffer's end."""
+        first = self._buffer.end
+        # Order is promised within a source only; side by side its hand-overs share a row.
+        entries = sorted(entries, key=lambda entry: entry[0].name)
+        payloads: list[bytes] = []
+        count = size = 0
+        for i, (source, records, taken_at) in enumerate(entries):
+            payloads.append(records.payload)
+            count, size = count + records.count, size + len(records.payload)
+            following = entries[i + 1] if i + 1 < len(entries) else None
+            if (
+                following is not None
+                and following[0] is source
+                and not _alone(records)
+                and not _alone(following[1])
+                and size + len(following[1].payload) <= _ROW_BYTES
+            ):
+                continue
+            if count:
+                payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
+                yield Batch(first, count, source.name, taken_at, payload, records.part)
+                first += count
+            payloads, count, size = [], 0, 0
+
+    def _full(self, error: BufferFull) -> None:
+        buffer = self._stats.buffer
+        if not buffer.full:
+            buffer.full, buffer.full_since = True, time.time()
+            advice = (
+                "free space there; intake waits and resumes by itself"
+                if isinstance(error, DiskFull)
+                else "a sink lags (see its state) or `buffer: max_size` is too small; intake waits"
+            )
+            _log.error("buffer is full", reason=str(error), advice=advice)
+
+
+def _alone(records: Records) -> bool:
+    """Whether it needs a row of its own: a part, or a record with line feeds inside."""
+    if records.part is not None:
+        return True
+    return records.count == 1 and records.payload.find(b"\n") < len(records.payload) - 1
+
+
+class SourceIntake:
+    """One source's way in: see `sources.contract.Intake`."""
+
+    def __init__(
+        self, committer: Committer, stats: SourceStats, buffer: BufferStats,
+        positions: Mapping[str, Mapping[str, Any]], sieve: Sieve | None,
+    ) -> None:  # fmt: skip
+        self._committer, self._stats, self._buffer, self._sieve = committer, stats, buffer, sieve
+        self._positions = dict(positions)
+        self._told_oversize_at = -_TELL_EVERY_S
+
+    async def offer(self, records: Records) -> None:
+        await self._committer.take(self._stats, (self._sifted(records),))
+        self._note(records)
+
+    async def store(self, *records: Records) -> int:
+        group = await self._committer.take(self._stats, [self._sifted(some) for some in records])
+        for some in records:
+            self._note(some)
+        await group.done.wait()
+        return group.end
+
+    async def delivered(self, stored: int) -> None:
+        await self._committer.delivered(stored)
+
+    @property
+    def full(self) -> bool:
+        return self._buffer.full
+
+    async def settled(self) -> None:
+        if (group := self._committer.newest()) is not None:
+            await group.done.wait()
+
+    def positions(self) -> Mapping[str, Mapping[str, Any]]:
+        return self._positions
+
+    def lag(self, lag_bytes: int) -> None:
+        self._stats.lag_bytes = lag_bytes
+        self.progress()
+
+    def progress(self) -> None:
+        self._stats.progress_at = trio.current_time()
+
+    def oversize(self, size_bytes: int) -> None:
+        self._stats.oversize += 1
+        if trio.current_time() - self._told_oversize_at < _TELL_EVERY_S:
+            return
+        self._told_oversize_at = trio.current_time()
+        _log.warning("record over max_record_size kept whole", source=self._stats.name,
+                     bytes=size_bytes, so_far=self._stats.oversize)  # fmt: skip
+
+    def lost(self, records: int) -> None:
+        self._stats.lost += records
+
+    def refused(self, reason: str, records: int = 1) -> None:
+        self._stats.refused[reason] = self._stats.refused.get(reason, 0) + records
+
+    def trouble(self, words: str) -> None:
+        self._stats.trouble(words)
+
+    def connected(self, change: int) -> None:
+        self._stats.connections += change
+
+    def _sifted(self, records: Records) -> Records:
+        if self._sieve is None:
+            return records
+        kept = self._sieve.sifted(records)
+        self._stats.filtered += records.count - kept.count
+        return kept
+
+    def _note(self, records: Records) -> None:
+        # A source that restarts goes on from what it has handed over, not from the last start.
+        for position in records.positions:
+            if position.value is None:
+                self._positions.pop(position.key, None)
+            else:
+                self._positions[position.key] = position.value

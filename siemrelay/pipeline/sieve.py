@@ -1,0 +1,46 @@
+"""A source's own `events:`: noise is left out before it is stored."""
+
+from __future__ import annotations
+
+import time
+from io import BytesIO
+from itertools import compress
+
+import msgspec
+
+from siemrelay.core.event import Batch
+from siemrelay.core.event_types import UNPARSED
+from siemrelay.core.filters import EventFilter
+from siemrelay.decoders.contract import Decoder
+from siemrelay.sources.contract import Records
+
+
+class Sieve:
+    """One source's filter for records on their way into the buffer."""
+
+    def __init__(
+        self, source: str, decoder: Decoder, events: EventFilter, *, keep_unparsed: bool
+    ) -> None:
+        """`keep_unparsed`: records that cannot be read are kept whatever `events` says."""
+        self._source, self._decoder, self._events = source, decoder, events
+        self._keep_unparsed = keep_unparsed
+
+    def sifted(self, records: Records) -> Records:
+        """The records that are wanted, with all the positions: `records` itself if all are."""
+        if not records.count:
+            return records
+        batch = Batch(
+            1, records.count, self._source, time.time(), records.payload, records.part
+        )  # fmt: skip
+        events = self._decoder.decode(batch).events
+        keep = self._events.select(events)
+        if keep is not None and self._keep_unparsed:
+            keep = [
+                kept or event.type == UNPARSED for kept, event in zip(keep, events, strict=True)
+            ]
+        if keep is None or all(keep):
+            return records
+        if records.count == 1:
+            return msgspec.structs.replace(records, payload=b"", count=0, part=None)
+        payload = b"".join(compress(BytesIO(records.payload).readlines(), keep))
+        return msgspec.structs.replace(records, payload=payload, count=sum(keep))

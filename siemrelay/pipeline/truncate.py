@@ -1,0 +1,184 @@
+"""Messages over a sink's limit: made again from an event that says less, until they fit.
+
+Texts are shortened before anything is left out, the longest and least needed first, each on a UTF-8
+boundary and ended by a mark; so JSON stays JSON, and keys, escapes and structured data stay whole,
+in every format and without any format's doing. Only what is over the limit with nothing left but
+an id, a time and a type is cut as bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from siemrelay.core.event import (
+    Actor,
+    AuditEvent,
+    Batch,
+    DecodedBatch,
+    Selection,
+    Target,
+    attributes_of,
+)
+from siemrelay.formats.contract import Format
+from siemrelay.formats.writing.text import cut_utf8
+
+MARK: Final = "...[cut]"
+
+# Attributes nest as their sender likes; texts deeper than this are left out rather than shortened.
+_DEPTH: Final = 8
+
+
+class _Draft(msgspec.Struct):
+    """An event on its way to being small enough, and its record for formats that pass it on."""
+
+    event: AuditEvent
+    record: bytes
+    whole: AuditEvent
+
+
+def shortened(
+    form: Format, decoded: DecodedBatch, index: int, message: bytes, limit_bytes: int
+) -> bytes:
+    """The message of the event at `index` within `limit_bytes`, marked where it was shortened.
+
+    Args: message: what `form` made of the event, over the limit.
+    Raises: what `form` raises.
+    """
+    event = decoded.events[index]
+    draft = _Draft(event, decoded.records[index], event)
+    for step in _STEPS:
+        before = draft.event, draft.record
+        step(draft, len(message) - limit_bytes)
+        if (draft.event, draft.record) == before:
+            continue
+        again = _message(form, decoded, index, draft)
+        if len(again) <= limit_bytes:
+            return again
+        # A step that changed nothing in this format leaves the message as long as it was.
+        message = again
+    return cut_utf8(message, limit_bytes, MARK.encode())
+
+
+def _message(form: Format, decoded: DecodedBatch, index: int, draft: _Draft) -> bytes:
+    batch = decoded.batch
+    alone = Batch(
+        batch.first_sequence + index, 1, batch.source, batch.received_at, draft.record + b"\n",
+        batch.part,
+    )  # fmt: skip
+    (message,) = form.encode(Selection(DecodedBatch(alone, [draft.event])))
+    return message
+
+
+def _text(text: str, limit_bytes: int) -> str:
+    """`text` within so many bytes of UTF-8, or as small as its mark."""
+    data = text.encode("utf-8", "replace")
+    limit_bytes = max(limit_bytes, len(MARK))
+    return text if len(data) <= limit_bytes else cut_utf8(data, limit_bytes, MARK.encode()).decode()
+
+
+def _record(draft: _Draft, excess_bytes: int) -> None:
+    limit_bytes = max(len(draft.record) - excess_bytes, len(MARK))
+    draft.record = cut_utf8(draft.record, limit_bytes, MARK.encode())
+
+
+def _said(least_bytes: int, draft: _Draft, excess_bytes: int) -> None:
+    # Escapes only make a text longer: a message has at least as many bytes less as its text has.
+    said = draft.event.message
+    if said:
+        limit_bytes = len(said.encode("utf-8", "replace")) - excess_bytes
+        draft.event = replace(draft.event, message=_text(said, max(limit_bytes, least_bytes)))
+
+
+def _attribute_texts(limit_bytes: int, draft: _Draft, excess_bytes: int) -> None:
+    if draft.event.attributes:
+        attributes = _within(attributes_of(draft.event), limit_bytes, _DEPTH)
+        draft.event = replace(draft.event, attributes=attributes)
+
+
+def _within(value: Any, limit_bytes: int, depth: int) -> Any:
+    if isinstance(value, str):
+        return _text(value, limit_bytes)
+    if isinstance(value, (dict, list)) and depth == 0:
+        return MARK
+    if isinstance(value, dict):
+        return {
+            _text(name, limit_bytes): _within(inner, limit_bytes, depth - 1)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_within(inner, limit_bytes, depth - 1) for inner in value]
+    return value
+
+
+def _names(limit_bytes: int, draft: _Draft, excess_bytes: int) -> None:
+    def short(text: str | None) -> str | None:
+        return text and _text(text, limit_bytes)
+
+    event = draft.event
+    actor, target = event.actor, event.target
+    draft.event = replace(
+        event,
+        category=short(event.category),
+        actor=Actor(short(actor.name), short(actor.id), short(actor.address)),
+        target=Target(short(target.type), short(target.name), short(target.id)),
+    )
+
+
+def _without_attributes(draft: _Draft, excess_bytes: int) -> None:
+    # They are too many, not too long: the other texts need not be as short as they have become.
+    if draft.whole.attributes:
+        said = (draft.whole.message or "") + MARK
+        draft.event = replace(draft.whole, attributes=None, message=said)
+
+
+def _without_second_names(draft: _Draft, excess_bytes: int) -> None:
+    """Ids of those who have a name, and the target's type: what the rest of the event implies."""
+    actor, target = draft.event.actor, draft.event.target
+    draft.event = replace(
+        draft.event,
+        actor=Actor(actor.name, None if actor.name else actor.id, actor.address),
+        target=Target(None, target.name, None if target.name else target.id),
+    )
+
+
+def _identity(limit_bytes: int, draft: _Draft, excess_bytes: int) -> None:
+    event = draft.event
+    draft.event = replace(
+        event, type=_text(event.type, limit_bytes), id=event.id and _text(event.id, limit_bytes)
+    )
+
+
+def _short_type(draft: _Draft, excess_bytes: int) -> None:
+    draft.event = replace(draft.event, type=_text(draft.event.type, 24))
+
+
+def _without_places(draft: _Draft, excess_bytes: int) -> None:
+    event = draft.event
+    actor = Actor(event.actor.name, event.actor.id)
+    draft.event = replace(event, category=None, actor=actor)
+
+
+def _without_target(draft: _Draft, excess_bytes: int) -> None:
+    draft.event = replace(draft.event, target=Target())
+
+
+def _without_actor(draft: _Draft, excess_bytes: int) -> None:
+    draft.event = replace(draft.event, actor=Actor())
+
+
+_STEPS: Final[tuple[Callable[[_Draft, int], None], ...]] = (
+    _record,
+    partial(_attribute_texts, 1024), partial(_said, 256),
+    partial(_attribute_texts, 256), partial(_attribute_texts, 64), partial(_names, 128),
+    partial(_said, 0), partial(_attribute_texts, 16), partial(_names, 64),
+    _without_attributes, partial(_said, 0), partial(_names, 128), partial(_names, 64),
+    _without_second_names, partial(_identity, 128), partial(_names, 24),
+    _without_places, partial(_identity, 48), _without_target, _without_actor,
+    _short_type,
+)  # fmt: skip
+"""What is done to an event, one after the other, until its message fits: texts, then parts."""

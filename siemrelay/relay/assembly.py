@@ -1,0 +1,104 @@
+"""Parts built from a validated configuration: for the daemon, and for commands that try a part."""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+
+from siemrelay import registry
+from siemrelay.buffer.contract import Deliverable
+from siemrelay.config.models import RelayConfig, SinkConfig, declared_catalogue
+from siemrelay.core.event import FIELDS, AuditEvent
+from siemrelay.core.event_types import UNPARSED
+from siemrelay.core.filters import EventFilter, EventsOptions
+from siemrelay.decoders.contract import Decoder
+from siemrelay.formats.contract import Format
+from siemrelay.pipeline.batching import RunMaker
+from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.delivery import Delivery, Retry
+from siemrelay.pipeline.sieve import Sieve
+from siemrelay.sinks.contract import RunLimits, Sink
+from siemrelay.sources.contract import Source
+from siemrelay.telemetry.stats import SinkStats
+
+
+class SinkParts(msgspec.Struct, frozen=True):
+    """What one sink is made of; nothing in it has been opened."""
+
+    name: str
+    config: SinkConfig
+    events: EventFilter
+    format: Format
+    sink: Sink
+    limits: RunLimits
+    max_message_bytes: int | None
+
+
+class Assembly:
+    """Builds parts by their names in the configuration."""
+
+    def __init__(self, config: RelayConfig) -> None:
+        self._config = config
+        self.catalogue = declared_catalogue(config.event_types)
+        self._host = socket.gethostname()
+
+    def sink(self, name: str) -> SinkParts:
+        """One sink, enabled or not."""
+        config = self._config.sinks[name]
+        kind = registry.PROTOCOLS[config.protocol]
+        limits = filter(None, (config.max_message_size, kind.max_message_bytes(config)))
+        form = registry.build_format(config.format, config.header, config, self._host)
+        return SinkParts(
+            name, config,
+            EventFilter(config.events, self.catalogue),
+            kind.wrap(form, config),
+            kind.build(config), kind.limits(config), min(limits, default=None),
+        )  # fmt: skip
+
+    def source(self, name: str) -> Source:
+        """One source."""
+        config = self._config.sources[name]
+        return registry.SOURCES[config.type].build(name, config)
+
+    def decoder(
+        self, source: str | None, sinks: list[SinkParts], *, everything: bool = False
+    ) -> Decoder:
+        """Reads a source's records as far as these sinks need; None: of a source that is gone."""
+        wanted = frozenset((*FIELDS, "attributes")) if everything else frozenset[str]()
+        for parts in sinks:
+            wanted |= parts.events.fields | parts.format.fields
+        return self._reader(source, wanted)
+
+    def sieve(self, source: str) -> Sieve | None:
+        """What keeps the source's unwanted records out of the buffer; None if all are wanted."""
+        events = EventFilter(self._config.sources[source].events, self.catalogue)
+        if not events.fields and events.explain(AuditEvent())[0]:
+            return None
+        exclude = EventsOptions(exclude=self._config.sources[source].events.exclude)
+        unreadable = AuditEvent(type=UNPARSED, category="relay")
+        keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
+        return Sieve(source, self._reader(source, events.fields), events, keep_unparsed=keep)
+
+    def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
+        if source is None:
+            generic = registry.PRODUCTS["generic"]
+            return registry.DECODERS["json"].build(generic, wanted, self.catalogue)
+        config = self._config.sources[source]
+        spellings = dict(registry.PRODUCTS[config.product])
+        for field, path in config.fields.items():
+            # The user's own word comes first; what the product knows stays for other records.
+            known = [spelling for spelling in spellings.get(field, ()) if spelling != path]
+            spellings[field] = (path, *known)
+        kind = registry.DECODERS[config.decoder]
+        own = {name: getattr(config, name) for name in kind.options.model_fields}
+        return kind.build(spellings, wanted, self.catalogue, **own)
+
+
+def delivery(
+    parts: SinkParts, decoded: DecodedCache, buffer: Deliverable, stats: SinkStats
+) -> Delivery:
+    """What brings the buffer's records to that sink."""
+    maker = RunMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
+    retry = Retry(parts.config.retry.initial, parts.config.retry.max)
+    return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)

@@ -1,0 +1,70 @@
+"""Restart one part, never the house."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+import trio
+
+from siemrelay.core.backoff import delay_s
+from siemrelay.core.errors import BufferBroken, SiemrelayError, leaves
+
+_log = structlog.get_logger()
+
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+
+# A part that ran this long has recovered: its next failure starts the back-off anew.
+_RECOVERED_S: Final = 60.0
+
+
+async def supervise(
+    name: str, run: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
+) -> None:
+    """Run one part until it returns; on an Exception log it once, call `failed`, and run it again.
+
+    A broken buffer is not caught: no part can work without the disk.
+    """
+    failures = 0
+    while True:
+        started = trio.current_time()
+        try:
+            await run()
+        except BufferBroken:
+            raise
+        except (Exception, BaseExceptionGroup) as error:
+            if _broken_inside(error):
+                raise
+            if not isinstance(error, Exception):
+                # A stop, perhaps beside a failure: the failure is told, the stop goes on.
+                failed_too, stop = error.split(Exception)
+                if failed_too is not None:
+                    _log.error("part failed while it was stopped", part=name, exc_info=failed_too)
+                raise stop if stop is not None else error from None
+            failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
+            pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
+            _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),
+                       error=words(error), exc_info=_unexpected(error))  # fmt: skip
+            failed(error)
+            await trio.sleep(pause)
+        else:
+            return
+
+
+def words(error: BaseException) -> str:
+    """What happened, for a person, also where a nursery has put it into a group."""
+    inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in inner))
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    """The error if its traceback says more than its words, which our own errors' does not."""
+    inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return None if all(isinstance(each, SiemrelayError) for each in inner) else error
+
+
+def _broken_inside(error: BaseException) -> bool:
+    return isinstance(error, BaseExceptionGroup) and error.subgroup(BufferBroken) is not None

@@ -1,0 +1,158 @@
+"""The archive's current file: found whole, appended to, made durable. Everything here blocks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from siemrelay.core.errors import SinkHolds, SinkWaits
+
+_log = structlog.get_logger()
+
+# Audit events are nobody else's to read.
+MODE: Final = 0o600
+
+# How far back one look for the last line's end goes.
+_TAIL_BYTES: Final = 64 * 1024
+
+_ADVICE: Final = {
+    errno.ENOENT: "create the directory, writable for the relay's user",
+    errno.ENOTDIR: "check `path`: a part of it is no directory",
+    errno.EISDIR: "give `path` the name of a file in that directory",
+    errno.ENXIO: "`path` must be a regular file",
+    errno.EACCES: "let the relay's user write there",
+    errno.EPERM: "let the relay's user write there",
+    errno.EROFS: "mount it writable; under systemd add the directory to `ReadWritePaths=`",
+    errno.ELOOP: "check `path`: its symbolic links lead in a circle",
+    errno.ENAMETOOLONG: "choose a shorter `path`",
+    errno.EFBIG: "choose a smaller `rotate_size`: the file system takes no larger file",
+}
+"""What only a person can mend; everything else (no room, an ailing disk) passes."""
+
+
+def fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
+    """What a failure of the file system means, and what to change."""
+    said = f"{path}: {error.strerror or error}"
+    advice = _ADVICE.get(error.errno or 0)
+    return SinkWaits(said) if advice is None else SinkHolds(said, advice=advice)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in a directory durable. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class ArchiveFile:
+    """An open file that ends in a whole line. `sync` may run beside `append`, nothing else may.
+
+    `alone`: no other process writes to it. Beside another one (`siemrelay test` beside the daemon)
+    whole lines are appended, and the other one rotates.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it. Raises SinkWaits or SinkHolds."""
+        self.path = path
+        try:
+            # O_NONBLOCK: a named pipe without a reader would hang the open.
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+            self._descriptor = os.open(path, flags, MODE)
+        except OSError as error:
+            raise fault(path, error) from error
+        try:
+            self.alone = self._lock()
+            state = self._state()
+            if not stat.S_ISREG(state.st_mode):
+                raise SinkHolds(f"{path} is no regular file", advice="give `path` another name")
+            if self.alone:
+                self._cut_torn_line()
+            sync_directory(path.parent)
+        except OSError as error:
+            self.close()
+            raise fault(path, error) from error
+        except BaseException:
+            self.close()
+            raise
+        self.written_at = state.st_mtime
+
+    @property
+    def size_bytes(self) -> int:
+        """How large it is now. Raises OSError."""
+        return self._state().st_size
+
+    def append(self, data: bytes, now: float) -> None:
+        """Write whole lines at the end; durable only after `sync`. Raises SinkWaits, SinkHolds.
+
+        A failure may leave a torn line, which the next opening cuts off.
+        """
+        self._still_there()
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            raise fault(self.path, error) from error
+        self.written_at = now
+
+    def sync(self) -> None:
+        """Make everything that was appended before this call durable.
+
+        Raises SinkWaits or SinkHolds: what was appended since the last `sync` counts as lost.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise fault(self.path, error) from error
+        self._still_there()
+
+    def close(self) -> None:
+        """Close it; what was not synced may be lost."""
+        os.close(self._descriptor)
+
+    def _still_there(self) -> None:
+        # Or events would be confirmed that went into a file without a name.
+        own = self._state()
+        try:
+            named = self.path.stat()
+        except FileNotFoundError:
+            named = None
+        except OSError as error:
+            raise fault(self.path, error) from error
+        if named is None or not os.path.samestat(own, named):
+            raise SinkWaits(f"{self.path} was moved or deleted; a new one is begun")
+
+    def _state(self) -> os.stat_result:
+        return os.fstat(self._descriptor)
+
+    def _lock(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _cut_torn_line(self) -> None:
+        """Cut off what a crash left of a line; the line was not confirmed and is sent again."""
+        size = self._state().st_size
+        end = size
+        while end > 0:
+            start = max(0, end - _TAIL_BYTES)
+            found = os.pread(self._descriptor, end - start, start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            os.ftruncate(self._descriptor, end)
+            os.fsync(self._descriptor)
+            _log.warning("archive ended in a torn line, which is cut off", path=str(self.path),
+                         bytes=size - end)  # fmt: skip

@@ -1,0 +1,192 @@
+"""The HTTP client of all HTTP sinks: connections, TLS, credentials, compression, typed faults.
+
+What an answer means is the caller's to say; a fault on the way to it is told here.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import trio
+from pydantic import AfterValidator, Field, model_validator
+
+from siemrelay.core.errors import SinkHolds, SinkWaits
+from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, Secret
+from siemrelay.formats.writing.text import harmless
+from siemrelay.net.tls_client import TlsContexts, TlsOptions
+from siemrelay.sinks.contract import Report
+from siemrelay.sinks.http.fault import no_answer, transport_fault
+from siemrelay.sinks.http.oauth import OauthOptions, TokenSource
+from siemrelay.sinks.http.proxies import no_tunnel, proxy_advice, proxy_for
+from siemrelay.sinks.http.trace import Journey
+
+if TYPE_CHECKING:
+    import httpx2
+
+# A peer's words in errors and logs: enough to say why, too little to flood.
+_WORDS_CHARACTERS: Final = 300
+
+# An answer is read up to here: a bulk answer about thousands of items fits.
+_ANSWER_BYTES: Final = 4 * 1024 * 1024
+
+# Bodies above this are compressed in a thread, smaller ones at once: a hop costs about 80 µs.
+_COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
+
+
+def _not_framing(name: str) -> str:
+    if name.lower() in ("content-length", "transfer-encoding", "connection"):
+        raise ValueError("the relay says this of each request itself; leave it out")
+    return name
+
+
+_OwnHeader = Annotated[HeaderName, AfterValidator(_not_framing)]
+
+
+class BasicOptions(Options):
+    """A user and password (RFC 7617)."""
+
+    username: str = Field(min_length=1, description="the user")
+    password: Secret = Field(description="the password")
+
+
+class TransportOptions(Options):
+    """How requests travel."""
+
+    compression: Literal["none", "gzip"] = Field("none", description="of request bodies")
+    in_flight: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="requests on their way at a time; with more than one, which is faster over a "
+        "long distance, they may overtake each other",
+    )
+    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
+
+
+class RequestOptions(TransportOptions):
+    """What HTTP sinks may set about their requests."""
+
+    authorization: HeaderValue | None = Field(
+        None, description="the Authorization header, word for word (`Bearer …`, `Splunk …`)"
+    )
+    authorization_header: HeaderName = Field(
+        "Authorization",
+        description="the header that carries `authorization`, where a receiver names it otherwise",
+    )
+    basic: BasicOptions | None = Field(
+        None, description="user and password, instead of `authorization`"
+    )
+    oauth: OauthOptions | None = Field(
+        None, description="OAuth client credentials, instead of `authorization`"
+    )
+    headers: dict[_OwnHeader, HeaderValue] = Field(
+        default_factory=dict, description="further request headers; their values are not shown"
+    )
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> RequestOptions:
+        given = [n for n in ("authorization", "basic", "oauth") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(f'`{name}`' for name in given)}, not both")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A receiver's answer; `words` is its body as one short line, for people."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def words(self) -> str:
+        words = " ".join(self.body.decode("utf-8", "replace").split())
+        return harmless(words, _WORDS_CHARACTERS)
+
+
+class Client:
+    """Makes requests; one per session, for any number of tasks at a time."""
+
+    def __init__(
+        self, client: httpx2.AsyncClient, options: RequestOptions, contexts: TlsContexts,
+        report: Report,
+    ) -> None:  # fmt: skip
+        """`contexts` learns when the certificate that is met ends."""
+        self._client, self._options, self._report = client, options, report
+        self._contexts = contexts
+        self._tokens = TokenSource(options.oauth, self._ask_token) if options.oauth else None
+
+    async def post(
+        self, url: str, body: bytes, content_type: str, *, compress: bool = True, **headers: str
+    ) -> Answer:
+        """POST a body, compressed if the options say so and `compress` does not forbid it.
+
+        Raises SinkWaits or SinkHolds when there is no answer; any answer is returned. An answer of
+        401 to an OAuth token makes the next request ask for a new one.
+        """
+        sent = {"Content-Type": content_type}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        if compress and self._options.compression == "gzip":
+            sent["Content-Encoding"] = "gzip"
+            work = partial(gzip.compress, body, compresslevel=1, mtime=0)
+            large = len(body) > _COMPRESS_IN_THREAD_BYTES
+            body = await trio.to_thread.run_sync(work) if large else work()
+        if self._tokens is not None:
+            sent["Authorization"] = f"Bearer {await self._tokens.token()}"
+        answer = await self._exchange(url, body, sent)
+        self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
+        if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
+            # Without a tunnel a proxy's own answers look like the receiver's.
+            if answer.status == 407:
+                said = f"HTTP 407 {answer.words}".strip()
+                raise SinkHolds(said, advice=proxy_advice(407, proxy))
+            if answer.status == 403:
+                said = f"HTTP 403 {answer.words}".strip()
+                raise SinkHolds(
+                    f"{said}, by the receiver or by {proxy}",
+                    advice=f"check the credentials' rights, or {proxy_advice(403, proxy)}",
+                )
+        if answer.status == 401 and self._tokens is not None and self._tokens.reject():
+            raise SinkWaits(f"HTTP 401 {answer.words}; asking for a new token".strip(), after_s=0)
+        return answer
+
+    async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        answer = await self._exchange(url, body, headers)
+        self._report("token", f"HTTP {answer.status}")  # its words would be the token
+        return answer
+
+    async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        import httpx2
+
+        tls = self._options.tls
+        journey = Journey(url, len(body), self._report, self._contexts)
+        extensions: dict[str, Any] = {"trace": journey.step}
+        if tls.server_name:
+            extensions["sni_hostname"] = tls.server_name
+        try:
+            with trio.fail_after(self._options.timeout):
+                async with self._client.stream(
+                    "POST", url, content=body, headers=dict(headers), extensions=extensions
+                ) as answer:
+                    return Answer(answer.status_code, answer.headers, await _read(answer))
+        except trio.TooSlowError as error:
+            raise no_answer(url, self._options.timeout) from error
+        except httpx2.HTTPError as error:
+            if isinstance(error, httpx2.ProxyError) and (proxy := proxy_for(url)) is not None:
+                raise no_tunnel(str(error), proxy) from error
+            shows = tls.certificate is not None
+            raise transport_fault(error, url, shows_certificate=shows) from error
+
+
+async def _read(answer: httpx2.Response) -> bytes:
+    body = bytearray()
+    async for part in answer.aiter_bytes():
+        if len(body) < _ANSWER_BYTES:  # the rest is read and dropped, for no longer than `timeout`
+            body += part
+    return bytes(body)

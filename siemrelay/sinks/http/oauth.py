@@ -1,0 +1,122 @@
+"""OAuth 2.0 client credentials (RFC 6749, 4.4): a token, kept until shortly before its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, Final, Protocol
+from urllib.parse import urlencode
+
+import trio
+from pydantic import Field
+
+from siemrelay.core.errors import SinkHolds
+from siemrelay.core.options import Options, Secret, is_header_value
+from siemrelay.sinks.http.url import Url
+from siemrelay.sinks.http.verdict import failure
+
+# A token is renewed so long before its end that no request meets the end on its way.
+_EARLY_S: Final = 60.0
+
+# RFC 6749 only recommends `expires_in`; without it a token is taken for this long.
+_UNKNOWN_LIFE_S: Final = 300.0
+
+# A token refused so soon after it was made was never good: asking for another would not help.
+_NEVER_GOOD_S: Final = 10.0
+
+
+class OauthOptions(Options):
+    """Where the token comes from."""
+
+    token_url: Url = Field(description="the token endpoint")
+    client_id: str = Field(min_length=1, description="the client's id")
+    client_secret: Secret = Field(description="the client's secret")
+    scope: str | None = Field(None, description="the scope asked for")
+    audience: str | None = Field(None, description="the audience asked for, where one is needed")
+
+    advice: ClassVar[str] = "check `oauth`: client_id, client_secret and scope"
+    """What to change when the token endpoint refuses; sinks that make these options say it in
+    their own keys."""
+
+
+class _Answer(Protocol):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def words(self) -> str: ...
+
+
+class TokenSource:
+    """Gives the current token, asking for a new one when it is about to end."""
+
+    def __init__(
+        self,
+        options: OauthOptions,
+        exchange: Callable[[str, bytes, Mapping[str, str]], Awaitable[Any]],
+    ) -> None:
+        """`exchange` POSTs a body with headers to an address and gives the answer."""
+        self._options, self._exchange = options, exchange
+        self._token, self._made_at, self._ends_at = "", 0.0, 0.0
+        self._asking = trio.Lock()
+
+    async def token(self) -> str:
+        """The token for the next request. Raises SinkWaits or SinkHolds when there is none."""
+        async with self._asking:
+            if trio.current_time() >= self._ends_at:
+                await self._ask()
+            return self._token
+
+    def reject(self) -> bool:
+        """Note that the receiver refused the token; whether asking for a new one may help."""
+        self._ends_at = 0.0
+        return trio.current_time() - self._made_at > _NEVER_GOOD_S
+
+    async def _ask(self) -> None:
+        options = self._options
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": options.client_id,
+            "client_secret": str(options.client_secret),
+        }
+        form |= {"scope": options.scope} if options.scope else {}
+        form |= {"audience": options.audience} if options.audience else {}
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Accept": "application/json",
+        }
+        answer: _Answer = await self._exchange(options.token_url, urlencode(form).encode(), headers)
+        if answer.status in (400, 401, 403):
+            # RFC 6749, 5.2: whatever is wrong here is in these settings.
+            raise SinkHolds(
+                f"the token endpoint answered HTTP {answer.status} {self._said(answer)}".strip(),
+                advice=options.advice,
+            )
+        if answer.status != 200:
+            raise failure(answer.status, answer.headers, answer.words, now_s=time.time())
+        try:
+            found = json.loads(answer.body)
+            self._token = str(found["access_token"])
+            life_s = float(found.get("expires_in", _UNKNOWN_LIFE_S))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SinkHolds(
+                "the token endpoint's answer has no token", advice="check `oauth: token_url`"
+            ) from error
+        if not is_header_value(self._token):
+            raise SinkHolds(
+                "the token endpoint's answer has a token that no header can carry",
+                advice="check `oauth: token_url`",
+            )
+        self._made_at = trio.current_time()
+        self._ends_at = self._made_at + max(life_s - _EARLY_S, life_s / 2)
+
+    def _said(self, answer: _Answer) -> str:
+        """The error's name and description; never anything else, which might repeat the secret."""
+        try:
+            found = json.loads(answer.body)
+            said = f"{found.get('error', '')} {found.get('error_description', '')}".strip()
+        except (ValueError, AttributeError):
+            return ""
+        return said.replace(str(self._options.client_secret), "***")

@@ -1,0 +1,84 @@
+"""HTTP(S) out: runs of events as NDJSON or a JSON array, confirmed by the 2xx answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+from pydantic import Field
+
+from siemrelay.core.options import Duration, Options, Size
+from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, Settlement, no_report
+from siemrelay.sinks.http.client import Client, RequestOptions
+from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http.over_http import OverHttp
+from siemrelay.sinks.http.url import Url
+from siemrelay.sinks.http.verdict import verdict
+
+
+class BatchOptions(Options):
+    """How events become request bodies."""
+
+    max_events: int = Field(500, ge=1, le=10_000, description="events in one request at the most")
+    max_bytes: Size = Field(
+        1024 * 1024, ge=1024, description="bytes in one request at the most, before gzip"
+    )
+    max_wait: Duration = Field(
+        0.2, ge=0, le=60, description="how long a request waits for more events while few come"
+    )
+
+    def limits(self, in_flight: int = 1) -> RunLimits:
+        """The limits of a run. One more than is on its way is kept ready."""
+        return RunLimits(self.max_events, self.max_bytes, self.max_wait, in_flight + 1)
+
+
+class BodyOptions(BatchOptions):
+    """How events become request bodies, and what these look like."""
+
+    encoding: Literal["ndjson", "array"] = Field(
+        "ndjson", description="one JSON object a line, or one array"
+    )
+
+
+class HttpOptions(RequestOptions):
+    """What an HTTP sink may set."""
+
+    url: Url = Field(description="where to POST: http:// or https://")
+    batch: BodyOptions = Field(default_factory=BodyOptions, description="how requests are filled")
+
+
+class HttpSink(OverHttp):
+    """Runs of events POSTed to one address."""
+
+    def __init__(self, options: HttpOptions) -> None:
+        super().__init__(options)
+        self._options = options
+        self._array = options.batch.encoding == "array"
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
+        """See `sinks.contract.Sink`; connections are made by the first request."""
+        async with self.client(report) as client:
+
+            async def exchange(messages: Sequence[bytes]) -> Settlement:
+                return await self._post(client, messages)
+
+            async with open_exchanges(exchange, in_flight=self._options.in_flight) as session:
+                yield session
+
+    async def _post(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        if self._array:
+            body, kind = b"[" + b",".join(messages) + b"]", "application/json"
+        else:
+            body, kind = b"\n".join(messages) + b"\n", "application/x-ndjson"
+        answer = await client.post(self._options.url, body, kind)
+        verdict(answer.status, answer.headers, answer.words, now_s=time.time())
+        return ()
+
+
+HTTP: Final = ProtocolKind(
+    HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
+    limits=lambda options: options.batch.limits(options.in_flight),
+)  # fmt: skip

@@ -1,0 +1,39 @@
+"""The addresses that requests go to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from pydantic import AfterValidator
+
+from siemrelay.core.options import with_good_port
+
+
+def _absolute_url(value: str) -> str:
+    parts = with_good_port(urlsplit(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
+        raise ValueError("write a whole address, like https://siem.example.com:8443/events")
+    if parts.username or parts.password:
+        raise ValueError(
+            "no user:password@ in the address; credentials have keys of their own, like `basic`"
+        )
+    # What no request could be made of must not wait for the first one.
+    if not value.isprintable():
+        raise ValueError("has a line break or a character that cannot be seen in it")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("the host in it is no name that can be looked up") from error
+    return value
+
+
+Url = Annotated[str, AfterValidator(_absolute_url)]
+"""A whole address with http:// or https:// that a request can be made to."""
+
+
+def below(url: str, path: str, **query: str) -> str:
+    """The address of a path under `url`; a query in `url` stays, before this one."""
+    parts = urlsplit(url)
+    queries = "&".join(filter(None, (parts.query, urlencode(query, safe=",*"))))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, queries, ""))

@@ -1,0 +1,90 @@
+"""What an HTTP answer means for the run: one table for receivers in general.
+
+2xx confirmed; 408, 425, 429, 5xx but 501 wait, as long as Retry-After says; 401, 403, 404, 405,
+407, 501 and redirects hold; 400, 413, 415, 422 are about what is in the run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+from collections.abc import Mapping
+from typing import Final
+
+from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+
+_REFUSED: Final = frozenset({400, 413, 415, 422})
+_WAITING: Final = frozenset({408, 425, 429})
+
+ADVICE: Final = {
+    401: "the receiver does not accept `authorization`: check the token and its prefix",
+    403: "the receiver knows the credentials but forbids this: check the token's rights",
+    404: "nothing answers at this path: check `url`",
+    405: "this path does not take POST: check `url`",
+    407: "a proxy in the way wants credentials, and none is named by HTTPS_PROXY: ask who runs the "
+    "network",
+    501: "the receiver does not know POST here: check `url`",
+}
+_OWN_FAULT: Final = "the receiver has a fault of its own: its log says which"
+_NOT_REACHED: Final = (
+    "what stands in front of the receiver does not reach it: is the receiver running?"
+)
+_PATIENCE: Final = {
+    408: "the request took too long to arrive: lower `batch: {max_bytes}` if the network is slow",
+    429: "the receiver limits how much it takes; if this goes on, raise its limit or quota, or "
+    "choose fewer `events`",
+    502: _NOT_REACHED,
+    503: "the receiver is overloaded, starting or out of room; if this goes on, see its load and "
+    "its log",
+    504: _NOT_REACHED,
+}
+
+
+def patience(status: int) -> str:
+    """Where to look if an answer that is waited out does not change by itself."""
+    return _PATIENCE.get(status, _OWN_FAULT)
+
+
+def verdict(
+    status: int, headers: Mapping[str, str], words: str, *, now_s: float,
+    advice: Mapping[int, str] = ADVICE,
+) -> None:  # fmt: skip
+    """Return if the answer confirms the run; else raise what the caller does next.
+
+    `advice` is what to change, by status, where a person must.
+    """
+    if not 200 <= status < 300:
+        raise failure(status, headers, words, now_s=now_s, advice=advice)
+
+
+def failure(
+    status: int, headers: Mapping[str, str], words: str, *, now_s: float,
+    advice: Mapping[int, str] = ADVICE,
+) -> DeliveryError:  # fmt: skip
+    """What an answer other than 2xx asks for."""
+    said = f"HTTP {status} {words}".strip()
+    if status in _REFUSED:
+        return RunRefused(code=str(status), reason=words or "no reason given")
+    if status in _WAITING or (status >= 500 and status != 501):
+        after_s = retry_after_s(headers.get("Retry-After"), now_s=now_s)
+        return SinkWaits(f"{said}; {patience(status)}", after_s=after_s)
+    if 300 <= status < 400:
+        where = headers.get("Location", "elsewhere")
+        return SinkHolds(
+            said, advice=f"the receiver points to {where}: set `url` to the final address"
+        )
+    return SinkHolds(said, advice=advice.get(status, "check `url` and `authorization`"))
+
+
+def retry_after_s(value: str | None, *, now_s: float) -> float | None:
+    """The seconds that a Retry-After header asks for (RFC 9110, 10.2.3), or None."""
+    value = (value or "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+        if moment.tzinfo is None:  # RFC 9110, 5.6.7: the moment is in GMT
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return max(moment.timestamp() - now_s, 0.0)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,106 @@
+"""Splunk's indexer acknowledgement: what was taken counts only when the indexers have it.
+
+`true` is told once and then forgotten; `false` means pending, lost, or asked of the wrong indexer.
+So an id is asked for again and again, and what is not `true` after some minutes is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import trio
+
+from siemrelay.core.errors import DeliveryError, SinkWaits
+
+LOST_AFTER_S: Final = 300.0
+"""A part of Splunk's queue may take two minutes to be indexed; what takes so long is lost."""
+
+# Indexing takes seconds; asking costs a small request.
+_FIRST_ASK_S: Final = 0.5
+_LONGEST_ASK_S: Final = 8.0
+
+Ask = Callable[[Sequence[int]], Awaitable[Mapping[int, bool]]]
+"""Asks for ids. Raises SinkWaits when there is no answer now, another DeliveryError otherwise."""
+
+
+class Acknowledgements:
+    """The ids that one session waits for. `poll` runs beside those who `wait`."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._pending: dict[int, trio.Event] = {}
+        self._wanted = trio.Event()
+        self._failed: DeliveryError | None = None
+        self._trouble = ""
+
+    async def wait(self, ack_ids: Sequence[int]) -> None:
+        """Wait until the indexers have acknowledged all of these.
+
+        Raises: SinkWaits (after `LOST_AFTER_S`, or when ids cannot be told apart: send again), or
+        what asking failed with.
+        """
+        events = {ack_id: trio.Event() for ack_id in ack_ids}
+        if len(events) < len(ack_ids) or not self._pending.keys().isdisjoint(events):
+            # Invariant: a `true` is never taken for another request's. Splunk counts ids from 0
+            # again after a restart, and each indexer behind a load balancer counts its own; checked
+            # by test_neither_of_two_requests_with_one_acknowledgement_id_is_confirmed.
+            self._fail(SinkWaits(
+                "Splunk gave two requests the same acknowledgement id: it was restarted, or a load "
+                "balancer in front of several indexers does not keep this client at one of them"
+            ))  # fmt: skip
+        if self._failed is not None:
+            raise self._failed
+        self._pending |= events
+        self._wanted.set()
+        try:
+            with trio.fail_after(LOST_AFTER_S):
+                for event in events.values():
+                    await event.wait()
+        except trio.TooSlowError as error:
+            said = self._trouble or "its answer was always: not yet"
+            raise SinkWaits(
+                f"Splunk did not acknowledge within {LOST_AFTER_S / 60:.0f} minutes ({said}); "
+                "sending again"
+            ) from error
+        finally:
+            for ack_id, event in events.items():
+                if self._pending.get(ack_id) is event:
+                    del self._pending[ack_id]
+        # Read again: it may have been set while waiting.
+        failed: DeliveryError | None = self._failed
+        if failed is not None:
+            raise failed
+
+    async def poll(self) -> None:
+        """Ask for what is waited for, until asking fails for good: then all who wait fail."""
+        pause_s = _FIRST_ASK_S
+        while True:
+            await self._wanted.wait()
+            await trio.sleep(pause_s)
+            asked = list(self._pending)
+            if not asked:
+                self._wanted, pause_s = trio.Event(), _FIRST_ASK_S
+                continue
+            pause_s = min(pause_s * 2, _LONGEST_ASK_S)
+            try:
+                told = await self._ask(asked)
+            except SinkWaits as error:
+                # Asked again, not sent again: events would arrive twice for nothing.
+                self._trouble = error.reason
+                pause_s = max(pause_s, min(error.after_s or 0.0, LOST_AFTER_S))
+                continue
+            except DeliveryError as error:
+                self._fail(error)
+                return
+            self._trouble = ""
+            for ack_id in asked:
+                event = self._pending.pop(ack_id, None) if told.get(ack_id) else None
+                if event is not None:
+                    event.set()
+                    pause_s = _FIRST_ASK_S
+
+    def _fail(self, error: DeliveryError) -> None:
+        self._failed = error
+        for event in self._pending.values():
+            event.set()

@@ -1,0 +1,137 @@
+"""What a Splunk sink may set, and what follows from it: addresses, envelope, limits of a run."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from siemrelay.formats.contract import Format
+from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
+from siemrelay.formats.field_map import fields_of_events
+from siemrelay.sinks.contract import RunLimits
+from siemrelay.sinks.http.client import RequestOptions
+from siemrelay.sinks.http.sink import BatchOptions
+from siemrelay.sinks.http.url import Url, below
+
+# Indexers acknowledge after seconds: with so many runs waiting for it, a busy feed keeps up.
+_UNACKNOWLEDGED_RUNS: Final = 32
+
+_COLLECTOR: Final = "/services/collector"
+_ENDPOINT: Final = re.compile(r"/(event|raw)(?:/1\.0)?/?$")
+
+
+# Splunk's own about every event; those that a sink may choose have a key of their own.
+_METADATA: Final = frozenset(
+    {"time", "host", "source", "sourcetype", "index", "event", "linecount"}
+)
+
+
+def _indexed(chosen: dict[str, str | None]) -> dict[str, str | None]:
+    for name, field in chosen.items():
+        if not name or name.startswith("_") or name in _METADATA:
+            raise ValueError(f"{name!r} is Splunk's own; choose another name for the field")
+        if field is None:
+            raise ValueError(f"{name}: name the event field that it takes, like actor.name")
+    return fields_of_events(chosen)
+
+
+IndexedFields = Annotated[dict[str, str | None], AfterValidator(_indexed)]
+"""Names of indexed fields, each with the event field that it takes."""
+
+
+class SplunkHecOptions(RequestOptions):
+    """What a Splunk sink may set."""
+
+    url: Url = Field(
+        description="the collector, like https://splunk.example.com:8088; without a path the "
+        "usual one is used"
+    )
+    endpoint: Literal["event", "raw"] = Field(
+        "event",
+        description="`event`: each event with its own time, host, source, sourcetype and index; "
+        "`raw`: lines that Splunk reads as its `sourcetype` says",
+    )
+    index: str | None = Field(None, min_length=1, description="the index; the token's by default")
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="Splunk's `source`; by default the name of the relay's source, or on the raw "
+        "endpoint what the token says",
+    )
+    sourcetype: str | None = Field(
+        None, min_length=1, description="Splunk's `sourcetype`; the token's by default"
+    )
+    host: str | None = Field(
+        None, min_length=1, description="Splunk's `host`; this machine's name by default"
+    )
+    fields: IndexedFields = Field(
+        default_factory=dict,
+        description="indexed fields beside each event, on the event endpoint: a name and the event "
+        "field it takes (`user: actor.name`)",
+    )
+    acknowledge: bool = Field(
+        False,
+        description="whether the indexers must acknowledge; the token must have it on in Splunk",
+    )
+    compression: Literal["none", "gzip"] = Field("gzip", description="of request bodies")
+    batch: BatchOptions = Field(default_factory=BatchOptions, description="how requests are filled")
+
+    @model_validator(mode="after")
+    def _endpoint_is_that_of_the_url(self) -> SplunkHecOptions:
+        found = _ENDPOINT.search(urlsplit(self.url).path)
+        if found and found[1] != self.endpoint:
+            raise ValueError(f"`url` ends in /{found[1]}, but `endpoint` is {self.endpoint}")
+        return self
+
+    @field_validator("fields")
+    @classmethod
+    def _lines_have_no_fields(
+        cls, value: dict[str, str | None], info: ValidationInfo
+    ) -> dict[str, str | None]:
+        if value and info.data.get("endpoint") == "raw":
+            raise ValueError("needs `endpoint: event`: raw lines have no fields beside them")
+        return value
+
+    def limits(self) -> RunLimits:
+        """The limits of a run, and how many may wait for their acknowledgement."""
+        batch, runs = self.batch, _UNACKNOWLEDGED_RUNS if self.acknowledge else None
+        return RunLimits(batch.max_events, batch.max_bytes, batch.max_wait, runs)
+
+    @property
+    def metadata_host(self) -> str:
+        """Splunk's `host`."""
+        return self.host or socket.gethostname()
+
+
+def hec_events(form: Format, options: SplunkHecOptions) -> Format:
+    """The sink's format in the envelope of its endpoint."""
+    if options.endpoint == "raw":
+        return form
+    return HecEnvelope(
+        form, host=options.metadata_host, source=options.source, sourcetype=options.sourcetype,
+        index=options.index, fields=options.fields,
+    )  # fmt: skip
+
+
+def event_url(options: SplunkHecOptions) -> str:
+    """Where events are sent."""
+    path = "" if urlsplit(options.url).path.strip("/") else f"{_COLLECTOR}/{options.endpoint}"
+    if options.endpoint == "event":
+        return below(options.url, path)
+    # Lines have no envelope: what holds for all of them stands in the address.
+    said = {
+        "host": options.metadata_host, "source": options.source,
+        "sourcetype": options.sourcetype, "index": options.index,
+    }  # fmt: skip
+    return below(options.url, path, **{name: value for name, value in said.items() if value})
+
+
+def acknowledgement_url(options: SplunkHecOptions, channel: str) -> str:
+    """Where acknowledgements are asked for: beside the endpoint."""
+    parts = urlsplit(options.url)
+    base = _ENDPOINT.sub("", parts.path).rstrip("/") or _COLLECTOR
+    return below(parts._replace(path=base).geturl(), "/ack", channel=channel)

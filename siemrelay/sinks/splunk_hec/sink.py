@@ -1,0 +1,185 @@
+"""Splunk's HTTP Event Collector: confirmed by its answer, or by the indexers' acknowledgement.
+
+Requests that Splunk refuses for one event are sent again without it, within the same exchange.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.options import Secret
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
+from siemrelay.sinks.http.client import Answer, Client
+from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.http.over_http import OverHttp
+from siemrelay.sinks.http.verdict import ADVICE, failure, retry_after_s
+from siemrelay.sinks.splunk_hec.acks import Acknowledgements
+from siemrelay.sinks.splunk_hec.options import (
+    SplunkHecOptions,
+    acknowledgement_url,
+    event_url,
+    hec_events,
+)
+from siemrelay.wire import splunk_hec as hec
+
+# Splunk Cloud answers 404 now and then, while parts of it are replaced.
+_MISSING_S: Final = 300.0
+
+# When so many events of a run are refused one by one and none is taken, it is not the events.
+_ALL_REFUSED: Final = 10
+
+_ELSEWHERE: Final = (
+    "what answered is not the HTTP Event Collector: check the port in `url` (8088 by default), and "
+    "whether a proxy or a log-in page is in the way"
+)
+_ELSEWHERE_ADVICE: Final = {
+    status: advice if status == 407 else f"{advice}; {_ELSEWHERE}"
+    for status, advice in ADVICE.items()
+}
+"""What to change when an answer is not in the collector's words, by status."""
+
+
+class SplunkHecSink(OverHttp):
+    """Runs of events POSTed to one collector."""
+
+    def __init__(self, options: SplunkHecOptions) -> None:
+        self._raw, self._acknowledge = options.endpoint == "raw", options.acknowledge
+        # One channel for the sink's life: Splunk keeps each for long, and ids count within it.
+        channel = str(uuid.uuid4())
+        self._url, self._ack_url = event_url(options), acknowledgement_url(options, channel)
+        if self._raw or self._acknowledge:
+            # Only where it is needed: so a token that wants acknowledgements says so at once
+            # (code 10) to a sink that would not wait for them.
+            headers = {**options.headers, "X-Splunk-Request-Channel": Secret(channel)}
+            options = options.model_copy(update={"headers": headers})
+        super().__init__(options)
+        self._options = options
+        self._missing_since_s: float | None = None
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
+        """See `sinks.contract.Sink`; connections are made by the first request."""
+        async with self.client(report) as client:
+            requests = trio.CapacityLimiter(self._options.in_flight)
+
+            async def ask(ack_ids: Sequence[int]) -> Mapping[int, bool]:
+                return await self._acknowledged(client, ack_ids)
+
+            acknowledgements = Acknowledgements(ask)
+
+            async def exchange(messages: Sequence[bytes]) -> Settlement:
+                async with requests:
+                    refusals, ack_ids = await self._deliver(client, messages)
+                if self._acknowledge:
+                    await acknowledgements.wait(ack_ids)
+                return refusals
+
+            runs = self._options.limits().in_flight_runs or self._options.in_flight
+            async with open_exchanges(
+                exchange, in_flight=runs, beside=acknowledgements.poll
+            ) as session:
+                yield session
+
+    async def _deliver(
+        self, client: Client, messages: Sequence[bytes]
+    ) -> tuple[list[Refusal], list[int]]:
+        """The events that Splunk refused for themselves, and the ids under which it took the rest.
+
+        Whether it kept those before a refused one is not documented: they are sent again, so they
+        may arrive twice, and never not at all.
+        """
+        refusals: list[Refusal] = []
+        taken = list[hec.HecAnswer]()
+        pieces = hec.Pieces(len(messages))
+        while (piece := pieces.next()) is not None:
+            start, end = piece
+            try:
+                taken.append(await self._post(client, messages[start:end]))
+                pieces.taken(start)
+                continue
+            except hec.EventRefused as refused:
+                why = refused
+            if pieces.refused(start, end, why.number):
+                refusals.append(Refusal(start, why.code, why.reason))
+            if why.about_index and not taken:
+                # A number says that Splunk looked at single events; all have the same index.
+                enough = min(len(messages), _ALL_REFUSED)
+                if why.number is None or len(refusals) >= enough:
+                    raise SinkHolds(f"Splunk refused each event: {why.reason}", advice=why.advice)
+            elif not taken and _ALL_REFUSED <= len(refusals) < len(messages):
+                # Delivery knows whether it ever took any, and goes on in larger pieces.
+                raise RunRefused(code=why.code, reason=why.reason)
+        return refusals, [answer.ack_id for answer in taken if answer.ack_id is not None]
+
+    async def _post(self, client: Client, messages: Sequence[bytes]) -> hec.HecAnswer:
+        # Both ways without separators that the other end would have to know: JSON needs none, and
+        # raw lines end as lines do.
+        kind = "text/plain" if self._raw else "application/json"
+        answer = await client.post(self._url, b"\n".join(messages), kind)
+        said = hec.read_answer(answer.body)
+        if error := self._failure(answer, said):
+            raise error
+        if said is None or said.code not in hec.TAKEN:
+            raise SinkHolds(f"HTTP {answer.status} {answer.words}".strip(), advice=_ELSEWHERE)
+        if self._acknowledge and said.ack_id is None:
+            raise SinkHolds(
+                "Splunk took the events without an acknowledgement id",
+                advice=hec.ENABLE_ACKNOWLEDGEMENT,
+            )
+        return said
+
+    async def _acknowledged(self, client: Client, ack_ids: Sequence[int]) -> Mapping[int, bool]:
+        answer = await client.post(
+            self._ack_url, hec.ask_body(ack_ids), "application/json", compress=False
+        )
+        found = hec.read_acknowledged(answer.body)
+        error = self._failure(answer, hec.read_answer(answer.body))
+        if error is None and found is not None:
+            return found
+        # Never without the acknowledgement that was asked for: what it cannot tell, a person must.
+        if error is None or isinstance(error, RunRefused):
+            raise SinkHolds(
+                f"asked for acknowledgements, Splunk said HTTP {answer.status} {answer.words}",
+                advice="does `url` lead to Splunk itself? Else set `acknowledge: no`",
+            )
+        raise error
+
+    def _failure(self, answer: Answer, said: hec.HecAnswer | None) -> DeliveryError | None:
+        """What the answer asks for if it is no success."""
+        now_s = time.time()
+        if answer.status != 404:
+            self._missing_since_s = None
+        if said is not None:
+            after_s = retry_after_s(answer.headers.get("Retry-After"), now_s=now_s)
+            if error := hec.failure(said, answer.status, after_s=after_s):
+                return error
+        if 200 <= answer.status < 300:
+            return None
+        advice = ADVICE if said is not None else _ELSEWHERE_ADVICE
+        if answer.status == 404 and self._missing_for_s() < _MISSING_S:
+            return SinkWaits(f"HTTP 404 {answer.words}; {advice[404]}")
+        error = failure(answer.status, answer.headers, answer.words, now_s=now_s, advice=advice)
+        if said is None and isinstance(error, RunRefused) and answer.status != 413:
+            # The collector gives a code when it means an event; who does not is somebody else.
+            return SinkHolds(f"HTTP {answer.status} {answer.words}".strip(), advice=_ELSEWHERE)
+        return error
+
+    def _missing_for_s(self) -> float:
+        now_s = trio.current_time()
+        if self._missing_since_s is None:
+            self._missing_since_s = now_s
+        return now_s - self._missing_since_s
+
+
+SPLUNK_HEC: Final = ProtocolKind(
+    SplunkHecOptions, SplunkHecSink, "json",
+    "Splunk's HTTP Event Collector, confirmed by its answer or by the indexers",
+    port=8088, limits=lambda options: options.limits(), wrap=hec_events,
+)  # fmt: skip

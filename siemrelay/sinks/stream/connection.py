@@ -1,0 +1,223 @@
+"""One connection to a stream receiver: TCP or Unix, plain or within TLS, with what it proves.
+
+SIOCOUTQ says how many written bytes the peer has not acknowledged yet (on a Unix socket: not read
+yet). Within TLS the written bytes are those of its records, so they are counted below it.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+import termios
+from fcntl import ioctl
+from typing import Any, Final
+
+import trio
+
+from siemrelay.core.errors import SinkWaits
+from siemrelay.core.options import show_seconds
+from siemrelay.net.tls_client import CUT_OFF, TlsContexts, describe_tls, expires_at, tls_fault
+from siemrelay.sinks.contract import Report
+from siemrelay.sinks.stream.failover import Address, connect_tcp
+
+# linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has ended its
+# side in good order: what it acknowledged before that, it has.
+_TCP_ESTABLISHED: Final = 1
+_TCP_CLOSE_WAIT: Final = 8
+
+# One write's size: large enough to keep the socket full, small enough to notice a stall early.
+_WRITE_BYTES: Final = 256 * 1024
+
+# A last word (TLS close_notify, RELP close) is a courtesy: a peer that takes nothing gets none.
+CLOSE_GRACE_S: Final = 1.0
+
+# How a TLS peer answers who does not speak TLS: a record of type alert.
+TLS_ALERT: Final = b"\x15\x03"
+
+_READ_BYTES: Final = 64 * 1024
+
+
+class CountedStream(trio.abc.Stream):
+    """A connected socket that knows how much was written, and how much of it the peer has."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.socket_stream = stream
+        self._tcp = stream.socket.family != socket.AF_UNIX
+        self.written_bytes = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.socket_stream.send_all(data)
+        self.written_bytes += len(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.socket_stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        data = await self.socket_stream.receive_some(max_bytes)
+        if self._tcp:
+            # Peers that answer in small pieces wait for the acknowledgement of each (Nagle), which
+            # Linux holds back for 40 ms unless it is told otherwise after every read.
+            self.socket_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return data
+
+    async def aclose(self) -> None:
+        await self.socket_stream.aclose()
+
+    def acknowledged_bytes(self) -> int:
+        """How much of `written_bytes` the peer has for certain.
+
+        Raises SinkWaits when the connection is not whole any more.
+        """
+        sock = self.socket_stream.socket
+        (queued,) = struct.unpack("i", ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+        # A reset empties the kernel's queue: zero proves something only on a connection that is
+        # found whole *after* it was read; checked by
+        # test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged.
+        if not self._whole():
+            raise SinkWaits("the peer closed the connection before it acknowledged everything")
+        # A Unix socket's queue counts the kernel's own overhead too, so this errs to the safe side.
+        return self.written_bytes - int(queued)
+
+    def _whole(self) -> bool:
+        sock = self.socket_stream.socket
+        if self._tcp:
+            state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+            return state in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT)
+        # A Unix peer that closes throws away what it has not read, and marks this end before that.
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return not poll.poll(0)
+
+
+class Connection(trio.abc.AsyncResource):
+    """A connection ready for a protocol's bytes. `tls` is None without TLS.
+
+    Leave it by `close_politely`, or by `aclose` when it is broken or time is short.
+    """
+
+    def __init__(
+        self, counted: CountedStream, timeout_s: float, tls: trio.SSLStream[CountedStream] | None
+    ) -> None:
+        self.counted, self.tls = counted, tls
+        self.timeout_s = timeout_s
+        self._stream: trio.abc.Stream = counted if tls is None else tls
+        self._writing = False
+
+    async def write(self, data: bytes) -> int:
+        """Hand all of it to the kernel; the counter that `acknowledged_bytes` must reach for it.
+
+        Raises SinkWaits when the peer takes nothing for the timeout or the connection breaks.
+        """
+        view = memoryview(data)
+        # Left standing by any failure: half a frame is out, nothing sensible can follow it.
+        self._writing = True
+        for start in range(0, len(view), _WRITE_BYTES):
+            try:
+                with trio.fail_after(self.timeout_s):
+                    await self._stream.send_all(view[start : start + _WRITE_BYTES])
+            except trio.TooSlowError as error:
+                raise self.stalled() from error
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise SinkWaits(f"the connection broke while sending: {cause_of(error)}") from error
+        self._writing = False
+        return self.counted.written_bytes
+
+    async def read(self) -> bytes:
+        """What the peer says next; empty when it has closed, in TLS with or without notice.
+
+        Raises SinkWaits when the connection broke, SinkHolds when TLS says why.
+        """
+        try:
+            return bytes(await self._stream.receive_some(_READ_BYTES))
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, ssl.SSLEOFError):
+                return b""
+            if isinstance(error.__cause__, ssl.SSLError):
+                raise tls_fault(error.__cause__) from error
+            raise SinkWaits(f"the connection broke: {cause_of(error)}") from error
+
+    def stalled(self) -> SinkWaits:
+        """For a peer that has taken nothing for the timeout."""
+        return SinkWaits(
+            f"the peer has taken nothing for {show_seconds(self.timeout_s)}; is it overloaded?"
+        )
+
+    async def close_politely(self, last_words: bytes = b"") -> None:
+        """End in order and close; a second at the most, even when cancelled.
+
+        `last_words` are for a peer that answers them by closing its side.
+        """
+        with trio.move_on_after(CLOSE_GRACE_S, shield=True):
+            try:
+                if last_words and not self._writing:
+                    await self._stream.send_all(last_words)
+                    while await self._stream.receive_some(_READ_BYTES):
+                        pass
+                if not self._writing:
+                    await self._stream.aclose()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # it is gone already
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close at once, without a word."""
+        await trio.aclose_forcefully(self.counted)
+
+
+async def connect(
+    address: Address, timeout_s: float, report: Report,
+    contexts: TlsContexts | None = None, server_name: str | None = None,
+) -> Connection:  # fmt: skip
+    """A connection to that server, within TLS if there are contexts for it.
+
+    Raises SinkWaits or SinkHolds with what to look at; nothing is left open then, nor when
+    cancelled.
+    """
+    counted = CountedStream(await connect_tcp(address, timeout_s, report))
+    if contexts is None:
+        return Connection(counted, timeout_s, None)
+    try:
+        context = await trio.to_thread.run_sync(contexts.current)
+        # A dot at the end is DNS' way to say that the name is whole; certificates have none.
+        name = server_name or address.host.rstrip(".")
+        tls = trio.SSLStream(counted, context, server_hostname=name)
+        await _shake_hands(tls, address, timeout_s)
+        report("tls", describe_tls(_secured(tls)))
+        contexts.peer_expires_at = expires_at(_secured(tls))
+        return Connection(counted, timeout_s, tls)
+    except BaseException:
+        await trio.aclose_forcefully(counted)
+        raise
+
+
+async def _shake_hands(
+    tls: trio.SSLStream[CountedStream], address: Address, timeout_s: float
+) -> None:
+    ended = f"{address} ended the connection in the TLS handshake"
+    hint = "does it speak TLS on this port, and may this machine connect?"
+    try:
+        with trio.fail_after(timeout_s):
+            await tls.do_handshake()
+    except trio.TooSlowError as error:
+        raise SinkWaits(
+            f"{address} did not answer in TLS within {show_seconds(timeout_s)}; does it speak TLS "
+            "on this port?"
+        ) from error
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, CUT_OFF):
+            raise tls_fault(cause) from error
+        raise SinkWaits(f"{ended}; {hint}") from error
+
+
+def _secured(tls: trio.SSLStream[CountedStream]) -> Any:
+    # trio forwards what belongs to the ssl module's object; its types do not say so.
+    return tls
+
+
+def cause_of(error: BaseException) -> str:
+    """The words of what is behind an error of trio's."""
+    cause = error.__cause__
+    return str(getattr(cause, "strerror", None) or cause or error)

@@ -1,0 +1,160 @@
+"""One stream session: runs are written, and believed when the kernel says the peer has them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
+from siemrelay.formats.writing.text import visible
+from siemrelay.sinks.contract import Report, Settlement
+from siemrelay.sinks.stream.beside import beside
+from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
+from siemrelay.sinks.stream.failover import Address, Connect, earlier_is_back
+from siemrelay.wire.framing import Framer
+
+# Asking the kernel starts at a loopback's round trip and settles at a WAN's.
+_FIRST_ASK_S: Final = 0.0005
+_SLOWEST_ASK_S: Final = 0.05
+
+# After a break, what the peer said before it is on this machine already.
+_LAST_WORDS_S: Final = 0.1
+
+# The peer's first words (by the protocols it has none): enough to see what it is.
+_HEARD_BYTES: Final = 200
+_LEFT_EARLY: Final = "the peer left before it had taken anything"
+_WHY_EARLY: Final = {
+    False: "does it expect TLS or another protocol on this port, or not allow this machine?",
+    True: "it may not accept this side's certificate or address: its log says why",
+}
+
+
+@asynccontextmanager
+async def opened(session: StreamSession) -> AsyncIterator[trio.Nursery]:
+    """The session is watched until the context ends; then its connection is closed."""
+    try:
+        async with beside(session.watch) as nursery:
+            yield nursery
+    finally:
+        await session.connection.close_politely()
+
+
+class StreamSession:
+    """One connection's life; see `sinks.contract.Session`. Tickets are offsets in the stream.
+
+    `probation_s` is how long the connection must outlive its first acknowledgement to be believed:
+    no number of acknowledged bytes says as much, since receive buffers and proxies take any.
+    """
+
+    def __init__(
+        self, connection: Connection, frame: Framer, report: Report, *, probation_s: float = 0.0,
+        answer: str = "the peer's kernel acknowledged every byte (TCP says no more)",
+    ) -> None:  # fmt: skip
+        self.connection = connection
+        self._frame, self._report, self._answer = frame, report, answer
+        self._probation_s = probation_s
+        self._sent = self._confirmed = connection.counted.written_bytes
+        self._ended = trio.Event()
+        self._why: DeliveryError = SinkWaits("the peer closed the connection")
+        self._leaving = False
+        self._heard = b""
+
+    async def send(self, messages: Sequence[bytes]) -> int:
+        """See `sinks.contract.Session`."""
+        if self._leaving:
+            await trio.sleep_forever()  # `go_home` ends the session
+        if self._ended.is_set():
+            raise self._why
+        data = self._frame(messages)
+        self._report("send", f"{len(data)} bytes")
+        # Until it is out, more is on its way than is known.
+        self._sent += 1
+        try:
+            self._sent = await self.connection.write(data)
+        except SinkWaits as error:
+            raise await self._last_words(error) from error
+        return self._sent
+
+    async def confirm(self, ticket: int) -> Settlement:
+        """See `sinks.contract.Session`."""
+        try:
+            await self._acknowledged(ticket)
+            if self._probation_s:
+                await self._outlive_probation()
+        except SinkWaits as error:
+            raise await self._last_words(error) from error
+        self._confirmed = ticket
+        said = self._words()
+        self._report("answer", f"the peer said: {said}" if said else self._answer)
+        return ()
+
+    def _words(self) -> str:
+        return " ".join(visible(self._heard.decode("utf-8", "replace"), keep="\r\n\t").split())
+
+    async def _acknowledged(self, ticket: int) -> None:
+        counted, timeout_s = self.connection.counted, self.connection.timeout_s
+        pause, progress_at, last = _FIRST_ASK_S, trio.current_time(), -1
+        while (acknowledged := counted.acknowledged_bytes()) < ticket:
+            if acknowledged != last:
+                last, progress_at = acknowledged, trio.current_time()
+            elif trio.current_time() - progress_at > timeout_s:
+                raise self.connection.stalled()
+            await trio.sleep(pause)
+            pause = min(pause * 2, _SLOWEST_ASK_S)
+
+    async def _last_words(self, error: SinkWaits) -> DeliveryError:
+        # The peer may have said why it left: that is here already, and `watch` reads it.
+        with trio.move_on_after(_LAST_WORDS_S):
+            await self._ended.wait()
+        return self._why if self._ended.is_set() else error
+
+    async def _outlive_probation(self) -> None:
+        with trio.move_on_after(self._probation_s):
+            await self._ended.wait()
+        if self._ended.is_set():
+            raise self._why
+        self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
+        self._probation_s = 0.0
+
+    async def watch(self) -> None:
+        """Read what the peer says and drop it; raises SinkWaits or SinkHolds when it ends.
+
+        After a close in good order, what was sent before it may still be confirmed.
+        """
+        try:
+            while words := await self.connection.read():
+                self._heard = self._heard or words[:_HEARD_BYTES]
+            in_order = True
+        except DeliveryError as error:
+            self._why = error
+            in_order = False
+        if self._probation_s and not isinstance(self._why, SinkHolds):
+            hint = _WHY_EARLY[self.connection.tls is not None]
+            said = f"; it said: {self._words()}" if self._heard else ""
+            self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}{said}); {hint}")
+            in_order = False
+        if self._heard.startswith(TLS_ALERT):
+            self._why = SinkHolds(
+                "the peer speaks TLS on this port",
+                advice="choose `protocol: tls`, or a port without TLS",
+            )
+        self._ended.set()
+        if in_order:
+            with trio.move_on_after(self.connection.timeout_s):
+                await self._everything_confirmed()
+        raise self._why
+
+    async def _everything_confirmed(self) -> None:
+        while self._confirmed < self._sent:
+            self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
+            await trio.sleep(_SLOWEST_ASK_S)
+
+    async def go_home(self, earlier: Sequence[Address], open_one: Connect[Connection]) -> None:
+        """End the session once an earlier server is back and nothing is in flight."""
+        back = await earlier_is_back(earlier, open_one)
+        self._leaving = True
+        await self._everything_confirmed()
+        raise SinkWaits(f"{back} is back")

@@ -1,0 +1,223 @@
+"""UDP out: one message a datagram (RFC 5426), or GELF's chunks. Confirmed means that the kernel
+took it, no more.
+
+Where nobody listens, the receiver's machine says so by ICMP, and the kernel tells at the next call
+on the socket: about a datagram sent *before*, often of a run that was taken for sent. So such a
+refusal is never about one message. It ends the session, and the run in hand is sent again as a
+whole: nothing is given to a receiver that is known to be down, and what was sent in the moment
+before it became known is lost, as UDP has it.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final, Literal
+
+import trio
+from pydantic import Field, ValidationInfo, field_validator
+
+from siemrelay.core.errors import SinkWaits
+from siemrelay.core.options import Options, Port, Size, show_seconds
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
+from siemrelay.sinks.stream.failover import Server, addresses
+from siemrelay.wire.gelf import GelfDatagrams, largest_message
+
+# The largest payload of one IPv4 datagram: 65535 less the IP (20) and UDP (8) headers.
+MAX_DATAGRAM_BYTES: Final = 65507
+
+# With 28 bytes of IP and UDP headers within an Ethernet frame of 1500, and room for a tunnel's: the
+# network need not cut a chunk again, and lose the message with any piece of it.
+_CHUNK_BYTES: Final = 1420
+
+# Room for any event's shortest form in 128 chunks, and what some parts of Graylog take at most.
+_LEAST_CHUNK_BYTES: Final = 512
+_LARGEST_CHUNK_BYTES: Final = 8192
+
+# A sender that never waits starves the other parts: after so many datagrams they get a turn.
+_BURST: Final = 64
+
+# A full interface queue drains in well under this.
+_QUEUE_PAUSE_S: Final = 0.005
+
+
+class UdpOptions(Options):
+    """What a UDP sink may set."""
+
+    server: Server = Field(
+        description="host name or address of the receiver, maybe with its port (`name:port`)"
+    )
+    port: Port = Field(514, description="its UDP port")
+    framing: Literal["none", "gelf"] = Field(
+        "none",
+        description="`none`: each message is one datagram (RFC 5426); `gelf`: longer ones go in "
+        "chunks, which Graylog joins",
+    )
+    chunk_size: Annotated[Size, Field(ge=_LEAST_CHUNK_BYTES, le=_LARGEST_CHUNK_BYTES)] = Field(
+        _CHUNK_BYTES, description="with `framing: gelf`: the largest datagram"
+    )
+    compression: Literal["gzip", "none"] = Field(
+        "gzip", description="with `framing: gelf`: of messages over one datagram"
+    )
+
+    @field_validator("chunk_size", "compression")
+    @classmethod
+    def _chunks_are_gelf(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("framing") == "none":
+            raise ValueError("needs `framing: gelf`: only Graylog joins datagrams")
+        return value
+
+
+Datagrams = Callable[[bytes], Sequence[bytes]]
+"""A message → the datagrams that carry it, in order; none when it is too large for all of them."""
+
+
+def one_each(message: bytes) -> Sequence[bytes]:
+    """A message as one datagram."""
+    return (message,)
+
+
+def _largest_message(options: UdpOptions) -> int:
+    chunked = options.framing == "gelf"
+    return largest_message(options.chunk_size) if chunked else MAX_DATAGRAM_BYTES
+
+
+class UdpSink:
+    """Messages as UDP datagrams to one address."""
+
+    def __init__(self, options: UdpOptions) -> None:
+        self._options = options
+        self._datagrams: Datagrams = one_each
+        if options.framing == "gelf":
+            self._datagrams = GelfDatagrams(
+                options.chunk_size, int.from_bytes(os.urandom(8), "big"),
+                compress=options.compression == "gzip",
+            ).of  # fmt: skip
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[DatagramSession]:
+        """See `sinks.contract.Sink`. Connecting sends nothing; it lets the kernel tell of ICMP."""
+        ((server, port),) = addresses(self._options.server, self._options.port)
+        try:
+            found = await trio.socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)
+        except (socket.gaierror, UnicodeError) as error:
+            said = getattr(error, "strerror", None) or "not a host name"
+            raise SinkWaits(f"cannot resolve {server!r}: {said}; check `server`") from error
+        report("resolve", ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        with _connected(server, found) as sock:
+            address = sock.getpeername()
+            report("connect", f"{address[0]} port {address[1]} (UDP: nothing is sent to connect)")
+            yield DatagramSession(
+                sock, f"{server} port {port}", report,
+                gone="nobody listens there (ICMP port unreachable); is the receiver running?",
+                answer="none: UDP has no answer; look for the event at the receiver",
+                datagrams=self._datagrams,
+            )  # fmt: skip
+
+
+def _connected(
+    server: str,
+    found: Sequence[
+        tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+    ],
+) -> socket.socket:
+    """A socket towards the first address that there is a way to; raises SinkWaits without one."""
+    reason = "no address"
+    for family, kind, protocol, _, address in found:
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            continue
+        try:
+            sock.setblocking(False)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            reason = error.strerror or str(error)
+        else:
+            return sock
+    raise SinkWaits(f"no way to {server}: {reason}")
+
+
+class DatagramSession:
+    """See `sinks.contract.Session`; what `send` took is settled, unless the kernel takes it back.
+
+    `gone` says what a refused connection means, `answer` what the kernel's taking proves,
+    `timeout_s` how long the kernel may have no room.
+    """
+
+    def __init__(
+        self, sock: socket.socket, where: str, report: Report, *, gone: str, answer: str,
+        timeout_s: float = math.inf, datagrams: Datagrams = one_each,
+    ) -> None:  # fmt: skip
+        self._sock, self._where, self._report = sock, where, report
+        self._gone, self._answer, self._timeout_s = gone, answer, timeout_s
+        self._datagrams = datagrams
+
+    async def send(self, messages: Sequence[bytes]) -> Settlement:
+        refused = []
+        sent = sent_bytes = 0
+        await trio.lowlevel.checkpoint()
+        for index, message in enumerate(messages):
+            datagrams = self._datagrams(message)
+            whole = bool(datagrams)
+            for datagram in datagrams:
+                whole = whole and await self._send_one(datagram)
+                sent, sent_bytes = sent + 1, sent_bytes + len(datagram)
+                if sent % _BURST == 0:
+                    await trio.lowlevel.checkpoint()
+            if not whole:
+                reason = f"{len(message)} bytes are too many for a datagram on this path"
+                refused.append(Refusal(index, "EMSGSIZE", reason))
+        self._report("send", f"{sent_bytes} bytes, datagrams: {sent}")
+        return refused
+
+    async def _send_one(self, datagram: bytes) -> bool:
+        while True:
+            try:
+                self._sock.send(datagram)
+            except BlockingIOError:
+                await self._wait_for_room()
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    return False
+                if error.errno != errno.ENOBUFS:
+                    raise self._waits(error.errno) from error
+                await trio.sleep(_QUEUE_PAUSE_S)
+            else:
+                return True
+
+    async def _wait_for_room(self) -> None:
+        try:
+            with trio.fail_after(self._timeout_s):
+                await trio.lowlevel.wait_writable(self._sock)
+        except trio.TooSlowError as error:
+            raise SinkWaits(
+                f"{self._where}: the receiver has taken nothing for "
+                f"{show_seconds(self._timeout_s)}; is it overloaded?"
+            ) from error
+
+    async def confirm(self, ticket: Settlement) -> Settlement:
+        # What ICMP has said since the last datagram.
+        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        # After a datagram that was too large the kernel has told already.
+        if number not in (0, errno.EMSGSIZE):
+            raise self._waits(number)
+        self._report("answer", self._answer)
+        return ticket
+
+    def _waits(self, number: int | None) -> SinkWaits:
+        gone = number in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN)
+        reason = self._gone if gone else os.strerror(number or errno.EIO)
+        return SinkWaits(f"{self._where}: {reason}")
+
+
+UDP: Final = ProtocolKind(
+    UdpOptions, UdpSink, "syslog", "datagrams, unconfirmed", port=514,
+    max_message_bytes=_largest_message,
+)  # fmt: skip

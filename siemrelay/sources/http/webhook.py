@@ -1,0 +1,228 @@
+"""The HTTP source: web hooks POST events, one, an array of them, lines; 200 follows the fsync."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Final
+
+import msgspec
+import trio
+from pydantic import AfterValidator, Field
+
+from siemrelay.core.options import Secret
+from siemrelay.net.http_exchange import RETRY_AFTER_S, STORE_S, Answer, Head
+from siemrelay.sources.contract import Intake, Records, SourceKind
+from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
+from siemrelay.sources.http.idempotency import Outcome, Remembered, fingerprint, scoped
+from siemrelay.sources.http.options import HttpListenOptions, serve, take_address
+from siemrelay.wire.http_bodies import (
+    CODINGS,
+    BodyRefused,
+    BodyTooLarge,
+    Payload,
+    body_kind,
+    inflated,
+    records_of,
+)
+
+# Requests with a key are stored even when nobody waits for the answer any more: so much of them.
+_STORING_BYTES: Final = 64 << 20
+
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+def _authorization(value: Secret) -> Secret:
+    if " " not in value.strip():
+        raise ValueError('write a scheme and its credentials, like "Bearer TOKEN"')
+    return value
+
+
+class HttpOptions(HttpListenOptions):
+    """Settings of `type: http`."""
+
+    authorization: Annotated[Secret, AfterValidator(_authorization)] | None = Field(
+        None,
+        description='what senders must have in `Authorization`, word for word: "Bearer TOKEN" or '
+        '"Basic USER:PASSWORD" (encoded for you)',
+    )
+    signature: SignatureOptions | None = Field(
+        None, description="the HMAC over the body that each request must have"
+    )
+
+
+class HttpSource:
+    """Takes what is POSTed to its address."""
+
+    def __init__(self, name: str, options: HttpOptions) -> None:
+        self.name, self._options = name, options
+        # Kept from one run to the next: the positions of the intake tell of what was handed over,
+        # be it stored or not, and a key is answered only when it is.
+        self._keys: Remembered | None = None
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Serve for ever; with `drain`, return when nothing was sent for a second.
+
+        If cancelled, connections are closed; requests without an answer may or may not be stored.
+        """
+        options = self._options
+        open_to_all = options.authorization is None and options.signature is None
+        listeners = await take_address(self.name, options, open_to_all=open_to_all)
+        if self._keys is None:
+            self._keys = Remembered(intake.positions())
+        async with trio.open_nursery() as stores:
+            hooks = _Hooks(options, intake, stores, self._keys)
+            await serve(listeners, self.name, options, hooks, intake, drain=drain)
+
+
+class _Hooks:
+    """See `http_connection.Application`."""
+
+    def __init__(
+        self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: Remembered
+    ) -> None:
+        allowed = [basic(options.authorization)] if options.authorization else []
+        self._authorization = Authorization(allowed)
+        self._challenge = (allowed or ["Bearer"])[0].partition(" ")[0]
+        self._signature = Signature(options.signature) if options.signature else None
+        self._path = _trimmed(options.place.path)
+        self._max_bytes = options.max_body
+        self._intake, self._stores = intake, stores
+        self._keys = keys
+        self._storing_bytes = 0
+
+    def admit(self, head: Head) -> Answer | None:
+        if _trimmed(head.path) != self._path:
+            return self.fault(404, "nothing is here; events are POSTed to the path in `listen`")
+        if head.method in _ASKING:
+            return _HERE
+        if head.method != "POST":
+            refusal = self.fault(405, "this address takes audit events: POST them here")
+            return _with(refusal, _ALLOWED)
+        if self._authorization and not self._authorization.allows(
+            head.fields.get("authorization", "")
+        ):
+            refusal = self.fault(401, "the Authorization field is missing or wrong")
+            return _with(refusal, ("WWW-Authenticate", f'{self._challenge} realm="siemrelay"'))
+        if body_kind(head.fields.get("content-type", "")) is None:
+            return self._unsupported(head.fields.get("content-type", ""))
+        if _coding(head) not in CODINGS:
+            refusal = self.fault(415, "Content-Encoding can be gzip, deflate or identity")
+            return _with(refusal, ("Accept-Encoding", "gzip, deflate"))
+        if self._intake.full and "idempotency-key" not in head.fields:
+            return self._busy()
+        return None
+
+    async def answer(self, head: Head, body: bytes) -> Answer:
+        if self._signature is not None and not self._signature.is_right(head.fields, body):
+            return self.fault(401, "the signature of the body is missing or wrong")
+        kind = body_kind(head.fields.get("content-type", ""))
+        assert kind is not None, "it was admitted"
+        try:
+            if (coding := _coding(head)) != "identity":
+                body = await trio.to_thread.run_sync(inflated, body, coding, self._max_bytes)
+            found = records_of(body, kind)
+        except BodyTooLarge as error:
+            return self.fault(413, str(error))
+        except BodyRefused as fault:
+            return _malformed(fault)
+        key = head.fields.get("idempotency-key")
+        if key is not None:
+            scope = scoped(key, head.fields.get("authorization", ""))
+            return await self._once(scope, body, found)
+        if self._intake.full:
+            return self._busy()
+        with trio.move_on_after(STORE_S) as scope_s:
+            await self._intake.store(*_rows(found))
+        return self._busy() if scope_s.cancelled_caught else _stored(found.count)
+
+    async def _once(self, key: str, body: bytes, found: Payload) -> Answer:
+        """Store unless the same key was stored before, or is being stored."""
+        outcome = self._keys.find(key, time.time())
+        if outcome is None:
+            if self._intake.full or self._storing_bytes >= _STORING_BYTES:
+                return self._busy()
+            outcome = self._keys.begin(key, body, found.count, time.time())
+            if outcome is None:
+                return self._busy()
+            # Apart from the request: it goes on when this one has been told to come again, which
+            # then finds what became of it.
+            self._stores.start_soon(self._store_once, outcome, found)
+        elif outcome.body != fingerprint(body):
+            return self.fault(422, "this Idempotency-Key was used before, with another body")
+        with trio.move_on_after(STORE_S):
+            await outcome.done.wait()
+        return _stored(outcome.count) if outcome.stored else self._busy()
+
+    async def _store_once(self, outcome: Outcome, found: Payload) -> None:
+        stored, size_bytes = False, len(found.payload)
+        self._storing_bytes += size_bytes
+        try:
+            await self._intake.store(
+                *_rows(found), Records(b"", 0, positions=(outcome.position(),))
+            )
+            stored = True
+        finally:
+            self._storing_bytes -= size_bytes
+            self._keys.end(outcome, stored=stored)
+
+    def fault(self, status: int, reason: str) -> Answer:
+        """A refusal in words."""
+        return Answer(
+            status, msgspec.json.encode({"error": reason}), refused=_COUNTED.get(status, "request")
+        )
+
+    def _busy(self) -> Answer:
+        return self.fault(503, f"the relay has no room now; try again in {RETRY_AFTER_S} s")
+
+    def _unsupported(self, content_type: str) -> Answer:
+        why = (
+            "a form is no event: send JSON, with Content-Type: application/json"
+            if content_type.casefold().startswith(_FORM)
+            else "Content-Type can be application/json, application/x-ndjson or text/plain (lines),"
+            " in UTF-8"
+        )
+        return self.fault(415, why)
+
+
+# Before they send anything, many senders ask whether the address of a web hook is one; they have no
+# credentials then. CloudEvents' web hooks want an OPTIONS to name who may send (section 4.2).
+_ASKING: Final = ("GET", "HEAD", "OPTIONS")
+_ALLOWED: Final = ("Allow", "POST, GET, HEAD, OPTIONS")
+_HERE: Final = Answer(
+    200, b'{"status":"audit events are POSTed here"}', (_ALLOWED, ("WebHook-Allowed-Origin", "*"))
+)
+
+_COUNTED: Final = {
+    401: "authorization", 400: "malformed", 413: "too_large", 415: "media_type", 503: "no_room",
+    408: "timeout", 500: "error", 422: "idempotency",
+}  # fmt: skip
+"""Status → the word under which refusals are counted."""
+
+
+def _malformed(fault: BodyRefused) -> Answer:
+    where = {"line": fault.line, "column": fault.column, "byte": fault.byte}
+    said = {"error": str(fault), **({} if fault.byte is None else where)}
+    return Answer(400, msgspec.json.encode(said), refused=_COUNTED[400])
+
+
+def _stored(count: int) -> Answer:
+    return Answer(200, b'{"stored":%d}' % count)
+
+
+def _rows(found: Payload) -> list[Records]:
+    return [Records(row.payload, row.count) for row in found.rows()]
+
+
+def _with(answer: Answer, field: tuple[str, str]) -> Answer:
+    return Answer(answer.status, answer.body, (*answer.fields, field), answer.refused)
+
+
+def _coding(head: Head) -> str:
+    return head.fields.get("content-encoding", "identity").strip().casefold() or "identity"
+
+
+def _trimmed(path: str) -> str:
+    return path.rstrip("/") or "/"
+
+
+HTTP: Final = SourceKind(HttpOptions, HttpSource, "json", "web hooks: events POSTed over HTTP(S)")

@@ -1,0 +1,202 @@
+"""Kafka topics, as one of a consumer group: offsets are committed when the records are safe."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from siemrelay.core.extras import KAFKA as EXTRA
+from siemrelay.sources.contract import Intake, SourceKind
+from siemrelay.sources.queues.kafka_options import KafkaSourceOptions
+from siemrelay.sources.queues.window import QueueFailed, Window
+
+# One look for messages waits so long at the most: a stop waits for it.
+_LOOK_S: Final = 0.2
+
+# A commit that finds the group being shared out anew is tried again; reading goes on meanwhile.
+_AGAIN_S: Final = 0.2
+
+# With `--drain`, a group that gives this relay no partition for so long has others for all of them.
+_NO_PARTITION_S: Final = 30.0
+
+Partition = tuple[str, int]
+Offsets = dict[Partition, int]
+"""Topic and number → the offset after the last record handed over."""
+
+_REFUSED: Final = frozenset({
+    "_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED", "TOPIC_AUTHORIZATION_FAILED",
+    "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED",
+})  # fmt: skip
+_UNKNOWN: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
+
+
+class KafkaSource:
+    """Every record of the partitions that the group gives to this relay; see `acknowledge`.
+
+    Records with no value (tombstones) are passed over.
+    """
+
+    def __init__(self, name: str, options: KafkaSourceOptions) -> None:
+        self.name, self._options = name, options
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Consume for ever; with `drain`, until every partition was read to its end. See `Source`.
+
+        Raises QueueFailed. If cancelled, what was not committed is read again, here or elsewhere.
+        """
+        consuming = _Consuming(self._options, intake)
+        try:
+            await consuming.window.run(partial(consuming.read, drain=drain), lambda: None)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(consuming.close)
+
+
+class _Consuming:
+    def __init__(self, options: KafkaSourceOptions, intake: Intake) -> None:
+        self._options, self._intake = options, intake
+        self._consumer: Any = None
+        self._heard: Any = None
+        self._at_end: set[Partition] = set()
+        self._passed: Offsets = {}
+        self._paused = False
+        self.window: Window[Offsets] = Window(
+            intake, self._commit, delivered=options.acknowledge == "delivered",
+            max_records=options.in_flight, max_bytes=options.in_flight_size,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once; blocks."""
+        if self._consumer is not None:
+            self._consumer.close()
+
+    async def read(self, *, drain: bool) -> None:
+        """Hand over what comes. While the window is full, partitions are paused, not left."""
+        await self.window.in_thread(self._open)
+        started = trio.current_time()
+        while True:
+            if self.window.full is not self._paused:
+                await self.window.in_thread(self._pause, self.window.full)
+            records = await self.window.in_thread(self._look)
+            self._intake.progress()
+            if records:
+                self.window.hand_over(records, self._passed)
+                self._passed = {}
+            elif drain:
+                alone = not self._at_end and trio.current_time() - started > _NO_PARTITION_S
+                if alone or await self.window.in_thread(self._is_at_end):
+                    return
+
+    # -- in a thread ------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            import confluent_kafka as client  # an extra, and slow to load
+        except ImportError as error:
+            raise QueueFailed(f"{EXTRA.absence}: {error}", advice=EXTRA.advice) from error
+        try:
+            self._consumer = client.Consumer({**self._options.properties(), "error_cb": self._hear})
+        except client.KafkaException as error:
+            raise QueueFailed(
+                f"librdkafka does not accept the settings: {error.args[0].str()}",
+                advice="check the files of `tls`",
+            ) from error
+        self._consumer.subscribe(
+            self._options.topic, on_assign=self._assigned, on_revoke=self._revoked
+        )
+
+    def _hear(self, error: Any) -> None:
+        self._heard = error
+
+    def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
+        self._paused = False  # the new ones are not
+
+    def _revoked(self, consumer: Any, partitions: list[Any]) -> None:
+        self._at_end -= {(each.topic, each.partition) for each in partitions}
+
+    def _pause(self, paused: bool) -> None:
+        change = self._consumer.pause if paused else self._consumer.resume
+        change(self._consumer.assignment())
+        self._paused = paused
+
+    def _look(self) -> list[bytes]:
+        records = []
+        for message in self._consumer.consume(self._options.batch, _LOOK_S):
+            place = message.topic(), message.partition()
+            error = message.error()
+            if error is not None:
+                if error.name() != "_PARTITION_EOF":
+                    raise _failed(error)
+                self._at_end.add(place)
+                continue
+            self._at_end.discard(place)
+            self._passed[place] = message.offset() + 1
+            value = message.value()
+            if value is not None:
+                records.append(value)
+        if self._heard is not None and self._heard.name() in _REFUSED:
+            raise _failed(self._heard)
+        return records
+
+    def _is_at_end(self) -> bool:
+        assigned = {(each.topic, each.partition) for each in self._consumer.assignment()}
+        return bool(assigned) and assigned <= self._at_end
+
+    def _commit_now(self, offsets: Offsets) -> bool:
+        """Commit what is still ours; False if that cannot be done just now."""
+        import confluent_kafka as client
+
+        mine = {(each.topic, each.partition) for each in self._consumer.assignment()}
+        # A partition that was taken away is its new owner's, who reads from the last commit.
+        places = [
+            client.TopicPartition(topic, number, offset)
+            for (topic, number), offset in offsets.items()
+            if (topic, number) in mine
+        ]
+        if not places:
+            return True
+        try:
+            self._consumer.commit(offsets=places, asynchronous=False)
+        except client.KafkaException as error:
+            found = error.args[0]
+            if not found.retriable() and found.name() not in _MOVED:
+                raise _failed(found) from error
+            return False
+        return True
+
+    # -- ------------------------------------------------------------------
+
+    async def _commit(self, batches: list[Offsets]) -> None:
+        offsets: Offsets = {}
+        for batch in batches:
+            offsets |= batch
+        while True:
+            if await self.window.in_thread(self._commit_now, offsets):
+                return
+            await trio.sleep(_AGAIN_S)
+
+
+# The group is being shared out anew, or its coordinator is away.
+_MOVED: Final = frozenset({
+    "REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "_ASSIGNMENT_LOST",
+    "_WAIT_COORD", "_TIMED_OUT", "_TRANSPORT",
+})  # fmt: skip
+
+
+def _failed(error: Any) -> QueueFailed:
+    name, said = error.name(), error.str()
+    if name in _REFUSED:
+        advice = "check `security_protocol`, `username` and `password`, and what the user may read"
+    elif name in _UNKNOWN:
+        advice = "make the topic, or mend its name in `topic`"
+    else:
+        advice = "are the brokers running there?"
+    return QueueFailed(f"Kafka: {said}", advice=advice)
+
+
+KAFKA: Final = SourceKind(
+    KafkaSourceOptions, KafkaSource, "json",
+    "Kafka topics, in a consumer group; needs `pip install siemrelay[kafka]`", extra=EXTRA,
+)  # fmt: skip

@@ -1,0 +1,210 @@
+"""The Splunk HEC source: senders made for Splunk's HTTP Event Collector point here instead."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+import trio
+from pydantic import Field, model_validator
+
+from siemrelay.core.options import Secret
+from siemrelay.decoders.fields import GENERIC
+from siemrelay.net.http_exchange import STORE_S, Answer, Head
+from siemrelay.sources.contract import Intake, Records, SourceKind, joined
+from siemrelay.sources.http.auth import Authorization, basic_password
+from siemrelay.sources.http.options import HttpListenOptions, serve, take_address
+from siemrelay.sources.splunk_hec.acks import Acknowledgements
+from siemrelay.wire.hec_events import REPLIES, HecReader, HecRefused, read_ack_ids, reply
+from siemrelay.wire.http_bodies import CODINGS, BodyRefused, BodyTooLarge, inflated
+
+_COLLECTOR: Final = "/services/collector"
+_WHAT: Final = {
+    "": "event", "/event": "event", "/event/1.0": "event", "/raw": "raw", "/raw/1.0": "raw",
+    "/ack": "ack", "/ack/1.0": "ack", "/health": "health", "/health/1.0": "health",
+}  # fmt: skip
+_GUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+# Records of one body go into rows of the buffer of so many; see ROW_BYTES of http_bodies.
+_ROW_RECORDS: Final = 1000
+
+_COUNTED: Final = {2: "authorization", 3: "authorization", 4: "authorization",
+                   16: "authorization", 8: "error", 9: "no_room"}  # fmt: skip
+"""Code → the word under which refusals are counted; `malformed` for all others."""
+
+# What the server itself refuses has no code of Splunk's but for these.
+_CODES: Final = {503: 9, 500: 8}
+
+
+class HecOptions(HttpListenOptions):
+    """Settings of `type: splunk-hec`."""
+
+    tokens: Annotated[list[Secret], Field(min_length=1)] = Field(
+        description="the tokens that senders may use, without the word Splunk"
+    )
+    use_ack: Literal["auto", "required", "disabled"] = Field(
+        "auto",
+        description="`auto`: a request with a channel gets an acknowledgement id; `required`: one "
+        "without is refused; `disabled`: no ids",
+    )
+    acknowledge: Literal["buffered", "delivered"] = Field(
+        "buffered",
+        description="when an id is acknowledged: its records are on disk here (as they are when "
+        "the request is answered), or every enabled sink is past them",
+    )
+
+    @model_validator(mode="after")
+    def _no_path(self) -> HecOptions:
+        if self.place.path != "/":
+            raise ValueError("`listen` has no path here: senders know Splunk's own")
+        return self
+
+
+class HecSource:
+    """Takes what is sent to Splunk's own addresses."""
+
+    def __init__(self, name: str, options: HecOptions) -> None:
+        self.name, self._options = name, options
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Serve for ever; with `drain`, return when nothing was sent for a second.
+
+        If cancelled, connections are closed; requests without an answer may or may not be stored.
+        """
+        options = self._options
+        listeners = await take_address(self.name, options, open_to_all=False)
+        async with trio.open_nursery() as nursery:
+            delivered = options.acknowledge == "delivered"
+            acks = Acknowledgements(intake, delivered=delivered)
+            if delivered:
+                nursery.start_soon(acks.run)
+            await serve(
+                listeners, self.name, options, _Collector(options, intake, acks), intake,
+                drain=drain,
+            )  # fmt: skip
+            nursery.cancel_scope.cancel()
+
+
+class _Collector:
+    """See `http_exchange.Application`."""
+
+    def __init__(self, options: HecOptions, intake: Intake, acks: Acknowledgements) -> None:
+        self._tokens = Authorization(f"Splunk {token}" for token in options.tokens)
+        self._intake, self._acks = intake, acks
+        self._use_ack, self._max_bytes = options.use_ack, options.max_body
+        # The decoder belongs to what every source may set, which this model is joined with.
+        as_json = getattr(options, "decoder", "json") == "json"
+        self._reader = HecReader(GENERIC["time"], as_json=as_json)
+
+    def admit(self, head: Head) -> Answer | None:
+        what = _what(head)
+        if what is None:
+            return self.fault(404, "The requested URL was not found on this server.")
+        if what == "health":
+            return None
+        if head.method != "POST":
+            return self.fault(405, "POST events here")
+        if (code := self._unauthorized(head)) is not None:
+            return _refusal(code)
+        if _coding(head) not in CODINGS:
+            return self.fault(415, "Content-Encoding can be gzip, deflate or identity")
+        if what == "ack":
+            return _refusal(14) if self._use_ack == "disabled" else _channel_fault(head, True)
+        if (refusal := _channel_fault(head, self._use_ack == "required")) is not None:
+            return refusal
+        return _refusal(9) if self._intake.full or self._acks.full else None
+
+    def _unauthorized(self, head: Head) -> int | None:
+        given = head.fields.get("authorization", "").strip()
+        if not given:
+            return 16 if "token" in _query(head) else 2
+        scheme, _, token = given.partition(" ")
+        if scheme.casefold() == "basic":
+            token = basic_password(given) or ""
+        elif scheme.casefold() != "splunk":
+            return 3
+        if not token.strip():
+            return 2
+        return None if self._tokens.allows(f"Splunk {token}") else 4
+
+    async def answer(self, head: Head, body: bytes) -> Answer:
+        what = _what(head)
+        if what == "health":
+            full = self._intake.full or self._acks.full
+            return Answer(REPLIES[18][0], reply(18)) if full else Answer(200, reply(17))
+        try:
+            if (coding := _coding(head)) != "identity":
+                body = await trio.to_thread.run_sync(inflated, body, coding, self._max_bytes)
+            if what == "ack":
+                told = self._acks.told(_channel(head), read_ack_ids(body))
+                return Answer(200, msgspec.json.encode({"acks": told}))
+            if what == "raw":
+                records = self._reader.lines(body, _query(head))
+            else:
+                records = self._reader.events(body)
+        except BodyTooLarge as error:
+            return self.fault(413, str(error))
+        except BodyRefused:
+            return _refusal(6)
+        except HecRefused as fault:
+            return _refusal(fault.code, fault.number)
+        return await self._stored(head, records)
+
+    async def _stored(self, head: Head, records: list[bytes]) -> Answer:
+        rows: list[Records] = []
+        for start in range(0, len(records), _ROW_RECORDS):
+            rows += joined(records[start : start + _ROW_RECORDS])
+        stored = None
+        with trio.move_on_after(STORE_S):
+            stored = await self._intake.store(*rows)
+        if stored is None:
+            return _refusal(9)
+        channel = _channel(head)
+        if not channel or self._use_ack == "disabled":
+            return Answer(200, reply(0))
+        return Answer(200, reply(0, ackId=self._acks.give(channel, stored)))
+
+    def fault(self, status: int, reason: str) -> Answer:
+        """A refusal that Splunk has no words for, or the nearest that it has."""
+        if status in _CODES:
+            return _refusal(_CODES[status])
+        return Answer(
+            status, msgspec.json.encode({"text": reason, "code": status}), refused="request"
+        )
+
+
+def _refusal(code: int, number: int | None = None) -> Answer:
+    more: dict[str, Any] = {} if number is None else {"invalid-event-number": number}
+    return Answer(REPLIES[code][0], reply(code, **more), refused=_COUNTED.get(code, "malformed"))
+
+
+def _channel_fault(head: Head, required: bool) -> Answer | None:
+    channel = _channel(head)
+    if not channel:
+        return _refusal(10) if required else None
+    return None if _GUID.fullmatch(channel) else _refusal(11)
+
+
+def _what(head: Head) -> str | None:
+    path = head.path.rstrip("/")
+    return _WHAT.get(path.removeprefix(_COLLECTOR)) if path.startswith(_COLLECTOR) else None
+
+
+def _channel(head: Head) -> str:
+    given = head.fields.get("x-splunk-request-channel", "").strip()
+    return (given or _query(head).get("channel", "")).casefold()
+
+
+def _query(head: Head) -> dict[str, str]:
+    return dict(parse_qsl(head.query))
+
+
+def _coding(head: Head) -> str:
+    return head.fields.get("content-encoding", "identity").strip().casefold() or "identity"
+
+
+HEC: Final = SourceKind(
+    HecOptions, HecSource, "json", "Splunk's HTTP Event Collector, for senders that are made for it"
+)

@@ -1,0 +1,71 @@
+"""RELP, with and without TLS: each message is answered when it is on disk."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import trio
+
+from siemrelay.core.errors import FrameRefused
+from siemrelay.decoders.syslog.host import with_host
+from siemrelay.sources.contract import joined
+from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.syslog.stream import CROWDED_BYTES, Stream, StreamListener
+from siemrelay.wire.relp_server import Frame, RelpServer, answers
+
+_READ_BYTES: Final = 256 * 1024
+
+# A client that does not read its answers holds its own messages up, and no others.
+_ANSWER_S: Final = 60.0
+
+
+class RelpListener(StreamListener):
+    """Serves RELP clients at one address. What was not answered, the client sends again."""
+
+    async def _serve(self, stream: Stream, peer: str) -> None:
+        server, activity, held = RelpServer(MAX_WHOLE_BYTES), self._activity, 0
+        try:
+            while data := await self._received(stream, _READ_BYTES, peer):
+                activity.arrived_at = trio.current_time()
+                try:
+                    frames = server.receive(data)
+                except FrameRefused as error:
+                    self._refusals.refuse("framing", peer, str(error))
+                    return
+                in_hand = server.held + sum(len(frame.data) for frame in frames)
+                activity.held_bytes, held = activity.held_bytes + in_hand - held, in_hand
+                if activity.crowded and server.held > CROWDED_BYTES:
+                    self._refusals.refuse("memory", peer, "too many long messages come at a time; "
+                                          "it will send this one again")  # fmt: skip
+                    return
+                await self._store(frames, peer)
+                if frames and not await self._answered(stream, answers(frames)):
+                    return
+                if any(frame.command == b"close" for frame in frames):
+                    return
+                await self._wait_for_rate(peer, sum(f.command == b"syslog" for f in frames))
+        finally:
+            activity.held_bytes -= held
+
+    async def _store(self, frames: list[Frame], peer: str) -> None:
+        messages = [frame.data for frame in frames if frame.command == b"syslog"]
+        for message in messages:
+            if len(message) > self._options.max_record_size:
+                self._intake.oversize(len(message))
+        # An empty message is answered, and no record.
+        messages = [each for m in messages if (each := m.rstrip(b"\r\n\0"))]
+        if self._options.add_host:
+            host, now = self._host_of(peer), datetime.now(UTC)
+            messages = [with_host(message, host, now) for message in messages]
+        records = joined(messages)
+        if records:
+            await self._intake.store(*records)
+
+    async def _answered(self, stream: Stream, data: bytes) -> bool:
+        try:
+            with trio.fail_after(_ANSWER_S):
+                await stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            return False  # the client sends them again
+        return True

@@ -1,0 +1,274 @@
+"""`siemrelay buffer`: looking into a buffer, and sending what it holds again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.replay import LettersAgain
+from siemrelay.buffer.schema import SCHEMA_VERSION
+from siemrelay.buffer.store import Store
+from tests.conftest import MakeDaemon
+from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
+from tests.support.http_receiver import Answer, HttpReceiver
+from tests.support.receivers import TcpReceiver
+
+REFUSED = (b"n0000007", b"n0000030")
+
+
+class Picky:
+    """Answers 400 to requests with certain events, until it is mended."""
+
+    def __init__(self) -> None:
+        self.mended = False
+        self.status = 400
+
+    def __call__(self, request: Any) -> Answer:
+        if not self.mended and any(name in request.body for name in REFUSED):
+            return Answer(self.status, "no such thing")
+        return Answer(200)
+
+
+@contextmanager
+def relay(make_daemon: MakeDaemon) -> Iterator[tuple[Daemon, HttpReceiver, Picky]]:
+    """A relay that has delivered 40 events to `web`, but for two that it refused."""
+    picky = Picky()
+    with HttpReceiver(picky) as web:
+        daemon = make_daemon({"web": http(web.url, events={"exclude": ["User Logged In"]})}).start()
+        append(daemon.audit, (event(n) for n in range(1, 41)))
+        until(lambda: daemon.metric("source_records_total", source="audit") == 40)
+        append(daemon.audit, (event(n, type="User Logged In") for n in range(41, 46)))
+        until(lambda: daemon.metric("source_records_total", source="audit") == 45)
+        until(lambda: daemon.metric("sink_backlog_records", sink="web") == 0)
+        yield daemon, web, picky
+
+
+def buffer(daemon: Daemon, *arguments: str, code: int = 0) -> str:
+    """What a command of `siemrelay buffer` prints on standard output."""
+    name, *rest = arguments
+    done = run("buffer", name, "-c", str(daemon.file), *rest)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "siemrelay", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_info_tells_what_is_kept_and_how_far_each_sink_is(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, _, _):
+        assert daemon.process is not None
+        told = json.loads(buffer(daemon, "info", "--json"))
+        assert (told["oldest"], told["end"]) == (1, 46)
+        assert told["process"] == str(daemon.process.pid)
+        assert told["sinks"] == [
+            {"sink": "web", "next_sequence": 46, "backlog": 0, "dead_letters": 2}
+        ]
+        daemon.terminate()
+        assert "no relay runs on it" in buffer(daemon, "info")
+        assert "records 1 to 45 are kept" in buffer(daemon, "info")
+
+
+def test_show_gives_records_as_they_came_in(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, _, _):
+        written = daemon.audit.read_text().splitlines()
+        shown = lines(buffer(daemon, "show", "--from", "7", "--to", "9", "--json"))
+        assert [one["record"] for one in shown] == written[6:9]
+        assert [one["sequence"] for one in shown] == [7, 8, 9]
+        assert {one["source"] for one in shown} == {"audit"}
+        last = buffer(daemon, "show").splitlines()
+        assert [line.partition(" ")[0] for line in last] == [str(n) for n in range(36, 46)]
+        assert buffer(daemon, "show", "--source", "other") == ""
+        assert buffer(daemon, "show", "--from", "100") == ""
+
+
+def test_a_range_is_sent_again_beside_the_running_relay(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, web, _):
+        before = len(web.arrived)
+        said = buffer(daemon, "replay", "web", "--from", "10", "--to", "19")
+        assert "10 delivered, 0 filtered, 0 refused" in said
+        assert web.arrived.ids[before:] == ids(range(10, 20))
+        said = buffer(daemon, "replay", "web", "--since", "1h")
+        assert "38 delivered, 5 filtered, 2 refused" in said
+        assert daemon.metric("sink_delivered_total", sink="web") == 38
+        assert daemon.rows("SELECT next_sequence FROM cursors") == [(46,)]
+        assert json.loads(buffer(daemon, "info", "--json"))["sinks"][0]["dead_letters"] == 2
+
+
+def test_what_is_not_kept_any_more_is_told(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, web, _):
+        append(daemon.audit, [event(46)])
+        until(lambda: daemon.metric("sink_delivered_total", sink="web") == 39)
+        daemon.terminate()
+        with closing(sqlite3.connect(daemon.state / "buffer.db")) as database, database:
+            database.execute("DELETE FROM batches WHERE first_sequence = 41")
+        assert "nothing to send" in buffer(daemon, "replay", "web", "--from", "47")
+        said = buffer(daemon, "replay", "web", "--from", "40")
+        assert "sending records 40 to 46" in said
+        assert "2 delivered, 0 filtered, 0 refused (kept as dead letters), 5 not kept" in said
+        assert web.arrived.ids[-2:] == ids([40, 46])
+
+
+def test_a_replay_needs_to_know_from_where_and_to_whom(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, _, _):
+        assert "say from where" in buffer(daemon, "replay", "web", code=2)
+        assert "say from where" in buffer(
+            daemon, "replay", "web", "--from", "1", "--since", "2h", code=2
+        )
+        assert "no sink is called wep; there is web" in buffer(
+            daemon, "replay", "wep", "--since", "2h", code=2
+        )
+        assert "10s or 24h" in buffer(daemon, "replay", "web", "--since", "2", code=2)
+
+
+def test_a_replay_to_a_sink_that_holds_ends_with_what_to_mend(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, _, picky):
+        picky.status = 401
+        said = buffer(daemon, "replay", "web", "--from", "1", code=1)
+        assert "web: HTTP 401 no such thing" in said
+        assert "authorization" in said
+
+
+def test_a_replay_waits_for_a_peer_that_is_down_until_ctrl_c(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, _, _), TcpReceiver(up=False) as dead:
+        daemon.config["sinks"]["web"] = tcp(dead.port)
+        daemon.write_config()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "siemrelay", "buffer", "replay", "-c", str(daemon.file),
+             "--from", "1", "web"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert "sink waiting" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert "web: stopped; 0 were delivered before" in said
+
+
+def test_dead_letters_have_the_record_the_message_and_the_peers_words(
+    make_daemon: MakeDaemon,
+) -> None:
+    with relay(make_daemon) as (daemon, _, _):
+        written = daemon.audit.read_text().splitlines()
+        letters = lines(buffer(daemon, "dead-letters", "--json"))
+        assert [letter["sequence"] for letter in letters] == [7, 30]
+        assert [letter["record"] for letter in letters] == [written[6], written[29]]
+        assert {letter["source"] for letter in letters} == {"audit"}
+        assert all("no such thing" in letter["reason"] for letter in letters)
+        assert json.loads(letters[0]["message"])["id"] == "n0000007"
+        shown = buffer(daemon, "dead-letters", "web", "--from", "8")
+        assert shown.count("no such thing") == 1
+        assert "no sink is called wep" in buffer(daemon, "dead-letters", "wep", code=2)
+
+
+def test_a_retry_forgets_what_is_taken_now_and_keeps_what_is_not(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, web, picky):
+        assert "0 taken, 2 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
+        assert len(lines(buffer(daemon, "dead-letters", "--json"))) == 2
+        picky.mended = True
+        # What the filter says now does not matter: these were wanted.
+        daemon.config["sinks"]["web"]["events"] = {"include": ["User Logged In"]}
+        daemon.write_config()
+        before = len(web.arrived)
+        said = buffer(daemon, "dead-letters", "web", "--retry", "--to", "7")
+        assert "1 taken, 0 refused again" in said
+        assert web.arrived.ids[before:] == ids([7])
+        assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [30]
+        until(lambda: '"dead_letters":{"web":1}' in daemon.get("/status")[1])
+        buffer(daemon, "dead-letters", "web", "--retry")
+        assert buffer(daemon, "dead-letters") == "no dead letters\n"
+
+
+def test_dropping_asks_first_and_forgets_only_what_was_named(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, _, _):
+        assert "say --yes" in buffer(daemon, "dead-letters", "web", "--drop", code=2)
+        assert "which sink's" in buffer(daemon, "dead-letters", "--drop", "--yes", code=2)
+        assert "not both" in buffer(daemon, "dead-letters", "web", "--drop", "--retry", code=2)
+        said = buffer(daemon, "dead-letters", "web", "--drop", "--yes", "--from", "8")
+        assert said == "web: 1 dropped\n"
+        assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [7]
+
+
+def test_a_letter_whose_record_is_gone_cannot_be_sent_and_stays(
+    make_daemon: MakeDaemon,
+) -> None:
+    with relay(make_daemon) as (daemon, _, picky):
+        picky.mended = True
+        with closing(sqlite3.connect(daemon.state / "buffer.db")) as database, database:
+            database.execute("UPDATE dead_letters SET record = x'' WHERE sequence = 7")
+        assert "1 taken, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
+        assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [7]
+
+
+def test_where_no_relay_has_run_there_is_no_buffer(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon({"web": tcp(1)})
+    daemon.write_config()
+    for command in ("info", "show", "dead-letters"):
+        assert "no relay has run on this `state_dir` yet" in buffer(daemon, command, code=75)
+    assert not daemon.state.exists()
+
+
+def test_a_file_of_the_layout_before_is_made_new_by_the_relay_only(
+    make_daemon: MakeDaemon,
+) -> None:
+    with relay(make_daemon) as (daemon, _, picky):
+        daemon.terminate()
+        older(daemon.state / "buffer.db")
+        assert "a relay of this version makes it new" in buffer(daemon, "info", code=75)
+        daemon.start()
+        assert daemon.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+        assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [
+            7, 30,
+        ]  # fmt: skip
+        picky.mended = True
+        assert "2 taken, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
+
+
+def older(path: Path) -> None:
+    """Make it a file of layout 1."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DROP INDEX dead_letters_of")
+        for column in ("source", "received_at", "part"):
+            database.execute(f"ALTER TABLE dead_letters DROP COLUMN {column}")
+        database.execute("PRAGMA user_version = 1")
+
+
+def letters_of(sequences: Iterable[int]) -> list[DeadLetter]:
+    return [DeadLetter("s", n, 1.0, "400", "no", b"r%d" % n, b"m") for n in sequences]
+
+
+async def test_a_retry_forgets_only_letters_that_it_has_sent(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "buffer.db")) as store:
+        store.bury(letters_of(range(2, 301, 2)), {})
+        again = LettersAgain(store, "s", 1, 301)
+        position, sent = 1, []
+        while position < 301:
+            batches = await again.read(position)
+            sent += [batch.first_sequence for batch in batches if batch.count]
+            # The relay keeps new ones meanwhile, before and behind what is on its way.
+            store.bury(letters_of([position + 2, 299]), {})
+            last = batches[-1].first_sequence
+            if last in (128, 256):  # refused again
+                await again.bury(letters_of([last]), batches[-1].next_sequence)
+            position = batches[-1].next_sequence
+            again.advance("s", position)
+        await again.finish()
+        assert again.done.is_set()
+        assert sent == sorted(set(sent))
+        kept = {letter.sequence for letter in store.letters("s", 1, 400, 400)}
+        assert {128, 256} <= kept
+        assert kept == ({*range(2, 301, 2), 3, 131, 259, 299} - set(sent)) | {128, 256}

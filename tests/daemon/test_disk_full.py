@@ -1,0 +1,316 @@
+"""A full disk, a full buffer: intake waits, nothing acknowledged is lost, it resumes by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from siemrelay.buffer.reserve import SMALL
+from tests.conftest import MakeDaemon
+from tests.support.daemon import Daemon, append, event, ids, tcp, until
+from tests.support.http_sender import Sender, port_of
+from tests.support.receivers import TcpReceiver
+from tests.support.servers import missing
+
+# The buffer takes some MiB by itself (a log of 16 MiB at the most, pages of 16 KiB).
+DISK = "24m"
+BALLAST_CHUNKS = (1 << 20, 4096)
+
+# What one portion of the writer takes on disk: incompressible, so that the disk is full soon.
+PORTION = 100
+PADDING_BYTES = 1000
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of its own that is soon full; its size may be a parameter."""
+    size = getattr(request, "param", DISK)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        missing(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+class Writer:
+    """Appends portions of incompressible events; remembers how many there are."""
+
+    def __init__(self, path: Path, padding_bytes: int = PADDING_BYTES) -> None:
+        self.written = 0
+        self._padding_bytes = padding_bytes
+        self._path, self._chance = path, random.Random(7)
+
+    @property
+    def stored_bytes(self) -> int:
+        """About what was written takes in the buffer: hexadecimal digits compress to half."""
+        return self.written * self._padding_bytes // 2
+
+    def portion(self) -> None:
+        first = self.written + 1
+        append(
+            self._path,
+            (
+                event(n, padding=self._chance.randbytes(self._padding_bytes // 2).hex())
+                for n in range(first, first + PORTION)
+            ),
+        )
+        self.written += PORTION
+
+    def until_full(self, daemon: Daemon) -> None:
+        """Write, at the pace at which it is stored, until the relay says that there is no room."""
+
+        def stored_or_full() -> bool:
+            stored = daemon.metric("source_records_total", source="audit")
+            return bool(daemon.said("buffer is full")) or stored + before >= self.written
+
+        before = self.written - daemon.metric("source_records_total", source="audit")
+        while not daemon.said("buffer is full"):
+            self.portion()
+            until(stored_or_full)
+
+
+def fill(disk: Path) -> Path:
+    """A ballast file that takes all the room there is."""
+    ballast = disk / "ballast"
+    refill(ballast)
+    return ballast
+
+
+def full_and_well(daemon: Daemon) -> None:
+    """The relay lives, says that it is full everywhere, and how to mend it."""
+    until(lambda: daemon.metric("buffer_full") == 1)
+    status, words = daemon.get("/readyz")
+    assert (status, words) == (503, "the buffer is full: intake waits\n")
+    assert daemon.get("/healthz")[0] == 200
+    line = daemon.said("buffer is full")[-1]
+    assert line["level"] == "error"
+    assert line["advice"]
+    assert not daemon.process_ended()
+
+
+def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    with TcpReceiver(up=False) as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon.start()
+        writer = Writer(daemon.audit)
+        ballast = fill(small_disk)
+        writer.until_full(daemon)
+        full_and_well(daemon)
+        assert "file system of state_dir is full" in daemon.said("buffer is full")[0]["reason"]
+        # What was acknowledged goes out while the disk is still full.
+        acknowledged = int(daemon.metric("source_records_total", source="audit"))
+        receiver.up()
+        until(lambda: len(set(receiver.arrived.ids)) >= acknowledged)
+        assert set(ids(range(1, acknowledged + 1))) <= set(receiver.arrived.ids)
+        ballast.unlink()
+        until(lambda: daemon.said("buffer has room again"))
+        writer.portion()
+        until(lambda: len(set(receiver.arrived.ids)) >= writer.written)
+        until(lambda: daemon.metric("buffer_full") == 0)
+        assert daemon.get("/readyz")[0] == 200
+        assert daemon.terminate() == 0
+    assert receiver.arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
+
+
+@pytest.mark.parametrize("small_disk", ["16m", "24m", "80m"], indirect=True)
+def test_a_disk_that_the_buffer_itself_has_filled_is_got_out_of(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    with TcpReceiver(up=False) as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon.start()
+        writer = Writer(daemon.audit, padding_bytes=8_000)
+        writer.until_full(daemon)
+        full_and_well(daemon)
+        # As much again as there is room for: what was delivered and kept for replay gives way.
+        for _ in range(writer.written // PORTION):
+            writer.portion()
+        receiver.up()
+        until(lambda: len(receiver.arrived) >= writer.written, 60)
+        until(lambda: daemon.metric("buffer_full") == 0)
+        assert daemon.terminate() == 0
+    assert receiver.arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
+
+
+@pytest.mark.parametrize("small_disk", ["24m", "80m"], indirect=True)
+def test_a_stop_on_a_full_disk_stores_where_each_sink_is(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    with TcpReceiver() as receiver, TcpReceiver(up=False) as dead:
+        daemon = make_daemon(
+            {"stream": tcp(receiver.port), "dead": tcp(dead.port)},
+            state_dir=str(small_disk / "state"), shutdown_timeout="1s",
+        ).start()  # fmt: skip
+        writer = Writer(daemon.audit, padding_bytes=8_000)
+        writer.until_full(daemon)
+        acknowledged = int(daemon.metric("source_records_total", source="audit"))
+        until(lambda: len(receiver.arrived) == acknowledged)
+        until(lambda: daemon.metric("sink_backlog_records", sink="stream") == 0)
+        assert daemon.terminate() == 0
+        dead.up()
+        daemon.start()
+        until(lambda: len(dead.arrived) >= writer.written, 60)
+        until(lambda: len(receiver.arrived) >= writer.written)
+        assert daemon.terminate() == 0
+    for arrived in (receiver.arrived, dead.arrived):
+        assert arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
+
+
+def test_web_hooks_get_503_on_a_full_disk_and_what_was_answered_outlives_a_kill(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    chance, answered = random.Random(7), []
+    with TcpReceiver(up=False) as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon.config["sources"] = {
+            "hooks": {"type": "http", "listen": "http://127.0.0.1:0/events"}
+        }
+        daemon.state = small_disk / "state"
+        daemon.start()
+        status, number = 200, 0
+        while status == 200:
+            number += 1
+            if number == 10:
+                ballast = fill(small_disk)
+            body = json.dumps(event(number, padding=chance.randbytes(50_000).hex())).encode()
+            with Sender(port_of(daemon)) as sender:
+                status, fields, _ = sender.post(body, Idempotency_Key=str(number))
+            if status == 200:
+                answered.append(number)
+        assert (status, fields["retry-after"]) == (503, "5")
+        full_and_well(daemon)
+        daemon.kill()
+        ballast.unlink()
+        daemon.start()
+        # The sender comes again with all of it, and gets 200 for each.
+        with Sender(port_of(daemon)) as sender:
+            chance = random.Random(7)
+            for again in range(1, number + 1):
+                body = json.dumps(event(again, padding=chance.randbytes(50_000).hex())).encode()
+                assert sender.post(body, Idempotency_Key=str(again))[0] == 200
+        receiver.up()
+        until(lambda: len(set(receiver.arrived.ids)) >= number)
+        assert daemon.rows("SELECT sum(count) FROM batches") == [(number,)], "each stored once"
+        assert daemon.terminate() == 0
+    assert answered
+    assert sorted(set(receiver.arrived.ids)) == ids(range(1, number + 1))
+
+
+@pytest.mark.parametrize("small_disk", ["160m"], indirect=True)
+def test_on_a_disk_filled_by_others_what_was_kept_for_replay_makes_room(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    state = small_disk / "state"
+    reserve = state / "reserve"
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(state)).start()
+        writer = Writer(daemon.audit, padding_bytes=16_000)
+
+        def deliver(size_bytes: int) -> None:
+            end = writer.stored_bytes + size_bytes
+            while writer.stored_bytes < end:
+                writer.portion()
+                receiver.until(writer.written)
+
+        deliver(24 << 20)
+        until(lambda: reserve.exists() and reserve.stat().st_size == SMALL.reserve_bytes)
+        ballast = fill(small_disk)
+        # All of it is delivered and kept for 24 hours; twice of that needs room now.
+        deliver(48 << 20)
+        assert daemon.terminate() == 0
+        ballast.unlink()
+    assert receiver.arrived.ids == ids(range(1, writer.written + 1))
+
+
+def test_killed_on_a_full_disk_it_starts_with_the_room_of_its_reserve_and_loses_nothing(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    with TcpReceiver(up=False) as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon.start()
+        writer = Writer(daemon.audit)
+        ballast = fill(small_disk)
+        writer.until_full(daemon)
+        daemon.kill()
+        refill(ballast)
+        daemon.start()
+        daemon.kill()
+        refill(ballast)  # and with what the reserve took
+        daemon.start(ready=False)
+        assert daemon.wait() == os.EX_TEMPFAIL
+        where = small_disk / "state"
+        assert f"{where}: the file system of state_dir is full; make some MiB" in daemon.log_text
+        ballast.unlink()
+        receiver.up()
+        daemon.start()
+        until(lambda: len(set(receiver.arrived.ids)) >= writer.written)
+        assert daemon.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(1, writer.written + 1))
+
+
+def refill(ballast: Path) -> None:
+    """What was freed meanwhile is taken, too."""
+    with ballast.open("ab", buffering=0) as more:
+        for size in BALLAST_CHUNKS:
+            with suppress(OSError):
+                while more.write(bytes(size)) == size:
+                    pass
+
+
+def test_at_max_size_block_makes_intake_wait_for_the_sink(make_daemon: MakeDaemon) -> None:
+    with TcpReceiver(up=False) as receiver, TcpReceiver() as healthy:
+        daemon = make_daemon(
+            {"late": tcp(receiver.port), "healthy": tcp(healthy.port)},
+            buffer={"max_size": "16MiB", "when_full": "block"},
+        ).start()
+        writer = Writer(daemon.audit, padding_bytes=4000)
+        writer.until_full(daemon)
+        full_and_well(daemon)
+        assert "max_size" in daemon.said("buffer is full")[0]["reason"]
+        assert daemon.metric("buffer_size_bytes") <= 16 << 20
+        until(lambda: daemon.metric("sink_backlog_records", sink="healthy") == 0)
+        receiver.up()
+        until(lambda: daemon.said("buffer has room again"))
+        receiver.until(writer.written)
+        assert daemon.metric("sink_dropped_total", sink="late") == 0
+        assert daemon.terminate() == 0
+    assert receiver.arrived.ids == ids(range(1, writer.written + 1))
+    assert healthy.arrived.ids == ids(range(1, writer.written + 1))
+
+
+def test_at_max_size_drop_oldest_goes_on_and_counts_what_it_gave_up(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver(up=False) as receiver, TcpReceiver() as healthy:
+        daemon = make_daemon(
+            {"late": tcp(receiver.port, when_full="drop_oldest"), "healthy": tcp(healthy.port)},
+            buffer={"max_size": "16MiB"},
+        ).start()
+        writer = Writer(daemon.audit, padding_bytes=4000)
+        while not daemon.metric("sink_dropped_total", sink="late"):
+            for _ in range(4):
+                writer.portion()
+            healthy.until(writer.written)
+        receiver.up()
+        until(lambda: daemon.metric("sink_backlog_records", sink="late") == 0)
+        dropped = int(daemon.metric("sink_dropped_total", sink="late"))
+        delivered = int(daemon.metric("sink_delivered_total", sink="late"))
+        assert dropped + delivered == writer.written
+        (line,) = daemon.said("the buffer is full: a sink loses its oldest records")
+        assert (line["sink"], line["first_sequence"]) == ("late", 1)
+        assert not daemon.said("buffer is full")
+        assert daemon.terminate() == 0
+    assert receiver.arrived.ids == ids(range(dropped + 1, writer.written + 1)), "the oldest went"
+    assert healthy.arrived.ids == ids(range(1, writer.written + 1))

@@ -1,0 +1,340 @@
+"""Bad peers, a stop under load, and want of descriptors: each hurts itself, and nothing is lost."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.conftest import MakeDaemon
+from tests.support.daemon import Daemon, until
+
+ANY = "tcp://127.0.0.1:0"
+LINE = b"<13>1 2026-01-01T00:00:00Z host app - - - "
+
+
+def relay(make_daemon: MakeDaemon, listen: Any = ANY, **settings: Any) -> Daemon:
+    daemon = make_daemon({})
+    out = {"protocol": "file", "path": str(daemon.directory / "out"), "format": "raw"}
+    daemon.config["sinks"] = {"out": out}
+    daemon.config["sources"] = {"logs": {"type": "syslog", "listen": listen, **settings}}
+    return daemon
+
+
+def forwarded(daemon: Daemon) -> list[bytes]:
+    path = daemon.directory / "out"
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+def port_of(daemon: Daemon) -> int:
+    return int(until(lambda: daemon.said("listening"))[0]["port"])
+
+
+def connected(daemon: Daemon) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port_of(daemon)), timeout=20)
+
+
+def serves(daemon: Daemon, sender: socket.socket, message: bytes) -> None:
+    """A well-behaved peer's message goes through."""
+    sender.sendall(message + b"\n")
+    until(lambda: message in forwarded(daemon))
+
+
+@contextmanager
+def few_descriptors(daemon: Daemon, spare: int) -> Iterator[None]:
+    """The daemon may open so many more."""
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()) + 1
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + spare, before[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_want_of_descriptors_is_told_once_and_passes(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon).start()
+    with connected(daemon) as good, ExitStack() as crowd:
+        serves(daemon, good, b"<13>before")
+        with few_descriptors(daemon, 5):
+            for _ in range(20):
+                crowd.enter_context(connected(daemon))
+            (told,) = until(lambda: daemon.said("cannot accept connections now, trying again"))
+            assert "LimitNOFILE" in told["advice"]
+            serves(daemon, good, b"<13>during")
+        with connected(daemon) as late:
+            serves(daemon, late, b"<13>after")
+    assert len(daemon.log_text.splitlines()) < 20
+    assert daemon.terminate() == 0
+
+
+def test_the_limit_of_a_shell_is_raised(make_daemon: MakeDaemon) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        daemon = relay(make_daemon).start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert daemon.process is not None
+    soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == min(hard, 65_536) or hard == resource.RLIM_INFINITY
+    assert daemon.terminate() == 0
+
+
+def test_one_peer_cannot_take_all_connections(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, f"unix://{make_daemon({}).directory}/s", max_connections=8)
+    daemon.config["sources"]["net"] = {"type": "syslog", "listen": ANY, "max_connections": 8}
+    daemon.start()
+    port = int(
+        until(lambda: [line for line in daemon.said("listening") if line["port"]])[0]["port"]
+    )
+    with ExitStack() as hoard:
+        held = [
+            hoard.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(12)
+        ]
+        until(lambda: daemon.refused("net") == 8)
+        assert held[-1].recv(1) == b""
+        # From another address there is room.
+        with socket.create_connection(
+            ("127.0.0.1", port), source_address=("127.0.0.2", 0)
+        ) as other:
+            serves(daemon, other, b"<13>from elsewhere")
+    assert daemon.terminate() == 0
+
+
+def blast(sock: socket.socket, sent: list[int], until_told: threading.Event) -> None:
+    """Numbered messages as fast as they are taken; `sent` is how many the kernel took whole."""
+    number = 0
+    with suppress(OSError):
+        while not until_told.is_set():
+            sock.sendall(b"".join(LINE + b"%d\n" % n for n in range(number, number + 100)))
+            number += 100
+            sent[0] = number
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_stop_takes_what_had_arrived(make_daemon: MakeDaemon, tls: bool) -> None:
+    daemon = relay(make_daemon)
+    authority, file = trustme.CA(), daemon.directory / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(file))
+    if tls:
+        source = daemon.config["sources"]["logs"]
+        source |= {"listen": "tls://127.0.0.1:0", "tls": {"certificate": str(file)}}
+    daemon.start()
+    total = 5_000  # a fraction of what is read in the second that a stop has, on a busy machine too
+    with connected(daemon) as plain, ExitStack() as stack:
+        sock = plain
+        if tls:
+            client = ssl.create_default_context()
+            authority.configure_trust(client)
+            sock = stack.enter_context(client.wrap_socket(plain, server_hostname="localhost"))
+        sock.sendall(b"<13>first\n")
+        until(lambda: forwarded(daemon))
+        # The process stands still: what is sent now waits in the kernel, confirmed to its sender.
+        daemon.send(signal.SIGSTOP)
+        sock.sendall(b"".join(LINE + b"%d\n" % number for number in range(total)))
+        daemon.send(signal.SIGTERM)
+        daemon.send(signal.SIGCONT)
+        assert daemon.wait() == 0
+    assert len(forwarded(daemon)) == total + 1
+
+
+def test_a_stop_takes_the_datagrams_that_had_arrived(make_daemon: MakeDaemon) -> None:
+    daemon, total = relay(make_daemon, "udp://127.0.0.1:0").start(), 10_000
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port_of(daemon)))
+        sock.send(b"<13>first")  # by then the receive buffer has its size
+        until(lambda: forwarded(daemon))
+        daemon.send(signal.SIGSTOP)
+        for number in range(total):
+            sock.send(LINE + b"%d" % number)
+        daemon.send(signal.SIGTERM)
+        daemon.send(signal.SIGCONT)
+        assert daemon.wait() == 0
+    assert len(forwarded(daemon)) == total + 1
+
+
+@pytest.mark.parametrize("scheme", ["udp", "tcp"])
+def test_a_stop_is_not_held_up_by_a_full_buffer(make_daemon: MakeDaemon, scheme: str) -> None:
+    daemon = relay(make_daemon, f"{scheme}://127.0.0.1:0")
+    daemon.config["sinks"]["out"] = {"protocol": "tcp", "server": "127.0.0.1", "port": 9}
+    daemon.config["buffer"] = {"max_size": "16MiB"}
+    daemon.config["shutdown_timeout"] = "1s"
+    daemon.start()
+    kind = socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM
+    ended = threading.Event()
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.connect(("127.0.0.1", port_of(daemon)))
+        noise = random.Random(1).randbytes(20_000).hex().encode() + b"\n"
+
+        def fill() -> None:
+            with suppress(OSError):
+                while not ended.is_set():
+                    sock.sendall(LINE + noise)
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        try:
+            until(lambda: daemon.said("buffer is full"), 60)
+            began = time.monotonic()
+            assert daemon.terminate() == 0
+            assert time.monotonic() - began < 10
+        finally:
+            ended.set()
+            sock.close()
+            thread.join()
+    if scheme == "udp":
+        (told,) = daemon.said("stopped before datagrams could be stored")
+        assert told["lost"] > 0
+
+
+def garbage_and_close(sock: socket.socket) -> None:
+    sock.sendall(bytes(range(256)) * 50)
+
+
+def absurd_length(sock: socket.socket) -> None:
+    sock.sendall(b"999999999 <13>x")
+
+
+def half_a_message(sock: socket.socket) -> None:
+    sock.sendall(b"500 <13>x")
+
+
+def reset(sock: socket.socket) -> None:
+    sock.sendall(b"<13>cut o")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def byte_by_byte(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for byte in b"23 <13>slow but complete.\n7 <13>end":
+        sock.sendall(bytes([byte]))
+
+
+def half_closed(sock: socket.socket) -> None:
+    sock.sendall(b"<13>half closed\n")
+    sock.shutdown(socket.SHUT_WR)
+    assert sock.recv(1) == b""
+
+
+def a_web_browser(sock: socket.socket) -> None:
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+BAD: list[Callable[[socket.socket], None]] = [
+    garbage_and_close, absurd_length, half_a_message, reset, byte_by_byte, half_closed,
+    a_web_browser,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "relp", "tls", "relp+tls"])
+def test_no_bad_peer_disturbs_another(make_daemon: MakeDaemon, scheme: str) -> None:
+    """`Daemon.close` looks for tracebacks in the log."""
+    daemon = relay(make_daemon, [f"{scheme}://127.0.0.1:0", ANY])
+    if scheme.endswith("tls"):
+        file = daemon.directory / "server.pem"
+        made = trustme.CA().issue_cert("localhost")
+        made.private_key_and_cert_chain_pem.write_to_path(str(file))
+        daemon.config["sources"]["logs"]["tls"] = {"certificate": str(file)}
+    daemon.start()
+    until(lambda: len(daemon.said("listening")) == 2)
+    bad_port, good_port = (line["port"] for line in daemon.said("listening"))
+    with socket.create_connection(("127.0.0.1", good_port)) as good:
+        for ill in BAD:
+            with socket.create_connection(("127.0.0.1", bad_port), timeout=20) as sock:
+                with suppress(ConnectionError):
+                    ill(sock)
+            serves(daemon, good, b"<13>beside " + ill.__name__.encode())
+    assert not daemon.said("part failed, restarting it")
+    until(lambda: daemon.metric("source_connections", source="logs") == 0)
+    assert daemon.terminate() == 0
+
+
+def test_relp_clients_with_huge_frames_cannot_fill_the_memory(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, "relp://127.0.0.1:0").start()
+    part = b"x" * (1 << 20)
+    with ExitStack() as crowd:
+        for _ in range(12):
+            sock = crowd.enter_context(connected(daemon))
+            with suppress(ConnectionError):
+                sock.sendall(b"1 open 0\n2 syslog 16000000 ")
+                for _ in range(15):
+                    sock.sendall(part)
+        until(lambda: daemon.refused("logs") >= 4)
+        with connected(daemon) as good:
+            good.sendall(b"1 open 0\n2 syslog 7 <13>fit\n")
+            until(lambda: forwarded(daemon) == [b"<13>fit"])
+        assert daemon.process is not None
+        status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+        assert int(status.partition("VmHWM:")[2].split()[0]) < 300_000
+    assert daemon.terminate() == 0
+
+
+def test_a_relp_client_that_reads_no_answers_holds_up_only_itself(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, "relp://127.0.0.1:0").start()
+    frames = b"".join(b"%d syslog 5 <13>x\n" % (n % 999_999_999) for n in range(2, 2000))
+    ended = threading.Event()
+    with connected(daemon) as deaf, connected(daemon) as good:
+        deaf.sendall(b"1 open 0\n")
+
+        def shout() -> None:
+            with suppress(OSError):
+                while not ended.is_set():
+                    deaf.sendall(frames)
+
+        deaf.settimeout(1)
+        thread = threading.Thread(target=shout)
+        thread.start()
+        good.sendall(b"1 open 0\n2 syslog 8 <13>good\n")
+        until(lambda: b"<13>good" in forwarded(daemon))
+        thread.join(60)
+        ended.set()
+        assert not thread.is_alive(), "it was read though nobody reads the answers"
+    assert daemon.terminate() == 0
+
+
+def test_each_tls_record_may_be_one_message(make_daemon: MakeDaemon) -> None:
+    daemon, total = relay(make_daemon, "tls://127.0.0.1:0"), 3000
+    authority, file = trustme.CA(), daemon.directory / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(file))
+    daemon.config["sources"]["logs"]["tls"] = {"certificate": str(file)}
+    daemon.start()
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    with connected(daemon) as plain:
+        with client.wrap_socket(plain, server_hostname="localhost") as sock:
+            began = time.monotonic()
+            for number in range(total):
+                sock.sendall(LINE + b"%d\n" % number)
+            until(lambda: len(forwarded(daemon)) == total)
+    # Read record by record, with a pause after each, it would take six seconds and more.
+    assert time.monotonic() - began < 4
+    assert daemon.terminate() == 0
+
+
+def test_a_refused_client_is_told_why(make_daemon: MakeDaemon) -> None:
+    daemon = relay(make_daemon, "tls://127.0.0.1:0")
+    authority, file = trustme.CA(), daemon.directory / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(file))
+    authority.cert_pem.write_to_path(str(daemon.directory / "ca.pem"))
+    daemon.config["sources"]["logs"]["tls"] = {
+        "certificate": str(file), "client_ca": str(daemon.directory / "ca.pem"),
+    }  # fmt: skip
+    daemon.start()
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    with connected(daemon) as plain, pytest.raises(ssl.SSLError, match="certificate required"):
+        with client.wrap_socket(plain, server_hostname="localhost") as sock:
+            sock.recv(1)
+    assert daemon.refused("logs") == 1

@@ -1,0 +1,97 @@
+"""Senders of HTTP for tests: a raw socket that shows what is really answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import MakeDaemon
+from tests.support.daemon import Daemon, until
+
+TOKEN = "Bearer token-of-the-hook"
+
+
+def relay(make: MakeDaemon, name: str = "out", **source: Any) -> Daemon:
+    """A relay with one HTTP source, whose records go to a file as they are."""
+    daemon = make({})
+    daemon.config["sinks"] = {
+        "file": {"protocol": "file", "path": str(daemon.directory / name), "format": "raw"}
+    }
+    settings = {"type": "http", "listen": "http://127.0.0.1:0/events", **source}
+    daemon.config["sources"] = {"hooks": settings}
+    return daemon
+
+
+def port_of(daemon: Daemon, source: str = "hooks") -> int:
+    """Where it listens, once it does."""
+    (line,) = until(lambda: [s for s in daemon.said("listening") if s["source"] == source])
+    return int(line["port"])
+
+
+def forwarded(daemon: Daemon, name: str = "out") -> list[bytes]:
+    """The records that have come out so far."""
+    path: Path = daemon.directory / name
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
+class Sender:
+    """One connection. `post` gives the status, the fields in lower case and the body."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection((host, port), timeout=20)
+        self.rest = b""
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def post(
+        self, body: bytes, path: str = "/events", method: str = "POST", **fields: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One request and its answer."""
+        self.send(request(body, path, method, **fields))
+        return self.answer(method)
+
+    def send(self, data: bytes) -> None:
+        """Bytes as they are."""
+        self.socket.sendall(data)
+
+    def answer(self, method: str = "POST") -> tuple[int, dict[str, str], bytes]:
+        """The next answer."""
+        while b"\r\n\r\n" not in self.rest:
+            self._receive()
+        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        pairs = [line.split(": ", 1) for line in lines]
+        fields = {name.lower(): value for name, value in pairs}
+        size = 0 if method == "HEAD" else int(fields.get("content-length", "0"))
+        while len(self.rest) < size:
+            self._receive()
+        body, self.rest = self.rest[:size], self.rest[size:]
+        return int(status.split()[1]), fields, body
+
+    def at_end(self) -> bool:
+        """Wait for the other side to close; whether it said nothing before."""
+        return not self.rest and self.socket.recv(1) == b""
+
+    def _receive(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError("closed without an answer")
+        self.rest += data
+
+
+def request(body: bytes, path: str = "/events", method: str = "POST", **fields: str) -> bytes:
+    """The bytes of a request; `_` in a field's name stands for `-`."""
+    fields = {"Host": "relay", "Content_Length": str(len(body)), **fields}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
+
+
+def said(body: bytes) -> Any:
+    """The JSON of an answer."""
+    return json.loads(body)

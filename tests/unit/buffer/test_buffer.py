@@ -1,0 +1,571 @@
+"""The disk buffer on a real file system: what is stored, who may delete, what a crash leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.recent import Tail
+from siemrelay.buffer.schema import SCHEMA_VERSION, typed
+from siemrelay.buffer.store import Store
+from siemrelay.core.errors import BufferBroken, BufferFull, DiskFull, StartRefused
+from siemrelay.core.event import Batch
+from siemrelay.telemetry.stats import BufferStats
+
+ROOMY_BYTES = 1 << 30
+DAY_S = 86400.0
+
+
+def opened(
+    state_dir: Path, *, max_size_bytes: int = ROOMY_BYTES, keep_s: float = DAY_S
+) -> DiskBuffer:
+    return DiskBuffer(state_dir, max_size_bytes=max_size_bytes, keep_s=keep_s, stats=BufferStats())
+
+
+def batch(
+    first: int, count: int = 1, *, source: str = "app", at: float | None = None, size: int = 0
+) -> Batch:
+    payload = b"".join(
+        b"%d %b\n" % (n, os.urandom(size).hex().encode()) for n in range(first, first + count)
+    )
+    return Batch(first, count, source, time.time() if at is None else at, payload)
+
+
+async def add(
+    buffer: DiskBuffer, count: int = 1, *, at: float | None = None, size: int = 0
+) -> Batch:
+    made = batch(buffer.end, count, at=at, size=size)
+    await buffer.append([made], {})
+    return made
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def buffer(state_dir: Path) -> Iterator[DiskBuffer]:
+    with opened(state_dir) as made:
+        made.set_sinks({"a": (False, True), "b": (False, True)})
+        yield made
+
+
+def rows(state_dir: Path, query: str) -> list[tuple[object, ...]]:
+    """What another process sees: committed rows only."""
+    connection = sqlite3.connect(state_dir / "buffer.db")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+# -- opening --------------------------------------------------------------
+
+
+def test_the_directory_and_its_files_are_for_this_user_alone(state_dir: Path) -> None:
+    before = os.umask(0)
+    try:
+        with opened(state_dir) as buffer:
+            buffer.set_sinks({"a": (False, True)})
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state_dir.iterdir()}
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700
+    assert modes == dict.fromkeys(["lock", "buffer.db", "buffer.db-wal", "buffer.db-shm"], 0o600)
+
+
+def test_a_second_relay_is_refused_and_told_the_process_that_holds_the_directory(
+    state_dir: Path,
+) -> None:
+    with opened(state_dir):
+        with pytest.raises(StartRefused, match=f"process {os.getpid()}"):
+            opened(state_dir)
+    with opened(state_dir):
+        pass  # the lock went with the first
+
+
+def test_a_file_of_a_newer_layout_is_refused_and_left_as_it_is(state_dir: Path) -> None:
+    with opened(state_dir):
+        pass
+    connection = sqlite3.connect(state_dir / "buffer.db")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    for _ in range(2):  # the refusal lets go of the lock
+        with pytest.raises(StartRefused, match="newer siemrelay"):
+            opened(state_dir)
+
+
+def test_a_file_that_is_no_database_is_a_broken_buffer_and_the_lock_is_let_go(
+    state_dir: Path,
+) -> None:
+    state_dir.mkdir()
+    (state_dir / "buffer.db").write_bytes(b"not a database, " * 100)
+    for _ in range(2):
+        with pytest.raises(BufferBroken, match="move it away"):
+            opened(state_dir)
+
+
+def test_a_directory_that_cannot_be_made_refuses_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StartRefused, match="state_dir"):
+        opened(tmp_path / "file" / "state")
+
+
+# -- appending and reading ------------------------------------------------
+
+
+async def test_records_and_positions_are_stored_in_one_transaction(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    await buffer.append([batch(1, 3)], {("app", "file1"): {"offset": 30}})
+    assert rows(state_dir, "SELECT first_sequence, count FROM batches") == [(1, 3)]
+    assert buffer.positions("app") == {"file1": {"offset": 30}}
+    # A transaction that fails stores neither.
+    with pytest.raises(BufferBroken):
+        await buffer.append([batch(4), batch(1)], {("app", "file1"): {"offset": 99}})
+    assert rows(state_dir, "SELECT first_sequence, count FROM batches") == [(1, 3)]
+    assert buffer.positions("app") == {"file1": {"offset": 30}}
+    assert buffer.end == 4
+    assert (await add(buffer)).first_sequence == 4
+
+
+async def test_a_position_of_none_is_forgotten(buffer: DiskBuffer) -> None:
+    await buffer.append([], {("app", "x"): {"offset": 1}, ("app", "y"): {"offset": 2}})
+    await buffer.append([], {("app", "x"): None})
+    assert buffer.positions("app") == {"y": {"offset": 2}}
+    assert buffer.positions("other") == {}
+
+
+async def test_a_reader_never_sees_a_record_before_its_commit(state_dir: Path) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        await add(buffer, size=1 << 20)
+        await add(buffer, size=1 << 20)  # the first has left the memory
+        # The file may be ahead of what the relay knows, between a commit and its return.
+        store = buffer._store
+        store.append([batch(3)], {}, {})
+        assert [found.first_sequence for found in await buffer.read(1)] == [1]
+        assert store.read(1, buffer.end, 1 << 30)[-1].next_sequence == buffer.end == 3
+        with trio.move_on_after(0) as scope:
+            await buffer.read(3)
+        assert scope.cancelled_caught
+
+
+async def test_readers_and_a_writer_at_once_never_meet_a_record_beyond_the_end(
+    buffer: DiskBuffer,
+) -> None:
+    async def read_all(name: str, seen: list[int]) -> None:
+        position = 1
+        while position < 61:
+            for found in await buffer.read(position):
+                assert found.next_sequence <= buffer.end
+                seen += range(max(found.first_sequence, position), found.next_sequence)
+                position = found.next_sequence
+                buffer.advance(name, position)
+
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+    async with trio.open_nursery() as nursery:
+        for name in seen:
+            nursery.start_soon(read_all, name, seen[name])
+        for _ in range(30):
+            await add(buffer, 2, size=64 * 1024)
+    assert seen == {"a": list(range(1, 61)), "b": list(range(1, 61))}
+
+
+async def test_a_reader_waits_for_the_next_record(buffer: DiskBuffer) -> None:
+    got: list[Batch] = []
+
+    async def read() -> None:
+        got.extend(await buffer.read(1))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await wait_all_tasks_blocked()
+        assert got == []
+        made = await add(buffer)
+    assert got == [made]
+
+
+async def test_what_is_read_from_disk_equals_what_was_stored(buffer: DiskBuffer) -> None:
+    made = [await add(buffer, 3, size=200_000) for _ in range(8)]
+    part = Batch(buffer.end, 1, "app", 5.0, b"piece\n", 7)
+    await buffer.append([part], {})
+    made.append(part)
+    found: list[Batch] = []
+    while len(found) < len(made):
+        found += await buffer.read(found[-1].next_sequence if found else 1)
+    assert found == made
+    assert (await buffer.read(5))[0] == made[1]  # in the middle of a batch
+
+
+async def test_records_are_found_by_their_sequence_and_none_where_one_is_gone(
+    buffer: DiskBuffer,
+) -> None:
+    made = [await add(buffer, 3), await add(buffer, 2)]
+    records = [*made[0].records(), *made[1].records()]
+    found = await buffer.records({9, 4, 3, 2, 0})
+    assert found.keys() == {2, 3, 4}
+    for sequence, alone in found.items():
+        assert (alone.first_sequence, alone.records()) == (sequence, [records[sequence - 1]])
+
+
+@pytest.mark.parametrize("at", [0, 4, 5, 6, 8, 12, 30, -5, -1])
+async def test_a_damaged_row_yields_as_many_records_that_say_so(state_dir: Path, at: int) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        await add(buffer, 3, size=100)
+        await add(buffer, 2)
+    connection = sqlite3.connect(state_dir / "buffer.db", isolation_level=None)
+    (payload,) = connection.execute("SELECT payload FROM batches").fetchone()
+    rotten = bytearray(payload)
+    rotten[at] ^= 0xFF
+    connection.execute("UPDATE batches SET payload = ? WHERE first_sequence = 1", (bytes(rotten),))
+    connection.close()
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        damaged, whole = await buffer.read(1)
+        assert (damaged.first_sequence, damaged.count) == (1, 3)
+        expected = [b"record %d was damaged on disk" % n for n in (1, 2, 3)]
+        assert damaged.records() == expected
+        assert whole.count == 2
+
+
+# -- cursors --------------------------------------------------------------
+
+
+async def test_cursors_survive_a_close_and_forgotten_sinks_are_named(state_dir: Path) -> None:
+    with opened(state_dir) as buffer:
+        assert buffer.set_sinks({"a": (False, True), "b": (False, True)}) == []
+        await add(buffer, 10)
+        buffer.advance("a", 4)
+    with opened(state_dir) as buffer:
+        assert buffer.set_sinks({"a": (False, True), "new": (False, False)}) == ["b"]
+        assert buffer.place("a").next_sequence == 4
+        assert buffer.place("new").next_sequence == 11  # starts at the end
+    assert dict(rows(state_dir, "SELECT * FROM cursors")) == {"a": 4, "new": 11}  # type: ignore[arg-type]  # pairs
+
+
+async def test_a_cursor_never_moves_back_and_never_beyond_the_end(buffer: DiskBuffer) -> None:
+    await add(buffer, 5)
+    buffer.advance("a", 4)
+    buffer.advance("a", 2)
+    assert buffer.place("a").next_sequence == 4
+    with pytest.raises(AssertionError):
+        buffer.advance("a", 7)
+
+
+async def test_moving_cursors_are_stored_by_the_running_buffer(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(buffer.run)
+        await add(buffer, 5)
+        buffer.advance("a", 6)
+        with trio.fail_after(10):
+            while dict(rows(state_dir, "SELECT * FROM cursors")) != {"a": 6, "b": 1}:  # type: ignore[arg-type]  # pairs
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_again(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    await add(buffer, 5)
+    buffer.advance("a", 3)
+    buffer._store._cursors.execute("PRAGMA query_only = ON")  # as good as any failing write
+    with pytest.raises(BufferBroken):
+        await buffer._cursors.flush()
+    buffer.advance("a", 5)
+    buffer._store._cursors.execute("PRAGMA query_only = OFF")
+    await buffer._cursors.flush()
+    assert dict(rows(state_dir, "SELECT * FROM cursors")) == {"a": 5, "b": 1}  # type: ignore[arg-type]  # pairs
+
+
+async def test_waiting_for_a_cursor_ends_when_one_moves(buffer: DiskBuffer) -> None:
+    await add(buffer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(buffer.wait_settled)
+        await wait_all_tasks_blocked()
+        buffer.advance("b", 2)
+
+
+async def test_dead_letters_and_the_cursor_that_passes_them_are_stored_together(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    await add(buffer, 5)
+    letter = DeadLetter("a", 2, 1.0, "400", "bad", b"record", b"message")
+    await buffer.bury([letter], 3)
+    columns = "sink, sequence, at, code, reason, record, message"
+    assert rows(state_dir, f"SELECT {columns} FROM dead_letters") == [
+        ("a", 2, 1.0, "400", "bad", b"record", b"message")
+    ]
+    assert rows(state_dir, "SELECT next_sequence FROM cursors WHERE sink = 'a'") == [(3,)]
+    await buffer.count_letters()
+    assert buffer.stats.dead_letters == {"a": 1}
+    assert buffer.place("a").next_sequence == 3
+
+
+async def test_burying_does_not_take_back_a_cursor_that_was_moved_to_make_room(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    await add(buffer, 5)
+    buffer.advance("a", 5)
+    await buffer._cursors.flush()
+    await buffer.bury([DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3)
+    assert rows(state_dir, "SELECT next_sequence FROM cursors WHERE sink = 'a'") == [(5,)]
+
+
+# -- deletion -------------------------------------------------------------
+
+
+async def test_a_row_is_deleted_only_when_every_cursor_is_past_it_and_it_is_old(
+    state_dir: Path,
+) -> None:
+    with opened(state_dir, keep_s=100) as buffer:
+        buffer.set_sinks({"a": (False, True), "b": (False, True)})
+        old, now = time.time() - 1000, time.time()
+        for at in (old, old, now):
+            await add(buffer, 10, at=at)
+        buffer.advance("a", buffer.end)
+        buffer.advance("b", 15)  # holds the second
+        assert await buffer._room.delete(now - 100) > 0
+        assert await buffer._room.delete(now - 100) == 0
+        assert buffer.oldest == 11
+        buffer.advance("b", buffer.end)
+        assert await buffer._room.delete(now - 100) > 0
+        assert buffer.oldest == 21  # the third is kept for replay
+        assert [found.first_sequence for found in await buffer.read(21)] == [21]
+
+
+async def test_the_running_buffer_deletes_what_was_delivered_and_is_old(state_dir: Path) -> None:
+    with opened(state_dir, keep_s=0) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        await add(buffer, 10, at=time.time() - 5)
+        buffer.advance("a", buffer.end)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(buffer.run)
+            with trio.fail_after(10):
+                while buffer.oldest != buffer.end:
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert buffer.stats.size_bytes == 0
+        assert buffer.stats.oldest_received_at is None
+
+
+async def test_sequence_numbers_are_never_used_again_after_all_was_deleted_and_reopened(
+    state_dir: Path,
+) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        await add(buffer, 10)
+        buffer.advance("a", 11)
+        await buffer._room.delete(float("inf"))
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        assert (buffer.oldest, buffer.end) == (11, 11)
+        assert (await add(buffer)).first_sequence == 11
+        assert [found.first_sequence for found in await buffer.read(3)] == [11]
+
+
+async def test_the_size_is_the_same_after_a_restart_and_nothing_when_all_is_deleted(
+    state_dir: Path,
+) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        for size in (0, 10, 3000, 100_000):
+            await add(buffer, 2, size=size)
+        size_bytes = buffer.stats.size_bytes
+        assert size_bytes > 100_000
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        assert buffer.stats.size_bytes == size_bytes
+        buffer.advance("a", buffer.end)
+        assert await buffer._room.delete(float("inf")) == size_bytes
+        assert buffer.stats.size_bytes == 0
+
+
+async def test_room_is_made_of_what_was_delivered_before_anything_is_given_up(
+    state_dir: Path,
+) -> None:
+    with opened(state_dir, max_size_bytes=500_000) as buffer:
+        buffer.set_sinks({"a": (True, True)})
+        for _ in range(4):
+            await add(buffer, 1, size=100_000)
+        buffer.advance("a", 3)
+        assert await buffer.make_room(200_000)
+        assert (buffer.oldest, buffer.place("a").dropped) == (3, 0)
+
+
+async def test_only_sinks_that_said_drop_oldest_give_up_records_and_they_are_counted(
+    state_dir: Path,
+) -> None:
+    with opened(state_dir, max_size_bytes=300_000) as buffer:
+        buffer.set_sinks({"drops": (True, True), "blocks": (False, True)})
+        for _ in range(3):
+            await add(buffer, 2, size=40_000)
+        assert not await buffer.make_room(200_000)  # `blocks` holds them
+        assert buffer.place("drops").dropped == 0
+        buffer.advance("blocks", buffer.end)
+        assert await buffer.make_room(200_000)
+        place = buffer.place("drops")
+        assert place.dropped == place.next_sequence - 1 > 0
+        assert buffer.oldest <= place.next_sequence <= buffer.end
+
+
+async def test_an_empty_buffer_takes_even_what_is_larger_than_its_limit(state_dir: Path) -> None:
+    with opened(state_dir, max_size_bytes=1000) as buffer:
+        buffer.set_sinks({"a": (False, True)})
+        assert await buffer.make_room(1_000_000)
+        await add(buffer, size=10_000)
+        assert not await buffer.make_room(1)
+
+
+async def test_a_reader_whose_records_were_all_dropped_waits_for_new_ones(
+    state_dir: Path,
+) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": (True, True)})
+        await add(buffer, 5, size=1 << 20)
+        await add(buffer, 5)
+        buffer._tail = Tail(buffer.end)  # as after much more traffic
+        buffer.advance("a", buffer.end)
+        await buffer._room.delete(float("inf"))
+        got: list[Batch] = []
+
+        async def read() -> None:
+            got.extend(await buffer.read(3))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked(0.05)
+            assert got == []
+            made = await add(buffer)
+        assert got == [made]
+
+
+# -- failures -------------------------------------------------------------
+
+
+async def test_a_copy_made_in_mid_life_opens_with_all_that_was_acknowledged(
+    buffer: DiskBuffer, state_dir: Path, tmp_path: Path
+) -> None:
+    for n in range(20):
+        made = await add(buffer, 3)
+        await buffer.append([], {("app", "file"): {"offset": n}})
+        buffer.advance("a", made.first_sequence)
+        await buffer._cursors.flush()
+    copied = tmp_path / "copied"
+    shutil.copytree(state_dir, copied)  # what kill -9 leaves: the log was not copied back
+    with opened(copied) as again:
+        again.set_sinks({"a": (False, True), "b": (False, True)})
+        assert again.end == buffer.end == 61
+        assert again.positions("app") == {"file": {"offset": 19}}
+        assert again.place("a").next_sequence == 58
+        assert sum(found.count for found in await again.read(1)) == 60
+
+
+def test_a_store_on_a_full_file_system_says_so(state_dir: Path) -> None:
+    state_dir.mkdir()
+    store = Store(state_dir / "buffer.db")
+    store._records.execute("PRAGMA max_page_count = 10")  # SQLite's own word for a full disk
+    with pytest.raises(DiskFull):
+        store.append([batch(1, size=1 << 20)], {("app", "x"): {"offset": 1}}, {"a": 1})
+    assert not store._records.in_transaction
+    assert store.opened().next_sequence == 1
+    assert store.positions("app") == {}
+    store._records.execute("PRAGMA max_page_count = 1000000")
+    store.append([batch(1, size=1 << 20)], {}, {})
+    assert store.opened().next_sequence == 2
+    store.close()
+
+
+async def test_records_go_on_where_they_were_once_the_disk_has_room_again(
+    buffer: DiskBuffer,
+) -> None:
+    limit = buffer._store._records.execute("PRAGMA page_count").fetchone()[0] + 2
+    buffer._store._records.execute(f"PRAGMA max_page_count = {limit}")
+    buffer.advance("a", buffer.end)
+    made = batch(buffer.end, size=1 << 20)
+    with pytest.raises(DiskFull):
+        await buffer.append([made], {})
+    assert buffer.end == 1
+    buffer._store._records.execute("PRAGMA max_page_count = 1000000")
+    await buffer.append([made], {})
+    assert await buffer.read(1) == [made]
+
+
+def test_a_file_that_another_process_holds_locked_is_waited_for(state_dir: Path) -> None:
+    state_dir.mkdir()
+    store = Store(state_dir / "buffer.db")
+    store._records.execute("PRAGMA busy_timeout = 1")
+    other = sqlite3.connect(state_dir / "buffer.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BufferFull, match="another process"):
+        store.append([batch(1)], {}, {})
+    other.execute("ROLLBACK")
+    store.append([batch(1)], {}, {})
+    other.close()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_FULL, DiskFull),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, DiskFull),
+        (sqlite3.SQLITE_BUSY, BufferFull),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, BufferFull),
+        (sqlite3.SQLITE_IOERR_FSYNC, BufferBroken),
+        (sqlite3.SQLITE_IOERR_WRITE, BufferBroken),
+        (sqlite3.SQLITE_CORRUPT, BufferBroken),
+        (sqlite3.SQLITE_READONLY, BufferBroken),
+    ],
+)
+def test_each_error_of_the_file_says_what_to_do_next(code: int, expected: type) -> None:
+    error = sqlite3.OperationalError(os.strerror(errno.EIO))
+    error.sqlite_errorcode = code
+    assert type(typed(error)) is expected
+
+
+async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: DiskBuffer) -> None:
+    letter = DeadLetter("a", 1, 1.0, "400", "bad", b"", b"")
+    await add(buffer, 5)
+    for checkpoints in range(6):
+        for act in (
+            lambda: buffer.append([batch(buffer.end)], {}),
+            lambda: buffer.bury([letter], 1),
+            lambda: buffer.read(1),
+            lambda: buffer.make_room(1 << 40),
+            buffer._cursors.flush,
+            buffer.reclaim,
+        ):
+            with trio.CancelScope() as scope:
+
+                async def cancel_after(scope: trio.CancelScope, checkpoints: int) -> None:
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel_after, scope, checkpoints)
+                    buffer.advance("b", min(buffer.place("b").next_sequence + 1, buffer.end))
+                    await act()
+            assert not buffer._writing.locked()
+            for connection in (buffer._store._records, buffer._store._cursors):
+                assert not connection.in_transaction
+    end = buffer.end
+    await add(buffer)
+    assert buffer.end == end + 1

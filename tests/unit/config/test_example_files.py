@@ -1,0 +1,159 @@
+"""The files beside the code: the reference is what the code says, every example loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siemrelay import registry
+from siemrelay.config.effective import sink_settings
+from siemrelay.config.load import load, load_text
+from siemrelay.config.presets import PRESETS
+from siemrelay.config.reference import render
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "config").rglob("*.yaml"))
+CREDENTIAL = re.compile(r"\$\{credential:([^}]+)\}")
+
+
+def environment(text: str, folder: Path) -> dict[str, str]:
+    """Whatever the text refers to."""
+    for name in CREDENTIAL.findall(text):
+        (folder / name).write_text("not really\n")
+    variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "1")
+    return {**variables, "CREDENTIALS_DIRECTORY": str(folder)}
+
+
+def test_reference_is_what_the_code_says() -> None:
+    assert (ROOT / "config" / "reference.md").read_text() == render(), (
+        "run: python -m siemrelay.config.reference > config/reference.md"
+    )
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_example_loads_without_fault(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(file.read_text(), tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert load(file).config.sinks
+
+
+def test_every_protocol_and_format_has_an_example(tmp_path: Path) -> None:
+    sinks = [
+        sink
+        for file in EXAMPLES
+        for text in [file.read_text()]
+        for sink in load_text(text, file.name, environment(text, tmp_path)).config.sinks.values()
+    ]
+    assert {sink.protocol for sink in sinks} == set(registry.PROTOCOLS)
+    assert {sink.format for sink in sinks} == set(registry.FORMATS)
+
+
+def test_every_source_has_an_example_and_a_line_in_the_readme(tmp_path: Path) -> None:
+    sources = [
+        source
+        for file in EXAMPLES
+        for text in [file.read_text()]
+        for source in load_text(
+            text, file.name, environment(text, tmp_path)
+        ).config.sources.values()
+    ]
+    assert {source.type for source in sources} == set(registry.SOURCES)
+    readme = (ROOT / "README.md").read_text()
+    assert [kind for kind in registry.SOURCES if f"`{kind}`" not in readme] == []
+
+
+@pytest.mark.parametrize(
+    "rows", [registry.SOURCES, registry.DECODERS, registry.FORMATS, registry.PROTOCOLS]
+)
+def test_every_row_of_the_registry_leads_to_a_kind(rows: registry.Rows[Any]) -> None:
+    for name in rows:
+        assert rows[name].summary
+
+
+def test_every_preset_has_an_example_that_takes_its_defaults(tmp_path: Path) -> None:
+    for name, preset in PRESETS.items():
+        file = ROOT / "config" / "examples" / "siem" / f"{name}.yaml"
+        text = file.read_text()
+        loaded = load_text(text, file.name, environment(text, tmp_path))
+        (settings,) = (sink_settings(loaded, sink) for sink in loaded.config.sinks)
+        origins = {setting.key.partition(".")[0]: setting.origin for setting in settings}
+        for key in preset.defaults:
+            assert origins[key] == "preset", (name, key)
+
+
+def test_what_the_file_says_is_stronger_than_the_preset(tmp_path: Path) -> None:
+    text = """
+sources: {a: {type: file, path: /var/log/a.json}}
+sinks:
+  q: {siem: qradar, server: q.example.com, port: 1514, format: cef}
+  d: {siem: datadog, authorization: key-of-eight, batch: {max_events: 10}}
+"""
+    config = load_text(text, "x.yaml", {}).config
+    qradar, datadog = config.sinks["q"], config.sinks["d"]
+    assert (qradar.port, qradar.format, qradar.protocol) == (1514, "cef", "tcp")  # type: ignore[attr-defined]  # of the joined model
+    assert datadog.batch.max_events == 10  # type: ignore[attr-defined]  # of the joined model
+    assert datadog.batch.encoding == "array"  # type: ignore[attr-defined]  # of the joined model
+
+
+def test_a_preset_does_not_speak_of_a_protocol_that_the_file_did_not_take() -> None:
+    text = """
+sources: {a: {type: file, path: /var/log/a.json}}
+sinks: {s: {siem: splunk, protocol: udp, server: s.example.com}}
+"""
+    loaded = load_text(text, "x.yaml", {})
+    sink = loaded.config.sinks["s"]
+    assert (sink.protocol, sink.format) == ("udp", "syslog")
+    (origin,) = [s.origin for s in sink_settings(loaded, "s") if s.key == "format"]
+    assert origin == "default"
+
+
+@pytest.mark.parametrize(
+    ("sink", "expected"),
+    [
+        ("{siem: qradar, protocol: tls}", ("leef", "rfc3164", 6514)),
+        ("{siem: arcsight, protocol: udp}", ("cef", "rfc3164", 514)),
+        ("{siem: logrhythm, protocol: udp, format: json}", ("json", "none", 514)),
+        ("{siem: graylog, protocol: tls}", ("gelf", "none", 12201)),
+    ],
+)
+def test_a_preset_keeps_its_format_over_the_other_protocols_that_its_siem_takes_it_by(
+    sink: str, expected: tuple[str, str, int]
+) -> None:
+    text = "sources: {a: {type: file, path: /var/log/a.json}}\nsinks: {s: " + sink
+    config = load_text(text.replace("protocol", "server: h, protocol") + "}", "x.yaml", {}).config
+    found: Any = config.sinks["s"]
+    assert (found.format, found.header, found.port) == expected
+
+
+def test_commented_out_parts_of_the_packaged_file_load_too(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "siemrelay.yaml").read_text()
+    # A comment is two spaces or more, `# `, then a key; prose begins in the first column.
+    shown = re.sub(r"(?m)^( {2,})# (?=[ \w.]+:)", r"\1", text)
+    assert shown != text
+    config = load_text(shown, "siemrelay.yaml", environment(shown, tmp_path)).config
+    assert set(config.sinks) == {"archive", "qradar", "collector"}
+
+
+def test_every_whole_configuration_of_the_readme_loads(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", readme)
+    whole = [block for block in blocks if re.search(r"(?m)^sources:", block)]
+    assert whole
+    for block in (block for block in whole if re.search(r"(?m)^sinks:", block)):
+        assert load_text(block, "README.md", environment(block, tmp_path)).config.sinks
+
+
+def test_reference_shows_permissions_as_people_write_them() -> None:
+    (row,) = (line for line in render().splitlines() if line.startswith("| `mode` |"))
+    assert row.split(" | ")[1:3] == ["octal permissions", "`0660`"]
+
+
+def test_reference_says_where_a_key_is_required_only_because_its_block_is_there() -> None:
+    rows = {tuple(line.split(" | ")[::2])[:2] for line in render().splitlines()}
+    assert ("| `basic.username`", "required in this block") in rows
+    assert ("| `url`", "required") in rows

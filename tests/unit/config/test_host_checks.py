@@ -1,0 +1,188 @@
+"""What `siemrelay check` finds on this machine before a part fails over it: files, packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import trustme
+from click.testing import CliRunner
+
+from siemrelay.cli.check import check
+from siemrelay.config.host_checks import lacking
+from siemrelay.config.load import load_text
+from siemrelay.core import extras
+from siemrelay.core.errors import ConfigurationRefused, Fault
+from tests.support.servers import program
+
+START = "sources:\n  a: {type: file, path: /var/log/a.json}\nsinks:\n  s: "
+SINK = "{server: h, protocol: tls, tls: {%s}}\n"
+
+
+def found(text: str) -> tuple[list[Fault], list[Fault]]:
+    return lacking(load_text(text, "f.yaml", {}))
+
+
+def faults(text: str) -> list[str]:
+    certain, doubts = found(text)
+    assert doubts == []
+    return [fault.located("f") for fault in certain]
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Path:
+    """A folder of good and bad files."""
+    authority = trustme.CA()
+    one, other = authority.issue_cert("one"), authority.issue_cert("other")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    one.private_key_pem.write_to_path(tmp_path / "one.key")
+    one.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    other.private_key_pem.write_to_path(tmp_path / "other.key")
+    (tmp_path / "one.pem").write_bytes(b"".join(blob.bytes() for blob in one.cert_chain_pems))
+    openssl = program("openssl", "openssl")
+    for command in (
+        ["x509", "-in", "ca.pem", "-outform", "der", "-out", "ca.der"],
+        ["pkey", "-in", "one.key", "-aes128", "-passout", "pass:x", "-out", "locked.key"],
+    ):
+        subprocess.run([openssl, *command], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "torn.pem").write_bytes((tmp_path / "ca.pem").read_bytes()[:300])
+    (tmp_path / "torn.key").write_bytes((tmp_path / "one.key").read_bytes()[:90])
+    (tmp_path / "text").write_text("not really\n")
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "tls",
+    ["ca: P/ca.pem", "certificate: P/one.pem, key: P/one.key", "certificate: P/both.pem", ""],
+)
+def test_files_that_can_be_used_are_no_fault(tls: str, pki: Path) -> None:
+    assert faults(START + SINK % tls.replace("P", str(pki))) == []
+
+
+@pytest.mark.parametrize(
+    ("tls", "place", "fault"),
+    [
+        ("ca: P/none.pem", "4:43: sinks.s.tls.ca", "there is no file P/none.pem"),
+        ("ca: P", "4:43: sinks.s.tls.ca", "P is no file"),
+        ("ca: P/fifo", "4:43: sinks.s.tls.ca", "P/fifo is no file"),
+        ("ca: P/text", "4:43: sinks.s.tls.ca",
+         "P/text holds no `-----BEGIN CERTIFICATE-----`; expected PEM"),
+        ("ca: P/ca.der", "4:43: sinks.s.tls.ca", "P/ca.der holds no `-----BEGIN CERTIFICATE-----`; "
+         "it looks like DER; make it PEM: openssl x509 -inform der -in P/ca.der"),
+        ("ca: P/torn.pem", "4:43: sinks.s.tls.ca",
+         "P/torn.pem holds a certificate that cannot be read (bad PEM); is it "
+         "whole?"),
+        ("certificate: P/one.pem", "4:52: sinks.s.tls.certificate",
+         "P/one.pem holds no private key; name its file by `key`"),
+        ("key: P/other.key, certificate: P/one.pem", "4:44: sinks.s.tls.key",
+         "the key in P/other.key does not belong to P/one.pem"),
+        ("key: P/locked.key, certificate: P/one.pem", "4:44: sinks.s.tls.key",
+         "the key in P/locked.key has a password, which nobody can type for a service; take it "
+         "off: openssl pkey -in P/locked.key -out KEY.pem"),
+        ("key: P/torn.key, certificate: P/one.pem", "4:44: sinks.s.tls.key",
+         "the key in P/torn.key cannot be read (bad PEM); is it whole?"),
+        ("key: P/one.pem, certificate: P/one.pem", "4:44: sinks.s.tls.key",
+         "P/one.pem holds no `-----BEGIN PRIVATE KEY-----`; expected PEM"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_a_fault_at_its_place(
+    tls: str, place: str, fault: str, pki: Path
+) -> None:
+    told = faults(START + SINK % tls.replace("P", str(pki)))
+    assert told == [f"f:{place}: {fault}".replace("P/", f"{pki}/").replace("P is", f"{pki} is")]
+
+
+def test_files_of_listeners_and_queues_are_looked_at_too_and_those_of_disabled_sinks_are_not(
+    tmp_path: Path,
+) -> None:
+    text = """
+sources:
+  web: {type: http, listen: "https://127.0.0.1:0/", tls: {certificate: /no/1.pem, key: /no/2.key}}
+  queue: {type: redis, url: "rediss://h", stream: s, ca: /no/3.pem}
+sinks:
+  off: {enabled: no, server: h, protocol: tls, tls: {ca: /no/4.pem}}
+"""
+    assert [fault.split(": ", 1)[1] for fault in faults(text)] == [
+        "sources.web.tls.certificate: there is no file /no/1.pem",
+        "sources.web.tls.key: there is no file /no/2.key",
+        "sources.queue.ca: there is no file /no/3.pem",
+    ]
+
+
+def test_a_file_that_only_this_user_may_not_read_is_a_doubt_that_names_the_user(
+    pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As any user but root meets it; tests may run as root, whom no permission stops.
+    opened = Path.open
+
+    def refusing(self: Path, mode: str) -> object:
+        if self.name == "one.key":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, mode)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setenv("LOGNAME", "ada")
+    certain, (doubt,) = found(START + SINK % f"certificate: {pki}/one.pem, key: {pki}/one.key")
+    assert certain == []
+    assert doubt.message == (
+        f"user ada, who runs this, may not read {pki}/one.key; the user that the relay runs as "
+        "must be able to"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("sources: {q: {type: redis, url: 'redis://h', stream: s}}\nsinks: {s: {server: h}}\n",
+         "f:1:21: sources.q.type: the Redis client is not installed; install it beside the relay: "
+         "pip install 'siemrelay[redis]'"),
+        ("sources: {q: {type: amqp, url: 'amqp://h', queue: s}}\nsinks: {s: {server: h}}\n",
+         "f:1:21: sources.q.type: the AMQP client is not installed; install it beside the relay: "
+         "pip install 'siemrelay[amqp]'"),
+        (START + "{protocol: kafka, brokers: h, topic: t}\n",
+         "f:4:17: sinks.s.protocol: Kafka's client is not installed; install it beside the relay: "
+         "pip install 'siemrelay[kafka]'"),
+    ],
+)  # fmt: skip
+def test_a_part_without_its_package_says_what_to_install(
+    text: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert faults(text) == []
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
+    assert faults(text) == [fault]
+
+
+def test_check_ends_with_78_over_a_missing_file_and_says_where(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(START + SINK % "ca: /no/ca.pem")
+    done = CliRunner().invoke(check, ["-c", str(file)])
+    assert done.exit_code == 78
+    assert f"{file}:4:43: sinks.s.tls.ca: there is no file /no/ca.pem\n" in done.stderr
+
+
+def test_a_proxy_that_no_request_can_go_through_is_a_doubt_at_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:hunter2@proxy:port")
+    sinks = "{a: {url: 'https://siem.example.com/'}, b: {server: a}}"
+    wrong, (doubt,) = found(f"sources: {{s: {{type: stdin}}}}\nsinks: {sinks}\n")
+    assert wrong == []
+    assert (doubt.key, doubt.line, doubt.column) == ("sinks.a.url", 2, 18)
+    assert "https_proxy is no address of a proxy; set https_proxy=http://" in doubt.message
+    assert "hunter2" not in doubt.message
+
+
+def test_a_file_that_is_missing_is_told_beside_other_faults() -> None:
+    text = (
+        START + "{server: h, protocol: tls, tls: {ca: /none.pem}}\n"
+        "  t: {server: h, prot: x}\n  u: {server: h, protocol: tls, enabled: no, tls: {ca: /no}}\n"
+    )
+    with pytest.raises(ConfigurationRefused) as refused:
+        load_text(text, "f", {})
+    assert [fault.located("f") for fault in refused.value.faults] == [
+        "f:4:43: sinks.s.tls.ca: there is no file /none.pem",
+        "f:5:18: sinks.t.prot: unknown key `prot`; did you mean `protocol`?",
+    ]

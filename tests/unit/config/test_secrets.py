@@ -1,0 +1,86 @@
+"""`${...}`: where values come from, what is missing, and that none of it is shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from siemrelay.config.secrets import Substituted, redactable, substitute
+from siemrelay.config.yaml_document import parse
+from siemrelay.core.errors import Fault
+
+
+def filled(text: str, **environment: str) -> tuple[Substituted, list[Fault]]:
+    document = parse(f"key: {text}\n")
+    assert not document.faults
+    return substitute(document, environment), document.faults
+
+
+def test_variable_is_filled_in_and_its_text_remembered() -> None:
+    result, faults = filled('"Bearer ${TOKEN}, ${TOKEN}"', TOKEN="abcdef")
+    assert not faults
+    assert result.value == {"key": "Bearer abcdef, abcdef"}
+    assert result.shown == {("key",): "Bearer ${TOKEN}, ${TOKEN}"}
+    assert result.found == {"abcdef"}
+
+
+def test_file_and_credential_lose_just_their_last_line_end(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"se\ncret\r\n")
+    for reference in (f"${{file:{tmp_path}/token}}", "${credential:token}"):
+        result, faults = filled(reference, CREDENTIALS_DIRECTORY=str(tmp_path))
+        assert not faults
+        assert result.value == {"key": "se\ncret"}
+
+
+def test_two_dollars_stand_for_a_plain_one() -> None:
+    result, faults = filled('"$${NAME} $5 $"')
+    assert not faults
+    assert result.value == {"key": "${NAME} $5 $"}
+    assert not result.shown
+
+
+def test_lists_are_filled_and_keys_are_not() -> None:
+    document = parse('"${A}": ["${A}", {b: "${A}"}]\n')
+    assert substitute(document, {"A": "x"}).value == {"${A}": ["x", {"b": "x"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("${NOPE}", "environment variable NOPE is not set"),
+        ("${credential:token}", "LoadCredential=token"),
+        ("${file:/nope/nope}", "no such file"),
+        ("${file:token}", "absolute path"),
+        ("${file:/}", "not a file"),
+        ("${credential:../x}", "none of"),
+        ("${credential:..}", "none of"),
+        ("${NOPE:-default}", "none of"),
+        ("${}", "none of"),
+        ('"${NOPE"', "without its `}`"),
+    ],
+)
+def test_reference_to_nothing_is_a_fault_that_says_what_to_do(text: str, part: str) -> None:
+    result, (fault,) = filled(text)
+    assert part in fault.message
+    assert (fault.key, fault.line, fault.column) == ("key", 1, 6)
+    assert result.failed == {("key",)}
+
+
+def test_credential_without_its_file_names_the_unit_setting(tmp_path: Path) -> None:
+    _, (fault,) = filled("${credential:token}", CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert "LoadCredential=token:" in fault.message
+
+
+def test_pipe_and_binary_and_huge_files_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "huge").write_bytes(b"x" * ((1 << 20) + 1))
+    for name, part in (("pipe", "not a file"), ("binary", "UTF-8"), ("huge", "1 MiB")):
+        _, (fault,) = filled(f"${{file:{tmp_path}/{name}}}")
+        assert part in fault.message
+
+
+def test_short_secrets_are_not_searched_for_in_logs() -> None:
+    assert redactable({"abc", "abcd", ""}) == {"abcd"}

@@ -1,0 +1,357 @@
+"""Syslog records as they are met in the field, and whatever else may come in their place."""
+# ruff: noqa: E501  (records are as long as they are)
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from siemrelay import registry
+from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, attributes_of
+from siemrelay.core.event_types import UNTYPED, Catalogue
+from siemrelay.decoders.syslog.host import payload_with_host, with_host
+from siemrelay.decoders.syslog.zone import SyslogOptions
+
+RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC).timestamp()
+EVERYTHING = frozenset({*FIELDS, "attributes"})
+
+
+def decoded(*records: bytes, decoder: str = "syslog") -> DecodedBatch:
+    build = registry.DECODERS[decoder].build
+    made = build(registry.PRODUCTS["generic"], EVERYTHING, Catalogue())
+    payload = b"".join(record + b"\n" for record in records)
+    return made.decode(Batch(1, len(records), "devices", RECEIVED, payload))
+
+
+def only(record: bytes, decoder: str = "syslog") -> AuditEvent:
+    (event,) = decoded(record, decoder=decoder).events
+    return event
+
+
+def summary(event: AuditEvent) -> dict[str, Any]:
+    about = attributes_of(event).get("syslog", {})
+    return {
+        "time": event.time, "type": event.type, "severity": event.severity,
+        "message": event.message, "host": about.get("host"), "pid": about.get("pid"),
+    }  # fmt: skip
+
+
+OCT = "2025-10-11T22:14:15Z"
+NOW = "2026-01-15T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        # RFC 5424's own examples and what senders make of it
+        ("<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - 'su root' failed",
+         ("2003-10-11T22:14:15.003Z", "ID47", 8, "'su root' failed", "mymachine.example.com", None)),
+        ("<34>1 2003-10-11T22:14:15.003Z mymachine su - ID47 - \ufeff'su root' failed",
+         ("2003-10-11T22:14:15.003Z", "ID47", 8, "'su root' failed", "mymachine", None)),
+        ("<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time",
+         ("2003-08-24T05:14:15.000003-07:00", "myproc", 3, "%% It's time", "192.0.2.1", "8710")),
+        ("<165>1 2003-10-11T22:14:15.003Z m evntslog - ID47 [e@1 iut=\"3\"][x@2 a=\"b\"] An event",
+         ("2003-10-11T22:14:15.003Z", "ID47", 3, "An event", "m", None)),
+        ("<165>1 2003-10-11T22:14:15.003Z m evntslog - ID47 [e@1 iut=\"3\"]",
+         ("2003-10-11T22:14:15.003Z", "ID47", 3, "", "m", None)),
+        ("<13>1 - - - - - - only text", (NOW, UNTYPED, 3, "only text", None, None)),
+        ("<13>1 - - - - - -", (NOW, UNTYPED, 3, "", None, None)),
+        # RFC 3164 and its deviations
+        ("<34>Oct 11 22:14:15 mymachine su: 'su root' failed for lonvick on /dev/pts/8",
+         (OCT, "su", 8, "'su root' failed for lonvick on /dev/pts/8", "mymachine", None)),
+        ("<13>Feb  5 17:32:18 10.0.0.99 Use the BFG!",
+         ("2026-02-05T17:32:18Z", UNTYPED, 3, "Use the BFG!", "10.0.0.99", None)),
+        ("<38>Jan  5 08:00:01 box sshd[4711]: Accepted password for ada from 10.1.2.3",
+         ("2026-01-05T08:00:01Z", "sshd", 2, "Accepted password for ada from 10.1.2.3", "box", "4711")),
+        ("<38>Oct 11 22:14:15 sshd[4711]: no host name",
+         (OCT, "sshd", 2, "no host name", None, "4711")),
+        ("<38>Oct 11 2025 22:14:15 box app: year behind the day",
+         (OCT, "app", 2, "year behind the day", "box", None)),
+        ("<38>2025 Oct 11 22:14:15 box app: year first", (OCT, "app", 2, "year first", "box", None)),
+        ("<38>Oct 11 22:14:15.123 box app: fraction",
+         ("2025-10-11T22:14:15.123Z", "app", 2, "fraction", "box", None)),
+        ("<38>Oct 11 22:14:15 CEST box app: zone by name",
+         ("2025-10-11T22:14:15+02:00", "app", 2, "zone by name", "box", None)),
+        ("<38>Oct 11 22:14:15 +0530 box app: zone as offset",
+         ("2025-10-11T22:14:15+05:30", "app", 2, "zone as offset", "box", None)),
+        ("<38>2025-10-11T22:14:15.5+02:00 box app[7]: ISO time",
+         ("2025-10-11T22:14:15.5+02:00", "app", 2, "ISO time", "box", "7")),
+        ("<38>2025-10-11T22:14:15Z box app: ISO time", (OCT, "app", 2, "ISO time", "box", None)),
+        ("<38>2025-10-11 22:14:15 box app: ISO with a space",
+         (OCT, "app", 2, "ISO with a space", "box", None)),
+        ("<189>29: *Oct 11 22:14:15.310: %SYS-5-CONFIG_I: Configured from console by vty0",
+         ("2025-10-11T22:14:15.310Z", "SYS-5-CONFIG_I", 3, "Configured from console by vty0", None, None)),
+        ("<189>000123: Oct 11 22:14:15 UTC: %LINK-3-UPDOWN: Interface Gi0/1, changed state to up",
+         (OCT, "LINK-3-UPDOWN", 3, "Interface Gi0/1, changed state to up", None, None)),
+        ("<166>Oct 11 2025 22:14:15: %ASA-6-302013: Built inbound TCP connection",
+         (OCT, "ASA-6-302013", 2, "Built inbound TCP connection", None, None)),
+        ("<166>Oct 11 2025 22:14:15 fw1 : %ASA-6-302013: Built",
+         (OCT, "ASA-6-302013", 2, "Built", "fw1", None)),
+        ("<189>55: 10.1.1.1: Oct 11 22:14:15: %SYS-5-CONFIG_I: origin-id ip",
+         (OCT, "SYS-5-CONFIG_I", 3, "origin-id ip", "10.1.1.1", None)),
+        ("<187>123456: router-1: 000456: *Oct 11 22:14:15.123 CET: %SYS-3-X: origin-id and sequence",
+         ("2025-10-11T22:14:15.123+01:00", "SYS-3-X", 7, "origin-id and sequence", "router-1", None)),
+        ("<189>456: 000123: Oct 11 22:14:15: %SYS-5-CONFIG_I: two numbers",
+         (OCT, "SYS-5-CONFIG_I", 3, "two numbers", None, None)),
+        ("<189>7: r1: 2025-10-11T22:14:15Z: %SYS-5-CONFIG_I: ISO time",
+         (OCT, "SYS-5-CONFIG_I", 3, "ISO time", "r1", None)),
+        ("<13>5: foo: 10 items", (NOW, "5", 3, "foo: 10 items", None, None)),
+        ("<166>:Oct 11 22:14:15 UTC: %ASA-session-6-302013: EMBLEM",
+         (OCT, "ASA-session-6-302013", 2, "EMBLEM", None, None)),
+        ("<166>%ASA-6-302013: no time", (NOW, "ASA-6-302013", 2, "no time", None, None)),
+        ("%ASA-6-302013: no time and no PRI", (NOW, "ASA-6-302013", 3, "no time and no PRI", None, None)),
+        ("<30>Sat Oct 11 22:14:15 2025 box app: as ctime", (OCT, "app", 2, "as ctime", "box", None)),
+        ("<134>1 1563249630.774247467 MX84 flows src=10.0.0.1 dst=10.0.0.2",
+         ("2019-07-16T04:00:30.774Z", UNTYPED, 2, "flows src=10.0.0.1 dst=10.0.0.2", "MX84", None)),
+        ("<13>app: no time at all", (NOW, "app", 3, "no time at all", None, None)),
+        ("<13>just text", (NOW, UNTYPED, 3, "just text", None, None)),
+        ("<13> Oct 11 22:14:15 box app: a space after PRI",
+         (OCT, "app", 3, "a space after PRI", "box", None)),
+        (" <13>Oct 11 22:14:15 box app: a space before", (OCT, "app", 3, "a space before", "box", None)),
+        ("Oct 11 22:14:15 box app: no PRI, as in a file", (OCT, "app", 3, "no PRI, as in a file", "box", None)),
+        ("<13>Oct 11 22:14:15 box app: NUL at the end\0", (OCT, "app", 3, "NUL at the end", "box", None)),
+        ("<13>Oct 11 22:14:15 box app: CR at the end\r", (OCT, "app", 3, "CR at the end", "box", None)),
+        ("\ufeff<13>Oct 11 22:14:15 box app: BOM first", (OCT, "app", 3, "BOM first", "box", None)),
+        ("<13>Oct 11 22:14:15 fe80::1 app: an IPv6 host",
+         (OCT, "app", 3, "an IPv6 host", "fe80::1", None)),
+        ("<13>Feb 30 22:14:15 box app: no such day", (NOW, "app", 3, "no such day", "box", None)),
+        ("<13>Oct 11 22:14:15 box app:no space after the tag",
+         (OCT, UNTYPED, 3, "app:no space after the tag", "box", None)),
+        ("<999>Oct 11 22:14:15 box app: PRI out of range",
+         (NOW, UNTYPED, 3, "<999>Oct 11 22:14:15 box app: PRI out of range", None, None)),
+        ("<13", (NOW, UNTYPED, 3, "<13", None, None)),
+        ("no header, only text", (NOW, UNTYPED, 3, "no header, only text", None, None)),
+        ("", (NOW, UNTYPED, 3, "", None, None)),
+    ],
+)  # fmt: skip
+def test_a_header_as_met_in_the_field_is_understood(record: str, expected: tuple[Any, ...]) -> None:
+    assert tuple(summary(only(record.encode())).values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("month", "year"), [("Dec 31", 2025), ("Jan 16", 2026), ("Jul 10", 2026), ("Aug 20", 2025)]
+)
+def test_the_year_that_is_not_said_is_the_nearest_one(month: str, year: int) -> None:
+    event = only(f"<13>{month} 10:00:00 box app: x".encode())
+    assert event.time is not None
+    assert event.time.startswith(str(year))
+
+
+@pytest.mark.parametrize(
+    ("zone", "stamp", "time"),
+    [
+        ("Europe/Berlin", "Jan 10 08:00:00", "2026-01-10T08:00:00+01:00"),
+        ("Europe/Berlin", "Jul 10 08:00:00", "2026-07-10T08:00:00+02:00"),
+        ("Europe/Berlin", "Jul 10 08:00:00 UTC", "2026-07-10T08:00:00Z"),
+        ("Europe/Berlin", "2025-07-10T08:00:00.25", "2025-07-10T08:00:00.25+02:00"),
+        ("Europe/Berlin", "2025-07-10T08:00:00Z", "2025-07-10T08:00:00Z"),
+        ("-03:30", "Dec 31 23:59:59.5", "2025-12-31T23:59:59.5-03:30"),
+        ("UTC", "Jan 10 08:00:00", "2026-01-10T08:00:00Z"),
+    ],
+)
+def test_a_time_without_a_zone_is_in_the_devices_own(zone: str, stamp: str, time: str) -> None:
+    made = registry.DECODERS["syslog"].build(
+        registry.PRODUCTS["generic"], EVERYTHING, Catalogue(), timezone=zone
+    )
+    batch = Batch(1, 1, "devices", RECEIVED, f"<13>{stamp} box app: x\n".encode())
+    (event,) = made.decode(batch).events
+    assert event.time == time
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "", "../etc", "+2", "+99:99", "CET-"])
+def test_a_zone_that_is_not_known_is_refused(zone: str) -> None:
+    with pytest.raises(ValueError, match="Europe/Berlin"):
+        SyslogOptions(timezone=zone)
+
+
+def test_structured_data_and_the_header_are_attributes() -> None:
+    record = rb'<165>1 - host app 7 ID [a@1 x="1" y="q\"\\\]"][b] text'
+    assert attributes_of(only(record)) == {
+        "syslog": {
+            "facility": 20, "severity": 5, "host": "host", "app": "app", "pid": "7",
+            "msgid": "ID", "a@1": {"x": "1", "y": 'q"\\]'}, "b": {},
+        }
+    }  # fmt: skip
+
+
+CEF = (
+    r"CEF:0|Acme|Gate|1.2|100|Door \| opened|High|rt=1767225600009 src=10.0.0.1 suser=Zoë M "
+    r"msg=a\=b and\nmore cs1Label=Ticket cs1=CHG 42 outcome=failure"
+)
+
+
+@pytest.mark.parametrize("before", ["", "<13>Oct 11 22:14:15 box ", "<13>1 - box app - - - "])
+def test_cef_is_found_inside(before: str) -> None:
+    for decoder in ("syslog", "cef"):
+        event = only((before + CEF).encode(), decoder)
+        assert (event.type, event.severity, event.outcome) == ("Door | opened", 8, "failure")
+        assert (event.actor.name, event.actor.address) == ("Zoë M", "10.0.0.1")
+        assert event.message == "a=b and\nmore"
+        assert event.time == "2026-01-01T00:00:00.009Z"
+        attributes = attributes_of(event)
+        assert attributes["cs1"] == "CHG 42"
+        device = {"vendor": "Acme", "product": "Gate", "version": "1.2", "signature": "100"}
+        assert attributes["device"] == device
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "LEEF:1.0|Acme|Gate|1.2|Door opened|usrName=ada\tsev=5\tsrc=10.0.0.1\tmsg=two words",
+        "LEEF:2.0|Acme|Gate|1.2|Door opened|^|usrName=ada^sev=5^src=10.0.0.1^msg=two words",
+        "LEEF:2.0|Acme|Gate|1.2|Door opened|x5E|usrName=ada^sev=5^src=10.0.0.1^msg=two words",
+        "LEEF:2.0|Acme|Gate|1.2|Door opened||usrName=ada\tsev=5\tsrc=10.0.0.1\tmsg=two words",
+    ],
+)
+def test_leef_is_found_inside(line: str) -> None:
+    event = only(f"<13>Oct 11 22:14:15 box {line}".encode())
+    assert (event.type, event.severity, event.message) == ("Door opened", 5, "two words")
+    assert (event.actor.name, event.actor.address, event.time) == ("ada", "10.0.0.1", OCT)
+
+
+@pytest.mark.parametrize("before", ["app: ", "app: @cee: ", "", "app[3]: @cee:"])
+def test_json_is_found_inside(before: str) -> None:
+    record = f'<13>Oct 11 22:14:15 box {before}{{"action": "login", "user": "ada", "ok": [1]}}'
+    event = only(record.encode())
+    assert (event.type, event.actor.name, event.time) == ("login", "ada", OCT)
+    assert attributes_of(event)["ok"] == [1]
+
+
+def test_key_value_pairs_are_found_inside() -> None:
+    text = 'type=login user="ada \\"l\\"" ip=10.0.0.1, result=failed reason=none given'
+    event = only(f"<13>Oct 11 22:14:15 box app: {text}".encode())
+    assert (event.type, event.actor.name, event.outcome) == ("login", 'ada "l"', "failure")
+    assert (event.actor.address, event.message) == ("10.0.0.1", text)
+
+
+def test_one_pair_in_a_sentence_is_no_record() -> None:
+    event = only(b"<13>Oct 11 22:14:15 box app: the option a=b is gone")
+    assert (event.type, event.message) == ("app", "the option a=b is gone")
+
+
+SAME = (
+    "id", "type", "category", "severity", "outcome", "actor.name", "actor.id", "actor.address",
+    "target.name", "target.id", "time", "message",
+)  # fmt: skip
+
+
+def test_the_formats_of_this_relay_are_read_back_field_by_field() -> None:
+    source = only(
+        b'{"id":"a1","time":"2026-01-02T03:04:05.678Z","type":"Account Provisioned","severity":4,'
+        b'"outcome":"success","actor":{"name":"ada \\"l\\"","id":"u1","address":"10.0.0.1"},'
+        b'"target":{"type":"account","name":"web [1]","id":"t1"},"message":"it = done; a\\\\b"}',
+        "json",
+    )
+    for form, header in (
+        ("syslog", "none"), ("rfc3164", "none"), ("cef", "rfc3164"), ("leef", "rfc3164"),
+        ("json", "rfc5424"), ("cef", "rfc5424"),
+    ):  # fmt: skip
+        kind = registry.FORMATS[form]
+        made = registry.build_format(form, header, kind.options(), "host")  # type: ignore[arg-type]  # a literal
+        batch = DecodedBatch(Batch(1, 1, "s", RECEIVED, b"{}\n"), [source])
+        (message,) = made.encode(Selection(batch))
+        back = only(message)
+        for field in SAME:
+            get = attrgetter(field)
+            assert get(back) == get(source), (form, header, field)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=80),
+            st.text(max_size=80).map(lambda text: text.encode("utf-8", "replace")),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@example([b'<13>1 - - - - - [a b="', b"<1>", b"CEF:0|", b"LEEF:2.0|a|b|c|d|x5", b"{", b'a=1 b="'])
+@pytest.mark.parametrize("decoder", ["syslog", "cef", "leef", "text"])
+def test_any_bytes_become_one_event_each(decoder: str, records: list[bytes]) -> None:
+    records = [record.replace(b"\n", b" ") for record in records]
+    found = decoded(*records, decoder=decoder).events
+    assert len(found) == len(records)
+    assert all(event.id and event.time and event.type for event in found)
+
+
+@pytest.mark.parametrize("whole", [
+    b'<165>1 2003-10-11T22:14:15.003Z m e - ID47 [e@1 iut="3"][x@2 a="\\]"] An event',
+    b"<189>29: *Oct 11 22:14:15.310: %SYS-5-CONFIG_I: Configured", CEF.encode(),
+    b'<13>Oct 11 22:14:15 box app[3]: {"a": "b"}', b'<13>x (a="1" b="2")',
+])  # fmt: skip
+def test_every_cut_of_a_message_is_an_event(whole: bytes) -> None:
+    cuts = [whole[:end] for end in range(len(whole) + 1)]
+    assert len(decoded(*cuts).events) == len(cuts)
+
+
+@pytest.mark.parametrize("record", [
+    b"<13>1 - - - - - " + b"[" * 500_000, b"<13>1 - - - - - [a" + b' b="c"' * 100_000,
+    b"<13>1 - - - - - [a" + b' b="\\' * 100_000, b"CEF:0|" + b"|" * 500_000,
+    b"CEF:0|a|b|c|d|e|5|" + b"a=" * 250_000, b"CEF:0|" + b"\\" * 500_000,
+    b"LEEF:2.0|a|b|c|d|" + b"\t" * 500_000, b"a=" * 250_000, b'a="' * 170_000,
+    b'x (a="1"' + b' b="2"' * 80_000, b'x: y (a="' + b'" b="' * 100_000 + b'")',
+    b"<13>" + b"Oct " * 120_000, b"<13>Oct 11 22:14:15 " + b"a" * 500_000, b" " * 500_000,
+    b"{" * 500_000, b"<13>Oct 11 22:14:15 box " + b"a:" * 250_000,
+])  # fmt: skip
+def test_half_a_megabyte_of_ill_will_takes_no_time(record: bytes) -> None:
+    began = time.process_time()
+    only(record)
+    # Linear work on this takes milliseconds; squared it would take minutes.
+    assert time.process_time() - began < 5
+
+
+def test_what_nobody_reads_is_not_looked_at() -> None:
+    build = registry.DECODERS["syslog"].build
+    made = build(registry.PRODUCTS["generic"], frozenset(), Catalogue())
+    batch = Batch(1, 2, "s", RECEIVED, b"\xff\n<13>Oct 11 22:14:15 box app: x\n")
+    assert len(made.decode(batch).events) == 2
+
+
+MOMENT = datetime(2026, 1, 15, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("message", "changed"),
+    [
+        ("<34>1 2003-10-11T22:14:15.003Z box su - ID47 - x", None),
+        ("<34>Oct 11 22:14:15 box su: x", None),
+        ("<189>55: r1: Oct 11 22:14:15: %SYS-5-X: x", None),
+        ("<34>1 2003-10-11T22:14:15.003Z - su - ID47 - x",
+         "<34>1 2003-10-11T22:14:15.003Z 192.0.2.7 su - ID47 - x"),
+        ("<34>Oct 11 22:14:15 su[4]: x", "<34>Oct 11 22:14:15 192.0.2.7 su[4]: x"),
+        ("<34>2025-10-11T22:14:15Z su: x", "<34>2025-10-11T22:14:15Z 192.0.2.7 su: x"),
+        ("<166>Oct 11 2025 22:14:15: %ASA-6-1: x", "<166>Oct 11 2025 22:14:15 192.0.2.7 : %ASA-6-1: x"),
+        ("<189>55: Oct 11 22:14:15: %SYS-5-X: x",
+         "<189>2026-01-15T12:00:00.250Z 192.0.2.7 55: Oct 11 22:14:15: %SYS-5-X: x"),
+        ("<13>Zo\u00eb", "<13>2026-01-15T12:00:00.250Z 192.0.2.7 Zo\u00eb"),
+        ("\ufeffno PRI", "<13>2026-01-15T12:00:00.250Z 192.0.2.7 no PRI"),
+        (CEF, "<13>2026-01-15T12:00:00.250Z 192.0.2.7 " + CEF),
+    ],
+)  # fmt: skip
+def test_a_host_is_added_where_none_is_named(message: str, changed: str | None) -> None:
+    made = with_host(message.encode(), "192.0.2.7", MOMENT)
+    assert made == (message if changed is None else changed).encode()
+    if changed is not None:
+        before, after = only(message.encode()), only(made)
+        assert attributes_of(after)["syslog"]["host"] == "192.0.2.7"
+        assert (after.message, after.type, after.outcome) == (
+            before.message, before.type, before.outcome)  # fmt: skip
+
+
+@given(
+    st.lists(st.binary(max_size=60).map(lambda b: b.replace(b"\n", b"")), min_size=1, max_size=4)
+)
+def test_adding_hosts_changes_no_more_than_the_header(records: list[bytes]) -> None:
+    payload = b"".join(record + b"\n" for record in records)
+    made = payload_with_host(payload, len(records), "h", MOMENT).split(b"\n")[:-1]
+    assert len(made) == len(records)
+    for before, after in zip(records, made, strict=True):
+        assert after.endswith(before[-1:])
+        assert with_host(after, "other", MOMENT) == after, "it has one now"

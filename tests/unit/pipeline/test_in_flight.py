@@ -1,0 +1,47 @@
+"""What is sent and not settled is bounded, in runs and in bytes."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from siemrelay.pipeline.batching import Run
+from siemrelay.pipeline.in_flight import InFlight
+
+
+def run_of(size_bytes: int) -> Run:
+    return Run(1, [bytes(size_bytes)], [0])
+
+
+async def test_runs_come_out_in_order_with_what_sending_gave_for_them() -> None:
+    flight = InFlight(8)
+    runs = [run_of(n) for n in range(3)]
+    for ticket, run in enumerate(runs):
+        await flight.room()
+        await flight.put(run, ticket)
+    assert [await flight.take() for _ in runs] == [(run, n) for n, run in enumerate(runs)]
+
+
+@pytest.mark.parametrize(("max_runs", "size_bytes", "fit"), [(3, 10, 3), (64, 1 << 20, 4)])
+async def test_the_sender_waits_for_the_settler_at_the_bound_of_runs_or_bytes(
+    max_runs: int, size_bytes: int, fit: int
+) -> None:
+    flight, sent = InFlight(max_runs), list[int]()
+
+    async def send() -> None:
+        for number in range(fit + 2):
+            await flight.room()
+            await flight.put(run_of(size_bytes), number)
+            sent.append(number)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(sent) == fit
+        await flight.take()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(sent) == fit + 1
+        await flight.take()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(sent) == fit + 2

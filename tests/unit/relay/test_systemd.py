@@ -1,0 +1,68 @@
+"""sd_notify(3) against a real datagram socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from siemrelay.relay.systemd import Notifier
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
+    name = str(tmp_path / "notify") if request.param == "path" else f"@siemrelay-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(name.replace("@", "\0", 1))
+        sock.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        yield sock
+
+
+def test_each_change_is_one_datagram(systemd: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.ready()
+    notifier.alive("all sinks up")
+    notifier.stopping()
+    heard = [systemd.recv(4096) for _ in range(3)]
+    assert heard == [b"READY=1", b"STATUS=all sinks up", b"STOPPING=1"]
+    assert notifier.watchdog_interval_s == float("inf")
+
+
+def test_the_watchdog_is_fed_at_half_its_time(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    notifier = Notifier()
+    assert notifier.watchdog_interval_s == 1.5
+    notifier.alive("well")
+    assert systemd.recv(4096) == b"STATUS=well\nWATCHDOG=1"
+
+
+def test_the_watchdog_of_another_process_is_left_alone(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + 1))
+    assert Notifier().watchdog_interval_s == float("inf")
+
+
+def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    Notifier().ready()
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nobody/listens/here")
+    Notifier().ready()
+
+
+def test_a_full_socket_is_not_waited_for(systemd: socket.socket) -> None:
+    notifier = Notifier()
+    for _ in range(1000):
+        notifier.alive("x" * 1000)

@@ -1,0 +1,279 @@
+"""The polled HTTP API: pages, cursors, times, refusals, and the real daemon through a kill."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import trio
+
+from siemrelay.sources.http_poll import HttpPollSource
+from siemrelay.sources.http_poll_options import HttpPollOptions
+from siemrelay.wire.polled import NotAPage, items_of, next_page, value_at, with_parameter
+from tests.conftest import MakeDaemon
+from tests.file_source_rig import CollectingIntake
+from tests.support.daemon import event, ids, tcp, until
+from tests.support.receivers import TcpReceiver
+
+Answered = tuple[int, Any, dict[str, str]]
+
+
+class Api:
+    """An API on loopback; `answer` takes the query and the headers of a GET."""
+
+    def __init__(self, answer: Callable[[dict[str, str], Any], Answered]) -> None:
+        self.asked: list[dict[str, str]] = []
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                query = {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
+                api.asked.append(query)
+                status, body, headers = answer(query, self.headers)
+                data = body if isinstance(body, bytes) else json.dumps(body, indent=2).encode()
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/audit"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+async def poll(intake: CollectingIntake, url: str, **options: Any) -> None:
+    with trio.fail_after(30):
+        made = HttpPollOptions.model_validate({"url": url, **options})
+        await HttpPollSource("api", made).run(intake, drain=True)
+
+
+def numbers(intake: CollectingIntake) -> list[int]:
+    return [json.loads(line)["n"] for line in intake.lines]
+
+
+def page_after(query: dict[str, str], headers: Any) -> Answered:
+    """Seven items in pages of three; the cursor is the number of the last one."""
+    start = int(query.get("cursor", 0))
+    items = [{"n": n, "text": "a\nb"} for n in range(start + 1, min(start + 3, 7) + 1)]
+    last = items[-1]["n"] if items else start
+    return 200, {"events": items, "paging": {"next": str(last)}}, {}
+
+
+async def test_all_pages_of_a_cursor_are_read_and_the_next_poll_goes_on_after_them() -> None:
+    intake = CollectingIntake()
+    options = {"cursor": {"parameter": "cursor", "from": "paging.next"}}
+    with Api(page_after) as api:
+        await poll(intake, api.url, **options)
+        assert numbers(intake) == [1, 2, 3, 4, 5, 6, 7]
+        await poll(intake, api.url, **options)
+        assert numbers(intake) == [1, 2, 3, 4, 5, 6, 7]
+        assert api.asked[-1] == {"cursor": "7"}
+
+
+@pytest.mark.parametrize("form", ["rfc3339", "epoch", "epoch_ms"])
+async def test_since_asks_from_the_newest_and_takes_nothing_twice(form: str) -> None:
+    moments = ["2026-01-01T00:00:00.100Z", "2026-01-01T00:00:00.100Z", "2026-01-01T00:00:01.900Z"]
+    items = [{"n": n, "at": moment} for n, moment in enumerate(moments)]
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        return 200, items, {}  # an API that does not look at the time at all: the worst case
+
+    intake = CollectingIntake()
+    options = {"since": {"parameter": "from", "field": "at", "format": form}}
+    with Api(answer) as api:
+        await poll(intake, api.url, **options)
+        items.append({"n": 3, "at": "2026-01-01T00:00:01.900Z"})
+        del items[:2]
+        await poll(intake, api.url, **options)
+        asked = {"rfc3339": moments[2], "epoch": "1767225601", "epoch_ms": "1767225601900"}[form]
+        assert api.asked == [{}, {"from": asked}]
+    assert numbers(intake) == [0, 1, 2, 3]
+
+
+async def test_older_pages_are_not_missed_though_the_newest_came_first() -> None:
+    broken = True
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        start = int(query.get("page", 9))
+        if start == 6 and broken:
+            return 503, b"busy", {}
+        items = [{"n": n, "at": f"2026-01-01T00:00:0{n}Z"} for n in range(start, start - 3, -1)]
+        since = query.get("from", "")
+        items = [item for item in items if str(item["at"]) >= since[:19]]
+        return 200, {"items": items, "next": f"/audit?page={start - 3}" if start > 3 else None}, {}
+
+    intake = CollectingIntake()
+    options = {"since": {"parameter": "from", "field": "at"}, "next": "next", "every": "1ms"}
+    with Api(answer) as api:
+        made = HttpPollOptions.model_validate({"url": api.url, **options})
+        with trio.move_on_after(0.3):
+            await HttpPollSource("api", made).run(intake, drain=True)
+        assert numbers(intake) == [9, 8, 7]
+        broken = False
+        await poll(intake, api.url, **options)
+        assert numbers(intake) == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+        await poll(intake, api.url, **options)
+        assert {"from": "2026-01-01T00:00:09.000Z"} in api.asked
+    assert len(intake.lines) == 9
+
+
+async def test_a_long_past_is_read_to_its_last_page_and_an_endless_one_is_left() -> None:
+    pages = 1200
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        page = int(query.get("page", 0))
+        items = [{"n": page, "at": f"2026-01-01T00:00:00.{9999 - page}Z"}] if page < pages else []
+        return 200, {"items": items, "next": f"/audit?page={page + 1}"}, {}
+
+    intake = CollectingIntake()
+    with Api(answer) as api:
+        await poll(intake, api.url, since={"parameter": "from", "field": "at"}, next="next")
+    assert numbers(intake) == list(range(pages))
+    assert len(api.asked) < pages + 200
+
+
+async def test_start_at_now_asks_for_nothing_old() -> None:
+    with Api(lambda query, headers: (200, [], {})) as api:
+        await poll(
+            CollectingIntake(), api.url, start_at="now",
+            since={"parameter": "from", "field": "at"},
+        )  # fmt: skip
+        assert api.asked[0]["from"].startswith("20")
+
+
+async def test_link_headers_and_a_next_address_lead_on_and_repeats_are_known() -> None:
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        if query.get("page") == "2":
+            return 200, {"data": [{"n": 2}], "more": None}, {}
+        link = {"Link": '</audit?page=2>; rel="next"'}
+        return 200, {"data": [{"n": 1}], "more": "/audit?page=2"}, link
+
+    for options in ({}, {"next": "more"}):
+        intake = CollectingIntake()
+        with Api(answer) as api:
+            await poll(intake, api.url, **options)
+            await poll(intake, api.url, **options)
+        assert numbers(intake) == [1, 2]
+
+
+def test_a_refusal_is_told_once_with_advice_and_without_the_token(make_daemon: MakeDaemon) -> None:
+    tries = 0
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        nonlocal tries
+        assert headers["Authorization"] == "Bearer s3cret-token"
+        tries += 1
+        if tries < 4:
+            return 503, b"busy", {"Retry-After": "0"}
+        return (200, {"oops": 1}, {}) if tries == 4 else (401, b"who?", {})
+
+    with Api(answer) as api:
+        daemon = make_daemon({"out": tcp(1)})
+        daemon.config["sources"] = {
+            "api": {
+                "type": "http_poll", "url": api.url, "every": "1ms",
+                "authorization": "Bearer s3cret-token",
+            }
+        }  # fmt: skip
+        daemon.start()
+        until(lambda: len(daemon.said("poll failed")) == 2)
+        reasons = [line["reason"] for line in daemon.said("poll failed")]
+        assert daemon.terminate() == 0
+        assert "s3cret" not in daemon.log_text
+        daemon.start()
+        until(lambda: daemon.said("poll failed"))
+        reasons += [line["reason"] for line in daemon.said("poll failed")]
+        assert daemon.terminate() == 0
+        assert "s3cret" not in daemon.log_text
+    assert reasons == [
+        "HTTP 503 busy", "no array of items found; set `items:`; it has oops",
+        "HTTP 401 who?; check `authorization`",
+    ]  # fmt: skip
+
+
+def test_the_daemon_takes_each_item_once_through_a_kill(make_daemon: MakeDaemon) -> None:
+    items: list[dict[str, Any]] = [event(n) for n in range(100)]
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        start = int(query.get("after", 0))
+        return 200, {"items": items[start : start + 30], "last": min(start + 30, len(items))}, {}
+
+    with Api(answer) as api, TcpReceiver() as receiver:
+        daemon = make_daemon({"out": tcp(receiver.port)})
+        daemon.config["sources"] = {
+            "api": {
+                "type": "http_poll", "url": api.url, "every": "20ms",
+                "cursor": {"parameter": "after", "from": "last"},
+            }
+        }  # fmt: skip
+        daemon.start()
+        receiver.until(100)
+        daemon.kill()
+        items += [event(n) for n in range(100, 150)]
+        daemon.start()
+        until(lambda: receiver.arrived.ids[-1:] == ids([149]))
+        assert daemon.rows("SELECT sum(count) FROM batches") == [(150,)]
+        assert daemon.terminate() == 0
+    assert sorted(set(receiver.arrived.ids)) == ids(range(150))
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "items"),
+    [
+        (b'[{"a": 1},\n {"b": "x\\ny"}]', None, [b'{"a":1}', b'{"b":"x\\ny"}']),
+        (b'{"count": 2, "results": [1, 2]}', None, [b"1", b"2"]),
+        (b'{"a": {"b": [{"c": []}]}}', "a.b", [b'{"c":[]}']),
+        (b"[]", None, []),
+    ],
+)
+def test_items_are_found(body: bytes, path: str | None, items: list[bytes]) -> None:
+    assert items_of(body, path) == items
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "why"),
+    [
+        (b"<html>", None, "no JSON array"),
+        (b'{"a": 1}', None, "it has a"),
+        (b'{"a": 1}', "b.c", "nothing at `items: b.c`; it has a"),
+        (b'{"a": 1}', "a", "no JSON array at `items: a`"),
+        (b"\xff", None, "no JSON array"),
+    ],
+)
+def test_what_is_no_page_is_told(body: bytes, path: str | None, why: str) -> None:
+    with pytest.raises(NotAPage, match=why.replace("`", ".")):
+        items_of(body, path)
+
+
+def test_credentials_do_not_follow_to_another_origin() -> None:
+    assert next_page("https://a/x?p=1", "/y") == "https://a/y"
+    assert next_page("https://a/x", None) is None
+    with pytest.raises(NotAPage, match="another origin"):
+        next_page("https://a/x", "https://evil/x")
+    with pytest.raises(NotAPage, match="another origin"):
+        next_page("https://a/x", "http://a/x")
+
+
+def test_parameters_and_paths() -> None:
+    assert with_parameter("http://a/x?b=1&c=2", "b", "ü &") == "http://a/x?c=2&b=%C3%BC+%26"
+    assert value_at(b'{"a": {"b": 3}}', "a.b") == 3
+    assert value_at(b'{"a": {"b": null}}', "a.b") is None
+    assert value_at(b"[1]", "a") is None

@@ -1,0 +1,156 @@
+"""One connection of a listener: stops at every await, and hand-overs that go together."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from siemrelay.sources.contract import Intake, Records
+from siemrelay.sources.syslog.address import Address
+from siemrelay.sources.syslog.relp import RelpListener
+from siemrelay.sources.syslog.source import SyslogOptions
+from siemrelay.sources.syslog.stream import Activity, Stream, StreamListener
+
+ADDRESS = Address("tcp", "127.0.0.1", 514, "")
+
+
+class Steps:
+    """Cancels `scope` at the await of that number; `over` once there were fewer."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.scope = at, trio.CancelScope()
+
+    async def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def over(self) -> bool:
+        return self.left > 0
+
+
+class Store:
+    """An intake that takes a moment before and after it has taken something."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self.taken: list[bytes] = []
+
+    async def offer(self, records: Records) -> None:
+        await self._steps.step()
+        self.taken += records.payload.splitlines()
+
+    async def store(self, *records: Records) -> int:
+        await self._steps.step()
+        for some in records:
+            self.taken += some.payload.splitlines()
+        await self._steps.step()
+        return len(self.taken)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: None  # the counters
+
+
+class Peer:
+    """A stream that gives `chunks` one by one, then its end; `given` and `told` are what went."""
+
+    def __init__(self, steps: Steps, chunks: list[bytes]) -> None:
+        self._steps, self._chunks = steps, chunks
+        self.given = self.told = b""
+
+    async def receive_some(self, size: int) -> bytes:
+        await self._steps.step()
+        chunk = self._chunks.pop(0) if self._chunks else b""
+        self.given += chunk
+        return chunk
+
+    async def send_all(self, data: bytes) -> None:
+        await self._steps.step()
+        self.told += data
+
+
+@pytest.mark.parametrize("last", [b"cut o", b""])
+@pytest.mark.parametrize("idle", [None, "1h"])
+async def test_what_was_read_is_handed_over_wherever_a_stop_comes(
+    autojump_clock: trio.testing.MockClock, last: bytes, idle: str | None
+) -> None:
+    at, over = 0, False
+    while not over:
+        at += 1
+        steps = Steps(at)
+        store = Store(steps)
+        peer = Peer(steps, [b"one\ntwo\nthr", b"ee\nfour\n", b"five\n", last])
+        options = SyslogOptions.model_validate({"listen": str(ADDRESS), "idle_timeout": idle})
+        made = StreamListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
+                              activity := Activity())  # fmt: skip
+        with steps.scope:
+            await made._serve(cast("Stream", peer), "192.0.2.1")
+        over = steps.over
+        assert store.taken == peer.given.splitlines(), f"stopped at await {at}"
+        assert activity.held_bytes == 0
+    assert at > 7
+
+
+async def test_no_relp_frame_is_answered_that_is_not_stored(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    at, over = 0, False
+    while not over:
+        at += 1
+        steps = Steps(at)
+        store = Store(steps)
+        frames = [
+            b"1 open 0\n2 syslog 3 one\n3 sys",
+            b"log 3 two\n",
+            b"4 syslog 5 three\n5 close 0\n",
+        ]
+        peer = Peer(steps, frames)
+        options = SyslogOptions.model_validate({"listen": "relp://127.0.0.1"})
+        made = RelpListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
+                            activity := Activity())  # fmt: skip
+        with steps.scope:
+            await made._serve(cast("Stream", peer), "192.0.2.1")
+        over = steps.over
+        assert peer.told.count(b"rsp 6 200 OK") <= len(store.taken), f"stopped at await {at}"
+        assert activity.held_bytes == 0
+    assert store.taken == [b"one", b"two", b"three"]
+    assert peer.told.endswith(b"5 rsp 0\n0 serverclose 0\n")
+    assert at > 8
+
+
+async def test_the_first_goes_at_once_and_who_comes_soon_after_goes_together(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    activity, went = Activity(), list[tuple[str, float]]()
+    began = trio.current_time()
+
+    async def one(name: str, after_s: float) -> None:
+        await trio.sleep(after_s)
+        await activity.turn()
+        went.append((name, round(trio.current_time() - began, 6)))
+
+    async with trio.open_nursery() as nursery:
+        for name, after_s in (("a", 0.0), ("b", 0.001), ("c", 0.004), ("d", 0.006), ("e", 1.0)):
+            nursery.start_soon(one, name, after_s)
+    assert sorted(went) == [("a", 0.0), ("b", 0.005), ("c", 0.005), ("d", 0.01), ("e", 1.0)]
+
+
+async def test_one_that_is_let_go_takes_nobody_else_along(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    activity = Activity()
+    await activity.turn()
+    with trio.fail_after(1):
+        async with trio.open_nursery() as staying, trio.open_nursery() as leaving:
+            leaving.start_soon(activity.turn)
+            await trio.testing.wait_all_tasks_blocked()
+            staying.start_soon(activity.turn)
+            await trio.testing.wait_all_tasks_blocked()
+            leaving.cancel_scope.cancel()
+        assert trio.current_time() - activity.arrived_at < 0.005, "it did not wait for the other"

@@ -1,0 +1,65 @@
+"""What counts as alive and as ready."""
+
+from __future__ import annotations
+
+import pytest
+
+from siemrelay.telemetry.health import stuck, unready
+from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
+
+NOW_S = 10_000.0
+LONG_AGO_S = NOW_S - 1000
+
+
+def healthy() -> Stats:
+    return Stats(
+        loop_at=NOW_S - 1,
+        ready=True,
+        sources={"app": SourceStats("app", progress_at=NOW_S - 5)},
+        sinks={"siem": SinkStats("siem", state="up", backlog=9, progress_at=NOW_S - 5)},
+    )
+
+
+def test_a_relay_whose_parts_make_progress_is_alive_and_ready() -> None:
+    assert stuck(healthy(), NOW_S) == []
+    assert unready(healthy()) == []
+
+
+def test_a_loop_that_does_not_run_is_stuck() -> None:
+    stats = healthy()
+    stats.loop_at = NOW_S - 21
+    assert stuck(stats, NOW_S) == ["the main loop has not run for 21 s"]
+
+
+def test_a_silent_source_is_stuck_unless_it_waits_for_room() -> None:
+    stats = healthy()
+    stats.sources["app"].progress_at = LONG_AGO_S
+    assert stuck(stats, NOW_S) == ["source app shows no sign of life"]
+    stats.buffer.full = True
+    assert stuck(stats, NOW_S) == []
+
+
+def test_a_sink_that_is_up_and_delivers_nothing_of_its_backlog_is_stuck() -> None:
+    stats = healthy()
+    stats.sinks["siem"].progress_at = LONG_AGO_S
+    assert stuck(stats, NOW_S) == ["sink siem is up but delivers nothing of its backlog"]
+    stats.sinks["siem"].backlog = 0
+    assert stuck(stats, NOW_S) == []
+
+
+@pytest.mark.parametrize("state", ["waiting", "holding", "paused", "disabled"])
+def test_a_sink_whose_peer_is_down_is_no_fault_of_the_relay(state: str) -> None:
+    stats = healthy()
+    stats.sinks["siem"].progress_at = LONG_AGO_S
+    stats.sinks["siem"].state = state
+    assert stuck(stats, NOW_S) == []
+
+
+def test_a_relay_that_starts_stops_or_is_full_is_not_ready() -> None:
+    stats = healthy()
+    stats.buffer.full = True
+    assert unready(stats) == ["the buffer is full: intake waits"]
+    stats.ready = False
+    assert unready(stats) == ["starting"]
+    stats.stopping = True
+    assert unready(stats) == ["stopping"]

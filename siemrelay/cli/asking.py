@@ -19,7 +19,7 @@ from siemrelay.config.endpoint_address import endpoint_address
 from siemrelay.config.process import EndpointOptions
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.formats.writing.text import harmless
-from siemrelay.telemetry.status import RelayStatus
+from siemrelay.telemetry.status import RelayReport
 
 # The relay answers between two batches, and looks up a record or two on disk.
 _ANSWER_S: Final = 10.0
@@ -70,7 +70,7 @@ def _configured(config: str) -> tuple[str, int] | None:
         refuse(refused)
 
 
-def ask(address: tuple[str, int]) -> RelayStatus:
+def ask(address: tuple[str, int]) -> RelayReport:
     """How the relay there does. Raises NoAnswer with words for a person."""
     host, port = address
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -83,7 +83,7 @@ def ask(address: tuple[str, int]) -> RelayStatus:
             "--at HOST:PORT its endpoint"
         )) from error  # fmt: skip
     try:
-        return msgspec.json.decode(body, type=RelayStatus)
+        return msgspec.json.decode(body, type=RelayReport)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NoAnswer(
             f"what answers on {where} is no siemrelay of this version (HTTP {status}); "

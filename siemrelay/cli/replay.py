@@ -15,7 +15,7 @@ from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import SiemrelayError, leaves
 from siemrelay.core.options import seconds
-from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.telemetry.stats import SinkStats
 
@@ -95,7 +95,7 @@ def send(
     Exits with 1 when the sink holds, since a person must mend something first, 130 at Ctrl-C.
     """
     decoders = {source: assembly.decoder(source, [parts]) for source in config.sources}
-    decoded = DecodedCache(decoders, assembly.decoder(None, [parts]), share=False)
+    decoded = DecodeCache(decoders, assembly.decoder(None, [parts]), share=False)
     stats = SinkStats(parts.name, since=time.time())
 
     async def run() -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from siemrelay.cli.asking import NoAnswer, address_of, ask, asking_options, give_up
 from siemrelay.cli.options import json_option
-from siemrelay.telemetry.status import RelayStatus
+from siemrelay.telemetry.status import RelayReport
 from siemrelay.telemetry.status_text import Tone, lines
 
 _STYLES: Final[dict[Tone, dict[str, Any]]] = {
@@ -44,6 +44,6 @@ def status(config: str, at: tuple[str, int] | None, as_json: bool) -> None:
     click.echo("\n".join(coloured(told)))
 
 
-def coloured(status: RelayStatus) -> list[str]:
+def coloured(status: RelayReport) -> list[str]:
     """Its lines, for a terminal."""
     return [click.style(line.text, **_STYLES[line.tone]) for line in lines(status)]

@@ -18,7 +18,13 @@ from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
-from siemrelay.core.errors import ConfigurationRefused, DeliveryError, RunRefused, SinkHolds, leaves
+from siemrelay.core.errors import (
+    BatchRefused,
+    ConfigurationRefused,
+    DeliveryError,
+    SinkHolds,
+    leaves,
+)
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.core.event_types import TEST
 from siemrelay.core.times import rfc3339
@@ -171,7 +177,7 @@ class _Trial:
     def _why(self, error: BaseException) -> str:
         if isinstance(error, SinkHolds):
             self.steps("refused", error.reason)
-        if isinstance(error, RunRefused):
+        if isinstance(error, BatchRefused):
             return self.steps.clean(_refused(error.code, error.reason))
         return self.steps.clean(str(error))
 

@@ -80,7 +80,7 @@ class SinkHolds(DeliveryError):
         self.reason, self.advice = reason, advice
 
 
-class RunRefused(DeliveryError):
+class BatchRefused(DeliveryError):
     """The peer read the run and will not take it as it is: halve it down to the culprit."""
 
     def __init__(self, *, code: str, reason: str) -> None:

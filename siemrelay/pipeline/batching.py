@@ -12,9 +12,9 @@ from siemrelay.core.event import Batch, DecodedBatch, Selection
 from siemrelay.core.filters import EventFilter
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.text import cut_utf8
-from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.truncate import shortened
-from siemrelay.sinks.contract import RunLimits
+from siemrelay.sinks.contract import BatchLimits
 
 _log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 _SEPARATOR_BYTES: Final = 1
 
 
-class Run(msgspec.Struct):
+class DeliveryBatch(msgspec.Struct):
     """Messages that are sent together, and the records that they settle.
 
     `next_sequence` is the first record after those that this run settles, be it by a message, by
@@ -47,17 +47,17 @@ class Run(msgspec.Struct):
         return sum(map(len, self.messages)) + _SEPARATOR_BYTES * len(self.messages)
 
 
-class RunMaker:
+class BatchMaker:
     """One sink's view of batches: filtered, formatted, cut to size, portioned."""
 
     def __init__(
-        self, decoded: DecodedCache, events: EventFilter, form: Format, limits: RunLimits,
+        self, decoded: DecodeCache, events: EventFilter, form: Format, limits: BatchLimits,
         max_message_bytes: int | None,
     ) -> None:  # fmt: skip
         self._decoded, self._events, self._format = decoded, events, form
         self._limits, self._max_message_bytes = limits, max_message_bytes
 
-    def runs(self, batch: Batch, position: int) -> Iterator[Run]:
+    def batches(self, batch: Batch, position: int) -> Iterator[DeliveryBatch]:
         """The runs for the records of a batch from `position` on; at least one, in order."""
         decoded = self._decoded.get(batch)
         selection = self._select(decoded, position)
@@ -73,7 +73,7 @@ class RunMaker:
         assert len(messages) == len(sequences), (len(messages), len(sequences))
         messages, cut = self._cut(messages, decoded, sequences)
         considered = batch.next_sequence - max(position, batch.first_sequence)
-        whole = Run(
+        whole = DeliveryBatch(
             batch.next_sequence, messages, sequences,
             filtered=considered - len(selection), unparsed=decoded.unparsed, cut=cut,
             replaced=sum(n - batch.first_sequence in decoded.replaced for n in sequences)
@@ -143,7 +143,7 @@ class RunMaker:
                 messages[at] = cut_utf8(messages[at], limit)
         return messages, len(over)
 
-    def _portions(self, run: Run) -> Iterator[Run]:
+    def _portions(self, run: DeliveryBatch) -> Iterator[DeliveryBatch]:
         limits, messages = self._limits, run.messages
         if limits.max_events is None or limits.max_bytes is None:
             yield run
@@ -153,7 +153,7 @@ class RunMaker:
         for i, message in enumerate(messages):
             length = len(message) + _SEPARATOR_BYTES
             if i > start and (i - start >= limits.max_events or size + length > limits.max_bytes):
-                yield Run(run.sequences[i], messages[start:i], run.sequences[start:i],
+                yield DeliveryBatch(run.sequences[i], messages[start:i], run.sequences[start:i],
                           received=[(received_at, i - start)], last_type=run.last_type)  # fmt: skip
                 start, size = i, 0
             size += length
@@ -161,7 +161,7 @@ class RunMaker:
         run.received = [(received_at, len(run.messages))]
         yield run
 
-    def join(self, run: Run, more: Run) -> bool:
+    def join(self, run: DeliveryBatch, more: DeliveryBatch) -> bool:
         """Add `more` to `run` if the limits allow; False leaves both as they were."""
         limits = self._limits
         if not limits.max_wait_s or limits.max_events is None or limits.max_bytes is None:
@@ -182,7 +182,7 @@ class RunMaker:
         run.failed += more.failed
         return True
 
-    def full(self, run: Run) -> bool:
+    def full(self, run: DeliveryBatch) -> bool:
         """Whether waiting for more would add nothing."""
         limits = self._limits
         return not limits.max_wait_s or len(run.messages) >= (limits.max_events or 1)

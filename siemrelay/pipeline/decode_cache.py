@@ -18,7 +18,7 @@ _log = structlog.get_logger()
 _KEPT_BYTES: Final = 2 * 1024 * 1024
 
 
-class DecodedCache:
+class DecodeCache:
     """Decodes each batch once for all the sinks that read it at about the same time.
 
     Invariant: only the newest batches are kept, so a sink that lags reads past the cache and never

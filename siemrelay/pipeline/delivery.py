@@ -22,25 +22,25 @@ from siemrelay.buffer.contract import Deliverable
 from siemrelay.buffer.dead_letters import letter
 from siemrelay.core.backoff import HOLD_PROBE_S, delay_s
 from siemrelay.core.errors import (
+    BatchRefused,
     BufferFull,
     DeliveryError,
-    RunRefused,
     SinkHolds,
     SinkWaits,
     leaves,
 )
-from siemrelay.pipeline.batching import Run, RunMaker
+from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.rejection import Trust, isolate
-from siemrelay.pipeline.sink_status import Standing
-from siemrelay.sinks.contract import Certified, RunLimits, Session, Settlement, Sink
+from siemrelay.pipeline.sink_status import SinkStatus
+from siemrelay.sinks.contract import BatchLimits, Certified, Session, Settlement, Sink
 from siemrelay.telemetry.stats import SinkStats
 
 _log = structlog.get_logger()
 
 # Runs sent and not settled where the protocol asks for no other number: enough to hide a round
 # trip, few enough that little is sent twice after a break.
-_IN_FLIGHT_RUNS: Final = 4
+_IN_FLIGHT_BATCHES: Final = 4
 
 # What a peer may ask for by Retry-After: long enough for any maintenance of its queues, short
 # enough that a mistaken value does not silence the sink for a day.
@@ -62,16 +62,16 @@ class Delivery:
     """One sink's loop. `run` never returns and never gives up."""
 
     def __init__(
-        self, name: str, sink: Sink, maker: RunMaker, limits: RunLimits, buffer: Deliverable,
+        self, name: str, sink: Sink, maker: BatchMaker, limits: BatchLimits, buffer: Deliverable,
         stats: SinkStats, retry: Retry,
     ) -> None:  # fmt: skip
         self._name, self._sink, self._maker = name, sink, maker
         self._max_wait_s = limits.max_wait_s
-        self._in_flight_runs = limits.in_flight_runs or _IN_FLIGHT_RUNS
+        self._in_flight_runs = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._place = buffer.place(name)
         self._failures, self._connected_at = 0, float("inf")
-        self._standing = Standing(name, stats, self._undelivered)
+        self._status = SinkStatus(name, stats, self._undelivered)
         self._trust = Trust()
         self._sending, self._wanted_at = trio.Lock(), 0
 
@@ -93,16 +93,16 @@ class Delivery:
 
     def failed(self, error: BaseException) -> None:
         """Note that `run` ended by an error of our own; it is about to be run again."""
-        self._standing.failed()
-        self._standing.note("waiting", f"internal error: {error or type(error).__name__}")
+        self._status.failed()
+        self._status.note("waiting", f"internal error: {error or type(error).__name__}")
 
     def _pause_after(self, error: DeliveryError) -> float:
         self._failures += 1
-        self._standing.failed()
+        self._status.failed()
         if isinstance(error, SinkHolds):
-            self._standing.note("holding", str(error))
+            self._status.note("holding", str(error))
             return HOLD_PROBE_S
-        self._standing.note("waiting", str(error))
+        self._status.note("waiting", str(error))
         pause = delay_s(
             self._failures, self._retry.initial_s, self._retry.max_s, random=random.random
         )
@@ -119,7 +119,7 @@ class Delivery:
                 self._connected_at = trio.current_time()
                 self._note_certificate()
                 if not self._failures or not self._undelivered():
-                    self._standing.note("up")
+                    self._status.note("up")
                 in_flight = InFlight(self._in_flight_runs)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session, in_flight)
@@ -145,7 +145,7 @@ class Delivery:
                 if batch.next_sequence <= position:
                     continue
                 wanted = self._maker.first_wanted(batch, position)
-                self._standing.filtered(wanted - max(position, batch.first_sequence))
+                self._status.filtered(wanted - max(position, batch.first_sequence))
                 self._buffer.advance(self._name, wanted)
                 if wanted < batch.next_sequence:
                     self._wanted_at = wanted
@@ -157,7 +157,7 @@ class Delivery:
 
     async def _send(self, session: Session, in_flight: InFlight) -> None:
         position = self._place.next_sequence
-        waiting: Run | None = None
+        waiting: DeliveryBatch | None = None
         deadline = float("inf")
         while True:
             batches = None
@@ -171,7 +171,7 @@ class Delivery:
             for batch in batches:
                 if batch.next_sequence <= position:
                     continue
-                for run in self._maker.runs(batch, position):
+                for run in self._maker.batches(batch, position):
                     if waiting is not None and self._maker.join(waiting, run):
                         continue
                     if waiting is not None:
@@ -182,15 +182,15 @@ class Delivery:
                 await self._hand_over(session, in_flight, waiting)
                 waiting, deadline = None, float("inf")
 
-    async def _hand_over(self, session: Session, in_flight: InFlight, run: Run) -> None:
-        self._standing.progressed()
+    async def _hand_over(self, session: Session, in_flight: InFlight, run: DeliveryBatch) -> None:
+        self._status.progressed()
         ticket: Any = None
         if run.messages:
             await in_flight.room()
             try:
                 async with self._sending:
                     ticket = await session.send(run.messages)
-            except RunRefused as refused:
+            except BatchRefused as refused:
                 ticket = refused
         await in_flight.put(run, ticket)
 
@@ -208,14 +208,14 @@ class Delivery:
                 self._buffer.advance(self._name, run.next_sequence)
             self._count(run, len(refusals))
 
-    async def _confirmed(self, session: Session, run: Run, ticket: Any) -> Settlement:
+    async def _confirmed(self, session: Session, run: DeliveryBatch, ticket: Any) -> Settlement:
         """What the peer refused of a run, once everything else in it is confirmed."""
         try:
-            if isinstance(ticket, RunRefused):
+            if isinstance(ticket, BatchRefused):
                 raise ticket
             refusals = await session.confirm(ticket)
             taken = len(run.messages) - len(refusals)
-        except RunRefused as refused:
+        except BatchRefused as refused:
             # The sender waits meanwhile, so that this session is used by one task at a time.
             async with self._sending:
                 refusals, taken = await isolate(
@@ -224,18 +224,18 @@ class Delivery:
         self._trust.note(taken, refusals)
         return refusals
 
-    def _count(self, run: Run, refused: int) -> None:
-        self._standing.settled(run, refused)
+    def _count(self, run: DeliveryBatch, refused: int) -> None:
+        self._status.settled(run, refused)
         if run.messages:
             self._failures = 0
             self._note_certificate()
-            self._standing.note("up")
+            self._status.note("up")
 
     def _note_certificate(self) -> None:
         if isinstance(self._sink, Certified):
             self._stats.certificate_expires_at = self._sink.certificate_expires_at
 
-    async def _bury(self, run: Run, refusals: Settlement) -> None:
+    async def _bury(self, run: DeliveryBatch, refusals: Settlement) -> None:
         told = [(run.sequences[r.index], r.code, r.reason, run.messages[r.index]) for r in refusals]
         told += [(sequence, "internal", reason, b"") for sequence, reason in run.failed]
         records = await self._buffer.records({n for n, *_ in told})

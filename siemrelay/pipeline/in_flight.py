@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import trio
 
-from siemrelay.pipeline.batching import Run
+from siemrelay.pipeline.batching import DeliveryBatch
 
 # A fast sink over a long distance needs megabytes on the way; they are held here until they are
 # settled, and are sent again after a break.
@@ -17,7 +17,9 @@ class InFlight:
     """From the sender to the settler of one connection: runs, each with what `send` gave for it."""
 
     def __init__(self, max_runs: int) -> None:
-        self._sent, self._settling = trio.open_memory_channel[tuple[Run, Any, int]](max_runs)
+        self._sent, self._settling = trio.open_memory_channel[tuple[DeliveryBatch, Any, int]](
+            max_runs
+        )
         self._bytes = 0
         self._landed = trio.Event()
 
@@ -26,13 +28,13 @@ class InFlight:
         while self._bytes >= _MAX_BYTES:
             await self._landed.wait()
 
-    async def put(self, run: Run, ticket: Any) -> None:
+    async def put(self, run: DeliveryBatch, ticket: Any) -> None:
         """The run was sent."""
         size_bytes = run.size_bytes
         self._bytes += size_bytes
         await self._sent.send((run, ticket, size_bytes))
 
-    async def take(self) -> tuple[Run, Any]:
+    async def take(self) -> tuple[DeliveryBatch, Any]:
         """The earliest run that is not settled; it is from now on. Waits until there is one."""
         run, ticket, size_bytes = await self._settling.receive()
         self._bytes -= size_bytes

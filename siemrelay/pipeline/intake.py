@@ -16,7 +16,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
-from siemrelay.pipeline.sieve import Sieve
+from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
 
@@ -59,10 +59,10 @@ class Committer:
         self._wanted = trio.Event()
         self._room = trio.Event()
 
-    def intake(self, source: str, sieve: Sieve | None = None) -> SourceIntake:
-        """The way in for one source; what `sieve` leaves out is counted and not stored."""
+    def intake(self, source: str, source_filter: SourceFilter | None = None) -> SourceIntake:
+        """The way in for one source; what `source_filter` leaves out is counted and not stored."""
         stats, positions = self._stats.sources[source], self._buffer.positions(source)
-        return SourceIntake(self, stats, self._stats.buffer, positions, sieve)
+        return SourceIntake(self, stats, self._stats.buffer, positions, source_filter)
 
     async def take(self, source: SourceStats, some: Sequence[Records]) -> _Group:
         """Queue records, waiting only for room; returns the group they will be stored with."""
@@ -176,18 +176,23 @@ class SourceIntake:
 
     def __init__(
         self, committer: Committer, stats: SourceStats, buffer: BufferStats,
-        positions: Mapping[str, Mapping[str, Any]], sieve: Sieve | None,
+        positions: Mapping[str, Mapping[str, Any]], source_filter: SourceFilter | None,
     ) -> None:  # fmt: skip
-        self._committer, self._stats, self._buffer, self._sieve = committer, stats, buffer, sieve
+        self._committer, self._stats, self._buffer, self._source_filter = (
+            committer,
+            stats,
+            buffer,
+            source_filter,
+        )
         self._positions = dict(positions)
         self._told_oversize_at = -_TELL_EVERY_S
 
     async def offer(self, records: Records) -> None:
-        await self._committer.take(self._stats, (self._sifted(records),))
+        await self._committer.take(self._stats, (self._filtered(records),))
         self._note(records)
 
     async def store(self, *records: Records) -> int:
-        group = await self._committer.take(self._stats, [self._sifted(some) for some in records])
+        group = await self._committer.take(self._stats, [self._filtered(some) for some in records])
         for some in records:
             self._note(some)
         await group.done.wait()
@@ -234,10 +239,10 @@ class SourceIntake:
     def connected(self, change: int) -> None:
         self._stats.connections += change
 
-    def _sifted(self, records: Records) -> Records:
-        if self._sieve is None:
+    def _filtered(self, records: Records) -> Records:
+        if self._source_filter is None:
             return records
-        kept = self._sieve.sifted(records)
+        kept = self._source_filter.apply(records)
         self._stats.filtered += records.count - kept.count
         return kept
 

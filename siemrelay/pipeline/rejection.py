@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from siemrelay.core.errors import RunRefused, SinkHolds
+from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.sinks.contract import Refusal, Session, Settlement
 
 # When the peer refuses so many different events and takes none, it is not the events.
@@ -21,8 +21,8 @@ class _Piece(NamedTuple):
 
     start: int
     end: int
-    refused: RunRefused | None = None
-    twin_of: RunRefused | None = None
+    refused: BatchRefused | None = None
+    twin_of: BatchRefused | None = None
 
 
 class Trust:
@@ -49,7 +49,7 @@ class Trust:
 
 
 async def isolate(
-    session: Session, messages: Sequence[bytes], why: RunRefused, *, proven: bool
+    session: Session, messages: Sequence[bytes], why: BatchRefused, *, proven: bool
 ) -> tuple[list[Refusal], int]:
     """The refusals in a run that was refused as a whole, by index, and how many others were taken.
 
@@ -69,7 +69,7 @@ async def isolate(
         if refused is None:
             try:
                 found = await session.confirm(await session.send(messages[start:end]))
-            except RunRefused as again:
+            except BatchRefused as again:
                 refused = again
                 _tell_the_twin(pieces, end, whole=False)
             else:

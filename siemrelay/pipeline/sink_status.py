@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from siemrelay.formats.writing.text import harmless
-from siemrelay.pipeline.batching import Run
+from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.telemetry.stats import SinkStats
 
 _log = structlog.get_logger()
@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 _REASON_CHARACTERS: Final = 1000
 
 
-class Standing:
+class SinkStatus:
     """Keeps one sink's stats; a change of state is logged once, however often it is noted."""
 
     def __init__(self, name: str, stats: SinkStats, undelivered: Callable[[], int]) -> None:
@@ -55,7 +55,7 @@ class Standing:
         """So many records were passed that the filter leaves out."""
         self._stats.filtered += records
 
-    def settled(self, run: Run, refused: int) -> None:
+    def settled(self, run: DeliveryBatch, refused: int) -> None:
         """A run is settled; the peer refused so many of its messages."""
         stats, now = self._stats, time.time()
         stats.filtered += run.filtered

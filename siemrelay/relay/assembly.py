@@ -14,11 +14,11 @@ from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
-from siemrelay.pipeline.batching import RunMaker
-from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.batching import BatchMaker
+from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery, Retry
-from siemrelay.pipeline.sieve import Sieve
-from siemrelay.sinks.contract import RunLimits, Sink
+from siemrelay.pipeline.source_filter import SourceFilter
+from siemrelay.sinks.contract import BatchLimits, Sink
 from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
 
@@ -31,7 +31,7 @@ class SinkParts(msgspec.Struct, frozen=True):
     events: EventFilter
     format: Format
     sink: Sink
-    limits: RunLimits
+    limits: BatchLimits
     max_message_bytes: int | None
 
 
@@ -70,7 +70,7 @@ class Assembly:
             wanted |= parts.events.fields | parts.format.fields
         return self._reader(source, wanted)
 
-    def sieve(self, source: str) -> Sieve | None:
+    def source_filter(self, source: str) -> SourceFilter | None:
         """What keeps the source's unwanted records out of the buffer; None if all are wanted."""
         events = EventFilter(self._config.sources[source].events, self.catalogue)
         if not events.fields and events.explain(AuditEvent())[0]:
@@ -78,7 +78,7 @@ class Assembly:
         exclude = EventsOptions(exclude=self._config.sources[source].events.exclude)
         unreadable = AuditEvent(type=UNPARSED, category="relay")
         keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
-        return Sieve(source, self._reader(source, events.fields), events, keep_unparsed=keep)
+        return SourceFilter(source, self._reader(source, events.fields), events, keep_unparsed=keep)
 
     def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
         if source is None:
@@ -96,9 +96,9 @@ class Assembly:
 
 
 def delivery(
-    parts: SinkParts, decoded: DecodedCache, buffer: Deliverable, stats: SinkStats
+    parts: SinkParts, decoded: DecodeCache, buffer: Deliverable, stats: SinkStats
 ) -> Delivery:
     """What brings the buffer's records to that sink."""
-    maker = RunMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
+    maker = BatchMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
     return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)

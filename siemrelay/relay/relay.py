@@ -22,10 +22,10 @@ import trio
 from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
-from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.intake import Committer
-from siemrelay.pipeline.sieve import Sieve
+from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.supervise import supervise, words
 from siemrelay.relay.systemd import Notifier
@@ -34,7 +34,7 @@ from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.health import stuck
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
-from siemrelay.telemetry.status import Overview
+from siemrelay.telemetry.status import StatusReporter
 
 _log = structlog.get_logger()
 
@@ -51,7 +51,7 @@ class Relay:
     def __init__(self, loaded: Loaded, *, stats: Stats | None = None) -> None:
         self._config, self._elsewhere = loaded.config, loaded.elsewhere
         self.stats = stats or Stats()
-        self._overview = Overview(self.stats, Redactor(loaded.secrets))
+        self._overview = StatusReporter(self.stats, Redactor(loaded.secrets))
         self._stop = trio.Event()
         self._notifier = Notifier()
 
@@ -76,7 +76,7 @@ class Relay:
             deliveries = self._build_sinks(assembly, buffer)
             committer = Committer(buffer, stats)
             sources = self._build_sources(assembly)
-            sieves = {name: assembly.sieve(name) for name in sources}
+            source_filters = {name: assembly.source_filter(name) for name in sources}
             async with trio.open_nursery() as house:
                 if signals:
                     await house.start(self._watch_signals, house.cancel_scope)
@@ -88,7 +88,7 @@ class Relay:
                 async with trio.open_nursery() as sinks:
                     for name, delivery in deliveries.items():
                         sinks.start_soon(supervise, f"sink {name}", delivery.run, delivery.failed)
-                    await self._run_sources(sources, sieves, committer, drain)
+                    await self._run_sources(sources, source_filters, committer, drain)
                     await self._drain(buffer, None if drain else config.shutdown_timeout)
                     sinks.cancel_scope.cancel()
                 house.cancel_scope.cancel()
@@ -120,7 +120,7 @@ class Relay:
             _log.warning("sink is no longer configured; its records are not held back", sink=gone)
         decoders = {name: assembly.decoder(name, enabled) for name in config.sources}
         fallback = assembly.decoder(None, enabled)
-        decoded = DecodedCache(decoders, fallback, share=len(enabled) > 1)
+        decoded = DecodeCache(decoders, fallback, share=len(enabled) > 1)
         return {
             parts.name: delivery(parts, decoded, buffer, stats.sinks[parts.name])
             for parts in enabled
@@ -134,13 +134,13 @@ class Relay:
     # -- running ----------------------------------------------------------
 
     async def _run_sources(
-        self, sources: dict[str, Source], sieves: dict[str, Sieve | None],
+        self, sources: dict[str, Source], source_filters: dict[str, SourceFilter | None],
         committer: Committer, drain: bool,
     ) -> None:  # fmt: skip
         """Until the stop, or with `drain` until all sources are at their end and stored."""
         async with trio.open_nursery() as upkeep:
             upkeep.start_soon(committer.run)
-            intakes = {name: committer.intake(name, sieves[name]) for name in sources}
+            intakes = {name: committer.intake(name, source_filters[name]) for name in sources}
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_at_stop, nursery.cancel_scope)
                 async with trio.open_nursery() as readers:

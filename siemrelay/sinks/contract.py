@@ -25,17 +25,17 @@ Settlement = Sequence[Refusal]
 """What the peer refused of a run; everything else in it was confirmed. Usually empty."""
 
 
-class RunLimits(msgspec.Struct, frozen=True):
+class BatchLimits(msgspec.Struct, frozen=True):
     """How large a run may be, and how long it waits to become so. Byte streams need no limits.
 
-    `in_flight_runs`: how many may be sent and not settled, for peers that confirm later than by
+    `in_flight_batches`: how many may be sent and not settled, for peers that confirm later than by
     their answer; None is enough for a round trip.
     """
 
     max_events: int | None = None
     max_bytes: int | None = None
     max_wait_s: float = 0.0
-    in_flight_runs: int | None = None
+    in_flight_batches: int | None = None
 
 
 Report = Callable[[str, str], None]
@@ -57,7 +57,7 @@ class Session(Protocol):
         """Hand one run to the peer; returns a ticket for `confirm`, maybe before the peer has it.
 
         Args: messages: 1 or more, unframed, in rising sequence order (gaps allowed).
-        Raises: SinkWaits, SinkHolds, RunRefused (of this run; the session stays usable after it).
+        Raises: SinkWaits, SinkHolds, BatchRefused (of this run; the session stays usable after it).
         If cancelled, the run counts as unsent.
         """
 
@@ -99,6 +99,6 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     port: int | None = None
     framings: tuple[str, ...] = ()
     max_message_bytes: Callable[[Any], int | None] = lambda options: None
-    limits: Callable[[Any], RunLimits] = lambda options: RunLimits()
+    limits: Callable[[Any], BatchLimits] = lambda options: BatchLimits()
     wrap: Callable[[Format, Any], Format] = lambda form, options: form
     extra: Extra | None = None

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import trio
 from pydantic import AfterValidator, Field
 
-from siemrelay.core.errors import RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
 from siemrelay.core.options import Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.bulk import Bulk
@@ -136,7 +136,7 @@ class ElasticsearchSink(OverHttp):
         except NotUnderstood as error:
             if count > 1 and answer.body.lstrip().startswith(b"{"):
                 # Perhaps too many reasons for one answer: fewer documents have fewer of them.
-                raise RunRefused(code="answer", reason=f"not understood: {error}") from error
+                raise BatchRefused(code="answer", reason=f"not understood: {error}") from error
             raise SinkHolds(
                 f"HTTP {answer.status}, but no bulk answer: {answer.words or 'it is empty'}",
                 advice="is `url` the address of Elasticsearch or OpenSearch itself?",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from siemrelay import __version__
-from siemrelay.core.errors import RunRefused, SinkHolds
+from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
@@ -98,7 +98,7 @@ class OtlpSink(OverHttp):
         # Which ones is not told. Halving finds them; the others are exported again on the way,
         # each as often as its run is halved (10 times at most for 500), with the same
         # `log.record.uid`.
-        raise RunRefused(
+        raise BatchRefused(
             code="rejected", reason=f"{rejected} of {len(messages)} log records: {why}"
         )
 

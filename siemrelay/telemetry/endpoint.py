@@ -20,7 +20,7 @@ from siemrelay.net.refusals import Refusals
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
 from siemrelay.telemetry.stats import Stats
-from siemrelay.telemetry.status import Overview
+from siemrelay.telemetry.status import StatusReporter
 
 _log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener 
 
 
 async def serve(
-    listener: trio.SocketListener, stats: Stats, overview: Overview,
+    listener: trio.SocketListener, stats: Stats, overview: StatusReporter,
     refresh: Callable[[], Awaitable[None]],
 ) -> None:  # fmt: skip
     """Answer requests until cancelled. `refresh` brings gauges up to date before they are read."""
@@ -76,7 +76,7 @@ async def serve(
 
 class _Connection:
     def __init__(
-        self, stream: trio.SocketStream, stats: Stats, overview: Overview,
+        self, stream: trio.SocketStream, stats: Stats, overview: StatusReporter,
         refresh: Callable[[], Awaitable[None]],
     ) -> None:  # fmt: skip
         import h11

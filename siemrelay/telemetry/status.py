@@ -21,7 +21,7 @@ _WORDS_CHARACTERS: Final = 1000
 _LINE_CHARACTERS: Final = 300
 
 
-class SourceStatus(msgspec.Struct, frozen=True):
+class SourceReport(msgspec.Struct, frozen=True):
     """One source. Times are seconds since the epoch, None where there was nothing yet."""
 
     name: str
@@ -38,7 +38,7 @@ class SourceStatus(msgspec.Struct, frozen=True):
     last_error: str
 
 
-class SinkStatus(msgspec.Struct, frozen=True):
+class SinkReport(msgspec.Struct, frozen=True):
     """One sink; `reason` says why it is not up, `last_error` what was the reason before."""
 
     name: str
@@ -60,7 +60,7 @@ class SinkStatus(msgspec.Struct, frozen=True):
     certificate_expires_at: float | None
 
 
-class BufferStatus(msgspec.Struct, frozen=True):
+class BufferReport(msgspec.Struct, frozen=True):
     """The disk buffer."""
 
     size_bytes: int
@@ -69,19 +69,19 @@ class BufferStatus(msgspec.Struct, frozen=True):
     dead_letters: dict[str, int]
 
 
-class RelayStatus(msgspec.Struct, frozen=True):
+class RelayReport(msgspec.Struct, frozen=True):
     """The whole relay; `troubles` has what keeps it from being ready or from going on."""
 
     version: str
     at: float
     started_at: float
     troubles: list[str]
-    sources: list[SourceStatus]
-    sinks: list[SinkStatus]
-    buffer: BufferStatus
+    sources: list[SourceReport]
+    sinks: list[SinkReport]
+    buffer: BufferReport
 
 
-class Overview:
+class StatusReporter:
     """Samples a relay's stats once a second, and says how it does. Secrets are left out."""
 
     def __init__(self, stats: Stats, redactor: Redactor) -> None:
@@ -95,14 +95,14 @@ class Overview:
         counts |= {f"sink {name}": sink.delivered for name, sink in stats.sinks.items()}
         self._rates.sample(now, counts)
 
-    def status(self, now: float) -> RelayStatus:
+    def status(self, now: float) -> RelayReport:
         """How it does; `now` as for `sample`."""
         stats, buffer = self._stats, self._stats.buffer
-        return RelayStatus(
+        return RelayReport(
             __version__, time.time(), stats.started_at, [*unready(stats), *stuck(stats, now)],
             [self._source(source) for source in stats.sources.values()],
             [self._sink(sink) for sink in stats.sinks.values()],
-            BufferStatus(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
+            BufferReport(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
                          dict(buffer.dead_letters)),
         )  # fmt: skip
 
@@ -118,15 +118,15 @@ class Overview:
         # Peers and records have a part in them; what is cut or altered first hides no secret.
         return harmless(self._redactor.text(words), most)
 
-    def _source(self, source: SourceStats) -> SourceStatus:
-        return SourceStatus(
+    def _source(self, source: SourceStats) -> SourceReport:
+        return SourceReport(
             source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
             dict(source.refused), source.lost, source.restarts, self._said(source.last_error),
         )  # fmt: skip
 
-    def _sink(self, sink: SinkStats) -> SinkStatus:
-        return SinkStatus(
+    def _sink(self, sink: SinkStats) -> SinkReport:
+        return SinkReport(
             sink.name, sink.state, self._said(sink.reason), sink.since, sink.delivered,
             self._rates.per_s(f"sink {sink.name}"), sink.filtered, sink.dead_lettered,
             sink.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,

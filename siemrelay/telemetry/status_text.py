@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from siemrelay.formats.writing.text import harmless
-from siemrelay.telemetry.status import RelayStatus, SinkStatus, SourceStatus
+from siemrelay.telemetry.status import RelayReport, SinkReport, SourceReport
 
 Tone = Literal["plain", "heading", "dim", "good", "warning", "bad"]
 
@@ -30,7 +30,7 @@ _SINK_HEADINGS: Final = (
 )  # fmt: skip
 
 
-def lines(status: RelayStatus) -> Iterator[Line]:
+def lines(status: RelayReport) -> Iterator[Line]:
     """What a person wants to know at a glance; what is wrong stands below whom it concerns.
 
     Harmless, whoever has made the status.
@@ -39,7 +39,7 @@ def lines(status: RelayStatus) -> Iterator[Line]:
         yield Line(harmless(line.text), line.tone)
 
 
-def _lines(status: RelayStatus) -> Iterator[Line]:
+def _lines(status: RelayReport) -> Iterator[Line]:
     state = "; ".join(status.troubles) or "ready"
     yield Line(
         f"siemrelay {status.version}, up {span(status.at - status.started_at)}, {state}",
@@ -62,7 +62,7 @@ def _lines(status: RelayStatus) -> Iterator[Line]:
         yield from _reasons(sink, status.at)
 
 
-def _buffer(status: RelayStatus) -> str:
+def _buffer(status: RelayReport) -> str:
     buffer = status.buffer
     text = f"buffer {size(buffer.size_bytes)}"
     if buffer.oldest_received_at is not None:
@@ -70,14 +70,14 @@ def _buffer(status: RelayStatus) -> str:
     return f"{text}, full: intake waits" if buffer.full else text
 
 
-def _source(source: SourceStatus, now: float) -> tuple[str, ...]:
+def _source(source: SourceReport, now: float) -> tuple[str, ...]:
     return (
         source.name, f"{source.records:,}", f"{source.per_s:,.0f}/s", size(source.lag_bytes),
         ago(source.last_record_at, now),
     )  # fmt: skip
 
 
-def _losses(source: SourceStatus) -> Iterator[Line]:
+def _losses(source: SourceReport) -> Iterator[Line]:
     refused = ", ".join(f"{count:,} by {why}" for why, count in sorted(source.refused.items()))
     if refused:
         yield Line(f"  turned away: {refused}", "warning")
@@ -89,7 +89,7 @@ def _losses(source: SourceStatus) -> Iterator[Line]:
         yield Line(f"  last error: {source.last_error}", "warning")
 
 
-def _sink(sink: SinkStatus, status: RelayStatus) -> tuple[str, ...]:
+def _sink(sink: SinkReport, status: RelayReport) -> tuple[str, ...]:
     behind = sink.oldest_undelivered_at
     letters = status.buffer.dead_letters.get(sink.name, 0)
     return (
@@ -99,7 +99,7 @@ def _sink(sink: SinkStatus, status: RelayStatus) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _reasons(sink: SinkStatus, now: float) -> Iterator[Line]:
+def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
     if sink.reason:
         words = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
         yield Line(words, _TONES.get(sink.state, "dim"))

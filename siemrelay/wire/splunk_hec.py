@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 
 ENABLE_ACKNOWLEDGEMENT: Final = (
     "turn on indexer acknowledgement for this token in Splunk, or set `acknowledge: no`"
@@ -105,7 +105,7 @@ _read_acknowledged: Final = msgspec.json.Decoder(_Acknowledged).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class EventRefused(RunRefused):
+class EventRefused(BatchRefused):
     """One event of the request is refused: send the others without it.
 
     `number` is about where it stands: Splunk counts from 0 for some codes and from 1 for others,

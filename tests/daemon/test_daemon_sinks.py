@@ -11,7 +11,7 @@ from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
 from tests.support.receivers import TcpReceiver, UdpReceiver
 
 # Runs of one connection that may be unsettled when it breaks: 4 sent and not settled
-# (`delivery._IN_FLIGHT_RUNS`), one being sent and one whose settling is under way.
+# (`delivery._IN_FLIGHT_BATCHES`), one being sent and one whose settling is under way.
 UNSETTLED_RUNS = 6
 
 # A healthy sink's events arrive in milliseconds; a machine that is busy with the other tests may

@@ -27,7 +27,7 @@ from siemrelay.formats.writing.text import harmless
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import RATE_S, Rates
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
-from siemrelay.telemetry.status import Overview
+from siemrelay.telemetry.status import StatusReporter
 from siemrelay.telemetry.status_text import ago, lines, size, span
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, tcp, until
@@ -76,8 +76,8 @@ def test_a_rate_is_that_of_the_last_seconds(steps: list[tuple[float, int]]) -> N
     assert rates.per_s("b") == 0
 
 
-def overview_of(stats: Stats) -> Overview:
-    return Overview(stats, Redactor([TOKEN]))
+def overview_of(stats: Stats) -> StatusReporter:
+    return StatusReporter(stats, Redactor([TOKEN]))
 
 
 def told(stats: Stats) -> list[str]:

@@ -13,7 +13,7 @@ import trio
 from confluent_kafka import KafkaError
 
 from siemrelay.config.load import load_text
-from siemrelay.core.errors import ConfigurationRefused, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, ConfigurationRefused, SinkHolds, SinkWaits
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.pipeline.rejection import isolate
@@ -208,7 +208,7 @@ async def test_a_batch_that_the_broker_refuses_is_halved_to_the_culprit(
         await session.confirm(await session.send([b"before"]))
         cluster.refuse_batches(bad, bad, bad)
         messages = numbered(range(4))
-        with pytest.raises(RunRefused) as caught:
+        with pytest.raises(BatchRefused) as caught:
             await session.confirm(await session.send(messages))
         refusals, taken = await isolate(session, messages, caught.value, proven=True)
     assert ([r.index for r in refusals], taken) == ([0], 3)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkWaits
 from siemrelay.sinks.contract import Settlement
 
 Exchange = Callable[[Sequence[bytes]], Awaitable[Settlement]]
@@ -73,7 +73,7 @@ class ExchangeSession:
             pending.settlement = await self._exchange(messages)
         except DeliveryError as error:
             pending.error = error
-            self._broken = not isinstance(error, RunRefused)
+            self._broken = not isinstance(error, BatchRefused)
             for waiting in self._queued:
                 waiting.held = True
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from siemrelay.core.options import Duration, Options, Size
-from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, Settlement, no_report
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, Settlement, no_report
 from siemrelay.sinks.http.client import Client, RequestOptions
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.over_http import OverHttp
@@ -29,9 +29,9 @@ class BatchOptions(Options):
         0.2, ge=0, le=60, description="how long a request waits for more events while few come"
     )
 
-    def limits(self, in_flight: int = 1) -> RunLimits:
+    def limits(self, in_flight: int = 1) -> BatchLimits:
         """The limits of a run. One more than is on its way is kept ready."""
-        return RunLimits(self.max_events, self.max_bytes, self.max_wait, in_flight + 1)
+        return BatchLimits(self.max_events, self.max_bytes, self.max_wait, in_flight + 1)
 
 
 class BodyOptions(BatchOptions):

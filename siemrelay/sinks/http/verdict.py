@@ -11,7 +11,7 @@ import email.utils
 from collections.abc import Mapping
 from typing import Final
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 
 _REFUSED: Final = frozenset({400, 413, 415, 422})
 _WAITING: Final = frozenset({408, 425, 429})
@@ -64,7 +64,7 @@ def failure(
     """What an answer other than 2xx asks for."""
     said = f"HTTP {status} {words}".strip()
     if status in _REFUSED:
-        return RunRefused(code=str(status), reason=words or "no reason given")
+        return BatchRefused(code=str(status), reason=words or "no reason given")
     if status in _WAITING or (status >= 500 and status != 501):
         after_s = retry_after_s(headers.get("Retry-After"), now_s=now_s)
         return SinkWaits(f"{said}; {patience(status)}", after_s=after_s)

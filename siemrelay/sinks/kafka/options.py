@@ -11,11 +11,11 @@ from siemrelay.core.options import Duration, Options, Secret
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.keyed import Keyed
 from siemrelay.net.tls_client import TlsOptions
-from siemrelay.sinks.contract import RunLimits
+from siemrelay.sinks.contract import BatchLimits
 
 # Runs that wait for their acknowledgement: with lingering and a cluster's round trip, a busy feed
 # needs more than a stream does.
-_IN_FLIGHT_RUNS: Final = 16
+_IN_FLIGHT_BATCHES: Final = 16
 
 # What librdkafka may hold in memory: the runs in flight, with room for large events.
 _QUEUE_KIB: Final = 64 * 1024
@@ -124,9 +124,9 @@ class KafkaOptions(Options):
         """Whether the connections are within TLS."""
         return self.security_protocol.endswith("ssl")
 
-    def limits(self) -> RunLimits:
+    def limits(self) -> BatchLimits:
         """The limits of a run."""
-        return RunLimits(in_flight_runs=_IN_FLIGHT_RUNS)
+        return BatchLimits(in_flight_batches=_IN_FLIGHT_BATCHES)
 
     def properties(self) -> dict[str, str | int | float]:
         """librdkafka's properties."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from siemrelay.core.errors import RunRefused, SinkHolds
+from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.formats.envelopes.keyed import KeyedMessage
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
@@ -113,7 +113,7 @@ class KafkaSession:
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
                 found = verdict(error.name(), error.str())
-                if not isinstance(found, RunRefused):
+                if not isinstance(found, BatchRefused):
                     raise found from exception
                 ticket.refused.append(Refusal(index, found.code, found.reason))
         return len(ticket.messages)
@@ -121,8 +121,8 @@ class KafkaSession:
     async def confirm(self, ticket: Ticket) -> Settlement:
         await self._client.until(lambda: ticket.settled)
         found = [verdict(error.name(), error.str()) for error in ticket.failures]
-        refused = [error for error in found if isinstance(error, RunRefused)]
-        others = [error for error in found if not isinstance(error, RunRefused)]
+        refused = [error for error in found if isinstance(error, BatchRefused)]
+        others = [error for error in found if not isinstance(error, BatchRefused)]
         if others:
             raise weightiest(ExceptionGroup("reports", others))
         if refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.net.tls_client import told_by_alert
 
 _CREDENTIALS: Final = (
@@ -48,7 +48,7 @@ _OPENSSL: Final = re.compile(r"SSL routines:\w*:([^:(]+ alert [^:(]+)")
 def verdict(name: str, words: str) -> DeliveryError:
     """The error to raise for an error of librdkafka's with that name and text."""
     if name in _REFUSED:
-        return RunRefused(code=name, reason=words)
+        return BatchRefused(code=name, reason=words)
     # A refusal in TLS 1.3 comes after the handshake, as the end of a connection.
     reason = _OPENSSL.search(words)
     told = reason and told_by_alert(reason[1].strip().replace(" ", "_").upper())

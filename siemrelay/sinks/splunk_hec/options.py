@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.formats.field_map import fields_of_events
-from siemrelay.sinks.contract import RunLimits
+from siemrelay.sinks.contract import BatchLimits
 from siemrelay.sinks.http.client import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.sinks.http.url import Url, below
@@ -96,10 +96,10 @@ class SplunkHecOptions(RequestOptions):
             raise ValueError("needs `endpoint: event`: raw lines have no fields beside them")
         return value
 
-    def limits(self) -> RunLimits:
+    def limits(self) -> BatchLimits:
         """The limits of a run, and how many may wait for their acknowledgement."""
         batch, runs = self.batch, _UNACKNOWLEDGED_RUNS if self.acknowledge else None
-        return RunLimits(batch.max_events, batch.max_bytes, batch.max_wait, runs)
+        return BatchLimits(batch.max_events, batch.max_bytes, batch.max_wait, runs)
 
     @property
     def metadata_host(self) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.options import Secret
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.http.client import Answer, Client
@@ -81,7 +81,7 @@ class SplunkHecSink(OverHttp):
                     await acknowledgements.wait(ack_ids)
                 return refusals
 
-            runs = self._options.limits().in_flight_runs or self._options.in_flight
+            runs = self._options.limits().in_flight_batches or self._options.in_flight
             async with open_exchanges(
                 exchange, in_flight=runs, beside=acknowledgements.poll
             ) as session:
@@ -115,7 +115,7 @@ class SplunkHecSink(OverHttp):
                     raise SinkHolds(f"Splunk refused each event: {why.reason}", advice=why.advice)
             elif not taken and _ALL_REFUSED <= len(refusals) < len(messages):
                 # Delivery knows whether it ever took any, and goes on in larger pieces.
-                raise RunRefused(code=why.code, reason=why.reason)
+                raise BatchRefused(code=why.code, reason=why.reason)
         return refusals, [answer.ack_id for answer in taken if answer.ack_id is not None]
 
     async def _post(self, client: Client, messages: Sequence[bytes]) -> hec.HecAnswer:
@@ -144,7 +144,7 @@ class SplunkHecSink(OverHttp):
         if error is None and found is not None:
             return found
         # Never without the acknowledgement that was asked for: what it cannot tell, a person must.
-        if error is None or isinstance(error, RunRefused):
+        if error is None or isinstance(error, BatchRefused):
             raise SinkHolds(
                 f"asked for acknowledgements, Splunk said HTTP {answer.status} {answer.words}",
                 advice="does `url` lead to Splunk itself? Else set `acknowledge: no`",
@@ -166,7 +166,7 @@ class SplunkHecSink(OverHttp):
         if answer.status == 404 and self._missing_for_s() < _MISSING_S:
             return SinkWaits(f"HTTP 404 {answer.words}; {advice[404]}")
         error = failure(answer.status, answer.headers, answer.words, now_s=now_s, advice=advice)
-        if said is None and isinstance(error, RunRefused) and answer.status != 413:
+        if said is None and isinstance(error, BatchRefused) and answer.status != 413:
             # The collector gives a code when it means an event; who does not is somebody else.
             return SinkHolds(f"HTTP {answer.status} {answer.words}".strip(), advice=_ELSEWHERE)
         return error

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from siemrelay.core.options import Port
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
-from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, no_report
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, no_report
 from siemrelay.sinks.stream.beside import beside
 from siemrelay.sinks.stream.connection import connect
 from siemrelay.sinks.stream.failover import Address, addresses, first_of
@@ -40,9 +40,9 @@ class RelpOptions(StreamOptions):
         None, description="verification, certificates; `{}` is TLS with the defaults, none is plain"
     )
 
-    def limits(self) -> RunLimits:
+    def limits(self) -> BatchLimits:
         """The limits of a run."""
-        return RunLimits(max(1, self.window // _RUNS_IN_WINDOW), _RUN_BYTES)
+        return BatchLimits(max(1, self.window // _RUNS_IN_WINDOW), _RUN_BYTES)
 
 
 class RelpSink:

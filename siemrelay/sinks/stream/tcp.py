@@ -17,7 +17,7 @@ from pydantic import Field
 
 from siemrelay.core.options import Duration, Options, Port
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
-from siemrelay.sinks.contract import ProtocolKind, Report, RunLimits, no_report
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, no_report
 from siemrelay.sinks.stream.connection import connect
 from siemrelay.sinks.stream.failover import Servers, addresses, first_of
 from siemrelay.sinks.stream.session import StreamSession, opened
@@ -32,7 +32,7 @@ from siemrelay.wire.framing import FRAMERS
 _PROBATION_S: Final = 0.25
 
 # On their way in that time, and over a long distance, without a pause; see `in_flight` for bytes.
-_LIMITS: Final = RunLimits(in_flight_runs=64)
+_LIMITS: Final = BatchLimits(in_flight_batches=64)
 
 
 class StreamOptions(Options):

@@ -16,15 +16,15 @@ from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.backoff import HOLD_PROBE_S, delay_s
-from siemrelay.core.errors import RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw, RawOptions
-from siemrelay.pipeline.batching import RunMaker
-from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.batching import BatchMaker
+from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery, Retry
-from siemrelay.sinks.contract import Refusal, Report, RunLimits, Settlement, no_report
+from siemrelay.sinks.contract import BatchLimits, Refusal, Report, Settlement, no_report
 from siemrelay.telemetry.stats import BufferStats, SinkStats
 
 QUICK = Retry(0.001, 0.002)
@@ -68,7 +68,7 @@ def refuses(bad: Callable[[bytes], bool]) -> Verdict:
 
     def verdict(messages: Sequence[bytes]) -> Settlement:
         if any(map(bad, messages)):
-            raise RunRefused(code="400", reason="bad event")
+            raise BatchRefused(code="400", reason="bad event")
         return ()
 
     return verdict
@@ -123,27 +123,27 @@ class Rig:
     def __init__(self, buffer: DiskBuffer) -> None:
         self.buffer = buffer
         self.stats = SinkStats("s")
-        self.decoded = DecodedCache({}, Words(), share=True)
+        self.decoded = DecodeCache({}, Words(), share=True)
 
     async def add(self, *records: str) -> None:
         payload = b"".join(record.encode() + b"\n" for record in records)
         made = Batch(self.buffer.end, len(records), "app", time.time(), payload)
         await self.buffer.append([made], {})
 
-    def maker(self, limits: RunLimits, form: Format | None = None) -> RunMaker:
+    def maker(self, limits: BatchLimits, form: Format | None = None) -> BatchMaker:
         events: Any = Keep()
-        return RunMaker(self.decoded, events, form or Raw(RawOptions()), limits, 100)
+        return BatchMaker(self.decoded, events, form or Raw(RawOptions()), limits, 100)
 
     def delivery(
-        self, peer: Peer, limits: RunLimits | None = None, retry: Retry = QUICK,
+        self, peer: Peer, limits: BatchLimits | None = None, retry: Retry = QUICK,
         form: Format | None = None,
     ) -> Delivery:  # fmt: skip
-        limits = limits or RunLimits()
+        limits = limits or BatchLimits()
         maker = self.maker(limits, form)
         return Delivery("s", peer, maker, limits, self.buffer, self.stats, retry)
 
     async def deliver(
-        self, peer: Peer, limits: RunLimits | None = None, form: Format | None = None
+        self, peer: Peer, limits: BatchLimits | None = None, form: Format | None = None
     ) -> None:
         """Deliver until the cursor is at the end."""
         delivery = self.delivery(peer, limits, form=form)
@@ -232,7 +232,7 @@ async def test_the_cursor_stays_before_what_is_not_confirmed(rig: Rig) -> None:
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_run_is_over_its_limits_and_none_loses_a_record(rig: Rig, seed: int) -> None:
     rng = random.Random(seed)
-    limits = RunLimits(rng.randint(1, 7), rng.randint(20, 120), rng.choice([0.0, 0.001]))
+    limits = BatchLimits(rng.randint(1, 7), rng.randint(20, 120), rng.choice([0.0, 0.001]))
     assert limits.max_events is not None
     assert limits.max_bytes is not None
     expected = []
@@ -254,14 +254,14 @@ async def test_few_events_wait_for_more_to_fill_a_run(rig: Rig) -> None:
     for name in "abc":
         await rig.add(name)
     peer = Peer()
-    await rig.deliver(peer, RunLimits(3, 1000, max_wait_s=10.0))
+    await rig.deliver(peer, BatchLimits(3, 1000, max_wait_s=10.0))
     assert peer.runs == [[b"a", b"b", b"c"]]
 
 
 async def test_a_run_that_is_not_full_is_sent_when_it_has_waited_long_enough(rig: Rig) -> None:
     await rig.add("a")
     peer = Peer()
-    await rig.deliver(peer, RunLimits(100, 1000, max_wait_s=0.01))
+    await rig.deliver(peer, BatchLimits(100, 1000, max_wait_s=0.01))
     assert peer.runs == [[b"a"]]
 
 
@@ -523,7 +523,7 @@ async def test_halving_finds_exactly_the_culprits_of_any_subset(
         await rig.add(*names[start : start + 20])
     verdict = refuses(is_bad)
     peer = Peer(verdict) if where == "send" else Peer(at_confirm=verdict)
-    await rig.deliver(peer, RunLimits(60, 10_000, 0.0))
+    await rig.deliver(peer, BatchLimits(60, 10_000, 0.0))
     good = [name.encode() for name in names if name.startswith("good")]
     bad = [(n, "400", name.encode(), name.encode())
            for n, name in enumerate(names, 1) if name.startswith("bad")]  # fmt: skip
@@ -552,7 +552,7 @@ async def test_culprits_cost_requests_by_their_number_and_hardly_by_the_run(
         asked += 1
         return refuses(is_bad)(messages)
 
-    await rig.deliver(Peer(verdict), RunLimits(500, 10_000, 0.0))
+    await rig.deliver(Peer(verdict), BatchLimits(500, 10_000, 0.0))
     assert rig.stats.dead_lettered == culprits
     assert asked <= most_requests
 
@@ -560,7 +560,7 @@ async def test_culprits_cost_requests_by_their_number_and_hardly_by_the_run(
 async def test_many_bad_events_before_a_good_one_do_not_hold_the_sink(rig: Rig) -> None:
     await rig.add(*[f"bad {n}" for n in range(12)], *["good"] * 88)
     peer = Peer(refuses(is_bad))
-    await rig.deliver(peer, RunLimits(100, 10_000, 0.0))
+    await rig.deliver(peer, BatchLimits(100, 10_000, 0.0))
     assert peer.confirmed == [b"good"] * 88
     assert len(rig.letters()) == 12
 
@@ -574,10 +574,10 @@ async def test_a_peer_that_refuses_everything_is_held_and_not_hammered(
 
     def verdict(messages: Sequence[bytes]) -> Settlement:
         asked.append(len(messages))
-        raise RunRefused(code="400", reason="this is no CEF")
+        raise BatchRefused(code="400", reason="this is no CEF")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.delivery(Peer(verdict), RunLimits(per_run, 10_000, 0.0)).run)
+        nursery.start_soon(rig.delivery(Peer(verdict), BatchLimits(per_run, 10_000, 0.0)).run)
         with trio.fail_after(10):
             while rig.stats.state != "holding":
                 await trio.lowlevel.checkpoint()
@@ -693,14 +693,14 @@ async def test_cancelling_at_any_checkpoint_closes_the_connection_and_loses_noth
     peer = Peer(refuses(is_bad))
     for checkpoints in range(0, 60, 3):
         async with trio.open_nursery() as nursery:
-            delivery = rig.delivery(peer, RunLimits(10, 1000, 0.0))
+            delivery = rig.delivery(peer, BatchLimits(10, 1000, 0.0))
             nursery.start_soon(delivery.run)
             for _ in range(checkpoints):
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         assert peer.open == 0
     if rig.cursor < rig.buffer.end:
-        await rig.deliver(peer, RunLimits(10, 1000, 0.0))
+        await rig.deliver(peer, BatchLimits(10, 1000, 0.0))
     assert set(peer.confirmed) == {name.encode() for name in names if name.startswith("good")}
     assert [sequence for sequence, *_ in rig.letters()] == [
         n for n, name in enumerate(names, 1) if name.startswith("bad")

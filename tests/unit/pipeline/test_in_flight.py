@@ -6,19 +6,19 @@ import pytest
 import trio
 import trio.testing
 
-from siemrelay.pipeline.batching import Run
+from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
 
 
-def run_of(size_bytes: int) -> Run:
-    return Run(1, [bytes(size_bytes)], [0])
+def run_of(size_bytes: int) -> DeliveryBatch:
+    return DeliveryBatch(1, [bytes(size_bytes)], [0])
 
 
 async def test_runs_come_out_in_order_with_what_sending_gave_for_them() -> None:
     flight = InFlight(8)
     runs = [run_of(n) for n in range(3)]
     for ticket, run in enumerate(runs):
-        await flight.room()
+        await flight.wait_for_room()
         await flight.put(run, ticket)
     assert [await flight.take() for _ in runs] == [(run, n) for n, run in enumerate(runs)]
 
@@ -31,7 +31,7 @@ async def test_the_sender_waits_for_the_settler_at_the_bound_of_runs_or_bytes(
 
     async def send() -> None:
         for number in range(fit + 2):
-            await flight.room()
+            await flight.wait_for_room()
             await flight.put(run_of(size_bytes), number)
             sent.append(number)
 

@@ -10,11 +10,11 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.core.errors import RunRefused
+from siemrelay.core.errors import BatchRefused
 from siemrelay.pipeline.rejection import isolate
 from siemrelay.sinks.contract import Refusal, Settlement
 
-WHY = RunRefused(code="400", reason="bad")
+WHY = BatchRefused(code="400", reason="bad")
 
 
 class Choosy:
@@ -34,7 +34,7 @@ class Choosy:
         bad = [index for index, message in enumerate(ticket) if message in self.culprits]
         if bad and not (self.names and len(ticket) < 8):
             self.refused_alone |= set(ticket) if len(ticket) == 1 else set()
-            raise RunRefused(code="400", reason="bad")
+            raise BatchRefused(code="400", reason="bad")
         self.taken += [message for message in ticket if message not in self.culprits]
         return [Refusal(index, "400", "bad") for index in bad]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
-from siemrelay.pipeline.sieve import Sieve
+from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Position, Records
 from tests.conftest import MakeDaemon
@@ -21,12 +21,12 @@ from tests.support.receivers import TcpReceiver
 KEPT, NOISE = "Account Provisioned", "User Logged In"
 
 
-def sieve(events: object) -> Sieve | None:
+def source_filter(events: object) -> SourceFilter | None:
     text = json.dumps({
         "sources": {"a": {"type": "file", "path": "/a", "events": events}},
         "sinks": {"s": {"server": "127.0.0.1"}},
     })  # fmt: skip
-    return Assembly(load_text(text, "x.yaml").config).sieve("a")
+    return Assembly(load_text(text, "x.yaml").config).source_filter("a")
 
 
 def records(*lines: bytes) -> Records:
@@ -40,20 +40,20 @@ def line(kind: str) -> bytes:
 
 
 def test_without_a_choice_there_is_no_sieve() -> None:
-    assert sieve("Any Audit Record") is None
+    assert source_filter("Any Audit Record") is None
 
 
 def test_what_events_leaves_out_is_gone_and_the_position_stays() -> None:
-    made = sieve({"exclude": [NOISE]})
+    made = source_filter({"exclude": [NOISE]})
     assert made is not None
     some = records(line(NOISE), line(KEPT), line(NOISE), b"no json")
-    kept = made.sifted(some)
+    kept = made.apply(some)
     assert kept.payload == line(KEPT) + b"\nno json\n"
     assert (kept.count, kept.positions) == (2, some.positions)
-    nothing = made.sifted(records(line(NOISE)))
+    nothing = made.apply(records(line(NOISE)))
     assert (nothing.payload, nothing.count, nothing.positions) == (b"", 0, some.positions)
     everything = records(line(KEPT), line(KEPT))
-    assert made.sifted(everything) is everything
+    assert made.apply(everything) is everything
 
 
 @pytest.mark.parametrize(
@@ -68,23 +68,23 @@ def test_what_events_leaves_out_is_gone_and_the_position_stays() -> None:
 def test_what_cannot_be_read_is_kept_unless_it_is_left_out_by_name(
     events: object, kept: bool
 ) -> None:
-    made = sieve(events)
+    made = source_filter(events)
     assert made is not None
-    assert made.sifted(records(b"no json")).count == kept
+    assert made.apply(records(b"no json")).count == kept
 
 
 @given(st.lists(st.sampled_from([KEPT, NOISE, ""]), max_size=30))
 def test_the_rest_comes_through_in_order(kinds: list[str]) -> None:
-    made = sieve([KEPT])
+    made = source_filter([KEPT])
     assert made is not None
     lines = [line(kind) if kind else b"\xff" for kind in kinds]
     expected = [each for each, kind in zip(lines, kinds, strict=True) if kind != NOISE]
-    assert made.sifted(records(*lines)).payload == b"".join(each + b"\n" for each in expected)
+    assert made.apply(records(*lines)).payload == b"".join(each + b"\n" for each in expected)
 
 
 def test_an_unknown_name_on_a_source_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigurationRefused) as refused:
-        sieve(["Acount Provisioned"])
+        source_filter(["Acount Provisioned"])
     (fault,) = refused.value.faults
     assert fault.key == "sources.a.events[0]"
     assert "Account Provisioned" in fault.message

@@ -15,11 +15,11 @@ from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Target
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
-from siemrelay.pipeline.batching import Run, RunMaker
-from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
+from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.truncate import MARK, shortened
 from siemrelay.registry import FORMATS, build_format
-from siemrelay.sinks.contract import RunLimits
+from siemrelay.sinks.contract import BatchLimits
 from tests.support.strategies import EVENTS, batch_of, selection_of
 
 EVERY: list[tuple[str, Any]] = [
@@ -186,13 +186,15 @@ class Decoded:
         return self.batch
 
 
-def run_of(form: Format, decoded: DecodedBatch, limit_bytes: int, chosen: list[str]) -> Run:
+def run_of(
+    form: Format, decoded: DecodedBatch, limit_bytes: int, chosen: list[str]
+) -> DeliveryBatch:
     decoder = Decoded(decoded)
-    maker = RunMaker(
-        DecodedCache({"test": decoder}, decoder, share=False),
-        EventFilter(EventsOptions(include=chosen), Catalogue()), form, RunLimits(), limit_bytes,
+    maker = BatchMaker(
+        DecodeCache({"test": decoder}, decoder, share=False),
+        EventFilter(EventsOptions(include=chosen), Catalogue()), form, BatchLimits(), limit_bytes,
     )  # fmt: skip
-    (run,) = maker.runs(decoded.batch, decoded.batch.first_sequence)
+    (run,) = maker.batches(decoded.batch, decoded.batch.first_sequence)
     return run
 
 

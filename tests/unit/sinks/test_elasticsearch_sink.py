@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.ecs.document import Ecs, EcsOptions
 from siemrelay.formats.json import Json, JsonOptions
@@ -169,13 +169,13 @@ async def test_a_document_that_cannot_be_parsed_is_refused_alone(cluster: Elasti
 
 async def test_a_request_that_is_too_large_is_halved(cluster: Elasticsearch) -> None:
     cluster.most_bytes = 1000
-    assert isinstance(await fails(cluster, documents("a", "b", "c", "d")), RunRefused)
+    assert isinstance(await fails(cluster, documents("a", "b", "c", "d")), BatchRefused)
     assert await send(cluster, documents("a")) == []
 
 
 async def test_a_line_that_is_no_action_is_halved_down_to(cluster: Elasticsearch) -> None:
     found = await fails(cluster, [*documents("a"), b"{}\n{}"])
-    assert isinstance(found, RunRefused)
+    assert isinstance(found, BatchRefused)
     assert "Malformed action/metadata line" in str(found)
 
 
@@ -210,7 +210,7 @@ async def test_a_blocked_index_holds(cluster: Elasticsearch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(429, SinkWaits), (503, SinkWaits), (403, SinkHolds), (413, RunRefused)]
+    ("status", "error"), [(429, SinkWaits), (503, SinkWaits), (403, SinkHolds), (413, BatchRefused)]
 )
 async def test_whole_requests_are_judged_by_their_status(
     cluster: Elasticsearch, status: int, error: type[DeliveryError]

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from siemrelay.config.effective import sink_settings
 from siemrelay.config.load import Loaded, load_text
 from siemrelay.core.event import Batch
-from siemrelay.pipeline.batching import RunMaker
-from siemrelay.pipeline.decode_cache import DecodedCache
+from siemrelay.pipeline.batching import BatchMaker
+from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.relay.assembly import Assembly
 from siemrelay.wire.gelf import HEADER_BYTES, MAX_CHUNKS, GelfDatagrams, largest_message
 from tests.unit.formats.test_format_gelf import read_gelf
@@ -151,12 +151,12 @@ async def test_events_of_any_length_arrive_and_what_exceeds_128_chunks_is_cut_an
     assembly = Assembly(loaded.config)
     parts = assembly.sink("graylog")
     decoder = assembly.decoder("a", [parts])
-    maker = RunMaker(
-        DecodedCache({"a": decoder}, decoder, share=False), parts.events, parts.format,
+    maker = BatchMaker(
+        DecodeCache({"a": decoder}, decoder, share=False), parts.events, parts.format,
         parts.limits, parts.max_message_bytes,
     )  # fmt: skip
     payload = "".join(record + "\n" for record in records).encode()
-    (run,) = maker.runs(Batch(1, len(records), "a", 1.7e9, payload), 1)
+    (run,) = maker.batches(Batch(1, len(records), "a", 1.7e9, payload), 1)
     assert run.cut == 1
     joiner = Joiner()
     async with parts.sink.session() as session:

@@ -19,7 +19,7 @@ import trio
 import trustme
 from structlog.testing import capture_logs
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.sinks.contract import Certified
 from siemrelay.sinks.http.sink import HttpOptions, HttpSink
 from siemrelay.sinks.http.verdict import retry_after_s
@@ -98,7 +98,7 @@ async def test_any_2xx_confirms(receiver: HttpReceiver, status: int) -> None:
     [
         ((408, 425, 429, 500, 502, 503, 504, 599), SinkWaits),
         ((401, 403, 404, 405, 407, 410, 501, 301, 302, 307, 308), SinkHolds),
-        ((400, 413, 415, 422), RunRefused),
+        ((400, 413, 415, 422), BatchRefused),
     ],
 )
 async def test_each_other_answer_says_what_to_do_next(
@@ -116,7 +116,7 @@ async def test_the_session_is_usable_after_a_refused_run(receiver: HttpReceiver)
     answers = iter([Answer(400, "bad"), TAKEN])
     receiver.answer = lambda request: next(answers)
     async with HttpSink(options(receiver.url)).session() as session:
-        with pytest.raises(RunRefused):
+        with pytest.raises(BatchRefused):
             await session.confirm(await session.send([b"1", b"2"]))
         await session.confirm(await session.send([b"1"]))
     assert receiver.arrived.messages == [b"1"]

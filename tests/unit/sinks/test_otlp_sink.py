@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.formats.envelopes.otlp import any_value, unix_nano
 from siemrelay.formats.json import Json, JsonOptions
@@ -147,7 +147,7 @@ async def test_a_rejected_record_stands_alone_at_last(receiver: OtlpReceiver) ->
         "too old" if plain(record.attributes)["log.record.uid"] == "b" else ""
     )
     found = await fails(receiver, named("a", "b", "c"))
-    assert isinstance(found, RunRefused)
+    assert isinstance(found, BatchRefused)
     assert "1 of 3 log records: too old" in str(found)
     (refusal,) = await export(receiver, named("b"))
     assert (refusal.index, refusal.code, refusal.reason) == (0, "rejected", "too old")
@@ -196,7 +196,7 @@ async def test_an_answer_of_something_else_confirms_nothing(receiver: OtlpReceiv
 @pytest.mark.parametrize(
     ("status", "error"),
     [(429, SinkWaits), (502, SinkWaits), (503, SinkWaits), (504, SinkWaits), (500, SinkWaits),
-     (400, RunRefused), (413, RunRefused), (401, SinkHolds), (403, SinkHolds), (405, SinkHolds)],
+     (400, BatchRefused), (413, BatchRefused), (401, SinkHolds), (403, SinkHolds), (405, SinkHolds)],
 )  # fmt: skip
 async def test_each_other_answer_says_what_to_do_next(
     receiver: OtlpReceiver, status: int, error: type[DeliveryError]
@@ -209,7 +209,7 @@ async def test_each_other_answer_says_what_to_do_next(
 
 async def test_a_record_that_is_no_otlp_is_refused_by_its_reader(receiver: OtlpReceiver) -> None:
     found = await fails(receiver, [b'{"severityNumber":"INFO?"}'])
-    assert isinstance(found, RunRefused)
+    assert isinstance(found, BatchRefused)
     assert found.code == "400"
 
 

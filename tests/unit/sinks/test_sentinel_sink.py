@@ -11,9 +11,9 @@ import pytest
 
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import (
+    BatchRefused,
     ConfigurationRefused,
     DeliveryError,
-    RunRefused,
     SinkHolds,
     SinkWaits,
 )
@@ -145,7 +145,7 @@ async def test_a_missing_role_holds_and_is_named(azure: LogsIngestion) -> None:
 
 async def test_a_call_that_is_too_large_is_halved(azure: LogsIngestion) -> None:
     found = await fails(azure, *[b'{"x":"%s"}' % (b"x" * 300_000)] * 4)
-    assert isinstance(found, RunRefused)
+    assert isinstance(found, BatchRefused)
     assert "1048576 bytes" in str(found)
 
 
@@ -162,7 +162,7 @@ async def test_a_busy_service_is_waited_for_as_long_as_it_says(
 @pytest.mark.parametrize("words", ["", "[]", '{"error":null}', '{"error":{}}', "\x00", "[" * 9999])
 async def test_a_refusal_in_any_words_is_understood(azure: LogsIngestion, words: str) -> None:
     azure.fault = Answer(400, words)
-    assert isinstance(await fails(azure), RunRefused)
+    assert isinstance(await fails(azure), BatchRefused)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from trio.testing import MockClock
 
-from siemrelay.core.errors import DeliveryError, RunRefused, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.event import Actor, AuditEvent
 from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.registry import FORMATS, build_format
@@ -335,8 +335,8 @@ def test_any_bytes_are_read_as_an_answer_or_as_none(body: bytes) -> None:
         (Answer(401, "<response>Unauthorized</response>"), SinkHolds),
         (Answer(400, "The plain HTTP request was sent to HTTPS port"), SinkHolds),
         (Answer(502, "<html>Bad Gateway</html>"), SinkWaits),
-        (Answer(413, "Content-Length too large"), RunRefused),
-        (Answer(400, '{"text":"something new","code":99}'), RunRefused),
+        (Answer(413, "Content-Length too large"), BatchRefused),
+        (Answer(400, '{"text":"something new","code":99}'), BatchRefused),
     ],
     ids=lambda value: f"{value.status} {value.words[:20]}" if isinstance(value, Answer) else None,
 )
@@ -490,7 +490,7 @@ async def test_a_run_refused_event_by_event_is_left_to_delivery_soon(
     splunk: SplunkReceiver,
 ) -> None:
     splunk.refuse = lambda event: 6
-    assert isinstance(await fails(options(splunk.url), *map(hec_event, range(500))), RunRefused)
+    assert isinstance(await fails(options(splunk.url), *map(hec_event, range(500))), BatchRefused)
     assert len(splunk.requests) < 50
     assert len(await post(options(splunk.url), *map(hec_event, range(10)))) == 10
 
@@ -564,7 +564,7 @@ async def test_many_runs_may_wait_for_the_indexers_at_a_time(
     indexers: SplunkReceiver, fast_clock: MockClock
 ) -> None:
     made = options(indexers.url, acknowledge=True)
-    runs = made.limits().in_flight_runs or 0
+    runs = made.limits().in_flight_batches or 0
     assert runs > 8
     indexers.indexed = lambda ack_id: len(indexers.arrived) == runs
     async with SplunkHecSink(made).session() as session:

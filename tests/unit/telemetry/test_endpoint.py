@@ -17,7 +17,7 @@ from siemrelay.telemetry import endpoint
 from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import SinkStats, Stats
-from siemrelay.telemetry.status import Overview, RelayStatus
+from siemrelay.telemetry.status import RelayReport, StatusReporter
 
 
 @dataclass
@@ -65,7 +65,7 @@ async def serving() -> AsyncIterator[Served]:
     assert listener is not None
     served.port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        overview = Overview(served.stats, Redactor([]))
+        overview = StatusReporter(served.stats, Redactor([]))
         nursery.start_soon(serve, listener, served.stats, overview, served.refresh)
         yield served
         nursery.cancel_scope.cancel()
@@ -81,7 +81,7 @@ async def test_each_path_has_its_answer() -> None:
         assert await served.get("/readyz") == (200, b"ok\n")
         status, body = await served.get("/status")
         assert status == 200
-        assert msgspec.json.decode(body, type=RelayStatus).sinks[0].delivered == 3
+        assert msgspec.json.decode(body, type=RelayReport).sinks[0].delivered == 3
         status, body = await served.get("/")
         assert status == 200
         assert b"siem  waiting" in body

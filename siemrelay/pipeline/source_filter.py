@@ -15,7 +15,7 @@ from siemrelay.decoders.contract import Decoder
 from siemrelay.sources.contract import Records
 
 
-class Sieve:
+class SourceFilter:
     """One source's filter for records on their way into the buffer."""
 
     def __init__(
@@ -25,7 +25,7 @@ class Sieve:
         self._source, self._decoder, self._events = source, decoder, events
         self._keep_unparsed = keep_unparsed
 
-    def sifted(self, records: Records) -> Records:
+    def apply(self, records: Records) -> Records:
         """The records that are wanted, with all the positions: `records` itself if all are."""
         if not records.count:
             return records

@@ -186,7 +186,7 @@ class Delivery:
         self._status.progressed()
         ticket: Any = None
         if run.messages:
-            await in_flight.room()
+            await in_flight.wait_for_room()
             try:
                 async with self._sending:
                     ticket = await session.send(run.messages)

@@ -1,4 +1,4 @@
-"""What a sink has sent and not settled: in order, bounded in runs and in bytes."""
+"""The batches that a sink has sent and the receiver has not settled: ordered and bounded."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ import trio
 
 from siemrelay.pipeline.batching import DeliveryBatch
 
-# A fast sink over a long distance needs megabytes on the way; they are held here until they are
-# settled, and are sent again after a break.
+# A fast sink over a long distance needs megabytes on the way. They stay in memory until they are
+# settled, and after a broken connection they are sent again.
 _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class InFlight:
-    """From the sender to the settler of one connection: runs, each with what `send` gave for it."""
+    """The queue between one connection's sender and its settler.
 
-    def __init__(self, max_runs: int) -> None:
+    Each entry is a batch with the ticket that `Session.send` returned for it.
+    """
+
+    def __init__(self, max_batches: int) -> None:
         self._sent, self._settling = trio.open_memory_channel[tuple[DeliveryBatch, Any, int]](
-            max_runs
+            max_batches
         )
         self._bytes = 0
-        self._landed = trio.Event()
+        self._room = trio.Event()
 
-    async def room(self) -> None:
-        """Wait until one more run may be sent."""
+    async def wait_for_room(self) -> None:
+        """Wait until fewer than 4 MiB are in flight."""
         while self._bytes >= _MAX_BYTES:
-            await self._landed.wait()
+            await self._room.wait()
 
-    async def put(self, run: DeliveryBatch, ticket: Any) -> None:
-        """The run was sent."""
-        size_bytes = run.size_bytes
+    async def put(self, batch: DeliveryBatch, ticket: Any) -> None:
+        """Add a batch that was sent; waits while `max_batches` are queued."""
+        size_bytes = batch.size_bytes
         self._bytes += size_bytes
-        await self._sent.send((run, ticket, size_bytes))
+        await self._sent.send((batch, ticket, size_bytes))
 
     async def take(self) -> tuple[DeliveryBatch, Any]:
-        """The earliest run that is not settled; it is from now on. Waits until there is one."""
-        run, ticket, size_bytes = await self._settling.receive()
+        """Remove and return the earliest batch; waits until there is one."""
+        batch, ticket, size_bytes = await self._settling.receive()
         self._bytes -= size_bytes
-        self._landed.set()
-        self._landed = trio.Event()
-        return run, ticket
+        self._room.set()
+        self._room = trio.Event()
+        return batch, ticket

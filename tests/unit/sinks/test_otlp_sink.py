@@ -196,7 +196,8 @@ async def test_an_answer_of_something_else_confirms_nothing(receiver: OtlpReceiv
 @pytest.mark.parametrize(
     ("status", "error"),
     [(429, SinkWaits), (502, SinkWaits), (503, SinkWaits), (504, SinkWaits), (500, SinkWaits),
-     (400, BatchRefused), (413, BatchRefused), (401, SinkHolds), (403, SinkHolds), (405, SinkHolds)],
+     (400, BatchRefused), (413, BatchRefused),
+     (401, SinkHolds), (403, SinkHolds), (405, SinkHolds)],
 )  # fmt: skip
 async def test_each_other_answer_says_what_to_do_next(
     receiver: OtlpReceiver, status: int, error: type[DeliveryError]

@@ -17,12 +17,11 @@ from typing import Any, Final
 
 import trio
 
-from siemrelay.buffer.cursors import Cursors
+from siemrelay.buffer.cursors import CursorFlusher, KeptRange, SinkCursor, SinkCursors, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.places import Extent, Places, SinkPlace
-from siemrelay.buffer.recent import Tail
-from siemrelay.buffer.reserve import SMALL, Reserve, sizes_for
-from siemrelay.buffer.retention import Room
+from siemrelay.buffer.recent import RecentBatches
+from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
+from siemrelay.buffer.retention import Retention
 from siemrelay.buffer.state_dir import lock_state_dir, open_store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event import Batch
@@ -46,7 +45,7 @@ class DiskBuffer:
             self._lock_descriptor = lock_state_dir(state_dir)
             opening.callback(os.close, self._lock_descriptor)
             sizes = sizes_for(state_dir)
-            reserve = Reserve(state_dir, sizes.reserve_bytes)
+            reserve = EmergencyReserve(state_dir, sizes.reserve_bytes)
             self._store = open_store(state_dir, reserve, sizes.log_bytes)
             opening.callback(self._store.close)
             opened, oldest = self._store.opened(), self._store.oldest()
@@ -54,24 +53,24 @@ class DiskBuffer:
                 reserve.hold()
             opening.pop_all()
         self.stats = stats
-        self._extent = Extent(opened.next_sequence, opened.next_sequence)
+        self._kept = KeptRange(opened.next_sequence, opened.next_sequence)
         self._known_cursors, self._writing = opened.cursors, trio.Lock()
-        self._places = Places(opened.cursors, self._extent)
-        self._cursors = Cursors(self._store, self._places, self._writing, reserve, stats)
-        self._room = Room(
-            self._store, self._writing, self._places, self._extent, reserve, stats,
+        self._cursors = SinkCursors(opened.cursors, self._kept)
+        self._flusher = CursorFlusher(self._store, self._cursors, self._writing, reserve, stats)
+        self._retention = Retention(
+            self._store, self._writing, self._cursors, self._kept, reserve, stats,
             max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
-        self._grown, self._tail = trio.Event(), Tail(opened.next_sequence)
+        self._grown, self._recent = trio.Event(), RecentBatches(opened.next_sequence)
         stats.size_bytes = opened.used_bytes
-        self._room.note_oldest(oldest)
+        self._retention.note_oldest(oldest)
 
     def __enter__(self) -> DiskBuffer:
         return self
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._cursors.leave()
+            self._flusher.leave()
         finally:
             self._store.close()
             os.close(self._lock_descriptor)
@@ -79,12 +78,12 @@ class DiskBuffer:
     @property
     def end(self) -> int:
         """The sequence number after the last durable record."""
-        return self._extent.end
+        return self._kept.end
 
     @property
     def oldest(self) -> int:
         """The oldest sequence number kept; `end` when nothing is."""
-        return self._extent.oldest
+        return self._kept.oldest
 
     def positions(self, source: str) -> dict[str, dict[str, Any]]:
         """A source's stored positions by key."""
@@ -92,46 +91,46 @@ class DiskBuffer:
 
     # -- sinks ------------------------------------------------------------
 
-    def set_sinks(self, sinks: Mapping[str, tuple[bool, bool]]) -> list[str]:
-        """Make these the sinks: name → (drop_oldest, start at the oldest record if new).
+    def set_sinks(self, sinks: Mapping[str, SinkPolicy]) -> list[str]:
+        """Make these the sinks, each with its policy. Call once, before anything is appended.
 
         A sink known from before keeps its cursor; one that is gone stops holding records back, and
-        its name is returned. Call once, before anything is appended.
+        its name is returned.
         """
-        gone = self._places.choose(sinks)
-        if gone or self._places.cursors() != self._known_cursors:
-            self._store.keep_sinks(self._places.cursors())
+        gone = self._cursors.choose(sinks)
+        if gone or self._cursors.cursors() != self._known_cursors:
+            self._store.replace_cursors(self._cursors.cursors())
         return gone
 
     def knows(self, sink: str) -> bool:
-        """Whether the sink had a place here when the buffer was opened."""
+        """Whether the sink had a cursor here when the buffer was opened."""
         return sink in self._known_cursors
 
-    def place(self, sink: str) -> SinkPlace:
-        """The sink's place, live."""
-        return self._places[sink]
+    def cursor(self, sink: str) -> SinkCursor:
+        """The sink's cursor, live."""
+        return self._cursors[sink]
 
     def advance(self, sink: str, next_sequence: int) -> None:
         """Settle every record before `next_sequence` for the sink. Stored within moments."""
-        self._places.advance(sink, next_sequence)
+        self._cursors.advance(sink, next_sequence)
 
-    async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
+    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
         """Keep refused records as dead letters and pass them, on disk when this returns."""
         sink = letters[0].sink
         async with self._writing:
             # The cursor may have been moved on meanwhile, to make room.
-            passed = max(next_sequence, self._places[sink].next_sequence)
-            await in_thread(self._store.bury, letters, {sink: passed})
+            passed = max(next_sequence, self._cursors[sink].next_sequence)
+            await in_thread(self._store.store_dead_letters, letters, {sink: passed})
             self.advance(sink, next_sequence)
 
     async def wait_settled(self) -> None:
         """Wait until some cursor moves."""
-        await self._places.wait_moved()
+        await self._cursors.wait_moved()
 
     async def wait_passed(self, sinks: Sequence[str], sequence: int) -> None:
         """Wait until every record before `sequence` is settled for all these sinks."""
-        while any(self._places[sink].next_sequence < sequence for sink in sinks):
-            await self._places.wait_moved()
+        while any(self._cursors[sink].next_sequence < sequence for sink in sinks):
+            await self._cursors.wait_moved()
 
     # -- records ----------------------------------------------------------
 
@@ -146,17 +145,17 @@ class DiskBuffer:
         room was looked for), BufferBroken when the process must end. A commit that has begun is
         waited for when cancelled.
         """
-        await self._tail.give_way(sum(len(batch.payload) for batch in batches))
+        await self._recent.throttle(sum(len(batch.payload) for batch in batches))
         started = time.perf_counter()
         async with self._writing:
-            with trio.CancelScope(shield=True), self._places.being_stored() as cursors:
+            with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
                 used = await in_thread(self._store.append, batches, positions, cursors)
         # Invariant: readers never see a record that a power cut could take back. The end moves
         # here only, after the commit's fsync; checked by
         # test_a_reader_never_sees_a_record_before_its_commit.
         for batch in batches:
-            self._extent.end = batch.next_sequence
-            self._tail.add(batch)
+            self._kept.end = batch.next_sequence
+            self._recent.add(batch)
         self.stats.committed(time.perf_counter() - started, used)
         if batches:
             self.stats.oldest_received_at = self.stats.oldest_received_at or batches[0].received_at
@@ -170,12 +169,12 @@ class DiskBuffer:
         after it where older records were deleted.
         """
         while True:
-            while sequence >= self._extent.end:
+            while sequence >= self._kept.end:
                 await self._grown.wait()
-            if (newest := self._tail.take(sequence)) is not None:
+            if (newest := self._recent.take(sequence)) is not None:
                 return [newest]
             # The thread may see a commit that is not known here yet: nothing beyond the end.
-            end = self._extent.end
+            end = self._kept.end
             found = await in_thread(self._store.read, sequence, end, READ_BYTES)
             if found:
                 return found
@@ -185,7 +184,7 @@ class DiskBuffer:
         """Records as batches of one, by sequence number; without those that are not kept."""
         return await in_thread(self._store.alone, wanted)
 
-    async def count_letters(self) -> None:
+    async def count_dead_letters(self) -> None:
         """Bring their number in `stats` up to date: other processes may have dropped some."""
         self.stats.dead_letters = await in_thread(self._store.dead_letters)
 
@@ -197,11 +196,11 @@ class DiskBuffer:
         Delivered records that are only kept for replay go first; then sinks that said drop_oldest
         give up their oldest. An empty buffer takes anything.
         """
-        return await self._room.make(wanted_bytes)
+        return await self._retention.make(wanted_bytes)
 
     async def reclaim(self) -> bool:
         """On a full disk: free what is kept for replay only. Whether anything was freed."""
-        return await self._room.reclaim()
+        return await self._retention.reclaim()
 
     async def received_at(self, sequence: int) -> float | None:
         """When that record was received (seconds since the epoch); None if it is not kept."""
@@ -212,5 +211,5 @@ class DiskBuffer:
     async def run(self) -> None:
         """Store cursors as they move and delete what is old, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cursors.run, self.reclaim)
-            nursery.start_soon(self._room.retain)
+            nursery.start_soon(self._flusher.run, self.reclaim)
+            nursery.start_soon(self._retention.retain)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Protocol
 
+from siemrelay.buffer.cursors import SinkCursor
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.places import SinkPlace
 from siemrelay.core.event import Batch
 
 
 class Deliverable(Protocol):
-    """Records in order, and one sink's place among them: `DiskBuffer`, or a part of one, again."""
+    """Records in order, and one sink's cursor among them: `DiskBuffer`, or a part of one, again."""
 
     @property
     def end(self) -> int:
         """The sequence number after the last record."""
 
-    def place(self, sink: str) -> SinkPlace:
-        """The sink's place, live."""
+    def cursor(self, sink: str) -> SinkCursor:
+        """The sink's cursor, live."""
 
     def advance(self, sink: str, next_sequence: int) -> None:
         """Settle every record before `next_sequence` for the sink."""
@@ -29,5 +29,5 @@ class Deliverable(Protocol):
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
         """Records as batches of one, by sequence number; without those that are not kept."""
 
-    async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
+    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
         """Keep refused records as dead letters and pass them, on disk when this returns."""

@@ -1,15 +1,16 @@
-"""Cursors on their way to disk: with the next records, or by themselves when none come."""
+"""How far each sink is: its cursor moves in memory at once, and reaches the disk within moments."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
-from siemrelay.buffer.places import Places
-from siemrelay.buffer.reserve import Reserve
+from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull
@@ -17,49 +18,159 @@ from siemrelay.telemetry.stats import BufferStats
 
 _log = structlog.get_logger()
 
-# Cursors that move are stored with the next records, or if none come within this, by themselves: so
-# much may be repeated after a crash of the process, beside what is in flight.
+# Cursors that move are stored with the next records, or if none come within this, by themselves:
+# so much may be repeated after a crash of the process, beside what is in flight.
 _PAUSE_S: Final = 0.02
 
 # A full disk is asked again this often.
 _FULL_PAUSE_S: Final = 1.0
 
 
-class Cursors:
+class KeptRange(msgspec.Struct):
+    """The sequence numbers that are kept: from `oldest` to before `end`."""
+
+    oldest: int
+    end: int
+
+
+class SinkPolicy(msgspec.Struct, frozen=True):
+    """What the configuration says of a sink's records.
+
+    `drop_oldest`: they give way when the buffer is full; otherwise intake waits for the sink.
+    `start_at_oldest`: a new sink begins at the oldest record kept, otherwise at the next one.
+    """
+
+    drop_oldest: bool = False
+    start_at_oldest: bool = True
+
+
+class SinkCursor(msgspec.Struct):
+    """One sink's cursor: `next_sequence` is the first record that is not settled for it."""
+
+    name: str
+    next_sequence: int
+    policy: SinkPolicy
+    dropped: int = 0
+
+
+class SinkCursors:
+    """The cursors of all sinks. Invariant: `kept.oldest` <= every cursor <= `kept.end`."""
+
+    def __init__(self, known: Mapping[str, int], kept: KeptRange) -> None:
+        """`known` are the cursors on disk."""
+        self._known, self._kept = known, kept
+        self._cursors: dict[str, SinkCursor] = {}
+        self._unstored: dict[str, int] = {}
+        self._moved = trio.Event()
+        self.unstored = trio.Event()
+        """Set while cursors have moved that are not on disk; replaced by who stores them."""
+
+    def choose(self, sinks: Mapping[str, SinkPolicy]) -> list[str]:
+        """Make these the sinks, each with its policy.
+
+        Returns the names in `known` that are not among them.
+        """
+        kept = self._kept
+        for name, policy in sinks.items():
+            start = self._known.get(name, kept.oldest if policy.start_at_oldest else kept.end)
+            start = min(max(start, kept.oldest), kept.end)
+            self._cursors[name] = SinkCursor(name, start, policy)
+        return sorted(self._known.keys() - sinks.keys())
+
+    def __getitem__(self, sink: str) -> SinkCursor:
+        return self._cursors[sink]
+
+    def cursors(self) -> dict[str, int]:
+        """All of them, by sink."""
+        return {cursor.name: cursor.next_sequence for cursor in self._cursors.values()}
+
+    def passed(self) -> int:
+        """Every record before this is settled for every sink."""
+        return min(self.cursors().values(), default=self._kept.end)
+
+    def advance(self, sink: str, next_sequence: int) -> None:
+        """Settle every record before `next_sequence`; a cursor never moves back."""
+        cursor = self._cursors[sink]
+        assert next_sequence <= self._kept.end, (next_sequence, self._kept)
+        if next_sequence > cursor.next_sequence:
+            cursor.next_sequence = self._unstored[sink] = next_sequence
+            self.unstored.set()
+            self._moved.set()
+            self._moved = trio.Event()
+
+    async def wait_moved(self) -> None:
+        """Wait until some cursor moves."""
+        await self._moved.wait()
+
+    def drop(self, end: int) -> bool:
+        """Move sinks that said drop_oldest past the records before `end`, and count them.
+
+        False, and nothing moved, when there are none, or when another sink holds those records too.
+        """
+        holders = [cursor for cursor in self._cursors.values() if cursor.next_sequence < end]
+        if not holders or not all(cursor.policy.drop_oldest for cursor in holders):
+            return False
+        for cursor in holders:
+            if not cursor.dropped:
+                # Once a process, as it may go on for days; the metric has the number.
+                _log.error("the buffer is full: a sink loses its oldest records", sink=cursor.name,
+                           first_sequence=cursor.next_sequence,
+                           advice="as `when_full: drop_oldest` says; see why it lags")  # fmt: skip
+            cursor.dropped += end - cursor.next_sequence
+            self.advance(cursor.name, end)
+        return True
+
+    @contextmanager
+    def being_stored(self) -> Iterator[dict[str, int]]:
+        """The cursors that are not on disk; if the block fails, they still are not."""
+        cursors, self._unstored = self._unstored, {}
+        try:
+            yield cursors
+        except BaseException:
+            self._unstored = {**cursors, **self._unstored}
+            raise
+
+
+class CursorFlusher:
     """Stores where each sink is. `writing` is held by whoever writes to the store."""
 
     def __init__(
-        self, store: Store, places: Places, writing: trio.Lock, reserve: Reserve, stats: BufferStats
+        self,
+        store: Store,
+        cursors: SinkCursors,
+        writing: trio.Lock,
+        reserve: EmergencyReserve,
+        stats: BufferStats,
     ) -> None:
-        self._store, self._places, self._writing = store, places, writing
+        self._store, self._cursors, self._writing = store, cursors, writing
         self._reserve, self._stats = reserve, stats
 
     async def run(self, reclaim: Callable[[], Awaitable[bool]]) -> None:
         """Store them as they move, until cancelled. `reclaim` makes room on a full disk."""
         while True:
-            await self._places.unstored.wait()
+            await self._cursors.unstored.wait()
             commits = self._stats.commits
             await trio.sleep(_PAUSE_S)
             if self._stats.commits != commits:
                 continue  # they went along with records, and will again
-            self._places.unstored = trio.Event()
+            self._cursors.unstored = trio.Event()
             try:
                 await self.flush()
             except BufferFull:
-                self._places.unstored.set()
+                self._cursors.unstored.set()
                 if not await reclaim():
                     await trio.sleep(_FULL_PAUSE_S)
 
     async def flush(self) -> None:
         """Store them as they are now. Raises BufferFull."""
         async with self._writing:
-            with trio.CancelScope(shield=True), self._places.being_stored() as cursors:
+            with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
                 if cursors:
                     await in_thread(self._store.save_cursors, cursors)
 
     def leave(self) -> None:
         """Store them for the last time; on a full disk with the room of the reserve."""
-        with self._places.being_stored() as cursors:
+        with self._cursors.being_stored() as cursors:
             try:
                 try:
                     self._store.save_cursors(cursors)

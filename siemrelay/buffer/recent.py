@@ -27,7 +27,7 @@ _PACE_BYTES_PER_S: Final = 80_000_000
 _first = attrgetter("first_sequence")
 
 
-class Tail:
+class RecentBatches:
     """The newest batches, bounded in bytes; at least the very newest."""
 
     def __init__(self, end: int) -> None:
@@ -58,7 +58,7 @@ class Tail:
             self._taken = trio.Event()
         return batch
 
-    async def give_way(self, more_bytes: int) -> None:
+    async def throttle(self, more_bytes: int) -> None:
         """Before so much more is added: let the foremost sink take what it would push out.
 
         An intake that catches up is faster than most sinks; all of it would be read back from disk

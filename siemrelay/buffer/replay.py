@@ -11,8 +11,8 @@ from typing import Final
 import trio
 
 from siemrelay.buffer.buffer import READ_BYTES
+from siemrelay.buffer.cursors import SinkCursor, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.places import SinkPlace
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event import Batch
@@ -21,7 +21,7 @@ from siemrelay.core.event import Batch
 _LETTERS: Final = 64
 
 
-class RecordsAgain:
+class Replay:
     """Records from `first` to before `end`: see `contract.Deliverable`. `done` is set at the end.
 
     Those that the buffer has given up meanwhile are passed over.
@@ -29,7 +29,7 @@ class RecordsAgain:
 
     def __init__(self, store: Store, sink: str, first: int, end: int) -> None:
         self._store, self._end = store, end
-        self._place = SinkPlace(sink, first, drop_oldest=False)
+        self._cursor = SinkCursor(sink, first, SinkPolicy())
         self.done = trio.Event()
         if first >= end:
             self.done.set()
@@ -39,14 +39,14 @@ class RecordsAgain:
         """See `contract.Deliverable`."""
         return self._end
 
-    def place(self, sink: str) -> SinkPlace:
+    def cursor(self, sink: str) -> SinkCursor:
         """See `contract.Deliverable`."""
-        return self._place
+        return self._cursor
 
     def advance(self, sink: str, next_sequence: int) -> None:
         """See `contract.Deliverable`; in memory only."""
-        self._place.next_sequence = max(self._place.next_sequence, next_sequence)
-        if self._place.next_sequence >= self._end:
+        self._cursor.next_sequence = max(self._cursor.next_sequence, next_sequence)
+        if self._cursor.next_sequence >= self._end:
             self.done.set()
 
     async def read(self, sequence: int) -> list[Batch]:
@@ -66,16 +66,16 @@ class RecordsAgain:
         """See `contract.Deliverable`."""
         return await in_thread(self._store.alone, wanted)
 
-    async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
+    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
         """See `contract.Deliverable`."""
-        await in_thread(self._store.bury, letters, {})
+        await in_thread(self._store.store_dead_letters, letters, {})
         self.advance(letters[0].sink, next_sequence)
 
     async def finish(self) -> None:
         """Note on disk what was settled, where anything is to be noted."""
 
 
-class LettersAgain(RecordsAgain):
+class DeadLetterRetry(Replay):
     """A sink's dead letters among those records; what the peer takes now is forgotten.
 
     A letter whose record was not kept any more when it was refused cannot be sent, and stays.
@@ -89,7 +89,7 @@ class LettersAgain(RecordsAgain):
     async def _found(self, sequence: int) -> list[Batch]:
         await self.finish()
         while True:
-            sink = self._place.name
+            sink = self._cursor.name
             letters = await in_thread(self._store.letters, sink, sequence, self._end, _LETTERS)
             batches = [letter.batch() for letter in letters if letter.record]
             if batches or not letters:
@@ -101,19 +101,19 @@ class LettersAgain(RecordsAgain):
         """See `contract.Deliverable`."""
         return {sequence: self._letters[sequence] for sequence in wanted}
 
-    async def bury(self, letters: list[DeadLetter], next_sequence: int) -> None:
+    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
         """See `contract.Deliverable`: they stay, with the newer words."""
         for letter in letters:
             del self._letters[letter.sequence]
-        await super().bury(letters, next_sequence)
+        await super().store_dead_letters(letters, next_sequence)
 
     async def finish(self) -> None:
         """Forget the letters that were taken.
 
         Just those: the relay may have kept new ones between them, which nobody has sent yet.
         """
-        settled = self._place.next_sequence
+        settled = self._cursor.next_sequence
         taken = [sequence for sequence in self._letters if sequence < settled]
-        await in_thread(self._store.drop_letters, self._place.name, taken)
+        await in_thread(self._store.drop_letters, self._cursor.name, taken)
         for sequence in taken:
             del self._letters[sequence]

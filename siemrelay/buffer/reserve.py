@@ -41,7 +41,7 @@ def sizes_for(state_dir: Path) -> Sizes:
     return SMALL if disk.f_blocks * disk.f_frsize < _SMALL_DISK_BYTES else LARGE
 
 
-class Reserve:
+class EmergencyReserve:
     """The file `reserve` in the state directory. Not for two threads at once."""
 
     def __init__(self, state_dir: Path, size_bytes: int) -> None:

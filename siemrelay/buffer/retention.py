@@ -1,4 +1,4 @@
-"""Room for more: what is deleted when it is old, and what goes first when the buffer is full."""
+"""Which records are deleted: old delivered ones, and the oldest ones when the buffer is full."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 import trio
 
-from siemrelay.buffer.places import Extent, Places
-from siemrelay.buffer.reserve import SMALL, Reserve
+from siemrelay.buffer.cursors import KeptRange, SinkCursors
+from siemrelay.buffer.reserve import SMALL, EmergencyReserve
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull
@@ -25,21 +25,21 @@ _COMING_BYTES: Final = 4 * 1024 * 1024
 _DROP_ROWS: Final = 16
 
 
-class Room:
+class Retention:
     """Deletes rows, and only those that every cursor has passed."""
 
     def __init__(
-        self, store: Store, writing: trio.Lock, places: Places, extent: Extent, reserve: Reserve,
-        stats: BufferStats, *, max_size_bytes: int, keep_s: float,
+        self, store: Store, writing: trio.Lock, cursors: SinkCursors, kept: KeptRange,
+        reserve: EmergencyReserve, stats: BufferStats, *, max_size_bytes: int, keep_s: float,
     ) -> None:  # fmt: skip
-        self._store, self._writing, self._places = store, writing, places
-        self._extent, self._reserve, self._stats = extent, reserve, stats
+        self._store, self._writing, self._cursors = store, writing, cursors
+        self._kept, self._reserve, self._stats = kept, reserve, stats
         self._max_size_bytes, self._keep_s = max_size_bytes, keep_s
 
     async def make(self, wanted_bytes: int) -> bool:
         """See `DiskBuffer.make_room`."""
-        extent, stats = self._extent, self._stats
-        while extent.oldest < extent.end and stats.size_bytes + wanted_bytes > self._max_size_bytes:
+        kept, stats = self._kept, self._stats
+        while kept.oldest < kept.end and stats.size_bytes + wanted_bytes > self._max_size_bytes:
             if not await self.delete(received_before=float("inf")) and not await self._drop():
                 return False
         return True
@@ -48,7 +48,7 @@ class Room:
         """See `DiskBuffer.reclaim`."""
         try:
             async with self._writing:
-                deletable = self._places.passed() > self._extent.oldest
+                deletable = self._cursors.passed() > self._kept.oldest
                 await in_thread(self._make_room_to_delete, deletable)
             freed = await self.delete(received_before=float("inf")) > 0
             async with self._writing:
@@ -57,18 +57,18 @@ class Room:
             return False  # no room even for that: the caller waits
 
     def _make_room_to_delete(self, deletable: bool) -> None:
-        if deletable or self._store.space.free_pages():
+        if deletable or self._store.free_pages():
             self._reserve.release()
-        self._store.space.shrink_log()
+        self._store.shrink_log()
 
     def _give_back(self) -> bool:
         """Free pages back to the file system, enough for the reserve and what comes next."""
         given = False
-        while self._reserve.lacks(_COMING_BYTES) and self._store.space.vacuum():
+        while self._reserve.lacks(_COMING_BYTES) and self._store.vacuum():
             # What the log holds of it takes room itself.
-            self._store.space.shrink_log()
+            self._store.shrink_log()
             given = True
-        self._store.space.shrink_log()
+        self._store.shrink_log()
         self._reserve.hold(again=True)
         return given
 
@@ -89,7 +89,7 @@ class Room:
     async def delete(self, received_before: float) -> int:
         """Delete some rows that every sink has passed and that are older; returns bytes freed."""
         async with self._writing:
-            before = self._places.passed()
+            before = self._cursors.passed()
             freed, oldest = await in_thread(self._delete_and_look, before, received_before)
             if freed:
                 self._stats.size_bytes -= freed
@@ -99,13 +99,13 @@ class Room:
     def _delete_and_look(
         self, before: int, received_before: float
     ) -> tuple[int, tuple[int, float] | None]:
-        return self._store.space.delete(before, received_before), self._store.oldest()
+        return self._store.delete(before, received_before), self._store.oldest()
 
     def note_oldest(self, found: tuple[int, float] | None) -> None:
         """Take over what the store says is its oldest record: sequence and received time."""
-        self._extent.oldest = found[0] if found else self._extent.end
+        self._kept.oldest = found[0] if found else self._kept.end
         self._stats.oldest_received_at = found[1] if found else None
 
     async def _drop(self) -> bool:
         end = await in_thread(self._store.end_of_oldest, _DROP_ROWS)
-        return end is not None and self._places.drop(end)
+        return end is not None and self._cursors.drop(end)

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from siemrelay.buffer.reserve import Reserve
+from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.store import Store
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
@@ -45,7 +45,7 @@ def lock_state_dir(state_dir: Path) -> int:
     return descriptor
 
 
-def runs_on(state_dir: Path) -> str | None:
+def running_process(state_dir: Path) -> str | None:
     """The process id of the relay that runs on the directory, None if none does."""
     try:
         with (state_dir / "lock").open("rb") as lock:
@@ -61,7 +61,7 @@ def _holder(state_dir: Path) -> str:
     return (state_dir / "lock").read_text("ascii", "replace").strip() or "unknown"
 
 
-def look(state_dir: Path) -> Path:
+def find_buffer(state_dir: Path) -> Path:
     """The buffer's file, for a process beside the relay's. Changes nothing.
 
     Raises StartRefused when there is none, it may not be opened, or another version wrote it.
@@ -88,7 +88,7 @@ def look(state_dir: Path) -> Path:
     return path
 
 
-def open_store(state_dir: Path, reserve: Reserve, log_bytes: int) -> Store:
+def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> Store:
     """The buffer of the relay that runs on the directory, on a full disk with the reserve's room.
 
     Raises StartRefused when that is not enough, or a newer siemrelay wrote it.

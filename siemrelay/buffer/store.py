@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping, Set
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -28,15 +28,18 @@ from siemrelay.buffer.schema import (
     transaction,
     typed_errors,
 )
-from siemrelay.buffer.space import Space
+from siemrelay.core.errors import BufferFull
 from siemrelay.core.event import Batch
 
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
 _APPENDED_ROWS: Final = 16
 
-# Places in a row of `appended`: the payload, and what it takes of the file.
+# SinkCursors in a row of `appended`: the payload, and what it takes of the file.
 _PAYLOAD: Final = 4
 _USED: Final = 7
+
+# Rows deleted in one transaction: bounds how long a commit of records can wait for it.
+_DELETE_ROWS: Final = 256
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -64,7 +67,6 @@ class Store:
             self._cursors, self._reading = connected("NORMAL"), connected("NORMAL")
             self._reading.execute("PRAGMA query_only = ON")
             self._opened = opened.pop_all()
-        self.space = Space(self._records)
         # sqlite3 objects may move between threads, not be in two at once.
         self._read_lock = threading.Lock()
         self._payloads = Payloads()
@@ -124,13 +126,13 @@ class Store:
                 (json.dumps(cursors),),
             )
 
-    def keep_sinks(self, cursors: Mapping[str, int]) -> None:
+    def replace_cursors(self, cursors: Mapping[str, int]) -> None:
         """Make `cursors` the only ones: others stop holding records back. Fsynced."""
         with transaction(self._records) as execute:
             execute("DELETE FROM cursors")
             _write_cursors(execute, cursors)
 
-    def bury(self, letters: Iterable[DeadLetter], cursors: Mapping[str, int]) -> None:
+    def store_dead_letters(self, letters: Iterable[DeadLetter], cursors: Mapping[str, int]) -> None:
         """Store dead letters and the cursors that pass them in one transaction, fsynced."""
         with transaction(self._records) as execute:
             dead_letters.write(execute, letters)
@@ -213,6 +215,54 @@ class Store:
                 (rows,),
             ).fetchall()
             return ends[-1][0] if ends else None
+
+    # -- deleting ---------------------------------------------------------
+
+    def delete(self, before: int, received_before: float) -> int:
+        """Delete batches wholly below `before` and received before that time; returns bytes freed.
+
+        At most `_DELETE_ROWS` at a time; 0 means there was nothing to delete.
+        """
+        with transaction(self._records) as execute:
+            rows = execute(
+                "SELECT first_sequence, length(payload) FROM batches WHERE first_sequence + count"
+                " <= ? AND received_at < ? ORDER BY first_sequence LIMIT ?",
+                (before, received_before, _DELETE_ROWS),
+            ).fetchall()
+            if rows:
+                execute("DELETE FROM batches WHERE first_sequence BETWEEN ? AND ? "
+                        "AND received_at < ?",
+                        (rows[0][0], rows[-1][0], received_before))  # fmt: skip
+                freed = sum(used_bytes(size) for _, size in rows)
+                execute("UPDATE facts SET value = value - ? WHERE name = 'used_bytes'", (freed,))
+        if rows:
+            # The rows are gone whether or not there is room for this.
+            with suppress(BufferFull), typed_errors():
+                # A part of the free pages goes back to the file system; records reuse the rest.
+                # 4 MiB at a time keeps the transaction short.
+                self._records.execute("PRAGMA incremental_vacuum(256)").fetchall()
+        return sum(used_bytes(size) for _, size in rows)
+
+    def free_pages(self) -> int:
+        """Pages of the file that hold nothing."""
+        with typed_errors():
+            (count,) = self._records.execute("PRAGMA freelist_count").fetchone()
+            return int(count)
+
+    def vacuum(self) -> bool:
+        """Give some free pages back to the file system; whether there were any.
+
+        1 MiB at a time: what has to be moved for it goes through the log, which needs room itself.
+        """
+        before = self.free_pages()
+        with typed_errors():
+            self._records.execute("PRAGMA incremental_vacuum(64)").fetchall()
+        return self.free_pages() < before
+
+    def shrink_log(self) -> None:
+        """Copy the write-ahead log into the database and cut it: room on a full file system."""
+        with typed_errors():
+            self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @cache

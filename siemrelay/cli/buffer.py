@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from siemrelay.buffer.buffer import READ_BYTES
-from siemrelay.buffer.state_dir import runs_on
+from siemrelay.buffer.state_dir import running_process
 from siemrelay.buffer.store import Store
 from siemrelay.cli.dead_letters import dead_letters
 from siemrelay.cli.opening import loaded_from, opened
@@ -60,7 +60,7 @@ def info(config: str, as_json: bool) -> None:
     sinks += [{"sink": name, "next_sequence": None, "backlog": None, "dead_letters": count}
               for name, count in letters.items()]  # fmt: skip
     told: dict[str, Any] = {
-        "state_dir": str(state_dir), "process": runs_on(state_dir), "end": end,
+        "state_dir": str(state_dir), "process": running_process(state_dir), "end": end,
         "oldest": oldest[0] if oldest else None,
         "oldest_received": rfc3339(oldest[1]) if oldest else None,
         "size_bytes": facts.used_bytes, "sinks": sinks,

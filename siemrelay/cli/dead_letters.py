@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.replay import LettersAgain
+from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.store import Store
 from siemrelay.cli.opening import loaded_from, opened
 from siemrelay.cli.options import config_option, json_option
@@ -76,7 +76,7 @@ def dead_letters(
             assembly = Assembly(loaded.config)
             everything = EventFilter(EventsOptions(), assembly.catalogue)
             parts = msgspec.structs.replace(assembly.sink(sink), events=everything)
-            again = LettersAgain(store, sink, first, before)
+            again = DeadLetterRetry(store, sink, first, before)
             stats = send(loaded.config, assembly, parts, again)
             click.echo(f"{sink}: {stats.delivered:,} taken, {stats.dead_lettered:,} refused again")
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from siemrelay.buffer.state_dir import look
+from siemrelay.buffer.state_dir import find_buffer
 from siemrelay.buffer.store import Store
 from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import Loaded, load
@@ -31,7 +31,7 @@ def loaded_from(config: str) -> Loaded:
 def opened(state_dir: Path) -> Iterator[Store]:
     """Its buffer. Ends with 75 when it cannot be opened now, with 74 when the disk fails."""
     try:
-        with closing(Store(look(state_dir))) as store:
+        with closing(Store(find_buffer(state_dir))) as store:
             yield store
     except (StartRefused, BufferFull) as error:
         click.secho(f"siemrelay: {error}", err=True, fg="red")

@@ -8,7 +8,7 @@ from typing import Final
 import click
 import trio
 
-from siemrelay.buffer.replay import RecordsAgain
+from siemrelay.buffer.replay import Replay
 from siemrelay.cli.opening import loaded_from, opened
 from siemrelay.cli.options import config_option
 from siemrelay.config.load import Loaded
@@ -77,7 +77,7 @@ def replay(
             return
         click.echo(f"sending records {begin:,} to {end - 1:,} to {name} again")
         assembly = Assembly(loaded.config)
-        again = RecordsAgain(store, name, begin, end)
+        again = Replay(store, name, begin, end)
         stats = send(loaded.config, assembly, assembly.sink(name), again)
     missing = count - stats.delivered - stats.filtered - stats.dead_lettered
     gone = f", {missing:,} not kept any more" if missing else ""
@@ -87,9 +87,7 @@ def replay(
     )
 
 
-def send(
-    config: RelayConfig, assembly: Assembly, parts: SinkParts, again: RecordsAgain
-) -> SinkStats:
+def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Replay) -> SinkStats:
     """Deliver all of it; what was settled is noted however it ends.
 
     Exits with 1 when the sink holds, since a person must mend something first, 130 at Ctrl-C.

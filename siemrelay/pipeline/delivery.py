@@ -69,7 +69,7 @@ class Delivery:
         self._max_wait_s = limits.max_wait_s
         self._in_flight_runs = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
-        self._place = buffer.place(name)
+        self._cursor = buffer.cursor(name)
         self._failures, self._connected_at = 0, float("inf")
         self._status = SinkStatus(name, stats, self._undelivered)
         self._trust = Trust()
@@ -110,7 +110,7 @@ class Delivery:
         return max(pause, min(asked_s or 0.0, _LONGEST_ASKED_S))
 
     def _undelivered(self) -> int:
-        return self._buffer.end - self._place.next_sequence
+        return self._buffer.end - self._cursor.next_sequence
 
     async def _attempt(self) -> DeliveryError:
         """One connection, until it fails; returns what the failure asks for."""
@@ -138,7 +138,7 @@ class Delivery:
     async def _pass_filtered(self) -> None:
         """Move the cursor over what the filter leaves out, which needs no peer. Never returns."""
         while True:
-            position = self._place.next_sequence
+            position = self._cursor.next_sequence
             if position == self._wanted_at:  # seen in an earlier pause: not read at each retry
                 await trio.sleep_forever()
             for batch in await self._buffer.read(position):
@@ -156,7 +156,7 @@ class Delivery:
     # -- sending ----------------------------------------------------------
 
     async def _send(self, session: Session, in_flight: InFlight) -> None:
-        position = self._place.next_sequence
+        position = self._cursor.next_sequence
         waiting: DeliveryBatch | None = None
         deadline = float("inf")
         while True:
@@ -244,7 +244,7 @@ class Delivery:
             for n, code, reason, message in sorted(told)
         ]
         try:
-            await self._buffer.bury(letters, run.next_sequence)
+            await self._buffer.store_dead_letters(letters, run.next_sequence)
         except BufferFull as error:
             raise SinkWaits(f"refused events cannot be kept: {error}") from error
         _log.warning(

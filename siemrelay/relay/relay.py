@@ -21,6 +21,7 @@ import trio
 
 from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.config.load import Loaded
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery
@@ -92,7 +93,7 @@ class Relay:
                     await self._drain(buffer, None if drain else config.shutdown_timeout)
                     sinks.cancel_scope.cancel()
                 house.cancel_scope.cancel()
-            at_end = all(buffer.place(name).next_sequence == buffer.end for name in deliveries)
+            at_end = all(buffer.cursor(name).next_sequence == buffer.end for name in deliveries)
             self._refresh_backlog(buffer)
         _log.info("stopped", undelivered={n: s.backlog for n, s in stats.sinks.items()})
         return at_end
@@ -101,11 +102,11 @@ class Relay:
 
     def _build_sinks(self, assembly: Assembly, buffer: DiskBuffer) -> dict[str, Delivery]:
         config, stats = self._config, self.stats
-        places: dict[str, tuple[bool, bool]] = {}
+        policies: dict[str, SinkPolicy] = {}
         enabled: list[SinkParts] = []
         for name, sink in config.sinks.items():
             when_full = sink.when_full or config.buffer.when_full
-            places[name] = (when_full == "drop_oldest", sink.start_at == "oldest")
+            policies[name] = SinkPolicy(when_full == "drop_oldest", sink.start_at == "oldest")
             stats.sinks[name] = SinkStats(name, since=time.time(), progress_at=trio.current_time())
             if sink.enabled:
                 enabled.append(assembly.sink(name))
@@ -113,10 +114,10 @@ class Relay:
                 stats.sinks[name].state, stats.sinks[name].reason = "disabled", "enabled: no"
         for name in filter(buffer.knows, self._elsewhere):
             # Run here before: what it has not got is kept for it.
-            places[name] = (False, False)
+            policies[name] = SinkPolicy()
             _log.warning("a sink of another pool has its place in this buffer and holds records "
                          "back; give each pool its own `state_dir`", sink=name)  # fmt: skip
-        for gone in buffer.set_sinks(places):
+        for gone in buffer.set_sinks(policies):
             _log.warning("sink is no longer configured; its records are not held back", sink=gone)
         decoders = {name: assembly.decoder(name, enabled) for name in config.sources}
         fallback = assembly.decoder(None, enabled)
@@ -176,7 +177,7 @@ class Relay:
 
         def waiting() -> bool:
             return any(
-                buffer.place(name).next_sequence < buffer.end
+                buffer.cursor(name).next_sequence < buffer.end
                 for name, sink in self.stats.sinks.items()
                 if sink.state == "up" or (timeout_s is None and sink.state != "disabled")
             )
@@ -223,14 +224,14 @@ class Relay:
 
     def _refresh_backlog(self, buffer: DiskBuffer) -> None:
         for name, sink in self.stats.sinks.items():
-            place = buffer.place(name)
-            sink.backlog, sink.dropped = buffer.end - place.next_sequence, place.dropped
+            cursor = buffer.cursor(name)
+            sink.backlog, sink.dropped = buffer.end - cursor.next_sequence, cursor.dropped
 
     async def _refresh(self, buffer: DiskBuffer) -> None:
         """Bring the gauges that need the disk up to date, for a scrape."""
         self._refresh_backlog(buffer)
-        await buffer.count_letters()
+        await buffer.count_dead_letters()
         for name, sink in self.stats.sinks.items():
-            sequence = buffer.place(name).next_sequence
+            sequence = buffer.cursor(name).next_sequence
             behind = sequence < buffer.end
             sink.oldest_undelivered_at = await buffer.received_at(sequence) if behind else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.replay import LettersAgain
+from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.store import Store
 from tests.conftest import MakeDaemon
@@ -253,17 +253,17 @@ def letters_of(sequences: Iterable[int]) -> list[DeadLetter]:
 
 async def test_a_retry_forgets_only_letters_that_it_has_sent(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "buffer.db")) as store:
-        store.bury(letters_of(range(2, 301, 2)), {})
-        again = LettersAgain(store, "s", 1, 301)
+        store.store_dead_letters(letters_of(range(2, 301, 2)), {})
+        again = DeadLetterRetry(store, "s", 1, 301)
         position, sent = 1, []
         while position < 301:
             batches = await again.read(position)
             sent += [batch.first_sequence for batch in batches if batch.count]
             # The relay keeps new ones meanwhile, before and behind what is on its way.
-            store.bury(letters_of([position + 2, 299]), {})
+            store.store_dead_letters(letters_of([position + 2, 299]), {})
             last = batches[-1].first_sequence
             if last in (128, 256):  # refused again
-                await again.bury(letters_of([last]), batches[-1].next_sequence)
+                await again.store_dead_letters(letters_of([last]), batches[-1].next_sequence)
             position = batches[-1].next_sequence
             again.advance("s", position)
         await again.finish()

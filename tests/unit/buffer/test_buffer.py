@@ -16,8 +16,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.recent import Tail
+from siemrelay.buffer.recent import RecentBatches
 from siemrelay.buffer.schema import SCHEMA_VERSION, typed
 from siemrelay.buffer.store import Store
 from siemrelay.core.errors import BufferBroken, BufferFull, DiskFull, StartRefused
@@ -59,7 +60,7 @@ def state_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def buffer(state_dir: Path) -> Iterator[DiskBuffer]:
     with opened(state_dir) as made:
-        made.set_sinks({"a": (False, True), "b": (False, True)})
+        made.set_sinks({"a": SinkPolicy(), "b": SinkPolicy()})
         yield made
 
 
@@ -79,7 +80,7 @@ def test_the_directory_and_its_files_are_for_this_user_alone(state_dir: Path) ->
     before = os.umask(0)
     try:
         with opened(state_dir) as buffer:
-            buffer.set_sinks({"a": (False, True)})
+            buffer.set_sinks({"a": SinkPolicy()})
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state_dir.iterdir()}
     finally:
         os.umask(before)
@@ -151,7 +152,7 @@ async def test_a_position_of_none_is_forgotten(buffer: DiskBuffer) -> None:
 
 async def test_a_reader_never_sees_a_record_before_its_commit(state_dir: Path) -> None:
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, size=1 << 20)
         await add(buffer, size=1 << 20)  # the first has left the memory
         # The file may be ahead of what the relay knows, between a commit and its return.
@@ -225,7 +226,7 @@ async def test_records_are_found_by_their_sequence_and_none_where_one_is_gone(
 @pytest.mark.parametrize("at", [0, 4, 5, 6, 8, 12, 30, -5, -1])
 async def test_a_damaged_row_yields_as_many_records_that_say_so(state_dir: Path, at: int) -> None:
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, 3, size=100)
         await add(buffer, 2)
     connection = sqlite3.connect(state_dir / "buffer.db", isolation_level=None)
@@ -235,7 +236,7 @@ async def test_a_damaged_row_yields_as_many_records_that_say_so(state_dir: Path,
     connection.execute("UPDATE batches SET payload = ? WHERE first_sequence = 1", (bytes(rotten),))
     connection.close()
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         damaged, whole = await buffer.read(1)
         assert (damaged.first_sequence, damaged.count) == (1, 3)
         expected = [b"record %d was damaged on disk" % n for n in (1, 2, 3)]
@@ -248,13 +249,15 @@ async def test_a_damaged_row_yields_as_many_records_that_say_so(state_dir: Path,
 
 async def test_cursors_survive_a_close_and_forgotten_sinks_are_named(state_dir: Path) -> None:
     with opened(state_dir) as buffer:
-        assert buffer.set_sinks({"a": (False, True), "b": (False, True)}) == []
+        assert buffer.set_sinks({"a": SinkPolicy(), "b": SinkPolicy()}) == []
         await add(buffer, 10)
         buffer.advance("a", 4)
     with opened(state_dir) as buffer:
-        assert buffer.set_sinks({"a": (False, True), "new": (False, False)}) == ["b"]
-        assert buffer.place("a").next_sequence == 4
-        assert buffer.place("new").next_sequence == 11  # starts at the end
+        assert buffer.set_sinks({"a": SinkPolicy(), "new": SinkPolicy(start_at_oldest=False)}) == [
+            "b"
+        ]
+        assert buffer.cursor("a").next_sequence == 4
+        assert buffer.cursor("new").next_sequence == 11  # starts at the end
     assert dict(rows(state_dir, "SELECT * FROM cursors")) == {"a": 4, "new": 11}  # type: ignore[arg-type]  # pairs
 
 
@@ -262,7 +265,7 @@ async def test_a_cursor_never_moves_back_and_never_beyond_the_end(buffer: DiskBu
     await add(buffer, 5)
     buffer.advance("a", 4)
     buffer.advance("a", 2)
-    assert buffer.place("a").next_sequence == 4
+    assert buffer.cursor("a").next_sequence == 4
     with pytest.raises(AssertionError):
         buffer.advance("a", 7)
 
@@ -287,10 +290,10 @@ async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_ag
     buffer.advance("a", 3)
     buffer._store._cursors.execute("PRAGMA query_only = ON")  # as good as any failing write
     with pytest.raises(BufferBroken):
-        await buffer._cursors.flush()
+        await buffer._flusher.flush()
     buffer.advance("a", 5)
     buffer._store._cursors.execute("PRAGMA query_only = OFF")
-    await buffer._cursors.flush()
+    await buffer._flusher.flush()
     assert dict(rows(state_dir, "SELECT * FROM cursors")) == {"a": 5, "b": 1}  # type: ignore[arg-type]  # pairs
 
 
@@ -307,15 +310,15 @@ async def test_dead_letters_and_the_cursor_that_passes_them_are_stored_together(
 ) -> None:
     await add(buffer, 5)
     letter = DeadLetter("a", 2, 1.0, "400", "bad", b"record", b"message")
-    await buffer.bury([letter], 3)
+    await buffer.store_dead_letters([letter], 3)
     columns = "sink, sequence, at, code, reason, record, message"
     assert rows(state_dir, f"SELECT {columns} FROM dead_letters") == [
         ("a", 2, 1.0, "400", "bad", b"record", b"message")
     ]
     assert rows(state_dir, "SELECT next_sequence FROM cursors WHERE sink = 'a'") == [(3,)]
-    await buffer.count_letters()
+    await buffer.count_dead_letters()
     assert buffer.stats.dead_letters == {"a": 1}
-    assert buffer.place("a").next_sequence == 3
+    assert buffer.cursor("a").next_sequence == 3
 
 
 async def test_burying_does_not_take_back_a_cursor_that_was_moved_to_make_room(
@@ -323,8 +326,8 @@ async def test_burying_does_not_take_back_a_cursor_that_was_moved_to_make_room(
 ) -> None:
     await add(buffer, 5)
     buffer.advance("a", 5)
-    await buffer._cursors.flush()
-    await buffer.bury([DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3)
+    await buffer._flusher.flush()
+    await buffer.store_dead_letters([DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3)
     assert rows(state_dir, "SELECT next_sequence FROM cursors WHERE sink = 'a'") == [(5,)]
 
 
@@ -335,24 +338,24 @@ async def test_a_row_is_deleted_only_when_every_cursor_is_past_it_and_it_is_old(
     state_dir: Path,
 ) -> None:
     with opened(state_dir, keep_s=100) as buffer:
-        buffer.set_sinks({"a": (False, True), "b": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy(), "b": SinkPolicy()})
         old, now = time.time() - 1000, time.time()
         for at in (old, old, now):
             await add(buffer, 10, at=at)
         buffer.advance("a", buffer.end)
         buffer.advance("b", 15)  # holds the second
-        assert await buffer._room.delete(now - 100) > 0
-        assert await buffer._room.delete(now - 100) == 0
+        assert await buffer._retention.delete(now - 100) > 0
+        assert await buffer._retention.delete(now - 100) == 0
         assert buffer.oldest == 11
         buffer.advance("b", buffer.end)
-        assert await buffer._room.delete(now - 100) > 0
+        assert await buffer._retention.delete(now - 100) > 0
         assert buffer.oldest == 21  # the third is kept for replay
         assert [found.first_sequence for found in await buffer.read(21)] == [21]
 
 
 async def test_the_running_buffer_deletes_what_was_delivered_and_is_old(state_dir: Path) -> None:
     with opened(state_dir, keep_s=0) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, 10, at=time.time() - 5)
         buffer.advance("a", buffer.end)
         async with trio.open_nursery() as nursery:
@@ -369,12 +372,12 @@ async def test_sequence_numbers_are_never_used_again_after_all_was_deleted_and_r
     state_dir: Path,
 ) -> None:
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, 10)
         buffer.advance("a", 11)
-        await buffer._room.delete(float("inf"))
+        await buffer._retention.delete(float("inf"))
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         assert (buffer.oldest, buffer.end) == (11, 11)
         assert (await add(buffer)).first_sequence == 11
         assert [found.first_sequence for found in await buffer.read(3)] == [11]
@@ -384,16 +387,16 @@ async def test_the_size_is_the_same_after_a_restart_and_nothing_when_all_is_dele
     state_dir: Path,
 ) -> None:
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         for size in (0, 10, 3000, 100_000):
             await add(buffer, 2, size=size)
         size_bytes = buffer.stats.size_bytes
         assert size_bytes > 100_000
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         assert buffer.stats.size_bytes == size_bytes
         buffer.advance("a", buffer.end)
-        assert await buffer._room.delete(float("inf")) == size_bytes
+        assert await buffer._retention.delete(float("inf")) == size_bytes
         assert buffer.stats.size_bytes == 0
 
 
@@ -401,33 +404,33 @@ async def test_room_is_made_of_what_was_delivered_before_anything_is_given_up(
     state_dir: Path,
 ) -> None:
     with opened(state_dir, max_size_bytes=500_000) as buffer:
-        buffer.set_sinks({"a": (True, True)})
+        buffer.set_sinks({"a": SinkPolicy(drop_oldest=True)})
         for _ in range(4):
             await add(buffer, 1, size=100_000)
         buffer.advance("a", 3)
         assert await buffer.make_room(200_000)
-        assert (buffer.oldest, buffer.place("a").dropped) == (3, 0)
+        assert (buffer.oldest, buffer.cursor("a").dropped) == (3, 0)
 
 
 async def test_only_sinks_that_said_drop_oldest_give_up_records_and_they_are_counted(
     state_dir: Path,
 ) -> None:
     with opened(state_dir, max_size_bytes=300_000) as buffer:
-        buffer.set_sinks({"drops": (True, True), "blocks": (False, True)})
+        buffer.set_sinks({"drops": SinkPolicy(drop_oldest=True), "blocks": SinkPolicy()})
         for _ in range(3):
             await add(buffer, 2, size=40_000)
         assert not await buffer.make_room(200_000)  # `blocks` holds them
-        assert buffer.place("drops").dropped == 0
+        assert buffer.cursor("drops").dropped == 0
         buffer.advance("blocks", buffer.end)
         assert await buffer.make_room(200_000)
-        place = buffer.place("drops")
+        place = buffer.cursor("drops")
         assert place.dropped == place.next_sequence - 1 > 0
         assert buffer.oldest <= place.next_sequence <= buffer.end
 
 
 async def test_an_empty_buffer_takes_even_what_is_larger_than_its_limit(state_dir: Path) -> None:
     with opened(state_dir, max_size_bytes=1000) as buffer:
-        buffer.set_sinks({"a": (False, True)})
+        buffer.set_sinks({"a": SinkPolicy()})
         assert await buffer.make_room(1_000_000)
         await add(buffer, size=10_000)
         assert not await buffer.make_room(1)
@@ -437,12 +440,12 @@ async def test_a_reader_whose_records_were_all_dropped_waits_for_new_ones(
     state_dir: Path,
 ) -> None:
     with opened(state_dir) as buffer:
-        buffer.set_sinks({"a": (True, True)})
+        buffer.set_sinks({"a": SinkPolicy(drop_oldest=True)})
         await add(buffer, 5, size=1 << 20)
         await add(buffer, 5)
-        buffer._tail = Tail(buffer.end)  # as after much more traffic
+        buffer._recent = RecentBatches(buffer.end)  # as after much more traffic
         buffer.advance("a", buffer.end)
-        await buffer._room.delete(float("inf"))
+        await buffer._retention.delete(float("inf"))
         got: list[Batch] = []
 
         async def read() -> None:
@@ -466,14 +469,14 @@ async def test_a_copy_made_in_mid_life_opens_with_all_that_was_acknowledged(
         made = await add(buffer, 3)
         await buffer.append([], {("app", "file"): {"offset": n}})
         buffer.advance("a", made.first_sequence)
-        await buffer._cursors.flush()
+        await buffer._flusher.flush()
     copied = tmp_path / "copied"
     shutil.copytree(state_dir, copied)  # what kill -9 leaves: the log was not copied back
     with opened(copied) as again:
-        again.set_sinks({"a": (False, True), "b": (False, True)})
+        again.set_sinks({"a": SinkPolicy(), "b": SinkPolicy()})
         assert again.end == buffer.end == 61
         assert again.positions("app") == {"file": {"offset": 19}}
-        assert again.place("a").next_sequence == 58
+        assert again.cursor("a").next_sequence == 58
         assert sum(found.count for found in await again.read(1)) == 60
 
 
@@ -546,10 +549,10 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: Di
     for checkpoints in range(6):
         for act in (
             lambda: buffer.append([batch(buffer.end)], {}),
-            lambda: buffer.bury([letter], 1),
+            lambda: buffer.store_dead_letters([letter], 1),
             lambda: buffer.read(1),
             lambda: buffer.make_room(1 << 40),
-            buffer._cursors.flush,
+            buffer._flusher.flush,
             buffer.reclaim,
         ):
             with trio.CancelScope() as scope:
@@ -561,7 +564,7 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: Di
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(cancel_after, scope, checkpoints)
-                    buffer.advance("b", min(buffer.place("b").next_sequence + 1, buffer.end))
+                    buffer.advance("b", min(buffer.cursor("b").next_sequence + 1, buffer.end))
                     await act()
             assert not buffer._writing.locked()
             for connection in (buffer._store._records, buffer._store._cursors):

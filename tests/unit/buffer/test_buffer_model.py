@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.recent import Tail
+from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.recent import RecentBatches
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 
@@ -59,7 +60,9 @@ class Life:
         names = rng.sample(NAMES, rng.randint(1, 3))
         oldest = {name: rng.random() < 0.5 for name in names}
         model.drops = {name: rng.random() < 0.5 for name in names}
-        gone = self.buffer.set_sinks({name: (model.drops[name], oldest[name]) for name in names})
+        gone = self.buffer.set_sinks(
+            {name: SinkPolicy(model.drops[name], oldest[name]) for name in names}
+        )
         assert gone == sorted(model.cursors.keys() - set(names))
         model.cursors = {
             name: max(
@@ -90,11 +93,11 @@ class Life:
         self.buffer.advance(name, to)
         self.model.cursors[name] = to
         if self.rng.random() < 0.5:
-            await self.buffer._cursors.flush()
+            await self.buffer._flusher.flush()
 
     async def read(self) -> None:
         if self.rng.random() < 0.5:
-            self.buffer._tail = Tail(self.buffer.end)
+            self.buffer._recent = RecentBatches(self.buffer.end)
         position = self.rng.randint(1, self.model.end)
         found: dict[int, bytes] = {}
         while position < self.model.end and any(s >= position for s in self.model.records):
@@ -111,16 +114,16 @@ class Life:
 
     async def delete(self) -> None:
         before = self.clock + self.rng.choice([-10.0, -3.0, 5.0])
-        while await self.buffer._room.delete(before):
+        while await self.buffer._retention.delete(before):
             pass
         self.model.delete(before)
 
     async def drop(self) -> None:
         model, before = self.model, dict(self.model.cursors)
-        dropped = {n: self.buffer.place(n).dropped for n in before}
+        dropped = {n: self.buffer.cursor(n).dropped for n in before}
         made = await self.buffer.make_room(self.rng.choice([1, 10_000, 50_000]))
         for name in before:
-            place = self.buffer.place(name)
+            place = self.buffer.cursor(name)
             assert place.next_sequence >= before[name]
             assert place.dropped - dropped[name] == place.next_sequence - before[name]
             if place.next_sequence > before[name]:
@@ -144,7 +147,7 @@ class Life:
         assert buffer.end == model.end
         assert buffer.oldest == model.oldest
         for name, cursor in model.cursors.items():
-            assert buffer.oldest <= buffer.place(name).next_sequence == cursor <= buffer.end
+            assert buffer.oldest <= buffer.cursor(name).next_sequence == cursor <= buffer.end
         assert buffer.positions("s") == model.positions
         on_disk = buffer._store._reading.execute(
             "SELECT first_sequence, first_sequence + count, received_at FROM batches "

@@ -6,15 +6,15 @@ import pytest
 import trio
 import trio.testing
 
-from siemrelay.buffer.recent import Tail
+from siemrelay.buffer.recent import RecentBatches
 from siemrelay.core.event import Batch
 
 MIB = 1 << 20
 
 
-def tail_of(batches: int) -> Tail:
+def tail_of(batches: int) -> RecentBatches:
     """A tail of so many batches of 1 MiB with ten records each; it keeps four."""
-    tail = Tail(1)
+    tail = RecentBatches(1)
     for number in range(batches):
         tail.add(Batch(1 + number * 10, 10, "s", 0.0, bytes(MIB)))
     return tail
@@ -22,12 +22,12 @@ def tail_of(batches: int) -> Tail:
 
 async def test_what_fits_beside_the_tail_waits_for_nobody() -> None:
     with trio.fail_after(0.1):
-        await tail_of(3).give_way(MIB)
+        await tail_of(3).throttle(MIB)
 
 
 async def test_a_commit_that_a_sender_may_wait_for_gives_way_to_nobody() -> None:
     with trio.fail_after(0.1):
-        await tail_of(4).give_way(MIB - 1)
+        await tail_of(4).throttle(MIB - 1)
 
 
 async def test_a_slower_sink_is_not_waited_for_while_another_one_keeps_up() -> None:
@@ -35,7 +35,7 @@ async def test_a_slower_sink_is_not_waited_for_while_another_one_keeps_up() -> N
     assert tail.take(1)  # the slower one
     assert tail.take(40)
     with trio.fail_after(0.1):
-        await tail.give_way(2 * MIB)
+        await tail.throttle(2 * MIB)
 
 
 async def test_intake_gives_way_until_the_foremost_sink_has_taken_what_would_be_pushed_out(
@@ -44,7 +44,7 @@ async def test_intake_gives_way_until_the_foremost_sink_has_taken_what_would_be_
     tail, gone = tail_of(4), list[float]()
 
     async def giving_way() -> None:
-        await tail.give_way(2 * MIB)
+        await tail.throttle(2 * MIB)
         gone.append(trio.current_time())
 
     began = trio.current_time()
@@ -64,7 +64,7 @@ async def test_sinks_that_stand_still_hold_up_intake_once_for_a_moment(
     tail, end = tail_of(4), 41
     began = trio.current_time()
     for _ in range(50):
-        await tail.give_way(MIB)
+        await tail.throttle(MIB)
         tail.add(Batch(end, 10, "s", 0.0, bytes(MIB)))
         end += 10
     assert 0.25 < trio.current_time() - began < 0.35
@@ -74,7 +74,7 @@ async def test_sinks_that_stand_still_hold_up_intake_once_for_a_moment(
 async def test_a_steady_sink_sets_the_pace_of_intake_only_if_it_is_fast(
     sink_mib_per_s: int, most_s: float, autojump_clock: trio.testing.MockClock
 ) -> None:
-    tail, end = Tail(1), 1
+    tail, end = RecentBatches(1), 1
 
     async def sink() -> None:
         position = 1
@@ -87,7 +87,7 @@ async def test_a_steady_sink_sets_the_pace_of_intake_only_if_it_is_fast(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sink)
         for _ in range(50):
-            await tail.give_way(MIB)
+            await tail.throttle(MIB)
             tail.add(Batch(end, 10, "s", 0.0, bytes(MIB)))
             end += 10
             await trio.lowlevel.checkpoint()

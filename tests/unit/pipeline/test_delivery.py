@@ -15,6 +15,7 @@ import trio
 from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.core.backoff import HOLD_PROBE_S, delay_s
 from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
@@ -159,7 +160,7 @@ class Rig:
 
     @property
     def cursor(self) -> int:
-        return self.buffer.place("s").next_sequence
+        return self.buffer.cursor("s").next_sequence
 
     def letters(self) -> list[tuple[int, str, bytes, bytes]]:
         query = "SELECT sequence, code, record, message FROM dead_letters ORDER BY sequence"
@@ -171,7 +172,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with DiskBuffer(
         tmp_path / "state", max_size_bytes=1 << 30, keep_s=1e9, stats=BufferStats()
     ) as buffer:
-        buffer.set_sinks({"s": (True, True)})
+        buffer.set_sinks({"s": SinkPolicy(drop_oldest=True)})
         yield Rig(buffer)
 
 
@@ -379,11 +380,11 @@ async def test_a_held_sink_is_asked_again_after_a_while_and_one_that_asked_for_t
     peer = Peer()
     peer.connect = connect
     delivery = rig.delivery(peer, retry=Retry(1.0, 2.0))
-    rig.buffer._extent.end += 1  # something to deliver that nobody reads
+    rig.buffer._kept.end += 1  # something to deliver that nobody reads
     delivery._pass_filtered = trio.sleep_forever  # type: ignore[method-assign]  # threads and this clock do not mix
     with trio.move_on_after(2000):
         await delivery.run()
-    rig.buffer._extent.end -= 1
+    rig.buffer._kept.end -= 1
     pauses = [round(b - a, 3) for a, b in itertools.pairwise(attempts)]
     assert pauses[:3] == [HOLD_PROBE_S, 300, 900]
     assert all(1.0 <= pause <= 2.0 for pause in pauses[3:])
@@ -616,7 +617,7 @@ async def test_a_refused_record_that_was_dropped_meanwhile_is_buried_without_its
         nursery.start_soon(rig.delivery(Late()).run)
         await trio.testing.wait_all_tasks_blocked()
         rig.buffer.advance("s", rig.buffer.end)
-        await rig.buffer._room.delete(float("inf"))
+        await rig.buffer._retention.delete(float("inf"))
         dropped.set()
         with trio.fail_after(10):
             while not rig.letters():

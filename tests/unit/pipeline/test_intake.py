@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.intake import Committer
 from siemrelay.sources.contract import Position, Records, joined
@@ -45,7 +46,7 @@ async def rig_on(
     with DiskBuffer(
         state_dir, max_size_bytes=max_size_bytes, keep_s=1e9, stats=stats.buffer
     ) as buffer:
-        buffer.set_sinks({"s": (False, True)})
+        buffer.set_sinks({"s": SinkPolicy()})
         rig = Rig(buffer, stats)
         async with trio.open_nursery() as nursery:
             if running:
@@ -143,7 +144,11 @@ async def test_records_with_line_feeds_keep_rows_of_their_own(tmp_path: Path) ->
 async def test_delivered_waits_for_the_slowest_enabled_sink(tmp_path: Path) -> None:
     async with rig_on(tmp_path) as rig:
         rig.buffer.set_sinks(
-            {"fast": (False, False), "slow": (False, False), "off": (False, False)}
+            {
+                "fast": SinkPolicy(start_at_oldest=False),
+                "slow": SinkPolicy(start_at_oldest=False),
+                "off": SinkPolicy(start_at_oldest=False),
+            }
         )
         for name in ("fast", "slow", "off"):
             rig.stats.sinks[name] = SinkStats(name)

@@ -1,4 +1,4 @@
-"""Restart one part, never the house."""
+"""Restarts one part when it fails, never the whole relay."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ async def supervise(
         except BufferBroken:
             raise
         except (Exception, BaseExceptionGroup) as error:
-            if _broken_inside(error):
+            if _holds_broken_buffer(error):
                 raise
             if not isinstance(error, Exception):
-                # A stop, perhaps beside a failure: the failure is told, the stop goes on.
+                # The part was cancelled, perhaps while it failed: log the failure, go on stopping.
                 failed_too, stop = error.split(Exception)
                 if failed_too is not None:
                     _log.error("part failed while it was stopped", part=name, exc_info=failed_too)
@@ -47,24 +47,24 @@ async def supervise(
             failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
             pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
             _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),
-                       error=words(error), exc_info=_unexpected(error))  # fmt: skip
+                       error=summarize(error), exc_info=_unexpected(error))  # fmt: skip
             failed(error)
             await trio.sleep(pause)
         else:
             return
 
 
-def words(error: BaseException) -> str:
-    """What happened, for a person, also where a nursery has put it into a group."""
+def summarize(error: BaseException) -> str:
+    """The error's message for a person; of an exception group, the messages of its leaves."""
     inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in inner))
 
 
 def _unexpected(error: BaseException) -> BaseException | None:
-    """The error if its traceback says more than its words, which our own errors' does not."""
+    """The error if its traceback adds to its message; our own errors say it all."""
     inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return None if all(isinstance(each, SiemrelayError) for each in inner) else error
 
 
-def _broken_inside(error: BaseException) -> bool:
+def _holds_broken_buffer(error: BaseException) -> bool:
     return isinstance(error, BaseExceptionGroup) and error.subgroup(BufferBroken) is not None

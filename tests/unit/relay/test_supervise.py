@@ -14,7 +14,7 @@ from siemrelay.config.load import load_text
 from siemrelay.core.errors import BufferBroken, SiemrelayError
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.relay import Relay
-from siemrelay.relay.supervise import supervise, words
+from siemrelay.relay.supervise import summarize, supervise
 from siemrelay.sources.contract import Intake
 from siemrelay.telemetry.stats import SourceStats
 
@@ -121,8 +121,8 @@ async def test_cancelling_ends_a_part_and_a_pause(autojump_clock: trio.testing.M
 def test_words_are_those_of_what_failed_inside_of_groups_each_once() -> None:
     inner = ExceptionGroup("Exceptions from Trio nursery", [ValueError("port taken"), KeyError()])
     error = ExceptionGroup("Exceptions from Trio nursery", [ValueError("port taken"), inner])
-    assert words(error) == "port taken; KeyError"
-    assert words(ValueError("alone")) == "alone"
+    assert summarize(error) == "port taken; KeyError"
+    assert summarize(ValueError("alone")) == "alone"
 
 
 async def test_a_failed_sources_last_error_is_what_failed_not_the_nursery_around_it(

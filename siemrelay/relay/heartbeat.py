@@ -1,0 +1,59 @@
+"""Once a second: refresh the gauges, sample the rates, tell systemd that the relay lives."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.relay.systemd import Notifier
+from siemrelay.telemetry.health import stuck
+from siemrelay.telemetry.stats import Stats
+from siemrelay.telemetry.status import StatusReporter
+
+_log = structlog.get_logger()
+
+_INTERVAL_S: Final = 1.0
+
+
+class Heartbeat:
+    """Proves that the loop runs and that every part makes progress."""
+
+    def __init__(
+        self, buffer: DiskBuffer, stats: Stats, reporter: StatusReporter, notifier: Notifier
+    ) -> None:
+        self._buffer, self._stats = buffer, stats
+        self._reporter, self._notifier = reporter, notifier
+
+    async def run(self) -> None:
+        """Beat until cancelled. While a part is stuck the watchdog is not fed: systemd restarts."""
+        interval_s = min(_INTERVAL_S, self._notifier.watchdog_interval_s)
+        while True:
+            now = self._stats.loop_at = trio.current_time()
+            self.refresh_backlog()
+            self._reporter.sample(now)
+            found = stuck(self._stats, now)
+            if found:
+                _log.error("no progress", parts=found)
+            else:
+                self._notifier.alive(self._reporter.line())
+            await trio.sleep(interval_s)
+
+    def refresh_backlog(self) -> None:
+        """Bring the gauges up to date that are known in memory."""
+        for name, sink in self._stats.sinks.items():
+            cursor = self._buffer.cursor(name)
+            sink.backlog, sink.dropped = self._buffer.end - cursor.next_sequence, cursor.dropped
+
+    async def refresh(self) -> None:
+        """Bring all gauges up to date, also those that are read from the disk, for a scrape."""
+        self.refresh_backlog()
+        await self._buffer.count_dead_letters()
+        for name, sink in self._stats.sinks.items():
+            sequence = self._buffer.cursor(name).next_sequence
+            behind = sequence < self._buffer.end
+            sink.oldest_undelivered_at = (
+                await self._buffer.received_at(sequence) if behind else None
+            )

@@ -1,0 +1,133 @@
+"""Programs that rotate their own logs: Python's handlers, log4j, logback, kubelet.
+
+Nothing is lost or repeated, whatever happens to the relay meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeDaemon
+from tests.support import rotating_writers as programs
+from tests.support.logrotate import Logrotate
+from tests.support.numbered_logs import Writer
+from tests.support.rotation_rig import RELAYS, Relay, Rig, judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program and the globs that fit its logs.
+
+    `within`: each line begins with something else than its number. `live_only`: what is rotated
+    away while the relay is stopped matches none of the globs.
+    """
+
+    make: Callable[[str, Path], Writer]
+    follows: tuple[str, ...]
+    within: bool = False
+    live_only: bool = False
+
+
+PROGRAMS = {
+    "RotatingFileHandler": Program(
+        make=lambda log, root: programs.PythonWriter(log, programs.rotating(root / f"{log}.log")),
+        follows=("*.log*",),
+    ),
+    "RotatingFileHandler with gzip": Program(
+        make=lambda log, root: programs.PythonWriter(
+            log, programs.rotating_gzip(root / f"{log}.log")
+        ),
+        follows=("*.log*",),
+    ),
+    "TimedRotatingFileHandler": Program(
+        make=lambda log, root: programs.PythonWriter(log, programs.timed(root / f"{log}.log")),
+        follows=("*.log*",),
+    ),
+    "log4j": Program(
+        make=lambda log, root: programs.Log4jWriter(log, root / f"{log}.log"), follows=("*.log*",)
+    ),
+    "logback": Program(
+        make=lambda log, root: programs.LogbackWriter(log, root / f"{log}.log"),
+        follows=("*.log", "*.log*.tmp", "*.log.gz"),
+    ),
+    "kubelet, by its links": Program(
+        # Through a link only the newest file is in sight: one that lasts a second is seen.
+        make=lambda log, root: programs.KubernetesWriter(log, root, 4 * programs.ROLL_BYTES),
+        follows=("containers/*.log",), within=True, live_only=True,
+    ),
+    "kubelet, by its pods": Program(
+        make=programs.KubernetesWriter, follows=("pods/*/*/*.log*",), within=True
+    ),
+}  # fmt: skip
+
+
+def run(
+    program: Program, relay: Relay, directory: Path, make_daemon: MakeDaemon, *, logs: int,
+    intervals: int,
+) -> str:  # fmt: skip
+    """Let so many of them write for so many intervals; see `judge`."""
+    root = directory / "logs"
+    root.mkdir()
+    writers = [program.make(f"app{number:02}", root) for number in range(logs)]
+    daemon = make_daemon({}, directory=directory)
+    follows = [f"{root}/{each}" for each in program.follows]
+    with Rig(daemon, follows, writers, within=program.within) as rig:
+        rig.run(relay, lambda: None, rotations=intervals, while_stopped=2, interval_s=0.5)
+        return judge(rig, relay)
+
+
+@pytest.mark.parametrize(
+    ("name", "relay"),
+    [
+        ("RotatingFileHandler", "live"),
+        ("RotatingFileHandler", "stopped"),
+        ("RotatingFileHandler with gzip", "live"),
+        ("TimedRotatingFileHandler", "restarted"),
+        ("kubelet, by its links", "live"),
+    ],
+)
+def test_logs_that_their_programs_rotate_arrive_once(
+    name: str, relay: Relay, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    run(PROGRAMS[name], relay, tmp_path, make_daemon, logs=2, intervals=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "relay"),
+    [
+        (name, relay)
+        for name, relay in product(PROGRAMS, RELAYS)
+        if relay == "live" or not PROGRAMS[name].live_only
+    ],
+)
+def test_eight_logs_that_their_programs_rotate_arrive_once(
+    name: str, relay: Relay, tmp_path: Path, make_daemon: MakeDaemon,
+    record_property: Callable[[str, str], None],
+) -> None:  # fmt: skip
+    record_property(
+        "rotation", run(PROGRAMS[name], relay, tmp_path, make_daemon, logs=8, intervals=10)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("relay", ["live", "killed"])
+def test_a_watched_file_handler_under_logrotate_loses_nothing(
+    relay: Relay, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    tmp_path.chmod(0o700)  # logrotate refuses a directory that others may write to
+    logrotate = Logrotate(tmp_path, logs / "*.log", "rotate 3; compress; nocreate")
+    writers = [
+        programs.PythonWriter(f"app{number}", programs.watched(logs / f"app{number}.log"))
+        for number in range(4)
+    ]
+    with Rig(make_daemon({}, directory=tmp_path), [f"{logs}/*.log*"], writers) as rig:
+        rig.run(relay, logrotate.rotate, rotations=5, interval_s=0.4)
+        judge(rig, relay)

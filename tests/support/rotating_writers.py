@@ -1,0 +1,174 @@
+"""Programs that rotate their own logs, as loggers and container runtimes do it."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import shutil
+import threading
+import time
+from logging.handlers import RotatingFileHandler, TimedRotatingFileHandler, WatchedFileHandler
+from pathlib import Path
+
+from tests.support.numbered_logs import Writer
+
+# About a quarter of a second at the default pace: many rotations in a short test.
+ROLL_BYTES = 4096
+
+
+class PythonWriter(Writer):
+    """Writes through a handler of the standard library's `logging`."""
+
+    def __init__(self, log: str, handler: logging.FileHandler) -> None:
+        super().__init__(log)
+        self._handler = handler
+        logging.raiseExceptions = True
+
+        def fail(record: logging.LogRecord) -> None:
+            raise  # what the handler has caught
+
+        handler.handleError = fail  # type: ignore[method-assign]  # a failed write fails the test
+
+    def write(self, line: bytes) -> None:
+        self._handler.handle(logging.makeLogRecord({"msg": line.decode()}))
+
+    def close(self) -> None:
+        self._handler.close()
+
+
+def rotating(path: Path) -> RotatingFileHandler:
+    """`.1` to `.9`, all names shifted at each rotation."""
+    return RotatingFileHandler(path, maxBytes=ROLL_BYTES, backupCount=9, delay=True)
+
+
+def rotating_gzip(path: Path) -> RotatingFileHandler:
+    """The same with gzip, by the recipe of the logging cookbook."""
+
+    def gzipped(source: str, destination: str) -> None:
+        with Path(source).open("rb") as read, gzip.open(destination, "wb") as written:
+            shutil.copyfileobj(read, written)
+        Path(source).unlink()
+
+    handler = rotating(path)
+    handler.rotator = gzipped
+    handler.namer = lambda name: f"{name}.gz"
+    return handler
+
+
+def timed(path: Path) -> TimedRotatingFileHandler:
+    """A new file each second, `.2026-11-27_20-36-41`, and ten kept."""
+    return TimedRotatingFileHandler(path, when="S", backupCount=10, delay=True)
+
+
+def watched(path: Path) -> WatchedFileHandler:
+    """Opens its log again when somebody else has renamed it."""
+    return WatchedFileHandler(path, delay=True)
+
+
+class RollingWriter(Writer):
+    """Renames its log when it is large, begins a new one, and compresses the old one later.
+
+    The compressed file grows slowly in its place, as that of a large log does.
+    """
+
+    def __init__(self, log: str, path: Path, roll_bytes: int = ROLL_BYTES) -> None:
+        super().__init__(log)
+        self.path, self._roll_bytes = path, roll_bytes
+        self._file = path.open("ab", buffering=0)
+        self.rolls = 0
+        self._compressing: list[threading.Thread] = []
+
+    def write(self, line: bytes) -> None:
+        if self._file.tell() > self._roll_bytes:
+            self.roll()
+        self._file.write(line + b"\n")
+
+    def roll(self) -> None:
+        """Rename, begin a new file, compress in the background."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        self._file.close()
+        self._file = self.path.open("ab", buffering=0)
+
+    def compress_later(self, source: Path, destination: Path, named: Path | None = None) -> None:
+        """Write `destination` bit by bit, then delete `source`, then rename to `named`."""
+        work = threading.Thread(target=self._compress, args=(source, destination, named))
+        self._compressing.append(work)
+        work.start()
+
+    def _compress(self, source: Path, destination: Path, named: Path | None) -> None:
+        with source.open("rb") as read, destination.open("wb", buffering=0) as raw:
+            with gzip.GzipFile(fileobj=raw, mode="wb") as written:
+                while data := read.read(512):
+                    written.write(data)
+                    written.flush()
+                    time.sleep(0.01)
+        if named is not None:
+            destination.rename(named)
+        source.unlink()
+
+    def close(self) -> None:
+        self._file.close()
+        for work in self._compressing:
+            work.join()
+
+
+class Log4jWriter(RollingWriter):
+    """`app.log`, `app-2026-11-27-1.log` for a moment, then `app-2026-11-27-1.log.gz` (log4j 2)."""
+
+    def roll(self) -> None:
+        self.rolls += 1
+        old = self.path.with_name(f"{self.path.stem}-2026-11-27-{self.rolls}.log")
+        self.path.rename(old)
+        self.compress_later(old, old.with_name(f"{old.name}.gz"))
+        self._begin()
+
+
+class LogbackWriter(RollingWriter):
+    """`app.log`, `app.2026-11-27.1.log1764273401.tmp` for a moment, then `….1.log.gz`."""
+
+    def roll(self) -> None:
+        self.rolls += 1
+        name = f"{self.path.stem}.2026-11-27.{self.rolls}.log"
+        old = self.path.with_name(f"{name}{time.monotonic_ns()}.tmp")
+        self.path.rename(old)
+        self.compress_later(old, old.with_name(f"{name}.gz"))
+        self._begin()
+
+
+class KubernetesWriter(RollingWriter):
+    """A container's log as kubelet and a container runtime keep it.
+
+    `containers/NAME.log` is a link to `pods/NAME/app/0.log`. Rotated: renamed with the time, the
+    one before compressed by way of a `.tmp`. The runtime writes into the renamed file until it has
+    opened the new one.
+    """
+
+    def __init__(self, log: str, root: Path, roll_bytes: int = ROLL_BYTES) -> None:
+        folder = root / "pods" / log / "app"
+        folder.mkdir(parents=True)
+        (root / "containers").mkdir(exist_ok=True)
+        (root / "containers" / f"{log}.log").symlink_to(folder / "0.log")
+        super().__init__(log, folder / "0.log", roll_bytes)
+        self._before: Path | None = None
+        self._late = 0
+
+    def write(self, line: bytes) -> None:
+        super().write(b"2026-11-27T20:36:41.089Z stdout F " + line)
+
+    def roll(self) -> None:
+        if not self._late:
+            self.rolls += 1
+            if self._before is not None:
+                before = self._before.name
+                self.compress_later(
+                    self._before, self._before.with_name(f"{before}.tmp"),
+                    self._before.with_name(f"{before}.gz"),
+                )  # fmt: skip
+            self._before = self.path.with_name(f"0.log.20261127-{self.rolls:06}")
+            self.path.rename(self._before)
+        # So many lines still go into the renamed file.
+        self._late = (self._late + 1) % 5
+        if not self._late:
+            self._begin()

@@ -27,7 +27,8 @@ class DeliveryBatch(msgspec.Struct):
 
     `next_sequence` is the first record after those that this run settles, be it by a message, by
     the filter or by a failure of our own: `failed` has (sequence, what happened) for records that
-    the format raised on. `received` has (when, how many messages) for the delivery times.
+    the format raised on. `received` has (when, how many messages) for the delivery times. The first
+    `sent_before` messages may have been sent in an earlier attempt.
     """
 
     next_sequence: int
@@ -40,6 +41,7 @@ class DeliveryBatch(msgspec.Struct):
     received: list[tuple[float, int]] = msgspec.field(default_factory=list)
     last_type: str = ""
     failed: list[tuple[int, str]] = msgspec.field(default_factory=list)
+    sent_before: int = 0
 
     @property
     def size_bytes(self) -> int:

@@ -5,13 +5,16 @@ the peer's confirmation of each and moves the cursor past it. When either fails,
 next attempt starts from the cursor: what was not settled is sent again.
 
 Invariants, checked in test_delivery.py:
-- the cursor passes a record only when it was filtered out, confirmed or made a dead letter;
+- the cursor passes a record only when it was filtered out, confirmed, found to be at the peer
+  already, or made a dead letter;
 - messages leave in sequence order.
 """
 
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -74,6 +77,8 @@ class Delivery:
         self._status = SinkStatus(name, stats, self._undelivered)
         self._trust = Trust()
         self._sending, self._wanted_at = trio.Lock(), 0
+        # Records before this may have been sent, by this process or by one before it.
+        self._sent_end = buffer.end
 
     async def run(self) -> None:
         """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
@@ -187,6 +192,8 @@ class Delivery:
         ticket: Any = None
         if run.messages:
             await in_flight.wait_for_room()
+            run.sent_before = bisect_left(run.sequences, self._sent_end)
+            self._sent_end = max(self._sent_end, run.sequences[-1] + 1)
             try:
                 async with self._sending:
                     ticket = await session.send(run.messages)
@@ -202,11 +209,13 @@ class Delivery:
             refusals: Settlement = ()
             if run.messages:
                 refusals = await self._confirmed(session, run, ticket)
+            duplicates = [r.index for r in refusals if r.duplicate and r.index >= run.sent_before]
+            refusals = [refusal for refusal in refusals if not refusal.duplicate]
             if refusals or run.failed:
                 await self._bury(run, refusals)
             else:
                 self._buffer.advance(self._name, run.next_sequence)
-            self._count(run, len(refusals))
+            self._count(run, len(refusals), duplicates)
 
     async def _confirmed(self, session: Session, run: DeliveryBatch, ticket: Any) -> Settlement:
         """What the peer refused of a run, once everything else in it is confirmed."""
@@ -224,8 +233,10 @@ class Delivery:
         self._trust.note(taken, refusals)
         return refusals
 
-    def _count(self, run: DeliveryBatch, refused: int) -> None:
-        self._status.settled(run, refused)
+    def _count(self, run: DeliveryBatch, refused: int, duplicates: Sequence[int]) -> None:
+        self._status.settled(run, refused, len(duplicates))
+        if duplicates:
+            self._status.found_duplicates([run.sequences[index] for index in duplicates])
         if run.messages:
             self._failures = 0
             self._note_certificate()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.sinks.contract import Refusal, Session, Settlement
 
@@ -35,7 +37,7 @@ class Trust:
 
     def note(self, taken: int, refusals: Settlement) -> None:
         """A run was settled. Raises SinkHolds when the peer has refused many and taken none."""
-        if taken:
+        if taken or any(refusal.duplicate for refusal in refusals):
             self.proven, self._refused_in_a_row = True, 0
             return
         self._refused_in_a_row += len(refusals)
@@ -73,7 +75,7 @@ async def isolate(
                 refused = again
                 _tell_the_twin(pieces, end, whole=False)
             else:
-                refusals += [Refusal(start + r.index, r.code, r.reason) for r in found]
+                refusals += [replace(r, index=start + r.index) for r in found]
                 taken += end - start - len(found)
                 _tell_the_twin(pieces, end, whole=not found)
                 continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -18,6 +19,9 @@ _log = structlog.get_logger()
 # Peers have a part in the words: enough to say why and what to mend, too little to flood a log.
 _REASON_CHARACTERS: Final = 1000
 
+# A second relay on the same queue makes every event a duplicate.
+_LOG_DUPLICATES_EVERY_S: Final = 60.0
+
 
 class SinkStatus:
     """Keeps one sink's stats; a change of state is logged once, however often it is noted."""
@@ -25,6 +29,7 @@ class SinkStatus:
     def __init__(self, name: str, stats: SinkStats, undelivered: Callable[[], int]) -> None:
         self._name, self._stats, self._undelivered = name, stats, undelivered
         self._logged_state = ""
+        self._unlogged_duplicates, self._log_duplicates_at_s = 0, -math.inf
 
     def note(self, state: str, reason: str = "") -> None:
         """The sink is in this state, one of `stats.STATES`, for this reason."""
@@ -43,6 +48,21 @@ class SinkStatus:
         if reason:
             stats.last_error, stats.last_error_at = reason, time.time()
 
+    def found_duplicates(self, sequences: Sequence[int]) -> None:
+        """The peer had these records when they were first sent. Logged at most once a minute."""
+        self._unlogged_duplicates += len(sequences)
+        now_s = trio.current_time()
+        if now_s >= self._log_duplicates_at_s:
+            _log.warning(
+                "duplicate records", sink=self._name, records=self._unlogged_duplicates,
+                first_sequence=sequences[0],
+                reason="the receiver already holds the same bytes from the same source",
+                advice="expected after a queue or a sender delivered records again; otherwise see "
+                "whether another relay or sink writes to the same place",
+            )  # fmt: skip
+            self._unlogged_duplicates = 0
+            self._log_duplicates_at_s = now_s + _LOG_DUPLICATES_EVERY_S
+
     def failed(self) -> None:
         """An attempt failed."""
         self._stats.retries += 1
@@ -55,11 +75,12 @@ class SinkStatus:
         """So many records were passed that the filter leaves out."""
         self._stats.filtered += records
 
-    def settled(self, run: DeliveryBatch, refused: int) -> None:
-        """A run is settled; the peer refused so many of its messages."""
+    def settled(self, run: DeliveryBatch, refused: int, duplicates: int = 0) -> None:
+        """A run is settled; the peer refused so many of its messages, and had so many already."""
         stats, now = self._stats, time.time()
         stats.filtered += run.filtered
-        stats.delivered += len(run.messages) - refused
+        stats.delivered += len(run.messages) - refused - duplicates
+        stats.duplicates += duplicates
         stats.dead_lettered += refused + len(run.failed)
         stats.unparsed += run.unparsed
         stats.cut += run.cut
@@ -68,7 +89,9 @@ class SinkStatus:
         if run.messages:
             stats.sent_bytes += sum(map(len, run.messages))
             stats.last_success_at, stats.last_type = now, run.last_type
-            left = len(run.messages) - refused  # what was refused was not delivered in any time
+            left = (
+                len(run.messages) - refused - duplicates
+            )  # what was refused was not delivered in any time
             for received_at, count in run.received:
                 stats.delivery_s.observe(max(now - received_at, 0.0), min(count, left))
                 left -= min(count, left)

@@ -14,11 +14,16 @@ from siemrelay.formats.contract import Format
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
-    """The peer read one message and will never take it; `index` counts within the run."""
+    """The peer read one message and will never take it; `index` counts within the run.
+
+    `duplicate`: it holds a message with the same record id already (see `record_ids`). Where the
+    message may have been sent before, that is itself and counts as delivered: the delivery judges.
+    """
 
     index: int
     code: str
     reason: str
+    duplicate: bool = False
 
 
 Settlement = Sequence[Refusal]

@@ -1,8 +1,8 @@
 """Elasticsearch and OpenSearch: documents created in bulk, each judged by itself.
 
-Bulk API, `create` with the event's id: what had no answer is sent again, and what is there already
-is a conflict, which counts as stored. Items that the cluster has no room for now (429) or whose
-shard is away (5xx) are sent again by themselves.
+Bulk API, `create` with the record's id: a document that had no answer is sent again, and if it was
+stored all the same the answer is a conflict (409). Items that the cluster has no room for now (429)
+or whose shard is away (5xx) are sent again by themselves.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class ElasticsearchSink(OverHttp):
     async def _create(self, client: Client, messages: Sequence[bytes]) -> Settlement:
         refusals: list[Refusal] = []
         left: Sequence[int] = range(len(messages))
+        sent_before = False
         while True:
             body = b"\n".join([messages[index] for index in left]) + b"\n"
             answer = await client.post(self._url, body, "application/x-ndjson")
@@ -110,7 +111,11 @@ class ElasticsearchSink(OverHttp):
             again: list[int] = []
             why = ""
             for at, item in self._items(answer, len(left)):
-                if item.verdict == "again":
+                if item.verdict == "conflict":
+                    # After an answer of 5xx the document may have been stored all the same.
+                    if not sent_before:
+                        refusals.append(Refusal(left[at], "409", item.cause.words, duplicate=True))
+                elif item.verdict == "again":
                     again.append(left[at])
                     why = f"{_said(item)}; {patience(item.status)}"
                 elif item.verdict == "refused":
@@ -123,7 +128,7 @@ class ElasticsearchSink(OverHttp):
             if len(again) == len(left):
                 # Nothing moves. What was stored so far will be a conflict the next time.
                 raise SinkWaits(why)
-            left = again
+            left, sent_before = again, True
             await trio.sleep(_AGAIN_S)
 
     def _judge(self, answer: Answer) -> None:

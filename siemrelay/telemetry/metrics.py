@@ -53,6 +53,8 @@ SINK_METRICS: Final[tuple[Metric, ...]] = (
     Metric("filtered_total", "counter", "Events that `events` left out.", lambda s: s.filtered),
     Metric("dead_lettered_total", "counter", "Events the peer refused, kept as dead letters.",
            lambda s: s.dead_lettered),
+    Metric("duplicates_total", "counter",
+           "Events that the peer already held when they were first sent.", lambda s: s.duplicates),
     Metric("dropped_total", "counter", "Records given up by drop_oldest.", lambda s: s.dropped),
     Metric("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
     Metric("cut_total", "counter", "Messages cut to max_message_size.", lambda s: s.cut),

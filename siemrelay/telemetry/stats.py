@@ -75,6 +75,7 @@ class SinkStats(msgspec.Struct):
     filtered: int = 0
     dead_lettered: int = 0
     dropped: int = 0
+    duplicates: int = 0
     retries: int = 0
     cut: int = 0
     unparsed: int = 0

@@ -58,6 +58,7 @@ class SinkReport(msgspec.Struct, frozen=True):
     last_error: str
     last_error_at: float | None
     certificate_expires_at: float | None
+    duplicates: int = 0
 
 
 class BufferReport(msgspec.Struct, frozen=True):
@@ -131,5 +132,5 @@ class StatusReporter:
             self._rates.per_s(f"sink {sink.name}"), sink.filtered, sink.dead_lettered,
             sink.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,
             sink.last_success_at or None, self._said(sink.last_type), self._said(sink.last_error),
-            sink.last_error_at, sink.certificate_expires_at,
+            sink.last_error_at, sink.certificate_expires_at, sink.duplicates,
         )  # fmt: skip

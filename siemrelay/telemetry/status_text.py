@@ -105,6 +105,8 @@ def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
         yield Line(words, _TONES.get(sink.state, "dim"))
     elif sink.last_error_at is not None:
         yield Line(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}", "dim")
+    if sink.duplicates:
+        yield Line(f"  {sink.duplicates:,} duplicates: the receiver already held them", "dim")
     if sink.dropped:
         yield Line(f"  {sink.dropped:,} dropped, as `when_full: drop_oldest` says", "bad")
 

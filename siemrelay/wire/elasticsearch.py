@@ -19,8 +19,9 @@ ABOUT_THE_INDEX: Final = frozenset({
 })  # fmt: skip
 """Error types that are not about the document, though their status may say so."""
 
-Verdict = Literal["taken", "again", "refused", "held"]
-"""What an item's answer means: stored; send it again later; never; not until a person acts."""
+Verdict = Literal["taken", "conflict", "again", "refused", "held"]
+"""An item's answer: stored; another document has this id; send it again later; never; not until a
+person acts."""
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -55,8 +56,10 @@ class Item(msgspec.Struct, frozen=True):
     def verdict(self) -> Verdict:
         """What to do about the document."""
         status, kind = self.status, self.cause.type
-        if 200 <= status < 300 or kind == "version_conflict_engine_exception":
-            return "taken"  # a conflict: the same id is there already, from an earlier attempt
+        if 200 <= status < 300:
+            return "taken"
+        if kind == "version_conflict_engine_exception":
+            return "conflict"
         if status in (408, 409, 429) or status >= 500:
             return "again"
         if kind in ABOUT_THE_INDEX or self.cause.reason.startswith("pipeline with id ["):

@@ -33,7 +33,7 @@ class Elasticsearch(HttpReceiver):
     """One data stream called `index`, for those who show `authorization`.
 
     `busy` gives the status that a document is turned away with, or 0; it is asked once per item,
-    before anything else about it.
+    before anything else about it, with the id of the event in it (its `_id`, where it has none).
     """
 
     def __init__(
@@ -51,6 +51,13 @@ class Elasticsearch(HttpReceiver):
     @property
     def url(self) -> str:
         return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def events(self) -> dict[str, dict[str, Any]]:
+        """The documents by the ids of their events."""
+        found = {event_id(document) or name: document for name, document in self.documents.items()}
+        assert len(found) == len(self.documents), "two events of one id: look at `documents`"
+        return found
 
     def _answer(self, request: Request) -> Answer:
         parameters = parse_qs(urlsplit(request.target).query)
@@ -126,7 +133,7 @@ class Elasticsearch(HttpReceiver):
         return {"create": item}
 
     def _create(self, index: str, pipeline: str, name: str, line: bytes) -> None:
-        if status := self.busy(name):
+        if status := self.busy(event_id(line) or name):
             kind = {429: "es_rejected_execution_exception", 503: "unavailable_shards_exception"}
             raise Refused(status, kind.get(status, "exception"), "not now")
         if pipeline and pipeline not in self.pipelines:
@@ -167,6 +174,15 @@ class Elasticsearch(HttpReceiver):
                 reason = f"failed to parse field [{field}] of type [{self._types[field].__name__}]"
                 raise Refused(400, "document_parsing_exception", reason, f"For input: {value!r}")
         return document
+
+
+def event_id(document: bytes | dict[str, Any]) -> str:
+    """The event's own id, in ECS or the `json` format; empty where there is none."""
+    try:
+        found = json.loads(document) if isinstance(document, bytes) else document
+        return str(found.get("id") or found["event"]["id"])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""
 
 
 def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -37,8 +37,9 @@ class OtlpReceiver(HttpReceiver):
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
-    def uids(self) -> list[str]:
-        return [str(plain(record.attributes)["log.record.uid"]) for record in self.records]
+    def names(self) -> list[str]:
+        """The events' own ids."""
+        return [str(plain(record.attributes)["audit.id"]) for record in self.records]
 
     def _answer(self, request: Request) -> Answer:
         if self.fault is not None:

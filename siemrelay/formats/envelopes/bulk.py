@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Final
-
-from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.event import Selection
 from siemrelay.formats.contract import Format
-from siemrelay.formats.writing.json_text import message_of
-
-# Elasticsearch takes ids of up to 512 bytes; half of it leaves room within the smallest
-# `max_message_size` (480), so that no message is cut inside its first line.
-_ID_BYTES: Final = 256
-
-# The end of an id that was shortened to fit a limit: such ids may be alike.
-_SHORTENED: Final = "[cut]"
+from siemrelay.formats.envelopes.record_id import record_ids
 
 
 class Bulk:
@@ -22,8 +12,8 @@ class Bulk:
 
     The two lines are one message, byte for byte as they go out, because they must not be parted;
     so the contract's "no line feed" holds for the inner format, and a run is its messages joined
-    by line feeds. `_id` is the event's own id: what is sent again is refused as a conflict
-    instead of stored twice.
+    by line feeds. `_id` is the record's id (see `record_ids`): a document that is sent again is
+    refused as a conflict instead of stored twice, and no sender can take another's id.
     """
 
     def __init__(self, inner: Format) -> None:
@@ -33,15 +23,7 @@ class Bulk:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         documents = self._inner.encode(selection)
-        return list(map(_action, selection.events, documents))
-
-
-def _action(event: AuditEvent, document: bytes) -> bytes:
-    name = event.id
-    if not name or name.endswith(_SHORTENED):
-        # Not every event has a name of its own here: better stored twice than taken for another.
-        return b'{"create":{}}\n' + document
-    written = message_of(name)
-    if len(written) > _ID_BYTES:
-        written = b'"' + hashlib.sha256(written).hexdigest().encode() + b'"'
-    return b'{"create":{"_id":' + written + b"}}\n" + document
+        return [
+            b'{"create":{"_id":"%b"}}\n%b' % (name.encode(), document)
+            for name, document in zip(record_ids(selection), documents, strict=True)
+        ]

@@ -13,6 +13,7 @@ import msgspec
 
 from siemrelay.core.event import AuditEvent, Selection
 from siemrelay.formats.contract import Format
+from siemrelay.formats.envelopes.record_id import record_ids
 from siemrelay.formats.writing.json_text import message_of
 from siemrelay.formats.writing.text import syslog_severity
 
@@ -37,8 +38,9 @@ class LogRecords:
     """The inner format's messages as the bodies of log records.
 
     `structured` makes an OTLP map of a message that is a JSON object; every other message, and
-    with `text` every message, is a text. `log.record.uid` is the event's id, by which a receiver
-    can drop repeats.
+    with `text` every message, is a text. `log.record.uid` is the record's id (see `record_ids`),
+    by which a receiver may drop repeats (OpenTelemetry, semantic conventions: "other log records
+    with the same id will be considered duplicates"); the event's own id is `audit.id`.
     """
 
     def __init__(self, inner: Format, body: BodyKind) -> None:
@@ -52,15 +54,16 @@ class LogRecords:
         source = _text("siemrelay.source", batch.source)
         messages = self._inner.encode(selection)
         return [
-            message_of(self._record(message, event, sequence, source, observed))
-            for message, event, sequence in zip(
-                messages, selection.events, selection.sequences, strict=True
+            message_of(self._record(message, event, sequence, uid, source, observed))
+            for message, event, sequence, uid in zip(
+                messages, selection.events, selection.sequences, record_ids(selection), strict=True
             )
         ]
 
     def _record(
-        self, message: bytes, event: AuditEvent, sequence: int, source: Any, observed: str
-    ) -> dict[str, Any]:
+        self, message: bytes, event: AuditEvent, sequence: int, uid: str, source: Any,
+        observed: str,
+    ) -> dict[str, Any]:  # fmt: skip
         level = syslog_severity(event.severity or 0)
         named = [(name, value) for name, value in zip(_NAMES, _values(event), strict=True) if value]
         return {
@@ -71,6 +74,7 @@ class LogRecords:
             "eventName": event.type,
             "body": self._value(message),
             "attributes": [
+                _text("log.record.uid", uid),
                 *(_text(name, value) for name, value in named),
                 {"key": "audit.severity", "value": any_value(event.severity)},
                 source,
@@ -90,7 +94,7 @@ class LogRecords:
 
 
 _NAMES: Final = (
-    "log.record.uid", "audit.category", "audit.outcome", "user.name", "user.id", "source.address",
+    "audit.id", "audit.category", "audit.outcome", "user.name", "user.id", "source.address",
     "audit.target.type", "audit.target.name", "audit.target.id",
 )  # fmt: skip
 """Attributes: OpenTelemetry's own names where its semantic conventions have one."""

@@ -64,7 +64,7 @@ class KafkaOptions(Options):
     key: Literal["source", "actor", "none"] = Field(
         "source",
         description="what keeps its order: the events of one source, those of one actor, or "
-        "nothing (spread over the partitions)",
+        "nothing (spread over the partitions); a compacted topic would keep one event per key",
     )
     security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
         "plaintext", description="as the brokers' listener has it"

@@ -151,12 +151,16 @@ class Rig:
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(delivery.run)
-                while self.cursor < self.buffer.end:
-                    await self.buffer.wait_settled()
-                # The settler counts after it has moved the cursor.
-                await trio.testing.wait_all_tasks_blocked()
+                await self.settle_all()
                 nursery.cancel_scope.cancel()
         assert peer.open == 0
+
+    async def settle_all(self) -> None:
+        """Wait until the cursor is at the end."""
+        while self.cursor < self.buffer.end:
+            await self.buffer.wait_settled()
+        # The settler counts after it has moved the cursor.
+        await trio.testing.wait_all_tasks_blocked()
 
     @property
     def cursor(self) -> int:
@@ -600,6 +604,43 @@ async def test_single_refusals_that_the_peer_names_become_dead_letters(rig: Rig)
     await rig.deliver(peer)
     assert peer.confirmed == [b"a", b"c"]
     assert rig.letters() == [(2, "6", b"bad", b"bad")]
+
+
+async def test_a_duplicate_is_a_delivery_only_of_what_was_sent_before(rig: Rig) -> None:
+    await rig.add("stored before this process began")
+    lost = [True]
+
+    def at_confirm(messages: Sequence[bytes]) -> Settlement:
+        if b"answer is lost" in messages and lost:
+            lost.clear()
+            raise SinkWaits("no answer")
+        return [Refusal(i, "409", "is there", duplicate=True) for i in range(len(messages))]
+
+    peer = Peer(at_confirm=at_confirm)
+    delivery = rig.delivery(peer)
+    await rig.add("answer is lost")
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delivery.run)
+            with trio.fail_after(20):
+                await rig.settle_all()
+                await rig.add("a repeat", "another repeat")
+                await rig.settle_all()
+            nursery.cancel_scope.cancel()
+    assert (rig.stats.delivered, rig.stats.duplicates, rig.stats.dead_lettered) == (2, 2, 0)
+    assert rig.cursor == rig.buffer.end
+    said = [log for log in logs if log["event"] == "duplicate records"]
+    assert [(log["records"], log["first_sequence"]) for log in said] == [(2, 3)]
+
+
+async def test_a_receiver_that_has_everything_already_does_not_expect_another_format(
+    rig: Rig,
+) -> None:
+    """A second relay beside this one makes each event a duplicate: not a reason to hold."""
+    peer = Peer(at_confirm=lambda messages: [Refusal(0, "409", "is there", duplicate=True)])
+    await rig.add(*map(str, range(30)))
+    await rig.deliver(peer, BatchLimits(max_events=1, max_bytes=1000))
+    assert rig.stats.state == "up"
 
 
 async def test_a_refused_record_that_was_dropped_meanwhile_is_buried_without_its_bytes(

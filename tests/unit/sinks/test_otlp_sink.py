@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,8 +84,10 @@ async def test_an_event_arrives_as_a_whole_log_record(receiver: OtlpReceiver) ->
     assert (record.severity_number, record.severity_text) == (13, "medium")
     assert record.event_name == "Account Provisioned"
     assert json.loads(record.body.string_value)["message"] == "it failed"
-    assert plain(record.attributes) == {
-        "log.record.uid": "e1", "audit.category": "account", "audit.outcome": "failure",
+    attributes = plain(record.attributes)
+    assert re.fullmatch("[0-9a-f]{32}", attributes.pop("log.record.uid"))
+    assert attributes == {
+        "audit.id": "e1", "audit.category": "account", "audit.outcome": "failure",
         "audit.severity": 5, "user.name": "ada", "user.id": "u7", "source.address": "10.1.2.3",
         "audit.target.type": "account", "audit.target.name": "x", "siemrelay.source": "audit",
         "siemrelay.sequence": 7,
@@ -144,7 +147,7 @@ def test_whole_numbers_are_texts_and_those_beyond_64_bits_are_no_numbers() -> No
 
 async def test_a_rejected_record_stands_alone_at_last(receiver: OtlpReceiver) -> None:
     receiver.rejects = lambda record: (
-        "too old" if plain(record.attributes)["log.record.uid"] == "b" else ""
+        "too old" if plain(record.attributes)["audit.id"] == "b" else ""
     )
     found = await fails(receiver, named("a", "b", "c"))
     assert isinstance(found, BatchRefused)
@@ -237,17 +240,15 @@ def test_the_daemon_isolates_what_is_rejected(
     make_daemon: MakeDaemon, receiver: OtlpReceiver
 ) -> None:
     def rejects(record: LogRecord) -> str:
-        return (
-            "no" if plain(record.attributes)["log.record.uid"] in ("n0000100", "n0000777") else ""
-        )
+        return "no" if plain(record.attributes)["audit.id"] in ("n0000100", "n0000777") else ""
 
     receiver.rejects = rejects
     daemon = make_daemon({"otel": sink(receiver)}).start()
     append(daemon.audit, map(event, range(1, 1001)))
     until(lambda: daemon.metric("sink_dead_lettered_total", sink="otel") == 2)
     until(lambda: daemon.metric("sink_backlog_records", sink="otel") == 0)
-    assert sorted(set(receiver.uids)) == ids(n for n in range(1, 1001) if n not in (100, 777))
-    assert all(receiver.uids.count(uid) <= 10 for uid in ids(range(95, 105)))
+    assert sorted(set(receiver.names)) == ids(n for n in range(1, 1001) if n not in (100, 777))
+    assert all(receiver.names.count(uid) <= 10 for uid in ids(range(95, 105)))
 
 
 def test_test_says_what_to_change(make_daemon: MakeDaemon) -> None:

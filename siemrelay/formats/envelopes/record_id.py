@@ -1,0 +1,45 @@
+"""Ids under which receivers recognise a record that is sent again, and no other record."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from siemrelay.core.event import Selection
+
+# 128 bits: nobody finds a second record for an id, and the id fits into a short `_id`.
+_DIGEST_BYTES: Final = 16
+_SALT: Final = b"siemrelay-record"
+
+# The end of an id or record that was shortened to fit a limit: such ones may be alike.
+_SHORTENED: Final = "[cut]"
+
+
+def record_ids(selection: Selection) -> list[str]:
+    """One id per event, in order: 32 hexadecimal digits, the same at every retry and replay.
+
+    An event's own id is its sender's word, and any sender may say `id=ev-1001`. So the id is a
+    digest of the source's name, the event's own id and the bytes of the record: two records share
+    it only if the same source received the same bytes twice, as a queue's redelivery does. Events
+    without an id of their own, and shortened ones, have the sequence number in it too.
+    """
+    batch = selection.decoded.batch
+    head = b"%b\n%d\n" % (batch.source.encode(), batch.part or 0)
+    return [
+        hashlib.blake2b(
+            head + _own(event.id, record, sequence) + record,
+            digest_size=_DIGEST_BYTES, salt=_SALT,
+        ).hexdigest()
+        for event, record, sequence in zip(
+            selection.events, selection.records, selection.sequences, strict=True
+        )
+    ]  # fmt: skip
+
+
+def _own(name: str | None, record: bytes, sequence: int) -> bytes:
+    """The event's own id with its length in front, so that no record can end it elsewhere."""
+    own = (name or "").encode("utf-8", "surrogatepass")
+    if not own or own.endswith(_SHORTENED.encode()) or record.endswith(_SHORTENED.encode()):
+        own = b"%b\n%d" % (own, sequence)
+        return b"-%d\n%b" % (len(own), own)
+    return b"%d\n%b" % (len(own), own)

@@ -90,14 +90,24 @@ _PAGE_BYTES: Final = 16384
 _BUSY_TIMEOUT_S: Final = 10.0
 
 
+def create(path: Path) -> None:
+    """Make an empty file for this user alone (0600), if there is none.
+
+    SQLite gives the write-ahead log and its index the same mode. Call it before the first
+    `connect`, never after: closing any descriptor of a file drops this process's POSIX locks on it,
+    SQLite's among them. Another process would then take itself for the last user of the database
+    and delete the write-ahead log, with every record that the relay acknowledges from then on
+    (checked by test_another_process_that_closes_the_file_leaves_the_log_in_place).
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: Path, *, synchronous: str, log_bytes: int) -> sqlite3.Connection:
     """A connection with the buffer's settings.
 
     `synchronous` is FULL (fsync at commit) or NORMAL. The write-ahead log is copied into the
-    database when it has grown to `log_bytes`. A new file is for this user alone (0600), and
-    SQLite gives the write-ahead log and its index the same mode.
+    database when it has grown to `log_bytes`.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )

@@ -23,6 +23,7 @@ from siemrelay.buffer.reserve import LARGE
 from siemrelay.buffer.rows import COLUMNS, Payloads, used_bytes
 from siemrelay.buffer.schema import (
     connect,
+    create,
     prepare,
     prepare_append,
     transaction,
@@ -60,6 +61,7 @@ class Store:
             made = connect(path, synchronous=synchronous, log_bytes=log_bytes)
             return opened.enter_context(closing(made))
 
+        create(path)
         with ExitStack() as opened, typed_errors():
             self._records = connected("FULL")
             prepare(self._records, path)

@@ -7,6 +7,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -457,6 +459,33 @@ async def test_a_reader_whose_records_were_all_dropped_waits_for_new_ones(
             assert got == []
             made = await add(buffer)
         assert got == [made]
+
+
+# -- other processes ------------------------------------------------------
+
+LOOK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(*connection.execute(sys.argv[2]))
+connection.close()
+"""
+
+
+def seen_by_another_process(state_dir: Path, query: str) -> str:
+    command = [sys.executable, "-c", LOOK, str(state_dir / "buffer.db"), query]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+async def test_another_process_that_closes_the_file_leaves_the_log_in_place(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    await add(buffer)
+    log = (state_dir / "buffer.db-wal").stat().st_ino
+    count = "SELECT sum(count) FROM batches"
+    assert seen_by_another_process(state_dir, count) == "(1,)\n"
+    await add(buffer)
+    assert (state_dir / "buffer.db-wal").stat().st_ino == log
+    assert seen_by_another_process(state_dir, count) == "(2,)\n"
 
 
 # -- failures -------------------------------------------------------------

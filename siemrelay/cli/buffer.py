@@ -13,7 +13,7 @@ from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.state_dir import running_process
 from siemrelay.buffer.store import Store
 from siemrelay.cli.dead_letters import dead_letters
-from siemrelay.cli.opening import loaded_from, opened
+from siemrelay.cli.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import replay
 from siemrelay.cli.tables import print_table
@@ -47,9 +47,9 @@ def info(config: str, as_json: bool) -> None:
     Example:
       siemrelay buffer info
     """
-    loaded = loaded_from(config)
+    loaded = load_or_exit(config)
     state_dir = loaded.config.state_dir
-    with opened(state_dir) as store:
+    with open_buffer(state_dir) as store:
         facts, oldest, letters = store.opened(), store.oldest(), store.dead_letters()
     end = facts.next_sequence
     sinks = [
@@ -103,8 +103,8 @@ def show(
       siemrelay buffer show
       siemrelay buffer show --from 1200 --to 1300 --source alm --json
     """
-    loaded = loaded_from(config)
-    with opened(loaded.config.state_dir) as store:
+    loaded = load_or_exit(config)
+    with open_buffer(loaded.config.state_dir) as store:
         end = store.opened().next_sequence
         if first is None and last is None:
             _show(_last(store, end, source), as_json=as_json)

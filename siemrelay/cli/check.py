@@ -1,4 +1,4 @@
-"""`siemrelay check`: the configuration's faults, or what it comes to."""
+"""`siemrelay check`: the configuration's faults, or its effective settings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
+from siemrelay.cli.config_faults import exit_with_faults, plural
 from siemrelay.cli.options import config_option, json_option
-from siemrelay.cli.refusal import counted, refuse
 from siemrelay.cli.tables import print_table
 from siemrelay.config.effective import (
     Setting,
@@ -26,11 +26,11 @@ from siemrelay.core.errors import ConfigurationRefused, Fault
 @config_option()
 @json_option()
 def check(config: str, as_json: bool) -> None:
-    """Read the configuration and print each source and sink with its effective settings.
+    """Validate the configuration and print the effective settings of each source and sink.
 
-    Prints every fault with its line and column and exits with 78 if there is one. Nothing is
-    started, connected to or changed; the files and packages that it needs are looked at. Secrets
-    are shown as they are written in the file, or as ***.
+    Prints every fault with its line and column and exits with 78 if there is one. It starts
+    nothing, connects to nothing and changes nothing; it does look for the files and packages that
+    the configuration needs. Secrets are shown as the file writes them, or as ***.
 
     \b
     Example:
@@ -39,10 +39,10 @@ def check(config: str, as_json: bool) -> None:
     try:
         loaded = load(config)
     except ConfigurationRefused as refused:
-        refuse(refused, as_json=as_json)
+        exit_with_faults(refused, as_json=as_json)
     faults, doubts = lacking(loaded)
     if faults:
-        refuse(ConfigurationRefused(loaded.file, faults), as_json=as_json)
+        exit_with_faults(ConfigurationRefused(loaded.file, faults), as_json=as_json)
     warnings = [*remarks(loaded), *doubts]
     if as_json:
         click.echo(json.dumps(_as_json(loaded, warnings), indent=2))
@@ -54,7 +54,7 @@ def check(config: str, as_json: bool) -> None:
         _print(f"sink {name}", sink_settings(loaded, name))
     for remark in warnings:
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
-    counts = f"{counted(loaded.config.sources, 'source')}, {counted(loaded.config.sinks, 'sink')}"
+    counts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
     click.echo(f"{loaded.file}: no faults ({counts})")
 
 

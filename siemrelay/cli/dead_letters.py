@@ -13,7 +13,7 @@ import msgspec
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.store import Store
-from siemrelay.cli.opening import loaded_from, opened
+from siemrelay.cli.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import chosen, send
 from siemrelay.core.filters import EventFilter, EventsOptions
@@ -38,7 +38,7 @@ _SHOWN: Final = 100
     "--retry", is_flag=True, help="Send them again; those that the peer takes are forgotten."
 )
 @click.option("--drop", is_flag=True, help="Forget them.")
-@click.option("--yes", is_flag=True, help="Drop without asking.")
+@click.option("--yes", is_flag=True, help="Drop without endpoint_client.")
 @json_option()
 @click.argument("sink", required=False)
 def dead_letters(
@@ -62,9 +62,9 @@ def dead_letters(
         raise click.UsageError("give --retry or --drop, not both")
     if sink is None and (retry or drop):
         raise click.UsageError("which sink's? Give its name")
-    loaded = loaded_from(config)
+    loaded = load_or_exit(config)
     redactor = Redactor(loaded.secrets)
-    with opened(loaded.config.state_dir) as store:
+    with open_buffer(loaded.config.state_dir) as store:
         before = store.opened().next_sequence if last is None else last + 1
         counts = store.dead_letters()
         if sink is not None and sink not in counts:

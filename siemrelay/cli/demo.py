@@ -1,4 +1,4 @@
-"""`siemrelay demo`: the whole thing on this machine."""
+"""`siemrelay demo`: the relay at work on this machine."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _EXIT_STOPPED = 130
 
 @click.command()
 @click.option("--seconds", type=click.FloatRange(2, 3600), default=20, show_default=True,
-              help="How long events are written.")  # fmt: skip
+              help="How long to write events.")  # fmt: skip
 @click.option("--rate", type=click.IntRange(1, 2000), default=200, show_default=True,
-              help="Events a second, on average.")  # fmt: skip
-@click.option("--plain", is_flag=True, help="Lines instead of the live view, as in a pipe.")
+              help="Average events per second.")  # fmt: skip
+@click.option("--plain", is_flag=True, help="Print lines instead of the live view, as in a pipe.")
 def demo(seconds: float, rate: int, plain: bool) -> None:
     """Show the relay at work: live audit logs, the real daemon, three receivers, a live view.
 
-    Needs no configuration, no network and nothing installed; everything is in a temporary
-    directory and gone afterwards. While it runs, a log is rotated and a receiver goes down and
-    comes back. Ctrl-C ends it early, in order; a second Ctrl-C at once.
+    Needs no configuration, no network and no other program. It works in a temporary directory and
+    removes it at the end. On the way a log is rotated, and a receiver goes down and comes back.
+    Ctrl-C ends it early and in order; a second Ctrl-C ends it at once.
 
-    Exits with 0 when everything that was written was delivered or filtered, 1 when it does not add
-    up, 130 when a second Ctrl-C ended it at once.
+    Exits with 0 when every event written was delivered or filtered, 1 when an event is missing,
+    130 when a second Ctrl-C ended it.
 
     \b
     Examples:
@@ -46,7 +46,7 @@ def demo(seconds: float, rate: int, plain: bool) -> None:
     try:
         balance = trio.run(play, Plan(seconds, rate), view)
     except Stopped:
-        click.echo("stopped; everything has been put away", err=True)
+        click.echo("stopped; the temporary directory is removed", err=True)
         sys.exit(_EXIT_STOPPED)
     except DaemonFailed as error:
         click.echo(f"siemrelay demo: {error.reason}; the end of its log:", err=True)
@@ -54,7 +54,7 @@ def demo(seconds: float, rate: int, plain: bool) -> None:
             click.echo(f"  {line}", err=True)
         sys.exit(1)
     except BrokenPipeError:
-        # Nobody reads on (`| head`); Python's flush at the exit would complain a second time.
+        # The reader is gone (`| head`); without this, Python's flush at the exit fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(balance.exit_code)

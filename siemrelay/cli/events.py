@@ -1,4 +1,4 @@
-"""`siemrelay events`: the catalogue."""
+"""`siemrelay events`: the catalogue of event types."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from siemrelay.core.event_types import Catalogue
 def events(config: str | None, as_json: bool) -> None:
     """List every known event type, with its category, severity (0 to 10) and description.
 
-    These are the names that a sink's `events` takes. With -c, those that the configuration
-    declares under `event_types` are among them.
+    Use these names in a sink's `events`. With -c the list includes the types that the
+    configuration declares under `event_types`.
 
     \b
     Examples:
@@ -37,12 +37,12 @@ def events(config: str | None, as_json: bool) -> None:
 def _catalogue(config: str | None) -> Catalogue:
     if config is None:
         return Catalogue()
-    # Models and registry are only needed to read a file.
-    from siemrelay.cli.refusal import refuse
+    # Imported here: without a file the command needs neither models nor registry.
+    from siemrelay.cli.config_faults import exit_with_faults
     from siemrelay.config.load import load
     from siemrelay.core.errors import ConfigurationRefused
 
     try:
         return load(config).config.catalogue()
     except ConfigurationRefused as refused:
-        refuse(refused)
+        exit_with_faults(refused)

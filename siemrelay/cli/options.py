@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_FILE: Final = "/etc/siemrelay/siemrelay.yaml"
 
 
 def config_option(*, required: bool = True) -> Callable[[Any], Any]:
-    """`-c FILE`, given to the command as `config`; without a default if not `required`."""
+    """The option `-c FILE`; the command gets `config`, without a default if not `required`."""
     return click.option(
         "-c",
         "--config",
@@ -24,5 +24,5 @@ def config_option(*, required: bool = True) -> Callable[[Any], Any]:
 
 
 def json_option() -> Callable[[Any], Any]:
-    """`--json`, given to the command as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
+    """The option `--json`; the command gets `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,4 +1,4 @@
-"""`siemrelay preview`: what each sink would receive for given records; sends nothing."""
+"""`siemrelay preview`: what each sink would receive for given records. It sends nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Final, cast
 
 import click
 
+from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option, json_option
-from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
@@ -22,26 +22,29 @@ from siemrelay.formats.writing.text import harmless
 from siemrelay.pipeline.truncate import shortened
 from siemrelay.relay.assembly import Assembly, SinkParts
 
-# Records are looked at in portions, so that a whole log can be piped through.
+# Bounds memory when a whole log is piped through.
 _PORTION_RECORDS: Final = 1000
 
-# How a gzip file begins (RFC 1952, 2.3.1), and no record does.
+# A gzip file begins so (RFC 1952, 2.3.1); no record does.
 _GZIP: Final = b"\x1f\x8b"
 
 
 @click.command()
 @config_option()
-@click.option("--sink", "only", metavar="NAME", help="Only this sink.")
-@click.option("--source", metavar="NAME", help="Whose decoding to use; the first by default.")
+@click.option("--sink", "only", metavar="NAME", help="Show only this sink.")
+@click.option(
+    "--source", metavar="NAME", help="Decode as this source does; the first one by default."
+)
 @json_option()
 @click.argument("records", metavar="[FILE]", type=click.File("rb"), default="-")
 def preview(
     config: str, only: str | None, source: str | None, as_json: bool, records: BinaryIO
 ) -> None:
-    """Show what each sink would receive for the records in FILE (or standard input), gzip or not.
+    """Show what each sink would receive for the records in FILE or on standard input.
 
-    For each record: what was found in it, then for each sink whether it is kept or filtered and
-    why, and the exact bytes of its message. Nothing is sent or stored.
+    FILE may be compressed with gzip. For each record it prints the fields that were found, then for
+    each sink whether the record is kept or filtered, and why, and the exact bytes of the message.
+    Nothing is sent or stored.
 
     \b
     Example:
@@ -50,16 +53,16 @@ def preview(
     try:
         loaded = load(config)
     except ConfigurationRefused as refused:
-        refuse(refused)
+        exit_with_faults(refused)
     settings = loaded.config
     source = source or next(iter(settings.sources))
     for name, known, what in ((source, settings.sources, "source"), (only, settings.sinks, "sink")):
         if name is not None and name not in known:
-            raise click.UsageError(f"no {what} is called {name}; there is {', '.join(known)}")
+            raise click.UsageError(f"unknown {what} `{name}`; the {what}s are {', '.join(known)}")
     assembly = Assembly(settings)
     sinks = [assembly.sink(name) for name in settings.sinks if only in (None, name)]
-    everything = _Everything(assembly, source, sinks)
-    for result in everything.results(_lines(records)):
+    previewer = _Previewer(assembly, source, sinks)
+    for result in previewer.results(_lines(records)):
         if as_json:
             click.echo(json.dumps(result))
         else:
@@ -67,8 +70,8 @@ def preview(
 
 
 def _lines(records: BinaryIO) -> Iterator[bytes]:
-    """The lines of what may be a gzip file; of a damaged one those before the damage."""
-    # Also of a pipe, which cannot be wound back; it is read as a file without a buffer is.
+    """The lines of a file that may be gzip; of a damaged one, the lines before the damage."""
+    # A pipe cannot be rewound, so the first bytes are peeked at.
     content = io.BufferedReader(cast("io.RawIOBase", records))
     if not content.peek(len(_GZIP)).startswith(_GZIP):
         yield from content
@@ -76,12 +79,12 @@ def _lines(records: BinaryIO) -> Iterator[bytes]:
     try:
         yield from gzip.GzipFile(fileobj=content)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        told = f"warning: a damaged gzip file, shown is what could be read: {error}"
-        click.secho(told, err=True, fg="yellow")
+        warning = f"warning: damaged gzip file, showing the records before the damage: {error}"
+        click.secho(warning, err=True, fg="yellow")
 
 
-class _Everything:
-    """Decodes for all fields, so that people see what was found and not only what is used."""
+class _Previewer:
+    """Decodes every field, so that a person also sees those that no sink uses."""
 
     def __init__(self, assembly: Assembly, source: str, sinks: list[SinkParts]) -> None:
         self._source, self._sinks = source, sinks
@@ -143,5 +146,5 @@ def _print(result: dict[str, Any]) -> None:
             f"  -> {name}: {verdict}, {shown['why']}", fg="green" if shown["kept"] else "yellow"
         )
         if shown["kept"]:
-            cut = ", cut to max_message_size" if shown["cut"] else ""
+            cut = ", truncated to max_message_size" if shown["cut"] else ""
             click.echo(f"     {shown['bytes']} bytes{cut}: {harmless(shown['message'])}")

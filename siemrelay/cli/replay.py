@@ -9,7 +9,7 @@ import click
 import trio
 
 from siemrelay.buffer.replay import Replay
-from siemrelay.cli.opening import loaded_from, opened
+from siemrelay.cli.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
@@ -63,9 +63,9 @@ def replay(
     """
     if (first is None) == (since is None):
         raise click.UsageError("say from where: either --from NUMBER or --since DURATION")
-    loaded = loaded_from(config)
+    loaded = load_or_exit(config)
     name = chosen(loaded, sink)
-    with opened(loaded.config.state_dir) as store:
+    with open_buffer(loaded.config.state_dir) as store:
         facts = store.opened()
         passed = facts.cursors.get(name, facts.next_sequence)
         end = passed if last is None else min(last + 1, facts.next_sequence)

@@ -14,8 +14,8 @@ import click
 import structlog
 import trio
 
+from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option
-from siemrelay.cli.refusal import refuse
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import load, of_pool
 from siemrelay.core.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
@@ -26,12 +26,12 @@ from siemrelay.telemetry.log import Redactor, configure
 # commit would wait that long for each of its steps while the loop is busy.
 _SWITCH_INTERVAL_S = 0.0005
 
-# Events live for a batch and hold no cycles: by default the collector would look at every 700 new
-# objects, and find nothing.
+# Events live for one batch and form no cycles: by default the collector would run at every 700
+# new objects and find nothing.
 GC_THRESHOLD = 50_000
 
-# A shell's limit of 1,024 descriptors is fewer than the connections that a source may serve; no
-# more than the service has (LimitNOFILE), as some libraries go through all that there may be.
+# A shell's limit of 1,024 descriptors is lower than the connections that one source may serve. Not
+# higher than the unit's LimitNOFILE: some libraries walk through every possible descriptor.
 _DESCRIPTORS = 65_536
 
 
@@ -40,15 +40,15 @@ _DESCRIPTORS = 65_536
 @click.option(
     "--drain",
     is_flag=True,
-    help="Stop when every source is at its end and every sink "
-    "has confirmed. A file's last line is then a record without its line feed, too.",
+    help="Stop when every source is at its end and every sink has confirmed. A file's last line "
+    "then counts as a record even without its line feed.",
 )
 @click.option("--pool", metavar="NAME", help="Run only the sources and sinks with this `pool:`.")
 def run(config: str, drain: bool, pool: str | None) -> None:
     """Run the relay in the foreground until SIGTERM or Ctrl-C.
 
     Exits with 0 after an orderly stop, 78 on a fault in the configuration, 75 when it cannot start
-    here (state directory or port in use), 74 when the disk fails, 1 when a --drain was stopped
+    now (state directory or port in use), 74 when the disk fails, 1 when a signal stopped a --drain
     before its end.
 
     \b
@@ -60,13 +60,13 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     try:
         loaded = load(config) if pool is None else of_pool(load(config), pool)
     except ConfigurationRefused as refused:
-        refuse(refused)
+        exit_with_faults(refused)
     log = loaded.config.log
     configure(log.level, log.format, Redactor(loaded.secrets))
     for fault in itertools.chain(*lacking(loaded)):
-        # The part that needs it waits for it; the others have no reason to.
+        # Only the part that needs it waits for it.
         structlog.get_logger().error("missing on this machine", fault=fault.located(loaded.file))
-    gc.freeze()  # what is loaded stays
+    gc.freeze()  # loaded modules stay for ever: never scan them
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _raise_descriptor_limit()
@@ -78,7 +78,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     except BufferBroken as broken:
         _end(broken)
     except BaseExceptionGroup as group:
-        # What else failed beside the disk failed because of it.
+        # Other failures in the group are consequences of the disk's.
         found = group.subgroup(BufferBroken)
         if found is None:
             raise
@@ -90,7 +90,7 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
-        with suppress(OSError):  # a sandbox may forbid it; then there are as many as there are
+        with suppress(OSError):  # a sandbox may forbid it; the lower limit then stays
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 

@@ -1,4 +1,4 @@
-"""`siemrelay status`: how the running relay does."""
+"""`siemrelay status`: rates, backlogs and errors of the running relay."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any, Final
 import click
 import msgspec
 
-from siemrelay.cli.asking import NoAnswer, address_of, ask, asking_options, give_up
+from siemrelay.cli.endpoint_client import (
+    RelayUnreachable,
+    endpoint_of,
+    endpoint_options,
+    exit_unreachable,
+    fetch_status,
+)
 from siemrelay.cli.options import json_option
 from siemrelay.telemetry.status import RelayReport
 from siemrelay.telemetry.status_text import Tone, lines
@@ -19,13 +25,14 @@ _STYLES: Final[dict[Tone, dict[str, Any]]] = {
 
 
 @click.command()
-@asking_options
+@endpoint_options
 @json_option()
 def status(config: str, at: tuple[str, int] | None, as_json: bool) -> None:
-    """Ask the running relay how it does: rates, backlogs, and what is wrong with which sink.
+    """Show the running relay's rates, backlogs and errors.
 
-    Rates are those of the last ten seconds; "behind" is the age of the oldest event that a sink
-    has not delivered; "dead letters" are kept in the buffer. Exits with 69 when no relay answers.
+    Rates are averages over the last ten seconds. "behind" is the age of the oldest record that a
+    sink has not settled. "dead letters" counts the events that the receiver refused; the buffer
+    keeps them. Exits with 69 when no relay answers.
 
     \b
     Examples:
@@ -33,17 +40,17 @@ def status(config: str, at: tuple[str, int] | None, as_json: bool) -> None:
       siemrelay status -c relay.yaml --json
       siemrelay status --at 127.0.0.1:9614
     """
-    address = address_of(config, at)
+    address = endpoint_of(config, at)
     try:
-        told = ask(address)
-    except NoAnswer as error:
-        give_up(error)
+        report = fetch_status(address)
+    except RelayUnreachable as error:
+        exit_unreachable(error)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
         return
-    click.echo("\n".join(coloured(told)))
+    click.echo("\n".join(coloured(report)))
 
 
 def coloured(status: RelayReport) -> list[str]:
-    """Its lines, for a terminal."""
+    """The report's lines with colours for a terminal."""
     return [click.style(line.text, **_STYLES[line.tone]) for line in lines(status)]

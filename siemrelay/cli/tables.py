@@ -1,4 +1,4 @@
-"""Tables: drawn on a terminal, plain aligned columns in a pipe."""
+"""Tables: drawn on a terminal, aligned columns in a pipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from siemrelay.formats.writing.text import harmless
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their headings; control characters are shown as their pictures."""
+    """Print rows under their headings; control characters are shown as visible symbols."""
     clean = [[harmless(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(title, headings, clean)
@@ -26,7 +26,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
 
 
 def _draw(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    # rich takes a tenth of a second to import: only a person waits for it.
+    # Importing rich takes a tenth of a second, which a pipe need not pay.
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

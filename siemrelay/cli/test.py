@@ -14,8 +14,8 @@ from typing import Any, Final
 import click
 import trio
 
+from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option, json_option
-from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import (
@@ -32,33 +32,33 @@ from siemrelay.pipeline.truncate import shortened
 from siemrelay.relay.assembly import Assembly, SinkParts
 from siemrelay.telemetry.log import Redactor, configure
 
-# Above every sink's own default timeout; only an acknowledgement that never comes takes longer.
+# Longer than every sink's default timeout; only a missing acknowledgement takes longer.
 _PATIENCE_S: Final = 60.0
 
 _TOO_LARGE: Final = (
-    "the peer limits the size: raise its limit, or lower `max_message_size` and, where several "
-    "events travel together, `batch: {max_bytes}`"
+    "raise the receiver's size limit, or lower `max_message_size` and, where "
+    "several events travel together, `batch: {max_bytes}`"
 )
 _REFUSED_ADVICE: Final = {
     **dict.fromkeys(("413", "EMSGSIZE", "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"), _TOO_LARGE),
     "415": "check `compression`, `format` and, where there is one, `batch: {encoding}`",
 }
-"""What to change about a refusal, by its code, where it is not the format."""
+"""Advice by rejection code, where the format is not the cause."""
 
 
 @click.command()
 @config_option()
-@click.option("--as", "person", metavar="NAME", help="The actor of the test event; the person who "
-              "runs this by default, behind sudo too.")  # fmt: skip
-@click.option("--all", "every", is_flag=True, help="Test every enabled sink, side by side.")
+@click.option("--as", "person", metavar="NAME", help="The test event's actor; by default the "
+              "person who runs this, also through sudo.")  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="Test every enabled sink at the same time.")
 @json_option()
 @click.argument("sink", required=False)
 def test(config: str, person: str | None, every: bool, as_json: bool, sink: str | None) -> None:
     """Send one marked test event to SINK along its real path and report every step.
 
-    The event goes past the sink's `events` filter and past the buffer, through its format, framing
-    and connection; nothing of the running relay is touched. Exits with 0 only if the peer (with
-    --all: every peer) took it.
+    The event skips the sink's `events` filter and the buffer and takes its format, framing and
+    connection. The running relay is not touched. Exits with 0 only if the receiver (with --all:
+    every receiver) accepted the event.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def test(config: str, person: str | None, every: bool, as_json: bool, sink: str 
     try:
         loaded = load(config)
     except ConfigurationRefused as refused:
-        refuse(refused)
+        exit_with_faults(refused)
     names = _chosen(loaded.config, sink, every=every)
     redactor = Redactor(loaded.secrets)
     configure("warning", "auto", redactor)
@@ -82,7 +82,7 @@ def test(config: str, person: str | None, every: bool, as_json: bool, sink: str 
     ]  # fmt: skip
     trio.run(_run_all, trials)
     for trial in trials:
-        _tell(trial, as_json=as_json)
+        _report(trial, as_json=as_json)
     raise SystemExit(0 if all(trial.taken for trial in trials) else 1)
 
 
@@ -93,25 +93,25 @@ def _chosen(config: RelayConfig, sink: str | None, *, every: bool) -> list[str]:
             raise click.UsageError("give a sink's name or --all, not both")
         enabled = [name for name, settings in config.sinks.items() if settings.enabled]
         if not enabled:
-            raise click.UsageError(f"no sink is enabled; there is {known}")
+            raise click.UsageError(f"no sink is enabled; the sinks are {known}")
         return enabled
     if sink is None:
-        raise click.UsageError(f"which sink? There is {known}; or give --all")
+        raise click.UsageError(f"name a sink ({known}) or give --all")
     if sink not in config.sinks:
-        raise click.UsageError(f"no sink is called {sink}; there is {known}")
+        raise click.UsageError(f"unknown sink `{sink}`; the sinks are {known}")
     return [sink]
 
 
-def _tell(trial: _Trial, *, as_json: bool) -> None:
+def _report(trial: _Trial, *, as_json: bool) -> None:
     name, event = trial.parts.name, trial.event
     if as_json:
         result = {"sink": name, "taken": trial.taken, "event_id": event.id,
                   "steps": trial.steps.done}  # fmt: skip
         click.echo(json.dumps({**result, "advice": trial.advice} if trial.advice else result))
     elif trial.taken:
-        click.secho(f"{name} took the test event {event.id}.", fg="green")
+        click.secho(f"{name} accepted the test event {event.id}.", fg="green")
     else:
-        click.secho(f"{name} did not take the test event: {trial.advice}", fg="red", err=True)
+        click.secho(f"{name} did not accept the test event: {trial.advice}", fg="red", err=True)
 
 
 async def _run_all(trials: list[_Trial]) -> None:
@@ -146,7 +146,7 @@ class _Trial:
         self.taken, self.advice = False, ""
 
     async def run(self) -> None:
-        """Send the event; afterwards `taken` says if the peer took it, else `advice` why not."""
+        """Send the event; sets `taken` if the receiver accepted it, else `advice`."""
         self.advice = f"no verdict within {_PATIENCE_S:.0f} s; is the receiver alive?"
         try:
             with trio.move_on_after(_PATIENCE_S):
@@ -183,8 +183,8 @@ class _Trial:
 
 
 def _refused(code: str, reason: str) -> str:
-    advice = _REFUSED_ADVICE.get(code, "check `format` and what it expects")
-    return f"it answered {code} {reason}; {advice}"
+    advice = _REFUSED_ADVICE.get(code, "check that it expects this `format`")
+    return f"the receiver answered {code} {reason}; {advice}"
 
 
 def _event(person: str, sink: str) -> AuditEvent:
@@ -199,10 +199,10 @@ def _event(person: str, sink: str) -> AuditEvent:
 
 
 def _person() -> str:
-    """Who runs this: the one behind sudo, else the login name."""
-    behind = os.environ.get("SUDO_USER")
-    if behind and os.geteuid() == 0:
-        return behind
+    """The person who runs this: the user that called sudo, else the login name."""
+    caller = os.environ.get("SUDO_USER")
+    if caller and os.geteuid() == 0:
+        return caller
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -210,6 +210,6 @@ def _person() -> str:
 
 
 def _address() -> str | None:
-    # The person's own address where they came in by ssh.
+    # Over ssh, the address of the person's own machine.
     came_from = os.environ.get("SSH_CONNECTION", "").split(" ")[0]
     return came_from or (socket.gethostname() or None)

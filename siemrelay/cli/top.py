@@ -1,4 +1,4 @@
-"""`siemrelay top`: how the running relay does, again every second."""
+"""`siemrelay top`: the running relay's status, refreshed every second."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import Final
 
 import click
 
-from siemrelay.cli.asking import NoAnswer, address_of, ask, asking_options, give_up
+from siemrelay.cli.endpoint_client import (
+    RelayUnreachable,
+    endpoint_of,
+    endpoint_options,
+    exit_unreachable,
+    fetch_status,
+)
 from siemrelay.cli.status import coloured
 
 _EVERY_S: Final = 1.0
 
 
 @click.command()
-@asking_options
+@endpoint_options
 def top(config: str, at: tuple[str, int] | None) -> None:
-    """Show what `siemrelay status` says, live, until Ctrl-C. Needs a terminal.
+    """Show `siemrelay status` live, until Ctrl-C. Needs a terminal.
 
-    Goes on while the relay is restarted.
+    Continues while the relay restarts.
 
     \b
     Example:
@@ -30,11 +36,11 @@ def top(config: str, at: tuple[str, int] | None) -> None:
     if not sys.stdout.isatty():
         click.secho("top needs a terminal; `siemrelay status` does not", err=True, fg="red")
         raise SystemExit(os.EX_USAGE)
-    address = address_of(config, at)
+    address = endpoint_of(config, at)
     try:
-        ask(address)
-    except NoAnswer as error:
-        give_up(error)
+        fetch_status(address)
+    except RelayUnreachable as error:
+        exit_unreachable(error)
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -42,10 +48,10 @@ def top(config: str, at: tuple[str, int] | None) -> None:
     with suppress(KeyboardInterrupt), Live(screen=True, auto_refresh=False) as live:
         while True:
             try:
-                shown = coloured(ask(address))
-            except NoAnswer as error:
+                shown = coloured(fetch_status(address))
+            except RelayUnreachable as error:
                 shown = [f"  {error}"]
-            # A row that does not fit is cut; the words below it, which say what to do, are not.
+            # Table rows are cut at the terminal's width; the advice below them wraps instead.
             live.update(Group(*(
                 Text.from_ansi(line, no_wrap=not click.unstyle(line).startswith("  "),
                                overflow="ellipsis") for line in shown

@@ -69,7 +69,7 @@ def test_test_keeps_to_the_sinks_limit_as_the_daemon_does(make_daemon: MakeDaemo
 def test_test_of_an_unknown_sink_names_the_known_ones(make_daemon: MakeDaemon) -> None:
     found = make_daemon({"stream": tcp(514)}).command("test", "streem")
     assert found.returncode == 2
-    assert "there is stream" in found.stderr
+    assert "unknown sink `streem`; the sinks are stream" in found.stderr
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def advice(make_daemon: MakeDaemon, sink: dict[str, object]) -> str:
     found = make_daemon({"sink": sink}).command("test", "sink")
     assert found.returncode == 1, found.stdout + found.stderr
     (line,) = found.stderr.splitlines()
-    assert line.startswith("sink did not take the test event: ")
+    assert line.startswith("sink did not accept the test event: ")
     return line
 
 

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.cli import asking
-from siemrelay.cli.asking import NoAnswer, ask
+from siemrelay.cli import endpoint_client
+from siemrelay.cli.endpoint_client import RelayUnreachable, fetch_status
 from siemrelay.formats.writing.text import harmless
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import RATE_S, Rates
@@ -223,8 +223,8 @@ def test_the_status_needs_the_files_endpoint_and_none_of_its_secrets(
 @pytest.mark.parametrize(
     ("endpoint", "code", "says"),
     [
-        ("{listen: off}", 78, "there is nobody to ask"),
-        ("{listen: '127.0.0.1:0'}", 78, "say --at HOST:PORT"),
+        ("{listen: off}", 78, "no endpoint to ask"),
+        ("{listen: '127.0.0.1:0'}", 78, "give --at HOST:PORT"),
         ("off", 78, "other.yaml:1:11: endpoint:"),
         ("{listen: 9614}", 78, "other.yaml:1:20: endpoint.listen:"),
         ("{listen: '127.0.0.1:1'}", 69, "no relay answers on 127.0.0.1:1 (Connection refused)"),
@@ -245,7 +245,7 @@ def test_somebody_elses_server_is_not_taken_for_a_relay() -> None:
     with HttpReceiver(lambda request: Answer(200, "hello")) as web:
         done = run("status", "--at", web.url.removeprefix("http://").partition("/")[0])
     assert done.returncode == 69
-    assert "is no siemrelay of this version" in done.stderr
+    assert "is not a siemrelay of this version" in done.stderr
 
 
 @contextmanager
@@ -288,11 +288,11 @@ def drip(connection: socket.socket) -> None:
 def test_whatever_answers_the_command_ends_with_words(
     answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(endpoint_client, "_ANSWER_S", 0.5)
     with hostile(answer) as where:
         host, _, port = where.partition(":")
-        with pytest.raises(NoAnswer) as raised:
-            ask((host, int(port)))
+        with pytest.raises(RelayUnreachable) as raised:
+            fetch_status((host, int(port)))
     assert not re.search("[\x00-\x1f]", str(raised.value))
 
 

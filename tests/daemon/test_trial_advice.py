@@ -255,7 +255,7 @@ def test_wrong_credentials_and_places_that_the_receiver_does_not_know(tmp_path: 
         (500, "the receiver has a fault of its own: its log says which"),
         (502, "does not reach it: is the receiver running?"),
         (503, "if this goes on, see its load and its log"),
-        (413, "the peer limits the size: raise its limit, or lower `max_message_size`"),
+        (413, "raise the receiver's size limit, or lower `max_message_size`"),
         (415, "check `compression`, `format`"),
     ],
 )

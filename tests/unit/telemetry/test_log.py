@@ -99,23 +99,3 @@ def test_secrets_too_short_to_protect_anything_blot_out_nothing() -> None:
 def test_a_line_without_secrets_is_left_as_it_is() -> None:
     line = {"event": Path("x")}
     assert Redactor([])(None, "info", line) == line
-
-
-_START = """
-import sys
-from siemrelay.cli.commands import main
-
-main(["run", "--help"], standalone_mode=False)
-print("loaded:", {"rich", "asyncio"} & sys.modules.keys())
-import structlog, asyncio  # whoever uses them together finds them whole
-asyncio.run(structlog.get_logger().ainfo("said through asyncio"))
-"""
-
-
-def test_a_start_loads_nothing_that_a_daemon_does_not_use() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _START],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert "loaded: set()" in done.stdout
-    assert "said through asyncio" in done.stdout

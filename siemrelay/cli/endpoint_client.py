@@ -1,4 +1,4 @@
-"""How commands ask a running relay how it does."""
+"""How commands fetch the status of a running relay from its endpoint."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any, Final, NoReturn
 import click
 import msgspec
 
+from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import DEFAULT_FILE, config_option
-from siemrelay.cli.refusal import refuse
 from siemrelay.config.endpoint_address import endpoint_address
 from siemrelay.config.process import EndpointOptions
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.formats.writing.text import harmless
 from siemrelay.telemetry.status import RelayReport
 
-# The relay answers between two batches, and looks up a record or two on disk.
+# The relay answers between two batches, after a few look-ups on disk.
 _ANSWER_S: Final = 10.0
 _ANSWER_BYTES: Final = 16 << 20
 
-# Listening on every address is asked on this machine's own.
+# An endpoint that listens on every address is reached on the loopback one.
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}
 
 
-def asking_options(command: Any) -> Any:
-    """`-c FILE` and `--at HOST:PORT`, given to the command as `config` and `at`: an address."""
+def endpoint_options(command: Any) -> Any:
+    """The options `-c FILE` and `--at HOST:PORT`; the command gets `config` and `at`."""
     command = click.option(
         "--at", metavar="HOST:PORT", callback=_address,
         help="The endpoint to ask, instead of the configuration's.",
@@ -48,55 +48,55 @@ def _address(context: click.Context, option: click.Parameter, at: str | None) ->
     return address
 
 
-def address_of(config: str, at: tuple[str, int] | None) -> tuple[str, int]:
-    """Where to ask; ends with 78 when the configuration does not tell."""
+def endpoint_of(config: str, at: tuple[str, int] | None) -> tuple[str, int]:
+    """The endpoint's host and port; exits with 78 when the configuration does not have one."""
     address = at or _configured(config)
     if address is None:
-        _end(os.EX_CONFIG, f"{config} has `endpoint: {{listen: off}}`: there is nobody to ask")
+        _end(os.EX_CONFIG, f"{config} sets `endpoint: {{listen: off}}`: no endpoint to ask")
     host, port = address
     if port == 0:
-        _end(os.EX_CONFIG, f"{config} lets the system choose the endpoint's port; the relay's log "
-             "has it: say --at HOST:PORT")  # fmt: skip
+        _end(os.EX_CONFIG, f"{config} lets the system choose the endpoint's port; take it from the "
+             "relay's log and give --at HOST:PORT")  # fmt: skip
     return _EVERYWHERE.get(host, host), port
 
 
 def _configured(config: str) -> tuple[str, int] | None:
     if config == DEFAULT_FILE and not os.access(config, os.R_OK):
-        # The service's file is root's; the relay's default endpoint answers everybody here.
+        # Only root reads the service's file; the default endpoint answers every local user.
         return EndpointOptions().address
     try:
         return endpoint_address(config)
     except ConfigurationRefused as refused:
-        refuse(refused)
+        exit_with_faults(refused)
 
 
-def ask(address: tuple[str, int]) -> RelayReport:
-    """How the relay there does. Raises NoAnswer with words for a person."""
+def fetch_status(address: tuple[str, int]) -> RelayReport:
+    """Fetch the relay's status. Raises RelayUnreachable with a message for a person."""
     host, port = address
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         status, body = _got(host, port)
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NoAnswer(harmless(
+        raise RelayUnreachable(harmless(
             f"no relay answers on {where} ({why}); is it running? -c FILE names its configuration, "
             "--at HOST:PORT its endpoint"
         )) from error  # fmt: skip
     try:
         return msgspec.json.decode(body, type=RelayReport)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NoAnswer(
-            f"what answers on {where} is no siemrelay of this version (HTTP {status}); "
+        raise RelayUnreachable(
+            f"what answers on {where} is not a siemrelay of this version (HTTP {status}); "
             "--at HOST:PORT names another endpoint"
         ) from error
 
 
 def _got(host: str, port: int) -> tuple[int, bytes]:
-    """HTTP status and body of its `/status`, within `_ANSWER_S` and `_ANSWER_BYTES`."""
+    """HTTP status and body of `/status`, within `_ANSWER_S` and `_ANSWER_BYTES`."""
     connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
     with closing(connection):
         connection.connect()
-        # A timeout of the socket's is one of each read: who drips has no end.
+        # The socket's timeout bounds each read; a slow sender could stretch them without end.
         deadline = threading.Timer(_ANSWER_S, partial(_hang_up, connection.sock))
         deadline.daemon = True
         deadline.start()
@@ -113,12 +113,12 @@ def _hang_up(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-class NoAnswer(Exception):
-    """Nobody, or somebody else, is where the relay was looked for; the text says what to do."""
+class RelayUnreachable(Exception):
+    """No relay of this version answers at that address; the message says what to do."""
 
 
-def give_up(error: NoAnswer) -> NoReturn:
-    """Say so and exit with 69 (EX_UNAVAILABLE)."""
+def exit_unreachable(error: RelayUnreachable) -> NoReturn:
+    """Print the message and exit with 69 (EX_UNAVAILABLE)."""
     _end(os.EX_UNAVAILABLE, str(error))
 
 

@@ -1,4 +1,4 @@
-"""How commands tell of a configuration that has faults."""
+"""How commands report a faulty configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from siemrelay.core.errors import ConfigurationRefused
 
 
-def refuse(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
+def exit_with_faults(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
     """Print every fault, one a line on standard error (or as JSON on standard output); exit 78."""
     if as_json:
         faults = [asdict(fault) for fault in refused.faults]
@@ -21,10 +21,10 @@ def refuse(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
     else:
         for fault in refused.faults:
             click.secho(fault.located(refused.file), err=True, fg="red")
-        click.echo(f"{counted(refused.faults, 'fault')}; nothing was changed", err=True)
+        click.echo(f"{plural(refused.faults, 'fault')}; nothing was changed", err=True)
     raise SystemExit(os.EX_CONFIG)
 
 
-def counted(things: Sized, name: str) -> str:
+def plural(things: Sized, name: str) -> str:
     """`1 fault`, `2 faults`."""
     return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""How commands come to a buffer, beside the relay that may run on it."""
+"""How commands open the buffer, also while a relay runs on it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import click
 
 from siemrelay.buffer.state_dir import find_buffer
 from siemrelay.buffer.store import Store
-from siemrelay.cli.refusal import refuse
+from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.config.load import Loaded, load
 from siemrelay.core.errors import BufferBroken, BufferFull, ConfigurationRefused, StartRefused
 from siemrelay.telemetry.log import Redactor, configure
 
 
-def loaded_from(config: str) -> Loaded:
-    """The configuration; what is logged from here on is for a person. Ends with 78 on faults."""
+def load_or_exit(config: str) -> Loaded:
+    """Load the configuration and set the log up for a person; exits with 78 on faults."""
     try:
         loaded = load(config)
     except ConfigurationRefused as refused:
-        refuse(refused)
+        exit_with_faults(refused)
     configure("warning", "auto", Redactor(loaded.secrets))
     return loaded
 
 
 @contextmanager
-def opened(state_dir: Path) -> Iterator[Store]:
-    """Its buffer. Ends with 75 when it cannot be opened now, with 74 when the disk fails."""
+def open_buffer(state_dir: Path) -> Iterator[Store]:
+    """Open the buffer; exits with 75 when it cannot be opened now, with 74 when the disk fails."""
     try:
         with closing(Store(find_buffer(state_dir))) as store:
             yield store

@@ -1,4 +1,4 @@
-"""Whether the relay lives (`/healthz`, the watchdog) and whether it is ready (`/readyz`). Pure."""
+"""Liveness (`/healthz`, the watchdog) and readiness (`/readyz`), computed from the stats."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from typing import Final
 
 from siemrelay.telemetry.stats import Stats
 
-# The loop ticks every second; twenty missed ticks are no hiccup.
+# The loop ticks every second; twenty missed ticks are a fault and not a delay.
 _LOOP_STALE_S: Final = 20.0
 
-# Parts time out by themselves well before this: the default `timeout` of a sink is 30 s, and the
-# longest wait of all is for Splunk's indexers, 300 s.
+# Longer than every timeout of a part: 30 s for most sinks, 300 s for Splunk's indexers.
 _PART_STALE_S: Final = 420.0
 
 
 def stuck(stats: Stats, now: float) -> list[str]:
-    """What makes no progress though it could, in words; empty when all is well.
+    """Every part that makes no progress though it could, one sentence each.
 
-    `now` is on the clock of the `progress_at` fields. A sink that waits or holds is no fault of
-    this process: restarting would not mend it.
+    `now` is on the clock of the `progress_at` fields. A sink that waits or holds is not stuck:
+    restarting the process would not help it.
     """
     found = []
     if now - stats.loop_at > _LOOP_STALE_S:
@@ -34,7 +33,7 @@ def stuck(stats: Stats, now: float) -> list[str]:
 
 
 def unready(stats: Stats) -> list[str]:
-    """Why records should not be sent here now; empty when they may."""
+    """Why the relay should get no records now, one sentence each; empty when it is ready."""
     if stats.stopping:
         return ["stopping"]
     if not stats.ready:

@@ -1,6 +1,6 @@
-"""The relay's own log: JSON lines, or coloured on a terminal; secrets never leave through it.
+"""The relay's own log: JSON lines, or colours on a terminal. It never contains a secret.
 
-Lines are for state changes and losses, never one per event; ERROR means that a person must act.
+A line reports a change of state or a loss, never a single event; ERROR means a person must act.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _LEVELS: Final = {
     "error": logging.ERROR,
 }  # fmt: skip
 
-# A shorter secret would blot out common words, and protects nothing.
+# Redacting a shorter secret would remove parts of common words.
 _SECRET_CHARACTERS: Final = 4
 
 
-# What stands in an Authorization header, whoever's it is: of a user's name and password it has
-# another form than both.
+# Credentials in an Authorization header. `Basic` encodes user and password, so neither is found in
+# it as text.
 _CREDENTIALS: Final = re.compile(r"\b(?P<scheme>Basic|Bearer|Splunk|ApiKey) [\w+/=.~-]{8,}", re.I)
 
 
 def _forms(secret: str) -> set[str]:
-    """The secret as JSON, addresses and forms write it, and as words are told apart."""
+    """The secret as JSON, URLs and HTML forms encode it, and with its white space folded."""
     as_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
     in_addresses = quote(secret), quote(secret, safe=""), quote_plus(secret)
     return {secret, " ".join(secret.split()), *as_json, *in_addresses}
@@ -51,7 +51,7 @@ class Redactor:
         self._secrets = sorted(found, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """`text` without the secrets, also in the forms in which a peer may echo them."""
+        """`text` with `***` for every secret, also in the encodings in which a peer may echo it."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         if "://" in text:
@@ -70,7 +70,7 @@ class Redactor:
             return [self._clean(inner) for inner in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        written = str(value)  # as the renderer would write it
+        written = str(value)  # the renderer writes it so
         cleaned = self.text(written)
         return value if cleaned == written else cleaned
 
@@ -85,7 +85,7 @@ def configure(level: str, form: str, redactor: Redactor) -> None:
         redactor,
     ]
     if console:
-        # Tracebacks were made text before the redactor; a prettier one would show local variables.
+        # Tracebacks become text before the redactor runs; rich ones would show local variables.
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )

@@ -1,7 +1,7 @@
-"""Every metric in one table, rendered for Prometheus when it asks.
+"""Every metric in one table, rendered for Prometheus at a scrape.
 
-The parts count in plain numbers (`stats`); the client library is imported by the first scrape, so
-that a start does not wait for it.
+The parts count in plain numbers (`stats`). The first scrape imports the client library, so a start
+does not wait for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row: `read` takes the thing of that label and gives its value."""
+    """One row: `read` takes the stats of one source, sink or buffer and returns the value."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -49,22 +49,25 @@ SOURCE_METRICS: Final[tuple[Metric, ...]] = (
 )  # fmt: skip
 
 SINK_METRICS: Final[tuple[Metric, ...]] = (
-    Metric("delivered_total", "counter", "Events confirmed by the peer.", lambda s: s.delivered),
+    Metric("delivered_total", "counter", "Events confirmed by the receiver.",
+           lambda s: s.delivered),
     Metric("filtered_total", "counter", "Events that `events` left out.", lambda s: s.filtered),
-    Metric("dead_lettered_total", "counter", "Events the peer refused, kept as dead letters.",
+    Metric("dead_lettered_total", "counter", "Events the receiver refused, kept as dead letters.",
            lambda s: s.dead_lettered),
     Metric("duplicates_total", "counter",
            "Events that the peer already held when they were first sent.", lambda s: s.duplicates),
-    Metric("dropped_total", "counter", "Records given up by drop_oldest.", lambda s: s.dropped),
+    Metric("dropped_total", "counter", "Records dropped because the buffer was full.",
+           lambda s: s.dropped),
     Metric("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
     Metric("cut_total", "counter", "Messages cut to max_message_size.", lambda s: s.cut),
     Metric("replaced_total", "counter", "Events with bytes that are no UTF-8, replaced on the way.",
            lambda s: s.replaced),
     Metric("sent_bytes_total", "counter", "Bytes of messages confirmed.", lambda s: s.sent_bytes),
-    Metric("backlog_records", "gauge", "Records not settled yet.", lambda s: s.backlog),
+    Metric("backlog_records", "gauge", "Records neither delivered, filtered, dropped nor refused.",
+           lambda s: s.backlog),
     Metric("oldest_undelivered_age_seconds", "gauge", "Age of the oldest record not settled.",
            lambda s: _age(s.oldest_undelivered_at)),
-    Metric("last_success_timestamp_seconds", "gauge", "When the peer last confirmed.",
+    Metric("last_success_timestamp_seconds", "gauge", "When the receiver last confirmed.",
            lambda s: s.last_success_at),
     Metric("certificate_expiry_timestamp_seconds", "gauge",
            "When the peer's certificate ends; absent without one.",
@@ -117,7 +120,7 @@ class _Collector:
         for metric in SOURCE_METRICS:
             yield _family(f"siemrelay_source_{metric.name}", metric, ["source"], sources)
         refused = CounterMetricFamily(
-            "siemrelay_source_refused_total", "Requests, connections and messages turned away.",
+            "siemrelay_source_refused_total", "Rejected requests, connections and messages.",
             labels=["source", "reason"],
         )  # fmt: skip
         for name, source in sources:

@@ -1,6 +1,6 @@
-"""What the parts count while they run: plain numbers, no library, so that counting costs nothing.
+"""The counters and gauges of a running relay: plain numbers, so that counting costs nothing.
 
-`telemetry.metrics` renders them; `health` asks whether each part still makes progress.
+`telemetry.metrics` renders them for Prometheus; `telemetry.health` derives liveness from them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ DELIVERY_BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600,
 )  # fmt: skip
 
-# Around what an fsync takes: a fast drive, a slow one, one in trouble.
+# Around the time of an fsync: a fast disk, a slow one, one that is failing.
 COMMIT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
 STATES: Final = ("up", "waiting", "holding", "paused", "disabled")
 
 
 class Histogram:
-    """Counts per bucket, their number and their sum, in seconds."""
+    """Observations per bucket and their sum, in seconds."""
 
     __slots__ = ("bounds_s", "counts", "sum_s")
 
@@ -65,7 +65,7 @@ class SourceStats(msgspec.Struct):
 
 
 class SinkStats(msgspec.Struct):
-    """One sink. `state` is one of STATES, `reason` says why it is not up now."""
+    """One sink. `state` is one of STATES; `reason` says why it is not `up`."""
 
     name: str
     state: str = "waiting"

@@ -1,4 +1,4 @@
-"""How the relay does, in one value: what `/status` says and `siemrelay status` reads."""
+"""The relay's status as one value: `/status` serves it, `siemrelay status` reads it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
 _TROUBLED: Final = ("waiting", "holding")
 
-# Enough to say why and what to mend; and on the one line that systemd shows.
-_WORDS_CHARACTERS: Final = 1000
+# Long enough for a reason with its advice; and for the one line that systemd shows.
+_MESSAGE_CHARACTERS: Final = 1000
 _LINE_CHARACTERS: Final = 300
 
 
@@ -39,7 +39,7 @@ class SourceReport(msgspec.Struct, frozen=True):
 
 
 class SinkReport(msgspec.Struct, frozen=True):
-    """One sink; `reason` says why it is not up, `last_error` what was the reason before."""
+    """One sink; `reason` says why it is not up, `last_error` is the latest reason so far."""
 
     name: str
     state: str
@@ -71,7 +71,7 @@ class BufferReport(msgspec.Struct, frozen=True):
 
 
 class RelayReport(msgspec.Struct, frozen=True):
-    """The whole relay; `troubles` has what keeps it from being ready or from going on."""
+    """The whole relay; `troubles` lists why it is not ready or not making progress."""
 
     version: str
     at: float
@@ -83,21 +83,21 @@ class RelayReport(msgspec.Struct, frozen=True):
 
 
 class StatusReporter:
-    """Samples a relay's stats once a second, and says how it does. Secrets are left out."""
+    """Builds reports from the stats, with rates from samples. Secrets are redacted."""
 
     def __init__(self, stats: Stats, redactor: Redactor) -> None:
         self._stats, self._redactor = stats, redactor
         self._rates = Rates()
 
     def sample(self, now: float) -> None:
-        """Note the counters, for the rates; `now` on the clock of `progress_at`."""
+        """Sample the counters for the rates; `now` is on the clock of `progress_at`."""
         stats = self._stats
         counts = {f"source {name}": source.records for name, source in stats.sources.items()}
         counts |= {f"sink {name}": sink.delivered for name, sink in stats.sinks.items()}
         self._rates.sample(now, counts)
 
     def status(self, now: float) -> RelayReport:
-        """How it does; `now` as for `sample`."""
+        """The report as of `now`, on the same clock as in `sample`."""
         stats, buffer = self._stats, self._stats.buffer
         return RelayReport(
             __version__, time.time(), stats.started_at, [*unready(stats), *stuck(stats, now)],
@@ -108,29 +108,29 @@ class StatusReporter:
         )  # fmt: skip
 
     def line(self) -> str:
-        """The sinks that are not up and why, or that all are: one line for systemd."""
+        """One line for systemd: which sinks are not up and why, or that all are up."""
         sinks = self._stats.sinks.values()
-        words = [f"{s.name} {s.state}: {s.reason}" for s in sinks if s.state in _TROUBLED]
+        troubled = [f"{s.name} {s.state}: {s.reason}" for s in sinks if s.state in _TROUBLED]
         backlog = max((sink.backlog for sink in sinks), default=0)
-        said = self._said("; ".join(words), _LINE_CHARACTERS) or "all sinks up"
-        return f"{said}; largest backlog {backlog} records"
+        summary = self._clean("; ".join(troubled), _LINE_CHARACTERS) or "all sinks up"
+        return f"{summary}; largest backlog {backlog} records"
 
-    def _said(self, words: str, most: int = _WORDS_CHARACTERS) -> str:
-        # Peers and records have a part in them; what is cut or altered first hides no secret.
-        return harmless(self._redactor.text(words), most)
+    def _clean(self, text: str, most: int = _MESSAGE_CHARACTERS) -> str:
+        # Redact before truncating: the rest of a cut secret would not be recognised.
+        return harmless(self._redactor.text(text), most)
 
     def _source(self, source: SourceStats) -> SourceReport:
         return SourceReport(
             source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
-            dict(source.refused), source.lost, source.restarts, self._said(source.last_error),
+            dict(source.refused), source.lost, source.restarts, self._clean(source.last_error),
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkReport:
         return SinkReport(
-            sink.name, sink.state, self._said(sink.reason), sink.since, sink.delivered,
+            sink.name, sink.state, self._clean(sink.reason), sink.since, sink.delivered,
             self._rates.per_s(f"sink {sink.name}"), sink.filtered, sink.dead_lettered,
             sink.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,
-            sink.last_success_at or None, self._said(sink.last_type), self._said(sink.last_error),
+            sink.last_success_at or None, self._clean(sink.last_type), self._clean(sink.last_error),
             sink.last_error_at, sink.certificate_expires_at, sink.duplicates,
         )  # fmt: skip

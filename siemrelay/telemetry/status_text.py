@@ -1,4 +1,4 @@
-"""A relay's status as lines of text: on the status page, in a pipe, on a terminal."""
+"""A relay's status as lines of text, for the status page, pipes and terminals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tone = Literal["plain", "heading", "dim", "good", "warning", "bad"]
 
 
 class Line(NamedTuple):
-    """One line and how it is meant, for who has colours."""
+    """One line and its tone, which a terminal shows as a colour."""
 
     text: str
     tone: Tone = "plain"
@@ -20,7 +20,7 @@ class Line(NamedTuple):
 
 _TONES: Final[dict[str, Tone]] = {"up": "good", "waiting": "warning", "holding": "bad"}
 
-# More than any disk has; integers from elsewhere may be larger than a float can be.
+# More than any disk has; a received integer may be too large for a float.
 _MOST_BYTES: Final = 1 << 80
 
 _SOURCE_HEADINGS: Final = ("source", "records", "rate", "unread", "last record")
@@ -31,9 +31,9 @@ _SINK_HEADINGS: Final = (
 
 
 def lines(status: RelayReport) -> Iterator[Line]:
-    """What a person wants to know at a glance; what is wrong stands below whom it concerns.
+    """The status for a person; each problem stands below the part that has it.
 
-    Harmless, whoever has made the status.
+    Free of control characters, whatever the report contains.
     """
     for line in _lines(status):
         yield Line(harmless(line.text), line.tone)
@@ -80,11 +80,14 @@ def _source(source: SourceReport, now: float) -> tuple[str, ...]:
 def _losses(source: SourceReport) -> Iterator[Line]:
     refused = ", ".join(f"{count:,} by {why}" for why, count in sorted(source.refused.items()))
     if refused:
-        yield Line(f"  turned away: {refused}", "warning")
+        yield Line(f"  rejected: {refused}", "warning")
     if source.lost:
-        yield Line(f"  {source.lost:,} lost on their way here, as the kernel told", "bad")
+        yield Line(
+            f"  {source.lost:,} dropped before they reached the relay (reported by the kernel)",
+            "bad",
+        )
     if source.restarts:
-        yield Line(f"  failed and was started again {source.restarts:,} times", "warning")
+        yield Line(f"  failed and restarted {source.restarts:,} times", "warning")
     if source.last_error:
         yield Line(f"  last error: {source.last_error}", "warning")
 
@@ -101,14 +104,14 @@ def _sink(sink: SinkReport, status: RelayReport) -> tuple[str, ...]:
 
 def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
     if sink.reason:
-        words = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
-        yield Line(words, _TONES.get(sink.state, "dim"))
+        reason = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
+        yield Line(reason, _TONES.get(sink.state, "dim"))
     elif sink.last_error_at is not None:
         yield Line(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}", "dim")
     if sink.duplicates:
         yield Line(f"  {sink.duplicates:,} duplicates: the receiver already held them", "dim")
     if sink.dropped:
-        yield Line(f"  {sink.dropped:,} dropped, as `when_full: drop_oldest` says", "bad")
+        yield Line(f"  {sink.dropped:,} records dropped because the buffer was full", "bad")
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:

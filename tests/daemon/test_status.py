@@ -80,7 +80,7 @@ def overview_of(stats: Stats) -> StatusReporter:
     return StatusReporter(stats, Redactor([TOKEN]))
 
 
-def told(stats: Stats) -> list[str]:
+def shown_lines(stats: Stats) -> list[str]:
     return [line.text for line in lines(overview_of(stats).status(0.0))]
 
 
@@ -90,7 +90,7 @@ def test_secrets_in_a_peers_words_are_left_out_everywhere() -> None:
     stats.sinks["siem"] = SinkStats("siem", "holding", said, last_error=said, last_error_at=1.0)
     stats.sources["hooks"] = SourceStats("hooks", restarts=1, last_error=said)
     assert TOKEN not in overview_of(stats).line()
-    assert TOKEN not in "".join(told(stats))
+    assert TOKEN not in "".join(shown_lines(stats))
     assert TOKEN not in str(overview_of(stats).status(0.0))
 
 
@@ -98,7 +98,7 @@ def test_control_characters_from_outside_do_not_reach_the_terminal() -> None:
     stats = Stats(ready=True)
     stats.sinks["siem"] = SinkStats("siem", "waiting", "\x1b[2Jgone\nsink  up")
     stats.sources["files"] = SourceStats("files", restarts=1, last_error="\x1b[31m")
-    assert not re.search(r"[\x00-\x1f]", "".join(told(stats)))
+    assert not re.search(r"[\x00-\x1f]", "".join(shown_lines(stats)))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_peers_words_cannot_end_or_command_anything(words: str) -> None:
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]", line)
     body = msgspec.json.encode(overview.status(0.0))
     assert len(body) < 6000
-    assert not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e]", "".join(told(stats)))
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e]", "".join(shown_lines(stats)))
 
 
 @pytest.mark.parametrize(
@@ -145,25 +145,25 @@ def test_credentials_that_nobody_named_as_a_secret_are_left_out_too(said: str) -
     assert not any(word in shown for word in ("dXNl", "abcdef", "hunter2"))
 
 
-def test_words_are_cut_where_no_half_of_a_secret_is_left() -> None:
+def test_a_truncated_message_shows_no_part_of_a_secret() -> None:
     assert harmless("no such token abcdefgh", 18) == "no such token ..."
     assert harmless("no such token abcdefgh", 22) == "no such token abcdefgh"
     assert harmless("x" * 30, 10) == " ..."
 
 
-def test_losses_and_refusals_stand_below_their_source() -> None:
+def test_losses_and_rejections_are_shown_below_their_source() -> None:
     stats = Stats()
     stats.sources["udp"] = SourceStats("udp", lost=7, refused={"rate": 1200, "address": 3})
-    text = "\n".join(told(stats))
-    assert "turned away: 3 by address, 1,200 by rate" in text
-    assert "7 lost on their way here" in text
+    text = "\n".join(shown_lines(stats))
+    assert "rejected: 3 by address, 1,200 by rate" in text
+    assert "7 dropped before they reached the relay" in text
     assert "starting" in text
 
 
-def test_an_error_that_is_over_is_still_told() -> None:
+def test_the_status_still_shows_an_error_that_is_over() -> None:
     stats = Stats(ready=True)
     stats.sinks["siem"] = SinkStats("siem", "up", "", last_error="timed out", last_error_at=1.0)
-    assert any("last error" in line and "timed out" in line for line in told(stats))
+    assert any("last error" in line and "timed out" in line for line in shown_lines(stats))
 
 
 # -- the daemon -----------------------------------------------------------

@@ -7,7 +7,7 @@ the text is one sentence that says what happened and, where there is one, what t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 
 class SiemrelayError(Exception):
@@ -97,6 +97,43 @@ def leaves(group: BaseExceptionGroup[_Error]) -> list[_Error]:
     for error in group.exceptions:
         found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
+
+
+def decisive(group: BaseExceptionGroup[BaseException]) -> DeliveryError:
+    """The one error that the failures of a sink's tasks come down to: the most lasting.
+
+    SinkHolds before SinkWaits before the others, the earliest of equals. Raises whatever else is in
+    the group, which matters more than a sink's failure beside it: a stop, an error of our own.
+    """
+    _, rest = group.split(DeliveryError)
+    if rest is not None:
+        raise rest from None
+    found = [error for error in leaves(group) if isinstance(error, DeliveryError)]
+    return min(found, key=lambda error: _LASTING.get(type(error), len(_LASTING)))
+
+
+_LASTING: Final = {SinkHolds: 0, SinkWaits: 1}
+
+
+def stripped(error: _Error) -> _Error:
+    """The error with its type, text and attributes, and without where it came from.
+
+    Neither it nor what it was grouped with or chained to keeps a traceback, a cause or a context.
+    For an error that is handled and remembered. A traceback holds frames and their variables:
+    batches, and as often as not the error itself. Such a cycle and the megabytes in it stay until
+    the collector runs, which is seldom; checked by
+    test_a_sink_that_fails_again_and_again_leaves_nothing_to_the_collector.
+    """
+    pending = list[BaseException | None]([error])
+    while pending:
+        each = pending.pop()
+        if each is None:
+            continue
+        pending += (each.__cause__, each.__context__)
+        if isinstance(each, BaseExceptionGroup):
+            pending += each.exceptions
+        each.__traceback__ = each.__cause__ = each.__context__ = None
+    return error
 
 
 class FrameRefused(SiemrelayError):

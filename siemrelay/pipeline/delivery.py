@@ -30,7 +30,8 @@ from siemrelay.core.errors import (
     DeliveryError,
     SinkHolds,
     SinkWaits,
-    leaves,
+    decisive,
+    stripped,
 )
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
@@ -55,10 +56,6 @@ class Retry(msgspec.Struct, frozen=True):
 
     initial_s: float
     max_s: float
-
-
-# Where several things failed at once, the most lasting one decides.
-_WEIGHT: Final = {SinkHolds: -2, SinkWaits: -1}
 
 
 class Delivery:
@@ -130,14 +127,11 @@ class Delivery:
                     nursery.start_soon(self._send, session, in_flight)
                     nursery.start_soon(self._settle, session, in_flight)
         except DeliveryError as error:
-            return error
+            return stripped(error)
         except BaseExceptionGroup as group:
-            found, rest = group.split(DeliveryError)
-            if rest is not None:
-                # A stop beside a failure of the sink: the failure does not matter any more.
-                raise rest from None
-            assert found is not None
-            return min(leaves(found), key=lambda error: _WEIGHT.get(type(error), 0))
+            decided = decisive(group)
+            stripped(group)
+            return decided
         raise AssertionError("a delivery attempt ends by an error only")
 
     async def _pass_filtered(self) -> None:

@@ -92,5 +92,8 @@ async def open_exchanges(
     async with trio.open_nursery() as nursery:
         if beside is not None:
             nursery.start_soon(beside)
-        yield ExchangeSession(nursery, exchange, in_flight)
-        nursery.cancel_scope.cancel()
+        try:
+            yield ExchangeSession(nursery, exchange, in_flight)
+        finally:
+            # Not left to the nursery: see `beside.beside`.
+            nursery.cancel_scope.cancel()

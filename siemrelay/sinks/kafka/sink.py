@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from siemrelay.core.errors import BatchRefused, SinkHolds
+from siemrelay.core.errors import BatchRefused, SinkHolds, decisive
 from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.formats.envelopes.keyed import KeyedMessage
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
@@ -21,7 +21,7 @@ from siemrelay.sinks.kafka.client import KafkaClient
 from siemrelay.sinks.kafka.options import KafkaOptions, keyed_messages
 from siemrelay.sinks.kafka.tls import explained
 from siemrelay.sinks.kafka.verdict import verdict
-from siemrelay.sinks.stream.beside import beside, weightiest
+from siemrelay.sinks.stream.beside import beside
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message
@@ -124,7 +124,7 @@ class KafkaSession:
         refused = [error for error in found if isinstance(error, BatchRefused)]
         others = [error for error in found if not isinstance(error, BatchRefused)]
         if others:
-            raise weightiest(ExceptionGroup("reports", others))
+            raise decisive(ExceptionGroup("reports", others))
         if refused:
             if len(ticket.messages) == 1 and not ticket.alone:
                 self._alone_sends += 2  # this one, and whatever is sent behind it

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from siemrelay.core.errors import DeliveryError, SinkHolds
+from siemrelay.core.errors import decisive
 
 
 @asynccontextmanager
@@ -20,20 +20,13 @@ async def beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[trio.Nurs
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(task)
-            yield nursery
-            nursery.cancel_scope.cancel()
+            try:
+                yield nursery
+            finally:
+                # When the body fails the nursery would cancel by itself, from the function that
+                # then makes the group. The frames of each Cancelled lead back to there, so the
+                # group would hold itself.
+                nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        found, rest = group.split(DeliveryError)
-        if rest is not None:
-            raise rest from None  # a stop, or an error of our own: it matters more
-        assert found is not None
-        raise weightiest(found) from group
-
-
-def weightiest(group: BaseExceptionGroup[DeliveryError]) -> DeliveryError:
-    """The one error that says most: what a person must mend comes before what passes."""
-    holds, _ = group.split(SinkHolds)
-    error: DeliveryError | BaseExceptionGroup[DeliveryError] = holds or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        # No variable here has the error: it would hold this frame, and the frame the error.
+        raise decisive(group) from group

@@ -193,14 +193,21 @@ class DiskBuffer:
     async def make_room(self, wanted_bytes: int) -> bool:
         """Whether so many more (compressed) bytes fit into `max_size`, after doing what may be.
 
-        Delivered records that are only kept for replay go first; then sinks that said drop_oldest
-        give up their oldest. An empty buffer takes anything.
+        Delivered records that are only kept for replay go first, then the oldest of disabled sinks,
+        then those of sinks with `drop_oldest`. An empty buffer takes anything.
         """
         return await self._retention.make(wanted_bytes)
 
     async def reclaim(self) -> bool:
-        """On a full disk: free what is kept for replay only. Whether anything was freed."""
+        """On a full disk: free what is kept for replay only, or what sinks give up as at max_size.
+
+        Returns whether anything was freed.
+        """
         return await self._retention.reclaim()
+
+    def holders(self) -> list[str]:
+        """The sinks whose undelivered records are the oldest: a full buffer waits for them."""
+        return self._cursors.holders()
 
     async def received_at(self, sequence: int) -> float | None:
         """When that record was received (seconds since the epoch); None if it is not kept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -25,6 +25,12 @@ _PAUSE_S: Final = 0.02
 # A full disk is asked again this often.
 _FULL_PAUSE_S: Final = 1.0
 
+# By whether the sink is enabled.
+_DROPPED_ADVICE: Final = {
+    True: "as `when_full: drop_oldest` says; see why it lags",
+    False: "it is disabled, and a disabled sink does not make intake wait; enable it, or remove it",
+}
+
 
 class KeptRange(msgspec.Struct):
     """The sequence numbers that are kept: from `oldest` to before `end`."""
@@ -38,10 +44,12 @@ class SinkPolicy(msgspec.Struct, frozen=True):
 
     `drop_oldest`: they give way when the buffer is full; otherwise intake waits for the sink.
     `start_at_oldest`: a new sink begins at the oldest record kept, otherwise at the next one.
+    `enabled`: a disabled sink keeps its cursor while there is room, and never makes intake wait.
     """
 
     drop_oldest: bool = False
     start_at_oldest: bool = True
+    enabled: bool = True
 
 
 class SinkCursor(msgspec.Struct):
@@ -102,23 +110,37 @@ class SinkCursors:
         """Wait until some cursor moves."""
         await self._moved.wait()
 
-    def drop(self, end: int) -> bool:
-        """Move sinks that said drop_oldest past the records before `end`, and count them.
+    def holders(self) -> list[str]:
+        """The sinks whose undelivered records are the oldest; none when all are at the end."""
+        lowest = self.passed()
+        if lowest == self._kept.end:
+            return []
+        return [each.name for each in self._cursors.values() if each.next_sequence == lowest]
 
-        False, and nothing moved, when there are none, or when another sink holds those records too.
+    def drop(self, row_ends: Sequence[int]) -> bool:
+        """Move sinks past the oldest rows, which end before these numbers, and count the records.
+
+        Disabled sinks give way first, then those with `drop_oldest` too, and only as far as rows
+        become free: not beyond the first record of a sink that makes intake wait. Returns whether
+        any row became free.
         """
-        holders = [cursor for cursor in self._cursors.values() if cursor.next_sequence < end]
-        if not holders or not all(cursor.policy.drop_oldest for cursor in holders):
-            return False
-        for cursor in holders:
+        return self._drop(row_ends, _is_disabled) or self._drop(row_ends, _gives_way)
+
+    def _drop(self, row_ends: Sequence[int], gives_way: Callable[[SinkPolicy], bool]) -> bool:
+        cursors = self._cursors.values()
+        kept = [each.next_sequence for each in cursors if not gives_way(each.policy)]
+        limit = min(kept, default=self._kept.end)
+        end = max((row_end for row_end in row_ends if row_end <= limit), default=0)
+        behind = [each for each in cursors if each.next_sequence < end]
+        for cursor in behind:
             if not cursor.dropped:
                 # Once a process, as it may go on for days; the metric has the number.
                 _log.error("the buffer is full: a sink loses its oldest records", sink=cursor.name,
                            first_sequence=cursor.next_sequence,
-                           advice="as `when_full: drop_oldest` says; see why it lags")  # fmt: skip
+                           advice=_DROPPED_ADVICE[cursor.policy.enabled])  # fmt: skip
             cursor.dropped += end - cursor.next_sequence
             self.advance(cursor.name, end)
-        return True
+        return bool(behind)
 
     @contextmanager
     def being_stored(self) -> Iterator[dict[str, int]]:
@@ -129,6 +151,14 @@ class SinkCursors:
         except BaseException:
             self._unstored = {**cursors, **self._unstored}
             raise
+
+
+def _is_disabled(policy: SinkPolicy) -> bool:
+    return not policy.enabled
+
+
+def _gives_way(policy: SinkPolicy) -> bool:
+    return policy.drop_oldest or not policy.enabled
 
 
 class CursorFlusher:

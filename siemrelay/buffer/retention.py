@@ -21,7 +21,7 @@ _RETENTION_PAUSE_S: Final = 5.0
 # Records need room in the log before their pages are free pages of the database: two groups.
 _COMING_BYTES: Final = 4 * 1024 * 1024
 
-# Rows that a sink with drop_oldest gives up at a time when the buffer is full.
+# Rows that sinks give up at a time when the buffer is full.
 _DROP_ROWS: Final = 16
 
 
@@ -47,6 +47,8 @@ class Retention:
     async def reclaim(self) -> bool:
         """See `DiskBuffer.reclaim`."""
         try:
+            if self._cursors.passed() <= self._kept.oldest:
+                await self._drop()
             async with self._writing:
                 deletable = self._cursors.passed() > self._kept.oldest
                 await in_thread(self._make_room_to_delete, deletable)
@@ -107,5 +109,4 @@ class Retention:
         self._stats.oldest_received_at = found[1] if found else None
 
     async def _drop(self) -> bool:
-        end = await in_thread(self._store.end_of_oldest, _DROP_ROWS)
-        return end is not None and self._cursors.drop(end)
+        return self._cursors.drop(await in_thread(self._store.ends_of_oldest, _DROP_ROWS))

@@ -209,14 +209,14 @@ class Store:
             row: tuple[int | None] = self._reading.execute(query, (moment,)).fetchone()
             return row[0]
 
-    def end_of_oldest(self, rows: int) -> int | None:
-        """The sequence after the `rows` oldest batches, None when nothing is kept."""
+    def ends_of_oldest(self, rows: int) -> list[int]:
+        """The sequence numbers after each of the `rows` oldest batches, in order."""
         with self._read_lock, typed_errors():
             ends = self._reading.execute(
                 "SELECT first_sequence + count FROM batches ORDER BY first_sequence LIMIT ?",
                 (rows,),
             ).fetchall()
-            return ends[-1][0] if ends else None
+            return [end for (end,) in ends]
 
     # -- deleting ---------------------------------------------------------
 

@@ -159,9 +159,11 @@ class Committer:
             advice = (
                 "free space there; intake waits and resumes by itself"
                 if isinstance(error, DiskFull)
-                else "a sink lags (see its state) or `buffer: max_size` is too small; intake waits"
+                else "intake waits for the sinks that hold it: see their state, or raise `max_size`"
             )
-            _log.error("buffer is full", reason=str(error), advice=advice)
+            holders = self._buffer.holders()
+            _log.error("buffer is full", reason=str(error), advice=advice,
+                       **({"held_by": holders} if holders else {}))  # fmt: skip
 
 
 def _alone(records: Records) -> bool:

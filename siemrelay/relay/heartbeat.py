@@ -43,8 +43,11 @@ class Heartbeat:
 
     def refresh_backlog(self) -> None:
         """Bring the gauges up to date that are known in memory."""
+        buffer = self._stats.buffer
+        buffer.held_by = self._buffer.holders() if buffer.full else []
         for name, sink in self._stats.sinks.items():
             cursor = self._buffer.cursor(name)
+            sink.holds_buffer = name in buffer.held_by
             sink.backlog, sink.dropped = self._buffer.end - cursor.next_sequence, cursor.dropped
 
     async def refresh(self) -> None:

@@ -45,7 +45,9 @@ class SinkGroup:
         policies: dict[str, SinkPolicy] = {}
         for name, sink in self._config.sinks.items():
             when_full = sink.when_full or self._config.buffer.when_full
-            policies[name] = SinkPolicy(when_full == "drop_oldest", sink.start_at == "oldest")
+            policies[name] = SinkPolicy(
+                when_full == "drop_oldest", sink.start_at == "oldest", sink.enabled
+            )
         for name in filter(self._buffer.knows, other_pools):
             # This buffer delivered to it before: what it has not received is kept.
             policies[name] = SinkPolicy()

@@ -65,6 +65,8 @@ SINK_METRICS: Final[tuple[Metric, ...]] = (
     Metric("sent_bytes_total", "counter", "Bytes of messages confirmed.", lambda s: s.sent_bytes),
     Metric("backlog_records", "gauge", "Records neither delivered, filtered, dropped nor refused.",
            lambda s: s.backlog),
+    Metric("holds_buffer", "gauge", "1 while the buffer is full and waits for this sink.",
+           lambda s: int(s.holds_buffer)),
     Metric("oldest_undelivered_age_seconds", "gauge", "Age of the oldest record not settled.",
            lambda s: _age(s.oldest_undelivered_at)),
     Metric("last_success_timestamp_seconds", "gauge", "When the receiver last confirmed.",

@@ -82,6 +82,7 @@ class SinkStats(msgspec.Struct):
     replaced: int = 0
     sent_bytes: int = 0
     backlog: int = 0
+    holds_buffer: bool = False
     oldest_undelivered_at: float | None = None
     last_success_at: float = 0.0
     progress_at: float = 0.0
@@ -100,6 +101,7 @@ class BufferStats(msgspec.Struct):
     commits: int = 0
     full: bool = False
     full_since: float = 0.0
+    held_by: list[str] = msgspec.field(default_factory=list)
     dead_letters: dict[str, int] = msgspec.field(default_factory=dict)
     commit_s: Histogram = msgspec.field(default_factory=lambda: Histogram(COMMIT_BUCKETS_S))
 

@@ -68,6 +68,7 @@ class BufferReport(msgspec.Struct, frozen=True):
     oldest_received_at: float | None
     full: bool
     dead_letters: dict[str, int]
+    held_by: list[str] = []
 
 
 class RelayReport(msgspec.Struct, frozen=True):
@@ -104,7 +105,7 @@ class StatusReporter:
             [self._source(source) for source in stats.sources.values()],
             [self._sink(sink) for sink in stats.sinks.values()],
             BufferReport(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
-                         dict(buffer.dead_letters)),
+                         dict(buffer.dead_letters), list(buffer.held_by)),
         )  # fmt: skip
 
     def line(self) -> str:

@@ -67,7 +67,11 @@ def _buffer(status: RelayReport) -> str:
     text = f"buffer {size(buffer.size_bytes)}"
     if buffer.oldest_received_at is not None:
         text += f", oldest record {span(status.at - buffer.oldest_received_at)} old"
-    return f"{text}, full: intake waits" if buffer.full else text
+    if not buffer.full:
+        return text
+    return (
+        f"{text}, full: intake waits{' for ' if buffer.held_by else ''}{', '.join(buffer.held_by)}"
+    )
 
 
 def _source(source: SourceReport, now: float) -> tuple[str, ...]:

@@ -279,6 +279,10 @@ def test_at_max_size_block_makes_intake_wait_for_the_sink(make_daemon: MakeDaemo
         writer.until_full(daemon)
         full_and_well(daemon)
         assert "max_size" in daemon.said("buffer is full")[0]["reason"]
+        assert daemon.said("buffer is full")[0]["held_by"] == ["late"]
+        until(lambda: daemon.metric("sink_holds_buffer", sink="late") == 1)
+        assert daemon.metric("sink_holds_buffer", sink="healthy") == 0
+        assert "full: intake waits for late" in daemon.get("/")[1]
         assert daemon.metric("buffer_size_bytes") <= 16 << 20
         until(lambda: daemon.metric("sink_backlog_records", sink="healthy") == 0)
         receiver.up()
@@ -313,4 +317,28 @@ def test_at_max_size_drop_oldest_goes_on_and_counts_what_it_gave_up(
         assert not daemon.said("buffer is full")
         assert daemon.terminate() == 0
     assert receiver.arrived.ids == ids(range(dropped + 1, writer.written + 1)), "the oldest went"
+    assert healthy.arrived.ids == ids(range(1, writer.written + 1))
+
+
+def test_a_disabled_sink_does_not_stop_the_others_when_its_records_fill_the_buffer(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as healthy:
+        daemon = make_daemon(
+            {"off": {**tcp(1), "enabled": False}, "healthy": tcp(healthy.port)},
+            buffer={"max_size": "16MiB"},
+        ).start()
+        writer = Writer(daemon.audit, padding_bytes=4000)
+        while not daemon.metric("sink_dropped_total", sink="off"):
+            for _ in range(4):
+                writer.portion()
+            healthy.until(writer.written)
+        (line,) = daemon.said("the buffer is full: a sink loses its oldest records")
+        assert (line["sink"], line["first_sequence"], line["level"]) == ("off", 1, "error")
+        assert "disabled" in line["advice"]
+        assert not daemon.said("buffer is full")
+        assert daemon.get("/readyz")[0] == 200
+        dropped = int(daemon.metric("sink_dropped_total", sink="off"))
+        assert daemon.metric("sink_backlog_records", sink="off") == writer.written - dropped
+        assert daemon.terminate() == 0
     assert healthy.arrived.ids == ids(range(1, writer.written + 1))

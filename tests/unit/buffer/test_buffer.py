@@ -430,6 +430,37 @@ async def test_only_sinks_that_said_drop_oldest_give_up_records_and_they_are_cou
         assert buffer.oldest <= place.next_sequence <= buffer.end
 
 
+@pytest.mark.parametrize("drops", [False, True])
+async def test_a_disabled_sink_gives_way_before_any_other_and_never_beyond_them(
+    state_dir: Path, drops: bool
+) -> None:
+    with opened(state_dir, max_size_bytes=500_000) as buffer:
+        buffer.set_sinks({"off": SinkPolicy(enabled=False), "on": SinkPolicy(drop_oldest=drops)})
+        for _ in range(5):
+            await add(buffer, 2, size=40_000)
+        buffer.advance("on", 6)  # in the middle of the third row
+        assert buffer.holders() == ["off"]
+        assert await buffer.make_room(100_000)
+        assert (buffer.cursor("off").dropped, buffer.cursor("on").dropped) == (4, 0)
+        assert (buffer.cursor("off").next_sequence, buffer.oldest) == (5, 5)
+        assert buffer.holders() == ["off"]
+        # Only the enabled sink's own policy can make more room.
+        assert await buffer.make_room(400_000) is drops
+        assert (buffer.cursor("on").dropped > 0) is drops
+        assert buffer.cursor("off").next_sequence == (buffer.end if drops else 5)
+
+
+async def test_on_a_full_disk_a_disabled_sink_gives_way_too(state_dir: Path) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"off": SinkPolicy(enabled=False), "on": SinkPolicy()})
+        await add(buffer, 2, size=40_000)
+        assert not await buffer.reclaim()
+        buffer.advance("on", buffer.end)
+        assert await buffer.reclaim()
+        assert (buffer.cursor("off").dropped, buffer.oldest) == (2, buffer.end)
+        assert buffer.holders() == []
+
+
 async def test_an_empty_buffer_takes_even_what_is_larger_than_its_limit(state_dir: Path) -> None:
     with opened(state_dir, max_size_bytes=1000) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})

@@ -27,6 +27,7 @@ class Model:
     end: int = 1
     cursors: dict[str, int] = field(default_factory=dict)
     drops: dict[str, bool] = field(default_factory=dict)
+    disabled: dict[str, bool] = field(default_factory=dict)
     positions: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
@@ -59,9 +60,13 @@ class Life:
         model, rng = self.model, self.rng
         names = rng.sample(NAMES, rng.randint(1, 3))
         oldest = {name: rng.random() < 0.5 for name in names}
-        model.drops = {name: rng.random() < 0.5 for name in names}
+        model.disabled = {name: rng.random() < 0.3 for name in names}
+        model.drops = {name: model.disabled[name] or rng.random() < 0.5 for name in names}
         gone = self.buffer.set_sinks(
-            {name: SinkPolicy(model.drops[name], oldest[name]) for name in names}
+            {
+                name: SinkPolicy(model.drops[name], oldest[name], not model.disabled[name])
+                for name in names
+            }
         )
         assert gone == sorted(model.cursors.keys() - set(names))
         model.cursors = {

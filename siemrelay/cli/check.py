@@ -54,8 +54,8 @@ def check(config: str, as_json: bool) -> None:
         _print(f"sink {name}", sink_settings(loaded, name))
     for remark in warnings:
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
-    counts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
-    click.echo(f"{loaded.file}: no faults ({counts})")
+    parts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
+    click.echo(f"{loaded.file}: 0 faults, {plural(warnings, 'warning')} ({parts})")
 
 
 def _print(title: str, settings: list[Setting]) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import DEFAULT_FILE, config_option
 from siemrelay.config.endpoint_address import endpoint_address
-from siemrelay.config.process import EndpointOptions
+from siemrelay.config.models import EndpointOptions
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.formats.writing.text import harmless
 from siemrelay.telemetry.status import RelayReport

@@ -1,4 +1,4 @@
-"""Parts that are right each by itself and cannot run together, with the advice that helps."""
+"""Parts that are valid alone and cannot run together."""
 
 # ruff: noqa: PTH100, PTH118
 # Patterns are text here: a path would take `**` for a folder.
@@ -20,9 +20,9 @@ from siemrelay.sources.globbing import Globs
 
 
 def clashes(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, str]]:
-    """Where one part cannot run beside another of the same relay, and what is wrong with it.
+    """Every part that cannot run beside another one, with its path and a message.
 
-    Takes the sections as far as they could be built. Asks the disk only where links lead to.
+    Takes the sections as far as they could be built. Reads only symbolic links from the disk.
     """
     sources = sources if isinstance(sources, dict) else {}
     sinks = sinks if isinstance(sinks, dict) else {}
@@ -37,7 +37,7 @@ def clashes(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _not_alone(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Every source of a type of which there is one already and cannot be two."""
+    """Every further source of a type that a relay can have only once."""
     met: set[str] = set()
     for name, source in sources.items():
         kind = getattr(source, "type", "")
@@ -48,10 +48,10 @@ def _not_alone(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _shared(archives: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Every archive that an earlier one writes to already: one would rotate it under the other."""
+    """Every archive that an earlier sink writes: each would rotate it under the other."""
     for index, (name, archive) in enumerate(archives.items()):
         for other, earlier in list(archives.items())[:index]:
-            if _meet(archive, earlier) and _real(archive.path) == _real(earlier.path):
+            if _share_a_relay(archive, earlier) and _real(archive.path) == _real(earlier.path):
                 yield (
                     ("sinks", name, "path"),
                     f"sink `{other}` writes to that file already; give each sink a file of its own",
@@ -62,10 +62,10 @@ def _shared(archives: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 def _circles(
     sources: Mapping[str, Any], archives: Mapping[str, Any]
 ) -> Iterator[tuple[KeyPath, str]]:
-    """Every archive that a source would read, and the archive take again, without an end."""
+    """Every archive that a source would read: its records would go round without end."""
     for name, archive in archives.items():
         for source, files in sources.items():
-            if not isinstance(files, FileOptions) or not _meet(archive, files):
+            if not isinstance(files, FileOptions) or not _share_a_relay(archive, files):
                 continue
             read = _read_by(files, archive)
             if read is not None:
@@ -79,7 +79,7 @@ def _circles(
 
 
 def _read_by(files: FileOptions, archive: ArchiveOptions) -> str | None:
-    """A name of the archive's files that the source's globs match, if there is one."""
+    """The name of one of the archive's files that the source's globs match, or None."""
     globs = Globs(files.patterns)
     beyond_links = Globs(map(_real_pattern, globs.patterns))
     for path in names(archive.path, time.time(), compress=archive.compression == "gzip"):
@@ -88,8 +88,8 @@ def _read_by(files: FileOptions, archive: ArchiveOptions) -> str | None:
     return None
 
 
-def _meet(one: Any, other: Any) -> bool:
-    """Whether the two run in one relay: they do not where each is of pools of its own."""
+def _share_a_relay(one: Any, other: Any) -> bool:
+    """Whether the two run in one relay: their pools overlap, or one has none."""
     assert isinstance(one, SinkConfig)
     assert isinstance(other, (SinkConfig, SourceConfig))
     return not one.pool or not other.pool or bool({*one.pool} & {*other.pool})
@@ -100,7 +100,7 @@ def _real(path: os.PathLike[str]) -> str:
 
 
 def _real_pattern(pattern: str) -> str:
-    """The same with the links resolved that lie before its first wildcard."""
+    """The pattern with the symbolic links before its first wildcard resolved."""
     if not glob.has_magic(pattern):
         return os.path.realpath(pattern)
     parts = pattern.split("/")

@@ -1,4 +1,4 @@
-"""What a setting takes, in words, read off the options models: for faults, tables, reference."""
+"""Describes settings from their options models, for faults, tables and the reference."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def nearest(name: str, known: list[str]) -> str | None:
     folded = {k.casefold().replace("-", "_"): k for k in known}
     key = name.casefold().replace("-", "_")
     longer = [k for k in folded if len(key) > 1 and k.startswith(key)]
-    # `prot` is nearer to `port` by its letters, and yet it is `protocol` cut short.
+    # By its letters `prot` is nearer to `port`, but it abbreviates `protocol`.
     if len(longer) != 1 or len(key) < _ABBREVIATION_CHARACTERS:
         longer = difflib.get_close_matches(key, folded, n=1, cutoff=0.6) or longer
     return folded[longer[0]] if longer else None
 
 
-# So much of a name's beginning tells it from a slip of the keyboard.
+# A shorter beginning of a name may as well be a typing error.
 _ABBREVIATION_CHARACTERS: Final = 3
 
 
@@ -49,7 +49,7 @@ def nested_model(annotation: Any) -> type[BaseModel] | None:
 
 
 def field_at(model: type[BaseModel], path: KeyPath) -> FieldInfo | None:
-    """The field at a path below a model; list indexes and free keys are passed over."""
+    """The field at a path below a model; list indexes and free keys are skipped."""
     info: FieldInfo | None = None
     inside: type[BaseModel] | None = model
     for part in path:
@@ -74,7 +74,7 @@ def is_secret(annotation: Any) -> bool:
 
 
 def type_text(annotation: Any, metadata: list[Any] | None = None) -> str:
-    """The type as a person would say it: `duration`, `one of tcp, udp`, `list of text`."""
+    """The type for a person: `duration`, `one of tcp, udp`, `list of text`."""
     metadata = metadata or []
     for item in metadata:
         if isinstance(item, WithJsonSchema) and "format" in (item.json_schema or {}):
@@ -118,8 +118,9 @@ def _number(metadata: list[Any], *, whole: bool) -> str:
 
 
 def written(value: Any, annotation: Any, metadata: list[Any] | None = None) -> Any:
-    """A value as it would be written in the file: durations and sizes with their unit, permissions
-    in octal, `***` for secrets; otherwise plain text, numbers, booleans, lists and mappings.
+    """A value as the file writes it: durations and sizes with units, permissions in octal.
+
+    Secrets become `***`. The result holds only text, numbers, booleans, lists and mappings.
     """
     if value is None or isinstance(value, bool):
         return value

@@ -1,4 +1,4 @@
-"""What a configuration comes to: every setting with its value and where the value is from."""
+"""The effective configuration: every setting with its value and the origin of the value."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from siemrelay import registry
 from siemrelay.config.describe import field_names, written
-from siemrelay.config.hiding import without_url_secrets
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.config.secrets import without_url_secrets
 from siemrelay.config.yaml_document import KeyPath, dotted
 from siemrelay.core.errors import Fault
 from siemrelay.formats.syslog_header import HeaderOptions
@@ -25,7 +25,7 @@ Origin = Literal["file", "preset", "default"]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as it may be shown: `value` is plain (for JSON), its secrets hidden."""
+    """One setting, safe to show: `value` is plain data (for JSON) without secrets."""
 
     key: str
     value: Any
@@ -33,16 +33,16 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """The value in one line, as it would be written in the file; `-` where there is none."""
+        """The value on one line as the file writes it; `-` where there is none."""
         return _text(self.value) or "-"
 
 
-# The first things that a reader wants to know about a part, before what else it has.
+# Shown first: what a reader wants to know about a part before the rest.
 _FIRST: Final = ("type", "siem", "protocol", "server", "port", "url", "path", "format", "header")
 
 
 def relay_settings(loaded: Loaded) -> list[Setting]:
-    """What is set for the whole relay."""
+    """The settings of the whole relay."""
     config = loaded.config
     return [
         setting
@@ -52,12 +52,12 @@ def relay_settings(loaded: Loaded) -> list[Setting]:
 
 
 def source_settings(loaded: Loaded, name: str) -> list[Setting]:
-    """What that source comes to."""
+    """The effective settings of a source."""
     return _part(loaded, loaded.config.sources[name], ("sources", name), set())
 
 
 def sink_settings(loaded: Loaded, name: str) -> list[Setting]:
-    """What that sink comes to; without what a syslog header takes where it has none."""
+    """The effective settings of a sink; those of a syslog header only if it has one."""
     sink = loaded.config.sinks[name]
     unused = _header_options(sink) if registry.FORMATS[sink.format].headers else {"header"}
     settings = _part(loaded, sink, ("sinks", name), unused)
@@ -66,14 +66,14 @@ def sink_settings(loaded: Loaded, name: str) -> list[Setting]:
 
 
 def remarks(loaded: Loaded) -> list[Fault]:
-    """What is allowed but probably not meant, each at its place in the file. Looks at the disk."""
+    """Warnings: what is allowed but probably not meant. Looks at the disk."""
     found = []
     for name, source in loaded.config.sources.items():
         found += list(_empty_globs(loaded, name, source))
     for name, sink in loaded.config.sinks.items():
         found += list(_without_effect(loaded, name, sink))
         if not sink.enabled:
-            message = "the sink is disabled: it sends nothing and keeps its place in the buffer"
+            message = "off: nothing is sent; records wait for it until the buffer needs the room"
             found.append(loaded.document.fault(("sinks", name, "enabled"), message))
     if loaded.inline_secrets and _readable_by_all(loaded.file):
         path = loaded.inline_secrets[0]
@@ -116,7 +116,7 @@ def _settings(loaded: Loaded, model: BaseModel, key: str, at: KeyPath) -> Iterat
 def _origin(loaded: Loaded, path: KeyPath, is_set: bool) -> Origin:
     if not is_set:
         return "default"
-    # What is set and was not written came from the sink's preset.
+    # A value that is set but not written came from the sink's preset.
     value: Any = loaded.document.value
     for key in path:
         if not isinstance(value, dict) or key not in value:
@@ -128,19 +128,19 @@ def _origin(loaded: Loaded, path: KeyPath, is_set: bool) -> Origin:
 
 
 def _as_written(loaded: Loaded, path: KeyPath, plain: Any) -> Any:
-    """The value with the text of the file in place of whatever a `${...}` stood for."""
+    """The value with every `${...}` as the file writes it."""
     if path in loaded.shown:
         return _hidden(loaded, loaded.shown[path])
     if isinstance(plain, dict):
         return {key: _as_written(loaded, (*path, key), item) for key, item in plain.items()}
     if isinstance(plain, list):
         return [_as_written(loaded, (*path, i), item) for i, item in enumerate(plain)]
-    # A short form (`events: [${NAME}]`) stands at another path than what it is short for.
+    # A short form (`events: [${NAME}]`) has another path than its long form.
     return _hidden(loaded, plain) if isinstance(plain, str) else plain
 
 
 def _hidden(loaded: Loaded, text: str) -> str:
-    # A secret too short to be looked for in every text is still known by its place in an address.
+    # A secret too short to search for is still recognised by its parameter in a URL.
     text = without_url_secrets(text)
     for secret in sorted(loaded.secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -161,14 +161,14 @@ def _text(value: Any) -> str:
 
 
 def _header_options(sink: SinkConfig) -> set[str]:
-    """The keys of a syslog header that the sink could have but does not."""
+    """The keys of the syslog header that this sink does not use."""
     return set(field_names(HeaderOptions)) if sink.header == "none" else set()
 
 
 def _without_effect(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fault]:
     if registry.FORMATS[sink.format].headers:
         for key in sorted(_header_options(sink) & sink.model_fields_set):
-            message = "has no effect: the message has no syslog header; set `header` to have one"
+            message = "has no effect without a syslog header; set `header` to add one"
             yield loaded.document.fault(("sinks", name, key), message, at_key=True)
 
 
@@ -179,7 +179,7 @@ def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fa
         if next(iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 (see above)
             what = "no file matches it yet" if has_magic(str(path)) else "there is no such file yet"
             yield loaded.document.fault(
-                ("sources", name, "path"), f"{what}; it is read as soon as there is one"
+                ("sources", name, "path"), f"{what}; it will be read as soon as it appears"
             )
 
 

@@ -1,4 +1,4 @@
-"""Where the relay of a configuration file is to be asked, whatever else is in the file."""
+"""Reads only the endpoint's address from a configuration file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from siemrelay.config.load import text_of
-from siemrelay.config.process import EndpointOptions
+from siemrelay.config.models import EndpointOptions
 from siemrelay.config.secrets import substitute
 from siemrelay.config.validation_errors import explain
 from siemrelay.config.yaml_document import parse
@@ -15,10 +15,10 @@ from siemrelay.core.errors import ConfigurationRefused
 
 
 def endpoint_address(path: str | Path) -> tuple[str, int] | None:
-    """Host and port of its endpoint; None when that is off.
+    """Host and port of the endpoint; None when it is off.
 
-    Secrets of sinks and faults of other parts do not matter: who asks how a relay does need not be
-    able to start it. Raises ConfigurationRefused when the file or its `endpoint:` cannot be read.
+    Ignores faults and secrets of all other parts: whoever may ask for the status need not be able
+    to start the relay. Raises ConfigurationRefused if the file or its `endpoint:` is unreadable.
     """
     document = parse(text_of(path))
     top = document.value if isinstance(document.value, dict) else {}

@@ -1,7 +1,7 @@
-"""What a configuration needs of this machine and does not find: PEM files, packages, proxies.
+"""What a configuration needs from this machine and does not find: PEM files, packages, proxies.
 
-No reason for `load` to refuse: a file may be missing for a while, and then a part by itself waits
-for it; the others run. `siemrelay check` refuses it, a relay tells of it and starts.
+`load` accepts such a configuration: a file may be missing for a while, and only the part that needs
+it waits for it. `siemrelay check` reports it as a fault; `siemrelay run` logs it and starts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from siemrelay.sinks.http.proxies import unusable_proxies
 
 
 def lacking(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
-    """What is certainly missing or wrong here, and what only this user cannot judge.
+    """Faults that are certain, and doubts that this user cannot settle, each with its line.
 
-    Each at its place in the file. Of enabled sinks and of all sources; reads the files they name.
+    Looks at enabled sinks and all sources, and reads the files that they name.
     """
     faults, doubts = missing(loaded.document, loaded.config.sources, loaded.config.sinks)
     for name, sink in loaded.config.sinks.items():

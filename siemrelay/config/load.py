@@ -1,4 +1,4 @@
-"""A configuration file → the validated configuration, or every fault in it at once."""
+"""Loads a configuration file: the validated configuration, or every fault in it at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from siemrelay.config.cross_checks import clashes
-from siemrelay.config.hiding import inline_secrets, parts_of, without_secrets
 from siemrelay.config.models import (
     EventTypeConfig,
     RelayConfig,
@@ -22,30 +21,37 @@ from siemrelay.config.models import (
 )
 from siemrelay.config.option_models import Joined, join_sink, join_source
 from siemrelay.config.requirements import missing
-from siemrelay.config.secrets import Substituted, redactable, substitute
+from siemrelay.config.secrets import (
+    Substituted,
+    inline_secrets,
+    parts_of,
+    redactable,
+    substitute,
+    without_secrets,
+)
 from siemrelay.config.validation_errors import explain
 from siemrelay.config.yaml_document import Document, KeyPath, dotted, in_order, parse
 from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import entry_fault
 
-# Hundreds of sinks fit in a tenth of it; a larger file is the wrong file.
+# Hundreds of sinks fit into a tenth of it; a larger file is not a configuration.
 _MAX_FILE_BYTES: Final = 1 << 20
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration without faults, and what is needed to show it without its secrets."""
+    """A valid configuration, and what it takes to show it without its secrets."""
 
     file: str
     config: RelayConfig
     shown: Mapping[KeyPath, str]
-    """For each value that held a `${...}`: the text as written, to be shown in its place."""
+    """For each value that held a `${...}`: the text as written, which is shown instead."""
     secrets: frozenset[str]
-    """Every secret of 4 characters or more, to be taken out of whatever is logged."""
+    """Every secret of 4 characters or more, for the log's redactor."""
     inline_secrets: tuple[KeyPath, ...]
-    """Where the file itself holds a secret in plain text."""
+    """Paths at which the file holds a secret in plain text."""
     document: Document
-    """Where each key and value was written (`document.fault` makes a located remark)."""
+    """The line and column of each key and value."""
     elsewhere: tuple[str, ...] = ()
     """The sinks that other relays of the fleet run (`of_pool`)."""
 
@@ -53,14 +59,14 @@ class Loaded(msgspec.Struct, frozen=True):
 def load(path: str | Path) -> Loaded:
     """Read, fill in and validate a configuration file.
 
-    Raises: ConfigurationRefused, with every fault there is (without a line if the file itself
-    cannot be read): show them, change nothing.
+    Raises: ConfigurationRefused with every fault (without a line if the file cannot be read): show
+    them, change nothing.
     """
     return load_text(text_of(path), str(path))
 
 
 def text_of(path: str | Path) -> str:
-    """What is in the file. Raises: as `load`, when it is no text file or cannot be read."""
+    """The file's text. Raises ConfigurationRefused if it cannot be read or is not text."""
     file = str(path)
     try:
         with Path(path).open("rb") as stream:
@@ -77,7 +83,7 @@ def text_of(path: str | Path) -> str:
 
 
 def of_pool(loaded: Loaded, pool: str) -> Loaded:
-    """The same with the parts of that pool only. Raises: as `load`, when it has not both."""
+    """The parts of that pool. Raises ConfigurationRefused if it lacks sources or sinks."""
     try:
         config = loaded.config.of_pool(pool)
     except ValueError as error:
@@ -87,9 +93,9 @@ def of_pool(loaded: Loaded, pool: str) -> Loaded:
 
 
 def load_text(text: str, file: str, environment: Mapping[str, str] | None = None) -> Loaded:
-    """As `load`, of text at hand; `file` is the name in faults.
+    """As `load`, from text; `file` is the name in faults.
 
-    `environment` stands for the process's own variables where it is given.
+    `environment` replaces the process's variables if it is given.
     """
     document = parse(text)
     if document.value is None and not document.faults:
@@ -117,19 +123,19 @@ def load_text(text: str, file: str, environment: Mapping[str, str] | None = None
 
 def _cannot_read(error: OSError) -> str:
     if error.errno == errno.ENOENT:
-        return "there is no such file; name another with -c FILE"
+        return "no such file; name the configuration with -c FILE"
     if error.errno in (errno.EACCES, errno.EPERM):
         return "no permission to read it; run as root or as the service's user"
     return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
 
 
 def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
-    """The configuration, or None after adding every fault to the document's."""
+    """The configuration, or None after adding every fault to the document."""
     top = dict(filled.value)
-    judge = _Judge(document, filled.failed)
+    validator = _Validator(document, filled.failed)
     catalogue = _catalogue(top)
-    top["sources"] = judge.parts(top, "sources", join_source, SourceConfig)
-    top["sinks"] = judge.parts(top, "sinks", join_sink, SinkConfig)
+    top["sources"] = validator.parts(top, "sources", join_source, SourceConfig)
+    top["sinks"] = validator.parts(top, "sinks", join_sink, SinkConfig)
     for path, message in clashes(top["sources"], top["sinks"]):
         document.faults.append(document.fault(path, message))
     for path, entry in _event_entries(filled.value):
@@ -137,9 +143,9 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
         if wrong is not None:
             document.faults.append(document.fault(path, wrong))
     top = {key: value for key, value in top.items() if value is not _ABSENT}
-    config = judge.model(RelayConfig, top, filled.value, ())
+    config = validator.model(RelayConfig, top, filled.value, ())
     if document.faults:
-        # Refused in any case, and so with everything that there is to mend.
+        # Refused in any case, so report everything that needs fixing at once.
         document.faults += missing(document, top.get("sources"), top.get("sinks"))[0]
     return config if isinstance(config, RelayConfig) else None
 
@@ -147,8 +153,8 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
 _ABSENT: Final = object()
 
 
-class _Judge:
-    """Validates parts and collects what is wrong with all of them."""
+class _Validator:
+    """Validates the parts and collects the faults of all of them."""
 
     def __init__(self, document: Document, failed: set[KeyPath]) -> None:
         self._document, self._failed = document, failed
@@ -170,7 +176,7 @@ class _Judge:
         join: Callable[[Mapping[str, Any]], Joined],
         common: type[BaseModel],
     ) -> Any:
-        """The section's mapping with its good parts built; the others stand in, unjudged."""
+        """The section with its valid parts built; a faulty part is an unvalidated placeholder."""
         written = top.get(section, _ABSENT)
         if not isinstance(written, dict):
             return written
@@ -191,13 +197,13 @@ class _Judge:
         return built
 
     def _add(self, faults: Iterable[Fault]) -> None:
-        # What a reference to nothing left behind would only be complained about twice.
+        # A value whose reference failed has its fault already.
         hidden = {dotted(path) for path in self._failed}
         self._document.faults += [fault for fault in faults if fault.key not in hidden]
 
 
 def _catalogue(top: Mapping[str, Any]) -> Catalogue:
-    """The catalogue as far as the declared types make sense; their faults are found elsewhere."""
+    """The catalogue with the valid declared types; their faults are reported elsewhere."""
     declared = top.get("event_types")
     if isinstance(declared, list):
         declared = {name: None for name in declared if isinstance(name, str)}

@@ -1,6 +1,7 @@
-"""The configuration's own models: the relay, and what every source and every sink may set.
+"""The configuration's own models: the relay, and the options common to all sources and sinks.
 
-What one kind of source, protocol or format adds is beside its code; `joined` puts them together.
+The options of one kind of source, protocol or format are beside its code; `option_models` joins
+them with these.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from siemrelay.config.describe import nearest
-from siemrelay.config.process import EndpointOptions, LogOptions
 from siemrelay.core.event import DEFAULT_SEVERITY, FIELDS
 from siemrelay.core.event_types import Catalogue, EventType
 from siemrelay.core.filters import EventsChoice, EventsOptions
 from siemrelay.core.options import Duration, Options, Size, absolute
 
-# Names become metric labels, command arguments and keys of the state: short, and plain everywhere.
+# Names become metric labels, command arguments and keys in the buffer: short and plain.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-# What every syslog receiver must take (RFC 5424, 6.1); below it there is no room for an event.
+# Every syslog receiver must accept this size (RFC 5424, 6.1); a smaller one holds no event.
 _MIN_MESSAGE_BYTES: Final = 480
 
-# Below a few of the largest batches the buffer would be full before it could empty.
+# A buffer of fewer than a few of the largest batches would always be full.
 _MIN_BUFFER_BYTES: Final = 16 << 20
 
 WhenFull = Literal["block", "drop_oldest"]
@@ -58,11 +58,11 @@ def _pools(value: Any) -> Any:
 
 
 Pools = Annotated[list[NonEmpty], BeforeValidator(_pools)]
-"""Labels; in short just one."""
+"""Pool labels; a single one may be written without a list."""
 
 
 class SourceConfig(Options):
-    """What every source may set."""
+    """Options of every source."""
 
     type: str = Field(description="the kind of source")
     decoder: str = Field("json", description="how its records are read")
@@ -76,8 +76,8 @@ class SourceConfig(Options):
     )
     events: EventsChoice = Field(
         default_factory=EventsOptions,
-        description="which records are stored at all, as a sink's `events`; what cannot be read is "
-        "kept unless it is left out by name",
+        description="which records are stored at all, written as a sink's `events`; records that "
+        "cannot be parsed are kept unless `exclude` names `Unparsed Record`",
     )
     pool: Pools = Field(
         default=[], description="the pools of relays that run it; one name or a list (`run --pool`)"
@@ -106,20 +106,21 @@ class RetryOptions(Options):
 
 
 class SinkConfig(Options):
-    """What every sink may set."""
+    """Options of every sink."""
 
     siem: str = Field("generic", description="the SIEM whose defaults are used (a preset)")
-    protocol: str = Field("udp", description="how messages travel; `http` if `url` is given")
-    format: str = Field("syslog", description="what a message looks like")
+    protocol: str = Field("udp", description="the transport; `http` if `url` is given")
+    format: str = Field("syslog", description="the message format")
     header: Header = Field("none", description="the syslog header in front of the message")
     enabled: bool = Field(
-        True, description="`no` sends nothing; the sink keeps its place in the buffer"
+        True,
+        description="`no`: off; records wait for it until the buffer needs the room",
     )
     events: EventsChoice = Field(default_factory=EventsOptions, description="which events it takes")
     when_full: WhenFull | None = Field(
         None,
         description="what happens when the buffer is full because of this sink; "
-        "the buffer's own choice if not given",
+        "by default the buffer's own `when_full`",
     )
     start_at: Literal["next", "oldest"] = Field(
         "next",
@@ -130,7 +131,7 @@ class SinkConfig(Options):
         default_factory=RetryOptions, description="the pauses between attempts"
     )
     max_message_size: Annotated[Size, Field(ge=_MIN_MESSAGE_BYTES)] | None = Field(
-        None, description="cut longer messages to this size, visibly; no limit if not given"
+        None, description="truncate longer messages to this size, with a mark; no limit if not set"
     )
     pool: Pools = Field(
         default=[], description="the pools of relays that run it; one name or a list (`run --pool`)"
@@ -140,12 +141,12 @@ class SinkConfig(Options):
 class BufferOptions(Options):
     """The disk buffer."""
 
-    max_size: Size = Field(10 << 30, description="the most disk space it takes")
+    max_size: Size = Field(10 << 30, description="the most disk space that it uses")
     keep: Duration = Field(86400.0, description="how long delivered records stay, for replay")
     when_full: WhenFull = Field(
         "block",
         description="stop reading the sources until there is room, or drop the oldest records "
-        "(counted); each sink may choose for itself",
+        "(counted); each sink may override this",
     )
 
     @field_validator("max_size")
@@ -154,6 +155,55 @@ class BufferOptions(Options):
         if value < _MIN_BUFFER_BYTES:
             raise ValueError("must be at least 16MiB")
         return value
+
+
+_MAX_PORT: Final = 65535
+
+
+def _listen(value: Any) -> Any:
+    if value is False:  # YAML's `off`
+        return "off"
+    if isinstance(value, int):
+        port = value if 1024 <= value <= _MAX_PORT else 9614
+        raise ValueError(f"write HOST:PORT, like 127.0.0.1:{port}, or off")
+    if isinstance(value, str) and value != "off":
+        _address(value)
+    return value
+
+
+def _address(value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit():
+        raise ValueError("write HOST:PORT, like 127.0.0.1:9614, or off")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("put an IPv6 address in brackets, like [::1]:9614")
+    if not 0 <= int(port) <= _MAX_PORT:
+        raise ValueError("the port must be from 1 to 65535 (or 0 for any free one)")
+    return host.strip("[]"), int(port)
+
+
+class EndpointOptions(Options):
+    """Metrics, health and status."""
+
+    listen: Annotated[str, BeforeValidator(_listen)] = Field(
+        "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"
+    )
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port to listen on (port 0: any free one); None when it is off."""
+        return None if self.listen == "off" else _address(self.listen)
+
+
+class LogOptions(Options):
+    """The relay's own log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least important lines that are written"
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is console when attached to a terminal, else json"
+    )
 
 
 class EventTypeConfig(Options):
@@ -167,7 +217,7 @@ class EventTypeConfig(Options):
 
 
 def _declared(value: Any) -> Any:
-    """A plain list of names, and a name without settings, are short forms."""
+    """Expand the short forms: a list of names, a name without settings."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return {name: {} for name in value}
     if isinstance(value, dict):
@@ -185,7 +235,7 @@ class RelayConfig(Options):
     sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where events go")
     event_types: Annotated[dict[NonEmpty, EventTypeConfig], BeforeValidator(_declared)] = Field(
         default_factory=dict,
-        description="event types beside the built-in ones, to choose them by name in `events`",
+        description="event types in addition to the built-in ones, for use in `events`",
     )
     buffer: BufferOptions = Field(default_factory=BufferOptions, description="the disk buffer")
     endpoint: EndpointOptions = Field(
@@ -193,7 +243,7 @@ class RelayConfig(Options):
     )
     log: LogOptions = Field(default_factory=LogOptions, description="the relay's own log")
     shutdown_timeout: Duration = Field(
-        10.0, description="how long sinks may finish delivering when the relay stops"
+        10.0, description="how long sinks may go on delivering when the relay stops"
     )
 
     @field_validator("state_dir")
@@ -206,9 +256,9 @@ class RelayConfig(Options):
         return declared_catalogue(self.event_types)
 
     def of_pool(self, pool: str) -> RelayConfig:
-        """The configuration with the parts of that pool only.
+        """The configuration with only the parts of that pool.
 
-        Raises ValueError, in a sentence, when it has no source or no sink.
+        Raises ValueError with a sentence for a person if it has no source or no sink.
         """
         sources = {name: part for name, part in self.sources.items() if pool in part.pool}
         sinks = {name: part for name, part in self.sinks.items() if pool in part.pool}
@@ -227,7 +277,7 @@ class RelayConfig(Options):
         return self.model_copy(update={"sources": sources, "sinks": sinks})
 
     def when_full(self, sink: SinkConfig) -> WhenFull:
-        """What a full buffer means for that sink."""
+        """The policy of that sink for a full buffer."""
         return sink.when_full or self.buffer.when_full
 
 

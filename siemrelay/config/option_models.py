@@ -1,7 +1,6 @@
-"""Which options one source or one sink has: its common ones and those of the parts it names.
+"""The options model of one source or sink: the common options and those of the parts it names.
 
-The joined model is a subclass of all of them, so a built part takes the configuration itself as
-its options.
+The joined model is a subclass of all of them, so a part takes its configuration as its options.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import copy
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 from pydantic import Field, create_model
@@ -22,9 +21,16 @@ from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.core.options import Options
 from siemrelay.sinks.stream.failover import ports_within
 
+_FOREIGN_KEYS: Final = {
+    "token": "authorization", "api_key": "authorization", "hec_token": "authorization",
+    "host": "server", "hostname": "server", "target": "server", "address": "server",
+    "endpoint": "url", "uri": "url", "filter": "events", "hosts": "server",
+}  # fmt: skip
+"""Keys of other relays and SIEMs → the key that does the same here."""
+
 
 class Refused(msgspec.Struct, frozen=True):
-    """A key or choice that no model can judge, and what is wrong with it (or with its value)."""
+    """A key or choice that no model can validate, and the message about it (or its value)."""
 
     key: str
     message: str
@@ -32,7 +38,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Joined(msgspec.Struct):
-    """A source's or sink's model, and what of the file is left for it to judge."""
+    """A source's or sink's model and the values that it is to validate."""
 
     model: type[Options]
     values: dict[str, Any]
@@ -40,7 +46,7 @@ class Joined(msgspec.Struct):
 
 
 def join_source(written: Mapping[str, Any]) -> Joined:
-    """The model for a source's mapping as written; unknown choices and keys are in `refused`."""
+    """The model for a source as written; unknown choices and keys are in `refused`."""
     joined = Joined(SourceConfig, dict(written))
     kind = _choice(joined, "type", registry.SOURCES, None)
     default = registry.SOURCES[kind].decoder if kind else next(iter(registry.DECODERS))
@@ -56,7 +62,7 @@ def join_source(written: Mapping[str, Any]) -> Joined:
 
 
 def join_sink(written: Mapping[str, Any]) -> Joined:
-    """The model for a sink's mapping as written; unknown choices and keys are in `refused`."""
+    """The model for a sink as written; unknown choices and keys are in `refused`."""
     joined = Joined(SinkConfig, dict(written))
     siem = _choice(joined, "siem", PRESETS, "generic")
     chosen = PRESETS[siem] if siem else Preset("")
@@ -64,13 +70,13 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
     implied = preset.get("protocol") or ("http" if "url" in written else "udp")
     protocol = _choice(joined, "protocol", registry.PROTOCOLS, implied)
     default = registry.PROTOCOLS[protocol].format if protocol else None
-    spoken = protocol == preset.get("protocol") or protocol in chosen.also
-    if spoken:
+    fits = protocol == preset.get("protocol") or protocol in chosen.also
+    if fits:
         default = preset.get("format", default)
     form = _choice(joined, "format", registry.FORMATS, default)
     joined.model = sink_model(protocol, form)
     _refuse_second_port(joined, written)
-    _fill(joined, preset, protocol, form, spoken=spoken)
+    _fill(joined, preset, protocol, form, fits=fits)
     if not (joined.values.keys() | written.keys()) & {"protocol", "server", "url"}:
         joined.refused.append(
             Refused("server", "is required: the receiver's name or address (or `url` for http)")
@@ -87,7 +93,7 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
 
 
 def _refuse_second_port(joined: Joined, written: Mapping[str, Any]) -> None:
-    """`port` is for servers that have none of their own: where all have one, which is meant?"""
+    """Reject `port` where every `server` names a port of its own and they differ."""
     ports = ports_within(written.get("server"))
     if (
         "port" in written
@@ -100,13 +106,12 @@ def _refuse_second_port(joined: Joined, written: Mapping[str, Any]) -> None:
 
 def _fill(
     joined: Joined, preset: Mapping[str, Any], protocol: str | None, form: str | None,
-    *, spoken: bool,
+    *, fits: bool,
 ) -> None:  # fmt: skip
-    """Let the preset stand in for what is not written, as far as the choices made can use it.
+    """Fill in the preset's values that the file leaves out.
 
-    A preset speaks of its own protocol and format: where the file chose another, what the preset
-    says about the way to send would be wrong. `spoken`: the SIEM takes the format over this
-    protocol.
+    A preset's keys belong to its own protocol and format; those of a protocol or format that the
+    file does not use are skipped. `fits`: the SIEM takes the preset's format over this protocol.
     """
     own = protocol == preset.get("protocol")
     for key, value in preset.items():
@@ -114,7 +119,7 @@ def _fill(
             if {"protocol": protocol, "format": form}[key] == value:
                 joined.values.setdefault(key, value)
         elif key == "header":
-            if spoken and form == preset.get("format"):
+            if fits and form == preset.get("format"):
                 joined.values.setdefault(key, value)
         elif own and key not in joined.values and key in field_names(joined.model):
             joined.values[key] = value
@@ -124,7 +129,7 @@ def _fill(
 
 @cache
 def source_model(kind: str | None, decoder: str | None) -> type[SourceConfig]:
-    """The model of that combination; None stands for a choice that is not known."""
+    """The model of that combination; None stands for an unknown choice."""
     parts: list[type[Options]] = [SourceConfig]
     changed: dict[str, Any] = {
         "product": _one_of(SourceConfig, "product", registry.PRODUCTS, "generic")
@@ -140,7 +145,7 @@ def source_model(kind: str | None, decoder: str | None) -> type[SourceConfig]:
 
 @cache
 def sink_model(protocol: str | None, form: str | None) -> type[SinkConfig]:
-    """The model of that combination; None stands for a choice that is not known."""
+    """The model of that combination; None stands for an unknown choice."""
     parts: list[type[Options]] = [SinkConfig]
     changed: dict[str, Any] = {"siem": _one_of(SinkConfig, "siem", PRESETS, "generic")}
     if protocol:
@@ -161,8 +166,8 @@ def sink_model(protocol: str | None, form: str | None) -> type[SinkConfig]:
 
 
 def default_header(protocol: str, form: str) -> str:
-    """The header in front of that format's messages where the sink does not say."""
-    # A header is for those who expect syslog; elsewhere it would spoil the body.
+    """The syslog header in front of that format's messages where the sink sets none."""
+    # Only syslog receivers expect a header; elsewhere it would corrupt the body.
     carries_syslog = registry.PROTOCOLS[protocol].format == "syslog"
     return registry.FORMATS[form].header if carries_syslog else "none"
 
@@ -175,7 +180,7 @@ def _one_of(
 
 
 def _model(name: str, parts: list[type[Options]], changed: dict[str, Any]) -> type[Options]:
-    # A class that another one in the list is made from would not let Python order them.
+    # A class beside its own subclass would give Python no consistent method order.
     bases = [
         p for p in parts if not any(p is not other and issubclass(other, p) for other in parts)
     ]
@@ -193,9 +198,9 @@ def _choice(joined: Joined, key: str, table: Mapping[str, Any], default: str | N
     if isinstance(value, str) and value in table:
         return value
     meant = nearest(value, list(table)) if isinstance(value, str) else None
-    text = f"`{value}`" if isinstance(value, str) else "that"
+    text = f" `{value}`" if isinstance(value, str) else ""
     hint = f"; did you mean `{meant}`?" if meant else ""
-    _refuse(joined, key, f"{text} is no {key}{hint}; expected {_names(table)}", at_key=False)
+    _refuse(joined, key, f"unknown {key}{text}{hint}; expected {_names(table)}", at_key=False)
     return None
 
 
@@ -216,8 +221,8 @@ def _refuse_keys(
     for key in [key for key in joined.values if key not in known]:
         owners = list(_owners(key, tables))
         if any(what in unsure for what, _ in owners):
-            # Whether the key belongs here is not known while that choice is not; its value can be
-            # judged if it means the same to all that have it.
+            # Whether the key belongs here depends on the unknown choice. Its value can still be
+            # validated if it means the same to every part that has it.
             infos = [field_names(tables[what][name].options)[key] for what, name in owners]
             if all(_same(info, infos[0]) for info in infos):
                 joined.model = _model(
@@ -231,13 +236,14 @@ def _refuse_keys(
             having = ", ".join(name for _, name in owners)
             message = f"`{key}` is not used by {what} {chosen[what]}; it belongs to {having}"
         else:
-            meant = nearest(key, list(known))
+            meant = _FOREIGN_KEYS.get(key)
+            meant = meant if meant in known else nearest(key, list(known))
             message = f"unknown key `{key}`" + (f"; did you mean `{meant}`?" if meant else "")
         _refuse(joined, key, message)
 
 
 def _same(one: FieldInfo, other: FieldInfo) -> bool:
-    """Whether the two take the same values."""
+    """Whether the two fields take the same values."""
     return (one.annotation, one.metadata) == (other.annotation, other.metadata)
 
 

@@ -1,6 +1,6 @@
-"""Presets (`siem:` on a sink): one row of declared defaults for each SIEM that users name.
+"""Presets (`siem:` on a sink): one row of defaults for each SIEM.
 
-A default here stands in for one that the sink did not write; it is never stronger than the file.
+A preset fills in what the sink does not set; the file always wins.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import msgspec
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """`defaults` are sink keys with values as they would be written in the file.
+    """`defaults` are sink keys with their values as the file writes them.
 
-    `also` are the other protocols by which this SIEM takes the same format: where the file chooses
-    one of them, what the preset says about messages still holds.
+    `also` lists other protocols over which this SIEM takes the same format: if the file chooses one
+    of them, the preset's format and header still apply.
     """
 
     summary: str
@@ -68,7 +68,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         {"protocol": "http", "format": "json", "compression": "gzip"},
     ),
     "datadog": Preset(
-        "Datadog logs intake; `authorization` is the API key, word for word",
+        "Datadog logs intake; `authorization` is the API key itself",
         {
             "protocol": "http",
             "url": "https://http-intake.logs.datadoghq.com/api/v2/logs",
@@ -96,4 +96,4 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ("tcp", "udp", "tls"),
     ),
 }
-"""A name for `siem:` → its row."""
+"""The value of `siem:` → its row."""

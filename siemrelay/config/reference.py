@@ -1,4 +1,4 @@
-"""`config/reference.md`: every key that the configuration takes, generated from the models.
+"""Generates `config/reference.md`: every key of the configuration, from the models.
 
 python -m siemrelay.config.reference > config/reference.md
 """
@@ -30,12 +30,12 @@ Generated from the code by `python -m siemrelay.config.reference > config/refere
 - Durations are written with a unit: `500ms`, `10s`, `5m`, `24h`, `7d`, `2w`. Sizes too: `64KiB`,
   `10MiB`, `1GiB` (1024) or `64kB`, `10MB`, `1GB` (1000).
 - `${NAME}` is an environment variable, `${file:/PATH}` what a file holds (without the line end at
-  its end), `${credential:NAME}` a systemd credential; `$${` stands for `${` itself. What came from
-  one of them is never logged or shown, and secret text is shown as `***` wherever it came from.
-- A key with a dot is one of a block: `basic.username` is `username` in the lines below `basic:`. A
-  key that is *required in this block* is so only where the block is written.
+  its end), `${credential:NAME}` a systemd credential; `$${` stands for `${` itself. Their
+  values are never logged or shown; secrets are shown as `***` wherever they come from.
+- A key with a dot is inside a block: `basic.username` is `username` below `basic:`. A key that is
+  *required in this block* is required only if the block is present.
 - A key that is unknown, given twice, or not used by the chosen type, protocol or format is a fault.
-  `siemrelay check` shows every fault with its line, or each source and sink as it will run.
+  `siemrelay check` shows every fault with its line, or the effective settings.
 """
 
 

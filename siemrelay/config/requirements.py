@@ -1,4 +1,4 @@
-"""What parts need of this machine and do not find: PEM files, packages."""
+"""What parts need from this machine and do not find: PEM files, packages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from siemrelay.net import pem
 
 
 def missing(document: Document, sources: Any, sinks: Any) -> tuple[list[Fault], list[Fault]]:
-    """What is certainly missing or wrong, and what only this user cannot judge; in no order.
+    """Faults that are certain, and doubts that this user cannot settle; unordered.
 
-    Of the sections as far as they could be built: enabled sinks, all sources.
+    Looks at enabled sinks and all sources, as far as they could be built.
     """
     faults, doubts = list[Fault](), list[Fault]()
     for at, part, extra in _parts(sources, sinks):
@@ -34,7 +34,7 @@ def missing(document: Document, sources: Any, sinks: Any) -> tuple[list[Fault], 
 
 def _parts(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, BaseModel, Extra | None]]:
     for name, source in sources.items() if isinstance(sources, dict) else ():
-        # What stands in for a part that could not be built is of the bare class.
+        # The placeholder of a faulty part is an instance of the bare class.
         if isinstance(source, SourceConfig) and type(source) is not SourceConfig:
             yield ("sources", name), source, registry.SOURCES[source.type].extra
     for name, sink in sinks.items() if isinstance(sinks, dict) else ():
@@ -43,7 +43,7 @@ def _parts(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, BaseModel, Extra
 
 
 def _nested(options: BaseModel, at: KeyPath) -> Iterator[tuple[KeyPath, BaseModel]]:
-    """The options and all those inside them, each with its place."""
+    """The options and every options model inside them, each with its path."""
     yield at, options
     for name, info in type(options).model_fields.items():
         value, path = getattr(options, name), (*at, info.alias or name)

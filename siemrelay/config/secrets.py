@@ -1,29 +1,48 @@
-"""`${...}` in the configuration: environment variables, files and systemd credentials.
+"""The secrets of a configuration: `${...}` is filled in, and every secret is found and hidden.
 
-What came from one of them is never shown: the text as written in the file stands in for it.
+`${NAME}` is an environment variable, `${file:PATH}` a file, `${credential:NAME}` a systemd
+credential. Their values are never shown: the text as written in the file is shown instead.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import msgspec
+from pydantic import BaseModel
 
-from siemrelay.config.yaml_document import Document, KeyPath
+from siemrelay.config.models import SinkConfig
+from siemrelay.config.yaml_document import Document, KeyPath, dotted
+from siemrelay.core.errors import Fault
+from siemrelay.core.options import URL_PASSWORD, Secret
 
 # systemd refuses credentials over 1 MiB; a larger file is the wrong file.
 _MAX_SECRET_BYTES: Final = 1 << 20
 
-# A shorter text is in so many words that taking it out of the log would hide nothing else.
+# Redacting a shorter text would remove parts of common words from the log.
 MIN_REDACTED_LENGTH_CHARACTERS: Final = 4
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
+_PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CREDENTIAL: Final = re.compile(r"[^/\x00-\x1f]+")
+
+
+# One parameter of a URL; the endings of parameter names whose value is a secret.
+_PARAMETER: Final = re.compile(r"(?P<start>[?&;](?P<name>[^=&;#\s]+)=)(?P<value>[^&;#\s]+)")
+_SECRET_NAME: Final = re.compile(
+    r".*(?:token|secret|password|passwd|pwd|signature|(?:api|access|auth|shared)[-_.]?key)"
+    r"|key|sig|auth|authorization|code",
+    re.IGNORECASE,
+)
+
+# Presets whose URL is itself the secret, in the last part of its path.
+_SECRET_PATHS: Final = frozenset({"sumologic"})
 
 
 class Substituted(msgspec.Struct):
@@ -33,17 +52,17 @@ class Substituted(msgspec.Struct):
     shown: dict[KeyPath, str] = msgspec.field(default_factory=dict)
     """For each value that held a `${...}`: the text as written."""
     found: set[str] = msgspec.field(default_factory=set)
-    """What stood behind them."""
+    """The values that were filled in."""
     failed: set[KeyPath] = msgspec.field(default_factory=set)
-    """Values with a reference that led to nothing: nothing more can be said about them."""
+    """Paths of values whose reference could not be resolved; they are not validated further."""
 
 
 class _Missing(Exception):
-    """A reference that leads to nothing; the text says what to do."""
+    """A reference that cannot be resolved; the message says what to do."""
 
 
 def substitute(document: Document, environment: Mapping[str, str] | None = None) -> Substituted:
-    """Fill in every `${...}`; each that cannot be filled becomes one of the document's faults.
+    """Fill in every `${...}`; one that cannot be resolved becomes a fault of the document.
 
     `$${` stands for `${` itself. Keys are left alone. `environment` is the process's own if None.
     """
@@ -99,7 +118,7 @@ def _look_up(reference: str | None, variables: Mapping[str, str]) -> str:
     if kind == "credential" and _CREDENTIAL.fullmatch(name) and name not in (".", ".."):
         return _credential(name, variables)
     raise _Missing(
-        f"`${{{reference}}}` is none of ${{NAME}} (environment), ${{file:/PATH}} and "
+        f"`${{{reference}}}` is not one of ${{NAME}} (environment), ${{file:/PATH}} and "
         "${credential:NAME} (systemd); write `$${` if a plain `${` is meant"
     )
 
@@ -135,5 +154,75 @@ def _content(path: Path, trouble: str, advice: str) -> str:
 
 
 def redactable(texts: set[str]) -> frozenset[str]:
-    """The texts that are long enough to be taken out of a log without hiding everything else."""
+    """The texts that are long enough to be redacted wherever they occur."""
     return frozenset(text for text in texts if len(text) >= MIN_REDACTED_LENGTH_CHARACTERS)
+
+
+def secrets_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Every secret of a built configuration, with its path."""
+    if isinstance(value, BaseModel):
+        if isinstance(value, SinkConfig) and value.siem in _SECRET_PATHS:
+            token = urlsplit(getattr(value, "url", "")).path.rstrip("/").rpartition("/")[2]
+            yield from [((*path, "url"), token)] if token else []
+        for name, info in type(value).model_fields.items():
+            yield from secrets_of(getattr(value, name), (*path, info.alias or name))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from secrets_of(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from secrets_of(item, (*path, i))
+    elif isinstance(value, Secret):
+        yield path, value
+    elif isinstance(value, str) and "://" in value:
+        if found := URL_PASSWORD.search(value):
+            yield path, found["password"]
+        for parameter in _PARAMETER.finditer(value):
+            if _SECRET_NAME.fullmatch(parameter["name"]):
+                yield path, parameter["value"]
+
+
+def inline_secrets(config: BaseModel, filled: Substituted) -> list[tuple[KeyPath, str]]:
+    """The secrets that the file holds in plain text, with their paths.
+
+    One URL may hold several, beside others that come from a `${...}`.
+    """
+    plain = {path: _PLACEHOLDER.sub("\0", text) for path, text in filled.shown.items()}
+    return [
+        (path, secret)
+        for path, secret in secrets_of(config)
+        if path not in plain or secret in plain[path]
+    ]
+
+
+def parts_of(secret: str) -> set[str]:
+    """The secret and the parts and forms of it that a peer may echo."""
+    # Of `Bearer TOKEN` a peer may echo the token alone; a URL may hold it percent-encoded.
+    return {secret, secret.rpartition(" ")[2], unquote(secret)}
+
+
+def without_url_secrets(text: str) -> str:
+    """A setting's text with `***` for the secrets in a URL; a `${...}` stays."""
+
+    def hidden(found: re.Match[str]) -> str:
+        value = found["value"]
+        secret = _SECRET_NAME.fullmatch(found["name"]) and not _PLACEHOLDER.fullmatch(value)
+        return found["start"] + ("***" if secret else value)
+
+    return _PARAMETER.sub(hidden, text) if "://" in text else text
+
+
+def without_secrets(faults: list[Fault], filled: Substituted) -> list[Fault]:
+    """The faults with `***` wherever a message quotes a secret."""
+    secrets = sorted(redactable(filled.found), key=len, reverse=True)
+    values = {dotted(path) for path in filled.shown}
+    result = []
+    for fault in faults:
+        message = URL_PASSWORD.sub(r"\g<user>:***", without_url_secrets(fault.message))
+        if fault.key in values:
+            # A secret too short to redact everywhere is still hidden where a message quotes it.
+            message = re.sub(r"""(unknown \w+ )([`'"])[^`'"]*\2""", r"\1***", message)
+        for secret in secrets:
+            message = message.replace(secret, "***")
+        result.append(Fault(message, fault.key, fault.line, fault.column))
+    return result

@@ -1,4 +1,4 @@
-"""What pydantic refused → faults that say where, what was expected, and what was likely meant."""
+"""Turns pydantic's errors into faults: where, what was expected, what was probably meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXPECTED: Final = {
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
     **dict.fromkeys(("dict_type", "model_type"), "`key: value` lines below it"),
 }  # fmt: skip
-"""Error types that say no more than which type was expected."""
+"""Error types that mean only: another type was expected."""
 
 _BOUNDS: Final = {
     "greater_than_equal": "must be at least {ge}",
@@ -36,9 +36,9 @@ _QUOTED: Final = re.compile(r"'([^']*)'")
 def explain(
     error: ValidationError, model: type[BaseModel], values: Any, at: KeyPath, document: Document
 ) -> list[Fault]:
-    """Every fault of one validation, each at its own place in the file.
+    """Every fault of one validation, each with its own line and column.
 
-    `values` is what `model` judged, as the file has it; `at` is where it stands.
+    `values` is what `model` validated, as in the file; `at` is its path in the file.
     """
     texts: dict[KeyPath, list[str]] = {}
     expected: dict[KeyPath, list[str]] = {}
@@ -65,7 +65,7 @@ def explain(
 
 
 def _path_in(values: Any, loc: tuple[int | str, ...], *, missing: bool) -> tuple[KeyPath, bool]:
-    """The part of a pydantic location that the file has, without the names of union branches."""
+    """Pydantic's location as a path in the file: without the names of union branches."""
     path: list[int | str] = []
     value = values
     is_key = loc[-1:] == ("[key]",)
@@ -86,7 +86,7 @@ def _text(detail: dict[str, Any], model: type[BaseModel], path: KeyPath) -> str:
     if kind in _BOUNDS:
         info = field_at(model, path)
         shown = {
-            # The models count in seconds and bytes, the file is written with units.
+            # The models hold seconds and bytes; the file has units.
             name: written(limit, info.annotation, info.metadata) if info else limit
             for name, limit in context.items()
         }
@@ -127,7 +127,7 @@ _SCALARS: Final = ("a number", "yes or no")
 
 
 def _found(value: Any) -> str:
-    # Never the value itself: it may be a secret in the wrong place.
+    # Never the value itself: it may be a secret under the wrong key.
     match value:
         case None:
             return "nothing"

@@ -1,7 +1,7 @@
-"""YAML text → plain values, with the line and column of every key and value.
+"""Parses YAML into plain values with the line and column of every key and value.
 
-Stricter than YAML, for a file that people edit by hand: a key given twice is a fault, a number
-with leading zeros, a date or `12:30` stays the text that was written, and there are no tags.
+It is stricter than YAML, for files that people edit: a duplicate key is a fault; a number with
+leading zeros, a date or `12:30` stays text; tags are not supported.
 `yes`, `no`, `on`, `off`, anchors, aliases and merge keys (`<<`) work as everywhere else.
 """
 
@@ -17,7 +17,7 @@ import yaml
 from siemrelay.core.errors import Fault
 
 KeyPath = tuple[str | int, ...]
-"""Where a value is: mapping keys and list indexes (from 0), from the top of the file."""
+"""The path of a value from the top of the file: mapping keys and list indexes (from 0)."""
 
 # Aliases can multiply a small file into millions of values; no configuration has this many.
 _MAX_VALUES: Final = 50_000
@@ -33,7 +33,7 @@ _HINTS: Final = (
     ("found unexpected end of stream", "a quotation mark may not be closed"),
     ("undefined alias", "give the value a name with `&name` before it is used"),
 )
-"""What the parser says → what a person would look for."""
+"""The parser's message → what to look for."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct):
-    """The values of a file, where each was written, and what was wrong with the YAML itself."""
+    """The values of a file, the position of each, and the faults of the YAML itself."""
 
     value: Any = None
     keys: dict[KeyPath, Mark] = msgspec.field(default_factory=dict)
@@ -52,7 +52,7 @@ class Document(msgspec.Struct):
     faults: list[Fault] = msgspec.field(default_factory=list)
 
     def fault(self, path: KeyPath, message: str, *, at_key: bool = False) -> Fault:
-        """A fault at that value (or its key); where it was not written, at what should hold it."""
+        """A fault at a value (or its key); if the file lacks it, at the nearest enclosing key."""
         first, second = (self.keys, self.values) if at_key else (self.values, self.keys)
         mark = first.get(path) or second.get(path)
         above = path
@@ -69,12 +69,12 @@ def dotted(path: KeyPath) -> str:
 
 
 def in_order(faults: list[Fault]) -> list[Fault]:
-    """By place in the file, each once."""
+    """Sorted by position in the file, without repetitions."""
     return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.column or 0))
 
 
 def parse(text: str) -> Document:
-    """Read one YAML document. Never raises: what is wrong is in `faults`.
+    """Parse one YAML document. Never raises: problems are in `faults`.
 
     After a syntax fault `value` is None; after a duplicate key it holds the first one.
     """
@@ -143,7 +143,7 @@ class _Reading:
 
     def _untagged(self, node: yaml.Node, kind: str, path: KeyPath) -> None:
         if node.tag != f"tag:yaml.org,2002:{kind}":
-            self._fault(node, path, f"the tag `{node.tag}` is not used here; leave it out")
+            self._fault(node, path, f"the tag `{node.tag}` is not supported; leave it out")
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
@@ -159,7 +159,7 @@ class _Reading:
                     return int(node.value) if kind == "int" else float(node.value)
                 except ValueError:
                     pass
-        self._fault(node, path, f"the tag `{node.tag}` is not used here; leave it out")
+        self._fault(node, path, f"the tag `{node.tag}` is not supported; leave it out")
         return node.value
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_check_tells_faults_as_json(bad: str) -> None:
 def test_check_of_a_missing_file_exits_with_78() -> None:
     result = CliRunner().invoke(check, ["-c", "/nowhere/at/all.yaml"])
     assert result.exit_code == 78
-    assert "/nowhere/at/all.yaml: there is no such file" in result.stderr
+    assert "/nowhere/at/all.yaml: no such file" in result.stderr
 
 
 def test_events_lists_the_catalogue_and_what_a_file_declares(good: str, bad: str) -> None:

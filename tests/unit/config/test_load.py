@@ -117,7 +117,7 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:18: sinks.s.header: `header` is not used by format syslog; "
          "it belongs to json, raw, cef, leef, leef1, ecs, ocsf"),
         ("{server: a, protocol: tpc}",
-         "f:4:28: sinks.s.protocol: `tpc` is no protocol; did you mean `tcp`?; "
+         "f:4:28: sinks.s.protocol: unknown protocol `tpc`; did you mean `tcp`?; "
          f"expected one of {', '.join(f'`{name}`' for name in registry.PROTOCOLS)}"),
         ("{server: a, port: 99999}", "f:4:24: sinks.s.port: must be at most 65535"),
         ("{server: a, port: x}", "f:4:24: sinks.s.port: expected a whole number, found text"),
@@ -184,10 +184,10 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
     [
         ("{path: /a}", f"f:2:3: sources.s.type: is required: {one_of(registry.SOURCES)}"),
         ("{type: fil, path: /a}",
-         "f:2:13: sources.s.type: `fil` is no type; did you mean `file`?; expected "
+         "f:2:13: sources.s.type: unknown type `fil`; did you mean `file`?; expected "
          f"{one_of(registry.SOURCES)}"),
         ("{type: file}", "f:2:3: sources.s.path: is required"),
-        ("{type: file, path: /a, product: al}", "f:2:38: sources.s.product: `al` is no product; "
+        ("{type: file, path: /a, product: al}", "f:2:38: sources.s.product: unknown product `al`; "
          f"did you mean `alm`?; expected {one_of(registry.PRODUCTS)}"),
         ("{type: file, path: /a, fields: {actr.name: x}}", "f:2:38: sources.s.fields.actr.name: "
          "unknown event field `actr.name`; did you mean `actor.name`?"),
@@ -253,13 +253,13 @@ def test_a_name_or_address_as_it_may_be_is_no_fault(server: str) -> None:
 
 def test_what_only_one_type_has_is_judged_beside_an_unknown_one() -> None:
     unknown, path = faults(f"sources:\n  s: {{type: fil, path: 5}}\n{SINK}")
-    assert "`fil` is no type; did you mean `file`?" in unknown
+    assert "unknown type `fil`; did you mean `file`?" in unknown
     assert path == "f:2:24: sources.s.path: expected text, found a number; put it in quotes"
 
 
 def test_an_unknown_protocol_does_not_ask_for_a_server() -> None:
     (found,) = sink_faults("{protocol: flie}")
-    assert "`flie` is no protocol; did you mean `file`?" in found
+    assert "unknown protocol `flie`; did you mean `file`?" in found
 
 
 def test_every_fault_of_a_file_is_reported_at_once_and_in_order() -> None:

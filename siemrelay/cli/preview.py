@@ -19,7 +19,7 @@ from siemrelay.config.load import load
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
 from siemrelay.formats.writing.text import harmless
-from siemrelay.pipeline.truncate import shortened
+from siemrelay.pipeline.truncate import truncated
 from siemrelay.relay.assembly import Assembly, SinkParts
 
 # Bounds memory when a whole log is piped through.
@@ -130,7 +130,7 @@ def _shown(parts: SinkParts, decoded: DecodedBatch, index: int) -> dict[str, Any
     limit = parts.max_message_bytes
     cut = limit is not None and len(message) > limit
     if cut and limit is not None:
-        message = shortened(parts.format, decoded, index, message, limit)
+        message = truncated(parts.format, decoded, index, message, limit)
     text = message.decode("utf-8")
     return {"kept": True, "why": why, "bytes": len(message), "cut": cut, "message": text}
 

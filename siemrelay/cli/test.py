@@ -28,7 +28,7 @@ from siemrelay.core.errors import (
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.core.event_types import TEST
 from siemrelay.core.times import rfc3339
-from siemrelay.pipeline.truncate import shortened
+from siemrelay.pipeline.truncate import truncated
 from siemrelay.relay.assembly import Assembly, SinkParts
 from siemrelay.telemetry.log import Redactor, configure
 
@@ -165,7 +165,7 @@ class _Trial:
         (message,) = parts.format.encode(Selection(decoded))
         limit = parts.max_message_bytes
         if limit is not None and len(message) > limit:
-            message = shortened(parts.format, decoded, 0, message, limit)
+            message = truncated(parts.format, decoded, 0, message, limit)
         self.steps("message", message.decode("utf-8"))
         async with self.parts.sink.session(self.steps) as session:
             settlement = await session.confirm(await session.send([message]))

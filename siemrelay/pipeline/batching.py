@@ -1,4 +1,4 @@
-"""From batches to runs: what one sink takes of the buffer, in the portions it sends."""
+"""Turns stored batches into delivery batches: one sink's filtered, formatted messages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from siemrelay.core.filters import EventFilter
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.text import cut_utf8
 from siemrelay.pipeline.decode_cache import DecodeCache
-from siemrelay.pipeline.truncate import shortened
+from siemrelay.pipeline.truncate import truncated
 from siemrelay.sinks.contract import BatchLimits
 
 _log = structlog.get_logger()
 
-# What stands between two messages of a run: a line feed, a comma.
+# Between two messages of a batch: a line feed, a comma.
 _SEPARATOR_BYTES: Final = 1
 
 
 class DeliveryBatch(msgspec.Struct):
     """Messages that are sent together, and the records that they settle.
 
-    `next_sequence` is the first record after those that this run settles, be it by a message, by
-    the filter or by a failure of our own: `failed` has (sequence, what happened) for records that
-    the format raised on. `received` has (when, how many messages) for the delivery times. The first
+    `next_sequence` is the first record after those that this batch settles, by a message, by the
+    filter or by an internal error: `failed` has (sequence, error) for records on which the format
+    raised. `received` has (arrival time, number of messages) for the delivery times. The first
     `sent_before` messages may have been sent in an earlier attempt.
     """
 
@@ -45,12 +45,12 @@ class DeliveryBatch(msgspec.Struct):
 
     @property
     def size_bytes(self) -> int:
-        """The messages with what separates them."""
+        """The size of the messages with their separators."""
         return sum(map(len, self.messages)) + _SEPARATOR_BYTES * len(self.messages)
 
 
 class BatchMaker:
-    """One sink's view of batches: filtered, formatted, cut to size, portioned."""
+    """Makes one sink's delivery batches: filters, formats, truncates and splits to its limits."""
 
     def __init__(
         self, decoded: DecodeCache, events: EventFilter, form: Format, limits: BatchLimits,
@@ -60,7 +60,7 @@ class BatchMaker:
         self._limits, self._max_message_bytes = limits, max_message_bytes
 
     def batches(self, batch: Batch, position: int) -> Iterator[DeliveryBatch]:
-        """The runs for the records of a batch from `position` on; at least one, in order."""
+        """The delivery batches for a stored batch from `position` on: at least one, in order."""
         decoded = self._decoded.get(batch)
         selection = self._select(decoded, position)
         sequences = list(selection.sequences)
@@ -73,7 +73,7 @@ class BatchMaker:
             sequences = [sequence for sequence in sequences if sequence not in lost]
         # Invariant: one message per event, or refusals would name the wrong records.
         assert len(messages) == len(sequences), (len(messages), len(sequences))
-        messages, cut = self._cut(messages, decoded, sequences)
+        messages, cut = self._truncate(messages, decoded, sequences)
         considered = batch.next_sequence - max(position, batch.first_sequence)
         whole = DeliveryBatch(
             batch.next_sequence, messages, sequences,
@@ -83,10 +83,10 @@ class BatchMaker:
             received=[(batch.received_at, len(messages))],
             last_type=selection.events[-1].type if messages else "", failed=failed,
         )  # fmt: skip
-        return self._portions(whole)
+        return self._split(whole)
 
     def first_wanted(self, batch: Batch, position: int) -> int:
-        """The first record from `position` on that the filter takes; the batch's end if none."""
+        """The first record from `position` on that the filter selects; the batch's end if none."""
         selection = self._select(self._decoded.get(batch), position)
         return selection.sequences[0] if len(selection) else batch.next_sequence
 
@@ -101,9 +101,9 @@ class BatchMaker:
     def _one_by_one(
         self, selection: Selection, error: Exception
     ) -> tuple[list[bytes], list[tuple[int, str]]]:
-        """Each event by itself: the messages, and (sequence, why) of those that cannot be made.
+        """Format each event alone: the messages, and (sequence, error) of those that failed.
 
-        A bug about one event must not stop the sink for ever, and must not lose the event.
+        A bug in a format must neither stop the sink for ever nor lose the event.
         """
         batch = selection.decoded.batch
         messages, failed = list[bytes](), list[tuple[int, str]]()
@@ -124,67 +124,69 @@ class BatchMaker:
                    exc_info=error)  # fmt: skip
         return messages, failed
 
-    def _cut(
+    def _truncate(
         self, messages: list[bytes], decoded: DecodedBatch, sequences: list[int]
     ) -> tuple[list[bytes], int]:
-        """The messages within the limit, and how many of them were over it."""
+        """The messages, truncated to the limit, and how many were over it."""
         limit = self._max_message_bytes
         if limit is None or not messages or max(map(len, messages)) <= limit:
             return messages, 0
         first = decoded.batch.first_sequence
         over = [at for at, message in enumerate(messages) if len(message) > limit]
-        messages = list(messages)  # those of `raw` are the very records that all sinks share
+        messages = list(messages)  # `raw` returns the records themselves, which all sinks share
         for at in over:
             index = sequences[at] - first
             try:
-                messages[at] = shortened(self._format, decoded, index, messages[at], limit)
+                messages[at] = truncated(self._format, decoded, index, messages[at], limit)
             except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
-                _log.error("internal error: message cut as bytes",
+                _log.error("internal error: message truncated as bytes",
                            source=decoded.batch.source, sequence=sequences[at],
                            exc_info=error)  # fmt: skip
                 messages[at] = cut_utf8(messages[at], limit)
         return messages, len(over)
 
-    def _portions(self, run: DeliveryBatch) -> Iterator[DeliveryBatch]:
-        limits, messages = self._limits, run.messages
+    def _split(self, batch: DeliveryBatch) -> Iterator[DeliveryBatch]:
+        limits, messages = self._limits, batch.messages
         if limits.max_events is None or limits.max_bytes is None:
-            yield run
+            yield batch
             return
         start = size = 0
-        received_at = run.received[0][0]
+        received_at = batch.received[0][0]
         for i, message in enumerate(messages):
             length = len(message) + _SEPARATOR_BYTES
             if i > start and (i - start >= limits.max_events or size + length > limits.max_bytes):
-                yield DeliveryBatch(run.sequences[i], messages[start:i], run.sequences[start:i],
-                          received=[(received_at, i - start)], last_type=run.last_type)  # fmt: skip
+                yield DeliveryBatch(
+                    batch.sequences[i], messages[start:i], batch.sequences[start:i],
+                    received=[(received_at, i - start)], last_type=batch.last_type,
+                )  # fmt: skip
                 start, size = i, 0
             size += length
-        run.messages, run.sequences = messages[start:], run.sequences[start:]
-        run.received = [(received_at, len(run.messages))]
-        yield run
+        batch.messages, batch.sequences = messages[start:], batch.sequences[start:]
+        batch.received = [(received_at, len(batch.messages))]
+        yield batch
 
-    def join(self, run: DeliveryBatch, more: DeliveryBatch) -> bool:
-        """Add `more` to `run` if the limits allow; False leaves both as they were."""
+    def join(self, batch: DeliveryBatch, more: DeliveryBatch) -> bool:
+        """Append `more` to `batch` if the limits allow; False leaves both unchanged."""
         limits = self._limits
         if not limits.max_wait_s or limits.max_events is None or limits.max_bytes is None:
             return False
-        if len(run.messages) + len(more.messages) > limits.max_events:
+        if len(batch.messages) + len(more.messages) > limits.max_events:
             return False
-        if run.size_bytes + more.size_bytes > limits.max_bytes:
+        if batch.size_bytes + more.size_bytes > limits.max_bytes:
             return False
-        run.next_sequence = more.next_sequence
-        run.messages += more.messages
-        run.sequences += more.sequences
-        run.filtered += more.filtered
-        run.unparsed += more.unparsed
-        run.cut += more.cut
-        run.replaced += more.replaced
-        run.received += more.received
-        run.last_type = more.last_type or run.last_type
-        run.failed += more.failed
+        batch.next_sequence = more.next_sequence
+        batch.messages += more.messages
+        batch.sequences += more.sequences
+        batch.filtered += more.filtered
+        batch.unparsed += more.unparsed
+        batch.cut += more.cut
+        batch.replaced += more.replaced
+        batch.received += more.received
+        batch.last_type = more.last_type or batch.last_type
+        batch.failed += more.failed
         return True
 
-    def full(self, run: DeliveryBatch) -> bool:
-        """Whether waiting for more would add nothing."""
+    def full(self, batch: DeliveryBatch) -> bool:
+        """Whether the batch is to be sent now rather than wait for more."""
         limits = self._limits
-        return not limits.max_wait_s or len(run.messages) >= (limits.max_events or 1)
+        return not limits.max_wait_s or len(batch.messages) >= (limits.max_events or 1)

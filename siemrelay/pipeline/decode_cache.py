@@ -1,4 +1,4 @@
-"""Decoded batches, shared by the sinks that are near the tail."""
+"""Decodes each stored batch once for all sinks that read it at about the same time."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _KEPT_BYTES: Final = 2 * 1024 * 1024
 
 
 class DecodeCache:
-    """Decodes each batch once for all the sinks that read it at about the same time.
+    """A bounded cache of decoded batches.
 
-    Invariant: only the newest batches are kept, so a sink that lags reads past the cache and never
-    pushes out what the others share; checked by test_a_lagging_sink_does_not_empty_the_cache.
+    Invariant: only the newest batches are kept, so a lagging sink bypasses the cache and never
+    evicts what the others share (test_a_lagging_sink_does_not_empty_the_cache).
     """
 
     def __init__(self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool) -> None:
-        """`fallback` reads records whose source is no longer configured; `share`: several sinks."""
+        """`fallback` decodes records of removed sources; `share` is off for a single sink."""
         self._decoders, self._fallback, self._share = decoders, fallback, share
         self._kept: dict[int, DecodedBatch] = {}
         self._kept_bytes = 0
 
     def get(self, batch: Batch) -> DecodedBatch:
-        """The events of a batch; never raises.
+        """The events of a batch. Never raises.
 
-        A record that its decoder fails on becomes an Unparsed Record: one bug about one record must
+        A record on which its decoder raises becomes an Unparsed Record: a bug in one decoder must
         not stop the sinks for ever.
         """
         kept = self._kept.get(batch.first_sequence)
@@ -55,7 +55,7 @@ class DecodeCache:
 
 
 def _one_by_one(decoder: Decoder, batch: Batch, error: Exception) -> DecodedBatch:
-    """Each record decoded by itself; those that the decoder fails on stay as they came in."""
+    """Decode each record alone; those on which the decoder raises become Unparsed Records."""
     events, failed = [], []
     for sequence, record in enumerate(batch.records(), batch.first_sequence):
         alone = Batch(sequence, 1, batch.source, batch.received_at, record + b"\n", batch.part)
@@ -65,7 +65,7 @@ def _one_by_one(decoder: Decoder, batch: Batch, error: Exception) -> DecodedBatc
             error = again
             failed.append(sequence)
             events.append(_unparsed(alone, record))
-    _log.error("internal error: decoder failed, records are passed on as Unparsed Record",
+    _log.error("internal error: decoder failed, records are forwarded as Unparsed Record",
                source=batch.source, first_sequence=batch.first_sequence,
                last_sequence=batch.next_sequence - 1, failed=failed[:10], records=len(failed),
                exc_info=error)  # fmt: skip

@@ -1,12 +1,12 @@
-"""From the buffer to one sink: send runs in order, settle them in order, move the cursor.
+"""Delivers the buffer's records to one sink: sends batches in order and moves the cursor.
 
-Two tasks per connection. The sender fills runs and hands them to the session; the settler waits for
-the peer's confirmation of each and moves the cursor past it. When either fails, both end, and the
-next attempt starts from the cursor: what was not settled is sent again.
+Each connection has two tasks. The sender fills batches and hands them to the session; the settler
+waits for the receiver's confirmation of each and moves the cursor past it. When either fails, both
+end, and the next attempt starts from the cursor: whatever is unsettled is sent again.
 
-Invariants, checked in test_delivery.py:
-- the cursor passes a record only when it was filtered out, confirmed, found to be at the peer
-  already, or made a dead letter;
+Invariants (test_delivery.py):
+- the cursor passes a record only when it was filtered out, confirmed, found to be at the receiver
+  already, or stored as a dead letter;
 - messages leave in sequence order.
 """
 
@@ -42,12 +42,12 @@ from siemrelay.telemetry.stats import SinkStats
 
 _log = structlog.get_logger()
 
-# Runs sent and not settled where the protocol asks for no other number: enough to hide a round
-# trip, few enough that little is sent twice after a break.
+# Batches in flight where the protocol sets no other number: enough to hide a round trip, few
+# enough that little is sent twice after a broken connection.
 _IN_FLIGHT_BATCHES: Final = 4
 
-# What a peer may ask for by Retry-After: long enough for any maintenance of its queues, short
-# enough that a mistaken value does not silence the sink for a day.
+# The longest Retry-After that is honoured: enough for a receiver's maintenance, too short for a
+# mistaken value to silence the sink for a day.
 _LONGEST_ASKED_S: Final = 900.0
 
 
@@ -59,7 +59,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Delivery:
-    """One sink's loop. `run` never returns and never gives up."""
+    """One sink's delivery loop. `run` never returns and never gives up."""
 
     def __init__(
         self, name: str, sink: Sink, maker: BatchMaker, limits: BatchLimits, buffer: Deliverable,
@@ -67,7 +67,7 @@ class Delivery:
     ) -> None:  # fmt: skip
         self._name, self._sink, self._maker = name, sink, maker
         self._max_wait_s = limits.max_wait_s
-        self._in_flight_runs = limits.in_flight_batches or _IN_FLIGHT_BATCHES
+        self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._cursor = buffer.cursor(name)
         self._failures, self._connected_at = 0, float("inf")
@@ -78,15 +78,15 @@ class Delivery:
         self._sent_end = buffer.end
 
     async def run(self) -> None:
-        """Deliver for ever. Cancelling closes the connection; the cursor stays where it was."""
+        """Deliver for ever. Cancelling closes the connection; the cursor stays where it is."""
         pause = 0.0
         while True:
             self._connected_at = float("inf")
             error = await self._attempt()
             lived_s = trio.current_time() - self._connected_at
             if isinstance(error, SinkWaits) and not self._undelivered() and lived_s > pause:
-                # A peer that closes idle connections is not down. One that closes at once is: its
-                # connections do not outlive the pause before them.
+                # A receiver that closes idle connections is not down. One that closes at once is:
+                # its connections live shorter than the pause before them.
                 self._failures, pause = 0, self._retry.initial_s
             else:
                 pause = self._pause_after(error)
@@ -94,7 +94,7 @@ class Delivery:
                 await self._pass_filtered()
 
     def failed(self, error: BaseException) -> None:
-        """Note that `run` ended by an error of our own; it is about to be run again."""
+        """Record that `run` ended with an internal error; the supervisor runs it again."""
         self._status.failed()
         self._status.note("waiting", f"internal error: {error or type(error).__name__}")
 
@@ -115,14 +115,14 @@ class Delivery:
         return self._buffer.end - self._cursor.next_sequence
 
     async def _attempt(self) -> DeliveryError:
-        """One connection, until it fails; returns what the failure asks for."""
+        """Deliver over one connection until it fails; returns the decisive error."""
         try:
             async with self._sink.session() as session:
                 self._connected_at = trio.current_time()
                 self._note_certificate()
                 if not self._failures or not self._undelivered():
                     self._status.note("up")
-                in_flight = InFlight(self._in_flight_runs)
+                in_flight = InFlight(self._max_in_flight)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session, in_flight)
                     nursery.start_soon(self._settle, session, in_flight)
@@ -135,10 +135,10 @@ class Delivery:
         raise AssertionError("a delivery attempt ends by an error only")
 
     async def _pass_filtered(self) -> None:
-        """Move the cursor over what the filter leaves out, which needs no peer. Never returns."""
+        """Move the cursor over filtered records, which needs no receiver. Never returns."""
         while True:
             position = self._cursor.next_sequence
-            if position == self._wanted_at:  # seen in an earlier pause: not read at each retry
+            if position == self._wanted_at:  # known from an earlier pause: do not read it again
                 await trio.sleep_forever()
             for batch in await self._buffer.read(position):
                 if batch.next_sequence <= position:
@@ -167,71 +167,71 @@ class Delivery:
                 await self._hand_over(session, in_flight, waiting)
                 waiting, deadline = None, float("inf")
                 continue
-            for batch in batches:
-                if batch.next_sequence <= position:
+            for stored in batches:
+                if stored.next_sequence <= position:
                     continue
-                for run in self._maker.batches(batch, position):
-                    if waiting is not None and self._maker.join(waiting, run):
+                for batch in self._maker.batches(stored, position):
+                    if waiting is not None and self._maker.join(waiting, batch):
                         continue
                     if waiting is not None:
                         await self._hand_over(session, in_flight, waiting)
-                    waiting, deadline = run, trio.current_time() + self._max_wait_s
-                position = batch.next_sequence
+                    waiting, deadline = batch, trio.current_time() + self._max_wait_s
+                position = stored.next_sequence
             if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
                 await self._hand_over(session, in_flight, waiting)
                 waiting, deadline = None, float("inf")
 
-    async def _hand_over(self, session: Session, in_flight: InFlight, run: DeliveryBatch) -> None:
+    async def _hand_over(self, session: Session, in_flight: InFlight, batch: DeliveryBatch) -> None:
         self._status.progressed()
         ticket: Any = None
-        if run.messages:
+        if batch.messages:
             await in_flight.wait_for_room()
-            run.sent_before = bisect_left(run.sequences, self._sent_end)
-            self._sent_end = max(self._sent_end, run.sequences[-1] + 1)
+            batch.sent_before = bisect_left(batch.sequences, self._sent_end)
+            self._sent_end = max(self._sent_end, batch.sequences[-1] + 1)
             try:
                 async with self._sending:
-                    ticket = await session.send(run.messages)
+                    ticket = await session.send(batch.messages)
             except BatchRefused as refused:
                 ticket = refused
-        await in_flight.put(run, ticket)
+        await in_flight.put(batch, ticket)
 
     # -- settling ---------------------------------------------------------
 
     async def _settle(self, session: Session, in_flight: InFlight) -> None:
         while True:
-            run, ticket = await in_flight.take()
+            batch, ticket = await in_flight.take()
             refusals: Settlement = ()
-            if run.messages:
-                refusals = await self._confirmed(session, run, ticket)
-            duplicates = [r.index for r in refusals if r.duplicate and r.index >= run.sent_before]
+            if batch.messages:
+                refusals = await self._confirmed(session, batch, ticket)
+            duplicates = [r.index for r in refusals if r.duplicate and r.index >= batch.sent_before]
             refusals = [refusal for refusal in refusals if not refusal.duplicate]
-            if refusals or run.failed:
-                await self._bury(run, refusals)
+            if refusals or batch.failed:
+                await self._store_dead_letters(batch, refusals)
             else:
-                self._buffer.advance(self._name, run.next_sequence)
-            self._count(run, len(refusals), duplicates)
+                self._buffer.advance(self._name, batch.next_sequence)
+            self._count(batch, len(refusals), duplicates)
 
-    async def _confirmed(self, session: Session, run: DeliveryBatch, ticket: Any) -> Settlement:
-        """What the peer refused of a run, once everything else in it is confirmed."""
+    async def _confirmed(self, session: Session, batch: DeliveryBatch, ticket: Any) -> Settlement:
+        """The receiver's rejections of a batch, once everything else in it is confirmed."""
         try:
             if isinstance(ticket, BatchRefused):
                 raise ticket
             refusals = await session.confirm(ticket)
-            taken = len(run.messages) - len(refusals)
+            taken = len(batch.messages) - len(refusals)
         except BatchRefused as refused:
-            # The sender waits meanwhile, so that this session is used by one task at a time.
+            # The sender waits meanwhile: one task at a time uses the session.
             async with self._sending:
                 refusals, taken = await isolate(
-                    session, run.messages, refused, proven=self._trust.proven
+                    session, batch.messages, refused, proven=self._trust.proven
                 )
         self._trust.note(taken, refusals)
         return refusals
 
-    def _count(self, run: DeliveryBatch, refused: int, duplicates: Sequence[int]) -> None:
-        self._status.settled(run, refused, len(duplicates))
+    def _count(self, batch: DeliveryBatch, refused: int, duplicates: Sequence[int]) -> None:
+        self._status.settled(batch, refused, len(duplicates))
         if duplicates:
-            self._status.found_duplicates([run.sequences[index] for index in duplicates])
-        if run.messages:
+            self._status.found_duplicates([batch.sequences[index] for index in duplicates])
+        if batch.messages:
             self._failures = 0
             self._note_certificate()
             self._status.note("up")
@@ -240,18 +240,21 @@ class Delivery:
         if isinstance(self._sink, Certified):
             self._stats.certificate_expires_at = self._sink.certificate_expires_at
 
-    async def _bury(self, run: DeliveryBatch, refusals: Settlement) -> None:
-        told = [(run.sequences[r.index], r.code, r.reason, run.messages[r.index]) for r in refusals]
-        told += [(sequence, "internal", reason, b"") for sequence, reason in run.failed]
-        records = await self._buffer.records({n for n, *_ in told})
+    async def _store_dead_letters(self, batch: DeliveryBatch, refusals: Settlement) -> None:
+        failed = [
+            (batch.sequences[r.index], r.code, r.reason, batch.messages[r.index]) for r in refusals
+        ]
+        failed += [(sequence, "internal", reason, b"") for sequence, reason in batch.failed]
+        records = await self._buffer.records({sequence for sequence, *_ in failed})
         letters = [
-            letter(self._name, n, code, reason, records.get(n), message)
-            for n, code, reason, message in sorted(told)
+            letter(self._name, sequence, code, reason, records.get(sequence), message)
+            for sequence, code, reason, message in sorted(failed)
         ]
         try:
-            await self._buffer.store_dead_letters(letters, run.next_sequence)
+            # One transaction with the cursor, so that each stands for exactly one record.
+            await self._buffer.store_dead_letters(letters, batch.next_sequence)
         except BufferFull as error:
-            raise SinkWaits(f"refused events cannot be kept: {error}") from error
+            raise SinkWaits(f"dead letters cannot be stored: {error}") from error
         _log.warning(
             "events refused", sink=self._name, events=len(letters),
             first_sequence=letters[0].sequence, code=letters[0].code, reason=letters[0].reason,

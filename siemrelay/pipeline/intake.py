@@ -1,7 +1,7 @@
-"""Records on their way to disk: sources hand over, one committer stores in groups.
+"""Stores records: sources hand over, one committer writes them in groups.
 
-Group commit needs no timer: while one commit runs, the next group collects. A lone record costs one
-fsync of latency, a thousand concurrent ones share it.
+Group commit needs no timer: while one commit runs, the next group collects. A lone record waits for
+one fsync; a thousand concurrent records share one.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
 
 _log = structlog.get_logger()
 
-# What a hand-over costs in memory beside its bytes, so that even positions alone are bounded.
+# The memory of one entry beside its bytes, so that entries with positions alone are bounded too.
 _ENTRY_BYTES: Final = 256
 
-# Handed over and not yet stored: enough that reading, compressing and fsyncing overlap, and few
-# enough that a slow disk does not turn into memory.
+# Bytes handed over and not yet stored: enough for reading, compressing and fsyncing to overlap, too
+# few for a slow disk to fill the memory.
 _PENDING_BYTES: Final = 2 * 1024 * 1024
 
-# Small hand-overs of one source become one row up to here: one payload for decoders to work on.
+# Small entries of one source are joined into one row up to this size: decoders work on payloads.
 _ROW_BYTES: Final = 512 * 1024
 
-# A full buffer is asked again this often; a freed disk resumes within it.
+# A full buffer is tried again this often.
 _FULL_PAUSE_S: Final = 0.25
 
-# Long records are counted, and told of once in so many seconds.
-_TELL_EVERY_S: Final = 10.0
+# Every long record is counted; one in so many seconds is logged.
+_LOG_EVERY_S: Final = 10.0
 
 
 class _Group:
-    """What the next commit stores; when it is on disk, `done` is set and `end` is what follows."""
+    """The entries of one commit. Once they are on disk, `end` is set and then `done`."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[SourceStats, Records, float]] = []
@@ -50,7 +50,7 @@ class _Group:
 
 
 class Committer:
-    """Takes every source's records and stores them, in the order each source offered them."""
+    """Stores the records of all sources, each source's in the order it offered them."""
 
     def __init__(self, buffer: DiskBuffer, stats: Stats) -> None:
         self._buffer, self._stats = buffer, stats
@@ -60,12 +60,12 @@ class Committer:
         self._room = trio.Event()
 
     def intake(self, source: str, source_filter: SourceFilter | None = None) -> SourceIntake:
-        """The way in for one source; what `source_filter` leaves out is counted and not stored."""
+        """One source's intake; what `source_filter` leaves out is counted and not stored."""
         stats, positions = self._stats.sources[source], self._buffer.positions(source)
         return SourceIntake(self, stats, self._stats.buffer, positions, source_filter)
 
     async def take(self, source: SourceStats, some: Sequence[Records]) -> _Group:
-        """Queue records, waiting only for room; returns the group they will be stored with."""
+        """Queue records, waiting only for room; returns the group that will store them."""
         while self._group.size_bytes >= _PENDING_BYTES:
             await self._room.wait()
         group, now = self._group, time.time()
@@ -76,12 +76,12 @@ class Committer:
         return group
 
     async def delivered(self, end: int) -> None:
-        """Wait until every sink that is enabled is at that sequence number."""
+        """Wait until every enabled sink's cursor is at or past that sequence number."""
         enabled = [name for name, sink in self._stats.sinks.items() if sink.state != "disabled"]
         await self._buffer.wait_passed(enabled, end)
 
     def newest(self) -> _Group | None:
-        """The group that is stored last of all that is pending; None when nothing is."""
+        """The last pending group; None when everything is stored."""
         return self._group if self._group.entries else self._running
 
     async def run(self) -> None:
@@ -128,9 +128,9 @@ class Committer:
                 source.last_record_at = records.last_record_at or taken_at
 
     def _rows(self, entries: list[tuple[SourceStats, Records, float]]) -> Iterable[Batch]:
-        """One row per run of small hand-overs from one source, numbered from the buffer's end."""
+        """The entries as rows, numbered from the buffer's end; small ones of a source joined."""
         first = self._buffer.end
-        # Order is promised within a source only; side by side its hand-overs share a row.
+        # Order matters within a source only; sorted, its entries can share a row.
         entries = sorted(entries, key=lambda entry: entry[0].name)
         payloads: list[bytes] = []
         count = size = 0
@@ -167,14 +167,14 @@ class Committer:
 
 
 def _alone(records: Records) -> bool:
-    """Whether it needs a row of its own: a part, or a record with line feeds inside."""
+    """Whether the records need a row of their own: a part, or a record with a line feed inside."""
     if records.part is not None:
         return True
     return records.count == 1 and records.payload.find(b"\n") < len(records.payload) - 1
 
 
 class SourceIntake:
-    """One source's way in: see `sources.contract.Intake`."""
+    """Implements `sources.contract.Intake` for one source."""
 
     def __init__(
         self, committer: Committer, stats: SourceStats, buffer: BufferStats,
@@ -187,7 +187,7 @@ class SourceIntake:
             source_filter,
         )
         self._positions = dict(positions)
-        self._told_oversize_at = -_TELL_EVERY_S
+        self._logged_oversize_at = -_LOG_EVERY_S
 
     async def offer(self, records: Records) -> None:
         await self._committer.take(self._stats, (self._filtered(records),))
@@ -223,9 +223,9 @@ class SourceIntake:
 
     def oversize(self, size_bytes: int) -> None:
         self._stats.oversize += 1
-        if trio.current_time() - self._told_oversize_at < _TELL_EVERY_S:
+        if trio.current_time() - self._logged_oversize_at < _LOG_EVERY_S:
             return
-        self._told_oversize_at = trio.current_time()
+        self._logged_oversize_at = trio.current_time()
         _log.warning("record over max_record_size kept whole", source=self._stats.name,
                      bytes=size_bytes, so_far=self._stats.oversize)  # fmt: skip
 
@@ -249,7 +249,7 @@ class SourceIntake:
         return kept
 
     def _note(self, records: Records) -> None:
-        # A source that restarts goes on from what it has handed over, not from the last start.
+        # A source that restarts resumes after what it handed over, not from the last start.
         for position in records.positions:
             if position.value is None:
                 self._positions.pop(position.key, None)

@@ -1,4 +1,4 @@
-"""How a sink stands: its state and counts, in numbers for metrics and in words for the log."""
+"""One sink's state and counters: updates the stats and logs changes of state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from siemrelay.telemetry.stats import SinkStats
 
 _log = structlog.get_logger()
 
-# Peers have a part in the words: enough to say why and what to mend, too little to flood a log.
+# A receiver's error message is part of the reason: enough to act on, too little to flood a log.
 _REASON_CHARACTERS: Final = 1000
 
 # A second relay on the same queue makes every event a duplicate.
@@ -24,7 +24,7 @@ _LOG_DUPLICATES_EVERY_S: Final = 60.0
 
 
 class SinkStatus:
-    """Keeps one sink's stats; a change of state is logged once, however often it is noted."""
+    """Maintains one sink's stats; logs a change of state once, however often it is reported."""
 
     def __init__(self, name: str, stats: SinkStats, undelivered: Callable[[], int]) -> None:
         self._name, self._stats, self._undelivered = name, stats, undelivered
@@ -32,11 +32,11 @@ class SinkStatus:
         self._unlogged_duplicates, self._log_duplicates_at_s = 0, -math.inf
 
     def note(self, state: str, reason: str = "") -> None:
-        """The sink is in this state, one of `stats.STATES`, for this reason."""
+        """Set the state, one of `stats.STATES`, and the reason for it."""
         stats, reason = self._stats, harmless(reason, _REASON_CHARACTERS)
         if (stats.state, stats.reason) == (state, reason):
             return
-        # Not against `stats.state`: a sink begins as waiting, and its first failure is news.
+        # Compared with what was logged: a sink starts as waiting, and its first failure is news.
         if self._logged_state != state or state == "holding":
             self._logged_state = state
             log = {"up": _log.info, "waiting": _log.warning}.get(state, _log.error)
@@ -64,34 +64,33 @@ class SinkStatus:
             self._log_duplicates_at_s = now_s + _LOG_DUPLICATES_EVERY_S
 
     def failed(self) -> None:
-        """An attempt failed."""
+        """Count a failed attempt."""
         self._stats.retries += 1
 
     def progressed(self) -> None:
-        """The sink does something, be it with a result or not."""
+        """Record a sign of life."""
         self._stats.progress_at = trio.current_time()
 
     def filtered(self, records: int) -> None:
-        """So many records were passed that the filter leaves out."""
+        """Count records that the filter leaves out."""
         self._stats.filtered += records
 
-    def settled(self, run: DeliveryBatch, refused: int, duplicates: int = 0) -> None:
-        """A run is settled; the peer refused so many of its messages, and had so many already."""
+    def settled(self, batch: DeliveryBatch, refused: int, duplicates: int = 0) -> None:
+        """Count a settled batch, of which the receiver refused some and had some already."""
         stats, now = self._stats, time.time()
-        stats.filtered += run.filtered
-        stats.delivered += len(run.messages) - refused - duplicates
+        stats.filtered += batch.filtered
+        stats.delivered += len(batch.messages) - refused - duplicates
         stats.duplicates += duplicates
-        stats.dead_lettered += refused + len(run.failed)
-        stats.unparsed += run.unparsed
-        stats.cut += run.cut
-        stats.replaced += run.replaced
+        stats.dead_lettered += refused + len(batch.failed)
+        stats.unparsed += batch.unparsed
+        stats.cut += batch.cut
+        stats.replaced += batch.replaced
         self.progressed()
-        if run.messages:
-            stats.sent_bytes += sum(map(len, run.messages))
-            stats.last_success_at, stats.last_type = now, run.last_type
-            left = (
-                len(run.messages) - refused - duplicates
-            )  # what was refused was not delivered in any time
-            for received_at, count in run.received:
+        if batch.messages:
+            stats.sent_bytes += sum(map(len, batch.messages))
+            stats.last_success_at, stats.last_type = now, batch.last_type
+            # A refused message has no delivery time.
+            left = len(batch.messages) - refused - duplicates
+            for received_at, count in batch.received:
                 stats.delivery_s.observe(max(now - received_at, 0.0), min(count, left))
                 left -= min(count, left)

@@ -1,4 +1,4 @@
-"""A source's own `events:`: noise is left out before it is stored."""
+"""A source's own `events:` filter, applied before records are stored."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from siemrelay.sources.contract import Records
 
 
 class SourceFilter:
-    """One source's filter for records on their way into the buffer."""
+    """Filters one source's records on their way into the buffer."""
 
     def __init__(
         self, source: str, decoder: Decoder, events: EventFilter, *, keep_unparsed: bool
     ) -> None:
-        """`keep_unparsed`: records that cannot be read are kept whatever `events` says."""
+        """`keep_unparsed` keeps records that cannot be parsed, whatever `events` says."""
         self._source, self._decoder, self._events = source, decoder, events
         self._keep_unparsed = keep_unparsed
 
     def apply(self, records: Records) -> Records:
-        """The records that are wanted, with all the positions: `records` itself if all are."""
+        """The selected records with all positions; `records` itself if all are selected."""
         if not records.count:
             return records
         batch = Batch(

@@ -1,9 +1,9 @@
-"""Messages over a sink's limit: made again from an event that says less, until they fit.
+"""Truncates messages over a sink's limit by formatting a reduced event again until it fits.
 
-Texts are shortened before anything is left out, the longest and least needed first, each on a UTF-8
-boundary and ended by a mark; so JSON stays JSON, and keys, escapes and structured data stay whole,
-in every format and without any format's doing. Only what is over the limit with nothing left but
-an id, a time and a type is cut as bytes.
+Texts are shortened before fields are dropped, the longest and least needed first, each on a UTF-8
+boundary and with a mark at its end. So JSON stays JSON, and keys, escapes and structured data stay
+whole in every format, without help from the format. Only a message that is over the limit with
+nothing left but id, time and type is truncated as bytes.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from siemrelay.formats.writing.text import cut_utf8
 
 MARK: Final = "...[cut]"
 
-# Attributes nest as their sender likes; texts deeper than this are left out rather than shortened.
+# Attributes may be nested to any depth; below this one they are replaced by the mark.
 _DEPTH: Final = 8
 
 
 class _Draft(msgspec.Struct):
-    """An event on its way to being small enough, and its record for formats that pass it on."""
+    """The reduced event so far, and its record for formats that forward the record itself."""
 
     event: AuditEvent
     record: bytes
     whole: AuditEvent
 
 
-def shortened(
+def truncated(
     form: Format, decoded: DecodedBatch, index: int, message: bytes, limit_bytes: int
 ) -> bytes:
-    """The message of the event at `index` within `limit_bytes`, marked where it was shortened.
+    """The message of the event at `index`, at most `limit_bytes` long and marked as truncated.
 
-    Args: message: what `form` made of the event, over the limit.
-    Raises: what `form` raises.
+    Args: message: the event's full message from `form`, over the limit.
+    Raises: whatever `form` raises.
     """
     event = decoded.events[index]
     draft = _Draft(event, decoded.records[index], event)
@@ -59,7 +59,7 @@ def shortened(
         again = _message(form, decoded, index, draft)
         if len(again) <= limit_bytes:
             return again
-        # A step that changed nothing in this format leaves the message as long as it was.
+        # A step on a field that this format does not use leaves the message as long as before.
         message = again
     return cut_utf8(message, limit_bytes, MARK.encode())
 
@@ -75,7 +75,7 @@ def _message(form: Format, decoded: DecodedBatch, index: int, draft: _Draft) -> 
 
 
 def _text(text: str, limit_bytes: int) -> str:
-    """`text` within so many bytes of UTF-8, or as small as its mark."""
+    """`text` truncated to so many bytes of UTF-8, though never shorter than the mark."""
     data = text.encode("utf-8", "replace")
     limit_bytes = max(limit_bytes, len(MARK))
     return text if len(data) <= limit_bytes else cut_utf8(data, limit_bytes, MARK.encode()).decode()
@@ -86,12 +86,12 @@ def _record(draft: _Draft, excess_bytes: int) -> None:
     draft.record = cut_utf8(draft.record, limit_bytes, MARK.encode())
 
 
-def _said(least_bytes: int, draft: _Draft, excess_bytes: int) -> None:
-    # Escapes only make a text longer: a message has at least as many bytes less as its text has.
-    said = draft.event.message
-    if said:
-        limit_bytes = len(said.encode("utf-8", "replace")) - excess_bytes
-        draft.event = replace(draft.event, message=_text(said, max(limit_bytes, least_bytes)))
+def _message_text(least_bytes: int, draft: _Draft, excess_bytes: int) -> None:
+    # Escaping only lengthens a text, so shortening the text by n shortens the message by n or more.
+    text = draft.event.message
+    if text:
+        limit_bytes = len(text.encode("utf-8", "replace")) - excess_bytes
+        draft.event = replace(draft.event, message=_text(text, max(limit_bytes, least_bytes)))
 
 
 def _attribute_texts(limit_bytes: int, draft: _Draft, excess_bytes: int) -> None:
@@ -130,14 +130,14 @@ def _names(limit_bytes: int, draft: _Draft, excess_bytes: int) -> None:
 
 
 def _without_attributes(draft: _Draft, excess_bytes: int) -> None:
-    # They are too many, not too long: the other texts need not be as short as they have become.
+    # The attributes are too many rather than too long: start again from the whole other texts.
     if draft.whole.attributes:
-        said = (draft.whole.message or "") + MARK
-        draft.event = replace(draft.whole, attributes=None, message=said)
+        text = (draft.whole.message or "") + MARK
+        draft.event = replace(draft.whole, attributes=None, message=text)
 
 
 def _without_second_names(draft: _Draft, excess_bytes: int) -> None:
-    """Ids of those who have a name, and the target's type: what the rest of the event implies."""
+    """Drop the ids of named actors and targets and the target's type: the least needed fields."""
     actor, target = draft.event.actor, draft.event.target
     draft.event = replace(
         draft.event,
@@ -173,12 +173,12 @@ def _without_actor(draft: _Draft, excess_bytes: int) -> None:
 
 _STEPS: Final[tuple[Callable[[_Draft, int], None], ...]] = (
     _record,
-    partial(_attribute_texts, 1024), partial(_said, 256),
+    partial(_attribute_texts, 1024), partial(_message_text, 256),
     partial(_attribute_texts, 256), partial(_attribute_texts, 64), partial(_names, 128),
-    partial(_said, 0), partial(_attribute_texts, 16), partial(_names, 64),
-    _without_attributes, partial(_said, 0), partial(_names, 128), partial(_names, 64),
+    partial(_message_text, 0), partial(_attribute_texts, 16), partial(_names, 64),
+    _without_attributes, partial(_message_text, 0), partial(_names, 128), partial(_names, 64),
     _without_second_names, partial(_identity, 128), partial(_names, 24),
     _without_places, partial(_identity, 48), _without_target, _without_actor,
     _short_type,
 )  # fmt: skip
-"""What is done to an event, one after the other, until its message fits: texts, then parts."""
+"""The steps in their order, until the message fits: shorten texts, then drop fields."""

@@ -17,7 +17,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.decode_cache import DecodeCache
-from siemrelay.pipeline.truncate import MARK, shortened
+from siemrelay.pipeline.truncate import MARK, truncated
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import BatchLimits
 from tests.support.strategies import EVENTS, batch_of, selection_of
@@ -57,7 +57,7 @@ def short(form: Format, event: AuditEvent, limit_bytes: int, record: bytes = b"{
     (message,) = form.encode(selection)
     if len(message) <= limit_bytes:
         return message
-    return shortened(form, selection.decoded, 0, message, limit_bytes)
+    return truncated(form, selection.decoded, 0, message, limit_bytes)
 
 
 def body(message: bytes) -> dict[str, Any]:

@@ -24,11 +24,15 @@ from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
 from siemrelay.buffer.retention import Retention
 from siemrelay.buffer.state_dir import lock_state_dir, open_store
 from siemrelay.buffer.threads import in_thread
+from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024
+
+# Every commit looks, too: this is for a buffer without traffic.
+_WATCH_EVERY_S: Final = 1.0
 
 
 class DiskBuffer:
@@ -45,7 +49,7 @@ class DiskBuffer:
             self._lock_descriptor = lock_state_dir(state_dir)
             opening.callback(os.close, self._lock_descriptor)
             sizes = sizes_for(state_dir)
-            reserve = EmergencyReserve(state_dir, sizes.reserve_bytes)
+            reserve = self._reserve = EmergencyReserve(state_dir, sizes.reserve_bytes)
             self._store = open_store(state_dir, reserve, sizes.log_bytes)
             opening.callback(self._store.close)
             opened, oldest = self._store.opened(), self._store.oldest()
@@ -95,12 +99,25 @@ class DiskBuffer:
         """Make these the sinks, each with its policy. Call once, before anything is appended.
 
         A sink known from before keeps its cursor; one that is gone stops holding records back, and
-        its name is returned.
+        its name is returned. Raises StartRefused when the cursors cannot be stored.
         """
         gone = self._cursors.choose(sinks)
         if gone or self._cursors.cursors() != self._known_cursors:
-            self._store.replace_cursors(self._cursors.cursors())
+            self._replace_cursors()
         return gone
+
+    def _replace_cursors(self) -> None:
+        """On a full disk with the room of the reserve."""
+        try:
+            try:
+                self._store.replace_cursors(self._cursors.cursors())
+            except DiskFull:
+                self._reserve.release()
+                self._store.replace_cursors(self._cursors.cursors())
+        except BufferFull as error:
+            raise StartRefused(
+                f"cannot store where each sink is: {error}; make some MiB of room under state_dir"
+            ) from error
 
     def knows(self, sink: str) -> bool:
         """Whether the sink had a cursor here when the buffer was opened."""
@@ -216,7 +233,17 @@ class DiskBuffer:
     # -- tasks ------------------------------------------------------------
 
     async def run(self) -> None:
-        """Store cursors as they move and delete what is old, until cancelled."""
+        """Store cursors as they move, delete what is old, watch the files, until cancelled.
+
+        Raises BufferMoved when the files are no longer at their path, BufferBroken when the disk
+        fails.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flusher.run, self.reclaim)
             nursery.start_soon(self._retention.retain)
+            nursery.start_soon(self._watch_files)
+
+    async def _watch_files(self) -> None:
+        while True:
+            await in_thread(self._store.check_identity)
+            await trio.sleep(_WATCH_EVERY_S)

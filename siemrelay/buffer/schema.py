@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from siemrelay.core.errors import BufferBroken, BufferFull, DiskFull, StartRefused
+from siemrelay.buffer.sqlite_errors import NO_ROOM
+from siemrelay.core.errors import DiskFull, StartRefused
 
 SCHEMA_VERSION: Final = 2
 
@@ -99,7 +98,12 @@ def create(path: Path) -> None:
     and delete the write-ahead log, with every record that the relay acknowledges from then on
     (checked by test_another_process_that_closes_the_file_leaves_the_log_in_place).
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise DiskFull("the file system of state_dir is full") from error
+        raise
 
 
 def connect(path: Path, *, synchronous: str, log_bytes: int) -> sqlite3.Connection:
@@ -148,50 +152,3 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 def prepare_append(connection: sqlite3.Connection) -> None:
     """Make `appended`, into which records are inserted with all that is stored beside them."""
     connection.executescript(_APPENDING)
-
-
-def typed(error: sqlite3.Error) -> BufferFull | BufferBroken:
-    """The buffer's own error for one of SQLite's: is it room that lacks, or is the disk broken?"""
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in _HELD_BY_ANOTHER:
-        return BufferFull("another process holds the buffer's file locked (an open sqlite3?)")
-    if code & 0xFF == sqlite3.SQLITE_FULL:
-        return DiskFull("the file system of state_dir is full")
-    if code in _NO_ROOM_FOR_SHARED_MEMORY:
-        return DiskFull("the file system of state_dir is full (write-ahead log)")
-    if code & 0xFF == sqlite3.SQLITE_NOTADB:
-        return BufferBroken("buffer.db in state_dir is no buffer of siemrelay's, or its beginning "
-                            "is destroyed; move it away, and a new one is begun")  # fmt: skip
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return BufferBroken(f"the disk buffer failed: {error} ({name}); check the disk under state_dir")
-
-
-# A person may look into the file while the relay runs, and forget a transaction.
-_HELD_BY_ANOTHER: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-# The log's index is a memory-mapped file: on a full file system it is its growth that fails.
-_NO_ROOM_FOR_SHARED_MEMORY: Final = (sqlite3.SQLITE_IOERR_SHMSIZE,)
-
-
-@contextmanager
-def typed_errors() -> Iterator[None]:
-    """Errors of SQLite leave the block as the buffer's own."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise typed(error) from error
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[Any]:
-    """All of the block or nothing of it; gives the connection's `execute`. As `typed_errors`."""
-    with typed_errors():
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection.execute
-            connection.execute("COMMIT")
-        except BaseException:
-            # A failed COMMIT on a full disk may have rolled back by itself.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.schema import SCHEMA_VERSION
+from siemrelay.buffer.sqlite_errors import NO_ROOM
 from siemrelay.buffer.store import Store
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 
@@ -28,9 +29,13 @@ def lock_state_dir(state_dir: Path) -> int:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        advice = (
+            "make some MiB of room there"
+            if error.errno in NO_ROOM
+            else "make it writable for this user, or set another `state_dir`"
+        )
         raise StartRefused(
-            f"cannot use state_dir {state_dir}: {error.strerror}; make it writable for this user, "
-            "or set another `state_dir`"
+            f"cannot use state_dir {state_dir}: {error.strerror}; {advice}"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,8 +45,9 @@ def lock_state_dir(state_dir: Path) -> int:
             f"another siemrelay (process {_holder(state_dir)}) already runs on state_dir "
             f"{state_dir}; stop it, or give this one a `state_dir` of its own"
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with suppress(OSError):  # on a full disk the lock holds without the number of its holder
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
 
 
@@ -105,3 +111,12 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
         ) from error
     except BufferFull as error:
         raise StartRefused(f"cannot open the buffer in {state_dir}: {error}") from error
+    except OSError as error:
+        advice = (
+            "move it away, and a new buffer is begun"
+            if buffer_file(state_dir).is_dir()
+            else "it must be a file that this user may read and write"
+        )
+        raise StartRefused(
+            f"cannot open {buffer_file(state_dir)}: {error.strerror}; {advice}"
+        ) from error

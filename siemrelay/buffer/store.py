@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Set
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -21,15 +21,9 @@ from siemrelay.buffer import dead_letters as dead_letters
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.reserve import LARGE
 from siemrelay.buffer.rows import COLUMNS, Payloads, used_bytes
-from siemrelay.buffer.schema import (
-    connect,
-    create,
-    prepare,
-    prepare_append,
-    transaction,
-    typed_errors,
-)
-from siemrelay.core.errors import BufferFull
+from siemrelay.buffer.schema import connect, create, prepare, prepare_append
+from siemrelay.buffer.sqlite_errors import SqliteErrors
+from siemrelay.core.errors import BufferFull, BufferMoved
 from siemrelay.core.event import Batch
 
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
@@ -38,6 +32,9 @@ _APPENDED_ROWS: Final = 16
 # SinkCursors in a row of `appended`: the payload, and what it takes of the file.
 _PAYLOAD: Final = 4
 _USED: Final = 7
+
+# See `Store.close`.
+_ABANDONED: Final = list[ExitStack]()
 
 # Rows deleted in one transaction: bounds how long a commit of records can wait for it.
 _DELETE_ROWS: Final = 256
@@ -61,26 +58,49 @@ class Store:
             made = connect(path, synchronous=synchronous, log_bytes=log_bytes)
             return opened.enter_context(closing(made))
 
+        self._path, self._errors = path, SqliteErrors(path)
         create(path)
-        with ExitStack() as opened, typed_errors():
+        with ExitStack() as opened, self._errors.translated():
             self._records = connected("FULL")
             prepare(self._records, path)
             prepare_append(self._records)
             self._cursors, self._reading = connected("NORMAL"), connected("NORMAL")
             self._reading.execute("PRAGMA query_only = ON")
+            self._identities = _identities(path)
+            self._errors.watch_log()
+            opened.callback(self._errors.close)
             self._opened = opened.pop_all()
         # sqlite3 objects may move between threads, not be in two at once.
         self._read_lock = threading.Lock()
         self._payloads = Payloads()
 
     def close(self) -> None:
-        """Close all connections; the last one copies the write-ahead log into the database."""
-        with self._read_lock, typed_errors():
+        """Close all connections; the last one copies the write-ahead log into the database.
+
+        Not when the files are no longer at their path: SQLite deletes its log by name when it
+        closes, and the name may belong to another relay's buffer by now. The connections are then
+        kept as they are until the process ends.
+        """
+        try:
+            self.check_identity()
+        except BufferMoved:
+            _ABANDONED.append(self._opened)
+            return
+        with self._read_lock, self._errors.translated():
             self._opened.close()
+
+    def check_identity(self) -> None:
+        """Raise BufferMoved when the names of the files lead to other files than those opened."""
+        if any(_identity(path) != opened for path, opened in self._identities.items()):
+            raise BufferMoved(
+                f"{self._path} is not the file that this relay opened: state_dir was removed, "
+                "renamed or replaced while the relay ran. Nothing was acknowledged since; move it "
+                "back to go on where it was, and start the relay again"
+            )
 
     def opened(self) -> Opened:
         """What a start needs to know."""
-        with typed_errors():
+        with self._errors.translated():
             query = self._records.execute
             facts = dict(query("SELECT name, value FROM facts").fetchall())
             cursors = dict(query("SELECT sink, next_sequence FROM cursors").fetchall())
@@ -88,7 +108,7 @@ class Store:
 
     def positions(self, source: str) -> dict[str, dict[str, Any]]:
         """The source's stored positions by key."""
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             rows = self._reading.execute(
                 "SELECT key, value FROM positions WHERE source = ?", (source,)
             )
@@ -102,7 +122,8 @@ class Store:
     ) -> int:
         """Store records, their sources' positions and cursors in one transaction, fsynced.
 
-        Returns the bytes they use. On an error nothing of it is stored.
+        Returns the bytes they use. On an error nothing of it is stored, but for BufferMoved: then
+        it is in a file that no start will find, and must not be acknowledged.
         """
         rows: list[tuple[Any, ...]] = [
             (*row, used_bytes(len(row[_PAYLOAD])), "[]", "{}")
@@ -115,14 +136,17 @@ class Store:
         used = sum(row[_USED] for row in rows)
         rows.append((0, 0, "", 0.0, b"", None, 0, 0, json.dumps(places), json.dumps(cursors)))
         parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
-        with typed_errors() if len(parts) == 1 else transaction(self._records):
+        self._restart_log_after_failed_fsync()
+        with self._errors.translated() if len(parts) == 1 else self._transaction():
             for part in parts:
                 self._records.execute(_append(len(part)), [*chain.from_iterable(part)])
+        self.check_identity()
         return int(used)
 
     def save_cursors(self, cursors: Mapping[str, int]) -> None:
         """Store cursors without waiting for an fsync: a crash of the process loses none."""
-        with typed_errors():
+        self._restart_log_after_failed_fsync()
+        with self._errors.translated():
             self._cursors.execute(
                 "INSERT OR REPLACE INTO cursors SELECT key, value FROM json_each(?)",
                 (json.dumps(cursors),),
@@ -130,29 +154,29 @@ class Store:
 
     def replace_cursors(self, cursors: Mapping[str, int]) -> None:
         """Make `cursors` the only ones: others stop holding records back. Fsynced."""
-        with transaction(self._records) as execute:
+        with self._transaction() as execute:
             execute("DELETE FROM cursors")
             _write_cursors(execute, cursors)
 
     def store_dead_letters(self, letters: Iterable[DeadLetter], cursors: Mapping[str, int]) -> None:
         """Store dead letters and the cursors that pass them in one transaction, fsynced."""
-        with transaction(self._records) as execute:
+        with self._transaction() as execute:
             dead_letters.write(execute, letters)
             _write_cursors(execute, cursors)
 
     def dead_letters(self) -> dict[str, int]:
         """How many dead letters each sink has."""
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             return dead_letters.count(self._reading.execute)
 
     def letters(self, sink: str, first: int, before: int, limit: int) -> list[DeadLetter]:
         """See `letters.read`."""
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             return dead_letters.read(self._reading.execute, sink, first, before, limit)
 
     def drop_letters(self, sink: str, sequences: Iterable[int]) -> None:
         """See `letters.drop`. Fsynced."""
-        with transaction(self._records) as execute:
+        with self._transaction() as execute:
             dead_letters.drop(execute, sink, sequences)
 
     def read(self, sequence: int, before: int, limit_bytes: int) -> list[Batch]:
@@ -160,7 +184,7 @@ class Store:
 
         At least one if there is one, about `limit_bytes` of records.
         """
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             rows = self._reading.execute(
                 f"SELECT {COLUMNS} FROM batches WHERE first_sequence >= coalesce("
                 "(SELECT max(first_sequence) FROM batches WHERE first_sequence <= ?), 0)"
@@ -186,14 +210,14 @@ class Store:
 
     def oldest(self) -> tuple[int, float] | None:
         """First sequence and received time of the oldest record kept."""
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             query = "SELECT first_sequence, received_at FROM batches ORDER BY 1 LIMIT 1"
             row: tuple[int, float] | None = self._reading.execute(query).fetchone()
             return row
 
     def received_at(self, sequence: int) -> float | None:
         """When the record with this sequence number, or the next one kept, was received."""
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             row = self._reading.execute(
                 "SELECT received_at FROM batches WHERE first_sequence + count > ? "
                 "AND first_sequence >= coalesce((SELECT max(first_sequence) FROM batches "
@@ -204,14 +228,14 @@ class Store:
 
     def received_after(self, moment: float) -> int | None:
         """The first record of those received then or later; None if there are none."""
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             query = "SELECT min(first_sequence) FROM batches WHERE received_at >= ?"
             row: tuple[int | None] = self._reading.execute(query, (moment,)).fetchone()
             return row[0]
 
     def ends_of_oldest(self, rows: int) -> list[int]:
         """The sequence numbers after each of the `rows` oldest batches, in order."""
-        with self._read_lock, typed_errors():
+        with self._read_lock, self._errors.translated():
             ends = self._reading.execute(
                 "SELECT first_sequence + count FROM batches ORDER BY first_sequence LIMIT ?",
                 (rows,),
@@ -225,7 +249,7 @@ class Store:
 
         At most `_DELETE_ROWS` at a time; 0 means there was nothing to delete.
         """
-        with transaction(self._records) as execute:
+        with self._transaction() as execute:
             rows = execute(
                 "SELECT first_sequence, length(payload) FROM batches WHERE first_sequence + count"
                 " <= ? AND received_at < ? ORDER BY first_sequence LIMIT ?",
@@ -239,7 +263,7 @@ class Store:
                 execute("UPDATE facts SET value = value - ? WHERE name = 'used_bytes'", (freed,))
         if rows:
             # The rows are gone whether or not there is room for this.
-            with suppress(BufferFull), typed_errors():
+            with suppress(BufferFull), self._errors.translated():
                 # A part of the free pages goes back to the file system; records reuse the rest.
                 # 4 MiB at a time keeps the transaction short.
                 self._records.execute("PRAGMA incremental_vacuum(256)").fetchall()
@@ -247,7 +271,7 @@ class Store:
 
     def free_pages(self) -> int:
         """Pages of the file that hold nothing."""
-        with typed_errors():
+        with self._errors.translated():
             (count,) = self._records.execute("PRAGMA freelist_count").fetchone()
             return int(count)
 
@@ -257,14 +281,54 @@ class Store:
         1 MiB at a time: what has to be moved for it goes through the log, which needs room itself.
         """
         before = self.free_pages()
-        with typed_errors():
+        with self._errors.translated():
             self._records.execute("PRAGMA incremental_vacuum(64)").fetchall()
         return self.free_pages() < before
 
     def shrink_log(self) -> None:
         """Copy the write-ahead log into the database and cut it: room on a full file system."""
-        with typed_errors():
-            self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._checkpoint()
+
+    # -- writing ----------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        self._restart_log_after_failed_fsync()
+        with self._errors.transaction(self._records) as execute:
+            yield execute
+
+    def _restart_log_after_failed_fsync(self) -> None:
+        """After an fsync that failed for lack of room, begin the write-ahead log anew.
+
+        What it held may have reached the disk in part, and the kernel does not write such pages
+        again by itself: whatever were appended behind the gap, a power cut would take. The failed
+        transaction was rolled back; what the log held before is copied into the database, which
+        fsyncs it there.
+        """
+        if self._errors.fsync_failed:
+            if self._checkpoint():
+                raise BufferFull("another process reads the buffer's file (an open sqlite3?)")
+            self._errors.fsync_failed = False
+
+    def _checkpoint(self) -> bool:
+        """Whether a reader kept the log from being copied and cut completely."""
+        with self._errors.translated():
+            row = self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return bool(row[0])
+
+
+def _identities(path: Path) -> dict[Path, tuple[int, int] | None]:
+    """Device and inode of the database and of its log, where there is one."""
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return {file: _identity(file) for file in files if file.exists()}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @cache

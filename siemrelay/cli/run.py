@@ -18,7 +18,13 @@ from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import load, of_pool
-from siemrelay.core.errors import BufferBroken, ConfigurationRefused, StartRefused, leaves
+from siemrelay.core.errors import (
+    BufferBroken,
+    BufferMoved,
+    ConfigurationRefused,
+    StartRefused,
+    leaves,
+)
 from siemrelay.relay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure
 
@@ -96,6 +102,9 @@ def _raise_descriptor_limit() -> None:
 
 def _end(broken: BaseException) -> NoReturn:
     structlog.get_logger().critical("the disk buffer failed; ending", error=str(broken))
+    if isinstance(broken, BufferMoved):
+        sys.stderr.flush()
+        os._exit(os.EX_IOERR)
     raise SystemExit(os.EX_IOERR) from broken
 
 

@@ -57,6 +57,13 @@ class BufferBroken(SiemrelayError):
     """
 
 
+class BufferMoved(BufferBroken):
+    """The buffer's files are no longer at their path: acknowledge nothing more, end the process.
+
+    At once: an orderly end of the interpreter would close the files (see `Store.close`).
+    """
+
+
 class DeliveryError(SiemrelayError):
     """The root of what a sink raises about a run of messages."""
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+from contextlib import suppress
+from http.client import HTTPException
+
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, ids, tcp, until
+from tests.support.http_sender import Sender, port_of
 from tests.support.receivers import TcpReceiver
 
 
@@ -85,3 +91,29 @@ def test_sequence_numbers_go_on_after_everything_was_delivered_and_deleted(
         append(daemon.audit, [event(11)])
         receiver.until(11)
     assert b'"sequence":11,' in receiver.arrived.messages[-1]
+
+
+def test_a_state_dir_renamed_while_running_ends_the_relay_and_loses_nothing_acknowledged(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver(up=False) as receiver:
+        daemon = make_daemon({"stream": tcp(receiver.port)})
+        daemon.config["sources"] = {
+            "hooks": {"type": "http", "listen": "http://127.0.0.1:0/events"}
+        }
+        daemon.start()
+        elsewhere = daemon.state.with_name("elsewhere")
+        with Sender(port_of(daemon)) as sender:
+            assert sender.post(json.dumps(event(1)).encode())[0] == 200
+            daemon.state.rename(elsewhere)
+            with suppress(OSError, HTTPException):  # closed by the end of the process
+                assert sender.post(json.dumps(event(2)).encode())[0] != 200
+        assert daemon.wait() == os.EX_IOERR
+        (line,) = daemon.said("the disk buffer failed; ending")
+        assert "state_dir was removed, renamed or replaced" in line["error"]
+        elsewhere.rename(daemon.state)
+        daemon.start()
+        receiver.up()
+        receiver.until(1)
+        assert daemon.terminate() == 0
+    assert receiver.arrived.ids[:1] == ids([1])

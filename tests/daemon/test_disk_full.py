@@ -260,6 +260,24 @@ def test_killed_on_a_full_disk_it_starts_with_the_room_of_its_reserve_and_loses_
     assert sorted(set(receiver.arrived.ids)) == ids(range(1, writer.written + 1))
 
 
+def test_a_first_start_on_a_full_disk_says_what_to_do(
+    make_daemon: MakeDaemon, small_disk: Path
+) -> None:
+    daemon = make_daemon({"stream": tcp(1)}, state_dir=str(small_disk / "state"))
+    ballast = fill(small_disk)
+    daemon.start(ready=False)
+    assert daemon.wait() == os.EX_TEMPFAIL
+    assert "make some MiB" in daemon.log_text
+    # With room for the directory, but not for a database.
+    os.truncate(ballast, ballast.stat().st_size - 40_000)
+    daemon.start(ready=False)
+    assert daemon.wait() == os.EX_TEMPFAIL
+    assert "full; make some MiB" in daemon.log_text
+    ballast.unlink()
+    daemon.start()
+    assert daemon.terminate() == 0
+
+
 def refill(ballast: Path) -> None:
     """What was freed meanwhile is taken, too."""
     with ballast.open("ab", buffering=0) as more:

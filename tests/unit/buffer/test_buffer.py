@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,10 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.recent import RecentBatches
-from siemrelay.buffer.schema import SCHEMA_VERSION, typed
+from siemrelay.buffer.schema import SCHEMA_VERSION
+from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.buffer.store import Store
-from siemrelay.core.errors import BufferBroken, BufferFull, DiskFull, StartRefused
+from siemrelay.core.errors import BufferBroken, BufferFull, BufferMoved, DiskFull, StartRefused
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 
@@ -117,7 +118,7 @@ def test_a_file_that_is_no_database_is_a_broken_buffer_and_the_lock_is_let_go(
     state_dir.mkdir()
     (state_dir / "buffer.db").write_bytes(b"not a database, " * 100)
     for _ in range(2):
-        with pytest.raises(BufferBroken, match="move it away"):
+        with pytest.raises(BufferBroken, match="buffer salvage"):
             opened(state_dir)
 
 
@@ -125,6 +126,58 @@ def test_a_directory_that_cannot_be_made_refuses_the_start(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StartRefused, match="state_dir"):
         opened(tmp_path / "file" / "state")
+
+
+async def test_a_full_disk_while_the_sinks_are_chosen_refuses_the_start(state_dir: Path) -> None:
+    with opened(state_dir) as buffer:
+        buffer._store._records.execute("PRAGMA max_page_count = 1")  # SQLite's own full disk
+        with pytest.raises(StartRefused, match="make some MiB of room"):
+            buffer.set_sinks({f"sink {n:0>2000}": SinkPolicy() for n in range(100)})
+
+
+def test_a_folder_in_the_place_of_the_file_refuses_the_start_with_the_remedy(
+    state_dir: Path,
+) -> None:
+    (state_dir / "buffer.db").mkdir(parents=True)
+    with pytest.raises(StartRefused, match=r"Is a directory; move it away"):
+        opened(state_dir)
+
+
+# -- files that go away ---------------------------------------------------
+
+
+def remove(state_dir: Path) -> None:
+    shutil.rmtree(state_dir)
+
+
+def rename(state_dir: Path) -> None:
+    state_dir.rename(state_dir.with_name("elsewhere"))
+
+
+def replace(state_dir: Path) -> None:
+    rename(state_dir)
+    with opened(state_dir) as other:
+        other.set_sinks({"a": SinkPolicy()})
+
+
+def remove_log(state_dir: Path) -> None:
+    (state_dir / "buffer.db-wal").unlink()
+
+
+@pytest.mark.parametrize("vanish", [remove, rename, replace, remove_log])
+async def test_nothing_is_acknowledged_once_the_files_are_not_at_their_path(
+    state_dir: Path, vanish: Callable[[Path], None]
+) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": SinkPolicy()})
+        await add(buffer)
+        vanish(state_dir)
+        with pytest.raises(BufferMoved, match="removed, renamed or replaced"):
+            await add(buffer)
+        assert buffer.end == 2
+        # Without traffic it is noticed by itself.
+        with trio.fail_after(10), pytest.RaisesGroup(BufferMoved):
+            await buffer.run()
 
 
 # -- appending and reading ------------------------------------------------
@@ -597,10 +650,12 @@ def test_a_file_that_another_process_holds_locked_is_waited_for(state_dir: Path)
         (sqlite3.SQLITE_READONLY, BufferBroken),
     ],
 )
-def test_each_error_of_the_file_says_what_to_do_next(code: int, expected: type) -> None:
+def test_each_error_of_the_file_says_what_to_do_next(
+    code: int, expected: type, tmp_path: Path
+) -> None:
     error = sqlite3.OperationalError(os.strerror(errno.EIO))
     error.sqlite_errorcode = code
-    assert type(typed(error)) is expected
+    assert type(SqliteErrors(tmp_path / "buffer.db").typed(error)) is expected
 
 
 async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: DiskBuffer) -> None:

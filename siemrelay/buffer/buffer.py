@@ -26,6 +26,7 @@ from siemrelay.buffer.state_dir import lock_state_dir, open_store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.core.event import Batch
+from siemrelay.net.tasks import Broadcast
 from siemrelay.telemetry.stats import BufferStats
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
@@ -65,7 +66,7 @@ class DiskBuffer:
             self._store, self._writing, self._cursors, self._kept, reserve, stats,
             max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
-        self._grown, self._recent = trio.Event(), RecentBatches(opened.next_sequence)
+        self._grown, self._recent = Broadcast(), RecentBatches(opened.next_sequence)
         stats.size_bytes = opened.used_bytes
         self._retention.note_oldest(oldest)
 
@@ -176,8 +177,7 @@ class DiskBuffer:
         self.stats.committed(time.perf_counter() - started, used)
         if batches:
             self.stats.oldest_received_at = self.stats.oldest_received_at or batches[0].received_at
-            self._grown.set()
-            self._grown = trio.Event()
+            self._grown.wake_all()
 
     async def read(self, sequence: int) -> list[Batch]:
         """Batches from the one that holds `sequence` on, in order; waits until there is one.

@@ -14,6 +14,7 @@ from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull
+from siemrelay.net.tasks import Broadcast
 from siemrelay.telemetry.stats import BufferStats
 
 _log = structlog.get_logger()
@@ -69,7 +70,7 @@ class SinkCursors:
         self._known, self._kept = known, kept
         self._cursors: dict[str, SinkCursor] = {}
         self._unstored: dict[str, int] = {}
-        self._moved = trio.Event()
+        self._moved = Broadcast()
         self.unstored = trio.Event()
         """Set while cursors have moved that are not on disk; replaced by who stores them."""
 
@@ -103,8 +104,7 @@ class SinkCursors:
         if next_sequence > cursor.next_sequence:
             cursor.next_sequence = self._unstored[sink] = next_sequence
             self.unstored.set()
-            self._moved.set()
-            self._moved = trio.Event()
+            self._moved.wake_all()
 
     async def wait_moved(self) -> None:
         """Wait until some cursor moves."""

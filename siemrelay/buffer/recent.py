@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from siemrelay.core.event import Batch
+from siemrelay.net.tasks import Broadcast
 
 # 8 batches of a busy file source.
 _KEPT_BYTES: Final = 4 * 1024 * 1024
@@ -35,7 +36,7 @@ class RecentBatches:
         self._batches: deque[Batch] = deque()
         self._bytes = 0
         # No sink has taken a record from here on.
-        self._taken_end, self._taken = end, trio.Event()
+        self._taken_end, self._taken = end, Broadcast()
         self._patience_s = _PATIENCE_S
 
     def add(self, batch: Batch) -> None:
@@ -54,8 +55,7 @@ class RecentBatches:
             self._taken_end = batch.next_sequence
             more_s = len(batch.payload) / _PACE_BYTES_PER_S
             self._patience_s = min(self._patience_s + more_s, _PATIENCE_S)
-            self._taken.set()
-            self._taken = trio.Event()
+            self._taken.wake_all()
         return batch
 
     async def throttle(self, more_bytes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, WithJsonSchema
@@ -26,6 +26,15 @@ def nearest(name: str, known: list[str]) -> str | None:
     if len(longer) != 1 or len(key) < _ABBREVIATION_CHARACTERS:
         longer = difflib.get_close_matches(key, folded, n=1, cutoff=0.6) or longer
     return folded[longer[0]] if longer else None
+
+
+def meant_key(key: str, known: Mapping[str, FieldInfo]) -> str | None:
+    """The key most likely meant: the new name of a renamed one, or the nearest; else None."""
+    for name, info in known.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and key in cast("tuple[str, ...]", extra.get("formerly", ())):
+            return name
+    return nearest(key, list(known))
 
 
 # A shorter beginning of a name may as well be a typing error.

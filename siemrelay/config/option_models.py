@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from siemrelay import registry
-from siemrelay.config.describe import field_names, nearest
+from siemrelay.config.describe import field_names, meant_key, nearest
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.core.options import Options
@@ -237,7 +237,7 @@ def _refuse_keys(
             message = f"`{key}` is not used by {what} {chosen[what]}; it belongs to {having}"
         else:
             meant = _FOREIGN_KEYS.get(key)
-            meant = meant if meant in known else nearest(key, list(known))
+            meant = meant if meant in known else meant_key(key, known)
             message = f"unknown key `{key}`" + (f"; did you mean `{meant}`?" if meant else "")
         _refuse(joined, key, message)
 

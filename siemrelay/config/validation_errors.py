@@ -7,7 +7,15 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from siemrelay.config.describe import field_at, field_names, model_at, nearest, type_text, written
+from siemrelay.config.describe import (
+    field_at,
+    field_names,
+    meant_key,
+    model_at,
+    nearest,
+    type_text,
+    written,
+)
 from siemrelay.config.yaml_document import Document, KeyPath
 from siemrelay.core.errors import Fault
 
@@ -94,9 +102,9 @@ def _text(detail: dict[str, Any], model: type[BaseModel], path: KeyPath) -> str:
     match kind:
         case "extra_forbidden":
             inside = model_at(model, path[:-1]) or model
-            names = list(field_names(inside))
-            meant = nearest(str(path[-1]), names)
-            hint = f"did you mean `{meant}`?" if meant else f"the keys are {', '.join(names)}"
+            known = field_names(inside)
+            meant = meant_key(str(path[-1]), known)
+            hint = f"did you mean `{meant}`?" if meant else f"the keys are {', '.join(known)}"
             return f"unknown key `{path[-1]}`; {hint}"
         case "missing":
             info = field_at(model, path)

@@ -36,6 +36,11 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+def formerly(*names: str) -> dict[str, Any]:
+    """For `json_schema_extra` of a renamed option: the old names are answered with the new one."""
+    return {"formerly": names}
+
+
 def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
         return 0.0

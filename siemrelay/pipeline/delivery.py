@@ -35,7 +35,7 @@ from siemrelay.core.errors import (
 )
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
-from siemrelay.pipeline.rejection import Trust, isolate
+from siemrelay.pipeline.rejection import RejectionBreaker, isolate
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import BatchLimits, Certified, Session, Settlement, Sink
 from siemrelay.telemetry.stats import SinkStats
@@ -72,7 +72,7 @@ class Delivery:
         self._cursor = buffer.cursor(name)
         self._failures, self._connected_at = 0, float("inf")
         self._status = SinkStatus(name, stats, self._undelivered)
-        self._trust = Trust()
+        self._breaker = RejectionBreaker()
         self._sending, self._wanted_at = trio.Lock(), 0
         # Records before this may have been sent, by this process or by one before it.
         self._sent_end = buffer.end
@@ -222,9 +222,9 @@ class Delivery:
             # The sender waits meanwhile: one task at a time uses the session.
             async with self._sending:
                 refusals, taken = await isolate(
-                    session, batch.messages, refused, proven=self._trust.proven
+                    session, batch.messages, refused, proven=self._breaker.proven
                 )
-        self._trust.note(taken, refusals)
+        self._breaker.note(taken, refusals)
         return refusals
 
     def _count(self, batch: DeliveryBatch, refused: int, duplicates: Sequence[int]) -> None:

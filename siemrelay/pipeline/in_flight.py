@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import trio
 
+from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.batching import DeliveryBatch
 
 # A fast sink over a long distance needs megabytes on the way. They stay in memory until they are
@@ -24,7 +25,7 @@ class InFlight:
             max_batches
         )
         self._bytes = 0
-        self._room = trio.Event()
+        self._room = Broadcast()
 
     async def wait_for_room(self) -> None:
         """Wait until fewer than 4 MiB are in flight."""
@@ -41,6 +42,5 @@ class InFlight:
         """Remove and return the earliest batch; waits until there is one."""
         batch, ticket, size_bytes = await self._settling.receive()
         self._bytes -= size_bytes
-        self._room.set()
-        self._room = trio.Event()
+        self._room.wake_all()
         return batch, ticket

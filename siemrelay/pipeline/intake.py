@@ -16,6 +16,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
+from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
@@ -57,7 +58,7 @@ class Committer:
         self._group = _Group()
         self._running: _Group | None = None
         self._wanted = trio.Event()
-        self._room = trio.Event()
+        self._room = Broadcast()
 
     def intake(self, source: str, source_filter: SourceFilter | None = None) -> SourceIntake:
         """One source's intake; what `source_filter` leaves out is counted and not stored."""
@@ -90,8 +91,7 @@ class Committer:
             await self._wanted.wait()
             group = self._running = self._group
             self._group, self._wanted = _Group(), trio.Event()
-            self._room.set()
-            self._room = trio.Event()
+            self._room.wake_all()
             await self._store(group)
             self._running = None
             group.end = self._buffer.end

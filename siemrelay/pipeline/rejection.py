@@ -27,7 +27,7 @@ class _Piece(NamedTuple):
     twin_of: BatchRefused | None = None
 
 
-class Trust:
+class RejectionBreaker:
     """Whether a peer's refusals are about events, or about everything it is sent."""
 
     def __init__(self) -> None:

@@ -24,9 +24,8 @@ from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.bulk import Bulk
 from siemrelay.formats.envelopes.timestamped import Stamped
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Answer, Client, RequestOptions
+from siemrelay.sinks.http.client import Answer, Client, RequestOptions, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http.over_http import OverHttp
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.sinks.http.url import Url, below
 from siemrelay.sinks.http.verdict import ADVICE, patience, verdict
@@ -81,7 +80,7 @@ def bulk_documents(inner: Format, options: Any) -> Format:
     return Bulk(Stamped(inner, stamp="@timestamp", text="message"))
 
 
-class ElasticsearchSink(OverHttp):
+class ElasticsearchSink(RequestSink):
     """Runs of documents created in one data stream."""
 
     def __init__(self, options: ElasticsearchOptions) -> None:

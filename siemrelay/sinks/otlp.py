@@ -17,9 +17,8 @@ from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Client, RequestOptions
+from siemrelay.sinks.http.client import Client, RequestOptions, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http.over_http import OverHttp
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.sinks.http.url import Url, below
 from siemrelay.sinks.http.verdict import ADVICE, verdict
@@ -59,7 +58,7 @@ def log_records(inner: Format, options: OtlpOptions) -> Format:
     return LogRecords(inner, options.body)
 
 
-class OtlpSink(OverHttp):
+class OtlpSink(RequestSink):
     """Runs of log records exported to one receiver."""
 
     def __init__(self, options: OtlpOptions) -> None:

@@ -25,11 +25,11 @@ from siemrelay.sinks.http.client import (
     Answer,
     Client,
     RequestOptions,
+    RequestSink,
     TransportOptions,
 )
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.oauth import OauthOptions
-from siemrelay.sinks.http.over_http import OverHttp
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.sinks.http.url import Url, below
 from siemrelay.sinks.http.verdict import ADVICE, verdict
@@ -127,7 +127,7 @@ def sentinel_records(inner: Format, options: Any) -> Format:
 _TAKEN: Final = 204
 
 
-class SentinelSink(OverHttp):
+class SentinelSink(RequestSink):
     """Runs of records sent to one stream of a data collection rule."""
 
     def __init__(self, options: SentinelOptions) -> None:

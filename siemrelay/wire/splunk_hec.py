@@ -15,7 +15,7 @@ import msgspec
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 
 ENABLE_ACKNOWLEDGEMENT: Final = (
-    "turn on indexer acknowledgement for this token in Splunk, or set `acknowledge: no`"
+    "turn on indexer acknowledgement for this token in Splunk, or set `indexer_acknowledgement: no`"
 )
 WRITE_TOKEN: Final = 'write `authorization: "Splunk TOKEN"`, with the word Splunk before the token'
 _OWN_FAULT: Final = "Splunk has a fault of its own: its splunkd.log says which"
@@ -55,8 +55,8 @@ CODES: Final[Mapping[int, tuple[Meaning, str]]] = {
     9: (Meaning.WAIT, _FULL),
     10: (
         Meaning.HOLD,
-        "the token has indexer acknowledgement on: set `acknowledge: yes`; what stands in between "
-        "must pass the header X-Splunk-Request-Channel",
+        "the token has indexer acknowledgement on: set `indexer_acknowledgement: yes`; what stands "
+        "in between must pass the header X-Splunk-Request-Channel",
     ),
     11: (
         Meaning.HOLD,

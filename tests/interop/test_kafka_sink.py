@@ -17,9 +17,9 @@ from siemrelay.core.errors import BatchRefused, ConfigurationRefused, SinkHolds,
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.pipeline.rejection import isolate
+from siemrelay.sinks.kafka.client import verdict
 from siemrelay.sinks.kafka.options import KafkaOptions, keyed_messages
 from siemrelay.sinks.kafka.sink import KafkaSink
-from siemrelay.sinks.kafka.verdict import verdict
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.kafka_cluster import KafkaCluster

@@ -14,10 +14,10 @@ import trio
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.options import Options, Size, absolute
+from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.sinks.file.rotation import Interval, period, rotate, tidy
 from siemrelay.sinks.file.writer import ArchiveFile, fault
-from siemrelay.sinks.stream.beside import beside
 from siemrelay.wire.framing import newline
 
 _log = structlog.get_logger()

@@ -6,7 +6,9 @@ What an answer means is the caller's to say; a fault on the way to it is told he
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -19,10 +21,10 @@ from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, S
 from siemrelay.formats.writing.text import harmless
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Report
-from siemrelay.sinks.http.fault import no_answer, transport_fault
 from siemrelay.sinks.http.oauth import OauthOptions, TokenSource
-from siemrelay.sinks.http.proxies import no_tunnel, proxy_advice, proxy_for
-from siemrelay.sinks.http.trace import Journey
+from siemrelay.sinks.http.proxies import no_tunnel, proxy_advice, proxy_for, unusable_proxies
+from siemrelay.sinks.http.trace import RequestTrace
+from siemrelay.sinks.http.verdict import no_answer, transport_fault
 
 if TYPE_CHECKING:
     import httpx2
@@ -165,8 +167,8 @@ class Client:
         import httpx2
 
         tls = self._options.tls
-        journey = Journey(url, len(body), self._report, self._contexts)
-        extensions: dict[str, Any] = {"trace": journey.step}
+        trace = RequestTrace(url, len(body), self._report, self._contexts)
+        extensions: dict[str, Any] = {"trace": trace.step}
         if tls.server_name:
             extensions["sni_hostname"] = tls.server_name
         try:
@@ -190,3 +192,44 @@ async def _read(answer: httpx2.Response) -> bytes:
         if len(body) < _ANSWER_BYTES:  # the rest is read and dropped, for no longer than `timeout`
             body += part
     return bytes(body)
+
+
+class RequestSink:
+    """A sink that makes requests."""
+
+    def __init__(self, requests: RequestOptions) -> None:
+        self._requests = requests
+        self._contexts = TlsContexts(requests.tls)
+
+    @property
+    def certificate_expires_at(self) -> float | None:
+        """See `sinks.contract.Certified`."""
+        return self._contexts.peer_expires_at
+
+    @asynccontextmanager
+    async def client(self, report: Report) -> AsyncIterator[Client]:
+        """A client for one session; connections are made by requests, kept alive, closed here.
+
+        Proxies come from the environment (HTTPS_PROXY, NO_PROXY …). TLS files are read again when
+        they have changed, and the last good ones kept. Raises SinkHolds when they never were good,
+        or when a proxy's variable cannot be used.
+        """
+        import httpx2  # slow to import, and only HTTP sinks need it
+
+        options = self._requests
+        for unusable in unusable_proxies():
+            raise unusable
+        context = await trio.to_thread.run_sync(self._contexts.current)
+        # No compressed answers: a small one could unfold into any amount of memory.
+        headers = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
+        headers |= {name: str(value) for name, value in options.headers.items()}
+        if options.authorization is not None:
+            headers[options.authorization_header] = str(options.authorization)
+        elif options.basic is not None:
+            pair = f"{options.basic.username}:{options.basic.password}".encode()
+            headers["Authorization"] = "Basic " + b64encode(pair).decode()
+        # Without a timeout of its own: each request has one for all of it.
+        async with httpx2.AsyncClient(
+            verify=context, headers=headers, timeout=None, follow_redirects=False
+        ) as client:
+            yield Client(client, options, self._contexts, report)

@@ -1,9 +1,11 @@
-"""Several requests in flight, settled in the order they were sent."""
+"""Requests in flight: several at a time, started and settled in the order they were sent."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from enum import Enum
 
 import trio
 
@@ -11,71 +13,110 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkWaits
 from siemrelay.sinks.contract import Settlement
 
 Exchange = Callable[[Sequence[bytes]], Awaitable[Settlement]]
-"""Sends one run and gives what the peer said of it, or raises a DeliveryError."""
+"""Sends one batch and returns the receiver's verdict on it, or raises a DeliveryError."""
 
 
-class Pending:
-    """One request on its way; the ticket between `send` and `confirm`."""
+class State(Enum):
+    """Of one ticket. Nothing overtakes a batch that failed:
 
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.wanted = trio.Event()
-        self.held = False
+    | state     | a slot is free | `confirm` waits for it | an earlier batch is refused | … fails |
+    |-----------|----------------|------------------------|-----------------------------|---------|
+    | `QUEUED`  | `RUNNING`      | stays                  | `PARKED`                    | `ENDED` |
+    | `PARKED`  | stays          | `QUEUED`               | stays                       | `ENDED` |
+    | `RUNNING` |                | stays                  | stays                       | stays   |
+
+    A `RUNNING` ticket ends with its answer. Checked in test_exchanges.py.
+    """
+
+    QUEUED = "queued"
+    PARKED = "parked"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Ticket:
+    """One batch, from `send` to `confirm`."""
+
+    def __init__(self, messages: Sequence[bytes], state: State) -> None:
+        self.messages, self.state = messages, state
+        self.ended = trio.Event()
         self.settlement: Settlement = ()
         self.error: DeliveryError | None = None
 
+    def end(self, error: DeliveryError | None = None) -> None:
+        """Note the outcome and wake whoever confirms."""
+        self.state, self.error = State.ENDED, error
+        self.ended.set()
+
 
 class ExchangeSession:
-    """See `sinks.contract.Session`: `send` starts an exchange, `confirm` waits for its end.
+    """See `sinks.contract.Session`: `send` starts an exchange, `confirm` waits until it has ended.
 
-    Nothing overtakes what failed: after a fault nothing more is sent; after a refusal, what was
-    waiting for its turn waits on until it is asked to confirm, for then the refused run is settled.
+    After a refused batch its parts are sent again, each confirmed as soon as it is sent. Until that
+    is over, what was sent later is parked: a ticket that is confirmed while newer ones were sent
+    shows that the refused batch is settled.
     """
 
     def __init__(self, nursery: trio.Nursery, exchange: Exchange, in_flight: int) -> None:
-        self._nursery, self._exchange = nursery, exchange
-        # First come, first served: requests leave in the order they were handed over.
-        self._slots = trio.CapacityLimiter(in_flight)
-        self._queued: set[Pending] = set()
-        self._broken = False
+        self._nursery, self._exchange, self._slots = nursery, exchange, in_flight
+        self._waiting = deque[Ticket]()  # queued and parked, in the order they were sent
+        self._newest: Ticket | None = None
+        self._refused = self._failed = False
 
-    async def send(self, messages: Sequence[bytes]) -> Pending:
-        pending = Pending()
-        self._queued.add(pending)
-        self._nursery.start_soon(self._run, messages, pending)
-        # Started at once, so that requests leave in order.
+    async def send(self, messages: Sequence[bytes]) -> Ticket:
+        """See `sinks.contract.Session`; waits for nothing, so that requests leave in order."""
+        ticket = self._newest = Ticket(messages, State.PARKED if self._refused else State.QUEUED)
+        if self._failed:
+            ticket.end(SinkWaits("an earlier request failed"))
+        else:
+            self._waiting.append(ticket)
+            self._start()
         await trio.lowlevel.checkpoint()
-        return pending
+        return ticket
 
-    async def confirm(self, ticket: Pending) -> Settlement:
-        ticket.wanted.set()
-        await ticket.done.wait()
+    async def confirm(self, ticket: Ticket) -> Settlement:
+        """See `sinks.contract.Session`."""
+        if ticket.state is State.PARKED:
+            self._unpark(ticket)
+        await ticket.ended.wait()
         if ticket.error is not None:
             raise ticket.error
         return ticket.settlement
 
-    async def _run(self, messages: Sequence[bytes], pending: Pending) -> None:
-        while not pending.done.is_set():
-            if pending.held:
-                await pending.wanted.wait()
-            async with self._slots:
-                if pending.held and not pending.wanted.is_set():
-                    continue  # held while it waited for the slot
-                self._queued.discard(pending)
-                if self._broken:
-                    pending.error = SinkWaits("an earlier request failed")
-                else:
-                    await self._try(messages, pending)
-                pending.done.set()
+    def _unpark(self, ticket: Ticket) -> None:
+        settled = ticket is not self._newest
+        for parked in self._waiting:
+            if settled or parked is ticket:
+                parked.state = State.QUEUED
+        self._refused = any(parked.state is State.PARKED for parked in self._waiting)
+        self._start()
 
-    async def _try(self, messages: Sequence[bytes], pending: Pending) -> None:
+    def _start(self) -> None:
+        for ticket in [each for each in self._waiting if each.state is State.QUEUED]:
+            if not self._slots:
+                return
+            self._slots -= 1
+            self._waiting.remove(ticket)
+            ticket.state = State.RUNNING
+            self._nursery.start_soon(self._run, ticket)
+
+    async def _run(self, ticket: Ticket) -> None:
+        error: DeliveryError | None = None
         try:
-            pending.settlement = await self._exchange(messages)
-        except DeliveryError as error:
-            pending.error = error
-            self._broken = not isinstance(error, BatchRefused)
-            for waiting in self._queued:
-                waiting.held = True
+            ticket.settlement = await self._exchange(ticket.messages)
+        except BatchRefused as refused:
+            error = refused
+            self._refused = True
+            for later in self._waiting:
+                later.state = State.PARKED
+        except DeliveryError as failed:
+            error = failed
+            self._failed = True
+            while self._waiting:
+                self._waiting.popleft().end(SinkWaits("an earlier request failed"))
+        self._slots += 1
+        ticket.end(error)
+        self._start()
 
 
 @asynccontextmanager
@@ -85,9 +126,9 @@ async def open_exchanges(
     in_flight: int = 1,
     beside: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[ExchangeSession]:
-    """A session over exchanges, and what runs `beside` them; leaving the context cancels both.
+    """A session of which `in_flight` exchanges run at a time, and the task `beside` them.
 
-    Of the exchanges `in_flight` run at a time, started in order.
+    Leaving the context cancels all of them: what had no answer by then counts as unsent.
     """
     async with trio.open_nursery() as nursery:
         if beside is not None:
@@ -95,5 +136,5 @@ async def open_exchanges(
         try:
             yield ExchangeSession(nursery, exchange, in_flight)
         finally:
-            # Not left to the nursery: see `beside.beside`.
+            # Not left to the nursery: see `net.tasks.beside`.
             nursery.cancel_scope.cancel()

@@ -11,9 +11,8 @@ from pydantic import Field
 
 from siemrelay.core.options import Duration, Options, Size
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Client, RequestOptions
+from siemrelay.sinks.http.client import Client, RequestOptions, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http.over_http import OverHttp
 from siemrelay.sinks.http.url import Url
 from siemrelay.sinks.http.verdict import verdict
 
@@ -49,7 +48,7 @@ class HttpOptions(RequestOptions):
     batch: BodyOptions = Field(default_factory=BodyOptions, description="how requests are filled")
 
 
-class HttpSink(OverHttp):
+class HttpSink(RequestSink):
     """Runs of events POSTed to one address."""
 
     def __init__(self, options: HttpOptions) -> None:

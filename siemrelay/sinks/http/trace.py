@@ -18,7 +18,7 @@ from siemrelay.sinks.contract import Report, no_report
 from siemrelay.sinks.http.proxies import proxy_for
 
 
-class Journey:
+class RequestTrace:
     """One request's steps; of a connection that was there already only the last one."""
 
     def __init__(self, url: str, body_bytes: int, report: Report, contexts: TlsContexts) -> None:

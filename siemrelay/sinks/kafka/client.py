@@ -1,22 +1,27 @@
-"""librdkafka's producer: made, connected, listened to, and let go of in a bounded time.
+"""librdkafka's producer: created, connected, polled and closed within bounds; and its errors.
 
-It works in threads of its own; what it has to say is heard in one thread, by `collect`.
+The library sends in threads of its own. Its reports are received in one thread at a time, by
+`collect`. Errors become the relay's own here, by their names in librdkafka.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.core.options import show_seconds
-from siemrelay.sinks.contract import Report
+from siemrelay.net.tasks import Broadcast
+from siemrelay.net.tls_client import TlsContexts, told_by_alert
+from siemrelay.sinks.contract import Report, no_report
 from siemrelay.sinks.kafka.options import KafkaOptions
-from siemrelay.sinks.kafka.verdict import verdict
+from siemrelay.sinks.stream.connection import connect
+from siemrelay.sinks.stream.failover import Address
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
@@ -48,7 +53,7 @@ class KafkaClient:
         # In a list, to be let go of in a thread: its end may take as long as a connection's.
         self._producer: list[Producer] = []
         self.handed = self.reported = 0
-        self._progress, self._work = trio.Event(), trio.Event()
+        self._progress, self._work = Broadcast(), Broadcast()
         self._connected = False
         self._fault: DeliveryError | None = None
         self._said = ""
@@ -108,8 +113,7 @@ class KafkaClient:
             if self._fault is not None:
                 raise self._fault
             if self.reported > before:
-                self._progress.set()
-                self._progress = trio.Event()
+                self._progress.wake_all()
             elif not busy and self.handed == self.reported:
                 with trio.move_on_after(_IDLE_POLL_S):
                     await self._work.wait()
@@ -138,8 +142,7 @@ class KafkaClient:
 
     def was_handed(self) -> None:
         """Let `collect` know that there are reports to come."""
-        self._work.set()
-        self._work = trio.Event()
+        self._work.wake_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for reports until `condition` holds. Raises SinkWaits when none comes."""
@@ -184,3 +187,95 @@ def _let_go(producer: list[Producer]) -> None:
         last = producer.pop()
         last.purge(blocking=False)
         last.flush(_CLOSE_S / 2)
+
+
+# -- what an error means -----------------------------------------------------
+
+_CREDENTIALS: Final = (
+    "check `username`, `password`, `sasl_mechanism` and `security_protocol` against the listener's"
+)
+_TOPIC: Final = "create the topic, or check `topic`"
+_WRITE: Final = "allow the relay's user to write to the topic and to describe it"
+
+_HOLDS: Final = {
+    "_AUTHENTICATION": _CREDENTIALS,
+    "SASL_AUTHENTICATION_FAILED": _CREDENTIALS,
+    "UNSUPPORTED_SASL_MECHANISM": _CREDENTIALS,
+    "ILLEGAL_SASL_STATE": _CREDENTIALS,
+    "_UNSUPPORTED_FEATURE": _CREDENTIALS,
+    "_UNKNOWN_TOPIC": _TOPIC,
+    "UNKNOWN_TOPIC_OR_PART": _TOPIC,
+    "TOPIC_EXCEPTION": _TOPIC,
+    "TOPIC_AUTHORIZATION_FAILED": _WRITE,
+    "CLUSTER_AUTHORIZATION_FAILED": "allow the relay's user IdempotentWrite on the cluster",
+    "POLICY_VIOLATION": "the topic's policy refuses the messages: ask who runs the brokers",
+    "INVALID_CONFIG": "the topic's settings refuse the messages: ask who runs the brokers",
+    "UNSUPPORTED_FOR_MESSAGE_FORMAT": "the topic keeps a format older than Kafka 0.11: renew it",
+    "UNSUPPORTED_VERSION": "the brokers are older than Kafka 0.11, or this is no Kafka port",
+    "UNSUPPORTED_COMPRESSION_TYPE": "choose another `compression`: the brokers do not know this",
+    "_INVALID_ARG": "check `client`",
+}
+"""What only a person can mend, with what to change."""
+
+_REFUSED: Final = frozenset({
+    "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG",
+    "INVALID_TIMESTAMP", "_BAD_MSG",
+})  # fmt: skip
+"""What is about messages. A broker says it of a whole batch."""
+
+
+# `…: error:0A00045C:SSL routines::tlsv13 alert certificate required: SSL alert number 116 (…`
+_OPENSSL: Final = re.compile(r"SSL routines:\w*:([^:(]+ alert [^:(]+)")
+
+
+def verdict(name: str, words: str) -> DeliveryError:
+    """The error to raise for an error of librdkafka's with that name and text."""
+    if name in _REFUSED:
+        return BatchRefused(code=name, reason=words)
+    # A refusal in TLS 1.3 comes after the handshake, as the end of a connection.
+    reason = _OPENSSL.search(words)
+    told = reason and told_by_alert(reason[1].strip().replace(" ", "_").upper())
+    if told:
+        return SinkHolds(f"{told[0]} ({words})", advice=told[1])
+    # The same refusal comes by one of two names, as chance has it: as TLS's or the connection's.
+    if name == "_SSL" or "certificate verify failed" in words:
+        return SinkHolds(words, advice=_tls_advice(words))
+    if name in _HOLDS:
+        return SinkHolds(words, advice=_HOLDS[name])
+    return SinkWaits(words)
+
+
+def _tls_advice(words: str) -> str:
+    if "PLAINTEXT" in words or "wrong version number" in words:
+        return "the brokers speak no TLS on that port: check `brokers` and `security_protocol`"
+    if "expired" in words:
+        return "renew the certificate, and check the clocks of both machines"
+    if "verify failed" in words or "self-signed" in words or "self signed" in words:
+        return "set `tls: {ca: FILE}` to the authority that signed the brokers' certificates"
+    if "ostname" in words:
+        return "name in `brokers` what is in the brokers' certificates (and advertise it there)"
+    return "check `tls`: its files must be PEM, readable, and trusted by the brokers"
+
+
+# `ssl://HOST:PORT/bootstrap: SSL handshake failed: …`, `sasl_ssl://[::1]:9093/3: …`
+_BROKER: Final = re.compile(r"(?:sasl_)?ssl://\[?([^/\]]+)\]?:(\d+)/.*verif", re.IGNORECASE)
+
+
+async def explained(held: SinkHolds, options: KafkaOptions) -> DeliveryError:
+    """The same fault, with the reason why a broker's certificate is not accepted if it is that.
+
+    librdkafka says the same of expired, foreign and differently named certificates, and each is
+    fixed elsewhere: so Python's TLS connects to that broker once more.
+    """
+    found = _BROKER.match(held.reason)
+    if found is None:
+        return held
+    broker = Address(found[1], int(found[2]))
+    try:
+        opened = await connect(broker, options.timeout, no_report, TlsContexts(options.tls))
+    except SinkHolds as again:
+        return SinkHolds(f"broker {broker}: {again.reason}", advice=again.advice)
+    except SinkWaits:
+        return held  # it was there a moment ago, and said this
+    await opened.aclose()
+    return held

@@ -16,12 +16,10 @@ import trio
 from siemrelay.core.errors import BatchRefused, SinkHolds, decisive
 from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.formats.envelopes.keyed import KeyedMessage
+from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.kafka.client import KafkaClient
+from siemrelay.sinks.kafka.client import KafkaClient, explained, verdict
 from siemrelay.sinks.kafka.options import KafkaOptions, keyed_messages
-from siemrelay.sinks.kafka.tls import explained
-from siemrelay.sinks.kafka.verdict import verdict
-from siemrelay.sinks.stream.beside import beside
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message

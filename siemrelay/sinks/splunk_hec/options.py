@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from siemrelay.core.options import formerly
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.formats.field_map import fields_of_events
@@ -73,9 +74,10 @@ class SplunkHecOptions(RequestOptions):
         description="indexed fields beside each event, on the event endpoint: a name and the event "
         "field it takes (`user: actor.name`)",
     )
-    acknowledge: bool = Field(
+    indexer_acknowledgement: bool = Field(
         False,
         description="whether the indexers must acknowledge; the token must have it on in Splunk",
+        json_schema_extra=formerly("acknowledge"),
     )
     compression: Literal["none", "gzip"] = Field("gzip", description="of request bodies")
     batch: BatchOptions = Field(default_factory=BatchOptions, description="how requests are filled")
@@ -98,7 +100,7 @@ class SplunkHecOptions(RequestOptions):
 
     def limits(self) -> BatchLimits:
         """The limits of a run, and how many may wait for their acknowledgement."""
-        batch, runs = self.batch, _UNACKNOWLEDGED_RUNS if self.acknowledge else None
+        batch, runs = self.batch, _UNACKNOWLEDGED_RUNS if self.indexer_acknowledgement else None
         return BatchLimits(batch.max_events, batch.max_bytes, batch.max_wait, runs)
 
     @property

@@ -16,9 +16,8 @@ import trio
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.options import Secret
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Answer, Client
+from siemrelay.sinks.http.client import Answer, Client, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http.over_http import OverHttp
 from siemrelay.sinks.http.verdict import ADVICE, failure, retry_after_s
 from siemrelay.sinks.splunk_hec.acks import Acknowledgements
 from siemrelay.sinks.splunk_hec.options import (
@@ -46,11 +45,11 @@ _ELSEWHERE_ADVICE: Final = {
 """What to change when an answer is not in the collector's words, by status."""
 
 
-class SplunkHecSink(OverHttp):
+class SplunkHecSink(RequestSink):
     """Runs of events POSTed to one collector."""
 
     def __init__(self, options: SplunkHecOptions) -> None:
-        self._raw, self._acknowledge = options.endpoint == "raw", options.acknowledge
+        self._raw, self._acknowledge = options.endpoint == "raw", options.indexer_acknowledgement
         # One channel for the sink's life: Splunk keeps each for long, and ids count within it.
         channel = str(uuid.uuid4())
         self._url, self._ack_url = event_url(options), acknowledgement_url(options, channel)
@@ -147,7 +146,7 @@ class SplunkHecSink(OverHttp):
         if error is None or isinstance(error, BatchRefused):
             raise SinkHolds(
                 f"asked for acknowledgements, Splunk said HTTP {answer.status} {answer.words}",
-                advice="does `url` lead to Splunk itself? Else set `acknowledge: no`",
+                advice="does `url` lead to Splunk itself? Else set `indexer_acknowledgement: no`",
             )
         raise error
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 # How often an earlier server is asked again: it was down, so minutes do not matter; a connection
 # made and closed costs it next to nothing.
-HOME_PROBE_S: Final = 60.0
+FAIL_BACK_PROBE_S: Final = 60.0
 
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::(\d{1,5}))?")
 _NAMED: Final = re.compile(r"([^:\[\]\s/@,;]+)(?::(\d{1,5}))?")
@@ -126,7 +126,7 @@ async def earlier_is_back(
 ) -> Address:
     """Wait until one of these servers takes connections again; which one."""
     while True:
-        await trio.sleep(HOME_PROBE_S)
+        await trio.sleep(FAIL_BACK_PROBE_S)
         for address in earlier:
             try:
                 await (await connect(address)).aclose()

@@ -6,21 +6,31 @@ the most a window. Runs are a part of the window, because the cursor moves by wh
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import trio
 from pydantic import Field
 
-from siemrelay.core.options import Port
+from siemrelay.core.errors import DeliveryError, FrameRefused, SinkHolds, SinkWaits
+from siemrelay.core.options import Port, show_seconds
+from siemrelay.net.tasks import beside
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
-from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, no_report
-from siemrelay.sinks.stream.beside import beside
-from siemrelay.sinks.stream.connection import connect
-from siemrelay.sinks.stream.failover import Address, addresses, first_of
-from siemrelay.sinks.stream.relp_session import RelpSession
+from siemrelay.sinks.contract import (
+    BatchLimits,
+    ProtocolKind,
+    Refusal,
+    Report,
+    Settlement,
+    no_report,
+)
+from siemrelay.sinks.stream.connection import TLS_ALERT, Connection, connect
+from siemrelay.sinks.stream.failover import Address, Connect, addresses, earlier_is_back, first_of
 from siemrelay.sinks.stream.tcp import StreamOptions
+from siemrelay.wire.relp import TAKEN, Answer, RelpClient, ServerClose
 
 # A window is filled by so many runs: the receiver has the next ones while one is settled.
 _RUNS_IN_WINDOW: Final = 4
@@ -68,7 +78,7 @@ class RelpSink:
             async with beside(session.listen) as nursery:
                 if passed_over:
                     back = partial(self._open, report=no_report)
-                    nursery.start_soon(session.go_home, self._servers[:passed_over], back)
+                    nursery.start_soon(session.fail_back, self._servers[:passed_over], back)
                 yield session
         finally:
             await session.aclose()
@@ -84,6 +94,212 @@ class RelpSink:
             await connection.aclose()
             raise
         return session
+
+
+_NO_RELP: Final = "the peer does not speak RELP on this port"
+
+# After a write that failed: what the peer said before it left is on this machine already.
+_LAST_WORDS_S: Final = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """Messages of one run that went into the window together."""
+
+    messages: int
+    unanswered: int
+    refusals: list[Refusal] = field(default_factory=list)
+    settled: trio.Event = field(default_factory=trio.Event)
+
+
+class RelpSession(trio.abc.AsyncResource):
+    """See `sinks.contract.Session`; a ticket is the parts that the run went out in."""
+
+    def __init__(self, connection: Connection, window: int, report: Report) -> None:
+        self._connection, self._window, self._report = connection, window, report
+        self._relp = RelpClient()
+        self._unanswered: dict[int, tuple[_Part, int]] = {}
+        self._in_window = 0  # messages of parts that are not wholly answered
+        self._room = trio.lowlevel.ParkingLot()
+        self._answers = 0
+        self._unconfirmed = 0  # parts sent and not yet confirmed
+        self._idle = trio.lowlevel.ParkingLot()
+        self._why: DeliveryError | None = None
+        self._leaving = False
+
+    async def open(self) -> None:
+        """Agree on the session. Raises SinkWaits or SinkHolds when the peer does not."""
+        connection = self._connection
+        number, frame = self._relp.open()
+        try:
+            await connection.write(frame)
+            with trio.fail_after(connection.timeout_s):
+                answer = await self._first_answer()
+        except trio.TooSlowError as error:
+            raise SinkWaits(
+                f"no answer to the RELP `open` within {show_seconds(connection.timeout_s)}; "
+                "does it speak RELP on this port?"
+            ) from error
+        except SinkWaits as error:
+            raise self._no_session(f"{error} before a RELP session was open") from error
+        if answer.txnr != number or answer.code != TAKEN:
+            raise SinkHolds(
+                f"the peer refused the RELP session: {answer.code} {answer.reason}",
+                advice="its log says why",
+            )
+        commands = [line for line in answer.details.split("\n") if line.startswith("commands=")]
+        if commands and "syslog" not in commands[0].removeprefix("commands=").split(","):
+            raise SinkHolds(
+                f"the peer's RELP takes no syslog messages ({commands[0]})",
+                advice="let the receiver offer the command `syslog`",
+            )
+        words = ", ".join(line for line in answer.details.split("\n") if line)
+        self._report("open", f"RELP: {answer.code} {answer.reason} {words}".rstrip())
+
+    async def _first_answer(self) -> Answer:
+        while data := await self._connection.read():
+            if data.startswith(TLS_ALERT):
+                raise SinkHolds(
+                    "the peer speaks TLS on this port",
+                    advice="set `tls: {}` for RELP within TLS, or choose a port without TLS",
+                )
+            for frame in self._understood(data):
+                if isinstance(frame, Answer):
+                    return frame
+        raise SinkWaits("the peer closed the connection")
+
+    def _no_session(self, said: str) -> SinkWaits:
+        if self._connection.tls is None:
+            return SinkWaits(
+                f"{said}; does it speak RELP on this port, or expect TLS (`tls: {{}}`)?"
+            )
+        return SinkWaits(
+            f"{said}; does it speak RELP on this port, and does it want or refuse a certificate of "
+            "this side (`tls: {certificate: FILE, key: FILE}`)?"
+        )
+
+    def _understood(self, data: bytes) -> list[Answer | ServerClose]:
+        try:
+            return self._relp.receive(data)
+        except FrameRefused as error:
+            raise SinkHolds(
+                f"{_NO_RELP}: {error}", advice="check the port and whether `protocol` is right"
+            ) from error
+
+    # -- sending and confirming -------------------------------------------
+
+    async def send(self, messages: Sequence[bytes]) -> list[_Part]:
+        """See `sinks.contract.Session`; waits while the window is full."""
+        if self._leaving:
+            await trio.sleep_forever()  # `fail_back` ends the session
+        parts = []
+        for start in range(0, len(messages), self._window):
+            piece = messages[start : start + self._window]
+            while self._in_window and self._in_window + len(piece) > self._window:
+                await self._room.park()
+            if self._why is not None:
+                raise self._why
+            part = _Part(len(piece), len(piece))
+            numbers, frames = self._relp.syslog(piece)
+            for index, number in enumerate(numbers, start):
+                self._unanswered[number] = (part, index)
+            self._in_window += len(piece)
+            self._unconfirmed += 1
+            parts.append(part)
+            await self._write(frames)
+            self._report("send", f"{len(frames)} bytes, messages: {len(piece)}")
+        return parts
+
+    async def _write(self, frames: bytes) -> None:
+        try:
+            await self._connection.write(frames)
+        except SinkWaits as error:
+            # The peer may have said why it left: the listener reads that.
+            with trio.move_on_after(_LAST_WORDS_S):
+                while self._why is None:
+                    await self._room.park()
+            raise self._why or error from error
+
+    async def confirm(self, ticket: list[_Part]) -> Settlement:
+        """See `sinks.contract.Session`."""
+        timeout_s = self._connection.timeout_s
+        refusals: list[Refusal] = []
+        for part in ticket:
+            while not part.settled.is_set():
+                before = self._answers
+                with trio.move_on_after(timeout_s):
+                    await part.settled.wait()
+                if not part.settled.is_set() and self._answers == before:
+                    raise SinkWaits(
+                        f"the peer has answered nothing for {show_seconds(timeout_s)}; "
+                        "is it overloaded?"
+                    )
+            if part.unanswered:
+                assert self._why is not None
+                raise self._why
+            refusals += part.refusals
+            self._unconfirmed -= 1
+            if not self._unconfirmed:
+                self._idle.unpark_all()
+        return refusals
+
+    async def listen(self) -> None:
+        """Take the peer's answers until it ends the session; raises why it did.
+
+        What it had answered by then may still be confirmed before.
+        """
+        try:
+            while data := await self._connection.read():
+                for frame in self._understood(data):
+                    if not isinstance(frame, Answer):
+                        raise SinkWaits("the peer closed the RELP session (`serverclose`)")
+                    self._settle(frame)
+            raise SinkWaits("the peer closed the connection")
+        except DeliveryError as error:
+            self._why = error
+            for part, _ in self._unanswered.values():
+                part.settled.set()
+            self._room.unpark_all()
+            await self._everything_confirmed()
+            raise
+
+    async def _everything_confirmed(self) -> None:
+        # `confirm` raises by itself for what has no answer and will have none.
+        while self._unconfirmed:
+            await self._idle.park()
+
+    async def fail_back(self, earlier: Sequence[Address], open_one: Connect[RelpSession]) -> None:
+        """End the session once an earlier server is back and nothing is in flight."""
+        back = await earlier_is_back(earlier, open_one)
+        self._leaving = True
+        await self._everything_confirmed()
+        raise SinkWaits(f"{back} is back")
+
+    async def aclose(self) -> None:
+        """Close; with a word to the peer if the session is whole. A second at the most."""
+        if self._why is None:
+            await self._connection.close_politely(self._relp.close()[1])
+        else:
+            await self._connection.aclose()
+
+    def _settle(self, answer: Answer) -> None:
+        known = self._unanswered.pop(answer.txnr, None)
+        if known is None:
+            raise SinkHolds(
+                f"{_NO_RELP} as it should: it answered message {answer.txnr}, which has no answer "
+                "due",
+                advice="look into the receiver's log",
+            )
+        part, index = known
+        self._answers += 1
+        part.unanswered -= 1
+        if answer.code != TAKEN:
+            part.refusals.append(Refusal(index, str(answer.code), answer.reason))
+        if not part.unanswered:
+            part.settled.set()
+            self._in_window -= part.messages
+            self._room.unpark_all()
+            self._report("answer", f"{answer.code} {answer.reason}")
 
 
 RELP: Final = ProtocolKind(

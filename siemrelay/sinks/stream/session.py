@@ -10,8 +10,8 @@ import trio
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.formats.writing.text import visible
+from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import Report, Settlement
-from siemrelay.sinks.stream.beside import beside
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import Address, Connect, earlier_is_back
 from siemrelay.wire.framing import Framer
@@ -65,7 +65,7 @@ class StreamSession:
     async def send(self, messages: Sequence[bytes]) -> int:
         """See `sinks.contract.Session`."""
         if self._leaving:
-            await trio.sleep_forever()  # `go_home` ends the session
+            await trio.sleep_forever()  # `fail_back` ends the session
         if self._ended.is_set():
             raise self._why
         data = self._frame(messages)
@@ -152,7 +152,7 @@ class StreamSession:
             self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
             await trio.sleep(_SLOWEST_ASK_S)
 
-    async def go_home(self, earlier: Sequence[Address], open_one: Connect[Connection]) -> None:
+    async def fail_back(self, earlier: Sequence[Address], open_one: Connect[Connection]) -> None:
         """End the session once an earlier server is back and nothing is in flight."""
         back = await earlier_is_back(earlier, open_one)
         self._leaving = True

@@ -92,7 +92,7 @@ class TcpSink:
         async with opened(session) as nursery:
             if passed_over:
                 back = partial(open_one, report=no_report)
-                nursery.start_soon(session.go_home, self._servers[:passed_over], back)
+                nursery.start_soon(session.fail_back, self._servers[:passed_over], back)
             yield session
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from siemrelay.core.options import Secret
-from siemrelay.sources.queues.tls import TrustOptions
+from siemrelay.sources.queues.tls import BrokerTlsOptions
 from siemrelay.sources.queues.window import WindowOptions
 
 # What librdkafka may fetch ahead, in memory.
@@ -50,8 +50,9 @@ class KafkaSourceOptions(WindowOptions):
     )
     username: _Text | None = Field(None, description="for sasl_plaintext and sasl_ssl")
     password: Secret | None = Field(None, description="for sasl_plaintext and sasl_ssl")
-    tls: TrustOptions = Field(
-        default_factory=TrustOptions, description="verification, certificates (ssl and sasl_ssl)"
+    tls: BrokerTlsOptions = Field(
+        default_factory=BrokerTlsOptions,
+        description="verification, certificates (ssl and sasl_ssl)",
     )
 
     @model_validator(mode="after")
@@ -62,7 +63,7 @@ class KafkaSourceOptions(WindowOptions):
                 "`username` and `password` belong to `security_protocol: sasl_ssl` (or "
                 "sasl_plaintext), both of them"
             )
-        if not self.security_protocol.endswith("ssl") and self.tls != TrustOptions():
+        if not self.security_protocol.endswith("ssl") and self.tls != BrokerTlsOptions():
             raise ValueError("`tls` needs `security_protocol: ssl` or `sasl_ssl`")
         return self
 

@@ -8,7 +8,7 @@ from siemrelay.core.options import Options
 from siemrelay.net.pem import AuthorityFile, CertificateFile, KeyFile
 
 
-class TrustOptions(Options):
+class BrokerTlsOptions(Options):
     """How the queue's server is verified, and what this side shows of itself."""
 
     ca: AuthorityFile | None = Field(
@@ -19,7 +19,7 @@ class TrustOptions(Options):
     verify: bool = Field(True, description="`no` accepts any certificate: for trials only")
 
     @model_validator(mode="after")
-    def _key_needs_certificate(self) -> TrustOptions:
+    def _key_needs_certificate(self) -> BrokerTlsOptions:
         if self.key is not None and self.certificate is None:
             raise ValueError("`key` needs `certificate` beside it")
         return self

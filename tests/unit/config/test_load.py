@@ -90,6 +90,9 @@ def one_of(names: Iterable[str]) -> str:
     [
         ("{server: a, prot: 1}",
          "f:4:18: sinks.s.prot: unknown key `prot`; did you mean `protocol`?"),
+        ("{protocol: splunk-hec, url: 'http://h:8088', acknowledge: yes}",
+         "f:4:51: sinks.s.acknowledge: unknown key `acknowledge`; did you mean "
+         "`indexer_acknowledgement`?"),
         ("{server: a, framing: nul}",
          "f:4:27: sinks.s.framing: expected one of `none`, `gelf`"),
         ("{server: a, chunk_size: 8KiB}",

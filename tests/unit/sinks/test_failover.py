@@ -124,7 +124,7 @@ def to_relp(first: int, second: int) -> Sink:
 async def test_a_session_goes_back_to_the_first_server_when_it_is_there_again(
     make: Callable[[int, int], Sink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "HOME_PROBE_S", 0.02)
+    monkeypatch.setattr(servers, "FAIL_BACK_PROBE_S", 0.02)
     second = RelpReceiver()
 
     async def read(connection: trio.SocketStream) -> None:

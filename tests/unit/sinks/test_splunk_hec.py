@@ -543,14 +543,16 @@ async def test_a_run_is_confirmed_only_when_the_indexers_have_it(
 ) -> None:
     told: dict[int, bool] = {}
     indexers.indexed = lambda ack_id: told.get(ack_id, False)
-    async with SplunkHecSink(options(indexers.url, acknowledge=True)).session() as session:
+    async with SplunkHecSink(
+        options(indexers.url, indexer_acknowledgement=True)
+    ).session() as session:
         first = await session.send([hec_event(1)])
         second = await session.send([hec_event(2)])
         await trio.to_thread.run_sync(until, lambda: [0, 1] in map(sorted, indexers.asked))
-        assert not first.done.is_set()
+        assert not first.ended.is_set()
         told[0] = True
         assert await session.confirm(first) == []
-        assert not second.done.is_set()
+        assert not second.ended.is_set()
         told[1] = True
         assert await session.confirm(second) == []
     assert indexers.asked[-1] == [1], "what was told `true` is not asked for again"
@@ -563,7 +565,7 @@ async def test_a_run_is_confirmed_only_when_the_indexers_have_it(
 async def test_many_runs_may_wait_for_the_indexers_at_a_time(
     indexers: SplunkReceiver, fast_clock: MockClock
 ) -> None:
-    made = options(indexers.url, acknowledge=True)
+    made = options(indexers.url, indexer_acknowledgement=True)
     runs = made.limits().in_flight_batches or 0
     assert runs > 8
     indexers.indexed = lambda ack_id: len(indexers.arrived) == runs
@@ -578,7 +580,7 @@ async def test_refused_events_are_isolated_and_the_rest_acknowledged(
     indexers: SplunkReceiver, fast_clock: MockClock
 ) -> None:
     indexers.refuse = lambda event: 13 if int(event["event"]["n"]) == 2 else None
-    made = options(indexers.url, acknowledge=True)
+    made = options(indexers.url, indexer_acknowledgement=True)
     (refusal,) = await post(made, *map(hec_event, range(5)))
     assert refusal.index == 2
     assert sorted(i for asked in indexers.asked for i in asked) == [0, 1]
@@ -587,12 +589,12 @@ async def test_refused_events_are_isolated_and_the_rest_acknowledged(
 async def test_a_token_and_a_sink_that_disagree_about_acknowledgement_hold(
     splunk: SplunkReceiver, indexers: SplunkReceiver
 ) -> None:
-    found = await fails(options(splunk.url, acknowledge=True))
+    found = await fails(options(splunk.url, indexer_acknowledgement=True))
     assert isinstance(found, SinkHolds)
     assert "turn on indexer acknowledgement" in found.advice
     found = await fails(options(indexers.url))
     assert isinstance(found, SinkHolds)
-    assert "set `acknowledge: yes`" in found.advice
+    assert "set `indexer_acknowledgement: yes`" in found.advice
 
 
 @pytest.mark.parametrize(
@@ -607,7 +609,7 @@ async def test_when_acknowledgements_cannot_be_asked_for_the_sink_holds(
 ) -> None:
     collect = indexers.answer
     indexers.answer = lambda request: answer if "/ack" in request.target else collect(request)
-    found = await fails(options(indexers.url, acknowledge=True))
+    found = await fails(options(indexers.url, indexer_acknowledgement=True))
     assert isinstance(found, SinkHolds)
     assert found.advice
 
@@ -623,7 +625,9 @@ async def test_while_the_question_fails_it_is_asked_again_and_nothing_sent_again
         return answer or collect(request)
 
     indexers.answer = troubled
-    async with SplunkHecSink(options(indexers.url, acknowledge=True)).session() as session:
+    async with SplunkHecSink(
+        options(indexers.url, indexer_acknowledgement=True)
+    ).session() as session:
         assert await session.confirm(await session.send([hec_event(1)])) == []
     assert numbers(indexers) == [1]
     assert len(indexers.asked) == 4
@@ -722,7 +726,7 @@ async def test_neither_of_two_requests_with_one_acknowledgement_id_is_confirmed(
 
 async def test_cancelling_anywhere_leaves_nothing_behind(indexers: SplunkReceiver) -> None:
     indexers.indexed = lambda ack_id: False
-    sink = SplunkHecSink(options(indexers.url, acknowledge=True))
+    sink = SplunkHecSink(options(indexers.url, indexer_acknowledgement=True))
     for checkpoints in range(0, 40, 4):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -754,7 +758,7 @@ def test_the_daemon_delivers_to_splunk_and_keeps_what_it_refuses(
 ) -> None:
     with SplunkReceiver(acknowledges=acknowledges) as splunk:
         splunk.refuse = lambda event: 6 if event["event"]["id"] == "n0000070" else None
-        sink = splunk_sink(splunk.url, acknowledge=acknowledges)
+        sink = splunk_sink(splunk.url, indexer_acknowledgement=acknowledges)
         daemon = make_daemon({"splunk": sink})
         append(daemon.audit, map(event, range(1, 101)))
         daemon.start()
@@ -775,7 +779,7 @@ def test_the_daemon_delivers_to_splunk_and_keeps_what_it_refuses(
         ({"authorization": "Splunk wrong"}, "Splunk does not know this token"),
         ({"authorization": TOKEN}, 'write `authorization: "Splunk TOKEN"`'),
         ({"index": "nowhere"}, "set `index` to one that exists in Splunk"),
-        ({"acknowledge": True}, "turn on indexer acknowledgement for this token"),
+        ({"indexer_acknowledgement": True}, "turn on indexer acknowledgement for this token"),
     ],
 )
 def test_test_says_what_to_change(
@@ -796,7 +800,7 @@ def test_test_shows_each_step_of_a_collector_that_takes_the_event(
     make_daemon: MakeDaemon, acknowledges: bool
 ) -> None:
     with SplunkReceiver(acknowledges=acknowledges) as splunk:
-        sink = splunk_sink(splunk.url, acknowledge=acknowledges)
+        sink = splunk_sink(splunk.url, indexer_acknowledgement=acknowledges)
         found = make_daemon({"splunk": sink}).command("test", "splunk")
         assert found.returncode == 0, found.stderr
         (taken,) = splunk.events

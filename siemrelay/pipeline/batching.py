@@ -36,8 +36,8 @@ class DeliveryBatch(msgspec.Struct):
     sequences: list[int] = msgspec.field(default_factory=list)
     filtered: int = 0
     unparsed: int = 0
-    cut: int = 0
-    replaced: int = 0
+    truncated: int = 0
+    invalid_utf8: int = 0
     received: list[tuple[float, int]] = msgspec.field(default_factory=list)
     last_type: str = ""
     failed: list[tuple[int, str]] = msgspec.field(default_factory=list)
@@ -77,8 +77,8 @@ class BatchMaker:
         considered = batch.next_sequence - max(position, batch.first_sequence)
         whole = DeliveryBatch(
             batch.next_sequence, messages, sequences,
-            filtered=considered - len(selection), unparsed=decoded.unparsed, cut=cut,
-            replaced=sum(n - batch.first_sequence in decoded.replaced for n in sequences)
+            filtered=considered - len(selection), unparsed=decoded.unparsed, truncated=cut,
+            invalid_utf8=sum(n - batch.first_sequence in decoded.replaced for n in sequences)
             if decoded.replaced else 0,
             received=[(batch.received_at, len(messages))],
             last_type=selection.events[-1].type if messages else "", failed=failed,
@@ -179,8 +179,8 @@ class BatchMaker:
         batch.sequences += more.sequences
         batch.filtered += more.filtered
         batch.unparsed += more.unparsed
-        batch.cut += more.cut
-        batch.replaced += more.replaced
+        batch.truncated += more.truncated
+        batch.invalid_utf8 += more.invalid_utf8
         batch.received += more.received
         batch.last_type = more.last_type or batch.last_type
         batch.failed += more.failed

@@ -230,7 +230,7 @@ class SourceIntake:
                      bytes=size_bytes, so_far=self._stats.oversize)  # fmt: skip
 
     def lost(self, records: int) -> None:
-        self._stats.lost += records
+        self._stats.upstream_dropped += records
 
     def refused(self, reason: str, records: int = 1) -> None:
         self._stats.refused[reason] = self._stats.refused.get(reason, 0) + records

@@ -83,8 +83,8 @@ class SinkStatus:
         stats.duplicates += duplicates
         stats.dead_lettered += refused + len(batch.failed)
         stats.unparsed += batch.unparsed
-        stats.cut += batch.cut
-        stats.replaced += batch.replaced
+        stats.truncated_messages += batch.truncated
+        stats.invalid_utf8 += batch.invalid_utf8
         self.progressed()
         if batch.messages:
             stats.sent_bytes += sum(map(len, batch.messages))

@@ -45,7 +45,7 @@ class SourceStats(msgspec.Struct):
     filtered: int = 0
     restarts: int = 0
     lag_bytes: int = 0
-    lost: int = 0
+    upstream_dropped: int = 0
     connections: int = 0
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     last_record_at: float = 0.0
@@ -77,9 +77,9 @@ class SinkStats(msgspec.Struct):
     dropped: int = 0
     duplicates: int = 0
     retries: int = 0
-    cut: int = 0
+    truncated_messages: int = 0
     unparsed: int = 0
-    replaced: int = 0
+    invalid_utf8: int = 0
     sent_bytes: int = 0
     backlog: int = 0
     holds_buffer: bool = False

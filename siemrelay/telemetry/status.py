@@ -33,7 +33,7 @@ class SourceReport(msgspec.Struct, frozen=True):
     connections: int
     filtered: int
     refused: dict[str, int]
-    lost: int
+    upstream_dropped: int
     restarts: int
     last_error: str
 
@@ -124,7 +124,8 @@ class StatusReporter:
         return SourceReport(
             source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
-            dict(source.refused), source.lost, source.restarts, self._clean(source.last_error),
+            dict(source.refused), source.upstream_dropped, source.restarts,
+            self._clean(source.last_error),
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkReport:

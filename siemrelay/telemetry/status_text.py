@@ -85,9 +85,10 @@ def _losses(source: SourceReport) -> Iterator[Line]:
     refused = ", ".join(f"{count:,} by {why}" for why, count in sorted(source.refused.items()))
     if refused:
         yield Line(f"  rejected: {refused}", "warning")
-    if source.lost:
+    if source.upstream_dropped:
         yield Line(
-            f"  {source.lost:,} dropped before they reached the relay (reported by the kernel)",
+            f"  {source.upstream_dropped:,} dropped before they reached the relay (reported by the "
+            "kernel)",
             "bad",
         )
     if source.restarts:

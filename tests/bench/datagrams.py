@@ -81,7 +81,9 @@ def _settled(endpoint: int, sent: int) -> tuple[int, int]:
 
 
 def _counted(endpoint: int) -> tuple[int, int]:
-    return _metric(endpoint, "source_records_total"), _metric(endpoint, "source_lost_total")
+    return _metric(endpoint, "source_records_total"), _metric(
+        endpoint, "source_upstream_dropped_total"
+    )
 
 
 def _until(condition: Callable[[], bool]) -> None:

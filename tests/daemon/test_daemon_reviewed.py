@@ -65,7 +65,7 @@ def test_events_with_bytes_that_are_no_utf8_are_delivered_and_counted(
         with daemon.audit.open("ab") as log:
             log.write(b'{"type": "User Created", "message": "\xff"}\nno json \xfe\n{"type": "x"}\n')
         until(lambda: daemon.metric("sink_delivered_total", sink="siem") == 3)
-        assert daemon.metric("sink_replaced_total", sink="siem") == 2
+        assert daemon.metric("sink_invalid_utf8_total", sink="siem") == 2
 
 
 def test_second_relay_is_told_of_the_state_directory_before_the_port(

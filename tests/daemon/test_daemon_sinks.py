@@ -162,7 +162,7 @@ def test_a_message_too_large_for_a_datagram_is_cut_and_counted(make_daemon: Make
         daemon = make_daemon({"datagrams": udp(datagrams.port, format="syslog")}).start()
         append(daemon.audit, [event(1), event(2, message="é" * 40_000), event(3)])
         datagrams.until(3)
-        assert daemon.metric("sink_cut_total", sink="datagrams") == 1
+        assert daemon.metric("sink_truncated_messages_total", sink="datagrams") == 1
     first, cut, last = datagrams.arrived.messages
     assert cut.endswith(b"...[cut]")
     assert cut.decode("utf-8")

@@ -153,7 +153,9 @@ def test_a_truncated_message_shows_no_part_of_a_secret() -> None:
 
 def test_losses_and_rejections_are_shown_below_their_source() -> None:
     stats = Stats()
-    stats.sources["udp"] = SourceStats("udp", lost=7, refused={"rate": 1200, "address": 3})
+    stats.sources["udp"] = SourceStats(
+        "udp", upstream_dropped=7, refused={"rate": 1200, "address": 3}
+    )
     text = "\n".join(shown_lines(stats))
     assert "rejected: 3 by address, 1,200 by rate" in text
     assert "7 dropped before they reached the relay" in text

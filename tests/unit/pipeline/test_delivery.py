@@ -283,7 +283,7 @@ async def test_messages_over_the_limit_are_cut_and_counted_once(rig: Rig) -> Non
     await rig.deliver(peer)
     assert [len(message) for message in peer.confirmed] == [100, 100]
     assert peer.confirmed[0].endswith(b"[cut]")
-    assert rig.stats.cut == 1
+    assert rig.stats.truncated_messages == 1
 
 
 # -- waiting and holding --------------------------------------------------

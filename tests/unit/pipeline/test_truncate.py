@@ -206,14 +206,14 @@ def test_a_run_shortens_the_messages_over_the_limit_and_counts_each_once() -> No
     found = [body(message) for message in run.messages]
     assert [each["siemrelay"]["sequence"] for each in found] == [7, 8, 10, 11]
     assert [each["message"].endswith(MARK) for each in found] == [False, True, False, True]
-    assert (run.cut, run.filtered) == (2, 1)
+    assert (run.truncated, run.filtered) == (2, 1)
     assert max(map(len, run.messages)) <= 600
 
 
 def test_what_one_sink_shortens_stays_whole_for_the_others() -> None:
     decoded = DecodedBatch(batch_of([b"x" * 900] * 2), [PLAIN, LONG])
     run = run_of(made("raw"), decoded, 480, ["*"])
-    assert run.cut == 2
+    assert run.truncated == 2
     assert {len(message) for message in run.messages} == {480}
     assert decoded.records == [b"x" * 900] * 2
     assert decoded.events == [PLAIN, LONG]
@@ -235,4 +235,4 @@ def test_a_bug_in_shortening_leaves_a_message_cut_as_bytes() -> None:
     run = run_of(Failing(), decoded, 481, ["*"])
     assert run.messages[0].endswith(MARK.encode())
     assert len(run.messages[0]) <= 481
-    assert run.cut == 1
+    assert run.truncated == 1

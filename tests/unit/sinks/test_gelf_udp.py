@@ -157,7 +157,7 @@ async def test_events_of_any_length_arrive_and_what_exceeds_128_chunks_is_cut_an
     )  # fmt: skip
     payload = "".join(record + "\n" for record in records).encode()
     (run,) = maker.batches(Batch(1, len(records), "a", 1.7e9, payload), 1)
-    assert run.cut == 1
+    assert run.truncated == 1
     joiner = Joiner()
     async with parts.sink.session() as session:
         assert await session.confirm(await session.send(run.messages)) == []

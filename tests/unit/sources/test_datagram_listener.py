@@ -86,7 +86,7 @@ def test_every_datagram_is_stored_or_counted_as_lost(make_daemon: MakeDaemon) ->
 
     def accounted() -> bool:
         stored = daemon.metric("source_records_total", source="logs")
-        return stored + daemon.metric("source_lost_total", source="logs") == total
+        return stored + daemon.metric("source_upstream_dropped_total", source="logs") == total
 
     until(accounted)
     assert daemon.terminate() == 0

@@ -46,7 +46,11 @@ def value(stats: Stats, name: str, **labels: str) -> float:
 def stats() -> Stats:
     made = Stats(
         sources={"app": SourceStats("app", records=7, bytes=900, lag_bytes=12)},
-        sinks={"siem": SinkStats("siem", delivered=5, filtered=2, cut=1, state="holding")},
+        sinks={
+            "siem": SinkStats(
+                "siem", delivered=5, filtered=2, truncated_messages=1, state="holding"
+            )
+        },
     )
     made.buffer.committed(0.002, 4096)
     return made
@@ -61,7 +65,7 @@ def test_names_are_the_ones_that_are_rendered(stats: Stats) -> None:
 def test_names_obey_the_rules_of_prometheus(stats: Stats) -> None:
     kinds = re.findall(r"^# TYPE (\S+) (\S+)$", render(stats).decode(), re.MULTILINE)
     for name, kind in kinds:
-        assert re.fullmatch(r"siemrelay_[a-z]+(_[a-z]+)+", name)
+        assert re.fullmatch(r"siemrelay(_[a-z][a-z0-9]*)+", name)
         assert name.endswith("_total") == (kind == "counter"), name
         assert not re.search(r"_(ms|milliseconds|minutes|kb|megabytes|mib)(_|$)", name)
         assert kind != "histogram" or name.endswith("_seconds")
@@ -80,7 +84,7 @@ def test_counters_and_gauges_have_the_values_of_the_parts(stats: Stats) -> None:
     assert value(stats, "siemrelay_source_records_total", source="app") == 7
     assert value(stats, "siemrelay_source_lag_bytes", source="app") == 12
     assert value(stats, "siemrelay_sink_delivered_total", sink="siem") == 5
-    assert value(stats, "siemrelay_sink_cut_total", sink="siem") == 1
+    assert value(stats, "siemrelay_sink_truncated_messages_total", sink="siem") == 1
     assert value(stats, "siemrelay_buffer_size_bytes") == 4096
     assert value(stats, "siemrelay_buffer_full") == 0
 

@@ -91,15 +91,35 @@ BUFFER_METRICS: Final[tuple[Metric, ...]] = (
 )  # fmt: skip
 
 
-def names() -> list[str]:
-    """Every metric's full name, for the documents and their test."""
-    rows = [("source", m) for m in SOURCE_METRICS] + [("sink", m) for m in SINK_METRICS]
-    rows += [("buffer", m) for m in BUFFER_METRICS]
-    extra = ("source_refused_total", "sink_state", "config_last_reload_successful", "build_info")
-    return [
-        *(f"siemrelay_{part}_{metric.name}" for part, metric in rows),
-        *(f"siemrelay_{name}" for name in extra),
+_OTHER_METRICS: Final = (
+    ("source_refused_total", "source, reason", "counter",
+     "Rejected requests, connections and messages."),
+    ("sink_state", "sink, state", "gauge", "1 for the state the sink is in."),
+    ("build_info", "version, python", "gauge", "The version that runs."),
+)  # fmt: skip
+"""Name, labels, type and help of the metrics that are not one value per row."""
+
+_DOCUMENT_HEAD: Final = """\
+# Metrics
+
+Generated from the code by `python -m siemrelay.telemetry.metrics > systemd/metrics.md`.
+
+| metric | labels | type | meaning |
+|---|---|---|---|"""
+
+
+def document() -> str:
+    """`systemd/metrics.md`: every metric with its labels, type and meaning."""
+    rows = [("source", "source", m) for m in SOURCE_METRICS]
+    rows += [("sink", "sink", m) for m in SINK_METRICS]
+    rows += [("buffer", "", m) for m in BUFFER_METRICS]
+    lines = [
+        f"| `siemrelay_{part}_{m.name}` | {label} | {m.kind} | {m.help} |"
+        for part, label, m in rows
     ]
+    lines += [f"| `siemrelay_{name}` | {labels} | {kind} | {text} |"
+              for name, labels, kind, text in _OTHER_METRICS]  # fmt: skip
+    return "\n".join([_DOCUMENT_HEAD, *lines, ""])
 
 
 def render(stats: Stats) -> bytes:
@@ -142,11 +162,8 @@ class _Collector:
         yield state
         for metric in BUFFER_METRICS:
             yield _family(f"siemrelay_buffer_{metric.name}", metric, [], [("", stats.buffer)])
-        yield GaugeMetricFamily(
-            "siemrelay_config_last_reload_successful", "1 if the last (re)load took effect.", 1
-        )
         build = GaugeMetricFamily(
-            "siemrelay_build_info", "What runs here.", labels=["version", "python"]
+            "siemrelay_build_info", "The version that runs.", labels=["version", "python"]
         )
         build.add_metric([__version__, platform.python_version()], 1)
         yield build
@@ -175,3 +192,7 @@ def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
         total += count
         pairs.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
     return pairs, histogram.sum_s
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from siemrelay import __version__
-from siemrelay.telemetry.metrics import names, render
+from siemrelay.telemetry.metrics import document, render
 from siemrelay.telemetry.stats import (
     COMMIT_BUCKETS_S,
     DELIVERY_BUCKETS_S,
@@ -56,9 +56,10 @@ def stats() -> Stats:
     return made
 
 
-def test_names_are_the_ones_that_are_rendered(stats: Stats) -> None:
+def test_the_documented_metrics_are_those_that_are_rendered(stats: Stats) -> None:
     rendered = re.findall(r"^# TYPE (\S+) ", render(stats).decode(), re.MULTILINE)
-    assert sorted(rendered) == sorted(names())
+    documented = re.findall(r"(?m)^\| `(\w+)`", document())
+    assert sorted(rendered) == sorted(documented)
     assert len(set(rendered)) == len(rendered)
 
 

@@ -1,105 +1,398 @@
-"""HTTP/1.1 for sources: listens, lets in whom it may, and serves so many connections at a time."""
+"""HTTP/1.1 as a server (RFC 9112), around h11: for sources that are posted to, and the endpoint.
+
+An application judges each request by its head before the body is read, so a sender that is refused
+sends no megabytes. One request of a connection at a time is read; requests sent ahead wait.
+"""
 
 from __future__ import annotations
 
-import ssl
-from typing import Final
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import trio
 
-from siemrelay.net.http_connection import Connection, Stream, Traffic
-from siemrelay.net.http_exchange import Application, Limits
-from siemrelay.net.listener import ConnectionObserver, Door
-from siemrelay.net.tls_server import ServerContexts
+from siemrelay.core.errors import BufferBroken
+from siemrelay.net.body_memory import BodyMemory, HeldBody, OutOfMemory
+from siemrelay.net.listener import (
+    AcceptedConnection,
+    ConnectionLimiter,
+    ConnectionObserver,
+    RejectionLog,
+)
+from siemrelay.net.tls_server import HandshakeFailed, TlsServer, TlsStream
 
-# With `--drain`, so long a silence after the last request counts as the end.
+if TYPE_CHECKING:
+    from h11 import Request
+
+RETRY_AFTER_S: Final = 5
+"""With each 503 a sender is told to come again after this."""
+
+# With `drain`, this much silence after the last request counts as the end.
 _QUIET_S: Final = 1.0
 
 # The health check allows for minutes; a timer that ticks costs nothing.
 _ALIVE_S: Final = 30.0
 
+_READ_BYTES: Final = 128 * 1024
 
-class Handshakes:
-    """The server's side of TLS, with the context that is current at each connection."""
+# A head is a line and some fields; those of proxies and long tokens reach a few KiB.
+_HEAD_BYTES: Final = 32 * 1024
+_HEAD_LINES: Final = 200
 
-    def __init__(self, contexts: ServerContexts) -> None:
-        self._contexts, self._lock = contexts, trio.Lock()
+# A body may have 20,000 chunks in one read: other tasks run after each 64, which is a millisecond.
+_CHUNKS: Final = 64
 
-    async def prepare(self) -> ssl.SSLContext:
-        """The context for the next connection. Raises TlsFilesUnusable when there never was one."""
-        async with self._lock:
-            return await trio.to_thread.run_sync(self._contexts.current)
+# A chunk costs as much as a kilobyte of body. Those of senders that stream hold an event or more;
+# a body of more than 1,000 chunks that hold less than this on average is refused.
+_FREE_CHUNKS: Final = 1000
+_CHUNK_BYTES: Final = 16
 
-    async def secure(self, stream: trio.SocketStream) -> trio.SSLStream[trio.SocketStream]:
-        """The stream after its handshake.
+# After a refusal the sender may still be sending. Its bytes are discarded for this long: to close a
+# connection with unread bytes resets it, and the sender would lose the answer (RFC 9112, 9.6).
+_LINGER_S: Final = 2.0
 
-        Raises OSError or BrokenResourceError if it fails or the client is not let in. If
-        cancelled, the stream is of no use any more.
+# A target may be a whole address (RFC 9112, 3.2.2); its authority is taken for this server's.
+_ORIGIN: Final = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
+
+# Lines end with CRLF, and none is continued by the next (RFC 9112, 2.2 and 5.2). h11 forgives both;
+# a proxy before this server may see another request in the same bytes.
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_LAX_LINE: Final = re.compile(rb"(?<!\r)\n|\n[ \t]|\r(?!\n)")
+
+# Heads begin with a method. TLS, say, to a plain port does not, and may send no end of a head.
+_NO_METHOD: Final = re.compile(rb"[^!#-'*+.0-9A-Z^-z|~-]")
+
+_BODY_FIELDS: Final = {"content-length", "transfer-encoding"}
+_TINY_CHUNKS: Final = (
+    f"the body comes in chunks of less than {_CHUNK_BYTES} bytes: send more in each, or no chunks"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request without its body. Field names are in lower case; repeated fields are joined.
+
+    `peer` is the sender's address, `certificate` its client certificate (DER), if it showed one.
+    """
+
+    method: str
+    path: str
+    query: str
+    fields: Mapping[str, str]
+    peer: str = ""
+    certificate: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request. A refusal is counted under `refused`, one of a few fixed words."""
+
+    status: int
+    body: bytes = b""
+    fields: tuple[tuple[str, str], ...] = ()
+    refused: str = ""
+    content_type: str = "application/json"
+
+
+class Application(Protocol):
+    """Answers requests. Several connections call it at once."""
+
+    def admit(self, head: Head) -> Answer | bool:
+        """The answer to a request that needs no body, a refusal for instance.
+
+        Otherwise whether the head proves who the sender is: then the body is read.
         """
-        context = await self.prepare()
-        secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-        await secured.do_handshake()
-        if not self._contexts.admits(secured.getpeercert(binary_form=True)):
-            raise trio.BrokenResourceError("the client's certificate is not one of those let in")
-        return secured
+
+    async def answer(self, head: Head, body: HeldBody) -> Answer:
+        """The answer to a whole request that was admitted. May raise OutOfMemory."""
+
+    def fault(self, status: int, reason: str) -> Answer:
+        """The refusal of a request that the server itself decides upon, in this one's wording."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What one connection may take: bytes of a body, and seconds.
+
+    `first_s` is from the connection to the first byte of a request, `idle_s` the silence before
+    each further one, `request_s` for a request to arrive and for its answer to be read.
+    """
+
+    body_bytes: int
+    first_s: float
+    idle_s: float
+    request_s: float
 
 
 class HttpServer:
-    """Serves one application to everybody who may connect, through the door."""
+    """Serves one application at the sockets of one address, within the connection limits."""
 
     def __init__(
-        self,
-        application: Application,
-        observer: ConnectionObserver,
-        limits: Limits,
-        tls: Handshakes | None,
-        door: Door,
-        source: str,
-    ) -> None:
-        self._traffic = Traffic(application, observer, limits, source, trio.current_time())
-        self._observer, self._tls, self._door = observer, tls, door
+        self, application: Application, observer: ConnectionObserver, limits: HttpLimits,
+        tls: TlsServer | None, connections: ConnectionLimiter, rejections: RejectionLog,
+    ) -> None:  # fmt: skip
+        self.application, self.observer, self.limits = application, observer, limits
+        self.memory, self.log = BodyMemory(limits.body_bytes), rejections.log
+        self.arrived_at, self.under_way = trio.current_time(), 0
+        self._tls, self._connections, self._rejections = tls, connections, rejections
 
     async def run(self, listeners: list[trio.SocketListener], *, drain: bool) -> None:
-        """Answer until cancelled; with `drain`, until nothing has been sent for a while.
+        """Answer until cancelled; with `drain`, until nothing has been sent for a second.
 
         Closes the listeners and every connection.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._alive)
             sockets = [listener.socket for listener in listeners]
-            nursery.start_soon(self._door.serve, sockets, self._connection)
+            nursery.start_soon(self._connections.serve, sockets, self._serve)
             if drain:
                 await self._quiet()
                 nursery.cancel_scope.cancel()
 
     async def _quiet(self) -> None:
-        traffic = self._traffic
         while True:
-            left_s = traffic.arrived_at + _QUIET_S - trio.current_time()
-            if left_s <= 0 and not traffic.under_way:
+            left_s = self.arrived_at + _QUIET_S - trio.current_time()
+            if left_s <= 0 and not self.under_way:
                 return
             await trio.sleep(max(left_s, _QUIET_S / 10))
 
     async def _alive(self) -> None:
         while True:
-            self._observer.progress()
+            self.observer.progress()
             await trio.sleep(_ALIVE_S)
 
-    async def _connection(self, stream: trio.SocketStream, _peer: str) -> None:
-        self._observer.connected(1)
-        self._traffic.arrived_at = trio.current_time()
+    async def _serve(self, connection: AcceptedConnection) -> None:
+        self.observer.connected(1)
+        self.arrived_at = trio.current_time()
+        stream: trio.SocketStream | TlsStream = connection.stream
         try:
-            await self._serve(stream)
-        except (OSError, ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the sender went away, or does not speak TLS as it must
+            if self._tls is not None:
+                stream = await self._tls.secure(connection.stream, self.limits.request_s)
+            await _HttpConnection(self, connection, stream).run()
+        except HandshakeFailed as failure:
+            self._rejections.reject("tls", connection.peer, str(failure))
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the sender went away
         finally:
-            self._observer.connected(-1)
+            self.observer.connected(-1)
 
-    async def _serve(self, plain: trio.SocketStream) -> None:
-        stream: Stream = plain
-        if self._tls is not None:
-            with trio.move_on_after(self._traffic.limits.request_s) as scope:
-                stream = await self._tls.secure(plain)
-            if scope.cancelled_caught:
+
+class _Refused(Exception):
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class _HttpConnection:
+    """Serves one sender. `run` it once; errors of the network come out of it."""
+
+    def __init__(
+        self, server: HttpServer, connection: AcceptedConnection,
+        stream: trio.SocketStream | TlsStream,
+    ) -> None:  # fmt: skip
+        import h11  # by the first connection: a start does not wait for it
+
+        self._h11, self._server, self._connection, self._stream = h11, server, connection, stream
+        self._application, self._limits = server.application, server.limits
+        self._certificate = stream.certificate if isinstance(stream, TlsStream) else None
+        self._http = h11.Connection(h11.SERVER)
+        self._ahead = bytearray()  # what h11 was not given yet: it begins with the next head
+        self._silent_s = self._limits.first_s
+
+    async def run(self) -> None:
+        """Answer request after request until one side ends the connection."""
+        server, h11 = self._server, self._h11
+        while True:
+            method = b""
+            try:
+                request = await self._next_request()
+                if request is None:
+                    return
+                method = request.method
+                server.under_way += 1
+                try:
+                    answer = await self._answered(request)
+                finally:
+                    server.under_way -= 1
+                    server.arrived_at = trio.current_time()
+            except h11.RemoteProtocolError as error:
+                if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+                    return
+                answer = self._fault(error.error_status_hint, f"not an HTTP request: {error}")
+            if answer.refused:
+                server.observer.refused(answer.refused)
+            await self._send(answer, head=method == b"HEAD")
+            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+                await self._linger()
                 return
-        await Connection(self._traffic, stream).run()
+            self._ahead[:0] = self._http.trailing_data[0]
+            self._http = h11.Connection(h11.SERVER)
+            self._silent_s = self._limits.idle_s
+
+    async def _receive(self) -> bytes:
+        data = bytes(await self._stream.receive_some(_READ_BYTES))
+        self._connection.active_at = trio.current_time()
+        return data
+
+    async def _next_request(self) -> Request | None:
+        """The next request's head; None when the sender is gone, idle or too slow."""
+        ahead, searched = self._ahead, 0
+        with trio.move_on_after(self._silent_s) as scope:
+            while True:
+                if ahead.startswith(b"\r\n"):  # some clients end a body so (RFC 9112, 2.2)
+                    del ahead[:2]
+                end = _END_OF_HEAD.search(ahead, searched)
+                if end or len(ahead) > _HEAD_BYTES or _NO_METHOD.match(ahead):
+                    return self._request(end.end() if end else len(ahead))
+                searched = max(len(ahead) - 3, 0)
+                if ahead:  # from its first byte on, a head has only this long
+                    latest = trio.current_time() + self._limits.request_s
+                    scope.deadline = min(scope.deadline, latest)
+                data = await self._receive()
+                if not data:
+                    return None
+                ahead += data
+        return None
+
+    def _request(self, size: int) -> Request:
+        """The request whose head the next bytes are. Raises RemoteProtocolError if it is none."""
+        head, h11 = bytes(self._ahead[:size]), self._h11
+        del self._ahead[:size]
+        if size > _HEAD_BYTES or head.count(b"\n") > _HEAD_LINES:
+            raise h11.RemoteProtocolError("its head is too large", error_status_hint=431)
+        if _LAX_LINE.search(head):
+            raise h11.RemoteProtocolError("a line ends without CRLF, or goes on in the next")
+        self._http.receive_data(head)
+        request = self._http.next_event()
+        if not isinstance(request, h11.Request):
+            raise h11.RemoteProtocolError("its head has no end")
+        return cast("Request", request)
+
+    async def _answered(self, request: Request) -> Answer:
+        try:
+            head = self._head(request)
+            self._refuse_two_lengths(head)
+            if not head.fields.keys() & _BODY_FIELDS:
+                self._http.next_event()  # nothing follows this head: the connection can go on
+            admitted = self._application.admit(head)
+            if isinstance(admitted, Answer):
+                return admitted
+            self._refuse_too_large(head)
+            with HeldBody(self._server.memory, trusted=admitted) as body:
+                await self._read(body)
+                self._connection.busy = True
+                return await self._application.answer(head, body)
+        except _Refused as refused:
+            return refused.answer
+        except OutOfMemory:
+            return self._fault(503, "too many large requests at a time")
+        except (BufferBroken, self._h11.RemoteProtocolError, OSError, trio.BrokenResourceError):
+            raise
+        except Exception as error:
+            self._server.log.exception("request failed", error=type(error).__name__)
+            return self._fault(500, "internal error, see the log of the relay")
+        finally:
+            self._connection.busy = False
+
+    def _head(self, request: Request) -> Head:
+        fields: dict[str, str] = {}
+        for name_, value_ in request.headers:
+            name, value = name_.decode("ascii"), value_.decode("latin-1")
+            fields[name] = f"{fields[name]}, {value}" if name in fields else value
+        target = _ORIGIN.sub("", request.target.decode("ascii", "replace"))
+        path, _, query = target.partition("?")
+        method = request.method.decode("ascii", "replace")
+        return Head(method, path, query, fields, self._connection.peer, self._certificate)
+
+    def _refuse_two_lengths(self, head: Head) -> None:
+        # A proxy before us may have gone by the other one, and take what follows for a request of
+        # somebody else's (RFC 9112, 6.1 and 11.2).
+        if head.fields.keys() >= _BODY_FIELDS:
+            raise _Refused(self._fault(400, "Content-Length beside Transfer-Encoding"))
+
+    def _refuse_too_large(self, head: Head) -> None:
+        length = head.fields.get("content-length", "")
+        if length and int(length) > self._limits.body_bytes:
+            raise _Refused(self._too_large())
+
+    async def _read(self, body: HeldBody) -> None:
+        """Read the body to its end. Raises _Refused when it is too slow or too large."""
+        memory, request_s = self._server.memory, self._limits.request_s
+        if self._http.their_state is not self._h11.SEND_BODY:
+            return
+        with trio.CancelScope() as displaced, trio.move_on_after(request_s) as in_time:
+            memory.arriving(body, displaced)
+            try:
+                body.data = await self._received_body(body)
+            finally:
+                memory.arriving(body, None)
+        if in_time.cancelled_caught:
+            raise _Refused(self._fault(408, "the request did not arrive in time"))
+        if displaced.cancelled_caught:
+            raise OutOfMemory
+
+    async def _received_body(self, body: HeldBody) -> bytes:
+        # A chunk may be a byte: a list of them would be fifty times as large.
+        http, h11, received, chunks = self._http, self._h11, bytearray(), 0
+        if self._ahead:  # h11 takes no bytes for the end of the stream
+            http.receive_data(bytes(self._ahead))
+            self._ahead.clear()
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                if http.they_are_waiting_for_100_continue:
+                    go_on = http.send(h11.InformationalResponse(status_code=100, headers=[]))
+                    await self._stream.send_all(go_on or b"")
+                http.receive_data(await self._receive())
+                self._server.arrived_at = trio.current_time()
+            elif isinstance(event, h11.Data):
+                received += event.data
+                body.hold(len(event.data))
+                if len(received) > self._limits.body_bytes:
+                    raise _Refused(self._too_large())
+                chunks += event.chunk_end
+                if event.chunk_end and chunks % _CHUNKS == 0:
+                    if chunks > _FREE_CHUNKS and len(received) < chunks * _CHUNK_BYTES:
+                        raise _Refused(self._fault(400, _TINY_CHUNKS))
+                    await trio.lowlevel.checkpoint()
+            elif isinstance(event, h11.EndOfMessage):
+                return bytes(received)
+            else:
+                raise trio.BrokenResourceError("the sender went away within a request")
+
+    def _too_large(self) -> Answer:
+        return self._fault(413, f"the body is larger than {self._limits.body_bytes} bytes")
+
+    def _fault(self, status: int, reason: str) -> Answer:
+        return self._application.fault(status, reason)
+
+    async def _send(self, answer: Answer, *, head: bool) -> None:
+        h11 = self._h11
+        fields = [
+            ("Date", formatdate(usegmt=True)),
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            *answer.fields,
+        ]
+        if self._http.their_state is not h11.DONE:
+            fields.append(("Connection", "close"))  # the rest of the request is not read
+        if answer.status == 503:
+            fields.append(("Retry-After", str(RETRY_AFTER_S)))
+        data = self._http.send(h11.Response(status_code=answer.status, headers=fields)) or b""
+        if not head:
+            data += self._http.send(h11.Data(data=answer.body)) or b""
+        data += self._http.send(h11.EndOfMessage()) or b""
+        with trio.move_on_after(self._limits.request_s) as scope:
+            await self._stream.send_all(data)
+        if scope.cancelled_caught:
+            raise trio.BrokenResourceError("the sender does not read its answer")
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(_LINGER_S):
+            if isinstance(self._stream, trio.SocketStream):
+                await self._stream.send_eof()
+            while await self._stream.receive_some(_READ_BYTES):
+                pass

@@ -1,36 +1,49 @@
-"""Connections taken from listening sockets, within bounds that no single peer can use up."""
+"""Connections accepted from listening sockets, within limits that no single peer can use up."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import struct
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
-from siemrelay.net.refusals import Refusals
-
-# Dead peers are found out by the kernel: after a minute's silence, three questions.
+# The kernel finds dead peers: after a minute of silence, three probes.
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
-# accept(2) fails so while the process or the machine is out of something; it passes.
+# accept(2) fails so while the process or the machine has run out of something; it passes.
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _EXHAUSTED_PAUSE_S: Final = 0.1
 
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred of unix(7): process, user, group."""
 
+# When every slot is taken, a connection idle for this long gives its slot to a new one. Peers in
+# the middle of a message, or between two, send within it.
+_EVICTABLE_AFTER_S: Final = 1.0
+
+# While no connection is idle for that long, this often the idlest is looked for again.
+_EVICT_AGAIN_S: Final = 0.2
+
+# An IPv6 site has at least this prefix, and all of its 2^64 addresses are one sender's to use.
+_IPV6_PREFIX: Final = 64
+
+# One line in the log per reason and this many seconds; the next line counts the rest.
+_LOG_EVERY_S: Final = 10.0
+
 
 class ConnectionObserver(Protocol):
-    """What a listener reports of its connections; a source's intake is one."""
+    """Learns of a listener's connections; a source's intake is one."""
 
     def connected(self, change: int) -> None:
-        """Note that so many connections more (or fewer, below 0) are open."""
+        """Note that this many more connections (or fewer, below 0) are open."""
 
     def progress(self) -> None:
         """Note that the listener is alive though it has nothing to hand over."""
@@ -39,109 +52,207 @@ class ConnectionObserver(Protocol):
         """Count what was rejected; `reason` is one of a few fixed words."""
 
 
-class Door:
-    """Accepts at the sockets of one address: so many at a time, of each peer no more than half.
+class RejectionLog:
+    """Counts rejected peers and messages; logs each reason at most once in some seconds.
 
-    Who is over the total waits in the kernel; a peer that has too many, or is in none of the
-    `networks` (unless there are none), is closed at once and counted. With `proxied`, one peer may
-    stand for many, and have all.
+    A flood of strangers is then no flood of log lines. `count` takes a reason and a number.
     """
 
     def __init__(
-        self, networks: list[IPv4Network | IPv6Network], most: int, refusals: Refusals,
-        *, proxied: bool = False,
-    ) -> None:  # fmt: skip
-        self._networks, self._refusals = networks, refusals
-        self._free = trio.Semaphore(most)
-        self._most_of_one = most if proxied else max(most // 2, 1)
-        self._open = Counter[str]()
-
-    async def serve(
-        self,
-        sockets: list[trio.socket.SocketType],
-        serve_one: Callable[[trio.SocketStream, str], Awaitable[None]],
+        self, log: Any, listen: str, count: Callable[[str, int], None] | None = None
     ) -> None:
-        """Run `serve_one(stream, peer)` for each connection until cancelled; closes all of them.
+        self.log, self._listen, self._count = log, listen, count
+        self._logged: dict[str, tuple[float, int]] = {}
 
-        A peer is an address, or on a Unix socket a user.
+    def reject(
+        self, reason: str, peer: str, why: str, *, records: int = 1,
+        event: str = "connection closed",
+    ) -> None:  # fmt: skip
+        """Count `records` under `reason`, one of a few fixed words, and log the event and why."""
+        if records and self._count is not None:
+            self._count(reason, records)
+        self.warn(reason, event, peer=peer, reason=why)
+
+    def warn(self, kind: str, event: str, **facts: object) -> None:
+        """Log a warning unless one of this kind was logged just now; `more` is how many were not.
+
+        Each kind has its own pause.
         """
+        now = trio.current_time()
+        logged_at, more = self._logged.get(kind, (-_LOG_EVERY_S, 0))
+        if now - logged_at < _LOG_EVERY_S:
+            self._logged[kind] = logged_at, more + 1
+            return
+        self._logged[kind] = now, 0
+        self.log.warning(event, listen=self._listen, more=more, **facts)
+
+
+@dataclass(eq=False, slots=True)
+class AcceptedConnection:
+    """One accepted connection, and what decides whether it gives its slot to another one.
+
+    `peer` is an address as the kernel writes it, or the user of a Unix socket. `group` is what
+    limits per peer count by: see `group_of`. Times are of trio's clock. The handler keeps up to
+    date `active_at` (when the peer last sent something), `has_sent` (whether a message has come)
+    and `busy` (the peer waits for an answer: the connection is not closed for another one).
+    """
+
+    stream: trio.SocketStream
+    peer: str
+    group: str
+    accepted_at: float
+    active_at: float
+    has_sent: bool = False
+    busy: bool = False
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+Handler = Callable[[AcceptedConnection], Awaitable[None]]
+
+
+class ConnectionLimiter:
+    """Accepts at the sockets of one address, at most `most` connections at a time.
+
+    A peer in none of the `networks` (unless there are none) is closed at once and counted, and so
+    is one that has `most_of_one` connections open: half of `most` by default. With `proxied` one
+    peer may stand for many, and may have them all.
+
+    When `most` are open and another peer connects, the idlest connection of the group that has the
+    most is closed, so that hoarding peers displace themselves and no one who has a single
+    connection; checked by test_a_hoard_of_idle_connections_gives_way_to_a_newcomer. While none is
+    idle for a second, new connections wait in the accept backlog.
+    """
+
+    def __init__(
+        self, networks: list[IPv4Network | IPv6Network], most: int, rejections: RejectionLog,
+        *, most_of_one: int | None = None, proxied: bool = False,
+    ) -> None:  # fmt: skip
+        self._networks, self._rejections, self._most = networks, rejections, most
+        self._most_of_one = most_of_one or (most if proxied else max(most // 2, 1))
+        self._reserved = 0
+        self._open: defaultdict[str, set[AcceptedConnection]] = defaultdict(set)
+        self._freed = trio.Event()
+
+    async def serve(self, sockets: list[trio.socket.SocketType], handler: Handler) -> None:
+        """Run `handler` for each connection until cancelled; closes all of them and the sockets."""
         async with trio.open_nursery() as nursery:
             for sock in sockets:
-                nursery.start_soon(self._accept, sock, serve_one, nursery)
+                nursery.start_soon(self._accept, sock, handler, nursery)
 
     async def _accept(
-        self,
-        sock: trio.socket.SocketType,
-        serve_one: Callable[[trio.SocketStream, str], Awaitable[None]],
-        nursery: trio.Nursery,
+        self, sock: trio.socket.SocketType, handler: Handler, nursery: trio.Nursery
     ) -> None:
         listener = trio.SocketListener(sock)
         async with listener:
             while True:
-                await self._free.acquire()
+                if self._reserved >= self._most:
+                    await trio.lowlevel.wait_readable(sock)
+                    await self._make_room()
+                self._reserved += 1
                 try:
                     stream = await listener.accept()
                 except OSError as error:
-                    self._free.release()
+                    self._release()
                     if error.errno not in _EXHAUSTED:
                         raise
-                    self._refusals.tell(
+                    self._rejections.warn(
                         "exhausted", "cannot accept connections now, trying again",
                         error=os.strerror(error.errno),
                         advice="raise LimitNOFILE, or lower `max_connections`",
                     )  # fmt: skip
                     await trio.sleep(_EXHAUSTED_PAUSE_S)
                 except BaseException:
-                    self._free.release()
+                    self._release()
                     raise
                 else:
-                    nursery.start_soon(self._admit, stream, serve_one)
+                    nursery.start_soon(self._handle, stream, handler)
 
-    async def _admit(
-        self,
-        stream: trio.SocketStream,
-        serve_one: Callable[[trio.SocketStream, str], Awaitable[None]],
-    ) -> None:
-        peer = ""
+    async def _make_room(self) -> None:
+        while self._reserved >= self._most:
+            idlest = self._idlest()
+            if idlest is not None:
+                self._rejections.reject(
+                    "displaced", idlest.peer, "it was the idlest when `max_connections` was reached"
+                )
+                idlest.scope.cancel()
+            with trio.move_on_after(_EVICT_AGAIN_S if idlest is None else math.inf):
+                await self._freed.wait()
+
+    def _idlest(self) -> AcceptedConnection | None:
+        """The connection to close for another one: the idlest of the largest group that has one."""
+        before = trio.current_time() - _EVICTABLE_AFTER_S
+        for group in sorted(self._open.values(), key=len, reverse=True):
+            idle = [
+                each for each in group
+                if each.active_at <= before and not each.busy and not each.scope.cancel_called
+            ]  # fmt: skip
+            if idle:
+                return min(idle, key=lambda each: each.active_at)
+        return None
+
+    def _release(self) -> None:
+        self._reserved -= 1
+        self._freed.set()
+        self._freed = trio.Event()
+
+    async def _handle(self, stream: trio.SocketStream, handler: Handler) -> None:
+        peer = _peer_of(stream.socket)
+        now = trio.current_time()
+        connection = AcceptedConnection(stream, peer, group_of(peer), now, now)
+        group = self._open[connection.group]
+        group.add(connection)
         try:
-            peer = _peer_of(stream.socket)
-            self._open[peer] += 1
-            if self._is_let_in(stream.socket, peer):
-                await serve_one(stream, peer)
+            if self._is_admitted(connection, len(group)):
+                with connection.scope:
+                    await handler(connection)
         finally:
-            self._open[peer] -= 1
-            if self._open[peer] <= 0:
-                del self._open[peer]
-            self._free.release()
+            group.discard(connection)
+            if not group:
+                self._open.pop(connection.group, None)
+            self._release()
             await trio.aclose_forcefully(stream)
 
-    def _is_let_in(self, sock: trio.socket.SocketType, peer: str) -> bool:
+    def _is_admitted(self, connection: AcceptedConnection, of_one: int) -> bool:
+        peer = connection.peer
         if not peer:
-            return False  # gone before it could be asked who it is
-        local = sock.family == socket.AF_UNIX
+            return False  # gone before its address could be asked for
+        local = connection.stream.socket.family == socket.AF_UNIX
         if self._networks and not local and not is_within(peer, self._networks):
-            self._refusals.refuse("address", peer, "it is in none of the networks of `allow`")
+            self._rejections.reject("address", peer, "it is in none of the networks of `allow`")
             return False
-        if self._open[peer] > self._most_of_one:
-            self._refusals.refuse(
-                "connections", peer, "it has half of `max_connections` open already"
-            )
+        if of_one > self._most_of_one:
+            self._rejections.reject(
+                "connections", peer,
+                f"{connection.group} has {self._most_of_one} connections open already, the most "
+                "for one address",
+            )  # fmt: skip
             return False
         return True
 
 
 def _peer_of(sock: trio.socket.SocketType) -> str:
-    """Who is at the other end; nobody if it is gone already."""
+    """The address at the other end, or its user on a Unix socket; empty if it is gone already."""
     try:
         if sock.family == socket.AF_UNIX:
-            told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return f"user {_CREDENTIALS.unpack(told)[1]}"
+            found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return f"user {_CREDENTIALS.unpack(found)[1]}"
         for option, value in _KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return str(sock.getpeername()[0])
     except OSError:
         return ""
+
+
+def group_of(peer: str) -> str:
+    """What limits per peer count by: an IPv6 address counts as its network of 64 bits.
+
+    IPv4 addresses and users of Unix sockets count as they are.
+    """
+    if ":" not in peer:
+        return peer
+    address = plain_address(peer)
+    return str(IPv6Network((address, _IPV6_PREFIX), strict=False)) if ":" in address else address
 
 
 def is_within(host: str, networks: list[IPv4Network | IPv6Network]) -> bool:

@@ -1,7 +1,7 @@
-"""TLS as a server: who listens shows a certificate, and may demand one of each client.
+"""TLS as a server: shows a certificate, and may demand one of each client.
 
-Certificates are read again at a new connection when their files have changed; while new ones
-cannot be used (a half-written file, a key that does not belong), the last good ones are.
+Certificates are read again at a new connection when their files have changed; while the new ones
+cannot be used (a half-written file, a key that does not belong), the last good ones serve on.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import hashlib
 import hmac
 import re
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import structlog
+import trio
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from siemrelay.core.errors import SiemrelayError
@@ -23,6 +26,11 @@ from siemrelay.net.pem import AuthorityFile, CertificateFile, KeyFile
 _log = structlog.get_logger()
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+
+# One read of the socket takes at most this: a few of TLS' largest records (16 KiB and a little).
+_READ_BYTES: Final = 64 * 1024
+
+_T = TypeVar("_T")
 
 
 def _fingerprint(value: str) -> str:
@@ -75,6 +83,10 @@ class TlsFilesUnusable(SiemrelayError):
     """The files behind a listener's TLS cannot be used; the text says which and what to do."""
 
 
+class HandshakeFailed(SiemrelayError):
+    """A client is not served: close its connection. The text says why."""
+
+
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -107,23 +119,42 @@ def _files(options: ServerTlsOptions) -> list[Path]:
     return [file for file in (options.certificate, options.key, options.client_ca) if file]
 
 
-class ServerContexts:
-    """The context for the next connection, made again when a file behind it has changed.
-
-    `current` reads files: call it in a thread, from one task at a time.
-    """
+class TlsServer:
+    """Makes TLS streams of accepted connections, with the certificate that is current at each."""
 
     def __init__(self, options: ServerTlsOptions) -> None:
-        self._options = options
+        self._options, self._reading = options, trio.Lock()
         self._seen: list[tuple[int, int, int] | None] = []
         self._good: ssl.SSLContext | None = None
 
-    def current(self) -> ssl.SSLContext:
-        """A context of the files as they are, or of how they were when they could last be used.
+    async def prepare(self) -> ssl.SSLContext:
+        """The context for the next connection, of the files as they are or last could be used.
 
         Raises TlsFilesUnusable when they never could.
         """
-        # Looked at before they are read: a change in between is then read the next time.
+        async with self._reading:
+            return await trio.to_thread.run_sync(self._current)
+
+    async def secure(self, stream: trio.SocketStream, within_s: float) -> TlsStream:
+        """The stream after its handshake, which may take `within_s` seconds.
+
+        Raises HandshakeFailed, after the client was sent the alert. If cancelled, the stream is of
+        no more use.
+        """
+        secured = TlsStream(stream, await self.prepare())
+        try:
+            with trio.fail_after(within_s):
+                await secured.do_handshake()
+        except trio.TooSlowError as error:
+            raise HandshakeFailed(f"no TLS: no handshake within {within_s:g} s") from error
+        except (OSError, trio.BrokenResourceError) as error:
+            raise HandshakeFailed(f"no TLS: {error.__cause__ or error}") from error
+        if not self._admits(secured.certificate):
+            raise HandshakeFailed("its certificate is not one of `client_fingerprints`")
+        return secured
+
+    def _current(self) -> ssl.SSLContext:
+        # The state is taken before the files are read: a change in between is read the next time.
         seen = [_state(file) for file in _files(self._options)]
         if self._good is None or seen != self._seen:
             try:
@@ -136,8 +167,7 @@ class ServerContexts:
             self._seen = seen
         return self._good
 
-    def admits(self, certificate: bytes | None) -> bool:
-        """Whether `client_fingerprints` let in who showed this certificate (DER), if any."""
+    def _admits(self, certificate: bytes | None) -> bool:
         wanted = self._options.client_fingerprints
         if not wanted:
             return True
@@ -153,3 +183,87 @@ def _state(file: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class TlsStream:
+    """TLS over one client's connection, read by everything that has come. Does not close it.
+
+    `trio.SSLStream` gives one TLS record a call, and many senders put each message into a record of
+    its own: at one turn of the loop and one hand-over each, that is a hundred times slower than
+    plain TCP. One task at a time may use it. A cancelled `receive_some` has taken nothing; after a
+    cancelled `send_all` or handshake the connection is of no more use.
+    """
+
+    def __init__(self, plain: trio.SocketStream, context: ssl.SSLContext) -> None:
+        self._plain = plain
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    async def do_handshake(self) -> None:
+        """Negotiate with the client; if that fails, it is sent an alert with the reason.
+
+        Raises BrokenResourceError: its cause is an SSLError if it was not the connection.
+        """
+        try:
+            await self._completed(self._tls.do_handshake)
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, ssl.SSLError):
+                with suppress(trio.BrokenResourceError):
+                    await self._flush()
+            raise
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's certificate in DER; None if it showed none."""
+        return self._tls.getpeercert(binary_form=True)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """What has come, at least a byte; nothing at the end, with or without a close_notify.
+
+        Raises BrokenResourceError as `do_handshake` does.
+        """
+        return await self._completed(lambda: self._decrypted(max_bytes))
+
+    async def send_all(self, data: bytes) -> None:
+        """Send, waiting until the kernel has taken everything."""
+        await self._completed(lambda: self._tls.write(data))
+
+    def _decrypted(self, max_bytes: int) -> bytes:
+        found, size = list[bytes](), 0
+        while size < max_bytes:
+            try:
+                piece = self._tls.read(max_bytes - size)
+            except ssl.SSLWantReadError:
+                if not found:
+                    raise
+                break
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                break
+            except ssl.SSLError:
+                if not found:
+                    raise
+                break  # OpenSSL says it again at the next call
+            if not piece:
+                break
+            found.append(piece)
+            size += len(piece)
+        return b"".join(found)
+
+    async def _completed(self, step: Callable[[], _T]) -> _T:
+        """The result of `step`, called again whenever more has come in."""
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                data = await self._plain.receive_some(_READ_BYTES)
+                self._incoming.write(data) if data else self._incoming.write_eof()
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError from error
+            else:
+                await self._flush()
+                return result
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await self._plain.send_all(self._outgoing.read())

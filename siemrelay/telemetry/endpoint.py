@@ -1,22 +1,19 @@
-"""The endpoint: metrics, health and status over plain HTTP/1.1, for one machine's own eyes.
-
-The protocol is h11's; it and the metrics library are imported by the first request, so that a start
-does not wait for them.
-"""
+"""The endpoint: metrics, health and status over plain HTTP/1.1, for one machine's own use."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
 import trio
 
-from siemrelay.core.errors import BufferBroken, StartRefused
-from siemrelay.net.listener import Door
-from siemrelay.net.refusals import Refusals
+from siemrelay.core.errors import StartRefused
+from siemrelay.net.body_memory import HeldBody
+from siemrelay.net.http_server import Answer, Head, HttpLimits, HttpServer
+from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
 from siemrelay.telemetry.stats import Stats
@@ -24,19 +21,14 @@ from siemrelay.telemetry.status import StatusReporter
 
 _log = structlog.get_logger()
 
-_READ_BYTES: Final = 16 * 1024
+# Requests are small and come from nearby. A connection that is silent for 5 seconds is closed, so
+# that none is kept from others: scrapers, which ask every few seconds, connect again.
+_LIMITS: Final = HttpLimits(body_bytes=0, first_s=5.0, idle_s=5.0, request_s=5.0)
 
-# A scraper asks every few seconds; who is silent for longer is let go.
-_IDLE_S: Final = 75.0
-
-# A request that has begun is small and its asker near; so is the reader of an answer.
-_REQUEST_S: Final = 10.0
-
-# Prometheus, a probe and a curious person: connections above this wait in the kernel.
+# Prometheus, a probe and a curious person: connections above this wait in the accept backlog.
 _CONNECTIONS: Final = 32
 
 _PATHS: Final = "/status (JSON), /metrics, /healthz and /readyz"
-_PLAIN: Final = "text/plain; charset=utf-8"
 
 
 async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener | None:
@@ -57,125 +49,71 @@ async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener 
 
 
 async def serve(
-    listener: trio.SocketListener, stats: Stats, overview: StatusReporter,
-    refresh: Callable[[], Awaitable[None]],
+    listener: trio.SocketListener, stats: Stats, status: StatusReporter,
+    refresh: Callable[[], Awaitable[None]], *, limits: HttpLimits = _LIMITS,
+    connections: int = _CONNECTIONS,
 ) -> None:  # fmt: skip
     """Answer requests until cancelled. `refresh` brings gauges up to date before they are read."""
-    where = listener.socket.getsockname()
-    refusals = Refusals(_log, f"http://{where[0]}:{where[1]}")
-    door = Door([], _CONNECTIONS, refusals, proxied=ip_address(where[0]).is_loopback)
-
-    async def connection(stream: trio.SocketStream, _peer: str) -> None:
-        try:
-            await _Connection(stream, stats, overview, refresh).run()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the asker went away
-
-    await door.serve([listener.socket], connection)
+    host, port = listener.socket.getsockname()[:2]
+    rejections = RejectionLog(_log, f"http://{host}:{port}")
+    limiter = ConnectionLimiter([], connections, rejections, proxied=ip_address(host).is_loopback)
+    pages = _Pages(stats, status, refresh)
+    server = HttpServer(pages, _Uncounted(), limits, None, limiter, rejections)
+    await server.run([listener], drain=False)
 
 
-class _Connection:
+class _Uncounted:
+    """The endpoint's connections are not counted: see `ConnectionObserver`."""
+
+    def connected(self, change: int) -> None:
+        pass
+
+    def progress(self) -> None:
+        pass
+
+    def refused(self, reason: str, records: int = 1) -> None:
+        pass
+
+
+class _Pages:
+    """The pages of the endpoint: see `http_server.Application`."""
+
     def __init__(
-        self, stream: trio.SocketStream, stats: Stats, overview: StatusReporter,
-        refresh: Callable[[], Awaitable[None]],
-    ) -> None:  # fmt: skip
-        import h11
+        self, stats: Stats, status: StatusReporter, refresh: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._stats, self._reporter, self._refresh = stats, status, refresh
 
-        self._h11, self._stream, self._stats = h11, stream, stats
-        self._overview, self._refresh = overview, refresh
-        self._http = h11.Connection(h11.SERVER)
+    def admit(self, head: Head) -> Answer | bool:
+        if head.method not in ("GET", "HEAD"):
+            return _text(405, "only GET and HEAD\n")
+        return True
 
-    async def run(self) -> None:
-        h11 = self._h11
-        while True:
-            head = False
-            try:
-                request = await self._next_request()
-                if request is None:
-                    return
-                head = request.method == b"HEAD"
-                status, kind, body = await self._answered(
-                    request.method.decode(), request.target.decode("ascii", "replace")
-                )
-            except h11.RemoteProtocolError as error:
-                if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-                    return
-                status, kind, body = error.error_status_hint, _PLAIN, b"not a request\n"
-            await self._send(status, kind, body, head=head)
-            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-                return
-            self._http.start_next_cycle()
-
-    async def _next_request(self) -> Any:
-        """The next request; None when the asker is gone, idle or too slow.
-
-        Only GET and HEAD are read to their end: others are answered before their body.
-        """
-        h11, request = self._h11, None
-        with trio.move_on_after(_IDLE_S) as scope:
-            while True:
-                event = self._http.next_event()
-                if event is h11.NEED_DATA:
-                    data = await self._stream.receive_some(_READ_BYTES)
-                    scope.deadline = min(scope.deadline, trio.current_time() + _REQUEST_S)
-                    self._http.receive_data(data)
-                elif isinstance(event, h11.Request):
-                    request = event
-                    if request.method not in (b"GET", b"HEAD"):
-                        return request
-                elif isinstance(event, h11.EndOfMessage):
-                    return request
-                elif isinstance(event, h11.ConnectionClosed):
-                    return None
-        return None
-
-    async def _answered(self, method: str, target: str) -> tuple[int, str, bytes]:
-        try:
-            return await self._answer(method, target)
-        except BufferBroken:
-            raise
-        except Exception as error:  # noqa: BLE001  (a scrape must not stop the relay)
-            _log.exception("endpoint failed", target=target, error=str(error))
-            return 500, _PLAIN, b"internal error, see the log\n"
-
-    async def _answer(self, method: str, target: str) -> tuple[int, str, bytes]:
-        path = target.partition("?")[0]
-        if method not in ("GET", "HEAD"):
-            return 405, _PLAIN, b"only GET and HEAD\n"
-        if path == "/metrics":
+    async def answer(self, head: Head, body: HeldBody) -> Answer:
+        if head.path == "/metrics":
             await self._refresh()
-            return 200, CONTENT_TYPE, render(self._stats)
-        if path == "/healthz":
+            return Answer(200, render(self._stats), content_type=CONTENT_TYPE)
+        if head.path == "/healthz":
             return _verdict(stuck(self._stats, trio.current_time()))
-        if path == "/readyz":
+        if head.path == "/readyz":
             return _verdict(unready(self._stats))
-        if path in ("/", "/status"):
+        if head.path in ("/", "/status"):
             await self._refresh()
-            status = self._overview.status(trio.current_time())
-            if path == "/status":
-                return 200, "application/json", msgspec.json.encode(status)
+            status = self._reporter.status(trio.current_time())
+            if head.path == "/status":
+                return Answer(200, msgspec.json.encode(status))
             from siemrelay.telemetry.status_text import lines  # no start waits for it
 
             shown = [line.text for line in lines(status)]
-            return 200, _PLAIN, "\n".join([*shown, "", _PATHS, ""]).encode()
-        return 404, _PLAIN, f"there is / and {_PATHS}\n".encode()
+            return _text(200, "\n".join([*shown, "", _PATHS, ""]))
+        return _text(404, f"there is / and {_PATHS}\n")
 
-    async def _send(self, status: int, kind: str, body: bytes, *, head: bool) -> None:
-        h11 = self._h11
-        headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
-        if self._http.their_state is not h11.DONE:
-            headers.append(("Connection", "close"))  # what follows of theirs is not read
-        data = self._http.send(h11.Response(status_code=status, headers=headers)) or b""
-        if not head:
-            data += self._http.send(h11.Data(data=body)) or b""
-        data += self._http.send(h11.EndOfMessage()) or b""
-        with trio.move_on_after(_REQUEST_S) as scope:
-            await self._stream.send_all(data)
-        if scope.cancelled_caught:
-            raise trio.BrokenResourceError("the asker does not read the answer")
+    def fault(self, status: int, reason: str) -> Answer:
+        return _text(status, f"{reason}\n")
 
 
-def _verdict(found: list[str]) -> tuple[int, str, bytes]:
-    if found:
-        return 503, _PLAIN, ("\n".join(found) + "\n").encode()
-    return 200, _PLAIN, b"ok\n"
+def _verdict(found: list[str]) -> Answer:
+    return _text(503, "\n".join(found) + "\n") if found else _text(200, "ok\n")
+
+
+def _text(status: int, text: str) -> Answer:
+    return Answer(status, text.encode(), content_type="text/plain; charset=utf-8")

@@ -19,6 +19,7 @@ import trustme
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
+from tests.support.http_sender import request
 
 ANY = "tcp://127.0.0.1:0"
 LINE = b"<13>1 2026-01-01T00:00:00Z host app - - - "
@@ -110,6 +111,76 @@ def test_one_peer_cannot_take_all_connections(make_daemon: MakeDaemon) -> None:
             ("127.0.0.1", port), source_address=("127.0.0.2", 0)
         ) as other:
             serves(daemon, other, b"<13>from elsewhere")
+    assert daemon.terminate() == 0
+
+
+def addresses(count: int) -> list[str]:
+    """Addresses of this machine, one for each attacker."""
+    return [f"127.0.0.{n}" for n in range(2, count + 2)]
+
+
+@pytest.mark.parametrize("source", ["syslog", "relp", "http"])
+def test_a_hoard_of_idle_connections_gives_way_to_a_newcomer(
+    make_daemon: MakeDaemon, source: str
+) -> None:
+    """Two addresses fill every slot and send nothing; a device with one connection keeps it."""
+    daemon = relay(make_daemon, "relp://127.0.0.1:0" if source == "relp" else ANY,
+                   max_connections=8)  # fmt: skip
+    if source == "http":
+        daemon.config["sources"]["logs"] = {
+            "type": "http", "listen": "http://127.0.0.1:0/", "max_connections": 8,
+        }  # fmt: skip
+    daemon.start()
+    port = port_of(daemon)
+    first = {
+        "syslog": b"<13>device\n",
+        "relp": b"1 open 0\n2 syslog 10 <13>device\n",
+        "http": request(b'{"n":1}', "/"),
+    }[source]
+    with ExitStack() as hoard, socket.create_connection(("127.0.0.1", port), timeout=20) as device:
+        device.sendall(first)
+        until(lambda: len(forwarded(daemon)) == 1)
+        for address in addresses(2) * 4:
+            hoard.enter_context(
+                socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
+            )
+        with socket.create_connection(
+            ("127.0.0.1", port), source_address=("127.0.0.9", 0), timeout=20
+        ) as newcomer:
+            newcomer.sendall(first)
+            until(lambda: len(forwarded(daemon)) == 2)
+        device.sendall(b"3 syslog 10 <13>device\n" if source == "relp" else first)
+        until(lambda: len(forwarded(daemon)) == 3)
+    assert daemon.said("connection closed")[0]["reason"].startswith("it was the idlest")
+    assert daemon.terminate() == 0
+
+
+@pytest.mark.parametrize("listen", [ANY, "relp://127.0.0.1:0"])
+def test_a_connection_that_never_sends_a_message_is_closed(
+    make_daemon: MakeDaemon, listen: str
+) -> None:
+    daemon = relay(make_daemon, listen, first_message_timeout="300ms").start()
+    quick = b"1 open 0\n2 syslog 5 <13>a\n" if listen.startswith("relp") else b"<13>a\n"
+    with connected(daemon) as silent, connected(daemon) as dribbling, connected(daemon) as quiet:
+        quiet.sendall(quick)
+        dribbling.sendall(b"1")
+        for sock in (silent, dribbling):
+            assert sock.recv(1) == b""
+        until(lambda: daemon.metric("source_connections", source="logs") == 1)
+        quiet.sendall(b"3 syslog 5 <13>b\n" if listen.startswith("relp") else b"<13>b\n")
+        until(lambda: len(forwarded(daemon)) == 2)
+    assert daemon.terminate() == 0
+
+
+def test_silent_clients_of_the_endpoint_do_not_keep_status_from_working(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon = relay(make_daemon).start()
+    port = daemon.said("endpoint")[0]["port"]
+    with ExitStack() as crowd:
+        for _ in range(40):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert daemon.command("status", "--at", f"127.0.0.1:{port}").returncode == 0
     assert daemon.terminate() == 0
 
 

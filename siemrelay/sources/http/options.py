@@ -1,4 +1,4 @@
-"""Where a source listens for HTTP, and within which limits: what web hooks and HEC have alike."""
+"""The options that webhooks and HEC share: where they listen for HTTP, and within which limits."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.options import Duration, Options, Size
-from siemrelay.net.http_exchange import Application, Limits
-from siemrelay.net.http_server import Handshakes, HttpServer
-from siemrelay.net.listener import Door
-from siemrelay.net.refusals import Refusals
-from siemrelay.net.tls_server import ServerContexts, ServerTlsOptions
+from siemrelay.net.http_server import Application, HttpLimits, HttpServer
+from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.tls_server import ServerTlsOptions, TlsServer
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
 
 _log = structlog.get_logger()
 
+STORE_S: Final = 5.0
+"""A sender waits this long for its records to be stored; then it is told to come again, which it
+may understand better than silence. A commit takes milliseconds; only a full or failing disk takes
+longer."""
+
+# A client connects when it has a request. One that has none takes a slot from others.
+_FIRST_S: Final = 10.0
+
 # Visible ASCII without what a URL's path ends at.
 _PATH: Final = re.compile(r"(/[!\"$-.0->@-~]*)*")
 
 
-class Place(NamedTuple):
-    """A `listen` taken apart."""
+class ListenAddress(NamedTuple):
+    """The parts of a `listen` URL."""
 
     tls: bool
     host: str
@@ -45,8 +51,8 @@ class Place(NamedTuple):
             return False
 
 
-def place_of(listen: str) -> Place:
-    """`https://0.0.0.0:8443/events` taken apart. Raises ValueError with an example."""
+def parse_listen(listen: str) -> ListenAddress:
+    """The parts of `https://0.0.0.0:8443/events`. Raises ValueError with an example."""
     example = "write http(s)://HOST:PORT/PATH, like https://0.0.0.0:8443/events"
     try:
         parts = urlsplit(listen)
@@ -59,11 +65,11 @@ def place_of(listen: str) -> Place:
         parts.path
     ):  # fmt: skip
         raise ValueError(f"only scheme, address, port and path belong here; {example}")
-    return Place(parts.scheme == "https", parts.hostname, port, parts.path or "/")
+    return ListenAddress(parts.scheme == "https", parts.hostname, port, parts.path or "/")
 
 
 def _listen(value: str) -> str:
-    place_of(value)
+    parse_listen(value)
     return value
 
 
@@ -79,7 +85,7 @@ Network = Annotated[str, AfterValidator(_network)]
 
 
 class HttpListenOptions(Options):
-    """What every source that is posted to may set."""
+    """Settings of every source that is posted to."""
 
     listen: Listen = Field(
         description="address to listen on, like https://0.0.0.0:8443/events; port 0 takes any "
@@ -95,11 +101,19 @@ class HttpListenOptions(Options):
     )
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         256,
-        description="connections served at a time; more of them wait. No single peer gets more "
-        "than half of them, unless `listen` is a loopback address, where a proxy stands for many",
+        description="connections served at a time; for one more, the idlest connection of the "
+        "address that has the most is closed",
+    )
+    max_connections_per_address: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None,
+        description="of them, those of one address (in IPv6, of one /64 network); half of "
+        "`max_connections` by default, or all of them where `listen` is a loopback address and a "
+        "proxy stands for many senders",
     )
     idle_timeout: Annotated[Duration, Field(gt=0)] = Field(
-        75.0, description="how long a connection may be silent between two requests"
+        75.0,
+        description="how long a connection may be silent between two requests; at most 10 s before "
+        "the first one",
     )
     request_timeout: Annotated[Duration, Field(gt=0)] = Field(
         60.0,
@@ -112,36 +126,31 @@ class HttpListenOptions(Options):
 
     @model_validator(mode="after")
     def _tls_where_it_says_so(self) -> HttpListenOptions:
-        if self.place.tls and self.tls is None:
+        if self.address.tls and self.tls is None:
             raise ValueError(
                 "`https` needs `tls: {certificate: FILE, key: FILE}`; without them listen on "
                 "http://127.0.0.1:PORT behind a TLS proxy"
             )
-        if self.tls is not None and not self.place.tls:
+        if self.tls is not None and not self.address.tls:
             raise ValueError("`tls` has no effect on http://; write https:// in `listen`")
         return self
 
     @property
-    def place(self) -> Place:
+    def address(self) -> ListenAddress:
         """Where it listens."""
-        return place_of(self.listen)
-
-    @property
-    def limits(self) -> Limits:
-        """The server's share of the options."""
-        return Limits(self.max_body, self.idle_timeout, self.request_timeout)
+        return parse_listen(self.listen)
 
 
 async def take_address(
     name: str, options: HttpListenOptions, *, open_to_all: bool
 ) -> list[trio.SocketListener]:
-    """Begin to listen. `open_to_all`: the source asks nobody who he is, which is warned of.
+    """Begin to listen. With `open_to_all` the source authenticates nobody: a warning says so.
 
     Raises OSError when the address cannot be taken.
     """
-    place = options.place
+    address = options.address
     open_to_all &= options.tls is None or options.tls.client_ca is None
-    if open_to_all and not place.is_loopback:
+    if open_to_all and not address.is_loopback:
         _log.warning(
             "everybody who reaches this address can write audit events", source=name,
             listen=options.listen,
@@ -149,11 +158,11 @@ async def take_address(
             "127.0.0.1",
         )  # fmt: skip
     try:
-        listeners = await trio.open_tcp_listeners(place.port, host=place.host)
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"cannot listen on {place.host} port {place.port}: {error.strerror or error}; set "
+            f"cannot listen on {address.host} port {address.port}: {error.strerror or error}; set "
             "`listen` to a free address of this machine",
         ) from error
     port = listeners[0].socket.getsockname()[1]
@@ -169,14 +178,18 @@ async def serve(
 
     Raises TlsFilesUnusable when there is no certificate to show.
     """
-    tls = Handshakes(ServerContexts(options.tls)) if options.tls is not None else None
+    tls = TlsServer(options.tls) if options.tls is not None else None
     if tls is not None:
         await tls.prepare()
-    refusals = Refusals(_log.bind(source=name), options.listen, intake.refused)
-    # Behind a proxy on this machine, its address is everybody's.
-    door = Door(
-        [ip_network(text) for text in options.allow], options.max_connections, refusals,
-        proxied=options.place.is_loopback,
+    rejections = RejectionLog(_log.bind(source=name), options.listen, intake.refused)
+    connections = ConnectionLimiter(
+        [ip_network(text) for text in options.allow], options.max_connections, rejections,
+        # Behind a proxy on this machine, all senders have its address.
+        most_of_one=options.max_connections_per_address, proxied=options.address.is_loopback,
     )  # fmt: skip
-    server = HttpServer(application, intake, options.limits, tls, door, name)
+    limits = HttpLimits(
+        options.max_body, min(_FIRST_S, options.idle_timeout), options.idle_timeout,
+        options.request_timeout,
+    )  # fmt: skip
+    server = HttpServer(application, intake, limits, tls, connections, rejections)
     await server.run(listeners, drain=drain)

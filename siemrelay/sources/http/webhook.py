@@ -10,11 +10,12 @@ import trio
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.options import Secret
-from siemrelay.net.http_exchange import RETRY_AFTER_S, STORE_S, Answer, Head
+from siemrelay.net.body_memory import HeldBody
+from siemrelay.net.http_server import RETRY_AFTER_S, Answer, Head
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
 from siemrelay.sources.http.idempotency import Outcome, Remembered, fingerprint, scoped
-from siemrelay.sources.http.options import HttpListenOptions, serve, take_address
+from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
 from siemrelay.wire.http_bodies import (
     CODINGS,
     BodyRefused,
@@ -75,7 +76,7 @@ class HttpSource:
 
 
 class _Hooks:
-    """See `http_connection.Application`."""
+    """See `http_server.Application`."""
 
     def __init__(
         self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: Remembered
@@ -84,13 +85,13 @@ class _Hooks:
         self._authorization = Authorization(allowed)
         self._challenge = (allowed or ["Bearer"])[0].partition(" ")[0]
         self._signature = Signature(options.signature) if options.signature else None
-        self._path = _trimmed(options.place.path)
+        self._path = _trimmed(options.address.path)
         self._max_bytes = options.max_body
         self._intake, self._stores = intake, stores
         self._keys = keys
         self._storing_bytes = 0
 
-    def admit(self, head: Head) -> Answer | None:
+    def admit(self, head: Head) -> Answer | bool:
         if _trimmed(head.path) != self._path:
             return self.fault(404, "nothing is here; events are POSTed to the path in `listen`")
         if head.method in _ASKING:
@@ -110,17 +111,18 @@ class _Hooks:
             return _with(refusal, ("Accept-Encoding", "gzip, deflate"))
         if self._intake.full and "idempotency-key" not in head.fields:
             return self._busy()
-        return None
+        return True
 
-    async def answer(self, head: Head, body: bytes) -> Answer:
-        if self._signature is not None and not self._signature.is_right(head.fields, body):
+    async def answer(self, head: Head, body: HeldBody) -> Answer:
+        data = body.data
+        if self._signature is not None and not self._signature.is_right(head.fields, data):
             return self.fault(401, "the signature of the body is missing or wrong")
         kind = body_kind(head.fields.get("content-type", ""))
         assert kind is not None, "it was admitted"
         try:
             if (coding := _coding(head)) != "identity":
-                body = await trio.to_thread.run_sync(inflated, body, coding, self._max_bytes)
-            found = records_of(body, kind)
+                data = await trio.to_thread.run_sync(inflated, data, coding, self._max_bytes)
+            found = records_of(data, kind)
         except BodyTooLarge as error:
             return self.fault(413, str(error))
         except BodyRefused as fault:
@@ -128,7 +130,7 @@ class _Hooks:
         key = head.fields.get("idempotency-key")
         if key is not None:
             scope = scoped(key, head.fields.get("authorization", ""))
-            return await self._once(scope, body, found)
+            return await self._once(scope, data, found)
         if self._intake.full:
             return self._busy()
         with trio.move_on_after(STORE_S) as scope_s:

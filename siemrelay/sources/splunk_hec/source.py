@@ -12,10 +12,11 @@ from pydantic import Field, model_validator
 
 from siemrelay.core.options import Secret
 from siemrelay.decoders.fields import GENERIC
-from siemrelay.net.http_exchange import STORE_S, Answer, Head
+from siemrelay.net.body_memory import HeldBody
+from siemrelay.net.http_server import Answer, Head
 from siemrelay.sources.contract import Intake, Records, SourceKind, joined
 from siemrelay.sources.http.auth import Authorization, basic_password
-from siemrelay.sources.http.options import HttpListenOptions, serve, take_address
+from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
 from siemrelay.sources.splunk_hec.acks import Acknowledgements
 from siemrelay.wire.hec_events import REPLIES, HecReader, HecRefused, read_ack_ids, reply
 from siemrelay.wire.http_bodies import CODINGS, BodyRefused, BodyTooLarge, inflated
@@ -57,7 +58,7 @@ class HecOptions(HttpListenOptions):
 
     @model_validator(mode="after")
     def _no_path(self) -> HecOptions:
-        if self.place.path != "/":
+        if self.address.path != "/":
             raise ValueError("`listen` has no path here: senders know Splunk's own")
         return self
 
@@ -88,7 +89,7 @@ class HecSource:
 
 
 class _Collector:
-    """See `http_exchange.Application`."""
+    """See `http_server.Application`."""
 
     def __init__(self, options: HecOptions, intake: Intake, acks: Acknowledgements) -> None:
         self._tokens = Authorization(f"Splunk {token}" for token in options.tokens)
@@ -98,23 +99,27 @@ class _Collector:
         as_json = getattr(options, "decoder", "json") == "json"
         self._reader = HecReader(GENERIC["time"], as_json=as_json)
 
-    def admit(self, head: Head) -> Answer | None:
+    def admit(self, head: Head) -> Answer | bool:
         what = _what(head)
         if what is None:
             return self.fault(404, "The requested URL was not found on this server.")
         if what == "health":
-            return None
+            full = self._intake.full or self._acks.full
+            return Answer(REPLIES[18][0], reply(18)) if full else Answer(200, reply(17))
         if head.method != "POST":
             return self.fault(405, "POST events here")
         if (code := self._unauthorized(head)) is not None:
             return _refusal(code)
         if _coding(head) not in CODINGS:
             return self.fault(415, "Content-Encoding can be gzip, deflate or identity")
-        if what == "ack":
-            return _refusal(14) if self._use_ack == "disabled" else _channel_fault(head, True)
-        if (refusal := _channel_fault(head, self._use_ack == "required")) is not None:
+        if what == "ack" and self._use_ack == "disabled":
+            return _refusal(14)
+        needs_channel = what == "ack" or self._use_ack == "required"
+        if (refusal := _channel_fault(head, needs_channel)) is not None:
             return refusal
-        return _refusal(9) if self._intake.full or self._acks.full else None
+        if what != "ack" and (self._intake.full or self._acks.full):
+            return _refusal(9)
+        return True
 
     def _unauthorized(self, head: Head) -> int | None:
         given = head.fields.get("authorization", "").strip()
@@ -129,21 +134,18 @@ class _Collector:
             return 2
         return None if self._tokens.allows(f"Splunk {token}") else 4
 
-    async def answer(self, head: Head, body: bytes) -> Answer:
-        what = _what(head)
-        if what == "health":
-            full = self._intake.full or self._acks.full
-            return Answer(REPLIES[18][0], reply(18)) if full else Answer(200, reply(17))
+    async def answer(self, head: Head, body: HeldBody) -> Answer:
+        what, data = _what(head), body.data
         try:
             if (coding := _coding(head)) != "identity":
-                body = await trio.to_thread.run_sync(inflated, body, coding, self._max_bytes)
+                data = await trio.to_thread.run_sync(inflated, data, coding, self._max_bytes)
             if what == "ack":
-                told = self._acks.told(_channel(head), read_ack_ids(body))
+                told = self._acks.told(_channel(head), read_ack_ids(data))
                 return Answer(200, msgspec.json.encode({"acks": told}))
             if what == "raw":
-                records = self._reader.lines(body, _query(head))
+                records = self._reader.lines(data, _query(head))
             else:
-                records = self._reader.events(body)
+                records = self._reader.events(data)
         except BodyTooLarge as error:
             return self.fault(413, str(error))
         except BodyRefused:

@@ -1,4 +1,4 @@
-"""Where a source listens: addresses taken apart, sockets opened or taken over from systemd."""
+"""The addresses a syslog source listens at: parsed, and their sockets opened or inherited."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import trio
 DEFAULT_PORTS: Final = {
     "tcp": 514, "tls": 6514, "udp": 514, "relp": 2514, "relp+tls": 2514,
 }  # fmt: skip
-"""Scheme → the port that is meant when none is written."""
+"""Scheme → the port when none is written."""
 
 _LOCAL: Final = {"unix": socket.SOCK_STREAM, "unixgram": socket.SOCK_DGRAM}
 
@@ -31,8 +31,8 @@ _PATH_BYTES: Final = 107
 _EXAMPLE: Final = "write SCHEME://HOST:PORT, like tcp://0.0.0.0:514, or unix:///PATH"
 
 
-class Address(NamedTuple):
-    """A `listen` taken apart: `path` for sockets of this machine, `host` and `port` otherwise."""
+class SyslogAddress(NamedTuple):
+    """The parts of a `listen` URL: `path` for Unix sockets, `host` and `port` for the others."""
 
     scheme: str
     host: str
@@ -51,8 +51,8 @@ class Address(NamedTuple):
         return self.scheme not in ("udp", "unixgram")
 
 
-def address_of(listen: str) -> Address:
-    """`tls://0.0.0.0` taken apart. Raises ValueError with an example."""
+def parse_address(listen: str) -> SyslogAddress:
+    """The parts of `tls://0.0.0.0`. Raises ValueError with an example."""
     try:
         parts = urlsplit(listen)
         port, host = parts.port, parts.hostname
@@ -65,16 +65,18 @@ def address_of(listen: str) -> Address:
             raise ValueError(f"write {parts.scheme}:///PATH with three slashes")
         if len(os.fsencode(parts.path)) > _PATH_BYTES:
             raise ValueError(f"the path of a socket has at most {_PATH_BYTES} bytes")
-        return Address(parts.scheme, "", 0, parts.path)
+        return SyslogAddress(parts.scheme, "", 0, parts.path)
     if parts.scheme not in DEFAULT_PORTS:
         schemes = ", ".join([*DEFAULT_PORTS, *_LOCAL])
         raise ValueError(f"unknown scheme {parts.scheme!r} (one of {schemes}); {_EXAMPLE}")
     if not host or parts.path not in ("", "/"):
         raise ValueError(_EXAMPLE)
-    return Address(parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, "")
+    return SyslogAddress(
+        parts.scheme, host, DEFAULT_PORTS[parts.scheme] if port is None else port, ""
+    )
 
 
-async def open_sockets(address: Address, *, mode: int) -> list[trio.socket.SocketType]:
+async def open_sockets(address: SyslogAddress, *, mode: int) -> list[trio.socket.SocketType]:
     """The sockets of an address: systemd's if it passed any that match, else new ones.
 
     A name may have several. Stream sockets listen. `mode` are the permissions of a new Unix
@@ -96,7 +98,7 @@ async def open_sockets(address: Address, *, mode: int) -> list[trio.socket.Socke
     return [trio.socket.from_stdlib_socket(sock) for sock in made]
 
 
-async def _network(address: Address) -> list[socket.socket]:
+async def _network(address: SyslogAddress) -> list[socket.socket]:
     kind = socket.SOCK_STREAM if address.is_stream else socket.SOCK_DGRAM
     found = await trio.socket.getaddrinfo(
         address.host, address.port, type=kind, flags=socket.AI_PASSIVE
@@ -121,7 +123,7 @@ async def _network(address: Address) -> list[socket.socket]:
     return made
 
 
-def _local(address: Address, mode: int) -> socket.socket:
+def _local(address: SyslogAddress, mode: int) -> socket.socket:
     kind, path = _LOCAL[address.scheme], Path(address.path)
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
@@ -148,7 +150,7 @@ def _is_deserted(path: Path, kind: int) -> bool:
     return False
 
 
-def _passed(address: Address) -> list[socket.socket]:
+def _passed(address: SyslogAddress) -> list[socket.socket]:
     """Copies of the matching sockets that systemd opened, so that a restart finds them again."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -168,7 +170,7 @@ def _passed(address: Address) -> list[socket.socket]:
     return matching
 
 
-def _is_at(sock: socket.socket, address: Address) -> bool:
+def _is_at(sock: socket.socket, address: SyslogAddress) -> bool:
     if (sock.type == socket.SOCK_STREAM) is not address.is_stream:
         return False
     where = sock.getsockname()

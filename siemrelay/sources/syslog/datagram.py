@@ -13,12 +13,11 @@ from typing import Any, Final, Protocol
 import trio
 
 from siemrelay.decoders.syslog.host import with_host
-from siemrelay.net.listener import is_within, plain_address
-from siemrelay.net.refusals import Refusals
+from siemrelay.net.listener import RejectionLog, is_within, plain_address
 from siemrelay.sources.contract import Intake, Records, joined
-from siemrelay.sources.syslog.address import Address
-from siemrelay.sources.syslog.rate_limit import PeerRate
-from siemrelay.sources.syslog.stream import Activity
+from siemrelay.sources.syslog.address import SyslogAddress
+from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
+from siemrelay.sources.syslog.stream import SourceActivity
 
 # Datagrams taken in one turn of the loop: a few milliseconds of work, enough for a shared commit.
 _TURN: Final = 1024
@@ -73,19 +72,19 @@ class DatagramListener:
     """
 
     def __init__(
-        self, address: Address, options: DatagramLimits, intake: Intake, log: Any,
-        activity: Activity,
+        self, address: SyslogAddress, options: DatagramLimits, intake: Intake, log: Any,
+        activity: SourceActivity,
     ) -> None:  # fmt: skip
         self._options, self._intake, self._activity = options, intake, activity
         self._log, self._listen = log, str(address)
-        self._refusals = Refusals(log, self._listen, intake.refused)
+        self._rejections = RejectionLog(log, self._listen, intake.refused)
         self._networks = [ip_network(text) for text in options.allow]
-        self._rate = PeerRate(options.rate) if options.rate is not None else None
+        self._rate = PeerRateLimiter(options.rate) if options.rate is not None else None
         self._by_peer = bool(
             (self._networks or self._rate or options.add_host) and not address.path
         )
         self._here = socket.gethostname()
-        self._known: dict[str, bool] = {}
+        self._allowed: dict[str, bool] = {}
         self._buffer = bytearray(_DATAGRAM_BYTES)
 
     async def prepare(self) -> None:
@@ -162,7 +161,7 @@ class DatagramListener:
         more = (now - before) % (1 << 32)
         if more:
             self._intake.lost(more)
-            self._refusals.tell(
+            self._rejections.warn(
                 "dropped", "the kernel dropped datagrams", since_start=now,
                 advice="raise `receive_buffer` (and net.core.rmem_max), or look at why the disk "
                 "buffer takes no more",
@@ -182,7 +181,7 @@ class DatagramListener:
                 for _ in range(_TURN):
                     if by_peer:
                         size, where = descriptor.recvfrom_into(buffer, 0, socket.MSG_TRUNC)
-                        if not self._let_in(where[0]):
+                        if not self._is_admitted(where[0]):
                             continue
                     else:
                         size = receive(buffer, 0, socket.MSG_TRUNC)
@@ -198,9 +197,9 @@ class DatagramListener:
             descriptor.detach()
         return found
 
-    def _let_in(self, peer: str) -> bool:
-        if self._networks and not self._is_known(peer):
-            self._refusals.refuse(
+    def _is_admitted(self, peer: str) -> bool:
+        if self._networks and not self._is_allowed(peer):
+            self._rejections.reject(
                 "address",
                 peer,
                 "it is in none of the networks of `allow`",
@@ -209,16 +208,18 @@ class DatagramListener:
             return False
         if self._rate is None or self._rate.admits(peer, trio.current_time()):
             return True
-        self._refusals.refuse("rate", peer, "it sends more than `rate`", event="datagrams refused")
+        self._rejections.reject(
+            "rate", peer, "it sends more than `rate`", event="datagrams refused"
+        )
         return False
 
-    def _is_known(self, peer: str) -> bool:
-        known = self._known.get(peer)
-        if known is None:
-            if len(self._known) >= _PEERS:
-                self._known.clear()
-            known = self._known[peer] = is_within(peer, self._networks)
-        return known
+    def _is_allowed(self, peer: str) -> bool:
+        allowed = self._allowed.get(peer)
+        if allowed is None:
+            if len(self._allowed) >= _PEERS:
+                self._allowed.clear()
+            allowed = self._allowed[peer] = is_within(peer, self._networks)
+        return allowed
 
 
 def _drops(sock: trio.socket.SocketType) -> int:

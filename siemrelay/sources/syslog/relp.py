@@ -9,12 +9,11 @@ import trio
 
 from siemrelay.core.errors import FrameRefused
 from siemrelay.decoders.syslog.host import with_host
+from siemrelay.net.listener import AcceptedConnection
 from siemrelay.sources.contract import joined
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.syslog.stream import CROWDED_BYTES, Stream, StreamListener
+from siemrelay.sources.syslog.stream import CROWDED_BYTES, PeerStream, ReadSize, StreamListener
 from siemrelay.wire.relp_server import Frame, RelpServer, answers
-
-_READ_BYTES: Final = 256 * 1024
 
 # A client that does not read its answers holds its own messages up, and no others.
 _ANSWER_S: Final = 60.0
@@ -23,28 +22,33 @@ _ANSWER_S: Final = 60.0
 class RelpListener(StreamListener):
     """Serves RELP clients at one address. What was not answered, the client sends again."""
 
-    async def _serve(self, stream: Stream, peer: str) -> None:
+    async def serve_peer(self, stream: PeerStream, connection: AcceptedConnection) -> None:
+        """Answer one client until its end. If cancelled, what is not answered may be stored."""
         server, activity, held = RelpServer(MAX_WHOLE_BYTES), self._activity, 0
+        peer, size = connection.peer, ReadSize()
         try:
-            while data := await self._received(stream, _READ_BYTES, peer):
-                activity.arrived_at = trio.current_time()
+            while data := await self._received(stream, size.bytes, connection):
                 try:
                     frames = server.receive(data)
                 except FrameRefused as error:
-                    self._refusals.refuse("framing", peer, str(error))
+                    self._rejections.reject("framing", peer, str(error))
                     return
                 in_hand = server.held + sum(len(frame.data) for frame in frames)
                 activity.held_bytes, held = activity.held_bytes + in_hand - held, in_hand
                 if activity.crowded and server.held > CROWDED_BYTES:
-                    self._refusals.refuse("memory", peer, "too many long messages come at a time; "
-                                          "it will send this one again")  # fmt: skip
+                    why = "too many long messages come at a time; it will send this one again"
+                    self._rejections.reject("memory", peer, why)
                     return
+                connection.has_sent |= any(frame.command == b"syslog" for frame in frames)
                 await self._store(frames, peer)
                 if frames and not await self._answered(stream, answers(frames)):
                     return
                 if any(frame.command == b"close" for frame in frames):
                     return
-                await self._wait_for_rate(peer, sum(f.command == b"syslog" for f in frames))
+                count = sum(frame.command == b"syslog" for frame in frames)
+                if size.adapt(len(data), count, crowded=activity.crowded):
+                    await activity.yield_after_large_read()
+                await self._wait_for_rate(peer, count)
         finally:
             activity.held_bytes -= held
 
@@ -62,7 +66,7 @@ class RelpListener(StreamListener):
         if records:
             await self._intake.store(*records)
 
-    async def _answered(self, stream: Stream, data: bytes) -> bool:
+    async def _answered(self, stream: PeerStream, data: bytes) -> bool:
         try:
             with trio.fail_after(_ANSWER_S):
                 await stream.send_all(data)

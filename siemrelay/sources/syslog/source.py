@@ -13,10 +13,10 @@ from siemrelay.core.options import Duration, Options, Size
 from siemrelay.net.tls_server import ServerTlsOptions
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.syslog.address import Address, address_of, open_sockets
+from siemrelay.sources.syslog.address import SyslogAddress, open_sockets, parse_address
 from siemrelay.sources.syslog.datagram import DatagramListener
 from siemrelay.sources.syslog.relp import RelpListener
-from siemrelay.sources.syslog.stream import Activity, StreamListener
+from siemrelay.sources.syslog.stream import SourceActivity, StreamListener
 
 # With `--drain`, so long a silence with no connection open counts as the end.
 _QUIET_S: Final = 1.0
@@ -26,7 +26,7 @@ _ALIVE_S: Final = 30.0
 
 
 def _listen(value: str) -> str:
-    address_of(value)
+    parse_address(value)
     return value
 
 
@@ -66,8 +66,17 @@ class SyslogOptions(Options):
     )
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         4096,
-        description="connections served at a time, at each address; more of them wait. No single "
-        "peer gets more than half of them",
+        description="connections served at a time, at each address; for one more, the idlest "
+        "connection of the peer that has the most is closed",
+    )
+    max_connections_per_address: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None,
+        description="of them, those of one address (in IPv6, of one /64 network; on a Unix socket, "
+        "of one user); half of `max_connections` by default",
+    )
+    first_message_timeout: Annotated[Duration, Field(gt=0)] = Field(
+        300.0,
+        description="close connections that have sent no message for so long after they began",
     )
     idle_timeout: Annotated[Duration, Field(gt=0)] | None = Field(
         None,
@@ -114,10 +123,10 @@ class SyslogOptions(Options):
         return self
 
     @property
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[SyslogAddress]:
         """Where it listens."""
         some = [self.listen] if isinstance(self.listen, str) else self.listen
-        return [address_of(one) for one in some]
+        return [parse_address(one) for one in some]
 
 
 _LISTENERS: Final[dict[str, type[DatagramListener | StreamListener]]] = {
@@ -128,7 +137,7 @@ _LISTENERS: Final[dict[str, type[DatagramListener | StreamListener]]] = {
 
 
 class SyslogSource:
-    """Takes what is sent to its addresses; one that cannot be taken stops them all."""
+    """Receives what is sent to its addresses; one that cannot be opened stops them all."""
 
     def __init__(self, name: str, options: SyslogOptions) -> None:
         self.name, self._options = name, options
@@ -140,7 +149,7 @@ class SyslogSource:
         that takes no more than a second; then connections are closed. Raises TlsFilesUnusable
         before it listens where there can be no TLS, and OSError when an address cannot be taken.
         """
-        options, activity = self._options, Activity()
+        options, activity = self._options, SourceActivity()
         log = structlog.get_logger().bind(source=self.name)
         async with trio.open_nursery() as nursery:
             for address in options.addresses:
@@ -163,7 +172,7 @@ async def _alive(intake: Intake) -> None:
         await trio.sleep(_ALIVE_S)
 
 
-async def _quiet(activity: Activity) -> None:
+async def _quiet(activity: SourceActivity) -> None:
     while True:
         left_s = activity.arrived_at + _QUIET_S - trio.current_time()
         if left_s <= 0 and not activity.open:

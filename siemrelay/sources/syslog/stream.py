@@ -1,7 +1,8 @@
-"""Syslog over TCP, TLS and Unix streams: accepts, reads in batches, hands over, lets go."""
+"""Syslog over TCP, TLS and Unix streams: accepts connections, reads and hands over in batches."""
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 from collections import deque
@@ -12,47 +13,58 @@ from typing import Any, Final, Protocol
 import trio
 
 from siemrelay.decoders.syslog.host import payload_with_host
-from siemrelay.net.listener import Door, plain_address
-from siemrelay.net.refusals import Refusals
-from siemrelay.net.tls_server import ServerContexts, ServerTlsOptions
-from siemrelay.net.tls_stream import TlsStream
+from siemrelay.net.listener import (
+    AcceptedConnection,
+    ConnectionLimiter,
+    RejectionLog,
+    plain_address,
+)
+from siemrelay.net.tls_server import HandshakeFailed, ServerTlsOptions, TlsServer, TlsStream
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.syslog.address import Address
-from siemrelay.sources.syslog.rate_limit import PeerRate
+from siemrelay.sources.syslog.address import SyslogAddress
+from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
 from siemrelay.wire.syslog_framing import Messages, StreamSplitter
 
-# What one read takes at most: enough that the work per read is lost in it.
+# One read takes at most this much: enough that the work per read is lost in it.
 _READ_BYTES: Final = 256 * 1024
-# What it takes from a connection that has shown little: most of thousands are quiet.
+# From a connection that has sent little it takes this: most of thousands are quiet.
 _SMALL_READ_BYTES: Final = 16 * 1024
-# What all connections read in so long a time is handed over together, after a quiet time at once.
-# A batch costs some 0.7 ms from disk to sink however small it is: with one for each message, a
+# And about this many messages, however short they are: some 20 ms of work from here to the sinks.
+# Checked by test_a_flood_of_the_shortest_lines_keeps_nobody_waiting.
+_READ_MESSAGES: Final = 2048
+_LEAST_READ_BYTES: Final = 4 * 1024
+# What all connections read in this time is handed over together, after a quiet time at once. A
+# batch costs some 0.7 ms from disk to sink however small it is: with one for each message, a
 # thousand a second from as many devices kept a core busy.
 _GATHER_S: Final = 0.005
-# So much is a batch by itself: who sends fast is not made to wait.
+# This much is a batch by itself: a fast sender does not wait for others.
 _BATCH_BYTES: Final = 64 * 1024
 # Incomplete messages of all connections together are whole up to here; beyond, long ones come in
 # parts of CROWDED_BYTES, so that thousands of peers cannot fill the memory.
 _HELD_BYTES: Final = 64 << 20
 CROWDED_BYTES: Final = 64 * 1024
 """What one connection may hold while all of them together hold too much."""
-# A handshake is a few round trips; who takes longer takes a place from others.
+# A handshake is a few round trips; a longer one takes a slot from others.
 _HANDSHAKE_S: Final = 30.0
-# On a stop, what has arrived already is read for so long and handed over for so long: the kernel
-# has confirmed it to its sender. A connection on which nothing waits is left at once.
+# On a stop, what has arrived already is read for this long and handed over for this long: the
+# kernel has acknowledged it to its sender. A connection on which nothing waits is left at once.
 _LAST_READS_S: Final = 0.8
 _LAST_OFFERS_S: Final = 1.0
 _NOTHING_LEFT_S: Final = 0.01
 
 
 class StreamLimits(Protocol):
-    """What a stream listener asks of the source's options."""
+    """The options of the source that a stream listener reads."""
 
     @property
     def tls(self) -> ServerTlsOptions | None: ...
     @property
     def max_connections(self) -> int: ...
+    @property
+    def max_connections_per_address(self) -> int | None: ...
+    @property
+    def first_message_timeout(self) -> float: ...
     @property
     def idle_timeout(self) -> float | None: ...
     @property
@@ -65,8 +77,8 @@ class StreamLimits(Protocol):
     def add_host(self) -> bool: ...
 
 
-class Activity:
-    """What all connections of a source have in common, over all its listeners."""
+class SourceActivity:
+    """State shared by all connections of a source, over all its listeners."""
 
     def __init__(self) -> None:
         self.arrived_at = trio.current_time()
@@ -74,9 +86,18 @@ class Activity:
         self.held_bytes = 0
         self._next_turn_at = self.arrived_at
         self._turn: trio.Event | None = None
+        self._large_reads = trio.Lock()
+
+    async def yield_after_large_read(self) -> None:
+        """Let every other task run before the next large read of this source is looked at.
+
+        In the order of arrival, so a flood on one connection takes no more than its share.
+        """
+        async with self._large_reads:
+            await trio.lowlevel.checkpoint()
 
     async def turn(self) -> None:
-        """Wait for the moment at which all who have something hand it over."""
+        """Wait for the moment at which all connections that have something hand it over."""
         if trio.current_time() >= self._next_turn_at:
             self._next_turn_at = trio.current_time() + _GATHER_S
         elif self._turn is not None:
@@ -96,29 +117,52 @@ class Activity:
         return self.held_bytes > _HELD_BYTES
 
 
-Stream = trio.SocketStream | TlsStream
+PeerStream = trio.SocketStream | TlsStream
+
+
+class ReadSize:
+    """How much to read next from one connection: more from a busy one, less of short messages."""
+
+    def __init__(self) -> None:
+        self.bytes = _SMALL_READ_BYTES
+
+    def adapt(self, received: int, messages: int, *, crowded: bool) -> bool:
+        """Note what the last read brought; returns whether it was a large one."""
+        large = received >= _SMALL_READ_BYTES
+        if messages > _READ_MESSAGES:
+            self.bytes = max(received * _READ_MESSAGES // messages, _LEAST_READ_BYTES)
+            return True
+        if crowded:
+            self.bytes = _SMALL_READ_BYTES
+        elif received >= self.bytes:
+            self.bytes = min(self.bytes * 4, _READ_BYTES)
+        else:
+            self.bytes = max(_SMALL_READ_BYTES, self.bytes // 2)
+        return large
 
 
 class StreamListener:
-    """Serves everybody who connects to the sockets of one address."""
+    """Serves the peers that connect to the sockets of one address."""
 
     def __init__(
-        self, address: Address, options: StreamLimits, intake: Intake, log: Any, activity: Activity
-    ) -> None:
+        self, address: SyslogAddress, options: StreamLimits, intake: Intake, log: Any,
+        activity: SourceActivity,
+    ) -> None:  # fmt: skip
         self._options, self._intake, self._activity = options, intake, activity
         self._is_local = bool(address.path)
-        self._refusals = Refusals(log, str(address), intake.refused)
-        networks = [ip_network(text) for text in options.allow]
-        self._door = Door(networks, options.max_connections, self._refusals)
-        self._rate = PeerRate(options.rate) if options.rate is not None else None
+        self._rejections = RejectionLog(log, str(address), intake.refused)
+        self._connections = ConnectionLimiter(
+            [ip_network(text) for text in options.allow], options.max_connections,
+            self._rejections, most_of_one=options.max_connections_per_address,
+        )  # fmt: skip
+        self._rate = PeerRateLimiter(options.rate) if options.rate is not None else None
         tls = options.tls if address.scheme.endswith("tls") else None
-        self._contexts = ServerContexts(tls) if tls is not None else None
-        self._reading_tls = trio.Lock()
+        self._tls = TlsServer(tls) if tls is not None else None
 
     async def prepare(self) -> None:
         """Read the TLS files, if there are any. Raises TlsFilesUnusable when they are no good."""
-        if self._contexts is not None:
-            await trio.to_thread.run_sync(self._contexts.current)
+        if self._tls is not None:
+            await self._tls.prepare()
 
     async def run(
         self, sockets: list[trio.socket.SocketType],
@@ -126,107 +170,108 @@ class StreamListener:
     ) -> None:  # fmt: skip
         """Serve until cancelled; closes the sockets and every connection."""
         task_status.started()
-        await self._door.serve(sockets, self._connection)
+        await self._connections.serve(sockets, self._accepted)
 
-    async def _connection(self, plain: trio.SocketStream, peer: str) -> None:
+    async def _accepted(self, connection: AcceptedConnection) -> None:
         self._intake.connected(1)
         self._activity.open += 1
+        stream: PeerStream = connection.stream
         try:
-            stream = await self._secured(plain, peer)
-            if stream is not None:
-                await self._serve(stream, peer)
+            if self._tls is not None:
+                stream = await self._tls.secure(connection.stream, _HANDSHAKE_S)
+            await self.serve_peer(stream, connection)
+        except HandshakeFailed as failure:
+            self._rejections.reject("tls", connection.peer, str(failure))
         finally:
             self._activity.open -= 1
             self._activity.arrived_at = trio.current_time()
             self._intake.connected(-1)
 
-    async def _secured(self, plain: trio.SocketStream, peer: str) -> Stream | None:
-        """The stream to read from; None if TLS did not come about."""
-        if self._contexts is None:
-            return plain
-        async with self._reading_tls:
-            context = await trio.to_thread.run_sync(self._contexts.current)
-        stream = TlsStream(plain, context)
-        try:
-            with trio.fail_after(_HANDSHAKE_S):
-                await stream.do_handshake()
-        except (trio.BrokenResourceError, trio.TooSlowError) as error:
-            why = error.__cause__ or error or "it took too long"
-            self._refusals.refuse("tls", peer, f"no TLS: {why}")
-            return None
-        if not self._contexts.admits(stream.certificate()):
-            self._refusals.refuse("tls", peer, "its certificate is not one of "
-                                  "`client_fingerprints`")  # fmt: skip
-            return None
-        return stream
+    async def serve_peer(self, stream: PeerStream, connection: AcceptedConnection) -> None:
+        """Read one peer's messages until its end, and hand them over.
 
-    async def _serve(self, stream: Stream, peer: str) -> None:
+        If cancelled, what the kernel has received is still read and handed over, within a second.
+        """
         splitter = StreamSplitter(self._options.max_record_size, MAX_WHOLE_BYTES)
-        pending, held, size = deque[Messages](), 0, _SMALL_READ_BYTES
-        activity = self._activity
+        pending, held, size = deque[Messages](), 0, ReadSize()
+        activity, peer = self._activity, connection.peer
         try:
-            while data := await self._received(stream, size, peer):
-                activity.arrived_at = trio.current_time()
-                size = _READ_BYTES if len(data) == size else max(_SMALL_READ_BYTES, size // 2)
-                splitter.part_bytes = MAX_WHOLE_BYTES
-                if activity.crowded:
-                    size, splitter.part_bytes = _SMALL_READ_BYTES, CROWDED_BYTES
+            while data := await self._received(stream, size.bytes, connection):
+                splitter.part_bytes = CROWDED_BYTES if activity.crowded else MAX_WHOLE_BYTES
                 pending.extend(splitter.feed(data))
                 in_hand = splitter.held + len(data)
                 activity.held_bytes, held = activity.held_bytes + in_hand - held, in_hand
                 if pending and len(data) < _BATCH_BYTES:
                     await activity.turn()
-                count = await self._hand_over(pending, peer)
+                count = await self._hand_over(pending, connection)
                 activity.held_bytes, held = activity.held_bytes - len(data), held - len(data)
                 if splitter.refusal is not None:
-                    self._refusals.refuse("framing", peer, splitter.refusal)
+                    self._rejections.reject("framing", peer, splitter.refusal)
                     return
+                if size.adapt(len(data), count, crowded=activity.crowded):
+                    await activity.yield_after_large_read()
                 await self._wait_for_rate(peer, count)
             pending.extend(splitter.end())
-            await self._hand_over(pending, peer)
+            await self._hand_over(pending, connection)
         except trio.Cancelled:
-            await self._take_the_rest(stream, peer, splitter, pending)
+            await self._take_the_rest(stream, connection, splitter, pending)
             raise
         finally:
             activity.held_bytes -= held
 
     async def _take_the_rest(
-        self, stream: Stream, peer: str, splitter: StreamSplitter, pending: deque[Messages]
-    ) -> None:
-        """Of a connection that a stop cuts off: what was read, and what has arrived by now."""
+        self, stream: PeerStream, connection: AcceptedConnection, splitter: StreamSplitter,
+        pending: deque[Messages],
+    ) -> None:  # fmt: skip
+        """Hand over what was read from a connection that is cut off, and what has arrived."""
         now = trio.current_time()
         with trio.CancelScope(shield=True, deadline=now + _LAST_OFFERS_S):
-            await self._hand_over(pending, peer)
+            await self._hand_over(pending, connection)
             data = b"."
             while data and trio.current_time() < now + _LAST_READS_S:
                 data = b""
                 with trio.move_on_after(_NOTHING_LEFT_S):
-                    data = await self._received(stream, _READ_BYTES, peer)
+                    data = await self._received(stream, _READ_BYTES, connection)
                 pending.extend(splitter.feed(data))
-                await self._hand_over(pending, peer)
+                await self._hand_over(pending, connection)
             pending.extend(splitter.end())
-            await self._hand_over(pending, peer)
+            await self._hand_over(pending, connection)
 
-    async def _received(self, stream: Stream, size: int, peer: str) -> bytes:
+    async def _received(
+        self, stream: PeerStream, size: int, connection: AcceptedConnection
+    ) -> bytes:
         """What came; nothing when the connection is at its end, for whatever reason."""
+        options, peer = self._options, connection.peer
+        deadline = math.inf
+        if not connection.has_sent:
+            deadline = connection.accepted_at + options.first_message_timeout
+        elif options.idle_timeout is not None:
+            deadline = trio.current_time() + options.idle_timeout
         try:
-            if self._options.idle_timeout is None:
-                return bytes(await stream.receive_some(size))
-            with trio.fail_after(self._options.idle_timeout):
-                return bytes(await stream.receive_some(size))
+            if deadline == math.inf:
+                data = await stream.receive_some(size)
+            else:
+                with trio.fail_at(deadline):
+                    data = await stream.receive_some(size)
         except trio.TooSlowError:
-            self._refusals.refuse("idle", peer, "nothing came for `idle_timeout`", records=0)
+            option = "idle_timeout" if connection.has_sent else "first_message_timeout"
+            self._rejections.reject("idle", peer, f"it sent nothing for `{option}`", records=0)
+            return b""
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if isinstance(error.__cause__, ssl.SSLError):
-                self._refusals.refuse("tls", peer, f"TLS broke: {error.__cause__}")
-        return b""
+                self._rejections.reject("tls", peer, f"TLS broke: {error.__cause__}")
+            return b""
+        self._activity.arrived_at = connection.active_at = trio.current_time()
+        return bytes(data)
 
-    async def _hand_over(self, pending: deque[Messages], peer: str) -> int:
-        """Empty `pending` into the intake; how many messages that were."""
+    async def _hand_over(self, pending: deque[Messages], connection: AcceptedConnection) -> int:
+        """Empty `pending` into the intake; returns how many messages those were."""
         count = 0
+        if pending:
+            connection.has_sent = True
         while pending:
             messages = pending[0]
-            await self._intake.offer(self._records(messages, peer))
+            await self._intake.offer(self._records(messages, connection.peer))
             pending.popleft()
             count += messages.count
             for size_bytes in messages.oversize:
@@ -240,7 +285,7 @@ class StreamListener:
         return Records(payload, count, part=messages.part)
 
     def _host_of(self, peer: str) -> str:
-        """What stands for a peer in the messages that name no host."""
+        """The host of messages from a peer that name none."""
         return socket.gethostname() if self._is_local else plain_address(peer)
 
     async def _wait_for_rate(self, peer: str, count: int) -> None:

@@ -9,13 +9,15 @@ import structlog
 import trio
 import trio.testing
 
+from siemrelay.net.listener import AcceptedConnection
 from siemrelay.sources.contract import Intake, Records
-from siemrelay.sources.syslog.address import Address
+from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.relp import RelpListener
 from siemrelay.sources.syslog.source import SyslogOptions
-from siemrelay.sources.syslog.stream import Activity, Stream, StreamListener
+from siemrelay.sources.syslog.stream import PeerStream, SourceActivity, StreamListener
 
-ADDRESS = Address("tcp", "127.0.0.1", 514, "")
+ADDRESS = SyslogAddress("tcp", "127.0.0.1", 514, "")
+PEER = "192.0.2.1"
 
 
 class Steps:
@@ -88,9 +90,12 @@ async def test_what_was_read_is_handed_over_wherever_a_stop_comes(
         peer = Peer(steps, [b"one\ntwo\nthr", b"ee\nfour\n", b"five\n", last])
         options = SyslogOptions.model_validate({"listen": str(ADDRESS), "idle_timeout": idle})
         made = StreamListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
-                              activity := Activity())  # fmt: skip
+                              activity := SourceActivity())  # fmt: skip
         with steps.scope:
-            await made._serve(cast("Stream", peer), "192.0.2.1")
+            await made.serve_peer(
+                cast("PeerStream", peer),
+                AcceptedConnection(cast("Any", None), PEER, PEER, 0.0, 0.0),
+            )
         over = steps.over
         assert store.taken == peer.given.splitlines(), f"stopped at await {at}"
         assert activity.held_bytes == 0
@@ -113,9 +118,12 @@ async def test_no_relp_frame_is_answered_that_is_not_stored(
         peer = Peer(steps, frames)
         options = SyslogOptions.model_validate({"listen": "relp://127.0.0.1"})
         made = RelpListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
-                            activity := Activity())  # fmt: skip
+                            activity := SourceActivity())  # fmt: skip
         with steps.scope:
-            await made._serve(cast("Stream", peer), "192.0.2.1")
+            await made.serve_peer(
+                cast("PeerStream", peer),
+                AcceptedConnection(cast("Any", None), PEER, PEER, 0.0, 0.0),
+            )
         over = steps.over
         assert peer.told.count(b"rsp 6 200 OK") <= len(store.taken), f"stopped at await {at}"
         assert activity.held_bytes == 0
@@ -127,7 +135,7 @@ async def test_no_relp_frame_is_answered_that_is_not_stored(
 async def test_the_first_goes_at_once_and_who_comes_soon_after_goes_together(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    activity, went = Activity(), list[tuple[str, float]]()
+    activity, went = SourceActivity(), list[tuple[str, float]]()
     began = trio.current_time()
 
     async def one(name: str, after_s: float) -> None:
@@ -144,7 +152,7 @@ async def test_the_first_goes_at_once_and_who_comes_soon_after_goes_together(
 async def test_one_that_is_let_go_takes_nobody_else_along(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    activity = Activity()
+    activity = SourceActivity()
     await activity.turn()
     with trio.fail_after(1):
         async with trio.open_nursery() as staying, trio.open_nursery() as leaving:

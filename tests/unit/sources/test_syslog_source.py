@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import trustme
 
-from siemrelay.sources.syslog.address import address_of
+from siemrelay.sources.syslog.address import parse_address
 from siemrelay.sources.syslog.source import SyslogOptions
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
@@ -335,7 +335,7 @@ def test_a_drain_ends_when_all_have_left_and_a_stop_keeps_what_came(
     ],
 )
 def test_an_address_has_its_schemes_port(listen: str, shown: str) -> None:
-    assert str(address_of(listen)) == shown
+    assert str(parse_address(listen)) == shown
 
 
 @pytest.mark.parametrize(

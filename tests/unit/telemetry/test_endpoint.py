@@ -6,6 +6,8 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +15,7 @@ import trio
 from structlog.testing import capture_logs
 
 from siemrelay.core.errors import BufferBroken, StartRefused
-from siemrelay.telemetry import endpoint
+from siemrelay.net.http_server import HttpLimits
 from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import SinkStats, Stats
@@ -57,7 +59,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Served]:
+async def serving(**limits: Any) -> AsyncIterator[Served]:
     served = Served()
     served.stats.loop_at, served.stats.ready = trio.current_time(), True
     served.stats.sinks["siem"] = SinkStats("siem", delivered=3)
@@ -66,7 +68,8 @@ async def serving() -> AsyncIterator[Served]:
     served.port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         overview = StatusReporter(served.stats, Redactor([]))
-        nursery.start_soon(serve, listener, served.stats, overview, served.refresh)
+        serving_it = partial(serve, listener, served.stats, overview, served.refresh, **limits)
+        nursery.start_soon(serving_it)
         yield served
         nursery.cancel_scope.cancel()
 
@@ -158,10 +161,9 @@ async def test_an_asker_that_goes_away_in_the_middle_harms_nobody() -> None:
         assert await served.get("/healthz") == (200, b"ok\n")
 
 
-async def test_silent_and_slow_askers_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_IDLE_S", 0.2)
-    monkeypatch.setattr(endpoint, "_REQUEST_S", 0.1)
-    async with serving() as served:
+async def test_silent_and_slow_clients_are_disconnected() -> None:
+    limits = HttpLimits(body_bytes=0, first_s=0.2, idle_s=0.2, request_s=0.1)
+    async with serving(limits=limits) as served:
         assert await served.ask(b"") == b""
         with trio.fail_after(5):
             async with await served.connect() as stream:
@@ -175,11 +177,8 @@ async def test_silent_and_slow_askers_are_let_go(monkeypatch: pytest.MonkeyPatch
                     pass
 
 
-async def test_only_so_many_are_served_at_once_and_the_rest_wait(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(endpoint, "_CONNECTIONS", 2)
-    async with serving() as served:
+async def test_only_so_many_are_served_at_once_and_the_rest_wait() -> None:
+    async with serving(connections=2) as served:
         first, second = await served.connect(), await served.connect()
         await trio.testing.wait_all_tasks_blocked(0.02)
         got: list[tuple[int, bytes]] = []
@@ -201,7 +200,7 @@ async def test_a_fault_of_our_own_is_told_and_does_not_stop_the_relay() -> None:
         served.fault = ValueError("a bug")
         with capture_logs() as logs:
             assert (await served.get("/metrics"))[0] == 500
-        assert logs[0]["event"] == "endpoint failed"
+        assert logs[0]["event"] == "request failed"
         served.fault = None
         assert (await served.get("/metrics"))[0] == 200
 

@@ -47,7 +47,7 @@ class Rows(Mapping[str, _Kind], Generic[_Kind]):
 
 
 SOURCES: Final = Rows(SourceKind, {
-    "file": "sources.file:FILE",
+    "file": "sources.file.source:FILE",
     "stdin": "sources.stdin:STDIN",
     "redis": "sources.queues.redis:REDIS",
     "kafka": "sources.queues.kafka:KAFKA",

@@ -15,8 +15,8 @@ from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import KeyPath
 from siemrelay.sinks.file.rotation import names
 from siemrelay.sinks.file.sink import ArchiveOptions
-from siemrelay.sources.file import FileOptions
-from siemrelay.sources.globbing import Globs
+from siemrelay.sources.file.finder import Globs
+from siemrelay.sources.file.source import FileOptions
 
 
 def clashes(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, str]]:

@@ -235,8 +235,11 @@ class SourceIntake:
     def refused(self, reason: str, records: int = 1) -> None:
         self._stats.refused[reason] = self._stats.refused.get(reason, 0) + records
 
-    def trouble(self, words: str) -> None:
-        self._stats.trouble(words)
+    def unreadable(self, files: int, why: str) -> None:
+        self._stats.unreadable(files, why)
+
+    def lost_bytes(self, unread: int) -> None:
+        self._stats.lost_bytes += unread
 
     def connected(self, change: int) -> None:
         self._stats.connections += change

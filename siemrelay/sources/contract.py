@@ -93,8 +93,11 @@ class Intake(Protocol):
     def refused(self, reason: str, records: int = 1) -> None:
         """Count what was turned away at the door; `reason` is one of a few fixed words."""
 
-    def trouble(self, words: str) -> None:
-        """Say what keeps part of it from being read while that lasts, and `""` when it is over."""
+    def unreadable(self, files: int, why: str) -> None:
+        """Report how many files cannot be read now and why; 0 and `""` when all can be again."""
+
+    def lost_bytes(self, unread: int) -> None:
+        """Count bytes that left the disk before they were read."""
 
     def connected(self, change: int) -> None:
         """Note that so many connections more (or fewer, below 0) are open."""

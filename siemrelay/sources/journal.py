@@ -14,9 +14,8 @@ from pydantic import Field
 
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.options import Options, Size
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
-from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.lines import Lines
 
 _READ_BYTES: Final = 512 * 1024
 
@@ -121,7 +120,7 @@ class JournalSource:
 
     async def _read(self, process: trio.Process, intake: Intake, taken: str | None) -> None:
         """Hand over what comes, but for a first entry whose cursor is `taken`."""
-        lines = Lines(self._options.max_record_size)
+        lines = LineSplitter(self._options.max_record_size)
         assert process.stdout is not None
         while True:
             data: bytes | bytearray | None = None

@@ -12,9 +12,8 @@ import trio
 from pydantic import Field
 
 from siemrelay.core.options import Options, Size
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
 from siemrelay.sources.contract import Intake, SourceKind
-from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.lines import Lines
 
 # As much as the file source reads at once, and eight times what a pipe holds.
 _READ_BYTES: Final = 512 * 1024
@@ -44,7 +43,7 @@ class StdinSource:
 
     def __init__(self, name: str, options: StdinOptions) -> None:
         self.name = name
-        self._lines = Lines(options.max_record_size)
+        self._lines = LineSplitter(options.max_record_size)
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Read until the end; then return if `drain`, else wait for ever. See `Source`."""

@@ -38,4 +38,9 @@ def unready(stats: Stats) -> list[str]:
         return ["stopping"]
     if not stats.ready:
         return ["starting"]
-    return ["the buffer is full: intake waits"] if stats.buffer.full else []
+    found = [
+        f"source {source.name} {source.unreadable_why}"
+        for source in stats.sources.values()
+        if source.unreadable_why
+    ]
+    return [*(["the buffer is full: intake waits"] if stats.buffer.full else []), *found]

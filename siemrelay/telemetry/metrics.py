@@ -46,6 +46,10 @@ SOURCE_METRICS: Final[tuple[Metric, ...]] = (
     Metric("upstream_dropped_total", "counter",
            "Records dropped before they reached the relay, as the kernel or the queue reports.",
            lambda s: s.upstream_dropped),
+    Metric("lost_bytes_total", "counter", "Bytes of files that left before they were read.",
+           lambda s: s.lost_bytes),
+    Metric("unreadable_files", "gauge", "Files that cannot be read now.",
+           lambda s: s.unreadable_files),
     Metric("connections", "gauge", "Connections open.", lambda s: s.connections),
 )  # fmt: skip
 

@@ -46,22 +46,25 @@ class SourceStats(msgspec.Struct):
     restarts: int = 0
     lag_bytes: int = 0
     upstream_dropped: int = 0
+    lost_bytes: int = 0
+    unreadable_files: int = 0
     connections: int = 0
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     last_record_at: float = 0.0
     progress_at: float = 0.0
     last_error: str = ""
-    _trouble: str = ""
+    unreadable_why: str = ""
     _failure: str = ""
 
-    def trouble(self, words: str) -> None:
-        """What keeps it from reading all there is is its last error while it lasts.
+    def unreadable(self, files: int, why: str) -> None:
+        """Note how many files cannot be read and why; that is the last error while it lasts.
 
-        Without words it is over, and what its last failure left stands there again.
+        With 0 and `""` it is over, and the last failure is the last error again.
         """
-        if self.last_error != self._trouble:
+        if self.last_error != self.unreadable_why:
             self._failure = self.last_error
-        self.last_error, self._trouble = words or self._failure, words
+        self.last_error = why or self._failure
+        self.unreadable_files, self.unreadable_why = files, why
 
 
 class SinkStats(msgspec.Struct):

@@ -34,6 +34,7 @@ class SourceReport(msgspec.Struct, frozen=True):
     filtered: int
     refused: dict[str, int]
     upstream_dropped: int
+    lost_bytes: int
     restarts: int
     last_error: str
 
@@ -124,7 +125,7 @@ class StatusReporter:
         return SourceReport(
             source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
-            dict(source.refused), source.upstream_dropped, source.restarts,
+            dict(source.refused), source.upstream_dropped, source.lost_bytes, source.restarts,
             self._clean(source.last_error),
         )  # fmt: skip
 

@@ -91,6 +91,9 @@ def _losses(source: SourceReport) -> Iterator[Line]:
             "kernel)",
             "bad",
         )
+    if source.lost_bytes:
+        text = f"  {size(source.lost_bytes)} lost: files left before they were read to their end"
+        yield Line(text, "bad")
     if source.restarts:
         yield Line(f"  failed and restarted {source.restarts:,} times", "warning")
     if source.last_error:

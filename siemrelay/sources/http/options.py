@@ -16,7 +16,7 @@ from siemrelay.net.http_server import Application, HttpLimits, HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.net.tls_server import ServerTlsOptions, TlsServer
 from siemrelay.sources.contract import Intake
-from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 
 _log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from siemrelay.core.errors import FrameRefused
 from siemrelay.decoders.syslog.host import with_host
 from siemrelay.net.listener import AcceptedConnection
 from siemrelay.sources.contract import joined
-from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.syslog.stream import CROWDED_BYTES, PeerStream, ReadSize, StreamListener
 from siemrelay.wire.relp_server import Frame, RelpServer, answers
 

@@ -21,7 +21,7 @@ from siemrelay.net.listener import (
 )
 from siemrelay.net.tls_server import HandshakeFailed, ServerTlsOptions, TlsServer, TlsStream
 from siemrelay.sources.contract import Intake, Records
-from siemrelay.sources.cutting import MAX_WHOLE_BYTES
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
 from siemrelay.wire.syslog_framing import Messages, StreamSplitter

@@ -155,16 +155,16 @@ async def test_a_failed_sources_last_error_is_what_failed_not_the_nursery_around
             relay.stop()
 
 
-def test_a_trouble_is_the_last_error_while_it_lasts() -> None:
+def test_files_that_cannot_be_read_are_the_last_error_while_that_lasts() -> None:
     source = SourceStats("a")
-    source.trouble("cannot read x")
-    source.trouble("cannot read y")
+    source.unreadable(1, "cannot read x")
+    source.unreadable(1, "cannot read y")
     assert source.last_error == "cannot read y"
-    source.trouble("")
+    source.unreadable(0, "")
     assert source.last_error == ""
-    source.trouble("cannot read x")
+    source.unreadable(1, "cannot read x")
     source.last_error = "failed"
-    source.trouble("cannot read z")
+    source.unreadable(1, "cannot read z")
     assert source.last_error == "cannot read z"
-    source.trouble("")
+    source.unreadable(0, "")
     assert source.last_error == "failed"

@@ -13,9 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
 from siemrelay.sources.contract import Records
-from siemrelay.sources.cutting import MAX_WHOLE_BYTES
-from siemrelay.sources.lines import Lines
 from tests.support.daemon import PATIENCE_S, event, ids, tcp
 from tests.support.receivers import TcpReceiver
 
@@ -29,7 +28,7 @@ def test_lines_come_out_whole_wherever_the_stream_is_cut(
     some: list[bytes], data: st.DataObject
 ) -> None:
     stream = b"\n".join(some)
-    cutter, found, at = Lines(1 << 20), list[Records](), 0
+    cutter, found, at = LineSplitter(1 << 20), list[Records](), 0
     while at < len(stream):
         size = data.draw(st.integers(1, 7))
         found += cutter.feed(stream[at : at + size])
@@ -40,7 +39,7 @@ def test_lines_come_out_whole_wherever_the_stream_is_cut(
 
 
 def test_a_line_without_end_comes_out_in_numbered_parts() -> None:
-    cutter = Lines(1 << 20)
+    cutter = LineSplitter(1 << 20)
     found = list[Records]()
     for _ in range(35):
         found += cutter.feed(b"x" * (1 << 20))

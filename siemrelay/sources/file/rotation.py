@@ -1,11 +1,11 @@
-"""Which files are generations of one log, and which of two is the older: told by their names.
+"""Which files are generations of one log, and which of two is the older: read from their names.
 
 Pure. Rotation leaves `audit.log.1`, `audit.log-20240131`, `audit-2024-01-31.log.gz` beside
 `audit.log`; these are one family, whose members are read one after the other, oldest first.
 """
 
 # ruff: noqa: PTH118, PTH119, PTH120
-# Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
+# Paths are text here: a survey handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
 import os.path
@@ -21,19 +21,28 @@ _DATE: Final = re.compile(
 )
 # Ten digits are logrotate's `dateformat -%s`.
 _NUMBER: Final = re.compile(r"[._-](?P<number>\d{1,10})$")
+# logrotate's `extension .log` numbers before the extension: `audit.1.log`.
+_NUMBER_INSIDE: Final = re.compile(r"\.(?P<number>\d{1,3})(?=\.[A-Za-z]+$)")
 
-COMPRESSED: Final = ".gz"
+_COMPRESSED: Final = re.compile(
+    r"\.(?:gz|zst|xz|bz2|lzma|lz4|lzo|Z|zip|7z|br)$"
+)  # fmt: skip
 
 
-def is_compressed(path: str) -> bool:
-    """Whether the file is read through gunzip, by its name."""
-    return path.endswith(COMPRESSED)
+def compressed_suffix(path: str) -> str:
+    """The suffix that says that the file is compressed, as `.gz`; empty without one."""
+    found = _COMPRESSED.search(path)
+    return found[0] if found else ""
+
+
+def _plain_name(path: str) -> str:
+    return _COMPRESSED.sub("", os.path.basename(path))
 
 
 def base_name(path: str) -> str:
     """The name of the log that this file is a generation of, without its directory."""
-    name = os.path.basename(path).removesuffix(COMPRESSED)
-    return _NUMBER.sub("", _DATE.sub("", name, count=1)) or name
+    name = _plain_name(path)
+    return _NUMBER_INSIDE.sub("", _NUMBER.sub("", _DATE.sub("", name, count=1))) or name
 
 
 def family(path: str) -> str:
@@ -52,8 +61,9 @@ def age(path: str) -> tuple[int, int, str]:
     `log.2` is older than `log.1`, the first of January older than the second, and all of them
     older than the log without a suffix.
     """
-    name = os.path.basename(path).removesuffix(COMPRESSED)
-    dated, numbered = _DATE.search(name), _NUMBER.search(name)
+    name = _plain_name(path)
+    dated = _DATE.search(name)
+    numbered = _NUMBER.search(name) or _NUMBER_INSIDE.search(name)
     if dated is not None:
         return 1, 0, dated["date"]
     if numbered is not None:

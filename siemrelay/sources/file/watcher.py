@@ -1,11 +1,11 @@
-"""inotify: what happened to the watched files and directories, told within a millisecond.
+"""inotify: what happened to the watched files and directories, known within a millisecond.
 
-A helper, not an authority: everything it says is found by looking, too, only later. So every
+A helper, not an authority: everything it reports is also found by looking, only later. So every
 failure here (no inotify, limits reached, a network file system) costs latency alone.
 """
 
 # ruff: noqa: PTH118, PTH119
-# Paths are text here: each look at the disk handles them by the thousand, and Path costs tenfold.
+# Paths are text here: a survey handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
 import errno
@@ -13,9 +13,10 @@ import os.path
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import trio
 
-from siemrelay.sources.following import Followed
+from siemrelay.sources.file.disk import FileId, OpenFile
 
 if TYPE_CHECKING:
     from inotify_simple import INotify  # type: ignore[import-untyped]  # it has no types
@@ -42,37 +43,50 @@ _LIMITS: Final = {
 }
 
 
-class Watch:
+class Changes(msgspec.Struct):
+    """What has happened since the last time."""
+
+    written: dict[FileId, None] = msgspec.field(default_factory=dict)
+    """Files that were written to."""
+    entries: set[str] = msgspec.field(default_factory=set)
+    """Paths of wanted names that were created, renamed or deleted."""
+    moved: dict[str, None] = msgspec.field(default_factory=dict)
+    """Paths that wanted files were renamed to; a glob need not match them."""
+    everything: bool = False
+    """Whether anything may have changed."""
+
+    @property
+    def call_for_survey(self) -> bool:
+        return self.everything or bool(self.entries)
+
+
+class Watcher:
     """Watches directories for changes of their entries, and files for writes."""
 
     def __init__(self, log: Any, is_wanted: Callable[[str], bool]) -> None:
-        """`is_wanted` says of a file name (without directory) whether its fate matters."""
+        """`is_wanted`: whether a change to a file of that name (without directory) matters."""
         self._log, self._is_wanted = log, is_wanted
         self._inotify: INotify | None = None
         self._directories: dict[int, str] = {}
         self._paths: dict[str, int] = {}
-        self._files: dict[int, Followed] = {}
-        self._descriptors: dict[Followed, int] = {}
+        self._files: dict[int, FileId] = {}
+        self._descriptors: dict[FileId, int] = {}
+        self._moved: set[str] = set()
         self._warned = False
-        self.look_around = True
-        """Whether entries have changed since this was last set to False."""
-        self.renamed: dict[str, None] = {}
-        """New paths of wanted files; may not match a glob."""
 
     def open(self) -> None:
         """Begin. Takes some milliseconds."""
         try:
-            import ctypes
-
             import inotify_simple
 
-            # inotify_simple would run `ldconfig` to find the C library that this process has
-            # loaded already: 25 ms of start-up.
-            if getattr(inotify_simple, "_libc", True) is None:
-                inotify_simple._libc = ctypes.CDLL(None, use_errno=True)
             self._inotify = inotify_simple.INotify(nonblocking=True)
         except (OSError, ImportError) as error:
             self._give_up(error)
+
+    @property
+    def active(self) -> bool:
+        """Whether changes are reported at all."""
+        return self._inotify is not None
 
     def _give_up(self, error: OSError | ImportError) -> None:
         if not self._warned:
@@ -80,16 +94,16 @@ class Watch:
             advice = _LIMITS.get(error.errno or 0) if isinstance(error, OSError) else None
             self._log.warning("inotify not available, polling", error=str(error), advice=advice)
 
-    def directory(self, path: str) -> None:
+    def watch_directory(self, path: str) -> None:
         """Watch a directory's entries."""
         if path not in self._paths and (wd := self._add(path, _IN_DIRECTORY)) is not None:
             self._paths[path], self._directories[wd] = wd, path
 
-    def file(self, fd: int, followed: Followed) -> None:
+    def watch_file(self, file: OpenFile, file_id: FileId) -> None:
         """Watch an open file for writes, whatever it is called later."""
         # Through /proc the watch is on the very file that is open, not on what has its name now.
-        if (wd := self._add(f"/proc/self/fd/{fd}", _MODIFY)) is not None:
-            self._files[wd], self._descriptors[followed] = followed, wd
+        if (wd := self._add(f"/proc/self/fd/{file.fd}", _MODIFY)) is not None:
+            self._files[wd], self._descriptors[file_id] = file_id, wd
 
     def _add(self, path: str, mask: int) -> int | None:
         if self._inotify is None:
@@ -101,10 +115,9 @@ class Watch:
                 self._give_up(error)
             return None  # gone or forbidden: the poll finds what it can
 
-    def forget(self, followed: Followed) -> None:
-        """Watch that file no longer."""
-        wd = self._descriptors.pop(followed, None)
-        if wd is not None and self._files.get(wd) is followed:
+    def unwatch_file(self, file_id: FileId) -> None:
+        wd = self._descriptors.pop(file_id, None)
+        if wd is not None and self._files.get(wd) == file_id:
             del self._files[wd]
             self._remove(wd)
 
@@ -115,43 +128,54 @@ class Watch:
             except OSError:
                 return  # the kernel removed it with its file
 
-    def collect(self) -> list[Followed]:
-        """The files written to since the last call; sets `look_around` and `renamed`."""
+    def take_changes(self) -> Changes:
+        """What has happened since the last call."""
+        changes = Changes()
         if self._inotify is None:
-            return []
-        written: dict[int, Followed] = {}
+            return changes
         leaving: dict[int, str] = {}
         for wd, mask, cookie, name in self._inotify.read(timeout=0):
-            if (followed := self._files.get(wd)) is not None:
+            if (file_id := self._files.get(wd)) is not None:
                 if mask & _IGNORED:
                     del self._files[wd]
-                    self._descriptors.pop(followed, None)
+                    self._descriptors.pop(file_id, None)
                 else:
-                    written[wd] = followed
+                    changes.written[file_id] = None
             elif mask & _QUEUE_OVERFLOW:
-                self.look_around = True
+                changes.everything = True
             elif (directory := self._directories.get(wd)) is not None:
-                self._entry(wd, mask, cookie, os.path.join(directory, name), leaving)
-        return list(written.values())
+                path = os.path.join(directory, name)
+                self._entry(changes, wd, mask, cookie, path, leaving)
+        self._moved.update(changes.moved)
+        return changes
 
-    def _entry(self, wd: int, mask: int, cookie: int, path: str, leaving: dict[int, str]) -> None:
+    def forget_moved(self) -> None:
+        """The files that were renamed were looked for: their names do not matter any more."""
+        self._moved.clear()
+
+    def _entry(
+        self, changes: Changes, wd: int, mask: int, cookie: int, path: str, leaving: dict[int, str]
+    ) -> None:
         if mask & (_IGNORED | _DELETE_SELF | _MOVE_SELF):
-            self.look_around = True
+            changes.everything = True
             self._paths.pop(self._directories.pop(wd), None)
             if not mask & _IGNORED:
                 self._remove(wd)
             return
-        wanted = bool(mask & _IS_DIRECTORY) or self._is_wanted(os.path.basename(path))
-        if path in self.renamed:
-            wanted = True
+        if mask & _IS_DIRECTORY:
+            changes.everything = True
+            return
+        wanted = (
+            self._is_wanted(os.path.basename(path)) or path in changes.moved or path in self._moved
+        )
         if mask & _MOVED_FROM and wanted:
             leaving[cookie] = path
         elif mask & _MOVED_TO and leaving.pop(cookie, None) is not None:
-            # A file may be rotated twice before it is looked at, out of the globs' sight.
+            # A file may be rotated twice before it is looked at, out of the reach of the globs.
             wanted = True
-            if not mask & _IS_DIRECTORY:
-                self.renamed[path] = None
-        self.look_around = self.look_around or wanted
+            changes.moved[path] = None
+        if wanted:
+            changes.entries.add(path)
 
     async def wait(self) -> None:
         """Wait until something has happened; for ever where inotify is not available."""

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.sources.content import GzipContent, PlainContent
-from siemrelay.sources.cutting import cut
-from siemrelay.sources.following import Followed
-from siemrelay.sources.generations import age, family, is_rotated_name
-from siemrelay.sources.globbing import Globs
-from siemrelay.sources.identity import Identity, begins_as, continues_at
-from siemrelay.sources.remembered import KEEP_GONE_S, Remembered
+from siemrelay.sources.chunks import cut
+from siemrelay.sources.file.checkpoints import KEEP_GONE_S, CheckpointStore
+from siemrelay.sources.file.compression import COMPRESSIONS
+from siemrelay.sources.file.content import CompressedContent, PlainContent
+from siemrelay.sources.file.disk import Disk, OpenFile
+from siemrelay.sources.file.finder import Finder, Globs
+from siemrelay.sources.file.fingerprint import Progress, begins_as, continues_at
+from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.sources.file.rotation import age, family, is_rotated_name
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_cut_takes_every_line_but_the_blank_and_the_incomplete_ones(
 
 def _plain(path: Path, data: bytes) -> PlainContent:
     path.write_bytes(data)
-    return PlainContent(os.open(path, os.O_RDONLY))
+    return PlainContent(OpenFile(os.open(path, os.O_RDONLY)))
 
 
 @given(st.lists(st.binary(min_size=1, max_size=900), min_size=1, max_size=6), st.binary())
@@ -83,22 +85,22 @@ def test_place_is_found_again_only_where_what_was_read_still_is(
     tmp_path_factory: pytest.TempPathFactory, reads: list[bytes], more: bytes
 ) -> None:
     directory = tmp_path_factory.mktemp("identity")
-    identity = Identity("audit.log", 1, 2, 3)
+    progress = Progress("audit.log", (1, 2), 3)
     for data in reads:
-        identity.advance(data)
-    whole, place = b"".join(reads), identity.place()
+        progress.advance(data)
+    whole, place = b"".join(reads), progress.checkpoint()
     changed = whole[:-1] + bytes([whole[-1] ^ 1])
     for data, same in [(whole + more, True), (changed + more, False), (whole[:-1], False)]:
         content = _plain(directory / "file", data)
         begins = begins_as(content.pread(1024, 0), place)
-        assert (begins and continues_at(content, place)) == same
-        assert identity.still_in(content) == same
+        assert (begins and continues_at(content, place.offset, place.tail_sha256)) == same
+        assert progress.still_in(content) == same
         content.close()
-    moved = Identity("audit.log", 1, 2, 3)
+    moved = Progress("audit.log", (1, 2), 3)
     content = _plain(directory / "file", whole + more)
     moved.move_to(content, len(whole))
     content.close()
-    assert moved.place() == place
+    assert moved.checkpoint() == place
 
 
 @given(st.lists(st.tuples(st.integers(0, 300_000), st.integers(0, 70_000)), max_size=8))
@@ -108,7 +110,7 @@ def test_gzip_content_can_be_read_anywhere(
     whole = bytes(range(251)) * 1000
     path = tmp_path_factory.mktemp("gzip") / "file.gz"
     path.write_bytes(gzip.compress(whole[:100_000]) + b"\0" * 9 + gzip.compress(whole[100_000:]))
-    content = GzipContent(os.open(path, os.O_RDONLY))
+    content = CompressedContent(OpenFile(os.open(path, os.O_RDONLY)), COMPRESSIONS[0])
     for offset, length in reads:
         content.keep_from(offset)
         assert content.pread(length, offset) == whole[offset : offset + length]
@@ -119,18 +121,22 @@ def test_gzip_content_can_be_read_anywhere(
 
 
 def test_gone_place_is_kept_for_a_day_and_then_forgotten() -> None:
-    memory = Remembered()
-    identity = Identity("/var/log/audit.log.1", 1, 2, 3)
-    identity.advance(b"line\n")
-    memory.put(identity.key, identity.place())
-    (noted,) = memory.expire(1000.0)
+    store = CheckpointStore()
+    progress = Progress("/var/log/audit.log.1", (1, 2), 3)
+    progress.advance(b"line\n")
+    store.put(progress.key, progress.checkpoint())
+    store.take_changes()
+    store.expire(1000.0)
+    (noted,) = store.take_changes()
     assert noted.value is not None
     assert noted.value["gone"] == 1000.0
-    assert list(memory.expire(1000.0 + KEEP_GONE_S - 1)) == []
-    assert [key for key, _ in memory.of_log("audit.log")] == [identity.key]
-    (dropped,) = memory.expire(1000.0 + KEEP_GONE_S)
-    assert (dropped.key, dropped.value) == (identity.key, None)
-    assert memory.of_inode(2) == memory.of_log("audit.log") == []
+    store.expire(1000.0 + KEEP_GONE_S - 1)
+    assert not store.take_changes()
+    assert [key for key, _ in store.of_log("audit.log")] == [progress.key]
+    store.expire(1000.0 + KEEP_GONE_S)
+    (dropped,) = store.take_changes()
+    assert (dropped.key, dropped.value) == (progress.key, None)
+    assert store.of_inode(2) == store.of_log("audit.log") == []
 
 
 def _unsupported(*_: object) -> int:
@@ -153,9 +159,8 @@ def test_what_is_not_in_memory_is_left_to_a_read_that_may_wait(
 ) -> None:
     lines = b"".join(b"line %d\n" % n for n in range(9000))
     content = _plain(tmp_path / "audit.log", lines)
-    status = os.fstat(content.fd)
-    identity = Identity("audit.log", status.st_dev, status.st_ino, 1)
-    followed = Followed(str(tmp_path / "audit.log"), identity, max_record_bytes=1 << 20)
+    progress = Progress("audit.log", content.file.status().file_id, 1)
+    followed = FollowedFile(str(tmp_path / "audit.log"), progress, max_record_bytes=1 << 20)
     followed.content = content
     followed.look()
     first = followed.read_in_memory(finish=False)
@@ -168,7 +173,7 @@ def test_what_is_not_in_memory_is_left_to_a_read_that_may_wait(
         patched.setattr(os, "preadv", preadv)
         with pytest.raises(BlockingIOError):
             followed.read_in_memory(finish=False)
-    assert identity.offset == len(lines)
+    assert progress.offset == len(lines)
     second = followed.read(finish=False)
     assert second is not None
     assert second.payload == lines
@@ -192,5 +197,6 @@ def test_globs_match_by_their_text_just_what_they_find_on_the_disk(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     globs = Globs([f"{tmp_path}/{pattern}"])
-    found = {file.path.replace("//", "/") for file in globs.find().values()}
+    picture = Finder(globs, Disk()).find(changed=None)
+    found = {file.path for file in picture.found.values()}
     assert {str(path) for path in paths if globs.matches(str(path))} == found

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from siemrelay.sources.contract import Records
-from siemrelay.sources.file import FileOptions, FileSource
+from siemrelay.sources.file.source import FileOptions, FileSource
 
 # Far above what any step takes; a test that waits longer has failed.
 PATIENCE_S = 20.0
@@ -26,8 +26,9 @@ class CollectingIntake:
         self.lines: list[bytes] = []
         self.stored: dict[str, Mapping[str, Any]] = {}
         self.oversizes: list[int] = []
-        self.troubles: list[str] = []
-        self.third_trouble = threading.Event()
+        self.unreadables: list[tuple[int, str]] = []
+        self.third_unreadable = threading.Event()
+        self.lost_total = 0
         self.lag_bytes = 0
         self._changed = trio.Condition()
 
@@ -80,11 +81,14 @@ class CollectingIntake:
     def refused(self, reason: str, records: int = 1) -> None:
         raise AssertionError("a file source refuses nothing")
 
-    def trouble(self, words: str) -> None:
+    def unreadable(self, files: int, why: str) -> None:
         # From a thread, too.
-        self.troubles.append(words)
-        if len(self.troubles) > 2:
-            self.third_trouble.set()
+        self.unreadables.append((files, why))
+        if len(self.unreadables) > 2:
+            self.third_unreadable.set()
+
+    def lost_bytes(self, unread: int) -> None:
+        self.lost_total += unread
 
     def connected(self, change: int) -> None:
         raise AssertionError("a file source has no connections")

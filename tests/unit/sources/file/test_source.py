@@ -18,9 +18,9 @@ import structlog
 import trio
 from pydantic import ValidationError
 
-from siemrelay.sources.content import open_regular
-from siemrelay.sources.file import FileOptions
-from tests.file_source_rig import CollectingIntake, append, drained, running, source
+from siemrelay.sources.file.disk import Disk, OpenFile
+from siemrelay.sources.file.source import FileOptions
+from tests.support.file_source_rig import CollectingIntake, append, drained, running, source
 
 MIB = 1 << 20
 
@@ -496,28 +496,31 @@ async def test_unreadable_file_is_said_once_and_read_when_it_can_be(tmp_path: Pa
     assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
 
 
-async def test_file_that_cannot_be_read_is_told_as_trouble_until_it_can_be(tmp_path: Path) -> None:
+async def test_file_that_cannot_be_read_is_reported_until_it_can_be(tmp_path: Path) -> None:
     shut, gone, other = (tmp_path / name for name in ("shut.log", "gone.log", "other.log"))
     for path in (shut, gone, other):
         path.write_bytes(path.stem.encode() + b"\n")
     forbidden = {str(shut), str(gone)}
 
-    def opened(path: str) -> tuple[int, os.stat_result]:
+    opened = Disk.open
+
+    def guarded(disk: Disk, path: str) -> OpenFile:
         if path in forbidden:
             raise PermissionError(errno.EACCES, "Permission denied", path)
-        return open_regular(path)
+        return opened(disk, path)
 
     intake = CollectingIntake()
-    with patch("siemrelay.sources.recognition.open_regular", opened):
+    with patch.object(Disk, "open", guarded):
         async with running(str(tmp_path / "*.log"), intake, poll="20ms"):
             await intake.until_lines(1)
             gone.unlink()
             append(other, b"more\n")
             await intake.until_lines(2)
-            assert await trio.to_thread.run_sync(intake.third_trouble.wait, 20)
+            assert await trio.to_thread.run_sync(intake.third_unreadable.wait, 20)
             forbidden.clear()
             await intake.until_lines(3)
-    first, both, one, over = intake.troubles
+    counts, (first, both, one, over) = zip(*intake.unreadables, strict=True)
+    assert counts == (1, 2, 1, 0)
     assert first.startswith(f"cannot read {tmp_path}/")
     assert both == first + " (and 1 more file cannot be read)"
     assert one == (
@@ -543,7 +546,7 @@ async def test_more_files_than_may_be_open_are_all_followed(tmp_path: Path) -> N
     for n, path in enumerate(paths):
         path.write_bytes(b"%d\n" % n)
     intake = CollectingIntake()
-    with patch("siemrelay.sources.tracking.MAX_OPEN_FILES", 3):
+    with patch("siemrelay.sources.file.schedule.MAX_OPEN_FILES", 3):
         async with running(str(tmp_path / "*.log"), intake, poll="1h"):
             await intake.until_lines(12)
             for path in paths:
@@ -750,10 +753,10 @@ async def test_copies_under_another_logs_name_are_files_of_their_own(tmp_path: P
     assert await drained(pattern, intake) == [b"one"] * 3  # the gzip file is known
 
 
-async def test_compressed_log_beside_its_original_is_read_at_the_very_first_start(
+async def test_log_and_its_compressed_copy_are_read_once_at_the_very_first_start(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "a.json").write_bytes(b"one\n")
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"one\n"))
     intake = CollectingIntake()
-    assert await drained(str(tmp_path / "*"), intake) == [b"one"] * 2
+    assert await drained(str(tmp_path / "*"), intake) == [b"one"]

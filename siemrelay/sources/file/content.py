@@ -1,0 +1,204 @@
+"""The bytes of an open file, as written or decompressed, read at any offset.
+
+Both classes own their file. They block on the disk: the caller decides on which thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, Damaged, Expander
+from siemrelay.sources.file.disk import OpenFile
+from siemrelay.sources.file.fingerprint import digest
+
+# Compressed bytes per read: large enough that calls do not count.
+_INPUT_BYTES: Final = 64 << 10
+# How many of the last compressed bytes are the fingerprint of a file that was read to its end:
+# they hold the checksums and sizes of all of it.
+_END_BYTES: Final = 1024
+# How much of the beginning of what it expands to is kept, to be looked at again at no cost.
+_BEGIN_BYTES: Final = 4 << 10
+
+
+class PlainContent:
+    """A file as it is; it may grow."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self.file = file
+        self.in_memory_only = False
+        """Whether to raise BlockingIOError instead of waiting for the disk."""
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """`length` bytes from `offset`; fewer only where the file ends now."""
+        if self.in_memory_only:
+            return self.file.pread_cached(length, offset)
+        return self.file.pread(length, offset)
+
+    def keep_from(self, offset: int) -> None:
+        """Nothing before `offset` will be asked for soon."""
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class CompressedContent:
+    """What a compressed file expands to, in bounded steps; several members count as one.
+
+    Offsets are those of the expanded content. Only what lies between `keep_from` and the furthest
+    read is in memory; reading before it expands from the start again.
+    """
+
+    def __init__(self, file: OpenFile, compression: Compression) -> None:
+        """`compression` must have an expander."""
+        self.file, self._compression = file, compression
+        self.damage: str | None = None
+        """What is wrong with the file, once expanding met it; the content ends there."""
+        self._may_give_up = False
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Expand from the start again; what was found damaged gets another chance."""
+        self._expander: Expander | None = None
+        self._input = b""
+        self._input_offset = 0
+        self._window = bytearray()
+        self._begin = b""
+        self._start = self._keep = 0
+        self.damage = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that the file holds now was expanded and ended where a member ends."""
+        return (
+            self._expander is None
+            and not self._input
+            and 0 < self._input_offset >= self.file.status().size
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be had of the file as it is now."""
+        return self.damage is not None or self.complete
+
+    @property
+    def consumed(self) -> int:
+        """How many compressed bytes were read from the file."""
+        return self._input_offset
+
+    def end_sha256(self, size: int) -> str:
+        """The fingerprint of the whole file, which has that many (compressed) bytes."""
+        length = min(size, _END_BYTES)
+        return digest(self.file.pread(length, size - length))
+
+    def give_up_at_end(self) -> None:
+        """From now on take the end of an unfinished file as its end."""
+        self._may_give_up = True
+
+    def keep_from(self, offset: int) -> None:
+        """Nothing before `offset` will be asked for soon: free it."""
+        self._keep = offset
+        self._trim()
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """`length` bytes from `offset`; fewer only where what can be expanded now ends."""
+        end = offset + length
+        if end <= len(self._begin):
+            return self._begin[offset:end]
+        if offset < self._start:
+            keep = self._keep
+            self.rewind()
+            self._keep = min(keep, offset)
+        while self._start + len(self._window) < end and self._expand_more():
+            pass
+        return bytes(self._window[max(0, offset - self._start) : max(0, end - self._start)])
+
+    def length(self, limit: int, *, keep: int) -> int:
+        """How long the content is, looked for up to `limit`; keeps the last `keep` bytes."""
+        if self._start > max(0, min(limit, self._start + len(self._window)) - keep):
+            self.rewind()
+        while (known := self._start + len(self._window)) < limit:
+            self._keep = max(0, known - keep)
+            if not self._expand_more():
+                break
+        return min(limit, self._start + len(self._window))
+
+    def _expand_more(self) -> bool:
+        """Add the next piece, perhaps an empty one, to what is in memory; False at the end."""
+        if self.damage is not None or (expanded := self._expand()) is None:
+            return False
+        if len(self._begin) < _BEGIN_BYTES:
+            self._begin += expanded[: _BEGIN_BYTES - len(self._begin)]
+        self._window += expanded
+        self._trim()
+        return True
+
+    def _trim(self) -> None:
+        if (spare := min(self._keep - self._start, len(self._window))) > 0:
+            del self._window[:spare]
+            self._start += spare
+
+    def _expand(self) -> bytes | None:
+        """The next piece, perhaps empty; None where the file ends now."""
+        expander, more = self._expander, b""
+        if (expander is None and len(self._input) < BEGIN_BYTES) or not (
+            self._input or (expander is not None and expander.pending)
+        ):
+            more = self.file.pread(_INPUT_BYTES, self._input_offset)
+            self._input_offset += len(more)
+            self._input += more
+            if not self._input:
+                return self._at_end(expander)
+        if expander is None:
+            expander = self._begin_member()
+            if expander is None:
+                partial_magic = self._input and not (more or self.damage)
+                return self._maybe_give_up() if partial_magic else b""
+        try:
+            output, self._input = expander.step(self._input)
+        except Damaged as error:
+            self.damage = str(error)
+            return error.saved
+        if expander.ended:
+            self._expander = None
+        return output
+
+    def _at_end(self, expander: Expander | None) -> bytes | None:
+        """All of the file that there is now was taken in."""
+        if expander is None:
+            return None
+        # What zlib holds back of the input it has taken; matters if the file stays cut off.
+        try:
+            output, _ = expander.step(b"")
+        except Damaged as error:
+            self.damage = str(error)
+            return error.saved
+        if expander.ended:
+            self._expander = None
+            return output
+        return output or self._maybe_give_up()
+
+    def _maybe_give_up(self) -> bytes | None:
+        if self._may_give_up:
+            self.damage = "ends in the middle of its compressed data"
+        return None
+
+    def _begin_member(self) -> Expander | None:
+        """Start on the next member; None where only padding, garbage or too little is there."""
+        self._input = self._input.lstrip(b"\0")  # tapes and block devices pad with NULs
+        if not self._input:
+            return None
+        magics = self._compression.magics
+        if not self._input.startswith(magics):
+            if not any(magic.startswith(self._input) for magic in magics):
+                self.damage = f"not {self._compression.name} data"
+            return None
+        assert self._compression.expander is not None
+        self._expander = self._compression.expander()
+        return self._expander
+
+    def close(self) -> None:
+        self._window = bytearray()
+        self.file.close()
+
+
+Content = PlainContent | CompressedContent

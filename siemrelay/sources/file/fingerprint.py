@@ -1,0 +1,180 @@
+"""Tells one file's content from another's: what it begins with, and what was read last.
+
+An inode is given to the next file as soon as the last one is deleted, and truncation keeps it,
+so the number alone would take a new file for the old one. Hence a file is the same only if it
+still begins with the bytes it began with (up to 1 KiB) and still has, just before the place read
+to, the bytes that were read there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Protocol
+
+from siemrelay.sources.contract import Position
+from siemrelay.sources.file.checkpoints import FileCheckpoint, printable
+from siemrelay.sources.file.disk import FileId
+
+# How much of a file's beginning, and of what was read last, tells it from others: two or three
+# audit events with their time stamps and ids. A kilobyte costs two microseconds to compare.
+PREFIX_BYTES: Final = 1024
+TAIL_BYTES: Final = 1024
+# How much of what was read last is kept while a file is open: what a log grows by while it is
+# copied and before it is truncated, so that such a copy, which is shorter, is recognised.
+RECENT_BYTES: Final = 16 << 10
+
+
+class Readable(Protocol):
+    """Content of a file, decompressed, read at any offset."""
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """`length` bytes from `offset`; fewer only where what can be read now ends."""
+
+    def keep_from(self, offset: int) -> None:
+        """Nothing before `offset` will be asked for soon."""
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def begins_as(begin: bytes, checkpoint: FileCheckpoint) -> bool:
+    """Whether the stored prefix is a prefix of `begin` (a content's first bytes)."""
+    prefix = begin[: checkpoint.prefix_length]
+    return len(prefix) == checkpoint.prefix_length and digest(prefix) == checkpoint.prefix_sha256
+
+
+def continues_at(content: Readable, offset: int, tail_sha256: str) -> bool:
+    """Whether `content` has, just before the offset, what was read there; shorter ones have not.
+
+    Compressed content is expanded up to the offset.
+    """
+    length = min(TAIL_BYTES, offset)
+    content.keep_from(offset - length)
+    return digest(content.pread(length, offset - length)) == tail_sha256
+
+
+class Progress:
+    """How far one content was read, and its fingerprint; grows with what is read."""
+
+    __slots__ = (
+        "_prefix_sha256", "_stored_tail_sha256", "begin", "compressed", "copied", "device",
+        "end_sha256", "finished_size", "inode", "key", "offset", "part", "path", "recent",
+        "serial", "truncated",
+    )  # fmt: skip
+
+    def __init__(
+        self, path: str, file_id: FileId, serial: int, *, compressed: bool = False
+    ) -> None:
+        self.path, self.serial, self.compressed = printable(path), serial, compressed
+        self.device, self.inode = file_id
+        self.key = f"{self.device}:{self.inode}:{serial}"
+        """Names this content among all that this source ever read."""
+        self.offset = 0
+        self.begin = b""
+        """The first bytes, read or only seen."""
+        self.recent = b""
+        """The bytes before the offset: the last `TAIL_BYTES` at least, if there are so many."""
+        self.part = 0
+        self.finished_size: int | None = None
+        self.end_sha256: str | None = None
+        self.copied = self.truncated = False
+        self._prefix_sha256: str | None = digest(b"")
+        self._stored_tail_sha256: str | None = None
+
+    @classmethod
+    def resume(
+        cls, key: str, checkpoint: FileCheckpoint, path: str, file_id: FileId, begin: bytes
+    ) -> Progress:
+        """Go on from a checkpoint; `move_to` must follow before anything is read.
+
+        `path` and `file_id` as they are now; `begin`: the content's first bytes.
+        """
+        progress = cls(path, file_id, checkpoint.serial, compressed=checkpoint.is_compressed)
+        progress.key = key
+        progress.begin = begin
+        progress.offset, progress.part = checkpoint.offset, checkpoint.part
+        progress.finished_size, progress.copied = checkpoint.finished_size, checkpoint.copied
+        progress.end_sha256 = checkpoint.end_sha256
+        progress._prefix_sha256 = checkpoint.prefix_sha256
+        progress._stored_tail_sha256 = checkpoint.tail_sha256
+        return progress
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, as far as they were read."""
+        return self.begin[: min(self.offset, PREFIX_BYTES)]
+
+    @property
+    def tail(self) -> bytes:
+        return self.recent[-TAIL_BYTES:]
+
+    def see_begin(self, begin: bytes) -> None:
+        """Take note of the content's first bytes, which need not have been read yet."""
+        if len(begin) > len(self.begin):
+            self.begin = begin[:PREFIX_BYTES]
+
+    def advance(self, consumed: bytes) -> None:
+        """Move past bytes that were read at the offset."""
+        if self.offset < PREFIX_BYTES:
+            if self.offset + len(consumed) > len(self.begin):
+                self.begin = (self.begin[: self.offset] + consumed[:PREFIX_BYTES])[:PREFIX_BYTES]
+            self._prefix_sha256 = None
+        self.offset += len(consumed)
+        self._stored_tail_sha256 = None
+        if len(consumed) >= RECENT_BYTES:
+            self.recent = consumed[-RECENT_BYTES:]
+        else:
+            self.recent += consumed
+            if len(self.recent) > 2 * RECENT_BYTES:
+                self.recent = self.recent[-RECENT_BYTES:]
+
+    def move_to(self, content: Readable, offset: int) -> None:
+        """Go to an offset without having read up to it: what lies there is taken as read."""
+        content.keep_from(0)
+        self.begin = content.pread(PREFIX_BYTES, 0)
+        self._prefix_sha256 = None
+        tail_length = min(TAIL_BYTES, offset)
+        content.keep_from(offset - tail_length)
+        self.recent = content.pread(tail_length, offset - tail_length)
+        self._stored_tail_sha256 = None
+        self.offset = offset
+
+    def forget_recent(self) -> None:
+        """Keep of what was read last just what the fingerprint needs."""
+        self.recent = self.tail
+
+    def still_in(self, content: Readable) -> bool:
+        """Whether what was read is still there: false after a truncation, also a regrown one."""
+        if content.pread(len(self.begin), 0) != self.begin:
+            return False
+        if self.offset <= len(self.begin):
+            return True
+        tail = self.tail
+        return content.pread(len(tail), self.offset - len(tail)) == tail
+
+    def checkpoint(self, *, gone: float | None = None) -> FileCheckpoint:
+        """What to store of it now."""
+        if self._prefix_sha256 is None:
+            self._prefix_sha256 = digest(self.head)
+        return FileCheckpoint(
+            path=self.path,
+            device=self.device,
+            inode=self.inode,
+            serial=self.serial,
+            offset=self.offset,
+            prefix_length=min(self.offset, PREFIX_BYTES),
+            prefix_sha256=self._prefix_sha256,
+            tail_sha256=self._stored_tail_sha256 or digest(self.tail),
+            part=self.part,
+            finished_size=self.finished_size,
+            compressed=self.compressed,
+            end_sha256=self.end_sha256,
+            copied=self.copied,
+            truncated=self.truncated,
+            gone=gone,
+        )
+
+    def position(self) -> Position:
+        """The position that goes with the records read last."""
+        return self.checkpoint().position(self.key)

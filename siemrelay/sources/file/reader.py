@@ -1,0 +1,368 @@
+"""One file being followed: its next records, its growth, and when everything in it was read."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from typing import Final
+
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk, cut
+from siemrelay.sources.file.checkpoints import printable
+from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compression_of
+from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
+from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
+from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, continues_at
+from siemrelay.sources.file.rotation import age, base_name, family, is_rotated_name
+
+# What is read at once while catching up: a thousand audit events, so that a thread hop costs
+# little, and only milliseconds of work between two turns of the event loop.
+CHUNK_BYTES: Final = 1 << 19
+# The least to ask for: a line that grew while we looked comes with it.
+_MIN_READ_BYTES: Final = 16 << 10
+# An incomplete line up to this long is simply read again when it has grown; of a longer one only
+# the new part is searched for its end, or a line written in small pieces would cost its square.
+_REREAD_BYTES: Final = 64 << 10
+# Where reading starts at the end, the beginning of an incomplete line is looked for this far back.
+_LAST_LINE_BYTES: Final = 64 << 10
+
+
+class ContentChanged(Exception):
+    """What was read from the file is no longer in it: it was truncated or written anew."""
+
+
+class FileMoved(Exception):
+    """The name by which a file was to be opened has another file, or none."""
+
+
+class Stage(enum.Enum):
+    """What is done with a file."""
+
+    READING = "reading"
+    WAITING = "waiting"
+    """It may be a copy of another: nothing is read until that is known."""
+    COPY = "copy"
+    """All of it was read from the file that it is a copy of."""
+
+
+class FollowedFile:
+    """A file of this source, open or closed. Blocks on the disk in `open` and `read`."""
+
+    def __init__(
+        self, path: str, progress: Progress, *, max_record_bytes: int,
+        compression: Compression | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.progress = progress
+        self.family = family(path)
+        self.compression = compression
+        self.content: Content | None = None
+        self.stage = Stage.READING
+        self.proven: dict[str, int] = {}
+        """Of contents that it may be a copy of (by key): through how many bytes it is the same."""
+        self.origin: str | None = None
+        """The followed content that it waits for, or was a copy of."""
+        self.matched = True
+        """Whether its present name matches the globs."""
+        self.deleted = self.changed = False
+        self.failed = False
+        """Whether it could not be read, and is to be left alone until it is looked at again."""
+        self.ready = True
+        """Whether there may be something to read."""
+        self.size = 0
+        self.mtime_s = 0.0
+        self.changed_at = clock()
+        self.rotated_at: float | None = None
+        self.stamp: tuple[int, int] | None = None
+        """Size and time of the last write, as last seen."""
+        self._max_record_bytes, self._clock = max_record_bytes, clock
+        self._searched = progress.offset
+        """Up to here no line feed follows the offset."""
+        self.moved_to(path)
+
+    @property
+    def file_id(self) -> FileId:
+        return self.progress.device, self.progress.inode
+
+    @property
+    def compressed(self) -> bool:
+        return self.compression is not None
+
+    @property
+    def log(self) -> str:
+        """The base name of the log that it belongs to, in whatever directory."""
+        return base_name(self.family)
+
+    def moved_to(self, path: str) -> None:
+        """Take note of the file's present name."""
+        self.path = path
+        self.progress.path = printable(path)
+        self.age = age(path)
+
+    def start_at(self, offset: int, part: int = 0) -> None:
+        """Take what lies before the offset as read. Raises OSError."""
+        assert self.content is not None
+        self.progress.move_to(self.content, offset)
+        self.progress.part = part
+        self._searched = offset
+
+    def adopt_progress(self, progress: Progress) -> None:
+        """Go on as the file that was read before."""
+        self.progress = progress
+        self._searched = progress.offset
+
+    @property
+    def birth(self) -> tuple[bool, int, bool, tuple[int, int, str]]:
+        """Sorts files that were found at the same time, the older ones first.
+
+        The log itself is the youngest, whatever its time. gzip gives its result the time of the
+        original, which is read first if it is still there.
+        """
+        changed_ns = self.stamp[1] if self.stamp else 0
+        return not is_rotated_name(self.path), changed_ns, self.compressed, self.age
+
+    @property
+    def unread(self) -> int:
+        """Bytes not yet read; of a compressed file the compressed ones, roughly."""
+        if self.stage is Stage.COPY or self.progress.finished_size is not None:
+            return 0
+        if self.compressed:
+            consumed = self.content.consumed if isinstance(self.content, CompressedContent) else 0
+            return max(1, self.size - consumed) if self.size else 0
+        return max(0, self.size - self.progress.offset)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything in it was read."""
+        if self.stage is Stage.COPY:
+            return True
+        return not (self.ready or self.stage is Stage.WAITING or self.unread)
+
+    def has_reached(self, size: int) -> bool:
+        """Whether everything up to that size of the file was read."""
+        if self.stage is Stage.COPY:
+            return True
+        if self.compressed:
+            return self.progress.finished_size is not None
+        return self.progress.offset >= size
+
+    def adopt(self, file: OpenFile) -> Content:
+        """Read from this open file from now on; closes it when done."""
+        self.close()
+        if self.compression is None:
+            self.content = PlainContent(file)
+        else:
+            self.content = CompressedContent(file, self.compression)
+        return self.content
+
+    def reopen(self, disk: Disk) -> Content:
+        """Open the file again by its name, and go on where it was read to.
+
+        Raises FileMoved, ContentChanged if it has the same inode only, OSError.
+        """
+        try:
+            file = disk.open(self.path)
+        except FileNotFoundError as error:
+            raise FileMoved(self.path) from error
+        try:
+            if file.status().file_id != self.file_id:
+                raise FileMoved(self.path)
+            if not self.holds(file):
+                raise ContentChanged(self.path)
+        except BaseException:
+            file.close()
+            raise
+        content = self.adopt(file)
+        if isinstance(content, CompressedContent) and self.progress.finished_size is None:
+            self.progress.move_to(content, self.progress.offset)
+        self.look()
+        return content
+
+    def holds(self, file: OpenFile, path: str | None = None) -> bool:
+        """Whether the file, now at `path`, still has what was read of it, and is of its kind."""
+        progress = self.progress
+        begin = file.pread(BEGIN_BYTES, 0)
+        if compression_of(begin, path or self.path) is not self.compression:
+            return False
+        if self.compression is None:
+            return progress.still_in(PlainContent(file))
+        content = CompressedContent(file, self.compression)
+        if progress.finished_size is not None and progress.end_sha256 is not None:
+            size = file.status().size
+            if size >= progress.finished_size:
+                return content.end_sha256(progress.finished_size) == progress.end_sha256
+            return False
+        if content.pread(len(progress.begin), 0) != progress.begin:
+            return False
+        return progress.finished_size is not None or continues_at(
+            content, progress.offset, progress.checkpoint().tail_sha256
+        )
+
+    def look(self) -> None:
+        """See whether the open file has changed."""
+        if self.content is not None:
+            self.saw(self.content.file.status())
+
+    def saw(self, status: Status) -> None:
+        """Take note of the file's status."""
+        if status.links == 0 and not self.deleted:
+            self.deleted = True
+            self.changed_at = self._clock()
+        if (stamp := (status.size, status.mtime_ns)) == self.stamp:
+            return
+        self.stamp, self.failed = stamp, False
+        self.size, self.mtime_s = status.size, status.mtime_ns / 1e9
+        self.changed_at = self._clock()
+        self.ready = self.progress.finished_size != self.size
+        if isinstance(self.content, PlainContent) and len(self.progress.begin) < PREFIX_BYTES:
+            self._see_begin(self.content)
+
+    def _see_begin(self, content: PlainContent) -> None:
+        progress = self.progress
+        begin = content.file.pread(PREFIX_BYTES, 0)
+        if not begin.startswith(progress.begin):
+            self.changed = True
+        elif progress.offset == 0 and (found := compression_of(begin, self.path)) is not None:
+            # It was empty when it was met, and its name does not say that it is compressed.
+            self.compression, progress.compressed, progress.begin = found, True, b""
+            self.content = CompressedContent(content.file, found)
+        else:
+            progress.see_begin(begin)
+
+    def skip_all(self) -> None:
+        """Take everything that is in the file as read, but for an incomplete last line."""
+        content = self.content
+        if isinstance(content, PlainContent):
+            start = max(0, self.size - _LAST_LINE_BYTES)
+            last = content.pread(self.size - start, start)
+            line_start = start + last.rfind(b"\n") + 1
+            self.start_at(line_start if b"\n" in last else self.size)
+        elif content is not None:
+            self.start_at(len(content.pread(PREFIX_BYTES, 0)))
+            self.finish()
+
+    def finish(self) -> None:
+        """Note that a compressed file was read to its end."""
+        if isinstance(self.content, CompressedContent):
+            self.progress.finished_size = self.size
+            self.progress.end_sha256 = self.content.end_sha256(self.size)
+            self.ready = False
+
+    def read_in_memory(self, *, finish: bool) -> Chunk | None:
+        """As `read`; raises BlockingIOError, with nothing read, if the disk must be waited for."""
+        content = self.content
+        if not isinstance(content, PlainContent):
+            raise BlockingIOError
+        content.in_memory_only = True
+        try:
+            return self.read(finish=finish)
+        finally:
+            content.in_memory_only = False
+
+    def read(self, *, finish: bool, disk: Disk | None = None) -> Chunk | None:
+        """The next records; None when nothing whole is to be had now.
+
+        `finish`: take an incomplete end as it is. Complete compressed files end by themselves;
+        the last read of one gives an empty chunk, so that its position can be stored. A closed
+        file is opened again, for which `disk` is needed.
+        Raises: ContentChanged (it is another file now), FileMoved (look for it), OSError (try
+        again later).
+        """
+        content, progress = self.content, self.progress
+        if content is None:
+            assert disk is not None
+            content = self.reopen(disk)
+        if isinstance(content, PlainContent):
+            if not progress.still_in(content):
+                raise ContentChanged(self.path)
+            chunk = self._next(content, finish=finish)
+            self.ready = chunk is not None and progress.offset < self.size
+            return chunk
+        if progress.finished_size is not None:
+            # It grew after its end: whatever was appended lies behind what was read.
+            progress.finished_size = progress.end_sha256 = None
+            content.rewind()
+            progress.move_to(content, progress.offset)
+        content.keep_from(progress.offset)
+        if finish:
+            content.give_up_at_end()
+        chunk = self._next(content, finish=False)
+        if chunk is None and content.ended:
+            chunk = self._next(content, finish=True)
+            if chunk is None:
+                self.finish()
+                chunk = Chunk(b"", 0)
+        self.ready = chunk is not None and progress.finished_size is None
+        return chunk
+
+    def _next(self, content: Content, *, finish: bool) -> Chunk | None:
+        progress = self.progress
+        if progress.part or self._searched - progress.offset > _REREAD_BYTES:
+            return self._long_line(content, finish=finish)
+        want = CHUNK_BYTES
+        if isinstance(content, PlainContent):
+            want = min(want, max(_MIN_READ_BYTES, self.size - progress.offset))
+        data = content.pread(want, progress.offset)
+        chunk = cut(data, self._max_record_bytes)
+        if chunk is not None:
+            progress.advance(chunk.consumed)
+            self._searched = progress.offset
+            return chunk
+        self._searched = progress.offset + len(data)
+        if len(data) == want or finish:
+            return self._long_line(content, finish=finish)
+        return None
+
+    def _long_line(self, content: Content, *, finish: bool) -> Chunk | None:
+        """One line whose end is not in the first piece, or a part of it."""
+        start = self.progress.offset
+        while True:
+            if self._searched - start > MAX_WHOLE_BYTES:
+                return self._part(content)
+            data = content.pread(CHUNK_BYTES, self._searched)
+            found = data.find(b"\n")
+            if found >= 0:
+                if self._searched + found - start > MAX_WHOLE_BYTES:
+                    return self._part(content)
+                return self._line(content, self._searched + found - start, ended=True)
+            self._searched += len(data)
+            if not data:
+                some = finish and self._searched > start
+                return self._line(content, self._searched - start, ended=False) if some else None
+
+    def _part(self, content: Content) -> Chunk | None:
+        piece = content.pread(MAX_WHOLE_BYTES, self.progress.offset)
+        if len(piece) < MAX_WHOLE_BYTES:
+            return None  # truncated meanwhile; the next read finds out
+        self.progress.advance(piece)
+        self.progress.part += 1
+        self._searched = max(self._searched, self.progress.offset)
+        return Chunk(piece + b"\n", 1, self.progress.part)
+
+    def _line(self, content: Content, length: int, *, ended: bool) -> Chunk | None:
+        progress = self.progress
+        data = content.pread(length + ended, progress.offset)
+        if len(data) < length + ended:
+            return None  # truncated meanwhile; the next read finds out
+        progress.advance(data)
+        self._searched = progress.offset
+        line, parts = data if ended else data + b"\n", progress.part
+        progress.part = 0
+        if parts:
+            return Chunk(line, 1, parts + 1, (parts * MAX_WHOLE_BYTES + length,))
+        if line == b"\r\n":
+            return Chunk(b"", 0)
+        return Chunk(line, 1, None, (length,) if length > self._max_record_bytes else ())
+
+    def try_later(self) -> None:
+        """After an error: close it; the next look at it makes it ready again."""
+        self.close()
+        self.stamp = None
+        self.ready, self.failed = False, True
+
+    def close(self) -> None:
+        """Close the descriptor; `reopen` opens it again."""
+        if self.content is not None:
+            self.content.close()
+            self.content = None
+            self.progress.forget_recent()

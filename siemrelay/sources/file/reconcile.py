@@ -1,0 +1,276 @@
+"""What to do about the files of a source, given those known and those seen now. Pure.
+
+Rotation is a race: between two surveys a log may be renamed, copied, truncated, compressed and
+deleted, and its inode be given to the next one. A survey therefore first gathers facts (`Seen`),
+all of them proven by content, and only then decides here, all at once, what has become of each
+file. The tracker carries the actions out. Nothing here touches a disk, so that tests drive it
+through any number of histories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from siemrelay.sources.file.disk import FileId
+from siemrelay.sources.file.reader import Stage
+
+# A file that may be the copy of another is looked at until it has been still for this long:
+# cp and gzip write without pausing.
+COPY_QUIET_S: Final = 2.0
+# A deleted file that is read to its end may still be written to by a program that has it open;
+# after this it is closed, so that its disk space is not held for ever.
+DELETED_QUIET_S: Final = 60.0
+# As above for a file renamed out of the reach of the globs, which costs but a descriptor.
+RENAMED_QUIET_S: Final = 3600.0
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is followed, as it was last seen."""
+
+    key: str
+    """Names its content."""
+    path: str
+    matched: bool
+    stage: Stage
+    offset: int
+    unread: int = 0
+    """Bytes known to wait."""
+    idle_s: float = 0.0
+    """For how long there was nothing to read and no change."""
+
+
+class Likeness(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a file is proven to have the same content as one that was read before."""
+
+    key: str
+    same: int
+    """The bytes from the beginning that are proven to be the same; 0: it cannot be told yet."""
+    offset: int
+    """How far that content was read."""
+    part: int = 0
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is there now: a name leads to it, or its open descriptor."""
+
+    path: str
+    key: str = ""
+    """Names its content (of a file not known)."""
+    matched: bool = True
+    deleted: bool = False
+    changed: bool = False
+    """What was read of it is no longer in it (of a known file)."""
+    grown: bool = False
+    """Its size or time has changed."""
+    checkpoint: str | None = None
+    """The stored checkpoint that it continues, by inode and content (of a file not known)."""
+    log: str = ""
+    copy_by_name: bool = False
+    """Whether its name is that of a generation of the log, not of the log itself."""
+    length: int = 0
+    """How long its content is, decompressed, as far as is known."""
+    complete: bool = True
+    """Whether `length` is all there is at present."""
+    quiet_s: float = 0.0
+    """For how long it has not changed."""
+    likenesses: tuple[Likeness, ...] = ()
+    """Contents that it may be a copy of; those that it proved to differ from are left out."""
+    differs: bool = False
+    """It was taken for a copy, and has proved to be none."""
+
+
+class Orphan(msgspec.Struct, frozen=True):
+    """A content of which bytes were known to be unread when its file left."""
+
+    unread: int
+    log: str
+    offset: int
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Read a new file from its beginning."""
+
+    file: FileId
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Read on in a file that was read before, from its stored checkpoint."""
+
+    file: FileId
+    key: str
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Read nothing of it yet: it may be a copy; of `origin`, which is read itself, if given."""
+
+    file: FileId
+    origin: str | None
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """It is a copy of what was read as `origin`: go on behind the first `through` bytes."""
+
+    file: FileId
+    origin: str
+    through: int
+    part: int
+    whole: bool
+    """Whether nothing more is expected of it."""
+
+
+class FollowOn(msgspec.Struct, frozen=True):
+    """It has grown: read on."""
+
+    file: FileId
+
+
+class Renamed(msgspec.Struct, frozen=True):
+    file: FileId
+    path: str
+    matched: bool
+
+
+class Truncated(msgspec.Struct, frozen=True):
+    """What was read of it is gone: the file, or another with its inode, begins anew."""
+
+    file: FileId
+
+
+class Retired(msgspec.Struct, frozen=True):
+    """Follow it no longer."""
+
+    file: FileId
+    why: str
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """So many bytes of a content were known to be unread when the last file with it left."""
+
+    key: str
+    unread: int
+
+
+Action = (
+    Begin | Resume | Wait | Copied | FollowOn | Renamed | Truncated | Retired | Lost
+)  # fmt: skip
+
+
+def reconcile(
+    known: Mapping[FileId, Known],
+    seen: Mapping[FileId, Seen],
+    orphans: Mapping[str, Orphan],
+    *,
+    final: bool = False,
+) -> list[Action]:
+    """Decide what has become of each file, in the order in which to carry it out.
+
+    `orphans`: contents whose file left before this survey, and of which a copy may still turn up.
+    `final`: there is no time to wait and see.
+
+    | the file                                             | action                             |
+    |------------------------------------------------------|------------------------------------|
+    | known, has a new name                                | Renamed                            |
+    | known, its content changed under what was read       | Truncated                          |
+    | known, neither a name nor a descriptor leads to it   | Retired                            |
+    | known, deleted or out of reach, all read, long quiet | Retired                            |
+    | new, has a checkpoint                                | Resume                             |
+    | new, like nothing read before                        | Begin                              |
+    | like a content read elsewhere, as far as can be told | Wait, after a while Begin          |
+    | proven a copy of a file that is still followed       | Wait, or Copied where it is whole  |
+    | proven a copy of a content whose file is gone        | Copied                             |
+    | an orphan that no file resembles                     | Lost                               |
+    """
+    actions: list[Action] = []
+    live = {now.key for file_id, now in seen.items() if file_id not in known}
+    for file_id, was in known.items():
+        now = seen.get(file_id)
+        if now is None:
+            actions.append(Retired(file_id, "gone"))
+        elif now.changed:
+            actions.append(Truncated(file_id))
+        else:
+            if (now.path, now.matched) != (was.path, was.matched):
+                actions.append(Renamed(file_id, now.path, now.matched))
+            if (why := _over(was, now)) is not None:
+                actions.append(Retired(file_id, why))
+            else:
+                live.add(was.key)
+    hopes: set[str] = set()
+    found: set[str] = set()
+    for file_id, now in seen.items():
+        before = known.get(file_id)
+        if before is not None and now.changed:
+            continue
+        if before is not None and not _undecided(before, now):
+            if now.grown:
+                actions.append(FollowOn(file_id))
+            continue
+        action = _decide(file_id, now, live, final=final)
+        if action == Begin(file_id) and before is not None and before.offset and not now.differs:
+            action = FollowOn(file_id)
+        actions.append(action)
+        if isinstance(action, Wait):
+            hopes.update(likeness.key for likeness in now.likenesses)
+        elif isinstance(action, Begin):
+            found.update(likeness.key for likeness in now.likenesses)
+            if now.copy_by_name:  # nothing was read of the content that it would be told by
+                found.update(key for key, orphan in orphans.items()
+                             if orphan.offset == 0 and orphan.log == now.log)  # fmt: skip
+        elif isinstance(action, Copied) and not action.whole:
+            found.add(action.origin)
+        elif isinstance(action, Resume):
+            found.add(action.key)
+    # Only what left before this survey: a copy may have been made after the directory was listed.
+    for key, orphan in orphans.items():
+        if key not in hopes and key not in found:
+            actions.append(Lost(key, orphan.unread))
+    return actions
+
+
+def _over(was: Known, now: Seen) -> str | None:
+    """Why a file need not be followed any longer."""
+    if was.stage is Stage.COPY and now.deleted:
+        return "finished"
+    if now.grown or was.stage is Stage.WAITING or was.unread:
+        return None
+    if now.deleted and was.idle_s >= DELETED_QUIET_S:
+        return "finished"
+    if not now.matched and not now.deleted and was.idle_s >= RENAMED_QUIET_S:
+        return "not written to any more"
+    return None
+
+
+def _undecided(was: Known, now: Seen) -> bool:
+    return was.stage is Stage.WAITING or (was.stage is Stage.COPY and now.grown)
+
+
+def _decide(
+    file_id: FileId, now: Seen, live: set[str], *, final: bool
+) -> Begin | Resume | Wait | Copied | FollowOn:
+    """Whether a file is read, and from where: see the table at `reconcile`."""
+    if now.checkpoint is not None:
+        return Resume(file_id, now.checkpoint)
+    if not now.likenesses:
+        return Begin(file_id)
+    # The longest proof wins: generations may have a common header. While there is a file with the
+    # content itself, that one is read.
+    best = max(now.likenesses, key=lambda it: (it.same, it.key in live, it.offset))
+    patient = not final and now.quiet_s < COPY_QUIET_S
+    untold = any(likeness.same == 0 for likeness in now.likenesses)
+    proven = 0 < min(best.offset, now.length) <= best.same
+    if best.key in live:
+        if 0 < now.length <= best.same:
+            read_already = now.length <= best.offset and now.complete
+            if read_already and not patient:
+                return Copied(file_id, best.key, now.length, 0, whole=True)
+            return Wait(file_id, best.key)
+        if proven and patient:
+            return Wait(file_id, best.key)
+    elif proven and (now.length >= best.offset or now.complete) and not (patient and untold):
+        through = min(best.offset, now.length)
+        part = best.part if through == best.offset else 0
+        return Copied(file_id, best.key, through, part, whole=now.length < best.offset)
+    return Wait(file_id, None) if patient else Begin(file_id)

@@ -1,0 +1,287 @@
+"""The file source: follows log files through rotation, truncation, renames and compression."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import structlog
+import trio
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+
+from siemrelay.core.options import Duration, Options, Size, absolute
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk
+from siemrelay.sources.contract import Intake, Records, SourceKind
+from siemrelay.sources.file.checkpoints import CheckpointStore
+from siemrelay.sources.file.content import CompressedContent
+from siemrelay.sources.file.disk import Disk
+from siemrelay.sources.file.finder import Finder, Globs
+from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
+from siemrelay.sources.file.schedule import Schedule
+from siemrelay.sources.file.tracker import Tracker
+from siemrelay.sources.file.warnings import MissingLogs, UnreadableFiles
+from siemrelay.sources.file.watcher import Watcher
+
+# After a read of what was just written, the pause before the next: a line after a quiet time goes
+# at once, lines in quick succession go together, which costs a batch for all instead of one each.
+_GATHER_S: Final = 0.002
+# How often to ask for what is due without anything being written (incomplete last lines of
+# rotated files, files that may be copies); these wait for a second or more.
+_TICK_S: Final = 0.25
+# How often the lag is counted while reading: it is a metric, scraped every few seconds.
+_LAG_EVERY_S: Final = 0.25
+# A look at every file is followed by a pause this many times as long as it took: with thousands
+# of files it takes no more than 1 % of a core, while inotify reports what happens.
+_PAUSE_PER_FULL_SURVEY: Final = 100
+# As above for a look at what events say has changed: rotation of a full directory, too, leaves
+# time for reading.
+_PAUSE_PER_SURVEY: Final = 2
+
+Pattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(absolute)]
+
+
+class FileOptions(Options):
+    """Settings of `type: file`."""
+
+    path: Annotated[
+        Annotated[Pattern, Tag("one")]
+        | Annotated[list[Pattern], Field(min_length=1), Tag("several")],
+        # Chosen before it is judged, so that a fault in a list is not said to be the list itself.
+        Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
+        Field(
+            description="Glob, or list of globs, of the files to follow. Match the rotated names "
+            "too (`audit.log*`) and nothing is missed however often a file is rotated while the "
+            "relay is stopped: the copy of a log that was read, made by `copytruncate` "
+            "(`audit.log.1`) or by compression (`audit.log.1.gz`), is recognised by its content "
+            "and only its rest is read. Files compressed with gzip, zstd, xz or bzip2 are read "
+            "whatever they are called. A copy under another log's name (`copy.log`) is read as a "
+            "file of its own."
+        ),
+    ]
+    start_at: Literal["beginning", "end"] = Field(
+        "beginning",
+        description="Where to start in the files that are there at the very first start. Files "
+        "that appear later are always read from their beginning.",
+    )
+    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+        1 << 20,
+        description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
+        "split into parts.",
+    )
+    poll: Annotated[Duration, Field(gt=0)] = Field(
+        1.0,
+        description="How often to look for changes that inotify did not report (network file "
+        "systems, limits reached). With thousands of files it is less often: looking takes no more "
+        "than 1 % of a core.",
+    )
+
+    @property
+    def patterns(self) -> list[str]:
+        """The globs."""
+        return [self.path] if isinstance(self.path, str) else self.path
+
+
+class FileSource:
+    """Reads every record of the matching files once, in order, and goes on after a restart.
+
+    Two starts deliver a record twice only if its position was not stored with it.
+    """
+
+    def __init__(self, name: str, options: FileOptions) -> None:
+        self.name, self._options = name, options
+
+    async def run(self, intake: Intake, *, drain: bool) -> None:
+        """Follow the files for ever; with `drain`, return when what there is now was offered.
+
+        With `drain` an incomplete last line is taken as a record. Files that cannot be read are
+        logged, reported to the intake, and tried again; if cancelled, all files are closed.
+        """
+        log = structlog.get_logger().bind(source=self.name)
+        following = _Following(self._options, intake, log, drain=drain)
+        try:
+            await following.start()
+            await (following.drain() if drain else following.follow())
+        finally:
+            following.close()
+
+
+class _Following:
+    """One run of a source: surveys and reads in turns."""
+
+    def __init__(self, options: FileOptions, intake: Intake, log: Any, *, drain: bool) -> None:
+        self._intake, self._log, self._drains, self._poll_s = intake, log, drain, options.poll
+        globs, disk, stored = Globs(options.patterns), Disk(), intake.positions()
+        self._globs, self._disk = globs, disk
+        self._store = CheckpointStore()
+        for key, why in self._store.load(stored).items():
+            log.error("stored position not understood, ignored", key=key, why=why)
+        self._from_end = options.start_at == "end" and not stored
+        if self._from_end:
+            self._store.note_begun()
+        self._missing = MissingLogs(globs, self._store, disk, log)
+        self._watcher = Watcher(log, globs.is_wanted)
+        self._schedule = Schedule(log, drain=drain)
+        self._tracker = Tracker(
+            Finder(globs, disk), self._watcher, disk, self._store, self._schedule,
+            UnreadableFiles(log, intake.unreadable), self._lost, log,
+            max_record_bytes=options.max_record_size,
+        )  # fmt: skip
+        self._next_survey = self._next_full_survey = self._next_lag = 0.0
+
+    async def start(self) -> None:
+        """Look at what there is."""
+        if not self._drains:
+            await trio.to_thread.run_sync(self._watcher.open)
+        await self._survey(from_end=self._from_end)
+        self._log.info("following", files=len(self._tracker.files), patterns=self._globs.patterns)
+
+    async def _survey(self, *, full: bool = True, from_end: bool = False) -> None:
+        def survey() -> None:
+            self._tracker.survey(full=full, from_end=from_end, final=self._drains)
+            self._missing.warn(self._tracker.files.values())
+
+        began = trio.current_time()
+        await trio.to_thread.run_sync(survey)
+        now = trio.current_time()
+        self._next_survey = now + _PAUSE_PER_SURVEY * (now - began)
+        if full:
+            pause_s = max(self._poll_s, _PAUSE_PER_FULL_SURVEY * (now - began))
+            self._next_full_survey = now + pause_s
+
+    async def follow(self) -> None:
+        """Read what is written, for ever."""
+        tracker, schedule = self._tracker, self._schedule
+        next_look = 0.0
+        while True:
+            now = trio.current_time()
+            full = now >= self._next_full_survey
+            looks = tracker.undecided and now >= next_look
+            if full or looks or (tracker.survey_due and now >= self._next_survey):
+                await self._survey(full=full)
+                next_look = trio.current_time() + _TICK_S
+            await self._store_positions()
+            moved = await self._round()
+            if not moved or now >= self._next_lag:
+                self._intake.lag(tracker.unread())
+                self._next_lag = now + _LAG_EVERY_S
+            if moved and schedule.ready:
+                await trio.lowlevel.checkpoint()
+            elif moved:
+                await trio.sleep(_GATHER_S)
+            elif tracker.survey_due:
+                await trio.sleep_until(self._next_survey)
+            elif schedule.ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                self._intake.progress()
+                pause_s = max(self._next_full_survey - trio.current_time(), 0.0)
+                waits = schedule.later or tracker.undecided
+                with trio.move_on_after(min(pause_s, _TICK_S) if waits else pause_s):
+                    await self._watcher.wait()
+            tracker.collect()
+            schedule.wake_later()
+
+    async def drain(self) -> None:
+        """Read what is there now; some of what is written meanwhile may come along."""
+        tracker = self._tracker
+        ends = [(file, file.size) for file in tracker.files.values()]
+        looked = False
+        while True:
+            await self._store_positions()
+            moved = await self._round()
+            self._intake.lag(tracker.unread())
+            over = not (moved or self._schedule.ready)
+            if tracker.survey_due or (over and tracker.undecided and not looked):
+                await self._survey()
+                looked = over
+            elif over or all(file.has_reached(end) for file, end in ends):
+                break
+            else:
+                looked = False
+            await trio.lowlevel.checkpoint()
+        await self._store_positions()
+        self._missing.warn(tracker.files.values())
+
+    async def _store_positions(self) -> None:
+        """Store the positions that changed though nothing was read."""
+        if positions := self._store.take_changes():
+            await self._intake.offer(Records(b"", 0, positions))
+
+    async def _round(self) -> bool:
+        """One turn for every family that may have something; whether anything was read.
+
+        A turn is one read (1 MiB, or one long record) of the oldest generation that has
+        something, so that a backlog in one log does not hold up the others.
+        """
+        moved = False
+        for family in self._schedule.ready:
+            moved = await self._turn(family) or moved
+        return moved
+
+    async def _turn(self, family: str) -> bool:
+        last: FollowedFile | None = None
+        moved = False
+        while (due := self._tracker.next_read(family)) is not None and due[0] is not last:
+            last, finish = due
+            try:
+                chunk = await self._read(last, finish=finish)
+            except ContentChanged:
+                self._tracker.truncated(last)
+                return True
+            except FileMoved:
+                self._tracker.moved(last)
+                return moved
+            except OSError as error:
+                self._tracker.failed(last, error)
+                continue
+            if chunk is not None:
+                moved = True
+                await self._hand_over(last, chunk)
+            if last.ready:
+                break
+        return moved
+
+    async def _read(self, file: FollowedFile, *, finish: bool) -> Chunk | None:
+        try:
+            # What was written lately is in memory still: to take it is done sooner than a hop to a
+            # thread, which on a busy machine waits for its turn there and back.
+            return file.read_in_memory(finish=finish)
+        except BlockingIOError:
+            return await trio.to_thread.run_sync(lambda: file.read(finish=finish, disk=self._disk))
+
+    async def _hand_over(self, file: FollowedFile, chunk: Chunk) -> None:
+        for size in chunk.oversize:
+            self._intake.oversize(size)
+        # What is to be stored already goes first: it may hold an earlier position of this file.
+        positions = (*self._store.take_changes(), file.progress.position())
+        await self._intake.offer(
+            Records(chunk.payload, chunk.count, positions, chunk.part, file.mtime_s)
+        )
+        self._tracker.read(file)
+        if file.progress.finished_size is not None:
+            content = file.content
+            damage = content.damage if isinstance(content, CompressedContent) else None
+            if damage is not None:
+                self._log.error("damaged compressed file, took what could be read",
+                                path=file.progress.path, damage=damage)  # fmt: skip
+            else:
+                self._log.info("finished", path=file.progress.path)
+            file.close()
+
+    def _lost(self, path: str, unread_bytes: int) -> None:
+        self._log.error(
+            "records are lost: the file left before it was read to its end",
+            path=path,
+            unread_bytes=unread_bytes,
+            advice="keep rotated files for longer, and let `path` match rotated names, too",
+        )
+        self._intake.lost_bytes(unread_bytes)
+
+    def close(self) -> None:
+        """Close every file."""
+        self._tracker.close()
+        self._watcher.close()
+
+
+FILE: Final = SourceKind(
+    FileOptions, FileSource, "json", "files by glob, followed through rotation"
+)

@@ -13,7 +13,7 @@ import pytest
 
 from siemrelay.sources.journal import JournalFailed, JournalOptions, JournalSource
 from tests.conftest import MakeDaemon
-from tests.file_source_rig import CollectingIntake
+from tests.support.file_source_rig import CollectingIntake
 from tests.support.daemon import tcp, until
 from tests.support.receivers import TcpReceiver
 

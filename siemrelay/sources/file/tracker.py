@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 
-from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, printable
-from siemrelay.sources.file.compression import compression_of
-from siemrelay.sources.file.content import CompressedContent
-from siemrelay.sources.file.copies import compare, may_be_a_copy, origins_of
-from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
-from siemrelay.sources.file.finder import Finder, Found, Picture
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, begins_as, continues_at
+from siemrelay.sources.file.checkpoints import CheckpointStore, printable
+from siemrelay.sources.file.disk import Disk, FileId
+from siemrelay.sources.file.finder import Finder
+from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
 from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile, Stage
 from siemrelay.sources.file.reconcile import (
     Action,
@@ -27,38 +24,20 @@ from siemrelay.sources.file.reconcile import (
     Renamed,
     Resume,
     Retired,
-    Seen,
     Truncated,
     Wait,
     reconcile,
 )
 from siemrelay.sources.file.rotation import family, is_rotated_name
 from siemrelay.sources.file.schedule import Schedule
+from siemrelay.sources.file.survey import Surveyor, Watching
 from siemrelay.sources.file.warnings import UnreadableFiles
 from siemrelay.sources.file.watcher import Changes
 
-# How often to look again while files are being renamed, and the pause before. A rotation takes
-# milliseconds; names that change for longer than this are looked at again a moment later.
-_LOOKS: Final = 20
-_LOOK_PAUSE_S: Final = 0.001
 # How often what was decided may ask for another look at once: a truncated file begins anew.
 _ROUNDS: Final = 5
 # How often to look for checkpoints that are too old.
 _EXPIRE_EVERY_S: Final = 60.0
-
-
-class Watching(Protocol):
-    """What the tracker asks of a `Watcher`."""
-
-    @property
-    def active(self) -> bool:
-        """Whether changes are reported at all."""
-
-    def watch_directory(self, path: str) -> None: ...
-    def watch_file(self, file: OpenFile, file_id: FileId) -> None: ...
-    def unwatch_file(self, file_id: FileId) -> None: ...
-    def take_changes(self) -> Changes: ...
-    def forget_moved(self) -> None: ...
 
 
 class Tracker:
@@ -75,19 +54,18 @@ class Tracker:
         clock: Callable[[], float] = time.monotonic, pause: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """`lost` is called with the path and the number of bytes that can no longer be read."""
-        self._finder, self._watcher, self._disk, self._store = finder, watcher, disk, store
-        self._unreadable, self._lost, self._log = unreadable, lost, log
-        self._max_record_bytes, self._clock, self._pause = max_record_bytes, clock, pause
+        self._watcher, self._disk, self._store = watcher, disk, store
+        self._unreadable, self._lost, self._log, self._clock = unreadable, lost, log, clock
         self.schedule = schedule
         self.files: dict[FileId, FollowedFile] = {}
+        self._surveyor = Surveyor(
+            finder, watcher, disk, store, schedule, unreadable, log,
+            max_record_bytes=max_record_bytes, clock=clock, pause=pause,
+        )  # fmt: skip
         self._orphans: dict[str, tuple[str, Orphan]] = {}
         self._changes = Changes(everything=True)
-        self._moved_before: dict[str, None] = {}
         self._again = False
         self._first = True
-        self._serial = max(time.time_ns(), store.latest_serial())  # a clock may be set back
-        self._left_alone: dict[FileId, tuple[str, int]] = {}
-        """Files that are of no concern: found by an inode that is not theirs, or unsupported."""
         self._next_expiry = clock()
 
     @property
@@ -152,123 +130,29 @@ class Tracker:
         """
         for _ in range(_ROUNDS):
             self._again = False
-            picture, newcomers = self._look(full=full)
             orphans = {key: orphan for key, (_, orphan) in self._orphans.items()}
             known = {file_id: self._known(file) for file_id, file in self.files.items()}
-            seen: dict[FileId, Seen] = {}
-            for file_id, file in list(self.files.items()):
-                if (sight := self._examine(file, picture)) is not None:
-                    seen[file_id] = sight
-            for file_id, file in list(newcomers.items()):
-                if (sight := self._meet(file, newcomers, picture)) is not None:
-                    seen[file_id] = sight
-                else:
-                    del newcomers[file_id]
-            actions = reconcile(known, seen, orphans, final=final)
-            self._carry_out(actions, newcomers, from_end=from_end)
+            facts = self._surveyor.survey(
+                self.files, self._take_changes, self._calls_again, full=full
+            )
+            self._again = self._again or facts.again
+            actions = reconcile(known, facts.seen, orphans, final=final)
+            self._carry_out(actions, facts.newcomers, from_end=from_end)
             self._first = full = False
             if not self._again:
                 break
-        paths = {file.path for file in picture.found.values()}
-        self._unreadable.keep_only(paths.union(file.path for file in self.files.values()))
+        followed = (file.path for file in self.files.values())
+        self._unreadable.keep_only(facts.paths.union(followed))
         self._take_stock()
 
-    def _look(self, *, full: bool) -> tuple[Picture, dict[FileId, FollowedFile]]:
-        """Find the files, again until nothing moves meanwhile, and open those that are new.
+    def _take_changes(self) -> Changes:
+        self.collect()
+        changes, self._changes = self._changes, Changes()
+        return changes
 
-        Listing a directory is no snapshot: of files that are renamed just then some may be
-        missed, and newer ones would be read before them. What was opened stays open whatever it
-        is called afterwards.
-        """
-        newcomers: dict[FileId, FollowedFile] = {}
-        wanted = self._store.inodes()
-        wanted.update(file_id[1] for file_id, file in self.files.items() if file.content is None)
-        moved: dict[str, None] = {}
-        for look in range(_LOOKS):
-            if look > 1:
-                self._pause(_LOOK_PAUSE_S)
-            self.collect()
-            changes, self._changes = self._changes, Changes()
-            full = full or changes.everything or not self._watcher.active
-            moved |= changes.moved
-            # Once more for those of the last time: the news of their next rename may be under way.
-            picture = self._finder.find(
-                changed=None if full else changes.entries,
-                moved=self._moved_before | moved,
-                wanted=wanted,
-            )
-            for directory in self._finder.directories:
-                self._watcher.watch_directory(directory)
-            missed = self._open_new(picture, newcomers)
-            self.collect()
-            if not (missed or self._changes.call_for_survey):
-                break
-            full = full and self._changes.everything
-        self._moved_before = moved
-        self._watcher.forget_moved()
-        return picture, newcomers
-
-    def _open_new(self, picture: Picture, newcomers: dict[FileId, FollowedFile]) -> bool:
-        """Open what is not followed yet; whether one has moved before it could be opened."""
-        missed = False
-        held = sum(file.content is not None for file in self.files.values()) + len(newcomers)
-        for file_id, found in (picture.found | picture.strays).items():
-            if file_id in self.files or file_id in newcomers:
-                continue
-            stray = file_id in picture.strays
-            if self._left_alone.get(file_id) == (found.path, 0 if stray else found.status.size):
-                continue
-            try:
-                file = self._disk.open(found.path)
-            except FileNotFoundError:
-                missed = True
-                continue
-            except OSError as error:
-                self._unreadable.add(found.path, error)
-                continue
-            status = file.status()
-            if status.file_id != file_id:
-                missed = True
-                # Whatever it is, it matches, and is held now.
-                if stray or status.file_id in self.files or status.file_id in newcomers:
-                    file.close()
-                    continue
-            try:
-                followed = self._newcomer(found._replace(status=status), file)
-            except OSError as error:
-                file.close()
-                self._unreadable.add(found.path, error)
-                continue
-            if followed is not None:
-                newcomers[status.file_id] = followed
-                held += 1
-                if not self.schedule.may_hold(held):
-                    followed.close()
-                    held -= 1
-        return missed
-
-    def _newcomer(self, found: Found, file: OpenFile) -> FollowedFile | None:
-        begin = file.pread(PREFIX_BYTES, 0)
-        compression = compression_of(begin, found.path)
-        if compression is not None and compression.expander is None:
-            self._unreadable.add_unsupported(found.path, compression.name)
-            self._left_alone[found.file_id] = (found.path, found.status.size)
-            file.close()
-            return None
-        self._serial += 1
-        progress = Progress(
-            found.path, found.file_id, self._serial, compressed=compression is not None
-        )
-        followed = FollowedFile(
-            found.path, progress, max_record_bytes=self._max_record_bytes,
-            compression=compression, clock=self._clock,
-        )  # fmt: skip
-        followed.adopt(file)
-        followed.matched = found.matched
-        # Watched first and looked at afterwards: what is written in between is not missed.
-        self._watcher.watch_file(file, found.file_id)
-        followed.look()
-        return followed
+    def _calls_again(self) -> bool:
+        self.collect()
+        return self._changes.call_for_survey
 
     def _known(self, file: FollowedFile) -> Known:
         since = max(file.changed_at, file.rotated_at or 0.0)
@@ -280,164 +164,6 @@ class Tracker:
             offset=file.progress.offset,
             unread=file.unread,
             idle_s=self._clock() - since if file.idle else 0.0,
-        )
-
-    def _examine(self, file: FollowedFile, picture: Picture) -> Seen | None:
-        """The facts about a file that is followed; None if nothing leads to it any more."""
-        found = picture.found.get(file.file_id)
-        stamp, path, matched = file.stamp, file.path, file.matched
-        if file.content is not None:
-            status = file.content.file.status()
-            if found is not None:
-                path, matched = found.path, found.matched
-            else:
-                matched = False
-                if status.links and (now_at := file.content.file.path()) is not None:
-                    path, matched = now_at, self._finder.globs.matches(now_at)
-            changed = self._lost_content(file, status)
-        else:
-            found = found or picture.strays.get(file.file_id)
-            if found is None:
-                return None
-            path, matched, status = found.path, found.matched, found.status
-            changed = self._is_another(file, found)
-        if status.links == 0 and not file.deleted:
-            self._log.info("deleted", path=file.progress.path)
-        file.changed = changed
-        if not changed:
-            try:
-                file.saw(status)
-            except OSError as error:
-                self.failed(file, error)
-        seen = Seen(
-            path=path,
-            matched=matched,
-            deleted=file.deleted,
-            changed=file.changed,
-            grown=file.stamp != stamp,
-            log=file.log,
-            copy_by_name=may_be_a_copy(file),
-            quiet_s=self._clock() - file.changed_at,
-        )
-        if file.changed or file.stage is Stage.READING:
-            return seen
-        if file.stage is not Stage.WAITING and not seen.grown:
-            return seen
-        return self._compared(file, seen, self.files.values())
-
-    def _lost_content(self, file: FollowedFile, status: Status) -> bool:
-        """Whether an open file was truncated; one that has grown again is found out by a read."""
-        if isinstance(file.content, CompressedContent):
-            return file.changed or status.size < file.content.consumed
-        return file.changed or status.size < file.progress.offset
-
-    def _is_another(self, file: FollowedFile, found: Found) -> bool:
-        """Whether a closed file's inode was given to another one, or it was truncated."""
-        stamp = (found.status.size, found.status.mtime_ns)
-        if found.path == file.path and file.stamp in (None, stamp):
-            return False
-        try:
-            opened = self._disk.open(found.path)
-        except OSError:
-            return False  # the next look, or the read, has it
-        try:
-            if opened.status().file_id != file.file_id:
-                self._again = True
-                return False
-            return not file.holds(opened, found.path)
-        except OSError as error:
-            self._unreadable.add(found.path, error)
-            return False
-        finally:
-            opened.close()
-
-    def _compared(self, file: FollowedFile, seen: Seen, others: Iterable[FollowedFile]) -> Seen:
-        """Add what is known of a file that may be a copy."""
-        of_log = [other for other in others if other.log == file.log]
-        origins = origins_of(file, of_log, self._store)
-        if not origins:
-            return seen
-        try:
-            if file.content is None:
-                file.reopen(self._disk)
-            extent, likenesses = compare(file, origins, self._disk)
-        except (ContentChanged, FileMoved):
-            self._again = True
-            return msgspec.structs.replace(seen, quiet_s=0.0)
-        except OSError as error:
-            self.failed(file, error)
-            return seen
-        return msgspec.structs.replace(
-            seen,
-            length=extent.length,
-            complete=extent.complete,
-            likenesses=likenesses,
-            differs=bool(file.origin) and file.origin not in {like.key for like in likenesses},
-        )
-
-    def _meet(
-        self, file: FollowedFile, newcomers: dict[FileId, FollowedFile], picture: Picture
-    ) -> Seen | None:
-        """The facts about a file that is new; None if it is no concern of ours."""
-        try:
-            if file.content is None:
-                file.reopen(self._disk)
-            key = self._checkpoint_of(file)
-        except (ContentChanged, FileMoved):
-            self._again = True
-            file.close()
-            return None
-        except OSError as error:
-            self._unreadable.add(file.path, error)
-            file.close()
-            return None
-        if key is None and not file.matched and file.file_id in picture.strays:
-            self._left_alone[file.file_id] = (file.path, 0)
-            self._watcher.unwatch_file(file.file_id)
-            file.close()
-            return None
-        found = picture.found.get(file.file_id)
-        if found is not None and found.path != file.path:
-            file.moved_to(found.path)
-        seen = Seen(
-            key=file.progress.key,
-            path=file.path,
-            matched=file.matched,
-            deleted=file.deleted,
-            checkpoint=key,
-            log=file.log,
-            copy_by_name=may_be_a_copy(file),
-            quiet_s=self._clock() - file.changed_at,
-        )
-        if key is not None or not seen.copy_by_name:
-            return seen
-        return self._compared(file, seen, [*self.files.values(), *newcomers.values()])
-
-    def _checkpoint_of(self, file: FollowedFile) -> str | None:
-        """The checkpoint that a new file continues: one of its inode, kind and content."""
-        content = file.content
-        assert content is not None
-        for key, point in self._store.of_inode(file.progress.inode):
-            # Device numbers may change when the machine starts; then the name must be the same.
-            if point.device != file.progress.device and point.path != printable(file.path):
-                continue
-            if point.truncated or point.is_compressed != file.compressed:
-                continue
-            if not begins_as(content.pread(PREFIX_BYTES, 0), point):
-                continue
-            if isinstance(content, CompressedContent) and point.finished_size is not None:
-                if self._is_finished(content, file.size, point):
-                    return key
-            elif point.offset and continues_at(content, point.offset, point.tail_sha256):
-                return key
-        return None
-
-    def _is_finished(self, content: CompressedContent, size: int, point: FileCheckpoint) -> bool:
-        assert point.finished_size is not None
-        if point.end_sha256 is None:  # stored by a release that compared the beginning alone
-            return point.finished_size == size
-        return size >= point.finished_size and (
-            content.end_sha256(point.finished_size) == point.end_sha256
         )
 
     def _carry_out(
@@ -587,7 +313,7 @@ class Tracker:
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_EVERY_S
             self._store.expire(time.time())
-            self._left_alone.clear()
+            self._surveyor.forget_failures()
 
     def _retire(self, file: FollowedFile) -> None:
         """Follow it no longer, and remember how far it was read."""

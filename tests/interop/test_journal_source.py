@@ -13,8 +13,8 @@ import pytest
 
 from siemrelay.sources.journal import JournalFailed, JournalOptions, JournalSource
 from tests.conftest import MakeDaemon
-from tests.support.file_source_rig import CollectingIntake
 from tests.support.daemon import tcp, until
+from tests.support.file_source_rig import CollectingIntake
 from tests.support.receivers import TcpReceiver
 
 REMOTE = Path("/lib/systemd/systemd-journal-remote")

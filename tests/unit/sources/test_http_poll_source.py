@@ -16,8 +16,8 @@ from siemrelay.sources.http_poll import HttpPollSource
 from siemrelay.sources.http_poll_options import HttpPollOptions
 from siemrelay.wire.polled import NotAPage, items_of, next_page, value_at, with_parameter
 from tests.conftest import MakeDaemon
-from tests.support.file_source_rig import CollectingIntake
 from tests.support.daemon import event, ids, tcp, until
+from tests.support.file_source_rig import CollectingIntake
 from tests.support.receivers import TcpReceiver
 
 Answered = tuple[int, Any, dict[str, str]]

@@ -15,8 +15,8 @@ from siemrelay.core.options import Duration, Options, Size
 from siemrelay.net.http_server import Application, HttpLimits, HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.net.tls_server import ServerTlsOptions, TlsServer
-from siemrelay.sources.contract import Intake
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
+from siemrelay.sources.contract import Intake
 
 _log = structlog.get_logger()
 

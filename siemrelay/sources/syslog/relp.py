@@ -10,8 +10,8 @@ import trio
 from siemrelay.core.errors import FrameRefused
 from siemrelay.decoders.syslog.host import with_host
 from siemrelay.net.listener import AcceptedConnection
-from siemrelay.sources.contract import joined
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
+from siemrelay.sources.contract import joined
 from siemrelay.sources.syslog.stream import CROWDED_BYTES, PeerStream, ReadSize, StreamListener
 from siemrelay.wire.relp_server import Frame, RelpServer, answers
 

@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from siemrelay.core.options import Duration, Options, Size
 from siemrelay.net.tls_server import ServerTlsOptions
-from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
+from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.syslog.address import SyslogAddress, open_sockets, parse_address
 from siemrelay.sources.syslog.datagram import DatagramListener
 from siemrelay.sources.syslog.relp import RelpListener

@@ -20,8 +20,8 @@ from siemrelay.net.listener import (
     plain_address,
 )
 from siemrelay.net.tls_server import HandshakeFailed, ServerTlsOptions, TlsServer, TlsStream
-from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
+from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
 from siemrelay.wire.syslog_framing import Messages, StreamSplitter

@@ -1,20 +1,34 @@
-"""A JSON HTTP API asked again and again, from where it was asked last."""
+"""A JSON HTTP API polled for new items, from where the last poll ended."""
 
 from __future__ import annotations
 
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 import trio
+from pydantic import AfterValidator, Field, model_validator
 
+from siemrelay.core.errors import SiemrelayError
+from siemrelay.core.options import (
+    Duration,
+    HeaderName,
+    HeaderValue,
+    Options,
+    show_seconds,
+    with_good_port,
+)
 from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.normalise import time_of
+from siemrelay.formats.writing.text import harmless
+from siemrelay.net.pem import AuthorityFile
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
-from siemrelay.sources.http_poll_options import HttpPollOptions, SinceOptions
-from siemrelay.sources.polling import Ask, PollRefused, opened
 from siemrelay.wire.polled import (
     NotAPage,
     fingerprint,
@@ -24,25 +38,94 @@ from siemrelay.wire.polled import (
     with_parameter,
 )
 
+if TYPE_CHECKING:
+    import httpx2
+
 _KEY: Final = "poll"
 
-# Items remembered from one poll to the next, so that those asked for twice are taken once.
+# Fingerprints kept from one poll to the next, so that an item that comes again is not stored again.
 _SEEN: Final = 20_000
 
-# Pages in a row with nothing new: an API that goes on naming next ones is left here, until the next
-# poll. Pages with something new have no such limit: with the newest items first, what is older than
-# them would never be asked for again.
+# A poll ends after so many pages in a row with nothing new, though the API names a next one. Pages
+# with something new have no such limit: where the newest items come first, the older ones would
+# never be asked for again.
 _IDLE_PAGES: Final = 100
 
-# Between two polls the part shows that it is alive.
+# The source reports progress at least this often during a long pause.
 _PROGRESS_S: Final = 60.0
 
-# Who is refused asks again after this or `every`, whichever is longer.
+# The pause after a refusal, if `every` is not longer.
 _REFUSED_PAUSE_S: Final = 60.0
 
 
-class _Place:
-    """How far the API was read; `value` is the position that is stored."""
+def _address(value: str) -> str:
+    parts = with_good_port(urlsplit(value))
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
+        raise ValueError("write a whole address, like https://api.example.com/v1/audit")
+    if parts.username or parts.password:
+        raise ValueError("no user:password@ in the address; use `authorization`")
+    return value
+
+
+class CursorOptions(Options):
+    """Paging by a cursor that each answer names."""
+
+    parameter: str = Field(min_length=1, description="the query parameter that takes the cursor")
+    source: str = Field(
+        min_length=1, alias="from", description="dotted path of the next cursor in the answer"
+    )
+
+
+class SinceOptions(Options):
+    """Polling from the time of the newest item on."""
+
+    parameter: str = Field(min_length=1, description="the query parameter that takes the time")
+    field: str = Field(min_length=1, description="dotted path of the time in an item")
+    format: Literal["rfc3339", "epoch", "epoch_ms"] = Field(
+        "rfc3339", description="how the parameter is written"
+    )
+
+
+class HttpPollOptions(Options):
+    """Options of `type: http_poll`."""
+
+    url: Annotated[str, AfterValidator(_address)] = Field(
+        description="the address that is requested by GET"
+    )
+    every: Duration = Field(30.0, gt=0, description="the pause between two polls")
+    authorization: HeaderValue | None = Field(
+        None, description="the Authorization header, word for word"
+    )
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default_factory=dict, description="further request headers; their values are not shown"
+    )
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
+    )
+    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    items: str | None = Field(
+        None, min_length=1, description="dotted path of the array of items in an answer; not "
+        "needed where it has one of the usual names",
+    )  # fmt: skip
+    next: str | None = Field(
+        None, min_length=1, description="dotted path of the next page's address in an answer; a "
+        "`Link` header with rel=next is followed without it",
+    )  # fmt: skip
+    cursor: CursorOptions | None = Field(None, description="continue by the API's own cursor")
+    since: SinceOptions | None = Field(None, description="continue from the newest item's time")
+    start_at: Literal["beginning", "now"] = Field(
+        "beginning", description="with `since`: what the very first poll asks for"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> HttpPollOptions:
+        if self.cursor is not None and self.since is not None:
+            raise ValueError("give one of `cursor` and `since`, not both")
+        return self
+
+
+class _PollPosition:
+    """How far the API was read; `value` is what is stored, with the records before it."""
 
     def __init__(self, options: HttpPollOptions, stored: dict[str, Any]) -> None:
         self._options = options
@@ -58,7 +141,7 @@ class _Place:
         return {"cursor": self._cursor, "since_ms": self._since_ms, "seen": self._seen}
 
     def url(self) -> str:
-        """What to ask now."""
+        """The address of the next poll."""
         cursor, since, url = self._options.cursor, self._options.since, self._options.url
         if cursor is not None and self._cursor is not None:
             return with_parameter(url, cursor.parameter, self._cursor)
@@ -67,7 +150,7 @@ class _Place:
         return url
 
     def take(self, items: list[bytes], body: bytes) -> list[bytes]:
-        """The items that are new; the place moves past them."""
+        """The items of a page that are new; the position moves past them."""
         known = set(self._seen)
         prints = list(map(fingerprint, items))
         new = [item for item, mark in zip(items, prints, strict=True) if mark not in known]
@@ -91,16 +174,17 @@ class _Place:
         self._seen = list(dict.fromkeys([*self._seen, *prints]))[-_SEEN:]
 
     def finish(self) -> bool:
-        """Move on after a poll's last page; whether there is something new to store.
+        """Advance the time after a poll's last page; whether the position has changed.
 
-        Not before: an API may give the newest items first, and the older ones be missed.
+        Not page by page: an API may give the newest items first, and a crash would then skip the
+        older ones.
         """
         since, times = self._options.since, self._page_times
         self._page_times = []
         newest = max(times, default=0)
         if since is None or newest <= (self._since_ms or 0):
             return False
-        # What has been taken stays known: it is asked for again, at the resolution of the time.
+        # The fingerprints stay: items of that very time come again with the next poll.
         self._since_ms = newest
         return True
 
@@ -113,10 +197,10 @@ _SHOWN: Final[dict[str, Callable[[int], str]]] = {
 
 
 class HttpPollSource:
-    """The items of an API's pages, each once, and on after a restart.
+    """The items of an API's pages, each once; a restart continues where the last poll ended.
 
-    The place is stored with the records. An API without `cursor` and `since` is asked for the same
-    page again: what it had the last time is not taken twice, up to 20,000 items.
+    The position is stored in the same transaction as the records. Without `cursor` and `since` each
+    poll asks for the same page: items that were on it before, up to 20,000, are not stored again.
     """
 
     def __init__(self, name: str, options: HttpPollOptions) -> None:
@@ -126,16 +210,16 @@ class HttpPollSource:
         """Poll for ever; with `drain`, once. See `Source`."""
         log = structlog.get_logger().bind(source=self.name)
         options, trouble = self._options, ""
-        place = _Place(options, dict(intake.positions().get(_KEY, {})))
+        position = _PollPosition(options, dict(intake.positions().get(_KEY, {})))
         async with opened(options.authorization, options.headers, options.ca) as client:
-            ask = Ask(client, options.timeout)
+            pages = PageClient(client, options.timeout)
             while True:
                 pause_s = options.every
                 try:
-                    async for page in self._pages(ask, place):
-                        await self._offer(intake, page, place)
-                    if place.finish():
-                        await intake.offer(Records(b"", 0, (Position(_KEY, place.value),)))
+                    async for page in self._pages(pages, position):
+                        await self._offer(intake, page, position)
+                    if position.finish():
+                        await intake.offer(Records(b"", 0, (Position(_KEY, position.value),)))
                 except (PollRefused, NotAPage) as error:
                     if str(error) != trouble:
                         log.error("poll failed", url=options.url, reason=str(error))
@@ -151,34 +235,36 @@ class HttpPollSource:
                         return
                 await _sleep(pause_s, intake)
 
-    async def _pages(self, ask: Ask, place: _Place) -> AsyncIterator[list[bytes]]:
-        """What is new on each page of one poll; the place is past it."""
+    async def _pages(
+        self, client: PageClient, position: _PollPosition
+    ) -> AsyncIterator[list[bytes]]:
+        """The new items of each page of one poll; the position is past them."""
         asked: set[str] = set()
-        idle, url = 0, place.url()
+        idle, url = 0, position.url()
         while url not in asked and idle < _IDLE_PAGES:
             asked.add(url)
-            answer = await ask.get(url)
+            answer = await client.get(url)
             items = items_of(answer.body, self._options.items)
-            new = place.take(items, answer.body)
+            new = position.take(items, answer.body)
             idle = 0 if new else idle + 1
             yield new
-            told = answer.link
+            named = answer.link
             if self._options.next is not None:
-                told = value_at(answer.body, self._options.next)
-            further = next_page(url, told if isinstance(told, str) else None)
+                named = value_at(answer.body, self._options.next)
+            further = next_page(url, named if isinstance(named, str) else None)
             if further is None and items and self._options.cursor is not None:
-                further = place.url()
+                further = position.url()
             if further is None:
                 return
             url = further
 
-    async def _offer(self, intake: Intake, items: list[bytes], place: _Place) -> None:
+    async def _offer(self, intake: Intake, items: list[bytes], position: _PollPosition) -> None:
         intake.progress()
         some = joined(items)
         if not some:
             return
-        position = Position(_KEY, place.value)
-        some[-1] = msgspec.structs.replace(some[-1], positions=(position,))
+        moved = Position(_KEY, position.value)
+        some[-1] = msgspec.structs.replace(some[-1], positions=(moved,))
         for records in some:
             await intake.offer(records)
 
@@ -190,6 +276,104 @@ async def _sleep(pause_s: float, intake: Intake) -> None:
         intake.progress()
 
 
+# -- requests ---------------------------------------------------------------
+
+# A page of an API; what is larger is the wrong address, or needs a page size in its query.
+_BODY_BYTES: Final = 32 * 1024 * 1024
+
+# What an API may ask for by Retry-After.
+_LONGEST_ASKED_S: Final = 3600.0
+
+_WORDS_CHARACTERS: Final = 200
+
+_ADVICE: Final = {
+    401: "check `authorization`", 403: "check what the token in `authorization` may read",
+    404: "check the path in `url`", 407: "the proxy wants a password (HTTPS_PROXY)",
+}  # fmt: skip
+
+
+class PollRefused(SiemrelayError):
+    """There is no usable answer: poll again after `after_s`, or later if the fault is `lasting`."""
+
+    def __init__(self, reason: str, *, lasting: bool = False, after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.lasting, self.after_s = lasting, after_s
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One answer; `link` is what its Link header names as the next page."""
+
+    body: bytes
+    link: str | None
+
+
+class PageClient:
+    """Requests pages by GET, one at a time."""
+
+    def __init__(self, client: httpx2.AsyncClient, timeout_s: float) -> None:
+        self._client, self._timeout_s = client, timeout_s
+
+    async def get(self, url: str) -> Page:
+        """One page, at most 32 MiB. Raises PollRefused. If cancelled, the connection is closed."""
+        import httpx2
+
+        try:
+            with trio.fail_after(self._timeout_s):
+                async with self._client.stream("GET", url) as answer:
+                    body = bytearray()
+                    async for part in answer.aiter_bytes():
+                        body += part
+                        if len(body) > _BODY_BYTES:
+                            raise PollRefused(
+                                "an answer larger than 32 MiB; ask for smaller pages in `url`",
+                                lasting=True,
+                            )
+                    if answer.status_code != 200:
+                        raise _refused(answer.status_code, bytes(body), answer.headers)
+                    link = answer.links.get("next", {}).get("url")
+                    return Page(bytes(body), link)
+        except trio.TooSlowError as error:
+            limit = show_seconds(self._timeout_s)
+            raise PollRefused(f"no answer within {limit} (`timeout`)") from error
+        except httpx2.LocalProtocolError:
+            # The library's message would show the header, and with it the credentials.
+            raise PollRefused(
+                "a request cannot be made of `authorization` and `headers`: no line breaks, "
+                "control characters or spaces at an end", lasting=True,
+            ) from None  # fmt: skip
+        except httpx2.HTTPError as error:
+            said = str(error).rstrip(".") or type(error).__name__
+            raise PollRefused(f"{said}; is the address right and the API up?") from error
+
+
+def _refused(status: int, body: bytes, headers: Mapping[str, str]) -> PollRefused:
+    words = harmless(" ".join(body.decode("utf-8", "replace").split()), _WORDS_CHARACTERS)
+    advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
+    asked = headers.get("retry-after", "")
+    after_s = min(float(asked), _LONGEST_ASKED_S) if asked.isascii() and asked.isdigit() else 0.0
+    lasting = 300 <= status < 500 and status not in (408, 429)
+    return PollRefused(f"HTTP {status} {words}".rstrip() + advice, lasting=lasting, after_s=after_s)
+
+
+@asynccontextmanager
+async def opened(
+    authorization: str | None, headers: Mapping[str, str], ca: Path | None
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client with these headers. It follows no redirects and uses the environment's proxies."""
+    import httpx2  # slow to import, and only this source needs it
+
+    try:
+        context = await trio.to_thread.run_sync(lambda: ssl.create_default_context(cafile=ca))
+    except (OSError, ssl.SSLError) as error:
+        raise PollRefused(f"cannot use `ca: {ca}`: {error}", lasting=True) from error
+    sent = {"User-Agent": "siemrelay", "Accept": "application/json", "Accept-Encoding": "identity"}
+    sent |= {name: str(value) for name, value in headers.items()}
+    if authorization is not None:
+        sent["Authorization"] = str(authorization)
+    async with httpx2.AsyncClient(verify=context, headers=sent, follow_redirects=False) as client:
+        yield client
+
+
 HTTP_POLL: Final = SourceKind(
-    HttpPollOptions, HttpPollSource, "json", "a JSON HTTP API, asked again and again"
+    HttpPollOptions, HttpPollSource, "json", "a JSON HTTP API, polled for new items"
 )

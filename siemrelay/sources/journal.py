@@ -1,4 +1,4 @@
-"""The systemd journal, through `journalctl`: its JSON export, followed from a stored cursor on."""
+"""The systemd journal, read through `journalctl --output=json` from the stored cursor on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 
 _READ_BYTES: Final = 512 * 1024
 
-# A quiet journal is no stuck part.
+# A quiet journal must not look like a stuck source.
 _PROGRESS_S: Final = 60.0
 
-# What is kept of journalctl's own words, for the error.
+# The end of journalctl's standard error, for the error message.
 _WORDS_BYTES: Final = 2000
 
-# journalctl ends at SIGTERM at once; who does not is killed.
+# journalctl ends at SIGTERM at once; after this it is killed.
 _END_S: Final = 2.0
 
 _KEY: Final = "journal"
@@ -35,7 +35,7 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class JournalOptions(Options):
-    """Settings of `type: journal`."""
+    """Options of `type: journal`."""
 
     units: list[_Text] = Field(
         default=[], description="only entries of these systemd units; patterns are allowed"
@@ -58,7 +58,7 @@ class JournalOptions(Options):
 
 
 class JournalFailed(SiemrelayError):
-    """journalctl cannot be run, or ended by itself: the source starts again after a while."""
+    """journalctl cannot be run, or ended by itself: the source is restarted after a pause."""
 
 
 class _Cursor(msgspec.Struct, rename={"cursor": "__CURSOR"}):
@@ -66,7 +66,7 @@ class _Cursor(msgspec.Struct, rename={"cursor": "__CURSOR"}):
 
 
 class JournalSource:
-    """Every entry of the journal once, as JSON; it goes on after a restart where it was."""
+    """Every entry of the journal once, as JSON; a restart continues at the stored cursor."""
 
     def __init__(self, name: str, options: JournalOptions) -> None:
         self.name, self._options = name, options
@@ -86,7 +86,7 @@ class JournalSource:
             raise JournalFailed(
                 "there is no `journalctl` on the PATH: install systemd, or remove this source"
             ) from error
-        words = _Words()
+        words = _StandardError()
         try:
             async with trio.open_nursery() as nursery:
                 assert process.stderr is not None
@@ -97,7 +97,7 @@ class JournalSource:
         finally:
             await _end(process)
         if code or not drain:
-            raise JournalFailed(f"journalctl ended with {code}: {words.text or 'without a word'}")
+            raise JournalFailed(f"journalctl ended with {code}: {words.text or 'no message'}")
 
     def _command(self, cursor: str | None, *, follow: bool) -> Iterator[str]:
         options = self._options
@@ -105,8 +105,8 @@ class JournalSource:
         if follow:
             yield "--follow"
         if cursor is not None:
-            # Not --after-cursor: where that entry is gone, or not asked for any more, it passes
-            # over the next one, too. From it on, that one is known again by its cursor.
+            # Not --after-cursor: where that entry is gone, or does not match any more, it skips the
+            # next one as well. The entry at the cursor itself is recognised and left out.
             yield f"--cursor={cursor}"
         if cursor is None and options.start_at == "end":
             yield from ("--lines=0",) if follow else ("--since=now",)
@@ -119,7 +119,7 @@ class JournalSource:
         yield from options.matches
 
     async def _read(self, process: trio.Process, intake: Intake, taken: str | None) -> None:
-        """Hand over what comes, but for a first entry whose cursor is `taken`."""
+        """Offer the entries, but for a first one whose cursor is `taken`."""
         lines = LineSplitter(self._options.max_record_size)
         assert process.stdout is not None
         while True:
@@ -128,7 +128,7 @@ class JournalSource:
                 data = await process.stdout.receive_some(_READ_BYTES)
             intake.progress()
             if data == b"":
-                return  # an entry without its end was cut short: it comes again
+                return  # an entry without its line feed is incomplete, and comes again
             for records in lines.feed(bytes(data or b"")):
                 records, taken = _without(records, taken), None
                 if records.count:
@@ -139,7 +139,7 @@ class JournalSource:
 
 
 def _without(records: Records, taken: str | None) -> Records:
-    """The records without a first entry that was taken before."""
+    """The records without the first entry if it was stored before."""
     first, _, rest = records.payload.partition(b"\n")
     if taken is None or records.part is not None or _cursor(first) != taken:
         return records
@@ -147,7 +147,7 @@ def _without(records: Records, taken: str | None) -> Records:
 
 
 def _positioned(records: Records) -> Records:
-    """With the cursor of its last entry, which is known only of whole ones."""
+    """The records with the cursor of the last entry; parts of an entry have none."""
     last = records.payload[records.payload.rfind(b"\n", 0, -1) + 1 :]
     cursor = None if records.part is not None else _cursor(last)
     if cursor is None:
@@ -165,8 +165,8 @@ def _cursor(entry: bytes) -> str | None:
 _decode: Final = msgspec.json.Decoder(_Cursor).decode
 
 
-class _Words:
-    """The end of what journalctl says on standard error."""
+class _StandardError:
+    """Keeps the end of journalctl's standard error."""
 
     def __init__(self) -> None:
         self._bytes = b""

@@ -18,15 +18,15 @@ from siemrelay.sources.contract import Intake, SourceKind
 # As much as the file source reads at once, and eight times what a pipe holds.
 _READ_BYTES: Final = 512 * 1024
 
-# An ended input is no stuck part.
+# A source whose input has ended must not look stuck.
 _PROGRESS_S: Final = 60.0
 
-# A thread waits for input at most this long before it looks whether it is still wanted.
+# A thread waits for input at most this long; a stop waits for it.
 _WAIT_S: Final = 0.2
 
 
 class StdinOptions(Options):
-    """Settings of `type: stdin`."""
+    """Options of `type: stdin`."""
 
     max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
         1 << 20,
@@ -36,9 +36,10 @@ class StdinOptions(Options):
 
 
 class StdinSource:
-    """Every line of standard input, and a last one without an end.
+    """Every line of standard input, also a last one without a line feed.
 
-    A pipe cannot be read again: what was read and not yet on disk is lost if the process is killed.
+    A pipe cannot be read again: lines that were read and are not on disk are lost when the process
+    is killed.
     """
 
     def __init__(self, name: str, options: StdinOptions) -> None:
@@ -65,9 +66,9 @@ class StdinSource:
 
 
 def _read() -> bytes | None:
-    """What there is, empty at the end; None after a while without input."""
+    """The next input; empty at its end, None after a while without any."""
     if sys.stdin is None:
-        return b""  # it was closed at the start; its number may be another file's by now
+        return b""  # it was closed at the start; its descriptor may be another file's by now
     descriptor = sys.stdin.fileno()
     # Regular files, terminals and pipes alike; a file is always ready.
     if not select.select([descriptor], [], [], _WAIT_S)[0]:

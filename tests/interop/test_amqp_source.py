@@ -105,7 +105,7 @@ def test_what_a_killed_relay_held_goes_to_another(
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
-        ({"url": "guest:wr0ng-one@"}, "mend them in `url`"),
+        ({"url": "guest:wr0ng-one@"}, "correct them in `url`"),
         ({"queue": "not-there"}, "set `declare: yes`"),
     ],
 )

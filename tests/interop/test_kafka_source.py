@@ -128,7 +128,7 @@ def test_a_topic_that_is_made_later_is_told_of_and_read(make_daemon: MakeDaemon)
         cluster.fail_topic(TOPIC, UNKNOWN_TOPIC)
         daemon = relay(make_daemon, cluster, receiver.port).start()
         (line,) = until(lambda: daemon.said("part failed, restarting it")[:1])
-        assert "make the topic, or mend its name in `topic`" in line["error"]
+        assert "create the topic, or correct its name in `topic`" in line["error"]
         cluster.fail_topic(TOPIC, 0)
         produce(cluster, range(10))
         receiver.until(10, 60)

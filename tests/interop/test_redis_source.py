@@ -207,7 +207,7 @@ def test_a_wrong_password_is_told_without_showing_it(
             make_daemon, server, receiver.port, url=f"redis://:wr0ng-one@127.0.0.1:{server.port}/0"
         ).start()
         (line,) = until(lambda: daemon.said("part failed, restarting it")[:1])
-        assert "mend the user and password in `url`" in line["error"]
+        assert "correct the user and password in `url`" in line["error"]
         assert "wr0ng" not in daemon.log_text
         assert daemon.terminate() == 0
 

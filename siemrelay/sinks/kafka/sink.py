@@ -46,8 +46,8 @@ class KafkaSink:
             await client.close()
 
 
-class Ticket:
-    """One run on its way. `reported` and `failures` belong to the thread that collects."""
+class ProducedBatch:
+    """One batch in flight. Only the thread that collects writes `reported` and `failures`."""
 
     def __init__(self, messages: Sequence[bytes], *, alone: bool) -> None:
         self.messages, self.alone = messages, alone
@@ -77,17 +77,17 @@ class KafkaSession:
         # Sends to come that may share no batch with another run.
         self._alone_sends = 0
 
-    async def send(self, messages: Sequence[bytes]) -> Ticket:
+    async def send(self, messages: Sequence[bytes]) -> ProducedBatch:
         return await self._hand_over(messages, alone=self._alone_sends > 0)
 
-    async def _hand_over(self, messages: Sequence[bytes], *, alone: bool) -> Ticket:
+    async def _hand_over(self, messages: Sequence[bytes], *, alone: bool) -> ProducedBatch:
         client = self._client
         async with self._handing:
             if alone:
                 # A broker refuses a batch as a whole: this one may hold no other run's messages.
                 self._alone_sends -= 1
                 await client.until(lambda: client.handed == client.reported)
-            ticket = Ticket(messages, alone=alone)
+            ticket = ProducedBatch(messages, alone=alone)
             at = 0
             while at < len(messages):
                 at = await trio.to_thread.run_sync(self._produce, ticket, at)
@@ -97,7 +97,7 @@ class KafkaSession:
         self._report("send", f"{sum(map(len, messages))} bytes, messages: {len(messages)}")
         return ticket
 
-    def _produce(self, ticket: Ticket, at: int) -> int:
+    def _produce(self, ticket: ProducedBatch, at: int) -> int:
         """Hand over messages from `at` on until librdkafka has no room; where that was. Blocks."""
         from confluent_kafka import KafkaException
 
@@ -116,7 +116,7 @@ class KafkaSession:
                 ticket.refused.append(Refusal(index, found.code, found.reason))
         return len(ticket.messages)
 
-    async def confirm(self, ticket: Ticket) -> Settlement:
+    async def confirm(self, ticket: ProducedBatch) -> Settlement:
         await self._client.until(lambda: ticket.settled)
         found = [verdict(error.name(), error.str()) for error in ticket.failures]
         refused = [error for error in found if isinstance(error, BatchRefused)]

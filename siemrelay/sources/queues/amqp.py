@@ -1,4 +1,4 @@
-"""AMQP 0-9-1 (RabbitMQ): consumes one queue; what has no acknowledgement others get."""
+"""AMQP 0-9-1 (RabbitMQ): consumes one queue; the broker redelivers what is not acknowledged."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from siemrelay.net.pem import AuthorityFile
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.queues.window import AcknowledgingOptions, QueueFailed, Window
 
-# One look for messages waits so long: acknowledgements and a stop wait for it.
+# One read waits so long for messages; acknowledgements and a stop wait for it.
 _LOOK_S: Final = 0.05
 
-# Without an answer for so long the broker is taken for dead; it asks back in half of it.
+# A broker that is silent for so long is dead; both sides send a heartbeat in half of it.
 _HEARTBEAT_S: Final = 30
 _BLOCKED_S: Final = 60.0
 
-# Prefetched messages are bounded by number; this is for their sizes. While more are held, the
-# connection is read only as often as its heartbeat needs: some 128 KiB each time.
+# `prefetch` bounds the number of messages, this their size. Above it the connection is read only as
+# often as its heartbeat needs, some 128 KiB each time.
 _HELD_BYTES: Final = 64 << 20
 _BEAT_S: Final = _HEARTBEAT_S / 3
 
@@ -40,20 +40,20 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class AmqpOptions(AcknowledgingOptions):
-    """Settings of `type: amqp`."""
+    """Options of `type: amqp`."""
 
     url: Annotated[Secret, AfterValidator(_amqp_url)] = Field(
         description="amqp://USER:PASSWORD@HOST:PORT/VHOST (%2F is the vhost `/`); amqps:// is "
         "within TLS, verified"
     )
     queue: _Text = Field(description="the queue that is consumed; several relays may share it")
-    declare: bool = Field(False, description="make the queue, a durable one, if it is not there")
+    declare: bool = Field(False, description="create a durable queue if there is none")
     queue_type: Literal["classic", "quorum"] = Field(
-        "classic", description="with `declare`: what kind of queue is made"
+        "classic", description="with `declare`: the kind of queue that is created"
     )
     prefetch: Annotated[int, Field(ge=1, le=65_535)] = Field(
         2000,
-        description="messages that may be here and not yet acknowledged: what a kill may repeat",
+        description="messages that may be read and not yet acknowledged: what a kill may repeat",
     )
     ca: AuthorityFile | None = Field(
         None, description="authorities to trust (PEM), instead of the system's"
@@ -61,7 +61,7 @@ class AmqpOptions(AcknowledgingOptions):
 
 
 class AmqpSource:
-    """Every message of the queue that the broker gives to this relay; see `acknowledge`."""
+    """Every message of the queue that the broker delivers to this relay."""
 
     def __init__(self, name: str, options: AmqpOptions) -> None:
         self.name, self._options = name, options
@@ -69,18 +69,18 @@ class AmqpSource:
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Consume for ever; with `drain`, until the queue is empty. See `Source`.
 
-        Raises QueueFailed. If cancelled, what has no acknowledgement goes back to the queue.
+        Raises QueueFailed. If cancelled, unacknowledged messages go back to the queue.
         """
         consuming = _Consuming(self._options, intake)
         try:
-            await consuming.window.run(partial(consuming.read, drain=drain), lambda: None)
+            await consuming.window.run(partial(consuming.read, drain=drain))
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(consuming.close)
 
 
 class _Consuming:
-    """One connection; the client is no friend of threads, so one uses it at a time."""
+    """One connection. The client is not thread-safe: one thread at a time uses it."""
 
     def __init__(self, options: AmqpOptions, intake: Intake) -> None:
         self._options, self._intake = options, intake
@@ -94,7 +94,7 @@ class _Consuming:
         )  # fmt: skip
 
     async def read(self, *, drain: bool) -> None:
-        """Hand over what comes. The broker sends no more than `prefetch` ahead."""
+        """Hand over messages. The broker sends at most `prefetch` of them ahead."""
         await self._call(self._open)
         while True:
             with trio.move_on_after(_BEAT_S):
@@ -112,14 +112,14 @@ class _Consuming:
                 return
 
     def close(self) -> None:
-        """Close the connection; blocks for its goodbye."""
+        """Close the connection. Blocks until the broker has answered."""
         import pika.exceptions
 
         if self._connection is not None and self._connection.is_open:
             try:
                 self._connection.close()
             except (pika.exceptions.AMQPError, OSError):
-                return  # it is closed, if not politely
+                return  # it is closed, if not in order
 
     # -- in a thread ------------------------------------------------------
 
@@ -177,7 +177,7 @@ class _Consuming:
                 return await self.window.in_thread(call)
         except (wrong.ProbableAuthenticationError, wrong.AuthenticationError) as error:
             raise QueueFailed(
-                "the broker refused the user or the password", advice="mend them in `url`"
+                "the broker refused the user or the password", advice="correct them in `url`"
             ) from error
         except (wrong.ProbableAccessDeniedError, wrong.ConnectionClosedByBroker) as error:
             raise QueueFailed(
@@ -187,7 +187,7 @@ class _Consuming:
         except wrong.ChannelClosedByBroker as error:
             raise QueueFailed(
                 f"the broker said {error.reply_code} {error.reply_text}",
-                advice="make the queue, set `declare: yes`, or mend the user's permissions",
+                advice="create the queue, set `declare: yes`, or correct the user's permissions",
             ) from error
         except (wrong.AMQPError, OSError) as error:
             said = str(error) or type(error).__name__

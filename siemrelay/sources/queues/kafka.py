@@ -1,24 +1,26 @@
-"""Kafka topics, as one of a consumer group: offsets are committed when the records are safe."""
+"""Kafka topics, read in a consumer group: offsets are committed once the records are safe."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import trio
+from pydantic import BeforeValidator, Field, model_validator
 
 from siemrelay.core.extras import KAFKA as EXTRA
+from siemrelay.core.options import Secret
 from siemrelay.sources.contract import Intake, SourceKind
-from siemrelay.sources.queues.kafka_options import KafkaSourceOptions
-from siemrelay.sources.queues.window import QueueFailed, Window
+from siemrelay.sources.queues.tls import BrokerTlsOptions
+from siemrelay.sources.queues.window import QueueFailed, Window, WindowOptions
 
-# One look for messages waits so long at the most: a stop waits for it.
+# One read waits at most so long for messages; a stop waits for it.
 _LOOK_S: Final = 0.2
 
-# A commit that finds the group being shared out anew is tried again; reading goes on meanwhile.
+# The pause before a commit is tried again during a rebalance; reading goes on meanwhile.
 _AGAIN_S: Final = 0.2
 
-# With `--drain`, a group that gives this relay no partition for so long has others for all of them.
+# With `--drain`: without a partition for so long, other members of the group have all of them.
 _NO_PARTITION_S: Final = 30.0
 
 Partition = tuple[str, int]
@@ -31,11 +33,100 @@ _REFUSED: Final = frozenset({
 })  # fmt: skip
 _UNKNOWN: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
 
+# What librdkafka may fetch ahead, in memory.
+_QUEUE_KIB: Final = 32 * 1024
+
+# Brokers allow 6 s to 30 min by default. A relay that hangs is ended by systemd's watchdog.
+_SESSION_MS: Final = 10_000
+
+# librdkafka logs critical messages only: the relay reports every error itself.
+_LOG_LEVEL: Final = 2
+
+
+def _list(value: Any) -> Any:
+    # As clients of Kafka are given them elsewhere: `a:9092,b:9092`.
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class KafkaSourceOptions(WindowOptions):
+    """Options of `type: kafka`."""
+
+    brokers: Annotated[list[_Text], BeforeValidator(_list), Field(min_length=1)] = Field(
+        description="HOST:PORT of some brokers; the others are found by them"
+    )
+    topic: Annotated[list[_Topic], BeforeValidator(_list), Field(min_length=1)] = Field(
+        description="the topic, or a list of topics"
+    )
+    group: _Text = Field("siemrelay", description="the consumer group; relays in it share the work")
+    start_at: Literal["beginning", "end"] = Field(
+        "beginning", description="where a group that has read nothing yet starts"
+    )
+    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="as the brokers' listener has it"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="with sasl_plaintext and sasl_ssl"
+    )
+    username: _Text | None = Field(None, description="for sasl_plaintext and sasl_ssl")
+    password: Secret | None = Field(None, description="for sasl_plaintext and sasl_ssl")
+    tls: BrokerTlsOptions = Field(
+        default_factory=BrokerTlsOptions,
+        description="verification, certificates (ssl and sasl_ssl)",
+    )
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> KafkaSourceOptions:
+        sasl = self.security_protocol.startswith("sasl_")
+        if sasl != (self.username is not None and self.password is not None):
+            raise ValueError(
+                "`username` and `password` belong to `security_protocol: sasl_ssl` (or "
+                "sasl_plaintext), both of them"
+            )
+        if not self.security_protocol.endswith("ssl") and self.tls != BrokerTlsOptions():
+            raise ValueError("`tls` needs `security_protocol: ssl` or `sasl_ssl`")
+        return self
+
+    def properties(self) -> dict[str, str | int | bool]:
+        """librdkafka's properties."""
+        found: dict[str, str | int | bool] = {
+            "client.id": "siemrelay", "log_level": _LOG_LEVEL,
+            "bootstrap.servers": ",".join(self.brokers), "group.id": self.group,
+            "security.protocol": self.security_protocol,
+            # Only this relay commits, after the records are safe.
+            "enable.auto.commit": False, "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest" if self.start_at == "beginning" else "latest",
+            "enable.partition.eof": True, "queued.max.messages.kbytes": _QUEUE_KIB,
+            "fetch.wait.max.ms": 100,
+            # When a member joins or leaves, the others keep their partitions.
+            "partition.assignment.strategy": "cooperative-sticky",
+            # How soon the partitions of a dead relay are assigned to others.
+            "session.timeout.ms": _SESSION_MS, "heartbeat.interval.ms": _SESSION_MS // 4,
+        }  # fmt: skip
+        if self.username is not None and self.password is not None:
+            found |= {
+                "sasl.mechanism": self.sasl_mechanism, "sasl.username": self.username,
+                "sasl.password": str(self.password),
+            }  # fmt: skip
+        if self.security_protocol.endswith("ssl"):
+            found["enable.ssl.certificate.verification"] = self.tls.verify
+            for name, file in (
+                ("ssl.ca.location", self.tls.ca),
+                ("ssl.certificate.location", self.tls.certificate),
+                ("ssl.key.location", self.tls.key or self.tls.certificate),
+            ):
+                if file is not None:
+                    found[name] = str(file)
+        return found
+
 
 class KafkaSource:
-    """Every record of the partitions that the group gives to this relay; see `acknowledge`.
+    """Every record of the partitions that the group assigns to this relay.
 
-    Records with no value (tombstones) are passed over.
+    Records without a value (tombstones) are skipped.
     """
 
     def __init__(self, name: str, options: KafkaSourceOptions) -> None:
@@ -48,7 +139,7 @@ class KafkaSource:
         """
         consuming = _Consuming(self._options, intake)
         try:
-            await consuming.window.run(partial(consuming.read, drain=drain), lambda: None)
+            await consuming.window.run(partial(consuming.read, drain=drain))
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(consuming.close)
@@ -68,12 +159,12 @@ class _Consuming:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Leave the group, so that others take over at once; blocks."""
+        """Leave the group, so that the others take over at once. Blocks."""
         if self._consumer is not None:
             self._consumer.close()
 
     async def read(self, *, drain: bool) -> None:
-        """Hand over what comes. While the window is full, partitions are paused, not left."""
+        """Hand over records. While the window is full, partitions are paused, not given up."""
         await self.window.in_thread(self._open)
         started = trio.current_time()
         while True:
@@ -145,11 +236,11 @@ class _Consuming:
         return bool(assigned) and assigned <= self._at_end
 
     def _commit_now(self, offsets: Offsets) -> bool:
-        """Commit what is still ours; False if that cannot be done just now."""
+        """Commit the offsets of partitions that are still ours; False to try again."""
         import confluent_kafka as client
 
         mine = {(each.topic, each.partition) for each in self._consumer.assignment()}
-        # A partition that was taken away is its new owner's, who reads from the last commit.
+        # The new owner of a revoked partition reads from the last commit.
         places = [
             client.TopicPartition(topic, number, offset)
             for (topic, number), offset in offsets.items()
@@ -178,7 +269,7 @@ class _Consuming:
             await trio.sleep(_AGAIN_S)
 
 
-# The group is being shared out anew, or its coordinator is away.
+# The group rebalances, or its coordinator does not answer.
 _MOVED: Final = frozenset({
     "REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "_ASSIGNMENT_LOST",
     "_WAIT_COORD", "_TIMED_OUT", "_TRANSPORT",
@@ -190,7 +281,7 @@ def _failed(error: Any) -> QueueFailed:
     if name in _REFUSED:
         advice = "check `security_protocol`, `username` and `password`, and what the user may read"
     elif name in _UNKNOWN:
-        advice = "make the topic, or mend its name in `topic`"
+        advice = "create the topic, or correct its name in `topic`"
     else:
         advice = "are the brokers running there?"
     return QueueFailed(f"Kafka: {said}", advice=advice)

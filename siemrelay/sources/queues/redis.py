@@ -1,21 +1,24 @@
-"""Redis Streams, as one of a consumer group: what a relay that died held, others take over."""
+"""Redis Streams, read in a consumer group: the others take over what a dead relay held."""
 
 from __future__ import annotations
 
 import secrets
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
+from pydantic import AfterValidator, Field
 
 from siemrelay.core.extras import REDIS as EXTRA
+from siemrelay.core.options import Duration, Secret
+from siemrelay.net.pem import AuthorityFile
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
-from siemrelay.sources.queues.redis_client import connected, told
-from siemrelay.sources.queues.redis_options import RedisOptions
-from siemrelay.sources.queues.window import Window
+from siemrelay.sources.queues.window import QueueFailed, Window, WindowOptions
 
 # A read waits so long for entries: a stop waits for it.
 _BLOCK_MS: Final = 500
@@ -23,7 +26,7 @@ _BLOCK_MS: Final = 500
 # Ids in one command about entries held already.
 _IDS: Final = 1000
 
-# While there is no room, what is held is shown to be alive at least this often.
+# While there is no room, pending entries are claimed anew at least this often.
 _WAIT_S: Final = 30.0
 
 _CONSUMER: Final = "consumer"
@@ -32,25 +35,71 @@ _CONSUMER: Final = "consumer"
 _GROUP: Final = "group"
 """Of the position: {"name": of the group that is there, "stream": of which}."""
 
+# No answer within this, beyond the wait that was asked for, is none.
+_ANSWER_S: Final = 10.0
+
+
+def _redis_url(value: str) -> Secret:
+    parts = urlsplit(value)
+    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.path):
+        raise ValueError("write redis://HOST:PORT/DATABASE, or rediss:// for TLS")
+    return Secret(value)
+
+
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class RedisOptions(WindowOptions):
+    """Options of `type: redis`."""
+
+    url: Annotated[Secret, AfterValidator(_redis_url)] = Field(
+        description="redis://USER:PASSWORD@HOST:PORT/DATABASE; rediss:// is within TLS, verified"
+    )
+    stream: _Text = Field(description="the stream's key; it need not exist yet")
+    group: _Text = Field("siemrelay", description="the consumer group; made if it does not exist")
+    consumer: _Text | None = Field(
+        None,
+        description="this relay's name in the group, different for each; by default one that is "
+        "made up and kept in `state_dir`",
+    )
+    field: _Text | None = Field(
+        None,
+        description="which field of an entry is the record; by default its only one, or all of "
+        "them as a JSON object",
+    )
+    claim_after: Annotated[Duration, Field(ge=1)] = Field(
+        60.0,
+        description="entries that another relay has held without a sign of life for so long are "
+        "taken over",
+    )
+    start_at: Literal["beginning", "end"] = Field(
+        "beginning",
+        description="where a group that is made here starts in the stream; one that was lost "
+        "since starts at the beginning",
+    )
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
+    )
+
 
 class RedisSource:
-    """Every entry of the stream that the group gives to this relay; see `acknowledge`.
+    """Every entry of the stream that the group gives to this relay.
 
-    What was read and not acknowledged stays pending in Redis: this relay reads it again after a
-    restart, or another one takes it over.
+    An entry that was read and not acknowledged stays pending in Redis: this relay reads it again
+    after a restart, or another one takes it over.
     """
 
     def __init__(self, name: str, options: RedisOptions) -> None:
         self.name, self._options = name, options
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
-        """Read for ever; with `drain`, until the stream has nothing for us. See `Source`.
+        """Read for ever; with `drain`, until the group has nothing more for us. See `Source`.
 
         Raises QueueFailed.
         """
         reading = _Reading(self._options, intake, await self._consumer(intake))
         try:
-            await reading.window.run(partial(reading.read, drain=drain), lambda: None)
+            await reading.window.run(partial(reading.read, drain=drain))
         finally:
             reading.close()
 
@@ -66,11 +115,11 @@ class RedisSource:
 
 
 class _Reading:
-    """One connection's reading; `window` is what is between it and the acknowledgement."""
+    """Reads by one connection; `window` holds what is not acknowledged."""
 
     def __init__(self, options: RedisOptions, intake: Intake, consumer: str) -> None:
         self._options, self._intake, self._consumer = options, intake, consumer
-        self._redis = connected(options)
+        self._redis = _client(options)
         self._claim_from = _START
         self._next_touch = 0.0
         self.window: Window[list[bytes]] = Window(
@@ -79,7 +128,7 @@ class _Reading:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._redis.close()
 
     async def read(self, *, drain: bool) -> None:
@@ -102,7 +151,7 @@ class _Reading:
                 return
 
     async def _room(self) -> None:
-        """Wait until more may be read; what is held stays ours however long that takes."""
+        """Wait until more may be read; pending entries stay ours however long that takes."""
         while True:
             self._intake.progress()
             if (now := trio.current_time()) >= self._next_touch:
@@ -120,9 +169,9 @@ class _Reading:
         return found[-1][0] if found else None
 
     async def _claim(self) -> int:
-        """Take over what others have held for too long, a part of the pending entries at a time.
+        """Take over entries that are idle for too long, a part of the pending ones at a time.
 
-        Begins where the last part ended: at the front may be what the living hold.
+        A part begins where the last one ended: the first ones may belong to relays that live.
         """
         idle_ms = int(self._options.claim_after * 1000)
         found = await self._call(
@@ -135,7 +184,7 @@ class _Reading:
         return await self._hand_over(found[1])
 
     async def _touch(self) -> None:
-        """Show that what is held here is not forgotten, or others would take it over."""
+        """Claim our own pending entries again, which resets their idle time: others leave them."""
         held = [one for ids in self.window.tokens() for one in ids]
         for i in range(0, len(held), _IDS):
             await self._call(
@@ -154,8 +203,8 @@ class _Reading:
     async def _make_group(self) -> None:
         options = self._options
         ours = {"name": options.group, "stream": options.stream}
-        # A group that was there and is gone, with a Redis that keeps nothing on its disk perhaps,
-        # has read nothing of what is in the stream now.
+        # A group that was there and is gone (a Redis that keeps nothing on disk was restarted) has
+        # read nothing of what is in the stream now.
         known = self._intake.positions().get(_GROUP) == ours
         await self._call(
             self._create_group, "0" if known or options.start_at == "beginning" else "$"
@@ -208,7 +257,7 @@ class _Reading:
             )
 
     async def _call(self, call: Any, *arguments: Any) -> Any:
-        with told(self._options.stream):
+        with _queue_errors(self._options.stream):
             return await self.window.in_thread(call, *arguments)
 
 
@@ -220,6 +269,59 @@ _START: Final = "0-0"
 """Before every id."""
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+# -- the client ----------------------------------------------------------------
+
+
+def _client(options: RedisOptions) -> Any:
+    """A client, which connects when it is first used. Raises QueueFailed without the package."""
+    try:
+        import redis  # an extra, and slow to load
+    except ImportError as error:
+        raise QueueFailed(EXTRA.absence, advice=EXTRA.advice) from error
+    tls: dict[str, Any] = {}
+    if options.url.startswith("rediss"):
+        # The host name is not compared by itself before redis-py 6.
+        tls = {"ssl_ca_certs": options.ca, "ssl_check_hostname": True}
+    return redis.Redis.from_url(
+        str(options.url), socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S,
+        health_check_interval=0, **tls,
+    )  # fmt: skip
+
+
+@contextmanager
+def _queue_errors(stream: str) -> Iterator[None]:
+    """Raise the client's errors as QueueFailed, with what to change."""
+    import redis
+
+    try:
+        yield
+    except redis.AuthenticationError as error:
+        raise QueueFailed(
+            f"Redis refused the password: {error}", advice="correct the user and password in `url`"
+        ) from None
+    except redis.exceptions.NoPermissionError as error:
+        raise QueueFailed(
+            f"Redis: {error}", advice="the user needs xreadgroup, xack, xautoclaim, xclaim and "
+            "xgroup on this key",
+        ) from None  # fmt: skip
+    except redis.exceptions.ReadOnlyError as error:
+        raise QueueFailed(
+            f"Redis: {error}", advice="write the primary's address in `url`"
+        ) from None
+    except redis.ResponseError as error:
+        said = str(error)
+        advice = "" if said.startswith(_PASSING) else (
+            f"is `stream: {stream}` a stream, and Redis 6.2 or newer?"
+        )  # fmt: skip
+        raise QueueFailed(f"Redis: {said}", advice=advice) from None
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise QueueFailed(f"Redis: {error}; is it running there?") from error
+
+
+_PASSING: Final = ("NOGROUP", "OOM", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED")
+"""Errors that begin with these words pass by themselves, or when the source is restarted."""
 
 
 REDIS: Final = SourceKind(

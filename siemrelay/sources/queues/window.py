@@ -1,15 +1,16 @@
-"""What the queues share: batches are handed over in order and acknowledged in order, later.
+"""What the queue sources share: batches are stored in order, and acknowledged in order afterwards.
 
-read ─▶ hand_over ─▶ [to store] ─▶ fsynced ─▶ [stored] ─▶ (delivered) ─▶ acknowledge
+hand_over ─▶ [read] ─▶ [storing] ─▶ fsync ─▶ [stored] ─▶ (delivered) ─▶ [acknowledging] ─▶ queue
 
-A queue's records stay the queue's until they are acknowledged, so what is between its ends may be
-lost at any moment and is then read again.
+Records belong to the queue until they are acknowledged. Whatever is between the ends may be lost at
+any moment, and the queue delivers it again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import trio
@@ -17,20 +18,20 @@ from pydantic import Field
 
 from siemrelay.core.errors import BufferBroken, SiemrelayError, leaves
 from siemrelay.core.options import Options, Size
+from siemrelay.net.tasks import Broadcast
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake, Records, joined
 
 Token = TypeVar("Token")
 
-# After a stop: what was handed over is stored and acknowledged for so long, then calls to the
-# queue are broken off. A stop is thus over within a second.
+# After a stop, batches are stored and acknowledged for so long: a stop takes less than a second.
 GRACE_S: Final = 0.7
 
 
 class QueueFailed(SiemrelayError):
-    """The queue cannot be read now: the source starts again after a while.
+    """The queue cannot be read now: the source is restarted after a pause.
 
-    `advice` says what a person could change, empty when it may pass by itself.
+    `advice` says what to change; it is empty where the fault may pass by itself.
     """
 
     def __init__(self, reason: str, *, advice: str = "") -> None:
@@ -43,13 +44,13 @@ class AcknowledgingOptions(Options):
 
     acknowledge: Literal["buffered", "delivered"] = Field(
         "buffered",
-        description="when the queue is told that it may forget: once a record is on disk here, "
-        "fsynced, or once every enabled sink is past it (for machines without a lasting disk)",
+        description="when records are acknowledged to the queue: once they are on disk here, "
+        "fsynced, or once every enabled sink is past them (for machines without a lasting disk)",
     )
 
 
 class WindowOptions(AcknowledgingOptions):
-    """What queues may set that are asked for more."""
+    """What every queue may set that is asked for records."""
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
         2000, description="how many records are asked for at once, at most"
@@ -64,8 +65,8 @@ class WindowOptions(AcknowledgingOptions):
     )
 
 
-class Handed(Generic[Token]):
-    """One batch on its way: `token` is the queue's own word for it."""
+class ReadBatch(Generic[Token]):
+    """One batch of records; `token` is by which the queue knows it."""
 
     __slots__ = ("at", "count", "records", "size_bytes", "stored", "token")
 
@@ -76,72 +77,131 @@ class Handed(Generic[Token]):
         self.stored = 0
 
 
-class Window(Generic[Token]):
-    """The batches between reading and acknowledging, bounded. Use it for one `run`.
+class Backlog(Generic[Token]):
+    """The batches that were read and are not acknowledged, each in one of four stages, in order.
 
-    `acknowledge` gets the tokens of one or more batches, oldest first, each once; a batch that is
-    not acknowledged when `run` ends is not acknowledged at all.
+    `records` counts all of them; `size_bytes` those that are not stored, which are in memory.
+    Invariant: a batch moves one stage further at a time, and none overtakes another.
+    """
+
+    def __init__(self) -> None:
+        self._read = deque[ReadBatch[Token]]()
+        self._storing: list[ReadBatch[Token]] = []
+        self._stored = deque[ReadBatch[Token]]()
+        self._acknowledging: list[ReadBatch[Token]] = []
+        self.records = self.size_bytes = 0
+        self.changed = Broadcast()
+
+    def __iter__(self) -> Iterator[ReadBatch[Token]]:
+        """All of them, the oldest first."""
+        return chain(self._acknowledging, self._stored, self._storing, self._read)
+
+    def add(self, batch: ReadBatch[Token]) -> None:
+        """A batch was read."""
+        self.records += batch.count
+        self.size_bytes += batch.size_bytes
+        self._read.append(batch)
+        self.changed.wake_all()
+
+    def take_read(self) -> list[ReadBatch[Token]]:
+        """All that was read, to be stored in one commit."""
+        self._storing, self._read = list(self._read), deque()
+        return self._storing
+
+    def note_stored(self, stored: int) -> None:
+        """What `take_read` gave is on disk; `stored` is what the intake returned."""
+        for batch in self._storing:
+            batch.stored, batch.records = stored, []
+            self.size_bytes -= batch.size_bytes
+        self._stored.extend(self._storing)
+        self._storing = []
+        self.changed.wake_all()
+
+    @property
+    def oldest_stored(self) -> int | None:
+        """What the intake returned for the oldest batch that is stored; None if there is none."""
+        return self._stored[0].stored if self._stored else None
+
+    def take_stored(self, up_to: int | None = None) -> list[Token]:
+        """The tokens of what is stored (with `up_to`, by then), to be acknowledged in one call."""
+        while self._stored and (up_to is None or self._stored[0].stored <= up_to):
+            self._acknowledging.append(self._stored.popleft())
+        return [batch.token for batch in self._acknowledging]
+
+    def note_acknowledged(self) -> None:
+        """The queue has taken the acknowledgement of what `take_stored` gave."""
+        self.records -= sum(batch.count for batch in self._acknowledging)
+        self._acknowledging = []
+        self.changed.wake_all()
+
+
+class Window(Generic[Token]):
+    """Stores what a source reads and acknowledges it to the queue. Use it for one `run`.
+
+    `acknowledge` gets the tokens of one or more batches, the oldest first, each once; a batch that
+    is not acknowledged when `run` ends is never acknowledged, so the queue delivers it again.
     """
 
     def __init__(
         self, intake: Intake, acknowledge: Callable[[list[Token]], Awaitable[None]], *,
         delivered: bool, max_records: int, max_bytes: int,
     ) -> None:  # fmt: skip
-        self._intake, self._tell, self._delivered = intake, acknowledge, delivered
+        """`delivered`: acknowledge once every enabled sink is past a batch, not once it is stored.
+
+        The window is full from `max_records` not acknowledged or `max_bytes` not stored on.
+        """
+        self._intake, self._acknowledge, self._delivered = intake, acknowledge, delivered
         self._max_records, self._max_bytes = max_records, max_bytes
-        self._to_store: deque[Handed[Token]] = deque()
-        self._stored: deque[Handed[Token]] = deque()
-        self._busy: list[Handed[Token]] = []  # being stored
-        self._telling: list[Handed[Token]] = []  # being acknowledged
-        self.records = self.size_bytes = 0
-        self.closed = False
-        self._changed = trio.Event()
-        self._scopes = trio.CancelScope(shield=True), trio.CancelScope(shield=True)
+        self._backlog = Backlog[Token]()
+        self._ended = False
+        # Both go on after a stop, until `_wind_down` ends them.
+        self._storing = trio.CancelScope(shield=True)
+        self._acknowledging = trio.CancelScope(shield=True)
 
     @property
     def full(self) -> bool:
         """Whether no more should be read now."""
-        return self.records >= self._max_records or self.size_bytes >= self._max_bytes
+        backlog = self._backlog
+        return backlog.records >= self._max_records or backlog.size_bytes >= self._max_bytes
 
-    def tokens(self, older_than_s: float = 0.0) -> Iterator[Token]:
-        """What was handed over at least so long ago and is not acknowledged, oldest first."""
-        before = trio.current_time() - older_than_s
-        for handed in (*self._telling, *self._stored, *self._busy, *self._to_store):
-            if handed.at <= before:
-                yield handed.token
+    @property
+    def size_bytes(self) -> int:
+        """What is in memory because it is not stored."""
+        return self._backlog.size_bytes
+
+    def tokens(self) -> Iterator[Token]:
+        """What is not acknowledged, the oldest first."""
+        return (batch.token for batch in self._backlog)
 
     async def room(self) -> None:
-        """Wait until it is not full."""
+        """Wait until the window is not full."""
         while self.full:
-            await self._changed.wait()
+            await self._backlog.changed.wait()
 
     def hand_over(self, records: Sequence[bytes], token: Token) -> None:
-        """Take a batch, in the order that it shall have; ask `full` or wait for `room` before."""
-        handed = Handed(as_records(records, self._intake.oversize), len(records), token)
-        self.records += handed.count
-        self.size_bytes += handed.size_bytes
-        self._to_store.append(handed)
-        self._change()
+        """Take a batch, in the order in which it is read; look at `full` or wait for `room` first.
 
-    async def run(self, read: Callable[[], Awaitable[None]], interrupt: Callable[[], None]) -> None:
-        """Run `read`, which hands over; return when it has and all of that is acknowledged.
+        A record over MAX_WHOLE_BYTES is counted as oversize and stored in parts.
+        """
+        whole = as_records(records, self._intake.oversize)
+        self._backlog.add(ReadBatch(whole, len(records), token))
 
-        If cancelled, or if reading fails, what was handed over has GRACE_S to be acknowledged;
-        `interrupt` then breaks off whatever call to the queue a thread is blocked in. Raises the
-        first error of `read` or of an acknowledgement by itself.
+    async def run(self, read: Callable[[], Awaitable[None]]) -> None:
+        """Run `read`, which hands over; return when it has, and all of that is acknowledged.
+
+        If cancelled, or if reading fails, what was handed over has GRACE_S to be stored and
+        acknowledged. Of several errors a broken buffer's is raised before the first of the others.
         """
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._guard, interrupt)
+                nursery.start_soon(self._wind_down)
                 nursery.start_soon(self._store)
-                nursery.start_soon(self._acknowledge)
+                nursery.start_soon(self._acknowledge_stored)
                 try:
                     await read()
-                    while self.records:
-                        await self._changed.wait()
+                    await self._settled()
                 finally:
-                    self.closed = True
-                    self._change()
+                    self._end()
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             failed, rest = group.split(Exception)
@@ -152,63 +212,62 @@ class Window(Generic[Token]):
             raise (broken or errors)[0] from group
 
     async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """A blocking call to the queue's client, not abandoned; its errors disturb no stop."""
+        """A blocking call to the queue's client, waited for when cancelled.
+
+        What it raises during a stop is dropped: the stop goes on.
+        """
         try:
             return await trio.to_thread.run_sync(call, *arguments)
         except Exception:
             await trio.lowlevel.checkpoint_if_cancelled()
             raise
 
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+    # -- tasks ------------------------------------------------------------
 
-    async def _guard(self, interrupt: Callable[[], None]) -> None:
+    def _end(self) -> None:
+        """Nothing more is handed over."""
+        self._ended = True
+        self._backlog.changed.wake_all()
+
+    async def _settled(self) -> None:
+        while self._backlog.records:
+            await self._backlog.changed.wait()
+
+    async def _wind_down(self) -> None:
+        """At a stop: let the other tasks finish for a while, then end them."""
         try:
             await trio.sleep_forever()
         finally:
-            self.closed = True
-            self._change()
+            self._end()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + GRACE_S):
-                while self.records:
-                    await self._changed.wait()
-            for scope in self._scopes:
-                scope.cancel()
-            interrupt()
+                await self._settled()
+            self._storing.cancel()
+            self._acknowledging.cancel()
 
     async def _store(self) -> None:
-        with self._scopes[0]:
-            while self._to_store or not self.closed:
-                if not self._to_store:
-                    await self._changed.wait()
-                    continue
-                # What has come while the last commit ran goes into the next together.
-                self._busy, self._to_store = list(self._to_store), deque()
-                stored = await self._intake.store(*(r for h in self._busy for r in h.records))
-                for handed in self._busy:
-                    handed.stored, handed.records = stored, []
-                    self.size_bytes -= handed.size_bytes
-                self._stored.extend(self._busy)
-                self._busy = []
-                self._change()
+        with self._storing:
+            while True:
+                # What was read while the last commit ran goes into the next one together.
+                if batches := self._backlog.take_read():
+                    records = [some for batch in batches for some in batch.records]
+                    self._backlog.note_stored(await self._intake.store(*records))
+                elif self._ended:
+                    return
+                else:
+                    await self._backlog.changed.wait()
 
-    async def _acknowledge(self) -> None:
-        with self._scopes[1]:
-            while self.records or not self.closed:
-                if not self._stored:
-                    await self._changed.wait()
+    async def _acknowledge_stored(self) -> None:
+        with self._acknowledging:
+            while self._backlog.records or not self._ended:
+                oldest = self._backlog.oldest_stored
+                if oldest is None:
+                    await self._backlog.changed.wait()
                     continue
                 if self._delivered:
-                    await self._intake.delivered(self._stored[0].stored)
-                    end = self._stored[0].stored
-                    while self._stored and self._stored[0].stored <= end:
-                        self._telling.append(self._stored.popleft())
-                else:
-                    self._telling, self._stored = list(self._stored), deque()
-                await self._tell([handed.token for handed in self._telling])
-                self.records -= sum(handed.count for handed in self._telling)
-                self._telling = []
-                self._change()
+                    await self._intake.delivered(oldest)
+                tokens = self._backlog.take_stored(oldest if self._delivered else None)
+                await self._acknowledge(tokens)
+                self._backlog.note_acknowledged()
 
 
 def as_records(records: Sequence[bytes], oversize: Callable[[int], None]) -> list[Records]:

@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import trio
 
-from siemrelay.sources.http_poll import HttpPollSource
-from siemrelay.sources.http_poll_options import HttpPollOptions
+from siemrelay.sources.http_poll import HttpPollOptions, HttpPollSource
 from siemrelay.wire.polled import NotAPage, items_of, next_page, value_at, with_parameter
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, tcp, until

@@ -64,6 +64,7 @@ DECODERS: Final = Rows(DecoderKind, {
     "syslog": "decoders.syslog.decoder:SYSLOG",
     "cef": "decoders.syslog.decoder:CEF",
     "leef": "decoders.syslog.decoder:LEEF",
+    "key_value": "decoders.syslog.decoder:KEY_VALUE",
     "text": "decoders.text:TEXT",
 })  # fmt: skip
 

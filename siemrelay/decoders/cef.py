@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from siemrelay.decoders.escapes import unescape
+from siemrelay.decoders.fields import MOST_PAIRS, first_of_each, with_extension
+
 _HEADER: Final = re.compile(
     r"CEF: ?\d{1,3}(?:\.\d)?\|" + r"\|".join([r"([^|\\]*+(?:\\.[^|\\]*+)*+)"] * 6) + r"(?:\||$)",
     re.DOTALL,
 )
 _KEY: Final = re.compile(r"\s([A-Za-z0-9_.\[\]-]{1,255})=")
-_ESCAPED: Final = re.compile(r"\\([\\=|nr])")
-_CHARACTERS: Final = {"\\": "\\", "=": "=", "|": "|", "n": "\n", "r": "\r"}
+_ESCAPES: Final = ((b"\\=", b"="), (b"\\|", b"|"), (b"\\n", b"\n"), (b"\\r", b"\r"))
 
 _FIELDS: Final = {
     "externalId": "id", "rt": "time", "cat": "category", "outcome": "outcome",
@@ -30,21 +32,19 @@ _ADDRESSES: Final = ("c6a2", "shost")
 _SEVERITIES: Final = {"unknown": "3", "low": "2", "medium": "5", "high": "8", "very-high": "10"}
 
 
-def _plain(text: str) -> str:
-    if "\\" not in text:
-        return text
-    return _ESCAPED.sub(lambda match: _CHARACTERS[match[1]], text)
-
-
 def cef_fields(text: str) -> dict[str, Any] | None:
-    """The fields of a CEF message under the event's names, the others as they are; None if none."""
+    """The fields of a CEF message under the event's names, the others as they are; None if none.
+
+    Name and severity are the header's. Where a key comes twice the first one counts. A message
+    with more than `MOST_PAIRS` equals signs is not looked into.
+    """
     match = _HEADER.match(text)
-    if match is None:
+    if match is None or text.count("=") > MOST_PAIRS:
         return None
     plain = _plain if "\\" in text else str
     vendor, product, version, signature, name, severity = map(plain, match.groups())
     _, *pairs = _KEY.split(f" {text[match.end() :]}")
-    said = dict(zip(pairs[::2], [plain(v.rstrip(" \r\n\0")) for v in pairs[1::2]], strict=True))
+    said = first_of_each(pairs[::2], [plain(value.rstrip(" \r\n\0")) for value in pairs[1::2]])
     fields: dict[str, Any] = {"type": name or signature}
     fields["severity"] = _SEVERITIES.get(severity.strip().casefold(), severity.strip())
     fields |= {_FIELDS[key]: value for key, value in said.items() if key in _FIELDS}
@@ -57,4 +57,8 @@ def cef_fields(text: str) -> dict[str, Any] | None:
     if signature != name:
         device["signature"] = signature
     fields["device"] = device
-    return fields | others
+    return with_extension(fields, others, "cef")
+
+
+def _plain(text: str) -> str:
+    return unescape(text, _ESCAPES)

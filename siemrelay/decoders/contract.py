@@ -1,14 +1,18 @@
-"""What a decoder is: a batch of records in, events out."""
+"""The contract of a decoder: a batch of records in, events out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
+from pydantic import Field
 
 from siemrelay.core.event import Batch, DecodedBatch
-from siemrelay.core.options import Options
+from siemrelay.core.options import Duration, Options
+
+MAX_TIME_PAST_S: Final = 3650 * 86400.0
+MAX_TIME_AHEAD_S: Final = 86400.0
 
 
 class Decoder(Protocol):
@@ -20,6 +24,21 @@ class Decoder(Protocol):
 
 class NoOptions(Options):
     """Nothing to set."""
+
+
+class TimeBoundOptions(Options):
+    """Settings of every decoder that takes an event's time from the record."""
+
+    max_time_past: Duration = Field(
+        MAX_TIME_PAST_S, ge=0,
+        description="a time inside a record that lies further than this before its arrival is not "
+        "the event's: the syslog header's or the arrival is, and the odd one is kept as "
+        "`attributes.time`",
+    )  # fmt: skip
+    max_time_ahead: Duration = Field(
+        MAX_TIME_AHEAD_S, ge=0,
+        description="the same for a time that lies further than this after the arrival",
+    )  # fmt: skip
 
 
 class DecoderKind(msgspec.Struct, frozen=True):

@@ -1,13 +1,16 @@
-"""Which field of an event is found where in a JSON record: each product's spellings, in order.
+"""Which field of an event is found where in a record, and how the values become an event.
 
 A path is dotted (`user.email`). For each field the first path that holds a usable value wins
-(`reading.Finder`); a whole object under `actor` or `target` is looked into, never taken as a name.
+(`json.lookup.Finder`); a whole object under `actor` or `target` is looked into, never taken as a
+name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from siemrelay.core.event import FIELDS, Actor, AuditEvent, Target
 
 Spellings = Mapping[str, tuple[str, ...]]
 
@@ -92,3 +95,87 @@ PRODUCTS: Final[Mapping[str, Spellings]] = {
     },
 }  # fmt: skip
 """A product's name in the configuration → its spellings."""
+
+Where = tuple[str, ...]
+"""The keys that lead to a value: one for each object on the way."""
+
+MOST_PAIRS: Final = 20_000
+"""A message with more pairs than this is text: reading it would hold up everybody else."""
+
+_Value = TypeVar("_Value")
+
+TEXT_FIELDS: Final = frozenset(FIELDS) - {"time", "type", "category", "severity", "outcome"}
+"""Fields that are texts whatever the record has there; the others are normalised later."""
+
+_ATTRIBUTES: Final = {"attributes"}
+
+
+def rest_of(record: dict[str, Any], used: Iterable[Where]) -> dict[str, Any]:
+    """What the record says beside the used values; takes the record apart for it.
+
+    The members of an `attributes` object become the record's own, unless one would hide another.
+    """
+    for where in used:
+        _take(record, where)
+    own = record.get("attributes")
+    if type(own) is dict and own.keys().isdisjoint(record.keys() - _ATTRIBUTES):
+        del record["attributes"]
+        record.update(own)
+    return record
+
+
+def _take(record: dict[str, Any], where: Where) -> None:
+    if len(where) == 1:
+        record.pop(where[0], None)
+        return
+    inner = record.get(where[0])
+    if type(inner) is dict:
+        _take(inner, where[1:])
+        if not inner:
+            del record[where[0]]
+
+
+def text_of(value: Any) -> str | None:
+    """A scalar as text, None as None; booleans as JSON writes them."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def event_of(
+    id: Any, time: Any, type: Any, category: Any, severity: Any, outcome: Any,
+    actor_name: Any, actor_id: Any, actor_address: Any,
+    target_type: Any, target_name: Any, target_id: Any, message: Any,
+) -> AuditEvent:  # fmt: skip
+    """An event from values in the order of `FIELDS`: texts made already, the rest as said."""
+    return AuditEvent(
+        id=id, time=time, type=type, category=category, severity=severity, outcome=outcome,
+        actor=Actor(actor_name, actor_id, actor_address),
+        target=Target(target_type, target_name, target_id), message=message,
+    )  # fmt: skip
+
+
+def first_of_each(names: Sequence[str], values: Sequence[_Value]) -> dict[str, _Value]:
+    """Name → value, in order; where a name comes twice the first value counts.
+
+    What an attacker appends to a value that is not escaped changes nothing that stands before it.
+    """
+    found = dict(zip(names, values, strict=True))
+    if len(found) < len(names):
+        firsts = dict(zip(reversed(names), reversed(values), strict=True))
+        found = {name: firsts[name] for name in found}
+    return found
+
+
+def with_extension(fields: dict[str, Any], more: dict[str, Any], form: str) -> dict[str, Any]:
+    """What a header and a dictionary gave, and what else a message says beside it.
+
+    A key that has the name of a field which is taken already goes into an object under the name of
+    the form: `CEF:…|Login|…|type=Logout` keeps its type, and has an attribute `cef.type`.
+    """
+    taken = [name for name in more if name in fields or name == form]
+    if taken:
+        fields[form] = {name: more.pop(name) for name in taken}
+    return fields | more

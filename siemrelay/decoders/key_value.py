@@ -1,46 +1,122 @@
-"""`key=value key="quoted value"` inside messages, and this relay's own RFC 3164 lines."""
+r"""`key=value key="quoted value"`: messages made of pairs, and pairs inside prose.
+
+Who may choose a value (a user name, a URL) must not choose the event. So a message is structure by
+itself only if it is pairs from its beginning to its end:
+
+- an unquoted value ends at white space; a comma or semicolon before that separates pairs;
+- a value in `"` or `'` ends at the same quote without a backslash before it, and white space, a
+  comma or a semicolon must follow;
+- anything that is left over makes the message prose, and so does a lone pair.
+
+Where a key comes twice the first one counts.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any, Final
 
+from siemrelay.decoders.escapes import unescape
+from siemrelay.decoders.fields import MOST_PAIRS, first_of_each
+
 _NAME: Final = r"[A-Za-z_@][A-Za-z0-9_.@-]{0,63}"
-_PAIR: Final = re.compile(
-    rf'[\s,;]({_NAME})=(?:"((?:[^"\\]|\\.)*+)"|([^\s,;"]*+))(?=[\s,;]|$)', re.DOTALL
+_DOUBLE: Final = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_SINGLE: Final = r"[^'\\]*+(?:\\.[^'\\]*+)*+"
+# White space, a comma or a semicolon stands before and after a pair; among words brackets, too.
+_WHOLE: Final = re.compile(
+    rf"""(?<![^\s,;])({_NAME})=(?:"({_DOUBLE})"|'({_SINGLE})'|((?!["'])[^\s"]*+))(?=[\s,;]|\Z)""",
+    re.DOTALL,
 )
-_ESCAPED: Final = re.compile(r'\\(["\\\]])')
+_GROUPS: Final = 4
+_AROUND: Final = " \t\r\n\v\f,;"
+_END: Final = r"(?=[\s,;\])}]|\Z)"
+# After a quote that does not end as it should, the rest of the message is that value: nothing in
+# it becomes a pair.
+_AMONG_WORDS: Final = re.compile(
+    rf"(?<![^\s,;\[({{])({_NAME})="
+    rf"""(?:"({_DOUBLE})"{_END}|'({_SINGLE})'{_END}|(["'].*)"""
+    rf"""|([^\s,;"]*+(?:[,;](?!\s|\Z|{_NAME}=)[^\s,;"]*+)*){_END})""",
+    re.DOTALL,
+)
+_BRACKETS: Final = {"]": "[", ")": "(", "}": "{"}
+_ESCAPES: Final = ((b'\\"', b'"'), (b"\\'", b"'"), (b"\\]", b"]"))
 
 # `Type: message (id="…" time="…")`: what `format: rfc3164` writes.
-_QUOTED: Final = rf'{_NAME}="(?:[^"\\]|\\.)*+"'
+_QUOTED: Final = rf'{_NAME}="{_DOUBLE}"'
 _OWN: Final = re.compile(
     rf'([^:()"]{{1,256}})(?:: (.*))? \(({_QUOTED}(?: {_QUOTED})*+)\)', re.DOTALL
 )
 _OWN_END: Final = '")'
 
-# One pair may be part of a sentence; so many are a record.
+# One pair may be all that a message of words comes to; two are a record.
 _LEAST: Final = 2
 
 
-def key_values(text: str) -> dict[str, Any] | None:
-    """The pairs in a message, and the message itself; None if it has hardly any.
+def whole_pairs(text: str) -> dict[str, Any] | None:
+    """The pairs of a message that is nothing but pairs, and the message itself; None if it is not.
 
-    Where a key comes twice the first one counts.
+    A message with more than `MOST_PAIRS` equals signs is not looked into.
     """
-    if text.count("=") < _LEAST:
+    if not _LEAST <= text.count("=") <= MOST_PAIRS:
         return None
-    own = _OWN.fullmatch(text) if text.endswith(_OWN_END) else None
-    pairs = {
-        name: (_ESCAPED.sub(r"\1", quoted) if "\\" in quoted else quoted) or plain
-        for name, quoted, plain in reversed(_PAIR.findall(f" {own[3] if own else text}"))
-    }
-    if own is not None:
-        pairs["type"] = own[1]
-        if own[2] is not None:
-            pairs["message"] = own[2]
-        return pairs
+    if len(text[: text.index("=")].split(None, 1)) != 1:
+        return None  # it begins with words: nearly all prose ends here
+    parts = _WHOLE.split(text)
+    if "".join(parts[:: _GROUPS + 1]).strip(_AROUND):
+        return None
+    names, *columns = (parts[i :: _GROUPS + 1] for i in range(1, _GROUPS + 1))
+    values = [
+        quoted or other or (plain.rstrip(",;") if plain else "")
+        for quoted, other, plain in zip(*columns, strict=True)
+    ]
+    if "\\" in text:
+        # Only a quoted value has escapes: in an unquoted one a backslash is itself.
+        values = [value if plain is not None else unescape(value, _ESCAPES)
+                  for value, plain in zip(values, columns[-1], strict=True)]  # fmt: skip
+    pairs: dict[str, Any] = first_of_each(names, values)
     if len(pairs) < _LEAST:
         return None
     # As long as it names no message of its own, it is the message.
     pairs.setdefault("message", text)
     return pairs
+
+
+def declared_pairs(text: str) -> dict[str, Any] | None:
+    """The pairs of a message whose source is declared to write pairs; None if it has none.
+
+    Words between them are passed over. Lines of this relay's own `format: rfc3164` are read, too.
+    """
+    pairs = whole_pairs(text)
+    if pairs is not None:
+        return pairs
+    own = _OWN.fullmatch(text) if text.endswith(_OWN_END) else None
+    pairs = pairs_in_text(own[3] if own else text)
+    if own is not None:
+        pairs["type"] = own[1]
+        if own[2] is not None:
+            pairs["message"] = own[2]
+    if pairs:
+        pairs.setdefault("message", text)
+    return pairs or None
+
+
+def pairs_in_text(text: str) -> dict[str, Any]:
+    """The pairs among the words of a message: for people to search by, never an event's own fields.
+
+    A message with more than `MOST_PAIRS` equals signs is not looked into.
+    """
+    if not 0 < text.count("=") <= MOST_PAIRS:
+        return {}
+    found = _AMONG_WORDS.findall(text)
+    values = [
+        unescape(double or single, _ESCAPES) or rest or _trimmed(plain)
+        for _, double, single, rest, plain in found
+    ]
+    return first_of_each([name for name, *_ in found], values)
+
+
+def _trimmed(value: str) -> str:
+    """An unquoted value without the comma or the bracket that closes around it."""
+    value = value.rstrip(",;")
+    opened = _BRACKETS.get(value[-1:])
+    return value if opened is None or opened in value else value[:-1]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from siemrelay.decoders.fields import MOST_PAIRS, with_extension
+
 _HEADER: Final = re.compile(r"LEEF: ?([12])\.\d\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)(?:\||$)")
 _DELIMITER: Final = re.compile(r"(?:0?x([0-9A-Fa-f]{2,4})|([^|]?))\|")
 
@@ -22,7 +24,11 @@ _FIELDS: Final = {
 
 
 def leef_fields(text: str) -> dict[str, Any] | None:
-    """The fields of a LEEF message under the event's names, others as they are; None if none."""
+    """The fields of a LEEF message under the event's names, others as they are; None if none.
+
+    The type is the header's. Where a key comes twice the first one counts. A message with more than
+    `MOST_PAIRS` pairs is not looked into.
+    """
     match = _HEADER.match(text)
     if match is None:
         return None
@@ -33,6 +39,8 @@ def leef_fields(text: str) -> dict[str, Any] | None:
         if named is not None:
             rest = rest[named.end() :]
             delimiter = chr(int(named[1], 16)) if named[1] else named[2] or "\t"
+    if rest.count(delimiter) > MOST_PAIRS:
+        return None
     said: dict[str, str] = {}
     for pair in rest.rstrip("\r\n\0").split(delimiter):
         key, equals, value = pair.strip(" ").partition("=")
@@ -44,4 +52,5 @@ def leef_fields(text: str) -> dict[str, Any] | None:
     fields: dict[str, Any] = {"type": event_id}
     fields |= {_FIELDS[key]: value for key, value in said.items() if key in _FIELDS}
     fields["device"] = {"vendor": vendor, "product": product, "version": product_version}
-    return fields | {key: value for key, value in said.items() if key not in _FIELDS}
+    others: dict[str, Any] = {key: v for key, v in said.items() if key not in _FIELDS}
+    return with_extension(fields, others, "leef")

@@ -1,4 +1,4 @@
-"""From what a record says to the values that an event promises.
+"""From what a record says to the values that an event promises: the last step of every decoder.
 
 The four low-cardinality fields are worked out together, once per distinct combination, and
 remembered: a batch pays for the combinations in it, not for its events.
@@ -6,14 +6,26 @@ remembered: a batch pays for the combinations in it, not for its events.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import compress, repeat
+from operator import attrgetter
 from typing import Any, Final
 
-from siemrelay.core.event import DEFAULT_SEVERITY, FAILED_SEVERITY
-from siemrelay.core.event_types import UNTYPED, Catalogue
+from siemrelay.core.event import (
+    DEFAULT_SEVERITY,
+    FAILED_SEVERITY,
+    AuditEvent,
+    Batch,
+    DecodedBatch,
+    attributes_of,
+)
+from siemrelay.core.event_types import UNPARSED, UNTYPED, Catalogue
 from siemrelay.core.times import rfc3339
-from siemrelay.decoders.reading import text_of
+from siemrelay.decoders.contract import MAX_TIME_AHEAD_S, MAX_TIME_PAST_S
+from siemrelay.decoders.fields import text_of
 
 Kind = tuple[str, str | None, int | None, str | None]
 """type, category, severity, outcome of one event."""
@@ -79,7 +91,7 @@ def time_of(value: Any) -> str | None:
     """
     if isinstance(value, str):
         if _RFC3339.fullmatch(value):
-            return value if times_are_plain([value]) else None
+            return value if plain_times([value]) else None
         match = _ISO_LOOSE.fullmatch(value.strip())
         if match is None:
             return time_of(float(value)) if _EPOCH.fullmatch(value) else None
@@ -90,7 +102,7 @@ def time_of(value: Any) -> str | None:
         elif offset != "Z" and ":" not in offset:
             offset = f"{offset[:3]}:{offset[3:]}"
         text = f"{day}T{clock}{'.' + fraction[:6] if fraction else ''}{offset}"
-        return text if times_are_plain([text]) else None
+        return text if plain_times([text]) else None
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e20:
         moment_s = float(value)
         while moment_s >= _EPOCH_SECONDS_END:
@@ -103,20 +115,21 @@ _DIGITS: Final = bytes(ord("0") if chr(b) in "123456789" else b for b in range(2
 _MILLISECONDS: Final = b"0000-00-00T00:00:00.000Z\n"
 
 
-def times_are_plain(times: list[str]) -> bool:
-    """Whether every text is a real RFC 3339 time already: for a whole batch at C speed."""
+def plain_times(times: Sequence[str]) -> list[datetime] | None:
+    """The moments of texts that are RFC 3339 already, at C speed; None if one of them is not."""
     try:
-        list(map(datetime.fromisoformat, times))
+        moments = list(map(datetime.fromisoformat, times))
     except ValueError:
-        return False
+        return None
     # Some Pythons read ISO 8601's hour 24, which RFC 3339 does not have.
     joined = "\n".join([*times, ""]).encode("ascii", "replace")
     if b"T24" in joined:
-        return False
+        return None
     forms = joined.translate(_DIGITS)
     if forms == _MILLISECONDS * len(times):
-        return True
-    return all(map(_RFC3339.fullmatch, set(forms.decode().split("\n")[:-1])))
+        return moments
+    plain = all(map(_RFC3339.fullmatch, set(forms.decode().split("\n")[:-1])))
+    return moments if plain else None
 
 
 class Kinds:
@@ -173,3 +186,143 @@ def not_understood(said: tuple[Any, ...]) -> dict[str, Any]:
     if outcome is not None and outcome != "unknown" and outcome_of(outcome) == "unknown":
         lost["outcome"] = outcome
     return lost
+
+
+ALWAYS_WANTED: Final = frozenset({"id", "type", "category", "severity", "outcome"})
+"""The fields that every decoder fills, asked or not: filters and promises rest on them."""
+
+_kind: Final = attrgetter("type", "category", "severity", "outcome")
+_severity: Final = attrgetter("severity")
+_SEVERITY: Final = 2
+_TEXT: Final = frozenset({str, type(None)})
+_PLAIN: Final = _TEXT | {int}
+
+_id, _time, _type = attrgetter("id"), attrgetter("time"), attrgetter("type")
+
+
+class Finisher:
+    """Normalises the events of one source, batch by batch; remembers kinds, in bounded memory."""
+
+    def __init__(
+        self, catalogue: Catalogue, wanted: frozenset[str],
+        max_time_past_s: float = MAX_TIME_PAST_S, max_time_ahead_s: float = MAX_TIME_AHEAD_S,
+    ) -> None:  # fmt: skip
+        """A record's own time counts if it lies within these two of when the record came."""
+        self._kinds = Kinds(catalogue)
+        self._attributes, self._times = "attributes" in wanted, "time" in wanted
+        self._past_s, self._ahead_s = max_time_past_s, max_time_ahead_s
+
+    def finished(
+        self, batch: Batch, events: list[AuditEvent], unparsed: int, *,
+        tidy: bool = False, header_times: Sequence[str | None] | None = None,
+    ) -> DecodedBatch:  # fmt: skip
+        """The batch with its events, which are normalised in place.
+
+        `tidy`: categories, severities and outcomes are known to be normal, only types are not.
+        `header_times` count where an event has no time of its own that can be true; they are the
+        device's clock and not bounded. After them comes the time at which the record came. A
+        severity, outcome or time that is not taken is kept among the attributes.
+        """
+        decoded = DecodedBatch(batch, events, unparsed=unparsed)
+        if not (tidy and self._kinds.all_canonical(set(map(_type, events)))):
+            self._set_kinds(events)
+        if self._times:
+            self._set_times(batch, events, header_times)
+        if None in map(_id, events):
+            _set_ids(decoded)
+        return decoded
+
+    def _set_kinds(self, events: list[AuditEvent]) -> None:
+        normal: Callable[[Any], tuple[Kind, dict[str, Any]]] = self._normal
+        distinct = set(map(_kind, events))
+        # True == 1 == 1.0 hide each other in a set, in all but texts: looked for apart.
+        if set(map(type, map(_severity, events))) <= _PLAIN and all(
+            type(part) in _TEXT
+            for kind in distinct
+            for part in (*kind[:_SEVERITY], *kind[_SEVERITY + 1 :])
+        ):
+            made = {kind: normal(kind) for kind in distinct}
+            if all(kind == done for kind, (done, _) in made.items()):
+                return
+            normal = made.__getitem__
+        for event in events:
+            done, lost = normal(_kind(event))
+            event.type, event.category, event.severity, event.outcome = done
+            if lost and self._attributes:
+                _keep(event, lost)
+
+    def _normal(self, said: tuple[Any, ...]) -> tuple[Kind, dict[str, Any]]:
+        return self._kinds.normal(said), not_understood(said)
+
+    def _set_times(
+        self, batch: Batch, events: list[AuditEvent], headers: Sequence[str | None] | None
+    ) -> None:
+        own: list[Any] = list(map(_time, events))
+        times = own
+        if headers is not None and None in own:
+            times = [header if time is None else time
+                     for time, header in zip(own, headers, strict=True)]  # fmt: skip
+        moments = plain_times(times) if set(map(type, times)) == {str} else None
+        if moments is not None and self._are_credible(
+            moments if times is own else list(compress(moments, own)), batch.received_at
+        ):
+            if times is not own:
+                for event, time in zip(events, times, strict=True):
+                    event.time = time
+            return
+        received = rfc3339(batch.received_at)
+        for event, said, time, header in zip(
+            events, own, self._credible(own, batch.received_at), headers or repeat(None, len(own)),
+            strict=True,
+        ):  # fmt: skip
+            event.time, lost = time, said if time is None else None
+            if time is None and header is not None:
+                event.time = time_of(header)
+                lost = header if event.time is None and lost is None else lost
+            event.time = event.time or received
+            if lost is not None and self._attributes:
+                _keep(event, {"time": lost})
+
+    def _credible(self, own: list[Any], received_at: float) -> list[str | None]:
+        """The times of records as RFC 3339, None where there is none that can be true."""
+        times = [None if said is None else time_of(said) for said in own]
+        moments = [None if time is None else datetime.fromisoformat(time) for time in times]
+        if self._are_credible(list(filter(None, moments)), received_at):
+            return times
+        return [
+            time if moment is not None and self._are_credible([moment], received_at) else None
+            for time, moment in zip(times, moments, strict=True)
+        ]
+
+    def _are_credible(self, moments: list[datetime], received_at: float) -> bool:
+        """Whether these times of records lie within the bounds around when the records came."""
+        return not moments or (
+            min(moments).timestamp() >= received_at - self._past_s
+            and max(moments).timestamp() <= received_at + self._ahead_s
+        )
+
+
+def _keep(event: AuditEvent, lost: dict[str, Any]) -> None:
+    event.attributes = {**lost, **attributes_of(event)}
+
+
+def unparsed(record: bytes, *, part: int | None = None) -> AuditEvent:
+    """The event of a record that could not be read: its text, its bad bytes replaced."""
+    return AuditEvent(
+        type=UNPARSED, message=record.decode("utf-8", "replace"),
+        attributes=None if part is None else {"part": part},
+    )  # fmt: skip
+
+
+def _set_ids(decoded: DecodedBatch) -> None:
+    """Ids for events without one: the same at every retry and replay, different for equal lines."""
+    batch = decoded.batch
+    source = f"\n{batch.source}\n".encode()
+    for sequence, event, record in zip(
+        range(batch.first_sequence, batch.next_sequence), decoded.events, decoded.records,
+        strict=True,
+    ):  # fmt: skip
+        if event.id is None:
+            event.id = hashlib.blake2b(
+                b"%b%b%d" % (record, source, sequence), digest_size=16, salt=b"siemrelay-id"
+            ).hexdigest()

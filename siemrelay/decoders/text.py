@@ -8,7 +8,7 @@ from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import DecoderKind, NoOptions
 from siemrelay.decoders.fields import Spellings
-from siemrelay.decoders.finishing import Finisher, unparsed
+from siemrelay.decoders.normalise import Finisher, unparsed
 
 
 class TextDecoder:

@@ -132,10 +132,12 @@ EVENTS = st.builds(
 """Any event that keeps the promises of a decoder."""
 
 
-def batch_of(records: list[bytes], first_sequence: int = 1) -> Batch:
+def batch_of(
+    records: list[bytes], first_sequence: int = 1, received_at: float = 1_700_000_000.25
+) -> Batch:
     """These records as one batch of the source `test`."""
     payload = b"".join(record + b"\n" for record in records)
-    return Batch(first_sequence, len(records), "test", 1_700_000_000.25, payload)
+    return Batch(first_sequence, len(records), "test", received_at, payload)
 
 
 def selection_of(events: list[AuditEvent], records: list[bytes] | None = None) -> Selection:

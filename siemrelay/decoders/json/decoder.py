@@ -8,20 +8,30 @@ import msgspec
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, forgiving_json
 from siemrelay.core.event_types import UNPARSED, Catalogue
-from siemrelay.decoders.contract import DecoderKind, NoOptions
-from siemrelay.decoders.fields import Spellings
-from siemrelay.decoders.finishing import ALWAYS_WANTED, Finisher, unparsed
+from siemrelay.decoders.contract import (
+    MAX_TIME_AHEAD_S,
+    MAX_TIME_PAST_S,
+    DecoderKind,
+    TimeBoundOptions,
+)
+from siemrelay.decoders.fields import Spellings, rest_of
 from siemrelay.decoders.json.learned import Learner
 from siemrelay.decoders.json.lookup import Finder
 from siemrelay.decoders.json.shape import DEEPEST
-from siemrelay.decoders.reading import rest_of
+from siemrelay.decoders.normalise import ALWAYS_WANTED, Finisher, unparsed
 
 
 class JsonDecoder:
     """Decodes the batches of one source. Keeps what it learned of them; one task at a time."""
 
-    def __init__(self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue) -> None:
-        """`wanted` are the fields that filters and formats read; others stay empty."""
+    def __init__(
+        self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
+        max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S,
+    ) -> None:  # fmt: skip
+        """`wanted` are the fields that filters and formats read; others stay empty.
+
+        The rest is as in `TimeBoundOptions`, in seconds.
+        """
         self._attributes = "attributes" in wanted
         # Attributes are what no field took, so with them every field is looked for.
         self._spellings = {
@@ -30,7 +40,7 @@ class JsonDecoder:
             if self._attributes or field in wanted | ALWAYS_WANTED
         }
         self._finder = Finder(self._spellings)
-        self._finished = Finisher(catalogue, wanted).finished
+        self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead).finished
         self._learner = Learner(self._spellings, msgspec.Raw if self._attributes else None)
 
     def decode(self, batch: Batch) -> DecodedBatch:
@@ -99,4 +109,4 @@ def _deep(rest: dict[str, Any], record: bytes) -> bool:
     return True
 
 
-JSON: Final = DecoderKind(NoOptions, JsonDecoder, "one JSON object a record")
+JSON: Final = DecoderKind(TimeBoundOptions, JsonDecoder, "one JSON object a record")

@@ -12,8 +12,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
-from siemrelay.decoders.fields import Spellings
-from siemrelay.decoders.reading import TEXT_FIELDS, Where, event_of, rest_of, text_of
+from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, rest_of, text_of
 
 # Which keys come together is decided outside; so many sets of them are remembered at a time.
 _PLANS_KEPT: Final = 512

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 
 from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
-from siemrelay.decoders.fields import Spellings
+from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, text_of
 from siemrelay.decoders.json.lookup import Finder
 from siemrelay.decoders.json.structs import (
     NoShape,
@@ -26,7 +26,6 @@ from siemrelay.decoders.json.structs import (
     nests_as_events_do,
     plain_struct,
 )
-from siemrelay.decoders.reading import TEXT_FIELDS, Where, event_of, text_of
 
 REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a shape raises for records that it does not fit."""

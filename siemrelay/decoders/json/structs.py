@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from siemrelay.core.event import NOBODY, NOTHING, Actor, AuditEvent, Target
-from siemrelay.decoders.reading import TEXT_FIELDS, Where
+from siemrelay.decoders.fields import TEXT_FIELDS, Where
 
 _NONEMPTY: Final = Annotated[str, msgspec.Meta(min_length=1)]
 _NOTHING_AT_ALL: Final = Annotated[int, msgspec.Meta(ge=1, le=0)]

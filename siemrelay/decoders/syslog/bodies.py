@@ -1,4 +1,7 @@
-"""What the messages of a batch say, whatever stands before them: JSON, CEF, LEEF, pairs or text.
+"""What the messages of a batch say, behind their headers: JSON, CEF, LEEF, pairs or text.
+
+Text is not structure: unless the source declares a form, a message gives an event its fields only
+if it is structure as a whole (test_text_is_not_structure).
 
 The events are not normalised yet, and their attributes, where they are asked for, are dicts. What
 is read together gives what each message gives by itself
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,36 +22,51 @@ from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.learned import Learner
 from siemrelay.decoders.json.lookup import Finder
 from siemrelay.decoders.json.shape import REFUSALS, decoded_lines
-from siemrelay.decoders.key_value import key_values
+from siemrelay.decoders.key_value import declared_pairs, pairs_in_text, whole_pairs
 from siemrelay.decoders.leef import leef_fields
 
 Fields = dict[str, Any]
-Inner = Callable[[str], Fields | None]
-"""From a message's text to what it says, under the event's names or any known spelling."""
+
+Body = Literal["auto", "text", "json", "key_value", "cef", "leef"]
+"""What the messages of a source are declared to be."""
 
 _COOKIE: Final = "@cee:"
 _OBJECT: Final = ("{", _COOKIE)
+
+_DICTIONARIES: Final = ("CEF:", "LEEF:")
 
 _first: Final = itemgetter(0)
 _objects: Final = msgspec.json.Decoder(Fields)
 
 
-def anything(text: str) -> Fields | None:
-    """CEF, LEEF, JSON or pairs, told apart by how they begin."""
-    if text.startswith("CEF:"):
-        return cef_fields(text)
-    if text.startswith("LEEF:"):
-        return leef_fields(text)
-    if text.startswith(_OBJECT):
-        return _json_fields(_json(text).encode("utf-8", "replace"))
-    return key_values(text)
+def _by_its_beginning(text: str) -> Fields | None:
+    if text.startswith(_DICTIONARIES):
+        return cef_fields(text) if text.startswith("CEF:") else leef_fields(text)
+    return whole_pairs(text) if "=" in text else None
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+_READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
+    "auto": _by_its_beginning,
+    "text": _nothing,
+    "json": _nothing,
+    "key_value": declared_pairs,
+    "cef": cef_fields,
+    "leef": leef_fields,
+}
+"""What a message that is no JSON object says, under the event's names or any known spelling."""
 
 
 class Bodies:
     """Reads the messages of one source. Keeps what it learned of them."""
 
-    def __init__(self, spellings: Spellings, inner: Inner, *, attributes: bool) -> None:
-        self._inner, self._attributes = inner, attributes
+    def __init__(self, spellings: Spellings, body: Body, *, attributes: bool) -> None:
+        self._read, self._attributes = _READ[body], attributes
+        self._json = body in ("auto", "json")
+        self._pairs_in_text = body == "auto" and attributes
         self._finder = Finder(spellings)
         self._learner = Learner(spellings, Fields if attributes else None)
 
@@ -61,9 +79,9 @@ class Bodies:
         """
         events: dict[int, AuditEvent] = {}
         fields: dict[int, Fields | None] = dict(known)
-        objects = [] if self._inner is not anything else [
+        objects = [
             i for i, text in enumerate(texts) if text.startswith(_OBJECT) and i not in known
-        ]  # fmt: skip
+        ] if self._json else []  # fmt: skip
         if objects:
             records = _Records([texts[i] for i in objects])
             shaped = self._learner.together(records.payload, len(objects), records.each)
@@ -74,13 +92,26 @@ class Bodies:
                     events[i] = found
                 else:
                     fields[i] = found
-        for i, text in enumerate(texts):
-            if i not in events and i not in fields:
-                fields[i] = self._inner(text)
+        if not events and not fields:
+            fields = dict(enumerate(map(self._read, texts)))
+        else:
+            for i, text in enumerate(texts):
+                if i not in events and i not in fields:
+                    fields[i] = self._read(text)
         said = {i: found for i, found in fields.items() if found}
-        made = self._finder.events(list(said.values()), attributes=self._attributes)
-        events |= zip(said, made, strict=True)
-        return [events[i] if i in events else AuditEvent() for i in range(len(texts))], False
+        if len(said) < len(fields):
+            events |= {i: self._prose(texts[i]) for i, found in fields.items() if not found}
+        if said:
+            made = self._finder.events(list(said.values()), attributes=self._attributes)
+            events |= zip(said, made, strict=True)
+        return list(map(events.__getitem__, range(len(texts)))), False
+
+    def _prose(self, text: str) -> AuditEvent:
+        """An event without fields: what stands in prose may have been chosen by anybody."""
+        if not self._pairs_in_text or "=" not in text:
+            return AuditEvent()
+        pairs = pairs_in_text(text)
+        return AuditEvent(attributes={"text": pairs} if pairs else None)
 
     def _looked_at(self, records: _Records) -> Sequence[AuditEvent | Fields | None]:
         """Of each its event if it has the shape, else its fields, if it is JSON."""

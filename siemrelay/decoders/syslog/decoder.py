@@ -9,14 +9,12 @@ from typing import Any, Final
 
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import UNTYPED, Catalogue
-from siemrelay.decoders.cef import cef_fields
-from siemrelay.decoders.contract import DecoderKind
+from siemrelay.decoders.contract import MAX_TIME_AHEAD_S, MAX_TIME_PAST_S, DecoderKind
 from siemrelay.decoders.fields import Spellings
-from siemrelay.decoders.finishing import Finisher, unparsed
-from siemrelay.decoders.leef import leef_fields
-from siemrelay.decoders.syslog.bodies import Bodies, Fields, Inner, anything
+from siemrelay.decoders.normalise import Finisher, unparsed
+from siemrelay.decoders.syslog.bodies import Bodies, Body, Fields
 from siemrelay.decoders.syslog.columns import HeaderReader, Headers
-from siemrelay.decoders.syslog.zone import SyslogOptions, zone_of
+from siemrelay.decoders.syslog.zone import SyslogDecoderOptions, SyslogHeaderOptions, zone_of
 
 # Framing leaves them at the end, some senders put a mark at the beginning.
 _AROUND: Final = "\0\r\n \t"
@@ -29,25 +27,28 @@ _UNREAD: Final = AuditEvent(
 )  # fmt: skip
 
 
-_time, _type = attrgetter("time"), attrgetter("type")
+_type = attrgetter("type")
 _severity, _message = attrgetter("severity"), attrgetter("message")
 
 
 class SyslogDecoder:
     """Decodes the batches of one source; see `decoders.contract.Decoder`.
 
-    The inner message decides; what it does not say the header does: the time, the severity by its
-    PRI, the type by MSGID, else by the application's name.
+    What a message says that is structure as a whole, or of the form that its source declares, goes
+    before what the header says: the time, the severity by its PRI, the type by MSGID, else by the
+    application's name. Of any other message everything but its text is the header's.
     """
 
     def __init__(
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
-        inner: Inner = anything, timezone: str = "UTC",
+        body: Body = "auto", timezone: str = "UTC",
+        max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S,
     ) -> None:  # fmt: skip
+        """The settings are as in `SyslogDecoderOptions`, times in seconds."""
         self._attributes, self._unread = "attributes" in wanted, not wanted
         self._headers = HeaderReader(zone_of(timezone)).headers
-        self._bodies = Bodies(spellings, inner, attributes=self._attributes)
-        self._finished = Finisher(catalogue, wanted).finished
+        self._bodies = Bodies(spellings, body, attributes=self._attributes)
+        self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead).finished
 
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""
@@ -64,16 +65,12 @@ class SyslogDecoder:
         texts = [text.removeprefix(_MARK) for text in headers.texts]
         events, tidy = self._bodies.events(texts, own)
         self._complete(events, headers, texts)
-        decoded = self._finished(batch, events, 0, tidy=tidy)
+        decoded = self._finished(batch, events, 0, tidy=tidy, header_times=headers.times)
         decoded.replaced = replaced
         return decoded
 
     def _complete(self, events: list[AuditEvent], headers: Headers, texts: list[str]) -> None:
         """Adds what the bodies did not say."""
-        if None in map(_time, events):
-            for event, time in zip(events, headers.times, strict=True):
-                if event.time is None:
-                    event.time = time
         if not all(map(_type, events)):
             for event, origin in zip(events, headers.origins, strict=True):
                 event.type = event.type or origin.type
@@ -127,15 +124,21 @@ def _own(headers: Headers) -> dict[int, Fields]:
 
 
 SYSLOG: Final = DecoderKind(
-    SyslogOptions, SyslogDecoder, "syslog, with CEF, LEEF, JSON or key=value found inside"
-)
+    SyslogDecoderOptions, SyslogDecoder,
+    "syslog; a message that is CEF, LEEF, one JSON object or key=value as a whole is read as such",
+)  # fmt: skip
 
 CEF: Final = DecoderKind(
-    SyslogOptions, partial(SyslogDecoder, inner=cef_fields),
+    SyslogHeaderOptions, partial(SyslogDecoder, body="cef"),
     "CEF lines, also behind a syslog header",
 )  # fmt: skip
 
 LEEF: Final = DecoderKind(
-    SyslogOptions, partial(SyslogDecoder, inner=leef_fields),
+    SyslogHeaderOptions, partial(SyslogDecoder, body="leef"),
     "LEEF lines, also behind a syslog header",
+)  # fmt: skip
+
+KEY_VALUE: Final = DecoderKind(
+    SyslogHeaderOptions, partial(SyslogDecoder, body="key_value"),
+    "key=value lines, also behind a syslog header and with words between the pairs",
 )  # fmt: skip

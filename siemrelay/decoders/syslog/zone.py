@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.core.options import Options
+from siemrelay.decoders.contract import TimeBoundOptions
+from siemrelay.decoders.syslog.bodies import Body
 
 _OFFSET: Final = re.compile(r"([+-])([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
@@ -38,11 +39,23 @@ def _known(name: str) -> str:
     return name
 
 
-class SyslogOptions(Options):
+class SyslogHeaderOptions(TimeBoundOptions):
     """Settings of the decoders that read syslog headers."""
 
     timezone: Annotated[str, AfterValidator(_known)] = Field(
         "UTC",
         description="where headers have times without a zone (RFC 3164), the devices' own: a name "
         "like Europe/Berlin, or an offset like +02:00",
+    )
+
+
+class SyslogDecoderOptions(SyslogHeaderOptions):
+    """Settings of the decoder that also finds out what follows the header."""
+
+    body: Body = Field(
+        "auto",
+        description="what follows the header. `auto`: a message is CEF or LEEF if it begins as "
+        "one, JSON if it is one object, key=value if it is pairs from beginning to end, else text; "
+        "pairs among its words become attributes (`attributes.text.NAME`) and nothing more. Any "
+        "other choice declares the form: `key_value` takes pairs from among words, too",
     )

@@ -22,11 +22,17 @@ from siemrelay.core.event import (
 from siemrelay.core.event_types import UNPARSED, UNTYPED, Catalogue, EventType
 from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.decoders.normalise import KINDS_KEPT, Kinds, outcome_of, severity_of, time_of
-from tests.support.strategies import HOSTILE, SPELLINGS, batch_of, texts, written
+from tests.support import strategies
+from tests.support.strategies import HOSTILE, SPELLINGS, texts, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
 CATALOGUE = Catalogue()
-RECEIVED = "2023-11-14T22:13:20.250Z"
+RECEIVED_S = 1_709_300_000.25
+RECEIVED = "2024-03-01T13:33:20.250Z"
+
+
+def batch_of(records: list[bytes]) -> Batch:
+    return strategies.batch_of(records, received_at=RECEIVED_S)
 
 
 def decoder(
@@ -115,7 +121,7 @@ def test_a_record_that_cannot_be_read_keeps_its_text() -> None:
 
 
 def test_a_piece_of_a_record_too_long_for_one_batch_is_one_unparsed_record() -> None:
-    batch = Batch(5, 1, "test", 1_700_000_000.25, b'{"type":"Account Provisioned","me\n', part=3)
+    batch = Batch(5, 1, "test", RECEIVED_S, b'{"type":"Account Provisioned","me\n', part=3)
     result = decoder().decode(batch)
     (event,) = result.events
     assert result.unparsed == 1

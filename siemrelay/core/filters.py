@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fnmatch import translate
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
@@ -12,12 +13,8 @@ from pydantic import BeforeValidator, Field
 
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent
 from siemrelay.core.event_types import ANY, Catalogue, normal_key, words
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
-
-# A peer chooses the names of types and categories, so what is remembered about them is bounded:
-# 4096 decisions of two names of 256 characters are at most 8 MiB, and real feeds have hundreds.
-MEMO_DECISIONS: Final = 4096
-MEMO_NAME_CHARACTERS: Final = 256
 
 # A reason is a line on a terminal; a hostile name can be as long as a record.
 _SHOWN_CHARACTERS: Final = 80
@@ -110,13 +107,22 @@ class EventFilter:
         if fields:
             # The whole of `select` runs in C on these two; Python is entered once per new key.
             self._key_of = attrgetter(*fields)
-            self._decision = _Memo(self.explain, fields).__getitem__
+            self._decision = BoundedMemo(partial(self._kept, tuple(fields))).__getitem__
 
     def select(self, events: Sequence[AuditEvent]) -> list[bool] | None:
         """Kept or not, for each event in order; None when all are, without a look at them."""
         if self._same_for_all is None:
             return list(map(self._decision, map(self._key_of, events)))
         return None if self._same_for_all else [False] * len(events)
+
+    def _kept(self, fields: tuple[str, ...], key: Any) -> bool:
+        """The decision about every event with these values in just the fields that matter to it.
+
+        Invariant: an event made of these fields alone is judged as the whole event would be;
+        checked by test_select_agrees_with_explain_for_every_event.
+        """
+        values = (key,) if len(fields) == 1 else key
+        return self.explain(AuditEvent(**dict(zip(fields, values, strict=True))))[0]
 
     def explain(self, event: AuditEvent) -> tuple[bool, str]:
         """Kept or not, and why, in one sentence; `select` always agrees."""
@@ -133,28 +139,6 @@ class EventFilter:
         if self._outcomes and outcome not in self._outcomes:
             return False, f"outcome {_shown(outcome)} is not {' or '.join(self._outcomes)}"
         return True, f"{_shown(included)} is in include"
-
-
-class _Memo(dict[Any, bool]):
-    """Decisions by the values of just those fields that matter to them.
-
-    Invariant: an event made of these fields alone is judged as the whole event would be; checked
-    by test_select_agrees_with_explain_for_every_event.
-    """
-
-    def __init__(
-        self, explain: Callable[[AuditEvent], tuple[bool, str]], fields: Sequence[str]
-    ) -> None:
-        self._explain, self._fields = explain, tuple(fields)
-
-    def __missing__(self, key: Any) -> bool:
-        values = (key,) if len(self._fields) == 1 else key
-        decision = self._explain(AuditEvent(**dict(zip(self._fields, values, strict=True))))[0]
-        if all(len(value) <= MEMO_NAME_CHARACTERS for value in values if isinstance(value, str)):
-            if len(self) >= MEMO_DECISIONS:
-                self.clear()
-            self[key] = decision
-        return decision
 
 
 class _Choice:

@@ -1,32 +1,40 @@
-"""What is made once of each name, and remembered within bounds."""
+"""A bounded cache of values that are computed from names which peers choose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, TypeVar
 
-# Names come from outside; so many of them, so long, are remembered at a time.
-_KEPT: Final = 4096
-_KEPT_CHARACTERS: Final = 512
+MOST_KEYS: Final = 4096
+MOST_CHARACTERS: Final = 512
+"""With these two, keys take at most 8 MiB; real feeds have hundreds of names."""
 
-Name = TypeVar("Name", str, tuple[str, str])
-Made = TypeVar("Made")
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 
-class Remembered(dict[Name, Made]):
-    """Read it with `[name]`: what it does not have it makes, and keeps if the name is short.
+class BoundedMemo(dict[Key, Value], Generic[Key, Value]):
+    """Read it as `memo[key]`: a value that it does not hold is computed, and kept within bounds.
 
-    May be read from several threads; the worst that happens is that one thing is made twice.
+    It starts anew when it holds `most` keys, and never keeps a key whose texts have more than
+    `MOST_CHARACTERS` characters together. A hit is a plain dict look-up, without Python code.
+    Several threads may read it; at worst a value is computed twice.
     """
 
-    def __init__(self, make: Callable[[Name], Made]) -> None:
+    def __init__(self, compute: Callable[[Key], Value], most: int = MOST_KEYS) -> None:
         super().__init__()
-        self._make: Callable[[Name], Made] = make
+        self._compute: Callable[[Key], Value] = compute
+        self._most = most
 
-    def __missing__(self, name: Name) -> Made:
-        made = self._make(name)
-        if sum(map(len, name)) <= _KEPT_CHARACTERS:  # a text's characters, or a pair's
-            if len(self) >= _KEPT:
+    def __missing__(self, key: Key) -> Value:
+        value = self._compute(key)
+        if _characters(key) <= MOST_CHARACTERS:
+            if len(self) >= self._most:
                 self.clear()
-            self[name] = made
-        return made
+            self[key] = value
+        return value
+
+
+def _characters(key: Hashable) -> int:
+    parts = key if isinstance(key, tuple) else (key,)
+    return sum(len(part) for part in parts if isinstance(part, str))

@@ -23,6 +23,7 @@ from siemrelay.core.event import (
     attributes_of,
 )
 from siemrelay.core.event_types import UNPARSED, UNTYPED, Catalogue
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import MAX_TIME_AHEAD_S, MAX_TIME_PAST_S
 from siemrelay.decoders.fields import text_of
@@ -45,11 +46,6 @@ _SEVERITIES: Final = {
     "error": 7, "high": 8, "major": 7, "severe": 8, "critical": 9, "crit": 9, "alert": 9,
     "emergency": 10, "emerg": 10, "fatal": 10,
 }  # fmt: skip
-
-# Combinations come from outside; past this many the memory of them is started anew, and those
-# with more characters than a name has are worked out each time.
-KINDS_KEPT: Final = 4096
-_KIND_CHARACTERS: Final = 256
 
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII
@@ -137,31 +133,19 @@ class Kinds:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._known: dict[tuple[Any, ...], Kind] = {}
-        self._canonical: set[str] = set()
+        self._normal = BoundedMemo[tuple[Any, ...], Kind](lambda key: self._work_out(*key[:4]))
+        self._is_canonical = BoundedMemo[str, bool](
+            lambda name: bool(name) and catalogue.canonical(name) == name
+        )
 
     def all_canonical(self, names: set[str]) -> bool:
         """Whether every type name is spelled as events promise it."""
-        fresh = names - self._canonical
-        if any(not name or self._catalogue.canonical(name) != name for name in fresh):
-            return False
-        if len(self._canonical) + len(fresh) > KINDS_KEPT:
-            self._canonical.clear()
-        self._canonical |= {name for name in fresh if len(name) <= _KIND_CHARACTERS}
-        return True
+        return all(map(self._is_canonical.__getitem__, names))
 
     def normal(self, said: tuple[Any, ...]) -> Kind:
         """The combination as an event promises it. Its parts are hashable scalars or None."""
         # True == 1 == 1.0 in a dict; the types keep them apart.
-        key = (*said, *map(type, said))
-        kind = self._known.get(key)
-        if kind is None:
-            kind = self._work_out(*said)
-            if sum(len(part) for part in said if isinstance(part, str)) <= _KIND_CHARACTERS:
-                if len(self._known) >= KINDS_KEPT:
-                    self._known.clear()
-                self._known[key] = kind
-        return kind
+        return self._normal[(*said, *map(type, said))]
 
     def _work_out(self, name: Any, category: Any, severity: Any, outcome: Any) -> Kind:
         name = UNTYPED if name in (None, "") else self._catalogue.canonical(str(text_of(name)))

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Final
 
 from siemrelay.core.event import AuditEvent, Selection
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions
 from siemrelay.formats.writing.address import dotted_quad, ip_versions
@@ -68,7 +68,7 @@ class Cef:
         self._prefix = "CEF:0|" + "|".join(
             _header(part) for part in (options.vendor, options.product, options.version)
         )
-        self._heads = Remembered(self._head)
+        self._heads = BoundedMemo(self._head)
         plain = {key: field for key, field in _PLAIN.items() if key not in options.map}
         plain |= {key: field for key, field in options.map.items() if field is not None}
         if "msg" in plain:

@@ -18,7 +18,7 @@ import msgspec
 from pydantic import Field
 
 from siemrelay.core.event import FIELDS, AuditEvent, Selection, attributes_of
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.writing.attributes import Named, attribute_column, flattened
@@ -84,7 +84,9 @@ class Gelf:
 
     def __init__(self, options: GelfOptions, host: str) -> None:
         self._host = options.hostname or host or "-"
-        self._names = Remembered(lambda name: f"_attributes_{_NOT_IN_NAMES.sub('_', name)}")
+        self._names = BoundedMemo[str, str](
+            lambda name: f"_attributes_{_NOT_IN_NAMES.sub('_', name)}"
+        )
         self._epoch = EpochMs()
         self._begin = f'{{"version":"1.1","host":"{inside(self._host)}",'
 

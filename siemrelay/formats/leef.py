@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from siemrelay.core.event import AuditEvent, Selection
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions
 from siemrelay.formats.writing.address import are_ip, dotted_quad
@@ -118,7 +118,7 @@ class Leef:
         self._start = f"LEEF:{version}|" + "".join(
             _header(part) + "|" for part in (options.vendor, options.product, options.version)
         )
-        self._heads = Remembered(self._head)
+        self._heads = BoundedMemo(self._head)
         plain = {key: field for key, field in _PLAIN.items() if key not in options.map}
         plain |= {key: field for key, field in options.map.items() if field is not None}
         if "msg" in plain:

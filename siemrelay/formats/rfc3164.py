@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Final
 
 from siemrelay.core.event import FIELDS, AuditEvent, Selection
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
 from siemrelay.formats.writing.columns import FEW, Lines, told
@@ -28,7 +28,7 @@ class Rfc3164:
     def __init__(self, options: HeaderOptions, host: str) -> None:
         self._header = Rfc3164Header(options, host)
         self._pairs = QuotedPairs(_SHOWN)
-        self._types = Remembered(visible)
+        self._types = BoundedMemo(visible)
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from siemrelay.core.event import FIELDS, AuditEvent, Selection, attributes_of
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
 from siemrelay.formats.writing.attributes import Named, attribute_column, flattened
@@ -47,7 +47,9 @@ class Rfc5424:
         # SD-ID has 32 characters: the number cannot be as long as all that.
         self._open = f'[event@{options.enterprise_id} sequence="'
         self._pairs = QuotedPairs(_SHOWN)
-        self._names = Remembered(lambda n: _NOT_IN_NAMES.sub("_", n)[:_NAME_CHARACTERS] or "_")
+        self._names = BoundedMemo[str, str](
+            lambda n: _NOT_IN_NAMES.sub("_", n)[:_NAME_CHARACTERS] or "_"
+        )
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.event import AuditEvent, Selection
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
 from siemrelay.formats.writing.columns import Lines
 from siemrelay.formats.writing.epoch import second_of, with_milliseconds
@@ -96,7 +96,9 @@ class Rfc5424Header:
             f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} "
             f"{ascii_token(options.app_name, _APP_NAME_CHARACTERS)} - "
         )
-        self._ends = Remembered(lambda kind: f"{middle}{ascii_token(kind, _MSGID_CHARACTERS)} ")
+        self._ends = BoundedMemo[str, str](
+            lambda kind: f"{middle}{ascii_token(kind, _MSGID_CHARACTERS)} "
+        )
 
     def __call__(self, event: AuditEvent) -> str:
         return f"{self._starts[event.severity]}{event.time}{self._ends[event.type]}"
@@ -118,7 +120,7 @@ class Rfc3164Header:
         before = f"{name}: " if tag else ""
         self._end = f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} {before}"
         # A second's events share the work.
-        self._stamps = Remembered(lambda second: _stamp(second, zone))
+        self._stamps = BoundedMemo[str, str](lambda second: _stamp(second, zone))
 
     def __call__(self, event: AuditEvent) -> str:
         return f"{self._starts[event.severity]}{self._stamped(event.time or '')}{self._end}"

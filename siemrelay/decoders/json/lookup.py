@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, rest_of, text_of
 
 # Which keys come together is decided outside; so many sets of them are remembered at a time.
@@ -43,7 +44,7 @@ class Finder:
         paths = {path for paths in spellings.values() for path in paths}
         # Whether there are attributes, too, decides how records are taken apart (`_rests`).
         self._names = paths | {path.partition(".")[0] for path in paths} | {"attributes"}
-        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._plans = BoundedMemo(self._plan, most=_PLANS_KEPT)
 
     def find(self, record: dict[str, Any]) -> list[tuple[str, Where, Any]]:
         """(field, where, value) for every field that the record has a usable value for.
@@ -52,7 +53,7 @@ class Finder:
         empty text, an object and a list are no usable values: the next spelling is tried.
         """
         found = []
-        for field, tried in self._plan(self._known(record)):
+        for field, tried in self._plans[self._known(record)]:
             for where in tried:
                 value: Any = record
                 for name in where:
@@ -82,7 +83,7 @@ class Finder:
         events: dict[int, AuditEvent] = {}
         for keys, places in groups.items():
             alike = [records[i] for i in places] if len(groups) > 1 else records
-            events |= zip(places, self._alike(alike, self._plan(keys), attributes), strict=True)
+            events |= zip(places, self._alike(alike, self._plans[keys], attributes), strict=True)
         return [events[i] for i in range(len(records))]
 
     def _alike(
@@ -110,10 +111,7 @@ class Finder:
         return event
 
     def _plan(self, keys: tuple[str, ...]) -> Plan:
-        plan = self._plans.get(keys)
-        if plan is not None:
-            return plan
-        present, plan = frozenset(keys), []
+        present, plan = frozenset(keys), Plan()
         for field, paths in self._spellings.items():
             tried: list[Where] = []
             for path in paths:
@@ -124,9 +122,6 @@ class Finder:
                     tried.append(steps)
             if tried:
                 plan.append((field, tried))
-        if len(self._plans) >= _PLANS_KEPT:
-            self._plans.clear()
-        self._plans[keys] = plan
         return plan
 
 

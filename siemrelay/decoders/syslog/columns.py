@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from itertools import compress
 from typing import Any, Final, NamedTuple
 
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.decoders.syslog.header import Header, header_of
 
 # RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug.
@@ -94,12 +94,12 @@ class HeaderReader:
     def __init__(self, zone: tzinfo = UTC) -> None:
         """In `zone` are times that do not say theirs."""
         self._zone = zone
-        self._rfc5424 = Remembered(_rfc5424_origin)
-        self._rfc3164 = Remembered(_rfc3164_origin)
-        self._minutes = Remembered(self._minute)
-        self._layouts = Remembered(self._layout)
-        self._openings = Remembered(_opening)
-        self._names = Remembered(_name)
+        self._rfc5424 = BoundedMemo(_rfc5424_origin)
+        self._rfc3164 = BoundedMemo(_rfc3164_origin)
+        self._minutes = BoundedMemo(self._minute)
+        self._layouts = BoundedMemo(self._layout)
+        self._openings = BoundedMemo(_opening)
+        self._names = BoundedMemo(_name)
 
     def headers(self, messages: Sequence[str], received: datetime) -> Headers:
         """What `header_of` says of each; `received` in UTC."""

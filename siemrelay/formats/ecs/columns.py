@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from siemrelay.core.event import Selection
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.ecs.categories import (
     USERS,
@@ -60,8 +60,8 @@ class EcsColumns:
 
     def __init__(self, *, original: bool) -> None:
         self._original = original
-        self._placed = Remembered[tuple[str, str], _Placed](lambda pair: _placed(*pair))
-        self._labels = Remembered(label_name)
+        self._placed = BoundedMemo[tuple[str, str], _Placed](lambda pair: _placed(*pair))
+        self._labels = BoundedMemo(label_name)
 
     def encode(self, selection: Selection) -> list[bytes] | None:
         """The documents; None where an event lacks what all have, or an attribute has the name of

@@ -13,7 +13,7 @@ import msgspec
 from pydantic import Field
 
 from siemrelay.core.event import FIELDS, NOTHING, AuditEvent, Selection, Target, attributes_of
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.ecs.categories import (
@@ -98,8 +98,8 @@ class Ecs:
     def __init__(self, options: EcsOptions) -> None:
         self._original = options.original
         self._ecs = _Ecs(VERSION)
-        self._categorised = Remembered[tuple[str, str], Sorted](lambda pair: categorised(*pair))
-        self._labels = Remembered(label_name)
+        self._categorised = BoundedMemo[tuple[str, str], Sorted](lambda pair: categorised(*pair))
+        self._labels = BoundedMemo(label_name)
         self._columns = EcsColumns(original=options.original)
 
     def encode(self, selection: Selection) -> list[bytes]:

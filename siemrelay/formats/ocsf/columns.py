@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from siemrelay.core.event import Selection
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.ocsf.classes import (
     ACCOUNT_CHANGE,
     API_ACTIVITY,
@@ -66,11 +66,11 @@ class OcsfColumns:
         self._product = f'"{inside(product)}"'
         self._metadata = f'"metadata":{{"version":"{VERSION}","product":{metadata_product}'
         self._epoch = EpochMs()
-        self._placed = Remembered[tuple[str, str], _Placed](
+        self._placed = BoundedMemo[tuple[str, str], _Placed](
             lambda pair: _placed(pair[0], classified(*pair))
         )
-        self._base = Remembered(lambda kind: _placed(kind, BASE_EVENT))
-        self._statuses = Remembered(lambda outcome: str(STATUSES.get(outcome, 0)))
+        self._base = BoundedMemo[str, _Placed](lambda kind: _placed(kind, BASE_EVENT))
+        self._statuses = BoundedMemo[str, str](lambda outcome: str(STATUSES.get(outcome, 0)))
 
     def encode(self, selection: Selection) -> list[bytes]:
         """The events, in order."""

@@ -14,7 +14,7 @@ import msgspec
 from pydantic import Field
 
 from siemrelay.core.event import FIELDS, Actor, AuditEvent, Selection, Target
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.ocsf.classes import (
     ACCOUNT_CHANGE,
@@ -116,7 +116,7 @@ class Ocsf:
         self._product = _Product(options.product, options.vendor, options.version)
         self._service = _Named(options.product)
         self._epoch = EpochMs()
-        self._classes = Remembered[tuple[str, str], Class](lambda pair: classified(*pair))
+        self._classes = BoundedMemo[tuple[str, str], Class](lambda pair: classified(*pair))
         self._columns = OcsfColumns(options.product, message_of(self._product).decode())
 
     def encode(self, selection: Selection) -> list[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import add, itemgetter
 from typing import Any, Final
 
-from siemrelay.core.memo import Remembered
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import epoch_ms
 
 # `2024-03-01T08:00:00.123Z`
@@ -36,7 +36,7 @@ class EpochMs:
 
     def __init__(self) -> None:
         # Empty for what is not after the epoch: there the fraction counts the other way.
-        self._seconds = Remembered(_epoch_s)
+        self._seconds = BoundedMemo(_epoch_s)
 
     def __call__(self, time: str) -> str:
         if len(time) == MILLISECOND_CHARACTERS and time[-1] == "Z":

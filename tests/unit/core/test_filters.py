@@ -12,13 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from siemrelay.core.event import AuditEvent
 from siemrelay.core.event_types import ANY, UNPARSED, Catalogue, EventType
 from siemrelay.core.filters import (
-    MEMO_DECISIONS,
-    MEMO_NAME_CHARACTERS,
     EventFilter,
     EventsChoice,
     EventsOptions,
     entry_fault,
 )
+from siemrelay.core.memo import MOST_CHARACTERS, MOST_KEYS
+from tests.support.memory import kept_bytes
 
 CATALOGUE = Catalogue([EventType("Door [main] Opened", category="building"), EventType("User")])
 CHOICE: TypeAdapter[EventsOptions] = TypeAdapter(EventsChoice)
@@ -260,7 +260,7 @@ EVENTS = st.builds(
     AuditEvent,
     type=st.sampled_from([known.name for known in CATALOGUE.types] + ["own_type", "userLoggedIn"])
     | st.text(max_size=8)
-    | st.just("User " + "x" * MEMO_NAME_CHARACTERS),
+    | st.just("User " + "x" * MOST_CHARACTERS),
     category=st.sampled_from([None, "account", "Session", "user"]) | st.text(max_size=4),
     severity=st.none() | st.integers(0, 10),
     outcome=st.sampled_from([None, "success", "failure", "unknown"]),
@@ -282,12 +282,10 @@ def test_select_agrees_with_explain_for_every_event(
 
 def test_a_flood_of_names_neither_grows_the_memory_nor_changes_a_decision() -> None:
     compiled = chosen(["User *", "category:session"])
-    flood = [event(f"User {n}" if n % 3 else f"{n}") for n in range(2 * MEMO_DECISIONS + 7)]
-    flood += [event("User " + "x" * MEMO_NAME_CHARACTERS + str(n)) for n in range(50)]
+    flood = [event(f"User {n}" if n % 3 else f"{n}") for n in range(2 * MOST_KEYS + 7)]
+    flood += [event("User " + "x" * MOST_CHARACTERS + str(n)) for n in range(50)]
     assert compiled.select(flood) == [one.type.startswith("User ") for one in flood]
-    remembered = compiled._decision.__self__  # type: ignore[attr-defined]  # the memo's bound method
-    assert 0 < len(remembered) <= MEMO_DECISIONS
-    assert all(len(name) <= MEMO_NAME_CHARACTERS for key in remembered for name in key)
+    assert kept_bytes(lambda: compiled.select(flood)) < 4 << 20
 
 
 def test_a_pattern_costs_no_more_than_the_length_of_a_hostile_name() -> None:

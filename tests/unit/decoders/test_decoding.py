@@ -21,8 +21,9 @@ from siemrelay.core.event import (
 )
 from siemrelay.core.event_types import UNPARSED, UNTYPED, Catalogue, EventType
 from siemrelay.decoders.json.decoder import JsonDecoder
-from siemrelay.decoders.normalise import KINDS_KEPT, Kinds, outcome_of, severity_of, time_of
+from siemrelay.decoders.normalise import Kinds, outcome_of, severity_of, time_of
 from tests.support import strategies
+from tests.support.memory import kept_bytes
 from tests.support.strategies import HOSTILE, SPELLINGS, texts, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
@@ -238,26 +239,32 @@ def test_a_category_of_the_records_own_is_kept() -> None:
     assert event_of({"type": "Account Provisioned", "category": "mine"}).category == "mine"
 
 
-def test_what_is_remembered_of_kinds_is_bounded() -> None:
+def test_what_is_kept_of_kinds_is_bounded() -> None:
     kinds = Kinds(CATALOGUE)
-    for i in range(2 * KINDS_KEPT + 10):
-        assert kinds.normal((f"type {i}", None, None, None))[0] == f"type {i}"
-    assert len(kinds._known) <= KINDS_KEPT
-    before = len(kinds._known)
-    kinds.normal(("x" * 1_000_000, None, None, None))
-    assert len(kinds._known) == before
+
+    def flood() -> None:
+        for i in range(20_000):
+            assert kinds.normal((f"type {i}", None, None, None))[0] == f"type {i}"
+            kinds.all_canonical({f"type {i}"})
+        for i in range(20):
+            kinds.normal((f"{i}" * 1_000_000, None, None, None))
+            kinds.all_canonical({f"{i}" * 1_000_000})
+
+    assert kept_bytes(flood) < 4 << 20
 
 
-def test_what_is_remembered_of_keys_is_bounded() -> None:
+def test_what_is_kept_of_keys_is_bounded() -> None:
     reader = decoder()
     names = sorted({path for paths in SPELLINGS["generic"].values() for path in paths})
-    pairs = list(combinations(names, 2))[:2000]
-    for at in range(0, len(pairs), 500):
-        keys = pairs[at : at + 500]
-        reader.decode(batch_of([written(dict.fromkeys(pair, 1)) for pair in keys]))
-    assert 256 < len(reader._finder._plans) <= 512
-    reader.decode(batch_of([written({"k" * 1_000_000: 1})]))
-    assert max(sum(map(len, keys)) for keys in reader._finder._plans) <= 100
+    pairs = list(combinations(names, 2))[:4000]
+
+    def flood() -> None:
+        for at in range(0, len(pairs), 500):
+            keys = pairs[at : at + 500]
+            reader.decode(batch_of([written(dict.fromkeys(pair, 1)) for pair in keys]))
+        reader.decode(batch_of([written({"k" * 1_000_000: 1})]))
+
+    assert kept_bytes(flood) < 2 << 20
 
 
 # Times

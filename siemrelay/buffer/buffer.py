@@ -17,7 +17,14 @@ from typing import Any, Final
 
 import trio
 
-from siemrelay.buffer.cursors import CursorFlusher, KeptRange, SinkCursor, SinkCursors, SinkPolicy
+from siemrelay.buffer.cursors import (
+    CursorFlusher,
+    KeptRange,
+    Outcome,
+    SinkCursor,
+    SinkCursors,
+    SinkPolicy,
+)
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.recent import RecentBatches
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
@@ -60,6 +67,8 @@ class DiskBuffer:
         self.stats = stats
         self._kept = KeptRange(opened.next_sequence, opened.next_sequence)
         self._known_cursors, self._writing = opened.cursors, trio.Lock()
+        self.source_counts = opened.sources
+        """What each source has stored, by name, before this start."""
         self._cursors = SinkCursors(opened.cursors, self._kept)
         self._flusher = CursorFlusher(self._store, self._cursors, self._writing, reserve, stats)
         self._retention = Retention(
@@ -103,7 +112,7 @@ class DiskBuffer:
         its name is returned. Raises StartRefused when the cursors cannot be stored.
         """
         gone = self._cursors.choose(sinks)
-        if gone or self._cursors.cursors() != self._known_cursors:
+        if gone or self._cursors.stored() != self._known_cursors:
             self._replace_cursors()
         return gone
 
@@ -111,10 +120,10 @@ class DiskBuffer:
         """On a full disk with the room of the reserve."""
         try:
             try:
-                self._store.replace_cursors(self._cursors.cursors())
+                self._store.replace_cursors(self._cursors.stored())
             except DiskFull:
                 self._reserve.release()
-                self._store.replace_cursors(self._cursors.cursors())
+                self._store.replace_cursors(self._cursors.stored())
         except BufferFull as error:
             raise StartRefused(
                 f"cannot store where each sink is: {error}; make some MiB of room under state_dir"
@@ -128,18 +137,22 @@ class DiskBuffer:
         """The sink's cursor, live."""
         return self._cursors[sink]
 
-    def advance(self, sink: str, next_sequence: int) -> None:
-        """Settle every record before `next_sequence` for the sink. Stored within moments."""
-        self._cursors.advance(sink, next_sequence)
+    def advance(self, sink: str, next_sequence: int, outcome: Outcome) -> None:
+        """Settle every record before `next_sequence` for the sink, as `outcome` counts them.
 
-    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
-        """Keep refused records as dead letters and pass them, on disk when this returns."""
+        Stored within moments.
+        """
+        self._cursors.advance(sink, next_sequence, outcome)
+
+    async def store_dead_letters(
+        self, letters: list[DeadLetter], next_sequence: int, outcome: Outcome
+    ) -> None:
+        """Keep refused records as dead letters and `advance`, both on disk when this returns."""
         sink = letters[0].sink
         async with self._writing:
-            # The cursor may have been moved on meanwhile, to make room.
-            passed = max(next_sequence, self._cursors[sink].next_sequence)
-            await in_thread(self._store.store_dead_letters, letters, {sink: passed})
-            self.advance(sink, next_sequence)
+            stored = self._cursors[sink].after(next_sequence, outcome)
+            await in_thread(self._store.store_dead_letters, letters, {sink: stored})
+            self.advance(sink, next_sequence, outcome)
 
     async def wait_settled(self) -> None:
         """Wait until some cursor moves."""
@@ -156,9 +169,11 @@ class DiskBuffer:
         self,
         batches: list[Batch],
         positions: Mapping[tuple[str, str], Mapping[str, Any] | None],
+        filtered: Mapping[str, int] | None = None,
     ) -> None:
         """Store records and positions in one transaction; they are on disk when this returns.
 
+        `filtered` counts, by source, the records that its `events` left out on the way.
         `batches` continue at `end`. Raises BufferFull when there is no room now (nothing is stored,
         room was looked for), BufferBroken when the process must end. A commit that has begun is
         waited for when cancelled.
@@ -167,7 +182,9 @@ class DiskBuffer:
         started = time.perf_counter()
         async with self._writing:
             with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
-                used = await in_thread(self._store.append, batches, positions, cursors)
+                used = await in_thread(
+                    self._store.append, batches, positions, cursors, filtered or {}
+                )
         # Invariant: readers never see a record that a power cut could take back. The end moves
         # here only, after the commit's fsync; checked by
         # test_a_reader_never_sees_a_record_before_its_commit.
@@ -201,9 +218,11 @@ class DiskBuffer:
         """Records as batches of one, by sequence number; without those that are not kept."""
         return await in_thread(self._store.alone, wanted)
 
-    async def count_dead_letters(self) -> None:
-        """Bring their number in `stats` up to date: other processes may have dropped some."""
+    async def note_commands(self) -> None:
+        """Take over what commands beside the relay did: dead letters that they sent or dropped,
+        records that they replayed."""
         self.stats.dead_letters = await in_thread(self._store.dead_letters)
+        self._cursors.note_commands(await in_thread(self._store.cursors))
 
     # -- room -------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Protocol
 
-from siemrelay.buffer.cursors import SinkCursor
+from siemrelay.buffer.cursors import Outcome, SinkCursor
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.core.event import Batch
 
@@ -20,8 +20,8 @@ class Deliverable(Protocol):
     def cursor(self, sink: str) -> SinkCursor:
         """The sink's cursor, live."""
 
-    def advance(self, sink: str, next_sequence: int) -> None:
-        """Settle every record before `next_sequence` for the sink."""
+    def advance(self, sink: str, next_sequence: int, outcome: Outcome) -> None:
+        """Settle every record before `next_sequence` for the sink, as `outcome` counts them."""
 
     async def read(self, sequence: int) -> list[Batch]:
         """Batches from the one that holds `sequence` on, in order; waits until there is one."""
@@ -29,5 +29,7 @@ class Deliverable(Protocol):
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
         """Records as batches of one, by sequence number; without those that are not kept."""
 
-    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
-        """Keep refused records as dead letters and pass them, on disk when this returns."""
+    async def store_dead_letters(
+        self, letters: list[DeadLetter], next_sequence: int, outcome: Outcome
+    ) -> None:
+        """Keep refused records as dead letters and `advance`, both on disk when this returns."""

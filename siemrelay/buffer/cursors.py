@@ -11,11 +11,12 @@ import structlog
 import trio
 
 from siemrelay.buffer.reserve import EmergencyReserve
+from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull
 from siemrelay.net.tasks import Broadcast
-from siemrelay.telemetry.stats import BufferStats
+from siemrelay.telemetry.stats import BufferStats, SinkCounts
 
 _log = structlog.get_logger()
 
@@ -53,23 +54,76 @@ class SinkPolicy(msgspec.Struct, frozen=True):
     enabled: bool = True
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of the records that a cursor passes; `confirmed_at` 0 if no receiver had a part.
+
+    See `SinkCounts` for the names.
+    """
+
+    delivered: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    refused: int = 0
+    confirmed_at: float = 0.0
+
+
 class SinkCursor(msgspec.Struct):
-    """One sink's cursor: `next_sequence` is the first record that is not settled for it."""
+    """One sink's cursor: `next_sequence` is the first record that is not settled for it.
+
+    Invariant: `counts.settled()` == `next_sequence` - `first_sequence`, where the sink began.
+    """
 
     name: str
     next_sequence: int
+    first_sequence: int
     policy: SinkPolicy
-    dropped: int = 0
+    counts: SinkCounts
+
+    def stored(self) -> StoredCursor:
+        """As it is kept on disk."""
+        counts = msgspec.structs.astuple(self.counts)
+        return StoredCursor(self.next_sequence, self.first_sequence, *counts)
+
+    def after(self, next_sequence: int, outcome: Outcome) -> StoredCursor:
+        """As it will be kept on disk once it has passed these records."""
+        copy = msgspec.structs.replace(self, counts=msgspec.structs.replace(self.counts))
+        copy.pass_records(next_sequence, outcome)
+        return copy.stored()
+
+    def pass_records(self, next_sequence: int, outcome: Outcome) -> int:
+        """Move on to `next_sequence` and count; returns how many records on the way are missing.
+
+        Records that were given up while they were in flight are counted as dropped already, and
+        not again by what became of them later.
+        """
+        counts = self.counts
+        counts.last_success_at = outcome.confirmed_at or counts.last_success_at
+        left = next_sequence - self.next_sequence
+        if left <= 0:
+            return 0
+        self.next_sequence = next_sequence
+        # The earliest records were given up; the least remarkable outcomes give way.
+        counts.refused += (refused := min(outcome.refused, left))
+        left -= refused
+        counts.duplicates += (duplicates := min(outcome.duplicates, left))
+        left -= duplicates
+        counts.filtered += (filtered := min(outcome.filtered, left))
+        left -= filtered
+        counts.delivered += (delivered := min(outcome.delivered, left))
+        left -= delivered
+        counts.lost += left
+        return left
 
 
 class SinkCursors:
     """The cursors of all sinks. Invariant: `kept.oldest` <= every cursor <= `kept.end`."""
 
-    def __init__(self, known: Mapping[str, int], kept: KeptRange) -> None:
+    def __init__(self, known: Mapping[str, StoredCursor], kept: KeptRange) -> None:
         """`known` are the cursors on disk."""
         self._known, self._kept = known, kept
         self._cursors: dict[str, SinkCursor] = {}
-        self._unstored: dict[str, int] = {}
+        self._unstored = set[str]()
+        self._logged_drops = set[str]()
         self._moved = Broadcast()
         self.unstored = trio.Event()
         """Set while cursors have moved that are not on disk; replaced by who stores them."""
@@ -79,32 +133,52 @@ class SinkCursors:
 
         Returns the names in `known` that are not among them.
         """
-        kept = self._kept
         for name, policy in sinks.items():
-            start = self._known.get(name, kept.oldest if policy.start_at_oldest else kept.end)
-            start = min(max(start, kept.oldest), kept.end)
-            self._cursors[name] = SinkCursor(name, start, policy)
+            if (known := self._known.get(name)) is None:
+                start = self._kept.oldest if policy.start_at_oldest else self._kept.end
+                known = StoredCursor(start, start)
+            next_sequence, first_sequence, *counts = msgspec.structs.astuple(known)
+            self._cursors[name] = SinkCursor(
+                name, next_sequence, first_sequence, policy, SinkCounts(*counts)
+            )
         return sorted(self._known.keys() - sinks.keys())
 
     def __getitem__(self, sink: str) -> SinkCursor:
         return self._cursors[sink]
 
-    def cursors(self) -> dict[str, int]:
-        """All of them, by sink."""
-        return {cursor.name: cursor.next_sequence for cursor in self._cursors.values()}
+    def stored(self) -> dict[str, StoredCursor]:
+        """All of them, by sink, as they are kept on disk."""
+        return {cursor.name: cursor.stored() for cursor in self._cursors.values()}
+
+    def note_commands(self, found: Mapping[str, StoredCursor]) -> None:
+        """Take over what commands beside the relay have counted on disk."""
+        for name, stored in found.items():
+            if (cursor := self._cursors.get(name)) is not None:
+                cursor.counts.retried = stored.retried
+                cursor.counts.replayed = stored.replayed
 
     def passed(self) -> int:
         """Every record before this is settled for every sink."""
-        return min(self.cursors().values(), default=self._kept.end)
+        cursors = self._cursors.values()
+        return min((cursor.next_sequence for cursor in cursors), default=self._kept.end)
 
-    def advance(self, sink: str, next_sequence: int) -> None:
+    def advance(self, sink: str, next_sequence: int, outcome: Outcome) -> None:
         """Settle every record before `next_sequence`; a cursor never moves back."""
         cursor = self._cursors[sink]
         assert next_sequence <= self._kept.end, (next_sequence, self._kept)
-        if next_sequence > cursor.next_sequence:
-            cursor.next_sequence = self._unstored[sink] = next_sequence
-            self.unstored.set()
-            self._moved.wake_all()
+        before = cursor.next_sequence
+        if missing := cursor.pass_records(next_sequence, outcome):
+            _log.error("stored records are missing on disk", sink=sink, records=missing,
+                       from_sequence=before, to_sequence=next_sequence - 1,
+                       advice="they were acknowledged and are gone; check the disk, and run "
+                       "`siemrelay buffer check`")  # fmt: skip
+        if next_sequence > before:
+            self._moved_on(cursor)
+
+    def _moved_on(self, cursor: SinkCursor) -> None:
+        self._unstored.add(cursor.name)
+        self.unstored.set()
+        self._moved.wake_all()
 
     async def wait_moved(self) -> None:
         """Wait until some cursor moves."""
@@ -133,23 +207,25 @@ class SinkCursors:
         end = max((row_end for row_end in row_ends if row_end <= limit), default=0)
         behind = [each for each in cursors if each.next_sequence < end]
         for cursor in behind:
-            if not cursor.dropped:
+            if cursor.name not in self._logged_drops:
+                self._logged_drops.add(cursor.name)
                 # Once a process, as it may go on for days; the metric has the number.
                 _log.error("the buffer is full: a sink loses its oldest records", sink=cursor.name,
                            first_sequence=cursor.next_sequence,
                            advice=_DROPPED_ADVICE[cursor.policy.enabled])  # fmt: skip
-            cursor.dropped += end - cursor.next_sequence
-            self.advance(cursor.name, end)
+            cursor.counts.dropped += end - cursor.next_sequence
+            cursor.next_sequence = end
+            self._moved_on(cursor)
         return bool(behind)
 
     @contextmanager
-    def being_stored(self) -> Iterator[dict[str, int]]:
+    def being_stored(self) -> Iterator[dict[str, StoredCursor]]:
         """The cursors that are not on disk; if the block fails, they still are not."""
-        cursors, self._unstored = self._unstored, {}
+        names, self._unstored = self._unstored, set()
         try:
-            yield cursors
+            yield {name: self._cursors[name].stored() for name in names}
         except BaseException:
-            self._unstored = {**cursors, **self._unstored}
+            self._unstored |= names
             raise
 
 

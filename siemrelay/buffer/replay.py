@@ -6,16 +6,18 @@ No cursor on disk moves. What the peer refuses becomes a dead letter, or stays o
 from __future__ import annotations
 
 from collections.abc import Set
+from functools import partial
 from typing import Final
 
 import trio
 
 from siemrelay.buffer.buffer import READ_BYTES
-from siemrelay.buffer.cursors import SinkCursor, SinkPolicy
+from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event import Batch
+from siemrelay.telemetry.stats import SinkCounts
 
 # Letters read at a time: each has a record and a message, of megabytes at the worst.
 _LETTERS: Final = 64
@@ -29,7 +31,8 @@ class Replay:
 
     def __init__(self, store: Store, sink: str, first: int, end: int) -> None:
         self._store, self._end = store, end
-        self._cursor = SinkCursor(sink, first, SinkPolicy())
+        self._cursor = SinkCursor(sink, first, first, SinkPolicy(), SinkCounts())
+        self._counted = 0
         self.done = trio.Event()
         if first >= end:
             self.done.set()
@@ -43,9 +46,9 @@ class Replay:
         """See `contract.Deliverable`."""
         return self._cursor
 
-    def advance(self, sink: str, next_sequence: int) -> None:
+    def advance(self, sink: str, next_sequence: int, outcome: Outcome) -> None:
         """See `contract.Deliverable`; in memory only."""
-        self._cursor.next_sequence = max(self._cursor.next_sequence, next_sequence)
+        self._cursor.pass_records(next_sequence, outcome)
         if self._cursor.next_sequence >= self._end:
             self.done.set()
 
@@ -66,13 +69,19 @@ class Replay:
         """See `contract.Deliverable`."""
         return await in_thread(self._store.alone, wanted)
 
-    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
+    async def store_dead_letters(
+        self, letters: list[DeadLetter], next_sequence: int, outcome: Outcome
+    ) -> None:
         """See `contract.Deliverable`."""
         await in_thread(self._store.store_dead_letters, letters, {})
-        self.advance(letters[0].sink, next_sequence)
+        self.advance(letters[0].sink, next_sequence, outcome)
 
     async def finish(self) -> None:
-        """Note on disk what was settled, where anything is to be noted."""
+        """Count on disk what was delivered since the last call."""
+        counts = self._cursor.counts
+        delivered = counts.delivered + counts.duplicates
+        await in_thread(self._store.count_replayed, self._cursor.name, delivered - self._counted)
+        self._counted = delivered
 
 
 class DeadLetterRetry(Replay):
@@ -101,11 +110,13 @@ class DeadLetterRetry(Replay):
         """See `contract.Deliverable`."""
         return {sequence: self._letters[sequence] for sequence in wanted}
 
-    async def store_dead_letters(self, letters: list[DeadLetter], next_sequence: int) -> None:
-        """See `contract.Deliverable`: they stay, with the newer words."""
+    async def store_dead_letters(
+        self, letters: list[DeadLetter], next_sequence: int, outcome: Outcome
+    ) -> None:
+        """See `contract.Deliverable`: they stay, with the newer reason."""
         for letter in letters:
             del self._letters[letter.sequence]
-        await super().store_dead_letters(letters, next_sequence)
+        await super().store_dead_letters(letters, next_sequence, outcome)
 
     async def finish(self) -> None:
         """Forget the letters that were taken.
@@ -114,6 +125,7 @@ class DeadLetterRetry(Replay):
         """
         settled = self._cursor.next_sequence
         taken = [sequence for sequence in self._letters if sequence < settled]
-        await in_thread(self._store.drop_letters, self._cursor.name, taken)
+        drop = partial(self._store.drop_letters, self._cursor.name, taken, delivered=True)
+        await in_thread(drop)
         for sequence in taken:
             del self._letters[sequence]

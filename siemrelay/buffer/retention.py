@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -10,6 +11,7 @@ import trio
 
 from siemrelay.buffer.cursors import KeptRange, SinkCursors
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve
+from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull
@@ -92,16 +94,21 @@ class Retention:
         """Delete some rows that every sink has passed and that are older; returns bytes freed."""
         async with self._writing:
             before = self._cursors.passed()
-            freed, oldest = await in_thread(self._delete_and_look, before, received_before)
+            # In one transaction with the cursors that allow it: a cursor on disk is never before
+            # the oldest row, so that one that is proves a loss (see recovery.py).
+            with self._cursors.being_stored() as cursors:
+                freed, oldest = await in_thread(
+                    self._delete_and_look, before, received_before, cursors
+                )
             if freed:
                 self._stats.size_bytes -= freed
                 self.note_oldest(oldest)
         return freed
 
     def _delete_and_look(
-        self, before: int, received_before: float
+        self, before: int, received_before: float, cursors: Mapping[str, StoredCursor]
     ) -> tuple[int, tuple[int, float] | None]:
-        return self._store.delete(before, received_before), self._store.oldest()
+        return self._store.delete(before, received_before, cursors), self._store.oldest()
 
     def note_oldest(self, found: tuple[int, float] | None) -> None:
         """Take over what the store says is its oldest record: sequence and received time."""

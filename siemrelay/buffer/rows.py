@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 import zstandard
 
@@ -23,10 +24,40 @@ _ROW_BYTES: Final = 96
 _SPILLED_ROW_BYTES: Final = 8192
 _SPILL_BYTES: Final = 4096
 
-COLUMNS: Final = "first_sequence, count, source, received_at, payload, part, raw_size"
-"""Of the table `batches`, in the order of a `Row`."""
 
-Row = tuple[int, int, str, float, bytes, int | None, int]
+class StoredCursor(msgspec.Struct, frozen=True, array_like=True):
+    """A row of the table `cursors`, without the sink's name. The counts: see `SinkCounts`."""
+
+    next_sequence: int
+    first_sequence: int
+    delivered: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    refused: int = 0
+    dropped: int = 0
+    lost: int = 0
+    last_success_at: float = 0.0
+    retried: int = 0
+    replayed: int = 0
+
+
+CURSOR_COLUMNS: Final = ", ".join(StoredCursor.__struct_fields__)
+
+
+class Row(NamedTuple):
+    """A row of the table `batches`; `records` is its column `count`, which a tuple cannot have."""
+
+    first_sequence: int
+    records: int
+    source: str
+    received_at: float
+    payload: bytes
+    part: int | None
+    raw_size: int
+
+
+COLUMNS: Final = "first_sequence, count, source, received_at, payload, part, raw_size"
+"""In the order of a `Row`."""
 
 
 def used_bytes(payload_bytes: int) -> int:
@@ -43,12 +74,12 @@ class Payloads:
 
     def row(self, batch: Batch) -> Row:
         """What is stored of a batch."""
-        return (
+        return Row(
             batch.first_sequence, batch.count, batch.source, batch.received_at,
             self._compress(batch.payload), batch.part, len(batch.payload),
         )  # fmt: skip
 
-    def batch(self, row: tuple[Any, ...]) -> Batch:
+    def batch(self, row: Row) -> Batch:
         """The batch of a row; of a damaged one as many records, each of which says so."""
         first, count, source, received_at, payload, part, size = row
         try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from siemrelay.buffer.rows import CURSOR_COLUMNS, StoredCursor
 from siemrelay.buffer.sqlite_errors import NO_ROOM
 from siemrelay.core.errors import DiskFull, StartRefused
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _TABLES: Final = """
 CREATE TABLE batches (
@@ -29,9 +30,14 @@ CREATE TABLE positions (
     source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,  -- JSON, the source's own
     PRIMARY KEY (source, key)
 ) WITHOUT ROWID;
-CREATE TABLE cursors (
-    sink TEXT PRIMARY KEY,
-    next_sequence INTEGER NOT NULL       -- every record before it is settled for this sink
+CREATE TABLE cursors (                   -- what became of the records from first_sequence on:
+    sink TEXT PRIMARY KEY,               -- the counts add up to next_sequence - first_sequence
+    next_sequence INTEGER NOT NULL,      -- every record before it is settled for this sink
+    first_sequence INTEGER NOT NULL,
+    delivered INTEGER NOT NULL, duplicates INTEGER NOT NULL, filtered INTEGER NOT NULL,
+    refused INTEGER NOT NULL, dropped INTEGER NOT NULL, lost INTEGER NOT NULL,
+    last_success_at REAL NOT NULL,       -- seconds since the epoch
+    retried INTEGER NOT NULL, replayed INTEGER NOT NULL  -- counted by commands beside the relay
 ) WITHOUT ROWID;
 CREATE TABLE dead_letters (
     sink TEXT NOT NULL, sequence INTEGER NOT NULL,
@@ -43,6 +49,7 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_of ON dead_letters (sink);  -- to count them without their records
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('next_sequence', 1), ('used_bytes', 0);
+-- and for each source: 'records:NAME' and 'bytes:NAME' stored, 'filtered:NAME' left out by `events`
 """
 
 # What makes a file of that layout one of the next. Columns go behind the others: what reads a file
@@ -53,32 +60,79 @@ ALTER TABLE dead_letters ADD COLUMN source TEXT NOT NULL DEFAULT '';
 ALTER TABLE dead_letters ADD COLUMN received_at REAL NOT NULL DEFAULT 0;
 ALTER TABLE dead_letters ADD COLUMN part INTEGER;
 CREATE INDEX dead_letters_of ON dead_letters (sink);
-"""
+""",
+    2: """
+ALTER TABLE cursors ADD COLUMN first_sequence INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN duplicates INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN filtered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN last_success_at REAL NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN retried INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursors ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;
+UPDATE cursors SET first_sequence = next_sequence;
+""",
 }
+
+# Stores cursors given as a JSON object: sink → a `StoredCursor` as an array. What commands beside
+# the relay count is only set for a new sink.
+_OF_COMMANDS: Final = ("retried", "replayed")
+_ELEMENTS: Final = ", ".join(
+    f"json_extract(value, '$[{i}]')" for i in range(len(StoredCursor.__struct_fields__))
+)
+_KEPT: Final = [name for name in StoredCursor.__struct_fields__ if name not in _OF_COMMANDS]
+WRITE_CURSORS: Final = f"""
+INSERT INTO cursors (sink, {CURSOR_COLUMNS})
+SELECT key, {_ELEMENTS} FROM json_each({{}}) WHERE true
+ON CONFLICT (sink) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _KEPT)}
+"""
+
+
+class AppendedRow(NamedTuple):
+    """A row of the view `appended`, see below: of `batches`, or what is stored beside them."""
+
+    first_sequence: int = 0
+    records: int = 0
+    source: str = ""
+    received_at: float = 0.0
+    payload: bytes = b""
+    part: int | None = None
+    raw_size: int = 0
+    used_bytes: int = 0
+    positions: str = "[]"
+    cursors: str = "{}"
+    counts: str = "{}"
+
 
 # One statement stores rows, positions and cursors, and SQLite makes it one transaction by itself: a
 # thread of Python waits for its turn before and after every statement, which beside a busy loop is
 # the larger part of a commit. A row with records in it stores these; one without stores positions
-# (JSON lists of source, key and value; null forgets the key) and cursors (a JSON object by sink).
-_APPENDING: Final = """
-CREATE TEMP VIEW appended AS
-SELECT first_sequence, count, source, received_at, payload, part, raw_size,
-       0 AS used, '[]' AS positions, '{}' AS cursors FROM batches;
-CREATE TEMP TRIGGER append_records INSTEAD OF INSERT ON appended WHEN new.count BEGIN
+# (JSON lists of source, key and value; null forgets the key), cursors (see WRITE_CURSORS) and adds
+# to counts (a JSON object by name).
+_APPENDING: Final = f"""
+CREATE TEMP VIEW appended AS SELECT {", ".join(f"NULL AS {name}" for name in AppendedRow._fields)};
+CREATE TEMP TRIGGER append_records INSTEAD OF INSERT ON appended WHEN new.records BEGIN
     INSERT INTO batches (first_sequence, count, source, received_at, payload, part, raw_size)
-    VALUES (new.first_sequence, new.count, new.source, new.received_at, new.payload, new.part,
+    VALUES (new.first_sequence, new.records, new.source, new.received_at, new.payload, new.part,
             new.raw_size);
-    UPDATE facts SET value = CASE name WHEN 'next_sequence' THEN new.first_sequence + new.count
-                                       WHEN 'used_bytes' THEN value + new.used END;
+    UPDATE facts SET value = new.first_sequence + new.records WHERE name = 'next_sequence';
+    INSERT INTO facts VALUES
+        ('used_bytes', new.used_bytes),
+        ('records:' || new.source, new.records), ('bytes:' || new.source, new.raw_size)
+    ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
 END;
-CREATE TEMP TRIGGER append_places INSTEAD OF INSERT ON appended WHEN NOT new.count BEGIN
+CREATE TEMP TRIGGER append_places INSTEAD OF INSERT ON appended WHEN NOT new.records BEGIN
     DELETE FROM positions WHERE (source, key) IN (
         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
         FROM json_each(new.positions) WHERE json_extract(value, '$[2]') IS NULL);
     INSERT OR REPLACE INTO positions
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
     FROM json_each(new.positions) WHERE json_extract(value, '$[2]') IS NOT NULL;
-    INSERT OR REPLACE INTO cursors SELECT key, value FROM json_each(new.cursors);
+    INSERT INTO facts SELECT key, value FROM json_each(new.counts) WHERE true
+    ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
+    {WRITE_CURSORS.format("new.cursors")};
 END;
 """
 

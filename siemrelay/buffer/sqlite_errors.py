@@ -68,10 +68,10 @@ class SqliteErrors:
             raise self.typed(error) from error
 
     @contextmanager
-    def transaction(self, connection: sqlite3.Connection) -> Iterator[Any]:
+    def transaction(self, connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[Any]:
         """All of the block or nothing of it; gives the connection's `execute`. As `translated`."""
         with self.translated():
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"BEGIN {kind}")
             try:
                 yield connection.execute
                 connection.execute("COMMIT")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from itertools import chain
@@ -20,18 +20,22 @@ import msgspec
 from siemrelay.buffer import dead_letters as dead_letters
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.reserve import LARGE
-from siemrelay.buffer.rows import COLUMNS, Payloads, used_bytes
-from siemrelay.buffer.schema import connect, create, prepare, prepare_append
+from siemrelay.buffer.rows import COLUMNS, CURSOR_COLUMNS, Payloads, Row, StoredCursor, used_bytes
+from siemrelay.buffer.schema import (
+    WRITE_CURSORS,
+    AppendedRow,
+    connect,
+    create,
+    prepare,
+    prepare_append,
+)
 from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.core.errors import BufferFull, BufferMoved
 from siemrelay.core.event import Batch
+from siemrelay.telemetry.stats import SourceCounts
 
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
 _APPENDED_ROWS: Final = 16
-
-# SinkCursors in a row of `appended`: the payload, and what it takes of the file.
-_PAYLOAD: Final = 4
-_USED: Final = 7
 
 # See `Store.close`.
 _ABANDONED: Final = list[ExitStack]()
@@ -44,8 +48,9 @@ class Opened(msgspec.Struct, frozen=True):
     """What was on disk at the start."""
 
     next_sequence: int
-    cursors: dict[str, int]
+    cursors: dict[str, StoredCursor]
     used_bytes: int
+    sources: dict[str, SourceCounts]
 
 
 class Store:
@@ -100,11 +105,19 @@ class Store:
 
     def opened(self) -> Opened:
         """What a start needs to know."""
-        with self._errors.translated():
-            query = self._records.execute
+        with self._snapshot() as query:
             facts = dict(query("SELECT name, value FROM facts").fetchall())
-            cursors = dict(query("SELECT sink, next_sequence FROM cursors").fetchall())
-            return Opened(facts["next_sequence"], cursors, facts["used_bytes"])
+            sources = dict[str, SourceCounts]()
+            for name, value in facts.items():
+                what, _, source = name.partition(":")
+                if source:
+                    setattr(sources.setdefault(source, SourceCounts()), what, value)
+            return Opened(facts["next_sequence"], _cursors(query), facts["used_bytes"], sources)
+
+    def cursors(self) -> dict[str, StoredCursor]:
+        """Every sink's cursor and counts."""
+        with self._read_lock, self._errors.translated():
+            return _cursors(self._reading.execute)
 
     def positions(self, source: str) -> dict[str, dict[str, Any]]:
         """The source's stored positions by key."""
@@ -118,51 +131,55 @@ class Store:
         self,
         batches: Iterable[Batch],
         positions: Mapping[tuple[str, str], Mapping[str, Any] | None],
-        cursors: Mapping[str, int],
+        cursors: Mapping[str, StoredCursor],
+        filtered: Mapping[str, int],
     ) -> int:
         """Store records, their sources' positions and cursors in one transaction, fsynced.
 
         Returns the bytes they use. On an error nothing of it is stored, but for BufferMoved: then
         it is in a file that no start will find, and must not be acknowledged.
         """
-        rows: list[tuple[Any, ...]] = [
-            (*row, used_bytes(len(row[_PAYLOAD])), "[]", "{}")
+        rows = [
+            AppendedRow(*row, used_bytes=used_bytes(len(row.payload)))
             for row in map(self._payloads.row, batches)
         ]
         places = [
             [source, key, None if value is None else json.dumps(value)]
             for (source, key), value in positions.items()
         ]
-        used = sum(row[_USED] for row in rows)
-        rows.append((0, 0, "", 0.0, b"", None, 0, 0, json.dumps(places), json.dumps(cursors)))
+        used = sum(row.used_bytes for row in rows)
+        counts = {f"filtered:{source}": count for source, count in filtered.items()}
+        rows.append(
+            AppendedRow(positions=json.dumps(places), cursors=_json(cursors), counts=_json(counts))
+        )
         parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
         self._restart_log_after_failed_fsync()
         with self._errors.translated() if len(parts) == 1 else self._transaction():
             for part in parts:
                 self._records.execute(_append(len(part)), [*chain.from_iterable(part)])
         self.check_identity()
-        return int(used)
+        return used
 
-    def save_cursors(self, cursors: Mapping[str, int]) -> None:
+    def save_cursors(self, cursors: Mapping[str, StoredCursor]) -> None:
         """Store cursors without waiting for an fsync: a crash of the process loses none."""
         self._restart_log_after_failed_fsync()
         with self._errors.translated():
-            self._cursors.execute(
-                "INSERT OR REPLACE INTO cursors SELECT key, value FROM json_each(?)",
-                (json.dumps(cursors),),
-            )
+            self._cursors.execute(WRITE_CURSORS.format("?"), (_json(cursors),))
 
-    def replace_cursors(self, cursors: Mapping[str, int]) -> None:
+    def replace_cursors(self, cursors: Mapping[str, StoredCursor]) -> None:
         """Make `cursors` the only ones: others stop holding records back. Fsynced."""
+        text = _json(cursors)
         with self._transaction() as execute:
-            execute("DELETE FROM cursors")
-            _write_cursors(execute, cursors)
+            execute("DELETE FROM cursors WHERE sink NOT IN (SELECT key FROM json_each(?))", (text,))
+            execute(WRITE_CURSORS.format("?"), (text,))
 
-    def store_dead_letters(self, letters: Iterable[DeadLetter], cursors: Mapping[str, int]) -> None:
+    def store_dead_letters(
+        self, letters: Iterable[DeadLetter], cursors: Mapping[str, StoredCursor]
+    ) -> None:
         """Store dead letters and the cursors that pass them in one transaction, fsynced."""
         with self._transaction() as execute:
             dead_letters.write(execute, letters)
-            _write_cursors(execute, cursors)
+            execute(WRITE_CURSORS.format("?"), (_json(cursors),))
 
     def dead_letters(self) -> dict[str, int]:
         """How many dead letters each sink has."""
@@ -174,10 +191,27 @@ class Store:
         with self._read_lock, self._errors.translated():
             return dead_letters.read(self._reading.execute, sink, first, before, limit)
 
-    def drop_letters(self, sink: str, sequences: Iterable[int]) -> None:
-        """See `letters.drop`. Fsynced."""
+    def drop_letters(
+        self, sink: str, sequences: Collection[int], *, delivered: bool = False
+    ) -> None:
+        """See `dead_letters.drop`. Fsynced.
+
+        `delivered`: they are counted as such, but for those refused before counting began.
+        """
         with self._transaction() as execute:
             dead_letters.drop(execute, sink, sequences)
+            if delivered:
+                execute(
+                    "UPDATE cursors SET retried = retried + (SELECT count(*) FROM json_each(?)"
+                    " WHERE value >= first_sequence) WHERE sink = ?",
+                    (_json(sequences), sink),
+                )
+
+    def count_replayed(self, sink: str, records: int) -> None:
+        """Count records that were delivered to the sink once more. Fsynced."""
+        with self._transaction() as execute:
+            add = "UPDATE cursors SET replayed = replayed + ? WHERE sink = ?"
+            execute(add, (records, sink))
 
     def read(self, sequence: int, before: int, limit_bytes: int) -> list[Batch]:
         """Batches from the one that holds `sequence` on, all below `before`, in order.
@@ -192,9 +226,9 @@ class Store:
                 (sequence, sequence, before),
             )
             batches: list[Batch] = []
-            for row in rows:
+            for row in map(Row._make, rows):
                 batches.append(self._payloads.batch(row))
-                limit_bytes -= row[6]
+                limit_bytes -= row.raw_size
                 if limit_bytes <= 0:
                     break
             return batches
@@ -244,12 +278,17 @@ class Store:
 
     # -- deleting ---------------------------------------------------------
 
-    def delete(self, before: int, received_before: float) -> int:
+    def delete(
+        self, before: int, received_before: float, cursors: Mapping[str, StoredCursor]
+    ) -> int:
         """Delete batches wholly below `before` and received before that time; returns bytes freed.
 
+        Stores these cursors in the same transaction.
         At most `_DELETE_ROWS` at a time; 0 means there was nothing to delete.
         """
         with self._transaction() as execute:
+            if cursors:
+                execute(WRITE_CURSORS.format("?"), (_json(cursors),))
             rows = execute(
                 "SELECT first_sequence, length(payload) FROM batches WHERE first_sequence + count"
                 " <= ? AND received_at < ? ORDER BY first_sequence LIMIT ?",
@@ -297,6 +336,12 @@ class Store:
         with self._errors.transaction(self._records) as execute:
             yield execute
 
+    @contextmanager
+    def _snapshot(self) -> Iterator[Any]:
+        """Queries that see one state of the file."""
+        with self._read_lock, self._errors.transaction(self._reading, "DEFERRED") as execute:
+            yield execute
+
     def _restart_log_after_failed_fsync(self) -> None:
         """After an fsync that failed for lack of room, begin the write-ahead log anew.
 
@@ -333,13 +378,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @cache
 def _append(rows: int) -> str:
-    row = f"({', '.join('?' * (COLUMNS.count(',') + 4))})"
-    return (
-        f"INSERT INTO appended ({COLUMNS}, used, positions, cursors)"
-        f" VALUES {', '.join([row] * rows)}"
-    )
+    row = f"({', '.join('?' * len(AppendedRow._fields))})"
+    return f"INSERT INTO appended VALUES {', '.join([row] * rows)}"
 
 
-def _write_cursors(execute: Any, cursors: Mapping[str, int]) -> None:
-    for sink, next_sequence in cursors.items():
-        execute("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (sink, next_sequence))
+def _cursors(execute: Any) -> dict[str, StoredCursor]:
+    rows = execute(f"SELECT sink, {CURSOR_COLUMNS} FROM cursors").fetchall()
+    return {sink: StoredCursor(*columns) for sink, *columns in rows}
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

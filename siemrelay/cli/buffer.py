@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import click
+import msgspec
 
 from siemrelay.buffer.buffer import READ_BYTES
+from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.state_dir import running_process
 from siemrelay.buffer.store import Store
 from siemrelay.cli.dead_letters import dead_letters
@@ -41,7 +43,11 @@ buffer.add_command(replay)
 @config_option()
 @json_option()
 def info(config: str, as_json: bool) -> None:
-    """Show what is kept, how far each sink is, and how many dead letters it has.
+    """Show what is kept, what each source stored, and what became of it at each sink.
+
+    For every sink, the records stored since it was added are those delivered, filtered, refused
+    (and still dead letters, or dropped from them), dropped when the buffer was full, and waiting.
+    The counts survive restarts; a dead letter that a retry delivered counts as delivered.
 
     \b
     Example:
@@ -50,38 +56,77 @@ def info(config: str, as_json: bool) -> None:
     loaded = load_or_exit(config)
     state_dir = loaded.config.state_dir
     with open_buffer(state_dir) as store:
-        facts, oldest, letters = store.opened(), store.oldest(), store.dead_letters()
-    end = facts.next_sequence
+        opened, oldest, letters = store.opened(), store.oldest(), store.dead_letters()
+    end = opened.next_sequence
     sinks = [
-        {"sink": name, "next_sequence": cursor, "backlog": end - cursor,
-         "dead_letters": letters.pop(name, 0)}
-        for name, cursor in facts.cursors.items()
+        {"sink": name, **_balance(cursor, end), "next_sequence": cursor.next_sequence,
+         "dead_letters": letters.pop(name, 0), "replayed": cursor.replayed,
+         "last_success": rfc3339(cursor.last_success_at) if cursor.last_success_at else None}
+        for name, cursor in opened.cursors.items()
     ]  # fmt: skip
-    sinks += [{"sink": name, "next_sequence": None, "backlog": None, "dead_letters": count}
-              for name, count in letters.items()]  # fmt: skip
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "state_dir": str(state_dir), "process": running_process(state_dir), "end": end,
         "oldest": oldest[0] if oldest else None,
         "oldest_received": rfc3339(oldest[1]) if oldest else None,
-        "size_bytes": facts.used_bytes, "sinks": sinks,
+        "size_bytes": opened.used_bytes,
+        "sources": [{"source": name, **msgspec.structs.asdict(counts)}
+                    for name, counts in sorted(opened.sources.items())],
+        "sinks": sinks, "other_dead_letters": letters,
     }  # fmt: skip
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(report, indent=2))
         return
-    runs = f"process {told['process']} runs on it" if told["process"] else "no relay runs on it"
+    process = report["process"]
+    runs = f"process {process} runs on it" if process else "no relay runs on it"
     click.echo(f"{state_dir}: {runs}")
     if oldest:
-        click.echo(f"records {oldest[0]:,} to {end - 1:,} are kept, {size(facts.used_bytes)}; the "
-                   f"oldest was received {told['oldest_received']}")  # fmt: skip
+        click.echo(f"records {oldest[0]:,} to {end - 1:,} are kept, {size(opened.used_bytes)}; the "
+                   f"oldest was received {report['oldest_received']}")  # fmt: skip
     else:
         click.echo(f"no records are kept; the next one is {end:,}")
-    rows = [[_number(sink[key]) for key in sink] for sink in sinks]
-    print_table("", ("sink", "next record", "backlog", "dead letters"), rows)
+    if opened.sources:
+        click.echo()
+        print_table("", ("source", "records", "bytes", "left out by its events"), [
+            [name, f"{counts.records:,}", size(counts.bytes), f"{counts.filtered:,}"]
+            for name, counts in sorted(opened.sources.items())
+        ])  # fmt: skip
+    click.echo()
+    _print_balance(sinks)
+    for name, count in letters.items():
+        click.echo(f"{count:,} dead letters of {name}, which is no longer configured")
+
+
+def _balance(cursor: StoredCursor, end: int) -> dict[str, Any]:
+    """The terms of the equation, and whether it holds."""
+    terms = {
+        "delivered": cursor.delivered + cursor.retried, "duplicates": cursor.duplicates,
+        "filtered": cursor.filtered, "refused": cursor.refused - cursor.retried,
+        "dropped": cursor.dropped, "missing": cursor.lost, "waiting": end - cursor.next_sequence,
+    }  # fmt: skip
+    stored = end - cursor.first_sequence
+    return {"stored": stored, **terms, "balanced": sum(terms.values()) == stored}
+
+
+# Shown only where there are some.
+_RARE: Final = ("duplicates", "missing")
+
+
+def _print_balance(sinks: list[dict[str, Any]]) -> None:
+    terms = ["delivered", "duplicates", "filtered", "refused", "dropped", "missing", "waiting"]
+    terms = [term for term in terms if term not in _RARE or any(sink[term] for sink in sinks)]
+    columns = ["sink", "stored", *terms, "next_sequence", "dead_letters", "replayed"]
+    rows = [[_number(sink[column]) for column in columns] for sink in sinks]
+    print_table("", [column.replace("_", " ") for column in columns], rows)
+    equation = f"stored = {' + '.join(terms)}"
+    wrong = [sink["sink"] for sink in sinks if not sink["balanced"]]
+    if wrong:
+        click.secho(f"{equation} does NOT hold for {', '.join(wrong)}: records are missing "
+                    "from the counts; run `siemrelay buffer check`", fg="red")  # fmt: skip
+    elif sinks:
+        click.echo(f"{equation}: holds for every sink")
 
 
 def _number(value: object) -> str:
-    if value is None:
-        return "gone"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -77,8 +77,9 @@ def dead_letters(
             everything = EventFilter(EventsOptions(), assembly.catalogue)
             parts = msgspec.structs.replace(assembly.sink(sink), events=everything)
             again = DeadLetterRetry(store, sink, first, before)
-            stats = send(loaded.config, assembly, parts, again)
-            click.echo(f"{sink}: {stats.delivered:,} taken, {stats.dead_lettered:,} refused again")
+            outcome = send(loaded.config, assembly, parts, again).counts
+            taken = outcome.delivered + outcome.duplicates
+            click.echo(f"{sink}: {taken:,} taken, {outcome.refused:,} refused again")
         else:
             _list(store, sorted(counts) if sink is None else [sink], first, before, redactor,
                   as_json=as_json)  # fmt: skip

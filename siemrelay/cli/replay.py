@@ -67,7 +67,8 @@ def replay(
     name = chosen(loaded, sink)
     with open_buffer(loaded.config.state_dir) as store:
         facts = store.opened()
-        passed = facts.cursors.get(name, facts.next_sequence)
+        cursor = facts.cursors.get(name)
+        passed = cursor.next_sequence if cursor else facts.next_sequence
         end = passed if last is None else min(last + 1, facts.next_sequence)
         begin = first or store.received_after(time.time() - (since or 0)) or end
         begin = max(begin, (store.oldest() or (end, 0.0))[0])
@@ -79,11 +80,13 @@ def replay(
         assembly = Assembly(loaded.config)
         again = Replay(store, name, begin, end)
         stats = send(loaded.config, assembly, assembly.sink(name), again)
-    missing = count - stats.delivered - stats.filtered - stats.dead_lettered
+    counts = stats.counts
+    held = f", {counts.duplicates:,} already held by the receiver" if counts.duplicates else ""
+    missing = count - counts.settled() + counts.lost
     gone = f", {missing:,} not kept any more" if missing else ""
     click.echo(
-        f"{name}: {stats.delivered:,} delivered, {stats.filtered:,} filtered, "
-        f"{stats.dead_lettered:,} refused (kept as dead letters){gone}"
+        f"{name}: {counts.delivered:,} delivered, {counts.filtered:,} filtered, "
+        f"{counts.refused:,} refused (kept as dead letters){held}{gone}"
     )
 
 
@@ -94,7 +97,7 @@ def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Repla
     """
     decoders = {source: assembly.decoder(source, [parts]) for source in config.sources}
     decoded = DecodeCache(decoders, assembly.decoder(None, [parts]), share=False)
-    stats = SinkStats(parts.name, since=time.time())
+    stats = SinkStats(parts.name, since=time.time(), counts=again.cursor(parts.name).counts)
 
     async def run() -> None:
         try:

@@ -13,6 +13,7 @@ Invariants (test_delivery.py):
 from __future__ import annotations
 
 import random
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,6 +23,7 @@ import structlog
 import trio
 
 from siemrelay.buffer.contract import Deliverable
+from siemrelay.buffer.cursors import Outcome
 from siemrelay.buffer.dead_letters import letter
 from siemrelay.core.backoff import HOLD_PROBE_S, delay_s
 from siemrelay.core.errors import (
@@ -144,8 +146,8 @@ class Delivery:
                 if batch.next_sequence <= position:
                     continue
                 wanted = self._maker.first_wanted(batch, position)
-                self._status.filtered(wanted - max(position, batch.first_sequence))
-                self._buffer.advance(self._name, wanted)
+                filtered = wanted - max(position, batch.first_sequence)
+                self._buffer.advance(self._name, wanted, Outcome(filtered=filtered))
                 if wanted < batch.next_sequence:
                     self._wanted_at = wanted
                     await trio.sleep_forever()
@@ -205,10 +207,17 @@ class Delivery:
                 refusals = await self._confirmed(session, batch, ticket)
             duplicates = [r.index for r in refusals if r.duplicate and r.index >= batch.sent_before]
             refusals = [refusal for refusal in refusals if not refusal.duplicate]
-            if refusals or batch.failed:
-                await self._store_dead_letters(batch, refusals)
+            outcome = Outcome(
+                delivered=len(batch.messages) - len(refusals) - len(duplicates),
+                duplicates=len(duplicates),
+                filtered=batch.filtered,
+                refused=len(refusals) + len(batch.failed),
+                confirmed_at=time.time() if batch.messages else 0.0,
+            )
+            if outcome.refused:
+                await self._store_dead_letters(batch, refusals, outcome)
             else:
-                self._buffer.advance(self._name, batch.next_sequence)
+                self._buffer.advance(self._name, batch.next_sequence, outcome)
             self._count(batch, len(refusals), duplicates)
 
     async def _confirmed(self, session: Session, batch: DeliveryBatch, ticket: Any) -> Settlement:
@@ -240,7 +249,9 @@ class Delivery:
         if isinstance(self._sink, Certified):
             self._stats.certificate_expires_at = self._sink.certificate_expires_at
 
-    async def _store_dead_letters(self, batch: DeliveryBatch, refusals: Settlement) -> None:
+    async def _store_dead_letters(
+        self, batch: DeliveryBatch, refusals: Settlement, outcome: Outcome
+    ) -> None:
         failed = [
             (batch.sequences[r.index], r.code, r.reason, batch.messages[r.index]) for r in refusals
         ]
@@ -252,7 +263,7 @@ class Delivery:
         ]
         try:
             # One transaction with the cursor, so that each stands for exactly one record.
-            await self._buffer.store_dead_letters(letters, batch.next_sequence)
+            await self._buffer.store_dead_letters(letters, batch.next_sequence, outcome)
         except BufferFull as error:
             raise SinkWaits(f"dead letters cannot be stored: {error}") from error
         _log.warning(

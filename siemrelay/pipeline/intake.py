@@ -7,6 +7,7 @@ one fsync; a thousand concurrent records share one.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class _Group:
 
     def __init__(self) -> None:
         self.entries: list[tuple[SourceStats, Records, float]] = []
+        self.filtered: Counter[str] = Counter()
         self.size_bytes = 0
         self.end = 0
         self.done = trio.Event()
@@ -65,14 +67,19 @@ class Committer:
         stats, positions = self._stats.sources[source], self._buffer.positions(source)
         return SourceIntake(self, stats, self._stats.buffer, positions, source_filter)
 
-    async def take(self, source: SourceStats, some: Sequence[Records]) -> _Group:
-        """Queue records, waiting only for room; returns the group that will store them."""
+    async def take(self, source: SourceStats, some: Sequence[Records], filtered: int) -> _Group:
+        """Queue records, waiting only for room; returns the group that will store them.
+
+        `filtered` counts those that the source's filter left out of them.
+        """
         while self._group.size_bytes >= _PENDING_BYTES:
             await self._room.wait()
         group, now = self._group, time.time()
         for records in some:
             group.entries.append((source, records, now))
             group.size_bytes += _ENTRY_BYTES + len(records.payload)
+        if filtered:
+            group.filtered[source.name] += filtered
         self._wanted.set()
         return group
 
@@ -107,7 +114,7 @@ class Committer:
             try:
                 if batches and not await self._buffer.make_room(group.size_bytes // 2):
                     raise BufferFull("the buffer has reached max_size")
-                await self._buffer.append(batches, positions)
+                await self._buffer.append(batches, positions, group.filtered)
             except BufferFull as error:
                 if not (isinstance(error, DiskFull) and await self._buffer.reclaim()):
                     self._full(error)
@@ -121,6 +128,7 @@ class Committer:
                 waited_s=round(time.time() - self._stats.buffer.full_since, 1),
             )
         for source, records, taken_at in group.entries:
+            source.filtered += group.filtered.pop(source.name, 0)
             source.records += records.count
             source.bytes += len(records.payload)
             source.progress_at = trio.current_time()
@@ -190,11 +198,11 @@ class SourceIntake:
         self._logged_oversize_at = -_LOG_EVERY_S
 
     async def offer(self, records: Records) -> None:
-        await self._committer.take(self._stats, (self._filtered(records),))
+        await self._take((records,))
         self._note(records)
 
     async def store(self, *records: Records) -> int:
-        group = await self._committer.take(self._stats, [self._filtered(some) for some in records])
+        group = await self._take(records)
         for some in records:
             self._note(some)
         await group.done.wait()
@@ -244,12 +252,12 @@ class SourceIntake:
     def connected(self, change: int) -> None:
         self._stats.connections += change
 
-    def _filtered(self, records: Records) -> Records:
+    async def _take(self, offered: Sequence[Records]) -> _Group:
         if self._source_filter is None:
-            return records
-        kept = self._source_filter.apply(records)
-        self._stats.filtered += records.count - kept.count
-        return kept
+            return await self._committer.take(self._stats, offered, 0)
+        kept = [self._source_filter.apply(records) for records in offered]
+        filtered = sum(records.count for records in offered) - sum(some.count for some in kept)
+        return await self._committer.take(self._stats, kept, filtered)
 
     def _note(self, records: Records) -> None:
         # A source that restarts resumes after what it handed over, not from the last start.

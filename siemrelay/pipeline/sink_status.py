@@ -71,24 +71,19 @@ class SinkStatus:
         """Record a sign of life."""
         self._stats.progress_at = trio.current_time()
 
-    def filtered(self, records: int) -> None:
-        """Count records that the filter leaves out."""
-        self._stats.filtered += records
-
     def settled(self, batch: DeliveryBatch, refused: int, duplicates: int = 0) -> None:
-        """Count a settled batch, of which the receiver refused some and had some already."""
+        """Note a settled batch, of which the receiver refused some and had some already.
+
+        What became of its records is counted by the buffer, with the sink's cursor.
+        """
         stats, now = self._stats, time.time()
-        stats.filtered += batch.filtered
-        stats.delivered += len(batch.messages) - refused - duplicates
-        stats.duplicates += duplicates
-        stats.dead_lettered += refused + len(batch.failed)
         stats.unparsed += batch.unparsed
         stats.truncated_messages += batch.truncated
         stats.invalid_utf8 += batch.invalid_utf8
         self.progressed()
         if batch.messages:
             stats.sent_bytes += sum(map(len, batch.messages))
-            stats.last_success_at, stats.last_type = now, batch.last_type
+            stats.last_type = batch.last_type
             # A refused message has no delivery time.
             left = len(batch.messages) - refused - duplicates
             for received_at, count in batch.received:

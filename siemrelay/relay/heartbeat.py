@@ -48,12 +48,13 @@ class Heartbeat:
         for name, sink in self._stats.sinks.items():
             cursor = self._buffer.cursor(name)
             sink.holds_buffer = name in buffer.held_by
-            sink.backlog, sink.dropped = self._buffer.end - cursor.next_sequence, cursor.dropped
+            sink.backlog = self._buffer.end - cursor.next_sequence
+            sink.stored = self._buffer.end - cursor.first_sequence
 
     async def refresh(self) -> None:
         """Bring all gauges up to date, also those that are read from the disk, for a scrape."""
         self.refresh_backlog()
-        await self._buffer.count_dead_letters()
+        await self._buffer.note_commands()
         for name, sink in self._stats.sinks.items():
             sequence = self._buffer.cursor(name).next_sequence
             behind = sequence < self._buffer.end

@@ -55,6 +55,8 @@ class SinkGroup:
                          "back; give each pool its own `state_dir`", sink=name)  # fmt: skip
         for gone in self._buffer.set_sinks(policies):
             _log.warning("sink is no longer configured; its records are not held back", sink=gone)
+        for name in self._config.sinks:
+            self._stats.sinks[name].counts = self._buffer.cursor(name).counts
 
     def _build(self, assembly: Assembly, enabled: list[SinkParts]) -> dict[str, Delivery]:
         decoders = {name: assembly.decoder(name, enabled) for name in self._config.sources}

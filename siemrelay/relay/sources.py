@@ -14,7 +14,7 @@ from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.supervise import summarize
 from siemrelay.sources.contract import Source
-from siemrelay.telemetry.stats import SourceStats, Stats
+from siemrelay.telemetry.stats import SourceCounts, SourceStats, Stats
 
 
 class SourceGroup:
@@ -28,7 +28,11 @@ class SourceGroup:
         self._sources: dict[str, Source] = {}
         self._intakes: dict[str, SourceIntake] = {}
         for name in config.sources:
-            stats.sources[name] = SourceStats(name, progress_at=trio.current_time())
+            before = buffer.source_counts.get(name, SourceCounts())
+            stats.sources[name] = SourceStats(
+                name, before.records, before.bytes, filtered=before.filtered,
+                progress_at=trio.current_time(),
+            )  # fmt: skip
             self._sources[name] = assembly.source(name)
             self._intakes[name] = self._committer.intake(name, assembly.source_filter(name))
 

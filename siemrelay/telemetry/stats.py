@@ -35,6 +35,17 @@ class Histogram:
         self.sum_s += value_s * times
 
 
+class SourceCounts(msgspec.Struct):
+    """What one source has stored since it first ran; `filtered` was left out by its `events`.
+
+    Kept in the buffer, stored in one transaction with the records.
+    """
+
+    records: int = 0
+    bytes: int = 0
+    filtered: int = 0
+
+
 class SourceStats(msgspec.Struct):
     """One source."""
 
@@ -67,18 +78,46 @@ class SourceStats(msgspec.Struct):
         self.unreadable_files, self.unreadable_why = files, why
 
 
+class SinkCounts(msgspec.Struct):
+    """What became of the records that were stored for one sink.
+
+    The buffer keeps these beside the sink's cursor and stores both in one transaction, so that they
+    survive a restart and add up: stored = delivered + duplicates + filtered + refused + dropped +
+    lost + waiting.
+    """
+
+    delivered: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    refused: int = 0
+    dropped: int = 0
+    lost: int = 0
+    last_success_at: float = 0.0
+    # Counted by commands beside the relay: dead letters that a retry delivered, records that a
+    # replay delivered once more.
+    retried: int = 0
+    replayed: int = 0
+
+    def settled(self) -> int:
+        """The records that no longer wait."""
+        return (
+            self.delivered + self.duplicates + self.filtered + self.refused + self.dropped
+            + self.lost
+        )  # fmt: skip
+
+
 class SinkStats(msgspec.Struct):
-    """One sink. `state` is one of STATES; `reason` says why it is not `up`."""
+    """One sink. `state` is one of STATES; `reason` says why it is not `up`.
+
+    `counts` is the buffer's own, live; `stored` counts the records since the sink was added.
+    """
 
     name: str
     state: str = "waiting"
     reason: str = "connecting"
     since: float = 0.0
-    delivered: int = 0
-    filtered: int = 0
-    dead_lettered: int = 0
-    dropped: int = 0
-    duplicates: int = 0
+    counts: SinkCounts = msgspec.field(default_factory=SinkCounts)
+    stored: int = 0
     retries: int = 0
     truncated_messages: int = 0
     unparsed: int = 0
@@ -87,13 +126,17 @@ class SinkStats(msgspec.Struct):
     backlog: int = 0
     holds_buffer: bool = False
     oldest_undelivered_at: float | None = None
-    last_success_at: float = 0.0
     progress_at: float = 0.0
     last_type: str = ""
     last_error: str = ""
     last_error_at: float | None = None
     certificate_expires_at: float | None = None
     delivery_s: Histogram = msgspec.field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
+
+    @property
+    def delivered(self) -> int:
+        """Records that the receiver confirmed, also by a retry of dead letters."""
+        return self.counts.delivered + self.counts.retried
 
 
 class BufferStats(msgspec.Struct):

@@ -60,6 +60,7 @@ class SinkReport(msgspec.Struct, frozen=True):
     last_error_at: float | None
     certificate_expires_at: float | None
     duplicates: int = 0
+    missing: int = 0
 
 
 class BufferReport(msgspec.Struct, frozen=True):
@@ -132,8 +133,9 @@ class StatusReporter:
     def _sink(self, sink: SinkStats) -> SinkReport:
         return SinkReport(
             sink.name, sink.state, self._clean(sink.reason), sink.since, sink.delivered,
-            self._rates.per_s(f"sink {sink.name}"), sink.filtered, sink.dead_lettered,
-            sink.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,
-            sink.last_success_at or None, self._clean(sink.last_type), self._clean(sink.last_error),
-            sink.last_error_at, sink.certificate_expires_at, sink.duplicates,
+            self._rates.per_s(f"sink {sink.name}"), sink.counts.filtered, sink.counts.refused,
+            sink.counts.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,
+            sink.counts.last_success_at or None, self._clean(sink.last_type),
+            self._clean(sink.last_error), sink.last_error_at, sink.certificate_expires_at,
+            sink.counts.duplicates, sink.counts.lost,
         )  # fmt: skip

@@ -118,6 +118,8 @@ def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
         yield Line(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}", "dim")
     if sink.duplicates:
         yield Line(f"  {sink.duplicates:,} duplicates: the receiver already held them", "dim")
+    if sink.missing:
+        yield Line(f"  {sink.missing:,} stored records are gone from the disk; see the log", "bad")
     if sink.dropped:
         yield Line(f"  {sink.dropped:,} records dropped because the buffer was full", "bad")
 

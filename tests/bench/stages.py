@@ -99,7 +99,7 @@ def _commit(folder: Path, batches: list[Batch]) -> None:
     path = folder / f"{time.perf_counter_ns()}.db"
     store = Store(path)
     for batch in batches:
-        store.append([batch], {}, {})
+        store.append([batch], {}, {}, {})
     store.close()
 
 

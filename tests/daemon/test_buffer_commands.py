@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from siemrelay.buffer.cursors import Outcome
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.replay import DeadLetterRetry
+from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.store import Store
 from tests.conftest import MakeDaemon
@@ -74,12 +77,54 @@ def test_info_tells_what_is_kept_and_how_far_each_sink_is(make_daemon: MakeDaemo
         told = json.loads(buffer(daemon, "info", "--json"))
         assert (told["oldest"], told["end"]) == (1, 46)
         assert told["process"] == str(daemon.process.pid)
-        assert told["sinks"] == [
-            {"sink": "web", "next_sequence": 46, "backlog": 0, "dead_letters": 2}
+        (web,) = told["sinks"]
+        assert (web["next_sequence"], web["dead_letters"], web["replayed"]) == (46, 2, 0)
+        assert EQUATION(web) == (45, 38, 5, 2, 0, 0, True)
+        assert told["sources"] == [
+            {"source": "audit", "records": 45, "bytes": daemon.audit.stat().st_size, "filtered": 0}
         ]
         daemon.terminate()
         assert "no relay runs on it" in buffer(daemon, "info")
-        assert "records 1 to 45 are kept" in buffer(daemon, "info")
+        shown = buffer(daemon, "info")
+        assert "records 1 to 45 are kept" in shown
+        assert (
+            "stored = delivered + filtered + refused + dropped + waiting: holds for every sink"
+        ) in shown
+
+
+EQUATION = itemgetter(
+    "stored", "delivered", "filtered", "refused", "dropped", "waiting", "balanced"
+)
+
+
+def test_counts_go_on_after_a_kill_and_say_so_when_they_do_not_add_up(
+    make_daemon: MakeDaemon,
+) -> None:
+    with relay(make_daemon) as (daemon, web, _):
+        last_success = daemon.metric("sink_last_success_timestamp_seconds", sink="web")
+        assert last_success > 0
+        until(lambda: balance(daemon) == (45, 38, 5, 2, 0, 0, True))
+        daemon.kill()
+        web.close()
+        daemon.start()
+        assert daemon.metric("sink_delivered_total", sink="web") == 38
+        assert daemon.metric("sink_filtered_total", sink="web") == 5
+        assert daemon.metric("sink_dead_lettered_total", sink="web") == 2
+        assert daemon.metric("sink_stored_total", sink="web") == 45
+        assert daemon.metric("source_records_total", source="audit") == 45
+        assert daemon.metric("sink_last_success_timestamp_seconds", sink="web") == last_success
+        append(daemon.audit, (event(n) for n in range(46, 49)))
+        until(lambda: daemon.metric("source_records_total", source="audit") == 48)
+        assert balance(daemon) == (48, 38, 5, 2, 0, 3, True)
+        daemon.terminate()
+        with closing(sqlite3.connect(daemon.state / "buffer.db")) as database, database:
+            database.execute("UPDATE cursors SET delivered = delivered - 1")
+        assert "does NOT hold for web" in buffer(daemon, "info")
+
+
+def balance(daemon: Daemon) -> tuple[Any, ...]:
+    (web,) = json.loads(buffer(daemon, "info", "--json"))["sinks"]
+    return tuple(EQUATION(web))
 
 
 def test_show_gives_records_as_they_came_in(make_daemon: MakeDaemon) -> None:
@@ -104,7 +149,9 @@ def test_a_range_is_sent_again_beside_the_running_relay(make_daemon: MakeDaemon)
         said = buffer(daemon, "replay", "web", "--since", "1h")
         assert "38 delivered, 5 filtered, 2 refused" in said
         assert daemon.metric("sink_delivered_total", sink="web") == 38
+        assert daemon.metric("sink_replayed_total", sink="web") == 48
         assert daemon.rows("SELECT next_sequence FROM cursors") == [(46,)]
+        assert balance(daemon) == (45, 38, 5, 2, 0, 0, True)
         assert json.loads(buffer(daemon, "info", "--json"))["sinks"][0]["dead_letters"] == 2
 
 
@@ -189,8 +236,11 @@ def test_a_retry_forgets_what_is_taken_now_and_keeps_what_is_not(make_daemon: Ma
         assert web.arrived.ids[before:] == ids([7])
         assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [30]
         until(lambda: '"dead_letters":{"web":1}' in daemon.get("/status")[1])
+        assert balance(daemon) == (45, 39, 5, 1, 0, 0, True)
         buffer(daemon, "dead-letters", "web", "--retry")
         assert buffer(daemon, "dead-letters") == "no dead letters\n"
+        assert daemon.metric("sink_delivered_total", sink="web") == 40
+        assert balance(daemon) == (45, 40, 5, 0, 0, 0, True)
 
 
 def test_dropping_asks_first_and_forgets_only_what_was_named(make_daemon: MakeDaemon) -> None:
@@ -234,13 +284,18 @@ def test_a_file_of_the_layout_before_is_made_new_by_the_relay_only(
         assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [
             7, 30,
         ]  # fmt: skip
+        # What the older one counted is not known: the counts begin where its cursor was.
+        assert balance(daemon) == (0, 0, 0, 0, 0, 0, True)
         picky.mended = True
         assert "2 taken, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
+        assert balance(daemon) == (0, 0, 0, 0, 0, 0, True)
 
 
 def older(path: Path) -> None:
     """Make it a file of layout 1."""
     with closing(sqlite3.connect(path)) as database, database:
+        for column in StoredCursor.__struct_fields__[1:]:
+            database.execute(f"ALTER TABLE cursors DROP COLUMN {column}")
         database.execute("DROP INDEX dead_letters_of")
         for column in ("source", "received_at", "part"):
             database.execute(f"ALTER TABLE dead_letters DROP COLUMN {column}")
@@ -263,9 +318,11 @@ async def test_a_retry_forgets_only_letters_that_it_has_sent(tmp_path: Path) -> 
             store.store_dead_letters(letters_of([position + 2, 299]), {})
             last = batches[-1].first_sequence
             if last in (128, 256):  # refused again
-                await again.store_dead_letters(letters_of([last]), batches[-1].next_sequence)
+                await again.store_dead_letters(
+                    letters_of([last]), batches[-1].next_sequence, Outcome(refused=1)
+                )
             position = batches[-1].next_sequence
-            again.advance("s", position)
+            again.advance("s", position, Outcome())
         await again.finish()
         assert again.done.is_set()
         assert sent == sorted(set(sent))

@@ -30,7 +30,7 @@ from siemrelay.demo.receivers import HttpReceiver, TcpReceiver
 from siemrelay.demo.records import KINDS, record
 from siemrelay.demo.scene import CHOICES, set_up
 from siemrelay.telemetry.metrics import render
-from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import SinkCounts, SinkStats, SourceStats, Stats
 
 # A demo of four seconds takes six; a machine that is busy with other tests takes longer.
 _PATIENCE_S = 60
@@ -283,7 +283,9 @@ def test_messages_that_are_none_are_counted_and_never_raise(garbage: bytes) -> N
 def test_metrics_are_read_back_as_the_daemon_writes_them() -> None:
     stats = Stats()
     stats.sources = {"a": SourceStats("a", records=3), "b": SourceStats("b", records=4)}
-    stats.sinks = {"x": SinkStats("x", state="up", delivered=5, filtered=2, backlog=1)}
+    stats.sinks = {
+        "x": SinkStats("x", state="up", counts=SinkCounts(delivered=5, filtered=2), backlog=1)
+    }
     stats.buffer.size_bytes = 4096
     expected = Figures(7, 4096, {"x": SinkFigures("up", delivered=5, filtered=2, backlog=1)})
     assert read_metrics(render(stats).decode()) == expected

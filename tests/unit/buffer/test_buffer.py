@@ -11,14 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
+from structlog.testing import LogCapture
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.recent import RecentBatches
 from siemrelay.buffer.schema import SCHEMA_VERSION
@@ -26,7 +29,8 @@ from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.buffer.store import Store
 from siemrelay.core.errors import BufferBroken, BufferFull, BufferMoved, DiskFull, StartRefused
 from siemrelay.core.event import Batch
-from siemrelay.telemetry.stats import BufferStats
+from siemrelay.telemetry.stats import BufferStats, SinkCounts
+from tests.support.buffers import advance
 
 ROOMY_BYTES = 1 << 30
 DAY_S = 86400.0
@@ -67,6 +71,14 @@ def buffer(state_dir: Path) -> Iterator[DiskBuffer]:
         yield made
 
 
+@pytest.fixture
+def log_output() -> Iterator[LogCapture]:
+    before, capture = structlog.get_config(), LogCapture()
+    structlog.configure(processors=[capture])
+    yield capture
+    structlog.configure(**before)
+
+
 def rows(state_dir: Path, query: str) -> list[tuple[object, ...]]:
     """What another process sees: committed rows only."""
     connection = sqlite3.connect(state_dir / "buffer.db")
@@ -74,6 +86,11 @@ def rows(state_dir: Path, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
     finally:
         connection.close()
+
+
+def cursors_on_disk(state_dir: Path) -> dict[object, object]:
+    pairs = rows(state_dir, "SELECT sink, next_sequence FROM cursors")
+    return {pair[0]: pair[1] for pair in pairs}
 
 
 # -- opening --------------------------------------------------------------
@@ -212,7 +229,7 @@ async def test_a_reader_never_sees_a_record_before_its_commit(state_dir: Path) -
         await add(buffer, size=1 << 20)  # the first has left the memory
         # The file may be ahead of what the relay knows, between a commit and its return.
         store = buffer._store
-        store.append([batch(3)], {}, {})
+        store.append([batch(3)], {}, {}, {})
         assert [found.first_sequence for found in await buffer.read(1)] == [1]
         assert store.read(1, buffer.end, 1 << 30)[-1].next_sequence == buffer.end == 3
         with trio.move_on_after(0) as scope:
@@ -230,7 +247,7 @@ async def test_readers_and_a_writer_at_once_never_meet_a_record_beyond_the_end(
                 assert found.next_sequence <= buffer.end
                 seen += range(max(found.first_sequence, position), found.next_sequence)
                 position = found.next_sequence
-                buffer.advance(name, position)
+                advance(buffer, name, position)
 
     seen: dict[str, list[int]] = {"a": [], "b": []}
     async with trio.open_nursery() as nursery:
@@ -306,23 +323,23 @@ async def test_cursors_survive_a_close_and_forgotten_sinks_are_named(state_dir: 
     with opened(state_dir) as buffer:
         assert buffer.set_sinks({"a": SinkPolicy(), "b": SinkPolicy()}) == []
         await add(buffer, 10)
-        buffer.advance("a", 4)
+        advance(buffer, "a", 4)
     with opened(state_dir) as buffer:
         assert buffer.set_sinks({"a": SinkPolicy(), "new": SinkPolicy(start_at_oldest=False)}) == [
             "b"
         ]
         assert buffer.cursor("a").next_sequence == 4
         assert buffer.cursor("new").next_sequence == 11  # starts at the end
-    assert dict(rows(state_dir, "SELECT * FROM cursors")) == {"a": 4, "new": 11}  # type: ignore[arg-type]  # pairs
+    assert cursors_on_disk(state_dir) == {"a": 4, "new": 11}
 
 
 async def test_a_cursor_never_moves_back_and_never_beyond_the_end(buffer: DiskBuffer) -> None:
     await add(buffer, 5)
-    buffer.advance("a", 4)
-    buffer.advance("a", 2)
+    advance(buffer, "a", 4)
+    advance(buffer, "a", 2)
     assert buffer.cursor("a").next_sequence == 4
     with pytest.raises(AssertionError):
-        buffer.advance("a", 7)
+        advance(buffer, "a", 7)
 
 
 async def test_moving_cursors_are_stored_by_the_running_buffer(
@@ -331,9 +348,12 @@ async def test_moving_cursors_are_stored_by_the_running_buffer(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(buffer.run)
         await add(buffer, 5)
-        buffer.advance("a", 6)
+        advance(buffer, "a", 6)
         with trio.fail_after(10):
-            while dict(rows(state_dir, "SELECT * FROM cursors")) != {"a": 6, "b": 1}:  # type: ignore[arg-type]  # pairs
+            while cursors_on_disk(state_dir) != {
+                "a": 6,
+                "b": 1,
+            }:
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
 
@@ -342,14 +362,14 @@ async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_ag
     buffer: DiskBuffer, state_dir: Path
 ) -> None:
     await add(buffer, 5)
-    buffer.advance("a", 3)
+    advance(buffer, "a", 3)
     buffer._store._cursors.execute("PRAGMA query_only = ON")  # as good as any failing write
     with pytest.raises(BufferBroken):
         await buffer._flusher.flush()
-    buffer.advance("a", 5)
+    advance(buffer, "a", 5)
     buffer._store._cursors.execute("PRAGMA query_only = OFF")
     await buffer._flusher.flush()
-    assert dict(rows(state_dir, "SELECT * FROM cursors")) == {"a": 5, "b": 1}  # type: ignore[arg-type]  # pairs
+    assert cursors_on_disk(state_dir) == {"a": 5, "b": 1}
 
 
 async def test_waiting_for_a_cursor_ends_when_one_moves(buffer: DiskBuffer) -> None:
@@ -357,7 +377,7 @@ async def test_waiting_for_a_cursor_ends_when_one_moves(buffer: DiskBuffer) -> N
     async with trio.open_nursery() as nursery:
         nursery.start_soon(buffer.wait_settled)
         await wait_all_tasks_blocked()
-        buffer.advance("b", 2)
+        advance(buffer, "b", 2)
 
 
 async def test_dead_letters_and_the_cursor_that_passes_them_are_stored_together(
@@ -365,13 +385,13 @@ async def test_dead_letters_and_the_cursor_that_passes_them_are_stored_together(
 ) -> None:
     await add(buffer, 5)
     letter = DeadLetter("a", 2, 1.0, "400", "bad", b"record", b"message")
-    await buffer.store_dead_letters([letter], 3)
+    await buffer.store_dead_letters([letter], 3, Outcome(delivered=1, refused=1))
     columns = "sink, sequence, at, code, reason, record, message"
     assert rows(state_dir, f"SELECT {columns} FROM dead_letters") == [
         ("a", 2, 1.0, "400", "bad", b"record", b"message")
     ]
     assert rows(state_dir, "SELECT next_sequence FROM cursors WHERE sink = 'a'") == [(3,)]
-    await buffer.count_dead_letters()
+    await buffer.note_commands()
     assert buffer.stats.dead_letters == {"a": 1}
     assert buffer.cursor("a").next_sequence == 3
 
@@ -380,10 +400,84 @@ async def test_burying_does_not_take_back_a_cursor_that_was_moved_to_make_room(
     buffer: DiskBuffer, state_dir: Path
 ) -> None:
     await add(buffer, 5)
-    buffer.advance("a", 5)
+    advance(buffer, "a", 5)
     await buffer._flusher.flush()
-    await buffer.store_dead_letters([DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3)
+    await buffer.store_dead_letters(
+        [DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3, Outcome(delivered=1, refused=1)
+    )
     assert rows(state_dir, "SELECT next_sequence FROM cursors WHERE sink = 'a'") == [(5,)]
+
+
+# -- counts ---------------------------------------------------------------
+
+
+async def test_counts_are_stored_with_the_cursor_and_add_up_after_a_kill(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": SinkPolicy(), "b": SinkPolicy()})
+        await add(buffer, 10)
+        buffer.advance("a", 4, Outcome(delivered=2, filtered=1, confirmed_at=5.0))
+        buffer.advance("a", 6, Outcome(duplicates=2, confirmed_at=6.0))
+        letter = DeadLetter("a", 6, 1.0, "400", "bad", b"record", b"message")
+        await buffer.store_dead_letters([letter], 7, Outcome(refused=1, confirmed_at=7.0))
+        buffer.advance("b", 3, Outcome(filtered=2))
+        await buffer.append([batch(11, 5)], {}, {"app": 3})
+        copied = tmp_path / "killed"
+        shutil.copytree(state_dir, copied)
+    with opened(copied) as buffer:
+        assert buffer.source_counts["app"].records == 15
+        assert buffer.source_counts["app"].filtered == 3
+        buffer.set_sinks({"a": SinkPolicy(), "b": SinkPolicy(), "c": SinkPolicy()})
+        assert buffer.cursor("a").counts == SinkCounts(
+            delivered=2, duplicates=2, filtered=1, refused=1, last_success_at=7.0
+        )
+        for name in ("a", "b", "c"):
+            cursor = buffer.cursor(name)
+            assert cursor.counts.settled() == cursor.next_sequence - cursor.first_sequence
+
+
+async def test_records_that_are_dropped_while_in_flight_are_counted_once(state_dir: Path) -> None:
+    with opened(state_dir, max_size_bytes=300_000) as buffer:
+        buffer.set_sinks({"a": SinkPolicy(drop_oldest=True)})
+        for _ in range(3):
+            await add(buffer, 2, size=40_000)
+        assert await buffer.make_room(200_000)
+        dropped = buffer.cursor("a").counts.dropped
+        assert dropped > 0
+        buffer.advance("a", 1 + dropped, Outcome(delivered=dropped, confirmed_at=1.0))
+        buffer.advance("a", buffer.end, Outcome(delivered=3, refused=1, filtered=2))
+        counts = buffer.cursor("a").counts
+        assert (counts.dropped, counts.lost) == (dropped, 0)
+        assert counts.settled() == buffer.end - 1
+
+
+async def test_records_that_nothing_accounts_for_are_counted_as_lost_and_logged(
+    buffer: DiskBuffer, log_output: LogCapture
+) -> None:
+    await add(buffer, 10)
+    buffer.advance("a", 6, Outcome(delivered=2))
+    assert buffer.cursor("a").counts == SinkCounts(delivered=2, lost=3)
+    (line,) = log_output.entries
+    assert line["event"] == "stored records are missing on disk"
+    assert (line["sink"], line["records"]) == ("a", 3)
+    assert (line["from_sequence"], line["to_sequence"]) == (1, 5)
+
+
+async def test_counts_of_commands_are_kept_by_the_relay_that_writes_beside_them(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    await add(buffer, 5)
+    letters = [DeadLetter("a", n, 1.0, "400", "bad", b"record", b"message") for n in (1, 2)]
+    await buffer.store_dead_letters(letters, 3, Outcome(refused=2))
+    with closing(Store(state_dir / "buffer.db")) as beside:
+        beside.drop_letters("a", [1], delivered=True)
+        beside.count_replayed("a", 4)
+    advance(buffer, "a", 6)
+    await buffer.append([batch(6)], {})
+    await buffer.note_commands()
+    assert buffer.stats.dead_letters == {"a": 1}
+    assert buffer.cursor("a").counts == SinkCounts(delivered=3, refused=2, retried=1, replayed=4)
 
 
 # -- deletion -------------------------------------------------------------
@@ -397,12 +491,12 @@ async def test_a_row_is_deleted_only_when_every_cursor_is_past_it_and_it_is_old(
         old, now = time.time() - 1000, time.time()
         for at in (old, old, now):
             await add(buffer, 10, at=at)
-        buffer.advance("a", buffer.end)
-        buffer.advance("b", 15)  # holds the second
+        advance(buffer, "a", buffer.end)
+        advance(buffer, "b", 15)  # holds the second
         assert await buffer._retention.delete(now - 100) > 0
         assert await buffer._retention.delete(now - 100) == 0
         assert buffer.oldest == 11
-        buffer.advance("b", buffer.end)
+        advance(buffer, "b", buffer.end)
         assert await buffer._retention.delete(now - 100) > 0
         assert buffer.oldest == 21  # the third is kept for replay
         assert [found.first_sequence for found in await buffer.read(21)] == [21]
@@ -412,7 +506,7 @@ async def test_the_running_buffer_deletes_what_was_delivered_and_is_old(state_di
     with opened(state_dir, keep_s=0) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, 10, at=time.time() - 5)
-        buffer.advance("a", buffer.end)
+        advance(buffer, "a", buffer.end)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(buffer.run)
             with trio.fail_after(10):
@@ -429,7 +523,7 @@ async def test_sequence_numbers_are_never_used_again_after_all_was_deleted_and_r
     with opened(state_dir) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, 10)
-        buffer.advance("a", 11)
+        advance(buffer, "a", 11)
         await buffer._retention.delete(float("inf"))
     with opened(state_dir) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})
@@ -450,7 +544,7 @@ async def test_the_size_is_the_same_after_a_restart_and_nothing_when_all_is_dele
     with opened(state_dir) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})
         assert buffer.stats.size_bytes == size_bytes
-        buffer.advance("a", buffer.end)
+        advance(buffer, "a", buffer.end)
         assert await buffer._retention.delete(float("inf")) == size_bytes
         assert buffer.stats.size_bytes == 0
 
@@ -462,9 +556,9 @@ async def test_room_is_made_of_what_was_delivered_before_anything_is_given_up(
         buffer.set_sinks({"a": SinkPolicy(drop_oldest=True)})
         for _ in range(4):
             await add(buffer, 1, size=100_000)
-        buffer.advance("a", 3)
+        advance(buffer, "a", 3)
         assert await buffer.make_room(200_000)
-        assert (buffer.oldest, buffer.cursor("a").dropped) == (3, 0)
+        assert (buffer.oldest, buffer.cursor("a").counts.dropped) == (3, 0)
 
 
 async def test_only_sinks_that_said_drop_oldest_give_up_records_and_they_are_counted(
@@ -475,11 +569,11 @@ async def test_only_sinks_that_said_drop_oldest_give_up_records_and_they_are_cou
         for _ in range(3):
             await add(buffer, 2, size=40_000)
         assert not await buffer.make_room(200_000)  # `blocks` holds them
-        assert buffer.cursor("drops").dropped == 0
-        buffer.advance("blocks", buffer.end)
+        assert buffer.cursor("drops").counts.dropped == 0
+        advance(buffer, "blocks", buffer.end)
         assert await buffer.make_room(200_000)
         place = buffer.cursor("drops")
-        assert place.dropped == place.next_sequence - 1 > 0
+        assert place.counts.dropped == place.next_sequence - 1 > 0
         assert buffer.oldest <= place.next_sequence <= buffer.end
 
 
@@ -491,15 +585,15 @@ async def test_a_disabled_sink_gives_way_before_any_other_and_never_beyond_them(
         buffer.set_sinks({"off": SinkPolicy(enabled=False), "on": SinkPolicy(drop_oldest=drops)})
         for _ in range(5):
             await add(buffer, 2, size=40_000)
-        buffer.advance("on", 6)  # in the middle of the third row
+        advance(buffer, "on", 6)  # in the middle of the third row
         assert buffer.holders() == ["off"]
         assert await buffer.make_room(100_000)
-        assert (buffer.cursor("off").dropped, buffer.cursor("on").dropped) == (4, 0)
+        assert (buffer.cursor("off").counts.dropped, buffer.cursor("on").counts.dropped) == (4, 0)
         assert (buffer.cursor("off").next_sequence, buffer.oldest) == (5, 5)
         assert buffer.holders() == ["off"]
         # Only the enabled sink's own policy can make more room.
         assert await buffer.make_room(400_000) is drops
-        assert (buffer.cursor("on").dropped > 0) is drops
+        assert (buffer.cursor("on").counts.dropped > 0) is drops
         assert buffer.cursor("off").next_sequence == (buffer.end if drops else 5)
 
 
@@ -508,9 +602,9 @@ async def test_on_a_full_disk_a_disabled_sink_gives_way_too(state_dir: Path) -> 
         buffer.set_sinks({"off": SinkPolicy(enabled=False), "on": SinkPolicy()})
         await add(buffer, 2, size=40_000)
         assert not await buffer.reclaim()
-        buffer.advance("on", buffer.end)
+        advance(buffer, "on", buffer.end)
         assert await buffer.reclaim()
-        assert (buffer.cursor("off").dropped, buffer.oldest) == (2, buffer.end)
+        assert (buffer.cursor("off").counts.dropped, buffer.oldest) == (2, buffer.end)
         assert buffer.holders() == []
 
 
@@ -530,7 +624,7 @@ async def test_a_reader_whose_records_were_all_dropped_waits_for_new_ones(
         await add(buffer, 5, size=1 << 20)
         await add(buffer, 5)
         buffer._recent = RecentBatches(buffer.end)  # as after much more traffic
-        buffer.advance("a", buffer.end)
+        advance(buffer, "a", buffer.end)
         await buffer._retention.delete(float("inf"))
         got: list[Batch] = []
 
@@ -581,7 +675,7 @@ async def test_a_copy_made_in_mid_life_opens_with_all_that_was_acknowledged(
     for n in range(20):
         made = await add(buffer, 3)
         await buffer.append([], {("app", "file"): {"offset": n}})
-        buffer.advance("a", made.first_sequence)
+        advance(buffer, "a", made.first_sequence)
         await buffer._flusher.flush()
     copied = tmp_path / "copied"
     shutil.copytree(state_dir, copied)  # what kill -9 leaves: the log was not copied back
@@ -598,12 +692,12 @@ def test_a_store_on_a_full_file_system_says_so(state_dir: Path) -> None:
     store = Store(state_dir / "buffer.db")
     store._records.execute("PRAGMA max_page_count = 10")  # SQLite's own word for a full disk
     with pytest.raises(DiskFull):
-        store.append([batch(1, size=1 << 20)], {("app", "x"): {"offset": 1}}, {"a": 1})
+        store.append([batch(1, size=1 << 20)], {("app", "x"): {"offset": 1}}, {}, {})
     assert not store._records.in_transaction
     assert store.opened().next_sequence == 1
     assert store.positions("app") == {}
     store._records.execute("PRAGMA max_page_count = 1000000")
-    store.append([batch(1, size=1 << 20)], {}, {})
+    store.append([batch(1, size=1 << 20)], {}, {}, {})
     assert store.opened().next_sequence == 2
     store.close()
 
@@ -613,7 +707,7 @@ async def test_records_go_on_where_they_were_once_the_disk_has_room_again(
 ) -> None:
     limit = buffer._store._records.execute("PRAGMA page_count").fetchone()[0] + 2
     buffer._store._records.execute(f"PRAGMA max_page_count = {limit}")
-    buffer.advance("a", buffer.end)
+    advance(buffer, "a", buffer.end)
     made = batch(buffer.end, size=1 << 20)
     with pytest.raises(DiskFull):
         await buffer.append([made], {})
@@ -630,9 +724,9 @@ def test_a_file_that_another_process_holds_locked_is_waited_for(state_dir: Path)
     other = sqlite3.connect(state_dir / "buffer.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BufferFull, match="another process"):
-        store.append([batch(1)], {}, {})
+        store.append([batch(1)], {}, {}, {})
     other.execute("ROLLBACK")
-    store.append([batch(1)], {}, {})
+    store.append([batch(1)], {}, {}, {})
     other.close()
     store.close()
 
@@ -664,7 +758,7 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: Di
     for checkpoints in range(6):
         for act in (
             lambda: buffer.append([batch(buffer.end)], {}),
-            lambda: buffer.store_dead_letters([letter], 1),
+            lambda: buffer.store_dead_letters([letter], 1, Outcome()),
             lambda: buffer.read(1),
             lambda: buffer.make_room(1 << 40),
             buffer._flusher.flush,
@@ -679,7 +773,7 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: Di
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(cancel_after, scope, checkpoints)
-                    buffer.advance("b", min(buffer.cursor("b").next_sequence + 1, buffer.end))
+                    advance(buffer, "b", min(buffer.cursor("b").next_sequence + 1, buffer.end))
                     await act()
             assert not buffer._writing.locked()
             for connection in (buffer._store._records, buffer._store._cursors):

@@ -13,6 +13,7 @@ from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.recent import RecentBatches
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
+from tests.support.buffers import advance
 
 NAMES = ("a", "b", "c", "d")
 STEPS = 60
@@ -95,7 +96,7 @@ class Life:
     async def advance(self) -> None:
         name = self.rng.choice(list(self.model.cursors))
         to = self.rng.randint(self.model.cursors[name], self.model.end)
-        self.buffer.advance(name, to)
+        advance(self.buffer, name, to)
         self.model.cursors[name] = to
         if self.rng.random() < 0.5:
             await self.buffer._flusher.flush()
@@ -125,12 +126,12 @@ class Life:
 
     async def drop(self) -> None:
         model, before = self.model, dict(self.model.cursors)
-        dropped = {n: self.buffer.cursor(n).dropped for n in before}
+        dropped = {n: self.buffer.cursor(n).counts.dropped for n in before}
         made = await self.buffer.make_room(self.rng.choice([1, 10_000, 50_000]))
         for name in before:
             place = self.buffer.cursor(name)
             assert place.next_sequence >= before[name]
-            assert place.dropped - dropped[name] == place.next_sequence - before[name]
+            assert place.counts.dropped - dropped[name] == place.next_sequence - before[name]
             if place.next_sequence > before[name]:
                 assert model.drops[name]
             model.cursors[name] = place.next_sequence

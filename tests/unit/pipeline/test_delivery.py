@@ -26,7 +26,8 @@ from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery, Retry
 from siemrelay.sinks.contract import BatchLimits, Refusal, Report, Settlement, no_report
-from siemrelay.telemetry.stats import BufferStats, SinkStats
+from siemrelay.telemetry.stats import BufferStats, SinkCounts, SinkStats
+from tests.support.buffers import advance
 
 QUICK = Retry(0.001, 0.002)
 
@@ -163,6 +164,10 @@ class Rig:
         await trio.testing.wait_all_tasks_blocked()
 
     @property
+    def counts(self) -> SinkCounts:
+        return self.buffer.cursor("s").counts
+
+    @property
     def cursor(self) -> int:
         return self.buffer.cursor("s").next_sequence
 
@@ -190,7 +195,7 @@ async def test_records_are_delivered_once_and_in_order_when_all_is_well(rig: Rig
     await rig.deliver(peer)
     expected = [f"event {n} {i}".encode() for n in range(20) for i in range(5)]
     assert peer.confirmed == peer.sent == expected
-    assert (rig.stats.delivered, rig.stats.state, rig.stats.retries) == (100, "up", 0)
+    assert (rig.counts.delivered, rig.stats.state, rig.stats.retries) == (100, "up", 0)
     assert sum(rig.stats.delivery_s.counts) == 100
 
 
@@ -201,16 +206,16 @@ async def test_filtered_records_are_passed_and_counted(rig: Rig) -> None:
     peer = Peer()
     await rig.deliver(peer)
     assert peer.confirmed == [b"a", b"b"]
-    assert (rig.stats.filtered, rig.stats.delivered) == (4, 2)
+    assert (rig.counts.filtered, rig.counts.delivered) == (4, 2)
 
 
 async def test_delivery_begins_in_the_middle_of_a_batch(rig: Rig) -> None:
     await rig.add("a", "b", "c", "skip", "d")
-    rig.buffer.advance("s", 3)
+    advance(rig.buffer, "s", 3)
     peer = Peer()
     await rig.deliver(peer)
     assert peer.confirmed == [b"c", b"d"]
-    assert rig.stats.filtered == 1
+    assert rig.counts.filtered == 1
 
 
 async def test_the_cursor_stays_before_what_is_not_confirmed(rig: Rig) -> None:
@@ -303,7 +308,7 @@ async def test_a_wait_in_the_middle_sends_again_from_the_cursor(rig: Rig) -> Non
     peer = Peer(at_confirm=at_confirm)
     await rig.deliver(peer)
     assert peer.confirmed == [b"event %d" % n for n in range(6)]
-    assert (peer.sessions, rig.stats.retries, rig.stats.delivered) == (2, 1, 6)
+    assert (peer.sessions, rig.stats.retries, rig.counts.delivered) == (2, 1, 6)
 
 
 async def test_a_dead_peer_is_asked_again_until_it_lives(rig: Rig) -> None:
@@ -474,11 +479,11 @@ async def test_filtered_records_are_passed_though_the_peer_is_down(rig: Rig) -> 
             while rig.cursor < 4:
                 await rig.buffer.wait_settled()
         await trio.testing.wait_all_tasks_blocked()
-        assert (rig.cursor, rig.stats.filtered) == (4, 3)
+        assert (rig.cursor, rig.counts.filtered) == (4, 3)
         nursery.cancel_scope.cancel()
     peer.connect = lambda: None
     await rig.deliver(peer)
-    assert (rig.stats.filtered, rig.stats.delivered) == (4, 1)
+    assert (rig.counts.filtered, rig.counts.delivered) == (4, 1)
 
 
 async def test_a_sink_that_waits_reads_nothing_more_at_its_next_attempts(
@@ -534,7 +539,7 @@ async def test_halving_finds_exactly_the_culprits_of_any_subset(
            for n, name in enumerate(names, 1) if name.startswith("bad")]  # fmt: skip
     assert sorted(peer.confirmed) == sorted(good)
     assert rig.letters() == bad
-    assert (rig.stats.delivered, rig.stats.dead_lettered) == (len(good), len(bad))
+    assert (rig.counts.delivered, rig.counts.refused) == (len(good), len(bad))
     assert rig.stats.retries == 0
 
 
@@ -558,7 +563,7 @@ async def test_culprits_cost_requests_by_their_number_and_hardly_by_the_run(
         return refuses(is_bad)(messages)
 
     await rig.deliver(Peer(verdict), BatchLimits(500, 10_000, 0.0))
-    assert rig.stats.dead_lettered == culprits
+    assert rig.counts.refused == culprits
     assert asked <= most_requests
 
 
@@ -627,7 +632,7 @@ async def test_a_duplicate_is_a_delivery_only_of_what_was_sent_before(rig: Rig) 
                 await rig.add("a repeat", "another repeat")
                 await rig.settle_all()
             nursery.cancel_scope.cancel()
-    assert (rig.stats.delivered, rig.stats.duplicates, rig.stats.dead_lettered) == (2, 2, 0)
+    assert (rig.counts.delivered, rig.counts.duplicates, rig.counts.refused) == (2, 2, 0)
     assert rig.cursor == rig.buffer.end
     said = [log for log in logs if log["event"] == "duplicate records"]
     assert [(log["records"], log["first_sequence"]) for log in said] == [(2, 3)]
@@ -657,7 +662,7 @@ async def test_a_refused_record_that_was_dropped_meanwhile_is_buried_without_its
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.delivery(Late()).run)
         await trio.testing.wait_all_tasks_blocked()
-        rig.buffer.advance("s", rig.buffer.end)
+        advance(rig.buffer, "s", rig.buffer.end)
         await rig.buffer._retention.delete(float("inf"))
         dropped.set()
         with trio.fail_after(10):
@@ -698,7 +703,7 @@ async def test_a_record_that_a_format_fails_on_becomes_a_dead_letter_and_the_res
     assert rig.letters() == [
         (2, "internal", b"bug in format", b""), (5, "internal", b"bug in format again", b""),
     ]  # fmt: skip
-    assert (rig.stats.delivered, rig.stats.dead_lettered, rig.stats.filtered) == (2, 2, 1)
+    assert (rig.counts.delivered, rig.counts.refused, rig.counts.filtered) == (2, 2, 1)
     told = [line for line in logs if "format failed" in line["event"]]
     assert (told[0]["first_sequence"], told[0]["last_sequence"], told[0]["failed"]) == (1, 4, [2])
 

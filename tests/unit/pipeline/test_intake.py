@@ -19,6 +19,7 @@ from siemrelay.core.event import Batch
 from siemrelay.pipeline.intake import Committer
 from siemrelay.sources.contract import Position, Records, joined
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
+from tests.support.buffers import advance
 
 
 class Rig:
@@ -162,11 +163,11 @@ async def test_delivered_waits_for_the_slowest_enabled_sink(tmp_path: Path) -> N
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
-            rig.buffer.advance("fast", stored)
-            rig.buffer.advance("slow", stored - 1)
+            advance(rig.buffer, "fast", stored)
+            advance(rig.buffer, "slow", stored - 1)
             await wait_all_tasks_blocked()
             assert not done.is_set()
-            rig.buffer.advance("slow", stored)
+            advance(rig.buffer, "slow", stored)
             with trio.fail_after(5):
                 await done.wait()
 
@@ -266,7 +267,7 @@ async def test_a_full_buffer_stops_intake_and_says_so_until_there_is_room(tmp_pa
                         await trio.lowlevel.checkpoint()
                 assert rig.buffer.end == 2
                 assert rig.buffer.positions("a") == {}
-                rig.buffer.advance("s", 2)  # the sink has come so far: its records may go
+                advance(rig.buffer, "s", 2)  # the sink has come so far: its records may go
         assert rig.buffer.end == 3
         assert rig.buffer.positions("a") == {"file": {"offset": 7}}
         assert not rig.stats.buffer.full

@@ -18,7 +18,7 @@ from siemrelay.core.errors import BufferBroken, StartRefused
 from siemrelay.net.http_server import HttpLimits
 from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
-from siemrelay.telemetry.stats import SinkStats, Stats
+from siemrelay.telemetry.stats import SinkCounts, SinkStats, Stats
 from siemrelay.telemetry.status import RelayReport, StatusReporter
 
 
@@ -62,7 +62,7 @@ class Served:
 async def serving(**limits: Any) -> AsyncIterator[Served]:
     served = Served()
     served.stats.loop_at, served.stats.ready = trio.current_time(), True
-    served.stats.sinks["siem"] = SinkStats("siem", delivered=3)
+    served.stats.sinks["siem"] = SinkStats("siem", counts=SinkCounts(delivered=3))
     listener = await open_endpoint(("127.0.0.1", 0))
     assert listener is not None
     served.port = listener.socket.getsockname()[1]

@@ -17,6 +17,7 @@ from siemrelay.telemetry.stats import (
     DELIVERY_BUCKETS_S,
     STATES,
     Histogram,
+    SinkCounts,
     SinkStats,
     SourceStats,
     Stats,
@@ -48,7 +49,10 @@ def stats() -> Stats:
         sources={"app": SourceStats("app", records=7, bytes=900, lag_bytes=12)},
         sinks={
             "siem": SinkStats(
-                "siem", delivered=5, filtered=2, truncated_messages=1, state="holding"
+                "siem",
+                state="holding",
+                counts=SinkCounts(delivered=5, filtered=2),
+                truncated_messages=1,
             )
         },
     )
@@ -132,7 +136,7 @@ def test_bucket_bounds_rise() -> None:
 
 
 def test_names_with_any_characters_are_escaped() -> None:
-    stats = Stats(sinks={AWKWARD: SinkStats(AWKWARD, delivered=3)})
+    stats = Stats(sinks={AWKWARD: SinkStats(AWKWARD, counts=SinkCounts(delivered=3))})
     assert value(stats, "siemrelay_sink_delivered_total", sink=AWKWARD) == 3
 
 

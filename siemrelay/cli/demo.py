@@ -9,8 +9,8 @@ import click
 import trio
 
 from siemrelay.demo.daemon import DaemonFailed
-from siemrelay.demo.plain import PlainView
-from siemrelay.demo.play import Plan, Stopped, View, play
+from siemrelay.demo.run import Plan, Stopped, run_demo
+from siemrelay.demo.view import LiveView, PlainView
 
 # 128 and the signal's number, as shells have it.
 _EXIT_STOPPED = 130
@@ -38,19 +38,15 @@ def demo(seconds: float, rate: int, plain: bool) -> None:
       siemrelay demo --seconds 60 --rate 1000
       siemrelay demo --plain | tee demo.txt
     """
-    view: View = PlainView()
-    if not plain and _can_draw():
-        from siemrelay.demo.live import LiveView  # rich takes a tenth of a second to import
-
-        view = LiveView()
+    view = LiveView() if not plain and _can_draw() else PlainView()
     try:
-        balance = trio.run(play, Plan(seconds, rate), view)
+        balance = trio.run(run_demo, Plan(seconds, rate), view)
     except Stopped:
         click.echo("stopped; the temporary directory is removed", err=True)
         sys.exit(_EXIT_STOPPED)
     except DaemonFailed as error:
         click.echo(f"siemrelay demo: {error.reason}; the end of its log:", err=True)
-        for line in error.last_words:
+        for line in error.log_tail:
             click.echo(f"  {line}", err=True)
         sys.exit(1)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Does it add up: what was written, what the daemon says, what the receivers got. Pure."""
+"""Compares what was written, what the daemon counts and what the receivers got."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 
 from siemrelay.demo.daemon import Figures, SinkFigures
 from siemrelay.demo.ledger import Ledger, Tally
-from siemrelay.demo.scene import CHOICES
+from siemrelay.demo.setup import CHOICES
 
-# Enough to look them up in a log, few enough to stay one line.
+# Enough ids to look up in a log, few enough for one line.
 _IDS_SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SinkBalance:
-    """One sink: `filtered` and `delivered` are the daemon's count, the rest is the receiver's."""
+    """One sink: the daemon counts `filtered` and `delivered`, the receiver the rest."""
 
     name: str
     written: int
@@ -29,7 +29,7 @@ class SinkBalance:
     foreign: int = 0
 
     def faults(self) -> list[str]:
-        """What does not add up, a sentence each; empty when all does."""
+        """Every discrepancy, one sentence each; empty when everything adds up."""
         name, found = self.name, []
         if self.written != self.delivered + self.filtered:
             found.append(
@@ -44,9 +44,9 @@ class SinkBalance:
         if self.missing:
             ids = ", ".join(self.missing[:_IDS_SHOWN])
             more = ", ..." if len(self.missing) > _IDS_SHOWN else ""
-            found.append(f"{name}: {len(self.missing):,} did not arrive: {ids}{more}")
+            found.append(f"{name}: {len(self.missing):,} never arrived: {ids}{more}")
         if self.unwanted:
-            found.append(f"{name}: {self.unwanted:,} arrived that its `events` leaves out")
+            found.append(f"{name}: {self.unwanted:,} arrived although its `events` excludes them")
         if self.foreign:
             found.append(f"{name}: {self.foreign:,} messages were not events of this demo")
         return found
@@ -61,7 +61,7 @@ class Balance:
     sinks: tuple[SinkBalance, ...]
 
     def faults(self) -> list[str]:
-        """What does not add up, a sentence each; empty when all does."""
+        """Every discrepancy, one sentence each; empty when everything adds up."""
         found = []
         if self.stored != self.written:
             found.append(f"{self.written:,} written, but the relay stored {self.stored:,}")
@@ -69,19 +69,19 @@ class Balance:
 
     @property
     def exit_code(self) -> int:
-        """0 when all adds up, else 1."""
+        """0 when everything adds up, else 1."""
         return 1 if self.faults() else 0
 
 
-def strike(ledger: Ledger, tallies: Mapping[str, Tally], figures: Figures) -> Balance:
-    """The balance of everything so far, event by event."""
+def compare(ledger: Ledger, tallies: Mapping[str, Tally], figures: Figures) -> Balance:
+    """Compare everything so far, event by event."""
     sinks = []
     for name, tally in tallies.items():
-        told = figures.sinks.get(name, SinkFigures())
+        counted = figures.sinks.get(name, SinkFigures())
         missing, unwanted = tally.compare(ledger.wanted(CHOICES[name]))
         sinks.append(
             SinkBalance(
-                name, len(ledger), told.filtered, told.delivered, tally.unique, tally.repeats,
+                name, len(ledger), counted.filtered, counted.delivered, tally.unique, tally.repeats,
                 tuple(missing), unwanted, tally.foreign,
             )
         )  # fmt: skip
@@ -89,7 +89,7 @@ def strike(ledger: Ledger, tallies: Mapping[str, Tally], figures: Figures) -> Ba
 
 
 def settled(ledger: Ledger, tallies: Mapping[str, Tally], figures: Figures) -> bool:
-    """Whether everything written has come to its end, by the counts alone: cheap to ask often."""
+    """Whether every event is delivered or filtered, judged by counts alone, which is cheap."""
     return figures.stored == len(ledger) and all(
         sink.delivered + sink.filtered == len(ledger) and tallies[name].unique == sink.delivered
         for name, sink in figures.sinks.items()

@@ -1,4 +1,4 @@
-"""The real daemon as a child process, and what its endpoint says."""
+"""The real daemon as a child process, and its metrics."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import trio
 
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.demo.receivers import HOST
-from siemrelay.demo.scene import Scene
+from siemrelay.demo.setup import DemoFiles
 
-# It takes half a second; a machine that needs longer than this has other troubles.
+# A start takes half a second; a machine that needs longer than this has other problems.
 _START_S: Final = 20.0
 _ASK_AGAIN_S: Final = 0.02
 
-# Its `shutdown_timeout` is 3 s; what goes beyond is a fault of its own.
+# Its `shutdown_timeout` is 3 s; a longer stop is a fault.
 _STOP_S: Final = 8.0
 
 # An answer of the endpoint takes milliseconds; a daemon busy catching up takes a little longer.
 _ANSWER_S: Final = 5.0
 
-# The same when the person is in a hurry: a second Ctrl-C.
+# The time for the same after a second Ctrl-C.
 _HURRY_S: Final = 4.0
 
-# From the death of its sockets to the notice of its end.
-_LAST_BREATH_S: Final = 1.0
+# Between the closing of its sockets and the notice of its exit.
+_EXIT_NOTICE_S: Final = 1.0
 
 _READ_BYTES: Final = 64 * 1024
 _ANSWER_BYTES: Final = 4 << 20
@@ -39,11 +39,11 @@ _LOG_LINES_SHOWN: Final = 12
 
 
 class DaemonFailed(SiemrelayError):
-    """The daemon ended or hangs: show the person `last_words`, the end of its log; exit with 1."""
+    """The daemon ended or hangs: show `log_tail`, the end of its log, and exit with 1."""
 
-    def __init__(self, reason: str, last_words: list[str]) -> None:
+    def __init__(self, reason: str, log_tail: list[str]) -> None:
         super().__init__(reason)
-        self.reason, self.last_words = reason, last_words
+        self.reason, self.log_tail = reason, log_tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class SinkFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The daemon's own metrics, as far as the demo shows them."""
+    """The daemon's own metrics that the demo shows."""
 
     stored: int = 0
     buffer_bytes: int = 0
@@ -68,24 +68,24 @@ class Figures:
 class Daemon:
     """`siemrelay run` as a child in a session of its own, so that Ctrl-C is the demo's alone."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, files: DemoFiles) -> None:
+        self.files = files
         self._process: trio.Process
         self._stopping = False
         self._ended = trio.Event()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start it, and stay until it ends. Raises DaemonFailed if nobody asked it to.
+        """Start it and wait for its end. Raises DaemonFailed if it ends by itself.
 
-        If cancelled, it is asked to end (SIGTERM), and made to if it does not within four seconds.
+        If cancelled, it gets SIGTERM and after four seconds SIGKILL.
         """
-        with self.scene.log.open("wb") as log:
-            command = [sys.executable, "-m", "siemrelay", "run", "-c", str(self.scene.file)]
+        with self.files.log.open("wb") as log:
+            command = [sys.executable, "-m", "siemrelay", "run", "-c", str(self.files.file)]
             async with trio.open_nursery() as nursery:
                 self._process = await nursery.start(
                     partial(
                         trio.run_process, command, check=False, stdin=subprocess.DEVNULL,
-                        stdout=log, stderr=log, start_new_session=True, deliver_cancel=_put_away,
+                        stdout=log, stderr=log, start_new_session=True, deliver_cancel=_terminate,
                     )
                 )  # fmt: skip
                 task_status.started()
@@ -116,13 +116,13 @@ class Daemon:
         try:
             _, body = await self._get("/metrics")
         except OSError as error:
-            # Most likely it has just ended: `run` says so, and cancels this.
-            await trio.sleep(_LAST_BREATH_S)
+            # It has probably just ended: then `run` raises and cancels this.
+            await trio.sleep(_EXIT_NOTICE_S)
             raise self._failed(f"the daemon's endpoint does not answer: {error}") from error
         return read_metrics(body.decode())
 
     async def stop(self) -> None:
-        """Ask it to end, and wait; raises DaemonFailed if it does not."""
+        """Send SIGTERM and wait; raises DaemonFailed if it does not end."""
         self._stopping = True
         self._process.send_signal(signal.SIGTERM)
         with trio.move_on_after(_STOP_S):
@@ -133,18 +133,18 @@ class Daemon:
         raise self._failed(f"the daemon did not end within {_STOP_S:.0f} s")
 
     def _failed(self, reason: str) -> DaemonFailed:
-        return DaemonFailed(reason, self.last_words())
+        return DaemonFailed(reason, self.log_tail())
 
-    def last_words(self) -> list[str]:
+    def log_tail(self) -> list[str]:
         """The end of its log."""
         try:
-            lines = self.scene.log.read_text(errors="replace").splitlines()
+            lines = self.files.log.read_text(errors="replace").splitlines()
         except OSError:
             return []
         return lines[-_LOG_LINES_SHOWN:]
 
     async def _get(self, path: str) -> tuple[int, bytes]:
-        import h11  # the daemon's side loads it lazily, too
+        import h11  # only the demo's own requests need it
 
         http, body, status = h11.Connection(h11.CLIENT), b"", 0
         headers = [("Host", HOST), ("Connection", "close")]
@@ -152,7 +152,7 @@ class Daemon:
         request += http.send(h11.EndOfMessage()) or b""
         try:
             with trio.fail_after(_ANSWER_S):
-                async with await trio.open_tcp_stream(HOST, self.scene.endpoint_port) as stream:
+                async with await trio.open_tcp_stream(HOST, self.files.endpoint_port) as stream:
                     await stream.send_all(request)
                     while not isinstance(event := http.next_event(), h11.EndOfMessage):
                         if event is h11.NEED_DATA:
@@ -168,7 +168,7 @@ class Daemon:
         return status, body
 
 
-async def _put_away(process: trio.Process) -> None:
+async def _terminate(process: trio.Process) -> None:
     process.terminate()
     with trio.move_on_after(_HURRY_S):
         await process.wait()
@@ -177,7 +177,7 @@ async def _put_away(process: trio.Process) -> None:
 
 
 def read_metrics(text: str) -> Figures:
-    """The demo's figures in Prometheus' text."""
+    """Parse the demo's figures from Prometheus' text format."""
     from prometheus_client.parser import text_string_to_metric_families
 
     stored = buffer_bytes = 0

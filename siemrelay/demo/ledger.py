@@ -1,43 +1,44 @@
-"""Who has seen which event: what the writer wrote, what each receiver got. Pure.
+"""Counts event by event: what the writer wrote, what each receiver got.
 
-Every event has a number, counted from 0, inside its id; a byte for each number is all the memory
-that the demo's book-keeping takes.
+Every event has a number from 0 inside its id; the memory is one byte for each number and receiver.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Final, NamedTuple
 
 from siemrelay.core.event_types import EventType
 from siemrelay.demo.records import KINDS
-from siemrelay.formats.writing.text import visible
 
 # A byte counts how often an event came; more often than this is still "often".
 _MOST_COUNTED: Final = 255
 
-# Arrivals of the last second: a catch-up after an outage comes to a few thousand.
+# Arrivals of the last second: the catch-up after an outage is a few thousand.
 _RECENT_ARRIVALS: Final = 20_000
 _RECENT_S: Final = 1.0
 
-# A foreign sender's names must not push the view apart.
-_SHOWN_CHARACTERS: Final = 48
-
 
 class Arrival(NamedTuple):
-    """What a receiver reads out of one message; `time_s` is the event's own, since the epoch."""
+    """What a receiver parses from one message; `time_s` is the event's own, since the epoch."""
 
     identity: str
     time_s: float
-    type: str
-    actor: str
+
+
+class Sample(NamedTuple):
+    """One event as written, and its message at each sink that received it."""
+
+    line: bytes
+    received: dict[str, bytes]
 
 
 class Recent(NamedTuple):
-    """The last second at one receiver; the lags are None if nothing came."""
+    """One receiver's total and its last second; the lags are None if nothing came."""
 
+    received: int
     per_s: float
     median_lag_s: float | None
     max_lag_s: float | None
@@ -47,15 +48,17 @@ class Ledger:
     """What was written, by number."""
 
     def __init__(self, run: str) -> None:
-        """`run`: what this demo's ids begin with, so that a stray message is told apart."""
+        """`run` is the prefix of this demo's ids, which identifies foreign messages."""
         self._prefix = f"{run}-"
         self._kinds = bytearray()
+        self.samples: dict[int, bytes] = {}
+        """Number → line of the events that are shown at the end."""
 
     def __len__(self) -> int:
         return len(self._kinds)
 
     def enter(self, kind: int) -> str:
-        """Note the next event; returns its id."""
+        """Add the next event; returns its id."""
         self._kinds.append(kind)
         return self.identity(len(self._kinds) - 1)
 
@@ -78,17 +81,17 @@ class Ledger:
 
 
 class Tally:
-    """What one receiver got."""
+    """Counts the events of one receiver."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._seen = bytearray()
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_ARRIVALS)
         self.unique = self.repeats = self.foreign = 0
-        self.last_type = self.last_actor = ""
+        self.samples: dict[int, bytes] = {}
 
-    def take(self, arrival: Arrival | None, now_s: float) -> None:
-        """Count one message, at seconds since the epoch; None is one that could not be read."""
+    def take(self, arrival: Arrival | None, message: bytes, now_s: float) -> None:
+        """Count one message, at seconds since the epoch; None stands for an unreadable one."""
         number = None if arrival is None else self._ledger.number(arrival.identity)
         if arrival is None or number is None:
             self.foreign += 1
@@ -102,21 +105,30 @@ class Tally:
         else:
             self.unique += 1
         self._recent.append((now_s, max(now_s - arrival.time_s, 0.0)))
-        self.last_type = visible(arrival.type)[:_SHOWN_CHARACTERS]
-        self.last_actor = visible(arrival.actor)[:_SHOWN_CHARACTERS]
+        if number in self._ledger.samples:
+            self.samples[number] = message
 
     def recent(self, now_s: float) -> Recent:
-        """Rate and lags of the last second."""
+        """The total, and rate and lags of the last second."""
         while self._recent and self._recent[0][0] < now_s - _RECENT_S:
             self._recent.popleft()
         lags = [lag for _, lag in self._recent]
         if not lags:
-            return Recent(0.0, None, None)
-        return Recent(len(lags) / _RECENT_S, median(lags), max(lags))
+            return Recent(self.unique, 0.0, None, None)
+        return Recent(self.unique, len(lags) / _RECENT_S, median(lags), max(lags))
 
     def compare(self, wanted: bytes) -> tuple[list[str], int]:
-        """The ids that are wanted and not here, and how many are here and not wanted."""
+        """The wanted ids that did not arrive, and the number of unwanted arrivals."""
         seen = self._seen.ljust(len(wanted), b"\0")
         missing = [number for number, want in enumerate(wanted) if want and not seen[number]]
         unwanted = sum(1 for number, count in enumerate(seen) if count and not wanted[number])
         return [self._ledger.identity(number) for number in missing], unwanted
+
+
+def samples(ledger: Ledger, tallies: Mapping[str, Tally]) -> list[Sample]:
+    """The sample events, each with the messages that receivers got of it."""
+    return [
+        Sample(line, {name: tally.samples[number]
+                      for name, tally in tallies.items() if number in tally.samples})
+        for number, line in ledger.samples.items()
+    ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import trio
 
 from siemrelay.demo.ledger import Ledger, Tally
-from siemrelay.demo.messages import read_cef, read_json_lines, read_syslog
+from siemrelay.demo.messages import read_cef, read_json, read_syslog
 
 HOST: Final = "127.0.0.1"
 
@@ -19,14 +19,13 @@ HOST: Final = "127.0.0.1"
 _UDP_BUFFER_BYTES: Final = 8 << 20
 _READ_BYTES: Final = 64 * 1024
 
-# A line of the demo has about 500 bytes: who sends more without a line feed is somebody else.
+# A line of the demo has about 500 bytes; more without a line feed is a foreign sender.
 _LINE_BYTES: Final = 64 * 1024
 
 # The relay's requests have at most 1 MiB (`batch: {max_bytes}`).
 _BODY_BYTES: Final = 4 << 20
 
-# A receiver that goes away in order reads on until the relay has closed its end; on loopback that
-# takes a millisecond.
+# An orderly shutdown reads on until the relay has closed its side, a millisecond on loopback.
 _GOODBYE_S: Final = 2.0
 
 # Connections that the kernel keeps for a receiver that is busy; there is one sender.
@@ -63,7 +62,7 @@ class UdpReceiver:
         with self._socket:
             while True:
                 message = await self._socket.recv(_READ_BYTES)
-                self.tally.take(read_syslog(message), time.time())
+                self.tally.take(read_syslog(message), message, time.time())
 
 
 class TcpReceiver:
@@ -71,8 +70,8 @@ class TcpReceiver:
 
     def __init__(self, ledger: Ledger) -> None:
         self.tally = Tally(ledger)
-        # Bound and never listening: keeps the port ours while the receiver is down, and keeps the
-        # kernel from giving it to the relay's own end of a connection attempt.
+        # Bound, never listening: reserves the port while the receiver is down, also against the
+        # kernel's choice of a local port for the relay's own connection attempts.
         self._hold = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._hold.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._streams: set[trio.SocketStream] = set()
@@ -115,8 +114,7 @@ class TcpReceiver:
                 accepting.start_soon(self._accept, listener, connections)
                 await self._want_down.wait()
                 accepting.cancel_scope.cancel()
-            # RFC 9293, 3.6: FIN first. The relay sends what was not confirmed again, and a reset
-            # would throw away what it believes to be here.
+            # RFC 9293, 3.6: FIN first. A reset would discard bytes that are acknowledged already.
             connections.cancel_scope.deadline = trio.current_time() + _GOODBYE_S
             for stream in self._streams:
                 with suppress(OSError):
@@ -135,24 +133,24 @@ class TcpReceiver:
 
     async def _read(self, stream: trio.SocketStream) -> None:
         self._streams.add(stream)
-        # A line without its end is not here yet: the relay sends it again.
+        # An incomplete line has not arrived: the relay sends it again.
         rest = b""
         try:
             async with stream:
                 async for data in stream:
                     *lines, rest = (rest + data).split(b"\n")
                     for line in lines:
-                        self.tally.take(read_cef(line), time.time())
+                        self.tally.take(read_cef(line), line, time.time())
                     if len(rest) > _LINE_BYTES:
                         return
         except trio.BrokenResourceError:
-            return  # the sender is gone; what came in whole is counted
+            return  # the sender is gone; complete lines are counted
         finally:
             self._streams.discard(stream)
 
 
 class HttpReceiver:
-    """NDJSON bodies by POST /events, for who has the token."""
+    """Takes NDJSON bodies by POST /events with the token."""
 
     def __init__(self, ledger: Ledger, token: str) -> None:
         self.tally = Tally(ledger)
@@ -198,12 +196,12 @@ class HttpReceiver:
                     else:
                         return
         except (trio.BrokenResourceError, h11.RemoteProtocolError):
-            return  # the sender is gone or speaks no HTTP; it sends again
+            return  # the sender is gone or does not speak HTTP; it sends again
 
     def _answer(
         self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes
     ) -> int:
-        # All that can be wrong with a request is seen before anything of it is counted.
+        # Check everything before counting anything.
         if not hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
             return 401
         if target != b"/events":
@@ -211,6 +209,6 @@ class HttpReceiver:
         if method != b"POST":
             return 405
         now = time.time()
-        for arrival in read_json_lines(body):
-            self.tally.take(arrival, now)
+        for line in body.splitlines():
+            self.tally.take(read_json(line), line, now)
         return 200

@@ -21,14 +21,16 @@ from siemrelay.config.load import load
 from siemrelay.core.event import AuditEvent
 from siemrelay.core.event_types import BUILT_IN, Catalogue
 from siemrelay.core.filters import EventFilter
-from siemrelay.demo.audit_log import due
-from siemrelay.demo.balance import Balance, SinkBalance, settled, strike
-from siemrelay.demo.daemon import Figures, SinkFigures, read_metrics
-from siemrelay.demo.ledger import Arrival, Ledger, Tally
-from siemrelay.demo.messages import read_cef, read_json_lines, read_syslog
+from siemrelay.demo.audit_log import Writer, due
+from siemrelay.demo.balance import Balance, SinkBalance, compare, settled
+from siemrelay.demo.daemon import Daemon, Figures, SinkFigures, read_metrics
+from siemrelay.demo.ledger import Arrival, Ledger, Sample, Tally, samples
+from siemrelay.demo.messages import read_cef, read_json, read_syslog
+from siemrelay.demo.progress import Progress
 from siemrelay.demo.receivers import HttpReceiver, TcpReceiver
 from siemrelay.demo.records import KINDS, record
-from siemrelay.demo.scene import CHOICES, set_up
+from siemrelay.demo.setup import CHOICES, DemoFiles, write_configuration
+from siemrelay.demo.view import PlainView
 from siemrelay.telemetry.metrics import render
 from siemrelay.telemetry.stats import SinkCounts, SinkStats, SourceStats, Stats
 
@@ -151,12 +153,12 @@ def test_balance_holds_when_written_is_delivered_and_filtered() -> None:
         (9, _WHOLE, "10 written, but the relay stored 9"),
         (10, replace(_WHOLE, filtered=3), "cef-tcp: 10 written, but the relay counts 6 delivered"),
         (10, replace(_WHOLE, received=5), "the relay counts 6 delivered, the receiver 5 received"),
-        (10, replace(_WHOLE, missing=("a", "b", "c", "d")), "4 did not arrive: a, b, c, ..."),
-        (10, replace(_WHOLE, unwanted=1), "1 arrived that its `events` leaves out"),
+        (10, replace(_WHOLE, missing=("a", "b", "c", "d")), "4 never arrived: a, b, c, ..."),
+        (10, replace(_WHOLE, unwanted=1), "1 arrived although its `events` excludes them"),
         (10, replace(_WHOLE, foreign=2), "2 messages were not events of this demo"),
     ],
 )
-def test_balance_gives_exit_code_1_and_says_what_is_missing(
+def test_balance_gives_exit_code_1_and_names_what_is_missing(
     stored: int, sink: SinkBalance, said: str
 ) -> None:
     balance = Balance(10, stored, (sink,))
@@ -167,18 +169,18 @@ def test_balance_gives_exit_code_1_and_says_what_is_missing(
 def _taken(ledger: Ledger, *identities: str) -> Tally:
     tally = Tally(ledger)
     for identity in identities:
-        tally.take(Arrival(identity, 0.0, "type", "actor"), 1.0)
+        tally.take(Arrival(identity, 0.0), b"", 1.0)
     return tally
 
 
-def test_strike_names_what_is_missing_and_what_nobody_asked_for() -> None:
+def test_the_comparison_names_missing_and_unwanted_events() -> None:
     ledger = Ledger("run")
     ids = [ledger.enter(kind) for kind in range(len(KINDS))]
     wanted = [i for i, known in zip(ids, KINDS, strict=True) if CHOICES["cef-tcp"](known)]
     unwanted = next(i for i in ids if i not in wanted)
     tallies = {"cef-tcp": _taken(ledger, *wanted[1:], unwanted)}
     told = SinkFigures("up", len(wanted), len(ids) - len(wanted))
-    (sink,) = strike(ledger, tallies, Figures(len(ids), 0, {"cef-tcp": told})).sinks
+    (sink,) = compare(ledger, tallies, Figures(len(ids), 0, {"cef-tcp": told})).sinks
     assert (sink.missing, sink.unwanted, sink.received) == ((wanted[0],), 1, len(wanted))
 
 
@@ -186,7 +188,7 @@ def test_tally_counts_repeats_and_strangers_apart() -> None:
     ledger = Ledger("run")
     first, second = ledger.enter(0), ledger.enter(0)
     tally = _taken(ledger, first, first, second, "run-000002", "other-000000", "run-x", "")
-    tally.take(None, 1.0)
+    tally.take(None, b"", 1.0)
     assert (tally.unique, tally.repeats, tally.foreign) == (2, 1, 5)
 
 
@@ -194,16 +196,55 @@ def test_tally_forgets_what_is_older_than_a_second() -> None:
     ledger = Ledger("run")
     tally = Tally(ledger)
     for moment_s, lag_s in ((10.0, 9.0), (11.5, 0.1), (12.0, 0.3)):
-        tally.take(Arrival(ledger.enter(0), moment_s - lag_s, "type", "actor"), moment_s)
-    assert tuple(tally.recent(12.1)) == pytest.approx((2.0, 0.2, 0.3))
-    assert tally.recent(99.0) == (0.0, None, None)
+        tally.take(Arrival(ledger.enter(0), moment_s - lag_s), b"", moment_s)
+    assert tuple(tally.recent(12.1)) == pytest.approx((3, 2.0, 0.2, 0.3))
+    assert tally.recent(99.0) == (3, 0.0, None, None)
 
 
-def test_tally_shows_control_characters_of_a_sender_as_pictures() -> None:
+def test_a_sample_shows_control_characters_of_a_sender_as_symbols(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sample = Sample(b"type\x1b[2J", {"cef-tcp": b"CEF\x07"})
+    PlainView().closing(Balance(0, 0, ()), [sample], [])
+    shown = capsys.readouterr().out
+    assert "type␛[2J" in shown
+    assert "CEF␇" in shown
+
+
+def test_samples_are_the_messages_that_receivers_got_of_the_chosen_events() -> None:
     ledger = Ledger("run")
-    tally = Tally(ledger)
-    tally.take(Arrival(ledger.enter(0), 0.0, "type\x1b[2J", "a\nb"), 1.0)
-    assert (tally.last_type, tally.last_actor) == ("type␛[2J", "a␊b")
+    tallies = {"a": Tally(ledger), "b": Tally(ledger)}
+    first, second = ledger.enter(0), ledger.enter(0)
+    ledger.samples[1] = b"line"
+    for tally in tallies.values():
+        tally.take(Arrival(first, 0.0), b"of the first", 1.0)
+    tallies["b"].take(Arrival(second, 0.0), b"of the second", 1.0)
+    assert samples(ledger, tallies) == [Sample(b"line", {"b": b"of the second"})]
+
+
+async def test_no_snapshot_shows_more_received_than_stored_or_stored_than_written(
+    tmp_path: Path,
+) -> None:
+    """Events that arrive while a snapshot is taken may not tear its counts apart."""
+    ledger = Ledger("run")
+    tallies = {"syslog-udp": Tally(ledger)}
+    with Writer(tmp_path, ledger, 1000) as writer:
+
+        class BusyDaemon(Daemon):
+            async def figures(self) -> Figures:
+                writer.write(2)
+                stored = len(ledger)
+                writer.write(2)
+                for number in range(len(ledger)):
+                    tallies["syslog-udp"].take(Arrival(ledger.identity(number), 0.0), b"", 1.0)
+                return Figures(stored)
+
+        progress = Progress(1.0, ledger, writer, tallies)
+        for _ in range(5):
+            await progress.refresh(BusyDaemon(DemoFiles(tmp_path, 1, "")))
+            shown = progress.snapshot
+            assert shown.received["syslog-udp"].received <= shown.figures.stored
+            assert shown.figures.stored <= sum(shown.written.values())
 
 
 def test_settled_waits_for_the_receiver_and_not_only_for_the_relay() -> None:
@@ -239,7 +280,7 @@ def test_every_type_of_both_products_is_written_as_itself() -> None:
 def test_configuration_of_the_demo_has_no_faults_and_chooses_what_the_balance_expects(
     tmp_path: Path,
 ) -> None:
-    scene = set_up(tmp_path, dict.fromkeys(CHOICES, 1), "token-of-the-demo")
+    scene = write_configuration(tmp_path, dict.fromkeys(CHOICES, 1), "token-of-the-demo")
     config = load(str(scene.file)).config
     for name, takes in CHOICES.items():
         chosen = EventFilter(config.sinks[name].events, Catalogue())
@@ -251,14 +292,14 @@ def test_configuration_of_the_demo_has_no_faults_and_chooses_what_the_balance_ex
 def test_configuration_of_the_demo_stands_in_a_directory_with_any_name(tmp_path: Path) -> None:
     place = tmp_path / 'a "b" [c]: #d'
     place.mkdir()
-    scene = set_up(place, dict.fromkeys(CHOICES, 1), "token-of-the-demo")
+    scene = write_configuration(place, dict.fromkeys(CHOICES, 1), "token-of-the-demo")
     loaded = load(str(scene.file))
     assert loaded.config.state_dir == place / "state"
     assert "token-of-the-demo" in {secret.removeprefix("Bearer ") for secret in loaded.secrets}
 
 
 def test_messages_are_read_back_from_each_format() -> None:
-    expected = Arrival("run-7", 1767225600.123, "Account Secret ID changed", 'o"b]r\\ien')
+    expected = Arrival("run-7", 1767225600.123)
     assert read_syslog(
         b"<109>1 2026-01-01T00:00:00.123Z host siemrelay - AccountSecretIDchanged "
         rb'[event@32473 sequence="9" id="run-7" type="Account Secret ID changed" '
@@ -271,7 +312,8 @@ def test_messages_are_read_back_from_each_format() -> None:
     ) == expected  # fmt: skip
     line = rb'{"id":"run-7","time":"2026-01-01T00:00:00.123Z","type":"Account Secret ID changed",'
     line += rb'"actor":{"name":"o\"b]r\\ien"}}'
-    assert list(read_json_lines(line + b"\n[]\nnothing\n{}\n")) == [expected, None, None, None]
+    assert read_json(line) == expected
+    assert [read_json(other) for other in (b"[]", b"nothing", b"{}", b"")] == [None] * 4
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff\0", b"<1>1 x", b"CEF:0|", b"CEF:0|a|b|c|d|e|5|x"])

@@ -1,4 +1,4 @@
-"""The demo's real configuration: two sources, three sinks, and what each sink should take."""
+"""The demo's configuration: two sources, three sinks, and what each sink should take."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _http_takes(known: EventType) -> bool:
     return known.category in ("session", "configuration") and known.severity >= 2
 
 
-# Said a second time, apart from the relay's own filter, so that the two can be compared.
+# Written again, independently of the relay's filter, so that the two can be compared.
 CHOICES: Final[Mapping[str, Callable[[EventType], bool]]] = {
     "syslog-udp": lambda known: True,
     "cef-tcp": _cef_takes,
@@ -81,7 +81,7 @@ TAKES: Final[Mapping[str, str]] = {
 }
 """A sink's name → its choice in a word or two."""
 
-WAYS: Final[Mapping[str, str]] = {
+TRANSPORTS: Final[Mapping[str, str]] = {
     "syslog-udp": "syslog/UDP",
     "cef-tcp": "CEF/TCP",
     "json-http": "JSON/HTTP",
@@ -90,35 +90,35 @@ WAYS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """Where everything of one demo is."""
+class DemoFiles:
+    """The files and ports of one demo."""
 
-    place: Path
+    directory: Path
     endpoint_port: int
     configuration: str
 
     @property
     def file(self) -> Path:
         """The configuration file."""
-        return self.place / "siemrelay.yaml"
+        return self.directory / "siemrelay.yaml"
 
     @property
     def log(self) -> Path:
         """The daemon's own log."""
-        return self.place / "siemrelay.log"
+        return self.directory / "siemrelay.log"
 
 
-def set_up(place: Path, ports: Mapping[str, int], token: str) -> Scene:
-    """Write configuration and token to `place`; `ports` has the receivers' by sink name."""
-    token_file = place / "token"
+def write_configuration(directory: Path, ports: Mapping[str, int], token: str) -> DemoFiles:
+    """Write configuration and token; `ports` has the receivers' ports by sink name."""
+    token_file = directory / "token"
     token_file.touch(mode=0o600)
     token_file.write_text(token)
     endpoint_port = _free_port()
-    # The directory's name is the person's own ($TMPDIR); only what follows it is a pattern.
-    inside = Path(glob.escape(str(place)))
+    # Only the part below the directory is a pattern: $TMPDIR may contain any character.
+    inside = Path(glob.escape(str(directory)))
     text = _CONFIGURATION.format(
         host=HOST,
-        state_dir=_scalar(place / "state"),
+        state_dir=_scalar(directory / "state"),
         alm=_scalar(inside / "alm" / "audit*.json"),
         lightrun=_scalar(inside / "lightrun" / "audit*.json"),
         authorization=json.dumps(f"Bearer ${{file:{token_file}}}", ensure_ascii=False),
@@ -127,9 +127,9 @@ def set_up(place: Path, ports: Mapping[str, int], token: str) -> Scene:
         http=ports["json-http"],
         endpoint=endpoint_port,
     )
-    scene = Scene(place, endpoint_port, text)
-    scene.file.write_text(text)
-    return scene
+    files = DemoFiles(directory, endpoint_port, text)
+    files.file.write_text(text)
+    return files
 
 
 def _scalar(path: Path) -> str:
@@ -139,7 +139,7 @@ def _scalar(path: Path) -> str:
 
 
 def _free_port() -> int:
-    # Free now, and the daemon takes it at once; should somebody be quicker, its log says so.
+    # Free now; if another process takes it before the daemon does, the daemon's log says so.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.bind((HOST, 0))
         return int(sock.getsockname()[1])

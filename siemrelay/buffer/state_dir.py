@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -26,7 +27,7 @@ def lock_state_dir(state_dir: Path) -> int:
     Raises StartRefused when another process holds it or it cannot be made.
     """
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(state_dir)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         advice = (
@@ -49,6 +50,27 @@ def lock_state_dir(state_dir: Path) -> int:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _make(state_dir: Path) -> None:
+    """Make the directory, so that a power cut does not take it back with all that is in it."""
+    above = [path.parent for path in (state_dir, *state_dir.parents) if not path.exists()]
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Its own entry also when it is there: the relay that made it may have been killed before this.
+    for parent in above or [state_dir.parent]:
+        try:
+            descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            continue  # whoever may write there made the directory
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # not every file system can
+                raise StartRefused(
+                    f"cannot write {parent} to disk: {error.strerror}; check the disk under it"
+                ) from error
+        finally:
+            os.close(descriptor)
 
 
 def running_process(state_dir: Path) -> str | None:
@@ -101,10 +123,10 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
     """
     try:
         try:
-            return Store(buffer_file(state_dir), log_bytes)
+            store = Store(buffer_file(state_dir), log_bytes)
         except DiskFull:
             reserve.release()
-            return Store(buffer_file(state_dir), log_bytes)
+            store = Store(buffer_file(state_dir), log_bytes)
     except DiskFull as error:
         raise StartRefused(
             f"cannot open the buffer in {state_dir}: {error}; make some MiB of room there"
@@ -120,3 +142,9 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
         raise StartRefused(
             f"cannot open {buffer_file(state_dir)}: {error.strerror}; {advice}"
         ) from error
+    # What an earlier process left in the log may be whole in the kernel's memory only: after a
+    # failed fsync its pages count as clean, and no later fsync writes them. A power cut would take
+    # them, and with them whatever is appended behind them; checked by
+    # test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing.
+    store.settle_log()
+    return store

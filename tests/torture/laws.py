@@ -1,0 +1,147 @@
+"""What must hold of a state directory after a power cut, given what was acknowledged before it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.rows import COLUMNS, Payloads, Row
+from siemrelay.core.errors import SiemrelayError
+from siemrelay.telemetry.stats import BufferStats
+from tests.torture.workload import SINKS, seen
+
+# They add up to what a cursor has passed.
+COUNTS = "delivered + duplicates + filtered + refused + dropped + lost"
+
+
+class Past:
+    """What was acknowledged, and what sinks were shown, before the cut: number → digest."""
+
+    def __init__(self) -> None:
+        self.stored: dict[int, int] = {}
+        self.sent: dict[str, dict[int, int]] = {sink: {} for sink in SINKS}
+        self.buried: dict[str, dict[int, int]] = {sink: {} for sink in SINKS}
+
+    def note(self, marks: bytes) -> None:
+        """More of the workload's marks."""
+        for line in marks.splitlines():
+            match json.loads(line):
+                case {"stored": found}:
+                    known = self.stored
+                case {"sink": sink, "sent": found}:
+                    known = self.sent[sink]
+                case {"sink": sink, "buried": found}:
+                    known = self.buried[sink]
+            known |= {int(number): digest for number, digest in found.items()}
+
+    def copy(self) -> Past:
+        """What was so far, to go on from twice."""
+        return copy.deepcopy(self)
+
+    @property
+    def shown(self) -> dict[int, int]:
+        """Every number that anybody has seen a record of."""
+        return self.stored | self.sent["a"] | self.sent["b"]
+
+
+def broken_laws(state: Path, past: Past) -> list[str]:
+    """What is wrong with a relay that starts on this directory; empty if nothing is."""
+    try:
+        return trio.run(_broken, state, past)
+    except SiemrelayError as error:
+        # A power cut is no damage: nothing about it may stop a start.
+        return [f"the relay does not start: {error}"]
+    except Exception as error:  # noqa: BLE001  (any traceback is a broken law, and is shown)
+        return [f"a traceback: {error!r}"]
+
+
+async def _broken(state: Path, past: Past) -> list[str]:
+    with DiskBuffer(state, max_size_bytes=1 << 30, keep_s=1e9, stats=BufferStats()) as buffer:
+        with closing(sqlite3.connect(state / "buffer.db")) as connection:
+            file = _File(connection)
+            broken = [*_of_the_file(file, past)]
+            buffer.set_sinks({sink: SinkPolicy() for sink in SINKS})
+            for sink in SINKS:
+                broken += await _of_a_sink(buffer, file, sink, past)
+        if past.shown and buffer.end <= max(past.shown):
+            broken.append(f"number {buffer.end} is used again; {max(past.shown)} was seen")
+    return broken
+
+
+class _File:
+    """The buffer's file, as an operator looks at it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def column(self, query: str, *values: Any) -> list[Any]:
+        return [row[0] for row in self.rows(query, *values)]
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._connection.execute(query, values).fetchall()
+
+    def letters(self, sink: str) -> set[int]:
+        return set(self.column("SELECT sequence FROM dead_letters WHERE sink = ?", sink))
+
+    def lines(self) -> list[int]:
+        """The numbers of the lines of the source `file` that are kept, in order."""
+        query = f"SELECT {COLUMNS} FROM batches WHERE source = 'file' ORDER BY first_sequence"
+        payloads = Payloads()
+        batches = [payloads.batch(Row(*row)) for row in self.rows(query)]
+        return [int(record.split()[1]) for batch in batches for record in batch.records()]
+
+
+async def _of_a_sink(buffer: DiskBuffer, file: _File, sink: str, past: Past) -> list[str]:
+    broken, shown, letters = list[str](), past.shown, file.letters(sink)
+    position, got = buffer.cursor(sink).next_sequence, dict[int, int]()
+    while position < buffer.end:
+        batches = await buffer.read(position)
+        got |= {number: digest for number, digest in seen(batches).items() if number >= position}
+        position = batches[-1].next_sequence
+    if lost := past.stored.keys() - got.keys() - past.sent[sink].keys() - letters:
+        broken.append(f"acknowledged records do not arrive at {sink}: {_some(lost)}")
+    if gone := past.buried[sink].keys() - letters:
+        broken.append(f"dead letters of {sink} are gone: {_some(gone)}")
+    if other := {number for number in got.keys() & shown.keys() if got[number] != shown[number]}:
+        broken.append(f"numbers of {sink} stand for other records: {_some(other)}")
+    return broken
+
+
+def _of_the_file(file: _File, past: Past) -> Iterator[str]:
+    if (said := file.column("PRAGMA integrity_check")) != ["ok"]:
+        yield f"integrity_check: {said[:3]}"
+    (end,) = file.column("SELECT value FROM facts WHERE name = 'next_sequence'")
+    newest = max(file.column("SELECT first_sequence + count FROM batches"), default=1)
+    if newest > end:
+        yield f"there are records up to {newest}, and the next would be numbered {end}"
+    for sink, cursor in file.rows("SELECT sink, next_sequence FROM cursors"):
+        settled = past.sent[sink].keys() | past.buried[sink].keys() | file.letters(sink)
+        if cursor > max(settled, default=0) + 1:
+            yield f"the cursor of {sink} is at {cursor}, ahead of what it was sent"
+    for sink, passed in file.rows(f"SELECT sink, next_sequence - first_sequence - ({COUNTS}) "
+                                  "FROM cursors"):  # fmt: skip
+        if passed:
+            yield f"the counts of {sink} are {passed} short of the records that it passed"
+    counted = sum(file.column("SELECT value FROM facts WHERE name LIKE 'records:%'"))
+    if counted != end - 1:
+        yield f"{counted} records are counted as stored, the next is numbered {end}"
+    lines = file.lines()
+    position = 0
+    for value in file.column("SELECT value FROM positions WHERE source = 'file'"):
+        position = json.loads(value)["lines"]
+    if lines and lines != [*range(lines[0], position + 1)]:
+        yield f"the position is {position}, and the lines stored are {lines}"
+
+
+def _some(numbers: Iterable[int]) -> str:
+    found = sorted(numbers)
+    return f"{found[:5]} ({len(found)} in all)"

@@ -38,9 +38,9 @@ class Elasticsearch(HttpReceiver):
 
     def __init__(
         self, index: str = "logs-siemrelay-default", *, authorization: str | None = None,
-        most_bytes: int = 100 * 1024 * 1024, pipelines: tuple[str, ...] = (),
+        most_bytes: int = 100 * 1024 * 1024, pipelines: tuple[str, ...] = (), **more: Any,
     ) -> None:  # fmt: skip
-        super().__init__(self._answer)
+        super().__init__(self._answer, **more)
         self.index, self.authorization, self.most_bytes = index, authorization, most_bytes
         self.pipelines = pipelines
         self.documents: dict[str, dict[str, Any]] = {}

@@ -89,6 +89,19 @@ class KafkaCluster:
             self._cluster, ctypes.c_int16(_PRODUCE_REQUEST), ctypes.c_size_t(len(codes)), errors
         )
 
+    def read_all(self, topic: str, partitions: int = _PARTITIONS) -> list[Any]:
+        """Every message of the topic, in order within each partition."""
+        consumer = Consumer({
+            "bootstrap.servers": self.bootstrap, "group.id": "test", "log_level": 0,
+            "fetch.wait.max.ms": 20, "enable.auto.commit": False,
+        })  # fmt: skip
+        try:
+            places = [TopicPartition(topic, number) for number in range(partitions)]
+            ends = [consumer.get_watermark_offsets(place, PATIENCE_S)[1] for place in places]
+        finally:
+            consumer.close()
+        return self.read(topic, sum(ends), partitions)
+
     def read(self, topic: str, count: int, partitions: int = _PARTITIONS) -> list[Any]:
         """The first messages of the topic, in order within each partition."""
         consumer = Consumer({

@@ -24,8 +24,8 @@ class OtlpReceiver(HttpReceiver):
     `fault` is an answer to give instead, before anything is read.
     """
 
-    def __init__(self, *, authorization: str | None = None) -> None:
-        super().__init__(self._answer)
+    def __init__(self, *, authorization: str | None = None, **more: Any) -> None:
+        super().__init__(self._answer, **more)
         self.authorization = authorization
         self.records: list[LogRecord] = []
         self.resources: list[Resource] = []

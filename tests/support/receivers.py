@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -100,10 +101,11 @@ class TcpReceiver(Receiver):
 
     def __init__(
         self, framing: Literal["newline", "octet-counting"] = "newline", *, reads: bool = True,
-        resets: int = 0, up: bool = True,
+        resets: int = 0, up: bool = True, tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.framing, self.reads, self.resets = framing, reads, resets
+        self._tls = tls
         self.connections_made = 0
         self._connections: list[socket.socket] = []
         self._lock = threading.Lock()
@@ -161,9 +163,28 @@ class TcpReceiver(Receiver):
     def _read(self, connection: socket.socket) -> None:
         rest = b""
         with suppress(OSError):
+            if self._tls is not None:
+                connection = self._within_tls(connection, self._tls)
             while data := connection.recv(1 << 18):
                 messages, rest = self._cut(rest + data)
                 self.arrived.add(messages)
+        with self._lock:
+            if connection in self._connections:
+                self._connections.remove(connection)
+        connection.close()
+
+    def _within_tls(self, connection: socket.socket, tls: ssl.SSLContext) -> socket.socket:
+        with self._lock:
+            if connection not in self._connections:
+                return connection
+            secured = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            self._connections[self._connections.index(connection)] = secured
+        try:
+            secured.do_handshake()
+        except OSError:
+            secured.close()
+            raise
+        return secured
 
     def _reset(self, connection: socket.socket) -> None:
         held, since = -1, time.monotonic()

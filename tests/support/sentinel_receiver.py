@@ -22,8 +22,8 @@ CALL_BYTES = 1_048_576
 class Entra(HttpReceiver):
     """Gives tokens that are good for an hour; `tokens` are those in force."""
 
-    def __init__(self) -> None:
-        super().__init__(self._answer)
+    def __init__(self, **more: Any) -> None:
+        super().__init__(self._answer, **more)
         self.tokens: list[str] = []
         self.given = 0
 
@@ -54,8 +54,8 @@ class Entra(HttpReceiver):
 class LogsIngestion(HttpReceiver):
     """One rule with one stream; `granted` is whether the app has its role on the rule."""
 
-    def __init__(self, entra: Entra) -> None:
-        super().__init__(self._answer)
+    def __init__(self, entra: Entra, **more: Any) -> None:
+        super().__init__(self._answer, **more)
         self.entra = entra
         self.granted = True
         self.fault: Answer | None = None

@@ -8,13 +8,17 @@ Invariants, each checked in test_buffer.py:
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.cursors import (
@@ -26,11 +30,15 @@ from siemrelay.buffer.cursors import (
     SinkPolicy,
 )
 from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.opened import Opened
 from siemrelay.buffer.recent import RecentBatches
+from siemrelay.buffer.recovery import Found, recover
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
 from siemrelay.buffer.retention import Retention
+from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.state_dir import lock_state_dir, open_store
 from siemrelay.buffer.threads import in_thread
+from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast
@@ -41,6 +49,12 @@ READ_BYTES: Final = 1024 * 1024
 
 # Every commit looks, too: this is for a buffer without traffic.
 _WATCH_EVERY_S: Final = 1.0
+
+# The high watermark outlives a power cut up to this age. It is a witness, so rather seldom.
+_SYNC_EVERY_S: Final = 10
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
 
 
 class DiskBuffer:
@@ -60,24 +74,41 @@ class DiskBuffer:
             reserve = self._reserve = EmergencyReserve(state_dir, sizes.reserve_bytes)
             self._store = open_store(state_dir, reserve, sizes.log_bytes)
             opening.callback(self._store.close)
-            opened, oldest = self._store.opened(), self._store.oldest()
+            self._watermark = HighWatermark(state_dir)
+            opened = self._store.opened()
+            known, end, used = self._recover(opened)
             if sizes is SMALL:  # such a disk may be full before anybody looks a second time
                 reserve.hold()
             opening.pop_all()
         self.stats = stats
-        self._kept = KeptRange(opened.next_sequence, opened.next_sequence)
-        self._known_cursors, self._writing = opened.cursors, trio.Lock()
+        self._kept = KeptRange(end, end)
+        self._known_cursors, self._writing = known, trio.Lock()
         self.source_counts = opened.sources
         """What each source has stored, by name, before this start."""
-        self._cursors = SinkCursors(opened.cursors, self._kept)
+        self._cursors = SinkCursors(known, self._kept)
         self._flusher = CursorFlusher(self._store, self._cursors, self._writing, reserve, stats)
         self._retention = Retention(
             self._store, self._writing, self._cursors, self._kept, reserve, stats,
             max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
-        self._grown, self._recent = Broadcast(), RecentBatches(opened.next_sequence)
-        stats.size_bytes = opened.used_bytes
-        self._retention.note_oldest(oldest)
+        self._grown, self._recent = Broadcast(), RecentBatches(end)
+        stats.size_bytes = used
+        self._retention.note_oldest(opened.oldest)
+
+    def _recover(self, opened: Opened) -> tuple[dict[str, StoredCursor], int, int]:
+        """Say what is gone; returns cursors, end and used bytes to go on with, which are stored."""
+        oldest = None if opened.oldest is None else opened.oldest[0]
+        found = Found(opened.next_sequence, opened.cursors, oldest, opened.rows_end)
+        recovered = recover(found, self._watermark.read())
+        for finding in recovered.findings:
+            facts = msgspec.structs.asdict(finding)
+            message = facts.pop("message")
+            _log.error(message, **{k: v for k, v in facts.items() if v is not None})
+        used = opened.used_bytes
+        if recovered.changed or used is None:
+            repair = partial(self._store.repair, recovered.next_sequence, recovered.cursors)
+            used = self._with_reserve(repair)
+        return recovered.cursors, recovered.next_sequence, used
 
     def __enter__(self) -> DiskBuffer:
         return self
@@ -87,6 +118,7 @@ class DiskBuffer:
             self._flusher.leave()
         finally:
             self._store.close()
+            self._watermark.close()
             os.close(self._lock_descriptor)
 
     @property
@@ -112,18 +144,20 @@ class DiskBuffer:
         its name is returned. Raises StartRefused when the cursors cannot be stored.
         """
         gone = self._cursors.choose(sinks)
-        if gone or self._cursors.stored() != self._known_cursors:
-            self._replace_cursors()
+        cursors = self._cursors.stored()
+        if gone or cursors != self._known_cursors:
+            self._with_reserve(partial(self._store.replace_cursors, cursors))
+        self._watermark.start_with(self.end, cursors)
         return gone
 
-    def _replace_cursors(self) -> None:
-        """On a full disk with the room of the reserve."""
+    def _with_reserve(self, store: Callable[[], _T]) -> _T:
+        """Store at the start; on a full disk with the room of the reserve."""
         try:
             try:
-                self._store.replace_cursors(self._cursors.stored())
+                return store()
             except DiskFull:
                 self._reserve.release()
-                self._store.replace_cursors(self._cursors.stored())
+                return store()
         except BufferFull as error:
             raise StartRefused(
                 f"cannot store where each sink is: {error}; make some MiB of room under state_dir"
@@ -182,9 +216,7 @@ class DiskBuffer:
         started = time.perf_counter()
         async with self._writing:
             with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
-                used = await in_thread(
-                    self._store.append, batches, positions, cursors, filtered or {}
-                )
+                used = await in_thread(self._append, batches, positions, cursors, filtered or {})
         # Invariant: readers never see a record that a power cut could take back. The end moves
         # here only, after the commit's fsync; checked by
         # test_a_reader_never_sees_a_record_before_its_commit.
@@ -195,6 +227,15 @@ class DiskBuffer:
         if batches:
             self.stats.oldest_received_at = self.stats.oldest_received_at or batches[0].received_at
             self._grown.wake_all()
+
+    def _append(
+        self, batches: list[Batch],
+        positions: Mapping[tuple[str, str], Mapping[str, Any] | None],
+        cursors: Mapping[str, StoredCursor], filtered: Mapping[str, int],
+    ) -> int:  # fmt: skip
+        used = self._store.append(batches, positions, cursors, filtered)
+        self._watermark.note(batches[-1].next_sequence if batches else self.end, cursors)
+        return used
 
     async def read(self, sequence: int) -> list[Batch]:
         """Batches from the one that holds `sequence` on, in order; waits until there is one.
@@ -210,9 +251,8 @@ class DiskBuffer:
             # The thread may see a commit that is not known here yet: nothing beyond the end.
             end = self._kept.end
             found = await in_thread(self._store.read, sequence, end, READ_BYTES)
-            if found:
-                return found
-            sequence = end  # all before it was dropped and deleted
+            # Nothing is there up to the end: an empty batch settles what was dropped, or is gone.
+            return found or [Batch(end, 0, "", 0.0, b"")]
 
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
         """Records as batches of one, by sequence number; without those that are not kept."""
@@ -263,6 +303,8 @@ class DiskBuffer:
             nursery.start_soon(self._watch_files)
 
     async def _watch_files(self) -> None:
-        while True:
+        for seconds in itertools.count():
             await in_thread(self._store.check_identity)
+            if seconds % _SYNC_EVERY_S == 0:
+                await in_thread(self._watermark.sync)
             await trio.sleep(_WATCH_EVERY_S)

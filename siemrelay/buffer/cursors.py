@@ -150,10 +150,11 @@ class SinkCursors:
         """All of them, by sink, as they are kept on disk."""
         return {cursor.name: cursor.stored() for cursor in self._cursors.values()}
 
-    def note_commands(self, found: Mapping[str, StoredCursor]) -> None:
+    def note_commands(self, found: Mapping[str, StoredCursor | None]) -> None:
         """Take over what commands beside the relay have counted on disk."""
         for name, stored in found.items():
-            if (cursor := self._cursors.get(name)) is not None:
+            cursor = self._cursors.get(name)
+            if cursor is not None and stored is not None:
                 cursor.counts.retried = stored.retried
                 cursor.counts.replayed = stored.replayed
 

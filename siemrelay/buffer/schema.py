@@ -72,6 +72,9 @@ ALTER TABLE cursors ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE cursors ADD COLUMN last_success_at REAL NOT NULL DEFAULT 0;
 ALTER TABLE cursors ADD COLUMN retried INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE cursors ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;
+UPDATE cursors SET next_sequence = max(next_sequence, coalesce(
+    (SELECT min(first_sequence) FROM batches),
+    (SELECT value FROM facts WHERE name = 'next_sequence'), 1));
 UPDATE cursors SET first_sequence = next_sequence;
 """,
 }

@@ -10,8 +10,8 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import cache
-from itertools import chain
+from functools import cache, partial
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,9 @@ import msgspec
 
 from siemrelay.buffer import dead_letters as dead_letters
 from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.opened import OLDEST, Opened, read_cursors, read_opened, read_position
 from siemrelay.buffer.reserve import LARGE
-from siemrelay.buffer.rows import COLUMNS, CURSOR_COLUMNS, Payloads, Row, StoredCursor, used_bytes
+from siemrelay.buffer.rows import COLUMNS, Payloads, Row, StoredCursor, used_bytes
 from siemrelay.buffer.schema import (
     WRITE_CURSORS,
     AppendedRow,
@@ -32,7 +33,6 @@ from siemrelay.buffer.schema import (
 from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.core.errors import BufferFull, BufferMoved
 from siemrelay.core.event import Batch
-from siemrelay.telemetry.stats import SourceCounts
 
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
 _APPENDED_ROWS: Final = 16
@@ -42,15 +42,6 @@ _ABANDONED: Final = list[ExitStack]()
 
 # Rows deleted in one transaction: bounds how long a commit of records can wait for it.
 _DELETE_ROWS: Final = 256
-
-
-class Opened(msgspec.Struct, frozen=True):
-    """What was on disk at the start."""
-
-    next_sequence: int
-    cursors: dict[str, StoredCursor]
-    used_bytes: int
-    sources: dict[str, SourceCounts]
 
 
 class Store:
@@ -106,26 +97,31 @@ class Store:
     def opened(self) -> Opened:
         """What a start needs to know."""
         with self._snapshot() as query:
-            facts = dict(query("SELECT name, value FROM facts").fetchall())
-            sources = dict[str, SourceCounts]()
-            for name, value in facts.items():
-                what, _, source = name.partition(":")
-                if source:
-                    setattr(sources.setdefault(source, SourceCounts()), what, value)
-            return Opened(facts["next_sequence"], _cursors(query), facts["used_bytes"], sources)
+            return read_opened(query)
 
-    def cursors(self) -> dict[str, StoredCursor]:
-        """Every sink's cursor and counts."""
+    def repair(self, next_sequence: int, cursors: Mapping[str, StoredCursor]) -> int:
+        """Store where the relay goes on; returns the used bytes, counted anew. Fsynced."""
+        with self._transaction() as execute:
+            sizes = execute("SELECT length(payload) FROM batches")
+            used = sum(used_bytes(size) for (size,) in sizes)
+            facts = [("next_sequence", next_sequence), ("used_bytes", used)]
+            execute("INSERT OR REPLACE INTO facts VALUES (?, ?), (?, ?)", [*facts[0], *facts[1]])
+            execute("DELETE FROM cursors")
+            execute(WRITE_CURSORS.format("?"), (_json(cursors),))
+        return used
+
+    def cursors(self) -> dict[str, StoredCursor | None]:
+        """Every sink's cursor and counts; None for a damaged one."""
         with self._read_lock, self._errors.translated():
-            return _cursors(self._reading.execute)
+            return read_cursors(self._reading.execute)
 
     def positions(self, source: str) -> dict[str, dict[str, Any]]:
-        """The source's stored positions by key."""
+        """The source's stored positions by key. A damaged one is left out, and logged."""
         with self._read_lock, self._errors.translated():
             rows = self._reading.execute(
                 "SELECT key, value FROM positions WHERE source = ?", (source,)
             )
-            return {key: json.loads(value) for key, value in rows}
+            return dict(filter(None, starmap(partial(read_position, source), rows)))
 
     def append(
         self,
@@ -245,8 +241,7 @@ class Store:
     def oldest(self) -> tuple[int, float] | None:
         """First sequence and received time of the oldest record kept."""
         with self._read_lock, self._errors.translated():
-            query = "SELECT first_sequence, received_at FROM batches ORDER BY 1 LIMIT 1"
-            row: tuple[int, float] | None = self._reading.execute(query).fetchone()
+            row: tuple[int, float] | None = self._reading.execute(OLDEST).fetchone()
             return row
 
     def received_at(self, sequence: int) -> float | None:
@@ -386,11 +381,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _append(rows: int) -> str:
     row = f"({', '.join('?' * len(AppendedRow._fields))})"
     return f"INSERT INTO appended VALUES {', '.join([row] * rows)}"
-
-
-def _cursors(execute: Any) -> dict[str, StoredCursor]:
-    rows = execute(f"SELECT sink, {CURSOR_COLUMNS} FROM cursors").fetchall()
-    return {sink: StoredCursor(*columns) for sink, *columns in rows}
 
 
 def _json(value: object) -> str:

@@ -56,19 +56,20 @@ def info(config: str, as_json: bool) -> None:
     loaded = load_or_exit(config)
     state_dir = loaded.config.state_dir
     with open_buffer(state_dir) as store:
-        opened, oldest, letters = store.opened(), store.oldest(), store.dead_letters()
-    end = opened.next_sequence
+        opened, letters = store.opened(), store.dead_letters()
+    oldest, used = opened.oldest, opened.used_bytes or 0
+    end = opened.end
     sinks = [
         {"sink": name, **_balance(cursor, end), "next_sequence": cursor.next_sequence,
          "dead_letters": letters.pop(name, 0), "replayed": cursor.replayed,
          "last_success": rfc3339(cursor.last_success_at) if cursor.last_success_at else None}
-        for name, cursor in opened.cursors.items()
+        for name, cursor in opened.sinks().items()
     ]  # fmt: skip
     report: dict[str, Any] = {
         "state_dir": str(state_dir), "process": running_process(state_dir), "end": end,
         "oldest": oldest[0] if oldest else None,
         "oldest_received": rfc3339(oldest[1]) if oldest else None,
-        "size_bytes": opened.used_bytes,
+        "size_bytes": used,
         "sources": [{"source": name, **msgspec.structs.asdict(counts)}
                     for name, counts in sorted(opened.sources.items())],
         "sinks": sinks, "other_dead_letters": letters,
@@ -80,7 +81,7 @@ def info(config: str, as_json: bool) -> None:
     runs = f"process {process} runs on it" if process else "no relay runs on it"
     click.echo(f"{state_dir}: {runs}")
     if oldest:
-        click.echo(f"records {oldest[0]:,} to {end - 1:,} are kept, {size(opened.used_bytes)}; the "
+        click.echo(f"records {oldest[0]:,} to {end - 1:,} are kept, {size(used)}; the "
                    f"oldest was received {report['oldest_received']}")  # fmt: skip
     else:
         click.echo(f"no records are kept; the next one is {end:,}")
@@ -150,7 +151,7 @@ def show(
     """
     loaded = load_or_exit(config)
     with open_buffer(loaded.config.state_dir) as store:
-        end = store.opened().next_sequence
+        end = store.opened().end
         if first is None and last is None:
             _show(_last(store, end, source), as_json=as_json)
             return

@@ -65,7 +65,7 @@ def dead_letters(
     loaded = load_or_exit(config)
     redactor = Redactor(loaded.secrets)
     with open_buffer(loaded.config.state_dir) as store:
-        before = store.opened().next_sequence if last is None else last + 1
+        before = store.opened().end if last is None else last + 1
         counts = store.dead_letters()
         if sink is not None and sink not in counts:
             chosen(loaded, sink)  # a sink that is gone may have left some

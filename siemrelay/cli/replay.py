@@ -67,9 +67,9 @@ def replay(
     name = chosen(loaded, sink)
     with open_buffer(loaded.config.state_dir) as store:
         facts = store.opened()
-        cursor = facts.cursors.get(name)
-        passed = cursor.next_sequence if cursor else facts.next_sequence
-        end = passed if last is None else min(last + 1, facts.next_sequence)
+        cursor = facts.sinks().get(name)
+        passed = cursor.next_sequence if cursor else facts.end
+        end = passed if last is None else min(last + 1, facts.end)
         begin = first or store.received_after(time.time() - (since or 0)) or end
         begin = max(begin, (store.oldest() or (end, 0.0))[0])
         count = max(end - begin, 0)

@@ -1,0 +1,89 @@
+"""What a start reads of the buffer's file. Nothing damaged in it ends the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from siemrelay.buffer.rows import CURSOR_COLUMNS, StoredCursor
+from siemrelay.telemetry.stats import SourceCounts
+
+_log = structlog.get_logger()
+
+Execute = Callable[..., Any]
+"""A connection's `execute`."""
+
+OLDEST: Final = "SELECT first_sequence, received_at FROM batches ORDER BY 1 LIMIT 1"
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What is on disk: next sequence number and used bytes are None where missing or damaged."""
+
+    next_sequence: int | None
+    cursors: dict[str, StoredCursor | None]
+    used_bytes: int | None
+    sources: dict[str, SourceCounts]
+    oldest: tuple[int, float] | None
+    """First sequence and received time of the oldest row."""
+    rows_end: int | None
+    """Sequence number after the newest row."""
+
+    @property
+    def end(self) -> int:
+        """The sequence number after the last record, as far as can be told."""
+        return max(self.next_sequence or 1, self.rows_end or 1)
+
+    def sinks(self) -> dict[str, StoredCursor]:
+        """The cursors that are not damaged."""
+        return {name: cursor for name, cursor in self.cursors.items() if cursor is not None}
+
+
+def read_opened(execute: Execute) -> Opened:
+    """What is on disk, in one transaction of the caller's."""
+    facts = {
+        name: value
+        for name, value in execute("SELECT name, value FROM facts")
+        if isinstance(value, int) and value >= 0
+    }
+    newest = "SELECT first_sequence + count FROM batches ORDER BY first_sequence DESC"
+    (rows_end,) = execute(f"{newest} LIMIT 1").fetchone() or (None,)
+    return Opened(
+        facts.get("next_sequence"), read_cursors(execute), facts.get("used_bytes"),
+        _source_counts(facts), execute(OLDEST).fetchone(), rows_end,
+    )  # fmt: skip
+
+
+def read_cursors(execute: Execute) -> dict[str, StoredCursor | None]:
+    """Every sink's cursor and counts; None for a damaged one."""
+    rows = execute(f"SELECT sink, {CURSOR_COLUMNS} FROM cursors").fetchall()
+    return {str(sink): _cursor(columns) for sink, *columns in rows}
+
+
+def _cursor(columns: list[Any]) -> StoredCursor | None:
+    try:
+        return msgspec.convert(columns, StoredCursor)
+    except msgspec.ValidationError:
+        return None
+
+
+def _source_counts(facts: Mapping[str, int]) -> dict[str, SourceCounts]:
+    sources = dict[str, SourceCounts]()
+    for name, value in facts.items():
+        what, _, source = name.partition(":")
+        if what in SourceCounts.__struct_fields__:
+            setattr(sources.setdefault(source, SourceCounts()), what, value)
+    return sources
+
+
+def read_position(source: str, key: str, value: str) -> tuple[str, dict[str, Any]] | None:
+    """A source's position by its key; None for a damaged one, which is logged."""
+    try:
+        return key, msgspec.json.decode(value, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        _log.error("a stored position is damaged", source=source, key=key,
+                   advice="the source begins there as if it were new, which may send records "
+                   "again; check the disk")  # fmt: skip
+        return None

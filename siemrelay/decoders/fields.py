@@ -1,8 +1,7 @@
 """Which field of an event is found where in a record, and how the values become an event.
 
 A path is dotted (`user.email`). For each field the first path that holds a usable value wins
-(`json.lookup.Finder`); a whole object under `actor` or `target` is looked into, never taken as a
-name.
+(`json.lookup`); a whole object under `actor` or `target` is looked into, never taken as a name.
 """
 
 from __future__ import annotations

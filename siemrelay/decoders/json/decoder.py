@@ -1,4 +1,4 @@
-"""JSON records → events: a learned shape for whole batches, each record by itself if not."""
+"""JSON records → events: whole batches by a learned shape, else record by record."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from siemrelay.decoders.contract import (
     TimeBoundOptions,
 )
 from siemrelay.decoders.fields import Spellings, rest_of
-from siemrelay.decoders.json.learned import Learner
-from siemrelay.decoders.json.lookup import Finder
-from siemrelay.decoders.json.shape import DEEPEST
+from siemrelay.decoders.json.learned import DEEPEST, Learner
+from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.normalise import ALWAYS_WANTED, Finisher, unparsed
 
 
@@ -26,22 +25,26 @@ class JsonDecoder:
 
     def __init__(
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
-        max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S,
+        max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S, *,
+        learns: bool = True,
     ) -> None:  # fmt: skip
         """`wanted` are the fields that filters and formats read; others stay empty.
 
-        The rest is as in `TimeBoundOptions`, in seconds.
+        Times are as in `TimeBoundOptions`, in seconds. Without `learns` every record is looked up
+        by itself: the same events, slower.
         """
         self._attributes = "attributes" in wanted
-        # Attributes are what no field took, so with them every field is looked for.
+        # Attributes are what no field took, so with them every field is looked up.
         self._spellings = {
             field: paths
             for field, paths in spellings.items()
             if self._attributes or field in wanted | ALWAYS_WANTED
         }
-        self._finder = Finder(self._spellings)
+        self._lookup = FieldLookup(self._spellings)
         self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead).finished
-        self._learner = Learner(self._spellings, msgspec.Raw if self._attributes else None)
+        self._learner = Learner(
+            self._spellings, msgspec.Raw if self._attributes else None, learns=learns
+        )
 
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""
@@ -49,7 +52,7 @@ class JsonDecoder:
             return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
         payload, split = batch.payload, batch.records
         if b"\r" in payload:
-            # It ends the lines of some systems, and is space that no attributes may have in them.
+            # Some systems end lines with it; attributes that are passed on raw must not hold it.
             records = [record.rstrip(b"\r") for record in batch.records()]
             payload, split = b"".join([record + b"\n" for record in records]), lambda: records
         events = self._learner.together(payload, batch.count, split)
@@ -59,9 +62,7 @@ class JsonDecoder:
 
     def _one_by_one(self, batch: Batch, records: list[bytes]) -> DecodedBatch:
         shaped = self._learner.each(records)
-        others = {
-            i: self._looked_through(records[i]) for i, event in enumerate(shaped) if event is None
-        }
+        others = {i: self._looked_up(records[i]) for i, event in enumerate(shaped) if event is None}
         events = [others[i] if event is None else event for i, event in enumerate(shaped)]
         refused = sum(event.type == UNPARSED for event in others.values())
         self._learner.misfits(len(others) - refused, records)
@@ -69,14 +70,14 @@ class JsonDecoder:
         decoded.replaced = frozenset(i for i in others if not _is_utf8(records[i]))
         return decoded
 
-    def _looked_through(self, record: bytes) -> AuditEvent:
+    def _looked_up(self, record: bytes) -> AuditEvent:
         try:
             fields = forgiving_json(record)
         except (ValueError, RecursionError):
             return unparsed(record)
         if not isinstance(fields, dict):
             return unparsed(record)
-        event, used = self._finder.event(fields)
+        event, used = self._lookup.event(fields)
         if self._attributes:
             rest = rest_of(fields, used)
             if _deep(rest, record):

@@ -1,7 +1,7 @@
-"""Records → events, by looking for every spelling of every field.
+"""Records → events, by looking up every spelling of every field.
 
-Records with the same spellings among their keys are looked through together, column by column; it
-is no other event (test_records_looked_through_together_give_what_each_gives_alone).
+Records with the same spellings among their keys are looked up together, column by column, and give
+the events that each gives alone (test_records_looked_up_together_give_what_each_gives_alone).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Tar
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, rest_of, text_of
 
-# Which keys come together is decided outside; so many sets of them are remembered at a time.
+# Peers decide which keys come together; plans for so many sets of them are kept at a time.
 _PLANS_KEPT: Final = 512
 
-# Fewer records of the same keys than this are looked through faster one by one.
+# Fewer records with the same keys than this are faster one by one.
 _FEW: Final = 8
 
 _NO_VALUES: Final = {type(None), dict, list}
@@ -32,17 +32,17 @@ Found = list[tuple[str, Where, Sequence[Any]]]
 """(field, where, the value of each record)."""
 
 
-class Finder:
+class FieldLookup:
     """Finds the fields of an event in records.
 
-    A record has a dozen keys, the spellings are a hundred: which of them can be at all in records
-    with the same of the keys that are spellings, is worked out once.
+    A record has a dozen keys, and there are a hundred spellings. Which of these can match depends
+    only on the keys that are spellings, so it is worked out once for each set of such keys.
     """
 
     def __init__(self, spellings: Spellings) -> None:
         self._spellings = spellings
         paths = {path for paths in spellings.values() for path in paths}
-        # Whether there are attributes, too, decides how records are taken apart (`_rests`).
+        # `_rests` needs to know whether there is an `attributes` object.
         self._names = paths | {path.partition(".")[0] for path in paths} | {"attributes"}
         self._plans = BoundedMemo(self._plan, most=_PLANS_KEPT)
 
@@ -75,7 +75,7 @@ class Finder:
     def events(self, records: list[dict[str, Any]], *, attributes: bool) -> list[AuditEvent]:
         """The event of each record, as `event`; with `attributes`, these are what `rest_of` leaves.
 
-        Takes the records apart for it.
+        The records are consumed: used values are removed from them.
         """
         groups: dict[tuple[str, ...], list[int]] = {}
         for i, keys in enumerate(map(self._known, records)):
@@ -130,7 +130,11 @@ def _is_usable(value: Any) -> bool:
 
 
 def _found(records: list[dict[str, Any]], plan: Plan) -> tuple[Found, list[bool]]:
-    """What records of the same keys all have; else by which of two kinds each is to be taken."""
+    """The fields that all these records have at the same places; else how to split the records.
+
+    The second value is empty, or says of each record whether it has a usable value where others
+    have none: then the two kinds are to be looked up apart.
+    """
     found: Found = []
     for field, tried in plan:
         for where in tried:

@@ -1,10 +1,10 @@
-"""What the messages of a batch say, behind their headers: JSON, CEF, LEEF, pairs or text.
+"""The messages of a batch, behind their headers: JSON, CEF, LEEF, pairs or text.
 
 Text is not structure: unless the source declares a form, a message gives an event its fields only
 if it is structure as a whole (test_text_is_not_structure).
 
-The events are not normalised yet, and their attributes, where they are asked for, are dicts. What
-is read together gives what each message gives by itself
+The events are not normalised yet, and their attributes, if wanted, are dicts. Messages that are
+read together give the events that each gives alone
 (test_a_batch_gives_the_events_that_each_record_gives_alone).
 """
 
@@ -19,9 +19,8 @@ import msgspec
 from siemrelay.core.event import AuditEvent, forgiving_json
 from siemrelay.decoders.cef import cef_fields
 from siemrelay.decoders.fields import Spellings
-from siemrelay.decoders.json.learned import Learner
-from siemrelay.decoders.json.lookup import Finder
-from siemrelay.decoders.json.shape import REFUSALS, decoded_lines
+from siemrelay.decoders.json.learned import REFUSALS, Learner, decoded_lines
+from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.key_value import declared_pairs, pairs_in_text, whole_pairs
 from siemrelay.decoders.leef import leef_fields
 
@@ -61,21 +60,23 @@ _READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
 
 
 class Bodies:
-    """Reads the messages of one source. Keeps what it learned of them."""
+    """Reads the messages of one source. Keeps the shape that it learns from them."""
 
-    def __init__(self, spellings: Spellings, body: Body, *, attributes: bool) -> None:
+    def __init__(
+        self, spellings: Spellings, body: Body, *, attributes: bool, learns: bool = True
+    ) -> None:
         self._read, self._attributes = _READ[body], attributes
         self._json = body in ("auto", "json")
         self._pairs_in_text = body == "auto" and attributes
-        self._finder = Finder(spellings)
-        self._learner = Learner(spellings, Fields if attributes else None)
+        self._lookup = FieldLookup(spellings)
+        self._learner = Learner(spellings, Fields if attributes else None, learns=learns)
 
     def events(
         self, texts: Sequence[str], known: Mapping[int, Fields]
     ) -> tuple[list[AuditEvent], bool]:
         """One event per text, and whether all of them are tidy (see `Finisher.finished`).
 
-        `known` is what some say, by their places; their texts are not looked into.
+        `known` has the fields of some of them by their numbers; their texts are not read.
         """
         events: dict[int, AuditEvent] = {}
         fields: dict[int, Fields | None] = dict(known)
@@ -87,7 +88,7 @@ class Bodies:
             shaped = self._learner.together(records.payload, len(objects), records.each)
             if shaped is not None and len(shaped) == len(texts):
                 return shaped, self._learner.tidy
-            for i, found in zip(objects, shaped or self._looked_at(records), strict=True):
+            for i, found in zip(objects, shaped or self._json_alone(records), strict=True):
                 if isinstance(found, AuditEvent):
                     events[i] = found
                 else:
@@ -102,7 +103,7 @@ class Bodies:
         if len(said) < len(fields):
             events |= {i: self._prose(texts[i]) for i, found in fields.items() if not found}
         if said:
-            made = self._finder.events(list(said.values()), attributes=self._attributes)
+            made = self._lookup.events(list(said.values()), attributes=self._attributes)
             events |= zip(said, made, strict=True)
         return list(map(events.__getitem__, range(len(texts)))), False
 
@@ -113,8 +114,8 @@ class Bodies:
         pairs = pairs_in_text(text)
         return AuditEvent(attributes={"text": pairs} if pairs else None)
 
-    def _looked_at(self, records: _Records) -> Sequence[AuditEvent | Fields | None]:
-        """Of each its event if it has the shape, else its fields, if it is JSON."""
+    def _json_alone(self, records: _Records) -> Sequence[AuditEvent | Fields | None]:
+        """For each its event if it has the shape, its fields if it is other JSON, else None."""
         each = records.each()
         if self._learner.shape is None:
             try:

@@ -1,9 +1,9 @@
 """The syslog headers of a whole batch, column by column.
 
-The usual headers are cut out of their messages by one expression per form. What is in them beside
-the time is read by `header_of` itself, with a probe for a message, once for each sender, and
-remembered; what is not usual it reads message by message. So the columns hold just what it says
-(test_headers_of_a_batch_are_those_of_each_message).
+One expression per form cuts the usual headers off their messages. What stands in them beside the
+time is the same for every message of a sender: `header_of` parses it once, with a probe for a
+message, and a memo keeps it. Any other header `header_of` parses message by message. So the columns
+hold exactly what it finds (test_headers_of_a_batch_are_those_of_each_message).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import compress
 from typing import Any, Final, NamedTuple
 
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.decoders.syslog.header import Header, header_of
+from siemrelay.decoders.syslog.header import MONTHS, SyslogHeader, header_of, written_time
 
 # RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug.
 _SEVERITIES: Final = (10, 9, 8, 7, 5, 3, 2, 0)
@@ -34,7 +34,7 @@ _RFC3164: Final = re.compile(
     rf"((?:[^ ]*[^ :] )?(?:(?!\d|{_BODY})[^ :]+: |(?={_BODY})))"
 )
 
-# A message that no header takes a part of, whatever stands before it.
+# No header takes a part of this message, whatever stands before it.
 _PROBE: Final = "{"
 
 _SECOND: Final = len("2026-01-01T00:00:")
@@ -47,11 +47,11 @@ _MEANT: Final = (
 )
 
 
-class Origin(NamedTuple):
-    """What is the same in many headers: they differ in their times and structured data only.
+class Sender(NamedTuple):
+    """The part of a header that is the same for many messages: all but time and structured data.
 
-    `severity` and `type` are for an event that does not say its own; `about` goes among its
-    attributes, is shared by events, and so is not to be changed.
+    `severity` and `type` are for an event whose body has none; `about` becomes an attribute. Events
+    share it, so it must not be changed.
     """
 
     severity: int | None
@@ -64,9 +64,9 @@ Data = dict[str, dict[str, str]]
 
 
 class Headers(NamedTuple):
-    """What the headers of messages said, in the order of the messages."""
+    """The headers of messages, column by column, in the order of the messages."""
 
-    origins: Sequence[Origin]
+    senders: Sequence[Sender]
     times: Sequence[str | None]
     data: Sequence[Data | None]
     texts: Sequence[str]
@@ -77,9 +77,9 @@ _Row = Sequence[Any]
 """One of each column of `Headers`."""
 
 _Columns = tuple[
-    Sequence[Origin | None], Sequence[str | None], Sequence[Data | None], Sequence[str]
+    Sequence[Sender | None], Sequence[str | None], Sequence[Data | None], Sequence[str]
 ]
-"""As in `Headers`; where there is no origin, the header is not usual."""
+"""As in `Headers`; where there is no sender, the header is not a usual one."""
 
 _groups: Final = re.Match.groups
 
@@ -89,20 +89,20 @@ def _after(match: re.Match[str]) -> str:
 
 
 class HeaderReader:
-    """Reads the headers of one source; remembers its senders, in bounded memory."""
+    """Reads the headers of one source; keeps its senders in bounded memory."""
 
     def __init__(self, zone: tzinfo = UTC) -> None:
-        """In `zone` are times that do not say theirs."""
+        """`zone` is where times without a zone are."""
         self._zone = zone
-        self._rfc5424 = BoundedMemo(_rfc5424_origin)
-        self._rfc3164 = BoundedMemo(_rfc3164_origin)
+        self._rfc5424 = BoundedMemo(_rfc5424_sender)
+        self._rfc3164 = BoundedMemo(_rfc3164_sender)
         self._minutes = BoundedMemo(self._minute)
         self._layouts = BoundedMemo(self._layout)
         self._openings = BoundedMemo(_opening)
         self._names = BoundedMemo(_name)
 
     def headers(self, messages: Sequence[str], received: datetime) -> Headers:
-        """What `header_of` says of each; `received` in UTC."""
+        """The header of each message as `header_of` finds it; `received` in UTC."""
         rows: dict[int, _Row] = {}
         left: Sequence[int] = range(len(messages))
         for form, cut in ((_RFC5424, self._cut_rfc5424), (_RFC3164, self._cut_rfc3164)):
@@ -112,24 +112,24 @@ class HeaderReader:
                 continue
             columns = cut(found, received)
             if len(found) == len(messages) and None not in columns[0]:
-                return Headers(*columns)  # type: ignore[arg-type]  # no origin is lacking
+                return Headers(*columns)  # type: ignore[arg-type]  # no sender is lacking
             places = compress(left, matches)
             rows |= {i: row for i, *row in zip(places, *columns, strict=True) if row[0] is not None}
             left = [i for i in left if i not in rows]
-        rows |= {i: self._looked_at(messages[i], received) for i in left}
+        rows |= {i: self._parsed_alone(messages[i], received) for i in left}
         return Headers(*zip(*map(rows.__getitem__, range(len(messages))), strict=True))
 
-    def _looked_at(self, message: str, received: datetime) -> _Row:
+    def _parsed_alone(self, message: str, received: datetime) -> _Row:
         header = header_of(message, received, self._zone)
-        return _origin(header), header.time, header.data, header.text
+        return _sender(header), header.time, header.data, header.text
 
     def _cut_rfc5424(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:
-        pris, times, senders, opened = zip(*map(_groups, matches), strict=True)
-        origins = list(map(self._rfc5424.__getitem__, zip(pris, senders, strict=True)))
+        pris, times, named, opened = zip(*map(_groups, matches), strict=True)
+        senders = list(map(self._rfc5424.__getitem__, zip(pris, named, strict=True)))
         if "-" in times:
             times = tuple([None if time == "-" else time for time in times])
         if not any(opened):
-            return origins, times, [None] * len(times), list(map(_after, matches))
+            return senders, times, [None] * len(times), list(map(_after, matches))
         data, texts = list[Data | None](), list[str]()
         for i, match in enumerate(matches):
             message, at, said = match.string, match.end(), None
@@ -139,11 +139,11 @@ class HeaderReader:
                     end = len(message) - 2
                 said = self._data(message[at : end + 1]) if end > 0 else None
                 if said is None:
-                    origins[i] = None
+                    senders[i] = None
                 at = end + 3
             data.append(said)
             texts.append(message[at:])
-        return origins, times, data, texts
+        return senders, times, data, texts
 
     def _data(self, text: str) -> Data | None:
         """One element, from after its bracket to its last quote, without escapes; None if not."""
@@ -166,8 +166,8 @@ class HeaderReader:
         return (element, names) if len(set(names)) == len(every) else None
 
     def _cut_rfc3164(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:
-        pris, minutes, seconds, times, senders = zip(*map(_groups, matches), strict=True)
-        origins = list(map(self._rfc3164.__getitem__, zip(pris, senders, strict=True)))
+        pris, minutes, seconds, times, named = zip(*map(_groups, matches), strict=True)
+        senders = list(map(self._rfc3164.__getitem__, zip(pris, named, strict=True)))
         if None in times:
             day = received.date().isoformat()
             known = {minute: minute and self._minutes[minute, day] for minute in set(minutes)}
@@ -178,28 +178,34 @@ class HeaderReader:
                 )
             ])  # fmt: skip
             if None in times:
-                origins = [
-                    None if time is None else origin
-                    for origin, time in zip(origins, times, strict=True)
+                senders = [
+                    None if time is None else sender
+                    for sender, time in zip(senders, times, strict=True)
                 ]
-        return origins, times, [None] * len(times), list(map(_after, matches))
+        return senders, times, [None] * len(times), list(map(_after, matches))
 
     def _minute(self, key: tuple[str, str]) -> tuple[str, str] | None:
-        """What stands before and after the second in the times of this minute, that day."""
+        """What stands before and after the second in the times of this minute, received that day.
+
+        None if the minute is none, or if the year or the offset depends on the second.
+        """
         minute, day = key
+        month, of_month, clock = minute.split()
+        if month not in MONTHS:
+            return None
         morning = datetime.fromisoformat(day).replace(tzinfo=UTC)
         found = set()
         for received in (morning, morning + _DAY):
             for second in ("00", "59"):
-                header = header_of(f"<13>{minute}:{second} {_PROBE}", received, self._zone)
-                if header.text != _PROBE or header.time is None:
+                stamp = (month, of_month, f"{clock}:{second}")
+                time = written_time(stamp, received, self._zone)
+                if time is None:
                     return None
-                found.add((header.time[:_SECOND], header.time[_SECOND + 2 :]))
-        # The year, half of one away, may change in the midst of it, or of the day.
+                found.add((time[:_SECOND], time[_SECOND + 2 :]))
         return found.pop() if len(found) == 1 else None
 
 
-def _origin(header: Header) -> Origin:
+def _sender(header: SyslogHeader) -> Sender:
     severity, about = None, dict[str, Any]()
     if header.pri is not None:
         severity = _SEVERITIES[header.pri % 8]
@@ -208,16 +214,16 @@ def _origin(header: Header) -> Origin:
         value = getattr(header, name)
         if value is not None:
             about[name] = value
-    return Origin(severity, header.msgid or header.app or "", about)
+    return Sender(severity, header.msgid or header.app or "", about)
 
 
-def _rfc5424_origin(key: tuple[str, str]) -> Origin | None:
+def _rfc5424_sender(key: tuple[str, str]) -> Sender | None:
     pri, sender = key
     header = header_of(f"<{pri} - {sender} - {_PROBE}", _SOME_TIME)
-    return _origin(header) if header.text == _PROBE else None
+    return _sender(header) if header.text == _PROBE else None
 
 
-def _rfc3164_origin(key: tuple[str, str]) -> Origin | None:
+def _rfc3164_sender(key: tuple[str, str]) -> Sender | None:
     pri, sender = key
     for time, received, zone in _MEANT:
         header = header_of(f"<{pri}>{_STAMP} {sender}{_PROBE}", received, zone)
@@ -227,7 +233,7 @@ def _rfc3164_origin(key: tuple[str, str]) -> Origin | None:
         # What was no tag is a host, after which a second header may follow.
         if sender.endswith(": ") and header.app is None:
             return None
-    return _origin(header)
+    return _sender(header)
 
 
 def _opening(text: str) -> tuple[str, str] | None:

@@ -1,26 +1,61 @@
-"""Syslog records → events: the header, and what is found inside the message."""
+"""Syslog records → events: the header, and the body if it is structure."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field
 
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import UNTYPED, Catalogue
-from siemrelay.decoders.contract import MAX_TIME_AHEAD_S, MAX_TIME_PAST_S, DecoderKind
+from siemrelay.decoders.contract import (
+    MAX_TIME_AHEAD_S,
+    MAX_TIME_PAST_S,
+    DecoderKind,
+    TimeBoundOptions,
+)
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.normalise import Finisher, unparsed
 from siemrelay.decoders.syslog.bodies import Bodies, Body, Fields
 from siemrelay.decoders.syslog.columns import HeaderReader, Headers
-from siemrelay.decoders.syslog.zone import SyslogDecoderOptions, SyslogHeaderOptions, zone_of
+from siemrelay.decoders.syslog.header import zone_of
 
-# Framing leaves them at the end, some senders put a mark at the beginning.
+
+def _known(name: str) -> str:
+    zone_of(name)
+    return name
+
+
+class SyslogHeaderOptions(TimeBoundOptions):
+    """Settings of the decoders that read syslog headers."""
+
+    timezone: Annotated[str, AfterValidator(_known)] = Field(
+        "UTC",
+        description="where headers have times without a zone (RFC 3164), the devices' own: a name "
+        "like Europe/Berlin, or an offset like +02:00",
+    )
+
+
+class SyslogDecoderOptions(SyslogHeaderOptions):
+    """Settings of the decoder that also finds out what follows the header."""
+
+    body: Body = Field(
+        "auto",
+        description="what follows the header. `auto`: a message is CEF or LEEF if it begins as "
+        "one, JSON if it is one object, key=value if it is pairs from beginning to end, else text; "
+        "pairs among its words become attributes (`attributes.text.NAME`) and nothing more. Any "
+        "other choice declares the form: `key_value` takes pairs from among words, too",
+    )
+
+
+# Framing leaves these at the end, and some senders put a byte order mark at the beginning.
 _AROUND: Final = "\0\r\n \t"
 _MARK: Final = "\ufeff"
 
-# One for all the records of which nobody reads anything.
+# One event for all records if no sink reads any field.
 _UNREAD: Final = AuditEvent(
     id="-", time="1970-01-01T00:00:00.000Z", type=UNTYPED, category="other",
     severity=DEFAULT_SEVERITY, outcome="unknown",
@@ -42,12 +77,13 @@ class SyslogDecoder:
     def __init__(
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
         body: Body = "auto", timezone: str = "UTC",
-        max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S,
+        max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S, *,
+        learns: bool = True,
     ) -> None:  # fmt: skip
-        """The settings are as in `SyslogDecoderOptions`, times in seconds."""
+        """The settings are as in `SyslogDecoderOptions`, times in seconds; `learns` as for JSON."""
         self._attributes, self._unread = "attributes" in wanted, not wanted
         self._headers = HeaderReader(zone_of(timezone)).headers
-        self._bodies = Bodies(spellings, body, attributes=self._attributes)
+        self._bodies = Bodies(spellings, body, attributes=self._attributes, learns=learns)
         self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead).finished
 
     def decode(self, batch: Batch) -> DecodedBatch:
@@ -70,30 +106,30 @@ class SyslogDecoder:
         return decoded
 
     def _complete(self, events: list[AuditEvent], headers: Headers, texts: list[str]) -> None:
-        """Adds what the bodies did not say."""
+        """Fill in from the headers what the bodies lack."""
         if not all(map(_type, events)):
-            for event, origin in zip(events, headers.origins, strict=True):
-                event.type = event.type or origin.type
+            for event, sender in zip(events, headers.senders, strict=True):
+                event.type = event.type or sender.type
         if None in map(_severity, events):
-            for event, origin in zip(events, headers.origins, strict=True):
+            for event, sender in zip(events, headers.senders, strict=True):
                 if event.severity is None:
-                    event.severity = origin.severity
+                    event.severity = sender.severity
         if None in map(_message, events):
             for event, text in zip(events, texts, strict=True):
                 if event.message is None:
                     event.message = text
         if self._attributes:
-            for event, origin, data in zip(events, headers.origins, headers.data, strict=True):
+            for event, sender, data in zip(events, headers.senders, headers.data, strict=True):
                 # Never Raw: `Bodies` reads them as dicts.
                 attributes: Any = event.attributes or {}
-                about = {**origin.about, **data} if data else origin.about
+                about = {**sender.about, **data} if data else sender.about
                 if about:
                     attributes["syslog"] = about
                 event.attributes = attributes
 
 
 def _texts(batch: Batch) -> tuple[list[str], frozenset[int]]:
-    """The records, and which of them had bytes that are no UTF-8."""
+    """The records as text, and which of them had bytes that are not UTF-8."""
     try:
         text = batch.payload[:-1].decode()
     except UnicodeDecodeError:
@@ -107,9 +143,9 @@ def _texts(batch: Batch) -> tuple[list[str], frozenset[int]]:
 
 
 def _own(headers: Headers) -> dict[int, Fields]:
-    """The fields of structured data that has an event: `format: syslog` writes it.
+    """Message number → fields of an event in its structured data, as `format: syslog` writes it.
 
-    By the places of the messages; the data is taken out of the headers.
+    That element is removed from the headers.
     """
     own = {}
     for i, data in enumerate(headers.data):

@@ -1,13 +1,14 @@
 """Syslog headers, RFC 5424 and RFC 3164 with the deviations that are met in the field.
 
-What does not fit a header is message: nothing is refused here.
+What does not fit a header is part of the message: nothing is refused here.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -24,7 +25,7 @@ _ELEMENT: Final = re.compile(
 _PARAM: Final = re.compile(r'([^ =\]"]{1,255})="((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _ESCAPED: Final = re.compile(r'\\(["\\\]])')
 
-_MONTHS: Final = {
+MONTHS: Final = {
     name: number
     for number, name in enumerate(
         ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
@@ -40,13 +41,13 @@ _ZONES: Final = {
 # number, each with a colon; or a lone colon (ASA's EMBLEM).
 _COUNTED: Final = re.compile(
     r"(?::|\d{1,10}: (?:([^\s<>=\"]{1,255}): )?(?:\d{1,10}: )?)"
-    r"(?=[*.]?(?:\d{4}[ -])?(?:\d\d|" + "|".join(_MONTHS) + r")[ -])"
+    r"(?=[*.]?(?:\d{4}[ -])?(?:\d\d|" + "|".join(MONTHS) + r")[ -])"
 )
 # `Oct 11 22:14:15`, with what devices add: a star before it (Cisco), a weekday, a year on either
 # side, a fraction, a zone, a colon.
 _BSD: Final = re.compile(
     r"[*.]?(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(?:(?P<before>\d{4}) )?(?P<month>"
-    + "|".join(_MONTHS)
+    + "|".join(MONTHS)
     + r") {1,2}(?P<day>\d{1,2}) (?:(?P<after>\d{4}) )?(?P<clock>\d\d:\d\d:\d\d)"
     r"(?P<fraction>[.,]\d{1,9})?(?: (?P<zone>" + "|".join(_ZONES) + r"|[+-]\d\d:?\d\d)(?=[ :]))?"
     r"(?: (?P<last>\d{4})(?=[ :]))?:?(?: |$)"
@@ -67,8 +68,8 @@ _HOST: Final = re.compile(r"([^\s\"={}|<>]{1,255}) ")
 _HALF_A_YEAR: Final = timedelta(days=182)
 
 
-class Header(msgspec.Struct, gc=False):
-    """What a header said, as text; what it did not say is None. `text` is the message after it."""
+class SyslogHeader(msgspec.Struct, gc=False):
+    """The parts of a header as text, None where it lacks them. `text` is the message after it."""
 
     text: str
     pri: int | None = None
@@ -80,7 +81,32 @@ class Header(msgspec.Struct, gc=False):
     data: dict[str, dict[str, str]] | None = None
 
 
-def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> Header:
+_OFFSET: Final = re.compile(r"([+-])([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
+
+
+def zone_of(name: str) -> tzinfo:
+    """The zone of a name from the IANA database, or of an offset like `+02:00`. Raises ValueError.
+
+    It is where a device's clock is, if the device writes times without a zone.
+    """
+    if name == "UTC":
+        return UTC
+    offset = _OFFSET.fullmatch(name)
+    if offset is not None:
+        size = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+        return timezone(-size if offset[1] == "-" else size)
+    try:
+        zone = ZoneInfo(name)
+        datetime(2000, 1, 1, tzinfo=zone).utcoffset()
+    except (KeyError, ValueError, OSError):
+        raise ValueError(
+            "write a zone like Europe/Berlin (as in /usr/share/zoneinfo, Debian package tzdata) "
+            "or an offset like +02:00"
+        ) from None
+    return zone
+
+
+def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> SyslogHeader:
     """The header of one message.
 
     `received` (with a zone) gives the year that RFC 3164 lacks; in `zone` are times without one.
@@ -92,7 +118,7 @@ def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> Header:
         version = _RFC5424.match(text, at)
         if version is not None:
             return _rfc5424(text, pri, version)
-    header = Header(text, pri)
+    header = SyslogHeader(text, pri)
     rest = text[at:].lstrip(" ") if pri is not None else text.lstrip(" ")
     after = _stamped(header, rest, received, zone)
     if after is None and pri is None and _CISCO_TAG.match(rest) is None:
@@ -145,7 +171,7 @@ def _begins_message(rest: str) -> bool:
     return rest.startswith(("CEF:", "LEEF:", "{", "@cee:"))
 
 
-def _stamped(header: Header, rest: str, received: datetime, zone: tzinfo) -> str | None:
+def _stamped(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) -> str | None:
     """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
     counted = _COUNTED.match(rest)
     if counted is None:
@@ -156,7 +182,7 @@ def _stamped(header: Header, rest: str, received: datetime, zone: tzinfo) -> str
     return after
 
 
-def _clocked(header: Header, rest: str, received: datetime, zone: tzinfo) -> str | None:
+def _clocked(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) -> str | None:
     """As `_stamped`, with nothing before the time."""
     match = _ISO.match(rest)
     if match is not None:
@@ -172,16 +198,30 @@ def _clocked(header: Header, rest: str, received: datetime, zone: tzinfo) -> str
         header.time = match[1]
         return rest[match.end() :]
     year = match["before"] or match["after"] or match["last"]
-    clock, fraction = match["clock"], (match["fraction"] or "")[1:7]
-    named = match["zone"]
+    header.time = written_time(
+        (match["month"], match["day"], match["clock"]), received, zone,
+        year=year, fraction=(match["fraction"] or "")[1:7], named=match["zone"],
+    )  # fmt: skip
+    return rest[match.end() :]
+
+
+def written_time(
+    stamp: tuple[str, str, str], received: datetime, zone: tzinfo, *,
+    year: str | None = None, fraction: str = "", named: str | None = None,
+) -> str | None:  # fmt: skip
+    """A time of RFC 3164 (month, day, clock) as RFC 3339; None if there is no such moment.
+
+    Without a year it is the one nearest to `received`; `named` is a zone that the header has.
+    """
+    month, day, clock = stamp
     try:
         hour, minute, second = map(int, clock.split(":"))
         moment = datetime(
-            int(year or received.year), _MONTHS[match["month"]], int(match["day"]),
+            int(year or received.year), MONTHS[month], int(day),
             hour, minute, second, tzinfo=UTC if named else zone,
         )  # fmt: skip
     except ValueError:  # the 30th of February; or the 29th in a year that has none
-        return rest[match.end() :]
+        return None
     if year is None:
         moment = _nearest(moment, received)
     written = moment.isoformat()
@@ -190,8 +230,7 @@ def _clocked(header: Header, rest: str, received: datetime, zone: tzinfo) -> str
     else:
         offset = f"{named[:3]}:{named[-2:]}" if named else written[19:]
     written = f"{written[:19]}{'.' + fraction if fraction else ''}{offset}"
-    header.time = written.replace("+00:00", "Z")
-    return rest[match.end() :]
+    return written.replace("+00:00", "Z")
 
 
 def _placed(iso: str, zone: tzinfo) -> str:
@@ -214,9 +253,9 @@ def _nearest(moment: datetime, received: datetime) -> datetime:
     return moment
 
 
-def _rfc5424(text: str, pri: int, match: re.Match[str]) -> Header:
+def _rfc5424(text: str, pri: int, match: re.Match[str]) -> SyslogHeader:
     time, host, app, pid, msgid = (None if part == "-" else part for part in match.groups())
-    header = Header("", pri, time, host, app, pid, msgid)
+    header = SyslogHeader("", pri, time, host, app, pid, msgid)
     at = match.end()
     if text.startswith("-", at) and text[at + 1 : at + 2] in ("", " "):
         at += 1

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from siemrelay.core.event import FIELDS, Batch
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.fields import GENERIC
-from siemrelay.decoders.json.lookup import Finder
+from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.syslog.columns import HeaderReader
 from siemrelay.decoders.syslog.decoder import SyslogDecoder
-from siemrelay.decoders.syslog.header import Header, header_of
+from siemrelay.decoders.syslog.header import SyslogHeader, header_of
 from tests.support.memory import kept_bytes
 from tests.support.strategies import SPELLINGS, alike, batch_of, written
-from tests.unit.decoders.test_shape import EVERYTHING, shown
+from tests.unit.decoders.test_learned import EVERYTHING, shown
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, 250_000, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -71,7 +71,7 @@ MESSAGES = st.one_of(
 """Headers as they are usual, nearly usual, and with anything in any place; and what follows."""
 
 
-def said(header: Header) -> tuple[Any, ...]:
+def said(header: SyslogHeader) -> tuple[Any, ...]:
     severity = None if header.pri is None else (10, 9, 8, 7, 5, 3, 2, 0)[header.pri % 8]
     about: dict[str, Any] = {}
     if header.pri is not None:
@@ -116,7 +116,7 @@ def test_the_usual_headers_are_not_read_one_by_one(monkeypatch: pytest.MonkeyPat
     ] + [f"<34>Oct 11 22:14:15 host{i % 3} CEF:0|a|b" for i in range(100)]  # fmt: skip
     read: list[str] = []
 
-    def counted(text: str, *rest: Any) -> Header:
+    def counted(text: str, *rest: Any) -> SyslogHeader:
         read.append(text)
         return header_of(text, *rest)
 
@@ -146,8 +146,7 @@ def alone(
     records: Sequence[bytes], wanted: frozenset[str], spellings: str = "generic"
 ) -> list[tuple[Any, ...]]:
     """The events of records in batches of their own, by a decoder that learns nothing."""
-    decoder = SyslogDecoder(SPELLINGS[spellings], wanted, Catalogue())
-    decoder._bodies._learner.learn_at = 1 << 60
+    decoder = SyslogDecoder(SPELLINGS[spellings], wanted, Catalogue(), learns=False)
     return [
         shown(decoder.decode(Batch(i, 1, "test", 1_700_000_000.25, record + b"\n")).events[0])
         for i, record in enumerate(records, 1)
@@ -195,10 +194,10 @@ def test_json_inside_gives_the_events_that_each_record_gives_alone(
 @pytest.mark.parametrize("spellings", SPELLINGS)
 @settings(max_examples=50)
 @given(records=alike(), times=st.integers(1, 9))
-def test_records_looked_through_together_give_what_each_gives_alone(
+def test_records_looked_up_together_give_what_each_gives_alone(
     spellings: str, records: tuple[list[dict[str, Any]], list[dict[str, Any]]], times: int
 ) -> None:
-    finder = Finder(SPELLINGS[spellings])
+    finder = FieldLookup(SPELLINGS[spellings])
     lines = [written(record) for some in records for record in some] * times
 
     def fresh() -> list[dict[str, Any]]:
@@ -214,8 +213,6 @@ def test_json_inside_is_decoded_straight_into_events() -> None:
     body = {"id": "1", "type": "x", "severity": 3, "actor": {"name": "a"}, "attributes": {"n": 1}}
     decoder = SyslogDecoder(GENERIC, EVERYTHING, Catalogue())
     decoded = decoder.decode(batch_of([b"<13>1 - host app - - - " + written(body)] * 20))
-    shape = decoder._bodies._learner.shape
-    assert shape is not None
     assert {type(event).__name__ for event in decoded.events} == {"ShapedAuditEvent"}
     assert decoded.events[0].attributes == {
         "n": 1, "syslog": {"facility": 1, "severity": 5, "host": "host", "app": "app"},

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, attributes_of
 from siemrelay.core.event_types import UNTYPED, Catalogue
+from siemrelay.decoders.syslog.decoder import SyslogDecoderOptions
 from siemrelay.decoders.syslog.host import payload_with_host, with_host
-from siemrelay.decoders.syslog.zone import SyslogDecoderOptions
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC).timestamp()
 EVERYTHING = frozenset({*FIELDS, "attributes"})

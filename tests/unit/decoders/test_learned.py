@@ -14,7 +14,7 @@ from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.fields import GENERIC
 from siemrelay.decoders.json.decoder import JsonDecoder
-from siemrelay.decoders.json.shape import REFUSALS, learn
+from siemrelay.decoders.json.learned import REFUSALS, Learner, learn
 from tests.support.strategies import SPELLINGS, alike, batch_of, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
@@ -52,8 +52,7 @@ def learned(
 def looked_through(
     batch: Batch, spellings: str = "generic", wanted: frozenset[str] = EVERYTHING
 ) -> list[tuple[Any, ...]]:
-    decoder = JsonDecoder(SPELLINGS[spellings], wanted, CATALOGUE)
-    decoder._learner.learn_at = 1 << 60  # it never learns
+    decoder = JsonDecoder(SPELLINGS[spellings], wanted, CATALOGUE, learns=False)
     return list(map(shown, decoder.decode(batch).events))
 
 
@@ -140,8 +139,9 @@ def test_what_types_alone_cannot_tell_is_told(
 ) -> None:
     spellings = {**GENERIC, "type": ("title", "note", "type"), "message": ("note",)}
     spellings["actor.name"] = ("attributes.who", "user")
-    decoder, slow = (JsonDecoder(spellings, wanted, CATALOGUE) for _ in range(2))
-    slow._learner.learn_at = 1 << 60
+    decoder, slow = (
+        JsonDecoder(spellings, wanted, CATALOGUE, learns=learns) for learns in (True, False)
+    )
     decoder.decode(batch_of(list(map(written, sample))))
     batch = batch_of([written(other)])
     expected = list(map(shown, slow.decode(batch).events))
@@ -239,22 +239,33 @@ def test_pieces_of_json_never_move_to_another_line(pieces: list[bytes]) -> None:
 
 
 def test_a_source_that_changes_its_form_is_learned_anew() -> None:
-    decoder = learned([FULL], wanted=frozenset(FIELDS))
-    before = decoder._learner.shape
-    flat = batch_of([written({"eventType": "x", "user": "Ada", "n": n}) for n in range(50)])
+    learner = Learner(GENERIC, None)
+    old, new = ([written(record)] * 50 for record in (FULL, {"eventType": "x", "user": "Ada"}))
+    assert decoded_by(learner, old) is not None
+    learned_from = learner.shape
     for _ in range(4):
-        decoder.decode(flat)
-    assert decoder._learner.shape is not None
-    assert decoder._learner.shape is not before
+        if decoded_by(learner, new) is None:
+            learner.misfits(50, new)
+    assert learner.shape is not learned_from
+    assert decoded_by(learner, new) is not None
 
 
 def test_a_source_without_one_form_is_asked_about_it_ever_more_seldom() -> None:
-    decoder = JsonDecoder(GENERIC, EVERYTHING, CATALOGUE)
-    batch = batch_of([written({"id": 1}), written({"eventId": "x", "user": "y"})])
+    learner = Learner(GENERIC, Raw)
+    mixed = [written({"id": 1}), written({"eventId": "x", "user": "y"})]
     asked = 0
+
+    def records() -> list[bytes]:
+        nonlocal asked
+        asked += 1
+        return mixed
+
     for _ in range(3000):
-        before = decoder._learner.backoff, decoder._learner.learn_at
-        decoder.decode(batch)
-        asked += before != (decoder._learner.backoff, decoder._learner.learn_at)
-    assert decoder._learner.shape is None
+        assert learner.together(b"\n".join([*mixed, b""]), 2, records) is None
+    assert learner.shape is None
     assert 8 <= asked <= 13
+
+
+def decoded_by(learner: Learner, records: list[bytes]) -> list[AuditEvent] | None:
+    payload = b"".join(record + b"\n" for record in records)
+    return learner.together(payload, len(records), lambda: records)

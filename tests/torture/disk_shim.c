@@ -114,8 +114,9 @@ static ino_t inode_of(int fd)
 /* The errno with which this call is to fail, 0 for none. Waits here when it is to hang. */
 static int fault(int call, const char *path)
 {
+    if (!strstr(path, control->part)) return 0;
     atomic_fetch_add(&control->made[call], 1);
-    if (control->call != call || !strstr(path, control->part)) return 0;
+    if (control->call != call) return 0;
     if (atomic_load(&control->skip) > 0 && atomic_fetch_sub(&control->skip, 1) > 0) return 0;
     if (!atomic_load(&control->times)) return 0;
     if (atomic_load(&control->times) > 0) atomic_fetch_sub(&control->times, 1);

@@ -61,7 +61,8 @@ def build(directory: Path) -> Path:
 class Shim:
     """The library's settings for processes whose files are below `root`. Use in `with`.
 
-    `log` is written only when the environment was asked for with `recorded`.
+    Any process may have one for the same root: they share what the library obeys. `log` is written
+    only when the environment was asked for with `recorded`.
     """
 
     def __init__(self, library: Path, root: Path) -> None:
@@ -69,7 +70,8 @@ class Shim:
         self.log = root.with_name(f"{root.name}.log")
         self.log.touch()
         control = root.with_name(f"{root.name}.control")
-        control.write_bytes(bytes(ctypes.sizeof(_Control)))
+        if not control.exists():
+            control.write_bytes(bytes(ctypes.sizeof(_Control)))
         with control.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), ctypes.sizeof(_Control))
         self._control = _Control.from_buffer(self._memory)
@@ -125,7 +127,7 @@ class Shim:
         return int(self._control.failed)
 
     def made(self, call: Call) -> int:
-        """How many such calls there were."""
+        """How many such calls there were, in files whose path holds the `part` of `fail`."""
         return int(self._control.made[call])
 
     def move_clock(self, by_s: float) -> None:

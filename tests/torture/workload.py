@@ -34,7 +34,7 @@ SINKS = ("a", "b")
 # So small that the log is copied into the database every few steps.
 SIZES = Sizes(log_bytes=256 << 10, reserve_bytes=1 << 20)
 
-DISK_FAILED = os.EX_IOERR
+DISK_FAILED, NOT_STARTED = os.EX_IOERR, os.EX_TEMPFAIL
 
 Act = Callable[[], Awaitable[None]]
 
@@ -146,14 +146,15 @@ async def live(root: Path, chance: random.Random, steps: int) -> bool:
     return True
 
 
-def main() -> None:
-    root, seed, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def run(root: Path, seed: str, steps: int) -> int:
+    """One life; the exit code that the relay would have."""
     try:
         trio.run(live, root, random.Random(seed), steps)
     except (BufferBroken, StartRefused) as error:
         print(error, file=sys.stderr)
-        os._exit(DISK_FAILED)
+        return DISK_FAILED if isinstance(error, BufferBroken) else NOT_STARTED
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    os._exit(run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.event import forgiving_json
-from siemrelay.wire.http_bodies import BodyRefused, decoded, records_of
+from siemrelay.wire.http_bodies import TooManyRecords, line_slices
+from siemrelay.wire.json_slices import SLICE_BYTES, JsonFault, decoded_json, value_slices
 
 REPLIES: Final[Mapping[int, tuple[int, str]]] = {
     0: (200, "Success"),
@@ -41,6 +42,14 @@ REPLIES: Final[Mapping[int, tuple[int, str]]] = {
 
 _Maybe = msgspec.Raw | msgspec.UnsetType
 _NULL: Final = b"null"
+T = TypeVar("T")
+
+# Ids of requests that are asked about at a time: some 20,000, far more than senders have open.
+_ACKS_BYTES: Final = 256 * 1024
+
+# Events that are read between two pauses: a few milliseconds.
+_STEP: Final = 500
+
 _EMPTY: Final = re.compile(rb"\{\s*\}")
 _AT_EVENT: Final = re.compile(r"`\$\[(\d+)\]")
 _check: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -94,31 +103,49 @@ class HecReader:
         self._untimed = times()
         self._as_json = as_json
 
-    def events(self, body: bytes) -> list[bytes]:
-        """The records of a body of envelopes, one after the other. Raises HecRefused."""
-        try:
-            envelopes = decoded(_envelopes, body)
-        except BodyRefused as fault:
-            found = _AT_EVENT.search(fault.reason)
-            raise HecRefused(6, int(found[1]) if found else _values_before_fault(body)) from fault
-        if not envelopes:
-            raise HecRefused(5)
-        return [self._record(envelope, number) for number, envelope in enumerate(envelopes)]
+    def events(self, body: bytes, most: int) -> Generator[None, None, list[bytes]]:
+        """The records of a body of envelopes, one after the other, in steps.
 
-    def lines(self, body: bytes, query: Mapping[str, str]) -> list[bytes]:
-        """The records of a body of lines; `query` may have their metadata. Raises HecRefused."""
+        Raises HecRefused, and TooManyRecords when there are more than `most`.
+        """
+        records = list[bytes]()
         try:
-            found = records_of(body, "lines")
-        except BodyRefused as fault:
-            raise HecRefused(5) from fault
-        lines = [line.rstrip(b"\r") for line in found.payload.split(b"\n")[:-1]]
-        if not self._as_json:
-            return lines
+            for envelopes in value_slices(body, _envelopes):
+                yield
+                for envelope in _counted(envelopes, records, most):
+                    records.append(self._record(envelope, len(records)))
+                    if len(records) % _STEP == 0:
+                        yield
+        except JsonFault as fault:
+            found = _AT_EVENT.search(fault.reason)
+            within = int(found[1]) if found else _values_before_fault(body, fault)
+            raise HecRefused(6, fault.values + within) from fault
+        if not records:
+            raise HecRefused(5)
+        return records
+
+    def lines(
+        self, body: bytes, query: Mapping[str, str], most: int
+    ) -> Generator[None, None, list[bytes]]:
+        """The records of a body of lines, in steps; `query` may have their metadata.
+
+        Raises HecRefused, and TooManyRecords when there are more than `most`.
+        """
         metadata = _Metadata(**{
             name: msgspec.Raw(msgspec.json.encode(query[name]))
             for name in ("host", "source", "sourcetype", "index", "time") if name in query
         })  # fmt: skip
-        return [self._line(line, metadata) for line in lines]
+        records = list[bytes]()
+        for lines in line_slices(body):
+            yield
+            for line in _counted(lines, records, most):
+                text = line.rstrip(b"\r\n")
+                records.append(self._line(text, metadata) if self._as_json else text)
+                if len(records) % _STEP == 0:
+                    yield
+        if not records:
+            raise HecRefused(5)
+        return records
 
     def _line(self, line: bytes, metadata: _Metadata) -> bytes:
         if _is_object(line):
@@ -173,12 +200,21 @@ class HecReader:
 _NO_METADATA: Final = _Metadata()
 
 
-def read_ack_ids(body: bytes) -> list[int]:
-    """The ids that are asked about. Raises HecRefused."""
+def read_ack_ids(body: bytes) -> Generator[None, None, list[int]]:
+    """The ids that are asked about, in one step. Raises HecRefused."""
+    if len(body) > _ACKS_BYTES:
+        raise HecRefused(6)
     try:
-        return decoded(_acks, body).acks
-    except BodyRefused as fault:
+        return decoded_json(_acks, body).acks
+    except JsonFault as fault:
         raise HecRefused(6) from fault
+    yield  # the other bodies are read in several
+
+
+def _counted(more: Sequence[T], records: list[bytes], most: int) -> Sequence[T]:
+    if len(records) + len(more) > most:
+        raise TooManyRecords(most)
+    return more
 
 
 def reply(code: int, **more: Any) -> bytes:
@@ -203,9 +239,11 @@ def _is_object(text: bytes) -> bool:
     return True
 
 
-def _values_before_fault(body: bytes) -> int:
-    """How many values stand before the first fault; only for bodies that have one."""
-    text, at, count = body.decode("utf-8", "replace"), 0, 0
+def _values_before_fault(body: bytes, fault: JsonFault) -> int:
+    """How many values of its slice stand before a fault."""
+    end = len(body) if fault.byte is None else fault.byte + 1
+    text = body[fault.start : min(end, fault.start + SLICE_BYTES)].decode("utf-8", "replace")
+    at = count = 0
     decode, space = json.JSONDecoder(strict=False).raw_decode, re.compile(r"\s*")
     try:
         while found := space.match(text, at):

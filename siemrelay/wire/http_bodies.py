@@ -2,25 +2,29 @@
 
 JSON is checked to its end by a decoder in C that leaves each value as the bytes that came, so a
 body of hundreds of records costs one call. Nothing is taken of a body that has a fault.
+
+A long body is read in steps: the generators here yield where other work may run, after some 10 ms
+at most, and return their result. `finish` runs one to its end at once.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from io import BytesIO
-from itertools import islice
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 
 from siemrelay.core.errors import SiemrelayError
+from siemrelay.wire.json_slices import SLICE_BYTES, JsonFault, array_slices, value_slices
 
 T = TypeVar("T")
 
 # A row of the buffer; larger ones would be compressed and decoded at one go, with nothing between.
 ROW_BYTES: Final = 512 * 1024
+ROW_RECORDS: Final = 4096
 
 CODINGS: Final = ("gzip", "x-gzip", "deflate", "identity")
 """The values of `Content-Encoding` that `inflated` knows."""
@@ -47,18 +51,7 @@ _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 _BOM: Final = b"\xef\xbb\xbf"
 _ARRAY: Final = re.compile(rb"[ \t\r\n]*\[")
-_POSITION: Final = re.compile(r" \(byte (\d+)\)$")
 _BLANK: Final = frozenset({b"\n", b"\r\n"})
-
-# Escapes from left to right, so that in `\\\\ud800` the second backslash begins none. `whole` are
-# those that are no half of a pair.
-_LONE: Final = re.compile(
-    rb"(?P<whole>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?!u[dD][89a-fA-F]).)"
-    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}", re.DOTALL,
-)  # fmt: skip
-
-# Values that are joined at a time.
-_JOINED: Final = 10_000
 
 _values: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -86,6 +79,13 @@ class BodyTooLarge(SiemrelayError):
     """A body is larger than the limit, or would be when decompressed."""
 
 
+class TooManyRecords(SiemrelayError):
+    """A body has more records than are taken at a time: its sender must send less at a time."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"more than {most} records in one request; send them in several")
+
+
 class Payload(msgspec.Struct, frozen=True, gc=False):
     """`count` records in `payload`, each ended by a line feed and with none inside."""
 
@@ -93,16 +93,35 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     count: int
 
     def rows(self) -> Iterator[Payload]:
-        """The same in pieces of about ROW_BYTES, cut between records."""
+        """The same in pieces of about ROW_BYTES and at most ROW_RECORDS, cut between records."""
         payload, start, count = self.payload, 0, self.count
         while len(payload) - start > ROW_BYTES:
             end = payload.find(b"\n", start + ROW_BYTES) + 1
             piece = payload[start:end]
             found = _line_feeds(piece)
-            yield Payload(piece, found)
+            yield from _short_rows(piece, found)
             start, count = end, count - found
         if count:
-            yield Payload(payload[start:] if start else payload, count)
+            yield from _short_rows(payload[start:] if start else payload, count)
+
+
+def _short_rows(payload: bytes, count: int) -> Iterator[Payload]:
+    if count <= ROW_RECORDS:
+        yield Payload(payload, count)
+        return
+    lines = BytesIO(payload).readlines()
+    for start in range(0, count, ROW_RECORDS):
+        some = lines[start : start + ROW_RECORDS]
+        yield Payload(b"".join(some), len(some))
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """The result of a computation in steps, run at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)
 
 
 def body_kind(content_type: str) -> BodyKind | None:
@@ -145,79 +164,68 @@ def inflated(body: bytes, coding: str, limit_bytes: int) -> bytes:
     raise BodyRefused(f"the {coding} data has more than {_MOST_MEMBERS} members")
 
 
-def records_of(body: bytes, kind: BodyKind) -> Payload:
+def read_records(body: bytes, kind: BodyKind, most: int) -> Generator[None, None, Payload]:
     """The records in a body, in order: array elements, values or lines, each on one line.
 
     Values keep their bytes, but for the space between their parts where that has line feeds. Blank
-    lines are no records. Raises BodyRefused when the body is empty or has a fault.
+    lines are no records. Raises BodyRefused when the body is empty or has a fault, TooManyRecords
+    as soon as there are more than `most`.
     """
     body = body.removeprefix(_BOM)
+    array = _ARRAY.match(body) if kind == "json" else None
+    slices: Iterator[list[bytes]] | Iterator[list[msgspec.Raw]]
     if kind == "lines":
-        payload = _lines(body)
+        slices = line_slices(body)
+    elif array is not None:
+        slices = _checked(body, array_slices(body, _array, array.end() - 1))
     else:
-        payload = _json(body, array=kind == "json" and _ARRAY.match(body) is not None)
-    if payload is None:
+        slices = _checked(body, value_slices(body, _values))
+    pieces, count = list[bytes](), 0
+    for records in slices:
+        count += len(records)
+        if count > most:
+            raise TooManyRecords(most)
+        if records:
+            pieces.append(_joined(records))
+        yield
+    if not count and array is None:
         raise BodyRefused("the body is empty: send JSON, or lines as text/plain")
+    return Payload(pieces[0] if len(pieces) == 1 else b"".join(pieces), count)
+
+
+def _checked(body: bytes, slices: Iterator[list[T]]) -> Iterator[list[T]]:
+    try:
+        yield from slices
+    except JsonFault as fault:
+        raise BodyRefused(fault.reason, body=body, byte=fault.byte) from fault
+
+
+def _joined(records: list[bytes] | list[msgspec.Raw]) -> bytes:
+    if isinstance(records[0], bytes):
+        return b"".join(records)
+    payload = b"\n".join([*records, b""])
+    # Between values only; texts have no line feeds inside, or the decoder would have refused them.
+    if _line_feeds(payload) != len(records):
+        compact = [msgspec.json.format(bytes(value), indent=-1) for value in records]
+        payload = b"\n".join([*compact, b""])
     return payload
 
 
-def _json(body: bytes, *, array: bool) -> Payload | None:
-    values = decoded(_array if array else _values, body)
-    if not values:
-        return Payload(b"", 0) if array else None
-    payload = b"".join(_joined(values))
-    # Between values only; texts have no line feeds inside, or the decoder would have refused them.
-    if b"\n" in body and _line_feeds(payload) != len(values):
-        payload = b"".join(_joined(msgspec.json.format(bytes(v), indent=-1) for v in values))
-    return Payload(payload, len(values))
-
-
-def _joined(values: Iterable[msgspec.Raw | bytes]) -> Iterator[bytes]:
-    # Piece by piece: a join of other objects than bytes takes 80 bytes more for each, which is
-    # much for five million numbers.
-    values = iter(values)
-    while piece := list(islice(values, _JOINED)):
-        yield b"\n".join([*piece, b""])
-
-
-def decoded(decode: Callable[[bytes], T], body: bytes) -> T:
-    """What one of msgspec's decoders makes of a body. Raises BodyRefused with the position.
-
-    Half of a surrogate pair, which JSON's grammar has (RFC 8259, 8.2) and no text can hold, becomes
-    U+FFFD: JavaScript writes it for a text that was cut in the middle of a character.
-    """
-    try:
-        try:
-            return decode(body)
-        except msgspec.DecodeError:
-            if (mended := _LONE.sub(_replaced, body)) == body:
-                raise
-            return decode(mended)
-    except RecursionError as error:
-        raise BodyRefused("the JSON is nested too deeply") from error
-    except msgspec.ValidationError as error:
-        raise BodyRefused(str(error)) from error
-    except msgspec.DecodeError as error:
-        found = _POSITION.search(str(error))
-        byte = int(found[1]) if found else len(body)
-        reason = str(error)[: found.start()] if found else "the JSON ends too early"
-        if "trailing" in reason:
-            byte -= 1  # of this fault alone the decoder tells the byte after it
-        raise BodyRefused(reason, body=body, byte=byte) from error
-
-
-def _replaced(escape: re.Match[bytes]) -> bytes:
-    return escape[0] if escape["whole"] else b"\\ufffd"
-
-
-def _lines(body: bytes) -> Payload | None:
-    if not body.endswith(b"\n"):
-        body += b"\n"
-    lines = BytesIO(body).readlines()
-    if b"\n" in lines or b"\r\n" in lines:
-        lines = [line for line in lines if line not in _BLANK]
-        body = b"".join(lines)
-    return Payload(body, len(lines)) if lines else None
+def line_slices(body: bytes) -> Iterator[list[bytes]]:
+    """The lines of a body with their line feeds, without blank ones, SLICE_BYTES at a time."""
+    at = 0
+    while at < len(body):
+        end = body.find(b"\n", at + SLICE_BYTES) + 1 or len(body)
+        piece = body[at:end]
+        while b"\n\n" in piece:  # each blank line would be an object
+            piece = piece.replace(b"\n\n", b"\n")
+        lines = BytesIO(piece).readlines()
+        if not lines[-1].endswith(b"\n"):
+            lines[-1] += b"\n"
+        if b"\n" in lines or b"\r\n" in lines:
+            lines = [line for line in lines if line not in _BLANK]
+        yield lines
+        at = end
 
 
 def _line_feeds(payload: bytes) -> int:

@@ -99,6 +99,11 @@ class HttpListenOptions(Options):
         10 << 20,
         description="the largest request body, also after decompression; larger ones get 413",
     )
+    max_records: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        20_000,
+        description="the most records in one request; one with more gets 413. A body of a few KiB "
+        "can hold millions after decompression",
+    )
     max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
         256,
         description="connections served at a time; for one more, the idlest connection of the "

@@ -14,6 +14,7 @@ from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_server import RETRY_AFTER_S, Answer, Head
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
+from siemrelay.sources.http.bodies import BodyReader, content_coding
 from siemrelay.sources.http.idempotency import Outcome, Remembered, fingerprint, scoped
 from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
 from siemrelay.wire.http_bodies import (
@@ -21,9 +22,9 @@ from siemrelay.wire.http_bodies import (
     BodyRefused,
     BodyTooLarge,
     Payload,
+    TooManyRecords,
     body_kind,
-    inflated,
-    records_of,
+    read_records,
 )
 
 # Requests with a key are stored even when nobody waits for the answer any more: so much of them.
@@ -86,7 +87,7 @@ class _Hooks:
         self._challenge = (allowed or ["Bearer"])[0].partition(" ")[0]
         self._signature = Signature(options.signature) if options.signature else None
         self._path = _trimmed(options.address.path)
-        self._max_bytes = options.max_body
+        self._bodies, self._most_records = BodyReader(options.max_body), options.max_records
         self._intake, self._stores = intake, stores
         self._keys = keys
         self._storing_bytes = 0
@@ -106,7 +107,7 @@ class _Hooks:
             return _with(refusal, ("WWW-Authenticate", f'{self._challenge} realm="siemrelay"'))
         if body_kind(head.fields.get("content-type", "")) is None:
             return self._unsupported(head.fields.get("content-type", ""))
-        if _coding(head) not in CODINGS:
+        if content_coding(head) not in CODINGS:
             refusal = self.fault(415, "Content-Encoding can be gzip, deflate or identity")
             return _with(refusal, ("Accept-Encoding", "gzip, deflate"))
         if self._intake.full and "idempotency-key" not in head.fields:
@@ -120,10 +121,10 @@ class _Hooks:
         kind = body_kind(head.fields.get("content-type", ""))
         assert kind is not None, "it was admitted"
         try:
-            if (coding := _coding(head)) != "identity":
-                data = await trio.to_thread.run_sync(inflated, data, coding, self._max_bytes)
-            found = records_of(data, kind)
-        except BodyTooLarge as error:
+            data, found = await self._bodies.read(
+                head, body, lambda data: read_records(data, kind, self._most_records)
+            )
+        except (BodyTooLarge, TooManyRecords) as error:
             return self.fault(413, str(error))
         except BodyRefused as fault:
             return _malformed(fault)
@@ -217,10 +218,6 @@ def _rows(found: Payload) -> list[Records]:
 
 def _with(answer: Answer, field: tuple[str, str]) -> Answer:
     return Answer(answer.status, answer.body, (*answer.fields, field), answer.refused)
-
-
-def _coding(head: Head) -> str:
-    return head.fields.get("content-encoding", "identity").strip().casefold() or "identity"
 
 
 def _trimmed(path: str) -> str:

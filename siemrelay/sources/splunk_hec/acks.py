@@ -53,7 +53,7 @@ class Acknowledgements:
             self._more.set()
         return number
 
-    def told(self, channel: str, ids: Iterable[int]) -> dict[str, bool]:
+    def take(self, channel: str, ids: Iterable[int]) -> dict[str, bool]:
         """Which of the ids are acknowledged; those that are, are forgotten."""
         answer = {}
         for number in ids:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -16,10 +18,11 @@ from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_server import Answer, Head
 from siemrelay.sources.contract import Intake, Records, SourceKind, joined
 from siemrelay.sources.http.auth import Authorization, basic_password
+from siemrelay.sources.http.bodies import BodyReader, content_coding
 from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
 from siemrelay.sources.splunk_hec.acks import Acknowledgements
 from siemrelay.wire.hec_events import REPLIES, HecReader, HecRefused, read_ack_ids, reply
-from siemrelay.wire.http_bodies import CODINGS, BodyRefused, BodyTooLarge, inflated
+from siemrelay.wire.http_bodies import CODINGS, BodyRefused, BodyTooLarge, TooManyRecords
 
 _COLLECTOR: Final = "/services/collector"
 _WHAT: Final = {
@@ -94,7 +97,8 @@ class _Collector:
     def __init__(self, options: HecOptions, intake: Intake, acks: Acknowledgements) -> None:
         self._tokens = Authorization(f"Splunk {token}" for token in options.tokens)
         self._intake, self._acks = intake, acks
-        self._use_ack, self._max_bytes = options.use_ack, options.max_body
+        self._use_ack, self._most_records = options.use_ack, options.max_records
+        self._bodies = BodyReader(options.max_body)
         # The decoder belongs to what every source may set, which this model is joined with.
         as_json = getattr(options, "decoder", "json") == "json"
         self._reader = HecReader(GENERIC["time"], as_json=as_json)
@@ -110,7 +114,7 @@ class _Collector:
             return self.fault(405, "POST events here")
         if (code := self._unauthorized(head)) is not None:
             return _refusal(code)
-        if _coding(head) not in CODINGS:
+        if content_coding(head) not in CODINGS:
             return self.fault(415, "Content-Encoding can be gzip, deflate or identity")
         if what == "ack" and self._use_ack == "disabled":
             return _refusal(14)
@@ -135,24 +139,26 @@ class _Collector:
         return None if self._tokens.allows(f"Splunk {token}") else 4
 
     async def answer(self, head: Head, body: HeldBody) -> Answer:
-        what, data = _what(head), body.data
         try:
-            if (coding := _coding(head)) != "identity":
-                data = await trio.to_thread.run_sync(inflated, data, coding, self._max_bytes)
-            if what == "ack":
-                told = self._acks.told(_channel(head), read_ack_ids(data))
-                return Answer(200, msgspec.json.encode({"acks": told}))
-            if what == "raw":
-                records = self._reader.lines(data, _query(head))
-            else:
-                records = self._reader.events(data)
-        except BodyTooLarge as error:
+            _, found = await self._bodies.read(head, body, partial(self._parsed, head))
+        except (BodyTooLarge, TooManyRecords) as error:
             return self.fault(413, str(error))
         except BodyRefused:
             return _refusal(6)
         except HecRefused as fault:
             return _refusal(fault.code, fault.number)
-        return await self._stored(head, records)
+        if _what(head) == "ack":
+            acknowledged = self._acks.take(_channel(head), found)
+            return Answer(200, msgspec.json.encode({"acks": acknowledged}))
+        return await self._stored(head, found)
+
+    def _parsed(self, head: Head, data: bytes) -> Generator[None, None, list[Any]]:
+        what = _what(head)
+        if what == "raw":
+            return self._reader.lines(data, _query(head), self._most_records)
+        if what == "ack":
+            return read_ack_ids(data)
+        return self._reader.events(data, self._most_records)
 
     async def _stored(self, head: Head, records: list[bytes]) -> Answer:
         rows: list[Records] = []
@@ -201,10 +207,6 @@ def _channel(head: Head) -> str:
 
 def _query(head: Head) -> dict[str, str]:
     return dict(parse_qsl(head.query))
-
-
-def _coding(head: Head) -> str:
-    return head.fields.get("content-encoding", "identity").strip().casefold() or "identity"
 
 
 HEC: Final = SourceKind(

@@ -180,7 +180,8 @@ def test_our_own_sink_delivers_to_our_own_source(
     receiving.start()
     sink = {
         "siem": "splunk", "url": f"http://127.0.0.1:{port_of(receiving)}",
-        "authorization": f"Splunk {TOKEN}", "acknowledge": acknowledge, "retry": QUICK_RETRY,
+        "authorization": f"Splunk {TOKEN}", "indexer_acknowledgement": acknowledge,
+            "retry": QUICK_RETRY,
     }  # fmt: skip
     sending = make_daemon({"relay": sink})
     append(sending.audit, (event(n) for n in range(700)))

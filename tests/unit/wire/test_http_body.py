@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import zlib
+from collections.abc import Mapping
 from io import BytesIO
 
 import msgspec
@@ -21,8 +22,9 @@ from siemrelay.wire.http_bodies import (
     BodyTooLarge,
     Payload,
     body_kind,
+    finish,
     inflated,
-    records_of,
+    read_records,
 )
 
 VALUES = st.recursive(
@@ -31,6 +33,21 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 KINDS: list[BodyKind] = ["json", "values", "lines"]
+MOST = 1_000_000
+
+
+def records_of(body: bytes, kind: BodyKind) -> Payload:
+    return finish(read_records(body, kind, MOST))
+
+
+def events(body: bytes, reader: HecReader | None = None) -> list[bytes]:
+    return finish((reader or READER).events(body, MOST))
+
+
+def raw_lines(
+    body: bytes, query: Mapping[str, str], reader: HecReader | None = None
+) -> list[bytes]:
+    return finish((reader or READER).lines(body, query, MOST))
 
 
 def records(body: bytes, kind: BodyKind = "json") -> list[bytes]:
@@ -181,8 +198,8 @@ def test_a_cut_or_damaged_compressed_body_is_refused(cut: int) -> None:
 READER = HecReader(["time", "timestamp"], as_json=True)
 
 
-def hec(body: bytes, reader: HecReader = READER) -> list[object]:
-    return [json.loads(record) for record in reader.events(body)]
+def hec(body: bytes) -> list[object]:
+    return [json.loads(record) for record in events(body)]
 
 
 def test_an_event_is_the_record_with_its_metadata_beside_its_fields() -> None:
@@ -213,12 +230,12 @@ def test_an_event_that_is_a_text_becomes_a_message_unless_it_is_json() -> None:
 
 def test_texts_are_kept_as_they_are_for_a_decoder_of_texts() -> None:
     reader = HecReader(["time"], as_json=False)
-    assert reader.events(b'{"event": "CEF:0|a|b\\nc", "host": "h"}') == [b"CEF:0|a|b\nc"]
-    assert reader.lines(b"<13>one\r\n\n<13>two", {"host": "h"}) == [b"<13>one", b"<13>two"]
+    assert events(b'{"event": "CEF:0|a|b\\nc", "host": "h"}', reader) == [b"CEF:0|a|b\nc"]
+    assert raw_lines(b"<13>one\r\n\n<13>two", {"host": "h"}, reader) == [b"<13>one", b"<13>two"]
 
 
 def test_raw_lines_get_the_metadata_of_the_query() -> None:
-    lines = READER.lines(b'text\n{"a":1}\n\xff', {"host": "h", "channel": "c"})
+    lines = raw_lines(b'text\n{"a":1}\n\xff', {"host": "h", "channel": "c"})
     assert json.loads(lines[0]) == {"message": "text", "hec": {"host": "h"}}
     assert json.loads(lines[1]) == {"a": 1, "hec": {"host": "h"}}
     assert lines[2] == b"\xff"
@@ -242,13 +259,13 @@ def test_a_faulty_request_is_refused_with_splunks_code(
     body: bytes, code: int, number: int | None
 ) -> None:
     with pytest.raises(HecRefused) as caught:
-        READER.events(body)
+        events(body)
     assert (caught.value.code, caught.value.number) == (code, number)
 
 
 @given(st.binary(max_size=200) | st.text().map(str.encode))
 def test_any_body_gives_events_or_one_of_splunks_codes(body: bytes) -> None:
-    for read in (READER.events, lambda body: READER.lines(body, {})):
+    for read in (events, lambda body: raw_lines(body, {})):
         with contextlib.suppress(HecRefused):
             assert read(body)
             continue
@@ -258,14 +275,13 @@ def test_any_body_gives_events_or_one_of_splunks_codes(body: bytes) -> None:
 
 
 @given(st.lists(VALUES.filter(lambda v: v is not None and str(v).strip() != ""), min_size=1))
-def test_every_envelope_is_one_record_on_one_line(events: list[object]) -> None:
+def test_every_envelope_is_one_record_on_one_line(sent: list[object]) -> None:
     body = b" ".join(
-        json.dumps({"event": event, "time": 1.5, "host": "h"}, indent=1).encode()
-        for event in events
+        json.dumps({"event": event, "time": 1.5, "host": "h"}, indent=1).encode() for event in sent
     )
-    found = READER.events(body)
-    assert len(found) == len(events)
-    for record, event in zip(found, events, strict=True):
+    found = events(body)
+    assert len(found) == len(sent)
+    for record, event in zip(found, sent, strict=True):
         assert b"\n" not in record
         said = msgspec.json.decode(record)
         assert said["hec"] == {"host": "h", "time": 1.5} or (

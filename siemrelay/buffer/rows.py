@@ -79,16 +79,21 @@ class Payloads:
             self._compress(batch.payload), batch.part, len(batch.payload),
         )  # fmt: skip
 
-    def batch(self, row: Row) -> Batch:
-        """The batch of a row; of a damaged one as many records, each of which says so."""
-        first, count, source, received_at, payload, part, size = row
+    def unpacked(self, row: Row) -> bytes | None:
+        """The records of a row; None if they are damaged."""
         try:
             # A damaged header may ask for any amount of memory, or for none.
-            if zstandard.frame_content_size(payload) == size:
-                whole = self._decompress(payload, size)
-                return Batch(first, count, source, received_at, whole, part)
+            if zstandard.frame_content_size(row.payload) == row.raw_size:
+                return self._decompress(row.payload, row.raw_size)
         except (zstandard.ZstdError, TypeError):
             pass
+        return None
+
+    def batch(self, row: Row) -> Batch:
+        """The batch of a row; of a damaged one as many records, each of which says so."""
+        first, count, source, received_at, _, part, _ = row
+        if (whole := self.unpacked(row)) is not None:
+            return Batch(first, count, source, received_at, whole, part)
         # The bytes rotted. The records are gone; that they were there must not be.
         _log.error(
             "records damaged on disk", source=source, first_sequence=first, records=count,

@@ -140,7 +140,7 @@ END;
 """
 
 # Large pages: a compressed batch is some 100 KiB, and every overflow page costs a link.
-_PAGE_BYTES: Final = 16384
+PAGE_BYTES: Final = 16384
 
 # Only this process opens the file for writing; another's read transaction is over within this.
 _BUSY_TIMEOUT_S: Final = 10.0
@@ -172,11 +172,11 @@ def connect(path: Path, *, synchronous: str, log_bytes: int) -> sqlite3.Connecti
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
-    connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {log_bytes // _PAGE_BYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {log_bytes // PAGE_BYTES}")
     connection.execute("PRAGMA temp_store = MEMORY")
     # Debian's SQLite overwrites deleted rows with zeros by default: every record would be written
     # a second time, and deleting on a full disk would need as much room as it frees.

@@ -18,6 +18,7 @@ from siemrelay.cli.dead_letters import dead_letters
 from siemrelay.cli.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import replay
+from siemrelay.cli.salvage import check, salvage
 from siemrelay.cli.tables import print_table
 from siemrelay.core.event import Batch
 from siemrelay.core.times import rfc3339
@@ -37,6 +38,8 @@ def buffer() -> None:
 
 buffer.add_command(dead_letters)
 buffer.add_command(replay)
+buffer.add_command(check)
+buffer.add_command(salvage)
 
 
 @buffer.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +18,7 @@ from siemrelay.buffer.cursors import Outcome
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.rows import StoredCursor
-from siemrelay.buffer.schema import SCHEMA_VERSION
+from siemrelay.buffer.schema import PAGE_BYTES, SCHEMA_VERSION
 from siemrelay.buffer.store import Store
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
@@ -270,6 +271,49 @@ def test_where_no_relay_has_run_there_is_no_buffer(make_daemon: MakeDaemon) -> N
     for command in ("info", "show", "dead-letters"):
         assert "no relay has run on this `state_dir` yet" in buffer(daemon, command, code=75)
     assert not daemon.state.exists()
+
+
+def test_a_damaged_buffer_is_checked_salvaged_and_used_again(make_daemon: MakeDaemon) -> None:
+    with relay(make_daemon) as (daemon, web, _):
+        assert "buffer.db: healthy" in buffer(daemon, "check")
+        assert "already runs on state_dir" in buffer(daemon, "salvage", code=75)
+        web.close()
+        append(daemon.audit, (event(n) for n in range(46, 56)))
+        until(lambda: daemon.metric("source_records_total", source="audit") == 55)
+        assert daemon.terminate() == 0
+        path = daemon.state / "buffer.db"
+        with closing(sqlite3.connect(path)) as database:
+            (root,) = database.execute(
+                "SELECT rootpage FROM sqlite_master WHERE name = 'batches'"
+            ).fetchone()
+        whole = path.read_bytes()
+        with path.open("r+b") as file:
+            file.seek((root - 1) * PAGE_BYTES)
+            file.write(bytes(PAGE_BYTES))
+        daemon.start(ready=False)
+        assert daemon.wait() == os.EX_IOERR
+        (line,) = daemon.said("the disk buffer failed; ending")
+        assert "siemrelay buffer salvage" in line["error"]
+        checked = run("buffer", "check", "-c", str(daemon.file), "--json")
+        assert checked.returncode == os.EX_IOERR
+        report = json.loads(checked.stdout)
+        assert (report["healthy"], report["end"], report["positions"]) == (False, 56, 1)
+        (sink,) = report["sinks"]
+        assert (sink["sink"], sink["next_sequence"], sink["waiting"]) == ("web", 46, 10)
+        saved = json.loads(buffer(daemon, "salvage", "--json"))
+        assert saved["records"] == report["records"]
+        kept = Path(saved["damaged_file"])
+        assert len(kept.read_bytes()) == len(whole)
+        with HttpReceiver() as receiver:
+            daemon.config["sinks"]["web"]["url"] = receiver.url
+            daemon.start()
+            until(lambda: daemon.metric("sink_backlog_records", sink="web") == 0)
+            missing = daemon.metric("sink_missing_total", sink="web")
+            assert missing == sink["unreadable"]
+            assert len(receiver.arrived) == 10 - missing
+            assert bool(missing) == bool(daemon.said("acknowledged records are gone from the disk"))
+            assert balance(daemon)[-1]
+            assert daemon.terminate() == 0
 
 
 def test_a_file_of_the_layout_before_is_made_new_by_the_relay_only(

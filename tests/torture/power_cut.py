@@ -8,22 +8,19 @@ removed is certain once its directory was fsynced.
 from __future__ import annotations
 
 import random
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from tests.torture.shim import Call
+from tests.torture.shim import HEAD, Call
 
-_HEAD = struct.Struct("=IIQqQ")
-
-_WITH_DATA = (Call.WRITE, Call.RENAME)
+_WITH_DATA = (Call.WRITE, Call.RENAME, Call.NONE)
 
 
 class Operation(msgspec.Struct):
-    """One call in the log. `data`: what was written, or the new path of a rename."""
+    """One call in the log. `data`: what was written, the new path of a rename, or a mark."""
 
     call: Call
     path: str
@@ -38,8 +35,8 @@ def read_log(log: Path) -> Iterator[Operation]:
     whole = log.read_bytes()
     at = 0
     while at < len(whole):
-        call, path_size, inode, offset, size = _HEAD.unpack_from(whole, at)
-        at += _HEAD.size
+        call, path_size, inode, offset, size = HEAD.unpack_from(whole, at)
+        at += HEAD.size
         path = whole[at : at + path_size].decode()
         at += path_size
         data = whole[at : at + size] if call in _WITH_DATA else b""

@@ -6,6 +6,7 @@ import ctypes
 import enum
 import mmap
 import os
+import struct
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +19,12 @@ SOURCE = Path(__file__).with_name("disk_shim.c")
 HANG = -1
 
 
+HEAD = struct.Struct("=IIQqQ")
+"""Of a record in the log: call, bytes of the path, inode, offset, size."""
+
+
 class Call(enum.IntEnum):
-    """What the library knows, numbered as in its source."""
+    """What the library knows, numbered as in its source. NONE is in the log for a mark."""
 
     WRITE = 0
     SYNC = 1
@@ -97,6 +102,12 @@ class Shim:
             "TORTURE_CONTROL": str(self._path),
         }
         return {**os.environ, **settings, **({"TORTURE_LOG": str(self.log)} if recorded else {})}
+
+    def mark(self, text: str) -> None:
+        """Write into the log that this happened, after all that is in it now."""
+        data = text.encode()
+        with self.log.open("ab", buffering=0) as log:
+            log.write(HEAD.pack(Call.NONE, 0, 0, 0, len(data)) + data)
 
     def fail(
         self, call: Call, error: int, *, skip: int = 0, times: int = -1, part: str = ""

@@ -150,8 +150,22 @@ class DiskBuffer:
         self._watermark.start_with(self.end, cursors)
         return gone
 
+    async def change_sinks(self, sinks: Mapping[str, SinkPolicy]) -> None:
+        """As `set_sinks`, while records are appended and cursors move; on disk when it returns.
+
+        The cursor of a sink that is gone is forgotten, and its records are no longer held back.
+        Raises StartRefused when the cursors cannot be stored; then nothing has changed.
+        """
+        async with self._writing:
+            with self._cursors.changing(sinks), trio.CancelScope(shield=True):
+                cursors = self._cursors.stored()
+                replace = partial(self._store.replace_cursors, cursors)
+                await in_thread(self._with_reserve, replace)
+                self._watermark.start_with(self.end, cursors)
+        self._known_cursors = cursors
+
     def _with_reserve(self, store: Callable[[], _T]) -> _T:
-        """Store at the start; on a full disk with the room of the reserve."""
+        """Store, on a full disk with the room of the reserve."""
         try:
             try:
                 return store()
@@ -193,8 +207,16 @@ class DiskBuffer:
         await self._cursors.wait_moved()
 
     async def wait_passed(self, sinks: Sequence[str], sequence: int) -> None:
-        """Wait until every record before `sequence` is settled for all these sinks."""
-        while any(self._cursors[sink].next_sequence < sequence for sink in sinks):
+        """Wait until every record before `sequence` is settled for all these sinks.
+
+        A sink that is removed meanwhile is no longer waited for.
+        """
+
+        def waiting(sink: str) -> bool:
+            cursor = self._cursors.get(sink)
+            return cursor is not None and cursor.next_sequence < sequence
+
+        while any(map(waiting, sinks)):
             await self._cursors.wait_moved()
 
     # -- records ----------------------------------------------------------
@@ -265,6 +287,10 @@ class DiskBuffer:
         self._cursors.note_commands(await in_thread(self._store.cursors))
 
     # -- room -------------------------------------------------------------
+
+    def set_limits(self, *, max_size_bytes: int, keep_s: float) -> None:
+        """Change the limits from now on."""
+        self._retention.set_limits(max_size_bytes=max_size_bytes, keep_s=keep_s)
 
     async def make_room(self, wanted_bytes: int) -> bool:
         """Whether so many more (compressed) bytes fit into `max_size`, after doing what may be.

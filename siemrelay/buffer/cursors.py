@@ -129,11 +129,17 @@ class SinkCursors:
         """Set while cursors have moved that are not on disk; replaced by who stores them."""
 
     def choose(self, sinks: Mapping[str, SinkPolicy]) -> list[str]:
-        """Make these the sinks, each with its policy.
+        """Make these the sinks, each with its policy; those that are sinks already keep moving.
 
         Returns the names in `known` that are not among them.
         """
+        for name in self._cursors.keys() - sinks.keys():
+            del self._cursors[name]
+            self._unstored.discard(name)
         for name, policy in sinks.items():
+            if (present := self._cursors.get(name)) is not None:
+                present.policy = policy
+                continue
             if (known := self._known.get(name)) is None:
                 start = self._kept.oldest if policy.start_at_oldest else self._kept.end
                 known = StoredCursor(start, start)
@@ -142,6 +148,30 @@ class SinkCursors:
                 name, next_sequence, first_sequence, policy, SinkCounts(*counts)
             )
         return sorted(self._known.keys() - sinks.keys())
+
+    @contextmanager
+    def changing(self, sinks: Mapping[str, SinkPolicy]) -> Iterator[None]:
+        """`choose` while the relay runs; if the block fails, the sinks are as they were.
+
+        A sink that is added starts anew, even if it was removed earlier in this process.
+        """
+        before = dict(self._cursors), self._known, set(self._unstored)
+        policies = {name: cursor.policy for name, cursor in self._cursors.items()}
+        self._known = {}
+        try:
+            self.choose(sinks)
+            yield
+        except BaseException:
+            self._cursors, self._known, self._unstored = before
+            for name, policy in policies.items():
+                self._cursors[name].policy = policy
+            raise
+        # Tasks may wait for the cursor of a sink that is gone.
+        self._moved.wake_all()
+
+    def get(self, sink: str) -> SinkCursor | None:
+        """The sink's cursor; None if it is not a sink now."""
+        return self._cursors.get(sink)
 
     def __getitem__(self, sink: str) -> SinkCursor:
         return self._cursors[sink]

@@ -36,6 +36,10 @@ class Retention:
     ) -> None:  # fmt: skip
         self._store, self._writing, self._cursors = store, writing, cursors
         self._kept, self._reserve, self._stats = kept, reserve, stats
+        self.set_limits(max_size_bytes=max_size_bytes, keep_s=keep_s)
+
+    def set_limits(self, *, max_size_bytes: int, keep_s: float) -> None:
+        """See `DiskBuffer.set_limits`."""
         self._max_size_bytes, self._keep_s = max_size_bytes, keep_s
 
     async def make(self, wanted_bytes: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from siemrelay.cli.config_faults import exit_with_faults, plural
+from siemrelay.cli.control_client import print_answer, send
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.tables import print_table
 from siemrelay.config.effective import (
@@ -20,12 +21,14 @@ from siemrelay.config.effective import (
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded, load
 from siemrelay.core.errors import ConfigurationRefused, Fault
+from siemrelay.relay.control import ReloadRequest
 
 
 @click.command()
 @config_option()
+@click.option("--against-running", is_flag=True, help="Also print what a reload would change.")
 @json_option()
-def check(config: str, as_json: bool) -> None:
+def check(config: str, against_running: bool, as_json: bool) -> None:
     """Validate the configuration and print the effective settings of each source and sink.
 
     Prints every fault with its line and column and exits with 78 if there is one. It starts
@@ -33,8 +36,9 @@ def check(config: str, as_json: bool) -> None:
     the configuration needs. Secrets are shown as the file writes them, or as ***.
 
     \b
-    Example:
+    Examples:
       siemrelay check -c /etc/siemrelay/siemrelay.yaml
+      siemrelay check --against-running
     """
     try:
         loaded = load(config)
@@ -55,6 +59,8 @@ def check(config: str, as_json: bool) -> None:
     for remark in warnings:
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
     parts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
+    if against_running:
+        print_answer(send(loaded.config.state_dir, ReloadRequest(dry_run=True)))
     click.echo(f"{loaded.file}: 0 faults, {plural(warnings, 'warning')} ({parts})")
 
 

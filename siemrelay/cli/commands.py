@@ -11,6 +11,7 @@ from siemrelay import __version__
 
 COMMANDS: Final = {
     "run": "run the daemon in the foreground",
+    "reload": "apply the changed configuration to the running relay",
     "check": "validate the configuration and print its effective settings",
     "test": "send one marked test event to a sink",
     "preview": "show what each sink would receive for given records",

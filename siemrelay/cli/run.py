@@ -17,7 +17,7 @@ import trio
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option
 from siemrelay.config.host_checks import lacking
-from siemrelay.config.load import load, of_pool
+from siemrelay.config.load import Loaded, load, of_pool
 from siemrelay.core.errors import (
     BufferBroken,
     BufferMoved,
@@ -63,12 +63,16 @@ def run(config: str, drain: bool, pool: str | None) -> None:
       siemrelay run -c once.yaml --drain
       siemrelay run -c fleet.yaml --pool emea
     """
+
+    def read() -> Loaded:
+        return load(config) if pool is None else of_pool(load(config), pool)
+
     try:
-        loaded = load(config) if pool is None else of_pool(load(config), pool)
+        loaded = read()
     except ConfigurationRefused as refused:
         exit_with_faults(refused)
-    log = loaded.config.log
-    configure(log.level, log.format, Redactor(loaded.secrets))
+    log, redactor = loaded.config.log, Redactor(loaded.secrets)
+    configure(log.level, log.format, redactor)
     for fault in itertools.chain(*lacking(loaded)):
         # Only the part that needs it waits for it.
         structlog.get_logger().error("missing on this machine", fault=fault.located(loaded.file))
@@ -77,7 +81,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _raise_descriptor_limit()
     try:
-        at_end = trio.run(_run, Relay(loaded), drain)
+        at_end = trio.run(_run, Relay(loaded, redactor=redactor, read=read), drain)
     except StartRefused as error:
         click.echo(f"siemrelay: {error}", err=True)
         raise SystemExit(os.EX_TEMPFAIL) from error

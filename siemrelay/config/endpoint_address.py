@@ -1,4 +1,4 @@
-"""Reads only the endpoint's address from a configuration file."""
+"""Reads from a configuration file only where its relay is: the endpoint, the state directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from siemrelay.config.load import text_of
-from siemrelay.config.models import EndpointOptions
+from siemrelay.config.models import EndpointOptions, RelayConfig
 from siemrelay.config.secrets import substitute
 from siemrelay.config.validation_errors import explain
 from siemrelay.config.yaml_document import parse
@@ -32,3 +32,15 @@ def endpoint_address(path: str | Path) -> tuple[str, int] | None:
     except ValidationError as error:
         faults = explain(error, EndpointOptions, values, ("endpoint",), document)
         raise ConfigurationRefused(str(path), [*document.faults, *faults]) from error
+
+
+def state_dir(path: str | Path) -> Path:
+    """The state directory, whatever else is wrong in the file. Raises as `endpoint_address`."""
+    document = parse(text_of(path))
+    top = document.value if isinstance(document.value, dict) else {}
+    if not top and document.faults:
+        raise ConfigurationRefused(str(path), document.faults)
+    document.value = {"state_dir": top.get("state_dir")}
+    given = substitute(document).value["state_dir"]
+    default: Path = RelayConfig.model_fields["state_dir"].default
+    return Path(given) if isinstance(given, str) else default

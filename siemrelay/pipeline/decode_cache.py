@@ -27,6 +27,12 @@ class DecodeCache:
 
     def __init__(self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool) -> None:
         """`fallback` decodes records of removed sources; `share` is off for a single sink."""
+        self.replace_decoders(decoders, fallback, share=share)
+
+    def replace_decoders(
+        self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool
+    ) -> None:
+        """Decode with these from now on; what was decoded with others is forgotten."""
         self._decoders, self._fallback, self._share = decoders, fallback, share
         self._kept: dict[int, DecodedBatch] = {}
         self._kept_bytes = 0

@@ -31,6 +31,9 @@ class RunningParts:
         running = self._running[name] = _Running(trio.CancelScope(), trio.Event())
         self._nursery.start_soon(self._run, name, running, run, failed)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._running
+
     async def stop(self, name: str) -> None:
         """Cancel a part and wait until it has ended; nothing happens if it is not running."""
         if (running := self._running.get(name)) is not None:

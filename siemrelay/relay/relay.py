@@ -11,6 +11,8 @@ run ─ outer nursery: signals, endpoint, heartbeat, buffer upkeep
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import structlog
 import trio
@@ -19,10 +21,13 @@ from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.control import serve_control
 from siemrelay.relay.heartbeat import Heartbeat
+from siemrelay.relay.reload import Reloader
 from siemrelay.relay.signals import handle_signals
 from siemrelay.relay.sinks import SinkGroup
 from siemrelay.relay.sources import SourceGroup
+from siemrelay.relay.supervise import supervise
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
@@ -35,10 +40,16 @@ _log = structlog.get_logger()
 class Relay:
     """One relay on one state directory. `run` it once."""
 
-    def __init__(self, loaded: Loaded, *, stats: Stats | None = None) -> None:
-        self._config, self._other_pools = loaded.config, loaded.elsewhere
+    def __init__(
+        self, loaded: Loaded, *, stats: Stats | None = None, redactor: Redactor | None = None,
+        read: Callable[[], Loaded] | None = None,
+    ) -> None:  # fmt: skip
+        """`read` loads the configuration again for a reload; `redactor` is the log's own."""
+        self._loaded, self._config = loaded, loaded.config
+        self._read = read or (lambda: loaded)
         self.stats = stats or Stats()
-        self._reporter = StatusReporter(self.stats, Redactor(loaded.secrets))
+        self._redactor = redactor or Redactor(loaded.secrets)
+        self._reporter = StatusReporter(self.stats, self._redactor)
         self._notifier = Notifier()
         self._stop = trio.Event()
 
@@ -63,20 +74,28 @@ class Relay:
         ) as buffer:  # fmt: skip
             listener = await open_endpoint(config.endpoint.address)
             assembly = Assembly(config)
-            sinks = SinkGroup(config, self._other_pools, assembly, buffer, stats)
+            sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats)
             sources = SourceGroup(config, assembly, buffer, stats)
             heartbeat = Heartbeat(buffer, stats, self._reporter, self._notifier)
+            reloader = Reloader(
+                self._loaded, self._read, buffer, sinks, sources, self._redactor, stats
+            )
             async with trio.open_nursery() as outer:
                 if signals:
-                    await outer.start(handle_signals, self.stop, outer.cancel_scope.cancel)
+                    await outer.start(
+                        handle_signals, self.stop, outer.cancel_scope.cancel,
+                        partial(outer.start_soon, reloader.reload),
+                    )  # fmt: skip
                 if listener is not None:
                     outer.start_soon(serve, listener, stats, self._reporter, heartbeat.refresh)
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
+                serve_commands = partial(serve_control, config.state_dir, reloader.handle)
+                outer.start_soon(supervise, "control socket", serve_commands, lambda error: None)
                 async with trio.open_nursery() as delivering:
                     sinks.start(delivering)
                     await sources.run(drain=drain, stop=self._stop, started=self._started)
-                    await self._drain(sinks, drain=drain)
+                    await self._drain(sinks, None if drain else sources.shutdown_s)
                     delivering.cancel_scope.cancel()
                 outer.cancel_scope.cancel()
             heartbeat.refresh_backlog()
@@ -90,14 +109,12 @@ class Relay:
         _log.info("started", version=__version__, sources=sorted(self._config.sources),
                   sinks=sorted(self._config.sinks))  # fmt: skip
 
-    async def _drain(self, sinks: SinkGroup, *, drain: bool) -> None:
-        """Let the sinks finish: bounded at a stop; with `drain` until a stop asks for an end."""
-        if not drain:
-            await sinks.drain(self._config.shutdown_timeout)
-            return
+    async def _drain(self, sinks: SinkGroup, timeout_s: float | None) -> None:
+        """Let the sinks finish: within the timeout, or without one until a stop asks for an end."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_draining, nursery.cancel_scope)
-            await sinks.drain(None)
+            if timeout_s is None:
+                nursery.start_soon(self._stop_draining, nursery.cancel_scope)
+            await sinks.drain(timeout_s)
             nursery.cancel_scope.cancel()
 
     async def _stop_draining(self, scope: trio.CancelScope) -> None:

@@ -11,22 +11,23 @@ import trio
 
 _log = structlog.get_logger()
 
-# SIGHUP is caught, since many send it after rotating logs and by default it would end the process.
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def handle_signals(
     stop: Callable[[], None],
     stop_at_once: Callable[[], None],
+    reload: Callable[[], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Call `stop` on the first stop signal and `stop_at_once` on the second, then return."""
+    """Reload on SIGHUP; stop on the first stop signal, at once on the second, then return."""
     stopping = False
     with trio.open_signal_receiver(*_SIGNALS) as received:
         task_status.started()
         async for number in received:
             if number == signal.SIGHUP:
-                _log.warning("SIGHUP changes nothing: restart to take a new configuration")
+                _log.info("reloading the configuration")
+                reload()
             elif stopping:
                 _log.warning("stopping at once", signal=signal.Signals(number).name)
                 stop_at_once()

@@ -1,4 +1,4 @@
-"""The sinks of a running relay: built with their cursors, started, drained."""
+"""The sinks of a running relay: built with their cursors, started, changed, drained."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
+from siemrelay.relay.plan import Plan
 from siemrelay.telemetry.stats import SinkStats, Stats
 
 _log = structlog.get_logger()
@@ -32,52 +33,96 @@ class SinkGroup:
         buffer: DiskBuffer, stats: Stats,
     ) -> None:  # fmt: skip
         """`other_pools` names sinks of this configuration that another relay runs."""
-        self._config, self._buffer, self._stats = config, buffer, stats
-        enabled = [assembly.sink(name) for name, sink in config.sinks.items() if sink.enabled]
-        for name, sink in config.sinks.items():
-            stats.sinks[name] = SinkStats(name, since=time.time(), progress_at=trio.current_time())
-            if not sink.enabled:
-                stats.sinks[name].state, stats.sinks[name].reason = "disabled", "enabled: no"
-        self._claim_cursors(other_pools)
-        self._deliveries = self._build(assembly, enabled)
+        self._buffer, self._stats, self._other_pools = buffer, stats, other_pools
+        self._running: RunningParts
+        self._parts: dict[str, SinkParts] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        for gone in buffer.set_sinks(self._policies(config, warn=True)):
+            _log.warning("sink is no longer configured; its records are not held back", sink=gone)
+        self._cache = DecodeCache({}, assembly.decoder(None, []), share=False)
+        parts = {name: assembly.sink(name) for name in config.sinks}
+        self._take_over(config, assembly, parts, restarted=set())
 
-    def _claim_cursors(self, other_pools: Collection[str]) -> None:
+    def _policies(self, config: RelayConfig, *, warn: bool = False) -> dict[str, SinkPolicy]:
         policies: dict[str, SinkPolicy] = {}
-        for name, sink in self._config.sinks.items():
-            when_full = sink.when_full or self._config.buffer.when_full
+        for name, sink in config.sinks.items():
+            when_full = sink.when_full or config.buffer.when_full
             policies[name] = SinkPolicy(
                 when_full == "drop_oldest", sink.start_at == "oldest", sink.enabled
             )
-        for name in filter(self._buffer.knows, other_pools):
+        for name in filter(self._buffer.knows, self._other_pools):
             # This buffer delivered to it before: what it has not received is kept.
             policies[name] = SinkPolicy()
-            _log.warning("a sink of another pool has a cursor in this buffer and holds records "
-                         "back; give each pool its own `state_dir`", sink=name)  # fmt: skip
-        for gone in self._buffer.set_sinks(policies):
-            _log.warning("sink is no longer configured; its records are not held back", sink=gone)
-        for name in self._config.sinks:
-            self._stats.sinks[name].counts = self._buffer.cursor(name).counts
+            if warn:
+                _log.warning("a sink of another pool has a cursor in this buffer and holds records "
+                             "back; give each pool its own `state_dir`", sink=name)  # fmt: skip
+        return policies
 
-    def _build(self, assembly: Assembly, enabled: list[SinkParts]) -> dict[str, Delivery]:
-        decoders = {name: assembly.decoder(name, enabled) for name in self._config.sources}
-        fallback = assembly.decoder(None, enabled)
-        cache = DecodeCache(decoders, fallback, share=len(enabled) > 1)
-        return {
-            parts.name: delivery(parts, cache, self._buffer, self._stats.sinks[parts.name])
-            for parts in enabled
-        }
+    def _take_over(
+        self, config: RelayConfig, assembly: Assembly, parts: dict[str, SinkParts],
+        *, restarted: Collection[str],
+    ) -> None:  # fmt: skip
+        """Make `parts` the sinks; those that are new or in `restarted` get a new delivery."""
+        enabled = [each for name, each in parts.items() if config.sinks[name].enabled]
+        # The sinks together decide which fields are decoded.
+        decoders = {name: assembly.decoder(name, enabled) for name in config.sources}
+        self._cache.replace_decoders(
+            decoders, assembly.decoder(None, enabled), share=len(enabled) > 1
+        )
+        for name in self._parts.keys() - parts.keys():
+            del self._stats.sinks[name]
+            self._deliveries.pop(name, None)
+        for name, each in parts.items():
+            if name in self._parts and name not in restarted:
+                continue
+            self._stats.sinks[name] = stats = SinkStats(
+                name, since=time.time(), progress_at=trio.current_time()
+            )
+            stats.counts = self._buffer.cursor(name).counts
+            self._deliveries.pop(name, None)
+            if config.sinks[name].enabled:
+                self._deliveries[name] = delivery(each, self._cache, self._buffer, stats)
+            else:
+                stats.state, stats.reason = "disabled", "enabled: no"
+        self._parts = parts
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Start every enabled sink; each restarts by itself when it fails."""
-        running = RunningParts("sink", nursery)
+        """Start every enabled sink in the nursery; each restarts by itself when it fails."""
+        self._running = RunningParts("sink", nursery)
+        self._start_missing()
+
+    def _start_missing(self) -> None:
         for name, each in self._deliveries.items():
-            running.start(name, each.run, each.failed)
+            if name not in self._running:
+                self._running.start(name, each.run, each.failed)
+
+    def backlog(self, name: str) -> int:
+        """The records that wait for a sink."""
+        return self._buffer.end - self._buffer.cursor(name).next_sequence
+
+    async def change(self, plan: Plan, config: RelayConfig, assembly: Assembly) -> None:
+        """Make the changes of a plan; sinks that it does not name are not touched.
+
+        Every new part is built before an old one stops, so that a failure to build changes nothing.
+        A stopped sink sends again what had no confirmation. Raises StartRefused when the cursors
+        cannot be stored; then the old sinks go on.
+        """
+        affected = {*plan.names("sink", "restart", "add")}
+        parts = {
+            name: assembly.sink(name) if name in affected else self._parts[name]
+            for name in config.sinks
+        }
+        for name in plan.names("sink", "restart", "remove"):
+            await self._running.stop(name)
+        try:
+            await self._buffer.change_sinks(self._policies(config))
+            self._take_over(config, assembly, parts, restarted=affected)
+        finally:
+            self._start_missing()
 
     def at_end(self) -> bool:
         """Whether every enabled sink has settled every stored record."""
-        return all(
-            self._buffer.cursor(n).next_sequence == self._buffer.end for n in self._deliveries
-        )
+        return not any(map(self._behind, self._deliveries))
 
     async def drain(self, timeout_s: float | None) -> None:
         """Wait until the sinks are at the end of the buffer.

@@ -42,13 +42,18 @@ class Redactor:
     """A structlog processor that writes `***` wherever a known secret stands, at any depth."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets: list[str] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Redact these too; earlier ones stay redacted, since peers may echo them later."""
         found = {
             form
             for secret in secrets
             if len(secret) >= _SECRET_CHARACTERS
             for form in _forms(str(secret))
         }
-        self._secrets = sorted(found, key=len, reverse=True)
+        self._secrets = sorted(found.union(self._secrets), key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """`text` with `***` for every secret, also in the encodings in which a peer may echo it."""

@@ -109,6 +109,10 @@ _OTHER_METRICS: Final = (
     ("source_refused_total", "source, reason", "counter",
      "Rejected requests, connections and messages."),
     ("sink_state", "sink, state", "gauge", "1 for the state the sink is in."),
+    ("config_last_reload_successful", "", "gauge",
+     "1 if the last reload, or the start, applied the configuration."),
+    ("config_last_reload_success_timestamp_seconds", "", "gauge",
+     "When a configuration was last applied."),
     ("build_info", "version, python", "gauge", "The version that runs."),
 )  # fmt: skip
 """Name, labels, type and help of the metrics that are not one value per row."""
@@ -176,6 +180,15 @@ class _Collector:
         yield state
         for metric in BUFFER_METRICS:
             yield _family(f"siemrelay_buffer_{metric.name}", metric, [], [("", stats.buffer)])
+        yield GaugeMetricFamily(
+            "siemrelay_config_last_reload_successful",
+            "1 if the last reload, or the start, applied the configuration.",
+            int(stats.reload.successful),
+        )
+        yield GaugeMetricFamily(
+            "siemrelay_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last applied.", stats.reload.succeeded_at,
+        )  # fmt: skip
         build = GaugeMetricFamily(
             "siemrelay_build_info", "The version that runs.", labels=["version", "python"]
         )

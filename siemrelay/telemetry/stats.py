@@ -158,6 +158,14 @@ class BufferStats(msgspec.Struct):
         self.commit_s.observe(took_s)
 
 
+class ReloadStats(msgspec.Struct):
+    """The configuration's last reload; a start counts as a successful one."""
+
+    successful: bool = True
+    succeeded_at: float = 0.0
+    error: str = ""
+
+
 class Stats(msgspec.Struct):
     """The whole relay."""
 
@@ -168,3 +176,4 @@ class Stats(msgspec.Struct):
     sources: dict[str, SourceStats] = msgspec.field(default_factory=dict)
     sinks: dict[str, SinkStats] = msgspec.field(default_factory=dict)
     buffer: BufferStats = msgspec.field(default_factory=BufferStats)
+    reload: ReloadStats = msgspec.field(default_factory=ReloadStats)

@@ -83,6 +83,8 @@ class RelayReport(msgspec.Struct, frozen=True):
     sources: list[SourceReport]
     sinks: list[SinkReport]
     buffer: BufferReport
+    reload_error: str = ""
+    """The first fault of the last reload, if that was refused."""
 
 
 class StatusReporter:
@@ -108,6 +110,7 @@ class StatusReporter:
             [self._sink(sink) for sink in stats.sinks.values()],
             BufferReport(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
                          dict(buffer.dead_letters), list(buffer.held_by)),
+            self._clean(stats.reload.error),
         )  # fmt: skip
 
     def line(self) -> str:

@@ -46,6 +46,8 @@ def _lines(status: RelayReport) -> Iterator[Line]:
         "bad" if status.troubles else "heading",
     )
     yield Line(_buffer(status), "bad" if status.buffer.full else "plain")
+    if status.reload_error:
+        yield Line(f"the last reload was refused: {status.reload_error}", "bad")
     yield Line("")
     sources = [_source(source, status.at) for source in status.sources]
     headings, *rows = _aligned([_SOURCE_HEADINGS, *sources], left=(0,))

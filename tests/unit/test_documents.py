@@ -179,4 +179,4 @@ def test_the_unit_does_not_restart_on_faults_that_a_restart_cannot_fix() -> None
     assert "RestartPreventExitStatus=78" in UNIT
     assert "Type=notify" in UNIT
     assert "WatchdogSec=" in UNIT
-    assert "LoadCredential=siemrelay.yaml:" in UNIT
+    assert "ExecReload=/opt/siemrelay/bin/siemrelay reload" in UNIT

@@ -1,0 +1,37 @@
+"""`siemrelay reload`: the running relay takes the changed configuration."""
+
+from __future__ import annotations
+
+import click
+
+from siemrelay.cli.config_faults import exit_with_faults
+from siemrelay.cli.control_client import print_answer, send
+from siemrelay.cli.options import config_option
+from siemrelay.config.endpoint_address import state_dir
+from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.relay.control import ReloadRequest
+
+
+@click.command()
+@config_option()
+@click.option("--dry-run", is_flag=True, help="Print what would change; change nothing.")
+@click.option("--discard-backlog", metavar="SINK", multiple=True, help="Remove this sink although "
+              "records wait for it; they are not delivered.")  # fmt: skip
+def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...]) -> None:
+    """Apply the changed configuration to the running relay, all of it or none.
+
+    The relay reads its own file again; parts that have not changed go on undisturbed. With any
+    fault nothing changes. Exits with 0 when the changes are made, 78 when they were refused, 69
+    when no relay runs.
+
+    \b
+    Examples:
+      siemrelay reload --dry-run
+      siemrelay reload
+      siemrelay reload --discard-backlog old
+    """
+    try:
+        directory = state_dir(config)
+    except ConfigurationRefused as refused:
+        exit_with_faults(refused)
+    print_answer(send(directory, ReloadRequest(dry_run, list(discard_backlog))))

@@ -1,0 +1,141 @@
+"""What a reload would change: a pure comparison of two configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+from pydantic import BaseModel
+
+from siemrelay.config.describe import field_names, written
+from siemrelay.config.models import RelayConfig
+from siemrelay.config.secrets import without_url_secrets
+
+# These are bound to files and sockets that the process opens once.
+_FIXED: Final = ("state_dir", "endpoint")
+
+Kind = Literal["add", "remove", "restart"]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One part that a reload adds, removes or restarts; `details` (safe to show) say why."""
+
+    section: Literal["source", "sink"]
+    name: str
+    kind: Kind
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        details = f" ({', '.join(self.details)})" if self.details else ""
+        return f"{self.kind} {self.section} {self.name}{details}"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The changes in the order in which they are made: sinks first, so that they miss nothing.
+
+    `settings` are relay-wide changes that take effect at once; `fixed` are keys that only a restart
+    can change.
+    """
+
+    changes: tuple[Change, ...]
+    unchanged: int
+    settings: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+
+    def names(self, section: str, *kinds: Kind) -> list[str]:
+        """The parts of a section with one of these kinds of change."""
+        return [c.name for c in self.changes if c.section == section and c.kind in kinds]
+
+    def lines(self) -> list[str]:
+        """The plan for a person, one change a line."""
+        same = f"leave {self.unchanged} {'part' if self.unchanged == 1 else 'parts'} alone"
+        return [*map(str, self.changes), *(f"set {text}" for text in self.settings), same]
+
+
+def plan(old: RelayConfig, new: RelayConfig) -> Plan:
+    """Compare two valid configurations.
+
+    A part is restarted if any of its options differs, secrets included, or if the declared event
+    types do: filters and decoders are built from them.
+    """
+    all_parts = old.event_types != new.event_types or old.buffer.when_full != new.buffer.when_full
+    changes = [
+        *_changes("sink", old.sinks, new.sinks, everything=all_parts),
+        *_changes("source", old.sources, new.sources, everything=all_parts),
+    ]
+    kept = {*old.sinks} & {*new.sinks}, {*old.sources} & {*new.sources}
+    unchanged = sum(map(len, kept)) - sum(change.kind == "restart" for change in changes)
+    wide = [key for key in field_names(RelayConfig) if key not in ("sources", "sinks")]
+    fixed = [key for key in wide if key in _FIXED and getattr(old, key) != getattr(new, key)]
+    settings = [
+        text
+        for key in wide
+        if key not in _FIXED
+        for text in _differences(_plain(old, key), _plain(new, key), key)
+    ]
+    return Plan(tuple(changes), unchanged, tuple(settings), tuple(fixed))
+
+
+def _changes(
+    section: Literal["source", "sink"], old: Mapping[str, BaseModel], new: Mapping[str, BaseModel],
+    *, everything: bool,
+) -> Iterator[Change]:  # fmt: skip
+    for name in old:
+        if name not in new:
+            yield Change(section, name, "remove")
+    for name, part in new.items():
+        if name not in old:
+            yield Change(section, name, "add")
+        elif type(part) is not type(old[name]) or part != old[name]:
+            yield Change(section, name, "restart", tuple(_details(old[name], part)))
+        elif everything:
+            yield Change(section, name, "restart", ("event types or when_full",))
+
+
+def _details(old: BaseModel, new: BaseModel) -> Iterator[str]:
+    before, after = dict(_settings(old)), dict(_settings(new))
+    for key in dict.fromkeys((*before, *after)):
+        differs = list(_differences(before.get(key), after.get(key), key))
+        yield from differs
+        if not differs and _value(old, key) != _value(new, key):
+            yield f"{key} changed"  # a secret, which is shown as *** before and after
+
+
+def _settings(part: BaseModel) -> Iterator[tuple[str, Any]]:
+    for key in field_names(type(part)):
+        yield key, _plain(part, key)
+
+
+def _value(part: BaseModel, key: str) -> Any:
+    return next(
+        (getattr(part, own) for own, info in type(part).model_fields.items()
+         if (info.alias or own) == key), None,
+    )  # fmt: skip
+
+
+def _plain(part: BaseModel, key: str) -> Any:
+    own, info = next(
+        (own, info) for own, info in type(part).model_fields.items() if (info.alias or own) == key
+    )
+    return written(getattr(part, own), info.annotation, info.metadata)
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[str]:
+    if old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for inner in dict.fromkeys((*old, *new)):
+            yield from _differences(old.get(inner), new.get(inner), f"{key}.{inner}")
+    else:
+        yield f"{key} {_text(old)} → {_text(new)}"
+
+
+def _text(value: Any) -> str:
+    if value is None or value in ([], {}):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return without_url_secrets(str(value))

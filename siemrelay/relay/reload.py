@@ -1,0 +1,120 @@
+"""Takes a changed configuration while the relay runs: all of it, or none of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Final
+
+import structlog
+import trio
+
+from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.config.host_checks import lacking
+from siemrelay.config.load import Loaded
+from siemrelay.core.errors import ConfigurationRefused, StartRefused
+from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.control import Answer, ReloadRequest
+from siemrelay.relay.plan import Plan, plan
+from siemrelay.relay.sinks import SinkGroup
+from siemrelay.relay.sources import SourceGroup
+from siemrelay.telemetry.log import Redactor, configure
+from siemrelay.telemetry.stats import Stats
+
+_log = structlog.get_logger()
+
+_UNCHANGED: Final = "the relay goes on with the configuration that it has"
+
+
+class Reloader:
+    """Applies the configuration file to a running relay. One reload runs at a time.
+
+    Parts that the new file does not change keep their connections, cursors and batches in flight
+    (test_parts_that_a_reload_does_not_change_keep_their_connections).
+    """
+
+    def __init__(
+        self, loaded: Loaded, read: Callable[[], Loaded], buffer: DiskBuffer, sinks: SinkGroup,
+        sources: SourceGroup, redactor: Redactor, stats: Stats,
+    ) -> None:  # fmt: skip
+        """`read` loads the file again; it raises ConfigurationRefused."""
+        self._loaded, self._read, self._buffer = loaded, read, buffer
+        self._sinks, self._sources = sinks, sources
+        self._redactor, self._relay_stats, self._stats = redactor, stats, stats.reload
+        self._reloading = trio.Lock()
+        self._stats.succeeded_at = time.time()
+
+    async def handle(self, request: ReloadRequest) -> Answer:
+        """Answer a command from the control socket."""
+        return await self.reload(discard_backlog=request.discard_backlog, dry_run=request.dry_run)
+
+    async def reload(
+        self, *, discard_backlog: Collection[str] = (), dry_run: bool = False
+    ) -> Answer:
+        """Load the file and make its changes. Never raises for what the file says.
+
+        With any fault nothing changes. A sink that the file no longer has is removed only if
+        nothing waits for it, or if it is in `discard_backlog`. `dry_run` only plans.
+        """
+        async with self._reloading:
+            try:
+                # Reads files and asks for host names of proxies: not on the loop.
+                loaded, planned = await trio.to_thread.run_sync(self._prepare)
+            except ConfigurationRefused as refused:
+                return self._refuse([f.located(refused.file) for f in refused.faults], dry_run)
+            refused_lines = self._objections(planned, discard_backlog)
+            if refused_lines:
+                return self._refuse(refused_lines, dry_run)
+            if dry_run:
+                return Answer(True, [f"would {line}" for line in planned.lines()])
+            try:
+                await self._apply(loaded, planned)
+            except StartRefused as error:
+                return self._refuse([str(error)], dry_run)
+            return self._succeed(planned)
+
+    def _prepare(self) -> tuple[Loaded, Plan]:
+        loaded = self._read()
+        faults, _ = lacking(loaded)
+        if faults:
+            raise ConfigurationRefused(loaded.file, faults)
+        return loaded, plan(self._loaded.config, loaded.config)
+
+    def _objections(self, planned: Plan, discard_backlog: Collection[str]) -> list[str]:
+        if self._relay_stats.stopping:
+            return ["the relay is stopping"]
+        lines = [f"`{key}` is read at the start only: restart the relay" for key in planned.fixed]
+        for name in planned.names("sink", "remove"):
+            waiting = self._sinks.backlog(name)
+            if waiting and name not in discard_backlog:
+                lines.append(
+                    f"sink {name} would be removed, and {waiting:,} records wait for it: keep it "
+                    f"until it has them, or reload with --discard-backlog {name}"
+                )
+        return lines
+
+    async def _apply(self, loaded: Loaded, planned: Plan) -> None:
+        config = loaded.config
+        # New secrets first, so that no line of the changed parts shows one.
+        self._redactor.add(loaded.secrets)
+        configure(config.log.level, config.log.format, self._redactor)
+        assembly = Assembly(config)
+        # A stop of the relay waits for a change that has begun, as it does for a commit.
+        with trio.CancelScope(shield=True):
+            await self._sinks.change(planned, config, assembly)
+            await self._sources.change(planned, config, assembly)
+        self._buffer.set_limits(max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep)
+        self._loaded = loaded
+
+    def _succeed(self, planned: Plan) -> Answer:
+        self._stats.successful, self._stats.succeeded_at = True, time.time()
+        self._stats.error = ""
+        lines = planned.lines()
+        _log.info("configuration reloaded", changes=lines)
+        return Answer(True, lines)
+
+    def _refuse(self, lines: list[str], dry_run: bool) -> Answer:
+        if not dry_run:
+            self._stats.successful, self._stats.error = False, lines[0]
+            _log.error("reload refused", faults=lines, advice=_UNCHANGED)
+        return Answer(False, lines)

@@ -1,0 +1,185 @@
+"""A changed file while the relay runs: all of it is taken, or nothing changes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeDaemon
+from tests.support.daemon import append, event, http, ids, tcp, until
+from tests.support.http_receiver import Answer, HttpReceiver
+from tests.support.receivers import TcpReceiver
+
+
+def test_a_reload_adds_removes_and_restarts_just_the_parts_that_changed(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as kept, TcpReceiver() as old, TcpReceiver() as new:
+        daemon = make_daemon({"kept": tcp(kept.port), "old": tcp(old.port)}).start()
+        append(daemon.audit, [event(1)])
+        for receiver in (kept, old):
+            receiver.until(1)
+        until(lambda: daemon.metric("sink_backlog_records", sink="old") == 0)
+        del daemon.config["sinks"]["old"]
+        daemon.config["sinks"]["new"] = tcp(new.port)
+        found = daemon.command("reload", "--dry-run")
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.splitlines() == [
+            "would remove sink old", "would add sink new", "would leave 2 parts alone",
+        ]  # fmt: skip
+        found = daemon.command("reload")
+        assert found.returncode == 0, found.stderr
+        assert "add sink new" in found.stdout
+        append(daemon.audit, [event(2)])
+        kept.until(2)
+        new.until(1)
+        assert new.arrived.ids == ids([2])
+        assert old.arrived.ids == ids([1])
+        assert kept.connections_made == 1
+
+
+def test_parts_that_a_reload_does_not_change_keep_their_connections(
+    make_daemon: MakeDaemon,
+) -> None:
+    """Fifty reloads under load lose and repeat nothing of a sink that they do not touch."""
+    with TcpReceiver() as kept, TcpReceiver() as changed:
+        daemon = make_daemon({"kept": tcp(kept.port), "changed": tcp(changed.port)}).start()
+        for number in range(50):
+            append(daemon.audit, [event(20 * number + i) for i in range(20)])
+            daemon.config["sinks"]["changed"]["timeout"] = f"{number + 3}s"
+            daemon.write_config()
+            daemon.send(signal.SIGHUP)
+            until(lambda done=number + 1: len(daemon.said("configuration reloaded")) == done)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        kept.until(1000)
+        until(lambda: daemon.metric("sink_backlog_records", sink="changed") == 0)
+        assert kept.arrived.ids == ids(range(1000))
+        assert kept.connections_made == 1
+        assert set(changed.arrived.ids) == set(ids(range(1000)))
+
+
+@pytest.mark.parametrize("by", ["command", "signal"])
+def test_a_file_with_a_fault_changes_nothing_and_is_answered_with_its_place(
+    make_daemon: MakeDaemon, by: str
+) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
+        daemon.config["sinks"]["siem"]["prot"] = "udp"
+        if by == "command":
+            found = daemon.command("reload")
+            assert found.returncode == 78
+            assert "sinks.siem.prot: unknown key `prot`" in found.stderr
+        else:
+            daemon.write_config()
+            daemon.send(signal.SIGHUP)
+        (line,) = until(lambda: daemon.said("reload refused"))
+        assert "unknown key `prot`" in line["faults"][0]
+        assert ":" in line["faults"][0].partition(str(daemon.file))[2][:4]
+        assert daemon.metric("config_last_reload_successful") == 0
+        append(daemon.audit, [event(1)])
+        receiver.until(1)
+        del daemon.config["sinks"]["siem"]["prot"]
+        assert daemon.command("reload").returncode == 0
+        assert daemon.metric("config_last_reload_successful") == 1
+
+
+def test_a_sink_with_a_backlog_is_removed_only_when_its_loss_is_confirmed(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as kept, TcpReceiver(up=False) as dead:
+        daemon = make_daemon({"kept": tcp(kept.port), "dead": tcp(dead.port)}).start()
+        append(daemon.audit, [event(number) for number in range(7)])
+        kept.until(7)
+        settings = daemon.config["sinks"].pop("dead")
+        found = daemon.command("reload")
+        assert found.returncode == 78
+        assert "sink dead would be removed, and 7 records wait for it" in found.stderr
+        assert daemon.metric("sink_backlog_records", sink="dead") == 7
+        found = daemon.command("reload", "--discard-backlog", "dead")
+        assert found.returncode == 0, found.stderr
+        # The same name again is a new sink, which starts at the next record.
+        daemon.config["sinks"]["dead"] = settings
+        assert daemon.command("reload").returncode == 0
+        assert daemon.metric("sink_backlog_records", sink="dead") == 0
+
+
+def test_a_corrected_token_is_taken_by_a_reload(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("wrong-token\n")
+
+    def answer(request: object) -> Answer:
+        right = getattr(request, "headers", {}).get("authorization") == "Bearer right-token"
+        return Answer(200 if right else 401)
+
+    with HttpReceiver(answer) as receiver:
+        sink = http(receiver.url, authorization=f"Bearer ${{file:{token}}}")
+        daemon = make_daemon({"web": sink}).start()
+        append(daemon.audit, [event(1)])
+        until(lambda: daemon.metric("sink_state", sink="web", state="holding") == 1)
+        token.write_text("right-token\n")
+        found = daemon.command("reload")
+        assert found.stdout.splitlines()[0] == "restart sink web (authorization changed)"
+        until(lambda: daemon.metric("sink_delivered_total", sink="web") == 1)
+        assert "right-token" not in daemon.log_text
+
+
+def test_sources_are_added_and_removed_and_a_restarted_one_resumes_at_its_place(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
+        append(daemon.audit, [event(number) for number in range(5)])
+        receiver.until(5)
+        daemon.config["sources"]["audit"]["max_record_size"] = "2MiB"
+        daemon.config["sources"]["other"] = {"type": "file", "path": str(other), "poll": "100ms"}
+        assert daemon.command("reload").returncode == 0
+        append(daemon.audit, [event(number) for number in range(5, 10)])
+        append(other, [event(100)])
+        receiver.until(11)
+        assert sorted(receiver.arrived.ids) == ids([*range(10), 100])
+        del daemon.config["sources"]["other"]
+        assert daemon.command("reload").returncode == 0
+        append(other, [event(101)])
+        append(daemon.audit, [event(10)])
+        receiver.until(12)
+        assert sorted(receiver.arrived.ids) == ids([*range(11), 100])
+
+
+def test_what_only_a_restart_can_change_is_refused(make_daemon: MakeDaemon) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
+        daemon.config["endpoint"] = {"listen": "off"}
+        found = daemon.command("reload")
+        assert found.returncode == 78
+        assert "`endpoint` is read at the start only: restart the relay" in found.stderr
+
+
+def test_a_reload_without_a_relay_says_so(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon({"siem": tcp(9)})
+    daemon.state.mkdir()
+    found = daemon.command("reload")
+    assert found.returncode == 69
+    assert f"no relay runs on {daemon.state}" in found.stderr
+
+
+def test_check_shows_what_a_reload_would_change(make_daemon: MakeDaemon) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
+        daemon.config["sinks"]["siem"]["timeout"] = "4s"
+        found = daemon.command("check", "--against-running")
+        assert found.returncode == 0, found.stderr
+        assert "would restart sink siem (timeout 3s → 4s)" in found.stdout
+        assert not daemon.said("configuration reloaded")
+
+
+def test_the_status_shows_a_refused_reload_until_one_succeeds(make_daemon: MakeDaemon) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
+        daemon.config["sinks"]["siem"]["prot"] = "udp"
+        daemon.command("reload")
+        assert "the last reload was refused" in daemon.get("/")[1]
+        del daemon.config["sinks"]["siem"]["prot"]
+        assert daemon.command("reload").returncode == 0
+        assert "refused" not in daemon.get("/")[1]

@@ -34,7 +34,10 @@ def test_preview_reads_a_gzip_file_as_the_relay_does_and_shows_what_is_left_of_a
     lines = daemon.audit.read_bytes().splitlines(keepends=True)
     # Two members, as `cat a.gz b.gz` makes them.
     packed = gzip.compress(lines[0]) + gzip.compress(b"".join(lines[1:]))
-    for content, said in ((packed, ""), (packed[:-5], "damaged gzip file, showing the records before the damage")):
+    for content, said in (
+        (packed, ""),
+        (packed[:-5], "damaged gzip file, showing the records before the damage"),
+    ):
         daemon.audit.write_bytes(content)
         found = daemon.command("preview", "--json", str(daemon.audit))
         assert found.returncode == 0

@@ -34,6 +34,18 @@ _PENDING_BYTES: Final = 2 * 1024 * 1024
 # Small entries of one source are joined into one row up to this size: decoders work on payloads.
 _ROW_BYTES: Final = 512 * 1024
 
+# A record counts as at least this many bytes: to decode and format it costs that much however short
+# it is, and a row of 200,000 lines of one letter would hold the loop for seconds.
+_RECORD_BYTES: Final = 256
+
+# Records shorter than this are stored far faster than they are decoded and sent, so that a flood of
+# them would be ahead of everybody else's records. One source may hand over one in this many
+# seconds, and some at once; longer ones as many as there are. No audit event is so short. Checked
+# by test_a_flood_of_the_shortest_lines_keeps_nobody_waiting.
+_SHORT_BYTES: Final = 64
+_SHORT_S: Final = 25e-6
+_SHORT_BURST_S: Final = 0.2
+
 # A full buffer is tried again this often.
 _FULL_PAUSE_S: Final = 0.25
 
@@ -77,7 +89,7 @@ class Committer:
         group, now = self._group, time.time()
         for records in some:
             group.entries.append((source, records, now))
-            group.size_bytes += _ENTRY_BYTES + len(records.payload)
+            group.size_bytes += _ENTRY_BYTES + _cost(records)
         if filtered:
             group.filtered[source.name] += filtered
         self._wanted.set()
@@ -144,14 +156,14 @@ class Committer:
         count = size = 0
         for i, (source, records, taken_at) in enumerate(entries):
             payloads.append(records.payload)
-            count, size = count + records.count, size + len(records.payload)
+            count, size = count + records.count, size + _cost(records)
             following = entries[i + 1] if i + 1 < len(entries) else None
             if (
                 following is not None
                 and following[0] is source
                 and not _alone(records)
                 and not _alone(following[1])
-                and size + len(following[1].payload) <= _ROW_BYTES
+                and size + _cost(following[1]) <= _ROW_BYTES
             ):
                 continue
             if count:
@@ -172,6 +184,10 @@ class Committer:
             holders = self._buffer.holders()
             _log.error("buffer is full", reason=str(error), advice=advice,
                        **({"held_by": holders} if holders else {}))  # fmt: skip
+
+
+def _cost(records: Records) -> int:
+    return max(len(records.payload), records.count * _RECORD_BYTES)
 
 
 def _alone(records: Records) -> bool:
@@ -196,6 +212,7 @@ class SourceIntake:
         )
         self._positions = dict(positions)
         self._logged_oversize_at = -_LOG_EVERY_S
+        self._short_until = 0.0
 
     async def offer(self, records: Records) -> None:
         await self._take((records,))
@@ -252,7 +269,20 @@ class SourceIntake:
     def connected(self, change: int) -> None:
         self._stats.connections += change
 
+    def _pause_s(self, offered: Sequence[Records]) -> float:
+        """How long these records must wait because they and others before them are short."""
+        short = sum(some.count - len(some.payload) // _SHORT_BYTES for some in offered
+                    if len(some.payload) < some.count * _SHORT_BYTES)  # fmt: skip
+        if not short:
+            return 0.0
+        now = trio.current_time()
+        pause_s = max(self._short_until - _SHORT_BURST_S - now, 0.0)
+        self._short_until = max(self._short_until, now) + short * _SHORT_S
+        return pause_s
+
     async def _take(self, offered: Sequence[Records]) -> _Group:
+        if pause_s := self._pause_s(offered):
+            await trio.sleep(pause_s)
         if self._source_filter is None:
             return await self._committer.take(self._stats, offered, 0)
         kept = [self._source_filter.apply(records) for records in offered]

@@ -3,93 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
 import pytest
 
 from tests.conftest import MakeDaemon
-from tests.support.daemon import Daemon, until
+from tests.support.bystanders import with_bystanders
 from tests.support.http_sender import Sender, port_of, relay
-
-# What the machine is allowed beyond the promise (half a second and one): it may be busy.
-HEALTH_S = 1.0
-DELAY_S = 2.0
-
-
-class Others:
-    """What the others get: the worst answer of /healthz, the worst delay of a syslog record."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._health = int(daemon.said("endpoint")[0]["port"])
-        self._syslog, self._out = port_of(daemon, "other"), daemon.directory / "out"
-        self.worst_health_s = self.worst_delay_s = 0.0
-        self.asked = self.delivered = 0
-        self._over = threading.Event()
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        with ThreadPoolExecutor(2) as threads:
-            watching = [threads.submit(self._ask), threads.submit(self._send)]
-            try:
-                yield
-            finally:
-                self._over.set()
-                for each in watching:
-                    each.result()
-
-    def _ask(self) -> None:
-        while not self._over.is_set():
-            began = time.monotonic()
-            with socket.create_connection(("127.0.0.1", self._health), timeout=30) as sock:
-                sock.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-                assert sock.recv(9000).startswith(b"HTTP/1.1 200")
-            self.worst_health_s = max(self.worst_health_s, time.monotonic() - began)
-            self.asked += 1
-            self._over.wait(0.02)
-
-    def _send(self) -> None:
-        with (
-            socket.create_connection(("127.0.0.1", self._syslog)) as sock,
-            self._out.open("rb") as out,
-        ):
-            kept = b""
-
-            def arrived(wanted: bytes) -> bool:
-                nonlocal kept
-                kept = kept[-99:] + out.read()
-                return wanted in kept
-
-            while not self._over.is_set():
-                began, record = time.monotonic(), b"<13>beside %d\n" % self.delivered
-                sock.sendall(record)
-                until(partial(arrived, record), 60)
-                self.worst_delay_s = max(self.worst_delay_s, time.monotonic() - began)
-                self.delivered += 1
-                self._over.wait(0.05)
-
-    def are_served(self) -> None:
-        assert self.asked > 3
-        assert self.delivered > 1
-        assert self.worst_health_s < HEALTH_S
-        assert self.worst_delay_s < DELAY_S
-
-
-def attacked(make_daemon: MakeDaemon, **source: Any) -> tuple[Daemon, Others]:
-    """A relay with the source under attack, and a syslog source beside it."""
-    daemon = relay(make_daemon, **source)
-    daemon.config["sources"]["other"] = {"type": "syslog", "listen": "tcp://127.0.0.1:0"}
-    daemon.config["sinks"]["file"]["rotate_size"] = "4GiB"
-    (daemon.directory / "out").touch()
-    daemon.start()
-    return daemon, Others(daemon)
 
 
 def zipped(body: bytes) -> bytes:
@@ -118,7 +39,8 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], set[int]]] = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_no_body_keeps_the_others_waiting(make_daemon: MakeDaemon, bomb: str) -> None:
     """Sixteen at a time, each some KiB of gzip."""
-    daemon, others = attacked(make_daemon)
+    daemon = relay(make_daemon)
+    others = with_bystanders(daemon)
     content_type, make, statuses = BOMBS[bomb]
     body = zipped(make())
     assert len(body) < 64 * 1024

@@ -1,5 +1,7 @@
 """Where each file was read to: what is stored, and what is remembered of files that are gone."""
 
+# ruff: noqa: PTH118, PTH119, PTH120
+# Paths are text here: a survey handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
 import os
@@ -50,6 +52,10 @@ class FileCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A copy was found and read on from here."""
     truncated: bool = False
     """The file that held this content holds another one."""
+    log: str = ""
+    """The base name of the log that it is a generation of, whatever it was renamed to; empty in
+    checkpoints of releases that went by the name.
+    """
     gone: float | None = None
     """Since when (seconds since the epoch) the file is not to be found."""
 
@@ -60,6 +66,20 @@ class FileCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_compressed(self) -> bool:
         return self.path.endswith(".gz") if self.compressed is None else self.compressed
+
+    @property
+    def log_name(self) -> str:
+        return self.log or base_name(self.path)
+
+    @property
+    def family(self) -> str:
+        """As `rotation.family` of the name that the file was found by."""
+        return os.path.join(os.path.dirname(self.path), self.log_name)
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether its name is not that of the log itself."""
+        return os.path.basename(self.path) != self.log_name
 
 
 def printable(path: str) -> str:
@@ -130,14 +150,14 @@ class CheckpointStore:
         self.pop(key)
         self._checkpoints[key] = checkpoint
         self._keys_by_inode[checkpoint.inode][key] = None
-        self._keys_by_log[base_name(checkpoint.path)][key] = None
+        self._keys_by_log[checkpoint.log_name][key] = None
 
     def pop(self, key: str) -> FileCheckpoint | None:
         """Take out the checkpoint of a file that is followed again."""
         checkpoint = self._checkpoints.pop(key, None)
         if checkpoint is not None:
             _unlist(self._keys_by_inode, checkpoint.inode, key)
-            _unlist(self._keys_by_log, base_name(checkpoint.path), key)
+            _unlist(self._keys_by_log, checkpoint.log_name, key)
         return checkpoint
 
     def get(self, key: str) -> FileCheckpoint | None:

@@ -22,7 +22,6 @@ from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, continues_at, digest
 from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile, Stage
 from siemrelay.sources.file.reconcile import Likeness
-from siemrelay.sources.file.rotation import is_rotated_name
 
 # How much of the beginning, and of the end of the shorter one, is compared with an original that
 # is there: a copy differs from the next generation well within this.
@@ -56,7 +55,7 @@ class Extent(msgspec.Struct, frozen=True):
 
 def may_be_a_copy(file: FollowedFile) -> bool:
     """By its name; the log itself never is."""
-    return file.compressed or is_rotated_name(file.path)
+    return file.compressed or file.rotated_name
 
 
 def origins_of(
@@ -68,35 +67,41 @@ def origins_of(
     not wait for compressed ones, nor for files that wait themselves, so that none waits for
     another that waits for it.
     """
+    others = [other for other in followed if other is not copy]
+    # Every pod of Kubernetes has its `0.log`: none of them is a copy of another's.
+    nearby = any(not other.rotated_name and _near(copy, other.directory) for other in others)
     found = [
         Origin(
             other.progress.key,
             other.progress.checkpoint(),
-            os.path.dirname(other.path),
+            other.directory,
             other.progress.recent,
             other,
         )
-        for other in followed
-        if other is not copy
+        for other in others
+        if (not nearby or _near(copy, other.directory))
         and not other.compressed
         and other.size + other.progress.offset > 0
-        and (
-            copy.compressed
-            or (other.stage is not Stage.WAITING and not is_rotated_name(other.path))
-        )
+        and (copy.compressed or (other.stage is not Stage.WAITING and not other.rotated_name))
     ]
     gone = [
         (key, point)
         for key, point in store.of_log(copy.log)
         if point.offset > 0
-        and (copy.compressed or point.truncated or not is_rotated_name(point.path))
+        and (copy.compressed or point.truncated or not point.is_rotated)
         and (copy.compressed or not point.is_compressed)
+        and (not nearby or _near(copy, os.path.dirname(point.path)))
     ]
     gone.sort(key=lambda item: -item[1].serial)
     return found + [
         Origin(key, point, os.path.dirname(point.path), store.recent(key))
         for key, point in gone[:_MAX_CHECKPOINTS]
     ]
+
+
+def _near(copy: FollowedFile, directory: str) -> bool:
+    """Whether it is in that directory, or in one below (logrotate's `olddir`)."""
+    return copy.directory == directory or copy.path.startswith(directory + "/")
 
 
 def compare(
@@ -118,9 +123,7 @@ def compare(
             copy.proven.pop(origin.key, None)
             continue
         point = origin.checkpoint
-        elsewhere = os.path.dirname(copy.path) != origin.directory
-        below = copy.path.startswith(origin.directory + "/")
-        if elsewhere and not below and 0 < same < _MIN_ELSEWHERE_BYTES:
+        if not _near(copy, origin.directory) and 0 < same < _MIN_ELSEWHERE_BYTES:
             continue
         likenesses.append(Likeness(key=origin.key, same=same, offset=point.offset, part=point.part))
         if origin.file is not None and 0 < extent.length <= same:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from siemrelay.sources.contract import Position
 from siemrelay.sources.file.checkpoints import FileCheckpoint, printable
 from siemrelay.sources.file.disk import FileId
+from siemrelay.sources.file.rotation import base_name
 
 # How much of a file's beginning, and of what was read last, tells it from others: two or three
 # audit events with their time stamps and ids. A kilobyte costs two microseconds to compare.
@@ -59,7 +60,7 @@ class Progress:
 
     __slots__ = (
         "_prefix_sha256", "_stored_tail_sha256", "begin", "compressed", "copied", "device",
-        "end_sha256", "finished_size", "inode", "key", "offset", "part", "path", "recent",
+        "end_sha256", "finished_size", "inode", "key", "log", "offset", "part", "path", "recent",
         "serial", "truncated",
     )  # fmt: skip
 
@@ -67,6 +68,7 @@ class Progress:
         self, path: str, file_id: FileId, serial: int, *, compressed: bool = False
     ) -> None:
         self.path, self.serial, self.compressed = printable(path), serial, compressed
+        self.log = base_name(path)
         self.device, self.inode = file_id
         self.key = f"{self.device}:{self.inode}:{serial}"
         """Names this content among all that this source ever read."""
@@ -91,7 +93,7 @@ class Progress:
         `path` and `file_id` as they are now; `begin`: the content's first bytes.
         """
         progress = cls(path, file_id, checkpoint.serial, compressed=checkpoint.is_compressed)
-        progress.key = key
+        progress.key, progress.log = key, checkpoint.log_name
         progress.begin = begin
         progress.offset, progress.part = checkpoint.offset, checkpoint.part
         progress.finished_size, progress.copied = checkpoint.finished_size, checkpoint.copied
@@ -172,6 +174,7 @@ class Progress:
             end_sha256=self.end_sha256,
             copied=self.copied,
             truncated=self.truncated,
+            log=self.log,
             gone=gone,
         )
 

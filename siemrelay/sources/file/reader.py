@@ -1,8 +1,11 @@
 """One file being followed: its next records, its growth, and when everything in it was read."""
 
+# ruff: noqa: PTH120
+# Paths are text here: a survey handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
 import enum
+import os.path
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +16,7 @@ from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compres
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, continues_at
-from siemrelay.sources.file.rotation import age, base_name, family, is_rotated_name
+from siemrelay.sources.file.rotation import age, family, is_rotated_name
 
 # What is read at once while catching up: a thousand audit events, so that a thread hop costs
 # little, and only milliseconds of work between two turns of the event loop.
@@ -91,13 +94,13 @@ class FollowedFile:
     @property
     def log(self) -> str:
         """The base name of the log that it belongs to, in whatever directory."""
-        return base_name(self.family)
+        return self.progress.log
 
     def moved_to(self, path: str) -> None:
         """Take note of the file's present name."""
-        self.path = path
+        self.path, self.directory = path, os.path.dirname(path)
         self.progress.path = printable(path)
-        self.age = age(path)
+        self.age, self.rotated_name = age(path), is_rotated_name(path)
 
     def start_at(self, offset: int, part: int = 0) -> None:
         """Take what lies before the offset as read. Raises OSError."""
@@ -106,9 +109,9 @@ class FollowedFile:
         self.progress.part = part
         self._searched = offset
 
-    def adopt_progress(self, progress: Progress) -> None:
-        """Go on as the file that was read before."""
-        self.progress = progress
+    def adopt_progress(self, progress: Progress, family: str) -> None:
+        """Go on as the file that was read before, whatever its name is now."""
+        self.progress, self.family = progress, family
         self._searched = progress.offset
 
     @property
@@ -119,7 +122,7 @@ class FollowedFile:
         original, which is read first if it is still there.
         """
         changed_ns = self.stamp[1] if self.stamp else 0
-        return not is_rotated_name(self.path), changed_ns, self.compressed, self.age
+        return not self.rotated_name, changed_ns, self.compressed, self.age
 
     @property
     def unread(self) -> int:

@@ -12,17 +12,22 @@ import os.path
 import re
 from typing import Final
 
-# A date that stands between separators or at an end, with an optional time of day and the
-# counter that some loggers add for the second file of a day. A bare number in the middle of a
-# name is no rotation (`host-1.log` and `host-2.log` must not wait for each other).
+# A date that stands between separators or at an end, with an optional time of day (or the hour that
+# logrotate adds to it for `hourly`), and the counter that some loggers add for the second file of
+# a day, or logrotate's `%s`. A bare number in the middle of a name is no rotation (`host-1.log` and
+# `host-2.log` must not wait for each other).
 _DATE: Final = re.compile(
-    r"(?:^|[._-])(?P<date>(?:19|20)\d\d[._-]?[01]\d[._-]?[0-3]\d(?:[T._-]?\d\d[:._-]?\d\d(?:[:._-]?\d\d)?Z?)?)"
-    r"(?:[._-]\d{1,3})?(?=$|[._-])"
+    r"(?:^|[._-])(?P<date>(?:19|20)\d\d[._-]?[01]\d[._-]?[0-3]\d"
+    r"(?:(?:[T._-]?\d\d[:._-]?\d\d(?:[:._-]?\d\d)?Z?)|(?<=\d{8})[0-2]\d)?)"
+    r"(?:[._-](?P<counter>\d{1,3}|\d{10}))?(?=$|[._-])"
 )
 # Ten digits are logrotate's `dateformat -%s`.
 _NUMBER: Final = re.compile(r"[._-](?P<number>\d{1,10})$")
 # logrotate's `extension .log` numbers before the extension: `audit.1.log`.
 _NUMBER_INSIDE: Final = re.compile(r"\.(?P<number>\d{1,3})(?=\.[A-Za-z]+$)")
+
+# What daemontools' multilog, s6-log and svlogd name a file that was `current`: TAI64N, the state.
+_TAI64N: Final = re.compile(r"^@(?P<time>[0-9a-f]{24})(?:\.[a-z])?$")
 
 _COMPRESSED: Final = re.compile(
     r"\.(?:gz|zst|xz|bz2|lzma|lz4|lzo|Z|zip|7z|br)$"
@@ -36,13 +41,21 @@ def compressed_suffix(path: str) -> str:
 
 
 def _plain_name(path: str) -> str:
-    return _COMPRESSED.sub("", os.path.basename(path))
+    name = _COMPRESSED.sub("", os.path.basename(path))
+    # kubelet and logback compress by way of `0.log.20240131-101112.tmp`.
+    final = name.removesuffix(".tmp")
+    return final if final != name and _log_name(final) != final else name
+
+
+def _log_name(name: str) -> str:
+    if _TAI64N.search(name):
+        return "current"
+    return _NUMBER_INSIDE.sub("", _NUMBER.sub("", _DATE.sub("", name, count=1))) or name
 
 
 def base_name(path: str) -> str:
     """The name of the log that this file is a generation of, without its directory."""
-    name = _plain_name(path)
-    return _NUMBER_INSIDE.sub("", _NUMBER.sub("", _DATE.sub("", name, count=1))) or name
+    return _log_name(_plain_name(path))
 
 
 def family(path: str) -> str:
@@ -64,8 +77,10 @@ def age(path: str) -> tuple[int, int, str]:
     name = _plain_name(path)
     dated = _DATE.search(name)
     numbered = _NUMBER.search(name) or _NUMBER_INSIDE.search(name)
+    if (tai := _TAI64N.search(name)) is not None:
+        return 1, 0, tai["time"]
     if dated is not None:
-        return 1, 0, dated["date"]
+        return 1, 0, f"{dated['date']}.{dated['counter'] or '':>10}"
     if numbered is not None:
         return 0, -int(numbered["number"]), ""
     return 2, 0, name

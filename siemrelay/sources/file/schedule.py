@@ -95,7 +95,8 @@ class Schedule:
     def is_rotated(self, file: FollowedFile) -> bool:
         """Whether a newer generation has taken its place, or it has left."""
         newer = any(
-            other.age > file.age and not other.compressed for other in self.family(file.family)
+            other.age > file.age and not other.compressed
+            for other in reversed(self.family(file.family))  # the newest answers at once
         )
         return newer or file.deleted or not file.matched
 

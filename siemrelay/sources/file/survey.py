@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -83,12 +84,18 @@ class Surveyor:
         self._again = False
         picture, newcomers = self._look(files, take_changes, calls_again, full=full)
         seen: dict[FileId, Seen] = {}
+        of_log: defaultdict[str, list[FollowedFile]] = defaultdict(list)
+        for file in files.values():
+            of_log[file.log].append(file)
         for file_id, file in files.items():
-            if (sight := self._examine(file, files, picture)) is not None:
+            if (sight := self._examine(file, of_log[file.log], picture)) is not None:
                 seen[file_id] = sight
+        for file in newcomers.values():
+            of_log[file.log].append(file)
         for file_id, file in list(newcomers.items()):
-            if (sight := self._meet(file, [*files.values(), *newcomers.values()], picture)) is None:
+            if (sight := self._meet(file, of_log[file.log], picture)) is None:
                 del newcomers[file_id]
+                of_log[file.log].remove(file)
             else:
                 seen[file_id] = sight
         paths = {file.path for file in picture.found.values()}
@@ -199,7 +206,7 @@ class Surveyor:
         return followed
 
     def _examine(
-        self, file: FollowedFile, files: Mapping[FileId, FollowedFile], picture: Picture
+        self, file: FollowedFile, of_log: Sequence[FollowedFile], picture: Picture
     ) -> Seen | None:
         """The facts about a file that is followed; None if nothing leads to it any more."""
         found = picture.found.get(file.file_id)
@@ -241,7 +248,7 @@ class Surveyor:
             return seen
         if file.stage is not Stage.WAITING and not seen.grown:
             return seen
-        return self._compared(file, seen, files.values())
+        return self._compared(file, seen, of_log)
 
     def _lost_content(self, file: FollowedFile, status: Status) -> bool:
         """Whether an open file was truncated; one that has grown again is found out by a read."""
@@ -269,9 +276,8 @@ class Surveyor:
         finally:
             opened.close()
 
-    def _compared(self, file: FollowedFile, seen: Seen, others: Iterable[FollowedFile]) -> Seen:
+    def _compared(self, file: FollowedFile, seen: Seen, of_log: Sequence[FollowedFile]) -> Seen:
         """Add what is known of a file that may be a copy."""
-        of_log = [other for other in others if other.log == file.log]
         origins = origins_of(file, of_log, self._store)
         if not origins:
             return seen
@@ -294,7 +300,7 @@ class Surveyor:
         )
 
     def _meet(
-        self, file: FollowedFile, others: Iterable[FollowedFile], picture: Picture
+        self, file: FollowedFile, of_log: Sequence[FollowedFile], picture: Picture
     ) -> Seen | None:
         """The facts about a file that is new; None if it is no concern of ours."""
         try:
@@ -329,7 +335,7 @@ class Surveyor:
         )
         if key is not None or not seen.copy_by_name:
             return seen
-        return self._compared(file, seen, others)
+        return self._compared(file, seen, of_log)
 
     def _checkpoint_of(self, file: FollowedFile) -> str | None:
         """The checkpoint that a new file continues: one of its inode, kind and content."""

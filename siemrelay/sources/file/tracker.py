@@ -28,7 +28,6 @@ from siemrelay.sources.file.reconcile import (
     Wait,
     reconcile,
 )
-from siemrelay.sources.file.rotation import family, is_rotated_name
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.survey import Surveyor, Watching
 from siemrelay.sources.file.warnings import UnreadableFiles
@@ -218,7 +217,7 @@ class Tracker:
                 file.stage, file.origin, file.ready = Stage.READING, None, True
             case Renamed():
                 if action.path != file.path:
-                    first = not is_rotated_name(file.path)
+                    first = not file.rotated_name
                     (self._log.info if first else self._log.debug)(
                         "renamed", path=printable(action.path), was=progress.path
                     )
@@ -244,14 +243,13 @@ class Tracker:
         assert point is not None
         assert content is not None
         begin = content.pread(PREFIX_BYTES, 0)
-        file.adopt_progress(Progress.resume(key, point, file.path, file.file_id, begin))
+        progress = Progress.resume(key, point, file.path, file.file_id, begin)
+        file.adopt_progress(progress, point.family)
         if point.finished_size != file.size or not file.compressed:
             file.start_at(point.offset, point.part)
         else:
             file.ready = False
             file.close()
-        if not file.matched:
-            file.family = family(point.path)  # wherever it went, it is a generation of that
         self._orphans.pop(key, None)
         if point.gone is not None or point.path != file.progress.path:
             self._store.note(file.progress.position())

@@ -13,7 +13,6 @@ from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, 
 from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.finder import Globs
 from siemrelay.sources.file.reader import FollowedFile, Stage
-from siemrelay.sources.file.rotation import base_name, is_rotated_name
 
 _ADVICE: Final = {
     errno.EACCES: "let the relay's user read it, by its group or an ACL (setfacl -m u:USER:r)",
@@ -108,7 +107,7 @@ class MissingLogs:
             if point and not point.copied and self._disk.is_directory(os.path.dirname(point.path))
         ]
         undecided = {file.log for file in files if file.stage is Stage.WAITING}
-        if undecided.intersection(base_name(point.path) for point in gone):
+        if undecided.intersection(point.log_name for point in gone):
             return
         self._expected = []
         if not gone:
@@ -129,5 +128,5 @@ def _may_have_grown(point: FileCheckpoint) -> bool:
         point.gone is None
         and point.offset > 0
         and not (point.copied or point.truncated)
-        and not (point.is_compressed or is_rotated_name(point.path))
+        and not (point.is_compressed or point.is_rotated)
     )

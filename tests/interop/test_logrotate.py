@@ -62,15 +62,20 @@ WAYS = {
     "compress": Case(options="compress; create"),
     "compress, rotate 2": Case(options="compress; create", keep=2),
     "compress, rotate 30": Case(options="compress; create", keep=30, rotations=10),
-    "extension": Case(options="compress; create; extension .log", follows=("audit*.log*",)),
+    "rotate 0": Case(options="create", keep=0),
+    "extension": Case(options="compress; create; extension .log"),
     "delaycompress": Case(options="compress; delaycompress; create"),
     "late": Case(options="create", late=0.7),
     "late, delaycompress": Case(options="compress; delaycompress; create", late=0.7),
     "dateext": Case(
         options="compress; dateext; dateformat -%Y%m%d-%s; create", keep=2, interval_s=1.2
     ),
+    "dateext, extension": Case(
+        options="compress; dateext; dateformat -%Y%m%d-%s; extension .log; create", interval_s=1.2
+    ),
     "dateext, plain": Case(options="dateext; dateformat -%Y%m%d-%s; create", interval_s=1.2),
     "copytruncate": Case(options="copytruncate", holds=True),
+    "copytruncate, writers go on": Case(options="copytruncate; compress", keep=30),
     "copytruncate, compress": Case(options="copytruncate; compress", keep=10, holds=True),
     "copytruncate, delaycompress": Case(
         options="copytruncate; compress; delaycompress", keep=10, holds=True
@@ -84,6 +89,7 @@ WAYS = {
         follows=("audit*.log*", "old/audit*.log*"),
     ),
     "olddir not followed": Case(options="olddir old; createolddir 755; create"),
+    "bzip2": Case(options="compress; compresscmd bzip2; compressext .bz2; create"),
     "xz": Case(options="compress; compresscmd xz; compressext .xz; create"),
     "zstd": Case(options="compress; compresscmd zstd; compressext .zst; create"),
 }  # fmt: skip
@@ -98,14 +104,23 @@ def shorter(case: Case, **changes: object) -> Case:
 
 def stoppable(case: Case) -> bool:
     """Whether all that is rotated while the relay is stopped can be read afterwards."""
-    return "olddir" not in case.options or len(case.follows) > 1
+    return case.keep > 0 and ("olddir" not in case.options or len(case.follows) > 1)
 
 
 SHORT = [
-    shorter(WAYS["create"]),
-    shorter(WAYS["late"]),
+    shorter(WAYS["compress"]),
+    shorter(WAYS["compress"], relay="restarted"),
+    shorter(WAYS["compress"], relay="stopped", header_bytes=HEADER),
+    shorter(WAYS["compress, rotate 2"], header_bytes=HEADER),
+    shorter(WAYS["dateext"], relay="killed"),
+    shorter(WAYS["late, delaycompress"]),
     shorter(WAYS["copytruncate"], header_bytes=HEADER),
+    shorter(WAYS["copytruncate, compress"]),
+    shorter(WAYS["copytruncate, compress"], relay="stopped"),
+    shorter(WAYS["maxsize"]),
+    shorter(WAYS["olddir"], relay="restarted"),
     shorter(WAYS["olddir not followed"]),
+    shorter(WAYS["zstd"]),
 ]
 
 # What once lost a quarter of the lines, for the figures beside rsyslog's.
@@ -154,6 +169,7 @@ def run(case: Case, directory: Path, logs: Path, make_daemon: MakeDaemon, *, pee
     logrotate = Logrotate(
         directory, logs / "audit*.log", f"rotate {case.keep}; {case.options}", holds=case.holds
     )
+    (logs / "audit-idle.log").touch()
     writers = []
     for number in range(case.logs):
         path = logs / f"audit{number:02}.log"
@@ -174,7 +190,8 @@ def run(case: Case, directory: Path, logs: Path, make_daemon: MakeDaemon, *, pee
             # What the relay was reading is still there then: the next rotation would delete it.
             while_stopped=min(case.keep, 3), interval_s=case.interval_s,
         )  # fmt: skip
-        return judge(rig, case.relay)
+        # Without a pause, what is written between the copy and the truncation is lost to everybody.
+        return judge(rig, case.relay, careless="copytruncate" in case.options and not case.holds)
 
 
 def prefill(log: Path, size_bytes: int) -> int:

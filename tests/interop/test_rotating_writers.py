@@ -5,6 +5,7 @@ Nothing is lost or repeated, whatever happens to the relay meanwhile.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -17,6 +18,7 @@ from tests.support import rotating_writers as programs
 from tests.support.logrotate import Logrotate
 from tests.support.numbered_logs import Writer
 from tests.support.rotation_rig import RELAYS, Relay, Rig, judge
+from tests.support.servers import program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,11 @@ PROGRAMS = {
         make=lambda log, root: programs.LogbackWriter(log, root / f"{log}.log"),
         follows=("*.log", "*.log*.tmp", "*.log.gz"),
     ),
+    "multilog": Program(make=programs.MultilogWriter, follows=("*/current", "*/@*")),
+    "multilog with gzip": Program(
+        make=lambda log, root: programs.MultilogWriter(log, root, "gzip"),
+        follows=("*/current", "*/@*"),
+    ),
     "kubelet, by its links": Program(
         # Through a link only the newest file is in sight: one that lasts a second is seen.
         make=lambda log, root: programs.KubernetesWriter(log, root, 4 * programs.ROLL_BYTES),
@@ -77,7 +84,10 @@ def run(
     daemon = make_daemon({}, directory=directory)
     follows = [f"{root}/{each}" for each in program.follows]
     with Rig(daemon, follows, writers, within=program.within) as rig:
-        rig.run(relay, lambda: None, rotations=intervals, while_stopped=2, interval_s=0.5)
+        rig.run(
+            relay, lambda: None, rotations=intervals, while_stopped=2, interval_s=0.5,
+            relay_first=program.live_only,
+        )  # fmt: skip
         return judge(rig, relay)
 
 
@@ -88,7 +98,11 @@ def run(
         ("RotatingFileHandler", "stopped"),
         ("RotatingFileHandler with gzip", "live"),
         ("TimedRotatingFileHandler", "restarted"),
+        ("log4j", "restarted"),
+        ("logback", "live"),
         ("kubelet, by its links", "live"),
+        ("kubelet, by its pods", "killed"),
+        ("multilog", "stopped"),
     ],
 )
 def test_logs_that_their_programs_rotate_arrive_once(
@@ -115,19 +129,36 @@ def test_eight_logs_that_their_programs_rotate_arrive_once(
     )
 
 
+def rotated_by_logrotate(directory: Path) -> Callable[[], None]:
+    """logrotate without `create`: the handler makes the new log."""
+    directory.chmod(0o700)  # logrotate refuses a directory that others may write to
+    return Logrotate(directory, directory / "logs" / "*.log", "rotate 3; compress; nocreate").rotate
+
+
+def rotated_by_savelog(directory: Path) -> Callable[[], None]:
+    """Debian's savelog: `.0` is plain, `.1.gz` and later ones are compressed."""
+    savelog = program("savelog", "debianutils")
+
+    def rotate() -> None:
+        logs = (directory / "logs").glob("*.log")
+        subprocess.run([savelog, "-q", "-c", "5", *map(str, logs)], check=True)
+
+    return rotate
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("relay", ["live", "killed"])
-def test_a_watched_file_handler_under_logrotate_loses_nothing(
-    relay: Relay, tmp_path: Path, make_daemon: MakeDaemon
-) -> None:
+@pytest.mark.parametrize("rotated", [rotated_by_logrotate, rotated_by_savelog])
+@pytest.mark.parametrize("relay", RELAYS)
+def test_a_watched_file_handler_loses_nothing_when_others_rotate_its_log(
+    rotated: Callable[[Path], Callable[[], None]], relay: Relay, tmp_path: Path,
+    make_daemon: MakeDaemon,
+) -> None:  # fmt: skip
     logs = tmp_path / "logs"
     logs.mkdir()
-    tmp_path.chmod(0o700)  # logrotate refuses a directory that others may write to
-    logrotate = Logrotate(tmp_path, logs / "*.log", "rotate 3; compress; nocreate")
     writers = [
         programs.PythonWriter(f"app{number}", programs.watched(logs / f"app{number}.log"))
         for number in range(4)
     ]
     with Rig(make_daemon({}, directory=tmp_path), [f"{logs}/*.log*"], writers) as rig:
-        rig.run(relay, logrotate.rotate, rotations=5, interval_s=0.4)
+        rig.run(relay, rotated(tmp_path), rotations=5, interval_s=0.4)
         judge(rig, relay)

@@ -21,7 +21,8 @@ Mount = Callable[[Path], AbstractContextManager[Path]]
 @pytest.mark.parametrize(
     ("way", "relay"),
     [
-        ("create", "live"),
+        ("compress", "live"),
+        ("copytruncate, compress", "restarted"),
         *(
             pytest.param(way, relay, marks=pytest.mark.slow)
             for way in ("create", "compress", "late, delaycompress", "copytruncate, compress")
@@ -53,5 +54,7 @@ def test_a_log_in_the_image_is_followed_after_its_first_write_has_copied_it_up(
             writer.number = 50
         daemon = make_daemon({}, directory=tmp_path)
         with Rig(daemon, [f"{logs}/audit*.log*"], writers) as rig:
-            rig.run("live", lambda: None, rotations=2, interval_s=0.5, read_first=100)
+            rig.run(
+                "live", lambda: None, rotations=2, interval_s=0.5, relay_first=True, read_first=100
+            )
             judge(rig, "live")

@@ -11,11 +11,10 @@ from tests.support.servers import program
 # program that writes the log pauses for that long, as a careful operator lets it.
 _HOLD = """
   prerotate
-    touch {control}/${{1##*/}}.hold
-    tries=0
-    while [ ! -e {control}/${{1##*/}}.held ] && [ $tries -lt 500 ]; do
-      sleep 0.01; tries=$((tries + 1))
-    done
+    log={control}/${{1##*/}}
+    [ -e $log.writer ] || exit 0
+    touch $log.hold
+    while [ ! -e $log.held ]; do sleep 0.01; done
   endscript
   postrotate
     rm -f {control}/${{1##*/}}.hold
@@ -38,7 +37,7 @@ class Logrotate:
         self._control.mkdir()
         self._status = directory / "logrotate.status"
         self._file = directory / "logrotate.conf"
-        for command, package in (("xz", "xz-utils"), ("zstd", "zstd")):
+        for command, package in (("bzip2", "bzip2"), ("xz", "xz-utils"), ("zstd", "zstd")):
             if f"compresscmd {command}" in options:
                 program(command, package)
         lines = "".join(f"  {option.strip()}\n" for option in options.split(";"))
@@ -47,7 +46,8 @@ class Logrotate:
         self._file.chmod(0o600)
 
     def hold_of(self, log: Path) -> Path:
-        """The file that exists while the log's writer has to pause."""
+        """The file that exists while the log's writer has to pause; there must be a writer."""
+        (self._control / f"{log.name}.writer").touch()
         return self._control / f"{log.name}.hold"
 
     def rotate(self, *, force: bool = True) -> None:

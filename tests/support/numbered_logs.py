@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import lzma
 import os
 import re
@@ -112,6 +113,8 @@ def _plain(data: bytes) -> bytes:
     """The content; of a compressed file that is still being written, what there is."""
     if data.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(wbits=31).decompress(data)
+    if data.startswith(b"BZh"):
+        return bz2.BZ2Decompressor().decompress(data)
     if data.startswith(b"\xfd7zXZ\0"):
         return lzma.LZMADecompressor().decompress(data)
     if data.startswith(b"\x28\xb5\x2f\xfd"):

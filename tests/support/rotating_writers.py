@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import logging
 import shutil
+import subprocess
 import threading
 import time
 from logging.handlers import RotatingFileHandler, TimedRotatingFileHandler, WatchedFileHandler
 from pathlib import Path
 
 from tests.support.numbered_logs import Writer
+from tests.support.servers import program
 
-# About a quarter of a second at the default pace: many rotations in a short test.
+# Many rotations in a short test. All programs keep so many files that none is deleted while the
+# relay is stopped or starts.
 ROLL_BYTES = 4096
 
 
@@ -37,8 +40,8 @@ class PythonWriter(Writer):
 
 
 def rotating(path: Path) -> RotatingFileHandler:
-    """`.1` to `.9`, all names shifted at each rotation."""
-    return RotatingFileHandler(path, maxBytes=ROLL_BYTES, backupCount=9, delay=True)
+    """`.1` to `.30`, all names shifted at each rotation."""
+    return RotatingFileHandler(path, maxBytes=ROLL_BYTES, backupCount=30, delay=True)
 
 
 def rotating_gzip(path: Path) -> RotatingFileHandler:
@@ -56,13 +59,36 @@ def rotating_gzip(path: Path) -> RotatingFileHandler:
 
 
 def timed(path: Path) -> TimedRotatingFileHandler:
-    """A new file each second, `.2026-11-27_20-36-41`, and ten kept."""
-    return TimedRotatingFileHandler(path, when="S", backupCount=10, delay=True)
+    """A new file each second, `.2026-11-27_20-36-41`, and thirty kept."""
+    return TimedRotatingFileHandler(path, when="S", backupCount=30, delay=True)
 
 
 def watched(path: Path) -> WatchedFileHandler:
     """Opens its log again when somebody else has renamed it."""
     return WatchedFileHandler(path, delay=True)
+
+
+class MultilogWriter(Writer):
+    """Writes to the standard input of daemontools' multilog, which rotates within its folder.
+
+    The log is `current`, a rotated one `@`, its time and `.s`: with `processor` `gzip`, compressed
+    under just that name.
+    """
+
+    def __init__(self, log: str, root: Path, *processor: str) -> None:
+        super().__init__(log)
+        actions = [f"s{ROLL_BYTES}", "n200", *(f"!{each}" for each in processor)]
+        self._process = subprocess.Popen(
+            [program("multilog", "daemontools"), *actions, str(root / log)], stdin=subprocess.PIPE
+        )
+
+    def write(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + b"\n")
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
 class RollingWriter(Writer):
@@ -141,34 +167,50 @@ class KubernetesWriter(RollingWriter):
     """A container's log as kubelet and a container runtime keep it.
 
     `containers/NAME.log` is a link to `pods/NAME/app/0.log`. Rotated: renamed with the time, the
-    one before compressed by way of a `.tmp`. The runtime writes into the renamed file until it has
-    opened the new one.
+    one before compressed by way of a `.tmp`; the runtime writes into the renamed file until it has
+    opened the new one. Every third time the container starts anew, with `1.log` and so on.
     """
 
     def __init__(self, log: str, root: Path, roll_bytes: int = ROLL_BYTES) -> None:
         folder = root / "pods" / log / "app"
         folder.mkdir(parents=True)
-        (root / "containers").mkdir(exist_ok=True)
-        (root / "containers" / f"{log}.log").symlink_to(folder / "0.log")
+        self._link = root / "containers" / f"{log}.log"
+        self._link.parent.mkdir(exist_ok=True)
+        self._link.symlink_to(folder / "0.log")
         super().__init__(log, folder / "0.log", roll_bytes)
         self._before: Path | None = None
-        self._late = 0
+        self._late = self._starts = 0
 
     def write(self, line: bytes) -> None:
         super().write(b"2026-11-27T20:36:41.089Z stdout F " + line)
 
     def roll(self) -> None:
-        if not self._late:
+        if self._late:
+            self._late -= 1
+            if not self._late:
+                self._begin()
+        elif self.rolls % 3 == 2:
             self.rolls += 1
-            if self._before is not None:
-                before = self._before.name
-                self.compress_later(
-                    self._before, self._before.with_name(f"{before}.tmp"),
-                    self._before.with_name(f"{before}.gz"),
-                )  # fmt: skip
-            self._before = self.path.with_name(f"0.log.20261127-{self.rolls:06}")
-            self.path.rename(self._before)
-        # So many lines still go into the renamed file.
-        self._late = (self._late + 1) % 5
-        if not self._late:
-            self._begin()
+            self._start_anew()
+        else:
+            self.rolls += 1
+            self._rename()
+            self._late = 5  # so many lines still go into the renamed file
+
+    def _rename(self) -> None:
+        if self._before is not None:
+            name = self._before.name
+            self.compress_later(
+                self._before, self._before.with_name(f"{name}.tmp"),
+                self._before.with_name(f"{name}.gz"),
+            )  # fmt: skip
+        self._before = self.path.with_name(f"{self.path.name}.20261127-{self.rolls:06}")
+        self.path.rename(self._before)
+
+    def _start_anew(self) -> None:
+        self._starts += 1
+        self.path = self.path.with_name(f"{self._starts}.log")
+        self._begin()
+        link = self._link.with_suffix(".new")
+        link.symlink_to(self.path)
+        link.replace(self._link)

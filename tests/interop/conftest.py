@@ -1,0 +1,19 @@
+"""After the tests of rotation, their figures in a table."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = [
+        (report.nodeid.partition("[")[2].rstrip("]"), str(value))
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, value in report.user_properties
+        if name == "rotation"
+    ]
+    if rows:
+        terminalreporter.section("rotations")
+        for case, figures in rows:
+            terminalreporter.write_line(f"{case}: {figures.splitlines()[0]}")

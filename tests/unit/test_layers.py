@@ -135,7 +135,6 @@ def test_a_module_is_named_for_what_it_does(path: Path) -> None:
 def test_a_folder_is_small_enough_to_be_known_from_its_listing() -> None:
     sizes = Counter(path.parent for path in MODULES if path.name != "__init__.py")
     crowded = {str(folder): n for folder, n in sizes.items() if n > MOST_MODULES}
-    crowded.pop(str(ROOT / "sources"), None)  # until the file source has a folder of its own
     assert not crowded
     assert sizes[ROOT] <= MOST_ROOT_MODULES
 

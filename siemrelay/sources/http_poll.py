@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -216,8 +216,9 @@ class HttpPollSource:
             while True:
                 pause_s = options.every
                 try:
-                    async for page in self._pages(pages, position):
-                        await self._offer(intake, page, position)
+                    async with aclosing(self._pages(pages, position)) as found:
+                        async for page in found:
+                            await self._offer(intake, page, position)
                     if position.finish():
                         await intake.offer(Records(b"", 0, (Position(_KEY, position.value),)))
                 except (PollRefused, NotAPage) as error:
@@ -237,7 +238,7 @@ class HttpPollSource:
 
     async def _pages(
         self, client: PageClient, position: _PollPosition
-    ) -> AsyncIterator[list[bytes]]:
+    ) -> AsyncGenerator[list[bytes], None]:
         """The new items of each page of one poll; the position is past them."""
         asked: set[str] = set()
         idle, url = 0, position.url()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 _ASK_AGAIN_S = 0.01
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,29 +12,10 @@ from siemrelay.sources.journal import JournalFailed, JournalOptions, JournalSour
 from tests.conftest import MakeDaemon
 from tests.support.daemon import tcp, until
 from tests.support.file_source_rig import CollectingIntake
+from tests.support.journal_files import MISSING, write_journal
 from tests.support.receivers import TcpReceiver
 
-REMOTE = Path("/lib/systemd/systemd-journal-remote")
-
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("journalctl") and REMOTE.exists()) and not os.environ.get("CI"),
-    reason="journalctl and systemd-journal-remote are not installed",
-)
-
-
-def write_journal(directory: Path, numbers: range) -> None:
-    """A journal file with an entry for each number, made by systemd from its export format."""
-    directory.mkdir(exist_ok=True)
-    export = "".join(
-        f"__REALTIME_TIMESTAMP={1_700_000_000_000_000 + n}\n__MONOTONIC_TIMESTAMP={n + 1}\n"
-        f"_BOOT_ID={'a' * 32}\nMESSAGE=entry {n}\nSYSLOG_IDENTIFIER={'sshd' if n % 2 else 'cron'}\n"
-        "_HOSTNAME=box\n_UID=0\n\n"
-        for n in numbers
-    )
-    file = directory / f"audit-{numbers.start}.journal"
-    subprocess.run(
-        [REMOTE, "-o", file, "-"], input=export.encode(), check=True, capture_output=True
-    )
+pytestmark = pytest.mark.skipif(MISSING, reason="systemd's journal programs are not installed")
 
 
 def numbers_of(lines: list[bytes]) -> list[int]:

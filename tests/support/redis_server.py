@@ -36,6 +36,7 @@ class RedisServer:
 
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         self.client: Any = redis.Redis(port=self.port)
+        self.no_such_key = redis.ResponseError
 
         def answers() -> bool:
             try:

@@ -160,8 +160,10 @@ class _Consuming:
 
     def close(self) -> None:
         """Leave the group, so that the others take over at once. Blocks."""
-        if self._consumer is not None:
-            self._consumer.close()
+        # No reference is left: a closed consumer keeps a descriptor until it is freed.
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
     async def read(self, *, drain: bool) -> None:
         """Hand over records. While the window is full, partitions are paused, not given up."""

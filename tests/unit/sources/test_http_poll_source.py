@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
 import pytest
 import trio
@@ -17,45 +13,8 @@ from siemrelay.wire.polled import NotAPage, items_of, next_page, value_at, with_
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, tcp, until
 from tests.support.file_source_rig import CollectingIntake
+from tests.support.polled_api import Answered, Api
 from tests.support.receivers import TcpReceiver
-
-Answered = tuple[int, Any, dict[str, str]]
-
-
-class Api:
-    """An API on loopback; `answer` takes the query and the headers of a GET."""
-
-    def __init__(self, answer: Callable[[dict[str, str], Any], Answered]) -> None:
-        self.asked: list[dict[str, str]] = []
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                query = {k: v[0] for k, v in parse_qs(urlsplit(self.path).query).items()}
-                api.asked.append(query)
-                status, body, headers = answer(query, self.headers)
-                data = body if isinstance(body, bytes) else json.dumps(body, indent=2).encode()
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/audit"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 async def poll(intake: CollectingIntake, url: str, **options: Any) -> None:

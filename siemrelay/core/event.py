@@ -53,7 +53,8 @@ class AuditEvent(msgspec.Struct, gc=False, kw_only=True):
     After decoding: `id`, `time` (RFC 3339 with an offset), `type`, `category`, `severity` (0 to 10)
     and `outcome` (success, failure, unknown) are always there; the rest is None where the record
     did not say. `attributes` is filled only when the decoder was asked for it; as `msgspec.Raw` it
-    is one JSON object in UTF-8 without control characters. Read it through `attributes_of`.
+    is one JSON object in UTF-8 without control characters, and no object in it has a name twice.
+    Read it through `attributes_of`.
 
     `gc=False`: events live for one batch, hold no cycles, and are made by the hundred thousand.
     """

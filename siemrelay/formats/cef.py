@@ -8,18 +8,16 @@ header, where there is no escape for it, its picture.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import attrgetter
 from typing import Final
 
-from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.event import Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions
-from siemrelay.formats.writing.address import dotted_quad, ip_versions
-from siemrelay.formats.writing.columns import FEW, Column, Lines, Pair, texts, told
+from siemrelay.formats.writing.address import ip_versions
+from siemrelay.formats.writing.columns import Column, Lines, Pair, texts, told
 from siemrelay.formats.writing.epoch import EpochMs
-from siemrelay.formats.writing.templates import Pairs
-from siemrelay.formats.writing.text import is_plain, replaced, utf8, visible
+from siemrelay.formats.writing.text import is_plain, replaced, visible
 
 
 class CefOptions(DeviceOptions):
@@ -57,12 +55,7 @@ _PLAIN: Final = {
 
 
 class Cef:
-    """Events → CEF lines.
-
-    Two ways to the same text, checked by test_the_fast_line_equals_the_careful_line: for a few
-    events one `%` each, kept if counting `=` proves that no value needed care; for many, and where
-    one does, a key of all of them at a time.
-    """
+    """Events → CEF lines, a key of all of them at a time."""
 
     def __init__(self, options: CefOptions) -> None:
         self._prefix = "CEF:0|" + "|".join(
@@ -86,10 +79,6 @@ class Cef:
         self.fields = frozenset(
             "attributes" if field.startswith("attributes.") else field for field in fields
         )
-        self._pairs = Pairs(plain, "{name}=%s")
-        # Two fields at least, or attrgetter gives the value itself instead of a tuple.
-        simple = len(plain) > 1 and "attributes" not in self.fields
-        self._values = attrgetter(*plain.values()) if simple else None
 
     def _head(self, kind: str) -> str:
         name = _header(kind)
@@ -97,10 +86,6 @@ class Cef:
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        if len(selection) < FEW and self._values is not None:
-            few = [line for event in selection.events if (line := self._line(event))]
-            if len(few) == len(selection):
-                return utf8(few)
         lines = Lines(len(selection))
         lines.each(map(self._heads.__getitem__, selection.column("type")))
         lines.each(map(_SEVERITIES.__getitem__, selection.column("severity")))
@@ -120,25 +105,6 @@ class Cef:
                     yield key, said.where(versions, wanted), ""
         for key, field in self._plain:
             yield key, texts(selection, field).escaped(_value), ""
-
-    def _line(self, event: AuditEvent) -> str | None:
-        """The line if nothing in it needs care, else None."""
-        assert self._values is not None
-        text, pairs = self._pairs.fill(self._values(event))
-        if not pairs:
-            return None
-        if self._by_address and (address := event.actor.address):
-            if not dotted_quad(address):
-                return None
-            if self._by_address[0][0] == "src=":
-                text, pairs = f"src={address} {text}", pairs + 1
-        if self._epoch:
-            text, pairs = f"rt={self._epoch(event.time or '')} {text}", pairs + 1
-        if text.count("=") != pairs or not (
-            is_plain(text) or ("\\" not in text and visible(text) is text)
-        ):
-            return None
-        return f"{self._heads[event.type]}{event.severity}|{text}"
 
 
 _SEVERITIES: Final[dict[int | None, str]] = {level: f"{level}|" for level in (None, *range(11))}

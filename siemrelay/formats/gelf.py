@@ -14,17 +14,15 @@ from itertools import compress, count, repeat
 from operator import contains
 from typing import Any, Final
 
-import msgspec
 from pydantic import Field
 
-from siemrelay.core.event import FIELDS, AuditEvent, Selection, attributes_of
-from siemrelay.core.memo import BoundedMemo
+from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.options import Options
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.writing.attributes import Named, attribute_column, flattened
-from siemrelay.formats.writing.columns import FEW, Column, Lines
+from siemrelay.formats.writing.attributes import FlatAttributes, Written
+from siemrelay.formats.writing.columns import Column, Lines
 from siemrelay.formats.writing.epoch import EpochMs
-from siemrelay.formats.writing.json_text import inside, member, message_of, without_clashes
+from siemrelay.formats.writing.json_text import json_escape, member, message_of
 from siemrelay.formats.writing.text import syslog_severity, text_of
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")  # nor `.`, which Graylog would replace by `_`
@@ -33,10 +31,6 @@ _LINE_BREAK: Final = re.compile(r"[\r\n]")
 # What Graylog's index keeps exactly, 64 bits; a larger number goes as text.
 _INTEGER_END: Final = 1 << 63
 
-_SPECIFIED: Final = frozenset(
-    {"version", "host", "short_message", "full_message", "timestamp", "level"}
-)
-
 
 class GelfOptions(Options):
     """What a GELF sink may set."""
@@ -44,32 +38,6 @@ class GelfOptions(Options):
     hostname: str | None = Field(
         None, min_length=1, description="GELF's `host`; this machine's name by default"
     )
-
-
-def _gelf_name(field: str) -> str:
-    return field if field in _SPECIFIED else f"_{field}"
-
-
-class _Message(msgspec.Struct, gc=False, omit_defaults=True, rename=_gelf_name):
-    version: str
-    host: str
-    short_message: str
-    timestamp: float
-    level: int
-    event_id: str | None
-    type: str
-    category: str | None
-    severity: int | None
-    outcome: str | None
-    siemrelay_sequence: int
-    siemrelay_source: str
-    actor_name: str | None = None
-    actor_id: str | None = None
-    actor_address: str | None = None
-    target_type: str | None = None
-    target_name: str | None = None
-    target_id: str | None = None
-    full_message: str | None = None
 
 
 class Gelf:
@@ -83,101 +51,60 @@ class Gelf:
     fields = frozenset({*FIELDS, "attributes"})
 
     def __init__(self, options: GelfOptions, host: str) -> None:
-        self._host = options.hostname or host or "-"
-        self._names = BoundedMemo[str, str](
-            lambda name: f"_attributes_{_NOT_IN_NAMES.sub('_', name)}"
-        )
         self._epoch = EpochMs()
-        self._begin = f'{{"version":"1.1","host":"{inside(self._host)}",'
+        self._attributes = FlatAttributes(
+            ',"_attributes_{}":', lambda name: _NOT_IN_NAMES.sub("_", name), _attribute_values
+        )
+        self._begin = f'{{"version":"1.1","host":"{json_escape(options.hostname or host or "-")}"'
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        if len(selection) >= FEW:
-            halves = self._epoch.halves(selection.column("time"))
-            if halves and all(Column(selection.column(field)).complete for field in _ALWAYS):
-                return self._together(selection, *halves)
-        source = selection.decoded.batch.source
-        return [
-            self._message(event, sequence, source)
-            for sequence, event in zip(selection.sequences, selection.events, strict=True)
-        ]
-
-    def _together(
-        self, selection: Selection, seconds: list[str], milliseconds: list[str]
-    ) -> list[bytes]:
-        column = selection.column
-        lines = Lines(len(selection))
-        lines.text(self._begin)
+        column, lines = selection.column, Lines(len(selection))
         shorts, fulls = _first_lines(column("message"), column("type"))
-        lines.pair(*member("short_message", shorts))
+        lines.text(self._begin)
+        lines.pair(*member("short_message", shorts, ","))
         lines.text(',"timestamp":')
-        lines.each(seconds)
-        lines.each(map(_FRACTIONS.__getitem__, milliseconds))
+        self._timestamps(lines, column("time"))
         lines.each(map(_LEVELS.__getitem__, column("severity")))
-        lines.pair(*member("_event_id", Column(column("id")), ","))
-        lines.pair(*member("_type", Column(column("type")), ","))
-        lines.pair(*member("_category", Column(column("category")), ","))
-        lines.each(map(_SEVERITIES.__getitem__, column("severity")))
-        lines.pair(*member("_outcome", Column(column("outcome")), ","))
+        for name, field in _NAMES.items():
+            lines.pair(*member(name, Column(column(field)), ","))
         lines.text(',"_siemrelay_sequence":')
         lines.each(map(repr, selection.sequences))
-        lines.text(f',"_siemrelay_source":"{inside(selection.decoded.batch.source)}"')
-        for field in FIELDS:
-            if "." in field:
-                lines.pair(*member(f"_{field.replace('.', '_')}", Column(column(field)), ","))
+        lines.text(f',"_siemrelay_source":"{json_escape(selection.decoded.batch.source)}"')
         if fulls:
             lines.pair(*member("full_message", fulls, ","))
-        lines.pair("", attribute_column(selection, self._attributes, self._members))
+        lines.pair("", self._attributes.column(selection))
         lines.text("}")
         return lines.encoded()
 
-    def _message(self, event: AuditEvent, sequence: int, source: str) -> bytes:
-        actor, target, severity = event.actor, event.target, event.severity or 0
-        short, full = _first_line(event.message or event.type, event.type)
-        message = message_of(_Message(
-            "1.1", self._host, short, int(self._epoch(event.time or "")) / 1000,
-            syslog_severity(severity), event.id, event.type, event.category, severity,
-            event.outcome, sequence, source, actor.name, actor.id, actor.address,
-            target.type, target.name, target.id, full,
-        ))  # fmt: skip
-        if not event.attributes:
-            return message
-        return message[:-1] + self._attributes(attributes_of(event)).encode() + b"}"
-
-    def _attributes(self, attributes: dict[str, Any]) -> str:
-        """The members, each with a comma before it."""
-        names = self._names
-        members = message_of(without_clashes([
-            (names[name], value if type(value) is str else _text_or_number(value))
-            for name, value in flattened(attributes)
-            if value is not None
-        ]))  # fmt: skip
-        return "" if members == b"{}" else f",{members[1:-1].decode()}"
-
-    def _members(self, lines: Lines, own: Sequence[Named]) -> bool:
-        names = [self._names[named.name] for named in own]
-        if len(set(names)) < len(names):
-            return False
-        for name, (_, values, types) in zip(names, own, strict=True):
-            if types <= {str, type(None)}:
-                lines.pair(*member(inside(name), Column(values), ","))
-            else:
-                said = [None if value is None else _json_of(value) for value in values]
-                lines.pair(f',"{name}":', Column(said))
-        return True
+    def _timestamps(self, lines: Lines, times: list[str]) -> None:
+        halves = self._epoch.halves(times)
+        if halves:
+            seconds, milliseconds = halves
+            lines.each(seconds)
+            lines.each(map(_FRACTIONS.__getitem__, milliseconds))
+        else:
+            lines.each([repr(int(ms) / 1000) for ms in self._epoch.column(times)])
 
 
-# As msgspec writes a number: `.5`, and `.0` for whole seconds.
+# `.5`, and `.0` for whole seconds.
 _FRACTIONS: Final = {f"{ms:03d}": str(ms / 1000)[1:] for ms in range(1000)}
 _LEVELS: Final = {
-    severity: f',"level":{syslog_severity(severity or 0)}' for severity in (None, *range(11))
+    severity: f',"level":{syslog_severity(severity or 0)},"_severity":{severity or 0}'
+    for severity in (None, *range(11))
 }
-_SEVERITIES: Final = {severity: f',"_severity":{severity or 0}' for severity in (None, *range(11))}
-_ALWAYS: Final = ("id", "category", "outcome")
+_NAMES: Final = {
+    "_event_id": "id",
+    **{
+        f"_{field.replace('.', '_')}": field
+        for field in FIELDS
+        if field not in ("id", "time", "severity", "message")
+    },
+}
 
 
 def _first_line(message: str, kind: str) -> tuple[str, str | None]:
-    """What is short of a message, and all of it if that is more."""
+    """`short_message`, and `full_message` where a message is more than its first line."""
     short, full = message, None
     if _LINE_BREAK.search(message):
         full, short = message, _LINE_BREAK.split(message.strip(), maxsplit=1)[0]
@@ -203,15 +130,17 @@ def _first_lines(messages: list[str], kinds: list[str]) -> tuple[Column, Column 
     return Column(shorts), Column(fulls)
 
 
-def _text_or_number(value: Any) -> str | int | float:
-    if isinstance(value, float):
-        return value
-    number = type(value) is int and -_INTEGER_END <= value < _INTEGER_END
-    return value if number else text_of(value)
+def _attribute_values(values: Sequence[Any], types: set[type]) -> Written:
+    if types <= {str, type(None)}:
+        return '"', Column(values).escaped(json_escape), '"'
+    return "", Column([None if value is None else _json_of(value) for value in values]), ""
 
 
 def _json_of(value: Any) -> str:
-    return message_of(_text_or_number(value)).decode()
+    number = type(value) is float or (
+        type(value) is int and -_INTEGER_END <= value < _INTEGER_END
+    )  # fmt: skip
+    return message_of(value if number else text_of(value)).decode()
 
 
 # Graylog's own port for each kind of GELF input.

@@ -1,33 +1,38 @@
-"""One JSON object an event: the event's own vocabulary, nested, and what the relay knows of it."""
+"""One JSON object an event: the event's own vocabulary, nested, and what the relay knows of it.
+
+`map:` renames, adds and leaves out members.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from siemrelay.core.event import (
-    FIELDS,
-    NOBODY,
-    NOTHING,
-    Actor,
-    AuditEvent,
-    Selection,
-    Target,
-    attributes_of,
-)
+from siemrelay.core.event import FIELDS, Actor, AuditEvent, Selection, Target, field_getter
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.reshaped import DottedNames, Reshaped
+from siemrelay.formats.field_map import fields_of_events
 from siemrelay.formats.syslog_header import HeaderOptions
+from siemrelay.formats.writing.json_text import json_members, message_of
+
+
+def _dotted_names(chosen: dict[str, str | None]) -> dict[str, str | None]:
+    for name in chosen:
+        if not all(name.split(".")):
+            raise ValueError(f"{name!r} is no name: write names, with dots for objects in objects")
+        if any(other != name and other.startswith(name + ".") and chosen[name] is not None
+               for other in chosen):  # fmt: skip
+            raise ValueError(f"{name!r} cannot be a value and an object with members of its own")
+    return fields_of_events(chosen)
 
 
 class JsonOptions(HeaderOptions):
-    """What a JSON sink may set."""
+    """The options of a sink with JSON messages."""
 
-    map: DottedNames = Field(
+    map: Annotated[dict[str, str | None], AfterValidator(_dotted_names)] = Field(
         default_factory=dict,
         description="members to add or replace, each with the event field it takes "
         "(`who.login: actor.name`); null leaves a member out",
@@ -47,8 +52,8 @@ class _Out(msgspec.Struct, gc=False, omit_defaults=True):
     category: str | None
     severity: int | None
     outcome: str | None
-    actor: Actor = NOBODY
-    target: Target = NOTHING
+    actor: Actor | None = None
+    target: Target | None = None
     message: str | None = None
     attributes: Any = None
     siemrelay: _Relay | None = None
@@ -58,12 +63,15 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Json:
-    """Events → JSON objects with exactly the fields that they have."""
+    """Events → JSON objects with exactly the fields that they have.
+
+    Attributes are the bytes that were received.
+    """
 
     fields = frozenset({*FIELDS, "attributes"})
 
     def __init__(self, options: JsonOptions) -> None:
-        self._reshaped = Reshaped(options.map) if options.map else None
+        self._map = MemberMap(options.map) if options.map else None
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
@@ -71,50 +79,83 @@ class Json:
         source, received = batch.source, rfc3339(batch.received_at)
         messages = []
         for sequence, event in zip(selection.sequences, selection.events, strict=True):
-            out = _out(event, _Relay(sequence, source, received))
+            by, to = event.actor, event.target
+            # Made anew: a decoded one is encoded with the names that its source uses.
+            actor = target = None
+            if not by.name is by.id is by.address is None:
+                actor = Actor(by.name, by.id, by.address)
+            if not to.type is to.name is to.id is None:
+                target = Target(to.type, to.name, to.id)
+            out = _Out(
+                event.id, event.time, event.type, event.category, event.severity, event.outcome,
+                actor, target, event.message, event.attributes or None,
+                _Relay(sequence, source, received),
+            )  # fmt: skip
             try:
                 messages.append(_encode(out))
-            except UnicodeEncodeError:
-                out.attributes = attributes_of(event) or None
-                messages.append(_forgiving(out))
-        if self._reshaped:
-            return list(map(self._reshaped, messages, selection.events))
-        return messages
+            except UnicodeEncodeError:  # half surrogate pairs
+                messages.append(message_of(out))
+        return list(map(self._map, messages, selection.events)) if self._map else messages
 
 
-def _out(event: AuditEvent, relay: _Relay) -> _Out:
-    actor, target = event.actor, event.target
-    # Made anew: a decoded one is encoded with the names that its source uses.
-    by = (actor.name, actor.id, actor.address)
-    to = (target.type, target.name, target.id)
-    return _Out(
-        event.id, event.time, event.type, event.category, event.severity, event.outcome,
-        NOBODY if by == _NONE else Actor(*by), NOTHING if to == _NONE else Target(*to),
-        event.message, event.attributes or None, relay,
-    )  # fmt: skip
+_Members = dict[str, Any]  # each msgspec.Raw, or another one of these
 
 
-_NONE: Final = (None, None, None)
+class MemberMap:
+    """Changes JSON objects as a `map:` says; members that it does not name stay byte for byte."""
+
+    def __init__(self, chosen: Mapping[str, str | None]) -> None:
+        self._removed = [name.split(".") for name, field in chosen.items() if field is None]
+        self._added = [
+            (name.split("."), field_getter(field)) for name, field in chosen.items() if field
+        ]
+
+    def __call__(self, message: bytes, event: AuditEvent) -> bytes:
+        """The object with what `map:` removes removed, and then with what it adds.
+
+        A field that the event lacks adds nothing. An object without members left goes too.
+        """
+        members: _Members = json_members(message)
+        for path in self._removed:
+            _remove(members, path)
+        for path, get in self._added:
+            value = get(event)
+            if value is not None:
+                _put(members, path, msgspec.Raw(message_of(value)))
+        return message_of(members)
 
 
-def _forgiving(out: _Out) -> bytes:
-    """What msgspec refuses, half surrogate pairs: they become `?`."""
-    return json.dumps(_plain(out), ensure_ascii=False, separators=(",", ":")).encode()
+def _opened(members: _Members, name: str) -> _Members | None:
+    """The object of that name, opened in its place; None if there is no object."""
+    inner = members.get(name)
+    if isinstance(inner, msgspec.Raw):
+        if not bytes(inner).lstrip().startswith(b"{"):
+            return None
+        inner = members[name] = json_members(inner)
+    return inner
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_plain(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, msgspec.Struct):
-        named = zip(value.__struct_fields__, msgspec.structs.astuple(value), strict=True)
-        return {
-            name: _plain(inner) for name, inner in named if inner not in (None, NOBODY, NOTHING)
-        }
-    return value
+def _remove(members: _Members, path: list[str]) -> None:
+    name, *rest = path
+    if not rest:
+        members.pop(name, None)
+        return
+    inner = _opened(members, name)
+    if inner is not None:
+        _remove(inner, rest)
+        if not inner:
+            del members[name]
+
+
+def _put(members: _Members, path: list[str], value: msgspec.Raw) -> None:
+    name, *rest = path
+    if not rest:
+        members[name] = value
+        return
+    inner = _opened(members, name)
+    if inner is None:
+        inner = members[name] = {}
+    _put(inner, rest, value)
 
 
 JSON: Final = FormatKind(

@@ -11,20 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.event import Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions
-from siemrelay.formats.writing.address import are_ip, dotted_quad
-from siemrelay.formats.writing.columns import FEW, Column, Lines, Pair, texts, told
+from siemrelay.formats.writing.address import are_ip
+from siemrelay.formats.writing.columns import Column, Lines, Pair, texts, told
 from siemrelay.formats.writing.epoch import MILLISECOND_CHARACTERS, with_milliseconds
-from siemrelay.formats.writing.templates import Pairs
-from siemrelay.formats.writing.text import CONTROL_PICTURES, replaced, utf8, visible
+from siemrelay.formats.writing.text import CONTROL_PICTURES, replaced, visible
 
 _HEX: Final = re.compile(r"(?:0x|x)([0-9A-Fa-f]{2})")
 # Also in keys, times, numbers and addresses, where nothing may be replaced; the first two have a
@@ -103,12 +101,7 @@ def shown_instead(character: str) -> str:
 
 
 class Leef:
-    """Events → LEEF lines.
-
-    Two ways to the same text (test_the_fast_leef_line_equals_the_careful_one): for a few events one
-    `%` each, kept if counting delimiters proves that no value has one; for many, and where one has,
-    a key of all of them at a time.
-    """
+    """Events → LEEF lines, a key of all of them at a time."""
 
     def __init__(self, options: DeviceOptions, version: Literal["1.0", "2.0"]) -> None:
         delimiter = options.delimiter if isinstance(options, LeefOptions) else "\t"
@@ -129,21 +122,12 @@ class Leef:
             "attributes" if field.startswith("attributes.") else field for field in fields
         )
         self._derived, self._plain = derived, [(f"{key}=", field) for key, field in plain.items()]
-        self._after_time = delimiter.join(["", f"devTimeFormat={_DEV_TIME_FORMAT}", "sev="])
-        self._pairs = Pairs(plain, "{name}=%s", delimiter)
-        # Two fields at least, or attrgetter gives the value itself instead of a tuple.
-        simple = len(plain) > 1 and "attributes" not in self.fields and derived == _DERIVED
-        self._values = attrgetter(*plain.values()) if simple else None
 
     def _head(self, kind: str) -> str:
         return f"{self._start}{_header(kind)}{self._end}"
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`; the delimiter is the one control character left."""
-        if len(selection) < FEW and self._values is not None:
-            few = [line for event in selection.events if (line := self._line(event))]
-            if len(few) == len(selection):
-                return utf8(few)
         lines = Lines(len(selection))
         lines.each(map(self._heads.__getitem__, selection.column("type")))
         lines.pairs(self._columns(selection), self._delimiter)
@@ -172,20 +156,6 @@ class Leef:
 
     def _value(self, text: str) -> str:
         return visible(replaced(text, self._delimiter, self._instead))
-
-    def _line(self, event: AuditEvent) -> str | None:
-        """The line if no value in it has the delimiter or a control character, else None."""
-        assert self._values is not None
-        text, pairs = self._pairs.fill(self._values(event))
-        delimiter, address = self._delimiter, event.actor.address
-        if not address or not dotted_quad(address) or text.count(delimiter) != pairs - 1:
-            return None
-        if visible(text, keep=delimiter) is not text:
-            return None
-        return (
-            f"{self._heads[event.type]}devTime={_dev_time(event.time or '')}{self._after_time}"
-            f"{event.severity or 1}{delimiter}src={address}{delimiter}{text}"
-        )
 
 
 def _header(text: str) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Final
 
-from siemrelay.core.event import FIELDS, AuditEvent, Selection
+from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
-from siemrelay.formats.writing.columns import FEW, Lines, told
-from siemrelay.formats.writing.templates import QuotedPairs
-from siemrelay.formats.writing.text import one_line_each, utf8, visible
+from siemrelay.formats.writing.columns import Lines, told
+from siemrelay.formats.writing.quoted import quoted_pairs
+from siemrelay.formats.writing.text import visible
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
-_values: Final = attrgetter(*_SHOWN)
 
 
 class Rfc3164:
@@ -27,25 +25,18 @@ class Rfc3164:
 
     def __init__(self, options: HeaderOptions, host: str) -> None:
         self._header = Rfc3164Header(options, host)
-        self._pairs = QuotedPairs(_SHOWN)
         self._types = BoundedMemo(visible)
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        if len(selection) < FEW:
-            return one_line_each(utf8(map(self._line, selection.events)))
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
         lines.each(map(self._types.__getitem__, selection.column("type")))
         lines.pair(": ", told(selection.column("message")).escaped(visible))
         lines.text(" (")
-        self._pairs.put(lines, selection)
+        lines.pairs(quoted_pairs(selection, _SHOWN), " ")
         lines.text(")")
         return lines.encoded()
-
-    def _line(self, event: AuditEvent) -> str:
-        said = f": {event.message}" if event.message else ""
-        return f"{self._header(event)}{event.type}{said} ({self._pairs.fill(_values(event))})"
 
 
 RFC3164: Final = FormatKind(HeaderOptions, Rfc3164, "RFC 3164 (BSD syslog), the event as key=value")

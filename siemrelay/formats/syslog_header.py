@@ -1,18 +1,20 @@
-"""Syslog headers, RFC 5424 and RFC 3164: for messages of their own, or in front of CEF and JSON."""
+"""Syslog headers, RFC 5424 and RFC 3164, and any format behind one (`header:` on a sink)."""
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
 from datetime import datetime
+from operator import add
 from typing import Annotated, Final, Literal, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.event import Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
+from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.columns import Lines
 from siemrelay.formats.writing.epoch import second_of, with_milliseconds
 from siemrelay.formats.writing.text import syslog_severity
@@ -77,11 +79,8 @@ def ascii_token(text: str, characters: int) -> str:
 class Header(Protocol):
     """The header in front of messages, ending where the message begins."""
 
-    def __call__(self, event: AuditEvent) -> str:
-        """That of one event."""
-
     def begin(self, lines: Lines, selection: Selection) -> None:
-        """Begins lines of many events with it."""
+        """Begins the lines of a selection with it."""
 
 
 class Rfc5424Header:
@@ -99,9 +98,6 @@ class Rfc5424Header:
         self._ends = BoundedMemo[str, str](
             lambda kind: f"{middle}{ascii_token(kind, _MSGID_CHARACTERS)} "
         )
-
-    def __call__(self, event: AuditEvent) -> str:
-        return f"{self._starts[event.severity]}{event.time}{self._ends[event.type]}"
 
     def begin(self, lines: Lines, selection: Selection) -> None:
         """See `Header`."""
@@ -121,9 +117,6 @@ class Rfc3164Header:
         self._end = f" {ascii_token(options.hostname or host, _HOSTNAME_CHARACTERS)} {before}"
         # A second's events share the work.
         self._stamps = BoundedMemo[str, str](lambda second: _stamp(second, zone))
-
-    def __call__(self, event: AuditEvent) -> str:
-        return f"{self._starts[event.severity]}{self._stamped(event.time or '')}{self._end}"
 
     def _stamped(self, time: str) -> str:
         # Everything but the fraction decides.
@@ -153,3 +146,30 @@ def _stamp(second: str, zone: ZoneInfo | None) -> str:
     with suppress(OverflowError, ValueError, OSError):
         moment = moment.astimezone(zone)
     return f"{_MONTHS[moment.month - 1]} {moment.day:2d} {moment:%H:%M:%S}"
+
+
+class Headed:
+    """`HEADER MESSAGE` for each message of the inner format.
+
+    Behind RFC 3164 a CEF or LEEF line stands where the TAG would: receivers look for `CEF:` there.
+    """
+
+    def __init__(
+        self, inner: Format, kind: Literal["rfc3164", "rfc5424"], options: HeaderOptions, host: str,
+        *, tag: bool,
+    ) -> None:  # fmt: skip
+        """`tag`: whether the message needs RFC 3164's TAG in front."""
+        self._inner = inner
+        if kind == "rfc3164":
+            self._header: Header = Rfc3164Header(options, host, tag=tag)
+            self._gap = ""
+        else:
+            self._header, self._gap = Rfc5424Header(options, host), "- "  # no structured data
+        self.fields = inner.fields | {"time", "type", "severity"}
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        """See `formats.contract.Format`."""
+        lines = Lines(len(selection))
+        self._header.begin(lines, selection)
+        lines.text(self._gap)
+        return list(map(add, lines.encoded(), self._inner.encode(selection)))

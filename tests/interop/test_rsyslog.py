@@ -31,6 +31,11 @@ HARD = [
     ),
     event(6, message="CEF:0|forged|x|1|y|z|9|suser=mallory", type="User\n<13>forged| ] =\\ type"),
     event(7, severity=8, outcome="failure", message="", target={"name": "t\n1", "type": "account"}),
+    event(
+        9,
+        outcome="failure",
+        attributes=dict.fromkeys(("outcome", "actor.id", "sequence", "type", "x] y"), "FORGED"),
+    ),
     event(8, severity=10, message="x" * 3000, extra={"deep": {"quote": '"]\\'}, "list": [1, "]"]}),
 ]
 PRI = {3: 13 * 8 + 6, 8: 13 * 8 + 3, 10: 13 * 8 + 2}
@@ -91,6 +96,7 @@ def structured(text: str) -> dict[str, str]:
     values, at = {"": head[1]}, head.end()
     parameter = re.compile(r' ([!#-<>-\\^-~]{1,32})="((?:[^"\\\]]|\\.)*)"')
     while match := parameter.match(text, at):
+        assert match[1] not in values, f"{match[1]} comes twice"
         values[match[1]] = re.sub(r'\\(["\\\]])', r"\1", match[2])
         at = match.end()
     assert text[at:] == "]", text[at:]
@@ -145,8 +151,13 @@ def test_rfc_5424_carries_the_whole_event_in_structured_data(
         said = sent["message"] or sent["type"]
         assert record["msg"] == pictured(said)
     extra = structured(parsed[f"{transport}-syslog"][-1]["structured-data"])
-    assert extra["extra.deep.quote"] == '"]\\'
-    assert json.loads(extra["extra.list"]) == [1, "]"]
+    assert extra["attributes.extra.deep.quote"] == '"]\\'
+    assert json.loads(extra["attributes.extra.list"]) == [1, "]"]
+    forged = structured(parsed[f"{transport}-syslog"][-2]["structured-data"])
+    assert [name for name, value in forged.items() if value == "FORGED"] == [
+        "attributes.outcome", "attributes.actor.id", "attributes.sequence", "attributes.type",
+        "attributes.x__y",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -204,3 +204,12 @@ def alike(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
     sample = [one(False) for _ in range(draw(st.integers(1, 3)))]
     return sample, [one(draw(st.booleans())) for _ in range(draw(st.integers(1, 4)))]
+
+
+RECORDS = st.lists(
+    st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"")) | texts().map(
+        lambda text: text.encode("utf-8", "replace").replace(b"\n", b"")
+    ),
+    min_size=3, max_size=3,
+)  # fmt: skip
+"""Three records of any bytes."""

@@ -154,9 +154,24 @@ def _own(headers: Headers) -> dict[int, Fields]:
         for name, params in data.items():
             if name.startswith("event@") and "type" in params:
                 del data[name]
-                own[i] = params if not headers.texts[i] else {**params, "message": headers.texts[i]}
+                own[i] = _event_fields(params, headers.texts[i])
                 break
     return own
+
+
+def _event_fields(params: Fields, text: str) -> Fields:
+    """Attributes have a prefix, so that none of them is taken for a field of the event."""
+    fields = {name: value for name, value in params.items() if not name.startswith(_PREFIX)}
+    if len(fields) < len(params):
+        fields["attributes"] = {
+            name.removeprefix(_PREFIX): value
+            for name, value in params.items()
+            if name.startswith(_PREFIX)
+        }
+    return {**fields, "message": text} if text else fields
+
+
+_PREFIX: Final = "attributes."
 
 
 SYSLOG: Final = DecoderKind(

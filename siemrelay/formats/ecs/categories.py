@@ -1,4 +1,4 @@
-"""Where ECS 8.11 has events and what is in them: categories, types, users, names of labels.
+"""Where ECS 8.11 has events and what is in them: categories, types, users.
 
 The values of `event.kind`, `event.category` and `event.type` are those of "ECS Categorization
 Fields", the types those that its category expects.
@@ -6,22 +6,12 @@ Fields", the types those that its category expects.
 
 from __future__ import annotations
 
-import re
 from typing import Final, Literal, NamedTuple
 
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.classify import Action, meaning
 
 VERSION: Final = "8.11.0"
-
-# A dot in a label's name would make it an object; blanks and controls make names hard to ask for.
-_NOT_IN_LABELS: Final = re.compile(r"[\x00-\x20.*\"\\\x7f]")
-
-
-def label_name(name: str) -> str:
-    """The name of the label for an attribute of that name."""
-    return _NOT_IN_LABELS.sub("_", name) or "_"
-
 
 _CHANGES: Final[dict[Action, str]] = {
     "create": "creation", "delete": "deletion", "": "info", "read": "info",

@@ -1,169 +1,149 @@
 """Elastic Common Schema 8: one nested JSON object an event.
 
 Rules: ECS 8.11 field reference; the values of `event.kind`, `event.category` and `event.type` are
-those of "ECS Categorization Fields", the types those that its category expects. What ECS has no
-field for stands in `labels`, flat and as text.
+those of "ECS Categorization Fields", the types those that its category expects. Everything for
+which ECS has no field stands in `labels`, flat and as text.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
-import msgspec
 from pydantic import Field
 
-from siemrelay.core.event import FIELDS, NOTHING, AuditEvent, Selection, Target, attributes_of
+from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.ecs.categories import (
-    USERS,
-    VERSION,
-    Sorted,
-    categorised,
-    event_kind,
-    label_name,
-)
-from siemrelay.formats.ecs.columns import EcsColumns
+from siemrelay.formats.ecs.categories import USERS, VERSION, categorised, event_kind
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.formats.writing.address import is_ip
-from siemrelay.formats.writing.attributes import flattened
-from siemrelay.formats.writing.columns import FEW
-from siemrelay.formats.writing.json_text import message_of, without_clashes
+from siemrelay.formats.writing.address import are_ip
+from siemrelay.formats.writing.attributes import FlatAttributes, Written
+from siemrelay.formats.writing.columns import Column, Lines, Pair, told
+from siemrelay.formats.writing.json_text import json_escape, member, members, message_of
 from siemrelay.formats.writing.text import text_of
+
+# A dot in a label's name would make it an object; blanks and controls make names hard to ask for.
+_NOT_IN_LABELS: Final = re.compile('[\x00-\x20.*"\\\\\x7f\ud800-\udfff]')
+_OWN_LABELS: Final = ("category", "target_type", "target_name", "target_id")
 
 
 class EcsOptions(HeaderOptions):
-    """What an ECS sink may set."""
+    """The options of a sink with ECS documents."""
 
     original: bool = Field(
         False, description="also send the record as it was received, in `event.original`"
     )
 
 
-class _Ecs(msgspec.Struct, gc=False):
-    version: str
-
-
-class _Event(msgspec.Struct, gc=False, omit_defaults=True):
-    id: str | None
-    kind: str
-    action: str
-    outcome: str | None
-    severity: int | None
-    sequence: int
-    provider: str
-    created: str
-    category: list[str] | None = None
-    type: list[str] | None = None
-    original: str | None = None
-
-
-class _Named(msgspec.Struct, gc=False, omit_defaults=True):
-    name: str | None = None
-    id: str | None = None
-
-
-class _User(msgspec.Struct, gc=False, omit_defaults=True):
-    name: str | None = None
-    id: str | None = None
-    target: _Named | None = None
-
-
-class _Source(msgspec.Struct, gc=False, omit_defaults=True):
-    address: str
-    ip: str | None = None
-
-
-class _Message(msgspec.Struct, gc=False, omit_defaults=True, rename={"timestamp": "@timestamp"}):
-    timestamp: str | None
-    ecs: _Ecs
-    event: _Event
-    message: str | None = None
-    user: _User | None = None
-    group: _Named | None = None
-    source: _Source | None = None
-    labels: dict[str, str] | None = None
-
-
 class Ecs:
     """Events → ECS documents.
 
-    Two ways to the same document (test_many_events_become_what_each_becomes_alone): structs for a
-    few events, columns for many.
+    An attribute is a label of its name; one that has the name of a label of the event's own
+    (`category`, `target_type` and so on), or of another attribute, ends with `_2`, `_3` and so on.
     """
 
     fields = frozenset({*FIELDS, "attributes"})
 
     def __init__(self, options: EcsOptions) -> None:
         self._original = options.original
-        self._ecs = _Ecs(VERSION)
-        self._categorised = BoundedMemo[tuple[str, str], Sorted](lambda pair: categorised(*pair))
-        self._labels = BoundedMemo(label_name)
-        self._columns = EcsColumns(original=options.original)
+        self._placed = BoundedMemo[tuple[str, str], _Placed](lambda pair: _placed(*pair))
+        self._labels = FlatAttributes(
+            '"{}":"', lambda name: _NOT_IN_LABELS.sub("_", name) or "_", _label_values,
+            between=",", taken=_OWN_LABELS,
+        )  # fmt: skip
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        batch = selection.decoded.batch
-        received = rfc3339(batch.received_at)
-        if len(selection) >= FEW:
-            messages = self._columns.encode(selection)
-            if messages is not None:
-                return messages
-        documents = [
-            self._message(event, sequence, batch.source, received)
-            for sequence, event in zip(selection.sequences, selection.events, strict=True)
+        column, lines = selection.column, Lines(len(selection))
+        categories = told(column("category"))
+        placed = list(map(
+            self._placed.__getitem__,
+            zip(column("type"), [text or "" for text in categories.texts], strict=True),
+        ))  # fmt: skip
+        kinds, names, ids = (told(column(f"target.{part}")) for part in ("type", "name", "id"))
+        targets = _target_objects(kinds, list(map(_about, placed)))
+        to_user, to_group, to_labels = (
+            {f"{prefix}name": names.where(targets, about), f"{prefix}id": ids.where(targets, about)}
+            for about, prefix in (("user", ""), ("group", ""), ("", "target_"))
+        )
+        addresses = told(column("actor.address"))
+        lines.pair(*member("@timestamp", Column(column("time")), "{"))
+        lines.text(f',"ecs":{{"version":"{VERSION}"}}')
+        lines.group(',"event":{', self._event(selection, placed), "}")
+        lines.pair(*member("message", Column(column("message")), ","))
+        lines.group(',"user":{', [
+            *members({"name": told(column("actor.name")), "id": told(column("actor.id"))}),
+            ('"target":', lines.objects(members(to_user)), ""),
+        ], "}")  # fmt: skip
+        lines.group(',"group":{', members(to_group), "}")
+        ips = addresses.where(addresses.made(are_ip), True)
+        lines.group(',"source":{', members({"address": addresses, "ip": ips}), "}")
+        labels = {"category": categories, "target_type": kinds, **to_labels}
+        lines.group(
+            ',"labels":{', [*members(labels), ("", self._labels.column(selection), "")], "}"
+        )
+        lines.text("}")
+        return lines.encoded()
+
+    def _event(self, selection: Selection, placed: Sequence[_Placed]) -> list[Pair]:
+        column, batch = selection.column, selection.decoded.batch
+        created = (
+            f',"provider":"{json_escape(batch.source)}","created":"{rfc3339(batch.received_at)}"'
+        )
+        pairs = [
+            ("", Column(list(map(_event_members, placed))), ""),
+            member("id", Column(column("id"))),
+            member("outcome", Column(column("outcome"))),
+            ('"severity":', Column(list(map(_SEVERITIES.__getitem__, column("severity")))), ""),
+            ('"sequence":', Column(list(map(repr, selection.sequences))), created),
         ]
         if self._original:
-            for message, record in zip(documents, selection.records, strict=True):
-                message.event.original = record.decode("utf-8", "replace")
-        return list(map(message_of, documents))
-
-    def _message(self, event: AuditEvent, sequence: int, source: str, received: str) -> _Message:
-        kind, actor, target = event.type, event.actor, event.target
-        sorted_as = self._categorised[kind, event.category or ""]
-        made = _Message(
-            event.time, self._ecs,
-            _Event(event.id, event_kind(kind), kind, event.outcome, event.severity, sequence,
-                   source, received, sorted_as.category, sorted_as.type),
-            event.message,
-        )  # fmt: skip
-        name, uid = actor.name, actor.id
-        if name or uid:
-            made.user = _User(name or None, uid or None)
-        if address := actor.address:
-            made.source = _Source(address, address if is_ip(address) else None)
-        labels = [("category", event.category)] if event.category else []
-        if target is not NOTHING:
-            labels += _place(made, target, sorted_as.of)
-        if event.attributes:
-            names = self._labels
-            labels += [
-                (names[name], value if type(value) is str else text_of(value))
-                for name, value in flattened(attributes_of(event))
-                if value is not None
-            ]
-        if labels:
-            made.labels = without_clashes(labels)
-        return made
+            records = [record.decode("utf-8", "replace") for record in selection.records]
+            pairs.append(member("original", Column(records)))
+        return pairs
 
 
-def _place(made: _Message, target: Target, of: str) -> list[tuple[str, str]]:
-    """Puts the target where its kind belongs; gives the labels for what has no place."""
-    kind, name, uid = target.type, target.name, target.id
-    labels = [("target_type", kind)] if kind else []
-    if not name and not uid:
-        return labels
-    if of == "user" or kind in USERS:
-        made.user = made.user or _User()
-        made.user.target = _Named(name or None, uid or None)
-    elif of == "group":
-        made.group = _Named(name or None, uid or None)
-    else:
-        labels += [
-            (of_it, said) for of_it, said in (("target_name", name), ("target_id", uid)) if said
-        ]
-    return labels
+class _Placed(NamedTuple):
+    """Decided by an event's type and category: members of `event`, and `Sorted.of`."""
+
+    event_members: str
+    about: str
+
+
+def _placed(kind: str, category: str) -> _Placed:
+    found = categorised(kind, category)
+    event: dict[str, Any] = {"kind": event_kind(kind), "action": kind}
+    if found.category:
+        event |= {"category": found.category, "type": found.type}
+    return _Placed(message_of(event)[1:-1].decode(), found.of)
+
+
+_event_members, _about = map(attrgetter, _Placed._fields)
+
+_SEVERITIES: Final[dict[int | None, str | None]] = {
+    severity: None if severity is None else str(severity) for severity in (None, *range(11))
+}
+
+
+def _label_values(values: Sequence[Any], types: set[type]) -> Written:
+    if types != {str}:
+        values = [None if value is None else text_of(value) for value in values]
+    return "", Column(values).escaped(json_escape), '"'
+
+
+def _target_objects(kinds: Column, about: list[str]) -> list[str]:
+    """`user`, `group` or neither for each target, by its type and by the event's subject."""
+    if kinds.empty:
+        return about
+    if USERS.issuperset(kinds.texts):
+        return ["user"] * len(about)
+    return [
+        "user" if k in USERS else subject for k, subject in zip(kinds.texts, about, strict=True)
+    ]
 
 
 ECS: Final = FormatKind(

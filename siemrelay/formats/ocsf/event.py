@@ -7,17 +7,17 @@ What its class has no attribute for stands in `unmapped`.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 import msgspec
 from pydantic import Field
 
-from siemrelay.core.event import FIELDS, Actor, AuditEvent, Selection, Target
+from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.ocsf.classes import (
-    ACCOUNT_CHANGE,
     API_ACTIVITY,
     BASE_EVENT,
     ENTITY_MANAGEMENT,
@@ -27,178 +27,128 @@ from siemrelay.formats.ocsf.classes import (
     VERSION,
     Class,
     classified,
-    typed,
 )
-from siemrelay.formats.ocsf.columns import OcsfColumns
+from siemrelay.formats.ocsf.members import Parties, members_by_class
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.formats.writing.columns import FEW
+from siemrelay.formats.writing.columns import Column, Lines, told
 from siemrelay.formats.writing.epoch import EpochMs
-from siemrelay.formats.writing.json_text import message_of
+from siemrelay.formats.writing.json_text import json_escape, member, message_of
+from siemrelay.formats.writing.text import replaced
 
 
 class OcsfOptions(HeaderOptions):
-    """What an OCSF sink may set."""
+    """The options of a sink with OCSF events."""
 
     vendor: str = Field("siemrelay", min_length=1, description="`metadata.product.vendor_name`")
     product: str = Field("audit", min_length=1, description="`metadata.product.name`")
     version: str | None = Field(None, min_length=1, description="`metadata.product.version`")
 
 
-class _Product(msgspec.Struct, gc=False, omit_defaults=True):
-    name: str
-    vendor_name: str
-    version: str | None = None
-
-
-class _Metadata(msgspec.Struct, gc=False):
-    version: str
-    product: _Product
-    uid: str | None
-    event_code: str
-    log_name: str
-    sequence: int
-
-
-class _Named(msgspec.Struct, gc=False, omit_defaults=True):
-    """A user, an entity, a resource: a name, a uid and a type in each of them."""
-
-    name: str | None = None
-    uid: str | None = None
-    type: str | None = None
-
-
-class _Actor(msgspec.Struct, gc=False, omit_defaults=True):
-    user: _Named | None = None
-    app_name: str | None = None
-
-
-class _Endpoint(msgspec.Struct, gc=False, omit_defaults=True):
-    ip: str | None = None
-    name: str | None = None
-    svc_name: str | None = None
-
-
-class _Api(msgspec.Struct, gc=False):
-    operation: str
-
-
-class _Message(msgspec.Struct, gc=False, omit_defaults=True):
-    class_uid: int
-    category_uid: int
-    activity_id: int
-    type_uid: int
-    severity_id: int
-    status_id: int
-    time: int
-    metadata: _Metadata
-    activity_name: str | None = None
-    message: str | None = None
-    actor: _Actor | None = None
-    user: _Named | None = None
-    entity: _Named | None = None
-    service: _Named | None = None
-    src_endpoint: _Endpoint | None = None
-    api: _Api | None = None
-    resources: list[_Named] | None = None
-    unmapped: dict[str, Any] | None = None
-
-
 class Ocsf:
-    """Events → OCSF events.
-
-    Two ways to the same event (test_many_events_become_what_each_becomes_alone): structs for a few,
-    columns for many, which are sorted by their class first.
-    """
+    """Events → OCSF events, the members that differ by class a class at a time."""
 
     fields = frozenset({*FIELDS, "attributes"})
 
     def __init__(self, options: OcsfOptions) -> None:
-        self._product = _Product(options.product, options.vendor, options.version)
-        self._service = _Named(options.product)
+        product = {"name": options.product, "vendor_name": options.vendor}
+        product |= {"version": options.version} if options.version else {}
+        self._metadata = (
+            f',"metadata":{{"version":"{VERSION}","product":{message_of(product).decode()}'
+        )
+        self._product = json_escape(options.product)
         self._epoch = EpochMs()
-        self._classes = BoundedMemo[tuple[str, str], Class](lambda pair: classified(*pair))
-        self._columns = OcsfColumns(options.product, message_of(self._product).decode())
+        self._placed = BoundedMemo[tuple[str, str], _Placed](
+            lambda pair: _placed(pair[0], classified(*pair))
+        )
+        self._base = BoundedMemo[str, _Placed](lambda kind: _placed(kind, BASE_EVENT))
+        self._statuses = BoundedMemo[str, str](lambda outcome: str(STATUSES.get(outcome, 0)))
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        if len(selection) >= FEW:
-            with suppress(UnicodeEncodeError):  # half surrogate pairs
-                return self._columns.encode(selection)
-        source = selection.decoded.batch.source
+        column, lines = selection.column, Lines(len(selection))
+        categories, parties = told(column("category")), Parties.of(selection, self._product)
+        placed = self._classified(column("type"), categories, parties)
+        source = json_escape(selection.decoded.batch.source)
+        lines.each(map(_start, placed))
+        lines.each(map(_SEVERITIES.__getitem__, column("severity")))
+        lines.each(map(self._statuses.__getitem__, column("outcome")))
+        lines.text(',"time":')
+        for digits in self._epoch.halves(column("time")) or [self._epoch.column(column("time"))]:
+            lines.each(digits)
+        lines.text(self._metadata)
+        lines.pair(*member("uid", Column(column("id")), ","))
+        lines.pair(',"event_code":"', parties.operation, '"')
+        lines.text(f',"log_name":"{source}","sequence":')
+        lines.each(map(repr, selection.sequences))
+        lines.text("}")
+        lines.pair(*member("message", Column(column("message")), ","))
+        by_class, unmapped = members_by_class(list(map(_uid, placed)), parties)
+        lines.pair("", by_class)
+        lines.group(',"unmapped":{', [
+            member("category", categories), ('"attributes":', _attributes(selection), ""),
+            ("", unmapped, ""),
+        ], "}")  # fmt: skip
+        lines.text("}")
+        return lines.encoded()
+
+    def _classified(
+        self, types: Sequence[str], categories: Column, parties: Parties
+    ) -> Sequence[_Placed]:
+        pairs = zip(types, [text or "" for text in categories.texts], strict=True)
+        placed = list(map(self._placed.__getitem__, pairs))
+        by, to = parties.by, parties.to
+        if by.complete and to.complete:
+            return placed
         return [
-            message_of(self._message(event, sequence, source))
-            for sequence, event in zip(selection.sequences, selection.events, strict=True)
+            place if _fits(place.uid, *there) else self._base[kind]
+            for place, kind, *there in zip(
+                placed, types, by.texts, to.texts, parties.address.texts, strict=True
+            )
         ]
 
-    def _message(self, event: AuditEvent, sequence: int, source: str) -> _Message:
-        kind, severity = event.type, event.severity or 0
-        uid, category_uid, activity = chosen = self._classes[kind, event.category or ""]
-        made = _Message(
-            uid, category_uid, activity, chosen.type_uid, SEVERITIES[severity],
-            STATUSES.get(event.outcome or "", 0), int(self._epoch(event.time or "")),
-            _Metadata(VERSION, self._product, event.id, kind, source, sequence),
-            message=event.message,
-        )  # fmt: skip
-        rest: dict[str, Any] = {}
-        if event.category:
-            rest["category"] = event.category
-        if event.attributes:
-            rest["attributes"] = event.attributes
-        if not uid or not self._fill(made, event, rest):
-            made.class_uid, made.category_uid, made.activity_id = BASE_EVENT
-            made.type_uid = BASE_EVENT.type_uid
-            _keep(rest, "actor", event.actor)
-            _keep(rest, "target", event.target)
-        if made.activity_id == OTHER:
-            made.activity_name = kind
-        made.unmapped = rest or None
-        return made
 
-    def _fill(self, made: _Message, event: AuditEvent, rest: dict[str, Any]) -> bool:
-        """Give it what its class has; False, and nothing done, without what the class requires."""
-        who, target = event.actor, event.target
-        by = to = None
-        if who.name or who.id:
-            by = _Named(who.name or None, who.id or None)
-        if target.name or target.id:
-            to = _Named(target.name or None, target.id or None, target.type or None)
-        uid = made.class_uid
-        if uid == API_ACTIVITY:
-            if by is None and not who.address:
-                return False
-            made.api = _Api(event.type)
-            made.actor = _Actor(by) if by else _Actor(app_name=self._product.name)
-            made.resources = [to] if to else None
-            made.src_endpoint = _endpoint(who.address) or _Endpoint(svc_name=self._product.name)
-            return True
-        if uid == ENTITY_MANAGEMENT:
-            if to is None:
-                return False
-            made.entity = to
-        elif to is None and by is None:
-            return False
-        elif uid == ACCOUNT_CHANGE:
-            made.user = to or by
-        else:
-            made.user, made.service = by or to, self._service
-            if by and to:
-                _keep(rest, "target", target)
-        made.actor = _Actor(by) if by else None
-        made.src_endpoint = _endpoint(who.address)
-        return True
+class _Placed(NamedTuple):
+    """Decided by an event's type and category: its class, and the members that say so."""
+
+    uid: int
+    start: str
 
 
-def _endpoint(address: str | None) -> _Endpoint | None:
-    if not address:
-        return None
-    return _Endpoint(ip=address) if typed(address) else _Endpoint(name=address)
+def _placed(kind: str, chosen: Class) -> _Placed:
+    start = (
+        f'{{"class_uid":{chosen.uid},"category_uid":{chosen.category_uid},'
+        f'"activity_id":{chosen.activity_id},"type_uid":{chosen.type_uid}'
+    )
+    name = f',"activity_name":"{json_escape(kind)}"' if chosen.activity_id == OTHER else ""
+    return _Placed(chosen.uid, start + name)
 
 
-def _keep(rest: dict[str, Any], name: str, part: Actor | Target) -> None:
-    # Made anew: a decoded one is encoded with the names that its source uses.
-    said = {field: said for field in part.__struct_fields__ if (said := getattr(part, field))}
-    if said:
-        rest[name] = said
+_uid, _start = map(attrgetter, _Placed._fields)
+
+_SEVERITIES: Final = {
+    severity: f',"severity_id":{SEVERITIES[severity or 0]},"status_id":'
+    for severity in (None, *range(11))
+}
+
+
+def _fits(uid: int, by: str | None, to: str | None, address: str | None) -> bool:
+    """Whether an event has what its class requires."""
+    if uid == ENTITY_MANAGEMENT:
+        return to is not None
+    if uid == API_ACTIVITY:
+        return by is not None or address is not None
+    return by is not None or to is not None
+
+
+def _attributes(selection: Selection) -> Column:
+    own = selection.column("attributes")
+    if all(own) and set(map(type, own)) == {msgspec.Raw}:
+        # Raw attributes have no line feed. JSON lets DEL stand as it is; terminals do not.
+        texts: list[str | None] = []
+        texts += replaced(b"\n".join(own).decode(), "\x7f", "\\u007f").split("\n")
+    else:
+        texts = [message_of(attributes).decode() if attributes else None for attributes in own]
+    return Column(texts)
 
 
 OCSF: Final = FormatKind(

@@ -9,9 +9,6 @@ from typing import Any, Final, TypeVar
 from siemrelay.core.event import FIELDS, Selection
 from siemrelay.formats.writing.text import text_of, utf8
 
-FEW: Final = 12
-"""Fewer events than this are made faster one by one: columns cost the same for one as for ten."""
-
 # Printable ASCII that texts seldom have; where one has it the texts are told apart one by one.
 _BETWEEN: Final = "`"
 

@@ -1,18 +1,19 @@
-"""JSON objects as messages, and attributes as members of flat ones."""
+"""JSON as it stands in messages: on one line, without control characters."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from siemrelay.formats.writing.columns import Column, Pair
 
-Value = TypeVar("Value")
-
 _encode: Final = msgspec.json.Encoder().encode
+
+json_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""The members of a JSON object, their values as they are written."""
 
 
 def message_of(value: Any) -> bytes:
@@ -29,27 +30,25 @@ def message_of(value: Any) -> bytes:
     return message.replace(b"\x7f", b"\\u007f") if b"\x7f" in message else message
 
 
-def inside(text: str) -> str:
+def json_escape(text: str) -> str:
     """`text` as a JSON text without the quotes around it; the very same object if that is it."""
     try:
-        return strictly_inside(text)
+        written = _encode(text)
     except UnicodeEncodeError:
         return message_of(text)[1:-1].decode()
-
-
-def strictly_inside(text: str) -> str:
-    """As `inside`; raises UnicodeEncodeError for half surrogate pairs."""
-    written = _encode(text)
     if b"\\" in written or b"\x7f" in written:
         return written[1:-1].replace(b"\x7f", b"\\u007f").decode()
     return text
 
 
-def member(
-    name: str, column: Column, before: str = "", escape: Callable[[str], str] = inside
-) -> Pair:
+def member(name: str, column: Column, before: str = "") -> Pair:
     """A member of many objects, in each that has a text for it."""
-    return f'{before}"{name}":"', column.escaped(escape), '"'
+    return f'{before}"{name}":"', column.escaped(json_escape), '"'
+
+
+def members(columns: Mapping[str, Column]) -> list[Pair]:
+    """Several members of many objects."""
+    return [member(name, column) for name, column in columns.items()]
 
 
 def _plain(value: Any) -> Any:
@@ -70,20 +69,3 @@ def _plain(value: Any) -> Any:
             if not value.__struct_config__.omit_defaults or inner != field.default
         }
     return value
-
-
-def without_clashes(pairs: Sequence[tuple[str, Value]]) -> dict[str, Value]:
-    """A mapping of all the pairs: a name that is there already gets `_2`, `_3` and so on."""
-    members = dict(pairs)
-    if len(members) == len(pairs):
-        return members
-    members.clear()
-    used: dict[str, int] = {}
-    for name, value in pairs:
-        free = name
-        while free in members:
-            # Counted per name, so that a thousand clashes do not take a million looks.
-            used[name] = used.get(name, 1) + 1
-            free = f"{name}_{used[name]}"
-        members[free] = value
-    return members

@@ -43,7 +43,7 @@ class Outcome:
         return Position(f"{_PREFIX}{self.slot}", value)
 
 
-class Remembered:
+class BoundedMemo:
     """The keys of one source. Times are in seconds since the epoch."""
 
     def __init__(self, stored: Mapping[str, Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from siemrelay.net.http_server import RETRY_AFTER_S, Answer, Head
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
 from siemrelay.sources.http.bodies import BodyReader, content_coding
-from siemrelay.sources.http.idempotency import Outcome, Remembered, fingerprint, scoped
+from siemrelay.sources.http.idempotency import BoundedMemo, Outcome, fingerprint, scoped
 from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
 from siemrelay.wire.http_bodies import (
     CODINGS,
@@ -59,7 +59,7 @@ class HttpSource:
         self.name, self._options = name, options
         # Kept from one run to the next: the positions of the intake tell of what was handed over,
         # be it stored or not, and a key is answered only when it is.
-        self._keys: Remembered | None = None
+        self._keys: BoundedMemo | None = None
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Serve for ever; with `drain`, return when nothing was sent for a second.
@@ -70,7 +70,7 @@ class HttpSource:
         open_to_all = options.authorization is None and options.signature is None
         listeners = await take_address(self.name, options, open_to_all=open_to_all)
         if self._keys is None:
-            self._keys = Remembered(intake.positions())
+            self._keys = BoundedMemo(intake.positions())
         async with trio.open_nursery() as stores:
             hooks = _Hooks(options, intake, stores, self._keys)
             await serve(listeners, self.name, options, hooks, intake, drain=drain)
@@ -80,7 +80,7 @@ class _Hooks:
     """See `http_server.Application`."""
 
     def __init__(
-        self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: Remembered
+        self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: BoundedMemo
     ) -> None:
         allowed = [basic(options.authorization)] if options.authorization else []
         self._authorization = Authorization(allowed)

@@ -227,6 +227,29 @@ def test_lines_keep_their_places_whatever_is_on_them(what: str, sample: dict[str
         assert list(map(shown, learned([sample], wanted=wanted).decode(batch).events)) == expected
 
 
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (b'{"x":1,"x":2}', {"x": 2}),
+        (b'{"x":{"y":1,"y":2}}', {"x": {"y": 2}}),
+        (b'{"x":[{"y":1},{"y":1,"y":2}]}', {"x": [{"y": 1}, {"y": 2}]}),
+        (b'{"x":1,"x":"\\u003a"}', {"x": ":"}),
+        (b'{"x":1,"\\u0078":2}', {"x": 2}),
+        (b'{"x":"a:b","x":"c"}', {"x": "c"}),
+        (b'{"x":"a:b","y":{"z":"::"}}', None),
+    ],
+)
+def test_attributes_with_a_name_twice_are_not_passed_on_as_they_are(
+    attributes: bytes, expected: dict[str, Any] | None
+) -> None:
+    batch = batch_of([b'{"id":"a","attributes":' + attributes + b"}"] * 2)
+    for event in learned([{"id": "a", "attributes": {}}]).decode(batch).events:
+        if expected is None:
+            assert bytes(event.attributes) == attributes  # type: ignore[arg-type]  # Raw it is
+        else:
+            assert event.attributes == expected
+
+
 @settings(max_examples=100)
 @given(st.lists(st.sampled_from([b'{"id":"a"}', b"{", b"}", b" ", b'"x":', b"1", b",", b"{}", b"\r",
                                  b"[", b"]", b"\n", b'"']), max_size=12))  # fmt: skip

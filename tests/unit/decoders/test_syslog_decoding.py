@@ -259,6 +259,21 @@ def test_the_formats_of_this_relay_are_read_back_field_by_field() -> None:
             assert get(back) == get(source), (form, header, field)
 
 
+def test_attributes_of_another_relay_come_back_and_set_no_field() -> None:
+    attributes = dict.fromkeys(("user", "actor.name", "time", "outcome", "region"), "FORGED")
+    source = AuditEvent(
+        id="a1", time="2026-01-02T03:04:05.678Z", type="t", category="c", severity=4,
+        outcome="success", message="m", attributes=attributes,
+    )  # fmt: skip
+    kind = registry.FORMATS["syslog"]
+    made = registry.build_format("syslog", "none", kind.options(), "host")
+    (message,) = made.encode(Selection(DecodedBatch(Batch(1, 1, "s", RECEIVED, b"{}\n"), [source])))
+    back = only(message)
+    assert (back.actor.name, back.time, back.outcome) == (None, source.time, "success")
+    found = attributes_of(back)
+    assert {name: found[name] for name in attributes} == attributes
+
+
 @given(
     st.lists(
         st.one_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,13 +13,13 @@ from hypothesis import strategies as st
 from siemrelay.core.event import AuditEvent
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.writing.address import dotted_quad, dotted_quads, ip_version, ip_versions
-from siemrelay.formats.writing.attributes import Named, attribute_column, flattened
+from siemrelay.formats.writing.attributes import FlatAttributes, Written, flattened, unique_names
 from siemrelay.formats.writing.columns import Column, Lines, told
 from siemrelay.formats.writing.epoch import EpochMs
-from siemrelay.formats.writing.json_text import inside, message_of
-from siemrelay.formats.writing.templates import shown
+from siemrelay.formats.writing.json_text import json_escape, message_of
+from siemrelay.formats.writing.quoted import param_value
 from siemrelay.formats.writing.text import visible
-from tests.support.strategies import ADDRESSES, ATTRIBUTES, JSON, TIMES, selection_of, texts
+from tests.support.strategies import ADDRESSES, ATTRIBUTES, TIMES, selection_of, texts
 
 COLUMNS = st.lists(st.none() | texts() | st.sampled_from(["`", "a`b", "``"]), max_size=6)
 
@@ -28,7 +29,7 @@ def in_json(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("escape", "alone"), [(shown, shown), (visible, visible), (inside, in_json)]
+    ("escape", "alone"), [(param_value, param_value), (visible, visible), (json_escape, in_json)]
 )
 @given(column=COLUMNS)
 def test_a_column_is_escaped_as_each_of_its_texts(
@@ -69,22 +70,36 @@ def test_addresses_are_of_the_same_kind_together(addresses: list[str]) -> None:
     assert ip_versions(addresses) == list(map(ip_version, addresses))
 
 
-def together(lines: Lines, own: Any) -> bool:
-    for named in own:
-        assert isinstance(named, Named)
-        lines.pair(f" {named.name}=", Column(list(map(repr, named.values))))
-    return True
+def values(values: Sequence[Any], types: set[type]) -> Written:
+    assert types == set(map(type, values))
+    return "<", Column([None if value is None else repr(value) for value in values]), ">"
 
 
-def alone(own: dict[str, Any]) -> str:
-    return "".join(f" {name}={value!r}" for name, value in flattened(own))
+def alone(own: dict[str, Any]) -> str | None:
+    pairs = list(flattened(own))
+    names = unique_names([name[:12] for name, _ in pairs], ["taken"], 12)
+    return ", ".join(
+        f"{name}=<{value!r}>"
+        for name, (_, value) in zip(names, pairs, strict=True)
+        if value is not None
+    ) or None  # fmt: skip
 
 
-@given(kinds=st.lists(ATTRIBUTES, min_size=1, max_size=3), raw=st.booleans(), apart=st.booleans())
-def test_attributes_are_read_the_same_together(
-    kinds: list[dict[str, Any]], raw: bool, apart: bool
+FLAT = FlatAttributes(
+    "{}=", lambda name: name[:12], values, between=", ", taken=["taken"], most_characters=12
+)
+
+
+@given(
+    kinds=st.lists(ATTRIBUTES, min_size=1, max_size=3),
+    orders=st.lists(st.permutations(["taken", "taken_2", "x", "y"]), max_size=3),
+    events=st.sampled_from([1, 5, 40]), raw=st.booleans(),
+)  # fmt: skip
+def test_attributes_of_many_events_are_those_of_each(
+    kinds: list[dict[str, Any]], orders: list[list[str]], events: int, raw: bool
 ) -> None:
-    every = (kinds * 20)[: 16 * len(kinds) + 1]
+    kinds = kinds + [dict.fromkeys(order, 1) for order in orders]
+    every = [kinds[i % len(kinds)] for i in range(events)]
     try:
         given_as: list[Any] = [
             msgspec.Raw(msgspec.json.encode(own)) if raw else own for own in every
@@ -92,23 +107,16 @@ def test_attributes_are_read_the_same_together(
     except UnicodeEncodeError:
         given_as = list(every)
     selection = selection_of([AuditEvent(id="e", type="t", attributes=own) for own in given_as])
-    column = attribute_column(selection, alone, together, apart=apart)
-    assert list(column.texts) == [alone(own) or None for own in every]
+    assert list(FLAT.column(selection).texts) == [alone(own) for own in every]
 
 
-@given(st.lists(st.permutations("abc"), min_size=4, max_size=8), st.lists(JSON, min_size=1))
-def test_attributes_of_few_names_in_many_sets_are_read_name_by_name(
-    orders: list[list[str]], values: list[Any]
-) -> None:
-    sets = [order[: i % 4] for i, order in enumerate(orders)]
-    every = [dict.fromkeys(sets[i % len(sets)], values[i % len(values)]) for i in range(64)]
-    selection = selection_of([AuditEvent(id="e", type="t", attributes=own) for own in every])
-    asked: list[dict[str, Any]] = []
-
-    def counted(own: dict[str, Any]) -> str:
-        asked.append(own)
-        return alone(own)
-
-    column = attribute_column(selection, counted, together, apart=True)
-    assert list(column.texts) == [alone(own) or None for own in every]
-    assert len(set(map(tuple, every))) <= 3 or all(len(own) == 1 for own in asked)
+@given(st.lists(st.text("ab", max_size=14).map(lambda name: name[:10]) | st.just("a_2")))
+def test_names_are_made_unique_within_their_length(names: list[str]) -> None:
+    unique = unique_names(names, ["a", "b"], 10)
+    assert len(set(unique)) == len(names) == len(unique)
+    assert not {"a", "b"} & set(unique)
+    assert all(len(name) <= 10 for name in unique)
+    assert all(
+        now == name for name, now in zip(names, unique, strict=True)
+        if names.count(name) == 1 and name not in ("a", "b", "a_2", "b_2")
+    )  # fmt: skip

@@ -6,7 +6,6 @@ No GELF parser is to be had without Graylog: the reader below refuses what the s
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from siemrelay.core.event import Actor, AuditEvent, Target, attributes_of
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.gelf import Gelf, GelfOptions
+from tests.support.readers import parse_gelf
 from tests.support.strategies import EVENTS, selection_of
 
 PLAIN = AuditEvent(
@@ -28,37 +28,7 @@ PLAIN = AuditEvent(
 
 def read(event: AuditEvent, **options: Any) -> dict[str, Any]:
     (message,) = Gelf(GelfOptions(**options), "relay").encode(selection_of([event]))
-    return read_gelf(message)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    assert len(found) == len(pairs), "a name twice: Graylog keeps one of them"
-    return found
-
-
-def read_gelf(message: bytes) -> dict[str, Any]:
-    """The fields of a message; an AssertionError if it is no GELF 1.1."""
-    assert b"\0" not in message, "NUL ends a message on TCP"
-    fields: dict[str, Any] = json.loads(message, object_pairs_hook=_once)
-    assert fields["version"] == "1.1"
-    for name in ("host", "short_message"):
-        assert isinstance(fields[name], str)
-        assert fields[name].strip(), "Graylog refuses a blank one"
-    assert isinstance(fields.get("full_message", ""), str)
-    assert isinstance(fields["timestamp"], (int, float))
-    assert fields["level"] in range(8)
-    own = {"version", "host", "short_message", "full_message", "timestamp", "level"}
-    # Set by Graylog of the above: it drops the additional fields of these names.
-    taken = {"_id", "_source", "_message", "_timestamp", "_level", "_full_message", "_streams"}
-    for name in fields.keys() - own:
-        assert re.fullmatch(r"_[\w.-]*", name, re.ASCII), name
-        assert name not in taken
-        assert isinstance(fields[name], (str, int, float))
-        assert not isinstance(fields[name], bool)
-        if isinstance(fields[name], int):
-            assert -(2**63) <= fields[name] < 2**63
-    return fields
+    return parse_gelf(message)
 
 
 def shown(text: str) -> str:

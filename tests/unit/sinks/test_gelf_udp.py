@@ -23,7 +23,7 @@ from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.relay.assembly import Assembly
 from siemrelay.wire.gelf import HEADER_BYTES, MAX_CHUNKS, GelfDatagrams, largest_message
-from tests.unit.formats.test_format_gelf import read_gelf
+from tests.support.readers import parse_gelf
 
 NOISE = random.Random(1)
 
@@ -163,7 +163,7 @@ async def test_events_of_any_length_arrive_and_what_exceeds_128_chunks_is_cut_an
         assert await session.confirm(await session.send(run.messages)) == []
     while len(joiner.messages) < len(texts):
         joiner.receive(receiver.recv(1 << 16))
-    arrived = [read_gelf(message)["short_message"] for message in joiner.messages]
+    arrived = [parse_gelf(message)["short_message"] for message in joiner.messages]
     assert arrived[:3] == texts[:3]
     assert arrived[3].endswith("...[cut]")
     assert texts[3].startswith(arrived[3].removesuffix("...[cut]"))

@@ -13,7 +13,7 @@ from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.content import CompressedContent
-from siemrelay.sources.file.disk import Disk
+from siemrelay.sources.file.disk import Disk, FileId
 from siemrelay.sources.file.finder import Finder, Globs
 from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
 from siemrelay.sources.file.schedule import Schedule
@@ -29,6 +29,7 @@ _GATHER_S: Final = 0.002
 _TICK_S: Final = 0.25
 # How often the lag is counted while reading: it is a metric, scraped every few seconds.
 _LAG_EVERY_S: Final = 0.25
+_LAG_WHILE_FULL_EVERY_S: Final = 1.0
 # A look at every file is followed by a pause this many times as long as it took: with thousands
 # of files it takes no more than 1 % of a core, while inotify reports what happens.
 _PAUSE_PER_FULL_SURVEY: Final = 100
@@ -99,7 +100,10 @@ class FileSource:
         following = _Following(self._options, intake, log, drain=drain)
         try:
             await following.start()
-            await (following.drain() if drain else following.follow())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(following.measure_while_full)
+                await (following.drain() if drain else following.follow())
+                nursery.cancel_scope.cancel()
         finally:
             following.close()
 
@@ -179,6 +183,24 @@ class _Following:
                     await self._watcher.wait()
             tracker.collect()
             schedule.wake_later()
+
+    async def measure_while_full(self) -> None:
+        """Count the unread bytes while a full buffer keeps the reading from going on, for ever."""
+        while True:
+            await trio.sleep(_LAG_WHILE_FULL_EVERY_S)
+            if self._intake.full:
+                files = list(self._tracker.files.values())
+                seen = [(file.path, file.file_id, file.size) for file in files]
+                grown = await trio.to_thread.run_sync(self._growth, seen)
+                self._intake.lag(self._tracker.unread() + grown)
+
+    def _growth(self, seen: list[tuple[str, FileId, int]]) -> int:
+        grown = 0
+        for path, file_id, size in seen:
+            status = self._disk.status(path)
+            if status is not None and status.file_id == file_id:
+                grown += max(status.size - size, 0)
+        return grown
 
     async def drain(self) -> None:
         """Read what is there now; some of what is written meanwhile may come along."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import socket
 import threading
+import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from siemrelay.formats.raw import Raw, RawOptions
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.telemetry.stats import BufferStats
+from tests.conftest import MakeDaemon
+from tests.support.daemon import Daemon, append, event, tcp, until
 from tests.support.receivers import LINGER_RESET, Receiver
 from tests.unit.pipeline.test_delivery import QUICK, Rig
 
@@ -27,6 +32,12 @@ FLAPS = 60
 
 # Batches of the connection under way, at the most: sent, being sent, made.
 IN_FLIGHT = 8
+
+# The long form: written in portions, as a busy application does, to a file that is rotated.
+EVENTS_PER_S = 5000
+WRITE_EVERY_S = 0.1
+ROTATED = 1_000_000
+MOST_MIB = 100
 
 # Far more than the peer takes, so that every connection breaks with messages on their way.
 RECORDS = [random.Random(n).randbytes(150).hex() for n in range(1000)]
@@ -44,12 +55,15 @@ SINKS: dict[str, dict[str, Any]] = {
 
 
 class Flapping(Receiver):
-    """Accepts, takes so many bytes, and resets; `flapped` is set after so many times."""
+    """Accepts, takes so many bytes, and resets; `flapped` is set after so many times.
 
-    def __init__(self, takes_bytes: int, flaps: int) -> None:
+    `for_s`: resets after at most so long, however little came; at any moment before that.
+    """
+
+    def __init__(self, takes_bytes: int, flaps: int, for_s: float | None = None) -> None:
         super().__init__()
         self.flapped = threading.Event()
-        self._takes_bytes, self._flaps = takes_bytes, flaps
+        self._takes_bytes, self._flaps, self._for_s = takes_bytes, flaps, for_s
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.port = self._listener.getsockname()[1]
@@ -61,9 +75,11 @@ class Flapping(Receiver):
                 connection, _ = self._listener.accept()
                 with connection:
                     taken = 0
-                    with suppress(ConnectionError):
+                    if self._for_s:
+                        connection.settimeout(random.uniform(0.05, self._for_s))
+                    with suppress(ConnectionError, TimeoutError):
                         while taken < self._takes_bytes:
-                            data = connection.recv(self._takes_bytes)
+                            data = connection.recv(min(self._takes_bytes, 1 << 18))
                             if not data:
                                 break
                             taken += len(data)
@@ -119,3 +135,43 @@ async def test_a_sink_that_fails_again_and_again_leaves_nothing_to_the_collector
             nursery.cancel_scope.cancel()
             assert runs <= IN_FLIGHT
             assert gc.collect() < FLAPS, "less than one object a failure"
+
+
+@pytest.mark.slow
+def test_memory_stays_where_it_is_while_two_of_three_sinks_flap(make_daemon: MakeDaemon) -> None:
+    """`SIEMRELAY_SOAK_S` says for how long: ten minutes where it does not."""
+    soak_s = float(os.environ.get("SIEMRELAY_SOAK_S", "600"))
+    resident: list[float] = []
+    with (
+        Flapping(1 << 62, 1) as good,  # takes everything
+        Flapping(1 << 21, 1 << 30, for_s=1) as one,
+        Flapping(1 << 21, 1 << 30, for_s=1) as other,
+    ):
+        sinks = {f"sink{number}": tcp(peer.port) for number, peer in enumerate((good, one, other))}
+        daemon = make_daemon(sinks).start()
+        began = time.monotonic()
+        written = 0
+        while (passed_s := time.monotonic() - began) < soak_s:
+            due = int(passed_s * EVENTS_PER_S)
+            append(daemon.audit, map(event, range(written + 1, due + 1)))
+            if due // ROTATED > written // ROTATED:
+                daemon.audit.rename(daemon.audit.with_suffix(f".{due // ROTATED % 2}"))
+            written = due
+            resident.append(resident_mib(daemon))
+            until(partial(passed, time.monotonic() + WRITE_EVERY_S))
+        until(lambda: not daemon.metric("sink_backlog_records", sink="sink0"), 60)
+        tenth, end, most = resident[len(resident) // 10], resident[-1], max(resident)
+        print(f"{written} events in {soak_s:.0f} s: {tenth:.0f} MiB after a tenth, {end:.0f} at "
+              f"the end, {most:.0f} at the most")  # fmt: skip
+        daemon.kill()
+    assert most < MOST_MIB
+
+
+def resident_mib(daemon: Daemon) -> float:
+    assert daemon.process is not None
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def passed(moment: float) -> bool:
+    return time.monotonic() >= moment

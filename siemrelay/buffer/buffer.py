@@ -31,7 +31,7 @@ from siemrelay.buffer.cursors import (
 )
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.opened import Opened
-from siemrelay.buffer.recent import RecentBatches
+from siemrelay.buffer.recent import KEPT_BYTES, RecentBatches
 from siemrelay.buffer.recovery import Found, recover
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
 from siemrelay.buffer.retention import Retention
@@ -65,8 +65,13 @@ class DiskBuffer:
     """
 
     def __init__(
-        self, state_dir: Path, *, max_size_bytes: int, keep_s: float, stats: BufferStats
-    ) -> None:
+        self, state_dir: Path, *, max_size_bytes: int, keep_s: float, stats: BufferStats,
+        recent_bytes: int = KEPT_BYTES,
+    ) -> None:  # fmt: skip
+        """Keeps at most `max_size_bytes` on disk, and the newest `recent_bytes` in memory too.
+
+        Delivered records stay for `keep_s`.
+        """
         with ExitStack() as opening:
             self._lock_descriptor = lock_state_dir(state_dir)
             opening.callback(os.close, self._lock_descriptor)
@@ -91,7 +96,7 @@ class DiskBuffer:
             self._store, self._writing, self._cursors, self._kept, reserve, stats,
             max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
-        self._grown, self._recent = Broadcast(), RecentBatches(end)
+        self._grown, self._recent = Broadcast(), RecentBatches(end, recent_bytes)
         stats.size_bytes = used
         self._retention.note_oldest(opened.oldest)
 
@@ -299,6 +304,14 @@ class DiskBuffer:
         then those of sinks with `drop_oldest`. An empty buffer takes anything.
         """
         return await self._retention.make(wanted_bytes)
+
+    async def delete_delivered(self, received_before: float) -> int:
+        """Delete some rows that every sink has passed and that are older; returns bytes freed."""
+        return await self._retention.delete(received_before)
+
+    async def flush_cursors(self) -> None:
+        """Store cursors that moved, without waiting for the next records. Raises BufferFull."""
+        await self._flusher.flush()
 
     async def reclaim(self) -> bool:
         """On a full disk: free what is kept for replay only, or what sinks give up as at max_size.

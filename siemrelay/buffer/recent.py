@@ -12,8 +12,8 @@ import trio
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast
 
-# 8 batches of a busy file source.
-_KEPT_BYTES: Final = 4 * 1024 * 1024
+KEPT_BYTES: Final = 4 * 1024 * 1024
+"""Eight batches of a busy file source."""
 
 # A commit of so much is one of an intake that catches up; senders who wait for an answer hand over
 # less at a time.
@@ -31,10 +31,10 @@ _first = attrgetter("first_sequence")
 class RecentBatches:
     """The newest batches, bounded in bytes; at least the very newest."""
 
-    def __init__(self, end: int) -> None:
-        """What is added begins at `end`."""
+    def __init__(self, end: int, kept_bytes: int = KEPT_BYTES) -> None:
+        """What is added begins at `end`; up to `kept_bytes` of records are kept."""
         self._batches: deque[Batch] = deque()
-        self._bytes = 0
+        self._bytes, self._kept_bytes = 0, kept_bytes
         # No sink has taken a record from here on.
         self._taken_end, self._taken = end, Broadcast()
         self._patience_s = _PATIENCE_S
@@ -43,7 +43,7 @@ class RecentBatches:
         """Keep the batch that follows all others."""
         self._batches.append(batch)
         self._bytes += len(batch.payload)
-        while self._bytes > _KEPT_BYTES and len(self._batches) > 1:
+        while self._bytes > self._kept_bytes and len(self._batches) > 1:
             self._bytes -= len(self._batches.popleft().payload)
 
     def take(self, sequence: int) -> Batch | None:
@@ -75,7 +75,7 @@ class RecentBatches:
 
     def _leaving(self, more_bytes: int) -> range:
         """The sequence numbers that so many bytes more would push out."""
-        over = self._bytes + more_bytes - _KEPT_BYTES
+        over = self._bytes + more_bytes - self._kept_bytes
         first = end = self._batches[0].first_sequence if self._batches else 0
         for batch in self._batches:
             if over <= 0:

@@ -143,7 +143,7 @@ END;
 PAGE_BYTES: Final = 16384
 
 # Only this process opens the file for writing; another's read transaction is over within this.
-_BUSY_TIMEOUT_S: Final = 10.0
+BUSY_TIMEOUT_S: Final = 10.0
 
 
 def create(path: Path) -> None:
@@ -163,14 +163,14 @@ def create(path: Path) -> None:
         raise
 
 
-def connect(path: Path, *, synchronous: str, log_bytes: int) -> sqlite3.Connection:
+def connect(path: Path, *, synchronous: str, log_bytes: int, busy_s: float) -> sqlite3.Connection:
     """A connection with the buffer's settings.
 
     `synchronous` is FULL (fsync at commit) or NORMAL. The write-ahead log is copied into the
     database when it has grown to `log_bytes`.
     """
     connection = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        path, timeout=busy_s, isolation_level=None, check_same_thread=False
     )
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

@@ -23,6 +23,7 @@ from siemrelay.buffer.opened import OLDEST, Opened, read_cursors, read_opened, r
 from siemrelay.buffer.reserve import LARGE
 from siemrelay.buffer.rows import COLUMNS, Payloads, Row, StoredCursor, used_bytes
 from siemrelay.buffer.schema import (
+    BUSY_TIMEOUT_S,
     WRITE_CURSORS,
     AppendedRow,
     connect,
@@ -47,11 +48,13 @@ _DELETE_ROWS: Final = 256
 class Store:
     """The SQLite file. Every method raises BufferFull (DiskFull) or BufferBroken."""
 
-    def __init__(self, path: Path, log_bytes: int = LARGE.log_bytes) -> None:
-        """`log_bytes`: see `reserve.Sizes`."""
+    def __init__(
+        self, path: Path, log_bytes: int = LARGE.log_bytes, *, busy_s: float = BUSY_TIMEOUT_S
+    ) -> None:
+        """`log_bytes`: see `reserve.Sizes`. Locks of other processes are waited for `busy_s`."""
 
         def connected(synchronous: str) -> sqlite3.Connection:
-            made = connect(path, synchronous=synchronous, log_bytes=log_bytes)
+            made = connect(path, synchronous=synchronous, log_bytes=log_bytes, busy_s=busy_s)
             return opened.enter_context(closing(made))
 
         self._path, self._errors = path, SqliteErrors(path)

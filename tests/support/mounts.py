@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 
 @contextmanager
-def tmpfs(directory: Path) -> Iterator[Path]:
-    """A tmpfs."""
-    with _mounted(directory / "tmpfs", "-t", "tmpfs", "tmpfs") as there:
+def tmpfs(directory: Path, size: str = "50%") -> Iterator[Path]:
+    """A tmpfs of that size."""
+    with _mounted(directory / "tmpfs", "-t", "tmpfs", "-o", f"size={size}", "tmpfs") as there:
         yield there
+
+
+class SmallDisk:
+    """A file system that can be filled and freed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ballast = path / "ballast"
+
+    def fill(self) -> None:
+        """Take all the room that there is, also what was freed since."""
+        with self._ballast.open("ab", buffering=0) as ballast:
+            for size in (1 << 20, 4096):
+                with suppress(OSError):
+                    while ballast.write(bytes(size)) == size:
+                        pass
+
+    def free(self) -> None:
+        """Give it back."""
+        self._ballast.unlink()
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[SmallDisk]:
+    """One of 24 MiB: the buffer takes some MiB by itself."""
+    with tmpfs(directory, "24m") as there:
+        yield SmallDisk(there)
 
 
 @contextmanager

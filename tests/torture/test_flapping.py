@@ -121,7 +121,7 @@ async def test_a_sink_that_fails_again_and_again_leaves_nothing_to_the_collector
             DiskBuffer(tmp_path / "state", max_size_bytes=1 << 30, keep_s=1e9, stats=BufferStats())
         )
         buffer.set_sinks({"s": SinkPolicy()})
-        rig, limits = Rig(buffer), kind.limits(options)
+        rig, limits = Rig(buffer, tmp_path / "state"), kind.limits(options)
         maker = rig.maker(limits, kind.wrap(Raw(RawOptions()), options))
         await rig.add(*RECORDS)
         delivery = Delivery("s", kind.build(options), maker, limits, buffer, rig.stats, QUICK)

@@ -23,7 +23,7 @@ from trio.testing import wait_all_tasks_blocked
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.recent import RecentBatches
+from siemrelay.buffer.recent import KEPT_BYTES
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.buffer.store import Store
@@ -31,15 +31,20 @@ from siemrelay.core.errors import BufferBroken, BufferFull, BufferMoved, DiskFul
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats, SinkCounts
 from tests.support.buffers import advance
+from tests.support.mounts import small_disk
 
 ROOMY_BYTES = 1 << 30
 DAY_S = 86400.0
 
 
 def opened(
-    state_dir: Path, *, max_size_bytes: int = ROOMY_BYTES, keep_s: float = DAY_S
-) -> DiskBuffer:
-    return DiskBuffer(state_dir, max_size_bytes=max_size_bytes, keep_s=keep_s, stats=BufferStats())
+    state_dir: Path, *, max_size_bytes: int = ROOMY_BYTES, keep_s: float = DAY_S,
+    recent_bytes: int = KEPT_BYTES,
+) -> DiskBuffer:  # fmt: skip
+    return DiskBuffer(
+        state_dir, max_size_bytes=max_size_bytes, keep_s=keep_s, stats=BufferStats(),
+        recent_bytes=recent_bytes,
+    )  # fmt: skip
 
 
 def batch(
@@ -146,11 +151,15 @@ def test_a_directory_that_cannot_be_made_refuses_the_start(tmp_path: Path) -> No
         opened(tmp_path / "file" / "state")
 
 
-async def test_a_full_disk_while_the_sinks_are_chosen_refuses_the_start(state_dir: Path) -> None:
-    with opened(state_dir) as buffer:
-        buffer._store._records.execute("PRAGMA max_page_count = 1")  # SQLite's own full disk
-        with pytest.raises(StartRefused, match="make some MiB of room"):
-            buffer.set_sinks({f"sink {n:0>2000}": SinkPolicy() for n in range(100)})
+async def test_a_full_disk_while_the_sinks_are_chosen_refuses_the_start(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk:
+        # The reserve has room for a few sinks, not for these.
+        names = [f"sink {n:0>200000}" for n in range(100)]
+        with opened(disk.path / "state") as buffer:
+            disk.fill()
+            with pytest.raises(StartRefused, match="make some MiB of room"):
+                buffer.set_sinks(dict.fromkeys(names, SinkPolicy()))
+            disk.free()
 
 
 def test_a_folder_in_the_place_of_the_file_refuses_the_start_with_the_remedy(
@@ -229,10 +238,10 @@ async def test_a_reader_never_sees_a_record_before_its_commit(state_dir: Path) -
         await add(buffer, size=1 << 20)
         await add(buffer, size=1 << 20)  # the first has left the memory
         # The file may be ahead of what the relay knows, between a commit and its return.
-        store = buffer._store
-        store.append([batch(3)], {}, {}, {})
-        assert [found.first_sequence for found in await buffer.read(1)] == [1]
-        assert store.read(1, buffer.end, 1 << 30)[-1].next_sequence == buffer.end == 3
+        with closing(Store(state_dir / "buffer.db")) as store:
+            store.append([batch(3)], {}, {}, {})
+            assert [found.first_sequence for found in await buffer.read(1)] == [1]
+            assert store.read(1, buffer.end, 1 << 30)[-1].next_sequence == buffer.end == 3
         with trio.move_on_after(0) as scope:
             await buffer.read(3)
         assert scope.cancelled_caught
@@ -360,17 +369,19 @@ async def test_moving_cursors_are_stored_by_the_running_buffer(
 
 
 async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_again(
-    buffer: DiskBuffer, state_dir: Path
+    tmp_path: Path,
 ) -> None:
-    await add(buffer, 5)
-    advance(buffer, "a", 3)
-    buffer._store._cursors.execute("PRAGMA query_only = ON")  # as good as any failing write
-    with pytest.raises(BufferBroken):
-        await buffer._flusher.flush()
-    advance(buffer, "a", 5)
-    buffer._store._cursors.execute("PRAGMA query_only = OFF")
-    await buffer._flusher.flush()
-    assert cursors_on_disk(state_dir) == {"a": 5, "b": 1}
+    with small_disk(tmp_path) as disk, opened(disk.path / "state") as buffer:
+        buffer.set_sinks({"a": SinkPolicy(), "b": SinkPolicy()})
+        await add(buffer, 5)
+        disk.fill()
+        advance(buffer, "a", 3)
+        with pytest.raises(DiskFull):
+            await buffer.flush_cursors()
+        advance(buffer, "a", 5)
+        disk.free()
+        await buffer.flush_cursors()
+        assert cursors_on_disk(disk.path / "state") == {"a": 5, "b": 1}
 
 
 async def test_waiting_for_a_cursor_ends_when_one_moves(buffer: DiskBuffer) -> None:
@@ -402,7 +413,7 @@ async def test_burying_does_not_take_back_a_cursor_that_was_moved_to_make_room(
 ) -> None:
     await add(buffer, 5)
     advance(buffer, "a", 5)
-    await buffer._flusher.flush()
+    await buffer.flush_cursors()
     await buffer.store_dead_letters(
         [DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3, Outcome(delivered=1, refused=1)
     )
@@ -494,11 +505,11 @@ async def test_a_row_is_deleted_only_when_every_cursor_is_past_it_and_it_is_old(
             await add(buffer, 10, at=at)
         advance(buffer, "a", buffer.end)
         advance(buffer, "b", 15)  # holds the second
-        assert await buffer._retention.delete(now - 100) > 0
-        assert await buffer._retention.delete(now - 100) == 0
+        assert await buffer.delete_delivered(now - 100) > 0
+        assert await buffer.delete_delivered(now - 100) == 0
         assert buffer.oldest == 11
         advance(buffer, "b", buffer.end)
-        assert await buffer._retention.delete(now - 100) > 0
+        assert await buffer.delete_delivered(now - 100) > 0
         assert buffer.oldest == 21  # the third is kept for replay
         assert [found.first_sequence for found in await buffer.read(21)] == [21]
 
@@ -525,7 +536,7 @@ async def test_sequence_numbers_are_never_used_again_after_all_was_deleted_and_r
         buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, 10)
         advance(buffer, "a", 11)
-        await buffer._retention.delete(float("inf"))
+        await buffer.delete_delivered(float("inf"))
     with opened(state_dir) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})
         assert (buffer.oldest, buffer.end) == (11, 11)
@@ -546,7 +557,7 @@ async def test_the_size_is_the_same_after_a_restart_and_nothing_when_all_is_dele
         buffer.set_sinks({"a": SinkPolicy()})
         assert buffer.stats.size_bytes == size_bytes
         advance(buffer, "a", buffer.end)
-        assert await buffer._retention.delete(float("inf")) == size_bytes
+        assert await buffer.delete_delivered(float("inf")) == size_bytes
         assert buffer.stats.size_bytes == 0
 
 
@@ -620,13 +631,12 @@ async def test_an_empty_buffer_takes_even_what_is_larger_than_its_limit(state_di
 async def test_a_reader_whose_records_were_all_dropped_gets_past_them_at_once(
     state_dir: Path,
 ) -> None:
-    with opened(state_dir) as buffer:
+    with opened(state_dir, recent_bytes=0) as buffer:
         buffer.set_sinks({"a": SinkPolicy(drop_oldest=True)})
-        await add(buffer, 5, size=1 << 20)
         await add(buffer, 5)
-        buffer._recent = RecentBatches(buffer.end)  # as after much more traffic
+        await add(buffer, 5)
         advance(buffer, "a", buffer.end)
-        await buffer._retention.delete(float("inf"))
+        await buffer.delete_delivered(float("inf"))
         (nothing,) = await buffer.read(3)
         assert (nothing.count, nothing.next_sequence) == (0, buffer.end)
 
@@ -668,7 +678,7 @@ async def test_a_copy_made_in_mid_life_opens_with_all_that_was_acknowledged(
         made = await add(buffer, 3)
         await buffer.append([], {("app", "file"): {"offset": n}})
         advance(buffer, "a", made.first_sequence)
-        await buffer._flusher.flush()
+        await buffer.flush_cursors()
     copied = tmp_path / "copied"
     shutil.copytree(state_dir, copied)  # what kill -9 leaves: the log was not copied back
     with opened(copied) as again:
@@ -679,40 +689,34 @@ async def test_a_copy_made_in_mid_life_opens_with_all_that_was_acknowledged(
         assert sum(found.count for found in await again.read(1)) == 60
 
 
-def test_a_store_on_a_full_file_system_says_so(state_dir: Path) -> None:
-    state_dir.mkdir()
-    store = Store(state_dir / "buffer.db")
-    store._records.execute("PRAGMA max_page_count = 10")  # SQLite's own word for a full disk
-    with pytest.raises(DiskFull):
-        store.append([batch(1, size=1 << 20)], {("app", "x"): {"offset": 1}}, {}, {})
-    assert not store._records.in_transaction
-    assert store.opened().next_sequence == 1
-    assert store.positions("app") == {}
-    store._records.execute("PRAGMA max_page_count = 1000000")
-    store.append([batch(1, size=1 << 20)], {}, {}, {})
-    assert store.opened().next_sequence == 2
-    store.close()
+def test_a_store_on_a_full_file_system_says_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, closing(Store(disk.path / "buffer.db")) as store:
+        disk.fill()
+        with pytest.raises(DiskFull):
+            store.append([batch(1, size=1 << 20)], {("app", "x"): {"offset": 1}}, {}, {})
+        assert store.opened().next_sequence == 1
+        assert store.positions("app") == {}
+        disk.free()
+        store.append([batch(1, size=1 << 20)], {}, {}, {})
+        assert store.opened().next_sequence == 2
 
 
-async def test_records_go_on_where_they_were_once_the_disk_has_room_again(
-    buffer: DiskBuffer,
-) -> None:
-    limit = buffer._store._records.execute("PRAGMA page_count").fetchone()[0] + 2
-    buffer._store._records.execute(f"PRAGMA max_page_count = {limit}")
-    advance(buffer, "a", buffer.end)
-    made = batch(buffer.end, size=1 << 20)
-    with pytest.raises(DiskFull):
+async def test_records_go_on_where_they_were_once_the_disk_has_room_again(tmp_path: Path) -> None:
+    with small_disk(tmp_path) as disk, opened(disk.path / "state") as buffer:
+        buffer.set_sinks({"a": SinkPolicy()})
+        disk.fill()
+        made = batch(1, size=1 << 20)
+        with pytest.raises(DiskFull):
+            await buffer.append([made], {})
+        assert buffer.end == 1
+        disk.free()
         await buffer.append([made], {})
-    assert buffer.end == 1
-    buffer._store._records.execute("PRAGMA max_page_count = 1000000")
-    await buffer.append([made], {})
-    assert await buffer.read(1) == [made]
+        assert await buffer.read(1) == [made]
 
 
 def test_a_file_that_another_process_holds_locked_is_waited_for(state_dir: Path) -> None:
     state_dir.mkdir()
-    store = Store(state_dir / "buffer.db")
-    store._records.execute("PRAGMA busy_timeout = 1")
+    store = Store(state_dir / "buffer.db", busy_s=0.001)
     other = sqlite3.connect(state_dir / "buffer.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BufferFull, match="another process"):
@@ -744,7 +748,9 @@ def test_each_error_of_the_file_says_what_to_do_next(
     assert type(SqliteErrors(tmp_path / "buffer.db").typed(error)) is expected
 
 
-async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: DiskBuffer) -> None:
+async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
     letter = DeadLetter("a", 1, 1.0, "400", "bad", b"", b"")
     await add(buffer, 5)
     for checkpoints in range(6):
@@ -753,7 +759,7 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: Di
             lambda: buffer.store_dead_letters([letter], 1, Outcome()),
             lambda: buffer.read(1),
             lambda: buffer.make_room(1 << 40),
-            buffer._flusher.flush,
+            buffer.flush_cursors,
             buffer.reclaim,
         ):
             with trio.CancelScope() as scope:
@@ -767,9 +773,13 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(buffer: Di
                     nursery.start_soon(cancel_after, scope, checkpoints)
                     advance(buffer, "b", min(buffer.cursor("b").next_sequence + 1, buffer.end))
                     await act()
-            assert not buffer._writing.locked()
-            for connection in (buffer._store._records, buffer._store._cursors):
-                assert not connection.in_transaction
+            # Another process could begin a transaction at once, and so can the buffer.
+            beside = sqlite3.connect(state_dir / "buffer.db", timeout=0, isolation_level=None)
+            with closing(beside):
+                beside.execute("BEGIN IMMEDIATE")
+                beside.execute("ROLLBACK")
+            with trio.fail_after(10):
+                await buffer.append([], {})
     end = buffer.end
     await add(buffer)
     assert buffer.end == end + 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
-from siemrelay.buffer.recent import RecentBatches
+from siemrelay.buffer.recent import KEPT_BYTES
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 from tests.support.buffers import advance
@@ -55,7 +57,10 @@ class Life:
         self.choose_sinks()
 
     def open(self) -> DiskBuffer:
-        return DiskBuffer(self.state_dir, max_size_bytes=60_000, keep_s=1e9, stats=BufferStats())
+        return DiskBuffer(
+            self.state_dir, max_size_bytes=60_000, keep_s=1e9, stats=BufferStats(),
+            recent_bytes=self.rng.choice([0, 10_000, KEPT_BYTES]),
+        )  # fmt: skip
 
     def choose_sinks(self) -> None:
         model, rng = self.model, self.rng
@@ -99,11 +104,9 @@ class Life:
         advance(self.buffer, name, to)
         self.model.cursors[name] = to
         if self.rng.random() < 0.5:
-            await self.buffer._flusher.flush()
+            await self.buffer.flush_cursors()
 
     async def read(self) -> None:
-        if self.rng.random() < 0.5:
-            self.buffer._recent = RecentBatches(self.buffer.end)
         position = self.rng.randint(1, self.model.end)
         found: dict[int, bytes] = {}
         while position < self.model.end and any(s >= position for s in self.model.records):
@@ -120,7 +123,7 @@ class Life:
 
     async def delete(self) -> None:
         before = self.clock + self.rng.choice([-10.0, -3.0, 5.0])
-        while await self.buffer._retention.delete(before):
+        while await self.buffer.delete_delivered(before):
             pass
         self.model.delete(before)
 
@@ -155,10 +158,11 @@ class Life:
         for name, cursor in model.cursors.items():
             assert buffer.oldest <= buffer.cursor(name).next_sequence == cursor <= buffer.end
         assert buffer.positions("s") == model.positions
-        on_disk = buffer._store._reading.execute(
-            "SELECT first_sequence, first_sequence + count, received_at FROM batches "
-            "ORDER BY first_sequence"
-        ).fetchall()
+        with closing(sqlite3.connect(self.state_dir / "buffer.db")) as beside:
+            on_disk = beside.execute(
+                "SELECT first_sequence, first_sequence + count, received_at FROM batches "
+                "ORDER BY first_sequence"
+            ).fetchall()
         assert on_disk == model.rows
         assert (buffer.stats.size_bytes == 0) == (not model.rows)
 

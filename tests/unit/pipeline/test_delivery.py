@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,8 @@ class Peer:
 class Rig:
     """A buffer, one sink called `s`, and its delivery."""
 
-    def __init__(self, buffer: DiskBuffer) -> None:
-        self.buffer = buffer
+    def __init__(self, buffer: DiskBuffer, state_dir: Path) -> None:
+        self.buffer, self.state_dir = buffer, state_dir
         self.stats = SinkStats("s")
         self.decoded = DecodeCache({}, Words(), share=True)
 
@@ -173,7 +174,8 @@ class Rig:
 
     def letters(self) -> list[tuple[int, str, bytes, bytes]]:
         query = "SELECT sequence, code, record, message FROM dead_letters ORDER BY sequence"
-        return self.buffer._store._reading.execute(query).fetchall()
+        with closing(sqlite3.connect(self.state_dir / "buffer.db")) as beside:
+            return beside.execute(query).fetchall()
 
 
 @pytest.fixture
@@ -182,7 +184,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         tmp_path / "state", max_size_bytes=1 << 30, keep_s=1e9, stats=BufferStats()
     ) as buffer:
         buffer.set_sinks({"s": SinkPolicy(drop_oldest=True)})
-        yield Rig(buffer)
+        yield Rig(buffer, tmp_path / "state")
 
 
 # -- the plain path -------------------------------------------------------
@@ -663,7 +665,7 @@ async def test_a_refused_record_that_was_dropped_meanwhile_is_buried_without_its
         nursery.start_soon(rig.delivery(Late()).run)
         await trio.testing.wait_all_tasks_blocked()
         advance(rig.buffer, "s", rig.buffer.end)
-        await rig.buffer._retention.delete(float("inf"))
+        await rig.buffer.delete_delivered(float("inf"))
         dropped.set()
         with trio.fail_after(10):
             while not rig.letters():

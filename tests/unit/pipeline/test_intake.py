@@ -20,6 +20,7 @@ from siemrelay.pipeline.intake import Committer
 from siemrelay.sources.contract import Position, Records, joined
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 from tests.support.buffers import advance
+from tests.support.mounts import small_disk
 
 
 class Rig:
@@ -275,20 +276,22 @@ async def test_a_full_buffer_stops_intake_and_says_so_until_there_is_room(tmp_pa
 
 
 async def test_a_full_disk_stops_intake_until_there_is_room(tmp_path: Path) -> None:
-    async with rig_on(tmp_path) as rig:
-        execute = rig.buffer._store._records.execute
-        execute(f"PRAGMA max_page_count = {execute('PRAGMA page_count').fetchone()[0]}")
-        async with trio.open_nursery() as nursery:
-            with capture_logs() as logs:
-                nursery.start_soon(rig.a.store, records(b"".join(b"%d" % n for n in range(99_999))))
-                with trio.fail_after(10):
-                    while not rig.stats.buffer.full:
-                        await trio.lowlevel.checkpoint()
-                await wait_all_tasks_blocked()
-            assert rig.buffer.end == 1
-            assert "free space" in logs[0]["advice"]
-            execute("PRAGMA max_page_count = 1000000")
-        assert rig.buffer.end == 2
+    with small_disk(tmp_path) as disk:
+        async with rig_on(disk.path / "state") as rig:
+            disk.fill()
+            async with trio.open_nursery() as nursery:
+                with capture_logs() as logs:
+                    nursery.start_soon(
+                        rig.a.store, records(b"".join(b"%d" % n for n in range(99_999)))
+                    )
+                    with trio.fail_after(10):
+                        while not rig.stats.buffer.full:
+                            await trio.lowlevel.checkpoint()
+                    await wait_all_tasks_blocked()
+                assert rig.buffer.end == 1
+                assert "free space" in logs[0]["advice"]
+                disk.free()
+            assert rig.buffer.end == 2
 
 
 async def test_nothing_pending_is_settled_at_once(tmp_path: Path) -> None:

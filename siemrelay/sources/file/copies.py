@@ -113,6 +113,17 @@ def compare(
     """
     content = copy.content
     assert content is not None
+    closed = [it.file for it in origins if it.file is not None and it.file.content is None]
+    try:
+        return _compare(copy, content, origins, disk)
+    finally:
+        for file in closed:
+            file.close()
+
+
+def _compare(
+    copy: FollowedFile, content: Content, origins: list[Origin], disk: Disk
+) -> tuple[Extent, tuple[Likeness, ...]]:
     # Measured first: an original that is intact afterwards was never shorter.
     extent = _extent(content, max((_length(origin, disk) for origin in origins), default=0) + 1)
     prefixes: dict[int, str] = {}

@@ -23,6 +23,8 @@ TAIL_BYTES: Final = 1024
 # How much of what was read last is kept while a file is open: what a log grows by while it is
 # copied and before it is truncated, so that such a copy, which is shorter, is recognised.
 RECENT_BYTES: Final = 16 << 10
+# How much of that is compared before each read, at no more cost than a kilobyte.
+_COMPARED_BYTES: Final = 4 << 10
 
 
 class Readable(Protocol):
@@ -152,7 +154,7 @@ class Progress:
             return False
         if self.offset <= len(self.begin):
             return True
-        tail = self.tail
+        tail = self.recent[-_COMPARED_BYTES:]
         return content.pread(len(tail), self.offset - len(tail)) == tail
 
     def checkpoint(self, *, gone: float | None = None) -> FileCheckpoint:

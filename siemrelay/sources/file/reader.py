@@ -29,6 +29,9 @@ _REREAD_BYTES: Final = 64 << 10
 # Where reading starts at the end, the beginning of an incomplete line is looked for this far back.
 _LAST_LINE_BYTES: Final = 64 << 10
 
+# The coarsest time stamps of a file system that logs are on.
+_TIME_STEP_S: Final = 2.0
+
 
 class ContentChanged(Exception):
     """What was read from the file is no longer in it: it was truncated or written anew."""
@@ -54,7 +57,7 @@ class FollowedFile:
     def __init__(
         self, path: str, progress: Progress, *, max_record_bytes: int,
         compression: Compression | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self.progress = progress
         self.family = family(path)
@@ -78,7 +81,12 @@ class FollowedFile:
         self.rotated_at: float | None = None
         self.stamp: tuple[int, int] | None = None
         """Size and time of the last write, as last seen."""
-        self._max_record_bytes, self._clock = max_record_bytes, clock
+        self.surveyed: tuple[int, int] | None = None
+        """As `stamp`, at the last survey."""
+        self._max_record_bytes = max_record_bytes
+        self._clock, self._wall_clock = clock, wall_clock
+        self._verified_at = 0.0
+        self._verified_size = 0
         self._searched = progress.offset
         """Up to here no line feed follows the offset."""
         self.moved_to(path)
@@ -122,7 +130,8 @@ class FollowedFile:
         original, which is read first if it is still there.
         """
         changed_ns = self.stamp[1] if self.stamp else 0
-        return not self.rotated_name, changed_ns, self.compressed, self.age
+        is_log = not (self.deleted or self.rotated_name)
+        return is_log, changed_ns, self.compressed, self.age
 
     @property
     def unread(self) -> int:
@@ -135,11 +144,27 @@ class FollowedFile:
         return max(0, self.size - self.progress.offset)
 
     @property
+    def unread_when_intact(self) -> int:
+        """As `unread`, when what was read was last known to be still there."""
+        if self.compressed or not self.changed or not self._verified_at:
+            return self.unread
+        return max(0, self._verified_size - self.progress.offset)
+
+    @property
     def idle(self) -> bool:
         """Whether everything in it was read."""
         if self.stage is Stage.COPY:
             return True
         return not (self.ready or self.stage is Stage.WAITING or self.unread)
+
+    @property
+    def is_racy(self) -> bool:
+        """Whether it may have been written anew with the same size and time.
+
+        A file's time is that of the last tick of the kernel's clock, on some file systems of the
+        last second or two. What was read is compared with the file once more after that.
+        """
+        return self._verified_at - self.mtime_s < _TIME_STEP_S
 
     def has_reached(self, size: int) -> bool:
         """Whether everything up to that size of the file was read."""
@@ -278,6 +303,7 @@ class FollowedFile:
         if isinstance(content, PlainContent):
             if not progress.still_in(content):
                 raise ContentChanged(self.path)
+            self._verified_at, self._verified_size = self._wall_clock(), self.size
             chunk = self._next(content, finish=finish)
             self.ready = chunk is not None and progress.offset < self.size
             return chunk

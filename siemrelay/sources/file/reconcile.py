@@ -67,7 +67,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Its size or time has changed."""
     checkpoint: str | None = None
     """The stored checkpoint that it continues, by inode and content (of a file not known)."""
+    checkpoint_offset: int = 0
     log: str = ""
+    begin: bytes = b""
+    """The first bytes of the content, as far as they were seen."""
     copy_by_name: bool = False
     """Whether its name is that of a generation of the log, not of the log itself."""
     length: int = 0
@@ -88,6 +91,8 @@ class Orphan(msgspec.Struct, frozen=True):
     unread: int
     log: str
     offset: int
+    begin: bytes = b""
+    """Its first bytes, as far as they were seen."""
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -153,8 +158,14 @@ class Lost(msgspec.Struct, frozen=True):
     unread: int
 
 
+class Recovered(msgspec.Struct, frozen=True):
+    """The rest of a content whose file left is read from another file."""
+
+    key: str
+
+
 Action = (
-    Begin | Resume | Wait | Copied | FollowOn | Renamed | Truncated | Retired | Lost
+    Begin | Resume | Wait | Copied | FollowOn | Renamed | Truncated | Retired | Recovered | Lost
 )  # fmt: skip
 
 
@@ -184,6 +195,7 @@ def reconcile(
     | an orphan that no file resembles                     | Lost                               |
     """
     actions: list[Action] = []
+    over: set[FileId] = set()
     live = {now.key for file_id, now in seen.items() if file_id not in known}
     for file_id, was in known.items():
         now = seen.get(file_id)
@@ -196,13 +208,14 @@ def reconcile(
                 actions.append(Renamed(file_id, now.path, now.matched))
             if (why := _over(was, now)) is not None:
                 actions.append(Retired(file_id, why))
+                over.add(file_id)
             else:
                 live.add(was.key)
     hopes: set[str] = set()
     found: set[str] = set()
     for file_id, now in seen.items():
         before = known.get(file_id)
-        if before is not None and now.changed:
+        if before is not None and (now.changed or file_id in over):
             continue
         if before is not None and not _undecided(before, now):
             if now.grown:
@@ -225,9 +238,32 @@ def reconcile(
             found.add(action.key)
     # Only what left before this survey: a copy may have been made after the directory was listed.
     for key, orphan in orphans.items():
-        if key not in hopes and key not in found:
+        if key in found or _begun_elsewhere(orphan, seen):
+            actions.append(Recovered(key))
+        elif key not in hopes and not _may_begin(orphan, known, seen):
             actions.append(Lost(key, orphan.unread))
     return actions
+
+
+def _begun_elsewhere(orphan: Orphan, seen: Mapping[FileId, Seen]) -> bool:
+    """Whether a content of which nothing was read is in a file that is followed."""
+    return (
+        orphan.offset == 0
+        and orphan.begin != b""
+        and any(now.log == orphan.log and now.begin.startswith(orphan.begin)
+                for now in seen.values())
+    )  # fmt: skip
+
+
+def _may_begin(orphan: Orphan, known: Mapping[FileId, Known], seen: Mapping[FileId, Seen]) -> bool:
+    """Whether a content of which nothing was read may be in a compressed file not read yet."""
+    return orphan.offset == 0 and any(
+        now.log == orphan.log
+        and now.copy_by_name
+        and not now.begin
+        and (file_id not in known or not known[file_id].idle_s)
+        for file_id, now in seen.items()
+    )
 
 
 def _over(was: Known, now: Seen) -> str | None:
@@ -251,7 +287,9 @@ def _decide(
     file_id: FileId, now: Seen, live: set[str], *, final: bool
 ) -> Begin | Resume | Wait | Copied | FollowOn:
     """Whether a file is read, and from where: see the table at `reconcile`."""
-    if now.checkpoint is not None:
+    longest = max((likeness.same for likeness in now.likenesses), default=0)
+    # The inode may be that of a deleted file with the same header: the longer proof decides.
+    if now.checkpoint is not None and longest <= now.checkpoint_offset:
         return Resume(file_id, now.checkpoint)
     if not now.likenesses:
         return Begin(file_id)

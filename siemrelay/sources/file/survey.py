@@ -60,11 +60,13 @@ class Surveyor:
     def __init__(
         self, finder: Finder, watcher: Watching, disk: Disk, store: CheckpointStore,
         schedule: Schedule, unreadable: UnreadableFiles, log: Any, *, max_record_bytes: int,
-        clock: Callable[[], float], pause: Callable[[float], None],
+        clock: Callable[[], float], wall_clock: Callable[[], float],
+        pause: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._finder, self._watcher, self._disk, self._store = finder, watcher, disk, store
         self._schedule, self._unreadable, self._log = schedule, unreadable, log
-        self._max_record_bytes, self._clock, self._pause = max_record_bytes, clock, pause
+        self._max_record_bytes, self._pause = max_record_bytes, pause
+        self._clock, self._wall_clock = clock, wall_clock
         self._moved_before: dict[str, None] = {}
         self._again = False
         self._serial = max(time.time_ns(), store.latest_serial())  # a clock may be set back
@@ -72,17 +74,18 @@ class Surveyor:
         """Files that are of no concern: found by an inode that is not theirs, or unsupported."""
 
     def survey(
-        self, files: Mapping[FileId, FollowedFile], take_changes: Callable[[], Changes],
-        calls_again: Callable[[], bool], *, full: bool,
+        self, files: Mapping[FileId, FollowedFile], newcomers: dict[FileId, FollowedFile],
+        take_changes: Callable[[], Changes], calls_again: Callable[[], bool], *, full: bool,
     ) -> Facts:  # fmt: skip
         """Find, open and examine every file.
 
-        `files`: those that are followed. `take_changes`: the changes reported since it was called
+        `files`: those that are followed; `newcomers`: new ones that are open already.
+        `take_changes`: the changes reported since it was called
         last; `calls_again`: whether there are any that call for another look. `full`: look at
         every file, also where no event says that it changed.
         """
         self._again = False
-        picture, newcomers = self._look(files, take_changes, calls_again, full=full)
+        picture = self._look(files, newcomers, take_changes, calls_again, full=full)
         seen: dict[FileId, Seen] = {}
         of_log: defaultdict[str, list[FollowedFile]] = defaultdict(list)
         for file in files.values():
@@ -91,6 +94,7 @@ class Surveyor:
             if (sight := self._examine(file, of_log[file.log], picture)) is not None:
                 seen[file_id] = sight
         for file in newcomers.values():
+            self._look_again(file, picture)
             of_log[file.log].append(file)
         for file_id, file in list(newcomers.items()):
             if (sight := self._meet(file, of_log[file.log], picture)) is None:
@@ -101,21 +105,37 @@ class Surveyor:
         paths = {file.path for file in picture.found.values()}
         return Facts(paths, seen, newcomers, self._again)
 
+    def renewed(self, file: FollowedFile) -> FollowedFile | None:
+        """The same open file as a new one, since its content is another; None if it is closed.
+
+        It is not opened again by its name, which it may have lost.
+        """
+        if file.content is None:
+            return None
+        opened, file.content = file.content.file, None
+        try:
+            fresh = self._newcomer(Found(file.path, opened.status(), file.matched), opened)
+        except OSError:
+            opened.close()
+            return None
+        if fresh is not None:
+            fresh.deleted = file.deleted
+        return fresh
+
     def forget_failures(self) -> None:
         """Look anew at files that were left alone."""
         self._left_alone.clear()
 
     def _look(
-        self, files: Mapping[FileId, FollowedFile], take_changes: Callable[[], Changes],
-        calls_again: Callable[[], bool], *, full: bool,
-    ) -> tuple[Picture, dict[FileId, FollowedFile]]:  # fmt: skip
+        self, files: Mapping[FileId, FollowedFile], newcomers: dict[FileId, FollowedFile],
+        take_changes: Callable[[], Changes], calls_again: Callable[[], bool], *, full: bool,
+    ) -> Picture:  # fmt: skip
         """Find the files, again until nothing moves meanwhile, and open those that are new.
 
         Listing a directory is no snapshot: of files that are renamed just then some may be
         missed, and newer ones would be read before them. What was opened stays open whatever it
         is called afterwards.
         """
-        newcomers: dict[FileId, FollowedFile] = {}
         wanted = self._store.inodes()
         wanted.update(file_id[1] for file_id, file in files.items() if file.content is None)
         moved: dict[str, None] = {}
@@ -138,7 +158,7 @@ class Surveyor:
             full = False
         self._moved_before = moved
         self._watcher.forget_moved()
-        return picture, newcomers
+        return picture
 
     def _open_new(
         self, files: Mapping[FileId, FollowedFile], picture: Picture,
@@ -196,7 +216,7 @@ class Surveyor:
         )
         followed = FollowedFile(
             found.path, progress, max_record_bytes=self._max_record_bytes,
-            compression=compression, clock=self._clock,
+            compression=compression, clock=self._clock, wall_clock=self._wall_clock,
         )  # fmt: skip
         followed.adopt(file)
         followed.matched = found.matched
@@ -210,7 +230,7 @@ class Surveyor:
     ) -> Seen | None:
         """The facts about a file that is followed; None if nothing leads to it any more."""
         found = picture.found.get(file.file_id)
-        stamp, path, matched = file.stamp, file.path, file.matched
+        path, matched = file.path, file.matched
         if file.content is not None:
             status = file.content.file.status()
             if found is not None:
@@ -232,6 +252,8 @@ class Surveyor:
         if not changed:
             try:
                 file.saw(status)
+                if file.is_racy and not file.compressed:
+                    file.ready = True
             except OSError as error:
                 self._failed(file, error)
         seen = Seen(
@@ -239,11 +261,13 @@ class Surveyor:
             matched=matched,
             deleted=file.deleted,
             changed=file.changed,
-            grown=file.stamp != stamp,
+            grown=file.stamp != file.surveyed,
             log=file.log,
+            begin=file.progress.begin,
             copy_by_name=may_be_a_copy(file),
             quiet_s=self._clock() - file.changed_at,
         )
+        file.surveyed = file.stamp
         if file.changed or file.stage is Stage.READING:
             return seen
         if file.stage is not Stage.WAITING and not seen.grown:
@@ -259,7 +283,7 @@ class Surveyor:
     def _is_another(self, file: FollowedFile, found: Found) -> bool:
         """Whether a closed file's inode was given to another one, or it was truncated."""
         stamp = (found.status.size, found.status.mtime_ns)
-        if found.path == file.path and file.stamp in (None, stamp):
+        if found.path == file.path and file.stamp in (None, stamp) and not file.is_racy:
             return False
         try:
             opened = self._disk.open(found.path)
@@ -299,6 +323,17 @@ class Surveyor:
             differs=bool(file.origin) and file.origin not in {like.key for like in likenesses},
         )
 
+    def _look_again(self, file: FollowedFile, picture: Picture) -> None:
+        """See what has become of a new file since it was opened."""
+        file.look()
+        found = picture.found.get(file.file_id)
+        path = found.path if found is not None else file.path
+        if found is None and file.content is not None and not file.deleted:
+            path = file.content.file.path() or path
+            file.matched = self._finder.globs.matches(path)
+        if path != file.path:
+            file.moved_to(path)
+
     def _meet(
         self, file: FollowedFile, of_log: Sequence[FollowedFile], picture: Picture
     ) -> Seen | None:
@@ -306,7 +341,7 @@ class Surveyor:
         try:
             if file.content is None:
                 file.reopen(self._disk)
-            key = self._checkpoint_of(file)
+            key, point = self._checkpoint_of(file) or (None, None)
         except (ContentChanged, FileMoved):
             self._again = True
             file.close()
@@ -320,24 +355,25 @@ class Surveyor:
             self._watcher.unwatch_file(file.file_id)
             file.close()
             return None
-        found = picture.found.get(file.file_id)
-        if found is not None and found.path != file.path:
-            file.moved_to(found.path)
         seen = Seen(
             key=file.progress.key,
             path=file.path,
             matched=file.matched,
             deleted=file.deleted,
             checkpoint=key,
+            checkpoint_offset=point.offset if point is not None else 0,
             log=file.log,
+            begin=file.progress.begin,
             copy_by_name=may_be_a_copy(file),
             quiet_s=self._clock() - file.changed_at,
         )
-        if key is not None or not seen.copy_by_name:
+        file.surveyed = file.stamp
+        # A compressed file that was read to its end is proven by all of its content.
+        if not seen.copy_by_name or (point is not None and point.finished_size is not None):
             return seen
         return self._compared(file, seen, of_log)
 
-    def _checkpoint_of(self, file: FollowedFile) -> str | None:
+    def _checkpoint_of(self, file: FollowedFile) -> tuple[str, FileCheckpoint] | None:
         """The checkpoint that a new file continues: one of its inode, kind and content."""
         content = file.content
         assert content is not None
@@ -351,9 +387,9 @@ class Surveyor:
                 continue
             if isinstance(content, CompressedContent) and point.finished_size is not None:
                 if self._is_finished(content, file.size, point):
-                    return key
+                    return key, point
             elif point.offset and continues_at(content, point.offset, point.tail_sha256):
-                return key
+                return key, point
         return None
 
     def _is_finished(self, content: CompressedContent, size: int, point: FileCheckpoint) -> bool:

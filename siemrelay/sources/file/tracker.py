@@ -21,6 +21,7 @@ from siemrelay.sources.file.reconcile import (
     Known,
     Lost,
     Orphan,
+    Recovered,
     Renamed,
     Resume,
     Retired,
@@ -50,18 +51,22 @@ class Tracker:
         self, finder: Finder, watcher: Watching, disk: Disk, store: CheckpointStore,
         schedule: Schedule, unreadable: UnreadableFiles, lost: Callable[[str, int], None],
         log: Any, *, max_record_bytes: int,
-        clock: Callable[[], float] = time.monotonic, pause: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """`lost` is called with the path and the number of bytes that can no longer be read."""
         self._watcher, self._disk, self._store = watcher, disk, store
-        self._unreadable, self._lost, self._log, self._clock = unreadable, lost, log, clock
+        self._unreadable, self._lost, self._log = unreadable, lost, log
+        self._clock, self._wall_clock = clock, wall_clock
         self.schedule = schedule
         self.files: dict[FileId, FollowedFile] = {}
         self._surveyor = Surveyor(
             finder, watcher, disk, store, schedule, unreadable, log,
-            max_record_bytes=max_record_bytes, clock=clock, pause=pause,
+            max_record_bytes=max_record_bytes, clock=clock, wall_clock=wall_clock, pause=pause,
         )  # fmt: skip
         self._orphans: dict[str, tuple[str, Orphan]] = {}
+        self._renewed: dict[FileId, FollowedFile] = {}
+        """Open files whose content was truncated, to be met anew by the next survey."""
         self._changes = Changes(everything=True)
         self._again = False
         self._first = True
@@ -131,8 +136,9 @@ class Tracker:
             self._again = False
             orphans = {key: orphan for key, (_, orphan) in self._orphans.items()}
             known = {file_id: self._known(file) for file_id, file in self.files.items()}
+            renewed, self._renewed = self._renewed, {}
             facts = self._surveyor.survey(
-                self.files, self._take_changes, self._calls_again, full=full
+                self.files, renewed, self._take_changes, self._calls_again, full=full
             )
             self._again = self._again or facts.again
             actions = reconcile(known, facts.seen, orphans, final=final)
@@ -175,6 +181,9 @@ class Tracker:
             if isinstance(action, Lost):
                 path, orphan = self._orphans.pop(action.key)
                 self._lost(path, orphan.unread)
+                continue
+            if isinstance(action, Recovered):
+                del self._orphans[action.key]
                 continue
             newcomer = newcomers.get(action.file)
             file = newcomer or self.files[action.file]
@@ -226,12 +235,14 @@ class Tracker:
             case Truncated():
                 self._log.info("truncated", path=progress.path, offset=progress.offset)
                 progress.truncated = self._again = True
+                if (fresh := self._surveyor.renewed(file)) is not None:
+                    self._renewed[file.file_id] = fresh
                 self._retire(file)
             case Retired():
                 self._log.info(action.why, path=progress.path)
                 self._retire(file)
-            case Lost():
-                raise AssertionError("has no file")
+            case Lost() | Recovered():
+                raise AssertionError("these are of no file")
 
     def _opened(self, file: FollowedFile) -> None:
         if file.content is None:
@@ -250,7 +261,6 @@ class Tracker:
         else:
             file.ready = False
             file.close()
-        self._orphans.pop(key, None)
         if point.gone is not None or point.path != file.progress.path:
             self._store.note(file.progress.position())
 
@@ -263,8 +273,6 @@ class Tracker:
             file.finish()
         self._store.note(file.progress.position())
         origin = self._origin(action.origin)
-        if not action.whole:
-            self._orphans.pop(action.origin, None)
         if origin is not None:
             self._log.info(
                 "copy of a file that was read, reading only the rest",
@@ -310,24 +318,32 @@ class Tracker:
             self._retire(file)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_EVERY_S
-            self._store.expire(time.time())
+            self._store.expire(self._wall_clock())
             self._surveyor.forget_failures()
 
     def _retire(self, file: FollowedFile) -> None:
         """Follow it no longer, and remember how far it was read."""
         progress = file.progress
-        if file.unread and file.stage is Stage.READING:
-            orphan = Orphan(file.unread, file.log, progress.offset)
+        unread = file.unread_when_intact
+        if unread and file.stage is Stage.READING:
+            orphan = Orphan(unread, file.log, progress.offset, progress.begin)
             self._orphans[progress.key] = (progress.path, orphan)
         recent = progress.recent
-        self._watcher.unwatch_file(file.file_id)
+        if file.file_id not in self._renewed:
+            self._watcher.unwatch_file(file.file_id)
         file.close()
         if progress.offset:
-            self._store.put(progress.key, progress.checkpoint(gone=time.time()), recent)
+            self._store.put(progress.key, progress.checkpoint(gone=self._wall_clock()), recent)
         del self.files[file.file_id]
         self.schedule.remove(file)
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file; what is unread in deleted ones is lost."""
+        copied = {file.origin for file in self.files.values()}
         for file in self.files.values():
+            unread = file.unread_when_intact if file.deleted and file.content is not None else 0
+            if unread and file.stage is Stage.READING and file.progress.key not in copied:
+                self._lost(file.progress.path, unread)
+            file.close()
+        for file in self._renewed.values():
             file.close()

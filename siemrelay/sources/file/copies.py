@@ -201,6 +201,10 @@ def _by_fingerprint(
     content: Content, extent: Extent, origin: Origin, prefixes: dict[int, str]
 ) -> int | None:
     point = origin.checkpoint
+    if point.offset > extent.length and len(origin.recent) >= point.offset:
+        # All that was read of it is remembered.
+        ours = content.pread(extent.length, 0)
+        return extent.length if origin.recent.startswith(ours) else None
     content_begin = _begin(content, extent)
     begin = origin.file.progress.begin if origin.file is not None else None
     if begin is not None:
@@ -208,7 +212,7 @@ def _by_fingerprint(
         if content_begin[:common] != begin[:common]:
             return None
     elif len(content_begin) < point.prefix_length:
-        return None if extent.complete and isinstance(content, CompressedContent) else 0
+        return 0
     else:
         if point.prefix_length not in prefixes:
             prefixes[point.prefix_length] = digest(content_begin[: point.prefix_length])

@@ -1,4 +1,4 @@
-"""Proves that a file is a copy of one that was read, in whole or as far as it goes.
+"""Proves that a file is one that was read before, or a copy of it, in whole or as far as it goes.
 
 logrotate's `copytruncate` and `compress` make such copies, and their records must not be
 delivered twice. The proof is the beginning of the content and the bytes before the place read to.
@@ -16,10 +16,10 @@ from typing import Final
 
 import msgspec
 
-from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint
+from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, printable
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, continues_at, digest
+from siemrelay.sources.file.fingerprint import PREFIX_BYTES, begins_as, continues_at, digest
 from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile, Stage
 from siemrelay.sources.file.reconcile import Likeness
 
@@ -231,3 +231,32 @@ def _by_fingerprint(
 def _begin(content: Content, extent: Extent) -> bytes:
     length = min(PREFIX_BYTES, extent.length)
     return content.pread(length, 0)
+
+
+def checkpoint_of(file: FollowedFile, store: CheckpointStore) -> tuple[str, FileCheckpoint] | None:
+    """The checkpoint that a new file, which is open, continues: of its inode, kind and content."""
+    content = file.content
+    assert content is not None
+    for key, point in store.of_inode(file.progress.inode):
+        # Device numbers may change when the machine starts; then the name must be the same.
+        if point.device != file.progress.device and point.path != printable(file.path):
+            continue
+        if point.truncated or point.is_compressed != file.compressed:
+            continue
+        if not begins_as(content.pread(PREFIX_BYTES, 0), point):
+            continue
+        if isinstance(content, CompressedContent) and point.finished_size is not None:
+            if _is_finished(content, file.size, point):
+                return key, point
+        elif point.offset and continues_at(content, point.offset, point.tail_sha256):
+            return key, point
+    return None
+
+
+def _is_finished(content: CompressedContent, size: int, point: FileCheckpoint) -> bool:
+    assert point.finished_size is not None
+    if point.end_sha256 is None:  # stored by a release that compared the beginning alone
+        return point.finished_size == size
+    return size >= point.finished_size and (
+        content.end_sha256(point.finished_size) == point.end_sha256
+    )

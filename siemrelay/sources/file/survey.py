@@ -9,13 +9,13 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, printable
+from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.compression import compression_of
 from siemrelay.sources.file.content import CompressedContent
-from siemrelay.sources.file.copies import compare, may_be_a_copy, origins_of
+from siemrelay.sources.file.copies import checkpoint_of, compare, may_be_a_copy, origins_of
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.finder import Finder, Found, Picture
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, begins_as, continues_at
+from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
 from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile, Stage
 from siemrelay.sources.file.reconcile import Seen
 from siemrelay.sources.file.schedule import Schedule
@@ -341,7 +341,7 @@ class Surveyor:
         try:
             if file.content is None:
                 file.reopen(self._disk)
-            key, point = self._checkpoint_of(file) or (None, None)
+            key, point = checkpoint_of(file, self._store) or (None, None)
         except (ContentChanged, FileMoved):
             self._again = True
             file.close()
@@ -372,33 +372,6 @@ class Surveyor:
         if not seen.copy_by_name or (point is not None and point.finished_size is not None):
             return seen
         return self._compared(file, seen, of_log)
-
-    def _checkpoint_of(self, file: FollowedFile) -> tuple[str, FileCheckpoint] | None:
-        """The checkpoint that a new file continues: one of its inode, kind and content."""
-        content = file.content
-        assert content is not None
-        for key, point in self._store.of_inode(file.progress.inode):
-            # Device numbers may change when the machine starts; then the name must be the same.
-            if point.device != file.progress.device and point.path != printable(file.path):
-                continue
-            if point.truncated or point.is_compressed != file.compressed:
-                continue
-            if not begins_as(content.pread(PREFIX_BYTES, 0), point):
-                continue
-            if isinstance(content, CompressedContent) and point.finished_size is not None:
-                if self._is_finished(content, file.size, point):
-                    return key, point
-            elif point.offset and continues_at(content, point.offset, point.tail_sha256):
-                return key, point
-        return None
-
-    def _is_finished(self, content: CompressedContent, size: int, point: FileCheckpoint) -> bool:
-        assert point.finished_size is not None
-        if point.end_sha256 is None:  # stored by a release that compared the beginning alone
-            return point.finished_size == size
-        return size >= point.finished_size and (
-            content.end_sha256(point.finished_size) == point.end_sha256
-        )
 
     def _failed(self, file: FollowedFile, error: OSError) -> None:
         self._unreadable.add(file.path, error)

@@ -166,8 +166,10 @@ LONG = [
 ]
 
 
-def run(case: Case, directory: Path, logs: Path, make_daemon: MakeDaemon, *, peer: bool) -> str:
-    """Run a case on logs in the folder `logs`, everything else in `directory`; see `judge`."""
+def rig_for(
+    case: Case, directory: Path, logs: Path, make_daemon: MakeDaemon, *, peer: bool = False
+) -> tuple[Rig, Logrotate]:
+    """What a case needs: logs in the folder `logs`, everything else in `directory`."""
     print(case.id)
     directory.chmod(0o700)  # logrotate refuses a directory that others may write to
     logs.mkdir(mode=0o755, exist_ok=True)
@@ -189,12 +191,23 @@ def run(case: Case, directory: Path, logs: Path, make_daemon: MakeDaemon, *, pee
         writers[0].number = prefill(logs / "audit00.log", case.prefilled_bytes)
     daemon = make_daemon({}, directory=directory)
     follows = [f"{logs}/{each}" for each in case.follows]
-    with Rig(daemon, follows, writers, peer=logs / "audit*.log" if peer else None) as rig:
-        rig.run(
-            case.relay, lambda: logrotate.rotate(force=case.force), rotations=case.rotations,
-            # What the relay was reading is still there then: the next rotation would delete it.
-            while_stopped=min(case.keep, 3), interval_s=case.interval_s,
-        )  # fmt: skip
+    return Rig(daemon, follows, writers, peer=logs / "audit*.log" if peer else None), logrotate
+
+
+def rotate(case: Case, rig: Rig, logrotate: Logrotate) -> None:
+    """Everything at once: writers, relay and logrotate."""
+    rig.run(
+        case.relay, lambda: logrotate.rotate(force=case.force), rotations=case.rotations,
+        # What the relay was reading is still there then: the next rotation would delete it.
+        while_stopped=min(case.keep, 3), interval_s=case.interval_s,
+    )  # fmt: skip
+
+
+def run(case: Case, directory: Path, logs: Path, make_daemon: MakeDaemon, *, peer: bool) -> str:
+    """Run a case; see `judge`."""
+    rig, logrotate = rig_for(case, directory, logs, make_daemon, peer=peer)
+    with rig:
+        rotate(case, rig, logrotate)
         # Without a pause, what is written between the copy and the truncation is lost to everybody.
         return judge(rig, case.relay, careless="copytruncate" in case.options and not case.holds)
 
@@ -214,6 +227,22 @@ def test_logrotate_loses_and_repeats_nothing(
     case: Case, tmp_path: Path, make_daemon: MakeDaemon
 ) -> None:
     run(case, tmp_path, tmp_path / "logs", make_daemon, peer=False)
+
+
+def test_what_logrotate_deletes_while_the_relay_is_stopped_is_warned_of(
+    tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    case = shorter(WAYS["compress"], keep=1)
+    rig, logrotate = rig_for(case, tmp_path, tmp_path / "logs", make_daemon)
+    with rig:
+        rig.run(
+            "stopped", logrotate.rotate, rotations=1, while_stopped=3, interval_s=case.interval_s
+        )
+        figures = rig.finish()
+    assert figures.unavoidable, figures
+    assert not figures.repeated, figures
+    warned = [line for line in rig.daemon.log if "is lost" in line["event"]]
+    assert {Path(path).stem for line in warned for path in line["files"]} == rig.logs
 
 
 @pytest.mark.slow

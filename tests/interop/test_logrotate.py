@@ -198,8 +198,9 @@ def rotate(case: Case, rig: Rig, logrotate: Logrotate) -> None:
     """Everything at once: writers, relay and logrotate."""
     rig.run(
         case.relay, lambda: logrotate.rotate(force=case.force), rotations=case.rotations,
-        # What the relay was reading is still there then: the next rotation would delete it.
-        while_stopped=min(case.keep, 3), interval_s=case.interval_s,
+        # What the relay was reading is still there then, and so is what late writers wrote into the
+        # generation before: the next rotation would delete it.
+        while_stopped=min(case.keep, 3) - bool(case.late), interval_s=case.interval_s,
     )  # fmt: skip
 
 

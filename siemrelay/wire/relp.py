@@ -1,7 +1,11 @@
-"""RELP, the client's half, without I/O: messages in, frames out; bytes in, answers out.
+"""RELP without I/O, both halves: messages in, frames out; bytes in, frames and answers out.
 
-A frame is `TXNR SP COMMAND SP DATALEN [SP DATA] LF`. Each `syslog` frame is answered by an `rsp` of
-the same number, whose data begins with `CODE SP TEXT`; 200 means that the receiver has taken it.
+A frame is `TXNR SP COMMAND SP DATALEN [SP DATA] LF`. A session begins with the client's `open`;
+`syslog` frames follow, each answered in order by an `rsp` of the same number once its message is
+safe, and `close` ends it. The data of an answer begins with `CODE SP TEXT`; 200 means that the
+server has taken the message.
+
+Source: the RELP specification (rsyslog, librelp), "RELP frame", "commands".
 """
 
 from __future__ import annotations
@@ -23,6 +27,11 @@ MAX_TXNR: Final = 999_999_999
 # Answers are a code and a few words; librelp's own limit for a whole frame is 128 KiB.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 
+SERVER_CLOSE: Final = b"0 serverclose 0\n"
+
+_OFFERS: Final = f"relp_version=0\nrelp_software=siemrelay,{__version__}\ncommands=syslog".encode()
+
+# What may precede the data: a number of 9 digits, a command of 32 letters, a length of 9 digits.
 _HEADER: Final = re.compile(rb"([0-9]{1,9}) ([A-Za-z]{1,32}) ([0-9]{1,9})([ \n])")
 _BEGUN: Final = re.compile(
     rb"[0-9]{0,9}|[0-9]{1,9} [A-Za-z]{0,32}|[0-9]{1,9} [A-Za-z]{1,32} [0-9]{0,9}"
@@ -30,8 +39,64 @@ _BEGUN: Final = re.compile(
 _RESPONSE: Final = re.compile(rb"([0-9]{3})(?: ([^\n]*))?(?:\n(.*))?", re.DOTALL)
 
 
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One frame of either side."""
+
+    txnr: int
+    command: bytes
+    data: bytes = b""
+
+    def encoded(self) -> bytes:
+        """The frame as it is sent."""
+        data = b" " + self.data if self.data else b""
+        return b"%d %b %d%b\n" % (self.txnr, self.command, len(self.data), data)
+
+
+class FrameReader:
+    """Reads the frames of a byte stream, however the network cuts it."""
+
+    def __init__(self, max_data_bytes: int) -> None:
+        self._max_bytes = max_data_bytes
+        self._held = bytearray()
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame: never more than one frame."""
+        return len(self._held)
+
+    def receive(self, data: bytes) -> list[Frame]:
+        """The frames that are whole by now, in order.
+
+        Raises FrameRefused when the peer breaks the protocol; the connection is of no use then.
+        """
+        self._held += data
+        found: list[Frame] = []
+        at = 0
+        while header := _HEADER.match(self._held, at):
+            size, start = int(header[3]), header.end()
+            if size > self._max_bytes:
+                raise FrameRefused(f"a RELP frame of {size} bytes; {self._max_bytes} are taken")
+            if header[4] == b"\n":
+                if size:
+                    raise FrameRefused("a RELP frame ends before its data")
+                end = start
+            else:
+                end = start + size + 1
+                if len(self._held) < end:
+                    break
+                if self._held[end - 1] != 0x0A:
+                    raise FrameRefused("a RELP frame does not end where it says")
+            content = bytes(self._held[start : start + size])
+            found.append(Frame(int(header[1]), bytes(header[2]), content))
+            at = end
+        del self._held[:at]
+        if header is None and not _BEGUN.fullmatch(self._held):
+            raise FrameRefused(f"this is no RELP frame: {bytes(self._held[:32])!r}")
+        return found
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """An `rsp`: what the peer says about frame `txnr`; `details` are its further lines."""
+    """The server's `rsp` to frame `txnr`; `details` are its further lines."""
 
     txnr: int
     code: int
@@ -40,20 +105,19 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class ServerClose(msgspec.Struct, frozen=True, gc=False):
-    """The peer is about to close: nothing more will be answered."""
+    """The server is about to close: nothing more will be answered."""
 
 
 class RelpClient:
-    """The state of one RELP session: the next number, and what of a frame has come in so far."""
+    """The client's half of one session."""
 
     def __init__(self, *, last_txnr: int = 0) -> None:
         self._txnr = last_txnr
-        self._rest = b""
+        self._reader = FrameReader(MAX_ANSWER_BYTES)
 
     def open(self) -> tuple[int, bytes]:
         """The frame that begins the session with what this side offers, and its number."""
-        offers = f"relp_version=0\nrelp_software=siemrelay,{__version__}\ncommands=syslog"
-        return self._command(b"open", offers.encode())
+        return self._command(b"open", _OFFERS)
 
     def close(self) -> tuple[int, bytes]:
         """The frame that ends the session, and its number."""
@@ -76,50 +140,69 @@ class RelpClient:
 
     def _command(self, command: bytes, data: bytes) -> tuple[int, bytes]:
         self._txnr = self._txnr % MAX_TXNR + 1
-        said = b" " + data if data else b""
-        return self._txnr, b"%d %b %d%b\n" % (self._txnr, command, len(data), said)
+        return self._txnr, Frame(self._txnr, command, data).encoded()
 
     def receive(self, data: bytes) -> list[Answer | ServerClose]:
-        """What has come in as a whole by now, in order; the rest is kept for the next call.
+        """The answers that are whole by now, in order.
 
-        Raises FrameRefused when the peer breaks the protocol; the session is of no use then.
+        Raises FrameRefused when the server breaks the protocol; the session is of no use then.
         """
-        buffer = self._rest + data
-        found: list[Answer | ServerClose] = []
-        at = 0
-        while header := _HEADER.match(buffer, at):
-            size = int(header[3])
-            if size > MAX_ANSWER_BYTES:
-                raise FrameRefused(f"the peer announces {size} bytes in a RELP frame")
-            start = header.end()
-            if header[4] == b"\n":
-                if size:
-                    raise FrameRefused("a RELP frame ends before its data")
-                end = start
-            else:
-                end = start + size + 1
-                if len(buffer) < end:
-                    break
-                if buffer[end - 1] != 0x0A:
-                    raise FrameRefused("a RELP frame does not end where it says")
-            found.append(_value(int(header[1]), header[2], buffer[start : start + size]))
-            at = end
-        self._rest = buffer[at:]
-        if header is None and not _BEGUN.fullmatch(self._rest):
-            raise FrameRefused(f"the peer sent no RELP frame, but {self._rest[:32]!r}")
-        return found
+        return list(map(_answer_in, self._reader.receive(data)))
 
 
-def _value(txnr: int, command: bytes, data: bytes) -> Answer | ServerClose:
-    if command == b"serverclose":
+def _answer_in(frame: Frame) -> Answer | ServerClose:
+    if frame.command == b"serverclose":
         return ServerClose()
-    if command != b"rsp":
-        raise FrameRefused(f"the peer sent the RELP command {command.decode()!r}")
-    if not (match := _RESPONSE.fullmatch(data)):
-        raise FrameRefused(f"the peer answered without a code: {data[:32]!r}")
+    if frame.command != b"rsp":
+        raise FrameRefused(f"the peer sent the RELP command {frame.command.decode()!r}")
+    if not (match := _RESPONSE.fullmatch(frame.data)):
+        raise FrameRefused(f"the peer answered without a code: {frame.data[:32]!r}")
     code, reason, details = match.groups(b"")
-    return Answer(txnr, int(code), _text(reason), _text(details))
+    return Answer(frame.txnr, int(code), _text(reason), _text(details))
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace").strip()
+
+
+class RelpServer:
+    """The server's half of one session: reads `open`, `syslog` and `close`."""
+
+    def __init__(self, max_frame_bytes: int) -> None:
+        self._reader = FrameReader(max_frame_bytes)
+        self._opened = False
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return self._reader.held
+
+    def receive(self, data: bytes) -> list[Frame]:
+        """The frames that are whole by now, in order.
+
+        Raises FrameRefused when the client breaks the protocol; the connection is of no use then.
+        """
+        frames = self._reader.receive(data)
+        for frame in frames:
+            self._expect(frame.command)
+        return frames
+
+    def _expect(self, command: bytes) -> None:
+        if command not in (b"open", b"syslog", b"close"):
+            raise FrameRefused(f"the RELP command {command.decode()!r} is not offered here")
+        if self._opened is (command == b"open"):
+            raise FrameRefused("a RELP session is opened once, before everything else")
+        self._opened = True
+
+
+def answers(frames: Sequence[Frame]) -> bytes:
+    """The server's answers to frames whose messages are safe."""
+    return b"".join(map(_answer_to, frames))
+
+
+def _answer_to(frame: Frame) -> bytes:
+    if frame.command == b"syslog":
+        return b"%d rsp 6 200 OK\n" % frame.txnr
+    if frame.command == b"open":
+        return Frame(frame.txnr, b"rsp", b"200 OK\n" + _OFFERS).encoded()
+    return Frame(frame.txnr, b"rsp").encoded() + SERVER_CLOSE

@@ -1,20 +1,46 @@
-"""Syslog on a stream (RFC 6587, 5425) cut into messages. Pure: bytes in, values out.
+"""Messages on a byte stream (RFC 6587, RFC 5425): framed to be sent, and read back. Pure.
 
-What the peer begins with tells its framing for the whole connection: a count and a space is octet
-counting; otherwise the first line feed or NUL is what ends its messages. In NUL framing messages
-may have line feeds inside.
+Three framings: a line feed after each message, its length before it, or a NUL after it. A peer's
+is recognised by how it begins, for the whole connection: a length and a space is octet counting;
+otherwise the first line feed or NUL is the trailer. With NUL, messages may hold line feeds.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Final
 
 import msgspec
 
+Framer = Callable[[Sequence[bytes]], bytes]
+
+
+def newline(messages: Sequence[bytes]) -> bytes:
+    """Each message ended by LF (RFC 6587, 3.4.2); formats never write a raw LF themselves."""
+    return b"\n".join(messages) + b"\n"
+
+
+def octet_counting(messages: Sequence[bytes]) -> bytes:
+    """`LENGTH SP MESSAGE`, one after another (RFC 6587, 3.4.1)."""
+    return b"".join([b"%d %b" % (len(message), message) for message in messages])
+
+
+def nul(messages: Sequence[bytes]) -> bytes:
+    """Each message ended by NUL, as GELF over TCP and some receivers want it."""
+    return b"\0".join(messages) + b"\0"
+
+
+FRAMERS: Final[dict[str, Framer]] = {
+    "newline": newline,
+    "octet-counting": octet_counting,
+    "nul": nul,
+}
+
+
 ENDLESS_BYTES: Final = 256 << 20
-"""No message is this long, in any framing: who sends more without an end sends no syslog."""
+"""No message is this long: a peer that sends more without an end does not send syslog."""
 
 # As many digits as ENDLESS_BYTES has.
 _COUNT_DIGITS: Final = 9
@@ -25,9 +51,10 @@ _TRAILERS: Final = b"\r\n\0"
 
 
 class Messages(msgspec.Struct, frozen=True, gc=False):
-    """`count` messages, each ended by a line feed in `payload`; as `Records`, which it becomes.
+    """`count` messages, each ended by a line feed in `payload`.
 
-    `part` numbers the pieces of one too long; `oversize` has the sizes of those over the limit.
+    Only a message that stands alone may hold line feeds. `part` numbers the pieces, from 1, of one
+    that was too long; `oversize` has the sizes in bytes of those over the limit.
     """
 
     payload: bytes
@@ -37,95 +64,232 @@ class Messages(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamSplitter:
-    """The messages of one connection, however the network cuts it.
+    """Reads the messages of one connection, however the network cuts it.
 
-    Messages over `part_bytes` come in parts of that size; it may be changed at any time. What is
-    `held` is at most `part_bytes` beyond what was fed last. After a `refusal` nothing is taken.
+    A message over `part_bytes`, which may be changed at any time, comes in parts of that size.
+    After a `refusal`, the reason why the stream cannot be syslog, nothing more is read.
     """
 
     def __init__(self, max_record_bytes: int, part_bytes: int) -> None:
-        self._max_bytes, self.part_bytes = max_record_bytes, part_bytes
-        self._held = bytearray()
-        self._framing = ""
-        self._part = 0
-        self._part_total = 0
-        self._due: int | None = None
-        self._out: list[Messages] = []
+        """`max_record_bytes`: longer messages are reported as oversize, but not cut."""
+        self._found = _Found(max_record_bytes, part_bytes)
+        self._rest = _Rest(self._found)
+        self._framing: _Trailer | _OctetCounting | None = None
         self.refusal: str | None = None
 
     @property
+    def part_bytes(self) -> int:
+        """The size above which a message comes in parts."""
+        return self._found.part_bytes
+
+    @part_bytes.setter
+    def part_bytes(self, part_bytes: int) -> None:
+        self._found.part_bytes = part_bytes
+
+    @property
     def held(self) -> int:
-        """Bytes that wait here for the rest of their message."""
-        return len(self._held)
+        """Bytes that wait for the rest of their message: at most `part_bytes` beyond one feed."""
+        return len(self._rest.data)
 
     def feed(self, data: bytes) -> list[Messages]:
         """The messages that are complete now, in order."""
         if self.refusal is not None:
             return []
-        if not self._framing:
-            self._recognise(data)
-        if self._framing == "count":
-            self._counted(data)
-        elif self._framing:
-            self._ended(data, b"\n" if self._framing == "newline" else b"\0")
-        out, self._out = self._out, []
-        return out
+        try:
+            if self._framing is None:
+                self._framing = self._recognised(data)
+            if self._framing is not None:
+                self._framing.feed(data)
+        except _NotSyslog as error:
+            self.refusal = str(error)
+        return self._found.take()
 
     def end(self) -> list[Messages]:
-        """What is left when the peer is gone: a message without its end is one all the same."""
-        if self.refusal is None and self._held:
-            last = bytes(self._held)
-            self._held.clear()
-            self._close(last) if self._part else self._emit([last.strip(_TRAILERS)])
-        out, self._out = self._out, []
-        return out
+        """The rest of a stream that has ended: a message without its trailer counts as one."""
+        if self.refusal is None and self._rest.data:
+            last = self._rest.take()
+            if self._found.in_parts:
+                self._found.close(last)
+            else:
+                self._found.add([last.strip(_TRAILERS)])
+        return self._found.take()
 
-    def _recognise(self, data: bytes) -> None:
-        """Find out the framing; what is not enough to tell is held."""
-        whole = bytes(self._held) + data if len(self._held) <= _COUNT_DIGITS else data
-        if not self._part and len(self._held) <= _COUNT_DIGITS:
+    def _recognised(self, data: bytes) -> _Trailer | _OctetCounting | None:
+        """The framing; None, and the data held, as long as it does not show."""
+        rest, found = self._rest, self._found
+        if not found.in_parts and len(rest.data) <= _COUNT_DIGITS:
+            whole = bytes(rest.data) + data
             if _COUNT.match(whole):
-                self._framing = "count"
-                return
+                return _OctetCounting(rest, found)
             if _COUNT_BEGUN.fullmatch(whole):
-                self._held += data
-                return
-        newline, nul = whole.find(b"\n"), whole.find(b"\0")
+                rest.data += data
+                return None
+        newline, nul = data.find(b"\n"), data.find(b"\0")
         if newline < 0 and nul < 0:
-            self._hold(data)
-        else:
-            self._framing = "nul" if nul >= 0 and (newline < 0 or nul < newline) else "newline"
+            rest.hold(data)
+            return None
+        by_nul = nul >= 0 and (newline < 0 or nul < newline)
+        return _Trailer(b"\0" if by_nul else b"\n", rest, found)
 
-    # -- messages that end with a byte --------------------------------------
 
-    def _ended(self, data: bytes, trailer: bytes) -> None:
-        if self._part:
-            first = data.find(trailer) + 1
-            if not first:
-                self._hold(data)
+class _NotSyslog(Exception):
+    """The stream cannot be syslog, for the reason that this says."""
+
+
+class _Trailer:
+    """Messages that end with a byte (RFC 6587, 3.4.2)."""
+
+    def __init__(self, trailer: bytes, rest: _Rest, found: _Found) -> None:
+        self._trailer, self._rest, self._found = trailer, rest, found
+
+    def feed(self, data: bytes) -> None:
+        """Takes more of the stream. Raises _NotSyslog for a message without an end."""
+        rest, found = self._rest, self._found
+        if found.in_parts:
+            end = data.find(self._trailer)
+            if end < 0:
+                rest.hold(data)
                 return
-            self._hold(data[: first - 1])
-            last = bytes(self._held)
-            self._held.clear()
-            self._close(last)
-            data = data[first:]
-        end = data.rfind(trailer) + 1
-        if not end:
-            self._hold(data)
-            return
-        whole = bytes(self._held) + data[:end] if self._held else data[:end]
-        self._held.clear()
-        self._lines(whole) if trailer == b"\n" else self._nul_ended(whole)
-        self._hold(data[end:])
+            rest.hold(data[:end])
+            found.close(rest.take())
+            data = data[end + 1 :]
+        end = data.rfind(self._trailer) + 1
+        if end:
+            whole = rest.take() + data[:end] if rest.data else data[:end]
+            if self._trailer == b"\n":
+                found.add_lines(whole)
+            else:
+                found.add_any(whole[:-1].split(b"\0"))
+        rest.hold(data[end:])
 
-    def _lines(self, whole: bytes) -> None:
+
+class _OctetCounting:
+    """Messages behind their lengths (RFC 6587, 3.4.1; RFC 5425, 4.3)."""
+
+    def __init__(self, rest: _Rest, found: _Found) -> None:
+        self._rest, self._found = rest, found
+        self._due: int | None = None  # of the message that is being read, not counting its parts
+
+    def feed(self, data: bytes) -> None:
+        """Takes more of the stream. Raises _NotSyslog where a length should be and none is."""
+        rest = self._rest
+        if self._due is not None and len(rest.data) + len(data) < self._due:
+            rest.data += data
+        else:
+            data = rest.take() + data if rest.data else data
+            rest.data += data[self._read(data) :]
+        if self._due is not None:
+            self._due -= self._found.cut(rest.data)
+
+    def _read(self, data: bytes) -> int:
+        """Reads the messages that are whole in the data, and gives where the rest begins."""
+        found, whole = self._found, list[bytes]()
+        position, size = 0, len(data)
+        try:
+            while position < size:
+                if self._due is None:
+                    if data[position] in _TRAILERS:  # some senders end lines beside counting
+                        position += 1
+                        continue
+                    space = data.find(b" ", position, position + _COUNT_DIGITS + 1)
+                    if space < 0 and _COUNT_BEGUN.fullmatch(data, position):
+                        break
+                    self._due = _length(data, position, space)
+                    position = space + 1
+                end = position + self._due
+                if end > size:
+                    break
+                message, position, self._due = data[position:end], end, None
+                if found.in_parts or len(message) > found.part_bytes:
+                    found.add(whole)
+                    whole = []
+                    found.close(message)
+                else:
+                    whole.append(message.rstrip(_TRAILERS) if message[-1] in _TRAILERS else message)
+        finally:
+            found.add(whole)  # before a fault they are messages all the same
+        return position
+
+
+def _length(data: bytes, start: int, space: int) -> int:
+    if space < 0 or not _COUNT.fullmatch(data, start, space + 1):
+        raise _NotSyslog("no message length where one must be")
+    length = int(data[start:space])
+    if length > ENDLESS_BYTES:
+        raise _NotSyslog(f"a message length of {length} bytes")
+    return length
+
+
+class _Rest:
+    """The beginning of a message whose end has not come in."""
+
+    def __init__(self, found: _Found) -> None:
+        self._found = found
+        self.data = bytearray()
+
+    def hold(self, data: bytes) -> None:
+        """Adds data without a trailer. Raises _NotSyslog for a message without an end."""
+        self.data += data
+        self._found.cut(self.data)
+        if self._found.cut_bytes + len(self.data) > ENDLESS_BYTES:
+            self.data.clear()
+            raise _NotSyslog(f"a message of over {ENDLESS_BYTES} bytes without an end")
+
+    def take(self) -> bytes:
+        """All of it, which is held no longer."""
+        data = bytes(self.data)
+        self.data.clear()
+        return data
+
+
+class _Found:
+    """The messages that are complete, and the parts of one that is too long to wait for."""
+
+    def __init__(self, max_record_bytes: int, part_bytes: int) -> None:
+        self._max_bytes, self.part_bytes = max_record_bytes, part_bytes
+        self._messages: list[Messages] = []
+        self._part = self.cut_bytes = 0
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether parts of the message that is being read have gone ahead."""
+        return self._part > 0
+
+    def take(self) -> list[Messages]:
+        """The messages since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def cut(self, held: bytearray) -> int:
+        """Takes whole parts off what is held of one message; how many bytes that was."""
+        size = 0
+        while len(held) > self.part_bytes:
+            size += self.part_bytes
+            self._add_part(bytes(held[: self.part_bytes]))
+            del held[: self.part_bytes]
+        self.cut_bytes += size
+        return size
+
+    def close(self, last: bytes) -> None:
+        """The rest of a message that comes in parts."""
+        while last:
+            piece, last = last[: self.part_bytes], last[self.part_bytes :]
+            self._add_part(piece if last else piece.rstrip(_TRAILERS))
+        self._part = self.cut_bytes = 0
+
+    def _add_part(self, piece: bytes) -> None:
+        self._part += 1
+        if piece:
+            self._messages.append(Messages(piece + b"\n", 1, self._part))
+
+    def add_lines(self, whole: bytes) -> None:
+        """Lines, each with its line feed."""
         # readlines and `in` look for bytes in words; bytes.split and count go byte by byte.
         lines = BytesIO(whole).readlines()
-        if len(whole) > self.part_bytes and max(map(len, lines)) > self.part_bytes + 1:
-            self._emit_long([line[:-1] for line in lines])
-            return
-        if b"\0" in whole:
-            self._emit([line.strip(_TRAILERS) for line in lines])
+        if b"\0" in whole or (
+            len(whole) > self.part_bytes and max(map(len, lines)) > self.part_bytes + 1
+        ):
+            self.add_any([line[:-1] for line in lines])
             return
         payload = whole
         if b"\r" in whole:
@@ -135,101 +299,22 @@ class StreamSplitter:
             lines = [line for line in lines if line != b"\n"]
             payload = b"".join(lines)
         if lines:
-            self._out.append(Messages(payload, len(lines), None, self._oversize(payload, lines)))
+            oversize = self._oversize(payload, lines)
+            self._messages.append(Messages(payload, len(lines), None, oversize))
 
-    def _nul_ended(self, whole: bytes) -> None:
-        messages = whole[:-1].split(b"\0")
-        if len(whole) > self.part_bytes and max(map(len, messages)) > self.part_bytes:
-            self._emit_long(messages)
-        else:
-            self._emit([message.strip(_TRAILERS) for message in messages])
-
-    # -- messages behind their length ---------------------------------------
-
-    def _counted(self, data: bytes) -> None:
-        if self._held:
-            if self._due is not None and len(self._held) + len(data) < self._due:
-                self._held += data
-                self._cut_due()
-                return
-            data = bytes(self._held) + data
-            self._held.clear()
-        found: list[bytes] = []
-        position, size = 0, len(data)
-        while position < size:
-            if self._due is None:
-                if data[position] in _TRAILERS:  # some senders end lines beside counting
-                    position += 1
-                    continue
-                space = data.find(b" ", position, position + _COUNT_DIGITS + 1)
-                if space < 0 and _COUNT_BEGUN.fullmatch(data, position):
-                    break
-                if space < 0 or not _COUNT.fullmatch(data, position, space + 1):
-                    self.refusal = "no message length where one must be"
-                    break
-                self._due = int(data[position:space])
-                if self._due > ENDLESS_BYTES:
-                    self.refusal = f"a message length of {self._due} bytes"
-                    break
-                position = space + 1
-            end = position + self._due
-            if end > size:
-                break
-            message, position, self._due = data[position:end], end, None
-            if self._part:
-                self._close(message)
-            elif len(message) > self.part_bytes:
-                self._emit(found)
-                found = []
-                self._close(message)
-            else:
-                found.append(message.rstrip(_TRAILERS) if message[-1] in _TRAILERS else message)
-        self._emit(found)
-        if self.refusal is None:
-            self._held += data[position:]
-            self._cut_due()
-
-    def _cut_due(self) -> None:
-        while self._due is not None and len(self._held) > self.part_bytes:
-            self._due -= self.part_bytes
-            self._cut_part()
-
-    # -- what comes out ------------------------------------------------------
-
-    def _hold(self, data: bytes) -> None:
-        self._held += data
-        while len(self._held) > self.part_bytes:
-            self._part_total += self.part_bytes
-            self._cut_part()
-        if self._part_total + len(self._held) > ENDLESS_BYTES:
-            self.refusal = f"a message of over {ENDLESS_BYTES} bytes without an end"
-            self._held.clear()
-
-    def _cut_part(self) -> None:
-        piece = bytes(self._held[: self.part_bytes])
-        del self._held[: self.part_bytes]
-        self._part += 1
-        self._out.append(Messages(piece + b"\n", 1, self._part))
-
-    def _close(self, last: bytes) -> None:
-        """The last piece of a message that comes in parts."""
-        while last:
-            self._part += 1
-            piece, last = last[: self.part_bytes], last[self.part_bytes :]
-            piece = piece if last else piece.rstrip(_TRAILERS)
-            if piece:
-                self._out.append(Messages(piece + b"\n", 1, self._part))
-        self._part = self._part_total = 0
-
-    def _emit_long(self, messages: list[bytes]) -> None:
-        """Messages some of which are too long; each is cut as if it had come bit by bit."""
+    def add_any(self, messages: list[bytes]) -> None:
+        """Messages of any length, with what may stand around them."""
+        if max(map(len, messages)) <= self.part_bytes:
+            self.add([message.strip(_TRAILERS) for message in messages])
+            return
         for message in messages:
             if len(message) > self.part_bytes:
-                self._close(message)
+                self.close(message)
             else:
-                self._emit([message.strip(_TRAILERS)])
+                self.add([message.strip(_TRAILERS)])
 
-    def _emit(self, messages: list[bytes]) -> None:
+    def add(self, messages: list[bytes]) -> None:
+        """Messages that need no cutting; empty ones are none."""
         if b"" in messages:
             messages = [message for message in messages if message]
         if not messages:
@@ -237,14 +322,14 @@ class StreamSplitter:
         payload = b"\n".join([*messages, b""])
         if len(messages) == 1 or len(BytesIO(payload).readlines()) == len(messages):
             oversize = self._oversize(payload, messages)
-            self._out.append(Messages(payload, len(messages), None, oversize))
+            self._messages.append(Messages(payload, len(messages), None, oversize))
             return
         half = len(messages) // 2  # a line feed is inside one: that one goes alone
-        self._emit(messages[:half])
-        self._emit(messages[half:])
+        self.add(messages[:half])
+        self.add(messages[half:])
 
     def _oversize(self, payload: bytes, messages: list[bytes]) -> tuple[int, ...]:
         if len(payload) <= self._max_bytes + 1:
             return ()
-        sizes = (len(m) - m.endswith(b"\n") for m in messages)
+        sizes = (len(message) - message.endswith(b"\n") for message in messages)
         return tuple(size for size in sizes if size > self._max_bytes)

@@ -21,7 +21,7 @@ from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, no_repor
 from siemrelay.sinks.stream.connection import connect
 from siemrelay.sinks.stream.failover import Servers, addresses, first_of
 from siemrelay.sinks.stream.session import StreamSession, opened
-from siemrelay.wire.framing import FRAMERS
+from siemrelay.wire.syslog_framing import FRAMERS
 
 # A kernel acknowledges bytes before its program has looked at the first of them, and then throws
 # them away: a server that expects TLS on this port ends a plain connection up to 21 ms later

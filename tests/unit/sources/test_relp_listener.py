@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.errors import FrameRefused
-from siemrelay.wire.relp import RelpClient
-from siemrelay.wire.relp_server import Frame, RelpServer, answers
+from siemrelay.wire.relp import Frame, RelpClient, RelpServer, answers
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
 from tests.support.servers import free_port, missing, program

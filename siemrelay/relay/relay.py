@@ -78,7 +78,14 @@ class Relay:
             sources = SourceGroup(config, assembly, buffer, stats)
             heartbeat = Heartbeat(buffer, stats, self._reporter, self._notifier)
             reloader = Reloader(
-                self._loaded, self._read, buffer, sinks, sources, self._redactor, stats
+                self._loaded,
+                self._read,
+                buffer,
+                sinks,
+                sources,
+                self._redactor,
+                stats,
+                drains=drain,
             )
             async with trio.open_nursery() as outer:
                 if signals:
@@ -94,7 +101,8 @@ class Relay:
                 outer.start_soon(supervise, "control socket", serve_commands, lambda error: None)
                 async with trio.open_nursery() as delivering:
                     sinks.start(delivering)
-                    await sources.run(drain=drain, stop=self._stop, started=self._started)
+                    started = partial(self._started, reloader)
+                    await sources.run(drain=drain, stop=self._stop, started=started)
                     await self._drain(sinks, None if drain else sources.shutdown_s)
                     delivering.cancel_scope.cancel()
                 outer.cancel_scope.cancel()
@@ -103,7 +111,8 @@ class Relay:
         _log.info("stopped", undelivered={n: s.backlog for n, s in stats.sinks.items()})
         return at_end
 
-    def _started(self) -> None:
+    def _started(self, reloader: Reloader) -> None:
+        reloader.started.set()
         self.stats.ready = True
         self._notifier.ready()
         _log.info("started", version=__version__, sources=sorted(self._config.sources),

@@ -35,13 +35,15 @@ class Reloader:
 
     def __init__(
         self, loaded: Loaded, read: Callable[[], Loaded], buffer: DiskBuffer, sinks: SinkGroup,
-        sources: SourceGroup, redactor: Redactor, stats: Stats,
+        sources: SourceGroup, redactor: Redactor, stats: Stats, *, drains: bool,
     ) -> None:  # fmt: skip
         """`read` loads the file again; it raises ConfigurationRefused."""
         self._loaded, self._read, self._buffer = loaded, read, buffer
-        self._sinks, self._sources = sinks, sources
+        self._sinks, self._sources, self._drains = sinks, sources, drains
         self._redactor, self._relay_stats, self._stats = redactor, stats, stats.reload
         self._reloading = trio.Lock()
+        self.started = trio.Event()
+        """Set once every part has been started."""
         self._stats.succeeded_at = time.time()
 
     async def handle(self, request: ReloadRequest) -> Answer:
@@ -56,6 +58,8 @@ class Reloader:
         With any fault nothing changes. A sink that the file no longer has is removed only if
         nothing waits for it, or if it is in `discard_backlog`. `dry_run` only plans.
         """
+        # A reload that comes during the start waits for its end.
+        await self.started.wait()
         async with self._reloading:
             try:
                 # Reads files and asks for host names of proxies: not on the loop.
@@ -83,6 +87,8 @@ class Reloader:
     def _objections(self, planned: Plan, discard_backlog: Collection[str]) -> list[str]:
         if self._relay_stats.stopping:
             return ["the relay is stopping"]
+        if self._drains:
+            return ["the relay runs with --drain and ends by itself"]
         lines = [f"`{key}` is read at the start only: restart the relay" for key in planned.fixed]
         for name in planned.names("sink", "remove"):
             waiting = self._sinks.backlog(name)

@@ -183,3 +183,15 @@ def test_the_status_shows_a_refused_reload_until_one_succeeds(make_daemon: MakeD
         del daemon.config["sinks"]["siem"]["prot"]
         assert daemon.command("reload").returncode == 0
         assert "refused" not in daemon.get("/")[1]
+
+
+def test_a_relay_that_drains_refuses_a_reload_and_ends_by_itself(make_daemon: MakeDaemon) -> None:
+    with TcpReceiver(up=False) as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)})
+        append(daemon.audit, [event(1)])
+        daemon.start("--drain")
+        found = daemon.command("reload")
+        assert found.returncode == 78
+        assert "ends by itself" in found.stderr
+        receiver.up()
+        assert daemon.wait() == 0

@@ -39,8 +39,10 @@ def forwarded(daemon: Daemon, name: str = "out") -> list[bytes]:
 class Sender:
     """One connection. `post` gives the status, the fields in lower case and the body."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((host, port), timeout=20)
+    def __init__(self, port: int, host: str = "127.0.0.1", *, source: str | None = None) -> None:
+        self.socket = socket.create_connection(
+            (host, port), timeout=20, source_address=(source, 0) if source else None
+        )
         self.rest = b""
 
     def __enter__(self) -> Sender:

@@ -1,6 +1,6 @@
-"""Whether a sender is who it must be: the `Authorization` field word for word, a signed body.
+"""Authenticates senders: by the `Authorization` field word for word, or by a signed body.
 
-Secrets are compared in constant time, and never part of what is said or logged.
+Secrets are compared in constant time, and are never part of an answer or a log line.
 """
 
 from __future__ import annotations
@@ -9,23 +9,43 @@ import base64
 import binascii
 import hmac
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from siemrelay.core.options import Options, Secret
+from siemrelay.core.options import Duration, Options, Secret
 
-# What stands for a part of the signed text: a part of the signature field, or a field.
+# `{NAME}` in `signed`: a part of the signature field, or a field of the request.
 _PLACE: Final = re.compile(r"\{([A-Za-z0-9!#$%&'*+.^_`|~-]+)\}")
 
 _BODY: Final = "body"
 
+# Seconds since the epoch, or milliseconds from here on (in seconds it is the year 5138).
+_TIMESTAMP: Final = re.compile(r"[0-9]{1,15}")
+_MILLISECONDS_FROM: Final = 100_000_000_000
+
 
 def _signed(value: str) -> str:
-    if _PLACE.findall(value).count(_BODY) != 1:
+    pieces = _PLACE.split(value)
+    texts, names = pieces[::2], pieces[1::2]
+    if names.count(_BODY) != 1:
         raise ValueError("`{body}` must be in it once, like v0:{X-Slack-Request-Timestamp}:{body}")
+    at = names.index(_BODY)
+    beside = {before: (before, before + 1) for before in range(at)}
+    beside |= {after: (after - 1, after) for after in range(at + 1, len(names))}
+    for place, (left, right) in beside.items():
+        touches_body = at in (left, right)
+        if not texts[right] and not (touches_body and _is_time(names[place])):
+            raise ValueError(
+                f"some text must separate `{{{names[left]}}}` and `{{{names[right]}}}`, or a part "
+                "of the one could be taken for a part of the other"
+            )
     return value
+
+
+def _is_time(name: str) -> bool:
+    return "time" in name.casefold() or name.casefold() in ("t", "ts")
 
 
 class SignatureOptions(Options):
@@ -46,7 +66,30 @@ class SignatureOptions(Options):
         "for what follows `NAME=` in the signature's own (Slack: "
         "`v0:{X-Slack-Request-Timestamp}:{body}`, Stripe: `{t}.{body}`)",
     )
+    timestamp: str | None = Field(
+        None,
+        description="the `{NAME}` in `signed` that holds the time, in seconds or milliseconds "
+        "since 1970; by default the one with `time` in its name, `t` or `ts`",
+    )
+    tolerance: Annotated[Duration, Field(gt=0)] | None = Field(
+        300.0,
+        description="how far the signed time may be from this machine's; a request that is sent "
+        "again within it is stored once. `null`: however far. Without a time in `signed` it has no "
+        "effect: a request that somebody recorded can be sent again at any time",
+    )
     secret: Secret = Field(description="the key that sender and relay share")
+
+    @model_validator(mode="after")
+    def _timestamp_is_signed(self) -> SignatureOptions:
+        if self.timestamp is not None and self.timestamp not in _PLACE.findall(self.signed):
+            raise ValueError("`timestamp` names no `{NAME}` of `signed`")
+        return self
+
+    @property
+    def time_place(self) -> str | None:
+        """The place in `signed` that holds the time; None if the scheme has none."""
+        names = [name for name in _PLACE.findall(self.signed) if name != _BODY]
+        return self.timestamp or next((name for name in names if _is_time(name)), None)
 
 
 class Authorization:
@@ -58,11 +101,12 @@ class Authorization:
     def __bool__(self) -> bool:
         return bool(self._allowed)
 
-    def allows(self, given: str) -> bool:
-        """Whether it is one of them. The time taken does not tell how much of it is right."""
-        said = _plain(given)
-        # All are looked at, so that it does not tell which of them it was, either.
-        return sum(hmac.compare_digest(said, one) for one in self._allowed) > 0
+    def find(self, given: str) -> int | None:
+        """Which of them it is. The time taken does not tell how much of it is right."""
+        shown = _plain(given)
+        # All are compared, so that the time does not tell which of them it was, either.
+        found = [hmac.compare_digest(shown, one) for one in self._allowed]
+        return found.index(True) if any(found) else None
 
 
 def basic(authorization: str) -> str:
@@ -92,32 +136,86 @@ def _plain(authorization: str) -> bytes:
 
 
 class Signature:
-    """Checks the signatures of bodies."""
+    """Checks the signatures of bodies.
+
+    What is signed is read one way only: no value may hold the character that separates it from its
+    neighbour, and the time is digits. Else `{ts}:{body}` with the time `1:2` and the body `3` would
+    be signed by who signed the time `1` and the body `2:3`.
+    """
 
     def __init__(self, options: SignatureOptions) -> None:
         self._field = options.header.lower()
         self._key, self._prefix = options.secret.encode(), options.prefix
         self._algorithm, self._hex = options.algorithm, options.encoding == "hex"
         self._between = None if "," in options.prefix else ","
-        # Text and names by turns.
-        self._signed = _PLACE.split(options.signed)
+        self._time, self._tolerance_s = options.time_place, options.tolerance
+        pieces = _PLACE.split(options.signed)
+        self._texts, self._names = pieces[::2], pieces[1::2]
+        self._at_body = self._names.index(_BODY)
 
-    def is_right(self, fields: Mapping[str, str], body: bytes) -> bool:
-        """Whether the request's signature is that of the body with the shared key."""
-        parts = [part.strip() for part in fields.get(self._field, "").split(self._between)]
-        given = [part[len(self._prefix) :] for part in parts if part.startswith(self._prefix)]
-        text = b"".join(self._text(fields, parts, body))
-        mac = hmac.digest(self._key, text, self._algorithm)
+    @property
+    def has_time(self) -> bool:
+        """Whether a request has a time that is signed, and must be fresh."""
+        return self._time is not None and self._tolerance_s is not None
+
+    def fault(self, fields: Mapping[str, str], now: float) -> str | None:
+        """The fault of a head that no body can make right, in a sentence; None if there is none."""
+        parts = self._parts(fields)
+        if not self._given(parts):
+            return f"the signature in {self._field} is missing"
+        if self._time is None or self._tolerance_s is None:
+            return None
+        given = self._value(self._time, fields, parts)
+        if not _TIMESTAMP.fullmatch(given):
+            return f"`{self._time}` must be the time in seconds since 1970"
+        signed_at = int(given) / (1000 if int(given) >= _MILLISECONDS_FROM else 1)
+        if abs(now - signed_at) > self._tolerance_s:
+            return (
+                f"signed {abs(now - signed_at):.0f} s {'ago' if signed_at < now else 'ahead'}; "
+                f"{self._tolerance_s:g} s are allowed: sign again, or set the clocks"
+            )
+        return None
+
+    def verified(self, fields: Mapping[str, str], body: bytes) -> bytes | None:
+        """The MAC, if the request's signature is that of the body with the shared key."""
+        parts = self._parts(fields)
+        text = self._signed_text(fields, parts, body)
+        mac = hmac.digest(self._key, text or b"", self._algorithm)
         written = mac.hex().encode() if self._hex else base64.b64encode(mac)
-        said = [(each.lower() if self._hex else each).encode() for each in given]
-        return sum(hmac.compare_digest(each, written) for each in said) > 0
+        shown = [(each.lower() if self._hex else each).encode() for each in self._given(parts)]
+        right = sum(hmac.compare_digest(each, written) for each in shown) > 0
+        return mac if right and text is not None else None
 
-    def _text(self, fields: Mapping[str, str], parts: list[str], body: bytes) -> Iterator[bytes]:
+    def _parts(self, fields: Mapping[str, str]) -> list[str]:
+        return [part.strip() for part in fields.get(self._field, "").split(self._between)]
+
+    def _given(self, parts: list[str]) -> list[str]:
+        given = [part[len(self._prefix) :] for part in parts if part.startswith(self._prefix)]
+        return [each for each in given if each]
+
+    def _value(self, name: str, fields: Mapping[str, str], parts: list[str]) -> str:
         own = dict(part.partition("=")[::2] for part in parts)
-        for i, piece in enumerate(self._signed):
-            if i % 2 == 0:
-                yield piece.encode()
-            elif piece == _BODY:
-                yield body
+        return own.get(name) or fields.get(name.lower(), "")
+
+    def _signed_text(
+        self, fields: Mapping[str, str], parts: list[str], body: bytes
+    ) -> bytes | None:
+        """The text that must be signed; None if it could be read in two ways."""
+        texts, at_body = self._texts, self._at_body
+        signed = [texts[0].encode()]
+        for place, name in enumerate(self._names):
+            if name == _BODY:
+                signed.append(body)
             else:
-                yield (own.get(piece) or fields.get(piece.lower(), "")).encode("latin-1", "replace")
+                value = self._value(name, fields, parts)
+                # Up to the body values are told apart from the left, behind it from the right.
+                neighbour = texts[place + 1][:1] if place < at_body else texts[place][-1:]
+                if neighbour and neighbour in value:
+                    return None
+                if not neighbour and not _TIMESTAMP.fullmatch(value):
+                    return None
+                if not neighbour and (body[:1] if place < at_body else body[-1:]).isdigit():
+                    return None
+                signed.append(value.encode("latin-1", "replace"))
+            signed.append(texts[place + 1].encode())
+        return b"".join(signed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Annotated, Final
 
@@ -15,7 +16,7 @@ from siemrelay.net.http_server import RETRY_AFTER_S, Answer, Head
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
 from siemrelay.sources.http.bodies import BodyReader, content_coding
-from siemrelay.sources.http.idempotency import BoundedMemo, Outcome, fingerprint, scoped
+from siemrelay.sources.http.idempotency import IdempotencyKeys, KeyedRequest, fingerprint, scoped
 from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
 from siemrelay.wire.http_bodies import (
     CODINGS,
@@ -29,6 +30,9 @@ from siemrelay.wire.http_bodies import (
 
 # Requests with a key are stored even when nobody waits for the answer any more: so much of them.
 _STORING_BYTES: Final = 64 << 20
+
+# Addresses remembered as those of senders with a right signature.
+_PROVEN: Final = 1024
 
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -59,7 +63,7 @@ class HttpSource:
         self.name, self._options = name, options
         # Kept from one run to the next: the positions of the intake tell of what was handed over,
         # be it stored or not, and a key is answered only when it is.
-        self._keys: BoundedMemo | None = None
+        self._keys: IdempotencyKeys | None = None
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Serve for ever; with `drain`, return when nothing was sent for a second.
@@ -70,7 +74,7 @@ class HttpSource:
         open_to_all = options.authorization is None and options.signature is None
         listeners = await take_address(self.name, options, open_to_all=open_to_all)
         if self._keys is None:
-            self._keys = BoundedMemo(intake.positions())
+            self._keys = IdempotencyKeys(intake.positions())
         async with trio.open_nursery() as stores:
             hooks = _Hooks(options, intake, stores, self._keys)
             await serve(listeners, self.name, options, hooks, intake, drain=drain)
@@ -80,7 +84,7 @@ class _Hooks:
     """See `http_server.Application`."""
 
     def __init__(
-        self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: BoundedMemo
+        self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: IdempotencyKeys
     ) -> None:
         allowed = [basic(options.authorization)] if options.authorization else []
         self._authorization = Authorization(allowed)
@@ -91,6 +95,7 @@ class _Hooks:
         self._intake, self._stores = intake, stores
         self._keys = keys
         self._storing_bytes = 0
+        self._proven: dict[str, None] = {}
 
     def admit(self, head: Head) -> Answer | bool:
         if _trimmed(head.path) != self._path:
@@ -100,8 +105,9 @@ class _Hooks:
         if head.method != "POST":
             refusal = self.fault(405, "this address takes audit events: POST them here")
             return _with(refusal, _ALLOWED)
-        if self._authorization and not self._authorization.allows(
-            head.fields.get("authorization", "")
+        if (
+            self._authorization
+            and self._authorization.find(head.fields.get("authorization", "")) is None
         ):
             refusal = self.fault(401, "the Authorization field is missing or wrong")
             return _with(refusal, ("WWW-Authenticate", f'{self._challenge} realm="siemrelay"'))
@@ -112,12 +118,24 @@ class _Hooks:
             return _with(refusal, ("Accept-Encoding", "gzip, deflate"))
         if self._intake.full and "idempotency-key" not in head.fields:
             return self._busy()
-        return True
+        if self._signature is None:
+            return True
+        if (fault := self._signature.fault(head.fields, time.time())) is not None:
+            return self.fault(401, fault)
+        proven = bool(self._authorization) or head.certificate is not None
+        return proven or head.peer in self._proven
 
     async def answer(self, head: Head, body: HeldBody) -> Answer:
-        data = body.data
-        if self._signature is not None and not self._signature.is_right(head.fields, data):
-            return self.fault(401, "the signature of the body is missing or wrong")
+        keys = list[str]()
+        if self._signature is not None:
+            if (fault := self._signature.fault(head.fields, time.time())) is not None:
+                return self.fault(401, fault)
+            mac = self._signature.verified(head.fields, body.data)
+            if mac is None:
+                return self.fault(401, "the signature of the body is wrong")
+            self._prove(head.peer)
+            if self._signature.has_time:
+                keys.append(scoped(mac.hex(), ["signature"]))
         kind = body_kind(head.fields.get("content-type", ""))
         assert kind is not None, "it was admitted"
         try:
@@ -126,37 +144,54 @@ class _Hooks:
             )
         except (BodyTooLarge, TooManyRecords) as error:
             return self.fault(413, str(error))
-        except BodyRefused as fault:
-            return _malformed(fault)
-        key = head.fields.get("idempotency-key")
-        if key is not None:
-            scope = scoped(key, head.fields.get("authorization", ""))
-            return await self._once(scope, data, found)
+        except BodyRefused as refused:
+            return _malformed(refused)
+        if (key := head.fields.get("idempotency-key")) is not None:
+            keys.append(scoped(key, self._sender(head)))
+        if keys:
+            return await self._once(keys, data, found)
         if self._intake.full:
             return self._busy()
         with trio.move_on_after(STORE_S) as scope_s:
             await self._intake.store(*_rows(found))
         return self._busy() if scope_s.cancelled_caught else _stored(found.count)
 
-    async def _once(self, key: str, body: bytes, found: Payload) -> Answer:
-        """Store unless the same key was stored before, or is being stored."""
-        outcome = self._keys.find(key, time.time())
+    def _sender(self, head: Head) -> list[str]:
+        """Whose keys these are: the certificate's, the authorization's, else the address's.
+
+        All who share a secret for signatures have the same, so their addresses tell them apart.
+        """
+        certificate = hashlib.sha256(head.certificate).hexdigest() if head.certificate else ""
+        proven = bool(certificate or self._authorization)
+        return [certificate, head.fields.get("authorization", ""), "" if proven else head.peer]
+
+    def _prove(self, peer: str) -> None:
+        if len(self._proven) >= _PROVEN and peer not in self._proven:
+            del self._proven[next(iter(self._proven))]
+        self._proven[peer] = None
+
+    async def _once(self, keys: list[str], body: bytes, found: Payload) -> Answer:
+        """Store unless a request with one of the keys was stored before, or is being stored."""
+        outcome = self._keys.find(keys, time.time())
         if outcome is None:
             if self._intake.full or self._storing_bytes >= _STORING_BYTES:
                 return self._busy()
-            outcome = self._keys.begin(key, body, found.count, time.time())
+            outcome = self._keys.begin(keys, body, found.count, time.time())
             if outcome is None:
                 return self._busy()
             # Apart from the request: it goes on when this one has been told to come again, which
             # then finds what became of it.
             self._stores.start_soon(self._store_once, outcome, found)
         elif outcome.body != fingerprint(body):
-            return self.fault(422, "this Idempotency-Key was used before, with another body")
+            return self.fault(
+                409, "this Idempotency-Key was used before, with another body: send a new key with "
+                "each new request, and the same one only to repeat a request"
+            )  # fmt: skip
         with trio.move_on_after(STORE_S):
             await outcome.done.wait()
         return _stored(outcome.count) if outcome.stored else self._busy()
 
-    async def _store_once(self, outcome: Outcome, found: Payload) -> None:
+    async def _store_once(self, outcome: KeyedRequest, found: Payload) -> None:
         stored, size_bytes = False, len(found.payload)
         self._storing_bytes += size_bytes
         try:
@@ -197,7 +232,7 @@ _HERE: Final = Answer(
 
 _COUNTED: Final = {
     401: "authorization", 400: "malformed", 413: "too_large", 415: "media_type", 503: "no_room",
-    408: "timeout", 500: "error", 422: "idempotency",
+    408: "timeout", 500: "error", 409: "idempotency",
 }  # fmt: skip
 """Status → the word under which refusals are counted."""
 

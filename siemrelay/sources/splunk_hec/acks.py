@@ -1,4 +1,4 @@
-"""The acknowledgement ids of Splunk's HTTP Event Collector: given out, kept for a while, told once.
+"""Splunk's acknowledgement ids: given out, kept for a while, confirmed once.
 
 Sources: Splunk, "About HTTP Event Collector Indexer Acknowledgment".
 """
@@ -41,10 +41,10 @@ class Acknowledgements:
         """Whether too many requests wait for their delivery: take no more."""
         return len(self._pending) >= _IDS
 
-    def give(self, channel: str, stored: int) -> int:
-        """A new id on that channel, for records that `store` returned `stored` for."""
+    def give(self, scope: str, stored: int) -> int:
+        """A new id for one token on one channel, for records that `store` returned `stored` for."""
         number = next(self._numbers)
-        key = (channel, number)
+        key = (scope, number)
         self._ids[key] = not self._delivered
         if len(self._ids) > _IDS:
             self._ids.popitem(last=False)
@@ -53,13 +53,13 @@ class Acknowledgements:
             self._more.set()
         return number
 
-    def take(self, channel: str, ids: Iterable[int]) -> dict[str, bool]:
+    def take(self, scope: str, ids: Iterable[int]) -> dict[str, bool]:
         """Which of the ids are acknowledged; those that are, are forgotten."""
         answer = {}
         for number in ids:
-            acknowledged = self._ids.get((channel, number), False)
+            acknowledged = self._ids.get((scope, number), False)
             if acknowledged:
-                del self._ids[channel, number]
+                del self._ids[scope, number]
             answer[str(number)] = acknowledged
         return answer
 

@@ -129,14 +129,17 @@ class _Collector:
         given = head.fields.get("authorization", "").strip()
         if not given:
             return 16 if "token" in _query(head) else 2
-        scheme, _, token = given.partition(" ")
-        if scheme.casefold() == "basic":
-            token = basic_password(given) or ""
-        elif scheme.casefold() != "splunk":
+        token = _token(given)
+        if token is None:
             return 3
         if not token.strip():
             return 2
-        return None if self._tokens.allows(f"Splunk {token}") else 4
+        return 4 if self._tokens.find(f"Splunk {token}") is None else None
+
+    def _ack_scope(self, head: Head) -> str:
+        """Whose acknowledgements these are: those of one token on one channel."""
+        token = _token(head.fields.get("authorization", "").strip())
+        return f"{self._tokens.find(f'Splunk {token}')} {_channel(head)}"
 
     async def answer(self, head: Head, body: HeldBody) -> Answer:
         try:
@@ -148,7 +151,7 @@ class _Collector:
         except HecRefused as fault:
             return _refusal(fault.code, fault.number)
         if _what(head) == "ack":
-            acknowledged = self._acks.take(_channel(head), found)
+            acknowledged = self._acks.take(self._ack_scope(head), found)
             return Answer(200, msgspec.json.encode({"acks": acknowledged}))
         return await self._stored(head, found)
 
@@ -172,7 +175,7 @@ class _Collector:
         channel = _channel(head)
         if not channel or self._use_ack == "disabled":
             return Answer(200, reply(0))
-        return Answer(200, reply(0, ackId=self._acks.give(channel, stored)))
+        return Answer(200, reply(0, ackId=self._acks.give(self._ack_scope(head), stored)))
 
     def fault(self, status: int, reason: str) -> Answer:
         """A refusal that Splunk has no words for, or the nearest that it has."""
@@ -186,6 +189,14 @@ class _Collector:
 def _refusal(code: int, number: int | None = None) -> Answer:
     more: dict[str, Any] = {} if number is None else {"invalid-event-number": number}
     return Answer(REPLIES[code][0], reply(code, **more), refused=_COUNTED.get(code, "malformed"))
+
+
+def _token(authorization: str) -> str | None:
+    """The token in `Splunk TOKEN`, or the password of `Basic`; None with another scheme."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.casefold() == "basic":
+        return basic_password(authorization) or ""
+    return token if scheme.casefold() == "splunk" else None
 
 
 def _channel_fault(head: Head, required: bool) -> Answer | None:

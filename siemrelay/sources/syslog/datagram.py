@@ -149,7 +149,7 @@ class DatagramListener:
                 if left:
                     self._intake.lost(left)
                     self._log.warning("stopped before datagrams could be stored",
-                                      listen=self._listen, lost=left)  # fmt: skip
+                                      listen=self._listen, upstream_dropped=left)  # fmt: skip
 
     async def _hand_over(self, pending: deque[Records]) -> None:
         while pending:

@@ -129,6 +129,14 @@ def test_a_channel_gets_ids_that_are_acknowledged_once(make_daemon: MakeDaemon) 
     assert post(daemon, ask, "/ack")[1]["code"] == 10
 
 
+def test_no_token_takes_the_acknowledgement_of_another(make_daemon: MakeDaemon) -> None:
+    daemon = collector(make_daemon).start()
+    number = post(daemon, EVENT, f"?channel={CHANNEL}")[1]["ackId"]
+    ask, path = b'{"acks":[%d]}' % number, f"/ack?channel={CHANNEL}"
+    assert post(daemon, ask, path, Authorization="Splunk other")[1]["acks"] == {str(number): False}
+    assert post(daemon, ask, path)[1]["acks"] == {str(number): True}
+
+
 def test_an_id_of_before_a_restart_is_never_taken_for_a_later_one(
     make_daemon: MakeDaemon,
 ) -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -191,55 +192,134 @@ def test_only_bodies_with_the_right_signature_are_taken(
     mac = hmac.new(key.encode(), body, getattr(hashlib, algorithm)).digest()
     right = prefix + (mac.hex() if encoding == "hex" else base64.b64encode(mac).decode())
     port = port_of(daemon)
-    with Sender(port) as sender:
-        for given in ("", "x", right[:-1], right + "0", prefix + "é"):
+    for given in ("", "x", right[:-1], right + "0", prefix + "é"):
+        with Sender(port) as sender:
             assert sender.post(body, Content_Encoding="gzip", X_Signed=given)[0] == 401
+    with Sender(port) as sender:
         assert sender.post(body)[0] == 401
+    with Sender(port) as sender:
         assert sender.post(body, Content_Encoding="gzip", X_Signed=right)[0] == 200
     assert until(lambda: forwarded(daemon)) == [b'{"n":1}']
     assert key not in daemon.log_text
 
 
-@pytest.mark.parametrize(
-    ("options", "time_of_it", "signed", "fields"),
-    [
-        (
-            {"header": "X-Slack-Signature", "prefix": "v0=",
-             "signed": "v0:{X-Slack-Request-Timestamp}:{body}"},
-            "1531420618", b"v0:1531420618:", {"X_Slack_Signature": "v0=MAC",
-                                "X_Slack_Request_Timestamp": "1531420618"},
-        ),
-        (
-            {"header": "Stripe-Signature", "prefix": "v1=", "signed": "{t}.{body}"},
-            "1492774577", b"1492774577.", {"Stripe_Signature": "t=1492774577,v1=00,v1=MAC,v0=11"},
-        ),
-        (
-            {"header": "webhook-signature", "prefix": "v1,", "encoding": "base64",
-             "signed": "{webhook-id}.{webhook-timestamp}.{body}"},
-            "1700000000", b"msg_1.1700000000.",
-            {"webhook_signature": "v1,AAAA v1,MAC", "webhook_id": "msg_1",
-             "webhook_timestamp": "1700000000"},
-        ),
-    ],
-    ids=["slack", "stripe", "standard web hooks"],
-)  # fmt: skip
-def test_what_is_signed_beside_the_body_is_part_of_it(
-    make_daemon: MakeDaemon,
-    options: dict[str, str],
-    time_of_it: str,
-    signed: bytes,
-    fields: dict[str, str],
-) -> None:
-    key, body = "key-of-the-signature", b'{"n":1}'
-    daemon = relay(make_daemon, signature={**options, "secret": key}).start()
-    mac = hmac.digest(key.encode(), signed + body, "sha256")
+SCHEMES: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
+    "slack": (
+        {"header": "X-Slack-Signature", "prefix": "v0=",
+         "signed": "v0:{X-Slack-Request-Timestamp}:{body}"},
+        "v0:TIME:",
+        {"X_Slack_Signature": "v0=MAC", "X_Slack_Request_Timestamp": "TIME"},
+    ),
+    "stripe": (
+        {"header": "Stripe-Signature", "prefix": "v1=", "signed": "{t}.{body}"},
+        "TIME.",
+        {"Stripe_Signature": "t=TIME,v1=00,v1=MAC,v0=11"},
+    ),
+    "standard webhooks": (
+        {"header": "webhook-signature", "prefix": "v1,", "encoding": "base64",
+         "signed": "{webhook-id}.{webhook-timestamp}.{body}"},
+        "msg_1.TIME.",
+        {"webhook_signature": "v1,AAAA v1,MAC", "webhook_id": "msg_1", "webhook_timestamp": "TIME"},
+    ),
+}  # fmt: skip
+"""Vendor → options, the signed text before the body, the fields of a request."""
+KEY = "key-of-the-signature"
+
+
+def signed_fields(scheme: str, body: bytes, at: str) -> dict[str, str]:
+    """The fields of a request that was signed at that time."""
+    options, before, fields = SCHEMES[scheme]
+    mac = hmac.digest(KEY.encode(), before.replace("TIME", at).encode() + body, "sha256")
     written = base64.b64encode(mac).decode() if "encoding" in options else mac.hex()
-    given = {name: value.replace("MAC", written) for name, value in fields.items()}
+    return {name: v.replace("MAC", written).replace("TIME", at) for name, v in fields.items()}
+
+
+def now(offset_s: int = 0) -> str:
+    return str(int(time.time()) + offset_s)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_time_is_signed_with_the_body_and_must_be_fresh(
+    make_daemon: MakeDaemon, scheme: str
+) -> None:
+    body = b'{"n":1}'
+    daemon = relay(make_daemon, signature={**SCHEMES[scheme][0], "secret": KEY}).start()
+    at = now()
+    given = signed_fields(scheme, body, at)
     with Sender(port_of(daemon)) as sender:
         assert sender.post(body, **given)[0] == 200
         assert sender.post(b'{"n":2}', **given)[0] == 401
-        later = {name: value.replace(time_of_it, "1531") for name, value in given.items()}
-        assert sender.post(body, **later)[0] == 401
+        other_time = {name: value.replace(at, now(1)) for name, value in given.items()}
+        assert sender.post(body, **other_time)[0] == 401
+        assert sender.post(body, **signed_fields(scheme, body, now(-200)))[0] == 200
+    for late in (now(-400), now(400), "yesterday", "", "-1", f"{at}.5"):
+        with Sender(port_of(daemon)) as sender:
+            status, _, answer = sender.post(body, **signed_fields(scheme, body, late))
+            assert status == 401
+            assert "time" in said(answer)["error"] or "300 s" in said(answer)["error"]
+
+
+def test_a_time_in_milliseconds_and_a_wider_tolerance_are_taken(make_daemon: MakeDaemon) -> None:
+    options = {**SCHEMES["stripe"][0], "secret": KEY, "tolerance": "1h"}
+    daemon = relay(make_daemon, signature=options).start()
+    with Sender(port_of(daemon)) as sender:
+        for at in (now(-3000), now(-3000) + "000"):
+            assert sender.post(b"1", **signed_fields("stripe", b"1", at))[0] == 200
+        assert sender.post(b"1", **signed_fields("stripe", b"1", now(-4000)))[0] == 401
+
+
+def test_a_signed_request_that_is_sent_again_is_answered_and_stored_once(
+    make_daemon: MakeDaemon,
+) -> None:
+    """Whoever recorded it can change what is not signed, its Idempotency-Key for instance."""
+    body = b'{"n":1}'
+    daemon = relay(make_daemon, signature={**SCHEMES["slack"][0], "secret": KEY}).start()
+    given = signed_fields("slack", body, now())
+    for more in ({}, {"Idempotency_Key": "a"}, {"Idempotency_Key": "b"}):
+        with Sender(port_of(daemon)) as sender:
+            assert sender.post(body, **given, **more)[::2] == (200, b'{"stored":1}')
+    daemon.kill()
+    daemon.start()
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(body, **given)[0] == 200
+        assert sender.post(body, **signed_fields("slack", body, now(1)))[0] == 200
+    assert daemon.rows("SELECT sum(count) FROM batches") == [(2,)]
+
+
+def test_no_part_of_a_signed_text_can_be_taken_for_another(make_daemon: MakeDaemon) -> None:
+    """The MAC of `v0:1:2:3` is right for the time `1` only, not for the time `1:2`."""
+    options = {"header": "X-Sig", "signed": "{X-Id}:{X-Time}:{body}", "secret": KEY}
+    daemon = relay(make_daemon, signature=options).start()
+    at = now()
+    mac = hmac.digest(KEY.encode(), f"a:b:{at}:1".encode(), "sha256").hex()
+    with Sender(port_of(daemon)) as sender:
+        assert sender.post(b"1", X_Sig=mac, X_Id="a:b", X_Time=at)[0] == 401
+        mac = hmac.digest(KEY.encode(), f"a:{at}:1".encode(), "sha256").hex()
+        assert sender.post(b"1", X_Sig=mac, X_Id="a", X_Time=at)[0] == 200
+
+
+@pytest.mark.parametrize("signed", ["{X-Id}{body}", "{body}{X-Id}", "{X-A}{X-Time}:{body}"])
+def test_a_text_that_could_be_read_in_two_ways_is_a_fault(
+    make_daemon: MakeDaemon, signed: str
+) -> None:
+    checked = relay(make_daemon, signature={"signed": signed, "secret": KEY}).command("check")
+    assert checked.returncode == 78
+    assert "some text must separate" in checked.stdout + checked.stderr
+
+
+def test_a_key_belongs_to_one_sender(make_daemon: MakeDaemon) -> None:
+    """All who sign share a secret: their addresses tell their keys apart."""
+    daemon = relay(make_daemon, signature={"header": "X-Sig", "secret": KEY}).start()
+
+    def post(body: bytes, address: str) -> int:
+        mac = hmac.digest(KEY.encode(), body, "sha256").hex()
+        with Sender(port_of(daemon), source=address) as sender:
+            return sender.post(body, X_Sig=mac, Idempotency_Key="k")[0]
+
+    assert post(b"1", "127.0.0.1") == 200
+    assert post(b"2", "127.0.0.1") == 409
+    assert post(b"2", "127.0.0.2") == 200
+    until(lambda: sorted(forwarded(daemon)) == [b"1", b"2"])
 
 
 def in_parallel(count: int, work: Callable[[int], None]) -> None:
@@ -300,7 +380,7 @@ def test_a_key_seen_before_is_answered_and_not_stored_again(make_daemon: MakeDae
     with Sender(port_of(daemon)) as sender:
         for _ in range(3):
             assert sender.post(b'[{"n":1},2]', Idempotency_Key="k")[2] == b'{"stored":2}'
-        assert sender.post(b'{"n":3}', Idempotency_Key="k")[0] == 422
+        assert sender.post(b'{"n":3}', Idempotency_Key="k")[0] == 409
         assert sender.post(b'{"n":4}', Idempotency_Key="other")[0] == 200
     daemon.kill()
     daemon.start()

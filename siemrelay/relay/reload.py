@@ -85,10 +85,10 @@ class Reloader:
         return loaded, plan(self._loaded.config, loaded.config)
 
     def _objections(self, planned: Plan, discard_backlog: Collection[str]) -> list[str]:
-        if self._relay_stats.stopping:
-            return ["the relay is stopping"]
         if self._drains:
             return ["the relay runs with --drain and ends by itself"]
+        if self._relay_stats.stopping:
+            return ["the relay is stopping"]
         lines = [f"`{key}` is read at the start only: restart the relay" for key in planned.fixed]
         for name in planned.names("sink", "remove"):
             waiting = self._sinks.backlog(name)

@@ -66,8 +66,10 @@ def _make(state_dir: Path) -> None:
             os.fsync(descriptor)
         except OSError as error:
             if error.errno != errno.EINVAL:  # not every file system can
+                lacks = error.errno in NO_ROOM
+                advice = "make some MiB of room there" if lacks else "check the disk under it"
                 raise StartRefused(
-                    f"cannot write {parent} to disk: {error.strerror}; check the disk under it"
+                    f"cannot write {parent} to disk: {error.strerror}; {advice}"
                 ) from error
         finally:
             os.close(descriptor)

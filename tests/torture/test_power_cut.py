@@ -135,9 +135,10 @@ def test_a_power_cut_while_it_recovers_from_a_power_cut_loses_nothing_either(
         shutil.rmtree(root)
 
 
-@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("error", "times"), [(errno.EIO, 1), (errno.ENOSPC, 12)])
 def test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing(
-    library: Path, ram: Path, seed: int, step: int
+    library: Path, ram: Path, seed: int, error: int, times: int, step: int
 ) -> None:
     """The kernel takes what a failed fsync did not write for clean: it is never written."""
     failures = 0
@@ -145,7 +146,7 @@ def test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing(
         root = ram / f"root{skip}"
         root.mkdir()
         with Shim(library, root) as shim:
-            shim.fail(Call.SYNC, errno.EIO, skip=skip, times=1)
+            shim.fail(Call.SYNC, error, skip=skip, times=times)
             for number in range(LIVES):
                 live(shim, root, f"{seed}.{number}", STEPS)
             if not shim.failed:
@@ -158,4 +159,4 @@ def test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing(
             if at > failed and (operation.call == Call.SYNC or operation.path == "/marks"):
                 assert not cuts.at(disk, past, (0, 0.5)), (skip, log[failed].path, at)
         shutil.rmtree(root)
-    assert failures >= 3
+    assert failures

@@ -94,7 +94,11 @@ class Relay:
                         partial(outer.start_soon, reloader.reload),
                     )  # fmt: skip
                 if listener is not None:
-                    outer.start_soon(serve, listener, stats, self._reporter, heartbeat.refresh)
+                    serve_pages = partial(
+                        serve, listener, stats, self._reporter, heartbeat.refresh,
+                        hosts=config.endpoint.hosts,
+                    )  # fmt: skip
+                    outer.start_soon(serve_pages)
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
                 serve_commands = partial(serve_control, config.state_dir, reloader.handle)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
 from typing import Final
 
@@ -28,6 +30,9 @@ _LIMITS: Final = HttpLimits(body_bytes=0, first_s=5.0, idle_s=5.0, request_s=5.0
 # Prometheus, a probe and a curious person: connections above this wait in the accept backlog.
 _CONNECTIONS: Final = 32
 
+# A Host field: an IPv6 address in brackets, another address or a name; and a port (RFC 9110, 7.2).
+_HOST: Final = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
+
 _PATHS: Final = "/status (JSON), /metrics, /healthz and /readyz"
 
 
@@ -51,13 +56,16 @@ async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener 
 async def serve(
     listener: trio.SocketListener, stats: Stats, status: StatusReporter,
     refresh: Callable[[], Awaitable[None]], *, limits: HttpLimits = _LIMITS,
-    connections: int = _CONNECTIONS,
+    connections: int = _CONNECTIONS, hosts: Iterable[str] = (),
 ) -> None:  # fmt: skip
-    """Answer requests until cancelled. `refresh` brings gauges up to date before they are read."""
+    """Answer requests until cancelled. `refresh` brings gauges up to date before they are read.
+
+    Requests for a name that is neither this machine's nor in `hosts` are refused.
+    """
     host, port = listener.socket.getsockname()[:2]
     rejections = RejectionLog(_log, f"http://{host}:{port}")
     limiter = ConnectionLimiter([], connections, rejections, proxied=ip_address(host).is_loopback)
-    pages = _Pages(stats, status, refresh)
+    pages = _Pages(stats, status, refresh, hosts)
     server = HttpServer(pages, _Uncounted(), limits, None, limiter, rejections)
     await server.run([listener], drain=False)
 
@@ -79,13 +87,33 @@ class _Pages:
     """The pages of the endpoint: see `http_server.Application`."""
 
     def __init__(
-        self, stats: Stats, status: StatusReporter, refresh: Callable[[], Awaitable[None]]
-    ) -> None:
+        self, stats: Stats, status: StatusReporter, refresh: Callable[[], Awaitable[None]],
+        hosts: Iterable[str],
+    ) -> None:  # fmt: skip
+        here = socket.gethostname()
+        self._hosts = {name.casefold() for name in ("localhost", here, here.split(".")[0], *hosts)}
         self._stats, self._reporter, self._refresh = stats, status, refresh
 
     def admit(self, head: Head) -> Answer | bool:
+        if not self._is_own(head.fields.get("host", "localhost")):
+            return _text(421, "the endpoint does not answer to this name; to allow it, add it to "
+                         "`endpoint: {hosts: [...]}`\n")  # fmt: skip
         if head.method not in ("GET", "HEAD"):
             return _text(405, "only GET and HEAD\n")
+        return True
+
+    def _is_own(self, field: str) -> bool:
+        """Whether a Host field names this machine.
+
+        A name of somebody else's may lead here all the same: by DNS rebinding a web page reads what
+        only this machine may. An IP address is nobody's to give, so every one is own.
+        """
+        found = _HOST.fullmatch(field.strip())
+        name = (found[1] or found[2]).rstrip(".").casefold() if found else ""
+        try:
+            ip_address(name)
+        except ValueError:
+            return name in self._hosts
         return True
 
     async def answer(self, head: Head, body: HeldBody) -> Answer:

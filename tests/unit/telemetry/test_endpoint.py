@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ async def serving(**limits: Any) -> AsyncIterator[Served]:
     served.port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         overview = StatusReporter(served.stats, Redactor([]))
-        serving_it = partial(serve, listener, served.stats, overview, served.refresh, **limits)
+        serving_it = partial(
+            serve, listener, served.stats, overview, served.refresh, **{"hosts": ["x"], **limits}
+        )
         nursery.start_soon(serving_it)
         yield served
         nursery.cancel_scope.cancel()
@@ -150,6 +153,26 @@ async def test_what_is_no_request_for_it_is_refused_and_the_connection_closed(
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert b"Connection: close" in answer
         assert await served.get("/healthz") == (200, b"ok\n")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9614", 200), ("LOCALHOST.", 200), ("127.0.0.1:9614", 200), ("[::1]:9614", 200),
+        ("[::1]", 200), ("192.0.2.7", 200), (socket.gethostname(), 200), ("relay.example:1", 200),
+        ("evil.example", 421), ("evil.example:9614", 421), ("localhost.evil.example", 421),
+        ("", 421), ("a:b:c", 421), ("[evil.example]", 421), ("127.0.0.1.evil.example:9614", 421),
+    ],
+)  # fmt: skip
+async def test_only_requests_for_this_machines_names_are_answered(host: str, status: int) -> None:
+    """By DNS rebinding a web page reads from its own name what only this machine may."""
+    async with serving(hosts=["relay.example"]) as served:
+        for path in ("/metrics", "/healthz", "/"):
+            answer = await served.ask(
+                f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+            )
+            assert answer.startswith(b"HTTP/1.1 %d" % status)
+            assert status == 200 or b"endpoint: {hosts: [...]}" in answer
 
 
 async def test_an_asker_that_goes_away_in_the_middle_harms_nobody() -> None:

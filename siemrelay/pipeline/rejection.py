@@ -1,4 +1,4 @@
-"""Which messages of a refused run the peer means: halving, until each culprit stands alone."""
+"""Finds the messages that made a peer refuse a batch: by halving, until each is alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from msgspec.structs import replace
 from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.sinks.contract import Refusal, Session, Settlement
 
-# When the peer refuses so many different events and takes none, it is not the events.
+# When a peer refuses so many different events and takes none, the events are not the cause.
 ALL_REFUSED: Final = 10
 
 
 class _Piece(NamedTuple):
-    """A part of a run: from, to (exclusive). `refused`: it is known to hold what the peer means.
+    """A part of a batch: from `start` to before `end`. `refused`: it holds a refused message.
 
-    `twin_of`: of the second half, the refusal of both together; if the first is taken, it is this
-    one's.
+    `twin_of`: of a second half, the refusal of both halves together. If the first half is taken,
+    that refusal was about the second.
     """
 
     start: int
@@ -28,11 +28,11 @@ class _Piece(NamedTuple):
 
 
 class RejectionBreaker:
-    """Whether a peer's refusals are about events, or about everything it is sent."""
+    """Decides whether a peer refuses single events or everything, like a wrong format's."""
 
     def __init__(self) -> None:
         self.proven = False
-        """The peer has taken something since it last refused everything."""
+        """The peer has taken a message since it last refused everything."""
         self._refused_in_a_row = 0
 
     def note(self, taken: int, refusals: Settlement) -> None:

@@ -1,4 +1,4 @@
-"""What a sink is, and what it says about the messages it was given."""
+"""What a sink is: sessions that take batches of messages and confirm them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from siemrelay.formats.contract import Format
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
-    """The peer read one message and will never take it; `index` counts within the run.
+    """The peer read one message and will never take it; `index` counts within the batch.
 
     `duplicate`: it holds a message with the same record id already (see `record_ids`). Where the
     message may have been sent before, that is itself and counts as delivered: the delivery judges.

@@ -31,8 +31,8 @@ from siemrelay.sinks.http.url import Url, below
 from siemrelay.sinks.http.verdict import ADVICE, patience, verdict
 from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NotUnderstood, read_cause, read_items
 
-# The pause before items that a busy cluster turned away are sent again: its queues empty in
-# fractions of a second, or else none of them is taken and the sink waits.
+# The pause before items that a busy cluster rejected are sent again: its queues empty in fractions
+# of a second. If none of them is taken then, the sink waits.
 _AGAIN_S: Final = 0.5
 
 # Elasticsearch's rules for names of indices and data streams: not these characters, no upper case,
@@ -51,20 +51,20 @@ def _index_name(value: str) -> str:
 
 
 class BulkOptions(BatchOptions):
-    """How events become bulk requests."""
+    """Options about filling bulk requests."""
 
-    max_events: int = Field(1000, ge=1, le=10_000, description="events in one request at the most")
+    max_events: int = Field(1000, ge=1, le=10_000, description="the most events in one request")
     max_bytes: Size = Field(
-        5 * 1024 * 1024, ge=1024, description="bytes in one request at the most, before gzip"
+        5 * 1024 * 1024, ge=1024, description="the most bytes in one request, before gzip"
     )
 
 
 class ElasticsearchOptions(RequestOptions):
-    """What an Elasticsearch or OpenSearch sink may set."""
+    """Options of `protocol: elasticsearch`."""
 
     url: Url = Field(
-        description="the cluster, with its port: https://elastic.example.com:9200; a path in front "
-        "of the API's own is kept"
+        description="the cluster, with its port: https://elastic.example.com:9200; a path before "
+        "that of the API is kept"
     )
     index: Annotated[str, Field(min_length=1), AfterValidator(_index_name)] = Field(
         "logs-siemrelay-default", description="the data stream, index or write alias"
@@ -81,7 +81,7 @@ def bulk_documents(inner: Format, options: Any) -> Format:
 
 
 class ElasticsearchSink(RequestSink):
-    """Runs of documents created in one data stream."""
+    """Batches of documents created in one data stream."""
 
     def __init__(self, options: ElasticsearchOptions) -> None:
         super().__init__(options)
@@ -93,7 +93,7 @@ class ElasticsearchSink(RequestSink):
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; connections are made by the first request."""
+        """See `sinks.contract.Sink`; the first request connects."""
         async with self.client(report) as client:
             exchange, in_flight = partial(self._create, client), self._options.in_flight
             async with open_exchanges(exchange, in_flight=in_flight) as session:
@@ -125,7 +125,7 @@ class ElasticsearchSink(RequestSink):
             if not again:
                 return sorted(refusals, key=lambda refusal: refusal.index)
             if len(again) == len(left):
-                # Nothing moves. What was stored so far will be a conflict the next time.
+                # No progress. Documents that were stored will be conflicts the next time.
                 raise SinkWaits(why)
             left, sent_before = again, True
             await trio.sleep(_AGAIN_S)
@@ -139,7 +139,7 @@ class ElasticsearchSink(RequestSink):
             return read_items(answer.body, count)
         except NotUnderstood as error:
             if count > 1 and answer.body.lstrip().startswith(b"{"):
-                # Perhaps too many reasons for one answer: fewer documents have fewer of them.
+                # Perhaps the answer is too long, with too many errors: fewer documents have fewer.
                 raise BatchRefused(code="answer", reason=f"not understood: {error}") from error
             raise SinkHolds(
                 f"HTTP {answer.status}, but no bulk answer: {answer.words or 'it is empty'}",

@@ -1,4 +1,4 @@
-"""OpenTelemetry: log records by OTLP/HTTP in JSON, partial successes read."""
+"""OpenTelemetry: log records by OTLP/HTTP in JSON; partial successes are read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ADVICE: Final = ADVICE | {
 
 
 class OtlpOptions(RequestOptions):
-    """What an OTLP sink may set."""
+    """Options of `protocol: otlp`."""
 
     url: Url = Field(
         description="the receiver, with its port: http://collector.example.com:4318; "
@@ -45,7 +45,7 @@ class OtlpOptions(RequestOptions):
     resource: dict[str, str] = Field(
         default_factory=dict,
         description="further resource attributes (`deployment.environment.name: production`); "
-        "host.name is there by itself",
+        "host.name is always there",
     )
     body: BodyKind = Field(
         "text", description="the formatted message as text, or JSON as an OTLP map"
@@ -59,7 +59,7 @@ def log_records(inner: Format, options: OtlpOptions) -> Format:
 
 
 class OtlpSink(RequestSink):
-    """Runs of log records exported to one receiver."""
+    """Batches of log records exported to one receiver."""
 
     def __init__(self, options: OtlpOptions) -> None:
         super().__init__(options)
@@ -71,7 +71,7 @@ class OtlpSink(RequestSink):
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; connections are made by the first request."""
+        """See `sinks.contract.Sink`; the first request connects."""
         async with self.client(report) as client:
             exchange, in_flight = partial(self._export, client), self._options.in_flight
             async with open_exchanges(exchange, in_flight=in_flight) as session:
@@ -79,8 +79,8 @@ class OtlpSink(RequestSink):
 
     async def _export(self, client: Client, messages: Sequence[bytes]) -> Settlement:
         answer = await client.post(self._url, self._envelope.request(messages), "application/json")
-        # The specification names 429, 502, 503 and 504 for sending again; this waits on every
-        # other 5xx too, because an event must not be given up for a receiver that is ill.
+        # The specification retries after 429, 502, 503 and 504. This waits after every other 5xx
+        # as well: a receiver's fault must not cost an event.
         verdict(answer.status, answer.headers, answer.words, now_s=time.time(), advice=_ADVICE)
         try:
             rejected, words = read_partial(answer.body)
@@ -94,8 +94,8 @@ class OtlpSink(RequestSink):
         why = words or "no reason given"
         if rejected >= len(messages):
             return [Refusal(index, "rejected", why) for index in range(len(messages))]
-        # Which ones is not told. Halving finds them; the others are exported again on the way,
-        # each as often as its run is halved (10 times at most for 500), with the same
+        # The answer does not say which ones. Halving finds them; meanwhile the others are exported
+        # again, as often as their batch is halved (10 times at most for 500), with the same
         # `log.record.uid`.
         raise BatchRefused(
             code="rejected", reason=f"{rejected} of {len(messages)} log records: {why}"

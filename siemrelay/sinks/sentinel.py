@@ -1,7 +1,7 @@
 """Microsoft Sentinel, by the Logs Ingestion API of Azure Monitor: JSON arrays, confirmed by 204.
 
-The token comes from the tenant by client credentials. Columns that the data collection rule does
-not declare are dropped by it without a word: `map:` of `format: json` names them as declared.
+The token comes from the tenant by client credentials. The service silently drops columns that the
+data collection rule does not declare: `map:` of `format: json` gives them the declared names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _API_VERSION: Final = "2023-01-01"
 _CALL_BYTES: Final = 1_000_000
 
 MAX_RECORD_BYTES: Final = _CALL_BYTES - len("[]")
-"""A larger record does not fit into any call."""
+"""The largest record that fits into a call."""
 
 
 class _Credentials(OauthOptions):
@@ -66,16 +66,16 @@ def _stream(value: str) -> str:
 
 
 class CallOptions(BatchOptions):
-    """How events become calls."""
+    """Options about filling calls."""
 
     max_bytes: Size = Field(
         _CALL_BYTES, ge=1024, le=_CALL_BYTES,
-        description="bytes in one call at the most, before gzip; the service takes 1 MB",
+        description="the most bytes in one call, before gzip; the service takes 1 MB",
     )  # fmt: skip
 
 
 class SentinelOptions(TransportOptions):
-    """What a Sentinel sink may set."""
+    """Options of `protocol: sentinel`."""
 
     endpoint: Url = Field(
         description="the logs ingestion endpoint of the rule, or of a data collection endpoint: "
@@ -123,12 +123,12 @@ def sentinel_records(inner: Format, options: Any) -> Format:
     return Stamped(inner, stamp="TimeGenerated", text="RawData")
 
 
-# What the API answers to records that it took, without words.
+# The API's answer to records that it took; it has no body.
 _TAKEN: Final = 204
 
 
 class SentinelSink(RequestSink):
-    """Runs of records sent to one stream of a data collection rule."""
+    """Batches of records sent to one stream of a data collection rule."""
 
     def __init__(self, options: SentinelOptions) -> None:
         super().__init__(options.requests())
@@ -147,7 +147,7 @@ class SentinelSink(RequestSink):
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; connections are made by the first request."""
+        """See `sinks.contract.Sink`; the first request connects."""
         async with self.client(report) as client:
             exchange, in_flight = partial(self._upload, client), self._options.in_flight
             async with open_exchanges(exchange, in_flight=in_flight) as session:
@@ -158,11 +158,11 @@ class SentinelSink(RequestSink):
         code, message = _error(answer)
         words = ": ".join(filter(None, (code, message))) or answer.words
         if answer.status == 400 and code == "InvalidStream":
-            # About the settings, though the status is that of a bad record.
+            # The fault is in the options, though the status is that of a bad record.
             raise SinkHolds(f"HTTP 400 {words}", advice=self._unknown_stream)
         verdict(answer.status, answer.headers, words, now_s=time.time(), advice=self._advice)
         if answer.status != _TAKEN:
-            # A log-in page or a proxy's own answer would lose what it is taken for.
+            # A log-in page or a proxy's answer must not confirm records.
             raise SinkHolds(
                 f"HTTP {answer.status}, but no answer of the Logs Ingestion API: {words}",
                 advice="check `endpoint`, and whether a proxy or a log-in page is in the way",

@@ -1,4 +1,4 @@
-"""Standard output: one message a line, for a pipe into another program. The log is on stderr."""
+"""Standard output: one message per line, for a pipe into another program. The log is on stderr."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from siemrelay.wire.syslog_framing import newline
 
 _STDOUT: Final = 1
 
-# A pipe that has room has it for so much: such a write never blocks, so a stop is never held up.
+# A pipe with room has room for so much (pipe(7)): such a write never blocks, nor delays a stop.
 _PIECE_BYTES: Final = select.PIPE_BUF
 
 # A regular file takes anything at once.
 _FILE_PIECE_BYTES: Final = 1 << 20
 
-# How long a stop may go unnoticed while the reader takes nothing.
+# How long a stop may wait while the reader takes nothing.
 _LOOK_UP_MS: Final = 100
 
 _GONE: Final = frozenset({errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET})
 
 
 class StdoutOptions(Options):
-    """What a sink to standard output may set."""
+    """Options of `protocol: stdout`."""
 
     timeout: Duration = Field(30.0, gt=0, description="how long the reader may take nothing")
 
@@ -44,7 +44,7 @@ class StdoutSink:
 
     def __init__(self, options: StdoutOptions, descriptor: int = _STDOUT) -> None:
         self._timeout_s, self._descriptor = options.timeout, descriptor
-        # What is missing of a line that was begun: it goes first, so that no line is ever torn.
+        # The rest of a line that was started: it is written first, so that no line is incomplete.
         self._rest = b""
 
     @asynccontextmanager
@@ -83,7 +83,7 @@ class StdoutSink:
     def _write_some(self, piece: memoryview) -> int:
         try:
             return os.write(self._descriptor, piece)
-        except BlockingIOError:  # another process took the room; whoever gave the pipe chose this
+        except BlockingIOError:  # the pipe is non-blocking, and another process took the room
             return 0
         except OSError as error:
             raise _fault(error) from error
@@ -119,9 +119,9 @@ class StdoutSession:
 
 
 def _rest_of_line(whole: bytes, at: int, first: int) -> bytes:
-    """What must still be written of the line that ends at or after `at`, if it was begun.
+    """The rest of the line around `at`, if a part of it was written.
 
-    The first `first` bytes belong to a line that was begun earlier.
+    The first `first` bytes belong to a line that was started earlier.
     """
     if at < first:
         return whole[at:first]

@@ -174,7 +174,7 @@ class Kafka(SourcePeer):
     A relay that comes back to its group waits for seconds, in the same loop.
     """
 
-    cancel_points = (1, 20, 40)
+    cancel_points = (1, 20)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

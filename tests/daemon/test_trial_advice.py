@@ -369,14 +369,14 @@ def test_a_proxy_that_never_answers_is_named_by_its_variable(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("proxy", "trouble"),
     [
-        ("http://user:hunter2@127.0.0.1:abc", "is no address of a proxy"),
-        ("http://127.0.0.1:99999", "is no address of a proxy"),
-        ("http://:3128", "is no address of a proxy"),
-        ("ftp://127.0.0.1:3128", "is no address of a proxy"),
-        ("http://[::1", "is no address of a proxy"),
+        ("http://user:hunter2@127.0.0.1:abc", "is not a proxy's address"),
+        ("http://127.0.0.1:99999", "is not a proxy's address"),
+        ("http://:3128", "is not a proxy's address"),
+        ("ftp://127.0.0.1:3128", "is not a proxy's address"),
+        ("http://[::1", "is not a proxy's address"),
         (
             "socks5://127.0.0.1:1080",
-            "names a SOCKS proxy, and this relay goes through HTTP proxies",
+            "names a SOCKS proxy; this relay supports HTTP proxies",
         ),
     ],
 )

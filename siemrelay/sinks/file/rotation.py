@@ -1,7 +1,7 @@
-"""The archive's earlier files: named for the second they ended in, compressed, and let go of.
+"""The archive's earlier files: named for the second in which they ended, compressed, deleted.
 
 `audit.json` becomes `audit-20260304T050607Z.json`, and compressed `audit-20260304T050607Z.json.gz`.
-The names sort as the files were written. Everything here blocks: call it in a thread of trio's.
+The names sort as the files were written. Every function blocks: call it in a thread of trio's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Interval = Literal["none", "hourly", "daily"]
 
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 
-# What is compressed between two looks for a stop: some 20 ms.
+# How much is compressed before the next look for a stop: some 20 ms.
 _CHUNK_BYTES: Final = 1 << 20
 
 # Level 6 is gzip's own: audit events become a tenth; higher levels cost twice the time for 1 %.
@@ -35,7 +35,7 @@ def period(interval: Interval, at: float) -> str:
 
 
 def names(path: Path, at: float, *, compress: bool) -> list[Path]:
-    """Every name under which a file of this archive may stand, with that moment for the stamp."""
+    """Every name that a file of this archive may have, with that moment as the stamp."""
     stamp = time.strftime(_STAMP, time.gmtime(at))
     rotated = path.with_name(f"{path.stem}-{stamp}{path.suffix}")
     packed = [rotated.with_name(rotated.name + end) for end in (".gz", ".gz.part")]
@@ -43,8 +43,8 @@ def names(path: Path, at: float, *, compress: bool) -> list[Path]:
 
 
 def rotate(path: Path, ended_at: float) -> Path:
-    """Give the current file its lasting name; returns it. Raises OSError."""
-    # Two in one second, or a clock set back: named for the next second, so the names still sort.
+    """Give the current file its final name, and return it. Raises OSError."""
+    # Two in one second, or a clock set back: the next second is used, so that the names sort.
     last = max((_ended_at(stamp) for stamp in earlier(path)), default=0)
     stamp = time.strftime(_STAMP, time.gmtime(max(ended_at, last + 1)))
     found = path.with_name(f"{path.stem}-{stamp}{path.suffix}")
@@ -56,7 +56,7 @@ def rotate(path: Path, ended_at: float) -> Path:
 def earlier(path: Path) -> dict[str, list[Path]]:
     """The rotated files of a path by their stamp, the oldest first. Raises OSError.
 
-    After a crash one may be there twice, plain and compressed.
+    After a crash a file may be there twice, plain and compressed.
     """
     own = re.compile(rf"{re.escape(path.stem)}-(\d{{8}}T\d{{6}}Z){re.escape(path.suffix)}(\.gz)?")
     found: dict[str, list[Path]] = {}
@@ -67,9 +67,9 @@ def earlier(path: Path) -> dict[str, list[Path]]:
 
 
 def tidy(path: Path, *, compress: bool, keep_files: int | None) -> None:
-    """Delete what is more than `keep_files` and compress what is not compressed.
+    """Delete the oldest of more than `keep_files`, and compress what is not compressed.
 
-    Can be stopped at any time and done again. Raises OSError, and Cancelled when the caller is.
+    May be stopped at any time and repeated. Raises OSError, and Cancelled when the caller is.
     """
     rotated = earlier(path)
     if keep_files is not None:

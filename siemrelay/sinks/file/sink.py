@@ -1,4 +1,4 @@
-"""Files out: an archive of one message a line, on disk before it counts as confirmed."""
+"""Files out: an archive with one message per line, confirmed when it is on disk."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from siemrelay.wire.syslog_framing import newline
 
 _log = structlog.get_logger()
 
-# Rotating more often than this would make files by the thousand.
+# Smaller files would be thousands.
 _LEAST_ROTATE_BYTES: Final = 64 * 1024
 
 
 def _path(value: Path) -> Path:
     if absolute(value).suffix == ".gz":
-        raise ValueError("the file that is written now is plain; it gets its .gz when it is full")
+        raise ValueError("the current file is not compressed; it gets .gz when it is rotated")
     return value
 
 
@@ -39,20 +39,21 @@ def _size(value: int) -> int:
 
 
 class ArchiveOptions(Options):
-    """What a sink to a file may set."""
+    """Options of `protocol: file`."""
 
     path: Annotated[Path, AfterValidator(_path)] = Field(
-        description="the file that is written now; earlier ones stand beside it with the time "
-        "(UTC) they ended in their name"
+        description="the current file; earlier ones are beside it, named for the time (UTC) when "
+        "they ended"
     )
     rotate_size: Annotated[Size, AfterValidator(_size)] = Field(
-        100 << 20, description="begin a new file before this one is larger; 0: never for its size"
+        100 << 20,
+        description="start a new file before this one is larger; 0: never because of its size",
     )
     rotate_interval: Interval = Field(
-        "none", description="begin a new file every hour or day (UTC) that has events"
+        "none", description="start a new file every hour or day (UTC) that has events"
     )
     keep_files: int | None = Field(
-        None, ge=1, description="delete the oldest of more rotated files; all stay if not given"
+        None, ge=1, description="how many rotated files are kept; all of them by default"
     )
     compression: Literal["none", "gzip"] = Field("none", description="of rotated files")
 
@@ -77,8 +78,8 @@ class ArchiveSink:
 
 
 class ArchiveSession:
-    """See `sinks.contract.Session`. Tickets count the bytes written, so one fsync settles all runs
-    that were written before it.
+    """See `sinks.contract.Session`. A ticket is the number of bytes written, so one fsync confirms
+    every batch that was written before it.
     """
 
     def __init__(self, file: ArchiveFile, options: ArchiveOptions, report: Report) -> None:
@@ -111,7 +112,7 @@ class ArchiveSession:
         return ()
 
     async def keep_tidy(self) -> None:
-        """Look after the rotated files, now and after each rotation. Never returns."""
+        """Compress and delete rotated files, now and after each rotation. Never returns."""
         options = self._options
         compress = options.compression == "gzip"
         work = partial(tidy, options.path, compress=compress, keep_files=options.keep_files)
@@ -136,7 +137,7 @@ class ArchiveSession:
         return period(interval, now) != period(interval, file.written_at)
 
     def _rotate(self) -> None:
-        # Its last lines are not confirmed yet; nothing syncs it once it has its lasting name.
+        # Its last lines are not confirmed yet, and nothing syncs it after the rename.
         self.file.sync()
         try:
             rotate(self.file.path, self.file.written_at)

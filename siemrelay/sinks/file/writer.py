@@ -1,4 +1,4 @@
-"""The archive's current file: found whole, appended to, made durable. Everything here blocks."""
+"""The archive's current file: checked when opened, appended to, synced. Every method blocks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from siemrelay.core.errors import SinkHolds, SinkWaits
 
 _log = structlog.get_logger()
 
-# Audit events are nobody else's to read.
+# Only the relay's user may read audit events.
 MODE: Final = 0o600
 
-# How far back one look for the last line's end goes.
+# How much is read at a time to find the end of the last whole line.
 _TAIL_BYTES: Final = 64 * 1024
 
 _ADVICE: Final = {
@@ -33,11 +33,11 @@ _ADVICE: Final = {
     errno.ENAMETOOLONG: "choose a shorter `path`",
     errno.EFBIG: "choose a smaller `rotate_size`: the file system takes no larger file",
 }
-"""What only a person can mend; everything else (no room, an ailing disk) passes."""
+"""Errors that only a person can fix; all others (no room, a failing disk) may pass."""
 
 
 def fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
-    """What a failure of the file system means, and what to change."""
+    """The error to raise for one of the file system, with what to change."""
     said = f"{path}: {error.strerror or error}"
     advice = _ADVICE.get(error.errno or 0)
     return SinkWaits(said) if advice is None else SinkHolds(said, advice=advice)
@@ -53,10 +53,10 @@ def sync_directory(directory: Path) -> None:
 
 
 class ArchiveFile:
-    """An open file that ends in a whole line. `sync` may run beside `append`, nothing else may.
+    """An open file that ends in a whole line. Only `sync` may run at the same time as `append`.
 
-    `alone`: no other process writes to it. Beside another one (`siemrelay test` beside the daemon)
-    whole lines are appended, and the other one rotates.
+    `alone`: no other process writes to it. If one does (the daemon, during `siemrelay test`), whole
+    lines are appended, and the other process rotates.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,7 +119,7 @@ class ArchiveFile:
         os.close(self._descriptor)
 
     def _still_there(self) -> None:
-        # Or events would be confirmed that went into a file without a name.
+        # Otherwise events in a deleted file would be confirmed.
         own = self._state()
         try:
             named = self.path.stat()
@@ -141,7 +141,7 @@ class ArchiveFile:
         return True
 
     def _cut_torn_line(self) -> None:
-        """Cut off what a crash left of a line; the line was not confirmed and is sent again."""
+        """Truncate an incomplete line that a crash left; it was not confirmed and is sent again."""
         size = self._state().st_size
         end = size
         while end > 0:

@@ -1,6 +1,6 @@
-"""The HTTP client of all HTTP sinks: connections, TLS, credentials, compression, typed faults.
+"""The HTTP client of all HTTP sinks: connections, TLS, credentials, compression, typed errors.
 
-What an answer means is the caller's to say; a fault on the way to it is told here.
+It turns a missing answer into SinkWaits or SinkHolds; what an answer means is the sink's to decide.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from siemrelay.sinks.http.verdict import no_answer, transport_fault
 if TYPE_CHECKING:
     import httpx2
 
-# A peer's words in errors and logs: enough to say why, too little to flood.
+# A receiver's message in errors and logs: enough to say why, too little to flood them.
 _WORDS_CHARACTERS: Final = 300
 
-# An answer is read up to here: a bulk answer about thousands of items fits.
+# The part of an answer that is kept: a bulk answer about thousands of items fits.
 _ANSWER_BYTES: Final = 4 * 1024 * 1024
 
 # Bodies above this are compressed in a thread, smaller ones at once: a hop costs about 80 µs.
@@ -41,7 +41,7 @@ _COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
 
 def _not_framing(name: str) -> str:
     if name.lower() in ("content-length", "transfer-encoding", "connection"):
-        raise ValueError("the relay says this of each request itself; leave it out")
+        raise ValueError("the relay sets this header itself; leave it out")
     return name
 
 
@@ -56,29 +56,29 @@ class BasicOptions(Options):
 
 
 class TransportOptions(Options):
-    """How requests travel."""
+    """Options about the transport of requests."""
 
     compression: Literal["none", "gzip"] = Field("none", description="of request bodies")
     in_flight: int = Field(
         1,
         ge=1,
         le=64,
-        description="requests on their way at a time; with more than one, which is faster over a "
-        "long distance, they may overtake each other",
+        description="requests in flight at a time; more than one is faster over a long distance, "
+        "but requests may overtake each other",
     )
     timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
     tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
 
 
 class RequestOptions(TransportOptions):
-    """What HTTP sinks may set about their requests."""
+    """Options of every HTTP sink about its requests."""
 
     authorization: HeaderValue | None = Field(
-        None, description="the Authorization header, word for word (`Bearer …`, `Splunk …`)"
+        None, description="the value of the Authorization header (`Bearer …`, `Splunk …`)"
     )
     authorization_header: HeaderName = Field(
         "Authorization",
-        description="the header that carries `authorization`, where a receiver names it otherwise",
+        description="the header for `authorization`, where a receiver wants another one",
     )
     basic: BasicOptions | None = Field(
         None, description="user and password, instead of `authorization`"
@@ -100,7 +100,7 @@ class RequestOptions(TransportOptions):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A receiver's answer; `words` is its body as one short line, for people."""
+    """A receiver's answer; `words` is its body as one short line for messages to people."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,7 +119,7 @@ class Client:
         self, client: httpx2.AsyncClient, options: RequestOptions, contexts: TlsContexts,
         report: Report,
     ) -> None:  # fmt: skip
-        """`contexts` learns when the certificate that is met ends."""
+        """`contexts` is given the expiry of the receiver's certificate."""
         self._client, self._options, self._report = client, options, report
         self._contexts = contexts
         self._tokens = TokenSource(options.oauth, self._ask_token) if options.oauth else None
@@ -129,8 +129,9 @@ class Client:
     ) -> Answer:
         """POST a body, compressed if the options say so and `compress` does not forbid it.
 
-        Raises SinkWaits or SinkHolds when there is no answer; any answer is returned. An answer of
-        401 to an OAuth token makes the next request ask for a new one.
+        Returns any answer, whatever its status. Raises SinkWaits or SinkHolds if there is none
+        within `timeout`. After a 401 to an OAuth token the next request asks for a new one. If
+        cancelled, the connection is closed and the receiver may or may not have the body.
         """
         sent = {"Content-Type": content_type}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -144,7 +145,7 @@ class Client:
         answer = await self._exchange(url, body, sent)
         self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
         if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
-            # Without a tunnel a proxy's own answers look like the receiver's.
+            # Without a tunnel, an answer of the proxy looks like one of the receiver.
             if answer.status == 407:
                 said = f"HTTP 407 {answer.words}".strip()
                 raise SinkHolds(said, advice=proxy_advice(407, proxy))
@@ -160,7 +161,7 @@ class Client:
 
     async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         answer = await self._exchange(url, body, headers)
-        self._report("token", f"HTTP {answer.status}")  # its words would be the token
+        self._report("token", f"HTTP {answer.status}")  # without the body: it is the token
         return answer
 
     async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -189,13 +190,13 @@ class Client:
 async def _read(answer: httpx2.Response) -> bytes:
     body = bytearray()
     async for part in answer.aiter_bytes():
-        if len(body) < _ANSWER_BYTES:  # the rest is read and dropped, for no longer than `timeout`
+        if len(body) < _ANSWER_BYTES:  # the rest is read and dropped, within `timeout`
             body += part
     return bytes(body)
 
 
 class RequestSink:
-    """A sink that makes requests."""
+    """The base of every HTTP sink: a client per session, TLS files, the certificate's expiry."""
 
     def __init__(self, requests: RequestOptions) -> None:
         self._requests = requests
@@ -208,11 +209,11 @@ class RequestSink:
 
     @asynccontextmanager
     async def client(self, report: Report) -> AsyncIterator[Client]:
-        """A client for one session; connections are made by requests, kept alive, closed here.
+        """A client for one session. Requests open connections, which are kept alive until the end.
 
         Proxies come from the environment (HTTPS_PROXY, NO_PROXY …). TLS files are read again when
-        they have changed, and the last good ones kept. Raises SinkHolds when they never were good,
-        or when a proxy's variable cannot be used.
+        they have changed; unusable new ones are ignored. Raises SinkHolds if the files were never
+        usable, or if a proxy's variable is not.
         """
         import httpx2  # slow to import, and only HTTP sinks need it
 
@@ -220,7 +221,7 @@ class RequestSink:
         for unusable in unusable_proxies():
             raise unusable
         context = await trio.to_thread.run_sync(self._contexts.current)
-        # No compressed answers: a small one could unfold into any amount of memory.
+        # No compressed answers: a small one could expand to any amount of memory.
         headers = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
         headers |= {name: str(value) for name, value in options.headers.items()}
         if options.authorization is not None:
@@ -228,7 +229,7 @@ class RequestSink:
         elif options.basic is not None:
             pair = f"{options.basic.username}:{options.basic.password}".encode()
             headers["Authorization"] = "Basic " + b64encode(pair).decode()
-        # Without a timeout of its own: each request has one for all of it.
+        # No timeout here: `_exchange` has one for the whole request.
         async with httpx2.AsyncClient(
             verify=context, headers=headers, timeout=None, follow_redirects=False
         ) as client:

@@ -1,4 +1,4 @@
-"""OAuth 2.0 client credentials (RFC 6749, 4.4): a token, kept until shortly before its end."""
+"""OAuth 2.0 client credentials (RFC 6749, 4.4): a token, used until shortly before it expires."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from siemrelay.core.options import Options, Secret, is_header_value
 from siemrelay.sinks.http.url import Url
 from siemrelay.sinks.http.verdict import failure
 
-# A token is renewed so long before its end that no request meets the end on its way.
+# A token is renewed so long before its expiry that it does not expire during a request.
 _EARLY_S: Final = 60.0
 
-# RFC 6749 only recommends `expires_in`; without it a token is taken for this long.
+# RFC 6749 only recommends `expires_in`; without it a token is used for this long.
 _UNKNOWN_LIFE_S: Final = 300.0
 
-# A token refused so soon after it was made was never good: asking for another would not help.
+# A token that is refused so soon after it was issued was never valid: another would not help.
 _NEVER_GOOD_S: Final = 10.0
 
 
 class OauthOptions(Options):
-    """Where the token comes from."""
+    """Options about the token endpoint."""
 
     token_url: Url = Field(description="the token endpoint")
     client_id: str = Field(min_length=1, description="the client's id")
     client_secret: Secret = Field(description="the client's secret")
-    scope: str | None = Field(None, description="the scope asked for")
-    audience: str | None = Field(None, description="the audience asked for, where one is needed")
+    scope: str | None = Field(None, description="the scope to ask for")
+    audience: str | None = Field(None, description="the audience to ask for, where one is needed")
 
     advice: ClassVar[str] = "check `oauth`: client_id, client_secret and scope"
-    """What to change when the token endpoint refuses; sinks that make these options say it in
-    their own keys."""
+    """What to change when the token endpoint refuses; a sink with other keys has its own."""
 
 
 class _Answer(Protocol):
@@ -50,14 +49,14 @@ class _Answer(Protocol):
 
 
 class TokenSource:
-    """Gives the current token, asking for a new one when it is about to end."""
+    """Provides the current token, and asks for a new one when it is about to expire."""
 
     def __init__(
         self,
         options: OauthOptions,
         exchange: Callable[[str, bytes, Mapping[str, str]], Awaitable[Any]],
     ) -> None:
-        """`exchange` POSTs a body with headers to an address and gives the answer."""
+        """`exchange` POSTs a body with headers to a URL and returns the answer."""
         self._options, self._exchange = options, exchange
         self._token, self._made_at, self._ends_at = "", 0.0, 0.0
         self._asking = trio.Lock()
@@ -70,7 +69,7 @@ class TokenSource:
             return self._token
 
     def reject(self) -> bool:
-        """Note that the receiver refused the token; whether asking for a new one may help."""
+        """The receiver refused the token; returns whether a new one may help."""
         self._ends_at = 0.0
         return trio.current_time() - self._made_at > _NEVER_GOOD_S
 
@@ -89,7 +88,7 @@ class TokenSource:
         }
         answer: _Answer = await self._exchange(options.token_url, urlencode(form).encode(), headers)
         if answer.status in (400, 401, 403):
-            # RFC 6749, 5.2: whatever is wrong here is in these settings.
+            # RFC 6749, 5.2: the fault is in these options.
             raise SinkHolds(
                 f"the token endpoint answered HTTP {answer.status} {self._said(answer)}".strip(),
                 advice=options.advice,
@@ -113,7 +112,7 @@ class TokenSource:
         self._ends_at = self._made_at + max(life_s - _EARLY_S, life_s / 2)
 
     def _said(self, answer: _Answer) -> str:
-        """The error's name and description; never anything else, which might repeat the secret."""
+        """The error's name and description, and nothing else: the rest may repeat the secret."""
         try:
             found = json.loads(answer.body)
             said = f"{found.get('error', '')} {found.get('error_description', '')}".strip()

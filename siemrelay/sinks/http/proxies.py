@@ -1,6 +1,6 @@
 """The proxies that the environment names: which one a request takes, and what is wrong with it.
 
-Their addresses are told without user and password.
+Messages show a proxy's address without user and password.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that requests to that address go through, if any."""
+    """The proxy for requests to that address, if any."""
     parts = urlsplit(url)
     proxies = getproxies()
     if parts.hostname is None or proxy_bypass(parts.hostname):
@@ -41,7 +41,7 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def unusable_proxies() -> list[SinkHolds]:
-    """What a person must change about the variables before any request can be made."""
+    """The faults in the variables that a person must fix before any request can be made."""
     proxies = getproxies()
     return [
         SinkHolds(
@@ -55,7 +55,7 @@ def unusable_proxies() -> list[SinkHolds]:
 
 
 def _variable(scheme: str) -> str:
-    # The small letters win where there are both (urllib.request.getproxies_environment).
+    # Lower case wins where both are set (urllib.request.getproxies_environment).
     name = f"{scheme}_proxy"
     return name if os.environ.get(name) else name.upper()
 
@@ -65,22 +65,22 @@ def _whole(proxy: str) -> str:
 
 
 def _trouble(proxy: str) -> str | None:
-    """What is wrong with a proxy's address, without the address: a password may be in it."""
+    """What is wrong with a proxy's address; without the address, which may hold a password."""
     import httpx2  # slow to import, and only who has proxies needs it
 
     if proxy.lower().startswith("socks"):
-        return "names a SOCKS proxy, and this relay goes through HTTP proxies only"
+        return "names a SOCKS proxy; this relay supports HTTP proxies only"
     try:
         parts = urlsplit(proxy)
         httpx2.Proxy(proxy)
         usable = bool(parts.hostname) and parts.port != 0
     except (httpx2.InvalidURL, ValueError):
         usable = False
-    return None if usable else "is no address of a proxy"
+    return None if usable else "is not a proxy's address"
 
 
 def proxy_advice(status: int, proxy: Proxy) -> str:
-    """What to change about an answer of a proxy's own."""
+    """What to change after an answer of the proxy itself."""
     variable = proxy.variable
     if status == 407:
         return (
@@ -95,7 +95,7 @@ def proxy_advice(status: int, proxy: Proxy) -> str:
 
 
 def no_tunnel(said: str, proxy: Proxy) -> SinkWaits | SinkHolds:
-    """For what a proxy answered, in `said`, instead of opening a tunnel."""
+    """The error for a proxy that answered `said` instead of opening a tunnel."""
     status = said[:3]
     if status == "407" or status in _FORBIDDEN:
         return SinkHolds(f"{proxy} said {said}", advice=proxy_advice(int(status), proxy))

@@ -1,4 +1,4 @@
-"""HTTP(S) out: runs of events as NDJSON or a JSON array, confirmed by the 2xx answer."""
+"""HTTP(S) out: batches of events as NDJSON or a JSON array, confirmed by a 2xx answer."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from siemrelay.sinks.http.verdict import verdict
 
 
 class BatchOptions(Options):
-    """How events become request bodies."""
+    """Options about filling requests."""
 
-    max_events: int = Field(500, ge=1, le=10_000, description="events in one request at the most")
+    max_events: int = Field(500, ge=1, le=10_000, description="the most events in one request")
     max_bytes: Size = Field(
-        1024 * 1024, ge=1024, description="bytes in one request at the most, before gzip"
+        1024 * 1024, ge=1024, description="the most bytes in one request, before gzip"
     )
     max_wait: Duration = Field(
         0.2, ge=0, le=60, description="how long a request waits for more events while few come"
     )
 
     def limits(self, in_flight: int = 1) -> BatchLimits:
-        """The limits of a run. One more than is on its way is kept ready."""
+        """The limits of a batch. One more than is in flight is kept ready."""
         return BatchLimits(self.max_events, self.max_bytes, self.max_wait, in_flight + 1)
 
 
 class BodyOptions(BatchOptions):
-    """How events become request bodies, and what these look like."""
+    """Options about filling requests, and about their form."""
 
     encoding: Literal["ndjson", "array"] = Field(
-        "ndjson", description="one JSON object a line, or one array"
+        "ndjson", description="one JSON object per line, or one array"
     )
 
 
 class HttpOptions(RequestOptions):
-    """What an HTTP sink may set."""
+    """Options of `protocol: http`."""
 
-    url: Url = Field(description="where to POST: http:// or https://")
+    url: Url = Field(description="the address to POST to: http:// or https://")
     batch: BodyOptions = Field(default_factory=BodyOptions, description="how requests are filled")
 
 
 class HttpSink(RequestSink):
-    """Runs of events POSTed to one address."""
+    """Batches of events POSTed to one address."""
 
     def __init__(self, options: HttpOptions) -> None:
         super().__init__(options)
@@ -58,7 +58,7 @@ class HttpSink(RequestSink):
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; connections are made by the first request."""
+        """See `sinks.contract.Sink`; the first request connects."""
         async with self.client(report) as client:
 
             async def exchange(messages: Sequence[bytes]) -> Settlement:

@@ -1,7 +1,7 @@
-"""A request on its way, step by step: resolve, connect, tls, send.
+"""The steps of a request, for `siemrelay test`: resolve, connect, tls, send.
 
-Told by what httpcore2 traces: its `connection` reaches the receiver or its proxy, and
-`proxy.start_tls` the receiver through a tunnel.
+They come from httpcore2's trace extension: `connection` events are about the receiver or its
+proxy, `proxy.start_tls` about the receiver behind a tunnel.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from siemrelay.sinks.http.proxies import proxy_for
 
 
 class RequestTrace:
-    """One request's steps; of a connection that was there already only the last one."""
+    """Reports one request's steps; on a connection that is reused, only the last one."""
 
     def __init__(self, url: str, body_bytes: int, report: Report, contexts: TlsContexts) -> None:
-        """`contexts` learns when the certificate that is met ends."""
+        """`contexts` is given the expiry of the receiver's certificate."""
         self._url, self._body_bytes = url, body_bytes
         self._report, self._contexts = report, contexts
         self._tunnel = False
 
     async def step(self, name: str, info: Mapping[str, Any]) -> None:
-        """Take one of httpcore2's traces: a name and what the operation was given or gave."""
+        """Take one trace event of httpcore2: its name, and the operation's arguments or result."""
         match name:
             case "connection.connect_tcp.started":
                 await self._resolve(info["host"], info["port"])
@@ -48,10 +48,10 @@ class RequestTrace:
                 self._report("send", f"{self._body_bytes} bytes to {self._url}")
 
     async def _resolve(self, host: str, port: int) -> None:
-        # The connection looks the name up by itself and tells nobody: asked again for who watches.
+        # The connection resolves the name without an event: once more, for the report.
         if self._report is no_report:
             return
-        with suppress(OSError, UnicodeError):  # the connection meets the same, and is judged
+        with suppress(OSError, UnicodeError):  # the connection fails in the same way
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             self._report("resolve", ", ".join(dict.fromkeys(str(one[4][0]) for one in found)))
 

@@ -1,4 +1,4 @@
-"""The addresses that requests go to."""
+"""URLs of receivers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def _absolute_url(value: str) -> str:
         raise ValueError(
             "no user:password@ in the address; credentials have keys of their own, like `basic`"
         )
-    # What no request could be made of must not wait for the first one.
+    # An address that no request can be made to is a fault of the configuration.
     if not value.isprintable():
-        raise ValueError("has a line break or a character that cannot be seen in it")
+        raise ValueError("contains a line break or an invisible character")
     try:
         parts.hostname.encode("idna")
     except UnicodeError as error:
-        raise ValueError("the host in it is no name that can be looked up") from error
+        raise ValueError("the host in it cannot be a host name") from error
     return value
 
 
@@ -33,7 +33,7 @@ Url = Annotated[str, AfterValidator(_absolute_url)]
 
 
 def below(url: str, path: str, **query: str) -> str:
-    """The address of a path under `url`; a query in `url` stays, before this one."""
+    """The URL of a path below `url`; a query in `url` is kept, before this one."""
     parts = urlsplit(url)
     queries = "&".join(filter(None, (parts.query, urlencode(query, safe=",*"))))
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, queries, ""))

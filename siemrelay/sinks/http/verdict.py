@@ -1,7 +1,7 @@
-"""What an HTTP answer means for the run: one table for receivers in general.
+"""What an HTTP answer, or its absence, means for a batch: one table for receivers in general.
 
-2xx confirmed; 408, 425, 429, 5xx but 501 wait, as long as Retry-After says; 401, 403, 404, 405,
-407, 501 and redirects hold; 400, 413, 415, 422 are about what is in the run.
+2xx confirms. 408, 425, 429 and 5xx (but not 501) wait, as long as Retry-After says. 401, 403, 404,
+405, 407, 501 and redirects hold. 400, 413, 415 and 422 refuse the batch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PATIENCE: Final = {
 
 
 def patience(status: int) -> str:
-    """Where to look if an answer that is waited out does not change by itself."""
+    """What to check if a passing fault does not pass."""
     return _PATIENCE.get(status, _OWN_FAULT)
 
 
@@ -56,9 +56,9 @@ def verdict(
     status: int, headers: Mapping[str, str], words: str, *, now_s: float,
     advice: Mapping[int, str] = ADVICE,
 ) -> None:  # fmt: skip
-    """Return if the answer confirms the run; else raise what the caller does next.
+    """Return if the answer confirms the batch; else raise SinkWaits, SinkHolds or BatchRefused.
 
-    `advice` is what to change, by status, where a person must.
+    `advice` has, by status, what a person must change.
     """
     if not 200 <= status < 300:
         raise failure(status, headers, words, now_s=now_s, advice=advice)
@@ -68,7 +68,7 @@ def failure(
     status: int, headers: Mapping[str, str], words: str, *, now_s: float,
     advice: Mapping[int, str] = ADVICE,
 ) -> DeliveryError:  # fmt: skip
-    """What an answer other than 2xx asks for."""
+    """The error to raise for an answer other than 2xx."""
     said = f"HTTP {status} {words}".strip()
     if status in _REFUSED:
         return BatchRefused(code=str(status), reason=words or "no reason given")
@@ -101,7 +101,7 @@ def retry_after_s(value: str | None, *, now_s: float) -> float | None:
 
 
 def no_answer(url: str, timeout_s: float) -> SinkWaits:
-    """For a request to `url` that was not answered in time."""
+    """The error for a request to `url` that was not answered in time."""
     place, within = urlsplit(url).netloc, f"within {show_seconds(timeout_s)} (`timeout`)"
     if (proxy := proxy_for(url)) is not None:
         return SinkWaits(
@@ -116,7 +116,7 @@ def no_answer(url: str, timeout_s: float) -> SinkWaits:
 def transport_fault(error: BaseException, url: str, *, shows_certificate: bool) -> Exception:
     """SinkWaits or SinkHolds for a request to `url` that had no answer.
 
-    `shows_certificate`: whether this side has one for the TLS of the receiver.
+    `shows_certificate`: whether this side has a client certificate.
     """
     chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
@@ -131,10 +131,10 @@ def transport_fault(error: BaseException, url: str, *, shows_certificate: bool) 
     if proxy is not None:
         return SinkWaits(f"{said}; the request went through {proxy}: can it reach {place}?")
     if "disconnected without" in said or "illegal" in said:
-        # What a server that expects TLS does on plain HTTP, and one that speaks no HTTP at all.
+        # A server that expects TLS does this on plain HTTP, and so does one without HTTP.
         return SinkWaits(f"{said}; does it speak HTTP on this port, or is it TLS (https://)?")
     if url.startswith("https:") and not shows_certificate:
-        # The alert that says so is lost where the receiver closes with our request unread.
+        # The TLS alert is lost if the receiver closes with our request unread.
         said += "; does it want a client certificate (`tls: {certificate: FILE, key: FILE}`)?"
         return SinkWaits(said)
     return SinkWaits(f"{said}; is {place} the receiver, and is it running?")
@@ -147,7 +147,7 @@ def _not_connected(cause: OSError, place: str, proxy: Proxy | None) -> SinkWaits
             return SinkWaits(f"cannot resolve {place}: {cause.strerror}; check the name")
         return SinkWaits(f"cannot connect to {place}: {connect_reason(cause)}")
     trying = "resolve" if unknown else "connect to"
-    # The system's words; what `connect_reason` asks after them is about the receiver.
+    # The system's message; the question that `connect_reason` adds is about the receiver.
     reason = cause.strerror if unknown else connect_reason(cause).partition(";")[0]
     return SinkWaits(
         f"cannot {trying} {proxy}: {reason}; is the proxy running there? Correct {proxy.variable}, "

@@ -25,27 +25,27 @@ from siemrelay.sinks.stream.failover import Address
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
 
-# How long a wait for reports lasts while there are some to come: a stop is held up by so much.
+# One wait for delivery reports; a stop waits for it.
 _POLL_S: Final = 0.1
 
-# How often what librdkafka has to say is heard while nothing is on its way.
+# How often librdkafka is polled while no message is in flight.
 _IDLE_POLL_S: Final = 1.0
 
-# One question for metadata; a stop in between leaves its thread behind for so long.
+# One request for metadata; after a stop, a thread lives on for so long at most.
 _METADATA_S: Final = 5.0
 
-# How long a topic that is created by asking for it may be unknown.
+# How long a topic may be unknown that brokers create when it is asked for.
 _CREATION_S: Final = 5.0
 _ASK_AGAIN_S: Final = 0.2
 
-# What librdkafka may take to let go of its connections, before a thread is left to wait for it.
+# How long librdkafka may take to close, before that is left to a thread.
 _CLOSE_S: Final = 2.0
 
 _UNBORN: Final = ("UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE")
 
 
 class KafkaClient:
-    """One producer's life. `handed` and `reported` count messages."""
+    """One producer. `handed` counts the messages given to it, `reported` its delivery reports."""
 
     def __init__(self, options: KafkaOptions, report: Report) -> None:
         self._options, self._topic, self._report = options, options.topic, report
@@ -61,7 +61,7 @@ class KafkaClient:
         self._said = ""
 
     def open(self) -> None:
-        """Make the producer, which connects by itself. Blocks. Raises SinkHolds."""
+        """Create the producer, which connects by itself. Blocks. Raises SinkHolds."""
         try:
             import confluent_kafka as client  # an extra, and slow to load
         except ImportError as error:
@@ -77,7 +77,7 @@ class KafkaClient:
             ) from error
 
     async def find_topic(self) -> None:
-        """Wait until a broker has told of the topic. Raises SinkWaits or SinkHolds."""
+        """Wait until a broker knows the topic. Raises SinkWaits or SinkHolds."""
         from confluent_kafka import KafkaException
 
         name, started = self._topic, trio.current_time()
@@ -104,7 +104,7 @@ class KafkaClient:
             self._report("tls", f"by librdkafka; the brokers' certificates are {verified}")
 
     async def collect(self) -> None:
-        """Hear what librdkafka reports. Never returns; raises what ends the session."""
+        """Receive librdkafka's reports. Never returns; raises what ends the session."""
         while True:
             before = self.reported
             busy = self.handed > before or not self._connected
@@ -149,7 +149,7 @@ class KafkaClient:
         self.handed += 1
 
     def was_handed(self) -> None:
-        """Let `collect` know that there are reports to come."""
+        """Wake `collect`: there are reports to come."""
         self._work.wake_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -161,19 +161,19 @@ class KafkaClient:
                 raise self._silent()
 
     def has_room(self, before: int) -> bool:
-        """Whether anything was reported since that count; nothing more comes when all was."""
+        """Whether there were reports since that count, or there are none to come."""
         return self.reported > before or self.reported == self.handed
 
     def _heard(self, error: KafkaError) -> None:
         found = verdict(error.name(), error.str())
         if isinstance(self._fault, SinkHolds):
-            return  # the reason for whatever else it has to say
+            return  # later errors only follow from it
         if isinstance(found, SinkHolds) or error.fatal():
             self._fault = found
         elif error.name() != "_ALL_BROKERS_DOWN":
             self._said = error.str()
         elif not self._connected:
-            # Once connected, librdkafka may try for `timeout`: it alone avoids duplicates.
+            # Once connected, librdkafka retries for `timeout`: only it can avoid duplicates.
             self._fault = self._silent()
 
     def _silent(self) -> SinkWaits:
@@ -185,7 +185,7 @@ class KafkaClient:
                 f"no broker of {brokers} answers{said}; check `brokers`, and whether they {tls} "
                 "(`security_protocol`)"
             )
-        said = f"; last heard: {self._said}" if self._said else ""
+        said = f"; last error: {self._said}" if self._said else ""
         timeout = show_seconds(self._options.timeout)
         return SinkWaits(f"the brokers have confirmed nothing for {timeout}{said}")
 
@@ -223,13 +223,13 @@ _HOLDS: Final = {
     "UNSUPPORTED_COMPRESSION_TYPE": "choose another `compression`: the brokers do not know this",
     "_INVALID_ARG": "check `client`",
 }
-"""What only a person can mend, with what to change."""
+"""Errors that only a person can fix, with what to change."""
 
 _REFUSED: Final = frozenset({
     "MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG",
     "INVALID_TIMESTAMP", "_BAD_MSG",
 })  # fmt: skip
-"""What is about messages. A broker says it of a whole batch."""
+"""Errors about messages. A broker reports them for a whole batch of its own."""
 
 
 # `…: error:0A00045C:SSL routines::tlsv13 alert certificate required: SSL alert number 116 (…`
@@ -242,10 +242,10 @@ def verdict(name: str, words: str) -> DeliveryError:
         return BatchRefused(code=name, reason=words)
     # A refusal in TLS 1.3 comes after the handshake, as the end of a connection.
     reason = _OPENSSL.search(words)
-    told = reason and told_by_alert(reason[1].strip().replace(" ", "_").upper())
-    if told:
-        return SinkHolds(f"{told[0]} ({words})", advice=told[1])
-    # The same refusal comes by one of two names, as chance has it: as TLS's or the connection's.
+    alert = reason and told_by_alert(reason[1].strip().replace(" ", "_").upper())
+    if alert:
+        return SinkHolds(f"{alert[0]} ({words})", advice=alert[1])
+    # By chance the same refusal has one of two names: TLS's or the connection's.
     if name == "_SSL" or "certificate verify failed" in words:
         return SinkHolds(words, advice=_tls_advice(words))
     if name in _HOLDS:
@@ -284,6 +284,6 @@ async def explained(held: SinkHolds, options: KafkaOptions) -> DeliveryError:
     except SinkHolds as again:
         return SinkHolds(f"broker {broker}: {again.reason}", advice=again.advice)
     except SinkWaits:
-        return held  # it was there a moment ago, and said this
+        return held  # it answered a moment ago, with this
     await opened.aclose()
     return held

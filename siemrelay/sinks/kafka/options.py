@@ -13,14 +13,14 @@ from siemrelay.formats.envelopes.keyed import Keyed
 from siemrelay.net.tls_client import TlsOptions
 from siemrelay.sinks.contract import BatchLimits
 
-# Runs that wait for their acknowledgement: with lingering and a cluster's round trip, a busy feed
-# needs more than a stream does.
+# Batches that wait for their acknowledgement: because of lingering and a cluster's round trip, a
+# busy feed needs more than a stream does.
 _IN_FLIGHT_BATCHES: Final = 16
 
-# What librdkafka may hold in memory: the runs in flight, with room for large events.
+# What librdkafka may hold in memory: the batches in flight, with room for large events.
 _QUEUE_KIB: Final = 64 * 1024
 
-# librdkafka's own log has its critical lines only: what fails is told by the relay itself.
+# librdkafka logs critical messages only: the relay reports every error itself.
 _LOG_LEVEL: Final = 2
 
 _RESERVED: Final = {
@@ -33,7 +33,7 @@ _RESERVED: Final = {
     "queue.buffering.max.ms": "linger", "compression.type": "compression",
     "compression.codec": "compression",
 }  # fmt: skip
-"""Properties that have a key of their own."""
+"""Properties that have an option of their own."""
 
 _SECRET: Final = re.compile(r"password|secret|private|oauthbearer\.config|jaas")
 
@@ -42,7 +42,7 @@ _PROMISED: Final = frozenset({
     "delivery.timeout.ms", "max.in.flight", "max.in.flight.requests.per.connection",
     "message.send.max.retries", "retries", "transactional.id", "delivery.report.only.error",
 })  # fmt: skip
-"""Properties that the relay's promises rest on."""
+"""Properties on which the relay's guarantees depend."""
 
 
 def _brokers(value: Any) -> Any:
@@ -53,7 +53,7 @@ def _brokers(value: Any) -> Any:
 
 
 class KafkaOptions(Options):
-    """What a Kafka sink may set."""
+    """Options of `protocol: kafka`."""
 
     brokers: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_brokers)] = (
         Field(min_length=1, description="HOST:PORT of some brokers; the others are found by them")
@@ -97,7 +97,7 @@ class KafkaOptions(Options):
             if name in _RESERVED:
                 raise ValueError(f"{name} is set by the sink's `{_RESERVED[name]}`")
             if name in _PROMISED:
-                raise ValueError(f"{name} belongs to the relay: what it promises rests on it")
+                raise ValueError(f"{name} cannot be set: the relay's guarantees depend on it")
         return {
             name: Secret(v) if isinstance(v, str) and _SECRET.search(name) else v
             for name, v in value.items()
@@ -125,7 +125,7 @@ class KafkaOptions(Options):
         return self.security_protocol.endswith("ssl")
 
     def limits(self) -> BatchLimits:
-        """The limits of a run."""
+        """The limits of a batch."""
         return BatchLimits(in_flight_batches=_IN_FLIGHT_BATCHES)
 
     def properties(self) -> dict[str, str | int | float]:
@@ -139,8 +139,8 @@ class KafkaOptions(Options):
             "compression.type": self.compression,
             "linger.ms": self.linger * 1000,
             "acks": "all", "enable.idempotence": "true",
-            # No message is given up before others behind it: when brokers take nothing for
-            # `timeout`, the whole session is, and what had no report is sent again in order.
+            # No message expires before those behind it: when brokers take nothing for `timeout`,
+            # the session ends, and every message without a report is sent again in order.
             "message.timeout.ms": 0,
         }  # fmt: skip
         if self.security_protocol.startswith("sasl_"):

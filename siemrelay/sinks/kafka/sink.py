@@ -1,7 +1,7 @@
 """Kafka out: an idempotent producer that waits for all in-sync replicas (an extra).
 
-librdkafka sends in threads of its own and retries by itself, in order and without duplicates, as
-long as a session lasts. Here runs are handed to it and its delivery reports are collected.
+During a session librdkafka sends in threads of its own and retries by itself, in order and without
+duplicates. This module hands batches to it and collects its delivery reports.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class KafkaSink:
-    """Runs of messages produced to one topic."""
+    """Batches of messages produced to one topic."""
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
@@ -69,12 +69,12 @@ class ProducedBatch:
 
 
 class KafkaSession:
-    """See `sinks.contract.Session`; one producer's life."""
+    """See `sinks.contract.Session`; a session is one producer."""
 
     def __init__(self, client: KafkaClient, report: Report) -> None:
         self._client, self._report = client, report
         self._handing = trio.Lock()
-        # Sends to come that may share no batch with another run.
+        # How many of the next sends must not share a broker's batch with other messages.
         self._alone_sends = 0
 
     async def send(self, messages: Sequence[bytes]) -> ProducedBatch:
@@ -84,7 +84,7 @@ class KafkaSession:
         client = self._client
         async with self._handing:
             if alone:
-                # A broker refuses a batch as a whole: this one may hold no other run's messages.
+                # A broker refuses its batch as a whole: this one may hold no other messages.
                 self._alone_sends -= 1
                 await client.until(lambda: client.handed == client.reported)
             ticket = ProducedBatch(messages, alone=alone)
@@ -98,7 +98,7 @@ class KafkaSession:
         return ticket
 
     def _produce(self, ticket: ProducedBatch, at: int) -> int:
-        """Hand over messages from `at` on until librdkafka has no room; where that was. Blocks."""
+        """Hand over messages from `at` on while librdkafka has room; returns the next. Blocks."""
         from confluent_kafka import KafkaException
 
         for index in range(at, len(ticket.messages)):
@@ -125,10 +125,10 @@ class KafkaSession:
             raise decisive(ExceptionGroup("reports", others))
         if refused:
             if len(ticket.messages) == 1 and not ticket.alone:
-                self._alone_sends += 2  # this one, and whatever is sent behind it
+                self._alone_sends += 2  # this one, and the one that is sent behind it
                 again = await self._hand_over(ticket.messages, alone=True)
                 return await self.confirm(again)
-            # The pieces of a run are never more than twice its messages.
+            # The parts of a batch are never more than twice its messages.
             self._alone_sends = 2 * len(ticket.messages)
             raise refused[0]
         if ticket.last is not None:

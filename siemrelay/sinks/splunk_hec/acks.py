@@ -1,7 +1,8 @@
-"""Splunk's indexer acknowledgement: what was taken counts only when the indexers have it.
+"""Splunk's indexer acknowledgement: a request is confirmed only when the indexers have it.
 
-`true` is told once and then forgotten; `false` means pending, lost, or asked of the wrong indexer.
-So an id is asked for again and again, and what is not `true` after some minutes is sent again.
+Splunk answers `true` once and then forgets the id; `false` means pending, lost, or the wrong
+indexer. So an id is asked for repeatedly, and a request without `true` after five minutes is sent
+again. Source: Splunk, "About HTTP Event Collector Indexer Acknowledgment".
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import trio
 from siemrelay.core.errors import DeliveryError, SinkWaits
 
 LOST_AFTER_S: Final = 300.0
-"""A part of Splunk's queue may take two minutes to be indexed; what takes so long is lost."""
+"""Indexing may take two minutes behind a full queue; a request that takes so long is lost."""
 
-# Indexing takes seconds; asking costs a small request.
+# Indexing takes seconds; each question is a small request.
 _FIRST_ASK_S: Final = 0.5
 _LONGEST_ASK_S: Final = 8.0
 
 Ask = Callable[[Sequence[int]], Awaitable[Mapping[int, bool]]]
-"""Asks for ids. Raises SinkWaits when there is no answer now, another DeliveryError otherwise."""
+"""Asks for ids. Raises SinkWaits if there is no answer now, SinkHolds if there will be none."""
 
 
 class Acknowledgements:
-    """The ids that one session waits for. `poll` runs beside those who `wait`."""
+    """The ids that one session waits for. Run `poll` as a task beside those that `wait`."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -37,8 +38,8 @@ class Acknowledgements:
     async def wait(self, ack_ids: Sequence[int]) -> None:
         """Wait until the indexers have acknowledged all of these.
 
-        Raises: SinkWaits (after `LOST_AFTER_S`, or when ids cannot be told apart: send again), or
-        what asking failed with.
+        Raises: SinkWaits after `LOST_AFTER_S` or for an ambiguous id (send again), or the error
+        with which asking failed.
         """
         events = {ack_id: trio.Event() for ack_id in ack_ids}
         if len(events) < len(ack_ids) or not self._pending.keys().isdisjoint(events):
@@ -73,7 +74,7 @@ class Acknowledgements:
             raise failed
 
     async def poll(self) -> None:
-        """Ask for what is waited for, until asking fails for good: then all who wait fail."""
+        """Ask for the pending ids, until asking fails for good: then every `wait` fails."""
         pause_s = _FIRST_ASK_S
         while True:
             await self._wanted.wait()
@@ -84,9 +85,9 @@ class Acknowledgements:
                 continue
             pause_s = min(pause_s * 2, _LONGEST_ASK_S)
             try:
-                told = await self._ask(asked)
+                answers = await self._ask(asked)
             except SinkWaits as error:
-                # Asked again, not sent again: events would arrive twice for nothing.
+                # Ask again; sending again would only duplicate the events.
                 self._trouble = error.reason
                 pause_s = max(pause_s, min(error.after_s or 0.0, LOST_AFTER_S))
                 continue
@@ -95,7 +96,7 @@ class Acknowledgements:
                 return
             self._trouble = ""
             for ack_id in asked:
-                event = self._pending.pop(ack_id, None) if told.get(ack_id) else None
+                event = self._pending.pop(ack_id, None) if answers.get(ack_id) else None
                 if event is not None:
                     event.set()
                     pause_s = _FIRST_ASK_S

@@ -1,4 +1,4 @@
-"""What a Splunk sink may set, and what follows from it: addresses, envelope, limits of a run."""
+"""Options of a Splunk sink, and what follows from them: URLs, envelope, limits of a batch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from siemrelay.sinks.http.client import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.sinks.http.url import Url, below
 
-# Indexers acknowledge after seconds: with so many runs waiting for it, a busy feed keeps up.
+# Indexers acknowledge after seconds: with so many batches in flight a busy feed keeps up.
 _UNACKNOWLEDGED_RUNS: Final = 32
 
 _COLLECTOR: Final = "/services/collector"
 _ENDPOINT: Final = re.compile(r"/(event|raw)(?:/1\.0)?/?$")
 
 
-# Splunk's own about every event; those that a sink may choose have a key of their own.
+# Metadata of every event in Splunk; those that a sink may set have an option of their own.
 _METADATA: Final = frozenset(
     {"time", "host", "source", "sourcetype", "index", "event", "linecount"}
 )
@@ -34,7 +34,7 @@ _METADATA: Final = frozenset(
 def _indexed(chosen: dict[str, str | None]) -> dict[str, str | None]:
     for name, field in chosen.items():
         if not name or name.startswith("_") or name in _METADATA:
-            raise ValueError(f"{name!r} is Splunk's own; choose another name for the field")
+            raise ValueError(f"{name!r} is reserved by Splunk; choose another name for the field")
         if field is None:
             raise ValueError(f"{name}: name the event field that it takes, like actor.name")
     return fields_of_events(chosen)
@@ -45,7 +45,7 @@ IndexedFields = Annotated[dict[str, str | None], AfterValidator(_indexed)]
 
 
 class SplunkHecOptions(RequestOptions):
-    """What a Splunk sink may set."""
+    """Options of `protocol: splunk-hec`."""
 
     url: Url = Field(
         description="the collector, like https://splunk.example.com:8088; without a path the "
@@ -99,7 +99,7 @@ class SplunkHecOptions(RequestOptions):
         return value
 
     def limits(self) -> BatchLimits:
-        """The limits of a run, and how many may wait for their acknowledgement."""
+        """The limits of a batch, and how many may wait for their acknowledgement."""
         batch, runs = self.batch, _UNACKNOWLEDGED_RUNS if self.indexer_acknowledgement else None
         return BatchLimits(batch.max_events, batch.max_bytes, batch.max_wait, runs)
 
@@ -120,11 +120,11 @@ def hec_events(form: Format, options: SplunkHecOptions) -> Format:
 
 
 def event_url(options: SplunkHecOptions) -> str:
-    """Where events are sent."""
+    """The URL for events."""
     path = "" if urlsplit(options.url).path.strip("/") else f"{_COLLECTOR}/{options.endpoint}"
     if options.endpoint == "event":
         return below(options.url, path)
-    # Lines have no envelope: what holds for all of them stands in the address.
+    # Raw lines have no envelope: metadata of all of them is in the URL.
     said = {
         "host": options.metadata_host, "source": options.source,
         "sourcetype": options.sourcetype, "index": options.index,
@@ -133,7 +133,7 @@ def event_url(options: SplunkHecOptions) -> str:
 
 
 def acknowledgement_url(options: SplunkHecOptions, channel: str) -> str:
-    """Where acknowledgements are asked for: beside the endpoint."""
+    """The URL for questions about acknowledgements, next to the endpoint's."""
     parts = urlsplit(options.url)
     base = _ENDPOINT.sub("", parts.path).rstrip("/") or _COLLECTOR
     return below(parts._replace(path=base).geturl(), "/ack", channel=channel)

@@ -1,6 +1,6 @@
 """Splunk's HTTP Event Collector: confirmed by its answer, or by the indexers' acknowledgement.
 
-Requests that Splunk refuses for one event are sent again without it, within the same exchange.
+A request that Splunk refuses because of one event is sent again without it, in the same exchange.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from siemrelay.sinks.splunk_hec.options import (
 )
 from siemrelay.wire import splunk_hec as hec
 
-# Splunk Cloud answers 404 now and then, while parts of it are replaced.
+# Splunk Cloud answers 404 for a while when parts of it are replaced.
 _MISSING_S: Final = 300.0
 
-# When so many events of a run are refused one by one and none is taken, it is not the events.
+# When so many events of a batch are refused one by one and none is taken, it is not the events.
 _ALL_REFUSED: Final = 10
 
 _ELSEWHERE: Final = (
@@ -42,20 +42,20 @@ _ELSEWHERE_ADVICE: Final = {
     status: advice if status == 407 else f"{advice}; {_ELSEWHERE}"
     for status, advice in ADVICE.items()
 }
-"""What to change when an answer is not in the collector's words, by status."""
+"""What to change when an answer is not the collector's, by status."""
 
 
 class SplunkHecSink(RequestSink):
-    """Runs of events POSTed to one collector."""
+    """Batches of events POSTed to one collector."""
 
     def __init__(self, options: SplunkHecOptions) -> None:
         self._raw, self._acknowledge = options.endpoint == "raw", options.indexer_acknowledgement
-        # One channel for the sink's life: Splunk keeps each for long, and ids count within it.
+        # One channel per sink: Splunk keeps each for long, and counts ids within it.
         channel = str(uuid.uuid4())
         self._url, self._ack_url = event_url(options), acknowledgement_url(options, channel)
         if self._raw or self._acknowledge:
-            # Only where it is needed: so a token that wants acknowledgements says so at once
-            # (code 10) to a sink that would not wait for them.
+            # Only where it is needed: without it, a token with acknowledgement on answers code 10
+            # at once to a sink that would not wait for it.
             headers = {**options.headers, "X-Splunk-Request-Channel": Secret(channel)}
             options = options.model_copy(update={"headers": headers})
         super().__init__(options)
@@ -64,7 +64,7 @@ class SplunkHecSink(RequestSink):
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; connections are made by the first request."""
+        """See `sinks.contract.Sink`; the first request connects."""
         async with self.client(report) as client:
             requests = trio.CapacityLimiter(self._options.in_flight)
 
@@ -89,10 +89,10 @@ class SplunkHecSink(RequestSink):
     async def _deliver(
         self, client: Client, messages: Sequence[bytes]
     ) -> tuple[list[Refusal], list[int]]:
-        """The events that Splunk refused for themselves, and the ids under which it took the rest.
+        """Send all events; returns the refusals, and the acknowledgement ids of the rest.
 
-        Whether it kept those before a refused one is not documented: they are sent again, so they
-        may arrive twice, and never not at all.
+        Splunk does not document whether it keeps the events before a refused one. They are sent
+        again, so they may arrive twice, but they do arrive.
         """
         refusals: list[Refusal] = []
         taken = list[hec.HecAnswer]()
@@ -108,18 +108,18 @@ class SplunkHecSink(RequestSink):
             if pieces.refused(start, end, why.number):
                 refusals.append(Refusal(start, why.code, why.reason))
             if why.about_index and not taken:
-                # A number says that Splunk looked at single events; all have the same index.
+                # With a number Splunk has looked at single events, which all have one index.
                 enough = min(len(messages), _ALL_REFUSED)
                 if why.number is None or len(refusals) >= enough:
                     raise SinkHolds(f"Splunk refused each event: {why.reason}", advice=why.advice)
             elif not taken and _ALL_REFUSED <= len(refusals) < len(messages):
-                # Delivery knows whether it ever took any, and goes on in larger pieces.
+                # The delivery knows whether Splunk ever took any, and goes on in larger parts.
                 raise BatchRefused(code=why.code, reason=why.reason)
         return refusals, [answer.ack_id for answer in taken if answer.ack_id is not None]
 
     async def _post(self, client: Client, messages: Sequence[bytes]) -> hec.HecAnswer:
-        # Both ways without separators that the other end would have to know: JSON needs none, and
-        # raw lines end as lines do.
+        # Events are concatenated JSON objects, for which Splunk ignores white space; raw events are
+        # lines.
         kind = "text/plain" if self._raw else "application/json"
         answer = await client.post(self._url, b"\n".join(messages), kind)
         said = hec.read_answer(answer.body)
@@ -142,7 +142,7 @@ class SplunkHecSink(RequestSink):
         error = self._failure(answer, hec.read_answer(answer.body))
         if error is None and found is not None:
             return found
-        # Never without the acknowledgement that was asked for: what it cannot tell, a person must.
+        # Nothing is confirmed without the acknowledgement that was asked for.
         if error is None or isinstance(error, BatchRefused):
             raise SinkHolds(
                 f"asked for acknowledgements, Splunk said HTTP {answer.status} {answer.words}",
@@ -151,7 +151,7 @@ class SplunkHecSink(RequestSink):
         raise error
 
     def _failure(self, answer: Answer, said: hec.HecAnswer | None) -> DeliveryError | None:
-        """What the answer asks for if it is no success."""
+        """The error to raise for an answer that is no success."""
         now_s = time.time()
         if answer.status != 404:
             self._missing_since_s = None
@@ -166,7 +166,7 @@ class SplunkHecSink(RequestSink):
             return SinkWaits(f"HTTP 404 {answer.words}; {advice[404]}")
         error = failure(answer.status, answer.headers, answer.words, now_s=now_s, advice=advice)
         if said is None and isinstance(error, BatchRefused) and answer.status != 413:
-            # The collector gives a code when it means an event; who does not is somebody else.
+            # The collector gives a code when it refuses an event; this is another server.
             return SinkHolds(f"HTTP {answer.status} {answer.words}".strip(), advice=_ELSEWHERE)
         return error
 

@@ -1,7 +1,7 @@
-"""One connection to a stream receiver: TCP or Unix, plain or within TLS, with what it proves.
+"""One connection to a stream receiver, TCP or Unix, plain or in TLS, that counts what arrived.
 
-SIOCOUTQ says how many written bytes the peer has not acknowledged yet (on a Unix socket: not read
-yet). Within TLS the written bytes are those of its records, so they are counted below it.
+SIOCOUTQ (tcp(7)) says how many written bytes the peer has not acknowledged yet; on a Unix socket,
+how many it has not read. In TLS the bytes of the records count, so they are counted below it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from siemrelay.net.tls_client import CUT_OFF, TlsContexts, describe_tls, expires
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.stream.failover import Address, connect_tcp
 
-# linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has ended its
-# side in good order: what it acknowledged before that, it has.
+# linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has closed its
+# side in order: it has whatever it acknowledged before.
 _TCP_ESTABLISHED: Final = 1
 _TCP_CLOSE_WAIT: Final = 8
 
 # One write's size: large enough to keep the socket full, small enough to notice a stall early.
 _WRITE_BYTES: Final = 256 * 1024
 
-# A last word (TLS close_notify, RELP close) is a courtesy: a peer that takes nothing gets none.
+# A peer that reads nothing gets no close_notify (TLS) and no close command (RELP) after this.
 CLOSE_GRACE_S: Final = 1.0
 
-# How a TLS peer answers who does not speak TLS: a record of type alert.
+# How a TLS server answers plain bytes: with a record of type alert (RFC 8446, 5.1).
 TLS_ALERT: Final = b"\x15\x03"
 
 _READ_BYTES: Final = 64 * 1024
 
 
 class CountedStream(trio.abc.Stream):
-    """A connected socket that knows how much was written, and how much of it the peer has."""
+    """A connected socket that counts the bytes written, and those that the peer has."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.socket_stream = stream
@@ -57,8 +57,8 @@ class CountedStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = await self.socket_stream.receive_some(max_bytes)
         if self._tcp:
-            # Peers that answer in small pieces wait for the acknowledgement of each (Nagle), which
-            # Linux holds back for 40 ms unless it is told otherwise after every read.
+            # A peer that answers in small pieces waits for the acknowledgement of each (Nagle).
+            # Linux delays that by 40 ms unless this is set again after every read.
             self.socket_stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return data
 
@@ -66,18 +66,18 @@ class CountedStream(trio.abc.Stream):
         await self.socket_stream.aclose()
 
     def acknowledged_bytes(self) -> int:
-        """How much of `written_bytes` the peer has for certain.
+        """How many of the `written_bytes` the peer certainly has.
 
-        Raises SinkWaits when the connection is not whole any more.
+        Raises SinkWaits when the connection is broken or closed.
         """
         sock = self.socket_stream.socket
         (queued,) = struct.unpack("i", ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
-        # A reset empties the kernel's queue: zero proves something only on a connection that is
-        # found whole *after* it was read; checked by
+        # A reset empties the kernel's queue too: an empty queue proves something only if the
+        # connection is intact *after* the queue was read; checked by
         # test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged.
         if not self._whole():
             raise SinkWaits("the peer closed the connection before it acknowledged everything")
-        # A Unix socket's queue counts the kernel's own overhead too, so this errs to the safe side.
+        # A Unix socket's queue includes the kernel's overhead, so the result may be too small.
         return self.written_bytes - int(queued)
 
     def _whole(self) -> bool:
@@ -85,16 +85,16 @@ class CountedStream(trio.abc.Stream):
         if self._tcp:
             state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
             return state in (_TCP_ESTABLISHED, _TCP_CLOSE_WAIT)
-        # A Unix peer that closes throws away what it has not read, and marks this end before that.
+        # A Unix peer that closes discards what it has not read, and marks this end before that.
         poll = select.poll()
         poll.register(sock.fileno(), 0)
         return not poll.poll(0)
 
 
 class Connection(trio.abc.AsyncResource):
-    """A connection ready for a protocol's bytes. `tls` is None without TLS.
+    """A connection on which a protocol can start. `tls` is None without TLS.
 
-    Leave it by `close_politely`, or by `aclose` when it is broken or time is short.
+    End it by `close_politely`, or by `aclose` when it is broken or time is short.
     """
 
     def __init__(
@@ -106,12 +106,13 @@ class Connection(trio.abc.AsyncResource):
         self._writing = False
 
     async def write(self, data: bytes) -> int:
-        """Hand all of it to the kernel; the counter that `acknowledged_bytes` must reach for it.
+        """Hand all of it to the kernel. Returns the count that `acknowledged_bytes` must reach.
 
-        Raises SinkWaits when the peer takes nothing for the timeout or the connection breaks.
+        Raises SinkWaits when the peer takes nothing for `timeout_s` or the connection breaks. If
+        cancelled, a part may be out: the connection can only be closed.
         """
         view = memoryview(data)
-        # Left standing by any failure: half a frame is out, nothing sensible can follow it.
+        # Stays set after a failure: half a frame is out, and nothing can follow it.
         self._writing = True
         for start in range(0, len(view), _WRITE_BYTES):
             try:
@@ -125,9 +126,9 @@ class Connection(trio.abc.AsyncResource):
         return self.counted.written_bytes
 
     async def read(self) -> bytes:
-        """What the peer says next; empty when it has closed, in TLS with or without notice.
+        """The peer's next bytes; empty when it has closed, in TLS with or without close_notify.
 
-        Raises SinkWaits when the connection broke, SinkHolds when TLS says why.
+        Raises SinkWaits when the connection broke, SinkHolds when a TLS alert says why.
         """
         try:
             return bytes(await self._stream.receive_some(_READ_BYTES))
@@ -139,15 +140,15 @@ class Connection(trio.abc.AsyncResource):
             raise SinkWaits(f"the connection broke: {cause_of(error)}") from error
 
     def stalled(self) -> SinkWaits:
-        """For a peer that has taken nothing for the timeout."""
+        """The error for a peer that has taken nothing for `timeout_s`."""
         return SinkWaits(
             f"the peer has taken nothing for {show_seconds(self.timeout_s)}; is it overloaded?"
         )
 
     async def close_politely(self, last_words: bytes = b"") -> None:
-        """End in order and close; a second at the most, even when cancelled.
+        """Close in order; takes a second at most, also when cancelled.
 
-        `last_words` are for a peer that answers them by closing its side.
+        `last_words` are sent first; the peer answers them by closing its side.
         """
         with trio.move_on_after(CLOSE_GRACE_S, shield=True):
             try:
@@ -162,7 +163,7 @@ class Connection(trio.abc.AsyncResource):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close at once, without a word."""
+        """Close at once, without close_notify."""
         await _close(self.counted, self.tls)
 
 
@@ -178,10 +179,9 @@ async def connect(
     address: Address, timeout_s: float, report: Report,
     contexts: TlsContexts | None = None, server_name: str | None = None,
 ) -> Connection:  # fmt: skip
-    """A connection to that server, within TLS if there are contexts for it.
+    """Connect to that server, in TLS if there are `contexts`.
 
-    Raises SinkWaits or SinkHolds with what to look at; nothing is left open then, nor when
-    cancelled.
+    Raises SinkWaits or SinkHolds with what to check. Nothing is left open then, nor when cancelled.
     """
     counted = CountedStream(await connect_tcp(address, timeout_s, report))
     if contexts is None:
@@ -189,7 +189,7 @@ async def connect(
     tls: trio.SSLStream[CountedStream] | None = None
     try:
         context = await trio.to_thread.run_sync(contexts.current)
-        # A dot at the end is DNS' way to say that the name is whole; certificates have none.
+        # A trailing dot makes a DNS name absolute; names in certificates have none.
         name = server_name or address.host.rstrip(".")
         tls = trio.SSLStream(counted, context, server_hostname=name)
         await _shake_hands(tls, address, timeout_s)
@@ -227,6 +227,6 @@ def _secured(tls: trio.SSLStream[CountedStream]) -> Any:
 
 
 def cause_of(error: BaseException) -> str:
-    """The words of what is behind an error of trio's."""
+    """The message of the system's error behind one of trio's."""
     cause = error.__cause__
     return str(getattr(cause, "strerror", None) or cause or error)

@@ -1,7 +1,7 @@
-"""Which servers a stream sink connects to: one or several, tried in order, the first one preferred.
+"""The servers of a stream sink: one or several, tried in order, the first one preferred.
 
-A connection always begins with the first server. While it stands at a later one, the earlier ones
-are asked again now and then; when one is back, the session ends at a moment with nothing in flight.
+Every connection starts with the first server. While it is with a later one, the earlier ones are
+tried once a minute; when one is back, the session ends as soon as nothing is in flight.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from siemrelay.sinks.contract import Report
 
 T = TypeVar("T")
 
-# How often an earlier server is asked again: it was down, so minutes do not matter; a connection
-# made and closed costs it next to nothing.
+# How often the earlier servers are tried. They were down, so minutes do not matter; a connection
+# that is opened and closed costs them next to nothing.
 FAIL_BACK_PROBE_S: Final = 60.0
 
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::(\d{1,5}))?")
@@ -32,7 +32,7 @@ _MAX_PORT: Final = 65535
 
 
 class Address(NamedTuple):
-    """A server's name or address, and its TCP port."""
+    """A server's name or IP address, and its port."""
 
     host: str
     port: int
@@ -66,18 +66,18 @@ def _server(server: str) -> str:
 Server = Annotated[str, StringConstraints(min_length=1), AfterValidator(_server)]
 Servers = Annotated[
     Annotated[Server, Tag("one")] | Annotated[list[Server], Field(min_length=1), Tag("several")],
-    # Chosen before it is judged, so that a fault in a list is not said to be the list itself.
+    # Discriminated first, so that a fault inside a list is located there.
     Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
     Field(
         description="host name or address of the receiver, or a list of them, tried in order; "
         "`name:port` where one has a port of its own"
     ),
 ]
-"""What `server` takes in a stream sink."""
+"""The option `server` of a stream sink."""
 
 
 def ports_within(servers: Any) -> list[int | None]:
-    """The port that each of these names, as a file has them; none of what is no server."""
+    """The port in each server as written in the file; None where there is none."""
     found = []
     for server in servers if isinstance(servers, list) else [servers]:
         try:
@@ -88,21 +88,21 @@ def ports_within(servers: Any) -> list[int | None]:
 
 
 def addresses(servers: str | Sequence[str], port: int) -> list[Address]:
-    """Where to connect to, the preferred one first."""
+    """The servers to connect to, the preferred one first."""
     parts = [_split(server) for server in ([servers] if isinstance(servers, str) else servers)]
     return [Address(host, own or port) for host, own in parts]
 
 
 Connect = Callable[[Address], Awaitable[T]]
-"""Opens one server's connection, ready for messages. Raises SinkWaits or SinkHolds."""
+"""Opens a connection to one server, ready for messages. Raises SinkWaits or SinkHolds."""
 
 
 async def first_of(
     servers: Sequence[Address], connect: Connect[T], report: Report
 ) -> tuple[T, int]:
-    """The first server that can be connected to, and how many were passed over.
+    """Connect to the first server that can be reached; returns also how many were skipped.
 
-    Raises what the only server raised; of several SinkWaits if any of them may come back by
+    Raises the error of a single server; of several, SinkWaits if any of them may come back by
     itself, else SinkHolds.
     """
     faults: list[SinkWaits | SinkHolds] = []
@@ -124,7 +124,7 @@ async def first_of(
 async def earlier_is_back(
     earlier: Sequence[Address], connect: Connect[trio.abc.AsyncResource]
 ) -> Address:
-    """Wait until one of these servers takes connections again; which one."""
+    """Wait until one of these servers accepts connections again, and return it."""
     while True:
         await trio.sleep(FAIL_BACK_PROBE_S)
         for address in earlier:
@@ -136,7 +136,7 @@ async def earlier_is_back(
 
 
 async def connect_tcp(address: Address, timeout_s: float, report: Report) -> trio.SocketStream:
-    """A connection whose dead peer is noticed. Raises SinkWaits with what to look at."""
+    """Connect by TCP, with keepalive and a user timeout. Raises SinkWaits with what to check."""
     server, port = address
     try:
         with trio.fail_after(timeout_s):
@@ -166,18 +166,18 @@ async def connect_tcp(address: Address, timeout_s: float, report: Report) -> tri
 
 def _prepare(stream: trio.SocketStream, address: Address, timeout_s: float) -> None:
     if stream.socket.getpeername() == stream.socket.getsockname():
-        # Connecting to a free port of this machine's own ephemeral range can meet itself, and
-        # then the kernel acknowledges bytes that nobody reads.
+        # A connection to a free port in this machine's ephemeral range may connect to itself. The
+        # kernel would then acknowledge bytes that nobody reads.
         raise SinkWaits(f"cannot connect to {address}: nobody listens there")
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Bytes that nobody acknowledges for so long break the connection, instead of for 15 minutes.
+    # A peer that acknowledges nothing for so long breaks the connection; by default, 15 minutes.
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
 
 
 def connect_reason(error: OSError) -> str:
-    """Why there is no connection, in the system's words, each once."""
+    """Why there is no connection: the system's messages, each once."""
     causes = error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else ()
-    # By their numbers: trio's own words repeat the address.
+    # By errno: trio's own messages repeat the address.
     said = dict.fromkeys(
         os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
         for cause in causes

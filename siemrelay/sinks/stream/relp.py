@@ -1,7 +1,8 @@
-"""RELP out, plain or within TLS: confirmed by the receiver's own `rsp 200` to each message.
+"""RELP out, plain or in TLS: each message is confirmed by the receiver's `rsp 200`.
 
-What had no answer when a connection broke is sent again, so nothing is lost; what repeats is at
-the most a window. Runs are a part of the window, because the cursor moves by whole runs.
+Messages without an answer are sent again after a break, so at most one window is repeated. A batch
+is a part of the window, because the cursor moves by whole batches.
+Source: the RELP specification (rsyslog/librelp, doc/relp.html), commands open, syslog, close.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ from siemrelay.sinks.stream.failover import Address, Connect, addresses, earlier
 from siemrelay.sinks.stream.tcp import StreamOptions
 from siemrelay.wire.relp import TAKEN, Answer, RelpClient, ServerClose
 
-# A window is filled by so many runs: the receiver has the next ones while one is settled.
+# So many batches fill a window: the receiver works on the next ones while one is settled.
 _RUNS_IN_WINDOW: Final = 4
 
-# One run's frames: a few writes' worth, whatever the window.
+# The size of one batch whatever the window: a few writes.
 _RUN_BYTES: Final = 1024 * 1024
 
 
 class RelpOptions(StreamOptions):
-    """What a RELP sink may set."""
+    """Options of `protocol: relp`."""
 
     port: Port = Field(2514, description="its TCP port")
     window: int = Field(
-        128, ge=1, le=10_000, description="messages sent and not yet answered, at the most"
+        128, ge=1, le=10_000, description="messages in flight: sent and not yet answered"
     )
     tls: TlsOptions | None = Field(
         None, description="verification, certificates; `{}` is TLS with the defaults, none is plain"
     )
 
     def limits(self) -> BatchLimits:
-        """The limits of a run."""
+        """The limits of a batch."""
         return BatchLimits(max(1, self.window // _RUNS_IN_WINDOW), _RUN_BYTES)
 
 
@@ -98,13 +99,13 @@ class RelpSink:
 
 _NO_RELP: Final = "the peer does not speak RELP on this port"
 
-# After a write that failed: what the peer said before it left is on this machine already.
+# After a failed write, whatever the peer sent before is on this machine already.
 _LAST_WORDS_S: Final = 0.25
 
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """Messages of one run that went into the window together."""
+    """Messages of one batch that entered the window together."""
 
     messages: int
     unanswered: int
@@ -113,13 +114,13 @@ class _Part:
 
 
 class RelpSession(trio.abc.AsyncResource):
-    """See `sinks.contract.Session`; a ticket is the parts that the run went out in."""
+    """See `sinks.contract.Session`; a ticket is the list of a batch's parts."""
 
     def __init__(self, connection: Connection, window: int, report: Report) -> None:
         self._connection, self._window, self._report = connection, window, report
         self._relp = RelpClient()
         self._unanswered: dict[int, tuple[_Part, int]] = {}
-        self._in_window = 0  # messages of parts that are not wholly answered
+        self._in_window = 0  # messages of parts with answers missing
         self._room = trio.lowlevel.ParkingLot()
         self._answers = 0
         self._unconfirmed = 0  # parts sent and not yet confirmed
@@ -128,7 +129,7 @@ class RelpSession(trio.abc.AsyncResource):
         self._leaving = False
 
     async def open(self) -> None:
-        """Agree on the session. Raises SinkWaits or SinkHolds when the peer does not."""
+        """Send `open` and read the answer. Raises SinkWaits or SinkHolds without a good one."""
         connection = self._connection
         number, frame = self._relp.open()
         try:
@@ -214,7 +215,7 @@ class RelpSession(trio.abc.AsyncResource):
         try:
             await self._connection.write(frames)
         except SinkWaits as error:
-            # The peer may have said why it left: the listener reads that.
+            # The peer may have sent its reason before it closed; `listen` reads that.
             with trio.move_on_after(_LAST_WORDS_S):
                 while self._why is None:
                     await self._room.park()
@@ -244,9 +245,9 @@ class RelpSession(trio.abc.AsyncResource):
         return refusals
 
     async def listen(self) -> None:
-        """Take the peer's answers until it ends the session; raises why it did.
+        """Read the peer's answers until it ends the session; raises the reason.
 
-        What it had answered by then may still be confirmed before.
+        Messages that were answered by then may still be confirmed.
         """
         try:
             while data := await self._connection.read():
@@ -264,19 +265,19 @@ class RelpSession(trio.abc.AsyncResource):
             raise
 
     async def _everything_confirmed(self) -> None:
-        # `confirm` raises by itself for what has no answer and will have none.
+        # `confirm` raises for a part that has no answer and will get none.
         while self._unconfirmed:
             await self._idle.park()
 
     async def fail_back(self, earlier: Sequence[Address], open_one: Connect[RelpSession]) -> None:
-        """End the session once an earlier server is back and nothing is in flight."""
+        """End the session when an earlier server is back, as soon as nothing is in flight."""
         back = await earlier_is_back(earlier, open_one)
         self._leaving = True
         await self._everything_confirmed()
         raise SinkWaits(f"{back} is back")
 
     async def aclose(self) -> None:
-        """Close; with a word to the peer if the session is whole. A second at the most."""
+        """Close, with the command `close` if the session is intact; takes a second at most."""
         if self._why is None:
             await self._connection.close_politely(self._relp.close()[1])
         else:
@@ -288,7 +289,7 @@ class RelpSession(trio.abc.AsyncResource):
             raise SinkHolds(
                 f"{_NO_RELP} as it should: it answered message {answer.txnr}, which has no answer "
                 "due",
-                advice="look into the receiver's log",
+                advice="look in the receiver's log",
             )
         part, index = known
         self._answers += 1

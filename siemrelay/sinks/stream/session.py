@@ -1,4 +1,4 @@
-"""One stream session: runs are written, and believed when the kernel says the peer has them."""
+"""A session on a byte stream: a batch is confirmed when the peer's kernel has acknowledged it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import Address, Connect, earlier_is_back
 from siemrelay.wire.syslog_framing import Framer
 
-# Asking the kernel starts at a loopback's round trip and settles at a WAN's.
+# The kernel is asked after a loopback's round trip first, and at a WAN's in the end.
 _FIRST_ASK_S: Final = 0.0005
 _SLOWEST_ASK_S: Final = 0.05
 
-# After a break, what the peer said before it is on this machine already.
+# After a break, whatever the peer sent before it is on this machine already.
 _LAST_WORDS_S: Final = 0.1
 
-# The peer's first words (by the protocols it has none): enough to see what it is.
+# A syslog receiver sends nothing. So much of what a peer sends shows what it is.
 _HEARD_BYTES: Final = 200
-_LEFT_EARLY: Final = "the peer left before it had taken anything"
+_LEFT_EARLY: Final = "the peer closed the connection before it had taken anything"
 _WHY_EARLY: Final = {
     False: "does it expect TLS or another protocol on this port, or not allow this machine?",
     True: "it may not accept this side's certificate or address: its log says why",
@@ -34,7 +34,7 @@ _WHY_EARLY: Final = {
 
 @asynccontextmanager
 async def opened(session: StreamSession) -> AsyncIterator[trio.Nursery]:
-    """The session is watched until the context ends; then its connection is closed."""
+    """Watch the session's connection until the context ends, and close it then."""
     try:
         async with beside(session.watch) as nursery:
             yield nursery
@@ -43,10 +43,11 @@ async def opened(session: StreamSession) -> AsyncIterator[trio.Nursery]:
 
 
 class StreamSession:
-    """One connection's life; see `sinks.contract.Session`. Tickets are offsets in the stream.
+    """See `sinks.contract.Session`. A ticket is an offset in the stream.
 
-    `probation_s` is how long the connection must outlive its first acknowledgement to be believed:
-    no number of acknowledged bytes says as much, since receive buffers and proxies take any.
+    The first batch is confirmed only if the connection is still intact `probation_s` after its
+    acknowledgement. Acknowledged bytes alone do not prove that the peer wants them: receive buffers
+    and proxies take any.
     """
 
     def __init__(
@@ -65,12 +66,12 @@ class StreamSession:
     async def send(self, messages: Sequence[bytes]) -> int:
         """See `sinks.contract.Session`."""
         if self._leaving:
-            await trio.sleep_forever()  # `fail_back` ends the session
+            await trio.sleep_forever()  # `fail_back` is about to end the session
         if self._ended.is_set():
             raise self._why
         data = self._frame(messages)
         self._report("send", f"{len(data)} bytes")
-        # Until it is out, more is on its way than is known.
+        # Until the write returns, more is in flight than is confirmed.
         self._sent += 1
         try:
             self._sent = await self.connection.write(data)
@@ -88,7 +89,7 @@ class StreamSession:
             raise await self._last_words(error) from error
         self._confirmed = ticket
         said = self._words()
-        self._report("answer", f"the peer said: {said}" if said else self._answer)
+        self._report("answer", f"the peer sent: {said}" if said else self._answer)
         return ()
 
     def _words(self) -> str:
@@ -106,7 +107,7 @@ class StreamSession:
             pause = min(pause * 2, _SLOWEST_ASK_S)
 
     async def _last_words(self, error: SinkWaits) -> DeliveryError:
-        # The peer may have said why it left: that is here already, and `watch` reads it.
+        # The peer may have sent its reason before it closed; `watch` reads that.
         with trio.move_on_after(_LAST_WORDS_S):
             await self._ended.wait()
         return self._why if self._ended.is_set() else error
@@ -120,9 +121,9 @@ class StreamSession:
         self._probation_s = 0.0
 
     async def watch(self) -> None:
-        """Read what the peer says and drop it; raises SinkWaits or SinkHolds when it ends.
+        """Read and drop what the peer sends; raises SinkWaits or SinkHolds when it closes.
 
-        After a close in good order, what was sent before it may still be confirmed.
+        After a close in order, batches that were sent before may still be confirmed.
         """
         try:
             while words := await self.connection.read():
@@ -133,7 +134,7 @@ class StreamSession:
             in_order = False
         if self._probation_s and not isinstance(self._why, SinkHolds):
             hint = _WHY_EARLY[self.connection.tls is not None]
-            said = f"; it said: {self._words()}" if self._heard else ""
+            said = f"; it sent: {self._words()}" if self._heard else ""
             self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}{said}); {hint}")
             in_order = False
         if self._heard.startswith(TLS_ALERT):
@@ -153,7 +154,7 @@ class StreamSession:
             await trio.sleep(_SLOWEST_ASK_S)
 
     async def fail_back(self, earlier: Sequence[Address], open_one: Connect[Connection]) -> None:
-        """End the session once an earlier server is back and nothing is in flight."""
+        """End the session when an earlier server is back, as soon as nothing is in flight."""
         back = await earlier_is_back(earlier, open_one)
         self._leaving = True
         await self._everything_confirmed()

@@ -1,9 +1,8 @@
-"""TCP and TLS out, proven through the kernel: what counts is what the peer's kernel acknowledged.
+"""TCP and TLS out: a batch is confirmed when the peer's kernel has acknowledged its bytes.
 
-SIOCOUTQ says how many sent bytes the peer has not acknowledged yet; what had no acknowledgement
-when a connection broke is sent again (other relays lose that window). It proves that the bytes
-reached the peer's machine, not that the program there has stored them: plain TCP has no word for
-that.
+Bytes that were not acknowledged when a connection broke are sent again. An acknowledgement proves
+that the bytes reached the peer's machine, not that the program there has stored them: TCP cannot
+say so.
 """
 
 from __future__ import annotations
@@ -23,48 +22,48 @@ from siemrelay.sinks.stream.failover import Servers, addresses, first_of
 from siemrelay.sinks.stream.session import StreamSession, opened
 from siemrelay.wire.syslog_framing import FRAMERS
 
-# A kernel acknowledges bytes before its program has looked at the first of them, and then throws
-# them away: a server that expects TLS on this port ends a plain connection up to 21 ms later
-# (rsyslog; OpenSSL, stunnel and Python within one), a TLS 1.3 server looks at a certificate only
-# after the client's handshake is over, a syslog server at the name in it even later. So a new
-# connection proves something only once it has outlived its first bytes by this, which is what a
-# busy server takes to refuse. Bytes go on meanwhile: what waits is the cursor, once a connection.
+# A kernel acknowledges bytes before its program has read the first of them, and may then discard
+# them. A server that expects TLS on this port closes a plain connection up to 21 ms later (rsyslog;
+# OpenSSL, stunnel and Python within 1 ms). A TLS 1.3 server checks a client's certificate only when
+# the client's handshake is over, a syslog server the name in it even later. So the first batch is
+# confirmed only if the connection outlives its acknowledgement by this, in which a busy server
+# refuses. More is sent meanwhile: only the cursor waits, once per connection.
 _PROBATION_S: Final = 0.25
 
-# On their way in that time, and over a long distance, without a pause; see `in_flight` for bytes.
+# Enough to send on during the probation and over a long distance; `in_flight` bounds the bytes.
 _LIMITS: Final = BatchLimits(in_flight_batches=64)
 
 
 class StreamOptions(Options):
-    """What every sink over a byte stream to a server may set."""
+    """Options of every sink over a byte stream to a server."""
 
     server: Servers
     timeout: Duration = Field(
-        30.0, gt=0, description="to connect, and how long the peer may take nothing"
+        30.0, gt=0, description="to connect, and for a peer that takes nothing"
     )
 
 
 class TcpOptions(StreamOptions):
-    """What a TCP sink may set."""
+    """Options of `protocol: tcp`."""
 
     port: Port = Field(514, description="its TCP port")
     framing: Literal["newline", "octet-counting", "nul"] = Field(
-        "newline", description="how messages are told apart (RFC 6587)"
+        "newline", description="how messages are separated (RFC 6587)"
     )
 
 
 class TlsStreamOptions(StreamOptions):
-    """What a TLS sink may set."""
+    """Options of `protocol: tls`."""
 
     port: Port = Field(6514, description="its TCP port")
     framing: Literal["octet-counting", "newline", "nul"] = Field(
-        "octet-counting", description="how messages are told apart (RFC 5425)"
+        "octet-counting", description="how messages are separated (RFC 5425)"
     )
     tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
 
 
 class TcpSink:
-    """Messages over one TCP connection, within TLS if the options have it."""
+    """Messages over one TCP connection, in TLS for `protocol: tls`."""
 
     def __init__(self, options: TcpOptions | TlsStreamOptions) -> None:
         self._options = options

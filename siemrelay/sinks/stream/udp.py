@@ -1,11 +1,10 @@
-"""UDP out: one message a datagram (RFC 5426), or GELF's chunks. Confirmed means that the kernel
-took it, no more.
+"""UDP out: one message per datagram (RFC 5426), or GELF chunks.
 
-Where nobody listens, the receiver's machine says so by ICMP, and the kernel tells at the next call
-on the socket: about a datagram sent *before*, often of a run that was taken for sent. So such a
-refusal is never about one message. It ends the session, and the run in hand is sent again as a
-whole: nothing is given to a receiver that is known to be down, and what was sent in the moment
-before it became known is lost, as UDP has it.
+Confirmed means that the kernel took the datagram, no more. Where nobody listens, the receiver's
+machine answers by ICMP, and the kernel reports that at the next call on the socket: it is about a
+datagram sent *before*, often of a batch that was confirmed already. So it never refuses one
+message. It ends the session, and the current batch is sent again as a whole; what was sent in the
+moment before the report is lost, as UDP has it.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _CHUNK_BYTES: Final = 1420
 _LEAST_CHUNK_BYTES: Final = 512
 _LARGEST_CHUNK_BYTES: Final = 8192
 
-# A sender that never waits starves the other parts: after so many datagrams they get a turn.
+# A task that never waits starves the others: after so many datagrams they get a turn.
 _BURST: Final = 64
 
 # A full interface queue drains in well under this.
@@ -46,7 +45,7 @@ _QUEUE_PAUSE_S: Final = 0.005
 
 
 class UdpOptions(Options):
-    """What a UDP sink may set."""
+    """Options of `protocol: udp`."""
 
     server: Server = Field(
         description="host name or address of the receiver, maybe with its port (`name:port`)"
@@ -73,7 +72,7 @@ class UdpOptions(Options):
 
 
 Datagrams = Callable[[bytes], Sequence[bytes]]
-"""A message → the datagrams that carry it, in order; none when it is too large for all of them."""
+"""A message → the datagrams that carry it, in order; none if it is too large for any number."""
 
 
 def one_each(message: bytes) -> Sequence[bytes]:
@@ -100,7 +99,7 @@ class UdpSink:
 
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[DatagramSession]:
-        """See `sinks.contract.Sink`. Connecting sends nothing; it lets the kernel tell of ICMP."""
+        """See `sinks.contract.Sink`. Connecting sends nothing; it makes the kernel report ICMP."""
         ((server, port),) = addresses(self._options.server, self._options.port)
         try:
             found = await trio.socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)
@@ -125,7 +124,7 @@ def _connected(
         tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
     ],
 ) -> socket.socket:
-    """A socket towards the first address that there is a way to; raises SinkWaits without one."""
+    """A socket connected to the first address with a route; raises SinkWaits if none has one."""
     reason = "no address"
     for family, kind, protocol, _, address in found:
         try:
@@ -145,10 +144,10 @@ def _connected(
 
 
 class DatagramSession:
-    """See `sinks.contract.Session`; what `send` took is settled, unless the kernel takes it back.
+    """See `sinks.contract.Session`. A ticket is the settlement, unless the kernel reports an error.
 
-    `gone` says what a refused connection means, `answer` what the kernel's taking proves,
-    `timeout_s` how long the kernel may have no room.
+    `gone` is the message for a refused connection, `answer` the one for a confirmation; `timeout_s`
+    is how long the kernel may have no room.
     """
 
     def __init__(
@@ -203,9 +202,9 @@ class DatagramSession:
             ) from error
 
     async def confirm(self, ticket: Settlement) -> Settlement:
-        # What ICMP has said since the last datagram.
+        # An ICMP error that came since the last datagram.
         number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        # After a datagram that was too large the kernel has told already.
+        # `send` has already reported a datagram that was too large.
         if number not in (0, errno.EMSGSIZE):
             raise self._waits(number)
         self._report("answer", self._answer)

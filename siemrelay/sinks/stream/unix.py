@@ -1,8 +1,7 @@
 """Unix sockets out: to a receiver on this machine, as a stream or as datagrams.
 
-On a stream the kernel says what the receiver has read, which is more than TCP can say. A datagram
-counts when the kernel has put it into the receiver's queue: it is lost if the receiver ends before
-it reads it.
+On a stream a batch is confirmed when the receiver has read it. A datagram is confirmed when the
+kernel has put it into the receiver's queue: it is lost if the receiver ends before it reads it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from siemrelay.sinks.stream.session import StreamSession, opened
 from siemrelay.sinks.stream.udp import DatagramSession
 from siemrelay.wire.syslog_framing import FRAMERS
 
-# A datagram may be as large as the send buffer; the kernel cuts the wish to net.core.wmem_max.
+# A datagram may be as large as the send buffer, which the kernel limits to net.core.wmem_max.
 _SEND_BUFFER_BYTES: Final = 8 << 20
 
 _READ: Final = "the receiver has read every byte (the kernel says so)"
@@ -33,17 +32,17 @@ _QUEUED: Final = "none: the kernel put it into the receiver's queue; look for th
 
 
 class UnixOptions(Options):
-    """What every sink to a Unix socket may set."""
+    """Options of every sink to a Unix socket."""
 
     path: Annotated[Path, AfterValidator(absolute)] = Field(description="the receiver's socket")
     timeout: Duration = Field(30.0, gt=0, description="how long the receiver may take nothing")
 
 
 class UnixStreamOptions(UnixOptions):
-    """What a sink to a Unix stream socket may set."""
+    """Options of `protocol: unix`."""
 
     framing: Literal["newline", "octet-counting", "nul"] = Field(
-        "newline", description="how messages are told apart (RFC 6587)"
+        "newline", description="how messages are separated (RFC 6587)"
     )
 
 
@@ -89,7 +88,7 @@ class UnixgramSink:
 async def _connected(
     path: Path, kind: socket.SocketKind, timeout_s: float
 ) -> trio.socket.SocketType:
-    """A socket towards that path. Raises SinkWaits or SinkHolds with what to look at."""
+    """A socket connected to that path. Raises SinkWaits or SinkHolds with what to check."""
     sock = trio.socket.socket(socket.AF_UNIX, kind)
     try:
         with trio.fail_after(timeout_s):

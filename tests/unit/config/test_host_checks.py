@@ -171,7 +171,7 @@ def test_a_proxy_that_no_request_can_go_through_is_a_doubt_at_the_address(
     wrong, (doubt,) = found(f"sources: {{s: {{type: stdin}}}}\nsinks: {sinks}\n")
     assert wrong == []
     assert (doubt.key, doubt.line, doubt.column) == ("sinks.a.url", 2, 18)
-    assert "https_proxy is no address of a proxy; set https_proxy=http://" in doubt.message
+    assert "https_proxy is not a proxy's address; set https_proxy=http://" in doubt.message
     assert "hunter2" not in doubt.message
 
 

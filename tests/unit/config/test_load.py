@@ -146,9 +146,9 @@ def one_of(names: Iterable[str]) -> str:
         ("{url: 'http://a:abc/'}",
          "f:4:12: sinks.s.url: the port in the address must be from 1 to 65535"),
         ("{url: 'http://a..b/'}",
-         "f:4:12: sinks.s.url: the host in it is no name that can be looked up"),
+         "f:4:12: sinks.s.url: the host in it cannot be a host name"),
         ('{url: "http://a/\\n"}',
-         "f:4:12: sinks.s.url: has a line break or a character that cannot be seen in it"),
+         "f:4:12: sinks.s.url: contains a line break or an invisible character"),
         ("{url: 'http://a/', oauth: {token_url: a, client_id: a, client_secret: a}}",
          "f:4:44: sinks.s.oauth.token_url: write a whole address, like "
          "https://siem.example.com:8443/events"),
@@ -359,8 +359,7 @@ HEADERS = [
      "f:4:35: sinks.s.headers.X Key: write a header's name: ASCII letters, digits and `-`, without "
      "spaces"),
     ("{url: 'http://a/', headers: {Content-Length: '5'}}",
-     "f:4:35: sinks.s.headers.Content-Length: the relay says this of each request itself; leave it "
-     "out"),
+     "f:4:35: sinks.s.headers.Content-Length: the relay sets this header itself; leave it out"),
     ("{url: 'http://a/', authorization_header: 'X Key'}",
      "f:4:47: sinks.s.authorization_header: write a header's name: ASCII letters, digits and `-`, "
      "without spaces"),

@@ -200,8 +200,8 @@ async def test_the_collector_takes_indexed_fields_and_refuses_nested_ones(
     [
         ({"fields": {"user": "actor.nam"}}, "is no event field"),
         ({"fields": {"user": None}}, "name the event field that it takes"),
-        ({"fields": {"index": "type"}}, "'index' is Splunk's own"),
-        ({"fields": {"_time": "time"}}, "'_time' is Splunk's own"),
+        ({"fields": {"index": "type"}}, "'index' is reserved by Splunk"),
+        ({"fields": {"_time": "time"}}, "'_time' is reserved by Splunk"),
         ({"fields": {"user": "actor.name"}, "endpoint": "raw"}, "needs `endpoint: event`"),
     ],
 )

@@ -7,6 +7,7 @@ One vocabulary (`FIELDS`) names an event's parts in `fields:`, filters, `map:`, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Container, Sequence
 from io import BytesIO
 from itertools import compress
@@ -203,21 +204,69 @@ def attributes_of(event: AuditEvent) -> dict[str, Any]:
     return attributes or {}
 
 
-def forgiving_json(data: bytes | msgspec.Raw) -> Any:
-    """What JSON text says, though it may not be quite JSON, as it is met in the field.
+# What one call does with a record is bounded, since nothing else runs meanwhile: some 50 ms.
+LONG_RECORD_BYTES: Final = 256 * 1024
+MOST_VALUES: Final = 100_000
+"""A longer record with more commas and colons than this is not read as JSON."""
 
-    Forgiven are a byte order mark, control characters in texts, half surrogate pairs and bytes
-    that are no UTF-8 (replaced). Numbers that have no finite value here (`NaN`, `1e999`, integers
-    of thousands of digits) stay text. Raises ValueError or RecursionError for what is not JSON.
+
+def forgiving_json(data: bytes | msgspec.Raw) -> Any:
+    """The value of JSON text that may deviate from JSON as texts in the field do.
+
+    Forgiven are a byte order mark, control characters in texts, half surrogate pairs and bytes that
+    are not UTF-8 (both replaced by U+FFFD). Numbers without a finite value here (`NaN`, `1e999`,
+    integers of thousands of digits) stay text. Of a name that comes twice in an object the last
+    value counts, as for most readers (RFC 8259, 4).
+
+    Raises ValueError or RecursionError for what is not JSON, and ValueError for what is longer than
+    `LONG_RECORD_BYTES` and has more than `MOST_VALUES` values, or escapes beside a deviation.
     """
+    _refuse_more_than_most(b",:", data)
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        text = bytes(data).decode("utf-8", "replace").lstrip("\ufeff")
+        _refuse_more_than_most(b"\\", data)
+        repaired = _with_whole_surrogates(bytes(data))
+    try:
+        return _decode(repaired)
+    except msgspec.DecodeError:
         return json.loads(
-            text, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=str
+            repaired, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=str
         )
 
+
+def _refuse_more_than_most(characters: bytes, data: bytes | msgspec.Raw) -> None:
+    if len(data) > LONG_RECORD_BYTES:
+        written = bytes(data)
+        if sum(map(written.count, characters)) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values or escapes")
+
+
+def may_hold_long_record(payload: bytes) -> bool:
+    """Whether a record in it may be longer than `LONG_RECORD_BYTES`; costs next to nothing.
+
+    A record of that length leaves at least one window of half of it without a line feed.
+    """
+    half = LONG_RECORD_BYTES // 2
+    return any(payload.find(b"\n", at, at + half) < 0 for at in range(0, len(payload) - half, half))
+
+
+def _with_whole_surrogates(data: bytes) -> bytes:
+    """The same in UTF-8, with U+FFFD for each half of a surrogate pair that is written alone.
+
+    So no text of an event ever holds one, and every text can be encoded.
+    """
+    data = data.decode("utf-8", "replace").lstrip("\ufeff").encode()
+    if b"\\u" not in data:
+        return data
+    # An escaped backslash is hidden behind bytes that no UTF-8 has: what follows is no escape.
+    hidden = data.replace(rb"\\", b"\xff\xff")
+    return _HALF_SURROGATE.sub(rb"\\ufffd", hidden).replace(b"\xff\xff", rb"\\")
+
+
+_HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF_SURROGATE: Final = re.compile(rb"%b(?!%b)|(?<!%b)%b" % (_HIGH, _LOW, _HIGH, _LOW))
 
 _decode: Final = msgspec.json.Decoder().decode
 

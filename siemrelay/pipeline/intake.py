@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
+from itertools import chain, islice
 from typing import Any, Final
 
+import msgspec
 import structlog
 import trio
 
@@ -37,6 +40,7 @@ _ROW_BYTES: Final = 512 * 1024
 # A record counts as at least this many bytes: to decode and format it costs that much however short
 # it is, and a row of 200,000 lines of one letter would hold the loop for seconds.
 _RECORD_BYTES: Final = 256
+_ROW_RECORDS: Final = _ROW_BYTES // _RECORD_BYTES
 
 # Records shorter than this are stored far faster than they are decoded and sent, so that a flood of
 # them would be ahead of everybody else's records. One source may hand over one in this many
@@ -190,6 +194,21 @@ def _cost(records: Records) -> int:
     return max(len(records.payload), records.count * _RECORD_BYTES)
 
 
+def _pieces(records: Records) -> Iterator[Records]:
+    """The records in pieces that a row can hold, the positions with the last of them."""
+    if records.count <= _ROW_RECORDS:
+        yield records
+        return
+    lines, left = BytesIO(records.payload), records.count
+    while left > 0:
+        count = min(left, _ROW_RECORDS)
+        left -= count
+        yield msgspec.structs.replace(
+            records, payload=b"".join(islice(lines, count)), count=count,
+            positions=() if left else records.positions,
+        )  # fmt: skip
+
+
 def _alone(records: Records) -> bool:
     """Whether the records need a row of their own: a part, or a record with a line feed inside."""
     if records.part is not None:
@@ -283,9 +302,15 @@ class SourceIntake:
     async def _take(self, offered: Sequence[Records]) -> _Group:
         if pause_s := self._pause_s(offered):
             await trio.sleep(pause_s)
-        if self._source_filter is None:
-            return await self._committer.take(self._stats, offered, 0)
-        kept = [self._source_filter.apply(records) for records in offered]
+        kept: list[Records] = []
+        since_checkpoint = 0
+        for piece in chain.from_iterable(map(_pieces, offered)):
+            if since_checkpoint >= _ROW_RECORDS:
+                await trio.lowlevel.checkpoint()
+                since_checkpoint = 0
+            since_checkpoint += piece.count
+            selected = piece if self._source_filter is None else self._source_filter.apply(piece)
+            kept.append(selected)
         filtered = sum(records.count for records in offered) - sum(some.count for some in kept)
         return await self._committer.take(self._stats, kept, filtered)
 

@@ -35,7 +35,16 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
-from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
+from siemrelay.core.event import (
+    FIELDS,
+    LONG_RECORD_BYTES,
+    NOBODY,
+    NOTHING,
+    Actor,
+    AuditEvent,
+    Target,
+    may_hold_long_record,
+)
 from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, text_of
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.json.structs import (
@@ -320,6 +329,8 @@ class Learner:
         `records` splits the payload; it is called only if a shape is to be learned from it.
         """
         self._batches += 1
+        if may_hold_long_record(payload):
+            return None  # bounds are per record: see `forgiving_json`
         if self.shape is None and self._batches > self._learn_at:
             self._learn(records())
         if self.shape is None:
@@ -347,7 +358,7 @@ class Learner:
         sample = []
         for record in records[:: max(len(records) // _SAMPLE_RECORDS, 1)][:_SAMPLE_RECORDS]:
             try:
-                sample.append(_RECORD.decode(record))
+                sample.append(_RECORD.decode(record[:LONG_RECORD_BYTES]))
             except REFUSALS:
                 continue
         self.shape = learn(sample, self._spellings, attributes=self._attributes)
@@ -356,6 +367,8 @@ class Learner:
 
     def _row(self, record: bytes) -> Any:
         assert self.shape is not None
+        if len(record) > LONG_RECORD_BYTES:
+            return None
         try:
             return self.shape.row(record)
         except REFUSALS:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from siemrelay.core.event import AuditEvent, forgiving_json
+from siemrelay.core.event import AuditEvent, forgiving_json, may_hold_long_record
 from siemrelay.decoders.cef import cef_fields
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.learned import REFUSALS, Learner, decoded_lines
@@ -117,7 +117,7 @@ class Bodies:
     def _json_alone(self, records: _Records) -> Sequence[AuditEvent | Fields | None]:
         """For each its event if it has the shape, its fields if it is other JSON, else None."""
         each = records.each()
-        if self._learner.shape is None:
+        if self._learner.shape is None and not may_hold_long_record(records.payload):
             try:
                 found = decoded_lines(_objects, records.payload, len(each))
             except REFUSALS:

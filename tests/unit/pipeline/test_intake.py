@@ -102,6 +102,22 @@ async def test_each_sources_records_stay_in_the_order_it_offered_them(tmp_path: 
             assert rig.buffer.positions(source) == {"file": {"offset": 199}}
 
 
+@pytest.mark.parametrize("line", [b"", b"x" * 200], ids=["empty lines", "lines"])
+async def test_a_hand_over_of_many_records_is_cut_into_rows_of_one_commit(
+    tmp_path: Path, line: bytes
+) -> None:
+    lines = [b"%d" % n if line and n % 5000 == 0 else line for n in range(10_000)]
+    async with rig_on(tmp_path) as rig:
+        before = rig.stats.buffer.commits
+        await rig.a.store(records(b"first", offset=1), records(*lines, offset=2))
+        assert rig.stats.buffer.commits == before + 1
+        rows = await rig.stored()
+        assert [record for row in rows for record in row.records()] == [b"first", *lines]
+        assert max(row.count for row in rows) <= 2048
+        assert rig.buffer.positions("a") == {"file": {"offset": 2}}
+        assert rig.stats.sources["a"].records == 10_001
+
+
 async def test_small_hand_overs_become_one_row_but_never_across_sources_or_parts(
     tmp_path: Path,
 ) -> None:

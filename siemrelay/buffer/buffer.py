@@ -1,4 +1,4 @@
-"""The disk buffer as the relay sees it: append, read on from a cursor, move cursors, make room.
+"""The disk buffer for the relay: append, read from a cursor, advance cursors, make room.
 
 Invariants, each checked in test_buffer.py:
 1. oldest kept <= every cursor <= durable end;
@@ -47,10 +47,11 @@ from siemrelay.telemetry.stats import BufferStats
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024
 
-# Every commit looks, too: this is for a buffer without traffic.
+# Every commit checks the files, too; this is for a buffer without traffic.
 _WATCH_EVERY_S: Final = 1.0
 
-# The high watermark outlives a power cut up to this age. It is a witness, so rather seldom.
+# After a power cut the high watermark is at most this old. It only detects losses, and each sync
+# of it competes with the commits' fsyncs, so it is synced seldom.
 _SYNC_EVERY_S: Final = 10
 
 _T = TypeVar("_T")
@@ -82,7 +83,7 @@ class DiskBuffer:
             self._watermark = HighWatermark(state_dir)
             opened = self._store.opened()
             known, end, used = self._recover(opened)
-            if sizes is SMALL:  # such a disk may be full before anybody looks a second time
+            if sizes is SMALL:  # a small disk may be full before retention runs
                 reserve.hold()
             opening.pop_all()
         self.stats = stats
@@ -101,7 +102,7 @@ class DiskBuffer:
         self._retention.note_oldest(opened.oldest)
 
     def _recover(self, opened: Opened) -> tuple[dict[str, StoredCursor], int, int]:
-        """Say what is gone; returns cursors, end and used bytes to go on with, which are stored."""
+        """Log what is missing; returns cursors, end and used bytes, as they are now on disk."""
         oldest = None if opened.oldest is None else opened.oldest[0]
         found = Found(opened.next_sequence, opened.cursors, oldest, opened.rows_end)
         recovered = recover(found, self._watermark.read())
@@ -275,10 +276,10 @@ class DiskBuffer:
                 await self._grown.wait()
             if (newest := self._recent.take(sequence)) is not None:
                 return [newest]
-            # The thread may see a commit that is not known here yet: nothing beyond the end.
+            # The thread may see a commit that this task does not know yet: nothing beyond the end.
             end = self._kept.end
             found = await in_thread(self._store.read, sequence, end, READ_BYTES)
-            # Nothing is there up to the end: an empty batch settles what was dropped, or is gone.
+            # No row is left: an empty batch moves the reader past what was dropped or is missing.
             return found or [Batch(end, 0, "", 0.0, b"")]
 
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
@@ -286,8 +287,7 @@ class DiskBuffer:
         return await in_thread(self._store.alone, wanted)
 
     async def note_commands(self) -> None:
-        """Take over what commands beside the relay did: dead letters that they sent or dropped,
-        records that they replayed."""
+        """Update the counts that commands change on disk: dead letters and replayed records."""
         self.stats.dead_letters = await in_thread(self._store.dead_letters)
         self._cursors.note_commands(await in_thread(self._store.cursors))
 

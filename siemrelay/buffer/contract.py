@@ -1,4 +1,4 @@
-"""What a delivery needs of a buffer."""
+"""The part of a buffer that a delivery uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from siemrelay.core.event import Batch
 
 
 class Deliverable(Protocol):
-    """Records in order, and one sink's cursor among them: `DiskBuffer`, or a part of one, again."""
+    """Records in order, and a sink's cursor: `DiskBuffer`, or a range of one for a replay."""
 
     @property
     def end(self) -> int:
@@ -27,9 +27,9 @@ class Deliverable(Protocol):
         """Batches from the one that holds `sequence` on, in order; waits until there is one."""
 
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
-        """Records as batches of one, by sequence number; without those that are not kept."""
+        """Records as batches of one, by sequence number; without those no longer stored."""
 
     async def store_dead_letters(
         self, letters: list[DeadLetter], next_sequence: int, outcome: Outcome
     ) -> None:
-        """Keep refused records as dead letters and `advance`, both on disk when this returns."""
+        """Store refused records as dead letters and `advance`; both are on disk at return."""

@@ -1,4 +1,4 @@
-"""How far each sink is: its cursor moves in memory at once, and reaches the disk within moments."""
+"""The cursors of the sinks: advanced in memory at once, written to disk within milliseconds."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from siemrelay.telemetry.stats import BufferStats, SinkCounts
 
 _log = structlog.get_logger()
 
-# Cursors that move are stored with the next records, or if none come within this, by themselves:
-# so much may be repeated after a crash of the process, beside what is in flight.
+# Moved cursors are stored with the next records, or alone if none come within this time. After a
+# crash of the process, deliveries of this time are repeated, and those in flight.
 _PAUSE_S: Final = 0.02
 
-# A full disk is asked again this often.
+# A full disk is tried again this often.
 _FULL_PAUSE_S: Final = 1.0
 
 # By whether the sink is enabled.
 _DROPPED_ADVICE: Final = {
-    True: "as `when_full: drop_oldest` says; see why it lags",
+    True: "`when_full: drop_oldest` does this; find out why the sink lags",
     False: "it is disabled, and a disabled sink does not make intake wait; enable it, or remove it",
 }
 
@@ -42,7 +42,7 @@ class KeptRange(msgspec.Struct):
 
 
 class SinkPolicy(msgspec.Struct, frozen=True):
-    """What the configuration says of a sink's records.
+    """How a sink's records are treated, from the configuration.
 
     `drop_oldest`: they give way when the buffer is full; otherwise intake waits for the sink.
     `start_at_oldest`: a new sink begins at the oldest record kept, otherwise at the next one.
@@ -126,7 +126,7 @@ class SinkCursors:
         self._logged_drops = set[str]()
         self._moved = Broadcast()
         self.unstored = trio.Event()
-        """Set while cursors have moved that are not on disk; replaced by who stores them."""
+        """Set while moved cursors are not on disk; `CursorFlusher` replaces it."""
 
     def choose(self, sinks: Mapping[str, SinkPolicy]) -> list[str]:
         """Make these the sinks, each with its policy; those that are sinks already keep moving.
@@ -251,7 +251,7 @@ class SinkCursors:
 
     @contextmanager
     def being_stored(self) -> Iterator[dict[str, StoredCursor]]:
-        """The cursors that are not on disk; if the block fails, they still are not."""
+        """The moved cursors, for the block to store. If the block fails, they stay unstored."""
         names, self._unstored = self._unstored, set()
         try:
             yield {name: self._cursors[name].stored() for name in names}
@@ -269,7 +269,7 @@ def _gives_way(policy: SinkPolicy) -> bool:
 
 
 class CursorFlusher:
-    """Stores where each sink is. `writing` is held by whoever writes to the store."""
+    """Writes moved cursors to the store, holding the lock `writing`."""
 
     def __init__(
         self,
@@ -283,13 +283,13 @@ class CursorFlusher:
         self._reserve, self._stats = reserve, stats
 
     async def run(self, reclaim: Callable[[], Awaitable[bool]]) -> None:
-        """Store them as they move, until cancelled. `reclaim` makes room on a full disk."""
+        """Store cursors as they move, until cancelled. `reclaim` makes room on a full disk."""
         while True:
             await self._cursors.unstored.wait()
             commits = self._stats.commits
             await trio.sleep(_PAUSE_S)
             if self._stats.commits != commits:
-                continue  # they went along with records, and will again
+                continue  # stored with records
             self._cursors.unstored = trio.Event()
             try:
                 await self.flush()
@@ -299,14 +299,14 @@ class CursorFlusher:
                     await trio.sleep(_FULL_PAUSE_S)
 
     async def flush(self) -> None:
-        """Store them as they are now. Raises BufferFull."""
+        """Store the moved cursors now. Raises BufferFull."""
         async with self._writing:
             with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
                 if cursors:
                     await in_thread(self._store.save_cursors, cursors)
 
     def leave(self) -> None:
-        """Store them for the last time; on a full disk with the room of the reserve."""
+        """Store the moved cursors for the last time; on a full disk in the room of the reserve."""
         with self._cursors.being_stored() as cursors:
             try:
                 try:
@@ -315,5 +315,5 @@ class CursorFlusher:
                     self._reserve.release()
                     self._store.save_cursors(cursors)
             except BufferFull as error:
-                _log.error("cursors are not stored: what was delivered lately is sent again",
+                _log.error("cursors are not stored: the latest deliveries will be repeated",
                            reason=str(error), advice="make room under state_dir")  # fmt: skip

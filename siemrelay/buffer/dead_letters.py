@@ -1,4 +1,4 @@
-"""Dead letters in the buffer's file: what a peer refused for good, with its own words."""
+"""Dead letters in the buffer's file: records that a receiver refused for good, and why."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Execute = Callable[..., Any]
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """One record that one sink's peer will never take: as received, and as it was sent.
+    """One record that the receiver of one sink refused for good: as received, and as sent.
 
-    `source`, `received_at` and `part` as in the batch that it came in; of letters that an older
-    siemrelay kept they are empty, 0 and None.
+    `source`, `received_at` and `part` are those of the record's batch; in dead letters of
+    older versions they are empty, 0 and None.
     """
 
     sink: str
@@ -41,7 +41,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 def letter(
     sink: str, sequence: int, code: str, reason: str, record: Batch | None, message: bytes
 ) -> DeadLetter:
-    """The letter of a record, which is a batch of one; None if it is not kept any more."""
+    """The dead letter of `record`, a batch of one, or None if the record is no longer stored."""
     if record is None:
         return DeadLetter(sink, sequence, time.time(), code, reason, b"", message)
     return DeadLetter(
@@ -55,7 +55,7 @@ _PLACES: Final = ", ".join("?" * len(DeadLetter.__struct_fields__))
 
 
 def write(execute: Execute, letters: Iterable[DeadLetter]) -> None:
-    """Keep them; one that is kept already gets the newer words."""
+    """Store dead letters; a stored one gets the newer reason."""
     for letter in letters:
         execute(
             f"INSERT OR REPLACE INTO dead_letters ({_COLUMNS}) VALUES ({_PLACES})",
@@ -64,13 +64,13 @@ def write(execute: Execute, letters: Iterable[DeadLetter]) -> None:
 
 
 def count(execute: Execute) -> dict[str, int]:
-    """How many each sink has."""
+    """The number of dead letters by sink."""
     query = "SELECT sink, count(*) FROM dead_letters INDEXED BY dead_letters_of GROUP BY sink"
     return dict(execute(query).fetchall())
 
 
 def read(execute: Execute, sink: str, first: int, before: int, limit: int) -> list[DeadLetter]:
-    """Those of a sink with sequence numbers from `first` to below `before`, at most `limit`."""
+    """At most `limit` dead letters of a sink, from `first` to below `before`, in order."""
     rows = execute(
         f"SELECT {_COLUMNS} FROM dead_letters WHERE sink = ? AND sequence >= ? AND sequence < ?"
         " ORDER BY sequence LIMIT ?",
@@ -80,6 +80,6 @@ def read(execute: Execute, sink: str, first: int, before: int, limit: int) -> li
 
 
 def drop(execute: Execute, sink: str, sequences: Iterable[int]) -> None:
-    """Forget just these of a sink: the relay may keep others between them meanwhile."""
+    """Remove exactly these of a sink: the relay may have added others between them."""
     for sequence in sequences:
         execute("DELETE FROM dead_letters WHERE sink = ? AND sequence = ?", (sink, sequence))

@@ -1,4 +1,4 @@
-"""What was stored last, in memory, for the sinks that are near the end."""
+"""The newest stored batches, in memory: sinks near the end do not read from disk."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from siemrelay.net.tasks import Broadcast
 KEPT_BYTES: Final = 4 * 1024 * 1024
 """Eight batches of a busy file source."""
 
-# A commit of so much is one of an intake that catches up; senders who wait for an answer hand over
-# less at a time.
+# A larger commit comes from a source that reads a backlog. Senders that wait for an answer hand
+# over less at a time, and are not throttled.
 _CATCHING_UP_BYTES: Final = 1024 * 1024
 
-# So long may such commits wait, and again as long as what a sink takes would take at this pace: one
-# that has just connected is waited for, one that is slow all the time does not set the pace of
-# intake. It is then behind what is kept here, and is not waited for any more.
+# A budget for waiting: it starts at this, waiting spends it, and what a sink takes refills it as if
+# the sink read at this pace. So intake waits for a sink that has just connected, and not for one
+# that is always slower: that sink falls behind these batches, and intake no longer waits for it.
 _PATIENCE_S: Final = 0.3
 _PACE_BYTES_PER_S: Final = 80_000_000
 
@@ -32,22 +32,22 @@ class RecentBatches:
     """The newest batches, bounded in bytes; at least the very newest."""
 
     def __init__(self, end: int, kept_bytes: int = KEPT_BYTES) -> None:
-        """What is added begins at `end`; up to `kept_bytes` of records are kept."""
+        """The first batch begins at `end`; batches of up to `kept_bytes` are kept."""
         self._batches: deque[Batch] = deque()
         self._bytes, self._kept_bytes = 0, kept_bytes
-        # No sink has taken a record from here on.
+        # No sink has taken a record at or after this.
         self._taken_end, self._taken = end, Broadcast()
         self._patience_s = _PATIENCE_S
 
     def add(self, batch: Batch) -> None:
-        """Keep the batch that follows all others."""
+        """Add the batch that follows the newest."""
         self._batches.append(batch)
         self._bytes += len(batch.payload)
         while self._bytes > self._kept_bytes and len(self._batches) > 1:
             self._bytes -= len(self._batches.popleft().payload)
 
     def take(self, sequence: int) -> Batch | None:
-        """The batch that holds a sequence number before the end; None if it is older than all."""
+        """The batch that holds `sequence`, which is below the end; None if all here are newer."""
         if not self._batches or self._batches[0].first_sequence > sequence:
             return None
         batch = self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
@@ -59,11 +59,11 @@ class RecentBatches:
         return batch
 
     async def throttle(self, more_bytes: int) -> None:
-        """Before so much more is added: let the foremost sink take what it would push out.
+        """Before `more_bytes` are added, let the fastest sink take what they would displace.
 
-        An intake that catches up is faster than most sinks; all of it would be read back from disk
-        and unpacked. While even the foremost sink is that far behind, every sink has work, so that
-        the pause slows none of them; one that is merely slower than others is not waited for.
+        A source that reads a backlog is faster than most sinks, which would then read everything
+        back from disk and decompress it. While the fastest sink is that far behind, every sink has
+        work, so the pause slows none of them.
         """
         if more_bytes < _CATCHING_UP_BYTES:
             return
@@ -74,7 +74,7 @@ class RecentBatches:
         self._patience_s = max(self._patience_s - (trio.current_time() - started), 0.0)
 
     def _leaving(self, more_bytes: int) -> range:
-        """The sequence numbers that so many bytes more would push out."""
+        """The sequence numbers that `more_bytes` would displace."""
         over = self._bytes + more_bytes - self._kept_bytes
         first = end = self._batches[0].first_sequence if self._batches else 0
         for batch in self._batches:

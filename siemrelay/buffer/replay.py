@@ -1,6 +1,6 @@
-"""A part of what a buffer holds, for one sink once more: beside the relay, which may be running.
+"""Delivers a range of stored records, or dead letters, to one sink again, beside the running relay.
 
-No cursor on disk moves. What the peer refuses becomes a dead letter, or stays one.
+No cursor on disk moves. What the receiver refuses becomes a dead letter, or stays one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import SinkCounts
 
-# Letters read at a time: each has a record and a message, of megabytes at the worst.
+# Dead letters read at a time: each has a record and a message, of megabytes at the worst.
 _LETTERS: Final = 64
 
 
 class Replay:
     """Records from `first` to before `end`: see `contract.Deliverable`. `done` is set at the end.
 
-    Those that the buffer has given up meanwhile are passed over.
+    Records that are no longer stored are skipped.
     """
 
     def __init__(self, store: Store, sink: str, first: int, end: int) -> None:
@@ -53,10 +53,10 @@ class Replay:
             self.done.set()
 
     async def read(self, sequence: int) -> list[Batch]:
-        """See `contract.Deliverable`; waits for ever at the end, where `done` ends the delivery."""
+        """See `contract.Deliverable`; at the end it waits for ever: `done` is set there."""
         if sequence >= self._end:
             await trio.sleep_forever()
-        # Nothing more is kept: an empty batch at the end settles what was before it.
+        # No row is left: an empty batch at the end moves the cursor there.
         return await self._found(sequence) or [Batch(self._end, 0, "", 0.0, b"")]
 
     async def _found(self, sequence: int) -> list[Batch]:
@@ -85,14 +85,14 @@ class Replay:
 
 
 class DeadLetterRetry(Replay):
-    """A sink's dead letters among those records; what the peer takes now is forgotten.
+    """A sink's dead letters in that range; those that the receiver accepts are removed.
 
-    A letter whose record was not kept any more when it was refused cannot be sent, and stays.
+    A dead letter without its record (it was deleted before the refusal) cannot be sent, and stays.
     """
 
     def __init__(self, store: Store, sink: str, first: int, end: int) -> None:
         super().__init__(store, sink, first, end)
-        # Read and not forgotten yet; without those that were refused again.
+        # Read and not removed yet, without those refused again.
         self._letters = dict[int, Batch]()
 
     async def _found(self, sequence: int) -> list[Batch]:
@@ -113,15 +113,15 @@ class DeadLetterRetry(Replay):
     async def store_dead_letters(
         self, letters: list[DeadLetter], next_sequence: int, outcome: Outcome
     ) -> None:
-        """See `contract.Deliverable`: they stay, with the newer reason."""
+        """See `contract.Deliverable`: the dead letters stay, with the newer reason."""
         for letter in letters:
             del self._letters[letter.sequence]
         await super().store_dead_letters(letters, next_sequence, outcome)
 
     async def finish(self) -> None:
-        """Forget the letters that were taken.
+        """Remove the dead letters that the receiver accepted.
 
-        Just those: the relay may have kept new ones between them, which nobody has sent yet.
+        Exactly those: the relay may have added others between them, which were not sent.
         """
         settled = self._cursor.next_sequence
         taken = [sequence for sequence in self._letters if sequence < settled]

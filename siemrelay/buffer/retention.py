@@ -17,10 +17,10 @@ from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull
 from siemrelay.telemetry.stats import BufferStats
 
-# How often old rows are looked for when nothing presses.
+# How often old rows are deleted while there is room.
 _RETENTION_PAUSE_S: Final = 5.0
 
-# Records need room in the log before their pages are free pages of the database: two groups.
+# New records need room in the log before they can reuse free pages: two groups of them.
 _COMING_BYTES: Final = 4 * 1024 * 1024
 
 # Rows that sinks give up at a time when the buffer is full.
@@ -28,7 +28,7 @@ _DROP_ROWS: Final = 16
 
 
 class Retention:
-    """Deletes rows, and only those that every cursor has passed."""
+    """Deletes rows that every cursor has passed."""
 
     def __init__(
         self, store: Store, writing: trio.Lock, cursors: SinkCursors, kept: KeptRange,
@@ -70,10 +70,10 @@ class Retention:
         self._store.shrink_log()
 
     def _give_back(self) -> bool:
-        """Free pages back to the file system, enough for the reserve and what comes next."""
+        """Give free pages back to the file system: enough for the reserve and the next records."""
         given = False
         while self._reserve.lacks(_COMING_BYTES) and self._store.vacuum():
-            # What the log holds of it takes room itself.
+            # The log of this vacuum takes room itself.
             self._store.shrink_log()
             given = True
         self._store.shrink_log()
@@ -81,13 +81,13 @@ class Retention:
         return given
 
     async def retain(self) -> None:
-        """Delete what was delivered and is old enough, now and then, until cancelled."""
+        """Delete delivered rows that are older than `keep_s`, periodically, until cancelled."""
         while True:
-            # A full disk stops deleting too; `reclaim` makes room, or an operator.
+            # A full disk stops deletion too, until `reclaim` or an operator makes room.
             with suppress(BufferFull):
                 while await self.delete(received_before=time.time() - self._keep_s):
                     pass
-            # With less in the buffer, there is less to give up than a large reserve takes.
+            # A buffer smaller than the reserve has less to delete than the reserve takes.
             size_bytes = self._reserve.size_bytes
             if size_bytes == SMALL.reserve_bytes or self._stats.size_bytes > size_bytes:
                 async with self._writing:
@@ -115,7 +115,7 @@ class Retention:
         return self._store.delete(before, received_before, cursors), self._store.oldest()
 
     def note_oldest(self, found: tuple[int, float] | None) -> None:
-        """Take over what the store says is its oldest record: sequence and received time."""
+        """Note the oldest row: its first sequence number and received time."""
         self._kept.oldest = found[0] if found else self._kept.end
         self._stats.oldest_received_at = found[1] if found else None
 

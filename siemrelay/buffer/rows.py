@@ -1,4 +1,4 @@
-"""What a row holds of a batch: the records, compressed, with a checksum."""
+"""The rows of the buffer's tables: records compressed with a checksum, cursors with counts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from siemrelay.core.event import Batch
 
 _log = structlog.get_logger()
 
-# Level 1: measured best of bytes saved against time, since the disk is slower than the core. With
-# longer matches than its own, a tenth faster and 2 % larger: the names of JSON are long.
+# Level 1 measured best: higher levels save few bytes for much time. Matches longer than its default
+# make it a tenth faster and the result 2 % larger, since the keys of JSON are long.
 _PARAMETERS: Final = zstandard.ZstdCompressionParameters.from_level(
     1, min_match=7, hash_log=13, write_checksum=True
 )
 
-# What a row costs beside its payload. Small rows share a page; one that spills over has pages of
-# its own, the last of them half empty on average.
+# The cost of a row beside its payload. Small rows share a page. A row that spills over has pages of
+# its own, the last one half empty on average.
 _ROW_BYTES: Final = 96
 _SPILLED_ROW_BYTES: Final = 8192
 _SPILL_BYTES: Final = 4096
@@ -61,19 +61,19 @@ COLUMNS: Final = "first_sequence, count, source, received_at, payload, part, raw
 
 
 def used_bytes(payload_bytes: int) -> int:
-    """About what a row with so much payload takes of the file."""
+    """About the bytes of the file that a row with this payload takes."""
     return payload_bytes + (_SPILLED_ROW_BYTES if payload_bytes > _SPILL_BYTES else _ROW_BYTES)
 
 
 class Payloads:
-    """Batches to rows and back. One thread at a time may pack, another one unpack."""
+    """Batches to rows and back. One thread may pack while another one unpacks."""
 
     def __init__(self) -> None:
         self._compress = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
 
     def row(self, batch: Batch) -> Row:
-        """What is stored of a batch."""
+        """The row that stores a batch."""
         return Row(
             batch.first_sequence, batch.count, batch.source, batch.received_at,
             self._compress(batch.payload), batch.part, len(batch.payload),
@@ -82,7 +82,7 @@ class Payloads:
     def unpacked(self, row: Row) -> bytes | None:
         """The records of a row; None if they are damaged."""
         try:
-            # A damaged header may ask for any amount of memory, or for none.
+            # A damaged header may claim any size.
             if zstandard.frame_content_size(row.payload) == row.raw_size:
                 return self._decompress(row.payload, row.raw_size)
         except (zstandard.ZstdError, TypeError):
@@ -90,14 +90,14 @@ class Payloads:
         return None
 
     def batch(self, row: Row) -> Batch:
-        """The batch of a row; of a damaged one as many records, each of which says so."""
+        """The batch of a row. A damaged row gives as many records that each report the damage."""
         first, count, source, received_at, _, part, _ = row
         if (whole := self.unpacked(row)) is not None:
             return Batch(first, count, source, received_at, whole, part)
-        # The bytes rotted. The records are gone; that they were there must not be.
+        # The records are lost, but not the fact that they existed.
         _log.error(
             "records damaged on disk", source=source, first_sequence=first, records=count,
-            advice="check the disk; each is sent as an Unparsed Record that says so",
+            advice="check the disk; each is sent as an Unparsed Record that reports the damage",
         )  # fmt: skip
         lost = [b"record %d was damaged on disk\n" % n for n in range(first, first + count)]
         return Batch(first, count, source, received_at, b"".join(lost), part)

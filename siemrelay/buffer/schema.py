@@ -41,7 +41,7 @@ CREATE TABLE cursors (                   -- what became of the records from firs
 ) WITHOUT ROWID;
 CREATE TABLE dead_letters (
     sink TEXT NOT NULL, sequence INTEGER NOT NULL,
-    at REAL NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,  -- the peer's own words
+    at REAL NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,  -- from the receiver
     record BLOB NOT NULL, message BLOB NOT NULL,                 -- as received, as sent
     source TEXT NOT NULL DEFAULT '', received_at REAL NOT NULL DEFAULT 0, part INTEGER,
     PRIMARY KEY (sink, sequence)
@@ -52,8 +52,8 @@ INSERT INTO facts VALUES ('next_sequence', 1), ('used_bytes', 0);
 -- and for each source: 'records:NAME' and 'bytes:NAME' stored, 'filtered:NAME' left out by `events`
 """
 
-# What makes a file of that layout one of the next. Columns go behind the others: what reads a file
-# names those that it knows.
+# The statements that migrate a layout to the next. Columns are added behind the others: queries
+# name the columns that they need.
 _CHANGES: Final = {
     1: """
 ALTER TABLE dead_letters ADD COLUMN source TEXT NOT NULL DEFAULT '';
@@ -109,11 +109,11 @@ class AppendedRow(NamedTuple):
     counts: str = "{}"
 
 
-# One statement stores rows, positions and cursors, and SQLite makes it one transaction by itself: a
-# thread of Python waits for its turn before and after every statement, which beside a busy loop is
-# the larger part of a commit. A row with records in it stores these; one without stores positions
-# (JSON lists of source, key and value; null forgets the key), cursors (see WRITE_CURSORS) and adds
-# to counts (a JSON object by name).
+# One statement stores rows, positions and cursors, so that SQLite makes it one transaction by
+# itself. Before and after every statement the thread waits for Python's lock, which beside a busy
+# event loop is the larger part of a commit. A row with records stores these; one without stores
+# positions (JSON lists of source, key and value; null forgets the key), cursors (see WRITE_CURSORS)
+# and adds to counts (a JSON object by name).
 _APPENDING: Final = f"""
 CREATE TEMP VIEW appended AS SELECT {", ".join(f"NULL AS {name}" for name in AppendedRow._fields)};
 CREATE TEMP TRIGGER append_records INSTEAD OF INSERT ON appended WHEN new.records BEGIN
@@ -142,7 +142,7 @@ END;
 # Large pages: a compressed batch is some 100 KiB, and every overflow page costs a link.
 PAGE_BYTES: Final = 16384
 
-# Only this process opens the file for writing; another's read transaction is over within this.
+# Only this process writes to the file; a read transaction of another one is shorter than this.
 BUSY_TIMEOUT_S: Final = 10.0
 
 
@@ -178,14 +178,14 @@ def connect(path: Path, *, synchronous: str, log_bytes: int, busy_s: float) -> s
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {log_bytes // PAGE_BYTES}")
     connection.execute("PRAGMA temp_store = MEMORY")
-    # Debian's SQLite overwrites deleted rows with zeros by default: every record would be written
-    # a second time, and deleting on a full disk would need as much room as it frees.
+    # Debian's SQLite overwrites deleted rows with zeros by default: it would write every record
+    # twice, and deletion on a full disk would need as much room as it frees.
     connection.execute("PRAGMA secure_delete = OFF")
     return connection
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in a new file, or those of an older layout new.
+    """Create the tables in a new file, or migrate an older layout.
 
     Raises StartRefused for a file that a newer siemrelay wrote.
     """
@@ -207,5 +207,5 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def prepare_append(connection: sqlite3.Connection) -> None:
-    """Make `appended`, into which records are inserted with all that is stored beside them."""
+    """Create the view `appended` for a connection that stores records."""
     connection.executescript(_APPENDING)

@@ -1,4 +1,4 @@
-"""The state directory: who runs on it, and who may look into it beside that."""
+"""The state directory: its lock, and how the relay and other processes open the buffer in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 
 
 def buffer_file(state_dir: Path) -> Path:
-    """The buffer's file in it."""
+    """The path of the buffer's database."""
     return state_dir / "buffer.db"
 
 
@@ -76,7 +76,7 @@ def _make(state_dir: Path) -> None:
 
 
 def running_process(state_dir: Path) -> str | None:
-    """The process id of the relay that runs on the directory, None if none does."""
+    """The process id of the relay that holds the directory; None if no relay runs."""
     try:
         with (state_dir / "lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -102,7 +102,7 @@ def find_buffer(state_dir: Path) -> Path:
             (version,) = file.execute("PRAGMA user_version").fetchone()
     except FileNotFoundError as error:
         raise StartRefused(
-            f"there is no buffer in {state_dir}: no relay has run on this `state_dir` yet"
+            f"there is no buffer in {state_dir}: no relay has used this `state_dir` yet"
         ) from error
     except PermissionError as error:
         raise StartRefused(
@@ -113,7 +113,7 @@ def find_buffer(state_dir: Path) -> Path:
     if version != SCHEMA_VERSION:
         raise StartRefused(
             f"{path} was written by another version of siemrelay (layout {version}, this one knows "
-            f"{SCHEMA_VERSION}); a relay of this version makes it new when it starts"
+            f"{SCHEMA_VERSION}); a relay of this version migrates it at its start"
         )
     return path
 

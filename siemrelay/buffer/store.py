@@ -69,7 +69,7 @@ class Store:
             self._errors.watch_log()
             opened.callback(self._errors.close)
             self._opened = opened.pop_all()
-        # sqlite3 objects may move between threads, not be in two at once.
+        # A connection may be used by different threads, but by one at a time.
         self._read_lock = threading.Lock()
         self._payloads = Payloads()
 
@@ -98,12 +98,12 @@ class Store:
             )
 
     def opened(self) -> Opened:
-        """What a start needs to know."""
+        """The state that a start reads."""
         with self._snapshot() as query:
             return read_opened(query)
 
     def repair(self, next_sequence: int, cursors: Mapping[str, StoredCursor]) -> int:
-        """Store where the relay goes on; returns the used bytes, counted anew. Fsynced."""
+        """Replace next sequence number and cursors; returns the used bytes, recounted. Fsynced."""
         with self._transaction() as execute:
             sizes = execute("SELECT length(payload) FROM batches")
             used = sum(used_bytes(size) for (size,) in sizes)
@@ -181,7 +181,7 @@ class Store:
             execute(WRITE_CURSORS.format("?"), (_json(cursors),))
 
     def dead_letters(self) -> dict[str, int]:
-        """How many dead letters each sink has."""
+        """The number of dead letters by sink."""
         with self._read_lock, self._errors.translated():
             return dead_letters.count(self._reading.execute)
 
@@ -233,10 +233,10 @@ class Store:
             return batches
 
     def alone(self, wanted: Set[int]) -> dict[int, Batch]:
-        """Records as batches of one, by sequence number; without those that are not kept."""
+        """Records as batches of one, by sequence number; without those no longer stored."""
         found: dict[int, Batch] = {}
         for sequence in sorted(wanted):
-            if sequence not in found:  # else its batch was read for an earlier one
+            if sequence not in found:  # otherwise found in the batch of an earlier one
                 for batch in self.read(sequence, sequence + 1, 1):
                     found |= {one.first_sequence: one for one in batch.alone(wanted)}
         return found
@@ -299,23 +299,23 @@ class Store:
                 freed = sum(used_bytes(size) for _, size in rows)
                 execute("UPDATE facts SET value = value - ? WHERE name = 'used_bytes'", (freed,))
         if rows:
-            # The rows are gone whether or not there is room for this.
+            # The deletion is complete, whether or not there is room for this.
             with suppress(BufferFull), self._errors.translated():
-                # A part of the free pages goes back to the file system; records reuse the rest.
+                # Give some free pages back to the file system; new records reuse the rest.
                 # 4 MiB at a time keeps the transaction short.
                 self._records.execute("PRAGMA incremental_vacuum(256)").fetchall()
         return sum(used_bytes(size) for _, size in rows)
 
     def free_pages(self) -> int:
-        """Pages of the file that hold nothing."""
+        """The number of unused pages in the file."""
         with self._errors.translated():
             (count,) = self._records.execute("PRAGMA freelist_count").fetchone()
             return int(count)
 
     def vacuum(self) -> bool:
-        """Give some free pages back to the file system; whether there were any.
+        """Give some free pages back to the file system; returns whether there were any.
 
-        1 MiB at a time: what has to be moved for it goes through the log, which needs room itself.
+        1 MiB at a time: pages moved by it go through the log, which needs room itself.
         """
         before = self.free_pages()
         with self._errors.translated():

@@ -1,4 +1,4 @@
-"""How the buffer's blocking work leaves the trio thread."""
+"""Runs the buffer's blocking work in worker threads."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ _Ts = TypeVarTuple("_Ts")
 
 
 async def in_thread(work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
-    """Run it in a thread and wait for its end, also when cancelled: it holds a connection."""
+    """Run `work` in a thread. A cancelled caller waits for its end: it uses a shared connection."""
     return await trio.to_thread.run_sync(work, *args)

@@ -1,4 +1,4 @@
-"""`siemrelay buffer`: what the disk buffer holds, and sending it again."""
+"""`siemrelay buffer`: inspects the disk buffer, and groups the commands that work on it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAST: Final = 10
 
 @click.group()
 def buffer() -> None:
-    """Look into the disk buffer, send records again, see what peers refused.
+    """Inspect the disk buffer, replay records, handle dead letters, repair a damaged buffer.
 
     Works while the relay runs and while it does not; needs the right to open its `state_dir`.
     """
@@ -46,7 +46,7 @@ buffer.add_command(salvage)
 @config_option()
 @json_option()
 def info(config: str, as_json: bool) -> None:
-    """Show what is kept, what each source stored, and what became of it at each sink.
+    """Show what is stored, how much came from each source, and what became of it at each sink.
 
     For every sink, the records stored since it was added are those delivered, filtered, refused
     (and still dead letters, or dropped from them), dropped when the buffer was full, and waiting.

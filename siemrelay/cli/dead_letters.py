@@ -1,4 +1,4 @@
-"""`siemrelay buffer dead-letters`: what peers refused for good."""
+"""`siemrelay buffer dead-letters`: list, retry or drop the records that receivers refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from siemrelay.telemetry.log import Redactor
 
 _PAGE: Final = 64
 
-# More than a person reads; programs take them all.
+# A person reads fewer; --json has them all.
 _SHOWN: Final = 100
 
 
@@ -35,21 +35,22 @@ _SHOWN: Final = 100
 )
 @click.option("--to", "last", type=click.IntRange(1), help="Up to this record's number.")
 @click.option(
-    "--retry", is_flag=True, help="Send them again; those that the peer takes are forgotten."
+    "--retry", is_flag=True, help="Send them again; remove those that the receiver accepts."
 )
-@click.option("--drop", is_flag=True, help="Forget them.")
-@click.option("--yes", is_flag=True, help="Drop without endpoint_client.")
+@click.option("--drop", is_flag=True, help="Remove them without sending.")
+@click.option("--yes", is_flag=True, help="Drop without asking.")
 @json_option()
 @click.argument("sink", required=False)
 def dead_letters(
     config: str, first: int, last: int | None, retry: bool, drop: bool, yes: bool, as_json: bool,
     sink: str | None,
 ) -> None:  # fmt: skip
-    """List what peers refused for good, of SINK or of all; or send it again, or forget it.
+    """List the records that receivers refused for good, of SINK or of all; retry or drop them.
 
-    Each letter has the record as it was received, the message as it was sent and the peer's own
-    words. After the format or the peer is mended, --retry makes the messages anew. The sink's
-    `events` are not asked again: it wanted these.
+    Each dead letter has the record as received, the message as sent and the receiver's error
+    message. After you fix the format or the receiver, --retry formats and sends the records again,
+    without applying the sink's `events` a second time; what the receiver accepts counts as
+    delivered.
 
     \b
     Examples:
@@ -61,14 +62,14 @@ def dead_letters(
     if retry and drop:
         raise click.UsageError("give --retry or --drop, not both")
     if sink is None and (retry or drop):
-        raise click.UsageError("which sink's? Give its name")
+        raise click.UsageError("--retry and --drop need the name of a sink")
     loaded = load_or_exit(config)
     redactor = Redactor(loaded.secrets)
     with open_buffer(loaded.config.state_dir) as store:
         before = store.opened().end if last is None else last + 1
         counts = store.dead_letters()
         if sink is not None and sink not in counts:
-            chosen(loaded, sink)  # a sink that is gone may have left some
+            chosen(loaded, sink)  # a removed sink may have dead letters, too
         if drop and sink is not None:
             _drop(store, sink, first, before, yes=yes)
         elif retry and sink is not None:
@@ -79,7 +80,7 @@ def dead_letters(
             again = DeadLetterRetry(store, sink, first, before)
             outcome = send(loaded.config, assembly, parts, again).counts
             taken = outcome.delivered + outcome.duplicates
-            click.echo(f"{sink}: {taken:,} taken, {outcome.refused:,} refused again")
+            click.echo(f"{sink}: {taken:,} accepted, {outcome.refused:,} refused again")
         else:
             _list(store, sorted(counts) if sink is None else [sink], first, before, redactor,
                   as_json=as_json)  # fmt: skip
@@ -90,8 +91,10 @@ def _drop(store: Store, sink: str, first: int, before: int, *, yes: bool) -> Non
     count = len(sequences)
     if count and not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError(f"{count:,} dead letters would be lost for good; say --yes")
-        click.confirm(f"forget {count:,} dead letters of {sink} for good?", abort=True)
+            raise click.UsageError(
+                f"this would remove {count:,} dead letters for good; confirm with --yes"
+            )
+        click.confirm(f"remove {count:,} dead letters of {sink} for good?", abort=True)
     store.drop_letters(sink, sequences)
     click.echo(f"{sink}: {count:,} dropped")
 
@@ -107,7 +110,7 @@ def _list(
                 continue
             if shown == _SHOWN:
                 click.echo(
-                    f"and more: only {_SHOWN} are shown; --json has them all, --from goes on"
+                    f"only the first {_SHOWN} are shown; --json shows all, --from starts further on"
                 )
                 return
             shown += 1

@@ -1,4 +1,4 @@
-"""`siemrelay buffer replay`: a range of records to one sink once more."""
+"""`siemrelay buffer replay`: sends a range of records to one sink again."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.telemetry.stats import SinkStats
 
-# How often it is looked whether the sink holds.
+# How often the state of the sink is checked.
 _LOOK_EVERY_S: Final = 0.1
 
 
 def chosen(loaded: Loaded, sink: str) -> str:
-    """The name, if a sink has it; else a usage error with the names that there are."""
+    """The name of a configured sink; raises a usage error that lists the names otherwise."""
     if sink not in loaded.config.sinks:
         known = ", ".join(loaded.config.sinks)
         raise click.UsageError(f"no sink is called {sink}; there is {known}")
@@ -42,19 +42,19 @@ def _seconds(context: click.Context, option: click.Parameter, value: str | None)
 @config_option()
 @click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
 @click.option("--to", "last", type=click.IntRange(1), help="The last record's number; the last "
-              "one that the sink has passed by default.")  # fmt: skip
+              "one that the sink has received by default.")  # fmt: skip
 @click.option("--since", metavar="DURATION", callback=_seconds,
               help="Records received within this time, like 2h.")  # fmt: skip
 @click.argument("sink")
 def replay(
     config: str, first: int | None, last: int | None, since: float | None, sink: str
 ) -> None:
-    """Send records to SINK again, through its filter and format, and wait until it has them.
+    """Send stored records to SINK again, through its filter and format, and wait for confirmation.
 
-    Goes by itself beside the relay, on a connection of its own; the relay's own deliveries go on.
-    Records that SINK has not passed yet are on their way to it anyway. A peer that is down is
-    waited for, until Ctrl-C; what it refuses becomes a dead letter. `siemrelay buffer info` has
-    the numbers of what is kept.
+    Works beside the running relay, on a connection of its own, without moving the sink's cursor.
+    Records that SINK has not received yet are not sent: the relay delivers them anyway. A receiver
+    that is down is retried until Ctrl-C; what it refuses becomes a dead letter. `siemrelay buffer
+    info` shows which records are stored.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def replay(
       siemrelay buffer replay qradar --from 120000 --to 125000
     """
     if (first is None) == (since is None):
-        raise click.UsageError("say from where: either --from NUMBER or --since DURATION")
+        raise click.UsageError("give either --from NUMBER or --since DURATION")
     loaded = load_or_exit(config)
     name = chosen(loaded, sink)
     with open_buffer(loaded.config.state_dir) as store:
@@ -74,7 +74,9 @@ def replay(
         begin = max(begin, (store.oldest() or (end, 0.0))[0])
         count = max(end - begin, 0)
         if not count:
-            click.echo(f"nothing to send: no such record that {name} has passed is kept")
+            click.echo(
+                f"nothing to send: none of the records that {name} has received is in that range"
+            )
             return
         click.echo(f"sending records {begin:,} to {end - 1:,} to {name} again")
         assembly = Assembly(loaded.config)
@@ -83,7 +85,7 @@ def replay(
     counts = stats.counts
     held = f", {counts.duplicates:,} already held by the receiver" if counts.duplicates else ""
     missing = count - counts.settled() + counts.lost
-    gone = f", {missing:,} not kept any more" if missing else ""
+    gone = f", {missing:,} no longer stored" if missing else ""
     click.echo(
         f"{name}: {counts.delivered:,} delivered, {counts.filtered:,} filtered, "
         f"{counts.refused:,} refused (kept as dead letters){held}{gone}"
@@ -91,9 +93,9 @@ def replay(
 
 
 def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Replay) -> SinkStats:
-    """Deliver all of it; what was settled is noted however it ends.
+    """Deliver everything and count it in the buffer, also when stopped early.
 
-    Exits with 1 when the sink holds, since a person must mend something first, 130 at Ctrl-C.
+    Exits with 1 when the sink holds, since a person has to fix something first, 130 at Ctrl-C.
     """
     decoders = {source: assembly.decoder(source, [parts]) for source in config.sources}
     decoded = DecodeCache(decoders, assembly.decoder(None, [parts]), share=False)
@@ -123,7 +125,7 @@ def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Repla
     if stats.state == "holding" and not again.done.is_set():
         why = stats.reason
     if why:
-        told = f"{parts.name}: {why}; {stats.delivered:,} were delivered before"
-        click.secho(told, err=True, fg="red")
+        message = f"{parts.name}: {why}; {stats.delivered:,} were delivered before"
+        click.secho(message, err=True, fg="red")
         raise SystemExit(130 if why == "stopped" else 1)
     return stats

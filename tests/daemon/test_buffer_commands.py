@@ -166,14 +166,16 @@ def test_what_is_not_kept_any_more_is_told(make_daemon: MakeDaemon) -> None:
         assert "nothing to send" in buffer(daemon, "replay", "web", "--from", "47")
         said = buffer(daemon, "replay", "web", "--from", "40")
         assert "sending records 40 to 46" in said
-        assert "2 delivered, 0 filtered, 0 refused (kept as dead letters), 5 not kept" in said
+        assert (
+            "2 delivered, 0 filtered, 0 refused (kept as dead letters), 5 no longer stored" in said
+        )
         assert web.arrived.ids[-2:] == ids([40, 46])
 
 
 def test_a_replay_needs_to_know_from_where_and_to_whom(make_daemon: MakeDaemon) -> None:
     with relay(make_daemon) as (daemon, _, _):
-        assert "say from where" in buffer(daemon, "replay", "web", code=2)
-        assert "say from where" in buffer(
+        assert "give either --from NUMBER" in buffer(daemon, "replay", "web", code=2)
+        assert "give either --from NUMBER" in buffer(
             daemon, "replay", "web", "--from", "1", "--since", "2h", code=2
         )
         assert "no sink is called wep; there is web" in buffer(
@@ -225,7 +227,7 @@ def test_dead_letters_have_the_record_the_message_and_the_peers_words(
 
 def test_a_retry_forgets_what_is_taken_now_and_keeps_what_is_not(make_daemon: MakeDaemon) -> None:
     with relay(make_daemon) as (daemon, web, picky):
-        assert "0 taken, 2 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
+        assert "0 accepted, 2 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
         assert len(lines(buffer(daemon, "dead-letters", "--json"))) == 2
         picky.mended = True
         # What the filter says now does not matter: these were wanted.
@@ -233,7 +235,7 @@ def test_a_retry_forgets_what_is_taken_now_and_keeps_what_is_not(make_daemon: Ma
         daemon.write_config()
         before = len(web.arrived)
         said = buffer(daemon, "dead-letters", "web", "--retry", "--to", "7")
-        assert "1 taken, 0 refused again" in said
+        assert "1 accepted, 0 refused again" in said
         assert web.arrived.ids[before:] == ids([7])
         assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [30]
         until(lambda: '"dead_letters":{"web":1}' in daemon.get("/status")[1])
@@ -246,8 +248,10 @@ def test_a_retry_forgets_what_is_taken_now_and_keeps_what_is_not(make_daemon: Ma
 
 def test_dropping_asks_first_and_forgets_only_what_was_named(make_daemon: MakeDaemon) -> None:
     with relay(make_daemon) as (daemon, _, _):
-        assert "say --yes" in buffer(daemon, "dead-letters", "web", "--drop", code=2)
-        assert "which sink's" in buffer(daemon, "dead-letters", "--drop", "--yes", code=2)
+        assert "confirm with --yes" in buffer(daemon, "dead-letters", "web", "--drop", code=2)
+        assert "need the name of a sink" in buffer(
+            daemon, "dead-letters", "--drop", "--yes", code=2
+        )
         assert "not both" in buffer(daemon, "dead-letters", "web", "--drop", "--retry", code=2)
         said = buffer(daemon, "dead-letters", "web", "--drop", "--yes", "--from", "8")
         assert said == "web: 1 dropped\n"
@@ -261,7 +265,7 @@ def test_a_letter_whose_record_is_gone_cannot_be_sent_and_stays(
         picky.mended = True
         with closing(sqlite3.connect(daemon.state / "buffer.db")) as database, database:
             database.execute("UPDATE dead_letters SET record = x'' WHERE sequence = 7")
-        assert "1 taken, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
+        assert "1 accepted, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
         assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [7]
 
 
@@ -269,7 +273,7 @@ def test_where_no_relay_has_run_there_is_no_buffer(make_daemon: MakeDaemon) -> N
     daemon = make_daemon({"web": tcp(1)})
     daemon.write_config()
     for command in ("info", "show", "dead-letters"):
-        assert "no relay has run on this `state_dir` yet" in buffer(daemon, command, code=75)
+        assert "no relay has used this `state_dir` yet" in buffer(daemon, command, code=75)
     assert not daemon.state.exists()
 
 
@@ -322,7 +326,7 @@ def test_a_file_of_the_layout_before_is_made_new_by_the_relay_only(
     with relay(make_daemon) as (daemon, _, picky):
         daemon.terminate()
         older(daemon.state / "buffer.db")
-        assert "a relay of this version makes it new" in buffer(daemon, "info", code=75)
+        assert "a relay of this version migrates it" in buffer(daemon, "info", code=75)
         daemon.start()
         assert daemon.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
         assert [one["sequence"] for one in lines(buffer(daemon, "dead-letters", "--json"))] == [
@@ -331,7 +335,7 @@ def test_a_file_of_the_layout_before_is_made_new_by_the_relay_only(
         # What the older one counted is not known: the counts begin where its cursor was.
         assert balance(daemon) == (0, 0, 0, 0, 0, 0, True)
         picky.mended = True
-        assert "2 taken, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
+        assert "2 accepted, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
         assert balance(daemon) == (0, 0, 0, 0, 0, 0, True)
 
 

@@ -1,4 +1,7 @@
-"""Bounds the memory that request bodies take, and decides which one goes when it runs out."""
+"""Bounds the memory that incomplete messages take, and decides which one goes when it runs out.
+
+A message is the body of an HTTP request, or a long RELP frame.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,15 @@ class HeldBody:
     """A request's body, and the memory that is counted for the request.
 
     `trusted` says that the head proved who the sender is. Use it in a `with` block, which gives
-    back what it counted. `scope` is cancelled when another request needs the memory.
+    back what it counted. When another request needs the memory, `displaced` is set and `scope` is
+    cancelled.
     """
 
     def __init__(self, memory: BodyMemory, *, trusted: bool) -> None:
         self.data = b""
         self.trusted, self.held_bytes, self.began_at = trusted, 0, trio.current_time()
         self.scope: trio.CancelScope | None = None
+        self.displaced = False
         self._memory = memory
 
     def hold(self, more_bytes: int) -> None:
@@ -62,8 +67,11 @@ class BodyMemory:
 
     def arriving(self, body: HeldBody, scope: trio.CancelScope | None) -> None:
         """Note that a body arrives in that scope; None once it is whole."""
-        body.scope = scope
-        self._arriving.add(body) if scope is not None else self._arriving.discard(body)
+        if scope is None:
+            self._arriving.discard(body)
+        elif body not in self._arriving:
+            body.scope, body.began_at = scope, trio.current_time()
+            self._arriving.add(body)
 
     def take(self, body: HeldBody, more_bytes: int) -> None:
         """See `HeldBody.hold`."""
@@ -83,6 +91,7 @@ class BodyMemory:
         if most is None or most is wanting or not most.held_bytes:
             raise OutOfMemory
         assert most.scope is not None, "it is arriving"
+        most.displaced = True
         most.scope.cancel()
         self._arriving.discard(most)
         self._held[most.trusted] -= most.held_bytes

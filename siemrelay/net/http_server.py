@@ -323,15 +323,15 @@ class _HttpConnection:
         memory, request_s = self._server.memory, self._limits.request_s
         if self._http.their_state is not self._h11.SEND_BODY:
             return
-        with trio.CancelScope() as displaced, trio.move_on_after(request_s) as in_time:
-            memory.arriving(body, displaced)
+        with trio.CancelScope() as scope, trio.move_on_after(request_s) as in_time:
+            memory.arriving(body, scope)
             try:
                 body.data = await self._received_body(body)
             finally:
                 memory.arriving(body, None)
         if in_time.cancelled_caught:
             raise _Refused(self._fault(408, "the request did not arrive in time"))
-        if displaced.cancelled_caught:
+        if scope.cancelled_caught:
             raise OutOfMemory
 
     async def _received_body(self, body: HeldBody) -> bytes:

@@ -382,8 +382,9 @@ def test_relp_clients_with_huge_frames_cannot_fill_the_memory(make_daemon: MakeD
                     sock.sendall(part)
         until(lambda: daemon.refused("logs") >= 4)
         with connected(daemon) as good:
-            good.sendall(b"1 open 0\n2 syslog 7 <13>fit\n")
-            until(lambda: forwarded(daemon) == [b"<13>fit"])
+            fit = b"<13>" + b"fit" * 333_332
+            good.sendall(b"1 open 0\n2 syslog 1000000 %b\n" % fit)
+            until(lambda: forwarded(daemon) == [fit])
         assert daemon.process is not None
         status = Path(f"/proc/{daemon.process.pid}/status").read_text()
         assert int(status.partition("VmHWM:")[2].split()[0]) < 300_000

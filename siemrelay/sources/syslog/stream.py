@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from siemrelay.decoders.syslog.host import payload_with_host
+from siemrelay.net.body_memory import BodyMemory
 from siemrelay.net.listener import (
     AcceptedConnection,
     ConnectionLimiter,
@@ -84,6 +85,7 @@ class SourceActivity:
         self.arrived_at = trio.current_time()
         self.open = 0
         self.held_bytes = 0
+        self.relp_memory = BodyMemory(MAX_WHOLE_BYTES)
         self._next_turn_at = self.arrived_at
         self._turn: trio.Event | None = None
         self._large_reads = trio.Lock()

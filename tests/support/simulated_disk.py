@@ -183,7 +183,7 @@ class SimulatedWatcher:
         self._disk, self._is_wanted, self.active = disk, is_wanted, active
         self._files: set[FileId] = set()
         self._changes = Changes()
-        self._moved: set[str] = set()
+        self._moved: dict[str, str] = {}
         disk.watchers.append(self)
 
     def written(self, inode: Inode) -> None:
@@ -202,7 +202,9 @@ class SimulatedWatcher:
         ):
             self._changes.entries.add(path)
             if moved_from is not None:
-                self._changes.moved[path] = None
+                self._changes.moved[path] = self._changes.moved.get(moved_from) or self._moved.get(
+                    moved_from, moved_from
+                )
 
     def watch_directory(self, path: str) -> None:
         """All of it is watched."""

@@ -16,7 +16,7 @@ from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compres
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, continues_at
-from siemrelay.sources.file.rotation import age, family, is_rotated_name
+from siemrelay.sources.file.rotation import age, base_name, family, is_rotated_name
 
 # What is read at once while catching up: a thousand audit events, so that a thread hop costs
 # little, and only milliseconds of work between two turns of the event loop.
@@ -75,8 +75,7 @@ class FollowedFile:
         """Whether it could not be read, and is to be left alone until it is looked at again."""
         self.ready = True
         """Whether there may be something to read."""
-        self.size = 0
-        self.mtime_s = 0.0
+        self.size, self.mtime_s = 0, 0.0
         self.changed_at = clock()
         self.rotated_at: float | None = None
         self.stamp: tuple[int, int] | None = None
@@ -103,6 +102,10 @@ class FollowedFile:
     def log(self) -> str:
         """The base name of the log that it belongs to, in whatever directory."""
         return self.progress.log
+
+    def joins(self, path: str) -> None:
+        """Take it for a generation of the log of that name, whatever its own name is."""
+        self.family, self.progress.log = family(path), base_name(path)
 
     def moved_to(self, path: str) -> None:
         """Take note of the file's present name."""

@@ -67,7 +67,7 @@ class Surveyor:
         self._schedule, self._unreadable, self._log = schedule, unreadable, log
         self._max_record_bytes, self._pause = max_record_bytes, pause
         self._clock, self._wall_clock = clock, wall_clock
-        self._moved_before: dict[str, None] = {}
+        self._moved_before: dict[str, str] = {}
         self._again = False
         self._serial = max(time.time_ns(), store.latest_serial())  # a clock may be set back
         self._left_alone: dict[FileId, tuple[str, int]] = {}
@@ -138,7 +138,7 @@ class Surveyor:
         """
         wanted = self._store.inodes()
         wanted.update(file_id[1] for file_id, file in files.items() if file.content is None)
-        moved: dict[str, None] = {}
+        moved: dict[str, str] = {}
         for look in range(_LOOKS):
             if look > 1:
                 self._pause(_LOOK_PAUSE_S)
@@ -148,12 +148,12 @@ class Surveyor:
             # Once more for those of the last time: the news of their next rename may be under way.
             picture = self._finder.find(
                 changed=None if full else changes.entries,
-                moved=self._moved_before | moved,
+                moved=(renamed := self._moved_before | moved),
                 wanted=wanted,
             )
             for directory in self._finder.directories:
                 self._watcher.watch_directory(directory)
-            if not (self._open_new(files, picture, newcomers) or calls_again()):
+            if not (self._open_new(files, picture, newcomers, renamed) or calls_again()):
                 break
             full = False
         self._moved_before = moved
@@ -162,7 +162,7 @@ class Surveyor:
 
     def _open_new(
         self, files: Mapping[FileId, FollowedFile], picture: Picture,
-        newcomers: dict[FileId, FollowedFile],
+        newcomers: dict[FileId, FollowedFile], renamed: Mapping[str, str],
     ) -> bool:  # fmt: skip
         """Open what is not followed yet; whether one has moved before it could be opened."""
         missed = False
@@ -190,6 +190,8 @@ class Surveyor:
                     continue
             try:
                 followed = self._newcomer(found._replace(status=status), file)
+                if followed is not None and found.path in renamed:
+                    followed.joins(renamed[found.path])
             except OSError as error:
                 file.close()
                 self._unreadable.add(found.path, error)

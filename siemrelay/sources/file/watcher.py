@@ -50,8 +50,8 @@ class Changes(msgspec.Struct):
     """Files that were written to."""
     entries: set[str] = msgspec.field(default_factory=set)
     """Paths of wanted names that were created, renamed or deleted."""
-    moved: dict[str, None] = msgspec.field(default_factory=dict)
-    """Paths that wanted files were renamed to; a glob need not match them."""
+    moved: dict[str, str] = msgspec.field(default_factory=dict)
+    """Paths that wanted files were renamed to, which no glob need match, and from which."""
     everything: bool = False
     """Whether anything may have changed."""
 
@@ -71,7 +71,7 @@ class Watcher:
         self._paths: dict[str, int] = {}
         self._files: dict[int, FileId] = {}
         self._descriptors: dict[FileId, int] = {}
-        self._moved: set[str] = set()
+        self._moved: dict[str, str] = {}
         self._warned = False
 
     def open(self) -> None:
@@ -170,10 +170,10 @@ class Watcher:
         )
         if mask & _MOVED_FROM and wanted:
             leaving[cookie] = path
-        elif mask & _MOVED_TO and leaving.pop(cookie, None) is not None:
+        elif mask & _MOVED_TO and (was := leaving.pop(cookie, None)) is not None:
             # A file may be rotated twice before it is looked at, out of the reach of the globs.
             wanted = True
-            changes.moved[path] = None
+            changes.moved[path] = changes.moved.get(was) or self._moved.get(was, was)
         if wanted:
             changes.entries.add(path)
 

@@ -108,8 +108,12 @@ def find_buffer(state_dir: Path) -> Path:
         raise StartRefused(
             f"no permission to open {path}; run this as root or as the service's user"
         ) from error
-    except (OSError, sqlite3.Error) as error:
-        raise StartRefused(f"cannot open {path}: {error}") from error
+    except OSError as error:
+        raise StartRefused(f"cannot open {path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise StartRefused(
+            f"cannot open {path}: {error}; `siemrelay buffer check` says what can be read"
+        ) from error
     if version != SCHEMA_VERSION:
         raise StartRefused(
             f"{path} was written by another version of siemrelay (layout {version}, this one knows "

@@ -22,7 +22,7 @@ from siemrelay.cli.salvage import check, salvage
 from siemrelay.cli.tables import print_table
 from siemrelay.core.event import Batch
 from siemrelay.core.times import rfc3339
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status_text import size
 
 _LAST: Final = 10
@@ -193,4 +193,5 @@ def _show(records: Iterator[Batch], *, as_json: bool) -> None:
                 **({} if record.part is None else {"part": record.part}), "record": text,
             }))  # fmt: skip
         else:
-            click.echo(f"{record.first_sequence}  {received}  {record.source}  {harmless(text)}")
+            shown = sanitize_for_display(text)
+            click.echo(f"{record.first_sequence}  {received}  {record.source}  {shown}")

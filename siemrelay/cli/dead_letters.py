@@ -18,7 +18,7 @@ from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.replay import chosen, send
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.times import rfc3339
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.relay.assembly import Assembly
 from siemrelay.telemetry.log import Redactor
 
@@ -135,7 +135,7 @@ def _as_json(letter: DeadLetter, redactor: Redactor) -> dict[str, object]:
 
 
 def _print(letter: DeadLetter, redactor: Redactor) -> None:
-    why = harmless(redactor.text(f"{letter.code} {letter.reason}"))
+    why = sanitize_for_display(redactor.text(f"{letter.code} {letter.reason}"))
     click.secho(f"{letter.sink} {letter.sequence}  {rfc3339(letter.at)}  {why}", bold=True)
     for name, data in (("record", letter.record), ("message", letter.message)):
-        click.echo(f"  {name:8} {harmless(data.decode('utf-8', 'replace'))}")
+        click.echo(f"  {name:8} {sanitize_for_display(data.decode('utf-8', 'replace'))}")

@@ -18,7 +18,7 @@ from siemrelay.cli.options import DEFAULT_FILE, config_option
 from siemrelay.config.endpoint_address import endpoint_address
 from siemrelay.config.models import EndpointOptions
 from siemrelay.core.errors import ConfigurationRefused
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status import RelayReport
 
 # The relay answers between two batches, after a few look-ups on disk.
@@ -78,7 +78,7 @@ def fetch_status(address: tuple[str, int]) -> RelayReport:
         status, body = _got(host, port)
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise RelayUnreachable(harmless(
+        raise RelayUnreachable(sanitize_for_display(
             f"no relay answers on {where} ({why}); is it running? -c FILE names its configuration, "
             "--at HOST:PORT its endpoint"
         )) from error  # fmt: skip

@@ -18,7 +18,7 @@ from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.truncate import truncated
 from siemrelay.relay.assembly import Assembly, SinkParts
 
@@ -139,7 +139,7 @@ def _print(result: dict[str, Any]) -> None:
     colour = sys.stdout.isatty()
     click.secho(f"record {result['record']}", bold=colour)
     for field, value in result["event"].items():
-        click.echo(f"  {field:14} {harmless(str(value))}")
+        click.echo(f"  {field:14} {sanitize_for_display(str(value))}")
     for name, shown in result["sinks"].items():
         verdict = "kept" if shown["kept"] else "filtered"
         click.secho(
@@ -147,4 +147,6 @@ def _print(result: dict[str, Any]) -> None:
         )
         if shown["kept"]:
             cut = ", truncated to max_message_size" if shown["cut"] else ""
-            click.echo(f"     {shown['bytes']} bytes{cut}: {harmless(shown['message'])}")
+            click.echo(
+                f"     {shown['bytes']} bytes{cut}: {sanitize_for_display(shown['message'])}"
+            )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their headings; control characters are shown as visible symbols."""
-    clean = [[harmless(cell) for cell in row] for row in rows]
+    clean = [[sanitize_for_display(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(title, headings, clean)
         return

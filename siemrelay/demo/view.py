@@ -20,7 +20,7 @@ from siemrelay.demo.balance import Balance, SinkBalance
 from siemrelay.demo.ledger import Recent, Sample
 from siemrelay.demo.progress import Progress
 from siemrelay.demo.setup import CHOICES, TAKES, TRANSPORTS, DemoFiles
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 
 _LINE_EVERY_S: Final = 2.0
 
@@ -178,7 +178,7 @@ def _lag(lag_s: float | None) -> str:
 
 def _print_wrapped(data: bytes) -> None:
     width = max(shutil.get_terminal_size((_COLUMNS + 1, 24)).columns - 1, 40)
-    text = harmless(data.decode("utf-8", "replace"))
+    text = sanitize_for_display(data.decode("utf-8", "replace"))
     for line in textwrap.wrap(text, width - 2, break_on_hyphens=False):
         click.echo(f"  {line}")
 

@@ -15,13 +15,13 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions
 from siemrelay.formats.writing.address import ip_versions
-from siemrelay.formats.writing.columns import Column, Lines, Pair, texts, told
+from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, texts
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.text import is_plain, replaced, visible
 
 
 class CefOptions(DeviceOptions):
-    """What a CEF sink may set."""
+    """The options of a sink with CEF messages."""
 
 
 def _header(text: str) -> str:
@@ -43,15 +43,15 @@ _BY_ADDRESS: Final[dict[str, tuple[int, str | None]]] = {
     "src": (4, None), "shost": (0, None), "c6a2": (6, None),
     "c6a2Label": (6, "Source IPv6 Address"),
 }  # fmt: skip
-"""Keys of an actor's address: the version it must have, 0 for a host's name, and what stands there
-if not the address itself."""
+"""Keys of an actor's address, with the IP version that it must have (0: none, a host's name), and
+the key's value if that is not the address."""
 
 _PLAIN: Final = {
     "externalId": "id", "cat": "category", "outcome": "outcome",
     "suser": "actor.name", "suid": "actor.id",
     "duser": "target.name", "duid": "target.id", "msg": "message",
 }  # fmt: skip
-"""Keys that carry a field as it is. `msg` comes last: what cuts a message cuts its text first."""
+"""Keys that carry a field as it is. `msg` is last: a receiver that truncates loses text first."""
 
 
 class Cef:
@@ -96,13 +96,13 @@ class Cef:
         if self._epoch:
             yield "rt=", Column(self._epoch.column(selection.column("time"))), ""
         if self._by_address:
-            addresses = told(selection.column("actor.address"))
-            versions = addresses.made(ip_versions)
+            addresses = nonempty(selection.column("actor.address"))
+            versions = addresses.map_present(ip_versions)
             shown = addresses.escaped(_value)
             for key, wanted, instead in self._by_address:
                 if wanted in versions:
-                    said = shown.like([instead] * len(selection)) if instead else shown
-                    yield key, said.where(versions, wanted), ""
+                    value = shown.with_texts([instead] * len(selection)) if instead else shown
+                    yield key, value.where(versions, wanted), ""
         for key, field in self._plain:
             yield key, texts(selection, field).escaped(_value), ""
 

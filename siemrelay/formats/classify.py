@@ -1,7 +1,7 @@
-"""What an event is about and what happened there, for formats that sort events into classes.
+"""The subject and the action of an event, for formats that sort events into classes.
 
-The category decides where it is one of the catalogue's; a record with a category of its own is
-sorted by what the catalogue says of its type, and a type that nobody knows by its words.
+A category of the built-in types decides. For any other category the event's type does, by the
+catalogue if it is a built-in type, else by the words of its name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Action = Literal[
 ]  # fmt: skip
 
 
-class Meaning(NamedTuple):
-    """Both are empty where nothing is known."""
+class Classification(NamedTuple):
+    """What an event is about, and what happened to it; both are empty if unknown."""
 
     subject: Subject
     action: Action
@@ -40,7 +40,7 @@ _BY_WORD: Final[tuple[tuple[Subject, frozenset[str]], ...]] = (
     ("configuration", frozenset({"config", "configuration", "policy", "setting", "settings"})),
 )
 
-# The first row that has one of a type's words: what is more telling stands before.
+# The first row with one of a type's words counts: the more specific action comes first.
 _ACTIONS: Final[tuple[tuple[Action, frozenset[str]], ...]] = (
     ("grant", frozenset({"grant", "granted", "assign", "assigned"})),
     ("revoke", frozenset({"revoke", "revoked", "unassign", "unassigned"})),
@@ -62,26 +62,28 @@ _ACTIONS: Final[tuple[tuple[Action, frozenset[str]], ...]] = (
 _built_in: Final = cache(Catalogue)
 
 
-def meaning(kind: str, category: str) -> Meaning:
-    """The meaning of an event of that type and category."""
-    heard = frozenset(words(kind).split())
+def classify(kind: str, category: str) -> Classification:
+    """The subject and the action of an event of that type and category."""
+    found = frozenset(words(kind).split())
     known = None if category in _BY_CATEGORY else _built_in().find(kind)
     if category in _BY_CATEGORY or known:
         subject = _BY_CATEGORY.get(known.category if known else category, "")
     else:
-        subject = next((subject for subject, said in _BY_WORD if said & heard), "")
-    if subject == "account" and "group" in heard and "user" not in heard:
-        subject = "group"  # who manages users manages their groups
-    return Meaning(subject, _of_session(heard) if subject == "session" else _action(heard))
+        subject = next((subject for subject, known_words in _BY_WORD if known_words & found), "")
+    if subject == "account" and "group" in found and "user" not in found:
+        subject = "group"  # the categories for users have types about groups, too
+    return Classification(
+        subject, _session_action(found) if subject == "session" else _action(found)
+    )
 
 
-def _of_session(heard: frozenset[str]) -> Action:
-    if heard & {"logout", "logoff", "signout", "out", "expired", "ended", "off"}:
+def _session_action(found: frozenset[str]) -> Action:
+    if found & {"logout", "logoff", "signout", "out", "expired", "ended", "off"}:
         return "logoff"
-    return "logon" if heard & {"login", "logon", "signin", "in", "on", "started"} else ""
+    return "logon" if found & {"login", "logon", "signin", "in", "on", "started"} else ""
 
 
-def _action(heard: frozenset[str]) -> Action:
-    if "password" in heard:
-        return "reset password" if heard & {"reset", "forgot", "forgotten"} else "change password"
-    return next((action for action, said in _ACTIONS if said & heard), "")
+def _action(found: frozenset[str]) -> Action:
+    if "password" in found:
+        return "reset password" if found & {"reset", "forgot", "forgotten"} else "change password"
+    return next((action for action, known_words in _ACTIONS if known_words & found), "")

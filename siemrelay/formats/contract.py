@@ -1,4 +1,4 @@
-"""What a format is: events in, messages out."""
+"""The contract of formats: events in, messages out (checked by tests/contracts/test_formats.py)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ class Format(Protocol):
     """Turns a selection into messages. Pure, deterministic, thread-safe after construction."""
 
     fields: frozenset[str]
-    """The fields of an event it reads; `attributes` stands for everything else."""
+    """The fields of an event that it reads, by the names of `FIELDS`, and `attributes`."""
 
     def encode(self, selection: Selection) -> list[bytes]:
-        """One message per event, in order, unframed, UTF-8, without a raw CR, LF or NUL.
+        """One message per event, in order, unframed, in UTF-8, without a raw CR, LF or NUL.
 
-        Never raises for any event: what a format cannot carry is replaced visibly.
+        A message has the event's own fields only, each name once, whatever its sender calls its
+        attributes. A character that the format cannot carry is replaced visibly. Never raises for
+        an event that a decoder made; time and memory grow in proportion to the events.
         """
 
 
 class FormatKind(msgspec.Struct, frozen=True):
-    """What messages look like. `build` takes the options and this machine's name.
+    """One format of the registry. `build` takes the options and this machine's name.
 
-    `header` is the syslog header in front where the protocol carries syslog; `headers` whether one
-    may be chosen; `tag` whether RFC 3164's TAG goes before the message. `implies` has, for a
-    protocol, the keys of it whose default is another for this format.
+    `header` is the default syslog header on protocols that carry syslog, and `headers` whether one
+    may be chosen. `tag`: whether RFC 3164's TAG stands before the message. `implies` has, by
+    protocol, options whose default differs with this format.
     """
 
     options: type[Options]

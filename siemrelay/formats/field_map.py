@@ -33,11 +33,11 @@ def _plain_keys(chosen: dict[str, str | None]) -> dict[str, str | None]:
 
 
 PlainKeys = Annotated[dict[str, str | None], AfterValidator(_plain_keys)]
-"""Keys of letters, digits and `_`, as CEF and LEEF have them; None leaves a key out."""
+"""Keys of CEF and LEEF: letters, digits and `_`; None leaves a key out."""
 
 
 class DeviceOptions(HeaderOptions):
-    """What a sink may set where the messages name the device that they come from."""
+    """Options of formats whose messages name the device that they come from."""
 
     vendor: str = Field("siemrelay", min_length=1, description="the header's device vendor")
     product: str = Field("audit", min_length=1, description="the header's device product")

@@ -28,12 +28,12 @@ from siemrelay.formats.writing.text import syslog_severity, text_of
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")  # nor `.`, which Graylog would replace by `_`
 _LINE_BREAK: Final = re.compile(r"[\r\n]")
 
-# What Graylog's index keeps exactly, 64 bits; a larger number goes as text.
+# Graylog's index keeps 64 bits exactly; a larger number goes as text.
 _INTEGER_END: Final = 1 << 63
 
 
 class GelfOptions(Options):
-    """What a GELF sink may set."""
+    """The options of a sink with GELF messages."""
 
     hostname: str | None = Field(
         None, min_length=1, description="GELF's `host`; this machine's name by default"

@@ -20,7 +20,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions
 from siemrelay.formats.writing.address import are_ip
-from siemrelay.formats.writing.columns import Column, Lines, Pair, texts, told
+from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, texts
 from siemrelay.formats.writing.epoch import MILLISECOND_CHARACTERS, with_milliseconds
 from siemrelay.formats.writing.text import CONTROL_PICTURES, replaced, visible
 
@@ -45,11 +45,11 @@ def _delimiter(value: Any) -> Any:
 
 
 class Leef1Options(DeviceOptions):
-    """What a LEEF 1.0 sink may set."""
+    """The options of a sink with LEEF 1.0 messages."""
 
 
 class LeefOptions(DeviceOptions):
-    """What a LEEF 2.0 sink may set."""
+    """The options of a sink with LEEF 2.0 messages."""
 
     delimiter: Annotated[str, BeforeValidator(_delimiter)] = Field(
         "\t",
@@ -80,7 +80,7 @@ _DERIVED: Final = {
     "devTime": "time", "devTimeFormat": "time", "sev": "severity", "src": "actor.address",
     "identHostName": "actor.address",
 }  # fmt: skip
-"""Keys whose value is worked out, and the field that it comes from."""
+"""Keys whose value is derived from a field, and that field."""
 
 _PLAIN: Final = {
     "cat": "category", "usrName": "actor.name", "resource": "target.name",
@@ -88,14 +88,14 @@ _PLAIN: Final = {
     "externalId": "id", "outcome": "outcome", "usrId": "actor.id",
     "resourceType": "target.type", "resourceId": "target.id", "msg": "message",
 }  # fmt: skip
-"""Keys that carry a field as it is. `msg` comes last: what cuts a message cuts its text first."""
+"""Keys that carry a field as it is. `msg` is last: a receiver that truncates loses text first."""
 
 _FULL_WIDTH: Final = 0xFEE0
 """From a printable ASCII character to its full-width form, which looks alike and means nothing."""
 
 
 def shown_instead(character: str) -> str:
-    """What stands for a character that a value may not hold."""
+    """The substitute for a character that a value may not hold."""
     code = ord(character)
     return chr(CONTROL_PICTURES.get(code, code + _FULL_WIDTH))
 
@@ -146,8 +146,8 @@ class Leef:
             severities = list(map(_SEVERITIES.__getitem__, selection.column("severity")))
             yield "sev=", Column(severities), ""
         if "src" in derived or "identHostName" in derived:
-            addresses = told(selection.column("actor.address"))
-            typed, shown = addresses.made(are_ip), addresses.escaped(self._value)
+            addresses = nonempty(selection.column("actor.address"))
+            typed, shown = addresses.map_present(are_ip), addresses.escaped(self._value)
             for key, wanted in (("src", True), ("identHostName", False)):
                 if key in derived:
                     yield f"{key}=", shown.where(typed, wanted), ""

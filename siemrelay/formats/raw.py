@@ -11,7 +11,7 @@ from siemrelay.formats.writing.text import has_no_controls, is_utf8, one_line_ea
 
 
 class RawOptions(HeaderOptions):
-    """What a raw sink may set: its syslog header, if it has one."""
+    """The options of a sink with raw records: those of its syslog header, if it has one."""
 
 
 class Raw:

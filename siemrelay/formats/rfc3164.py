@@ -8,7 +8,7 @@ from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
-from siemrelay.formats.writing.columns import Lines, told
+from siemrelay.formats.writing.columns import Lines, nonempty
 from siemrelay.formats.writing.quoted import quoted_pairs
 from siemrelay.formats.writing.text import visible
 
@@ -18,7 +18,8 @@ _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "messag
 class Rfc3164:
     """Events → `<PRI>Mmm dd hh:mm:ss HOST TAG: Type: message (id="…" time="…" …)`.
 
-    In the values `"`, `\\` and `]` have a backslash before them, as in RFC 5424.
+    In the values `"`, `\\` and `]` have a backslash before them, as in RFC 5424. Read from the end,
+    the pairs are the event's own, whatever its message says: no value can begin a pair.
     """
 
     fields = frozenset(FIELDS)
@@ -32,7 +33,7 @@ class Rfc3164:
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
         lines.each(map(self._types.__getitem__, selection.column("type")))
-        lines.pair(": ", told(selection.column("message")).escaped(visible))
+        lines.pair(": ", nonempty(selection.column("message")).escaped(visible))
         lines.text(" (")
         lines.pairs(quoted_pairs(selection, _SHOWN), " ")
         lines.text(")")

@@ -24,7 +24,7 @@ _SHOWN: Final = tuple(field for field in FIELDS if field not in ("time", "messag
 
 
 class Rfc5424Options(HeaderOptions):
-    """What a sink with RFC 5424 messages may set."""
+    """The options of a sink with RFC 5424 messages."""
 
     enterprise_id: int = Field(
         32473, ge=1, description="the private enterprise number in the structured data's id "

@@ -58,7 +58,7 @@ def zone_of(name: str) -> ZoneInfo | None:
 
 
 class HeaderOptions(Options):
-    """What a sink with a syslog header may set."""
+    """The options of a sink with a syslog header."""
 
     facility: Facility = Field("audit", description="the syslog facility")
     hostname: str | None = Field(

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 import trio
 
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.telemetry.stats import SinkStats
 
@@ -33,7 +33,7 @@ class SinkStatus:
 
     def note(self, state: str, reason: str = "") -> None:
         """Set the state, one of `stats.STATES`, and the reason for it."""
-        stats, reason = self._stats, harmless(reason, _REASON_CHARACTERS)
+        stats, reason = self._stats, sanitize_for_display(reason, _REASON_CHARACTERS)
         if (stats.state, stats.reason) == (state, reason):
             return
         # Compared with what was logged: a sink starts as waiting, and its first failure is news.

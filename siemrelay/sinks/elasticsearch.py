@@ -22,7 +22,7 @@ from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
 from siemrelay.core.options import Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.bulk import Bulk
-from siemrelay.formats.envelopes.timestamped import Stamped
+from siemrelay.formats.envelopes.timestamped import Timestamped
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.http.client import Answer, Client, RequestOptions, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
@@ -77,7 +77,7 @@ class ElasticsearchOptions(RequestOptions):
 
 def bulk_documents(inner: Format, options: Any) -> Format:
     """Any format's messages as documents with `@timestamp`, each behind its `create` line."""
-    return Bulk(Stamped(inner, stamp="@timestamp", text="message"))
+    return Bulk(Timestamped(inner, stamp="@timestamp", text="message"))
 
 
 class ElasticsearchSink(RequestSink):

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field
 from siemrelay.core.errors import SinkHolds
 from siemrelay.core.options import Secret, Size
 from siemrelay.formats.contract import Format
-from siemrelay.formats.envelopes.timestamped import Stamped
+from siemrelay.formats.envelopes.timestamped import Timestamped
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.sinks.http.client import (
     Answer,
@@ -120,7 +120,7 @@ class SentinelOptions(TransportOptions):
 
 def sentinel_records(inner: Format, options: Any) -> Format:
     """Any format's messages as records with the `TimeGenerated` that every table has."""
-    return Stamped(inner, stamp="TimeGenerated", text="RawData")
+    return Timestamped(inner, stamp="TimeGenerated", text="RawData")
 
 
 # The API's answer to records that it took; it has no body.

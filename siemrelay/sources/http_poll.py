@@ -26,7 +26,7 @@ from siemrelay.core.options import (
 )
 from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.normalise import time_of
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.pem import AuthorityFile
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
 from siemrelay.wire.polled import (
@@ -348,7 +348,9 @@ class PageClient:
 
 
 def _refused(status: int, body: bytes, headers: Mapping[str, str]) -> PollRefused:
-    words = harmless(" ".join(body.decode("utf-8", "replace").split()), _WORDS_CHARACTERS)
+    words = sanitize_for_display(
+        " ".join(body.decode("utf-8", "replace").split()), _WORDS_CHARACTERS
+    )
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
     asked = headers.get("retry-after", "")
     after_s = min(float(asked), _LONGEST_ASKED_S) if asked.isascii() and asked.isdigit() else 0.0

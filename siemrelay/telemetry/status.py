@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from siemrelay import __version__
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import Rates
@@ -123,7 +123,7 @@ class StatusReporter:
 
     def _clean(self, text: str, most: int = _MESSAGE_CHARACTERS) -> str:
         # Redact before truncating: the rest of a cut secret would not be recognised.
-        return harmless(self._redactor.text(text), most)
+        return sanitize_for_display(self._redactor.text(text), most)
 
     def _source(self, source: SourceStats) -> SourceReport:
         return SourceReport(

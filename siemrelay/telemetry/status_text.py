@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status import RelayReport, SinkReport, SourceReport
 
 Tone = Literal["plain", "heading", "dim", "good", "warning", "bad"]
@@ -36,7 +36,7 @@ def lines(status: RelayReport) -> Iterator[Line]:
     Free of control characters, whatever the report contains.
     """
     for line in _lines(status):
-        yield Line(harmless(line.text), line.tone)
+        yield Line(sanitize_for_display(line.text), line.tone)
 
 
 def _lines(status: RelayReport) -> Iterator[Line]:

@@ -108,7 +108,7 @@ class StreamSplitter:
         """The rest of a stream that has ended: a message without its trailer counts as one."""
         if self.refusal is None and self._rest.data:
             last = self._rest.take()
-            if self._found.in_parts:
+            if self._found.part:
                 self._found.close(last)
             else:
                 self._found.add([last.strip(_TRAILERS)])
@@ -117,7 +117,7 @@ class StreamSplitter:
     def _recognised(self, data: bytes) -> _Trailer | _OctetCounting | None:
         """The framing; None, and the data held, as long as it does not show."""
         rest, found = self._rest, self._found
-        if not found.in_parts and len(rest.data) <= _COUNT_DIGITS:
+        if not found.part and len(rest.data) <= _COUNT_DIGITS:
             whole = bytes(rest.data) + data
             if _COUNT.match(whole):
                 return _OctetCounting(rest, found)
@@ -145,7 +145,7 @@ class _Trailer:
     def feed(self, data: bytes) -> None:
         """Takes more of the stream. Raises _NotSyslog for a message without an end."""
         rest, found = self._rest, self._found
-        if found.in_parts:
+        if found.part:
             end = data.find(self._trailer)
             if end < 0:
                 rest.hold(data)
@@ -183,41 +183,35 @@ class _OctetCounting:
 
     def _read(self, data: bytes) -> int:
         """Reads the messages that are whole in the data, and gives where the rest begins."""
-        found, whole = self._found, list[bytes]()
+        found, whole, due = self._found, list[bytes](), self._due
         position, size = 0, len(data)
         try:
             while position < size:
-                if self._due is None:
+                if due is None:
                     if data[position] in _TRAILERS:  # some senders end lines beside counting
                         position += 1
                         continue
-                    space = data.find(b" ", position, position + _COUNT_DIGITS + 1)
-                    if space < 0 and _COUNT_BEGUN.fullmatch(data, position):
-                        break
-                    self._due = _length(data, position, space)
-                    position = space + 1
-                end = position + self._due
+                    if not (count := _COUNT.match(data, position)):
+                        if _COUNT_BEGUN.fullmatch(data, position):
+                            break
+                        raise _NotSyslog("no message length where one must be")
+                    position, due = count.end(), int(count[0])
+                    if due > ENDLESS_BYTES:
+                        raise _NotSyslog(f"a message length of {due} bytes")
+                end = position + due
                 if end > size:
                     break
-                message, position, self._due = data[position:end], end, None
-                if found.in_parts or len(message) > found.part_bytes:
+                message, position, due = data[position:end], end, None
+                if len(message) <= found.part_bytes and not found.part:
+                    whole.append(message.rstrip(_TRAILERS) if message[-1] in _TRAILERS else message)
+                else:
                     found.add(whole)
                     whole = []
                     found.close(message)
-                else:
-                    whole.append(message.rstrip(_TRAILERS) if message[-1] in _TRAILERS else message)
         finally:
             found.add(whole)  # before a fault they are messages all the same
+            self._due = due
         return position
-
-
-def _length(data: bytes, start: int, space: int) -> int:
-    if space < 0 or not _COUNT.fullmatch(data, start, space + 1):
-        raise _NotSyslog("no message length where one must be")
-    length = int(data[start:space])
-    if length > ENDLESS_BYTES:
-        raise _NotSyslog(f"a message length of {length} bytes")
-    return length
 
 
 class _Rest:
@@ -248,12 +242,8 @@ class _Found:
     def __init__(self, max_record_bytes: int, part_bytes: int) -> None:
         self._max_bytes, self.part_bytes = max_record_bytes, part_bytes
         self._messages: list[Messages] = []
-        self._part = self.cut_bytes = 0
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether parts of the message that is being read have gone ahead."""
-        return self._part > 0
+        self.part = self.cut_bytes = 0
+        """The last part of the message that is being read, from 1, and the bytes of all of them."""
 
     def take(self) -> list[Messages]:
         """The messages since the last call."""
@@ -275,12 +265,12 @@ class _Found:
         while last:
             piece, last = last[: self.part_bytes], last[self.part_bytes :]
             self._add_part(piece if last else piece.rstrip(_TRAILERS))
-        self._part = self.cut_bytes = 0
+        self.part = self.cut_bytes = 0
 
     def _add_part(self, piece: bytes) -> None:
-        self._part += 1
+        self.part += 1
         if piece:
-            self._messages.append(Messages(piece + b"\n", 1, self._part))
+            self._messages.append(Messages(piece + b"\n", 1, self.part))
 
     def add_lines(self, whole: bytes) -> None:
         """Lines, each with its line feed."""

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from siemrelay.cli import endpoint_client
 from siemrelay.cli.endpoint_client import RelayUnreachable, fetch_status
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import RATE_S, Rates
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
@@ -146,9 +146,9 @@ def test_credentials_that_nobody_named_as_a_secret_are_left_out_too(said: str) -
 
 
 def test_a_truncated_message_shows_no_part_of_a_secret() -> None:
-    assert harmless("no such token abcdefgh", 18) == "no such token ..."
-    assert harmless("no such token abcdefgh", 22) == "no such token abcdefgh"
-    assert harmless("x" * 30, 10) == " ..."
+    assert sanitize_for_display("no such token abcdefgh", 18) == "no such token ..."
+    assert sanitize_for_display("no such token abcdefgh", 22) == "no such token abcdefgh"
+    assert sanitize_for_display("x" * 30, 10) == " ..."
 
 
 def test_losses_and_rejections_are_shown_below_their_source() -> None:

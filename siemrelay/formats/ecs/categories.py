@@ -1,4 +1,4 @@
-"""Where ECS 8.11 has events and what is in them: categories, types, users.
+"""The categories and types of ECS 8.11 for events, and the targets that are users.
 
 The values of `event.kind`, `event.category` and `event.type` are those of "ECS Categorization
 Fields", the types those that its category expects.
@@ -9,43 +9,43 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 from siemrelay.core.event_types import UNPARSED
-from siemrelay.formats.classify import Action, meaning
+from siemrelay.formats.classify import Action, classify
 
 VERSION: Final = "8.11.0"
 
 _CHANGES: Final[dict[Action, str]] = {
     "create": "creation", "delete": "deletion", "": "info", "read": "info",
 }  # fmt: skip
-"""The event type of what was done; whatever is not here is a change."""
+"""`event.type` by action; every other action is a change."""
 
 
-class Sorted(NamedTuple):
-    """`event.category` and `event.type`, both None where none fits, and what the target is."""
+class Categorization(NamedTuple):
+    """`event.category` and `event.type`, both None if none fits, and the kind of the target."""
 
     category: list[str] | None = None
     type: list[str] | None = None
     of: Literal["user", "group", ""] = ""
 
 
-def categorised(kind: str, category: str) -> Sorted:
-    """Where ECS has events of that type and category."""
-    subject, action = meaning(kind, category)
+def categorised(kind: str, category: str) -> Categorization:
+    """The ECS categorization of events of that type and category."""
+    subject, action = classify(kind, category)
     change = _CHANGES.get(action, "change")
     if subject == "account":
-        return Sorted(["iam"], ["user", change], "user")
+        return Categorization(["iam"], ["user", change], "user")
     if subject == "group":
-        return Sorted(["iam"], ["group", change], "group")
+        return Categorization(["iam"], ["group", change], "group")
     if subject == "entity":
-        return Sorted(["iam"], ["admin", change])
+        return Categorization(["iam"], ["admin", change])
     if subject == "session":
         if action == "logon":
-            return Sorted(["authentication"], ["start"])
+            return Categorization(["authentication"], ["start"])
         if action == "logoff":
-            return Sorted(["authentication", "session"], ["end"])
-        return Sorted(["session"], ["info"])
+            return Categorization(["authentication", "session"], ["end"])
+        return Categorization(["session"], ["info"])
     if subject in ("api", "configuration"):
-        return Sorted([str(subject)], ["access" if action == "read" else change])
-    return Sorted()
+        return Categorization([str(subject)], ["access" if action == "read" else change])
+    return Categorization()
 
 
 def event_kind(kind: str) -> str:
@@ -53,5 +53,5 @@ def event_kind(kind: str) -> str:
     return "pipeline_error" if kind == UNPARSED else "event"
 
 
-# Target types that are users wherever they are met.
+# Types of targets that are users in events of any category.
 USERS: Final = frozenset({"user", "User", "USER", "account", "Account", "ACCOUNT"})

@@ -22,7 +22,7 @@ from siemrelay.formats.ecs.categories import USERS, VERSION, categorised, event_
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.writing.address import are_ip
 from siemrelay.formats.writing.attributes import FlatAttributes, Written
-from siemrelay.formats.writing.columns import Column, Lines, Pair, told
+from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty
 from siemrelay.formats.writing.json_text import json_escape, member, members, message_of
 from siemrelay.formats.writing.text import text_of
 
@@ -59,28 +59,28 @@ class Ecs:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         column, lines = selection.column, Lines(len(selection))
-        categories = told(column("category"))
+        categories = nonempty(column("category"))
         placed = list(map(
             self._placed.__getitem__,
             zip(column("type"), [text or "" for text in categories.texts], strict=True),
         ))  # fmt: skip
-        kinds, names, ids = (told(column(f"target.{part}")) for part in ("type", "name", "id"))
+        kinds, names, ids = (nonempty(column(f"target.{part}")) for part in ("type", "name", "id"))
         targets = _target_objects(kinds, list(map(_about, placed)))
         to_user, to_group, to_labels = (
             {f"{prefix}name": names.where(targets, about), f"{prefix}id": ids.where(targets, about)}
             for about, prefix in (("user", ""), ("group", ""), ("", "target_"))
         )
-        addresses = told(column("actor.address"))
+        addresses = nonempty(column("actor.address"))
         lines.pair(*member("@timestamp", Column(column("time")), "{"))
         lines.text(f',"ecs":{{"version":"{VERSION}"}}')
         lines.group(',"event":{', self._event(selection, placed), "}")
         lines.pair(*member("message", Column(column("message")), ","))
         lines.group(',"user":{', [
-            *members({"name": told(column("actor.name")), "id": told(column("actor.id"))}),
+            *members({"name": nonempty(column("actor.name")), "id": nonempty(column("actor.id"))}),
             ('"target":', lines.objects(members(to_user)), ""),
         ], "}")  # fmt: skip
         lines.group(',"group":{', members(to_group), "}")
-        ips = addresses.where(addresses.made(are_ip), True)
+        ips = addresses.where(addresses.map_present(are_ip), True)
         lines.group(',"source":{', members({"address": addresses, "ip": ips}), "}")
         labels = {"category": categories, "target_type": kinds, **to_labels}
         lines.group(
@@ -108,7 +108,7 @@ class Ecs:
 
 
 class _Placed(NamedTuple):
-    """Decided by an event's type and category: members of `event`, and `Sorted.of`."""
+    """Decided by an event's type and category: members of `event`, and `Categorization.of`."""
 
     event_members: str
     about: str

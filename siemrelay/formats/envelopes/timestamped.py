@@ -15,7 +15,7 @@ _members_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Stamped:
+class Timestamped:
     """The inner format's messages as JSON objects with the event's time in `stamp`.
 
     An object that has a value there keeps it. A message that is no JSON object (a CEF line, a

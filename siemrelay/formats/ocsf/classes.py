@@ -1,15 +1,15 @@
-"""Where OCSF 1.5.0 has events: classes, activities, severities and statuses."""
+"""The numbers of OCSF 1.5.0 for events: classes, activities, severities and statuses."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from siemrelay.formats.classify import Action, Subject, meaning
+from siemrelay.formats.classify import Action, Subject, classify
 from siemrelay.formats.writing.address import is_ip
 
 VERSION: Final = "1.5.0"
 
-# So many `ip_t` has at the most (OCSF, data types); a longer spelling of an address is a name.
+# The longest `ip_t` (OCSF, data types); a longer spelling of an address goes as a name.
 IP_CHARACTERS: Final = 40
 
 
@@ -57,7 +57,7 @@ STATUSES: Final = {"success": 1, "failure": 2}
 
 def classified(kind: str, category: str) -> Class:
     """The class that an event of that type and category belongs to, and what was done."""
-    subject, action = meaning(kind, category)
+    subject, action = classify(kind, category)
     uid = _CLASSES.get(subject)
     if uid is None:
         return BASE_EVENT
@@ -65,5 +65,5 @@ def classified(kind: str, category: str) -> Class:
 
 
 def typed(address: str) -> bool:
-    """Whether an endpoint has the address as its `ip`; else it is the endpoint's name."""
+    """Whether an endpoint's `ip` takes the address; if not, it goes as the endpoint's name."""
     return len(address) <= IP_CHARACTERS and is_ip(address)

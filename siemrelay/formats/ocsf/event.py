@@ -30,7 +30,7 @@ from siemrelay.formats.ocsf.classes import (
 )
 from siemrelay.formats.ocsf.members import Parties, members_by_class
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.formats.writing.columns import Column, Lines, told
+from siemrelay.formats.writing.columns import Column, Lines, nonempty
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, member, message_of
 from siemrelay.formats.writing.text import replaced
@@ -66,7 +66,7 @@ class Ocsf:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         column, lines = selection.column, Lines(len(selection))
-        categories, parties = told(column("category")), Parties.of(selection, self._product)
+        categories, parties = nonempty(column("category")), Parties.of(selection, self._product)
         placed = self._classified(column("type"), categories, parties)
         source = json_escape(selection.decoded.batch.source)
         lines.each(map(_start, placed))

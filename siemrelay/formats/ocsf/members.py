@@ -21,7 +21,7 @@ from siemrelay.formats.ocsf.classes import (
     typed,
 )
 from siemrelay.formats.writing.address import dotted_quads
-from siemrelay.formats.writing.columns import Column, Lines, Pair, told
+from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty
 from siemrelay.formats.writing.json_text import json_escape
 
 
@@ -41,13 +41,15 @@ class Parties(NamedTuple):
     @classmethod
     def of(cls, selection: Selection, product: str) -> Parties:
         """Those of a selection; `product` is the relay's name, escaped."""
-        addresses = told(selection.column("actor.address"))
+        addresses = nonempty(selection.column("actor.address"))
         columns = (
-            addresses if field == "actor.address" else told(selection.column(field))
+            addresses if field == "actor.address" else nonempty(selection.column(field))
             for field in _FIELDS
         )
         return cls._of(
-            [column.escaped(json_escape) for column in columns], addresses.made(_typed), product
+            [column.escaped(json_escape) for column in columns],
+            addresses.map_present(_typed),
+            product,
         )
 
     @classmethod

@@ -45,7 +45,7 @@ def ip_version(address: str) -> Literal[0, 4, 6]:
         return 4
     if ":" not in address:
         return 0
-    import ipaddress  # slow to import, and the common address is told by `dotted_quad`
+    import ipaddress  # slow to import, and the common address is nonempty by `dotted_quad`
 
     try:
         ipaddress.IPv6Address(address)

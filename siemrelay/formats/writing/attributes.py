@@ -15,7 +15,7 @@ import msgspec
 
 from siemrelay.core.event import Selection, attributes_of
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.formats.writing.columns import Column, Lines, told
+from siemrelay.formats.writing.columns import Column, Lines, nonempty
 from siemrelay.formats.writing.text import text_of
 
 # Attributes nest as their sender likes; deeper than this they stay JSON text.
@@ -64,10 +64,10 @@ class FlatAttributes:
         every = attribute_dicts(selection)
         events_by_names: dict[tuple[str, ...], list[int]] = defaultdict(list)
         if len(every) < _EVENTS_FOR_COLUMNS:
-            return told(self._one_by_one(every))
+            return nonempty(self._one_by_one(every))
         if len(set(map(tuple, every))) == 1:
             column = self._together(every)
-            return told(self._one_by_one(every)) if column is None else column
+            return nonempty(self._one_by_one(every)) if column is None else column
         for event, names in enumerate(map(tuple, every)):
             events_by_names[names].append(event)
         texts: list[str | None] = [None] * len(every)
@@ -80,7 +80,7 @@ class FlatAttributes:
             else:
                 _place(texts, events, column.texts)
         _place(texts, rest, self._one_by_one([every[event] for event in rest]))
-        return told(texts)
+        return nonempty(texts)
 
     def _together(self, alike: Sequence[dict[str, Any]]) -> Column | None:
         """Of events whose attributes have the same names; None if objects in them differ."""

@@ -26,7 +26,7 @@ def syslog_severity(severity: int) -> int:
 
 
 def text_of(value: Any) -> str:
-    """A value of an event as text: a text as it is, everything else as JSON writes it."""
+    """A value of an event as text: strings as they are, everything else as JSON writes it."""
     kind = type(value)
     if kind is str:
         text: str = value
@@ -40,14 +40,14 @@ _WORDS: Final[dict[bool | None, str]] = {True: "true", False: "false", None: "nu
 
 
 def replaced(text: str, old: str, new: str) -> str:
-    """`str.replace`, much faster where there is nothing to replace: counting is slower."""
+    """`str.replace`, much faster for the usual text that has nothing to replace."""
     return text.replace(old, new) if old in text else text
 
 
 def is_plain(text: str) -> bool:
     """Whether the text has neither control characters, `"`, `\\` nor half surrogate pairs.
 
-    The cheapest look at every character of a long text.
+    This is the cheapest test of every character of a long text.
     """
     try:
         written = _json(text)
@@ -57,9 +57,9 @@ def is_plain(text: str) -> bool:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` with every control character as its picture, so that it is one line anywhere.
+    """`text` with every control character but those in `keep` as its picture: one line anywhere.
 
-    Those in `keep` stay as they are. The very same object if it has none.
+    Returns the very same object if there is none.
     """
     if is_plain(text):
         return text
@@ -71,16 +71,15 @@ def visible(text: str, keep: str = "") -> str:
     return text
 
 
-# What turns or hides text on a screen without being a control character of ASCII's: C1 (0x9b
-# begins a terminal's command), line and paragraph ends, and the marks that turn writing around.
+# Characters beyond ASCII that hide or reorder text on a screen: C1 controls (0x9b begins a terminal
+# command), line and paragraph separators, and the marks of bidirectional text.
 _STEERING: Final = re.compile("[\x80-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def harmless(text: str, most_characters: int | None = None) -> str:
-    """Words from outside for a person's eyes: valid text of one line that steers no terminal.
+def sanitize_for_display(text: str, most_characters: int | None = None) -> str:
+    """Text from outside as one line that no terminal takes for a command.
 
-    Longer ones are cut at the end of a word, so that no half of a secret is left that could not be
-    told any more.
+    Longer text is cut at a space: half a secret would escape redaction.
     """
     if most_characters is not None and len(text) > most_characters:
         text = f"{text[: most_characters + 1].rpartition(' ')[0]} ..."
@@ -89,10 +88,10 @@ def harmless(text: str, most_characters: int | None = None) -> str:
 
 
 def utf8(texts: Iterable[str]) -> list[bytes]:
-    """Each text as UTF-8; lone surrogates, which UTF-8 cannot carry, become `?`.
+    """Each text as UTF-8; half surrogate pairs, which UTF-8 cannot carry, become `?`.
 
-    One by one instead of joined: a single character outside Latin-1 would widen the whole run. And
-    as they come, so that each takes the memory of the one before, which is in the cache still.
+    Joined first, one character outside Latin-1 would widen all of them. Encoded as they come, each
+    text reuses the memory of the one before, which is still in the cache.
     """
     return list(map(str.encode, texts, repeat("utf-8"), repeat("replace")))
 
@@ -108,25 +107,24 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
-def has_no_controls(messages: Sequence[bytes], but: str = "") -> bool:
-    """Whether no message has a control character, `but` perhaps these: all of them in one go."""
+def has_no_controls(messages: Sequence[bytes]) -> bool:
+    """Whether no message has a control character, tested for all of them at once."""
     joined = b"".join(messages)
-    looked_for = _CONTROLS.translate(None, but.encode()) if but else _CONTROLS
-    return len(joined.translate(None, looked_for)) == len(joined)
+    return len(joined.translate(None, _CONTROLS)) == len(joined)
 
 
-def one_line_each(messages: list[bytes], keep: str = "") -> list[bytes]:
-    """UTF-8 messages, in which every control character but those in `keep` becomes its picture.
+def one_line_each(messages: list[bytes]) -> list[bytes]:
+    """UTF-8 messages, in which every control character becomes its picture.
 
-    Halved down to those that have one: they are few, and looking at each by itself costs more than
-    all the rest of a format.
+    Halves the list until it finds those that have one: they are few, and a test of each message
+    costs more than the rest of a format.
     """
-    if has_no_controls(messages, keep):
+    if has_no_controls(messages):
         return messages
     if len(messages) == 1:
-        return [visible(messages[0].decode(), keep).encode()]
+        return [visible(messages[0].decode()).encode()]
     half = len(messages) // 2
-    return one_line_each(messages[:half], keep) + one_line_each(messages[half:], keep)
+    return one_line_each(messages[:half]) + one_line_each(messages[half:])
 
 
 def cut_utf8(message: bytes, limit: int, mark: bytes = b"...[cut]") -> bytes:

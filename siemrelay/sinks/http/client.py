@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, Secret
-from siemrelay.formats.writing.text import harmless
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Report
 from siemrelay.sinks.http.oauth import OauthOptions, TokenSource
@@ -109,7 +109,7 @@ class Answer:
     @property
     def words(self) -> str:
         words = " ".join(self.body.decode("utf-8", "replace").split())
-        return harmless(words, _WORDS_CHARACTERS)
+        return sanitize_for_display(words, _WORDS_CHARACTERS)
 
 
 class Client:

@@ -14,7 +14,7 @@ from siemrelay.core.event import AuditEvent
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.writing.address import dotted_quad, dotted_quads, ip_version, ip_versions
 from siemrelay.formats.writing.attributes import FlatAttributes, Written, flattened, unique_names
-from siemrelay.formats.writing.columns import Column, Lines, told
+from siemrelay.formats.writing.columns import Column, Lines, nonempty
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, message_of
 from siemrelay.formats.writing.quoted import param_value
@@ -45,13 +45,13 @@ def test_a_column_knows_who_is_without(column: list[str | None]) -> None:
     made = Column(column)
     assert made.complete == all(there)
     assert made.empty == (bool(column) and not any(there))
-    assert list(told(column).texts) == [text or None for text in column]
+    assert list(nonempty(column).texts) == [text or None for text in column]
 
 
 @given(rows=st.lists(st.tuples(*[st.none() | st.sampled_from(["x", "y,"])] * 3), min_size=1))
 def test_pairs_that_a_line_lacks_leave_nothing_behind(rows: list[tuple[str | None, ...]]) -> None:
     lines = Lines(len(rows))
-    pairs = [(f"{i}=", told(column), ";") for i, column in enumerate(zip(*rows, strict=True))]
+    pairs = [(f"{i}=", nonempty(column), ";") for i, column in enumerate(zip(*rows, strict=True))]
     lines.group("<", pairs, ">")
     there = [[f"{i}={text};" for i, text in enumerate(row) if text] for row in rows]
     assert list(lines.joined()) == [f"<{','.join(said)}>" if said else "" for said in there]

@@ -35,6 +35,14 @@ _MIN_ELSEWHERE_BYTES: Final = 512
 _MAX_CHECKPOINTS: Final = 200
 
 
+class OriginChanged(Exception):
+    """An original was truncated since the survey looked at it: survey again, then compare."""
+
+    def __init__(self, file: FollowedFile) -> None:
+        super().__init__(file.path)
+        self.file = file
+
+
 class Origin(msgspec.Struct, frozen=True):
     """A content that was read or is being read; `file` holds it, if it is still there."""
 
@@ -109,7 +117,7 @@ def compare(
 ) -> tuple[Extent, tuple[Likeness, ...]]:
     """How far `copy`, which is open, is the same as each of the origins; blocks on the disk.
 
-    Left out are those from which it is proven to differ. Raises OSError.
+    Left out are those from which it is proven to differ. Raises OriginChanged, OSError.
     """
     content = copy.content
     assert content is not None
@@ -170,14 +178,15 @@ def _same_through(
     """The bytes that are proven to be the same; 0 if it cannot be told, None if they differ."""
     file = origin.file
     original = file.content if file is not None else None
-    if file is not None and isinstance(original, PlainContent):
+    if file is not None and not file.changed and isinstance(original, PlainContent):
         same = _beside(content, extent, original)
-        if not file.changed and file.progress.still_in(original):
-            size = original.file.status().size
-            if same is None or extent.length > max(size, file.size):
-                return None  # no copy is longer than its original
-            copy.proven[origin.key] = same
-            return same
+        if not file.progress.still_in(original):
+            raise OriginChanged(file)
+        size = original.file.status().size
+        if same is None or extent.length > max(size, file.size):
+            return None  # no copy is longer than its original
+        copy.proven[origin.key] = same
+        return same
     known = copy.proven.get(origin.key, 0)
     same = _by_fingerprint(content, extent, origin, prefixes)
     if same == 0 and known >= min(origin.checkpoint.offset, extent.length):

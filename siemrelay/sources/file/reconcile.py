@@ -81,6 +81,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """For how long it has not changed."""
     likenesses: tuple[Likeness, ...] = ()
     """Contents that it may be a copy of; those that it proved to differ from are left out."""
+    postponed: bool = False
+    """Something changed while it was compared: it is to be decided by the next survey."""
     differs: bool = False
     """It was taken for a copy, and has proved to be none."""
 
@@ -211,6 +213,9 @@ def reconcile(
                 over.add(file_id)
             else:
                 live.add(was.key)
+    # Contents that files have since they were truncated; the next survey, which follows at once,
+    # meets them. A compressed file may be the copy of one.
+    unmet = {now.log for file_id, now in seen.items() if file_id in known and now.changed}
     hopes: set[str] = set()
     found: set[str] = set()
     for file_id, now in seen.items():
@@ -222,7 +227,9 @@ def reconcile(
                 actions.append(FollowOn(file_id))
             continue
         action = _decide(file_id, now, live, final=final)
-        if action == Begin(file_id) and before is not None and before.offset and not now.differs:
+        if action == Begin(file_id) and now.copy_by_name and now.log in unmet:
+            action = Wait(file_id, None)
+        elif action == Begin(file_id) and before is not None and before.offset and not now.differs:
             action = FollowOn(file_id)
         actions.append(action)
         if isinstance(action, Wait):
@@ -291,6 +298,8 @@ def _decide(
     # The inode may be that of a deleted file with the same header: the longer proof decides.
     if now.checkpoint is not None and longest <= now.checkpoint_offset:
         return Resume(file_id, now.checkpoint)
+    if now.postponed:
+        return Wait(file_id, None)
     if not now.likenesses:
         return Begin(file_id)
     # The longest proof wins: generations may have a common header. While there is a file with the

@@ -12,7 +12,13 @@ import msgspec
 from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.compression import compression_of
 from siemrelay.sources.file.content import CompressedContent
-from siemrelay.sources.file.copies import checkpoint_of, compare, may_be_a_copy, origins_of
+from siemrelay.sources.file.copies import (
+    OriginChanged,
+    checkpoint_of,
+    compare,
+    may_be_a_copy,
+    origins_of,
+)
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.finder import Finder, Found, Picture
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
@@ -69,6 +75,7 @@ class Surveyor:
         self._clock, self._wall_clock = clock, wall_clock
         self._moved_before: dict[str, str] = {}
         self._again = False
+        self._truncated: list[FollowedFile] = []
         self._serial = max(time.time_ns(), store.latest_serial())  # a clock may be set back
         self._left_alone: dict[FileId, tuple[str, int]] = {}
         """Files that are of no concern: found by an inode that is not theirs, or unsupported."""
@@ -90,18 +97,21 @@ class Surveyor:
         of_log: defaultdict[str, list[FollowedFile]] = defaultdict(list)
         for file in files.values():
             of_log[file.log].append(file)
-        for file_id, file in files.items():
-            if (sight := self._examine(file, of_log[file.log], picture)) is not None:
-                seen[file_id] = sight
         for file in newcomers.values():
             self._look_again(file, picture)
             of_log[file.log].append(file)
+        for file_id, file in files.items():
+            if (sight := self._examine(file, of_log[file.log], picture)) is not None:
+                seen[file_id] = sight
         for file_id, file in list(newcomers.items()):
             if (sight := self._meet(file, of_log[file.log], picture)) is None:
                 del newcomers[file_id]
                 of_log[file.log].remove(file)
             else:
                 seen[file_id] = sight
+        for file in self._truncated:  # not before all were compared by the same facts
+            file.changed = self._again = True
+        self._truncated.clear()
         paths = {file.path for file in picture.found.values()}
         return Facts(paths, seen, newcomers, self._again)
 
@@ -311,9 +321,12 @@ class Surveyor:
             if file.content is None:
                 file.reopen(self._disk)
             extent, likenesses = compare(file, origins, self._disk)
+        except OriginChanged as error:
+            self._truncated.append(error.file)
+            return msgspec.structs.replace(seen, postponed=True)
         except (ContentChanged, FileMoved):
             self._again = True
-            return msgspec.structs.replace(seen, quiet_s=0.0)
+            return msgspec.structs.replace(seen, postponed=True)
         except OSError as error:
             self._failed(file, error)
             return seen

@@ -68,6 +68,8 @@ class FollowedFile:
         """Of contents that it may be a copy of (by key): through how many bytes it is the same."""
         self.origin: str | None = None
         """The followed content that it waits for, or was a copy of."""
+        self.resumes: str | None = None
+        """The checkpoint that it continues, if it is no copy."""
         self.matched = True
         """Whether its present name matches the globs."""
         self.deleted = self.changed = False

@@ -66,7 +66,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     grown: bool = False
     """Its size or time has changed."""
     checkpoint: str | None = None
-    """The stored checkpoint that it continues, by inode and content (of a file not known)."""
+    """The stored checkpoint that it continues, by inode and content (of a file not read yet)."""
     checkpoint_offset: int = 0
     log: str = ""
     begin: bytes = b""
@@ -294,12 +294,12 @@ def _decide(
     file_id: FileId, now: Seen, live: set[str], *, final: bool
 ) -> Begin | Resume | Wait | Copied | FollowOn:
     """Whether a file is read, and from where: see the table at `reconcile`."""
+    if now.postponed:
+        return Wait(file_id, None)
     longest = max((likeness.same for likeness in now.likenesses), default=0)
     # The inode may be that of a deleted file with the same header: the longer proof decides.
     if now.checkpoint is not None and longest <= now.checkpoint_offset:
         return Resume(file_id, now.checkpoint)
-    if now.postponed:
-        return Wait(file_id, None)
     if not now.likenesses:
         return Begin(file_id)
     # The longest proof wins: generations may have a common header. While there is a file with the

@@ -268,11 +268,14 @@ class Surveyor:
                     file.ready = True
             except OSError as error:
                 self._failed(file, error)
+        point = self._store.get(file.resumes) if file.resumes else None
         seen = Seen(
             path=path,
             matched=matched,
             deleted=file.deleted,
             changed=file.changed,
+            checkpoint=file.resumes if point is not None else None,
+            checkpoint_offset=point.offset if point is not None else 0,
             grown=file.stamp != file.surveyed,
             log=file.log,
             begin=file.progress.begin,
@@ -357,6 +360,7 @@ class Surveyor:
             if file.content is None:
                 file.reopen(self._disk)
             key, point = checkpoint_of(file, self._store) or (None, None)
+            file.resumes = key
         except (ContentChanged, FileMoved):
             self._again = True
             file.close()

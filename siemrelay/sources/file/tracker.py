@@ -216,7 +216,13 @@ class Tracker:
                 file.stage, file.origin = Stage.READING, None
                 file.ready = progress.finished_size is None
             case Resume():
+                self._opened(file)
+                if file.file_id in self.files:
+                    self.schedule.remove(file)  # it may turn out to be of another log
                 self._resume(file, action.key)
+                file.stage, file.origin = Stage.READING, None
+                if file.file_id in self.files:
+                    self.schedule.add(file)
             case Wait():
                 file.stage, file.origin = Stage.WAITING, action.origin
             case Copied():

@@ -74,7 +74,7 @@ class FollowedFile:
         """Whether its present name matches the globs."""
         self.deleted = self.changed = False
         self.failed = False
-        """Whether it could not be read, and is to be left alone until it is looked at again."""
+        """Whether it could not be read, and is left alone until it is looked at again."""
         self.ready = True
         """Whether there may be something to read."""
         self.size, self.mtime_s = 0, 0.0
@@ -182,10 +182,8 @@ class FollowedFile:
     def adopt(self, file: OpenFile) -> Content:
         """Read from this open file from now on; closes it when done."""
         self.close()
-        if self.compression is None:
-            self.content = PlainContent(file)
-        else:
-            self.content = CompressedContent(file, self.compression)
+        compression = self.compression
+        self.content = CompressedContent(file, compression) if compression else PlainContent(file)
         return self.content
 
     def reopen(self, disk: Disk) -> Content:

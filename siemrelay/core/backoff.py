@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-# A held sink is asked again this seldom: the mend may be on the peer's side (a token enabled
-# again).
+# A held sink is tried this seldom: the fix may be on the receiver's side (a token enabled again).
 HOLD_PROBE_S: Final = 60.0
 
 # Doubling stops here: beyond it no `max` is larger, and a float has its limits too.

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 
 class SiemrelayError(Exception):
-    """The root: catch it only where a person is told about it."""
+    """The root of all: catch it only where it is reported to a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ConfigurationRefused(SiemrelayError):
 
 
 class StartRefused(SiemrelayError):
-    """The relay cannot start here (state directory or port in use): tell the person and exit."""
+    """The relay cannot start here (state directory or port in use): report it and exit."""
 
 
 class BufferFull(SiemrelayError):
@@ -77,7 +77,7 @@ class SinkWaits(DeliveryError):
 
 
 class SinkHolds(DeliveryError):
-    """Only a person can mend this (credentials, URL, TLS): keep everything, ask again seldom.
+    """Only a person can fix this (credentials, URL, TLS): keep everything, try again seldom.
 
     `advice` is the sentence that says what to change.
     """

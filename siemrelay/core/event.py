@@ -1,4 +1,4 @@
-"""The values that the layers hand to each other: batches of records, events, a sink's selection.
+"""The values that pass between the layers: batches of records, events, a sink's selection.
 
 One vocabulary (`FIELDS`) names an event's parts in `fields:`, filters, `map:`, JSON output and
 `preview`.
@@ -29,7 +29,7 @@ FAILED_SEVERITY: Final = 5
 
 
 class Actor(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Who did it."""
+    """The person or program that acted."""
 
     name: str | None = None
     id: str | None = None
@@ -37,7 +37,7 @@ class Actor(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Target(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What it was done to."""
+    """The object that was acted on."""
 
     type: str | None = None
     name: str | None = None
@@ -99,7 +99,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
         """The records, without the line feeds that end them."""
         if self.count == 1:
             return [self.payload[:-1]]
-        # readlines looks for line ends in words, split byte by byte: in a fifth of its time.
+        # readlines searches a machine word at a time, bytes.split byte by byte: five times slower.
         return [line[:-1] for line in BytesIO(self.payload).readlines()]
 
     def alone(self, wanted: Container[int]) -> list[Batch]:

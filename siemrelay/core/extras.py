@@ -1,4 +1,4 @@
-"""Packages that only some parts need: which extra of siemrelay brings each."""
+"""Packages that only some parts need, and the extra of siemrelay that installs each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """An extra of siemrelay: its name, the module it brings, and what that is to a person."""
+    """An extra of siemrelay: its name, the module that it installs, and what to call that."""
 
     name: str
     module: str
@@ -16,16 +16,16 @@ class Extra(msgspec.Struct, frozen=True):
 
     @property
     def absence(self) -> str:
-        """The sentence that says that it is not there."""
+        """A clause that says that it is not installed."""
         return f"{self.what} is not installed"
 
     @property
     def advice(self) -> str:
-        """What to do then."""
+        """How to install it."""
         return f"install it beside the relay: pip install 'siemrelay[{self.name}]'"
 
     def missing(self) -> bool:
-        """Whether it is not there; nothing is imported."""
+        """Whether it is not installed; nothing is imported."""
         return find_spec(self.module) is None
 
 

@@ -104,15 +104,15 @@ MOST_PAIRS: Final = 20_000
 _Value = TypeVar("_Value")
 
 TEXT_FIELDS: Final = frozenset(FIELDS) - {"time", "type", "category", "severity", "outcome"}
-"""Fields that are texts whatever the record has there; the others are normalised later."""
+"""Fields that become text whatever type the record has there; the others are normalised later."""
 
 _ATTRIBUTES: Final = {"attributes"}
 
 
 def rest_of(record: dict[str, Any], used: Iterable[Where]) -> dict[str, Any]:
-    """What the record says beside the used values; takes the record apart for it.
+    """The record without the used values, which are removed from it.
 
-    The members of an `attributes` object become the record's own, unless one would hide another.
+    The members of an `attributes` object move up into the record, unless one would hide another.
     """
     for where in used:
         _take(record, where)
@@ -148,7 +148,7 @@ def event_of(
     actor_name: Any, actor_id: Any, actor_address: Any,
     target_type: Any, target_name: Any, target_id: Any, message: Any,
 ) -> AuditEvent:  # fmt: skip
-    """An event from values in the order of `FIELDS`: texts made already, the rest as said."""
+    """An event from values in the order of `FIELDS`: texts as texts, the others as received."""
     return AuditEvent(
         id=id, time=time, type=type, category=category, severity=severity, outcome=outcome,
         actor=Actor(actor_name, actor_id, actor_address),

@@ -1,4 +1,4 @@
-"""From what a record says to the values that an event promises: the last step of every decoder.
+"""From the values in a record to those that an event promises: the last step of every decoder.
 
 The four low-cardinality fields are worked out together, once per distinct combination, and
 remembered: a batch pays for the combinations in it, not for its events.
@@ -162,7 +162,7 @@ class Kinds:
 
 
 def not_understood(said: tuple[Any, ...]) -> dict[str, Any]:
-    """The severity and the outcome that a record gave and that mean nothing here."""
+    """The severity and the outcome of a record that have no meaning on the event's scales."""
     _, _, severity, outcome = said
     lost = {}
     if severity is not None and severity_of(severity) is None:
@@ -173,7 +173,7 @@ def not_understood(said: tuple[Any, ...]) -> dict[str, Any]:
 
 
 ALWAYS_WANTED: Final = frozenset({"id", "type", "category", "severity", "outcome"})
-"""The fields that every decoder fills, asked or not: filters and promises rest on them."""
+"""The fields that every decoder fills, wanted or not: filters and promises rely on them."""
 
 _kind: Final = attrgetter("type", "category", "severity", "outcome")
 _severity: Final = attrgetter("severity")
@@ -185,7 +185,7 @@ _id, _time, _type = attrgetter("id"), attrgetter("time"), attrgetter("type")
 
 
 class Finisher:
-    """Normalises the events of one source, batch by batch; remembers kinds, in bounded memory."""
+    """Normalises the events of one source, batch by batch; keeps kinds in bounded memory."""
 
     def __init__(
         self, catalogue: Catalogue, wanted: frozenset[str],
@@ -291,7 +291,7 @@ def _keep(event: AuditEvent, lost: dict[str, Any]) -> None:
 
 
 def unparsed(record: bytes, *, part: int | None = None) -> AuditEvent:
-    """The event of a record that could not be read: its text, its bad bytes replaced."""
+    """The event of a record that cannot be parsed: its text, with invalid bytes replaced."""
     return AuditEvent(
         type=UNPARSED, message=record.decode("utf-8", "replace"),
         attributes=None if part is None else {"part": part},
@@ -299,7 +299,10 @@ def unparsed(record: bytes, *, part: int | None = None) -> AuditEvent:
 
 
 def _set_ids(decoded: DecodedBatch) -> None:
-    """Ids for events without one: the same at every retry and replay, different for equal lines."""
+    """Give events without an id one that is the same at every retry and replay.
+
+    It depends on the sequence number, so equal lines get different ids.
+    """
     batch = decoded.batch
     source = f"\n{batch.source}\n".encode()
     for sequence, event, record in zip(

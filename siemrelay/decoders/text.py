@@ -1,4 +1,4 @@
-"""Records that are text for people: each is the message of an event."""
+"""Records of plain text: each is the message of an event."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Typed structs for records: what is read at each key, and what must not be there.
+"""Typed structs for records: the type to read at each key, and the keys that must be absent.
 
-What would make a record's event differ from the one that these structs give is a type error of
-theirs, at no cost per event.
+`learned` opens with a worked example. Whatever would make a record's event differ from the one that
+its struct gives is a type error, found in C at no cost per event.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ANY_BUT_OBJECT: Final = (str, int, float, bool, list[Any], type(None))
 
 
 class NoShape(Exception):
-    """The sample has no one shape: look through each record."""
+    """The sample has no common shape: look up each record by itself."""
 
 
 class Slot:
@@ -35,16 +35,16 @@ class Slot:
         self.required = False
         """Every record of the sample had the value."""
         self.nullable = True
-        """A null here is as good as nothing; attributes would show it."""
+        """A null here equals an absent key; only attributes would show the difference."""
         self.probed = False
-        """A value here would be another spelling's: it may only be null."""
+        """A value here would belong to another spelling: it may only be null."""
         self.children: dict[str, Slot] = {}
 
     def at(self, where: Where) -> Slot:
-        """The slot that these keys lead to, made if need be."""
+        """The slot that these keys lead to, created if absent. Raises NoShape."""
         slot = self
         for key in where:
-            # msgspec takes no such names; who spells a field like this is looked through.
+            # msgspec does not accept such names; records with such a spelling are looked up.
             if not key.isprintable() or '"' in key or "\\" in key:
                 raise NoShape
             slot = slot.children.setdefault(key, Slot())
@@ -179,8 +179,8 @@ def _struct(
     empty: dict[str, Any] = _EMPTY if base is AuditEvent else {}
     for name in base.__struct_fields__:
         if name not in {field[0] for field in fields}:
-            # The record's key of this name is none of ours; this one, which nobody writes, may
-            # have no value, so that whoever does write it changes nothing.
+            # The field is not in these records, and a key of its name means something else. It gets
+            # a key that no record has, and a type without values, so that none can fill it.
             fields.append((name, _NOTHING_AT_ALL, empty.get(name)))
             names[name] = f"(no {name})"
     if len(set(names.values())) < len(names):

@@ -1,0 +1,126 @@
+"""Mutated records go through every decoder: one event each with all its promises, alone or not.
+
+It starts from `tests/corpus/records.txt`; a record that fails here belongs there. With `--slow` it
+goes on for a minute with new random numbers; the short form always takes the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siemrelay import registry
+from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
+from siemrelay.core.event_types import Catalogue
+from siemrelay.decoders.contract import Decoder
+from siemrelay.decoders.normalise import time_of
+
+CORPUS = (Path(__file__).parents[1] / "corpus" / "records.txt").read_bytes().splitlines()
+EVERYTHING = frozenset({*FIELDS, "attributes"})
+SLOW_S = 60.0
+
+TOKENS = [
+    b'"', b"'", b"\\", b"=", b" ", b"  ", b"\t", b"\r", b"\0", b",", b";", b":", b"|", b"[", b"]",
+    b"{", b"}", b"(", b")", b"<13>", b"<0>1 ", b"- ", b"-", b"\xff",
+    b"\xef\xbb\xbf", b"\xed\xa0\x80",
+    b"\xe2\x80\xa8", b"\\ud800", b"\\u0000", b"\\n", b"\\\\", b"CEF:0|", b"LEEF:2.0|", b"@cee:",
+    b'type="x"', b"severity=0", b"id=1", b'"id":"1",', b"null", b"1e999", b"NaN",
+    b"Oct 11 22:14:15 ", b"2026-01-01T00:00:00Z ", b"[a b=\"c\"]", b"event@1", b"a=", b"9" * 40,
+    b"x" * 300,
+]  # fmt: skip
+
+
+def mutated(rng: random.Random) -> bytes:
+    record = rng.choice(CORPUS)
+    for _ in range(rng.choice((0, 1, 1, 2, 4, 8))):
+        at = rng.randint(0, len(record))
+        end = min(len(record), at + rng.choice((0, 1, 2, 8, 40)))
+        other = rng.choice(CORPUS)
+        record = rng.choice((
+            record[:at] + rng.choice(TOKENS) + record[end:],
+            record[:at] + record[end:],
+            record[:end] + record[at:],
+            record[:at],
+            record[:at] + other[rng.randint(0, len(other)) :],
+            record[:at] + bytes([rng.randrange(256)]) + record[end:],
+        ))  # fmt: skip
+    return record.replace(b"\n", b" ")
+
+
+def batches(seed: int) -> Iterator[list[bytes]]:
+    rng = random.Random(seed)
+    while True:
+        records = [mutated(rng) for _ in range(rng.randint(1, 6))]
+        yield records * rng.choice((1, 1, 5))
+
+
+def built(decoder: str, wanted: frozenset[str]) -> Decoder:
+    return registry.DECODERS[decoder].build(registry.PRODUCTS["generic"], wanted, Catalogue())
+
+
+def shown(event: AuditEvent) -> tuple[Any, ...]:
+    # 1 == True == 1.0: what is compared is what a JSON line would show.
+    return (*(repr(field_getter(f)(event)) for f in FIELDS), json.dumps(attributes_of(event)))
+
+
+def keeps_its_promises(event: AuditEvent) -> bool:
+    assert event.id
+    assert event.type
+    assert event.category
+    assert event.time is not None
+    assert time_of(event.time) == event.time
+    assert type(event.severity) is int
+    assert 0 <= event.severity <= 10
+    assert event.outcome in ("success", "failure", "unknown")
+    json.dumps(attributes_of(event), ensure_ascii=False).encode()  # no half surrogate pair
+    for field in FIELDS:
+        value = field_getter(field)(event)
+        assert value is None or isinstance(value, int) or value.encode() is not None
+    return True
+
+
+def fuzz(decoder: str, records: list[bytes], kept: dict[frozenset[str], Decoder]) -> None:
+    for wanted, old in kept.items():
+        together = Batch(1, len(records), "test", 1.8e9, b"".join(r + b"\n" for r in records))
+        events = old.decode(together).events
+        assert len(events) == len(records)
+        alone = [
+            built(decoder, wanted).decode(Batch(i, 1, "test", 1.8e9, record + b"\n")).events[0]
+            for i, record in enumerate(records, 1)
+        ]
+        assert list(map(shown, events)) == list(map(shown, alone)), records
+        if wanted == EVERYTHING:
+            assert all(map(keeps_its_promises, events)), records
+
+
+def decoders(name: str) -> dict[frozenset[str], Decoder]:
+    return {wanted: built(name, wanted) for wanted in (EVERYTHING, frozenset(FIELDS))}
+
+
+@pytest.mark.parametrize("decoder", registry.DECODERS)
+def test_every_record_of_the_corpus_keeps_the_promises(decoder: str) -> None:
+    fuzz(decoder, CORPUS, decoders(decoder))
+
+
+@pytest.mark.parametrize("decoder", registry.DECODERS)
+def test_mutated_records_keep_the_promises(decoder: str) -> None:
+    kept = decoders(decoder)
+    for _, records in zip(range(60), batches(1), strict=False):
+        fuzz(decoder, records, kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", registry.DECODERS)
+def test_mutated_records_keep_the_promises_for_a_minute(decoder: str) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    kept, deadline = decoders(decoder), time.monotonic() + SLOW_S
+    for records in batches(seed):
+        fuzz(decoder, records, kept)
+        if time.monotonic() > deadline:
+            break

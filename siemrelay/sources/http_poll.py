@@ -27,6 +27,7 @@ from siemrelay.core.options import (
 from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.normalise import time_of
 from siemrelay.formats.writing.text import sanitize_for_display
+from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.pem import AuthorityFile
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
 from siemrelay.wire.polled import (
@@ -318,9 +319,12 @@ class PageClient:
         """One page, at most 32 MiB. Raises PollRefused. If cancelled, the connection is closed."""
         import httpx2
 
+        guard = ConnectionGuard()
         try:
             with trio.fail_after(self._timeout_s):
-                async with self._client.stream("GET", url) as answer:
+                async with self._client.stream(
+                    "GET", url, extensions={"trace": guard.step}
+                ) as answer:
                     body = bytearray()
                     async for part in answer.aiter_bytes():
                         body += part
@@ -345,6 +349,8 @@ class PageClient:
         except httpx2.HTTPError as error:
             said = str(error).rstrip(".") or type(error).__name__
             raise PollRefused(f"{said}; is the address right and the API up?") from error
+        finally:
+            guard.close_unfinished()
 
 
 def _refused(status: int, body: bytes, headers: Mapping[str, str]) -> PollRefused:

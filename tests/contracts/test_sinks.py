@@ -141,12 +141,16 @@ async def test_nothing_is_confirmed_that_a_peer_which_goes_away_does_not_hold(
         assert set(confirmed) <= set(peer.held)
 
 
-@pytest.mark.parametrize("row", PEERS)
+@pytest.mark.parametrize(
+    ("row", "secured"),
+    [*((row, False) for row in PEERS), *((row, True) for row in rows_where("secured"))],
+)
 async def test_cancelled_at_any_await_a_session_leaves_nothing_open_and_confirms_nothing_false(
-    row: str, tmp_path: Path
+    row: str, secured: bool, tmp_path: Path
 ) -> None:
     confirmed: list[int] = []
-    async with peer_of(row, tmp_path) as peer:
+    certificates = Certificates(tmp_path) if secured else None
+    async with peer_of(row, tmp_path, certificates=certificates) as peer:
         sink = peer.sink()
         number = 0
 

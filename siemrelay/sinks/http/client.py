@@ -185,6 +185,8 @@ class Client:
                 raise no_tunnel(str(error), proxy) from error
             shows = tls.certificate is not None
             raise transport_fault(error, url, shows_certificate=shows) from error
+        finally:
+            trace.close_unfinished()
 
 
 async def _read(answer: httpx2.Response) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.tls_client import TlsContexts, describe_tls, expires_at
 from siemrelay.sinks.contract import Report, no_report
 from siemrelay.sinks.http.proxies import proxy_for
@@ -26,9 +27,12 @@ class RequestTrace:
         self._url, self._body_bytes = url, body_bytes
         self._report, self._contexts = report, contexts
         self._tunnel = False
+        self._guard = ConnectionGuard()
+        self.close_unfinished = self._guard.close_unfinished
 
     async def step(self, name: str, info: Mapping[str, Any]) -> None:
         """Take one trace event of httpcore2: its name, and the operation's arguments or result."""
+        await self._guard.step(name, info)
         match name:
             case "connection.connect_tcp.started":
                 await self._resolve(info["host"], info["port"])

@@ -88,20 +88,3 @@ async def test_a_long_run_lets_the_other_parts_have_their_turn(receiver: socket.
         await session.send([b"x"] * 1000)
         nursery.cancel_scope.cancel()
     assert turns >= 10
-
-
-async def test_cancelling_closes_the_socket(receiver: socket.socket) -> None:
-    for checkpoints in range(6):
-        with trio.CancelScope() as scope:
-
-            async def cancel(scope: trio.CancelScope, checkpoints: int) -> None:
-                for _ in range(checkpoints):
-                    await trio.lowlevel.checkpoint()
-                scope.cancel()
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(cancel, scope, checkpoints)
-                async with sink_to(receiver).session() as session:
-                    while True:
-                        await session.send([b"x"])
-        assert scope.cancelled_caught  # an unclosed socket would be a ResourceWarning

@@ -15,7 +15,6 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-import trio
 import trustme
 from structlog.testing import capture_logs
 
@@ -529,20 +528,3 @@ async def test_what_a_proxy_refuses_is_sorted_as_well(
         found = await fails("https://siem.example.com/events")
     assert type(found) is error
     assert proxy.heard.startswith(b"CONNECT siem.example.com:443 HTTP/1.1\r\n")
-
-
-async def test_cancelling_at_any_checkpoint_closes_the_connection(receiver: HttpReceiver) -> None:
-    for checkpoints in range(0, 60, 4):
-        with trio.CancelScope() as scope:
-
-            async def cancel(scope: trio.CancelScope, checkpoints: int) -> None:
-                for _ in range(checkpoints):
-                    await trio.lowlevel.checkpoint()
-                scope.cancel()
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(cancel, scope, checkpoints)
-                async with HttpSink(options(receiver.url)).session() as session:
-                    while True:
-                        await session.confirm(await session.send([b"{}"]))
-        assert scope.cancelled_caught  # an unclosed socket would be a ResourceWarning

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -212,39 +211,6 @@ async def test_a_message_of_many_megabytes_goes_through() -> None:
                 nursery.start_soon(read)
                 await session.confirm(await session.send([message]))
     assert got == [message + b"\n"]
-
-
-async def test_cancelling_at_any_checkpoint_leaves_no_socket_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    streams: list[trio.SocketStream] = []
-    connect: Callable[..., object] = trio.open_tcp_stream
-
-    async def remembered(*args: object, **options: object) -> trio.SocketStream:
-        stream: trio.SocketStream = await connect(*args, **options)  # type: ignore[misc]  # the real one
-        streams.append(stream)
-        return stream
-
-    monkeypatch.setattr(trio, "open_tcp_stream", remembered)
-    async with Listener(buffer=4096) as listener:
-        for checkpoints in range(40):
-            with trio.CancelScope() as scope:
-
-                async def cancel(scope: trio.CancelScope, checkpoints: int) -> None:
-                    for _ in range(checkpoints):
-                        await trio.lowlevel.checkpoint()
-                    scope.cancel()
-
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(cancel, scope, checkpoints)
-                    async with listener.sink().session() as session:
-                        await session.confirm(await session.send([b"x" * 50_000]))
-                        await trio.sleep_forever()
-            assert scope.cancelled_caught
-            with trio.move_on_after(0.01):
-                await listener.accept()
-    assert streams
-    assert all(stream.socket.fileno() == -1 for stream in streams)
 
 
 def test_the_reset_option_is_what_the_kernel_calls_linger_zero() -> None:

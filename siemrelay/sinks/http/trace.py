@@ -37,8 +37,9 @@ class RequestTrace:
             case "connection.connect_tcp.started":
                 await self._resolve(info["host"], info["port"])
             case "connection.connect_tcp.complete":
-                host, port = info["return_value"].get_extra_info("server_addr")[:2]
-                self._report("connect", f"{host} port {port}{self._of_proxy()}")
+                with suppress(OSError):  # it was reset already: the request fails, and says so
+                    host, port = info["return_value"].get_extra_info("server_addr")[:2]
+                    self._report("connect", f"{host} port {port}{self._of_proxy()}")
             case "connection.start_tls.complete" if of_proxy := self._of_proxy():
                 tls = info["return_value"].get_extra_info("ssl_object")
                 self._report("tls", describe_tls(tls) + of_proxy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import socket
@@ -19,8 +20,10 @@ import trustme
 from structlog.testing import capture_logs
 
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
+from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Certified
 from siemrelay.sinks.http.sink import HttpOptions, HttpSink
+from siemrelay.sinks.http.trace import RequestTrace
 from siemrelay.sinks.http.verdict import retry_after_s
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
 
@@ -528,3 +531,20 @@ async def test_what_a_proxy_refuses_is_sorted_as_well(
         found = await fails("https://siem.example.com/events")
     assert type(found) is error
     assert proxy.heard.startswith(b"CONNECT siem.example.com:443 HTTP/1.1\r\n")
+
+
+async def test_a_connection_that_is_reset_at_once_is_no_error_of_our_own() -> None:
+    """Asking such a socket for its peer fails; the request then fails by itself."""
+
+    class Reset:
+        def get_extra_info(self, name: str) -> object:
+            if name == "server_addr":
+                raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+            return None
+
+    steps: list[str] = []
+    trace = RequestTrace(
+        "http://127.0.0.1/", 0, lambda step, _: steps.append(step), TlsContexts(TlsOptions())
+    )
+    await trace.step("connection.connect_tcp.complete", {"return_value": Reset()})
+    assert steps == []

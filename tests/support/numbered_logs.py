@@ -7,6 +7,7 @@ import lzma
 import os
 import re
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -212,9 +213,8 @@ class AppendingWriter(Writer):
             return False
 
     def _write_on(self) -> None:
-        for _ in range(int(self._late_s / self._pause_s)):
-            if self._stop.wait(self._pause_s):
-                return
+        until = time.monotonic() + self._late_s
+        while time.monotonic() < until and not self._stop.wait(self._pause_s):
             self.write(line_of(self.log, self.number + 1))
             self.number += 1
 

@@ -180,10 +180,11 @@ def rig_for(
     writers = []
     for number in range(case.logs):
         path = logs / f"audit{number:02}.log"
+        path.touch()
         writers.append(
             AppendingWriter(
-                path, path.stem, late_s=case.late * case.interval_s,
-                header_bytes=case.header_bytes,
+                path, path.stem, creates="nocreate" in case.options,
+                late_s=case.late * case.interval_s, header_bytes=case.header_bytes,
                 hold=logrotate.hold_of(path) if case.holds else None,
             )
         )  # fmt: skip

@@ -49,7 +49,10 @@ def test_a_log_in_the_image_is_followed_after_its_first_write_has_copied_it_up(
         (lower / f"{log}.log").write_bytes(b"".join(lines))
     with overlay(tmp_path) as there:
         logs = there / "logs"
-        writers = [AppendingWriter(logs / f"{log}.log", log) for log in ("audit00", "audit01")]
+        writers = [
+            AppendingWriter(logs / f"{log}.log", log, creates=False)
+            for log in ("audit00", "audit01")
+        ]
         for writer in writers:
             writer.number = 50
         daemon = make_daemon({}, directory=tmp_path)

@@ -143,14 +143,14 @@ class Writer:
     def close(self) -> None:
         """Close what is open; called in the writer's thread, after its last line."""
 
-    def tick(self) -> None:
-        """Called before each burst."""
+    def tick(self) -> bool:
+        """Called before each burst; whether something can be written now."""
+        return True
 
     def _run(self) -> None:
         try:
             while not self._stop.wait(self._pause_s):
-                self.tick()
-                for _ in range(self._burst):
+                for _ in range(self._burst if self.tick() else 0):
                     self.write(line_of(self.log, self.number + 1))
                     self.number += 1
         except BaseException as error:  # noqa: BLE001 - raised again by stop(), in the test's thread
@@ -174,21 +174,23 @@ class Writer:
 class AppendingWriter(Writer):
     """Keeps its log open for appending and opens it again after somebody renamed it.
 
-    `late_s`: it goes on writing into the renamed file for so long. `header_bytes`: begins every
-    empty file with a header line of that size. While `hold` exists it writes nothing.
+    `creates`: it makes the log itself, instead of waiting until somebody does. `late_s`: it goes on
+    writing into the renamed file for so long. `header_bytes`: begins every empty file with a header
+    line of that size. While `hold` exists it writes nothing.
     """
 
     def __init__(
-        self, path: Path, log: str, *, late_s: float = 0, header_bytes: int = 0,
+        self, path: Path, log: str, *, creates: bool, late_s: float = 0, header_bytes: int = 0,
         hold: Path | None = None, pause_s: float = 0.01, burst: int = 1,
     ) -> None:  # fmt: skip
         super().__init__(log, pause_s, burst)
         self._path, self._late_s, self._header_bytes = path, late_s, header_bytes
         self._hold = hold
+        self._mode = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if creates else 0)
         self._file = -1
         self._renamed = False
 
-    def tick(self) -> None:
+    def tick(self) -> bool:
         if self._hold is not None and self._hold.exists():
             held = self._hold.with_suffix(".held")
             held.touch()
@@ -201,10 +203,14 @@ class AppendingWriter(Writer):
             os.close(self._file)
             self._file = -1
         if self._file < 0:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                self._file = os.open(self._path, self._mode, 0o644)
+            except FileNotFoundError:
+                return False
         if self._header_bytes and not os.fstat(self._file).st_size:
             self.write(header_of(self.log, self._header_bytes))
             self.headers += 1
+        return True
 
     def _is_named(self) -> bool:
         try:

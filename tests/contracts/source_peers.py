@@ -18,7 +18,7 @@ import pytest
 import trio
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from siemrelay.core.errors import DeliveryError, leaves
+from siemrelay.core.errors import DeliveryError, decisive
 from siemrelay.net.tasks import Broadcast
 from siemrelay.registry import SOURCES
 from siemrelay.sources.contract import Source
@@ -315,8 +315,7 @@ class _Pushed(SourcePeer):
             except DeliveryError:
                 await trio.sleep(_TRY_AGAIN_S)
             except BaseExceptionGroup as group:
-                if not all(isinstance(error, DeliveryError) for error in leaves(group)):
-                    raise
+                decisive(group)  # raises what is no failure of the delivery, like a stop
                 await trio.sleep(_TRY_AGAIN_S)
 
 

@@ -54,8 +54,8 @@ class BodyMemory:
     """The memory that all requests of one server may hold together: 64 MiB, or four largest bodies.
 
     Half of it is reserved for trusted senders. When it runs out, the body goes that has held most
-    for longest while it arrives: so whoever fills the memory and waits makes room, not whoever
-    comes last. Checked by test_bodies_that_never_end_make_room_for_a_real_sender.
+    for longest while it arrives: a sender that fills the memory and waits loses its request, and
+    not the sender that comes last. Checked by test_bodies_that_never_end_make_room_for_a_real_sender.
     """
 
     def __init__(self, body_bytes: int) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from h11 import Request
 
 RETRY_AFTER_S: Final = 5
-"""With each 503 a sender is told to come again after this."""
+"""Seconds in the `Retry-After` of each 503."""
 
 # With `drain`, this much silence after the last request counts as the end.
 _QUIET_S: Final = 1.0
@@ -115,7 +115,7 @@ class Application(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """What one connection may take: bytes of a body, and seconds.
+    """Limits of one connection: bytes of a body, and seconds.
 
     `first_s` is from the connection to the first byte of a request, `idle_s` the silence before
     each further one, `request_s` for a request to arrive and for its answer to be read.
@@ -308,8 +308,8 @@ class _HttpConnection:
         return Head(method, path, query, fields, self._connection.peer, self._certificate)
 
     def _refuse_two_lengths(self, head: Head) -> None:
-        # A proxy before us may have gone by the other one, and take what follows for a request of
-        # somebody else's (RFC 9112, 6.1 and 11.2).
+        # A proxy before this server may have used the other one, and take the rest of the body for
+        # another sender's request (RFC 9112, 6.1 and 11.2).
         if head.fields.keys() >= _BODY_FIELDS:
             raise _Refused(self._fault(400, "Content-Length beside Transfer-Encoding"))
 

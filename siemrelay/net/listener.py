@@ -89,7 +89,7 @@ class RejectionLog:
 
 @dataclass(eq=False, slots=True)
 class AcceptedConnection:
-    """One accepted connection, and what decides whether it gives its slot to another one.
+    """One accepted connection, and the state that decides whether it gives its slot to another.
 
     `peer` is an address as the kernel writes it, or the user of a Unix socket. `group` is what
     limits per peer count by: see `group_of`. Times are of trio's clock. The handler keeps up to
@@ -118,7 +118,7 @@ class ConnectionLimiter:
     peer may stand for many, and may have them all.
 
     When `most` are open and another peer connects, the idlest connection of the group that has the
-    most is closed, so that hoarding peers displace themselves and no one who has a single
+    most is closed, so that hoarding peers displace themselves and no peer with a single
     connection; checked by test_a_hoard_of_idle_connections_gives_way_to_a_newcomer. While none is
     idle for a second, new connections wait in the accept backlog.
     """
@@ -245,7 +245,7 @@ def _peer_of(sock: trio.socket.SocketType) -> str:
 
 
 def group_of(peer: str) -> str:
-    """What limits per peer count by: an IPv6 address counts as its network of 64 bits.
+    """The unit of limits per peer: an IPv6 address counts as its network of 64 bits.
 
     IPv4 addresses and users of Unix sockets count as they are.
     """

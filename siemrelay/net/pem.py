@@ -1,4 +1,4 @@
-"""PEM files that a configuration names: which options hold one, and what is wrong with a file."""
+"""PEM files that a configuration names: finds the options that hold one and checks the files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BAD: Final = "bad PEM"
 
 
 class Pem(Enum):
-    """What a PEM file is for."""
+    """The purpose of a PEM file."""
 
     AUTHORITY = auto()
     CERTIFICATE = auto()
@@ -42,7 +42,7 @@ KeyFile = Annotated[_PemPath, Pem.KEY]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What is wrong with the file of one option. Not `certain`: another user may see it better."""
+    """A fault in the file of one option. Not `certain`: another user may be able to read it."""
 
     option: str
     message: str
@@ -50,7 +50,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def findings(options: BaseModel) -> Iterator[Finding]:
-    """What keeps the files of these options (nested ones left out) from being used. Reads them."""
+    """The faults of the files that these options name (nested options left out). Reads them."""
     files: dict[Pem, tuple[str, Path]] = {}
     for option, info in type(options).model_fields.items():
         kind, value = _kind(info.annotation, info.metadata), getattr(options, option)
@@ -75,7 +75,9 @@ def _judged(kind: Pem, option: str, file: Path) -> Finding | None:
         # A FIFO or a device would hang the start; a regular file answers.
         if not file.is_file():
             is_there = file.exists() or file.is_symlink()
-            return Finding(option, f"{file} is no file" if is_there else f"there is no file {file}")
+            return Finding(
+                option, f"{file} is not a file" if is_there else f"there is no file {file}"
+            )
         with file.open("rb") as stream:
             data = stream.read(_MAX_BYTES)
     except PermissionError:
@@ -111,7 +113,7 @@ def _no_key(file: Path, data: bytes) -> str | None:
 def _with_password(file: Path, data: bytes) -> str | None:
     if any(mark in data for mark in _PASSWORD):
         return (
-            f"the key in {file} has a password, which nobody can type for a service; take it off: "
+            f"the key in {file} has a password, which a service cannot type; remove it: "
             f"openssl pkey -in {file} -out KEY.pem"
         )
     return None
@@ -125,7 +127,7 @@ def _not_pem(file: Path, data: bytes, what: str, command: str) -> str:
 
 
 def _pair(files: dict[Pem, tuple[str, Path]]) -> Iterator[Finding]:
-    """What is wrong with a certificate and its key together; each by itself has been judged."""
+    """The fault of a certificate and key that do not fit; each has been checked by itself."""
     option, certificate = files[Pem.CERTIFICATE]
     key_option, key = files.get(Pem.KEY, (option, certificate))
     if Pem.KEY not in files:

@@ -52,7 +52,7 @@ Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 
 
 class ServerTlsOptions(Options):
-    """What a listener shows, and what it wants to see."""
+    """The certificate that a listener shows, and the ones it asks clients for."""
 
     certificate: CertificateFile = Field(
         description="the listener's certificate and its chain (PEM)"
@@ -242,7 +242,7 @@ class TlsStream:
             except ssl.SSLError:
                 if not found:
                     raise
-                break  # OpenSSL says it again at the next call
+                break  # OpenSSL raises it again at the next call
             if not piece:
                 break
             found.append(piece)

@@ -105,8 +105,8 @@ class _Pages:
     def _is_own(self, field: str) -> bool:
         """Whether a Host field names this machine.
 
-        A name of somebody else's may lead here all the same: by DNS rebinding a web page reads what
-        only this machine may. An IP address is nobody's to give, so every one is own.
+        Any name can be made to lead here: by DNS rebinding a web page would read through it what
+        only this machine may. A web page cannot choose the meaning of an IP address: all are own.
         """
         found = _HOST.fullmatch(field.strip())
         name = (found[1] or found[2]).rstrip(".").casefold() if found else ""

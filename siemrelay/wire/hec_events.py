@@ -1,4 +1,4 @@
-"""What is sent to Splunk's HTTP Event Collector → records, and the words of its answers. Pure.
+"""Requests to Splunk's HTTP Event Collector → records, and the texts of its answers. Pure.
 
 Rules: Splunk, "Format events for HTTP Event Collector" and "Troubleshoot HTTP Event Collector".
 A record is the event itself, with the envelope's metadata in one object `hec` beside its own
@@ -90,8 +90,9 @@ class HecReader:
     """Reads the events of one source."""
 
     def __init__(self, time_keys: Iterable[str], *, as_json: bool) -> None:
-        """`time_keys` are what events call their own time. Without `as_json` events that are texts
-        become records as they are, for a decoder of texts; their metadata is not kept.
+        """`time_keys` are the names under which events hold their own time. Without `as_json`
+        events that are texts become records as they are, for a decoder of texts; their metadata is
+        not kept.
         """
         keys = [key for key in time_keys if "." not in key]
         times = msgspec.defstruct(
@@ -180,13 +181,13 @@ class HecReader:
         """An object with the metadata in it, first: a field of the same name is the event's own."""
         if b"\n" in event:
             event = msgspec.json.format(event, indent=-1)
-        said = _Metadata(
+        given = _Metadata(
             metadata.host, metadata.source, metadata.sourcetype, metadata.index, metadata.time,
             metadata.fields,
         )  # fmt: skip
-        if said == _NO_METADATA:
+        if given == _NO_METADATA:
             return event
-        hec = msgspec.json.encode(said)
+        hec = msgspec.json.encode(given)
         if b"\n" in hec:
             hec = msgspec.json.format(hec, indent=-1)
         time = _given(metadata.time)

@@ -29,7 +29,7 @@ ROW_RECORDS: Final = 4096
 CODINGS: Final = ("gzip", "x-gzip", "deflate", "identity")
 """The values of `Content-Encoding` that `inflated` knows."""
 
-# Senders make one member, or a few that they put together; each costs a copy of what follows it.
+# Senders make one member, or join a few; each costs a copy of everything behind it.
 _MOST_MEMBERS: Final = 64
 
 BodyKind = Literal["json", "values", "lines"]
@@ -58,7 +58,7 @@ _array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class BodyRefused(SiemrelayError):
-    """A body that cannot be taken: tell its sender, with the position of the fault.
+    """A body has a fault: refuse it, with the position of the fault.
 
     `byte` counts from 0 in the body as it is after decompression, `line` and `column` from 1; None
     where the fault has no one place.

@@ -59,7 +59,7 @@ class SignatureOptions(Options):
     )
     algorithm: Literal["sha256", "sha1", "sha512"] = Field("sha256", description="its hash")
     encoding: Literal["hex", "base64"] = Field("hex", description="how it is written")
-    prefix: str = Field("", description="what stands before it in the field, like `sha256=`")
+    prefix: str = Field("", description="the text before it in the field, like `sha256=`")
     signed: Annotated[str, AfterValidator(_signed)] = Field(
         "{body}",
         description="the text that is signed: `{body}`, and `{NAME}` for a field of the request or "
@@ -102,9 +102,9 @@ class Authorization:
         return bool(self._allowed)
 
     def find(self, given: str) -> int | None:
-        """Which of them it is. The time taken does not tell how much of it is right."""
+        """The index of the one that matches. The time it takes does not depend on the match."""
         shown = _plain(given)
-        # All are compared, so that the time does not tell which of them it was, either.
+        # All are compared, so that the time does not depend on which one matches, either.
         found = [hmac.compare_digest(shown, one) for one in self._allowed]
         return found.index(True) if any(found) else None
 
@@ -130,7 +130,7 @@ def basic_password(authorization: str) -> str | None:
 
 
 def _plain(authorization: str) -> bytes:
-    # The scheme's case means nothing (RFC 9110, 11.1); what follows it does.
+    # The scheme is case-insensitive (RFC 9110, 11.1), the credentials are not.
     scheme, _, credentials = authorization.strip().partition(" ")
     return f"{scheme.casefold()} {credentials.strip()}".encode("utf-8", "surrogateescape")
 
@@ -138,9 +138,9 @@ def _plain(authorization: str) -> bytes:
 class Signature:
     """Checks the signatures of bodies.
 
-    What is signed is read one way only: no value may hold the character that separates it from its
-    neighbour, and the time is digits. Else `{ts}:{body}` with the time `1:2` and the body `3` would
-    be signed by who signed the time `1` and the body `2:3`.
+    The signed text can be split in one way only: no value may hold the character that separates it
+    from its neighbour, and the time is digits. Otherwise a signature of the time `1` and the body
+    `2:3` under `{ts}:{body}` would also be one of the time `1:2` and the body `3`.
     """
 
     def __init__(self, options: SignatureOptions) -> None:
@@ -208,7 +208,7 @@ class Signature:
                 signed.append(body)
             else:
                 value = self._value(name, fields, parts)
-                # Up to the body values are told apart from the left, behind it from the right.
+                # Values before the body are split off from the left, those behind from the right.
                 neighbour = texts[place + 1][:1] if place < at_body else texts[place][-1:]
                 if neighbour and neighbour in value:
                     return None

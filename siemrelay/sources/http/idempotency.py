@@ -102,7 +102,7 @@ class IdempotencyKeys:
 
 
 def scoped(key: str, sender: Iterable[str]) -> str:
-    """A key as one sender's; neither the key nor who the sender is can be read from it."""
+    """A key that is one sender's; neither the key nor the sender can be read from it."""
     digest = hashlib.blake2b(key.encode(), digest_size=_DIGEST_BYTES, person=b"idempotency-key")
     for part in sender:
         digest.update(b"\0" + part.encode())

@@ -21,14 +21,13 @@ from siemrelay.sources.contract import Intake
 _log = structlog.get_logger()
 
 STORE_S: Final = 5.0
-"""A sender waits this long for its records to be stored; then it is told to come again, which it
-may understand better than silence. A commit takes milliseconds; only a full or failing disk takes
-longer."""
+"""A sender waits this long for its records to be stored, then gets 503: better than silence. A
+commit takes milliseconds; only a full or failing disk takes longer."""
 
 # A client connects when it has a request. One that has none takes a slot from others.
 _FIRST_S: Final = 10.0
 
-# Visible ASCII without what a URL's path ends at.
+# Visible ASCII without the characters that end the path of a URL.
 _PATH: Final = re.compile(r"(/[!\"$-.0->@-~]*)*")
 
 
@@ -93,7 +92,7 @@ class HttpListenOptions(Options):
     )
     allow: list[Network] = Field(
         default_factory=list,
-        description="networks or addresses that may connect; everybody if empty",
+        description="networks or addresses that may connect; all if empty",
     )
     max_body: Annotated[Size, Field(ge=1024, le=MAX_WHOLE_BYTES)] = Field(
         10 << 20,

@@ -1,4 +1,4 @@
-"""The HTTP source: web hooks POST events, one, an array of them, lines; 200 follows the fsync."""
+"""The HTTP source: webhooks POST an event, an array of events or lines; 200 follows the fsync."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from siemrelay.wire.http_bodies import (
     read_records,
 )
 
-# Requests with a key are stored even when nobody waits for the answer any more: so much of them.
+# Requests with a key are stored even after their sender has gone: at most this much at a time.
 _STORING_BYTES: Final = 64 << 20
 
 # Addresses remembered as those of senders with a right signature.
@@ -48,7 +48,7 @@ class HttpOptions(HttpListenOptions):
 
     authorization: Annotated[Secret, AfterValidator(_authorization)] | None = Field(
         None,
-        description='what senders must have in `Authorization`, word for word: "Bearer TOKEN" or '
+        description='the `Authorization` that senders must have, word for word: "Bearer TOKEN" or '
         '"Basic USER:PASSWORD" (encoded for you)',
     )
     signature: SignatureOptions | None = Field(
@@ -57,12 +57,12 @@ class HttpOptions(HttpListenOptions):
 
 
 class HttpSource:
-    """Takes what is POSTed to its address."""
+    """Receives the events that are POSTed to its address."""
 
     def __init__(self, name: str, options: HttpOptions) -> None:
         self.name, self._options = name, options
-        # Kept from one run to the next: the positions of the intake tell of what was handed over,
-        # be it stored or not, and a key is answered only when it is.
+        # Kept from one run to the next: the intake's positions also hold keys of requests that were
+        # handed over and not stored, and a key is answered only when it is stored.
         self._keys: IdempotencyKeys | None = None
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
@@ -99,7 +99,7 @@ class _Hooks:
 
     def admit(self, head: Head) -> Answer | bool:
         if _trimmed(head.path) != self._path:
-            return self.fault(404, "nothing is here; events are POSTed to the path in `listen`")
+            return self.fault(404, "unknown path: POST events to the path in `listen`")
         if head.method in _ASKING:
             return _HERE
         if head.method != "POST":
@@ -179,8 +179,8 @@ class _Hooks:
             outcome = self._keys.begin(keys, body, found.count, time.time())
             if outcome is None:
                 return self._busy()
-            # Apart from the request: it goes on when this one has been told to come again, which
-            # then finds what became of it.
+            # In a task of its own: it goes on when this request has been answered with 503, and the
+            # repeated request finds its outcome.
             self._stores.start_soon(self._store_once, outcome, found)
         elif outcome.body != fingerprint(body):
             return self.fault(
@@ -204,7 +204,7 @@ class _Hooks:
             self._keys.end(outcome, stored=stored)
 
     def fault(self, status: int, reason: str) -> Answer:
-        """A refusal in words."""
+        """A refusal with its reason, as JSON."""
         return Answer(
             status, msgspec.json.encode({"error": reason}), refused=_COUNTED.get(status, "request")
         )
@@ -214,7 +214,7 @@ class _Hooks:
 
     def _unsupported(self, content_type: str) -> Answer:
         why = (
-            "a form is no event: send JSON, with Content-Type: application/json"
+            "a form is not an event: send JSON, with Content-Type: application/json"
             if content_type.casefold().startswith(_FORM)
             else "Content-Type can be application/json, application/x-ndjson or text/plain (lines),"
             " in UTF-8"
@@ -222,8 +222,8 @@ class _Hooks:
         return self.fault(415, why)
 
 
-# Before they send anything, many senders ask whether the address of a web hook is one; they have no
-# credentials then. CloudEvents' web hooks want an OPTIONS to name who may send (section 4.2).
+# Many senders first check whether the address is a webhook, without credentials. CloudEvents'
+# webhooks expect the answer to OPTIONS to name the origins that may send (section 4.2).
 _ASKING: Final = ("GET", "HEAD", "OPTIONS")
 _ALLOWED: Final = ("Allow", "POST, GET, HEAD, OPTIONS")
 _HERE: Final = Answer(
@@ -234,13 +234,13 @@ _COUNTED: Final = {
     401: "authorization", 400: "malformed", 413: "too_large", 415: "media_type", 503: "no_room",
     408: "timeout", 500: "error", 409: "idempotency",
 }  # fmt: skip
-"""Status → the word under which refusals are counted."""
+"""Status → the reason under which refusals are counted."""
 
 
 def _malformed(fault: BodyRefused) -> Answer:
     where = {"line": fault.line, "column": fault.column, "byte": fault.byte}
-    said = {"error": str(fault), **({} if fault.byte is None else where)}
-    return Answer(400, msgspec.json.encode(said), refused=_COUNTED[400])
+    fields = {"error": str(fault), **({} if fault.byte is None else where)}
+    return Answer(400, msgspec.json.encode(fields), refused=_COUNTED[400])
 
 
 def _stored(count: int) -> Answer:
@@ -259,4 +259,4 @@ def _trimmed(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-HTTP: Final = SourceKind(HttpOptions, HttpSource, "json", "web hooks: events POSTed over HTTP(S)")
+HTTP: Final = SourceKind(HttpOptions, HttpSource, "json", "webhooks: events POSTed over HTTP(S)")

@@ -15,7 +15,7 @@ import trio
 
 from siemrelay.sources.contract import Intake
 
-# Ids that nobody has asked about; senders ask every few seconds. An id costs some 200 bytes.
+# Ids that no sender has asked about yet; they ask every few seconds. An id costs some 200 bytes.
 _IDS: Final = 100_000
 
 
@@ -27,8 +27,8 @@ class Acknowledgements:
 
     def __init__(self, intake: Intake, *, delivered: bool) -> None:
         self._intake, self._delivered = intake, delivered
-        # Invariant: no number is given out twice, after a restart neither, or whoever still asks
-        # for one of before would take the acknowledgement of what came later for his. They begin
+        # Invariant: no number is given out twice, not even after a restart. Otherwise a sender that
+        # still asks for an earlier one would take a later acknowledgement for its own. They begin
         # at the microseconds since the epoch, which senders that count in doubles can hold.
         # Checked by test_an_id_of_before_a_restart_is_never_taken_for_a_later_one.
         self._numbers = count(time.time_ns() // 1000)

@@ -36,9 +36,9 @@ _ROW_RECORDS: Final = 1000
 
 _COUNTED: Final = {2: "authorization", 3: "authorization", 4: "authorization",
                    16: "authorization", 8: "error", 9: "no_room"}  # fmt: skip
-"""Code → the word under which refusals are counted; `malformed` for all others."""
+"""Code → the reason under which refusals are counted; `malformed` for all others."""
 
-# What the server itself refuses has no code of Splunk's but for these.
+# Splunk has codes for these refusals of the server itself, and for no others.
 _CODES: Final = {503: 9, 500: 8}
 
 
@@ -67,7 +67,7 @@ class HecOptions(HttpListenOptions):
 
 
 class HecSource:
-    """Takes what is sent to Splunk's own addresses."""
+    """Receives the events that are sent to the addresses of Splunk's own collector."""
 
     def __init__(self, name: str, options: HecOptions) -> None:
         self.name, self._options = name, options
@@ -99,7 +99,7 @@ class _Collector:
         self._intake, self._acks = intake, acks
         self._use_ack, self._most_records = options.use_ack, options.max_records
         self._bodies = BodyReader(options.max_body)
-        # The decoder belongs to what every source may set, which this model is joined with.
+        # `decoder` is an option of every source, with which this model is joined.
         as_json = getattr(options, "decoder", "json") == "json"
         self._reader = HecReader(GENERIC["time"], as_json=as_json)
 
@@ -178,7 +178,7 @@ class _Collector:
         return Answer(200, reply(0, ackId=self._acks.give(self._ack_scope(head), stored)))
 
     def fault(self, status: int, reason: str) -> Answer:
-        """A refusal that Splunk has no words for, or the nearest that it has."""
+        """A refusal that Splunk has no code for, or its nearest one."""
         if status in _CODES:
             return _refusal(_CODES[status])
         return Answer(

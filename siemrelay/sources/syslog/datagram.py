@@ -1,4 +1,4 @@
-"""Syslog in datagrams, UDP and Unix: drained in batches, and every loss that is known counted."""
+"""Syslog in datagrams, UDP and Unix: read in batches, and every known loss is counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from siemrelay.sources.syslog.stream import SourceActivity
 # Datagrams taken in one turn of the loop: a few milliseconds of work, enough for a shared commit.
 _TURN: Final = 1024
 
-# After what was just taken, the pause before the next look: a datagram after a quiet time goes at
+# The pause after each read: a datagram after a quiet time goes at
 # once, those in quick succession go together, which costs a batch for all instead of one each.
 _GATHER_S: Final = 0.005
 
@@ -32,10 +32,10 @@ _DATAGRAM_BYTES: Final = 1 << 20
 # Senders that are remembered at a time as let in or not.
 _PEERS: Final = 10_000
 
-# On a stop, what the kernel still has is taken and handed over within this.
+# On a stop, datagrams that are still in the kernel are handed over within this time.
 _LAST_S: Final = 1.0
 
-# How often the kernel is asked what it dropped, beside after every batch.
+# The kernel is asked how many it dropped after every batch, and this often.
 _ASK_S: Final = 1.0
 
 # asm-generic/socket.h; Python has no names for them.
@@ -50,7 +50,7 @@ _AROUND: Final = b"\r\n\0"
 
 
 class DatagramLimits(Protocol):
-    """What a datagram listener asks of the source's options."""
+    """The options of the source that a datagram listener reads."""
 
     @property
     def receive_buffer(self) -> int: ...
@@ -65,7 +65,7 @@ class DatagramLimits(Protocol):
 
 
 class DatagramListener:
-    """Takes what comes to the sockets of one address.
+    """Receives the datagrams of one address.
 
     While the buffer on disk has no room, the kernel's own buffer fills and then drops: counted as
     `lost`.
@@ -94,7 +94,7 @@ class DatagramListener:
         self, sockets: list[trio.socket.SocketType],
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:  # fmt: skip
-        """Serve until cancelled; closes the sockets. What has arrived is handed over before.
+        """Serve until cancelled; hands over what has arrived, then closes the sockets.
 
         It has started once every drop from then on will be counted.
         """
@@ -109,7 +109,9 @@ class DatagramListener:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
         except PermissionError:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
-        got = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel tells twice it
+        got = (
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        )  # the kernel reports twice that
         if got < wanted:
             self._log.warning(
                 "the kernel gives a smaller receive buffer than asked for",
@@ -123,7 +125,7 @@ class DatagramListener:
         pending = deque[Records]()
         with sock:
             self._enlarge(sock)
-            # A socket of systemd's may have dropped some while nobody, or another process, read it.
+            # A socket passed by systemd may have dropped some before this process read it.
             dropped = _drops(sock)
             task_status.started()
             try:
@@ -138,7 +140,7 @@ class DatagramListener:
                         await self._hand_over(pending)
                     await trio.sleep(_GATHER_S if 0 < len(datagrams) < _TURN else 0)
             finally:
-                # Taken from the kernel: nobody else has them any more.
+                # They are no longer in the kernel: this process has the only copy.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_S):
                     await self._hand_over(pending)
                     while datagrams := self._taken(sock):
@@ -169,7 +171,7 @@ class DatagramListener:
         return now
 
     def _taken(self, sock: trio.socket.SocketType) -> list[bytes]:
-        """What is there now, at most a turn's worth."""
+        """The datagrams that wait now, at most _TURN of them."""
         # A system call for each: recvmmsg by ctypes halves its 1.4 µs, of 12 that a datagram costs
         # in all, and where memory may not be made executable ctypes itself may not load.
         buffer, view, found = self._buffer, memoryview(self._buffer), list[bytes]()
@@ -224,7 +226,7 @@ class DatagramListener:
 
 def _drops(sock: trio.socket.SocketType) -> int:
     try:
-        told = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        meminfo = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
     except OSError:  # a kernel before 4.12
         return 0
-    return int(_MEMINFO.unpack(told)[_DROPS])
+    return int(_MEMINFO.unpack(meminfo)[_DROPS])

@@ -58,7 +58,7 @@ class SyslogOptions(Options):
         description="address to listen on, or a list: udp://0.0.0.0:514, tcp://0.0.0.0:514, "
         "tls://0.0.0.0:6514, relp://0.0.0.0:2514, relp+tls://0.0.0.0:2514, "
         "unix:///run/siemrelay/log.sock, unixgram:///run/siemrelay/log.sock. These ports need not "
-        "be written; port 0 takes any free one. Octet counting, line feeds and NUL are told apart "
+        "be written; port 0 takes any free one. Octet counting, line feeds and NUL are recognised "
         "by themselves."
     )
     tls: ServerTlsOptions | None = Field(
@@ -90,12 +90,12 @@ class SyslogOptions(Options):
     )
     allow: list[Network] = Field(
         default_factory=list,
-        description="networks or addresses that may connect; everybody if empty",
+        description="networks or addresses that may connect; all if empty",
     )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="messages per second that are read from one peer, an address or, on a Unix "
-        "stream, a user; who sends more on a stream has to wait, datagrams over UDP beyond it are "
+        "stream, a user; a peer that sends more on a stream waits, further datagrams over UDP are "
         "refused and counted",
     )
     add_host: bool = Field(

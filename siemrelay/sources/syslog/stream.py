@@ -45,7 +45,7 @@ _BATCH_BYTES: Final = 64 * 1024
 # parts of CROWDED_BYTES, so that thousands of peers cannot fill the memory.
 _HELD_BYTES: Final = 64 << 20
 CROWDED_BYTES: Final = 64 * 1024
-"""What one connection may hold while all of them together hold too much."""
+"""The limit of one connection while all of them together hold too much."""
 # A handshake is a few round trips; a longer one takes a slot from others.
 _HANDSHAKE_S: Final = 30.0
 # On a stop, what has arrived already is read for this long and handed over for this long: the
@@ -129,7 +129,7 @@ class ReadSize:
         self.bytes = _SMALL_READ_BYTES
 
     def adapt(self, received: int, messages: int, *, crowded: bool) -> bool:
-        """Note what the last read brought; returns whether it was a large one."""
+        """Note how much the last read brought; returns whether it was a large one."""
         large = received >= _SMALL_READ_BYTES
         if messages > _READ_MESSAGES:
             self.bytes = max(received * _READ_MESSAGES // messages, _LEAST_READ_BYTES)
@@ -225,7 +225,7 @@ class StreamListener:
         self, stream: PeerStream, connection: AcceptedConnection, splitter: StreamSplitter,
         pending: deque[Messages],
     ) -> None:  # fmt: skip
-        """Hand over what was read from a connection that is cut off, and what has arrived."""
+        """Hand over everything that had arrived on a connection that is being closed."""
         now = trio.current_time()
         with trio.CancelScope(shield=True, deadline=now + _LAST_OFFERS_S):
             await self._hand_over(pending, connection)
@@ -242,7 +242,7 @@ class StreamListener:
     async def _received(
         self, stream: PeerStream, size: int, connection: AcceptedConnection
     ) -> bytes:
-        """What came; nothing when the connection is at its end, for whatever reason."""
+        """The bytes that came; none when the connection is at its end, for whatever reason."""
         options, peer = self._options, connection.peer
         deadline = math.inf
         if not connection.has_sent:

@@ -66,8 +66,8 @@ def test_files_that_can_be_used_are_no_fault(tls: str, pki: Path) -> None:
     ("tls", "place", "fault"),
     [
         ("ca: P/none.pem", "4:43: sinks.s.tls.ca", "there is no file P/none.pem"),
-        ("ca: P", "4:43: sinks.s.tls.ca", "P is no file"),
-        ("ca: P/fifo", "4:43: sinks.s.tls.ca", "P/fifo is no file"),
+        ("ca: P", "4:43: sinks.s.tls.ca", "P is not a file"),
+        ("ca: P/fifo", "4:43: sinks.s.tls.ca", "P/fifo is not a file"),
         ("ca: P/text", "4:43: sinks.s.tls.ca",
          "P/text holds no `-----BEGIN CERTIFICATE-----`; expected PEM"),
         ("ca: P/ca.der", "4:43: sinks.s.tls.ca", "P/ca.der holds no `-----BEGIN CERTIFICATE-----`; "
@@ -80,8 +80,8 @@ def test_files_that_can_be_used_are_no_fault(tls: str, pki: Path) -> None:
         ("key: P/other.key, certificate: P/one.pem", "4:44: sinks.s.tls.key",
          "the key in P/other.key does not belong to P/one.pem"),
         ("key: P/locked.key, certificate: P/one.pem", "4:44: sinks.s.tls.key",
-         "the key in P/locked.key has a password, which nobody can type for a service; take it "
-         "off: openssl pkey -in P/locked.key -out KEY.pem"),
+         "the key in P/locked.key has a password, which a service cannot type; remove it: "
+         "openssl pkey -in P/locked.key -out KEY.pem"),
         ("key: P/torn.key, certificate: P/one.pem", "4:44: sinks.s.tls.key",
          "the key in P/torn.key cannot be read (bad PEM); is it whole?"),
         ("key: P/one.pem, certificate: P/one.pem", "4:44: sinks.s.tls.key",

@@ -55,7 +55,7 @@ class BodyMemory:
 
     Half of it is reserved for trusted senders. When it runs out, the body goes that has held most
     for longest while it arrives: a sender that fills the memory and waits loses its request, and
-    not the sender that comes last. Checked by test_bodies_that_never_end_make_room_for_a_real_sender.
+    not the sender that comes last: see test_bodies_that_never_end_make_room_for_a_real_sender.
     """
 
     def __init__(self, body_bytes: int) -> None:

@@ -35,7 +35,6 @@ _QUIET_S: Final = 1.0
 
 # The health check allows for minutes; a timer that ticks costs nothing.
 _ALIVE_S: Final = 30.0
-
 _READ_BYTES: Final = 128 * 1024
 
 # A head is a line and some fields; those of proxies and long tokens reach a few KiB.
@@ -59,8 +58,8 @@ _ORIGIN: Final = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 
 # Lines end with CRLF, and none is continued by the next (RFC 9112, 2.2 and 5.2). h11 forgives both;
 # a proxy before this server may see another request in the same bytes.
-_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_LAX_LINE: Final = re.compile(rb"(?<!\r)\n|\n[ \t]|\r(?!\n)")
+_LAX_END: Final = re.compile(rb"\n\r?\n")
+_FOLDED: Final = re.compile(rb"\n[ \t]")
 
 # Heads begin with a method. TLS, say, to a plain port does not, and may send no end of a head.
 _NO_METHOD: Final = re.compile(rb"[^!#-'*+.0-9A-Z^-z|~-]")
@@ -199,7 +198,7 @@ class _HttpConnection:
         self._application, self._limits = server.application, server.limits
         self._certificate = stream.certificate if isinstance(stream, TlsStream) else None
         self._http = h11.Connection(h11.SERVER)
-        self._ahead = bytearray()  # what h11 was not given yet: it begins with the next head
+        self._ahead = bytearray()  # not given to h11 yet; begins with the next head
         self._silent_s = self._limits.first_s
 
     async def run(self) -> None:
@@ -244,9 +243,11 @@ class _HttpConnection:
             while True:
                 if ahead.startswith(b"\r\n"):  # some clients end a body so (RFC 9112, 2.2)
                     del ahead[:2]
-                end = _END_OF_HEAD.search(ahead, searched)
-                if end or len(ahead) > _HEAD_BYTES or _NO_METHOD.match(ahead):
-                    return self._request(end.end() if end else len(ahead))
+                end = ahead.find(b"\r\n\r\n", searched) + 4
+                if end < 4 and (lax := _LAX_END.search(ahead, searched)):
+                    end = lax.end()
+                if end >= 4 or len(ahead) > _HEAD_BYTES or _NO_METHOD.match(ahead):
+                    return self._request(end if end >= 4 else len(ahead))
                 searched = max(len(ahead) - 3, 0)
                 if ahead:  # from its first byte on, a head has only this long
                     latest = trio.current_time() + self._limits.request_s
@@ -263,7 +264,9 @@ class _HttpConnection:
         del self._ahead[:size]
         if size > _HEAD_BYTES or head.count(b"\n") > _HEAD_LINES:
             raise h11.RemoteProtocolError("its head is too large", error_status_hint=431)
-        if _LAX_LINE.search(head):
+        # Each line ends with CRLF, none has another CR or LF, and none begins with a space.
+        ends = head.count(b"\r\n")
+        if head.count(b"\n") != ends or head.count(b"\r") != ends or _FOLDED.search(head):
             raise h11.RemoteProtocolError("a line ends without CRLF, or goes on in the next")
         self._http.receive_data(head)
         request = self._http.next_event()
@@ -280,9 +283,8 @@ class _HttpConnection:
             admitted = self._application.admit(head)
             if isinstance(admitted, Answer):
                 return admitted
-            self._refuse_too_large(head)
             with HeldBody(self._server.memory, trusted=admitted) as body:
-                await self._read(body)
+                await self._read(body, head)
                 self._connection.busy = True
                 return await self._application.answer(head, body)
         except _Refused as refused:
@@ -304,8 +306,8 @@ class _HttpConnection:
             fields[name] = f"{fields[name]}, {value}" if name in fields else value
         target = _ORIGIN.sub("", request.target.decode("ascii", "replace"))
         path, _, query = target.partition("?")
-        method = request.method.decode("ascii", "replace")
-        return Head(method, path, query, fields, self._connection.peer, self._certificate)
+        peer, method = self._connection.peer, request.method.decode("ascii", "replace")
+        return Head(method, path, query, fields, peer, self._certificate)
 
     def _refuse_two_lengths(self, head: Head) -> None:
         # A proxy before this server may have used the other one, and take the rest of the body for
@@ -313,22 +315,22 @@ class _HttpConnection:
         if head.fields.keys() >= _BODY_FIELDS:
             raise _Refused(self._fault(400, "Content-Length beside Transfer-Encoding"))
 
-    def _refuse_too_large(self, head: Head) -> None:
+    async def _read(self, body: HeldBody, head: Head) -> None:
+        """Read the body to its end. Raises _Refused when it is too slow or too large."""
         length = head.fields.get("content-length", "")
         if length and int(length) > self._limits.body_bytes:
             raise _Refused(self._too_large())
-
-    async def _read(self, body: HeldBody) -> None:
-        """Read the body to its end. Raises _Refused when it is too slow or too large."""
-        memory, request_s = self._server.memory, self._limits.request_s
         if self._http.their_state is not self._h11.SEND_BODY:
             return
-        with trio.CancelScope() as scope, trio.move_on_after(request_s) as in_time:
-            memory.arriving(body, scope)
+        if length and int(length) <= len(self._ahead):  # it is here already, as most are
+            body.data = await self._received_body(body)
+            return
+        with trio.CancelScope() as scope, trio.move_on_after(self._limits.request_s) as in_time:
+            self._server.memory.arriving(body, scope)
             try:
                 body.data = await self._received_body(body)
             finally:
-                memory.arriving(body, None)
+                self._server.memory.arriving(body, None)
         if in_time.cancelled_caught:
             raise _Refused(self._fault(408, "the request did not arrive in time"))
         if scope.cancelled_caught:

@@ -143,6 +143,11 @@ async def test_http_1_0_is_answered_and_closed() -> None:
             b"405",
         ),
         (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\nHost: x\n\n", b"400"),  # RFC 9112, 2.2
+        (b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\rC: d\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", b"400"),  # 5.2
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 300 + b"\r\n", b"431"),
     ],
 )
 async def test_what_is_no_request_for_it_is_refused_and_the_connection_closed(

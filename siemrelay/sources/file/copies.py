@@ -20,8 +20,8 @@ from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, 
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, begins_as, continues_at, digest
-from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile, Stage
-from siemrelay.sources.file.reconcile import Likeness
+from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
+from siemrelay.sources.file.reconcile import Likeness, Stage
 
 # How much of the beginning, and of the end of the shorter one, is compared with an original that
 # is there: a copy differs from the next generation well within this.

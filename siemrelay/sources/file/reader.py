@@ -4,7 +4,6 @@
 # Paths are text here: a survey handles them by the thousand, and Path costs tenfold.
 from __future__ import annotations
 
-import enum
 import os.path
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compres
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, continues_at
+from siemrelay.sources.file.reconcile import Stage
 from siemrelay.sources.file.rotation import age, base_name, family, is_rotated_name
 
 # What is read at once while catching up: a thousand audit events, so that a thread hop costs
@@ -39,16 +39,6 @@ class ContentChanged(Exception):
 
 class FileMoved(Exception):
     """The name by which a file was to be opened has another file, or none."""
-
-
-class Stage(enum.Enum):
-    """What is done with a file."""
-
-    READING = "reading"
-    WAITING = "waiting"
-    """It may be a copy of another: nothing is read until that is known."""
-    COPY = "copy"
-    """All of it was read from the file that it is a copy of."""
 
 
 class FollowedFile:
@@ -87,7 +77,7 @@ class FollowedFile:
         self._max_record_bytes = max_record_bytes
         self._clock, self._wall_clock = clock, wall_clock
         self._verified_at = 0.0
-        self._verified_size = 0
+        self._verified_size = self._shrunk_from = 0
         self._searched = progress.offset
         """Up to here no line feed follows the offset."""
         self.moved_to(path)
@@ -151,9 +141,9 @@ class FollowedFile:
     @property
     def unread_when_intact(self) -> int:
         """As `unread`, when what was read was last known to be still there."""
-        if self.compressed or not self.changed or not self._verified_at:
+        if self.compressed or self.content is None or not self.changed:
             return self.unread
-        return max(0, self._verified_size - self.progress.offset)
+        return max(0, (self._shrunk_from or self._verified_size) - self.progress.offset)
 
     @property
     def idle(self) -> bool:
@@ -164,10 +154,8 @@ class FollowedFile:
 
     @property
     def is_racy(self) -> bool:
-        """Whether it may have been written anew with the same size and time.
-
-        A file's time is that of the last tick of the kernel's clock, on some file systems of the
-        last second or two. What was read is compared with the file once more after that.
+        """Whether it may have been written anew with the same size and time, which file systems
+        store in steps: what was read is compared with the file once more after that.
         """
         return self._verified_at - self.mtime_s < _TIME_STEP_S
 
@@ -241,6 +229,8 @@ class FollowedFile:
             self.changed_at = self._clock()
         if (stamp := (status.size, status.mtime_ns)) == self.stamp:
             return
+        if status.size < self.size and not self._shrunk_from:
+            self._shrunk_from = self.size
         self.stamp, self.failed = stamp, False
         self.size, self.mtime_s = status.size, status.mtime_ns / 1e9
         self.changed_at = self._clock()
@@ -306,7 +296,8 @@ class FollowedFile:
         if isinstance(content, PlainContent):
             if not progress.still_in(content):
                 raise ContentChanged(self.path)
-            self._verified_at, self._verified_size = self._wall_clock(), self.size
+            self._verified_at = self._wall_clock()
+            self._verified_size, self._shrunk_from = self.size, 0
             chunk = self._next(content, finish=finish)
             self.ready = chunk is not None and progress.offset < self.size
             return chunk

@@ -9,13 +9,13 @@ through any number of histories.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from siemrelay.sources.file.disk import FileId
-from siemrelay.sources.file.reader import Stage
 
 # A file that may be the copy of another is looked at until it has been still for this long:
 # cp and gzip write without pausing.
@@ -25,6 +25,16 @@ COPY_QUIET_S: Final = 2.0
 DELETED_QUIET_S: Final = 60.0
 # As above for a file renamed out of the reach of the globs, which costs but a descriptor.
 RENAMED_QUIET_S: Final = 3600.0
+
+
+class Stage(enum.Enum):
+    """What is done with a file."""
+
+    READING = "reading"
+    WAITING = "waiting"
+    """It may be a copy of another: nothing is read until that is known."""
+    COPY = "copy"
+    """All of it was read from the file that it is a copy of."""
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from siemrelay.sources.file.reader import FollowedFile, Stage
+from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.sources.file.reconcile import Stage
 
 # Descriptors held for files that were read to their end. With the usual limit of 1024 a process
 # this leaves three quarters to connections; files beyond it are opened again when they grow.

@@ -22,8 +22,8 @@ from siemrelay.sources.file.copies import (
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.finder import Finder, Found, Picture
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
-from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile, Stage
-from siemrelay.sources.file.reconcile import Seen
+from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
+from siemrelay.sources.file.reconcile import Seen, Stage
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.warnings import UnreadableFiles
 from siemrelay.sources.file.watcher import Changes
@@ -261,7 +261,7 @@ class Surveyor:
         if status.links == 0 and not file.deleted:
             self._log.info("deleted", path=file.progress.path)
         file.changed = changed
-        if not changed:
+        if not changed or file.content is not None:
             try:
                 file.saw(status)
                 if file.is_racy and not file.compressed:

@@ -12,7 +12,7 @@ from siemrelay.sources.file.checkpoints import CheckpointStore, printable
 from siemrelay.sources.file.disk import Disk, FileId
 from siemrelay.sources.file.finder import Finder
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
-from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile, Stage
+from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
 from siemrelay.sources.file.reconcile import (
     Action,
     Begin,
@@ -25,6 +25,7 @@ from siemrelay.sources.file.reconcile import (
     Renamed,
     Resume,
     Retired,
+    Stage,
     Truncated,
     Wait,
     reconcile,
@@ -241,12 +242,13 @@ class Tracker:
             case Truncated():
                 self._log.info("truncated", path=progress.path, offset=progress.offset)
                 progress.truncated = self._again = True
+                unread = file.unread_when_intact
                 if (fresh := self._surveyor.renewed(file)) is not None:
                     self._renewed[file.file_id] = fresh
-                self._retire(file)
+                self._retire(file, unread)
             case Retired():
                 self._log.info(action.why, path=progress.path)
-                self._retire(file)
+                self._retire(file, file.unread)
             case Lost() | Recovered():
                 raise AssertionError("these are of no file")
 
@@ -321,16 +323,15 @@ class Tracker:
             if not file.idle:
                 self.schedule.wake(file)
         for file in list(self.schedule.expendable()):
-            self._retire(file)
+            self._retire(file, 0)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_EVERY_S
             self._store.expire(self._wall_clock())
             self._surveyor.forget_failures()
 
-    def _retire(self, file: FollowedFile) -> None:
-        """Follow it no longer, and remember how far it was read."""
+    def _retire(self, file: FollowedFile, unread: int) -> None:
+        """Follow it no longer, and remember how far it was read; `unread` bytes were not."""
         progress = file.progress
-        unread = file.unread_when_intact
         if unread and file.stage is Stage.READING:
             orphan = Orphan(unread, file.log, progress.offset, progress.begin)
             self._orphans[progress.key] = (progress.path, orphan)

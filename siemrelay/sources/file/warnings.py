@@ -12,7 +12,8 @@ from typing import Any, Final
 from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, printable
 from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.finder import Globs
-from siemrelay.sources.file.reader import FollowedFile, Stage
+from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.sources.file.reconcile import Stage
 
 _ADVICE: Final = {
     errno.EACCES: "let the relay's user read it, by its group or an ACL (setfacl -m u:USER:r)",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -387,3 +388,42 @@ def test_every_line_is_delivered_across_restarts(
 ) -> None:
     world, _ = play(steps, gaps, header=header, watches=watches)
     check(world, exact=not any(step.what == "kill" or step.late for step in steps))
+
+
+@pytest.mark.parametrize("reads_before", [False, True])
+def test_bytes_that_were_seen_and_left_before_they_were_read_are_reported_once(
+    reads_before: bool,
+) -> None:
+    world = World(header=0, keep=30)
+    relay = Relay(world, LOG + "*", watches=True)
+    if reads_before:
+        world.disk.append(world.writer, b"read\n")
+        relay.step()
+    world.disk.append(world.writer, b"unread\n")
+    relay.tracker.survey(full=True)
+    world.disk.truncate(world.writer)
+    world.disk.append(world.writer, b"new\n")
+    for _ in range(10):
+        relay.step()
+    assert relay.lost == [(LOG, len(b"unread\n"))]
+    assert relay.order == [*([b"read"] if reads_before else []), b"new"]
+
+
+def test_a_deleted_file_stays_open_until_it_is_read_and_still_for_a_minute() -> None:
+    world = World(header=0, keep=30)
+    relay = Relay(world, LOG, watches=True)
+    relay.step()
+    old = world.writer
+    world.disk.unlink(LOG)
+    world.writer = world._new_log()
+    for n in range(3):
+        world.disk.append(old, b"late %d\n" % n)
+        world.now += 50
+        relay.step()
+    assert relay.order == [b"late 0", b"late 1", b"late 2"]
+    assert world.disk.is_open(old)
+    for _ in range(3):
+        world.now += 50
+        relay.step()
+    assert not world.disk.is_open(old)
+    assert relay.lost == []

@@ -493,7 +493,7 @@ async def test_unreadable_file_is_said_once_and_read_when_it_can_be(tmp_path: Pa
             shut.chmod(0o600)
             await intake.until_lines(3)
     assert intake.lines == [b"open", b"more", b"shut"]
-    assert len([entry for entry in logs if entry["log_level"] == "warning"]) == 1
+    assert len([entry for entry in logs if entry["log_level"] == "error"]) == 1
 
 
 async def test_file_that_cannot_be_read_is_reported_until_it_can_be(tmp_path: Path) -> None:

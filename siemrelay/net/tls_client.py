@@ -1,7 +1,7 @@
-"""TLS towards a peer: verified by default, against the system's authorities or one's own.
+"""TLS as a client: the peer is verified by default, by the system's authorities or given ones.
 
-Certificates are read again at a new connection when their files have changed; while new ones
-cannot be used (a half-written file, a key that does not belong), the last good ones are.
+Certificate files are read again for a new connection when they have changed. While the new ones
+cannot be used (half written, a key of another certificate), the last usable ones are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 class TlsOptions(Options):
-    """How the peer is verified, and what this side shows of itself."""
+    """Options about verifying the peer, and about this side's certificate."""
 
     ca: AuthorityFile | None = Field(
         None, description="authorities to trust (PEM), instead of the system's"
@@ -48,7 +48,7 @@ def client_context(options: TlsOptions) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=options.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if options.certificate is not None:
-            # Without a password of our own OpenSSL would ask the terminal for one.
+            # Without a password function OpenSSL would ask the terminal for one.
             context.load_cert_chain(options.certificate, options.key, password=_no_password)
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(str(f) for f in (options.ca, options.certificate, options.key) if f)
@@ -68,10 +68,10 @@ def _no_password() -> str:
 
 
 class TlsContexts:
-    """The context for the next connection, made again when a file behind it has changed.
+    """The context for the next connection, created again when one of its files has changed.
 
-    `current` reads files: call it in a thread, from one task at a time. `peer_expires_at` is when
-    the certificate that was met last ends (seconds since the epoch), None if none was verified.
+    `current` reads files: call it in a thread, from one task at a time. `peer_expires_at` is the
+    expiry of the peer's last certificate in seconds since the epoch, None if none was verified.
     """
 
     def __init__(self, options: TlsOptions) -> None:
@@ -81,11 +81,11 @@ class TlsContexts:
         self.peer_expires_at: float | None = None
 
     def current(self) -> ssl.SSLContext:
-        """A context of the files as they are, or of how they were when they could last be used.
+        """A context of the files as they are, or as they were when they were last usable.
 
-        Raises SinkHolds when they never could.
+        Raises SinkHolds if they never were.
         """
-        # Looked at before they are read: a change in between is then read the next time.
+        # Their state is taken before they are read: a change in between is seen the next time.
         seen = [_state(file) for file in self._files()]
         if self._good is None or seen != self._seen:
             try:
@@ -115,14 +115,14 @@ def _state(file: str) -> tuple[str, int, int, int] | None:
 
 
 class Secured(Protocol):
-    """What is asked of an established TLS connection (`ssl.SSLObject`, `trio.SSLStream`)."""
+    """What is used of an established TLS connection (`ssl.SSLObject`, `trio.SSLStream`)."""
 
     def getpeercert(self) -> Any: ...
     def version(self) -> str | None: ...
 
 
 def expires_at(tls: Secured) -> float | None:
-    """When the peer's certificate ends, in seconds since the epoch; None if it was not verified."""
+    """When the peer's certificate expires, in seconds since the epoch; None if not verified."""
     until = (tls.getpeercert() or {}).get("notAfter")
     return float(ssl.cert_time_to_seconds(until)) if until else None
 
@@ -137,7 +137,7 @@ def describe_tls(tls: Secured) -> str:
     return f"{tls.version()}, peer {peer}{until}"
 
 
-# A connection that ended within TLS is a network fault like any other.
+# A connection that was cut within TLS is a passing fault of the network.
 CUT_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 # OpenSSL's X509_V_ERR_…, from x509_vfy.h.
@@ -180,16 +180,16 @@ _ALERTS: Final = {
     "RECORD_LAYER_FAILURE": (_NO_TLS, _PLAINLY),
     "PACKET_LENGTH_TOO_LONG": (_NO_TLS, _PLAINLY),
 }  # fmt: skip
-"""What OpenSSL's reasons end in, at a client that speaks to a wrong or unwilling peer."""
+"""The end of OpenSSL's reason → what happened, and what to change."""
 
 
-def told_by_alert(reason: str) -> tuple[str, str] | None:
+def known_alert(reason: str) -> tuple[str, str] | None:
     """What happened and what to change, by OpenSSL's reason (`TLSV13_ALERT_…`); None if unknown."""
-    return next((told for ending, told in _ALERTS.items() if reason.endswith(ending)), None)
+    return next((known for ending, known in _ALERTS.items() if reason.endswith(ending)), None)
 
 
 def tls_fault(error: ssl.SSLError, *, plainly: str = _PLAINLY) -> SinkWaits | SinkHolds:
-    """What a failure in TLS means, and what to change; `plainly`: where there is no TLS."""
+    """The error to raise for one of TLS; `plainly` is the advice where the peer has no TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return SinkHolds(
             f"the peer's certificate is not accepted: {error.verify_message}",
@@ -198,10 +198,10 @@ def tls_fault(error: ssl.SSLError, *, plainly: str = _PLAINLY) -> SinkWaits | Si
     if isinstance(error, CUT_OFF):
         return SinkWaits("the peer ended the connection within TLS")
     reason = error.reason or str(error)
-    told = told_by_alert(reason)
-    if told is not None:
-        advice = plainly if told[0] is _NO_TLS else told[1]
-        return SinkHolds(f"{told[0]} ({reason})", advice=advice)
+    known = known_alert(reason)
+    if known is not None:
+        advice = plainly if known[0] is _NO_TLS else known[1]
+        return SinkHolds(f"{known[0]} ({reason})", advice=advice)
     return SinkHolds(
         f"TLS failed: {reason}",
         advice="does the receiver speak TLS on this port, and does it want a client certificate?",

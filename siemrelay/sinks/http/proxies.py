@@ -66,7 +66,7 @@ def _whole(proxy: str) -> str:
 
 def _trouble(proxy: str) -> str | None:
     """What is wrong with a proxy's address; without the address, which may hold a password."""
-    import httpx2  # slow to import, and only who has proxies needs it
+    import httpx2  # slow to import, and needed only where there is a proxy
 
     if proxy.lower().startswith("socks"):
         return "names a SOCKS proxy; this relay supports HTTP proxies only"

@@ -16,7 +16,7 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWa
 from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.core.options import show_seconds
 from siemrelay.net.tasks import Broadcast
-from siemrelay.net.tls_client import TlsContexts, told_by_alert
+from siemrelay.net.tls_client import TlsContexts, known_alert
 from siemrelay.sinks.contract import Report, no_report
 from siemrelay.sinks.kafka.options import KafkaOptions
 from siemrelay.sinks.stream.connection import connect
@@ -242,7 +242,7 @@ def verdict(name: str, words: str) -> DeliveryError:
         return BatchRefused(code=name, reason=words)
     # A refusal in TLS 1.3 comes after the handshake, as the end of a connection.
     reason = _OPENSSL.search(words)
-    alert = reason and told_by_alert(reason[1].strip().replace(" ", "_").upper())
+    alert = reason and known_alert(reason[1].strip().replace(" ", "_").upper())
     if alert:
         return SinkHolds(f"{alert[0]} ({words})", advice=alert[1])
     # By chance the same refusal has one of two names: TLS's or the connection's.

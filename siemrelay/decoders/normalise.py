@@ -193,7 +193,8 @@ class Finisher:
     ) -> None:  # fmt: skip
         """A record's own time counts if it lies within these two of when the record came."""
         self._kinds = Kinds(catalogue)
-        self._attributes, self._times = "attributes" in wanted, "time" in wanted
+        self._attributes = "attributes" in wanted
+        self._times = self._attributes or "time" in wanted  # an odd time is an attribute
         self._past_s, self._ahead_s = max_time_past_s, max_time_ahead_s
 
     def finished(

@@ -24,7 +24,7 @@ class Format(Protocol):
 
         A message has the event's own fields only, each name once, whatever its sender calls its
         attributes. A character that the format cannot carry is replaced visibly. Never raises for
-        an event that a decoder made; time and memory grow in proportion to the events.
+        an event of a decoder, whose texts are all valid. Time and memory grow with their size.
         """
 
 

@@ -91,10 +91,7 @@ class Json:
                 actor, target, event.message, event.attributes or None,
                 _Relay(sequence, source, received),
             )  # fmt: skip
-            try:
-                messages.append(_encode(out))
-            except UnicodeEncodeError:  # half surrogate pairs
-                messages.append(message_of(out))
+            messages.append(_encode(out))
         return list(map(self._map, messages, selection.events)) if self._map else messages
 
 

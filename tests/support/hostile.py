@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from siemrelay.core.event import FIELDS, AuditEvent
+from siemrelay.core.event import FIELDS, AuditEvent, forgiving_json
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.fields import PRODUCTS
 from siemrelay.registry import DECODERS
@@ -54,8 +54,6 @@ _VALUES = st.recursive(
 )
 ATTRIBUTES = st.lists(st.tuples(_NAMES, _VALUES), max_size=5)
 """Members of a JSON object; a name may come twice."""
-ATTRIBUTE_DICTS = st.dictionaries(_NAMES, _VALUES, max_size=5)
-"""Attributes as a decoder gives them."""
 
 
 def written(value: Any) -> str:
@@ -63,6 +61,12 @@ def written(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], tuple):
         return "{" + ",".join(f"{json.dumps(n)}:{json.dumps(v)}" for n, v in value) + "}"
     return json.dumps(value)
+
+
+ATTRIBUTE_DICTS = ATTRIBUTES.map(
+    lambda pairs: forgiving_json(written(pairs).encode()) if pairs else {}
+)
+"""Attributes as a decoder gives them."""
 
 
 @st.composite
@@ -98,5 +102,6 @@ def decoded(records: list[bytes]) -> list[AuditEvent]:
     return decoder.decode(batch_of(records)).events
 
 
-EVENTS = _records().map(decoded)
+RECORDS = _records()
+EVENTS = RECORDS.map(decoded)
 """One to three events of one hostile sender."""

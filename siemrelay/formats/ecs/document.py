@@ -27,7 +27,7 @@ from siemrelay.formats.writing.json_text import json_escape, member, members, me
 from siemrelay.formats.writing.text import text_of
 
 # A dot in a label's name would make it an object; blanks and controls make names hard to ask for.
-_NOT_IN_LABELS: Final = re.compile('[\x00-\x20.*"\\\\\x7f\ud800-\udfff]')
+_NOT_IN_LABELS: Final = re.compile('[\x00-\x20.*"\\\\\x7f]')
 _OWN_LABELS: Final = ("category", "target_type", "target_name", "target_id")
 
 

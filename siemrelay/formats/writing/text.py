@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -88,12 +87,12 @@ def sanitize_for_display(text: str, most_characters: int | None = None) -> str:
 
 
 def utf8(texts: Iterable[str]) -> list[bytes]:
-    """Each text as UTF-8; half surrogate pairs, which UTF-8 cannot carry, become `?`.
+    """Each text as UTF-8.
 
     Joined first, one character outside Latin-1 would widen all of them. Encoded as they come, each
     text reuses the memory of the one before, which is still in the cache.
     """
-    return list(map(str.encode, texts, repeat("utf-8"), repeat("replace")))
+    return list(map(str.encode, texts))
 
 
 def is_utf8(data: bytes) -> bool:

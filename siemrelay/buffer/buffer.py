@@ -32,7 +32,7 @@ from siemrelay.buffer.cursors import (
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.opened import Opened
 from siemrelay.buffer.recent import KEPT_BYTES, RecentBatches
-from siemrelay.buffer.recovery import Found, recover
+from siemrelay.buffer.recovery import FoundState, recover
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
 from siemrelay.buffer.retention import Retention
 from siemrelay.buffer.rows import StoredCursor
@@ -104,7 +104,7 @@ class DiskBuffer:
     def _recover(self, opened: Opened) -> tuple[dict[str, StoredCursor], int, int]:
         """Log what is missing; returns cursors, end and used bytes, as they are now on disk."""
         oldest = None if opened.oldest is None else opened.oldest[0]
-        found = Found(opened.next_sequence, opened.cursors, oldest, opened.rows_end)
+        found = FoundState(opened.next_sequence, opened.cursors, oldest, opened.rows_end)
         recovered = recover(found, self._watermark.read())
         for finding in recovered.findings:
             facts = msgspec.structs.asdict(finding)

@@ -27,7 +27,7 @@ _LOG_MAGIC: Final = (0x377F0682, 0x377F0683)
 _INTEGER_BYTES: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
 
-class Damaged(Exception):
+class DamagedPage(Exception):
     """Bytes that cannot be what their place in the file says."""
 
 
@@ -76,7 +76,7 @@ class Pages:
             (at,) = struct.unpack_from(">H", page, offset)
             try:
                 yield self._row(page, at, leaf)
-            except (Damaged, IndexError, struct.error, UnicodeDecodeError):
+            except (DamagedPage, IndexError, struct.error, UnicodeDecodeError):
                 continue
 
     def _row(self, page: bytes, at: int, leaf: int) -> RawRow:
@@ -88,7 +88,7 @@ class Pages:
 
     def _payload(self, page: bytes, at: int, size: int, leaf: int) -> bytes:
         if size > self.count * PAGE_BYTES:  # a damaged length may be anything
-            raise Damaged(f"a payload of {size} bytes")
+            raise DamagedPage(f"a payload of {size} bytes")
         local, most = size, PAGE_BYTES - 35
         if leaf == _INDEX_LEAF:
             most = (PAGE_BYTES - 12) * 64 // 255 - 23
@@ -102,7 +102,7 @@ class Pages:
             left = size - local
             while left > 0:
                 if not 1 < following <= self.count:
-                    raise Damaged(f"overflow page {following}")
+                    raise DamagedPage(f"overflow page {following}")
                 more = self._page(following)
                 (following,) = struct.unpack_from(">I", more)
                 parts.append(more[4 : 4 + left])
@@ -156,7 +156,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 def _values(record: bytes) -> list[Any]:
     header_end, at = _varint(record, 0)
     if header_end > len(record):
-        raise Damaged("a record's header is longer than the record")
+        raise DamagedPage("a record's header is longer than the record")
     values, body = list[Any](), header_end
     while at < header_end:
         kind, at = _varint(record, at)
@@ -173,11 +173,11 @@ def _value(record: bytes, kind: int, at: int) -> tuple[Any, int]:
     if kind == 7:
         return struct.unpack_from(">d", record, at)[0], at + 8
     if kind in (10, 11):
-        raise Damaged(f"serial type {kind}")
+        raise DamagedPage(f"serial type {kind}")
     size = _INTEGER_BYTES.get(kind, (kind - 12) // 2)
     data = record[at : at + size]
     if len(data) != size:
-        raise Damaged("a value is longer than its record")
+        raise DamagedPage("a value is longer than its record")
     if kind in _INTEGER_BYTES:
         return int.from_bytes(data, "big", signed=True), at + size
     return data if kind % 2 == 0 else data.decode(), at + size

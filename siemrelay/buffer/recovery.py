@@ -24,7 +24,7 @@ from siemrelay.buffer.watermark import Watermark
 _MOST: Final = 1 << 53
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundState(msgspec.Struct, frozen=True):
     """What is on disk. `next_sequence` and cursors are None where they are missing or damaged."""
 
     next_sequence: int | None
@@ -46,7 +46,7 @@ class Finding(msgspec.Struct, frozen=True):
     undelivered: dict[str, int] | None = None
 
 
-class Recovered(msgspec.Struct, frozen=True):
+class RecoveredState(msgspec.Struct, frozen=True):
     """Where to go on. `changed`: it differs from what is on disk, and must be stored first."""
 
     next_sequence: int
@@ -55,7 +55,7 @@ class Recovered(msgspec.Struct, frozen=True):
     changed: bool
 
 
-def recover(found: Found, watermark: Watermark | None) -> Recovered:
+def recover(found: FoundState, watermark: Watermark | None) -> RecoveredState:
     """Where the relay goes on, given what is on disk and what was durable last."""
     stored_end = max(found.next_sequence or 1, found.rows_end or 1)
     findings = list[Finding]()
@@ -95,11 +95,11 @@ def recover(found: Found, watermark: Watermark | None) -> Recovered:
         for name, cursor in cursors.items()
     }
     changed = end != found.next_sequence or recovered != found.cursors
-    return Recovered(end, recovered, findings, changed)
+    return RecoveredState(end, recovered, findings, changed)
 
 
 def _sane_cursors(
-    found: Found, stored_end: int, watermark: Watermark | None
+    found: FoundState, stored_end: int, watermark: Watermark | None
 ) -> tuple[dict[str, StoredCursor], list[Finding]]:
     """Cursors that can be right; in the place of others those of the watermark, or the oldest."""
     most = _MOST if watermark is None else max(watermark.end, stored_end)
@@ -132,7 +132,7 @@ def _gone_before_oldest(sink: str, first: int, oldest: int) -> Finding:
     )  # fmt: skip
 
 
-def _gone_at_end(found: Found, first: int, end: int, undelivered: dict[str, int]) -> Finding:
+def _gone_at_end(found: FoundState, first: int, end: int, undelivered: dict[str, int]) -> Finding:
     cause = (
         "buffer.db is new or was emptied"
         if found.oldest is None and found.next_sequence == 1

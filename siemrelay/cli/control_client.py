@@ -11,14 +11,14 @@ from typing import Final, NoReturn
 import click
 import msgspec
 
-from siemrelay.relay.control import Answer, ReloadRequest, short_path
+from siemrelay.relay.control import ControlAnswer, ReloadRequest, short_path
 
 # A reload waits until the connections of stopped sinks are closed, which the relay bounds.
 _ANSWER_S: Final = 120.0
 _ANSWER_BYTES: Final = 4 << 20
 
 
-def send(directory: Path, request: ReloadRequest) -> Answer:
+def send(directory: Path, request: ReloadRequest) -> ControlAnswer:
     """Send a request to the relay on that state directory; exits with 69 if there is none."""
     try:
         with (
@@ -29,7 +29,7 @@ def send(directory: Path, request: ReloadRequest) -> Answer:
             sock.connect(path)
             sock.sendall(msgspec.json.encode(request) + b"\n")
             with sock.makefile("rb") as answer:
-                return msgspec.json.decode(answer.readline(_ANSWER_BYTES), type=Answer)
+                return msgspec.json.decode(answer.readline(_ANSWER_BYTES), type=ControlAnswer)
     except PermissionError:
         _exit(f"no permission to control the relay on {directory}; run as root")
     except (OSError, msgspec.DecodeError) as error:
@@ -37,7 +37,7 @@ def send(directory: Path, request: ReloadRequest) -> Answer:
         _exit(f"no relay runs on {directory} ({why}); -c FILE names its configuration")
 
 
-def print_answer(answer: Answer) -> None:
+def print_answer(answer: ControlAnswer) -> None:
     """Print the lines; exits with 78 if the relay refused."""
     for line in answer.lines:
         click.secho(line, err=not answer.done, fg=None if answer.done else "red")

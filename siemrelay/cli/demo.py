@@ -9,7 +9,7 @@ import click
 import trio
 
 from siemrelay.demo.daemon import DaemonFailed
-from siemrelay.demo.run import Plan, Stopped, run_demo
+from siemrelay.demo.run import DemoPlan, Stopped, run_demo
 from siemrelay.demo.view import LiveView, PlainView
 
 # 128 and the signal's number, as shells have it.
@@ -40,7 +40,7 @@ def demo(seconds: float, rate: int, plain: bool) -> None:
     """
     view = LiveView() if not plain and _can_draw() else PlainView()
     try:
-        balance = trio.run(run_demo, Plan(seconds, rate), view)
+        balance = trio.run(run_demo, DemoPlan(seconds, rate), view)
     except Stopped:
         click.echo("stopped; the temporary directory is removed", err=True)
         sys.exit(_EXIT_STOPPED)

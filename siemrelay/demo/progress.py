@@ -31,7 +31,7 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class Progress:
+class DemoProgress:
     """The demo so far. Times are trio's; `down` names the sink whose receiver is down."""
 
     seconds: float

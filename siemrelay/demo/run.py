@@ -18,7 +18,7 @@ from siemrelay.demo.audit_log import Writer
 from siemrelay.demo.balance import Balance, compare, settled
 from siemrelay.demo.daemon import Daemon, DaemonFailed
 from siemrelay.demo.ledger import Ledger, samples
-from siemrelay.demo.progress import Progress
+from siemrelay.demo.progress import DemoProgress
 from siemrelay.demo.receivers import HttpReceiver, Receiver, TcpReceiver, UdpReceiver
 from siemrelay.demo.setup import write_configuration
 from siemrelay.demo.view import View
@@ -41,7 +41,7 @@ _RUN_BYTES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoPlan:
     """How long the writer writes, and its average number of events per second."""
 
     seconds: float
@@ -52,7 +52,7 @@ class Stopped(Exception):
     """A second signal, or one before the first event; everything is cleaned up."""
 
 
-async def run_demo(plan: Plan, view: View) -> Balance:
+async def run_demo(plan: DemoPlan, view: View) -> Balance:
     """Run the demo to its end or to the first signal, and clean up.
 
     Raises DaemonFailed and Stopped, after the same cleaning up.
@@ -84,7 +84,7 @@ async def _watch_signals(
 
 
 class _Demo:
-    def __init__(self, plan: Plan, view: View, place: Path, stop: trio.Event) -> None:
+    def __init__(self, plan: DemoPlan, view: View, place: Path, stop: trio.Event) -> None:
         self._plan, self._view, self._place, self._stop = plan, view, place, stop
         self._ledger = Ledger(f"demo-{secrets.token_hex(_RUN_BYTES)}")
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
@@ -108,7 +108,7 @@ class _Demo:
             if self._stop.is_set():
                 raise Stopped
             self._view.opening(daemon.files, daemon.pid)
-            progress = Progress(self._plan.seconds, self._ledger, writer, self._tallies)
+            progress = DemoProgress(self._plan.seconds, self._ledger, writer, self._tallies)
             await progress.refresh(daemon)
             await self._show(progress, daemon)
         await daemon.stop()
@@ -117,7 +117,7 @@ class _Demo:
                            daemon.log_tail() if balance.faults() else [])  # fmt: skip
         return balance
 
-    async def _show(self, progress: Progress, daemon: Daemon) -> None:
+    async def _show(self, progress: DemoProgress, daemon: Daemon) -> None:
         """Write, rotate, take a receiver down, and wait until everything has arrived."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._view.show, progress)
@@ -139,7 +139,7 @@ class _Demo:
                 progress.announce("everything has arrived: stopping the daemon")
             nursery.cancel_scope.cancel()
 
-    async def _events(self, progress: Progress) -> None:
+    async def _events(self, progress: DemoProgress) -> None:
         seconds, started_at = self._plan.seconds, progress.started_at
         await trio.sleep_until(started_at + seconds * _ROTATE_AT)
         log = progress.writer.logs["alm"]
@@ -155,7 +155,7 @@ class _Demo:
         self._end_outage(progress)
         await trio.sleep_until(started_at + seconds)
 
-    def _end_outage(self, progress: Progress) -> None:
+    def _end_outage(self, progress: DemoProgress) -> None:
         if progress.down is not None:
             waiting = progress.snapshot.sink(progress.down).backlog
             self._tcp.bring_up()
@@ -178,7 +178,7 @@ class _Demo:
             nursery.cancel_scope.cancel()
 
 
-async def _watch_figures(progress: Progress, daemon: Daemon) -> None:
+async def _watch_figures(progress: DemoProgress, daemon: Daemon) -> None:
     while True:
         await progress.refresh(daemon)
         await trio.sleep(_SCRAPE_EVERY_S)

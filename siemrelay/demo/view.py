@@ -18,7 +18,7 @@ import trio
 from siemrelay import __version__
 from siemrelay.demo.balance import Balance, SinkBalance
 from siemrelay.demo.ledger import Recent, Sample
-from siemrelay.demo.progress import Progress
+from siemrelay.demo.progress import DemoProgress
 from siemrelay.demo.setup import CHOICES, TAKES, TRANSPORTS, DemoFiles
 from siemrelay.formats.writing.text import sanitize_for_display
 
@@ -47,7 +47,7 @@ class View(Protocol):
     def opening(self, files: DemoFiles, pid: int) -> None:
         """Show the configuration and the daemon's process id, before the first event."""
 
-    async def show(self, progress: Progress) -> None:
+    async def show(self, progress: DemoProgress) -> None:
         """Show the progress until cancelled."""
 
     def closing(self, balance: Balance, samples: list[Sample], log_tail: list[str]) -> None:
@@ -66,7 +66,7 @@ class PlainView:
             click.echo(f"    {line}".rstrip())
         click.echo()
 
-    async def show(self, progress: Progress) -> None:
+    async def show(self, progress: DemoProgress) -> None:
         """See `View`."""
         progress.on_announcement = lambda elapsed_s, text: click.echo(f"{elapsed_s:5.1f} s  {text}")
         for number in count(1):
@@ -102,7 +102,7 @@ class PlainView:
 class LiveView(PlainView):
     """Redraws the flow four times a second; needs a terminal with UTF-8."""
 
-    async def show(self, progress: Progress) -> None:
+    async def show(self, progress: DemoProgress) -> None:
         """See `View`."""
         from rich.console import Console  # importing rich takes a tenth of a second
         from rich.live import Live
@@ -122,7 +122,7 @@ class LiveView(PlainView):
                 live.update(picture(), refresh=True)
 
 
-def _picture(progress: Progress) -> list[str]:
+def _picture(progress: DemoProgress) -> list[str]:
     """At most 16 lines of at most 79 cells, with ANSI colours."""
     done = round(min(progress.elapsed_s / progress.seconds, 1.0) * _BAR_CELLS)
     bar = click.style("━" * done, fg="cyan") + "─" * (_BAR_CELLS - done)
@@ -149,13 +149,13 @@ def _picture(progress: Progress) -> list[str]:
     ]
 
 
-def _flow(progress: Progress) -> str:
+def _flow(progress: DemoProgress) -> str:
     snapshot = progress.snapshot
     logs = " + ".join(f"{product} {lines:,}" for product, lines in snapshot.written.items())
     return f"lines written: {logs} -> stored on disk: {snapshot.figures.stored:,} -> sinks"
 
 
-def _sink_lines(progress: Progress, *, colours: bool = False) -> list[str]:
+def _sink_lines(progress: DemoProgress, *, colours: bool = False) -> list[str]:
     lines = []
     for name in CHOICES:
         sink = progress.snapshot.sink(name)

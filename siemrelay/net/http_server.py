@@ -86,7 +86,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """The answer to a request. A refusal is counted under `refused`, one of a few fixed words."""
 
     status: int
@@ -99,16 +99,16 @@ class Answer:
 class Application(Protocol):
     """Answers requests. Several connections call it at once."""
 
-    def admit(self, head: Head) -> Answer | bool:
+    def admit(self, head: Head) -> HttpAnswer | bool:
         """The answer to a request that needs no body, a refusal for instance.
 
         Otherwise whether the head proves who the sender is: then the body is read.
         """
 
-    async def answer(self, head: Head, body: HeldBody) -> Answer:
+    async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         """The answer to a whole request that was admitted. May raise OutOfMemory."""
 
-    def fault(self, status: int, reason: str) -> Answer:
+    def fault(self, status: int, reason: str) -> HttpAnswer:
         """The refusal of a request that the server itself decides upon, in this one's wording."""
 
 
@@ -180,7 +180,7 @@ class HttpServer:
 
 
 class _Refused(Exception):
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: HttpAnswer) -> None:
         super().__init__(answer.status)
         self.answer = answer
 
@@ -274,14 +274,14 @@ class _HttpConnection:
             raise h11.RemoteProtocolError("its head has no end")
         return cast("Request", request)
 
-    async def _answered(self, request: Request) -> Answer:
+    async def _answered(self, request: Request) -> HttpAnswer:
         try:
             head = self._head(request)
             self._refuse_two_lengths(head)
             if not head.fields.keys() & _BODY_FIELDS:
                 self._http.next_event()  # nothing follows this head: the connection can go on
             admitted = self._application.admit(head)
-            if isinstance(admitted, Answer):
+            if isinstance(admitted, HttpAnswer):
                 return admitted
             with HeldBody(self._server.memory, trusted=admitted) as body:
                 await self._read(body, head)
@@ -365,13 +365,13 @@ class _HttpConnection:
             else:
                 raise trio.BrokenResourceError("the sender went away within a request")
 
-    def _too_large(self) -> Answer:
+    def _too_large(self) -> HttpAnswer:
         return self._fault(413, f"the body is larger than {self._limits.body_bytes} bytes")
 
-    def _fault(self, status: int, reason: str) -> Answer:
+    def _fault(self, status: int, reason: str) -> HttpAnswer:
         return self._application.fault(status, reason)
 
-    async def _send(self, answer: Answer, *, head: bool) -> None:
+    async def _send(self, answer: HttpAnswer, *, head: bool) -> None:
         h11 = self._h11
         fields = [
             ("Date", formatdate(usegmt=True)),

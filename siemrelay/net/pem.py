@@ -41,7 +41,7 @@ CertificateFile = Annotated[_PemPath, Pem.CERTIFICATE]
 KeyFile = Annotated[_PemPath, Pem.KEY]
 
 
-class Finding(msgspec.Struct, frozen=True):
+class PemFinding(msgspec.Struct, frozen=True):
     """A fault in the file of one option. Not `certain`: another user may be able to read it."""
 
     option: str
@@ -49,7 +49,7 @@ class Finding(msgspec.Struct, frozen=True):
     certain: bool = True
 
 
-def findings(options: BaseModel) -> Iterator[Finding]:
+def findings(options: BaseModel) -> Iterator[PemFinding]:
     """The faults of the files that these options name (nested options left out). Reads them."""
     files: dict[Pem, tuple[str, Path]] = {}
     for option, info in type(options).model_fields.items():
@@ -70,12 +70,12 @@ def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> Pem | 
     return next((kind for kind in parts if kind is not None), None)
 
 
-def _judged(kind: Pem, option: str, file: Path) -> Finding | None:
+def _judged(kind: Pem, option: str, file: Path) -> PemFinding | None:
     try:
         # A FIFO or a device would hang the start; a regular file answers.
         if not file.is_file():
             is_there = file.exists() or file.is_symlink()
-            return Finding(
+            return PemFinding(
                 option, f"{file} is not a file" if is_there else f"there is no file {file}"
             )
         with file.open("rb") as stream:
@@ -85,11 +85,11 @@ def _judged(kind: Pem, option: str, file: Path) -> Finding | None:
             f"user {_user()}, who runs this, may not read {file}; the user that the relay runs as "
             "must be able to"
         )
-        return Finding(option, message, certain=False)
+        return PemFinding(option, message, certain=False)
     except OSError as error:
-        return Finding(option, f"cannot read {file}: {error.strerror}")
+        return PemFinding(option, f"cannot read {file}: {error.strerror}")
     wrong = _no_key(file, data) if kind is Pem.KEY else _no_certificate(file, data)
-    return Finding(option, wrong) if wrong else None
+    return PemFinding(option, wrong) if wrong else None
 
 
 def _no_certificate(file: Path, data: bytes) -> str | None:
@@ -126,18 +126,18 @@ def _not_pem(file: Path, data: bytes, what: str, command: str) -> str:
     return f"{file} holds no `-----BEGIN {what}-----`; {hint}"
 
 
-def _pair(files: dict[Pem, tuple[str, Path]]) -> Iterator[Finding]:
+def _pair(files: dict[Pem, tuple[str, Path]]) -> Iterator[PemFinding]:
     """The fault of a certificate and key that do not fit; each has been checked by itself."""
     option, certificate = files[Pem.CERTIFICATE]
     key_option, key = files.get(Pem.KEY, (option, certificate))
     if Pem.KEY not in files:
         data = certificate.read_bytes()
         if not any(begin in data for begin in _KEY):
-            yield Finding(option, f"{certificate} holds no private key; name its file by `key`")
+            yield PemFinding(option, f"{certificate} holds no private key; name its file by `key`")
             return
         wrong = _with_password(certificate, data)
         if wrong is not None:
-            yield Finding(option, wrong)
+            yield PemFinding(option, wrong)
             return
     try:
         # Without a password of our own OpenSSL would ask the terminal for one.
@@ -145,9 +145,11 @@ def _pair(files: dict[Pem, tuple[str, Path]]) -> Iterator[Finding]:
     except ssl.SSLError as error:
         reason = error.reason or _BAD
         if reason.endswith("VALUES_MISMATCH"):
-            yield Finding(key_option, f"the key in {key} does not belong to {certificate}")
+            yield PemFinding(key_option, f"the key in {key} does not belong to {certificate}")
         else:
-            yield Finding(key_option, f"the key in {key} cannot be read ({reason}); is it whole?")
+            yield PemFinding(
+                key_option, f"the key in {key} cannot be read ({reason}); is it whole?"
+            )
 
 
 def _user() -> str:

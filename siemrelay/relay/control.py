@@ -32,7 +32,7 @@ class ReloadRequest(msgspec.Struct, tag="reload", tag_field="command"):
     discard_backlog: list[str] = msgspec.field(default_factory=list)
 
 
-class Answer(msgspec.Struct):
+class ControlAnswer(msgspec.Struct):
     """`lines` are for a person; `done` is False when the request was refused."""
 
     done: bool
@@ -50,7 +50,7 @@ def short_path(directory: Path) -> Iterator[str]:
 
 
 async def serve_control(
-    state_dir: Path, handle: Callable[[ReloadRequest], Awaitable[Answer]]
+    state_dir: Path, handle: Callable[[ReloadRequest], Awaitable[ControlAnswer]]
 ) -> None:
     """Answer requests, one at a time for each connection, until cancelled."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

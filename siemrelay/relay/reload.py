@@ -14,7 +14,7 @@ from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
 from siemrelay.core.errors import ConfigurationRefused, StartRefused
 from siemrelay.relay.assembly import Assembly
-from siemrelay.relay.control import Answer, ReloadRequest
+from siemrelay.relay.control import ControlAnswer, ReloadRequest
 from siemrelay.relay.plan import Plan, plan
 from siemrelay.relay.sinks import SinkGroup
 from siemrelay.relay.sources import SourceGroup
@@ -46,13 +46,13 @@ class Reloader:
         """Set once every part has been started."""
         self._stats.succeeded_at = time.time()
 
-    async def handle(self, request: ReloadRequest) -> Answer:
+    async def handle(self, request: ReloadRequest) -> ControlAnswer:
         """Answer a command from the control socket."""
         return await self.reload(discard_backlog=request.discard_backlog, dry_run=request.dry_run)
 
     async def reload(
         self, *, discard_backlog: Collection[str] = (), dry_run: bool = False
-    ) -> Answer:
+    ) -> ControlAnswer:
         """Load the file and make its changes. Never raises for what the file says.
 
         With any fault nothing changes. A sink that the file no longer has is removed only if
@@ -70,7 +70,7 @@ class Reloader:
             if refused_lines:
                 return self._refuse(refused_lines, dry_run)
             if dry_run:
-                return Answer(True, [f"would {line}" for line in planned.lines()])
+                return ControlAnswer(True, [f"would {line}" for line in planned.lines()])
             try:
                 await self._apply(loaded, planned)
             except StartRefused as error:
@@ -112,15 +112,15 @@ class Reloader:
         self._buffer.set_limits(max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep)
         self._loaded = loaded
 
-    def _succeed(self, planned: Plan) -> Answer:
+    def _succeed(self, planned: Plan) -> ControlAnswer:
         self._stats.successful, self._stats.succeeded_at = True, time.time()
         self._stats.error = ""
         lines = planned.lines()
         _log.info("configuration reloaded", changes=lines)
-        return Answer(True, lines)
+        return ControlAnswer(True, lines)
 
-    def _refuse(self, lines: list[str], dry_run: bool) -> Answer:
+    def _refuse(self, lines: list[str], dry_run: bool) -> ControlAnswer:
         if not dry_run:
             self._stats.successful, self._stats.error = False, lines[0]
             _log.error("reload refused", faults=lines, advice=_UNCHANGED)
-        return Answer(False, lines)
+        return ControlAnswer(False, lines)

@@ -29,7 +29,7 @@ from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.sinks.http.url import Url, below
 from siemrelay.sinks.http.verdict import ADVICE, patience, verdict
-from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NotUnderstood, read_cause, read_items
+from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NoBulkAnswer, read_cause, read_items
 
 # The pause before items that a busy cluster rejected are sent again: its queues empty in fractions
 # of a second. If none of them is taken then, the sink waits.
@@ -137,7 +137,7 @@ class ElasticsearchSink(RequestSink):
     def _items(self, answer: Answer, count: int) -> Sequence[tuple[int, Item]]:
         try:
             return read_items(answer.body, count)
-        except NotUnderstood as error:
+        except NoBulkAnswer as error:
             if count > 1 and answer.body.lstrip().startswith(b"{"):
                 # Perhaps the answer is too long, with too many errors: fewer documents have fewer.
                 raise BatchRefused(code="answer", reason=f"not understood: {error}") from error

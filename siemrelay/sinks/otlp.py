@@ -22,7 +22,7 @@ from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.sinks.http.url import Url, below
 from siemrelay.sinks.http.verdict import ADVICE, verdict
-from siemrelay.wire.otlp import Envelope, NotUnderstood, read_partial
+from siemrelay.wire.otlp import Envelope, NoExportAnswer, read_partial
 
 _PATH: Final = "/v1/logs"
 
@@ -84,7 +84,7 @@ class OtlpSink(RequestSink):
         verdict(answer.status, answer.headers, answer.words, now_s=time.time(), advice=_ADVICE)
         try:
             rejected, words = read_partial(answer.body)
-        except NotUnderstood as error:
+        except NoExportAnswer as error:
             raise SinkHolds(
                 f"HTTP {answer.status}, but no OTLP answer in JSON: {answer.words}",
                 advice=f"is `url` the address of an OTLP receiver that takes JSON ({_PATH})?",

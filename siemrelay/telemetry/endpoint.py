@@ -14,7 +14,7 @@ import trio
 
 from siemrelay.core.errors import StartRefused
 from siemrelay.net.body_memory import HeldBody
-from siemrelay.net.http_server import Answer, Head, HttpLimits, HttpServer
+from siemrelay.net.http_server import Head, HttpAnswer, HttpLimits, HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
@@ -94,7 +94,7 @@ class _Pages:
         self._hosts = {name.casefold() for name in ("localhost", here, here.split(".")[0], *hosts)}
         self._stats, self._reporter, self._refresh = stats, status, refresh
 
-    def admit(self, head: Head) -> Answer | bool:
+    def admit(self, head: Head) -> HttpAnswer | bool:
         if not self._is_own(head.fields.get("host", "localhost")):
             return _text(421, "the endpoint does not answer to this name; to allow it, add it to "
                          "`endpoint: {hosts: [...]}`\n")  # fmt: skip
@@ -116,10 +116,10 @@ class _Pages:
             return name in self._hosts
         return True
 
-    async def answer(self, head: Head, body: HeldBody) -> Answer:
+    async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         if head.path == "/metrics":
             await self._refresh()
-            return Answer(200, render(self._stats), content_type=CONTENT_TYPE)
+            return HttpAnswer(200, render(self._stats), content_type=CONTENT_TYPE)
         if head.path == "/healthz":
             return _verdict(stuck(self._stats, trio.current_time()))
         if head.path == "/readyz":
@@ -128,20 +128,20 @@ class _Pages:
             await self._refresh()
             status = self._reporter.status(trio.current_time())
             if head.path == "/status":
-                return Answer(200, msgspec.json.encode(status))
+                return HttpAnswer(200, msgspec.json.encode(status))
             from siemrelay.telemetry.status_text import lines  # no start waits for it
 
             shown = [line.text for line in lines(status)]
             return _text(200, "\n".join([*shown, "", _PATHS, ""]))
         return _text(404, f"there is / and {_PATHS}\n")
 
-    def fault(self, status: int, reason: str) -> Answer:
+    def fault(self, status: int, reason: str) -> HttpAnswer:
         return _text(status, f"{reason}\n")
 
 
-def _verdict(found: list[str]) -> Answer:
+def _verdict(found: list[str]) -> HttpAnswer:
     return _text(503, "\n".join(found) + "\n") if found else _text(200, "ok\n")
 
 
-def _text(status: int, text: str) -> Answer:
-    return Answer(status, text.encode(), content_type="text/plain; charset=utf-8")
+def _text(status: int, text: str) -> HttpAnswer:
+    return HttpAnswer(status, text.encode(), content_type="text/plain; charset=utf-8")

@@ -67,7 +67,7 @@ class Item(msgspec.Struct, frozen=True):
         return "held" if status in (401, 403, 404) else "refused"
 
 
-class NotUnderstood(Exception):
+class NoBulkAnswer(Exception):
     """The bytes are no bulk answer about so many items."""
 
 
@@ -92,15 +92,15 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def read_items(body: bytes, count: int) -> Sequence[tuple[int, Item]]:
     """The items that were not simply stored, each with its index.
 
-    Raises NotUnderstood if the answer is not about exactly `count` items.
+    Raises NoBulkAnswer if the answer is not about exactly `count` items.
     """
     try:
         answer = _answer(body)
     except _UNREADABLE as error:
-        raise NotUnderstood(str(error)) from error
+        raise NoBulkAnswer(str(error)) from error
     entries = [entry for item in answer.items for entry in item.values()]
     if len(entries) != count:
-        raise NotUnderstood(f"{len(entries)} items in the answer to {count}")
+        raise NoBulkAnswer(f"{len(entries)} items in the answer to {count}")
     return [
         (index, Item(entry.status, Cause.of(entry.error)))
         for index, entry in enumerate(entries)

@@ -40,7 +40,7 @@ class Partial(NamedTuple):
     words: str
 
 
-class NotUnderstood(Exception):
+class NoExportAnswer(Exception):
     """The bytes are no ExportLogsServiceResponse in JSON."""
 
 
@@ -57,14 +57,14 @@ _response: Final = msgspec.json.Decoder(_Response).decode
 
 
 def read_partial(body: bytes) -> Partial:
-    """What an answer of 2xx says of the records. Raises NotUnderstood."""
+    """What an answer of 2xx says of the records. Raises NoExportAnswer."""
     if not body.strip():
         return Partial(0, "")  # an answer without members, in any encoding
     try:
         found = _response(body).partial_success
         return Partial(int(found.rejected_log_records), found.error_message) if found else _WHOLE
     except (ValueError, RecursionError) as error:  # DecodeError is a ValueError
-        raise NotUnderstood(str(error)) from error
+        raise NoExportAnswer(str(error)) from error
 
 
 _WHOLE: Final = Partial(0, "")

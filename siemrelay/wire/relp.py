@@ -95,7 +95,7 @@ class FrameReader:
         return found
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class RelpAnswer(msgspec.Struct, frozen=True, gc=False):
     """The server's `rsp` to frame `txnr`; `details` are its further lines."""
 
     txnr: int
@@ -142,7 +142,7 @@ class RelpClient:
         self._txnr = self._txnr % MAX_TXNR + 1
         return self._txnr, Frame(self._txnr, command, data).encoded()
 
-    def receive(self, data: bytes) -> list[Answer | ServerClose]:
+    def receive(self, data: bytes) -> list[RelpAnswer | ServerClose]:
         """The answers that are whole by now, in order.
 
         Raises FrameRefused when the server breaks the protocol; the session is of no use then.
@@ -150,7 +150,7 @@ class RelpClient:
         return list(map(_answer_in, self._reader.receive(data)))
 
 
-def _answer_in(frame: Frame) -> Answer | ServerClose:
+def _answer_in(frame: Frame) -> RelpAnswer | ServerClose:
     if frame.command == b"serverclose":
         return ServerClose()
     if frame.command != b"rsp":
@@ -158,7 +158,7 @@ def _answer_in(frame: Frame) -> Answer | ServerClose:
     if not (match := _RESPONSE.fullmatch(frame.data)):
         raise FrameRefused(f"the peer answered without a code: {frame.data[:32]!r}")
     code, reason, details = match.groups(b"")
-    return Answer(frame.txnr, int(code), _text(reason), _text(details))
+    return RelpAnswer(frame.txnr, int(code), _text(reason), _text(details))
 
 
 def _text(data: bytes) -> str:

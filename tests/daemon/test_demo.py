@@ -26,7 +26,7 @@ from siemrelay.demo.balance import Balance, SinkBalance, compare, settled
 from siemrelay.demo.daemon import Daemon, Figures, SinkFigures, read_metrics
 from siemrelay.demo.ledger import Arrival, Ledger, Sample, Tally, samples
 from siemrelay.demo.messages import read_cef, read_json, read_syslog
-from siemrelay.demo.progress import Progress
+from siemrelay.demo.progress import DemoProgress
 from siemrelay.demo.receivers import HttpReceiver, TcpReceiver
 from siemrelay.demo.records import KINDS, record
 from siemrelay.demo.setup import CHOICES, DemoFiles, write_configuration
@@ -239,7 +239,7 @@ async def test_no_snapshot_shows_more_received_than_stored_or_stored_than_writte
                     tallies["syslog-udp"].take(Arrival(ledger.identity(number), 0.0), b"", 1.0)
                 return Figures(stored)
 
-        progress = Progress(1.0, ledger, writer, tallies)
+        progress = DemoProgress(1.0, ledger, writer, tallies)
         for _ in range(5):
             await progress.refresh(BusyDaemon(DemoFiles(tmp_path, 1, "")))
             shown = progress.snapshot

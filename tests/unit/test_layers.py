@@ -170,6 +170,15 @@ def assert_acyclic(graph: Mapping[str, set[str]]) -> None:
         follow(name, ())
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name_of(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_every_import_is_of_a_module_that_exists() -> None:
     missing = [f"{name_of(path)}:{line}: siemrelay.{module}" for path in MODULES
                for module, line in own(path) if not is_module(f"siemrelay.{module}")]  # fmt: skip

@@ -41,7 +41,7 @@ class BodyOptions(BatchOptions):
     )
 
 
-class HttpOptions(RequestOptions):
+class HttpSinkOptions(RequestOptions):
     """Options of `protocol: http`."""
 
     url: Url = Field(description="the address to POST to: http:// or https://")
@@ -51,7 +51,7 @@ class HttpOptions(RequestOptions):
 class HttpSink(RequestSink):
     """Batches of events POSTed to one address."""
 
-    def __init__(self, options: HttpOptions) -> None:
+    def __init__(self, options: HttpSinkOptions) -> None:
         super().__init__(options)
         self._options = options
         self._array = options.batch.encoding == "array"
@@ -78,6 +78,6 @@ class HttpSink(RequestSink):
 
 
 HTTP: Final = ProtocolKind(
-    HttpOptions, HttpSink, "json", "POST requests, confirmed by the answer",
+    HttpSinkOptions, HttpSink, "json", "POST requests, confirmed by the answer",
     limits=lambda options: options.batch.limits(options.in_flight),
 )  # fmt: skip

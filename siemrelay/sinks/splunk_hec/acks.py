@@ -25,7 +25,7 @@ Ask = Callable[[Sequence[int]], Awaitable[Mapping[int, bool]]]
 """Asks for ids. Raises SinkWaits if there is no answer now, SinkHolds if there will be none."""
 
 
-class Acknowledgements:
+class IndexerAcknowledgements:
     """The ids that one session waits for. Run `poll` as a task beside those that `wait`."""
 
     def __init__(self, ask: Ask) -> None:

@@ -19,7 +19,7 @@ from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, 
 from siemrelay.sinks.http.client import Answer, Client, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.verdict import ADVICE, failure, retry_after_s
-from siemrelay.sinks.splunk_hec.acks import Acknowledgements
+from siemrelay.sinks.splunk_hec.acks import IndexerAcknowledgements
 from siemrelay.sinks.splunk_hec.options import (
     SplunkHecOptions,
     acknowledgement_url,
@@ -71,7 +71,7 @@ class SplunkHecSink(RequestSink):
             async def ask(ack_ids: Sequence[int]) -> Mapping[int, bool]:
                 return await self._acknowledged(client, ack_ids)
 
-            acknowledgements = Acknowledgements(ask)
+            acknowledgements = IndexerAcknowledgements(ask)
 
             async def exchange(messages: Sequence[bytes]) -> Settlement:
                 async with requests:

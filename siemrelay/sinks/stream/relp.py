@@ -31,7 +31,7 @@ from siemrelay.sinks.contract import (
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection, connect
 from siemrelay.sinks.stream.failover import Address, Connect, addresses, earlier_is_back, first_of
 from siemrelay.sinks.stream.tcp import StreamOptions
-from siemrelay.wire.relp import TAKEN, Answer, RelpClient, ServerClose
+from siemrelay.wire.relp import TAKEN, RelpAnswer, RelpClient, ServerClose
 
 # So many batches fill a window: the receiver works on the next ones while one is settled.
 _RUNS_IN_WINDOW: Final = 4
@@ -157,7 +157,7 @@ class RelpSession(trio.abc.AsyncResource):
         words = ", ".join(line for line in answer.details.split("\n") if line)
         self._report("open", f"RELP: {answer.code} {answer.reason} {words}".rstrip())
 
-    async def _first_answer(self) -> Answer:
+    async def _first_answer(self) -> RelpAnswer:
         while data := await self._connection.read():
             if data.startswith(TLS_ALERT):
                 raise SinkHolds(
@@ -165,7 +165,7 @@ class RelpSession(trio.abc.AsyncResource):
                     advice="set `tls: {}` for RELP within TLS, or choose a port without TLS",
                 )
             for frame in self._understood(data):
-                if isinstance(frame, Answer):
+                if isinstance(frame, RelpAnswer):
                     return frame
         raise SinkWaits("the peer closed the connection")
 
@@ -179,7 +179,7 @@ class RelpSession(trio.abc.AsyncResource):
             "this side (`tls: {certificate: FILE, key: FILE}`)?"
         )
 
-    def _understood(self, data: bytes) -> list[Answer | ServerClose]:
+    def _understood(self, data: bytes) -> list[RelpAnswer | ServerClose]:
         try:
             return self._relp.receive(data)
         except FrameRefused as error:
@@ -252,7 +252,7 @@ class RelpSession(trio.abc.AsyncResource):
         try:
             while data := await self._connection.read():
                 for frame in self._understood(data):
-                    if not isinstance(frame, Answer):
+                    if not isinstance(frame, RelpAnswer):
                         raise SinkWaits("the peer closed the RELP session (`serverclose`)")
                     self._settle(frame)
             raise SinkWaits("the peer closed the connection")
@@ -283,7 +283,7 @@ class RelpSession(trio.abc.AsyncResource):
         else:
             await self._connection.aclose()
 
-    def _settle(self, answer: Answer) -> None:
+    def _settle(self, answer: RelpAnswer) -> None:
         known = self._unanswered.pop(answer.txnr, None)
         if known is None:
             raise SinkHolds(

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from siemrelay.core.options import Secret
 from siemrelay.net.body_memory import HeldBody
-from siemrelay.net.http_server import RETRY_AFTER_S, Answer, Head
+from siemrelay.net.http_server import RETRY_AFTER_S, Head, HttpAnswer
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
 from siemrelay.sources.http.bodies import BodyReader, content_coding
@@ -43,7 +43,7 @@ def _authorization(value: Secret) -> Secret:
     return value
 
 
-class HttpOptions(HttpListenOptions):
+class WebhookOptions(HttpListenOptions):
     """Settings of `type: http`."""
 
     authorization: Annotated[Secret, AfterValidator(_authorization)] | None = Field(
@@ -59,7 +59,7 @@ class HttpOptions(HttpListenOptions):
 class HttpSource:
     """Receives the events that are POSTed to its address."""
 
-    def __init__(self, name: str, options: HttpOptions) -> None:
+    def __init__(self, name: str, options: WebhookOptions) -> None:
         self.name, self._options = name, options
         # Kept from one run to the next: the intake's positions also hold keys of requests that were
         # handed over and not stored, and a key is answered only when it is stored.
@@ -84,7 +84,7 @@ class _Hooks:
     """See `http_server.Application`."""
 
     def __init__(
-        self, options: HttpOptions, intake: Intake, stores: trio.Nursery, keys: IdempotencyKeys
+        self, options: WebhookOptions, intake: Intake, stores: trio.Nursery, keys: IdempotencyKeys
     ) -> None:
         allowed = [basic(options.authorization)] if options.authorization else []
         self._authorization = Authorization(allowed)
@@ -97,7 +97,7 @@ class _Hooks:
         self._storing_bytes = 0
         self._proven: dict[str, None] = {}
 
-    def admit(self, head: Head) -> Answer | bool:
+    def admit(self, head: Head) -> HttpAnswer | bool:
         if _trimmed(head.path) != self._path:
             return self.fault(404, "unknown path: POST events to the path in `listen`")
         if head.method in _ASKING:
@@ -125,7 +125,7 @@ class _Hooks:
         proven = bool(self._authorization) or head.certificate is not None
         return proven or head.peer in self._proven
 
-    async def answer(self, head: Head, body: HeldBody) -> Answer:
+    async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         keys = list[str]()
         if self._signature is not None:
             if (fault := self._signature.fault(head.fields, time.time())) is not None:
@@ -170,7 +170,7 @@ class _Hooks:
             del self._proven[next(iter(self._proven))]
         self._proven[peer] = None
 
-    async def _once(self, keys: list[str], body: bytes, found: Payload) -> Answer:
+    async def _once(self, keys: list[str], body: bytes, found: Payload) -> HttpAnswer:
         """Store unless a request with one of the keys was stored before, or is being stored."""
         outcome = self._keys.find(keys, time.time())
         if outcome is None:
@@ -203,16 +203,16 @@ class _Hooks:
             self._storing_bytes -= size_bytes
             self._keys.end(outcome, stored=stored)
 
-    def fault(self, status: int, reason: str) -> Answer:
+    def fault(self, status: int, reason: str) -> HttpAnswer:
         """A refusal with its reason, as JSON."""
-        return Answer(
+        return HttpAnswer(
             status, msgspec.json.encode({"error": reason}), refused=_COUNTED.get(status, "request")
         )
 
-    def _busy(self) -> Answer:
+    def _busy(self) -> HttpAnswer:
         return self.fault(503, f"the relay has no room now; try again in {RETRY_AFTER_S} s")
 
-    def _unsupported(self, content_type: str) -> Answer:
+    def _unsupported(self, content_type: str) -> HttpAnswer:
         why = (
             "a form is not an event: send JSON, with Content-Type: application/json"
             if content_type.casefold().startswith(_FORM)
@@ -226,7 +226,7 @@ class _Hooks:
 # webhooks expect the answer to OPTIONS to name the origins that may send (section 4.2).
 _ASKING: Final = ("GET", "HEAD", "OPTIONS")
 _ALLOWED: Final = ("Allow", "POST, GET, HEAD, OPTIONS")
-_HERE: Final = Answer(
+_HERE: Final = HttpAnswer(
     200, b'{"status":"audit events are POSTed here"}', (_ALLOWED, ("WebHook-Allowed-Origin", "*"))
 )
 
@@ -237,26 +237,26 @@ _COUNTED: Final = {
 """Status → the reason under which refusals are counted."""
 
 
-def _malformed(fault: BodyRefused) -> Answer:
+def _malformed(fault: BodyRefused) -> HttpAnswer:
     where = {"line": fault.line, "column": fault.column, "byte": fault.byte}
     fields = {"error": str(fault), **({} if fault.byte is None else where)}
-    return Answer(400, msgspec.json.encode(fields), refused=_COUNTED[400])
+    return HttpAnswer(400, msgspec.json.encode(fields), refused=_COUNTED[400])
 
 
-def _stored(count: int) -> Answer:
-    return Answer(200, b'{"stored":%d}' % count)
+def _stored(count: int) -> HttpAnswer:
+    return HttpAnswer(200, b'{"stored":%d}' % count)
 
 
 def _rows(found: Payload) -> list[Records]:
     return [Records(row.payload, row.count) for row in found.rows()]
 
 
-def _with(answer: Answer, field: tuple[str, str]) -> Answer:
-    return Answer(answer.status, answer.body, (*answer.fields, field), answer.refused)
+def _with(answer: HttpAnswer, field: tuple[str, str]) -> HttpAnswer:
+    return HttpAnswer(answer.status, answer.body, (*answer.fields, field), answer.refused)
 
 
 def _trimmed(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-HTTP: Final = SourceKind(HttpOptions, HttpSource, "json", "webhooks: events POSTed over HTTP(S)")
+HTTP: Final = SourceKind(WebhookOptions, HttpSource, "json", "webhooks: events POSTed over HTTP(S)")

@@ -19,7 +19,7 @@ from siemrelay.sources.contract import Intake
 _IDS: Final = 100_000
 
 
-class Acknowledgements:
+class SenderAcknowledgements:
     """Which requests are acknowledged. With `delivered`, only once every sink is past them.
 
     With `delivered`, `run` it beside the server.

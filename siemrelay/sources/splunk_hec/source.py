@@ -15,12 +15,12 @@ from pydantic import Field, model_validator
 from siemrelay.core.options import Secret
 from siemrelay.decoders.fields import GENERIC
 from siemrelay.net.body_memory import HeldBody
-from siemrelay.net.http_server import Answer, Head
+from siemrelay.net.http_server import Head, HttpAnswer
 from siemrelay.sources.contract import Intake, Records, SourceKind, joined
 from siemrelay.sources.http.auth import Authorization, basic_password
 from siemrelay.sources.http.bodies import BodyReader, content_coding
 from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
-from siemrelay.sources.splunk_hec.acks import Acknowledgements
+from siemrelay.sources.splunk_hec.acks import SenderAcknowledgements
 from siemrelay.wire.hec_events import REPLIES, HecReader, HecRefused, read_ack_ids, reply
 from siemrelay.wire.http_bodies import CODINGS, BodyRefused, BodyTooLarge, TooManyRecords
 
@@ -81,7 +81,7 @@ class HecSource:
         listeners = await take_address(self.name, options, open_to_all=False)
         async with trio.open_nursery() as nursery:
             delivered = options.acknowledge == "delivered"
-            acks = Acknowledgements(intake, delivered=delivered)
+            acks = SenderAcknowledgements(intake, delivered=delivered)
             if delivered:
                 nursery.start_soon(acks.run)
             await serve(
@@ -94,7 +94,7 @@ class HecSource:
 class _Collector:
     """See `http_server.Application`."""
 
-    def __init__(self, options: HecOptions, intake: Intake, acks: Acknowledgements) -> None:
+    def __init__(self, options: HecOptions, intake: Intake, acks: SenderAcknowledgements) -> None:
         self._tokens = Authorization(f"Splunk {token}" for token in options.tokens)
         self._intake, self._acks = intake, acks
         self._use_ack, self._most_records = options.use_ack, options.max_records
@@ -103,13 +103,13 @@ class _Collector:
         as_json = getattr(options, "decoder", "json") == "json"
         self._reader = HecReader(GENERIC["time"], as_json=as_json)
 
-    def admit(self, head: Head) -> Answer | bool:
+    def admit(self, head: Head) -> HttpAnswer | bool:
         what = _what(head)
         if what is None:
             return self.fault(404, "The requested URL was not found on this server.")
         if what == "health":
             full = self._intake.full or self._acks.full
-            return Answer(REPLIES[18][0], reply(18)) if full else Answer(200, reply(17))
+            return HttpAnswer(REPLIES[18][0], reply(18)) if full else HttpAnswer(200, reply(17))
         if head.method != "POST":
             return self.fault(405, "POST events here")
         if (code := self._unauthorized(head)) is not None:
@@ -141,7 +141,7 @@ class _Collector:
         token = _token(head.fields.get("authorization", "").strip())
         return f"{self._tokens.find(f'Splunk {token}')} {_channel(head)}"
 
-    async def answer(self, head: Head, body: HeldBody) -> Answer:
+    async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         try:
             _, found = await self._bodies.read(head, body, partial(self._parsed, head))
         except (BodyTooLarge, TooManyRecords) as error:
@@ -152,7 +152,7 @@ class _Collector:
             return _refusal(fault.code, fault.number)
         if _what(head) == "ack":
             acknowledged = self._acks.take(self._ack_scope(head), found)
-            return Answer(200, msgspec.json.encode({"acks": acknowledged}))
+            return HttpAnswer(200, msgspec.json.encode({"acks": acknowledged}))
         return await self._stored(head, found)
 
     def _parsed(self, head: Head, data: bytes) -> Generator[None, None, list[Any]]:
@@ -163,7 +163,7 @@ class _Collector:
             return read_ack_ids(data)
         return self._reader.events(data, self._most_records)
 
-    async def _stored(self, head: Head, records: list[bytes]) -> Answer:
+    async def _stored(self, head: Head, records: list[bytes]) -> HttpAnswer:
         rows: list[Records] = []
         for start in range(0, len(records), _ROW_RECORDS):
             rows += joined(records[start : start + _ROW_RECORDS])
@@ -174,21 +174,23 @@ class _Collector:
             return _refusal(9)
         channel = _channel(head)
         if not channel or self._use_ack == "disabled":
-            return Answer(200, reply(0))
-        return Answer(200, reply(0, ackId=self._acks.give(self._ack_scope(head), stored)))
+            return HttpAnswer(200, reply(0))
+        return HttpAnswer(200, reply(0, ackId=self._acks.give(self._ack_scope(head), stored)))
 
-    def fault(self, status: int, reason: str) -> Answer:
+    def fault(self, status: int, reason: str) -> HttpAnswer:
         """A refusal that Splunk has no code for, or its nearest one."""
         if status in _CODES:
             return _refusal(_CODES[status])
-        return Answer(
+        return HttpAnswer(
             status, msgspec.json.encode({"text": reason, "code": status}), refused="request"
         )
 
 
-def _refusal(code: int, number: int | None = None) -> Answer:
+def _refusal(code: int, number: int | None = None) -> HttpAnswer:
     more: dict[str, Any] = {} if number is None else {"invalid-event-number": number}
-    return Answer(REPLIES[code][0], reply(code, **more), refused=_COUNTED.get(code, "malformed"))
+    return HttpAnswer(
+        REPLIES[code][0], reply(code, **more), refused=_COUNTED.get(code, "malformed")
+    )
 
 
 def _token(authorization: str) -> str | None:
@@ -199,7 +201,7 @@ def _token(authorization: str) -> str | None:
     return token if scheme.casefold() == "splunk" else None
 
 
-def _channel_fault(head: Head, required: bool) -> Answer | None:
+def _channel_fault(head: Head, required: bool) -> HttpAnswer | None:
     channel = _channel(head)
     if not channel:
         return _refusal(10) if required else None

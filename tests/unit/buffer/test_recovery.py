@@ -15,7 +15,7 @@ from structlog.testing import LogCapture
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkPolicy
-from siemrelay.buffer.recovery import Found, recover
+from siemrelay.buffer.recovery import FoundState, recover
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.watermark import HighWatermark, Watermark
 from siemrelay.core.event import Batch
@@ -32,62 +32,62 @@ def at(next_sequence: int, lost: int = 0) -> StoredCursor:
 @pytest.mark.parametrize(
     ("found", "watermark", "next_sequence", "cursors", "gone"),
     [
-        pytest.param(Found(1, {}, None, None), None, 1, {}, [], id="a new buffer"),
+        pytest.param(FoundState(1, {}, None, None), None, 1, {}, [], id="a new buffer"),
         pytest.param(
-            Found(50, {"a": at(20), "b": at(50)}, 10, 50), Watermark(50, {}),
+            FoundState(50, {"a": at(20), "b": at(50)}, 10, 50), Watermark(50, {}),
             50, {"a": at(20), "b": at(50)}, [], id="a healthy one",
         ),
         pytest.param(
-            Found(50, {"a": at(50)}, None, None), Watermark(40, {"a": at(40)}),
+            FoundState(50, {"a": at(50)}, None, None), Watermark(40, {"a": at(40)}),
             50, {"a": at(50)}, [], id="a watermark that a power cut left behind",
         ),
         pytest.param(
-            Found(1, {}, None, None), Watermark(50, {"a": at(20), "b": at(50)}),
+            FoundState(1, {}, None, None), Watermark(50, {"a": at(20), "b": at(50)}),
             50, {"a": at(50, lost=30), "b": at(50)}, [(1, 49, {"a": 30})], id="an emptied file",
         ),
         pytest.param(
-            Found(30, {"a": at(10), "b": at(30)}, 5, 30), Watermark(50, {"a": at(12)}),
+            FoundState(30, {"a": at(10), "b": at(30)}, 5, 30), Watermark(50, {"a": at(12)}),
             50, {"a": at(12), "b": at(50, lost=20)}, [(30, 49, {"a": 20, "b": 20})],
             id="a log that was cut",
         ),
         pytest.param(
-            Found(30, {"a": at(30)}, 5, 30), Watermark(50, {"a": at(50)}),
+            FoundState(30, {"a": at(30)}, 5, 30), Watermark(50, {"a": at(50)}),
             50, {"a": at(50)}, [(30, 49, {})], id="a log that was cut, all of it delivered",
         ),
         pytest.param(
-            Found(30, {"a": at(80), "b": at(10)}, 5, 30), None,
+            FoundState(30, {"a": at(80), "b": at(10)}, 5, 30), None,
             80, {"a": at(80), "b": at(10)}, [(30, 79, {"b": 50})],
             id="a cursor beyond the end without a watermark",
         ),
         pytest.param(
-            Found(30, {"a": at(80)}, 5, 30), Watermark(30, {"a": at(25)}),
+            FoundState(30, {"a": at(80)}, 5, 30), Watermark(30, {"a": at(25)}),
             30, {"a": at(25)}, [], id="a cursor that a watermark proves damaged",
         ),
         pytest.param(
-            Found(30, {"a": None, "b": at(-4)}, 5, 30), None,
+            FoundState(30, {"a": None, "b": at(-4)}, 5, 30), None,
             30, {"a": StoredCursor(5, 5), "b": StoredCursor(5, 5)}, [], id="damaged cursors",
         ),
         pytest.param(
-            Found(None, {"a": at(10)}, 5, 30), None, 30, {"a": at(10)}, [], id="a fact missing"
+            FoundState(None, {"a": at(10)}, 5, 30), None, 30, {"a": at(10)}, [], id="a fact missing"
         ),
         pytest.param(
-            Found(50, {"a": at(10), "b": at(40)}, 30, 50), None,
+            FoundState(50, {"a": at(10), "b": at(40)}, 30, 50), None,
             50, {"a": at(30, lost=20), "b": at(40)}, [(10, 29, {"a": 20})],
             id="rows deleted before a sink had them",
         ),
         pytest.param(
-            Found(50, {"a": at(10), "b": at(45)}, 5, 40), None,
+            FoundState(50, {"a": at(10), "b": at(45)}, 5, 40), None,
             50, {"a": at(10), "b": at(50, lost=5)}, [(40, 49, {"a": 10, "b": 5})],
             id="the newest rows deleted",
         ),
         pytest.param(
-            Found(50, {"a": at(10)}, None, None), None,
+            FoundState(50, {"a": at(10)}, None, None), None,
             50, {"a": at(50, lost=40)}, [(10, 49, {"a": 40})], id="all rows deleted",
         ),
     ],
 )  # fmt: skip
 def test_a_start_goes_on_where_nothing_is_skipped_and_names_what_is_gone(
-    found: Found, watermark: Watermark | None, next_sequence: int,
+    found: FoundState, watermark: Watermark | None, next_sequence: int,
     cursors: dict[str, StoredCursor], gone: list[Any],
 ) -> None:  # fmt: skip
     recovered = recover(found, watermark)
@@ -100,7 +100,7 @@ def test_a_start_goes_on_where_nothing_is_skipped_and_names_what_is_gone(
     ] == gone
     assert recovered.changed == (next_sequence != found.next_sequence or cursors != found.cursors)
     # It is said once: what is stored then is a healthy buffer.
-    again = Found(recovered.next_sequence, recovered.cursors, found.oldest, found.rows_end)
+    again = FoundState(recovered.next_sequence, recovered.cursors, found.oldest, found.rows_end)
     repeated = recover(again, Watermark(next_sequence, recovered.cursors))
     assert repeated.cursors == recovered.cursors
     assert not repeated.changed

@@ -18,7 +18,7 @@ from siemrelay.formats.raw import Raw, RawOptions
 from siemrelay.sinks import elasticsearch
 from siemrelay.sinks.contract import Refusal
 from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink, bulk_documents
-from siemrelay.wire.elasticsearch import NotUnderstood, read_cause, read_items
+from siemrelay.wire.elasticsearch import NoBulkAnswer, read_cause, read_items
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.elasticsearch_receiver import Elasticsearch
@@ -275,7 +275,7 @@ def test_each_item_has_its_verdict(status: int, kind: str, verdict: str) -> None
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"items":[1]}', b'{"items":[]}', b"\xff"])
 def test_garbage_is_no_answer(body: bytes) -> None:
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(NoBulkAnswer):
         read_items(body, 1)
 
 

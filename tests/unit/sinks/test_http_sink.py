@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Certified
-from siemrelay.sinks.http.sink import HttpOptions, HttpSink
+from siemrelay.sinks.http.sink import HttpSink, HttpSinkOptions
 from siemrelay.sinks.http.trace import RequestTrace
 from siemrelay.sinks.http.verdict import retry_after_s
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
@@ -50,8 +50,8 @@ def receiver() -> Iterator[HttpReceiver]:
         yield made
 
 
-def options(url: str, **more: object) -> HttpOptions:
-    return HttpOptions.model_validate({"url": url, **more})
+def options(url: str, **more: object) -> HttpSinkOptions:
+    return HttpSinkOptions.model_validate({"url": url, **more})
 
 
 def always(status: int, words: str = "") -> Callable[[Request], Answer]:

@@ -17,7 +17,7 @@ from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.formats.raw import Raw, RawOptions
 from siemrelay.sinks.contract import Settlement
 from siemrelay.sinks.otlp import OtlpOptions, OtlpSink, log_records
-from siemrelay.wire.otlp import NotUnderstood, Partial, read_partial
+from siemrelay.wire.otlp import NoExportAnswer, Partial, read_partial
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.http_receiver import Answer
@@ -181,7 +181,7 @@ def test_a_partial_success_is_read_in_every_spelling(body: bytes, partial: Parti
              b'{"partialSuccess":{"rejectedLogRecords":"two"}}', b"\xff"],
 )  # fmt: skip
 def test_garbage_is_no_answer(body: bytes) -> None:
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(NoExportAnswer):
         read_partial(body)
 
 

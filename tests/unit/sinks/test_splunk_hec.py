@@ -22,7 +22,7 @@ from siemrelay.core.event import Actor, AuditEvent
 from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import Refusal
-from siemrelay.sinks.splunk_hec.acks import LOST_AFTER_S, Acknowledgements
+from siemrelay.sinks.splunk_hec.acks import LOST_AFTER_S, IndexerAcknowledgements
 from siemrelay.sinks.splunk_hec.options import (
     SplunkHecOptions,
     acknowledgement_url,
@@ -649,7 +649,7 @@ class Indexers:
         return {ack_id: self.told.pop(ack_id, False) for ack_id in ack_ids}
 
 
-async def waits(acknowledgements: Acknowledgements, *ack_ids: int) -> DeliveryError | None:
+async def waits(acknowledgements: IndexerAcknowledgements, *ack_ids: int) -> DeliveryError | None:
     try:
         await acknowledgements.wait(ack_ids)
     except DeliveryError as error:
@@ -662,7 +662,7 @@ async def test_what_is_not_acknowledged_in_five_minutes_is_sent_again(
 ) -> None:
     indexers, began = Indexers(), trio.current_time()
     async with trio.open_nursery() as nursery:
-        acknowledgements = Acknowledgements(indexers.ask)
+        acknowledgements = IndexerAcknowledgements(indexers.ask)
         nursery.start_soon(acknowledgements.poll)
         found = await waits(acknowledgements, 1)
         assert isinstance(found, SinkWaits)
@@ -678,7 +678,7 @@ async def test_the_last_trouble_with_asking_is_in_the_reason(autojump_clock: Moc
     indexers = Indexers()
     indexers.error = SinkWaits("HTTP 503: Server is busy (code 9)", after_s=30)
     async with trio.open_nursery() as nursery:
-        acknowledgements = Acknowledgements(indexers.ask)
+        acknowledgements = IndexerAcknowledgements(indexers.ask)
         nursery.start_soon(acknowledgements.poll)
         found = await waits(acknowledgements, 1)
         nursery.cancel_scope.cancel()
@@ -690,7 +690,7 @@ async def test_all_who_wait_fail_with_what_a_person_must_mend(autojump_clock: Mo
     indexers, found = Indexers(), list[DeliveryError | None]()
     indexers.error = SinkHolds("ACK is disabled", advice="turn it on")
     async with trio.open_nursery() as nursery:
-        acknowledgements = Acknowledgements(indexers.ask)
+        acknowledgements = IndexerAcknowledgements(indexers.ask)
         nursery.start_soon(acknowledgements.poll)
 
         async def wait(ack_id: int) -> None:
@@ -707,7 +707,7 @@ async def test_neither_of_two_requests_with_one_acknowledgement_id_is_confirmed(
 ) -> None:
     indexers, found = Indexers(), list[DeliveryError | None]()
     async with trio.open_nursery() as nursery:
-        acknowledgements = Acknowledgements(indexers.ask)
+        acknowledgements = IndexerAcknowledgements(indexers.ask)
         nursery.start_soon(acknowledgements.poll)
 
         async def wait(*ack_ids: int) -> None:
@@ -721,7 +721,7 @@ async def test_neither_of_two_requests_with_one_acknowledgement_id_is_confirmed(
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
     assert [type(error) for error in found] == [SinkWaits, SinkWaits]
-    assert isinstance(await waits(Acknowledgements(indexers.ask), 1, 1), SinkWaits)
+    assert isinstance(await waits(IndexerAcknowledgements(indexers.ask), 1, 1), SinkWaits)
 
 
 async def test_cancelling_anywhere_leaves_nothing_behind(indexers: SplunkReceiver) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.errors import FrameRefused
-from siemrelay.wire.relp import MAX_ANSWER_BYTES, MAX_TXNR, Answer, RelpClient, ServerClose
+from siemrelay.wire.relp import MAX_ANSWER_BYTES, MAX_TXNR, RelpAnswer, RelpClient, ServerClose
 
 
 def response(txnr: int, data: bytes) -> bytes:
@@ -17,12 +17,12 @@ def response(txnr: int, data: bytes) -> bytes:
 
 
 OFFERS = "relp_version=0\nrelp_software=librelp,1.2.13,http://librelp.adiscon.com\ncommands=syslog"
-ANSWERS: list[tuple[bytes, Answer | ServerClose]] = [
-    (b"1 rsp 6 200 OK\n", Answer(1, 200, "OK")),
-    (response(2, b"200"), Answer(2, 200, "")),
-    (response(MAX_TXNR, b"500 not today!"), Answer(999_999_999, 500, "not today!")),
-    (response(3, b"200 OK\n" + OFFERS.encode()), Answer(3, 200, "OK", OFFERS)),
-    (response(4, b"200 caf\xc3\xa9 \xff!"), Answer(4, 200, "café \ufffd!")),
+ANSWERS: list[tuple[bytes, RelpAnswer | ServerClose]] = [
+    (b"1 rsp 6 200 OK\n", RelpAnswer(1, 200, "OK")),
+    (response(2, b"200"), RelpAnswer(2, 200, "")),
+    (response(MAX_TXNR, b"500 not today!"), RelpAnswer(999_999_999, 500, "not today!")),
+    (response(3, b"200 OK\n" + OFFERS.encode()), RelpAnswer(3, 200, "OK", OFFERS)),
+    (response(4, b"200 caf\xc3\xa9 \xff!"), RelpAnswer(4, 200, "café \ufffd!")),
     (b"0 serverclose 0\n", ServerClose()),
     (b"0 serverclose 0 \n", ServerClose()),
 ]
@@ -46,13 +46,13 @@ def framed(data: bytes) -> list[tuple[int, str, bytes]]:
 
 
 @pytest.mark.parametrize(("wire", "value"), ANSWERS)
-def test_each_frame_of_a_server_is_read(wire: bytes, value: Answer | ServerClose) -> None:
+def test_each_frame_of_a_server_is_read(wire: bytes, value: RelpAnswer | ServerClose) -> None:
     assert RelpClient().receive(wire) == [value]
 
 
 @given(st.lists(st.sampled_from(ANSWERS), max_size=8), st.data())
 def test_answers_do_not_depend_on_where_the_network_cuts(
-    answers: list[tuple[bytes, Answer | ServerClose]], data: st.DataObject
+    answers: list[tuple[bytes, RelpAnswer | ServerClose]], data: st.DataObject
 ) -> None:
     wire, client, got = b"".join(frame for frame, _ in answers), RelpClient(), []
     while wire:
@@ -64,7 +64,7 @@ def test_answers_do_not_depend_on_where_the_network_cuts(
 
 @given(st.lists(st.sampled_from(ANSWERS), max_size=4))
 def test_a_byte_at_a_time_is_the_same(
-    answers: list[tuple[bytes, Answer | ServerClose]],
+    answers: list[tuple[bytes, RelpAnswer | ServerClose]],
 ) -> None:
     wire, client, got = b"".join(frame for frame, _ in answers), RelpClient(), []
     for at in range(len(wire)):

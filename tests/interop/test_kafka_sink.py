@@ -100,7 +100,7 @@ async def test_the_events_of_one_actor_keep_their_order(cluster: KafkaCluster) -
         ("actor", Actor("ada", "u1"), b"ada"),
         ("actor", Actor(None, "u1"), b"u1"),
         ("actor", Actor(), b"alm"),
-        ("actor", Actor("\ud800"), b"?"),
+        ("actor", Actor("\ufffd"), "\ufffd".encode()),
         ("none", Actor("ada"), None),
     ],
 )

@@ -39,4 +39,4 @@ class Keyed:
 
 
 def _actor(event: AuditEvent) -> bytes:
-    return (event.actor.name or event.actor.id or "").encode("utf-8", "replace")
+    return (event.actor.name or event.actor.id or "").encode()

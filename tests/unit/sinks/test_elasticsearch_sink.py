@@ -110,7 +110,7 @@ def test_any_message_becomes_a_document_with_a_time(
 
 
 def test_no_id_of_an_event_breaks_its_action_line() -> None:
-    messages = documents("x" * 300, "\n" * 200, '"}', "\ud800")
+    messages = documents("x" * 300, "\n" * 200, '"}', "\ufffd")
     assert len(set(map(id_of, messages))) == len(messages)
     assert all(len(message.split(b"\n")) == 2 for message in messages)
 

@@ -125,7 +125,7 @@ def test_eight_logs_that_their_programs_rotate_arrive_once(
     record_property: Callable[[str, str], None],
 ) -> None:  # fmt: skip
     record_property(
-        "rotation", run(PROGRAMS[name], relay, tmp_path, make_daemon, logs=8, intervals=10)
+        "rotation", run(PROGRAMS[name], relay, tmp_path, make_daemon, logs=8, intervals=6)
     )
 
 

@@ -41,7 +41,7 @@ class PythonWriter(Writer):
 
 def rotating(path: Path) -> RotatingFileHandler:
     """`.1` to `.30`, all names shifted at each rotation."""
-    return RotatingFileHandler(path, maxBytes=ROLL_BYTES, backupCount=30, delay=True)
+    return RotatingFileHandler(path, maxBytes=2 * ROLL_BYTES, backupCount=30, delay=True)
 
 
 def rotating_gzip(path: Path) -> RotatingFileHandler:

@@ -29,6 +29,7 @@ _NUMBER_INSIDE: Final = re.compile(r"\.(?P<number>\d{1,3})(?=\.[A-Za-z]+$)")
 # What daemontools' multilog, s6-log and svlogd name a file that was `current`: TAI64N, the state.
 _TAI64N: Final = re.compile(r"^@(?P<time>[0-9a-f]{24})(?:\.[a-z])?$")
 
+_NANOSECONDS: Final = re.compile(r"(?<=[A-Za-z])\d{6,}$")
 _COMPRESSED: Final = re.compile(
     r"\.(?:gz|zst|xz|bz2|lzma|lz4|lzo|Z|zip|7z|br)$"
 )  # fmt: skip
@@ -42,9 +43,12 @@ def compressed_suffix(path: str) -> str:
 
 def _plain_name(path: str) -> str:
     name = _COMPRESSED.sub("", os.path.basename(path))
-    # kubelet and logback compress by way of `0.log.20240131-101112.tmp`.
-    final = name.removesuffix(".tmp")
-    return final if final != name and _log_name(final) != final else name
+    # kubelet compresses by way of `0.log.20240131-101112.tmp`, logback by way of
+    # `audit.2024-01-31.1.log1706659200123.tmp`.
+    if not name.endswith(".tmp"):
+        return name
+    final = _NANOSECONDS.sub("", name.removesuffix(".tmp"))
+    return final if _log_name(final) != final else name
 
 
 def _log_name(name: str) -> str:

@@ -8,12 +8,15 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Final
 
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite_errors import NO_ROOM
 from siemrelay.buffer.store import Store
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
+
+_CHUNK_BYTES: Final = 1 << 20
 
 
 def buffer_file(state_dir: Path) -> Path:
@@ -127,12 +130,13 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
 
     Raises StartRefused when that is not enough, or a newer siemrelay wrote it.
     """
+    _rewrite_log(state_dir)
     try:
         try:
-            store = Store(buffer_file(state_dir), log_bytes)
+            return Store(buffer_file(state_dir), log_bytes)
         except DiskFull:
             reserve.release()
-            store = Store(buffer_file(state_dir), log_bytes)
+            return Store(buffer_file(state_dir), log_bytes)
     except DiskFull as error:
         raise StartRefused(
             f"cannot open the buffer in {state_dir}: {error}; make some MiB of room there"
@@ -148,9 +152,30 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
         raise StartRefused(
             f"cannot open {buffer_file(state_dir)}: {error.strerror}; {advice}"
         ) from error
-    # What an earlier process left in the log may be whole in the kernel's memory only: after a
-    # failed fsync its pages count as clean, and no later fsync writes them. A power cut would take
-    # them, and with them whatever is appended behind them; checked by
-    # test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing.
-    store.settle_log()
-    return store
+
+
+def _rewrite_log(state_dir: Path) -> None:
+    """Bring the write-ahead log that an earlier process left behind to the disk as it reads now.
+
+    It may be whole in the kernel's memory only: after a failed fsync its pages count as clean, and
+    no later fsync writes them. Records appended behind such pages would be lost with them when the
+    power fails, and a checkpoint from them could be torn with nothing to repair it. Written again
+    they are dirty again; checked by
+    test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing. Raises StartRefused.
+    """
+    log = buffer_file(state_dir).with_name("buffer.db-wal")
+    try:
+        with log.open("r+b", buffering=0) as file:
+            at = 0
+            while chunk := file.read(_CHUNK_BYTES):
+                os.pwrite(file.fileno(), chunk, at)
+                at += len(chunk)
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return  # the last process ended in order
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            return  # where a file system writes in other places; what waits can still be delivered
+        raise StartRefused(
+            f"cannot write {log} to disk: {error.strerror}; check the disk under it"
+        ) from error

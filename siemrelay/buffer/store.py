@@ -323,12 +323,6 @@ class Store:
             self._records.execute("PRAGMA incremental_vacuum(64)").fetchall()
         return self.free_pages() < before
 
-    def settle_log(self) -> None:
-        """As `shrink_log`, unless a reader or a full disk is in the way."""
-        with suppress(BufferFull), self._errors.translated():
-            with closing(sqlite3.connect(self._path, timeout=0)) as own:
-                own.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
     def shrink_log(self) -> None:
         """Copy the write-ahead log into the database and cut it: room on a full file system."""
         self._checkpoint()

@@ -9,7 +9,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
 from siemrelay.formats.writing.columns import Lines, nonempty
-from siemrelay.formats.writing.quoted import quoted_pairs
+from siemrelay.formats.writing.structured_data import quoted_pairs
 from siemrelay.formats.writing.text import visible
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))

@@ -13,7 +13,7 @@ from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
 from siemrelay.formats.writing.attributes import FlatAttributes, Written, texts_of
 from siemrelay.formats.writing.columns import Column, Lines
-from siemrelay.formats.writing.quoted import param_value, quoted_pairs
+from siemrelay.formats.writing.structured_data import param_value, quoted_pairs
 from siemrelay.formats.writing.text import visible
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME

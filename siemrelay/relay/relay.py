@@ -25,8 +25,8 @@ from siemrelay.relay.control import serve_control
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.reload import Reloader
 from siemrelay.relay.signals import handle_signals
-from siemrelay.relay.sinks import SinkGroup
-from siemrelay.relay.sources import SourceGroup
+from siemrelay.relay.sink_group import SinkGroup
+from siemrelay.relay.source_group import SourceGroup
 from siemrelay.relay.supervise import supervise
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.endpoint import open_endpoint, serve

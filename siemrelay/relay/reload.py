@@ -16,8 +16,8 @@ from siemrelay.core.errors import ConfigurationRefused, StartRefused
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.control import ControlAnswer, ReloadRequest
 from siemrelay.relay.plan import Plan, plan
-from siemrelay.relay.sinks import SinkGroup
-from siemrelay.relay.sources import SourceGroup
+from siemrelay.relay.sink_group import SinkGroup
+from siemrelay.relay.source_group import SourceGroup
 from siemrelay.telemetry.log import Redactor, configure
 from siemrelay.telemetry.stats import Stats
 

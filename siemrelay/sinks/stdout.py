@@ -17,7 +17,7 @@ from pydantic import Field
 from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Duration, Options, show_seconds
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
-from siemrelay.wire.syslog_framing import newline
+from siemrelay.wire.stream_framing import newline
 
 _STDOUT: Final = 1
 

@@ -18,7 +18,7 @@ from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
-from siemrelay.wire.syslog_framing import newline
+from siemrelay.wire.stream_framing import newline
 from tests.bench import corpus
 
 _EVENTS = 40_000

@@ -13,7 +13,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.fields import GENERIC
 from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.registry import FORMATS, build_format
-from siemrelay.wire.syslog_framing import FRAMERS
+from siemrelay.wire.stream_framing import FRAMERS
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, tcp
 from tests.support.receivers import TcpReceiver

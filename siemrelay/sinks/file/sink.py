@@ -18,7 +18,7 @@ from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.sinks.file.rotation import Interval, period, rotate, tidy
 from siemrelay.sinks.file.writer import ArchiveFile, fault
-from siemrelay.wire.syslog_framing import newline
+from siemrelay.wire.stream_framing import newline
 
 _log = structlog.get_logger()
 

@@ -26,7 +26,7 @@ from siemrelay.sinks.splunk_hec.options import (
     event_url,
     hec_events,
 )
-from siemrelay.wire import splunk_hec as hec
+from siemrelay.wire import hec_client as hec
 
 # Splunk Cloud answers 404 for a while when parts of it are replaced.
 _MISSING_S: Final = 300.0

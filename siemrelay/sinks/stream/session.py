@@ -14,7 +14,7 @@ from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import Report, Settlement
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import Address, Connect, earlier_is_back
-from siemrelay.wire.syslog_framing import Framer
+from siemrelay.wire.stream_framing import Framer
 
 # The kernel is asked after a loopback's round trip first, and at a WAN's in the end.
 _FIRST_ASK_S: Final = 0.0005

@@ -20,7 +20,7 @@ from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, no_repor
 from siemrelay.sinks.stream.connection import connect
 from siemrelay.sinks.stream.failover import Servers, addresses, first_of
 from siemrelay.sinks.stream.session import StreamSession, opened
-from siemrelay.wire.syslog_framing import FRAMERS
+from siemrelay.wire.stream_framing import FRAMERS
 
 # A kernel acknowledges bytes before its program has read the first of them, and may then discard
 # them. A server that expects TLS on this port closes a plain connection up to 21 ms later (rsyslog;

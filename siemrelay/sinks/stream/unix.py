@@ -22,7 +22,7 @@ from siemrelay.sinks.contract import ProtocolKind, Report, no_report
 from siemrelay.sinks.stream.connection import Connection, CountedStream
 from siemrelay.sinks.stream.session import StreamSession, opened
 from siemrelay.sinks.stream.udp import DatagramSession
-from siemrelay.wire.syslog_framing import FRAMERS
+from siemrelay.wire.stream_framing import FRAMERS
 
 # A datagram may be as large as the send buffer, which the kernel limits to net.core.wmem_max.
 _SEND_BUFFER_BYTES: Final = 8 << 20

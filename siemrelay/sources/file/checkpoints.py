@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.sources.contract import Position
-from siemrelay.sources.file.rotation import base_name
+from siemrelay.sources.file.rotated_names import base_name
 
 # How long a file must be gone before its checkpoint is forgotten. Not less than a day: a file
 # system that is mounted late, and a log that is compressed with tomorrow's rotation, are known.

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from siemrelay.sources.file.rotation import compressed_suffix
+from siemrelay.sources.file.rotated_names import compressed_suffix
 
 # The most that one step may expand to: a bomb costs no memory.
 OUTPUT_BYTES: Final = 256 << 10

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from siemrelay.sources.contract import Position
 from siemrelay.sources.file.checkpoints import FileCheckpoint, printable
 from siemrelay.sources.file.disk import FileId
-from siemrelay.sources.file.rotation import base_name
+from siemrelay.sources.file.rotated_names import base_name
 
 # How much of a file's beginning, and of what was read last, tells it from others: two or three
 # audit events with their time stamps and ids. A kilobyte costs two microseconds to compare.

@@ -16,7 +16,7 @@ from siemrelay.sources.file.content import CompressedContent, Content, PlainCont
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, continues_at
 from siemrelay.sources.file.reconcile import Stage
-from siemrelay.sources.file.rotation import age, base_name, family, is_rotated_name
+from siemrelay.sources.file.rotated_names import age, base_name, family, is_rotated_name
 
 # What is read at once while catching up: a thousand audit events, so that a thread hop costs
 # little, and only milliseconds of work between two turns of the event loop.

@@ -21,7 +21,7 @@ from siemrelay.sources.http.auth import Authorization, basic_password
 from siemrelay.sources.http.bodies import BodyReader, content_coding
 from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
 from siemrelay.sources.splunk_hec.acks import SenderAcknowledgements
-from siemrelay.wire.hec_events import REPLIES, HecReader, HecRefused, read_ack_ids, reply
+from siemrelay.wire.hec_server import REPLIES, HecReader, HecRefused, read_ack_ids, reply
 from siemrelay.wire.http_bodies import CODINGS, BodyRefused, BodyTooLarge, TooManyRecords
 
 _COLLECTOR: Final = "/services/collector"

@@ -25,7 +25,7 @@ from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
-from siemrelay.wire.syslog_framing import Messages, StreamSplitter
+from siemrelay.wire.stream_framing import Messages, StreamSplitter
 
 # One read takes at most this much: enough that the work per read is lost in it.
 _READ_BYTES: Final = 256 * 1024

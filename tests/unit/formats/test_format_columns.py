@@ -17,7 +17,7 @@ from siemrelay.formats.writing.attributes import FlatAttributes, Written, flatte
 from siemrelay.formats.writing.columns import Column, Lines, nonempty
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, message_of
-from siemrelay.formats.writing.quoted import param_value
+from siemrelay.formats.writing.structured_data import param_value
 from siemrelay.formats.writing.text import visible
 from tests.support.strategies import ADDRESSES, ATTRIBUTES, TIMES, selection_of, texts
 

@@ -30,7 +30,7 @@ from siemrelay.sinks.splunk_hec.options import (
     hec_events,
 )
 from siemrelay.sinks.splunk_hec.sink import SplunkHecSink
-from siemrelay.wire import splunk_hec as hec
+from siemrelay.wire import hec_client as hec
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.http_receiver import Answer, HttpReceiver, Request

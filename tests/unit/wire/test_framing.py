@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Target
 from siemrelay.registry import FORMATS, PROTOCOLS, build_format
-from siemrelay.wire.syslog_framing import FRAMERS
+from siemrelay.wire.stream_framing import FRAMERS
 from tests.support.strategies import EVENTS, selection_of, texts
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.wire.hec_events import HecReader, HecRefused
+from siemrelay.wire.hec_server import HecReader, HecRefused
 from siemrelay.wire.http_bodies import (
     ROW_BYTES,
     BodyKind,

@@ -20,7 +20,7 @@ from siemrelay.sources.file.disk import Disk, OpenFile
 from siemrelay.sources.file.finder import Finder, Globs
 from siemrelay.sources.file.fingerprint import Progress, begins_as, continues_at
 from siemrelay.sources.file.reader import FollowedFile
-from siemrelay.sources.file.rotation import age, family, is_rotated_name
+from siemrelay.sources.file.rotated_names import age, family, is_rotated_name
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.wire.syslog_framing import ENDLESS_BYTES, Messages, StreamSplitter
+from siemrelay.wire.stream_framing import ENDLESS_BYTES, Messages, StreamSplitter
 
 PART_BYTES = 40
 

@@ -139,7 +139,7 @@ class DecodedBatch:
 
 
 class Selection:
-    """The events of one decoded batch that one sink takes, with what formats need beside them."""
+    """The events of one decoded batch that one sink takes, with the batch that they came from."""
 
     __slots__ = ("_columns", "_keep", "decoded", "events")
 

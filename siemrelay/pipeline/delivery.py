@@ -75,7 +75,7 @@ class Delivery:
         self._failures, self._connected_at = 0, float("inf")
         self._status = SinkStatus(name, stats, self._undelivered)
         self._breaker = RejectionBreaker()
-        self._sending, self._wanted_at = trio.Lock(), 0
+        self._sending, self._first_wanted_sequence = trio.Lock(), 0
         # Records before this may have been sent, by this process or by one before it.
         self._sent_end = buffer.end
 
@@ -140,7 +140,9 @@ class Delivery:
         """Move the cursor over filtered records, which needs no receiver. Never returns."""
         while True:
             position = self._cursor.next_sequence
-            if position == self._wanted_at:  # known from an earlier pause: do not read it again
+            if (
+                position == self._first_wanted_sequence
+            ):  # known from an earlier pause: do not read it again
                 await trio.sleep_forever()
             for batch in await self._buffer.read(position):
                 if batch.next_sequence <= position:
@@ -149,7 +151,7 @@ class Delivery:
                 filtered = wanted - max(position, batch.first_sequence)
                 self._buffer.advance(self._name, wanted, Outcome(filtered=filtered))
                 if wanted < batch.next_sequence:
-                    self._wanted_at = wanted
+                    self._first_wanted_sequence = wanted
                     await trio.sleep_forever()
                 position = wanted
             await trio.lowlevel.checkpoint()

@@ -59,10 +59,10 @@ def plan(old: RelayConfig, new: RelayConfig) -> Plan:
     A part is restarted if any of its options differs, secrets included, or if the declared event
     types do: filters and decoders are built from them.
     """
-    all_parts = old.event_types != new.event_types or old.buffer.when_full != new.buffer.when_full
+    restart_all = old.event_types != new.event_types or old.buffer.when_full != new.buffer.when_full
     changes = [
-        *_changes("sink", old.sinks, new.sinks, everything=all_parts),
-        *_changes("source", old.sources, new.sources, everything=all_parts),
+        *_changes("sink", old.sinks, new.sinks, restart_all=restart_all),
+        *_changes("source", old.sources, new.sources, restart_all=restart_all),
     ]
     kept = {*old.sinks} & {*new.sinks}, {*old.sources} & {*new.sources}
     unchanged = sum(map(len, kept)) - sum(change.kind == "restart" for change in changes)
@@ -79,7 +79,7 @@ def plan(old: RelayConfig, new: RelayConfig) -> Plan:
 
 def _changes(
     section: Literal["source", "sink"], old: Mapping[str, BaseModel], new: Mapping[str, BaseModel],
-    *, everything: bool,
+    *, restart_all: bool,
 ) -> Iterator[Change]:  # fmt: skip
     for name in old:
         if name not in new:
@@ -89,7 +89,7 @@ def _changes(
             yield Change(section, name, "add")
         elif type(part) is not type(old[name]) or part != old[name]:
             yield Change(section, name, "restart", tuple(_details(old[name], part)))
-        elif everything:
+        elif restart_all:
             yield Change(section, name, "restart", ("event types or when_full",))
 
 

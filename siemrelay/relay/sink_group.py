@@ -41,7 +41,7 @@ class SinkGroup:
             _log.warning("sink is no longer configured; its records are not held back", sink=gone)
         self._cache = DecodeCache({}, assembly.decoder(None, []), share=False)
         parts = {name: assembly.sink(name) for name in config.sinks}
-        self._take_over(config, assembly, parts, restarted=set())
+        self._install(config, assembly, parts, restarted=set())
 
     def _policies(self, config: RelayConfig, *, warn: bool = False) -> dict[str, SinkPolicy]:
         policies: dict[str, SinkPolicy] = {}
@@ -58,7 +58,7 @@ class SinkGroup:
                              "back; give each pool its own `state_dir`", sink=name)  # fmt: skip
         return policies
 
-    def _take_over(
+    def _install(
         self, config: RelayConfig, assembly: Assembly, parts: dict[str, SinkParts],
         *, restarted: Collection[str],
     ) -> None:  # fmt: skip
@@ -116,7 +116,7 @@ class SinkGroup:
             await self._running.stop(name)
         try:
             await self._buffer.change_sinks(self._policies(config))
-            self._take_over(config, assembly, parts, restarted=affected)
+            self._install(config, assembly, parts, restarted=affected)
         finally:
             self._start_missing()
 

@@ -90,11 +90,11 @@ class Certified(Protocol):
 
 
 class ProtocolKind(msgspec.Struct, frozen=True):
-    """A way out. `format` is the default one; `framings` the choices on a byte stream.
+    """A protocol. `format` is the default format, `port` the default port.
 
-    `limits` says how large a run may be, `max_message_bytes` how large one message (None: as large
-    as it likes). `wrap` puts what the protocol wants around each message (an envelope with the
-    event's time): a format made of the sink's format. `extra` is the package that it needs.
+    `limits` bounds a delivery batch, `max_message_bytes` one message (None: no bound). `wrap` makes
+    the format that puts the protocol's envelope around each message of the sink's own format.
+    `extra` is the package that the protocol needs.
     """
 
     options: type[Options]
@@ -102,7 +102,6 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     format: str
     summary: str
     port: int | None = None
-    framings: tuple[str, ...] = ()
     max_message_bytes: Callable[[Any], int | None] = lambda options: None
     limits: Callable[[Any], BatchLimits] = lambda options: BatchLimits()
     wrap: Callable[[Format, Any], Format] = lambda form, options: form

@@ -1,6 +1,6 @@
 """A peer for every row of the sinks: what the conformance suite asks of the other side.
 
-A new protocol earns the whole suite by its row in the registry and a class here.
+A new protocol is covered by the whole suite through its row in the registry and a class here.
 """
 
 from __future__ import annotations

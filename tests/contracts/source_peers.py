@@ -1,6 +1,6 @@
 """A peer for every row of the sources: what the conformance suite asks of the other side.
 
-A new source earns the whole suite by its row in the registry and a class here.
+A new source is covered by the whole suite through its row in the registry and a class here.
 """
 
 from __future__ import annotations

@@ -97,10 +97,10 @@ class TcpSink:
 
 TCP: Final = ProtocolKind(
     TcpOptions, TcpSink, "syslog", "a TCP stream, confirmed by the peer's kernel", port=514,
-    framings=("newline", "octet-counting", "nul"), limits=lambda options: _LIMITS,
+    limits=lambda options: _LIMITS,
 )  # fmt: skip
 
 TLS: Final = ProtocolKind(
     TlsStreamOptions, TcpSink, "syslog", "a TCP stream within TLS, confirmed as tcp",
-    port=6514, framings=("octet-counting", "newline", "nul"), limits=lambda options: _LIMITS,
+    port=6514, limits=lambda options: _LIMITS,
 )  # fmt: skip

@@ -128,7 +128,6 @@ def _fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
 
 UNIX: Final = ProtocolKind(
     UnixStreamOptions, UnixSink, "syslog", "a Unix stream socket, confirmed when it was read",
-    framings=("newline", "octet-counting", "nul"),
 )  # fmt: skip
 
 UNIXGRAM: Final = ProtocolKind(

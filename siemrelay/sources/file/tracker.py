@@ -149,7 +149,7 @@ class Tracker:
                 break
         followed = (file.path for file in self.files.values())
         self._unreadable.keep_only(facts.paths.union(followed))
-        self._take_stock()
+        self._note_rotated_and_expire()
 
     def _take_changes(self) -> Changes:
         self.collect()
@@ -201,7 +201,7 @@ class Tracker:
             if newcomer is not None:  # met anew by the next survey
                 self._watcher.unwatch_file(file.file_id)
                 file.close()
-        self._enlist(resumed, new)
+        self._follow_new(resumed, new)
 
     def _do(self, action: Action, file: FollowedFile, *, from_end: bool) -> None:
         progress = file.progress
@@ -299,7 +299,7 @@ class Tracker:
             return point.path
         return next((f.progress.path for f in self.files.values() if f.progress.key == key), None)
 
-    def _enlist(self, resumed: list[FollowedFile], new: list[FollowedFile]) -> None:
+    def _follow_new(self, resumed: list[FollowedFile], new: list[FollowedFile]) -> None:
         """Follow these files from now on, the older ones before the newer ones."""
         # Those met before came before those that were not, whatever their times.
         resumed.sort(key=lambda file: file.progress.serial)
@@ -312,7 +312,7 @@ class Tracker:
             self.files[file.file_id] = file
             self.schedule.add(file)
 
-    def _take_stock(self) -> None:
+    def _note_rotated_and_expire(self) -> None:
         """Note what was rotated and what may be read; forget what is too old."""
         now = self._clock()
         for file in self.files.values():

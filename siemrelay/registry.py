@@ -1,7 +1,7 @@
 """Every kind of part by its name in the configuration, and where it is declared.
 
 A new format, protocol, decoder or source is one file and one row here, with an example, a line in
-the guide and a peer for the contract tests (README.md beside this file). A row is looked up, and its
+the guide and a peer for the contract tests (README.md here). A row is looked up, and its
 module imported, when a configuration names it: a start pays for the parts that it uses. The
 contract tests run over these tables and import all of them.
 """

@@ -159,7 +159,8 @@ LONG = [
         for name in ("create", "compress", "delaycompress", "copytruncate, compress")
     ),
     *(
-        replace(WAYS[name], interval_s=2, prefilled_bytes=100 << 20, logs=2, relay=relay)
+        # Kept for long: a relay that is killed every few seconds may not have read it all before.
+        replace(WAYS[name], interval_s=2, prefilled_bytes=100 << 20, logs=2, relay=relay, keep=10)
         for name in ("create", "compress", "copytruncate", "copytruncate, compress")
         for relay in RELAYS[::2]
     ),

@@ -121,7 +121,8 @@ class DiskBuffer:
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._flusher.leave()
+            if not self._store.io_failed:
+                self._flusher.leave()
         finally:
             self._store.close()
             self._watermark.close()

@@ -42,6 +42,8 @@ class SqliteErrors:
         self._log_descriptor: int | None = None
         self.fsync_failed = False
         """Whether an fsync has failed for lack of room; cleared by the caller that recovers."""
+        self.io_failed = False
+        """Whether the disk has failed otherwise: what the files hold is known to nobody here."""
 
     def watch_log(self) -> None:
         """Hold the write-ahead log open, to learn from the kernel why an fsync of it failed.
@@ -98,6 +100,7 @@ class SqliteErrors:
                 f"{self._path} is damaged ({error}); stop the relay, `siemrelay buffer check` says "
                 "what can be read, and `siemrelay buffer salvage` saves it into a new file"
             )
+        self.io_failed |= code & 0xFF == sqlite3.SQLITE_IOERR
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         return BufferBroken(
             f"the disk buffer failed: {error} ({name}); check the disk under state_dir"

@@ -65,6 +65,7 @@ class Store:
             prepare(self._records, path)
             prepare_append(self._records)
             self._cursors, self._reading = connected("NORMAL"), connected("NORMAL")
+            self._cursors.execute("PRAGMA wal_autocheckpoint = 0")  # see `save_cursors`
             self._reading.execute("PRAGMA query_only = ON")
             self._identities = _identities(path)
             self._errors.watch_log()
@@ -72,15 +73,20 @@ class Store:
             self._opened = opened.pop_all()
         # A connection may be used by different threads, but by one at a time.
         self._read_lock = threading.Lock()
-        self._payloads = Payloads()
+        self._payloads, self._saved = Payloads(), 0
 
     def close(self) -> None:
         """Close all connections; the last one copies the write-ahead log into the database.
 
         Not when the files are no longer at their path: SQLite deletes its log by name when it
-        closes, and the name may belong to another relay's buffer by now. The connections are then
-        kept as they are until the process ends.
+        closes, and the name may belong to another relay's buffer by now. Not after an I/O error
+        either: the log may be whole in memory only, and a power cut in the middle of that copy
+        would leave torn pages with nothing to repair them. The connections are then kept as they
+        are until the process ends.
         """
+        if self.io_failed:
+            _ABANDONED.append(self._opened)
+            return
         try:
             self.check_identity()
         except BufferMoved:
@@ -88,6 +94,11 @@ class Store:
             return
         with self._read_lock, self._errors.translated():
             self._opened.close()
+
+    @property
+    def io_failed(self) -> bool:
+        """Whether the disk has failed: nothing may be written any more."""
+        return self._errors.io_failed
 
     def check_identity(self) -> None:
         """Raise BufferMoved when the names of the files lead to other files than those opened."""
@@ -165,6 +176,10 @@ class Store:
         self._restart_log_after_failed_fsync()
         with self._errors.translated():
             self._cursors.execute(WRITE_CURSORS.format("?"), (_json(cursors),))
+            # SQLite itself would hide a failed fsync. A save is two pages, the smallest log 64.
+            self._saved += 1
+            if self._saved % 32 == 0:
+                self._cursors.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def replace_cursors(self, cursors: Mapping[str, StoredCursor]) -> None:
         """Make `cursors` the only ones: others stop holding records back. Fsynced."""

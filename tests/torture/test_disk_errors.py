@@ -20,7 +20,7 @@ FULL_CALLS = 30
 # Cutting a file takes no room: a full disk that says otherwise is a broken one.
 MAY_END = {Call.TRUNCATE: (DISK_FAILED,)}
 
-STRIDES = {Call.WRITE: 9, Call.SYNC: 4, Call.TRUNCATE: 2}
+STRIDES = {Call.WRITE: 9, Call.SYNC: 4, Call.TRUNCATE: 1}
 
 
 def sweep(
@@ -37,7 +37,7 @@ def sweep(
     assert not done.returncode, done.stderr
     found = [msgspec.json.decode(line, type=Outcome) for line in done.stdout.splitlines()]
     print(f"{len(found)} calls failed")
-    assert len(found) > 1
+    assert found
     return found
 
 

@@ -68,6 +68,13 @@ class SqliteErrors:
             yield
         except sqlite3.Error as error:
             raise self.typed(error) from error
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DiskFull("the file system of state_dir is full") from error
+            self.io_failed = True
+            raise BufferBroken(
+                f"the disk buffer failed: {error.strerror}; check the disk under state_dir"
+            ) from error
 
     @contextmanager
     def transaction(self, connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[Any]:

@@ -8,15 +8,13 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final
 
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite_errors import NO_ROOM
 from siemrelay.buffer.store import Store
+from siemrelay.buffer.write_ahead_log import rewrite
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
-
-_CHUNK_BYTES: Final = 1 << 20
 
 
 def buffer_file(state_dir: Path) -> Path:
@@ -155,24 +153,15 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
 
 
 def _rewrite_log(state_dir: Path) -> None:
-    """Bring the write-ahead log that an earlier process left behind to the disk as it reads now.
-
-    It may be whole in the kernel's memory only: after a failed fsync its pages count as clean, and
-    no later fsync writes them. Records appended behind such pages would be lost with them when the
-    power fails, and a checkpoint from them could be torn with nothing to repair it. Written again
-    they are dirty again; checked by
-    test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing. Raises StartRefused.
-    """
-    log = buffer_file(state_dir).with_name("buffer.db-wal")
-    try:
-        with log.open("r+b", buffering=0) as file:
-            at = 0
-            while chunk := file.read(_CHUNK_BYTES):
-                os.pwrite(file.fileno(), chunk, at)
-                at += len(chunk)
-            os.fsync(file.fileno())
-    except FileNotFoundError:
+    """See `write_ahead_log.rewrite`, of what an earlier process left. Raises StartRefused."""
+    database = buffer_file(state_dir)
+    log = Path(f"{database}-wal")
+    if not log.exists():
         return  # the last process ended in order
+    try:
+        # What else is wrong with the file is found and told when the store is opened.
+        with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=0)) as connection:
+            rewrite(connection, database)
     except OSError as error:
         if error.errno in NO_ROOM:
             return  # where a file system writes in other places; what waits can still be delivered

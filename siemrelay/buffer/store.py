@@ -33,6 +33,7 @@ from siemrelay.buffer.schema import (
     prepare_append,
 )
 from siemrelay.buffer.sqlite_errors import SqliteErrors
+from siemrelay.buffer.write_ahead_log import rewrite
 from siemrelay.core.errors import BufferFull, BufferMoved
 from siemrelay.core.event import Batch
 
@@ -164,7 +165,7 @@ class Store:
             AppendedRow(positions=json.dumps(places), cursors=_json(cursors), counts=_json(counts))
         )
         parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
-        self._restart_log_after_failed_fsync()
+        self._rewrite_log_after_failed_fsync()
         with self._errors.translated() if len(parts) == 1 else self._transaction():
             for part in parts:
                 self._records.execute(_append(len(part)), [*chain.from_iterable(part)])
@@ -173,7 +174,7 @@ class Store:
 
     def save_cursors(self, cursors: Mapping[str, StoredCursor]) -> None:
         """Store cursors without waiting for an fsync: a crash of the process loses none."""
-        self._restart_log_after_failed_fsync()
+        self._rewrite_log_after_failed_fsync()
         with self._errors.translated():
             self._cursors.execute(WRITE_CURSORS.format("?"), (_json(cursors),))
             # SQLite itself would hide a failed fsync. A save is two pages, the smallest log 64.
@@ -340,13 +341,15 @@ class Store:
 
     def shrink_log(self) -> None:
         """Copy the write-ahead log into the database and cut it: room on a full file system."""
-        self._checkpoint()
+        self._rewrite_log_after_failed_fsync()
+        with self._errors.translated():
+            self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # -- writing ----------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        self._restart_log_after_failed_fsync()
+        self._rewrite_log_after_failed_fsync()
         with self._errors.transaction(self._records) as execute:
             yield execute
 
@@ -356,24 +359,12 @@ class Store:
         with self._read_lock, self._errors.transaction(self._reading, "DEFERRED") as execute:
             yield execute
 
-    def _restart_log_after_failed_fsync(self) -> None:
-        """After an fsync that failed for lack of room, begin the write-ahead log anew.
-
-        What it held may have reached the disk in part, and the kernel does not write such pages
-        again by itself: whatever were appended behind the gap, a power cut would take. The failed
-        transaction was rolled back; what the log held before is copied into the database, which
-        fsyncs it there.
-        """
+    def _rewrite_log_after_failed_fsync(self) -> None:
+        """After an fsync that failed for lack of room; see `write_ahead_log.rewrite`."""
         if self._errors.fsync_failed:
-            if self._checkpoint():
-                raise BufferFull("another process reads the buffer's file (an open sqlite3?)")
+            with self._errors.translated():
+                rewrite(self._records, self._path)
             self._errors.fsync_failed = False
-
-    def _checkpoint(self) -> bool:
-        """Whether a reader kept the log from being copied and cut completely."""
-        with self._errors.translated():
-            row = self._records.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return bool(row[0])
 
 
 def _identities(path: Path) -> dict[Path, tuple[int, int] | None]:

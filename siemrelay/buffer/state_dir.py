@@ -159,7 +159,7 @@ def _rewrite_log(state_dir: Path) -> None:
     if not log.exists():
         return  # the last process ended in order
     try:
-        # What else is wrong with the file is found and told when the store is opened.
+        # Other faults of the file are reported when the store is opened.
         with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=0)) as connection:
             rewrite(connection, database)
     except OSError as error:

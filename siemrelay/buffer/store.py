@@ -224,7 +224,7 @@ class Store:
                 )
 
     def count_replayed(self, sink: str, records: int) -> None:
-        """Count records that were delivered to the sink once more. Fsynced."""
+        """Count records that were delivered to the sink again. Fsynced."""
         with self._transaction() as execute:
             add = "UPDATE cursors SET replayed = replayed + ? WHERE sink = ?"
             execute(add, (records, sink))

@@ -55,7 +55,7 @@ class ConnectionObserver(Protocol):
 class RejectionLog:
     """Counts rejected peers and messages; logs each reason at most once in some seconds.
 
-    A flood of strangers is then no flood of log lines. `count` takes a reason and a number.
+    So a flood of connections does not flood the log. `count` takes a reason and a number.
     """
 
     def __init__(

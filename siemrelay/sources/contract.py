@@ -88,10 +88,10 @@ class Intake(Protocol):
         """Count one record over `max_record_size` (it is kept)."""
 
     def lost(self, records: int) -> None:
-        """Count records that were lost before they came here, as the kernel or a peer told."""
+        """Count records that the kernel or a peer reports as dropped before they arrived."""
 
     def refused(self, reason: str, records: int = 1) -> None:
-        """Count what was turned away at the door; `reason` is one of a few fixed words."""
+        """Count what was rejected; `reason` is one of a few fixed words."""
 
     def unreadable(self, files: int, why: str) -> None:
         """Report how many files cannot be read now and why; 0 and `""` when all can be again."""

@@ -71,7 +71,7 @@ SINK_METRICS: Final[tuple[Metric, ...]] = (
            lambda s: s.stored),
     Metric("retried_total", "counter", "Dead letters that a retry delivered.",
            lambda s: s.counts.retried),
-    Metric("replayed_total", "counter", "Records that a replay delivered once more.",
+    Metric("replayed_total", "counter", "Records that a replay delivered again.",
            lambda s: s.counts.replayed),
     Metric("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
     Metric("truncated_messages_total", "counter", "Messages truncated to max_message_size.",

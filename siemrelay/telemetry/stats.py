@@ -94,7 +94,7 @@ class SinkCounts(msgspec.Struct):
     lost: int = 0
     last_success_at: float = 0.0
     # Counted by commands beside the relay: dead letters that a retry delivered, records that a
-    # replay delivered once more.
+    # replay delivered again.
     retried: int = 0
     replayed: int = 0
 

@@ -83,7 +83,7 @@ def with_parameter(url: str, name: str, value: str) -> str:
 
 
 def next_page(url: str, answered: str | None) -> str | None:
-    """The next page's address, as told in an answer to `url`; None if there is none.
+    """The next page's address, from an answer to `url`; None if there is none.
 
     Raises NotAPage for an address of another origin: the credentials are not for it.
     """

@@ -53,7 +53,7 @@ class RequestTrace:
                 self._report("send", f"{self._body_bytes} bytes to {self._url}")
 
     async def _resolve(self, host: str, port: int) -> None:
-        # The connection resolves the name without an event: once more, for the report.
+        # The connection resolves the name without an event: resolve it again, for the report.
         if self._report is no_report:
             return
         with suppress(OSError, UnicodeError):  # the connection fails in the same way

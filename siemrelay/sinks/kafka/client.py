@@ -273,7 +273,7 @@ async def explained(held: SinkHolds, options: KafkaOptions) -> DeliveryError:
     """The same fault, with the reason why a broker's certificate is not accepted if it is that.
 
     librdkafka says the same of expired, foreign and differently named certificates, and each is
-    fixed elsewhere: so Python's TLS connects to that broker once more.
+    fixed elsewhere: so Python's TLS connects to that broker again.
     """
     found = _BROKER.match(held.reason)
     if found is None:

@@ -155,7 +155,7 @@ class FollowedFile:
     @property
     def is_racy(self) -> bool:
         """Whether it may have been written anew with the same size and time, which file systems
-        store in steps: what was read is compared with the file once more after that.
+        store in steps: what was read is compared with the file again after that.
         """
         return self._verified_at - self.mtime_s < _TIME_STEP_S
 

@@ -372,8 +372,15 @@ def _selections(times: int) -> dict[str, Selection]:
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_four_times_as_much_takes_four_times_the_time_and_memory(name: str, grown: str) -> None:
     small, large = _selections(1)[grown].decoded, _selections(4)[grown].decoded
-    # Growth with the square would be 16 times; 9 leaves room for caches and a busy machine.
-    assert _least_s(name, large) < 9 * max(_least_s(name, small), 0.0005)
+    # Growth with the square would be 16 times; 9 leaves room for caches. A busy machine may slow
+    # every run of one size, so both are measured again, in turn, until the least of each is known.
+    least_large = least_small = float("inf")
+    for _ in range(8):
+        least_large = min(least_large, _least_s(name, large))
+        least_small = min(least_small, _least_s(name, small))
+        if least_large < 9 * max(least_small, 0.0005):
+            break
+    assert least_large < 9 * max(least_small, 0.0005)
     assert _most_bytes(name, large) < 9 * max(_most_bytes(name, small), 50_000)
 
 

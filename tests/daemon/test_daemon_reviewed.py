@@ -18,7 +18,7 @@ def test_preview_shows_what_no_terminal_can_and_cannot_be_steered(make_daemon: M
     daemon.audit.write_bytes(LONE + STEERING)
     found = daemon.command("preview", str(daemon.audit))
     assert found.returncode == 0, found.stderr
-    assert "?lone" in found.stdout
+    assert "\ufffdlone" in found.stdout
     assert "\x1b" not in found.stdout
     assert not [line for line in found.stdout.splitlines() if line.startswith("  -> forged")]
     found = daemon.command("preview", "--json", str(daemon.audit))

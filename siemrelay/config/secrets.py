@@ -85,6 +85,8 @@ def substitute(document: Document, environment: Mapping[str, str] | None = None)
             result.shown[path] = text
             try:
                 secret = _look_up(match[1], variables)
+                if not secret.strip():
+                    raise _Missing(f"`{match[0]}` is empty; give it a value")
             except _Missing as missing:
                 document.faults.append(document.fault(path, str(missing)))
                 result.failed.add(path)

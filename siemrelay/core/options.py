@@ -133,8 +133,14 @@ class Secret(str):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         return core_schema.no_info_after_validator_function(
-            cls, core_schema.str_schema(min_length=1)
+            cls._not_blank, core_schema.str_schema(min_length=1)
         )
+
+    @classmethod
+    def _not_blank(cls, value: str) -> Secret:
+        if not value.strip():
+            raise ValueError("must not be blank")
+        return cls(value)
 
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

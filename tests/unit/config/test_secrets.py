@@ -59,10 +59,12 @@ def test_lists_are_filled_and_keys_are_not() -> None:
         ("${NOPE:-default}", "is not one of"),
         ("${}", "is not one of"),
         ('"${NOPE"', "without its `}`"),
+        ("${EMPTY}", "`${EMPTY}` is empty; give it a value"),
+        ('"Basic ${BLANK}:x"', "`${BLANK}` is empty; give it a value"),
     ],
 )
 def test_reference_to_nothing_is_a_fault_that_says_what_to_do(text: str, part: str) -> None:
-    result, (fault,) = filled(text)
+    result, (fault,) = filled(text, EMPTY="", BLANK=" ")
     assert part in fault.message
     assert (fault.key, fault.line, fault.column) == ("key", 1, 6)
     assert result.failed == {("key",)}

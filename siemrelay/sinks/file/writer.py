@@ -29,7 +29,7 @@ _ADVICE: Final = {
     errno.EACCES: "let the relay's user write there",
     errno.EPERM: "let the relay's user write there",
     errno.EROFS: "mount it writable; under systemd add the directory to `ReadWritePaths=`",
-    errno.ELOOP: "check `path`: its symbolic links lead in a circle",
+    errno.ELOOP: "`path` is a symbolic link, or links lead in a circle: name the file itself",
     errno.ENAMETOOLONG: "choose a shorter `path`",
     errno.EFBIG: "choose a smaller `rotate_size`: the file system takes no larger file",
 }
@@ -64,8 +64,9 @@ class ArchiveFile:
         self.path = path
         try:
             # O_NONBLOCK: a named pipe without a reader would hang the open.
+            # O_NOFOLLOW: a link that somebody put there could make the relay write anywhere.
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-            self._descriptor = os.open(path, flags, MODE)
+            self._descriptor = os.open(path, flags | os.O_NOFOLLOW, MODE)
         except OSError as error:
             raise fault(path, error) from error
         try:

@@ -291,3 +291,11 @@ def test_the_daemon_archives_everything_and_test_adds_a_line_beside_it(
     assert rotated(path)
     assert [found for found in found_ids if found.startswith("n0")] == ids(range(1, 2003))
     assert len(found_ids) == 2003
+
+
+def test_a_link_in_the_place_of_the_archive_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"not ours")
+    (tmp_path / "audit.json").symlink_to(tmp_path / "target")
+    with pytest.raises(SinkHolds, match="name the file itself"):
+        ArchiveFile(tmp_path / "audit.json")
+    assert (tmp_path / "target").read_bytes() == b"not ours"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from siemrelay.cli.config_faults import exit_with_faults, plural
-from siemrelay.cli.control_client import print_answer, send
+from siemrelay.cli.live.control_client import print_answer, send
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.tables import print_table
 from siemrelay.config.effective import (

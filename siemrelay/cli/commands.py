@@ -10,18 +10,18 @@ import click
 from siemrelay import __version__
 
 COMMANDS: Final = {
-    "run": "run the daemon in the foreground",
-    "reload": "apply the changed configuration to the running relay",
-    "check": "validate the configuration and print its effective settings",
-    "test": "send one marked test event to a sink",
-    "preview": "show what each sink would receive for given records",
-    "status": "show the running relay's rates, backlogs and errors",
-    "top": "the same, live",
-    "buffer": "inspect the disk buffer, replay records, handle dead letters",
-    "events": "list the known event types",
-    "demo": "show the relay at work; needs no configuration",
+    "run": ("run", "run the daemon in the foreground"),
+    "reload": ("live.reload", "apply the changed configuration to the running relay"),
+    "check": ("check", "validate the configuration and print its effective settings"),
+    "test": ("test", "send one marked test event to a sink"),
+    "preview": ("preview", "show what each sink would receive for given records"),
+    "status": ("live.status", "show the running relay's rates, backlogs and errors"),
+    "top": ("live.top", "the same, live"),
+    "buffer": ("buffer.buffer", "inspect the disk buffer, replay records, handle dead letters"),
+    "events": ("events", "list the known event types"),
+    "demo": ("demo", "show the relay at work; needs no configuration"),
 }
-"""Name → its line in `siemrelay --help`. `siemrelay.cli.NAME` has the command of that name."""
+"""Name → the module in `siemrelay.cli` with the command of that name, its line in `--help`."""
 
 
 class _Commands(click.Group):
@@ -31,13 +31,14 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"siemrelay.cli.{name}"), name)
+        module, _ = COMMANDS[name]
+        command: click.Command = getattr(import_module(f"siemrelay.cli.{module}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table: importing every command for its help would take a second.
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.cli import endpoint_client
-from siemrelay.cli.endpoint_client import RelayUnreachable, fetch_status
+from siemrelay.cli.live import endpoint_client
+from siemrelay.cli.live.endpoint_client import RelayUnreachable, fetch_status
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import RATE_S, Rates

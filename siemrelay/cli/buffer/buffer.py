@@ -14,11 +14,11 @@ from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.state_dir import running_process
 from siemrelay.buffer.store import Store
-from siemrelay.cli.dead_letters import dead_letters
-from siemrelay.cli.open_buffer import load_or_exit, open_buffer
+from siemrelay.cli.buffer.dead_letters import dead_letters
+from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
+from siemrelay.cli.buffer.replay import replay
+from siemrelay.cli.buffer.salvage import check, salvage
 from siemrelay.cli.options import config_option, json_option
-from siemrelay.cli.replay import replay
-from siemrelay.cli.salvage import check, salvage
 from siemrelay.cli.tables import print_table
 from siemrelay.core.event import Batch
 from siemrelay.core.times import rfc3339

@@ -9,7 +9,7 @@ import click
 import trio
 
 from siemrelay.buffer.replay import Replay
-from siemrelay.cli.open_buffer import load_or_exit, open_buffer
+from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig

@@ -15,7 +15,7 @@ import click
 from siemrelay.buffer import salvage as salvaging
 from siemrelay.buffer.salvage import Survey, put_in_place, survey
 from siemrelay.buffer.state_dir import buffer_file, lock_state_dir, running_process
-from siemrelay.cli.open_buffer import load_or_exit
+from siemrelay.cli.buffer.open_buffer import load_or_exit
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.tables import print_table
 from siemrelay.core.errors import SiemrelayError, StartRefused

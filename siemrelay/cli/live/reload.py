@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from siemrelay.cli.config_faults import exit_with_faults
-from siemrelay.cli.control_client import print_answer, send
+from siemrelay.cli.live.control_client import print_answer, send
 from siemrelay.cli.options import config_option
 from siemrelay.config.endpoint_address import state_dir
 from siemrelay.core.errors import ConfigurationRefused

@@ -13,9 +13,9 @@ import msgspec
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.store import Store
-from siemrelay.cli.open_buffer import load_or_exit, open_buffer
+from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
+from siemrelay.cli.buffer.replay import chosen, send
 from siemrelay.cli.options import config_option, json_option
-from siemrelay.cli.replay import chosen, send
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.writing.text import sanitize_for_display

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from siemrelay.cli.endpoint_client import (
+from siemrelay.cli.live.endpoint_client import (
     RelayUnreachable,
     endpoint_of,
     endpoint_options,

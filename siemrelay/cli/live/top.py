@@ -10,14 +10,14 @@ from typing import Final
 
 import click
 
-from siemrelay.cli.endpoint_client import (
+from siemrelay.cli.live.endpoint_client import (
     RelayUnreachable,
     endpoint_of,
     endpoint_options,
     exit_unreachable,
     fetch_status,
 )
-from siemrelay.cli.status import coloured
+from siemrelay.cli.live.status import coloured
 
 _EVERY_S: Final = 1.0
 

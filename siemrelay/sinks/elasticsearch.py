@@ -33,7 +33,7 @@ from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NoBulkAnswer, read
 
 # The pause before items that a busy cluster rejected are sent again: its queues empty in fractions
 # of a second. If none of them is taken then, the sink waits.
-_AGAIN_S: Final = 0.5
+RETRY_DOCUMENTS_S: Final = 0.5
 
 # Elasticsearch's rules for names of indices and data streams: not these characters, no upper case,
 # no `-`, `_`, `+` or `.` in front (hidden ones begin with a dot, but those are not for events).
@@ -128,7 +128,7 @@ class ElasticsearchSink(RequestSink):
                 # No progress. Documents that were stored will be conflicts the next time.
                 raise SinkWaits(why)
             left, sent_before = again, True
-            await trio.sleep(_AGAIN_S)
+            await trio.sleep(RETRY_DOCUMENTS_S)
 
     def _judge(self, answer: Answer) -> None:
         words = read_cause(answer.body).words or answer.words

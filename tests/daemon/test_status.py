@@ -290,7 +290,7 @@ def drip(connection: socket.socket) -> None:
 def test_whatever_answers_the_command_ends_with_words(
     answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint_client, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(endpoint_client, "ANSWER_S", 0.5)
     with hostile(answer) as where:
         host, _, port = where.partition(":")
         with pytest.raises(RelayUnreachable) as raised:

@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -55,7 +55,9 @@ def said(code: int, **more: Any) -> Answer:
     return Answer(status, json.dumps({"text": text, "code": code, **more}))
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A request that is refused, with the collector's answer."""
+
     def __init__(self, code: int, **more: Any) -> None:
         super().__init__(code)
         self.answer = said(code, **more)
@@ -68,6 +70,30 @@ class _Number(str):
 def _flat(value: Any) -> bool:
     items = value if isinstance(value, list) else [value]
     return not any(isinstance(item, (dict, list, bool, type(None))) for item in items)
+
+
+def read_event(message: bytes) -> Any:
+    """One event as the collector reads it: a number keeps the form in which it is written."""
+    return json.loads(message, parse_int=_Number, parse_float=_Number)
+
+
+def check_event(event: Any, number: int, indexes: Set[str]) -> None:
+    """Raise `Refused` for what a collector with these indexes does not take; `number` from 0."""
+    where = {"invalid-event-number": number}
+    if not isinstance(event, dict) or event.keys() - _METADATA:
+        raise Refused(6, **where)
+    if "event" not in event:
+        raise Refused(12, **where)
+    if event["event"] is None or (isinstance(event["event"], str) and not event["event"].strip()):
+        raise Refused(13, **where)
+    time, fields = event.get("time", _Number("0")), event.get("fields", {})
+    if not isinstance(time, str) or not _PLAIN_DECIMAL.fullmatch(time):
+        raise Refused(15, **where)
+    if not isinstance(fields, dict) or not all(map(_flat, fields.values())):
+        raise Refused(15, **where)
+    if event.get("index", "main") not in indexes:
+        # As met in the field: for this code the first event is number 1.
+        raise Refused(7, **{"invalid-event-number": number + 1})
 
 
 class SplunkReceiver(HttpReceiver):
@@ -128,7 +154,7 @@ class SplunkReceiver(HttpReceiver):
             else:
                 said_nothing = "The requested URL was not found on this server."
                 return Answer(404, json.dumps({"text": said_nothing, "code": 404}))
-        except _Refused as refused:
+        except Refused as refused:
             return refused.answer
         if not self.acknowledges:
             return said(0)
@@ -139,42 +165,45 @@ class SplunkReceiver(HttpReceiver):
 
     def _authorize(self, request: Request, query: str) -> None:
         if "token" in parse_qs(query):
-            raise _Refused(16)
+            raise Refused(16)
         authorization = request.headers.get("authorization")
         if authorization is None:
-            raise _Refused(2)
+            raise Refused(2)
         scheme, _, token = authorization.partition(" ")
         if scheme != "Splunk" or not token:
-            raise _Refused(3)
+            raise Refused(3)
         if token != TOKEN:
-            raise _Refused(4)
+            raise Refused(4)
         if not self.enabled:
-            raise _Refused(1)
+            raise Refused(1)
 
     def _channel(self, request: Request, *, wanted: bool) -> str:
         channel = request.headers.get("x-splunk-request-channel", "")
         if not channel and wanted:
-            raise _Refused(10)
+            raise Refused(10)
         try:
             return str(uuid.UUID(channel)) if channel else ""
         except ValueError:
-            raise _Refused(11) from None
+            raise Refused(11) from None
 
     def _take_events(self, body: str) -> None:
         decoder = json.JSONDecoder(parse_int=_Number, parse_float=_Number)
         events, at, end = list[dict[str, Any]](), 0, len(body.rstrip())
         if not end:
-            raise _Refused(5)
+            raise Refused(5)
         try:
             while at < end:
                 number = len(events)
                 try:
                     event, at = decoder.raw_decode(body, _SPACE.match(body, at).end())  # type: ignore[union-attr]  # it always matches
                 except ValueError:
-                    raise _Refused(6, **{"invalid-event-number": number}) from None
-                self._check(event, number)
+                    raise Refused(6, **{"invalid-event-number": number}) from None
+                check_event(event, number, self.indexes)
+                code = self.refuse(event)
+                if code is not None:
+                    raise Refused(code, **{"invalid-event-number": number + (code == 7)})
                 events.append(event)
-        except _Refused:
+        except Refused:
             if self.keeps_earlier:
                 self._keep(events)
             raise
@@ -183,43 +212,21 @@ class SplunkReceiver(HttpReceiver):
     def _keep(self, events: list[dict[str, Any]]) -> None:
         self.arrived.add([json.dumps(event).encode() for event in events])
 
-    def _check(self, event: Any, number: int) -> None:
-        where = {"invalid-event-number": number}
-        if not isinstance(event, dict) or event.keys() - _METADATA:
-            raise _Refused(6, **where)
-        if "event" not in event:
-            raise _Refused(12, **where)
-        if event["event"] is None or (
-            isinstance(event["event"], str) and not event["event"].strip()
-        ):
-            raise _Refused(13, **where)
-        time, fields = event.get("time", _Number("0")), event.get("fields", {})
-        if not isinstance(time, str) or not _PLAIN_DECIMAL.fullmatch(time):
-            raise _Refused(15, **where)
-        if not isinstance(fields, dict) or not all(map(_flat, fields.values())):
-            raise _Refused(15, **where)
-        if event.get("index", "main") not in self.indexes:
-            # As met in the field: for this code the first event is number 1.
-            raise _Refused(7, **{"invalid-event-number": number + 1})
-        code = self.refuse(event)
-        if code is not None:
-            raise _Refused(code, **{"invalid-event-number": number + (code == 7)})
-
     def _take_lines(self, body: bytes, query: dict[str, list[str]]) -> None:
         if not body.strip():
-            raise _Refused(5)
+            raise Refused(5)
         if query.get("index", ["main"])[0] not in self.indexes:
-            raise _Refused(7)
+            raise Refused(7)
         self.arrived.add(body.split(b"\n"))
 
     def _tell(self, request: Request, query: str) -> Answer:
         if not self.acknowledges:
-            raise _Refused(14)
+            raise Refused(14)
         channel = parse_qs(query).get("channel", [""])[0]
         if not channel:
-            raise _Refused(10)
+            raise Refused(10)
         if "content-encoding" in request.headers:
-            raise _Refused(6)
+            raise Refused(6)
         waiting = self._unacknowledged[channel]
         acks = {}
         for ack_id in json.loads(request.content)["acks"]:

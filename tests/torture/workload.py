@@ -104,10 +104,10 @@ class Life:
         self.mark(sink=sink, buried=seen(found.values()))
 
     async def flush(self) -> None:
-        await self._buffer._flusher.flush()
+        await self._buffer.flush_cursors()
 
     async def delete(self) -> None:
-        await self._buffer._retention.delete(received_before=float("inf"))
+        await self._buffer.delete_delivered(received_before=float("inf"))
 
     async def shrink(self) -> None:
         await self._buffer.reclaim()

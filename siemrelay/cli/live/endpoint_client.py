@@ -22,7 +22,7 @@ from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status import RelayReport
 
 # The relay answers between two batches, after a few look-ups on disk.
-_ANSWER_S: Final = 10.0
+ANSWER_S: Final = 10.0
 _ANSWER_BYTES: Final = 16 << 20
 
 # An endpoint that listens on every address is reached on the loopback one.
@@ -92,12 +92,12 @@ def fetch_status(address: tuple[str, int]) -> RelayReport:
 
 
 def _got(host: str, port: int) -> tuple[int, bytes]:
-    """HTTP status and body of `/status`, within `_ANSWER_S` and `_ANSWER_BYTES`."""
-    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    """HTTP status and body of `/status`, within `ANSWER_S` and `_ANSWER_BYTES`."""
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
     with closing(connection):
         connection.connect()
         # The socket's timeout bounds each read; a slow sender could stretch them without end.
-        deadline = threading.Timer(_ANSWER_S, partial(_hang_up, connection.sock))
+        deadline = threading.Timer(ANSWER_S, partial(_hang_up, connection.sock))
         deadline.daemon = True
         deadline.start()
         try:

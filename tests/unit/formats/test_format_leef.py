@@ -205,14 +205,6 @@ def test_a_delimiter_that_values_or_keys_need_is_a_fault(written: Any) -> None:
         LeefOptions.model_validate({"delimiter": written})
 
 
-def test_what_leef_remembers_of_types_is_bounded() -> None:
-    form = leef()
-    many = [msgspec.structs.replace(PLAIN, type=f"t{i}") for i in range(9000)]
-    form.encode(selection_of([*many, msgspec.structs.replace(PLAIN, type="x" * 100_000)]))
-    assert len(form._heads) <= 4096
-    assert max(map(len, form._heads)) <= 256
-
-
 @given(
     texts=st.lists(st.sampled_from(["a|b", "x^y", "k=v", "%s", "%", "é\t"]), min_size=4, max_size=4)
 )

@@ -30,7 +30,7 @@ KEY = "ApiKey dmVyeTpzZWNyZXQ="
 @pytest.fixture(autouse=True)
 def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(elasticsearch, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(elasticsearch, "RETRY_DOCUMENTS_S", 0.001)
 
 
 @pytest.fixture

@@ -66,9 +66,9 @@ class World:
         self.busy = False
         """Whether a rotation is under way: it takes no time to speak of."""
         self.delivered: Counter[bytes] = Counter()
-        self.writer = self._new_log()
+        self.writer = self.new_log()
 
-    def _new_log(self) -> Inode:
+    def new_log(self) -> Inode:
         inode = self.disk.create(LOG)
         self.disk.hold(inode)
         if self.header:
@@ -140,7 +140,7 @@ class World:
         self.disk.rename(LOG, f"{LOG}.1")
         yield
         old = self.writer
-        self.writer = self._new_log()
+        self.writer = self.new_log()
         if step.late:
             self.disk.release(self.writer)
             self.writer = old
@@ -415,7 +415,7 @@ def test_a_deleted_file_stays_open_until_it_is_read_and_still_for_a_minute() -> 
     relay.step()
     old = world.writer
     world.disk.unlink(LOG)
-    world.writer = world._new_log()
+    world.writer = world.new_log()
     for n in range(3):
         world.disk.append(old, b"late %d\n" % n)
         world.now += 50

@@ -8,10 +8,7 @@ or whose shard is away (5xx) are sent again by themselves.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -23,13 +20,18 @@ from siemrelay.core.options import Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.bulk import Bulk
 from siemrelay.formats.envelopes.timestamped import Timestamped
-from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Answer, Client, RequestOptions, RequestSink
-from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.net.url import Url, below
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Settlement
+from siemrelay.sinks.http.answer import ADVICE, Answer, patience
+from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
-from siemrelay.sinks.http.url import Url, below
-from siemrelay.sinks.http.verdict import ADVICE, patience, verdict
-from siemrelay.wire.elasticsearch import ANSWER_FIELDS, Item, NoBulkAnswer, read_cause, read_items
+from siemrelay.wire.elasticsearch import (
+    FILTER_PATH,
+    ItemResult,
+    NotABulkResponse,
+    failed_items,
+    read_error,
+)
 
 # The pause before items that a busy cluster rejected are sent again: its queues empty in fractions
 # of a second. If none of them is taken then, the sink waits.
@@ -80,7 +82,7 @@ def bulk_documents(inner: Format, options: Any) -> Format:
     return Bulk(Timestamped(inner, stamp="@timestamp", text="message"))
 
 
-class ElasticsearchSink(RequestSink):
+class ElasticsearchSink(ExchangeSink):
     """Batches of documents created in one data stream."""
 
     def __init__(self, options: ElasticsearchOptions) -> None:
@@ -88,40 +90,33 @@ class ElasticsearchSink(RequestSink):
         self._options = options
         query = {"pipeline": options.pipeline} if options.pipeline else {}
         path = f"/{quote(options.index, safe='')}/_bulk"
-        self._url = below(options.url, path, filter_path=ANSWER_FIELDS, **query)
+        self._url = below(options.url, path, filter_path=FILTER_PATH, **query)
         self._advice = _advice(options.index)
 
-    @asynccontextmanager
-    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; the first request connects."""
-        async with self.client(report) as client:
-            exchange, in_flight = partial(self._create, client), self._options.in_flight
-            async with open_exchanges(exchange, in_flight=in_flight) as session:
-                yield session
-
-    async def _create(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+    async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        """See `ExchangeSink`; documents that were not stored for now are sent again here."""
         refusals: list[Refusal] = []
         left: Sequence[int] = range(len(messages))
         sent_before = False
         while True:
             body = b"\n".join([messages[index] for index in left]) + b"\n"
             answer = await client.post(self._url, body, "application/x-ndjson")
-            self._judge(answer)
+            answer.raise_for_status(self._advice, message=str(read_error(answer.body)) or None)
             again: list[int] = []
             why = ""
             for at, item in self._items(answer, len(left)):
                 if item.verdict == "conflict":
                     # After an answer of 5xx the document may have been stored all the same.
                     if not sent_before:
-                        refusals.append(Refusal(left[at], "409", item.cause.words, duplicate=True))
-                elif item.verdict == "again":
+                        refusals.append(Refusal(left[at], "409", str(item.error), duplicate=True))
+                elif item.verdict == "retry":
                     again.append(left[at])
-                    why = f"{_said(item)}; {patience(item.status)}"
+                    why = f"{_failed(item)}; {patience(item.status)}"
                 elif item.verdict == "refused":
                     code = str(item.status)
-                    refusals.append(Refusal(left[at], code, item.cause.words or "no reason given"))
+                    refusals.append(Refusal(left[at], code, str(item.error) or "no reason given"))
                 elif item.verdict == "held":
-                    raise SinkHolds(_said(item), advice=self._advice_about(item))
+                    raise SinkHolds(_failed(item), advice=self._advice_about(item))
             if not again:
                 return sorted(refusals, key=lambda refusal: refusal.index)
             if len(again) == len(left):
@@ -130,27 +125,23 @@ class ElasticsearchSink(RequestSink):
             left, sent_before = again, True
             await trio.sleep(RETRY_DOCUMENTS_S)
 
-    def _judge(self, answer: Answer) -> None:
-        words = read_cause(answer.body).words or answer.words
-        verdict(answer.status, answer.headers, words, now_s=time.time(), advice=self._advice)
-
-    def _items(self, answer: Answer, count: int) -> Sequence[tuple[int, Item]]:
+    def _items(self, answer: Answer, count: int) -> Sequence[tuple[int, ItemResult]]:
         try:
-            return read_items(answer.body, count)
-        except NoBulkAnswer as error:
+            return failed_items(answer.body, count)
+        except NotABulkResponse as error:
             if count > 1 and answer.body.lstrip().startswith(b"{"):
                 # Perhaps the answer is too long, with too many errors: fewer documents have fewer.
                 raise BatchRefused(code="answer", reason=f"not understood: {error}") from error
             raise SinkHolds(
-                f"HTTP {answer.status}, but no bulk answer: {answer.words or 'it is empty'}",
+                f"HTTP {answer.status}, but no bulk answer: {answer.text or 'it is empty'}",
                 advice="is `url` the address of Elasticsearch or OpenSearch itself?",
             ) from error
 
-    def _advice_about(self, item: Item) -> str:
-        index, kind = self._options.index, item.cause.type
+    def _advice_about(self, item: ItemResult) -> str:
+        index, kind = self._options.index, item.error.type
         if kind == "cluster_block_exception":
             return f"writing to `{index}` is blocked in the cluster: lift the block"
-        if item.cause.reason.startswith("pipeline with id ["):
+        if item.error.reason.startswith("pipeline with id ["):
             return "create that ingest pipeline, or change `pipeline`"
         if kind == "index_closed_exception":
             return f"open the index `{index}`, or name another one in `index`"
@@ -162,8 +153,8 @@ class ElasticsearchSink(RequestSink):
         return self._advice.get(item.status, "check `index`")
 
 
-def _said(item: Item) -> str:
-    return f"HTTP 200, but items with {item.status} {item.cause.words}".strip()
+def _failed(item: ItemResult) -> str:
+    return f"HTTP 200, but items with {item.status} {item.error}".strip()
 
 
 def _advice(index: str) -> dict[int, str]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,13 +13,12 @@ from siemrelay import __version__
 from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
-from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Client, RequestOptions, RequestSink
-from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.net.url import Url, below
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Settlement
+from siemrelay.sinks.http.answer import ADVICE
+from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
-from siemrelay.sinks.http.url import Url, below
-from siemrelay.sinks.http.verdict import ADVICE, verdict
-from siemrelay.wire.otlp import Envelope, NoExportAnswer, read_partial
+from siemrelay.wire.otlp import NotAnExportResponse, ResourceLogs, read_partial_success
 
 _PATH: Final = "/v1/logs"
 
@@ -58,40 +54,32 @@ def log_records(inner: Format, options: OtlpOptions) -> Format:
     return LogRecords(inner, options.body)
 
 
-class OtlpSink(RequestSink):
+class OtlpSink(ExchangeSink):
     """Batches of log records exported to one receiver."""
 
     def __init__(self, options: OtlpOptions) -> None:
         super().__init__(options)
-        self._options = options
         bare = urlsplit(options.url).path in ("", "/")
         self._url = below(options.url, _PATH) if bare else options.url
         resource = {"service.name": options.service, "host.name": socket.gethostname()}
-        self._envelope = Envelope(resource | options.resource, "siemrelay", __version__)
+        self._logs = ResourceLogs(resource | options.resource, "siemrelay", __version__)
 
-    @asynccontextmanager
-    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; the first request connects."""
-        async with self.client(report) as client:
-            exchange, in_flight = partial(self._export, client), self._options.in_flight
-            async with open_exchanges(exchange, in_flight=in_flight) as session:
-                yield session
-
-    async def _export(self, client: Client, messages: Sequence[bytes]) -> Settlement:
-        answer = await client.post(self._url, self._envelope.request(messages), "application/json")
+    async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        """See `ExchangeSink`; a partial success refuses the batch, so that it is halved."""
+        answer = await client.post(self._url, self._logs.request(messages), "application/json")
         # The specification retries after 429, 502, 503 and 504. This waits after every other 5xx
         # as well: a receiver's fault must not cost an event.
-        verdict(answer.status, answer.headers, answer.words, now_s=time.time(), advice=_ADVICE)
+        answer.raise_for_status(_ADVICE)
         try:
-            rejected, words = read_partial(answer.body)
-        except NoExportAnswer as error:
+            rejected, message = read_partial_success(answer.body)
+        except NotAnExportResponse as error:
             raise SinkHolds(
-                f"HTTP {answer.status}, but no OTLP answer in JSON: {answer.words}",
+                f"HTTP {answer.status}, but no OTLP answer in JSON: {answer.text}",
                 advice=f"is `url` the address of an OTLP receiver that takes JSON ({_PATH})?",
             ) from error
         if rejected <= 0:
             return ()
-        why = words or "no reason given"
+        why = message or "no reason given"
         if rejected >= len(messages):
             return [Refusal(index, "rejected", why) for index in range(len(messages))]
         # The answer does not say which ones. Halving finds them; meanwhile the others are exported

@@ -7,10 +7,7 @@ data collection rule does not declare: `map:` of `format: json` gives them the d
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import quote
 
@@ -20,19 +17,12 @@ from siemrelay.core.errors import SinkHolds
 from siemrelay.core.options import Secret, Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.timestamped import Timestamped
-from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
-from siemrelay.sinks.http.client import (
-    Answer,
-    Client,
-    RequestOptions,
-    RequestSink,
-    TransportOptions,
-)
-from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.net.url import Url, below
+from siemrelay.sinks.contract import ProtocolKind, Settlement
+from siemrelay.sinks.http.answer import ADVICE, Answer
+from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions, TransportOptions
 from siemrelay.sinks.http.oauth import OauthOptions
 from siemrelay.sinks.http.sink import BatchOptions
-from siemrelay.sinks.http.url import Url, below
-from siemrelay.sinks.http.verdict import ADVICE, verdict
 
 _API_VERSION: Final = "2023-01-01"
 
@@ -127,12 +117,11 @@ def sentinel_records(inner: Format, options: Any) -> Format:
 _TAKEN: Final = 204
 
 
-class SentinelSink(RequestSink):
+class SentinelSink(ExchangeSink):
     """Batches of records sent to one stream of a data collection rule."""
 
     def __init__(self, options: SentinelOptions) -> None:
         super().__init__(options.requests())
-        self._options = options
         rule, stream = quote(options.rule, safe=""), quote(options.stream, safe="")
         path = f"/dataCollectionRules/{rule}/streams/{stream}"
         self._url = below(options.endpoint, path, **{"api-version": _API_VERSION})
@@ -145,26 +134,19 @@ class SentinelSink(RequestSink):
             405: "check `endpoint`: it has no path of its own",
         }
 
-    @asynccontextmanager
-    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; the first request connects."""
-        async with self.client(report) as client:
-            exchange, in_flight = partial(self._upload, client), self._options.in_flight
-            async with open_exchanges(exchange, in_flight=in_flight) as session:
-                yield session
-
-    async def _upload(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+    async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        """See `ExchangeSink`; a call is confirmed or refused as a whole."""
         answer = await client.post(self._url, b"[" + b",".join(messages) + b"]", "application/json")
         code, message = _error(answer)
-        words = ": ".join(filter(None, (code, message))) or answer.words
+        reason = ": ".join(filter(None, (code, message))) or answer.text
         if answer.status == 400 and code == "InvalidStream":
             # The fault is in the options, though the status is that of a bad record.
-            raise SinkHolds(f"HTTP 400 {words}", advice=self._unknown_stream)
-        verdict(answer.status, answer.headers, words, now_s=time.time(), advice=self._advice)
+            raise SinkHolds(f"HTTP 400 {reason}", advice=self._unknown_stream)
+        answer.raise_for_status(self._advice, message=reason)
         if answer.status != _TAKEN:
             # A log-in page or a proxy's answer must not confirm records.
             raise SinkHolds(
-                f"HTTP {answer.status}, but no answer of the Logs Ingestion API: {words}",
+                f"HTTP {answer.status}, but no answer of the Logs Ingestion API: {reason}",
                 advice="check `endpoint`, and whether a proxy or a log-in page is in the way",
             )
         return ()

@@ -7,34 +7,27 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import structlog
 import trio
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from siemrelay.core.errors import SiemrelayError
-from siemrelay.core.options import (
-    Duration,
-    HeaderName,
-    HeaderValue,
-    Options,
-    show_seconds,
-    with_good_port,
-)
+from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, show_seconds
 from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.normalise import time_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.pem import AuthorityFile
+from siemrelay.net.url import Url
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
-from siemrelay.wire.polled import (
+from siemrelay.wire.pagination import (
     NotAPage,
-    fingerprint,
-    items_of,
+    item_fingerprint,
     next_page,
+    page_items,
     value_at,
     with_parameter,
 )
@@ -59,15 +52,6 @@ _PROGRESS_S: Final = 60.0
 _REFUSED_PAUSE_S: Final = 60.0
 
 
-def _address(value: str) -> str:
-    parts = with_good_port(urlsplit(value))
-    if parts.scheme not in ("http", "https") or not parts.hostname or " " in parts.netloc:
-        raise ValueError("write a whole address, like https://api.example.com/v1/audit")
-    if parts.username or parts.password:
-        raise ValueError("no user:password@ in the address; use `authorization`")
-    return value
-
-
 class CursorOptions(Options):
     """Paging by a cursor that each answer names."""
 
@@ -90,9 +74,7 @@ class SinceOptions(Options):
 class HttpPollOptions(Options):
     """Options of `type: http_poll`."""
 
-    url: Annotated[str, AfterValidator(_address)] = Field(
-        description="the address that is requested by GET"
-    )
+    url: Url = Field(description="the address that is requested by GET")
     every: Duration = Field(30.0, gt=0, description="the pause between two polls")
     authorization: HeaderValue | None = Field(
         None, description="the Authorization header, word for word"
@@ -153,7 +135,7 @@ class _PollPosition:
     def take(self, items: list[bytes], body: bytes) -> list[bytes]:
         """The items of a page that are new; the position moves past them."""
         known = set(self._seen)
-        prints = list(map(fingerprint, items))
+        prints = list(map(item_fingerprint, items))
         new = [item for item, mark in zip(items, prints, strict=True) if mark not in known]
         cursor, since = self._options.cursor, self._options.since
         if cursor is not None:
@@ -246,7 +228,7 @@ class HttpPollSource:
         while url not in asked and idle < _IDLE_PAGES:
             asked.add(url)
             answer = await client.get(url)
-            items = items_of(answer.body, self._options.items)
+            items = page_items(answer.body, self._options.items)
             new = position.take(items, answer.body)
             idle = 0 if new else idle + 1
             yield new

@@ -1,4 +1,7 @@
-"""The answers of Elasticsearch's bulk API, which OpenSearch gives alike: a verdict an item."""
+"""Answers of the bulk API of Elasticsearch and OpenSearch: one result for each document.
+
+Source: Elasticsearch, "Bulk API", response body.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +10,35 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-# An item's reason repeats what was sent; so much of it says why.
+# An error's reason repeats the document that was sent. This much of it shows the cause.
 _REASON_CHARACTERS: Final = 300
 
-ANSWER_FIELDS: Final = "error,items.*.status,items.*.error"
-"""What of an answer is asked for (`filter_path`): all that is read here."""
+FILTER_PATH: Final = "error,items.*.status,items.*.error"
+"""The value of the query parameter `filter_path`: the members of an answer that are read here."""
 
-ABOUT_THE_INDEX: Final = frozenset({
+INDEX_ERRORS: Final = frozenset({
     "cluster_block_exception", "index_closed_exception", "index_not_found_exception",
     "invalid_index_name_exception", "security_exception",
 })  # fmt: skip
-"""Error types that are not about the document, though their status may say so."""
+"""Error types about the index or the credentials. Their status may be one of a bad document."""
 
-Verdict = Literal["taken", "conflict", "again", "refused", "held"]
-"""An item's answer: stored; another document has this id; send it again later; never; not until a
-person acts."""
+ItemVerdict = Literal["stored", "conflict", "retry", "refused", "held"]
+"""What to do about a document: nothing; it exists under this id; send it again later; never send
+it again; wait until a person has fixed the settings."""
 
 
-class Cause(msgspec.Struct, frozen=True):
-    """Why a request or an item failed; both parts may be empty."""
+class ErrorCause(msgspec.Struct, frozen=True):
+    """An `error` member. Both parts may be empty; as text, `TYPE: REASON`."""
 
     type: str = ""
     reason: str = ""
 
-    @property
-    def words(self) -> str:
-        """Both as one text."""
+    def __str__(self) -> str:
         return ": ".join(filter(None, (self.type, self.reason)))
 
     @classmethod
-    def of(cls, error: Any) -> Cause:
-        """Reads an `error` member: an object with what caused it, or just a text."""
+    def of(cls, error: Any) -> ErrorCause:
+        """The cause in a decoded `error` member, an object or a text; the inner cause is added."""
         if not isinstance(error, dict):
             return cls("", _short(str(error)) if error else "")
         reason, inner = str(error.get("reason") or ""), error.get("caused_by")
@@ -46,29 +47,29 @@ class Cause(msgspec.Struct, frozen=True):
         return cls(str(error.get("type") or ""), _short(reason))
 
 
-class Item(msgspec.Struct, frozen=True):
-    """What was said of one document."""
+class ItemResult(msgspec.Struct, frozen=True):
+    """The result of one document."""
 
     status: int
-    cause: Cause
+    error: ErrorCause
 
     @property
-    def verdict(self) -> Verdict:
-        """What to do about the document."""
-        status, kind = self.status, self.cause.type
+    def verdict(self) -> ItemVerdict:
+        """What to do about the document, by status and by the error's type."""
+        status, kind = self.status, self.error.type
         if 200 <= status < 300:
-            return "taken"
+            return "stored"
         if kind == "version_conflict_engine_exception":
             return "conflict"
         if status in (408, 409, 429) or status >= 500:
-            return "again"
-        if kind in ABOUT_THE_INDEX or self.cause.reason.startswith("pipeline with id ["):
+            return "retry"
+        if kind in INDEX_ERRORS or self.error.reason.startswith("pipeline with id ["):
             return "held"
         return "held" if status in (401, 403, 404) else "refused"
 
 
-class NoBulkAnswer(Exception):
-    """The bytes are no bulk answer about so many items."""
+class NotABulkResponse(Exception):
+    """The bytes are not a bulk response about the documents that were sent."""
 
 
 class _Entry(msgspec.Struct):
@@ -89,31 +90,31 @@ _failure: Final = msgspec.json.Decoder(_Failure).decode
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def read_items(body: bytes, count: int) -> Sequence[tuple[int, Item]]:
-    """The items that were not simply stored, each with its index.
+def failed_items(body: bytes, count: int) -> Sequence[tuple[int, ItemResult]]:
+    """The results other than 2xx, each with the index of its document.
 
-    Raises NoBulkAnswer if the answer is not about exactly `count` items.
+    Raises NotABulkResponse if the body does not have exactly `count` results.
     """
     try:
         answer = _answer(body)
     except _UNREADABLE as error:
-        raise NoBulkAnswer(str(error)) from error
+        raise NotABulkResponse(str(error)) from error
     entries = [entry for item in answer.items for entry in item.values()]
     if len(entries) != count:
-        raise NoBulkAnswer(f"{len(entries)} items in the answer to {count}")
+        raise NotABulkResponse(f"{len(entries)} items in the answer to {count}")
     return [
-        (index, Item(entry.status, Cause.of(entry.error)))
+        (index, ItemResult(entry.status, ErrorCause.of(entry.error)))
         for index, entry in enumerate(entries)
         if not 200 <= entry.status < 300
     ]
 
 
-def read_cause(body: bytes) -> Cause:
-    """Why a whole request failed; empty where the body does not say it in Elasticsearch's way."""
+def read_error(body: bytes) -> ErrorCause:
+    """The cause why a whole request failed; empty where the body has no readable `error`."""
     try:
-        return Cause.of(_failure(body).error)
+        return ErrorCause.of(_failure(body).error)
     except _UNREADABLE:
-        return Cause()
+        return ErrorCause()
 
 
 def _short(text: str) -> str:

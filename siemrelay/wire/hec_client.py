@@ -1,7 +1,8 @@
-"""What Splunk's HTTP Event Collector answers, and what each answer means for the events sent.
+"""Answers of Splunk's HTTP Event Collector, and what each means for the events that were sent.
 
+The code in the body decides, not the HTTP status: one status comes with codes of all kinds.
 Sources: Splunk, "Troubleshoot HTTP Event Collector" (the codes) and "About HTTP Event Collector
-Indexer Acknowledgment". The code decides, not the HTTP status: one status has codes of all kinds.
+Indexer Acknowledgment".
 """
 
 from __future__ import annotations
@@ -26,68 +27,72 @@ _FULL: Final = (
 _STOPPING: Final = "Splunk is shutting down: is it started again?"
 
 
-class Meaning(Enum):
-    """What a code asks for."""
+class CodeKind(Enum):
+    """What the sender of a request has to do about a code."""
 
-    TAKEN = auto()
+    CONFIRMED = auto()
+    """Nothing: Splunk has the events."""
     WAIT = auto()
+    """Send them again later; the fault passes by itself."""
     HOLD = auto()
+    """Wait for a person: no request will be taken with these settings."""
     EVENT = auto()
-    """One event is refused: the one at `invalid-event-number`, if that is said."""
+    """Leave one event out: the one at `invalid-event-number`, where the answer has that."""
     INDEX = auto()
-    """As EVENT, because of its index: if that is so for all of them, the setting is wrong."""
+    """As EVENT, because of its index. If every event is refused so, a setting is wrong."""
 
 
-CODES: Final[Mapping[int, tuple[Meaning, str]]] = {
-    0: (Meaning.TAKEN, ""),
-    1: (Meaning.HOLD, "the token is disabled: enable it in Splunk (Settings, Data inputs)"),
-    2: (Meaning.HOLD, f"no token was sent: {WRITE_TOKEN}"),
-    3: (Meaning.HOLD, WRITE_TOKEN),
-    4: (Meaning.HOLD, "Splunk does not know this token: check `authorization` and `url`"),
-    # A run is never empty, but what is in it may be blank to Splunk.
-    5: (Meaning.EVENT, "Splunk saw no data in the event"),
-    6: (Meaning.EVENT, "check `format` and `endpoint`"),
+CODES: Final[Mapping[int, tuple[CodeKind, str]]] = {
+    0: (CodeKind.CONFIRMED, ""),
+    1: (CodeKind.HOLD, "the token is disabled: enable it in Splunk (Settings, Data inputs)"),
+    2: (CodeKind.HOLD, f"no token was sent: {WRITE_TOKEN}"),
+    3: (CodeKind.HOLD, WRITE_TOKEN),
+    4: (CodeKind.HOLD, "Splunk does not know this token: check `authorization` and `url`"),
+    # A batch is never empty, but an event in it may be blank to Splunk.
+    5: (CodeKind.EVENT, "Splunk saw no data in the event"),
+    6: (CodeKind.EVENT, "check `format` and `endpoint`"),
     7: (
-        Meaning.INDEX,
+        CodeKind.INDEX,
         "set `index` to one that exists in Splunk and is among the token's allowed indexes",
     ),
-    8: (Meaning.WAIT, _OWN_FAULT),
-    9: (Meaning.WAIT, _FULL),
+    8: (CodeKind.WAIT, _OWN_FAULT),
+    9: (CodeKind.WAIT, _FULL),
     10: (
-        Meaning.HOLD,
+        CodeKind.HOLD,
         "the token has indexer acknowledgement on: set `indexer_acknowledgement: yes`; what stands "
         "in between must pass the header X-Splunk-Request-Channel",
     ),
     11: (
-        Meaning.HOLD,
+        CodeKind.HOLD,
         "the channel did not arrive as it was sent: what stands in between must pass the header "
         "X-Splunk-Request-Channel",
     ),
-    12: (Meaning.EVENT, "check `format` and `endpoint`"),
-    13: (Meaning.EVENT, "check `format` and `endpoint`"),
-    14: (Meaning.HOLD, ENABLE_ACKNOWLEDGEMENT),
-    15: (Meaning.EVENT, "check `format` and `endpoint`"),
-    16: (Meaning.HOLD, f"no token in the address: {WRITE_TOKEN}"),
-    18: (Meaning.WAIT, _FULL),
-    19: (Meaning.WAIT, _FULL),
-    20: (Meaning.WAIT, _FULL),
-    21: (Meaning.HOLD, "Splunk does not know this token: check `authorization` and `url`"),
-    22: (Meaning.HOLD, "the token is disabled: enable it in Splunk (Settings, Data inputs)"),
-    23: (Meaning.WAIT, _STOPPING),
-    24: (Meaning.TAKEN, ""),
-    25: (Meaning.TAKEN, ""),
-    26: (Meaning.WAIT, _FULL),
-    27: (Meaning.WAIT, _FULL),
+    12: (CodeKind.EVENT, "check `format` and `endpoint`"),
+    13: (CodeKind.EVENT, "check `format` and `endpoint`"),
+    14: (CodeKind.HOLD, ENABLE_ACKNOWLEDGEMENT),
+    15: (CodeKind.EVENT, "check `format` and `endpoint`"),
+    16: (CodeKind.HOLD, f"no token in the address: {WRITE_TOKEN}"),
+    18: (CodeKind.WAIT, _FULL),
+    19: (CodeKind.WAIT, _FULL),
+    20: (CodeKind.WAIT, _FULL),
+    21: (CodeKind.HOLD, "Splunk does not know this token: check `authorization` and `url`"),
+    22: (CodeKind.HOLD, "the token is disabled: enable it in Splunk (Settings, Data inputs)"),
+    23: (CodeKind.WAIT, _STOPPING),
+    24: (CodeKind.CONFIRMED, ""),
+    25: (CodeKind.CONFIRMED, ""),
+    26: (CodeKind.WAIT, _FULL),
+    27: (CodeKind.WAIT, _FULL),
 }
-"""Every code about events, with what to change. 24 and 25: taken, though a queue is almost full."""
+"""Code → its kind, and what a person must change. 24 and 25 warn that a queue is almost full."""
 
-
-TAKEN: Final = frozenset(code for code, (meaning, _) in CODES.items() if meaning is Meaning.TAKEN)
-"""The codes that confirm."""
+CONFIRMING: Final = frozenset(
+    code for code, (kind, _) in CODES.items() if kind is CodeKind.CONFIRMED
+)
+"""The codes of answers that confirm the events of a request."""
 
 
 class HecAnswer(msgspec.Struct, frozen=True, gc=False):
-    """The words of an answer. `number` is `invalid-event-number`, `ack_id` is `ackId`."""
+    """The body of an answer. `number` is `invalid-event-number`, `ack_id` is `ackId`."""
 
     text: str = ""
     code: int | None = None
@@ -99,7 +104,7 @@ class _Acknowledged(msgspec.Struct, frozen=True, gc=False):
     acks: dict[int, bool]
 
 
-# Not strict: some receivers that speak this protocol write numbers as texts.
+# Not strict: some receivers of this protocol write numbers as texts.
 _read_answer: Final = msgspec.json.Decoder(HecAnswer, strict=False).decode
 _read_acknowledged: Final = msgspec.json.Decoder(_Acknowledged).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -108,8 +113,8 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class EventRefused(BatchRefused):
     """One event of the request is refused: send the others without it.
 
-    `number` is about where it stands: Splunk counts from 0 for some codes and from 1 for others,
-    and leaves it out for some. `about_index`: refused because of its index.
+    `number` is its approximate position: Splunk counts from 0 for some codes and from 1 for
+    others, and gives none for some. `about_index`: it was refused because of its index.
     """
 
     def __init__(self, answer: HecAnswer, *, about_index: bool, advice: str) -> None:
@@ -118,7 +123,7 @@ class EventRefused(BatchRefused):
 
 
 def read_answer(body: bytes) -> HecAnswer | None:
-    """What the collector says; None if these are not its words."""
+    """The answer in a body; None if it is not an answer of a collector."""
     try:
         return _read_answer(body)
     except _UNREADABLE:
@@ -126,7 +131,7 @@ def read_answer(body: bytes) -> HecAnswer | None:
 
 
 def read_acknowledged(body: bytes) -> Mapping[int, bool] | None:
-    """Which acknowledgement ids have been indexed; None if this is no answer to that question."""
+    """Acknowledgement id → whether it was indexed; None if the body is no such answer."""
     try:
         return _read_acknowledged(body).acks
     except _UNREADABLE:
@@ -134,35 +139,36 @@ def read_acknowledged(body: bytes) -> Mapping[int, bool] | None:
 
 
 def ask_body(ack_ids: Sequence[int]) -> bytes:
-    """The question which of these have been indexed."""
+    """The body of a request that asks which of these ids have been indexed."""
     return msgspec.json.encode({"acks": ack_ids})
 
 
-def failure(answer: HecAnswer, status: int, *, after_s: float | None) -> DeliveryError | None:
-    """What the answer's code asks for; None if it is no failure, or unknown and left to the status.
+def failure(answer: HecAnswer, status: int, after_s: float | None) -> DeliveryError | None:
+    """The error for the answer's code; None if it confirms, or if the HTTP status must decide.
 
-    `after_s`: the pause that the answer's headers ask for.
+    `after_s`: the pause in seconds that the answer's headers ask for.
     """
-    meaning, advice = CODES.get(answer.code if answer.code is not None else -1, (None, ""))
-    said = f"HTTP {status}: {answer.text or 'no reason given'} (code {answer.code})"
-    if meaning is Meaning.WAIT:
-        return SinkWaits(f"{said}; {advice}", after_s=after_s)
-    if meaning is Meaning.HOLD:
-        return SinkHolds(said, advice=advice)
-    if meaning in (Meaning.EVENT, Meaning.INDEX):
-        return EventRefused(answer, about_index=meaning is Meaning.INDEX, advice=advice)
+    kind, advice = CODES.get(answer.code if answer.code is not None else -1, (None, ""))
+    reason = f"HTTP {status}: {answer.text or 'no reason given'} (code {answer.code})"
+    if kind is CodeKind.WAIT:
+        return SinkWaits(f"{reason}; {advice}", after_s=after_s)
+    if kind is CodeKind.HOLD:
+        return SinkHolds(reason, advice=advice)
+    if kind in (CodeKind.EVENT, CodeKind.INDEX):
+        return EventRefused(answer, about_index=kind is CodeKind.INDEX, advice=advice)
     return None
 
 
-# A number that was wrong so often in a row is not about the event.
+# After this many wrong numbers in a row, numbers are ignored.
 _MISLED: Final = 2
 
 
-class Pieces:
-    """What to send of a run in which Splunk refuses events, until each was taken or refused alone.
+class RefusedEventSearch:
+    """Splits a batch in which Splunk refuses events until each one was taken, or refused alone.
 
-    Pieces come in order. Numbers lead to the refused events as long as they are right: after two
-    wrong ones in a row the rest of the run is halved.
+    Parts come in the order of the events. Splunk's numbers lead to the refused events as long as
+    they are right; after two wrong ones in a row the rest of the batch is halved instead. Call
+    `next` for a part, send it, and report the answer by `taken` or `refused`.
     """
 
     def __init__(self, count: int) -> None:
@@ -171,18 +177,18 @@ class Pieces:
         self._misled = 0
 
     def next(self) -> tuple[int, int] | None:
-        """Where the next piece starts and ends (exclusive); None after the last."""
+        """The start and end (exclusive) of the next part to send; None after the last."""
         return self._left.pop() if self._left else None
 
     def taken(self, start: int) -> None:
-        """Splunk took the piece that starts there."""
+        """Note that Splunk took the part from `start` on."""
         if start in self._suspects:
             self._misled += 1
 
     def refused(self, start: int, end: int, number: int | None) -> bool:
-        """Splunk refused that piece, for the event of that number; whether it is one event alone.
+        """Note that Splunk refused the part for the event `number`; returns whether it is that one.
 
-        More of them come again in smaller pieces.
+        A part of several events comes again in smaller parts.
         """
         if end - start == 1:
             if self._misled < _MISLED:
@@ -198,16 +204,15 @@ class Pieces:
 
 
 def around(start: int, end: int, number: int | None) -> list[tuple[int, int]]:
-    """The pieces to send next of the events from `start` to `end` (exclusive, 2 or more of them),
-    one of which was refused: those before the suspect at `number` (from 0), the suspect alone,
-    those after it; without a number the two halves.
+    """The parts to send next of the events from `start` to `end` (exclusive), one of them refused.
 
-    Alone it is either refused or cleared, so a number that is off by one costs a request, never an
-    event.
+    There are at least two events. With `number` (from 0): those before it, it alone, those after
+    it. Without: the two halves. Sent alone an event is either refused or taken, so a number that is
+    off by one costs a request and never an event.
     """
     if number is None:
         middle = (start + end) // 2
         return [(start, middle), (middle, end)]
     suspect = start + number
-    pieces = [(start, suspect), (suspect, suspect + 1), (suspect + 1, end)]
-    return [(first, last) for first, last in pieces if first < last]
+    parts = [(start, suspect), (suspect, suspect + 1), (suspect + 1, end)]
+    return [(first, last) for first, last in parts if first < last]

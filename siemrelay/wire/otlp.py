@@ -1,4 +1,7 @@
-"""OTLP/HTTP in JSON: log records as one export request, and what its answer says of them."""
+"""OTLP/HTTP in JSON: the export request around log records, and its response.
+
+Sources: OpenTelemetry Protocol 1.x, "OTLP/HTTP" and "Partial Success"; `logs_service.proto`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ _encode: Final = msgspec.json.Encoder().encode
 _TAIL: Final = b"]}]}]}"
 
 
-class Envelope:
-    """What stands around log records: the resource that they come from, and who collected them."""
+class ResourceLogs:
+    """Builds requests whose records all have one resource and one instrumentation scope."""
 
     def __init__(self, resource: Mapping[str, str], scope: str, version: str) -> None:
-        """`resource` is its attributes, all of them texts."""
+        """`resource` has the resource's attributes, `scope` and `version` name the collector."""
         attributes = [
             {"key": name, "value": {"stringValue": value}} for name, value in resource.items()
         ]
@@ -29,42 +32,46 @@ class Envelope:
         self._head = head.removesuffix(_TAIL)
 
     def request(self, records: Sequence[bytes]) -> bytes:
-        """An ExportLogsServiceRequest of these records, each a LogRecord in JSON."""
+        """An ExportLogsServiceRequest with these records, each a LogRecord in JSON."""
         return self._head + b",".join(records) + _TAIL
 
 
-class Partial(NamedTuple):
-    """A partial success: how many records were rejected (0: none, it is a warning), and why."""
+class PartialSuccess(NamedTuple):
+    """The number of rejected records and the receiver's message. With 0 it is a warning at most."""
 
     rejected: int
-    words: str
+    message: str
 
 
-class NoExportAnswer(Exception):
-    """The bytes are no ExportLogsServiceResponse in JSON."""
+class NotAnExportResponse(Exception):
+    """The bytes are not an ExportLogsServiceResponse in JSON."""
 
 
-class _Partial(msgspec.Struct, rename="camel"):
-    rejected_log_records: int | str = 0  # 64-bit numbers are texts in JSON, or numbers
+class _PartialSuccess(msgspec.Struct, rename="camel"):
+    rejected_log_records: int | str = 0  # protobuf's JSON writes 64-bit integers as text
     error_message: str = ""
 
 
 class _Response(msgspec.Struct, rename="camel"):
-    partial_success: _Partial | None = None
+    partial_success: _PartialSuccess | None = None
 
 
 _response: Final = msgspec.json.Decoder(_Response).decode
+_COMPLETE: Final = PartialSuccess(0, "")
 
 
-def read_partial(body: bytes) -> Partial:
-    """What an answer of 2xx says of the records. Raises NoExportAnswer."""
+def read_partial_success(body: bytes) -> PartialSuccess:
+    """The partial success in the body of a 2xx answer. Raises NotAnExportResponse.
+
+    An empty body is a complete success: it is an empty response in protobuf, and some receivers
+    send one in JSON, too.
+    """
     if not body.strip():
-        return Partial(0, "")  # an answer without members, in any encoding
+        return _COMPLETE
     try:
         found = _response(body).partial_success
-        return Partial(int(found.rejected_log_records), found.error_message) if found else _WHOLE
+        if found is None:
+            return _COMPLETE
+        return PartialSuccess(int(found.rejected_log_records), found.error_message)
     except (ValueError, RecursionError) as error:  # DecodeError is a ValueError
-        raise NoExportAnswer(str(error)) from error
-
-
-_WHOLE: Final = Partial(0, "")
+        raise NotAnExportResponse(str(error)) from error

@@ -6,10 +6,10 @@ It turns a missing answer into SinkWaits or SinkHolds; what an answer means is t
 from __future__ import annotations
 
 import gzip
+from abc import ABC, abstractmethod
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -18,19 +18,16 @@ from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, Secret
-from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
-from siemrelay.sinks.contract import Report
+from siemrelay.sinks.contract import Report, Settlement, no_report
+from siemrelay.sinks.http.answer import Answer, no_answer, transport_fault
+from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.oauth import OauthOptions, TokenSource
 from siemrelay.sinks.http.proxies import no_tunnel, proxy_advice, proxy_for, unusable_proxies
 from siemrelay.sinks.http.trace import RequestTrace
-from siemrelay.sinks.http.verdict import no_answer, transport_fault
 
 if TYPE_CHECKING:
     import httpx2
-
-# A receiver's message in errors and logs: enough to say why, too little to flood them.
-_WORDS_CHARACTERS: Final = 300
 
 # The part of an answer that is kept: a bulk answer about thousands of items fits.
 _ANSWER_BYTES: Final = 4 * 1024 * 1024
@@ -98,20 +95,6 @@ class RequestOptions(TransportOptions):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A receiver's answer; `words` is its body as one short line for messages to people."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def words(self) -> str:
-        words = " ".join(self.body.decode("utf-8", "replace").split())
-        return sanitize_for_display(words, _WORDS_CHARACTERS)
-
-
 class Client:
     """Makes requests; one per session, for any number of tasks at a time."""
 
@@ -143,20 +126,18 @@ class Client:
         if self._tokens is not None:
             sent["Authorization"] = f"Bearer {await self._tokens.token()}"
         answer = await self._exchange(url, body, sent)
-        self._report("answer", f"HTTP {answer.status} {answer.words}".strip())
+        self._report("answer", str(answer))
         if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
             # Without a tunnel, an answer of the proxy looks like one of the receiver.
             if answer.status == 407:
-                said = f"HTTP 407 {answer.words}".strip()
-                raise SinkHolds(said, advice=proxy_advice(407, proxy))
+                raise SinkHolds(str(answer), advice=proxy_advice(407, proxy))
             if answer.status == 403:
-                said = f"HTTP 403 {answer.words}".strip()
                 raise SinkHolds(
-                    f"{said}, by the receiver or by {proxy}",
+                    f"{answer}, by the receiver or by {proxy}",
                     advice=f"check the credentials' rights, or {proxy_advice(403, proxy)}",
                 )
         if answer.status == 401 and self._tokens is not None and self._tokens.reject():
-            raise SinkWaits(f"HTTP 401 {answer.words}; asking for a new token".strip(), after_s=0)
+            raise SinkWaits(f"{answer}; asking for a new token", after_s=0)
         return answer
 
     async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -236,3 +217,22 @@ class RequestSink:
             verify=context, headers=headers, timeout=None, follow_redirects=False
         ) as client:
             yield Client(client, options, self._contexts, report)
+
+
+class ExchangeSink(RequestSink, ABC):
+    """An HTTP sink that sends a batch by one `exchange`, `in_flight` of them at a time."""
+
+    @abstractmethod
+    async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        """Send one batch and return what the receiver refused of it.
+
+        Raises SinkWaits, SinkHolds or BatchRefused. If cancelled, the batch counts as unsent.
+        """
+
+    @asynccontextmanager
+    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
+        """See `sinks.contract.Sink`; the first request connects."""
+        async with self.client(report) as client:
+            exchange, in_flight = partial(self.exchange, client), self._requests.in_flight
+            async with open_exchanges(exchange, in_flight=in_flight) as session:
+                yield session

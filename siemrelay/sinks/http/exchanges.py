@@ -13,7 +13,7 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkWaits
 from siemrelay.sinks.contract import Settlement
 
 Exchange = Callable[[Sequence[bytes]], Awaitable[Settlement]]
-"""Sends one batch and returns the receiver's verdict on it, or raises a DeliveryError."""
+"""Sends one batch and returns what the receiver refused of it, or raises a DeliveryError."""
 
 
 class State(Enum):

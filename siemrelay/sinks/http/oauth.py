@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final
 from urllib.parse import urlencode
 
 import trio
@@ -13,8 +12,8 @@ from pydantic import Field
 
 from siemrelay.core.errors import SinkHolds
 from siemrelay.core.options import Options, Secret, is_header_value
-from siemrelay.sinks.http.url import Url
-from siemrelay.sinks.http.verdict import failure
+from siemrelay.net.url import Url
+from siemrelay.sinks.http.answer import Answer
 
 # A token is renewed so long before its expiry that it does not expire during a request.
 _EARLY_S: Final = 60.0
@@ -39,22 +38,13 @@ class OauthOptions(Options):
     """What to change when the token endpoint refuses; a sink with other keys has its own."""
 
 
-class _Answer(Protocol):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def words(self) -> str: ...
-
-
 class TokenSource:
     """Provides the current token, and asks for a new one when it is about to expire."""
 
     def __init__(
         self,
         options: OauthOptions,
-        exchange: Callable[[str, bytes, Mapping[str, str]], Awaitable[Any]],
+        exchange: Callable[[str, bytes, Mapping[str, str]], Awaitable[Answer]],
     ) -> None:
         """`exchange` POSTs a body with headers to a URL and returns the answer."""
         self._options, self._exchange = options, exchange
@@ -86,15 +76,15 @@ class TokenSource:
             "Content-Type": "application/x-www-form-urlencoded",
             "Accept": "application/json",
         }
-        answer: _Answer = await self._exchange(options.token_url, urlencode(form).encode(), headers)
+        answer = await self._exchange(options.token_url, urlencode(form).encode(), headers)
         if answer.status in (400, 401, 403):
             # RFC 6749, 5.2: the fault is in these options.
             raise SinkHolds(
-                f"the token endpoint answered HTTP {answer.status} {self._said(answer)}".strip(),
+                f"the token endpoint answered HTTP {answer.status} {self._message(answer)}".strip(),
                 advice=options.advice,
             )
         if answer.status != 200:
-            raise failure(answer.status, answer.headers, answer.words, now_s=time.time())
+            raise answer.error()
         try:
             found = json.loads(answer.body)
             self._token = str(found["access_token"])
@@ -111,11 +101,11 @@ class TokenSource:
         self._made_at = trio.current_time()
         self._ends_at = self._made_at + max(life_s - _EARLY_S, life_s / 2)
 
-    def _said(self, answer: _Answer) -> str:
-        """The error's name and description, and nothing else: the rest may repeat the secret."""
+    def _message(self, answer: Answer) -> str:
+        """The error's name and description (RFC 6749, 5.2): the rest may repeat the secret."""
         try:
             found = json.loads(answer.body)
-            said = f"{found.get('error', '')} {found.get('error_description', '')}".strip()
+            message = f"{found.get('error', '')} {found.get('error_description', '')}".strip()
         except (ValueError, AttributeError):
             return ""
-        return said.replace(str(self._options.client_secret), "***")
+        return message.replace(str(self._options.client_secret), "***")

@@ -94,12 +94,12 @@ def proxy_advice(status: int, proxy: Proxy) -> str:
     )
 
 
-def no_tunnel(said: str, proxy: Proxy) -> SinkWaits | SinkHolds:
-    """The error for a proxy that answered `said` instead of opening a tunnel."""
-    status = said[:3]
+def no_tunnel(answer: str, proxy: Proxy) -> SinkWaits | SinkHolds:
+    """The error for a proxy that answered `STATUS REASON` instead of opening a tunnel."""
+    status = answer[:3]
     if status == "407" or status in _FORBIDDEN:
-        return SinkHolds(f"{proxy} said {said}", advice=proxy_advice(int(status), proxy))
+        return SinkHolds(f"{proxy} answered {answer}", advice=proxy_advice(int(status), proxy))
     return SinkWaits(
-        f"{proxy} said {said}; can the proxy of {proxy.variable} reach the receiver, or does "
+        f"{proxy} answered {answer}; can the proxy of {proxy.variable} reach the receiver, or does "
         "NO_PROXY have to name it?"
     )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from pydantic import Field
 
 from siemrelay.core.options import Duration, Options, Size
-from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Client, RequestOptions, RequestSink
-from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http.url import Url
-from siemrelay.sinks.http.verdict import verdict
+from siemrelay.net.url import Url
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Settlement
+from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 
 
 class BatchOptions(Options):
@@ -48,7 +44,7 @@ class HttpSinkOptions(RequestOptions):
     batch: BodyOptions = Field(default_factory=BodyOptions, description="how requests are filled")
 
 
-class HttpSink(RequestSink):
+class HttpSink(ExchangeSink):
     """Batches of events POSTed to one address."""
 
     def __init__(self, options: HttpSinkOptions) -> None:
@@ -56,24 +52,14 @@ class HttpSink(RequestSink):
         self._options = options
         self._array = options.batch.encoding == "array"
 
-    @asynccontextmanager
-    async def session(self, report: Report = no_report) -> AsyncIterator[ExchangeSession]:
-        """See `sinks.contract.Sink`; the first request connects."""
-        async with self.client(report) as client:
-
-            async def exchange(messages: Sequence[bytes]) -> Settlement:
-                return await self._post(client, messages)
-
-            async with open_exchanges(exchange, in_flight=self._options.in_flight) as session:
-                yield session
-
-    async def _post(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+    async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
+        """See `ExchangeSink`; a batch is one request, confirmed or refused as a whole."""
         if self._array:
             body, kind = b"[" + b",".join(messages) + b"]", "application/json"
         else:
             body, kind = b"\n".join(messages) + b"\n", "application/x-ndjson"
         answer = await client.post(self._options.url, body, kind)
-        verdict(answer.status, answer.headers, answer.words, now_s=time.time())
+        answer.raise_for_status()
         return ()
 
 

@@ -59,9 +59,9 @@ class IndexerAcknowledgements:
                 for event in events.values():
                     await event.wait()
         except trio.TooSlowError as error:
-            said = self._trouble or "its answer was always: not yet"
+            why = self._trouble or "its answer was always: not yet"
             raise SinkWaits(
-                f"Splunk did not acknowledge within {LOST_AFTER_S / 60:.0f} minutes ({said}); "
+                f"Splunk did not acknowledge within {LOST_AFTER_S / 60:.0f} minutes ({why}); "
                 "sending again"
             ) from error
         finally:

@@ -13,10 +13,10 @@ from siemrelay.core.options import formerly
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.formats.field_map import fields_of_events
+from siemrelay.net.url import Url, below
 from siemrelay.sinks.contract import BatchLimits
 from siemrelay.sinks.http.client import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
-from siemrelay.sinks.http.url import Url, below
 
 # Indexers acknowledge after seconds: with so many batches in flight a busy feed keeps up.
 _UNACKNOWLEDGED_RUNS: Final = 32
@@ -125,11 +125,11 @@ def event_url(options: SplunkHecOptions) -> str:
     if options.endpoint == "event":
         return below(options.url, path)
     # Raw lines have no envelope: metadata of all of them is in the URL.
-    said = {
+    metadata = {
         "host": options.metadata_host, "source": options.source,
         "sourcetype": options.sourcetype, "index": options.index,
     }  # fmt: skip
-    return below(options.url, path, **{name: value for name, value in said.items() if value})
+    return below(options.url, path, **{name: value for name, value in metadata.items() if value})
 
 
 def acknowledgement_url(options: SplunkHecOptions, channel: str) -> str:

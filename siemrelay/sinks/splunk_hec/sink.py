@@ -5,7 +5,6 @@ A request that Splunk refuses because of one event is sent again without it, in 
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,9 +15,9 @@ import trio
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.options import Secret
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.http.client import Answer, Client, RequestSink
+from siemrelay.sinks.http.answer import ADVICE, Answer
+from siemrelay.sinks.http.client import Client, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http.verdict import ADVICE, failure, retry_after_s
 from siemrelay.sinks.splunk_hec.acks import IndexerAcknowledgements
 from siemrelay.sinks.splunk_hec.options import (
     SplunkHecOptions,
@@ -96,16 +95,16 @@ class SplunkHecSink(RequestSink):
         """
         refusals: list[Refusal] = []
         taken = list[hec.HecAnswer]()
-        pieces = hec.Pieces(len(messages))
-        while (piece := pieces.next()) is not None:
-            start, end = piece
+        search = hec.RefusedEventSearch(len(messages))
+        while (part := search.next()) is not None:
+            start, end = part
             try:
                 taken.append(await self._post(client, messages[start:end]))
-                pieces.taken(start)
+                search.taken(start)
                 continue
             except hec.EventRefused as refused:
                 why = refused
-            if pieces.refused(start, end, why.number):
+            if search.refused(start, end, why.number):
                 refusals.append(Refusal(start, why.code, why.reason))
             if why.about_index and not taken:
                 # With a number Splunk has looked at single events, which all have one index.
@@ -122,17 +121,17 @@ class SplunkHecSink(RequestSink):
         # lines.
         kind = "text/plain" if self._raw else "application/json"
         answer = await client.post(self._url, b"\n".join(messages), kind)
-        said = hec.read_answer(answer.body)
-        if error := self._failure(answer, said):
+        found = hec.read_answer(answer.body)
+        if error := self._failure(answer, found):
             raise error
-        if said is None or said.code not in hec.TAKEN:
-            raise SinkHolds(f"HTTP {answer.status} {answer.words}".strip(), advice=_ELSEWHERE)
-        if self._acknowledge and said.ack_id is None:
+        if found is None or found.code not in hec.CONFIRMING:
+            raise SinkHolds(str(answer), advice=_ELSEWHERE)
+        if self._acknowledge and found.ack_id is None:
             raise SinkHolds(
                 "Splunk took the events without an acknowledgement id",
                 advice=hec.ENABLE_ACKNOWLEDGEMENT,
             )
-        return said
+        return found
 
     async def _acknowledged(self, client: Client, ack_ids: Sequence[int]) -> Mapping[int, bool]:
         answer = await client.post(
@@ -145,29 +144,26 @@ class SplunkHecSink(RequestSink):
         # Nothing is confirmed without the acknowledgement that was asked for.
         if error is None or isinstance(error, BatchRefused):
             raise SinkHolds(
-                f"asked for acknowledgements, Splunk said HTTP {answer.status} {answer.words}",
+                f"Splunk answered a question about acknowledgements with {answer}",
                 advice="does `url` lead to Splunk itself? Else set `indexer_acknowledgement: no`",
             )
         raise error
 
-    def _failure(self, answer: Answer, said: hec.HecAnswer | None) -> DeliveryError | None:
-        """The error to raise for an answer that is no success."""
-        now_s = time.time()
+    def _failure(self, answer: Answer, found: hec.HecAnswer | None) -> DeliveryError | None:
+        """The error to raise for an answer that is no success; `found` is its body as Splunk's."""
         if answer.status != 404:
             self._missing_since_s = None
-        if said is not None:
-            after_s = retry_after_s(answer.headers.get("Retry-After"), now_s=now_s)
-            if error := hec.failure(said, answer.status, after_s=after_s):
-                return error
+        if found and (error := hec.failure(found, answer.status, answer.retry_after_s)):
+            return error
         if 200 <= answer.status < 300:
             return None
-        advice = ADVICE if said is not None else _ELSEWHERE_ADVICE
+        advice = ADVICE if found is not None else _ELSEWHERE_ADVICE
         if answer.status == 404 and self._missing_for_s() < _MISSING_S:
-            return SinkWaits(f"HTTP 404 {answer.words}; {advice[404]}")
-        error = failure(answer.status, answer.headers, answer.words, now_s=now_s, advice=advice)
-        if said is None and isinstance(error, BatchRefused) and answer.status != 413:
+            return SinkWaits(f"{answer}; {advice[404]}")
+        error = answer.error(advice)
+        if found is None and isinstance(error, BatchRefused) and answer.status != 413:
             # The collector gives a code when it refuses an event; this is another server.
-            return SinkHolds(f"HTTP {answer.status} {answer.words}".strip(), advice=_ELSEWHERE)
+            return SinkHolds(str(answer), advice=_ELSEWHERE)
         return error
 
     def _missing_for_s(self) -> float:

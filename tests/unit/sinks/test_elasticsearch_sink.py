@@ -18,7 +18,7 @@ from siemrelay.formats.raw import Raw, RawOptions
 from siemrelay.sinks import elasticsearch
 from siemrelay.sinks.contract import Refusal
 from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink, bulk_documents
-from siemrelay.wire.elasticsearch import NoBulkAnswer, read_cause, read_items
+from siemrelay.wire.elasticsearch import NotABulkResponse, failed_items, read_error
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.elasticsearch_receiver import Elasticsearch
@@ -255,10 +255,10 @@ async def test_an_answer_of_something_else_confirms_nothing(
 @pytest.mark.parametrize(
     ("status", "kind", "verdict"),
     [
-        (409, "version_conflict_engine_exception", "conflict"), (409, "other", "again"),
-        (429, "es_rejected_execution_exception", "again"),
-        (429, "cluster_block_exception", "again"),
-        (500, "", "again"), (503, "unavailable_shards_exception", "again"),
+        (409, "version_conflict_engine_exception", "conflict"), (409, "other", "retry"),
+        (429, "es_rejected_execution_exception", "retry"),
+        (429, "cluster_block_exception", "retry"),
+        (500, "", "retry"), (503, "unavailable_shards_exception", "retry"),
         (400, "document_parsing_exception", "refused"),
         (400, "mapper_parsing_exception", "refused"),
         (413, "", "refused"), (400, "index_closed_exception", "held"),
@@ -269,14 +269,14 @@ async def test_an_answer_of_something_else_confirms_nothing(
 def test_each_item_has_its_verdict(status: int, kind: str, verdict: str) -> None:
     item = {"create": {"status": status, "error": {"type": kind, "reason": "r"}}}
     body = json.dumps({"items": [{"create": {"status": 201}}, item]}).encode()
-    ((index, found),) = read_items(body, 2)
+    ((index, found),) = failed_items(body, 2)
     assert (index, found.status, found.verdict) == (1, status, verdict)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"items":[1]}', b'{"items":[]}', b"\xff"])
 def test_garbage_is_no_answer(body: bytes) -> None:
-    with pytest.raises(NoBulkAnswer):
-        read_items(body, 1)
+    with pytest.raises(NotABulkResponse):
+        failed_items(body, 1)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_garbage_is_no_answer(body: bytes) -> None:
     ],
 )  # fmt: skip
 def test_the_cause_of_a_failure_is_read_from_any_shape(body: bytes, words: str) -> None:
-    assert read_cause(body).words == words
+    assert str(read_error(body)) == words
 
 
 @pytest.mark.parametrize(

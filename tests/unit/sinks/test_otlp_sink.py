@@ -17,7 +17,7 @@ from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.formats.raw import Raw, RawOptions
 from siemrelay.sinks.contract import Settlement
 from siemrelay.sinks.otlp import OtlpOptions, OtlpSink, log_records
-from siemrelay.wire.otlp import NoExportAnswer, Partial, read_partial
+from siemrelay.wire.otlp import NotAnExportResponse, read_partial_success
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.http_receiver import Answer
@@ -165,15 +165,15 @@ async def test_records_that_are_all_rejected_need_no_halving(receiver: OtlpRecei
 @pytest.mark.parametrize(
     ("body", "partial"),
     [
-        (b"", Partial(0, "")), (b"{}", Partial(0, "")), (b'{"x":{}}', Partial(0, "")),
-        (b'{"partialSuccess":null}', Partial(0, "")), (b'{"partialSuccess":{}}', Partial(0, "")),
-        (b'{"partialSuccess":{"errorMessage":"a hint"}}', Partial(0, "a hint")),
-        (b'{"partialSuccess":{"rejectedLogRecords":2}}', Partial(2, "")),
-        (b'{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"w"}}', Partial(2, "w")),
+        (b"", (0, "")), (b"{}", (0, "")), (b'{"x":{}}', (0, "")),
+        (b'{"partialSuccess":null}', (0, "")), (b'{"partialSuccess":{}}', (0, "")),
+        (b'{"partialSuccess":{"errorMessage":"a hint"}}', (0, "a hint")),
+        (b'{"partialSuccess":{"rejectedLogRecords":2}}', (2, "")),
+        (b'{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"w"}}', (2, "w")),
     ],
 )  # fmt: skip
-def test_a_partial_success_is_read_in_every_spelling(body: bytes, partial: Partial) -> None:
-    assert read_partial(body) == partial
+def test_a_partial_success_is_read_in_every_spelling(body: bytes, partial: tuple[int, str]) -> None:
+    assert read_partial_success(body) == partial
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_a_partial_success_is_read_in_every_spelling(body: bytes, partial: Parti
              b'{"partialSuccess":{"rejectedLogRecords":"two"}}', b"\xff"],
 )  # fmt: skip
 def test_garbage_is_no_answer(body: bytes) -> None:
-    with pytest.raises(NoExportAnswer):
-        read_partial(body)
+    with pytest.raises(NotAnExportResponse):
+        read_partial_success(body)
 
 
 async def test_an_answer_of_something_else_confirms_nothing(receiver: OtlpReceiver) -> None:

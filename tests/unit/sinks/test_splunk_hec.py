@@ -281,7 +281,7 @@ def test_each_code_says_what_to_do_next(
     assert answer.status == status
     words = hec.read_answer(answer.words.encode())
     assert words is not None
-    found = hec.failure(words, status, after_s=17.0)
+    found = hec.failure(words, status, 17.0)
     assert type(found) is (error or type(None))
     if isinstance(found, SinkHolds):
         assert found.advice
@@ -518,7 +518,7 @@ async def test_a_number_that_is_always_the_same_costs_no_request_for_each_event(
 def test_every_event_is_taken_or_refused_alone_in_order_whatever_the_numbers(
     bad: list[bool], numbers: list[int | None]
 ) -> None:
-    pieces, said = hec.Pieces(len(bad)), cycle(numbers)
+    pieces, said = hec.RefusedEventSearch(len(bad)), cycle(numbers)
     refused, settled = [], list[int]()
     while (piece := pieces.next()) is not None:
         start, end = piece

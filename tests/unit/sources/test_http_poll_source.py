@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from siemrelay.sources.http_poll import HttpPollOptions, HttpPollSource
-from siemrelay.wire.polled import NotAPage, items_of, next_page, value_at, with_parameter
+from siemrelay.wire.pagination import NotAPage, next_page, page_items, value_at, with_parameter
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, tcp, until
 from tests.support.file_source_rig import CollectingIntake
@@ -203,7 +203,7 @@ def test_the_daemon_takes_each_item_once_through_a_kill(make_daemon: MakeDaemon)
     ],
 )
 def test_items_are_found(body: bytes, path: str | None, items: list[bytes]) -> None:
-    assert items_of(body, path) == items
+    assert page_items(body, path) == items
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_items_are_found(body: bytes, path: str | None, items: list[bytes]) -> N
 )
 def test_what_is_no_page_is_told(body: bytes, path: str | None, why: str) -> None:
     with pytest.raises(NotAPage, match=why.replace("`", ".")):
-        items_of(body, path)
+        page_items(body, path)
 
 
 def test_credentials_do_not_follow_to_another_origin() -> None:

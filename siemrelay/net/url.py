@@ -1,4 +1,4 @@
-"""URLs of receivers."""
+"""URLs of receivers and APIs, as options and as parts of requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def _absolute_url(value: str) -> str:
         raise ValueError("write a whole address, like https://siem.example.com:8443/events")
     if parts.username or parts.password:
         raise ValueError(
-            "no user:password@ in the address; credentials have keys of their own, like `basic`"
+            "no user:password@ in the address; credentials have options of their own, like "
+            "`authorization`"
         )
     # An address that no request can be made to is a fault of the configuration.
     if not value.isprintable():
@@ -29,11 +30,11 @@ def _absolute_url(value: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_absolute_url)]
-"""A whole address with http:// or https:// that a request can be made to."""
+"""An absolute http:// or https:// address to which a request can be made, without credentials."""
 
 
 def below(url: str, path: str, **query: str) -> str:
-    """The URL of a path below `url`; a query in `url` is kept, before this one."""
+    """The URL of a path below `url`. A query in `url` is kept, in front of this one."""
     parts = urlsplit(url)
     queries = "&".join(filter(None, (parts.query, urlencode(query, safe=",*"))))
     return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, queries, ""))

@@ -1,4 +1,4 @@
-"""What an HTTP answer, or its absence, means for a batch: one table for receivers in general.
+"""A receiver's HTTP answer, or its absence, and what it means for the batch that was sent.
 
 2xx confirms. 408, 425, 429 and 5xx (but not 501) wait, as long as Retry-After says. 401, 403, 404,
 405, 407, 501 and redirects hold. 400, 413, 415 and 422 refuse the batch.
@@ -10,15 +10,21 @@ import datetime
 import email.utils
 import socket
 import ssl
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.options import show_seconds
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.tls_client import CUT_OFF, tls_fault
 from siemrelay.sinks.http.proxies import Proxy, proxy_for
 from siemrelay.sinks.stream.failover import connect_reason
+
+# A receiver's message in errors and logs: enough to show why, too little to flood them.
+_TEXT_CHARACTERS: Final = 300
 
 _REFUSED: Final = frozenset({400, 413, 415, 422})
 _WAITING: Final = frozenset({408, 425, 429})
@@ -52,35 +58,58 @@ def patience(status: int) -> str:
     return _PATIENCE.get(status, _OWN_FAULT)
 
 
-def verdict(
-    status: int, headers: Mapping[str, str], words: str, *, now_s: float,
-    advice: Mapping[int, str] = ADVICE,
-) -> None:  # fmt: skip
-    """Return if the answer confirms the batch; else raise SinkWaits, SinkHolds or BatchRefused.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with any status; `body` may lack what exceeds the client's limit.
 
-    `advice` has, by status, what a person must change.
+    As text it is `HTTP STATUS MESSAGE`, for people.
     """
-    if not 200 <= status < 300:
-        raise failure(status, headers, words, now_s=now_s, advice=advice)
 
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
-def failure(
-    status: int, headers: Mapping[str, str], words: str, *, now_s: float,
-    advice: Mapping[int, str] = ADVICE,
-) -> DeliveryError:  # fmt: skip
-    """The error to raise for an answer other than 2xx."""
-    said = f"HTTP {status} {words}".strip()
-    if status in _REFUSED:
-        return BatchRefused(code=str(status), reason=words or "no reason given")
-    if status in _WAITING or (status >= 500 and status != 501):
-        after_s = retry_after_s(headers.get("Retry-After"), now_s=now_s)
-        return SinkWaits(f"{said}; {patience(status)}", after_s=after_s)
-    if 300 <= status < 400:
-        where = headers.get("Location", "elsewhere")
-        return SinkHolds(
-            said, advice=f"the receiver points to {where}: set `url` to the final address"
-        )
-    return SinkHolds(said, advice=advice.get(status, "check `url` and `authorization`"))
+    def __str__(self) -> str:
+        return f"HTTP {self.status} {self.text}".strip()
+
+    @property
+    def text(self) -> str:
+        """The body as one line of at most 300 characters, safe to display."""
+        text = " ".join(self.body.decode("utf-8", "replace").split())
+        return sanitize_for_display(text, _TEXT_CHARACTERS)
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """The seconds from now that its Retry-After field asks for, if it has one."""
+        return retry_after_s(self.headers.get("Retry-After"), now_s=time.time())
+
+    def raise_for_status(
+        self, advice: Mapping[int, str] = ADVICE, *, message: str | None = None
+    ) -> None:
+        """Return if it confirms the batch (2xx); else raise what `error` returns."""
+        if not 200 <= self.status < 300:
+            raise self.error(advice, message=message)
+
+    def error(
+        self, advice: Mapping[int, str] = ADVICE, *, message: str | None = None
+    ) -> DeliveryError:
+        """The error for a status other than 2xx: SinkWaits, SinkHolds or BatchRefused.
+
+        `advice` states, by status, what a person must change. `message` is the receiver's error
+        message where the sink can read it; the body otherwise.
+        """
+        status, text = self.status, self.text if message is None else message
+        reason = f"HTTP {status} {text}".strip()
+        if status in _REFUSED:
+            return BatchRefused(code=str(status), reason=text or "no reason given")
+        if status in _WAITING or (status >= 500 and status != 501):
+            return SinkWaits(f"{reason}; {patience(status)}", after_s=self.retry_after_s)
+        if 300 <= status < 400:
+            where = self.headers.get("Location", "elsewhere")
+            return SinkHolds(
+                reason, advice=f"the receiver points to {where}: set `url` to the final address"
+            )
+        return SinkHolds(reason, advice=advice.get(status, "check `url` and `authorization`"))
 
 
 def retry_after_s(value: str | None, *, now_s: float) -> float | None:
@@ -127,17 +156,17 @@ def transport_fault(error: BaseException, url: str, *, shows_certificate: bool) 
             return tls_fault(cause, plainly="check the port, or write http:// for plain HTTP")
         if isinstance(cause, OSError) and "connect" in type(error).__name__.lower():
             return _not_connected(cause, place, proxy)
-    said = str(error).rstrip(".") or "the connection broke before an answer"
+    reason = str(error).rstrip(".") or "the connection broke before an answer"
     if proxy is not None:
-        return SinkWaits(f"{said}; the request went through {proxy}: can it reach {place}?")
-    if "disconnected without" in said or "illegal" in said:
+        return SinkWaits(f"{reason}; the request went through {proxy}: can it reach {place}?")
+    if "disconnected without" in reason or "illegal" in reason:
         # A server that expects TLS does this on plain HTTP, and so does one without HTTP.
-        return SinkWaits(f"{said}; does it speak HTTP on this port, or is it TLS (https://)?")
+        return SinkWaits(f"{reason}; does it speak HTTP on this port, or is it TLS (https://)?")
     if url.startswith("https:") and not shows_certificate:
         # The TLS alert is lost if the receiver closes with our request unread.
-        said += "; does it want a client certificate (`tls: {certificate: FILE, key: FILE}`)?"
-        return SinkWaits(said)
-    return SinkWaits(f"{said}; is {place} the receiver, and is it running?")
+        hint = "does it want a client certificate (`tls: {certificate: FILE, key: FILE}`)?"
+        return SinkWaits(f"{reason}; {hint}")
+    return SinkWaits(f"{reason}; is {place} the receiver, and is it running?")
 
 
 def _not_connected(cause: OSError, place: str, proxy: Proxy | None) -> SinkWaits:

@@ -1,4 +1,4 @@
-"""What a JSON HTTP API answered to a poll: its items as records, and the next page. Pure."""
+"""Pages of a JSON HTTP API: the items of an answer, and the address of the next page. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ import msgspec
 
 from siemrelay.core.errors import SiemrelayError
 
-# Under these names APIs put the page's items, in the order of how telling they are.
-_USUAL: Final = ("items", "events", "records", "data", "results", "content", "entries", "value")
+# Names under which APIs put the items of a page. The first one present counts.
+_ITEM_NAMES: Final = (
+    "items",
+    "events",
+    "records",
+    "data",
+    "results",
+    "content",
+    "entries",
+    "value",
+)
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -19,27 +28,29 @@ _value: Final = msgspec.json.Decoder().decode
 
 
 class NotAPage(SiemrelayError):
-    """The answer has no items where they were looked for."""
+    """The answer has no items where the options look for them: the text states what it has."""
 
 
-def items_of(body: bytes, path: str | None) -> list[bytes]:
-    """The items of an answer, each compact JSON on one line.
+def page_items(body: bytes, path: str | None) -> list[bytes]:
+    """The items of an answer, each as compact JSON on one line.
 
-    At the dotted `path`; without one the answer itself, or the first array under a usual name.
-    Raises NotAPage, with what is there instead.
+    They are the array at the dotted `path`; without a path the answer itself, if it is an array, or
+    the first array under a usual name. Raises NotAPage.
     """
     try:
         found = msgspec.Raw(body.strip())
         if path is not None:
             inner = raw_at(body, path)
             if inner is None:
-                raise NotAPage(f"the answer has nothing at `items: {path}`; {_there(body)}")
+                raise NotAPage(f"the answer has nothing at `items: {path}`; {_members_of(body)}")
             found = inner
         elif not bytes(found).startswith(b"["):
             members = _members(body)
-            arrays = [n for n in _USUAL if bytes(members.get(n, b"")).lstrip().startswith(b"[")]
+            arrays = [
+                n for n in _ITEM_NAMES if bytes(members.get(n, b"")).lstrip().startswith(b"[")
+            ]
             if not arrays:
-                raise NotAPage(f"no array of items found; set `items:`; {_there(body)}")
+                raise NotAPage(f"no array of items found; set `items:`; {_members_of(body)}")
             found = members[arrays[0]]
         return [msgspec.json.format(bytes(item), indent=-1) for item in _elements(found)]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -47,7 +58,7 @@ def items_of(body: bytes, path: str | None) -> list[bytes]:
         raise NotAPage(f"the answer has no JSON array{where}: {error}") from error
 
 
-def _there(body: bytes) -> str:
+def _members_of(body: bytes) -> str:
     try:
         names = list(_members(body))[:10]
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -56,7 +67,7 @@ def _there(body: bytes) -> str:
 
 
 def raw_at(body: bytes | msgspec.Raw, path: str) -> msgspec.Raw | None:
-    """The JSON text at a dotted path; None if it is not there or null."""
+    """The JSON text at a dotted path of object members; None if it is absent or null."""
     found = msgspec.Raw(bytes(body))
     for name in path.split("."):
         try:
@@ -70,31 +81,31 @@ def raw_at(body: bytes | msgspec.Raw, path: str) -> msgspec.Raw | None:
 
 
 def value_at(body: bytes | msgspec.Raw, path: str) -> Any:
-    """The value at a dotted path; None if it is not there."""
+    """The decoded value at a dotted path; None if it is absent or null."""
     found = raw_at(body, path)
     return None if found is None else _value(found)
 
 
 def with_parameter(url: str, name: str, value: str) -> str:
-    """The address with this query parameter, instead of one of that name."""
+    """`url` with this query parameter, which replaces those of the same name."""
     parts = urlsplit(url)
     query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != name]
     return urlunsplit(parts._replace(query=urlencode([*query, (name, value)])))
 
 
-def next_page(url: str, answered: str | None) -> str | None:
-    """The next page's address, from an answer to `url`; None if there is none.
+def next_page(url: str, link: str | None) -> str | None:
+    """The address of the page behind `url`, from a link in its answer; None without a link.
 
-    Raises NotAPage for an address of another origin: the credentials are not for it.
+    Raises NotAPage if it has another scheme, host or port: the credentials are not meant for that.
     """
-    if not answered:
+    if not link:
         return None
-    address = urljoin(url, answered)
+    address = urljoin(url, link)
     if urlsplit(address)[:2] != urlsplit(url)[:2]:
         raise NotAPage(f"the next page is at another origin, {'://'.join(urlsplit(address)[:2])}")
     return address
 
 
-def fingerprint(item: bytes) -> str:
-    """What an item is known again by: 64 bits, so that a page of thousands fits a position."""
+def item_fingerprint(item: bytes) -> str:
+    """A hash that identifies an item. 64 bits: a position holds thousands of them."""
     return hashlib.blake2b(item, digest_size=8).hexdigest()

@@ -1,5 +1,5 @@
 """`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners
-| datagrams]`.
+| datagrams | ordinary]`.
 
 Throughput and latency by default.
 """
@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import sys
 
-from tests.bench import datagrams, http_intake, isolation, latency, listeners, stages, throughput
+from tests.bench import (
+    datagrams,
+    http_intake,
+    isolation,
+    latency,
+    listeners,
+    ordinary,
+    stages,
+    throughput,
+)
 
 _EVENTS = 500_000
 
 _KNOWN = (
     "all", "throughput", "latency", "stages", "isolation", "http", "listeners", "datagrams",
+    "ordinary",
 )  # fmt: skip
 
 
@@ -36,6 +46,8 @@ def main(arguments: list[str]) -> None:
         listeners.run()
     if what == "datagrams":
         datagrams.run()
+    if what == "ordinary":
+        ordinary.run()
 
 
 if __name__ == "__main__":

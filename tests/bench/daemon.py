@@ -64,9 +64,19 @@ def daemon(folder: Path, port: int, events: Any) -> Iterator[subprocess.Popen[by
 @contextlib.contextmanager
 def run_configuration(folder: Path, sinks: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
     """Run the relay on the folder's *.ndjson towards these sinks."""
+    source = {"type": "file", "path": f"{folder}/*.ndjson", "product": "alm"}
+    with run_settings(folder, source, sinks) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def run_settings(
+    folder: Path, source: dict[str, Any], sinks: dict[str, Any]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the relay with one source, towards these sinks."""
     settings = {
         "state_dir": str(folder / "state"),
-        "sources": {"audit": {"type": "file", "path": f"{folder}/*.ndjson", "product": "alm"}},
+        "sources": {"audit": source},
         "sinks": sinks,
         "endpoint": {"listen": "off"},
         "log": {"level": "error", "format": "json"},

@@ -1,28 +1,24 @@
 """TLS as a client: the peer is verified by default, by the system's authorities or given ones.
 
-Certificate files are read again for a new connection when they have changed. While the new ones
-cannot be used (half written, a key of another certificate), the last usable ones are.
+Certificate files are read again for a new connection when they have changed (`tls_files`).
 """
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
-import structlog
 from pydantic import Field, model_validator
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Options
 from siemrelay.net.pem import AuthorityFile, CertificateFile, KeyFile
+from siemrelay.net.tls_files import CurrentContext, TlsFilesUnusable, loading, no_password
 
-_log = structlog.get_logger()
 
-
-class TlsOptions(Options):
+class ClientTlsOptions(Options):
     """Options about verifying the peer, and about this side's certificate."""
 
     ca: AuthorityFile | None = Field(
@@ -30,92 +26,66 @@ class TlsOptions(Options):
     )
     certificate: CertificateFile | None = Field(None, description="this side's certificate (PEM)")
     key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
-    server_name: str | None = Field(
-        None, min_length=1, description="the name to verify, if not the address's"
-    )
     verify: bool = Field(True, description="`no` accepts any certificate: for trials only")
 
     @model_validator(mode="after")
-    def _key_needs_certificate(self) -> TlsOptions:
+    def _key_needs_certificate(self) -> Self:
         if self.key is not None and self.certificate is None:
             raise ValueError("`key` needs `certificate` beside it")
         return self
 
 
-def client_context(options: TlsOptions) -> ssl.SSLContext:
-    """A context for connecting, TLS 1.2 or newer. Raises SinkHolds when a file cannot be used."""
-    try:
+class TlsOptions(ClientTlsOptions):
+    """The same for one peer, whose name may differ from that in its address."""
+
+    server_name: str | None = Field(
+        None, min_length=1, description="the name to verify, if not the address's"
+    )
+
+
+def client_context(options: ClientTlsOptions) -> ssl.SSLContext:
+    """A context for connecting, TLS 1.2 or newer. Raises TlsFilesUnusable."""
+    with loading(options.ca, options.certificate, options.key):
         context = ssl.create_default_context(cafile=options.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if options.certificate is not None:
-            # Without a password function OpenSSL would ask the terminal for one.
-            context.load_cert_chain(options.certificate, options.key, password=_no_password)
-    except (OSError, ssl.SSLError) as error:
-        files = ", ".join(str(f) for f in (options.ca, options.certificate, options.key) if f)
-        raise SinkHolds(
-            f"cannot use the TLS files {files}: {error}",
-            advice="check that they exist, are PEM, belong together, are readable and have no "
-            "password",
-        ) from error
+            context.load_cert_chain(options.certificate, options.key, password=no_password)
     if not options.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def _no_password() -> str:
-    return ""
-
-
 class TlsContexts:
-    """The context for the next connection, created again when one of its files has changed.
+    """The context for the next connection of a sink, by its files as they are then.
 
-    `current` reads files: call it in a thread, from one task at a time. `peer_expires_at` is the
-    expiry of the peer's last certificate in seconds since the epoch, None if none was verified.
+    `peer_expires_at` is the expiry of the peer's last certificate, in seconds since the epoch; None
+    if none was verified.
     """
 
-    def __init__(self, options: TlsOptions) -> None:
+    def __init__(self, options: ClientTlsOptions) -> None:
         self._options = options
-        self._seen: list[tuple[str, int, int, int] | None] = []
-        self._good: ssl.SSLContext | None = None
+        self._context = CurrentContext(lambda: client_context(options), self._files)
         self.peer_expires_at: float | None = None
 
     def current(self) -> ssl.SSLContext:
-        """A context of the files as they are, or as they were when they were last usable.
+        """See `CurrentContext.get`; raises SinkHolds where that raises TlsFilesUnusable."""
+        try:
+            return self._context.get()
+        except TlsFilesUnusable as error:
+            raise SinkHolds(error.reason, advice=error.advice) from error
 
-        Raises SinkHolds if they never were.
-        """
-        # Their state is taken before they are read: a change in between is seen the next time.
-        seen = [_state(file) for file in self._files()]
-        if self._good is None or seen != self._seen:
-            try:
-                self._good = client_context(self._options)
-            except SinkHolds as error:
-                if self._good is None:
-                    raise
-                _log.warning("new TLS files cannot be used, the last good ones are kept",
-                             reason=error.reason, advice=error.advice)  # fmt: skip
-            self._seen = seen
-        return self._good
-
-    def _files(self) -> Iterator[str]:
+    def _files(self) -> Iterator[Path]:
         options, system = self._options, ssl.get_default_verify_paths()
         authorities = (options.ca,) if options.ca else (system.cafile, system.capath)
         for file in (*authorities, options.certificate, options.key):
             if file is not None:
-                yield os.fspath(file)
-
-
-def _state(file: str) -> tuple[str, int, int, int] | None:
-    try:
-        found = Path(file).stat()
-    except OSError:
-        return None
-    return file, found.st_ino, found.st_size, found.st_mtime_ns
+                yield Path(file)
 
 
 class Secured(Protocol):
-    """What is used of an established TLS connection (`ssl.SSLObject`, `trio.SSLStream`)."""
+    """The part of an established TLS connection that is read here: `ssl.SSLObject` has it, and
+    `trio.SSLStream` forwards to it."""
 
     def getpeercert(self) -> Any: ...
     def version(self) -> str | None: ...

@@ -1,7 +1,6 @@
 """TLS as a server: shows a certificate, and may demand one of each client.
 
-Certificates are read again at a new connection when their files have changed; while the new ones
-cannot be used (a half-written file, a key that does not belong), the last good ones serve on.
+Certificate files are read again at a new connection when they have changed (`tls_files`).
 """
 
 from __future__ import annotations
@@ -15,15 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
-import structlog
 import trio
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.options import Options
 from siemrelay.net.pem import AuthorityFile, CertificateFile, KeyFile
-
-_log = structlog.get_logger()
+from siemrelay.net.tls_files import CurrentContext, loading, no_password
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -79,10 +76,6 @@ class ServerTlsOptions(Options):
         return self
 
 
-class TlsFilesUnusable(SiemrelayError):
-    """The files behind a listener's TLS cannot be used; the text says which and what to do."""
-
-
 class HandshakeFailed(SiemrelayError):
     """A client is not served: close its connection. The text says why."""
 
@@ -91,28 +84,17 @@ _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3
 
 
 def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
-    """A context for answering. Raises TlsFilesUnusable when a file cannot be used."""
+    """A context for accepting. Raises TlsFilesUnusable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[options.min_version]
-    try:
-        # Without a password of our own OpenSSL would ask the terminal for one.
-        context.load_cert_chain(options.certificate, options.key, password=_no_password)
+    with loading(*_files(options)):
+        context.load_cert_chain(options.certificate, options.key, password=no_password)
         if options.client_ca is not None:
             context.load_verify_locations(options.client_ca)
             # A client's own certificate in the file is trusted as it is, without its authority.
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ValueError) as error:
-        files = ", ".join(map(str, _files(options)))
-        raise TlsFilesUnusable(
-            f"cannot use the TLS files {files}: {error}; check that they exist, are PEM, belong "
-            "together, are readable and have no password"
-        ) from error
     return context
-
-
-def _no_password() -> str:
-    return ""
 
 
 def _files(options: ServerTlsOptions) -> list[Path]:
@@ -124,16 +106,12 @@ class TlsServer:
 
     def __init__(self, options: ServerTlsOptions) -> None:
         self._options, self._reading = options, trio.Lock()
-        self._seen: list[tuple[int, int, int] | None] = []
-        self._good: ssl.SSLContext | None = None
+        self._context = CurrentContext(lambda: server_context(options), lambda: _files(options))
 
     async def prepare(self) -> ssl.SSLContext:
-        """The context for the next connection, of the files as they are or last could be used.
-
-        Raises TlsFilesUnusable when they never could.
-        """
+        """The context for the next connection. See `CurrentContext.get`."""
         async with self._reading:
-            return await trio.to_thread.run_sync(self._current)
+            return await trio.to_thread.run_sync(self._context.get)
 
     async def secure(self, stream: trio.SocketStream, within_s: float) -> TlsStream:
         """The stream after its handshake, which may take `within_s` seconds.
@@ -153,20 +131,6 @@ class TlsServer:
             raise HandshakeFailed("its certificate is not one of `client_fingerprints`")
         return secured
 
-    def _current(self) -> ssl.SSLContext:
-        # The state is taken before the files are read: a change in between is read the next time.
-        seen = [_state(file) for file in _files(self._options)]
-        if self._good is None or seen != self._seen:
-            try:
-                self._good = server_context(self._options)
-            except TlsFilesUnusable as error:
-                if self._good is None:
-                    raise
-                _log.warning("new TLS files cannot be used, the last good ones are kept",
-                             reason=str(error))  # fmt: skip
-            self._seen = seen
-        return self._good
-
     def _admits(self, certificate: bytes | None) -> bool:
         wanted = self._options.client_fingerprints
         if not wanted:
@@ -175,14 +139,6 @@ class TlsServer:
             return False
         shown = f"sha256:{hashlib.sha256(certificate).hexdigest()}"
         return any(hmac.compare_digest(shown, each) for each in wanted)
-
-
-def _state(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class TlsStream:

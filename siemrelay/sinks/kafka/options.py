@@ -1,15 +1,16 @@
-"""What a Kafka sink may set, and librdkafka's properties for it."""
+"""The options of a Kafka sink, and librdkafka's properties for them."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from siemrelay.core.options import Duration, Options, Secret
+from siemrelay.core.options import Duration, Secret
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.keyed import Keyed
+from siemrelay.net.kafka import KafkaConnectionOptions, Properties
 from siemrelay.net.tls_client import TlsOptions
 from siemrelay.sinks.contract import BatchLimits
 
@@ -19,9 +20,6 @@ _IN_FLIGHT_BATCHES: Final = 16
 
 # What librdkafka may hold in memory: the batches in flight, with room for large events.
 _QUEUE_KIB: Final = 64 * 1024
-
-# librdkafka logs critical messages only: the relay reports every error itself.
-_LOG_LEVEL: Final = 2
 
 _RESERVED: Final = {
     "bootstrap.servers": "brokers", "metadata.broker.list": "brokers",
@@ -45,19 +43,9 @@ _PROMISED: Final = frozenset({
 """Properties on which the relay's guarantees depend."""
 
 
-def _brokers(value: Any) -> Any:
-    # As clients of Kafka are given them elsewhere: `a:9092,b:9092`.
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
-    return value
-
-
-class KafkaOptions(Options):
+class KafkaOptions(KafkaConnectionOptions):
     """Options of `protocol: kafka`."""
 
-    brokers: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_brokers)] = (
-        Field(min_length=1, description="HOST:PORT of some brokers; the others are found by them")
-    )
     topic: str = Field(
         min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$", description="the topic"
     )
@@ -66,14 +54,9 @@ class KafkaOptions(Options):
         description="what keeps its order: the events of one source, those of one actor, or "
         "nothing (spread over the partitions); a compacted topic would keep one event per key",
     )
-    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
-        "plaintext", description="as the brokers' listener has it"
-    )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER"] = (
         Field("PLAIN", description="with sasl_plaintext and sasl_ssl; the last two need `client`")
     )
-    username: str | None = Field(None, min_length=1, description="for PLAIN and SCRAM")
-    password: Secret | None = Field(None, description="for PLAIN and SCRAM")
     tls: TlsOptions = Field(
         default_factory=TlsOptions,
         description="verification, certificates (with ssl and sasl_ssl); read when connecting",
@@ -103,61 +86,29 @@ class KafkaOptions(Options):
             for name, v in value.items()
         }
 
-    @model_validator(mode="after")
-    def _credentials_are_whole(self) -> KafkaOptions:
-        given = self.username is not None, self.password is not None
-        if self.security_protocol.startswith("sasl_"):
-            if self.sasl_mechanism not in ("GSSAPI", "OAUTHBEARER") and not all(given):
-                raise ValueError(f"{self.sasl_mechanism} needs `username` and `password`")
-        elif any(given):
-            raise ValueError(
-                "`username` and `password` need `security_protocol: sasl_ssl` (or sasl_plaintext)"
-            )
-        if not self.secured and self.tls != TlsOptions():
-            raise ValueError("`tls` needs `security_protocol: ssl` or `sasl_ssl`")
-        if self.tls.server_name is not None:
+    @field_validator("tls")
+    @classmethod
+    def _brokers_have_names_of_their_own(cls, value: TlsOptions) -> TlsOptions:
+        if value.server_name is not None:
             raise ValueError("Kafka verifies each broker by its own name: leave out `server_name`")
-        return self
-
-    @property
-    def secured(self) -> bool:
-        """Whether the connections are within TLS."""
-        return self.security_protocol.endswith("ssl")
+        return value
 
     def limits(self) -> BatchLimits:
         """The limits of a batch."""
         return BatchLimits(in_flight_batches=_IN_FLIGHT_BATCHES)
 
-    def properties(self) -> dict[str, str | int | float]:
-        """librdkafka's properties."""
-        found: dict[str, Any] = {
-            "client.id": "siemrelay", "log_level": _LOG_LEVEL,
+    def properties(self) -> Properties:
+        """librdkafka's properties for the producer."""
+        return {
             "queue.buffering.max.kbytes": _QUEUE_KIB,
-            **{k: _text(v) for k, v in self.client.items()},
-            "bootstrap.servers": ",".join(self.brokers),
-            "security.protocol": self.security_protocol,
-            "compression.type": self.compression,
-            "linger.ms": self.linger * 1000,
+            **{name: _text(value) for name, value in self.client.items()},
+            **self.connection_properties(),
+            "compression.type": self.compression, "linger.ms": self.linger * 1000,
             "acks": "all", "enable.idempotence": "true",
             # No message expires before those behind it: when brokers take nothing for `timeout`,
             # the session ends, and every message without a report is sent again in order.
             "message.timeout.ms": 0,
         }  # fmt: skip
-        if self.security_protocol.startswith("sasl_"):
-            found |= {"sasl.mechanism": self.sasl_mechanism}
-            if self.username is not None and self.password is not None:
-                found |= {"sasl.username": self.username, "sasl.password": str(self.password)}
-        if self.secured:
-            tls = self.tls
-            found["enable.ssl.certificate.verification"] = _text(tls.verify)
-            for name, file in (
-                ("ssl.ca.location", tls.ca),
-                ("ssl.certificate.location", tls.certificate),
-                ("ssl.key.location", tls.key or tls.certificate),
-            ):
-                if file is not None:
-                    found[name] = str(file)
-        return found
 
 
 def keyed_messages(inner: Format, options: KafkaOptions) -> Format:

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
-from siemrelay.net.tls_client import TlsContexts, TlsOptions, client_context
+from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.stream import tcp as stream
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink, TlsStreamOptions
 from tests.conftest import MakeDaemon
@@ -449,7 +449,7 @@ def test_a_key_with_a_password_holds_instead_of_asking_the_terminal(own: Files) 
         serialization.BestAvailableEncryption(b"secret"),
     ))  # fmt: skip
     with pytest.raises(SinkHolds, match="no password"):
-        client_context(TlsOptions(certificate=own.client, key=own.client_key))
+        TlsContexts(TlsOptions(certificate=own.client, key=own.client_key)).current()
 
 
 async def test_a_renewed_client_certificate_is_shown_at_the_next_connection(own: Files) -> None:

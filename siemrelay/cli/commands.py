@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -34,6 +35,27 @@ class _Commands(click.Group):
         module, _ = COMMANDS[name]
         command: click.Command = getattr(import_module(f"siemrelay.cli.{module}"), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # only for this fault: keeps the start quick
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            if near:
+                error.message = f"{error.message.rstrip('.')}; did you mean `{near[0]}`?"
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if re.search(r"^Got unexpected extra argument.*\.ya?ml\b", error.message):
+                error.message += "; a configuration is named with -c FILE"
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table: importing every command for its help would take a second.

@@ -11,16 +11,29 @@ DEFAULT_FILE: Final = "/etc/siemrelay/siemrelay.yaml"
 
 
 def config_option(*, required: bool = True) -> Callable[[Any], Any]:
-    """The option `-c FILE`; the command gets `config`, without a default if not `required`."""
+    """The option `-c FILE`; the command gets `config`, without a default if not `required`.
+
+    Whether the file can be read is found out by loading it: faults have one form and one exit code.
+    """
     return click.option(
         "-c",
         "--config",
         metavar="FILE",
-        type=click.Path(dir_okay=False),
-        default=DEFAULT_FILE if required else None,
+        multiple=True,
+        default=(DEFAULT_FILE,) if required else (),
         show_default=required,
+        callback=_the_only_one,
         help="The configuration file.",
     )
+
+
+def _the_only_one(_: click.Context, param: click.Parameter, files: tuple[str, ...]) -> str | None:
+    if len(files) > 1:
+        raise click.BadParameter(
+            f"given {len(files)} times ({', '.join(files)}); one file is the whole configuration",
+            param=param,
+        )
+    return files[0] if files else None
 
 
 def json_option() -> Callable[[Any], Any]:

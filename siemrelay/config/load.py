@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -121,11 +122,20 @@ def load_text(text: str, file: str, environment: Mapping[str, str] | None = None
     )
 
 
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user without a name
+        return str(os.geteuid())
+
+
 def _cannot_read(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return "no such file; name the configuration with -c FILE"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "no permission to read it; run as root or as the service's user"
+        return f"user {_own_name()} may not read it; run as root or as the service's user"
+    if error.errno == errno.EISDIR:
+        return "is a directory; name the file in it with -c FILE"
     return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
 
 

@@ -279,6 +279,9 @@ class SourceIntake:
     def refused(self, reason: str, records: int = 1) -> None:
         self._stats.refused[reason] = self._stats.refused.get(reason, 0) + records
 
+    def following(self, files: int) -> None:
+        self._stats.files = files
+
     def unreadable(self, files: int, why: str) -> None:
         self._stats.unreadable(files, why)
 

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 import trio
 
+from siemrelay.core.backoff import HOLD_ADVICE
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.telemetry.stats import SinkStats
@@ -40,8 +41,10 @@ class SinkStatus:
         if self._logged_state != state or state == "holding":
             self._logged_state = state
             log = {"up": _log.info, "waiting": _log.warning}.get(state, _log.error)
-            log(f"sink {state}", sink=self._name, **({"reason": reason} if reason else {}),
-                undelivered=self._undelivered())  # fmt: skip
+            details = {"reason": reason} if reason else {}
+            if state == "holding":
+                details["next"] = HOLD_ADVICE
+            log(f"sink {state}", sink=self._name, **details, undelivered=self._undelivered())
         if stats.state != state:
             stats.since = time.time()
         stats.state, stats.reason = state, reason

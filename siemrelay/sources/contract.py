@@ -93,6 +93,9 @@ class Intake(Protocol):
     def refused(self, reason: str, records: int = 1) -> None:
         """Count what was rejected; `reason` is one of a few fixed words."""
 
+    def following(self, files: int) -> None:
+        """Report how many files are followed now."""
+
     def unreadable(self, files: int, why: str) -> None:
         """Report how many files cannot be read now and why; 0 and `""` when all can be again."""
 

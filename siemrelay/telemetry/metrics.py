@@ -48,6 +48,7 @@ SOURCE_METRICS: Final[tuple[Metric, ...]] = (
            lambda s: s.upstream_dropped),
     Metric("lost_bytes_total", "counter", "Bytes of files that left before they were read.",
            lambda s: s.lost_bytes),
+    Metric("files", "gauge", "Files that are followed now.", lambda s: s.files or 0),
     Metric("unreadable_files", "gauge", "Files that cannot be read now.",
            lambda s: s.unreadable_files),
     Metric("connections", "gauge", "Connections open.", lambda s: s.connections),

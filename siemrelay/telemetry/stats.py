@@ -47,7 +47,7 @@ class SourceCounts(msgspec.Struct):
 
 
 class SourceStats(msgspec.Struct):
-    """One source."""
+    """One source; `files` is None where none are followed by their kind."""
 
     name: str
     records: int = 0
@@ -58,6 +58,7 @@ class SourceStats(msgspec.Struct):
     lag_bytes: int = 0
     upstream_dropped: int = 0
     lost_bytes: int = 0
+    files: int | None = None
     unreadable_files: int = 0
     connections: int = 0
     refused: dict[str, int] = msgspec.field(default_factory=dict)

@@ -37,6 +37,7 @@ class SourceReport(msgspec.Struct, frozen=True):
     lost_bytes: int
     restarts: int
     last_error: str
+    files: int | None = None
 
 
 class SinkReport(msgspec.Struct, frozen=True):
@@ -130,7 +131,7 @@ class StatusReporter:
             source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
             dict(source.refused), source.upstream_dropped, source.lost_bytes, source.restarts,
-            self._clean(source.last_error),
+            self._clean(source.last_error), source.files,
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
+from siemrelay.core.backoff import HOLD_ADVICE
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status import RelayReport, SinkReport, SourceReport
 
@@ -96,6 +97,8 @@ def _losses(source: SourceReport) -> Iterator[Line]:
     if source.lost_bytes:
         text = f"  {size(source.lost_bytes)} lost: files left before they were read to their end"
         yield Line(text, "bad")
+    if source.files == 0:
+        yield Line("  no file matches `path`; one is read as soon as it appears", "warning")
     if source.restarts:
         yield Line(f"  failed and restarted {source.restarts:,} times", "warning")
     if source.last_error:
@@ -116,6 +119,8 @@ def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
     if sink.reason:
         reason = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
         yield Line(reason, _TONES.get(sink.state, "dim"))
+        if sink.state == "holding":
+            yield Line(f"  {HOLD_ADVICE}", "bad")
     elif sink.last_error_at is not None:
         yield Line(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}", "dim")
     if sink.duplicates:

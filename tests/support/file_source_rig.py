@@ -81,6 +81,8 @@ class CollectingIntake:
     def refused(self, reason: str, records: int = 1) -> None:
         raise AssertionError("a file source refuses nothing")
 
+    def following(self, files: int) -> None: ...
+
     def unreadable(self, files: int, why: str) -> None:
         # From a thread, too.
         self.unreadables.append((files, why))

@@ -20,7 +20,7 @@ from siemrelay.core.errors import SinkWaits
 from siemrelay.core.options import show_seconds
 from siemrelay.net.tls_client import CUT_OFF, TlsContexts, describe_tls, expires_at, tls_fault
 from siemrelay.sinks.contract import Report
-from siemrelay.sinks.stream.failover import Address, connect_tcp
+from siemrelay.sinks.stream.failover import CONNECT_S, Address, connect_tcp
 
 # linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has closed its
 # side in order: it has whatever it acknowledged before.
@@ -206,13 +206,14 @@ async def _shake_hands(
 ) -> None:
     ended = f"{address} ended the connection in the TLS handshake"
     hint = "does it speak TLS on this port, and may this machine connect?"
+    within_s = min(timeout_s, CONNECT_S)
     try:
-        with trio.fail_after(timeout_s):
+        with trio.fail_after(within_s):
             await tls.do_handshake()
     except trio.TooSlowError as error:
         raise SinkWaits(
-            f"{address} did not answer in TLS within {show_seconds(timeout_s)}; does it speak TLS "
-            "on this port?"
+            f"{address} did not answer in TLS within {show_seconds(within_s)}; does it speak TLS "
+            "on this port? If not, choose a protocol without TLS"
         ) from error
     except trio.BrokenResourceError as error:
         cause = error.__cause__

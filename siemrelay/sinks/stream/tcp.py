@@ -39,7 +39,7 @@ class StreamOptions(Options):
 
     server: Servers
     timeout: Duration = Field(
-        30.0, gt=0, description="to connect, and for a peer that takes nothing"
+        30.0, gt=0, description="for a peer that takes nothing, and to connect (10 s at most)"
     )
 
 

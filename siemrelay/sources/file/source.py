@@ -145,6 +145,7 @@ class _Following:
 
         began = trio.current_time()
         await trio.to_thread.run_sync(survey)
+        self._intake.following(len(self._tracker.files))
         now = trio.current_time()
         self._next_survey = now + _PAUSE_PER_SURVEY * (now - began)
         if full:

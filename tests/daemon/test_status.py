@@ -162,6 +162,12 @@ def test_losses_and_rejections_are_shown_below_their_source() -> None:
     assert "starting" in text
 
 
+def test_a_path_that_no_file_matches_is_shown_below_its_source() -> None:
+    stats = Stats()
+    stats.sources["files"] = SourceStats("files", files=0)
+    assert "  no file matches `path`; one is read as soon as it appears" in shown_lines(stats)
+
+
 def test_the_status_still_shows_an_error_that_is_over() -> None:
     stats = Stats(ready=True)
     stats.sinks["siem"] = SinkStats("siem", "up", "", last_error="timed out", last_error_at=1.0)
@@ -195,7 +201,9 @@ def test_a_held_sink_says_what_to_mend_in_log_metric_and_status(make_daemon: Mak
         assert "check the token and its prefix" in logged["reason"]
         done = daemon.command("status", "--at", daemon.endpoint)
         assert done.returncode == 0, done.stderr
+        assert "run `siemrelay reload`" in logged["next"]
         assert logged["reason"] in done.stdout
+        assert logged["next"] in done.stdout
         assert re.search(r"^up +up +40 ", done.stdout, re.MULTILINE)
         assert re.search(r"^web +holding +0 ", done.stdout, re.MULTILINE)
         assert re.search(r"^audit +40 ", done.stdout, re.MULTILINE)

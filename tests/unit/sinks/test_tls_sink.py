@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
+from siemrelay.sinks.stream import connection
 from siemrelay.sinks.stream import tcp as stream
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink, TlsStreamOptions
 from tests.conftest import MakeDaemon
@@ -234,15 +235,18 @@ async def test_a_peer_without_tls_is_said_to_have_none(files: Files, banner: byt
     assert "does not speak TLS on this port" in found.reason
 
 
-async def test_a_peer_that_does_not_answer_in_tls_is_given_up_after_the_timeout(
-    files: Files,
+@pytest.mark.parametrize(("timeout", "most_s"), [("200ms", 10.0), ("1h", 0.2)])
+async def test_a_peer_that_does_not_answer_in_tls_is_given_up_after_the_timeout_but_soon(
+    timeout: str, most_s: float, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection, "CONNECT_S", most_s)
+
     async def handle(connection: trio.SocketStream) -> None:
         while await connection.receive_some():
             pass
 
     async with serving(handle) as port:
-        found = await fault(sink_to(port, files, timeout="200ms"))
+        found = await fault(sink_to(port, files, timeout=timeout))
     assert isinstance(found, SinkWaits)
     assert "does it speak TLS on this port?" in found.reason
 

@@ -45,17 +45,19 @@ class _Commands(click.Group):
             from difflib import get_close_matches  # only for this fault: keeps the start quick
 
             near = get_close_matches(args[0], COMMANDS, 1)
-            if near:
-                error.message = f"{error.message.rstrip('.')}; did you mean `{near[0]}`?"
-            raise
+            if not near:
+                raise
+            hint = f"{error.message.rstrip('.')}; did you mean `{near[0]}`?"
+            raise click.UsageError(hint, error.ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            if re.search(r"^Got unexpected extra argument.*\.ya?ml\b", error.message):
-                error.message += "; a configuration is named with -c FILE"
-            raise
+            if not re.search(r"^Got unexpected extra argument.*\.ya?ml\b", error.message):
+                raise
+            hint = f"{error.message}; a configuration is named with -c FILE"
+            raise click.UsageError(hint, error.ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table: importing every command for its help would take a second.

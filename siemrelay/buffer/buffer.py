@@ -209,6 +209,10 @@ class DiskBuffer:
             await in_thread(self._store.store_dead_letters, letters, {sink: stored})
             self.advance(sink, next_sequence, outcome)
 
+    def set_enabled(self, sink: str, *, enabled: bool) -> None:
+        """Treat a sink from now on as an enabled or a disabled one: see `SinkPolicy`."""
+        self._cursors.set_enabled(sink, enabled=enabled)
+
     async def wait_settled(self) -> None:
         """Wait until some cursor moves."""
         await self._cursors.wait_moved()
@@ -216,12 +220,12 @@ class DiskBuffer:
     async def wait_passed(self, sinks: Sequence[str], sequence: int) -> None:
         """Wait until every record before `sequence` is settled for all these sinks.
 
-        A sink that is removed meanwhile is no longer waited for.
+        A sink that is disabled, or removed meanwhile, is not waited for.
         """
 
         def waiting(sink: str) -> bool:
             cursor = self._cursors.get(sink)
-            return cursor is not None and cursor.next_sequence < sequence
+            return cursor is not None and cursor.policy.enabled and cursor.next_sequence < sequence
 
         while any(map(waiting, sinks)):
             await self._cursors.wait_moved()

@@ -30,7 +30,8 @@ _FULL_PAUSE_S: Final = 1.0
 # By whether the sink is enabled.
 _DROPPED_ADVICE: Final = {
     True: "`when_full: drop_oldest` does this; find out why the sink lags",
-    False: "it is disabled, and a disabled sink does not make intake wait; enable it, or remove it",
+    False: "it is disabled or paused, and such a sink does not make intake wait: enable, resume or "
+    "remove it",
 }
 
 
@@ -46,7 +47,8 @@ class SinkPolicy(msgspec.Struct, frozen=True):
 
     `drop_oldest`: they give way when the buffer is full; otherwise intake waits for the sink.
     `start_at_oldest`: a new sink begins at the oldest record kept, otherwise at the next one.
-    `enabled`: a disabled sink keeps its cursor while there is room, and never makes intake wait.
+    `enabled`: a sink that is disabled or paused keeps its cursor while there is room, and never
+    makes intake wait.
     """
 
     drop_oldest: bool = False
@@ -148,6 +150,12 @@ class SinkCursors:
                 name, next_sequence, first_sequence, policy, SinkCounts(*counts)
             )
         return sorted(self._known.keys() - sinks.keys())
+
+    def set_enabled(self, sink: str, *, enabled: bool) -> None:
+        """Change that part of the sink's policy."""
+        cursor = self._cursors[sink]
+        cursor.policy = msgspec.structs.replace(cursor.policy, enabled=enabled)
+        self._moved.wake_all()  # tasks may wait for the sink
 
     @contextmanager
     def changing(self, sinks: Mapping[str, SinkPolicy]) -> Iterator[None]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from siemrelay.cli.config_faults import exit_with_faults, plural
-from siemrelay.cli.live.control_client import print_answer, send
+from siemrelay.cli.live.control_client import print_reload, send
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.tables import print_table
 from siemrelay.config.effective import (
@@ -60,7 +60,7 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
     parts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
     if against_running:
-        print_answer(send(loaded.config.state_dir, ReloadRequest(dry_run=True)))
+        print_reload(send(loaded.config.state_dir, ReloadRequest(dry_run=True)))
     click.echo(f"{loaded.file}: 0 faults, {plural(warnings, 'warning')} ({parts})")
 
 

@@ -13,6 +13,8 @@ from siemrelay import __version__
 COMMANDS: Final = {
     "run": ("run", "run the daemon in the foreground"),
     "reload": ("live.reload", "apply the changed configuration to the running relay"),
+    "pause": ("live.pause", "stop delivering to a sink; its records wait"),
+    "resume": ("live.pause", "deliver to a paused sink again"),
     "check": ("check", "validate the configuration and print its effective settings"),
     "test": ("test", "send one marked test event to a sink"),
     "preview": ("preview", "show what each sink would receive for given records"),

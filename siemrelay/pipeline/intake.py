@@ -100,9 +100,8 @@ class Committer:
         return group
 
     async def delivered(self, end: int) -> None:
-        """Wait until every enabled sink's cursor is at or past that sequence number."""
-        enabled = [name for name, sink in self._stats.sinks.items() if sink.state != "disabled"]
-        await self._buffer.wait_passed(enabled, end)
+        """Wait until the cursor of every sink, unless disabled or paused, is there or past it."""
+        await self._buffer.wait_passed(list(self._stats.sinks), end)
 
     def newest(self) -> _Group | None:
         """The last pending group; None when everything is stored."""

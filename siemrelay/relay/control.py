@@ -1,14 +1,18 @@
-"""The control socket: commands to a running relay from root or the relay's own user.
+"""The control socket: commands to a running relay, from root and the relay's own user and group.
 
-A Unix socket in `state_dir`, which nobody else can enter (0700). One JSON object per line each way.
+A Unix stream socket. The client sends a `ControlRequest` as a line of JSON; the relay answers with
+lines of JSON, of which the last is a `ControlAnswer`. The socket lies in the runtime directory that
+systemd made (`RUNTIME_DIRECTORY`), where the group may use it, else in `state_dir`, which nobody
+else can enter (0700).
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +22,17 @@ import trio
 
 _log = structlog.get_logger()
 
-SOCKET_NAME: Final = "control.sock"
+_NAME: Final = "control.sock"
 
 # A request is a few names; a client that sends nothing is dropped.
 _MAX_REQUEST_BYTES: Final = 64 * 1024
 _REQUEST_TIMEOUT_S: Final = 5.0
+
+# Commands at the same time; those above wait.
+_CONNECTIONS: Final = 16
+
+# Where systemd makes runtime directories: a command on a terminal looks there, too.
+_RUNTIME_DIRECTORIES: Final = ("siemrelay*", "siemrelay/*")
 
 
 class ReloadRequest(msgspec.Struct, tag="reload", tag_field="command"):
@@ -32,11 +42,82 @@ class ReloadRequest(msgspec.Struct, tag="reload", tag_field="command"):
     discard_backlog: list[str] = msgspec.field(default_factory=list)
 
 
-class ControlAnswer(msgspec.Struct):
-    """`lines` are for a person; `done` is False when the request was refused."""
+class PauseRequest(msgspec.Struct, tag="pause", tag_field="command"):
+    """Stop delivering to a sink until a `ResumeRequest`; its records are kept."""
+
+    sink: str
+
+
+class ResumeRequest(msgspec.Struct, tag="resume", tag_field="command"):
+    """Deliver to a paused sink again, from where it stopped."""
+
+    sink: str
+
+
+Command = ReloadRequest | PauseRequest | ResumeRequest
+
+
+class ControlRequest(msgspec.Struct):
+    """A command for the relay on `state_dir`; a relay on another one does not obey it.
+
+    `person` runs the command, if that is somebody else than the user of the process (sudo).
+    """
+
+    command: Command
+    state_dir: str
+    person: str = ""
+
+
+class ControlAnswer(msgspec.Struct, tag="end", tag_field="answer"):
+    """The last line of an answer. `lines` are for a person; not `done`: the relay refused.
+
+    `elsewhere`: this relay has another state directory than the request names.
+    """
 
     done: bool
     lines: list[str]
+    elsewhere: bool = False
+
+
+ControlLine = ControlAnswer
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """The process that sent a command, as the kernel knows it (SO_PEERCRED), and its user's name.
+
+    `person` is the name that it gave itself, if it is root's; else the name of its user.
+    """
+
+    uid: int
+    pid: int
+    person: str
+
+    def __str__(self) -> str:
+        return f"{self.person} (uid {self.uid})"
+
+
+Emit = Callable[[ControlLine], Awaitable[None]]
+"""Sends a line of an answer before its last one; waits while the client does not read."""
+
+Handle = Callable[[Command, Caller, Emit], Awaitable[ControlAnswer]]
+
+
+def own_directory(state_dir: Path) -> Path:
+    """Where a relay of this process puts its socket."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return Path(runtime) if runtime else state_dir
+
+
+def possible_directories(state_dir: Path) -> list[Path]:
+    """Where the socket of a relay on that state directory may be."""
+    run = Path("/run")
+    found = [path for pattern in _RUNTIME_DIRECTORIES for path in sorted(run.glob(pattern))]
+    return list(dict.fromkeys([own_directory(state_dir), state_dir, *found]))
+
+
+def real_path(state_dir: Path) -> str:
+    """The directory's name in a `ControlRequest`, whatever links lead to it."""
+    return os.path.realpath(state_dir)
 
 
 @contextmanager
@@ -44,38 +125,82 @@ def short_path(directory: Path) -> Iterator[str]:
     """The socket's address, however long the directory's path is (a limit of 107 bytes)."""
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
+        yield f"/proc/self/fd/{descriptor}/{_NAME}"
     finally:
         os.close(descriptor)
 
 
-async def serve_control(
-    state_dir: Path, handle: Callable[[ReloadRequest], Awaitable[ControlAnswer]]
-) -> None:
-    """Answer requests, one at a time for each connection, until cancelled."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with suppress(FileNotFoundError):  # of a relay that was killed; the directory is locked now
-        (state_dir / SOCKET_NAME).unlink()
-    with short_path(state_dir) as path:
-        sock.bind(path)
-    sock.listen(8)
-    sock.setblocking(False)
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+async def serve_control(state_dir: Path, handle: Handle) -> None:
+    """Obey commands, one for each connection, until cancelled.
+
+    A client that goes away cancels its command; `handle` shields what must not stop half-way.
+    """
+    directory = own_directory(state_dir)
+    if directory != state_dir and _answers(directory):
+        _log.warning("another relay has its control socket there; this one's is in state_dir",
+                     directory=str(directory), state_dir=str(state_dir))  # fmt: skip
+        directory = state_dir
+    sock = _bound(directory)
+    connections = trio.Semaphore(_CONNECTIONS)
 
     async def serve_one(stream: trio.SocketStream) -> None:
-        async with stream:
+        async with stream, connections:
             with suppress(trio.BrokenResourceError):  # the client is gone
-                if (request := await _request(stream)) is not None:
-                    await stream.send_all(msgspec.json.encode(await handle(request)) + b"\n")
+                await _serve(stream, state_dir, handle)
 
     try:
-        await trio.serve_listeners(serve_one, [listener])
+        await trio.serve_listeners(
+            serve_one, [trio.SocketListener(trio.socket.from_stdlib_socket(sock))]
+        )
     finally:
         with suppress(OSError):
-            (state_dir / SOCKET_NAME).unlink()
+            (directory / _NAME).unlink()
 
 
-async def _request(stream: trio.SocketStream) -> ReloadRequest | None:
+def _bound(directory: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with suppress(FileNotFoundError):  # of a relay that was killed
+        (directory / _NAME).unlink()
+    with short_path(directory) as path:
+        sock.bind(path)
+        Path(path).chmod(0o660)
+    sock.listen(_CONNECTIONS)
+    sock.setblocking(False)
+    return sock
+
+
+def _answers(directory: Path) -> bool:
+    with suppress(OSError), short_path(directory) as path:
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
+            sock.settimeout(_REQUEST_TIMEOUT_S)
+            sock.connect(path)
+            return True
+    return False
+
+
+async def _serve(stream: trio.SocketStream, state_dir: Path, handle: Handle) -> None:
+    async def emit(line: ControlLine) -> None:
+        await stream.send_all(msgspec.json.encode(line) + b"\n")
+
+    async def cancel_when_gone(scope: trio.CancelScope) -> None:
+        with suppress(trio.BrokenResourceError):
+            while await stream.receive_some(4096):
+                pass
+        scope.cancel()
+
+    if (request := await _request(stream)) is None:
+        return
+    if request.state_dir != (here := real_path(state_dir)):
+        await emit(ControlAnswer(False, [f"this relay's state_dir is {here}"], elsewhere=True))
+        return
+    caller = await _caller(stream, request.person)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cancel_when_gone, nursery.cancel_scope)
+        await emit(await handle(request.command, caller, emit))
+        nursery.cancel_scope.cancel()
+
+
+async def _request(stream: trio.SocketStream) -> ControlRequest | None:
     data = b""
     with trio.move_on_after(_REQUEST_TIMEOUT_S):
         while b"\n" not in data and len(data) <= _MAX_REQUEST_BYTES:
@@ -84,6 +209,23 @@ async def _request(stream: trio.SocketStream) -> ReloadRequest | None:
                 break
             data += some
     try:
-        return msgspec.json.decode(data.partition(b"\n")[0], type=ReloadRequest)
+        return msgspec.json.decode(data.partition(b"\n")[0], type=ControlRequest)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None  # not a client of ours
+
+
+async def _caller(stream: trio.SocketStream, person: str) -> Caller:
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _ = struct.unpack("3i", credentials)
+    # Only root may speak for somebody else. A name service may ask the network: not on the loop.
+    name = person if uid == 0 and person else await trio.to_thread.run_sync(_user_name, uid)
+    return Caller(uid, pid, name)
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OSError):
+        return f"uid {uid}"

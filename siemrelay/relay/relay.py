@@ -21,8 +21,10 @@ from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.commands import Commands
 from siemrelay.relay.control import serve_control
 from siemrelay.relay.heartbeat import Heartbeat
+from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.reload import Reloader
 from siemrelay.relay.signals import handle_signals
 from siemrelay.relay.sink_group import SinkGroup
@@ -74,7 +76,8 @@ class Relay:
         ) as buffer:  # fmt: skip
             listener = await open_endpoint(config.endpoint.address)
             assembly = Assembly(config)
-            sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats)
+            pauses = Pauses(config.state_dir)
+            sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats, pauses)
             sources = SourceGroup(config, assembly, buffer, stats)
             heartbeat = Heartbeat(buffer, stats, self._reporter, self._notifier)
             reloader = Reloader(
@@ -101,7 +104,8 @@ class Relay:
                     outer.start_soon(serve_pages)
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
-                serve_commands = partial(serve_control, config.state_dir, reloader.handle)
+                commands = Commands(reloader, sinks, pauses)
+                serve_commands = partial(serve_control, config.state_dir, commands.obey)
                 outer.start_soon(supervise, "control socket", serve_commands, lambda error: None)
                 async with trio.open_nursery() as delivering:
                     sinks.start(delivering)

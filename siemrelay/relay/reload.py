@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -14,7 +15,7 @@ from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
 from siemrelay.core.errors import ConfigurationRefused, StartRefused
 from siemrelay.relay.assembly import Assembly
-from siemrelay.relay.control import ControlAnswer, ReloadRequest
+from siemrelay.relay.control import ControlAnswer
 from siemrelay.relay.plan import Plan, plan
 from siemrelay.relay.sink_group import SinkGroup
 from siemrelay.relay.source_group import SourceGroup
@@ -46,9 +47,12 @@ class Reloader:
         """Set once every part has been started."""
         self._stats.succeeded_at = time.time()
 
-    async def handle(self, request: ReloadRequest) -> ControlAnswer:
-        """Answer a command from the control socket."""
-        return await self.reload(discard_backlog=request.discard_backlog, dry_run=request.dry_run)
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """For whoever changes running parts: after the start, and one change at a time."""
+        await self.started.wait()
+        async with self._reloading:
+            yield
 
     async def reload(
         self, *, discard_backlog: Collection[str] = (), dry_run: bool = False
@@ -58,9 +62,7 @@ class Reloader:
         With any fault nothing changes. A sink that the file no longer has is removed only if
         nothing waits for it, or if it is in `discard_backlog`. `dry_run` only plans.
         """
-        # A reload that comes during the start waits for its end.
-        await self.started.wait()
-        async with self._reloading:
+        async with self.changing():
             try:
                 # Reads files and asks for host names of proxies: not on the loop.
                 loaded, planned = await trio.to_thread.run_sync(self._prepare)

@@ -16,6 +16,7 @@ from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
+from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.plan import Plan
 from siemrelay.telemetry.stats import SinkStats, Stats
 
@@ -30,9 +31,10 @@ class SinkGroup:
 
     def __init__(
         self, config: RelayConfig, other_pools: Collection[str], assembly: Assembly,
-        buffer: DiskBuffer, stats: Stats,
+        buffer: DiskBuffer, stats: Stats, pauses: Pauses,
     ) -> None:  # fmt: skip
         """`other_pools` names sinks of this configuration that another relay runs."""
+        self._pauses = pauses
         self._buffer, self._stats, self._other_pools = buffer, stats, other_pools
         self._running: RunningParts
         self._parts: dict[str, SinkParts] = {}
@@ -48,7 +50,9 @@ class SinkGroup:
         for name, sink in config.sinks.items():
             when_full = sink.when_full or config.buffer.when_full
             policies[name] = SinkPolicy(
-                when_full == "drop_oldest", sink.start_at == "oldest", sink.enabled
+                when_full == "drop_oldest",
+                sink.start_at == "oldest",
+                sink.enabled and name not in self._pauses,
             )
         for name in filter(self._buffer.knows, self._other_pools):
             # This buffer delivered to it before: what it has not received is kept.
@@ -82,6 +86,8 @@ class SinkGroup:
             self._deliveries.pop(name, None)
             if config.sinks[name].enabled:
                 self._deliveries[name] = delivery(each, self._cache, self._buffer, stats)
+                if name in self._pauses:
+                    self._note_paused(stats)
             else:
                 stats.state, stats.reason = "disabled", "enabled: no"
         self._parts = parts
@@ -93,8 +99,39 @@ class SinkGroup:
 
     def _start_missing(self) -> None:
         for name, each in self._deliveries.items():
-            if name not in self._running:
+            if name not in self._running and name not in self._pauses:
                 self._running.start(name, each.run, each.failed)
+
+    @property
+    def names(self) -> list[str]:
+        """The configured sinks."""
+        return list(self._parts)
+
+    def enabled(self, name: str) -> bool | None:
+        """Whether the configuration enables that sink; None if it has none of that name."""
+        return self._parts[name].config.enabled if name in self._parts else None
+
+    async def pause(self, name: str) -> None:
+        """Stop an enabled sink that `pauses` names now; batches without confirmation wait, too.
+
+        Like a disabled sink it keeps its records until the buffer needs the room, and nobody waits
+        for it.
+        """
+        await self._running.stop(name)
+        self._note_paused(self._stats.sinks[name])
+        self._buffer.set_enabled(name, enabled=False)
+
+    def resume(self, name: str) -> None:
+        """Start a paused sink again, from its cursor."""
+        stats = self._stats.sinks[name]
+        stats.state, stats.reason, stats.since = "waiting", "connecting", time.time()
+        stats.progress_at = trio.current_time()
+        self._buffer.set_enabled(name, enabled=True)
+        self._start_missing()
+
+    def _note_paused(self, stats: SinkStats) -> None:
+        stats.state, stats.reason = "paused", self._pauses.reason(stats.name)
+        stats.since = self._pauses.since(stats.name)
 
     def backlog(self, name: str) -> int:
         """The records that wait for a sink."""
@@ -117,18 +154,25 @@ class SinkGroup:
         try:
             await self._buffer.change_sinks(self._policies(config))
             self._install(config, assembly, parts, restarted=affected)
+            await self._forget_pauses(config)
         finally:
             self._start_missing()
 
+    async def _forget_pauses(self, config: RelayConfig) -> None:
+        try:
+            await self._pauses.keep_only(config.sinks)
+        except OSError as error:  # nothing depends on it before a sink has that name again
+            _log.warning("the end of a pause cannot be stored", reason=str(error))
+
     def at_end(self) -> bool:
-        """Whether every enabled sink has settled every stored record."""
-        return not any(map(self._behind, self._deliveries))
+        """Whether every enabled sink that is not paused has settled every stored record."""
+        return not self._undrained(reachable_only=False)
 
     async def drain(self, timeout_s: float | None) -> None:
         """Wait until the sinks are at the end of the buffer.
 
         With a timeout only for the sinks that are up, and no longer than that; without one for all
-        enabled sinks, for ever.
+        enabled sinks that are not paused, for ever.
         """
         deadline = float("inf") if timeout_s is None else trio.current_time() + timeout_s
         while self._undrained(reachable_only=timeout_s is not None):
@@ -141,7 +185,8 @@ class SinkGroup:
         return any(
             self._behind(name)
             for name in self._deliveries
-            if not reachable_only or self._stats.sinks[name].state == "up"
+            if name not in self._pauses
+            and (not reachable_only or self._stats.sinks[name].state == "up")
         )
 
     def _behind(self, name: str) -> bool:

@@ -14,7 +14,7 @@ from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import Rates
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
-_TROUBLED: Final = ("waiting", "holding")
+_TROUBLED: Final = ("waiting", "holding", "paused")
 
 # Long enough for a reason with its advice; and for the one line that systemd shows.
 _MESSAGE_CHARACTERS: Final = 1000

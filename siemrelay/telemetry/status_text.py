@@ -19,7 +19,9 @@ class Line(NamedTuple):
     tone: Tone = "plain"
 
 
-_TONES: Final[dict[str, Tone]] = {"up": "good", "waiting": "warning", "holding": "bad"}
+_TONES: Final[dict[str, Tone]] = {
+    "up": "good", "waiting": "warning", "paused": "warning", "holding": "bad",
+}  # fmt: skip
 
 # More than any disk has; a received integer may be too large for a float.
 _MOST_BYTES: Final = 1 << 80

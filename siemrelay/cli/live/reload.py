@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import click
 
-from siemrelay.cli.config_faults import exit_with_faults
-from siemrelay.cli.live.control_client import print_answer, send
+from siemrelay.cli.live.control_client import directory_of, print_reload, send
 from siemrelay.cli.options import config_option
-from siemrelay.config.endpoint_address import state_dir
-from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.relay.control import ReloadRequest
 
 
@@ -30,8 +27,4 @@ def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...]) -> None
       siemrelay reload
       siemrelay reload --discard-backlog old
     """
-    try:
-        directory = state_dir(config)
-    except ConfigurationRefused as refused:
-        exit_with_faults(refused)
-    print_answer(send(directory, ReloadRequest(dry_run, list(discard_backlog))))
+    print_reload(send(directory_of(config), ReloadRequest(dry_run, list(discard_backlog))))

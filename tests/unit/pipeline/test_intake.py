@@ -159,18 +159,20 @@ async def test_records_with_line_feeds_keep_rows_of_their_own(tmp_path: Path) ->
         assert [b.records() for b in await rig.stored()] == [[b"1"], [b"two\nlines"], [b"3", b"4"]]
 
 
-async def test_delivered_waits_for_the_slowest_enabled_sink(tmp_path: Path) -> None:
+async def test_delivered_waits_for_the_slowest_sink_that_is_neither_disabled_nor_paused(
+    tmp_path: Path,
+) -> None:
     async with rig_on(tmp_path) as rig:
         rig.buffer.set_sinks(
             {
                 "fast": SinkPolicy(start_at_oldest=False),
                 "slow": SinkPolicy(start_at_oldest=False),
-                "off": SinkPolicy(start_at_oldest=False),
+                "off": SinkPolicy(start_at_oldest=False, enabled=False),
+                "paused": SinkPolicy(start_at_oldest=False),
             }
         )
-        for name in ("fast", "slow", "off"):
+        for name in ("fast", "slow", "off", "paused"):
             rig.stats.sinks[name] = SinkStats(name)
-        rig.stats.sinks["off"].state = "disabled"
         stored = await rig.a.store(*joined([b"1", b"2"]))
         done = trio.Event()
 
@@ -185,6 +187,9 @@ async def test_delivered_waits_for_the_slowest_enabled_sink(tmp_path: Path) -> N
             await wait_all_tasks_blocked()
             assert not done.is_set()
             advance(rig.buffer, "slow", stored)
+            await wait_all_tasks_blocked()
+            assert not done.is_set()
+            rig.buffer.set_enabled("paused", enabled=False)
             with trio.fail_after(5):
                 await done.wait()
 

@@ -7,26 +7,31 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from siemrelay import registry
-from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.config.models import EndpointOptions, SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import KeyPath
+from siemrelay.net.listening import BindAddress, Listening
 from siemrelay.sinks.file.rotation import names
 from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sources.file.finder import Globs
 from siemrelay.sources.file.source import FileOptions
 
 
-def clashes(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, str]]:
+def clashes(
+    sources: Any, sinks: Any, endpoint: Any, line: Callable[[KeyPath], str]
+) -> Iterator[tuple[KeyPath, str]]:
     """Every part that cannot run beside another one, with its path and a message.
 
-    Takes the sections as far as they could be built. Reads only symbolic links from the disk.
+    Takes the sections as far as they could be built, and of a path the place in the file as text.
+    Reads only symbolic links from the disk.
     """
     sources = sources if isinstance(sources, dict) else {}
     sinks = sinks if isinstance(sinks, dict) else {}
     yield from _not_alone(sources)
+    yield from _same_address(sources, endpoint, line)
     archives = {
         name: sink
         for name, sink in sinks.items()
@@ -45,6 +50,29 @@ def _not_alone(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield ("sources", name, "type"), f"only one source can be of type {kind}"
         if kind in registry.SOURCES:
             met.add(kind)
+
+
+def _same_address(
+    sources: Mapping[str, Any], endpoint: Any, line: Callable[[KeyPath], str]
+) -> Iterator[tuple[KeyPath, str]]:
+    """Every address at which the kernel would refuse a listener because of an earlier one."""
+    taken: list[tuple[KeyPath, str, Any, BindAddress]] = []
+    if isinstance(endpoint, EndpointOptions) and endpoint.address is not None:
+        bind = BindAddress(False, *endpoint.address)
+        taken.append((("endpoint", "listen"), "the endpoint", None, bind))
+    for name, source in sources.items():
+        for number, bind in enumerate(source.binds if isinstance(source, Listening) else ()):
+            listen: KeyPath = ("sources", name, "listen")
+            path = (*listen, number) if isinstance(getattr(source, "listen", ""), list) else listen
+            for place, who, other, earlier in taken:
+                if bind.clashes(earlier) and (other is None or _share_a_relay(source, other)):
+                    yield (
+                        path,
+                        f"{who}{line(place)} listens on {earlier} already; give each an address "
+                        "of its own",
+                    )
+                    break
+            taken.append((path, f"source `{name}`", source, bind))
 
 
 def _shared(archives: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -90,7 +118,7 @@ def _read_by(files: FileOptions, archive: ArchiveOptions) -> str | None:
 
 def _share_a_relay(one: Any, other: Any) -> bool:
     """Whether the two run in one relay: their pools overlap, or one has none."""
-    assert isinstance(one, SinkConfig)
+    assert isinstance(one, (SinkConfig, SourceConfig))
     assert isinstance(other, (SinkConfig, SourceConfig))
     return not one.pool or not other.pool or bool({*one.pool} & {*other.pool})
 

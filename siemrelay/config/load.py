@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from siemrelay.config.cross_checks import clashes
 from siemrelay.config.models import (
+    EndpointOptions,
     EventTypeConfig,
     RelayConfig,
     SinkConfig,
@@ -146,7 +148,8 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     catalogue = _catalogue(top)
     top["sources"] = validator.parts(top, "sources", join_source, SourceConfig)
     top["sinks"] = validator.parts(top, "sinks", join_sink, SinkConfig)
-    for path, message in clashes(top["sources"], top["sinks"]):
+    found = clashes(top["sources"], top["sinks"], _endpoint(top), partial(_line, document))
+    for path, message in found:
         document.faults.append(document.fault(path, message))
     for path, entry in _event_entries(filled.value):
         wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
@@ -210,6 +213,20 @@ class _Validator:
         # A value whose reference failed has its fault already.
         hidden = {dotted(path) for path in self._failed}
         self._document.faults += [fault for fault in faults if fault.key not in hidden]
+
+
+def _endpoint(top: Mapping[str, Any]) -> EndpointOptions | None:
+    """The endpoint's options; None if they have faults, which are reported elsewhere."""
+    try:
+        return EndpointOptions.model_validate(top.get("endpoint") or {})
+    except ValidationError:
+        return None
+
+
+def _line(document: Document, path: KeyPath) -> str:
+    """` (line 7)`, or ` (by default)` for a key that the file does not have."""
+    mark = document.values.get(path)
+    return f" (line {mark.line})" if mark is not None else " (by default)"
 
 
 def _catalogue(top: Mapping[str, Any]) -> Catalogue:

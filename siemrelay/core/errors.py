@@ -41,6 +41,10 @@ class StartRefused(SiemrelayError):
     """The relay cannot start here (state directory or port in use): report it and exit."""
 
 
+class ListenRefused(SiemrelayError):
+    """A listener cannot take its address now: try again; the text says what to change."""
+
+
 class BufferFull(SiemrelayError):
     """No room for more records: acknowledge nothing, try again when `store` says there is room."""
 

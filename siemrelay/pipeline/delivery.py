@@ -73,6 +73,7 @@ class Delivery:
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._cursor = buffer.cursor(name)
         self._failures, self._connected_at = 0, float("inf")
+        self._pause: trio.CancelScope | None = None
         self._status = SinkStatus(name, stats, self._undelivered)
         self._breaker = RejectionBreaker()
         self._sending, self._first_wanted_sequence = trio.Lock(), 0
@@ -92,13 +93,21 @@ class Delivery:
                 self._failures, pause = 0, self._retry.initial_s
             else:
                 pause = self._pause_after(error)
-            with trio.move_on_after(pause):
+            with trio.move_on_after(pause) as self._pause:
                 await self._pass_filtered()
+            self._pause = None
+
+    def try_again(self) -> bool:
+        """End the pause after a failure, if there is one: a person may have fixed the cause."""
+        if self._pause is None:
+            return False
+        self._pause.cancel()
+        return True
 
     def failed(self, error: BaseException) -> None:
         """Record that `run` ended with an internal error; the supervisor runs it again."""
         self._status.failed()
-        self._status.note("waiting", f"internal error: {error or type(error).__name__}")
+        self._status.note("failed", f"internal error: {error or type(error).__name__}")
 
     def _pause_after(self, error: DeliveryError) -> float:
         self._failures += 1

@@ -20,6 +20,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
+from siemrelay.net.listening import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sources.contract import Records
@@ -77,6 +78,7 @@ class Committer:
         self._running: _Group | None = None
         self._wanted = trio.Event()
         self._room = Broadcast()
+        self.sockets = ListeningSockets()
 
     def intake(self, source: str, source_filter: SourceFilter | None = None) -> SourceIntake:
         """One source's intake; what `source_filter` leaves out is counted and not stored."""
@@ -249,6 +251,10 @@ class SourceIntake:
     @property
     def full(self) -> bool:
         return self._buffer.full
+
+    @property
+    def sockets(self) -> ListeningSockets:
+        return self._committer.sockets
 
     async def settled(self) -> None:
         if (group := self._committer.newest()) is not None:

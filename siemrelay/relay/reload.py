@@ -13,7 +13,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
-from siemrelay.core.errors import ConfigurationRefused, StartRefused
+from siemrelay.core.errors import ConfigurationRefused, ListenRefused, StartRefused
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.control import ControlAnswer
 from siemrelay.relay.plan import Plan, plan
@@ -75,9 +75,11 @@ class Reloader:
                 return ControlAnswer(True, [f"would {line}" for line in planned.lines()])
             try:
                 await self._apply(loaded, planned)
-            except StartRefused as error:
+            except (StartRefused, ListenRefused) as error:
                 return self._refuse([str(error)], dry_run)
-            return self._succeed(planned)
+            again = [f"sink {name}" for name in self._sinks.try_again()]
+            again += [f"source {name}" for name in await self._sources.try_again()]
+            return self._succeed([*planned.lines(), *(f"try {part} again now" for part in again)])
 
     def _prepare(self) -> tuple[Loaded, Plan]:
         loaded = self._read()
@@ -107,6 +109,7 @@ class Reloader:
         self._redactor.add(loaded.secrets)
         configure(config.log.level, config.log.format, self._redactor)
         assembly = Assembly(config)
+        await self._sources.take_addresses(config)
         # A stop of the relay waits for a change that has begun, as it does for a commit.
         with trio.CancelScope(shield=True):
             await self._sinks.change(planned, config, assembly)
@@ -114,10 +117,9 @@ class Reloader:
         self._buffer.set_limits(max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep)
         self._loaded = loaded
 
-    def _succeed(self, planned: Plan) -> ControlAnswer:
+    def _succeed(self, lines: list[str]) -> ControlAnswer:
         self._stats.successful, self._stats.succeeded_at = True, time.time()
         self._stats.error = ""
-        lines = planned.lines()
         _log.info("configuration reloaded", changes=lines)
         return ControlAnswer(True, lines)
 

@@ -164,6 +164,10 @@ class SinkGroup:
         except OSError as error:  # nothing depends on it before a sink has that name again
             _log.warning("the end of a pause cannot be stored", reason=str(error))
 
+    def try_again(self) -> list[str]:
+        """Let the sinks that pause after a failure try again at once; returns their names."""
+        return [name for name, each in self._deliveries.items() if each.try_again()]
+
     def at_end(self) -> bool:
         """Whether every enabled sink that is not paused has settled every stored record."""
         return not self._undrained(reachable_only=False)

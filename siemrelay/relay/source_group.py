@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.models import RelayConfig
+from siemrelay.net.listening import BindAddress, Listening
 from siemrelay.pipeline.intake import Committer, SourceIntake
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly
@@ -30,6 +31,7 @@ class SourceGroup:
         self._committer = Committer(buffer, stats)
         self._running: RunningParts
         self._built = {name: _build(assembly, name) for name in config.sources}
+        self._binds = _binds(config)
         self._intakes: dict[str, SourceIntake] = {}
 
     async def run(self, *, drain: bool, stop: trio.Event, started: Callable[[], None]) -> None:
@@ -41,7 +43,7 @@ class SourceGroup:
         async with trio.open_nursery() as storing:
             storing.start_soon(self._committer.run)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_set, stop, nursery.cancel_scope)
+                nursery.start_soon(self._cancel_when_set, stop, nursery.cancel_scope)
                 async with trio.open_nursery() as reading:
                     if not drain:  # between the stop of the last source and the start of another
                         reading.start_soon(trio.sleep_forever)
@@ -50,6 +52,7 @@ class SourceGroup:
                         self._start(name, drain=drain)
                     started()
                 nursery.cancel_scope.cancel()
+            self._committer.sockets.keep_only([])
             self._stats.stopping = True
             with trio.move_on_after(self.shutdown_s):
                 for intake in self._intakes.values():
@@ -68,18 +71,49 @@ class SourceGroup:
         read = partial(source.run, intake, drain=drain)
         self._running.start(name, read, partial(self._failed, name))
 
+    async def take_addresses(self, config: RelayConfig) -> None:
+        """Open the addresses of a new configuration before those of the present one are closed.
+
+        Raises ListenRefused when one cannot be taken; then none has been. One that overlaps with an
+        address that is given up is left to the source, which takes it when that has been closed.
+        """
+        wanted, present = [*_pairs(_binds(config))], [*_pairs(self._binds)]
+        sockets, opened = self._committer.sockets, list[tuple[str, BindAddress]]()
+        given_up = {address for _, address in present} - {address for _, address in wanted}
+        try:
+            for name, address in wanted:
+                if (name, address) in present and self._stats.sources[name].failed:
+                    continue  # it is trying
+                if not any(map(address.clashes, given_up)) and await sockets.open(
+                    name, address, mode=getattr(config.sources[name], "mode", 0o660)
+                ):
+                    opened.append((name, address))
+        except BaseException:
+            for name, address in opened:
+                sockets.close(name, address)
+            raise
+
+    async def _cancel_when_set(self, stop: trio.Event, scope: trio.CancelScope) -> None:
+        await stop.wait()
+        # First, so that nobody connects to sources that only read their last records.
+        self._committer.sockets.keep_only([])
+        scope.cancel()
+
     async def change(self, plan: Plan, config: RelayConfig, assembly: Assembly) -> None:
         """Make the changes of a plan; sources that it does not name are not touched.
 
         Every new source is built before an old one stops. A restarted source resumes at its stored
-        position: what the old one handed over is on disk before the new one starts.
+        position: what the old one handed over is on disk before the new one starts. Call
+        `take_addresses` first.
         """
         affected = {*plan.names("source", "restart", "add")}
         built = {
             name: _build(assembly, name) if name in affected else self._built[name]
             for name in config.sources
         }
-        self.shutdown_s = config.shutdown_timeout
+        self.shutdown_s, self._binds = config.shutdown_timeout, _binds(config)
+        # What listens at an address that is given up closes it when it is stopped.
+        self._committer.sockets.keep_only(_pairs(self._binds))
         for name in plan.names("source", "restart", "remove"):
             await self._running.stop(name)
             await self._intakes.pop(name).settled()
@@ -91,15 +125,35 @@ class SourceGroup:
             if name in affected:
                 self._start(name)
 
+    async def try_again(self) -> list[str]:
+        """Start the sources that have failed at once; returns their names."""
+        failed = [name for name in self._built if self._stats.sources[name].failed]
+        for name in failed:
+            await self._running.stop(name)
+            self._start(name)
+        return failed
+
     def _failed(self, name: str, error: BaseException) -> None:
-        self._stats.sources[name].restarts += 1
-        self._stats.sources[name].last_error = summarize(error)
+        # Nobody accepts before the next attempt: refused senders can turn to another relay.
+        for address in self._binds.get(name, []):
+            self._committer.sockets.close(name, address)
+        stats = self._stats.sources[name]
+        stats.restarts, stats.failed_at = stats.restarts + 1, trio.current_time()
+        stats.last_error = summarize(error)
 
 
 def _build(assembly: Assembly, name: str) -> tuple[Source, SourceFilter | None]:
     return assembly.source(name), assembly.source_filter(name)
 
 
-async def _cancel_when_set(stop: trio.Event, scope: trio.CancelScope) -> None:
-    await stop.wait()
-    scope.cancel()
+def _pairs(binds: Mapping[str, list[BindAddress]]) -> Iterator[tuple[str, BindAddress]]:
+    for name, addresses in binds.items():
+        yield from ((name, address) for address in addresses)
+
+
+def _binds(config: RelayConfig) -> dict[str, list[BindAddress]]:
+    """Where each source listens."""
+    return {
+        name: source.binds if isinstance(source, Listening) else []
+        for name, source in config.sources.items()
+    }

@@ -24,11 +24,12 @@ _RECOVERED_S: Final = 60.0
 async def supervise(
     name: str, run: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
 ) -> None:
-    """Run one part until it returns; on an Exception log it once, call `failed`, and run it again.
+    """Run one part until it returns; on an Exception log it, call `failed`, and run it again.
 
-    A broken buffer is not caught: no part can work without the disk.
+    A broken buffer is not caught: no part can work without the disk. Only an error of our own is
+    logged with its traceback, and only the first of several alike.
     """
-    failures = 0
+    failures, logged = 0, ""
     while True:
         started = trio.current_time()
         try:
@@ -46,8 +47,11 @@ async def supervise(
                 raise stop if stop is not None else error from None
             failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
             pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
+            summary = summarize(error)
             _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),
-                       error=summarize(error), exc_info=_unexpected(error))  # fmt: skip
+                       error=summary,
+                       exc_info=_unexpected(error) if summary != logged else None)  # fmt: skip
+            logged = summary
             failed(error)
             await trio.sleep(pause)
         else:
@@ -61,9 +65,9 @@ def summarize(error: BaseException) -> str:
 
 
 def _unexpected(error: BaseException) -> BaseException | None:
-    """The error if its traceback adds to its message; our own errors say it all."""
+    """The error if its traceback adds to its message: those of the system and ours say it all."""
     inner = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return None if all(isinstance(each, SiemrelayError) for each in inner) else error
+    return None if all(isinstance(each, (SiemrelayError, OSError)) for each in inner) else error
 
 
 def _holds_broken_buffer(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from siemrelay.core.extras import Extra
 from siemrelay.core.options import Options
+from siemrelay.net.listening import ListeningSockets
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -74,6 +75,10 @@ class Intake(Protocol):
 
     async def settled(self) -> None:
         """Wait until everything offered so far is on disk."""
+
+    @property
+    def sockets(self) -> ListeningSockets:
+        """Where a source that listens takes its sockets from."""
 
     def positions(self) -> Mapping[str, Mapping[str, Any]]:
         """The stored positions of this source by key, as of the last start."""

@@ -16,7 +16,7 @@ from siemrelay.core.errors import StartRefused
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_server import Head, HttpAnswer, HttpLimits, HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
-from siemrelay.telemetry.health import stuck, unready
+from siemrelay.telemetry.health import stuck, unready, unready_source
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import StatusReporter
@@ -124,6 +124,9 @@ class _Pages:
             return _verdict(stuck(self._stats, trio.current_time()))
         if head.path == "/readyz":
             return _verdict(unready(self._stats))
+        source = self._stats.sources.get(head.path.removeprefix("/readyz/"))
+        if source is not None and head.path.startswith("/readyz/"):
+            return _verdict(unready_source(source))
         if head.path in ("/", "/status"):
             await self._refresh()
             status = self._reporter.status(trio.current_time())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from siemrelay.telemetry.stats import Stats
+from siemrelay.telemetry.stats import SourceStats, Stats
 
 # The loop ticks every second; twenty missed ticks are a fault and not a delay.
 _LOOP_STALE_S: Final = 20.0
@@ -17,14 +17,15 @@ def stuck(stats: Stats, now: float) -> list[str]:
     """Every part that makes no progress though it could, one sentence each.
 
     `now` is on the clock of the `progress_at` fields. A sink that waits or holds is not stuck:
-    restarting the process would not help it.
+    restarting the process would not help it. Nor is a source that has failed, which is restarted
+    alone.
     """
     found = []
     if now - stats.loop_at > _LOOP_STALE_S:
         found.append(f"the main loop has not run for {now - stats.loop_at:.0f} s")
     if not stats.buffer.full:
         for source in stats.sources.values():
-            if now - source.progress_at > _PART_STALE_S:
+            if not source.failed and now - source.progress_at > _PART_STALE_S:
                 found.append(f"source {source.name} shows no sign of life")
     for sink in stats.sinks.values():
         if sink.state == "up" and sink.backlog and now - sink.progress_at > _PART_STALE_S:
@@ -38,9 +39,16 @@ def unready(stats: Stats) -> list[str]:
         return ["stopping"]
     if not stats.ready:
         return ["starting"]
-    found = [
-        f"source {source.name} {source.unreadable_why}"
-        for source in stats.sources.values()
-        if source.unreadable_why
-    ]
-    return [*(["the buffer is full: intake waits"] if stats.buffer.full else []), *found]
+    found = ["the buffer is full: intake waits"] if stats.buffer.full else []
+    for source in stats.sources.values():
+        found += unready_source(source)
+    return found
+
+
+def unready_source(source: SourceStats) -> list[str]:
+    """Why this source takes no records, or not all, now; empty when it does."""
+    if source.failed:
+        return [f"source {source.name} failed: {source.last_error}"]
+    if source.unreadable_why:
+        return [f"source {source.name} {source.unreadable_why}"]
+    return []

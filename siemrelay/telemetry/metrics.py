@@ -43,6 +43,8 @@ SOURCE_METRICS: Final[tuple[Metric, ...]] = (
     Metric("filtered_total", "counter", "Records that the source's `events` left out, not stored.",
            lambda s: s.filtered),
     Metric("restarts_total", "counter", "Restarts after a failure.", lambda s: s.restarts),
+    Metric("failed", "gauge", "1 while it cannot run; it is started again and again.",
+           lambda s: int(s.failed)),
     Metric("upstream_dropped_total", "counter",
            "Records dropped before they reached the relay, as the kernel or the queue reports.",
            lambda s: s.upstream_dropped),

@@ -18,7 +18,7 @@ DELIVERY_BUCKETS_S: Final = (
 # Around the time of an fsync: a fast disk, a slow one, one that is failing.
 COMMIT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
-STATES: Final = ("up", "waiting", "holding", "paused", "disabled")
+STATES: Final = ("up", "waiting", "holding", "failed", "paused", "disabled")
 
 
 class Histogram:
@@ -47,7 +47,10 @@ class SourceCounts(msgspec.Struct):
 
 
 class SourceStats(msgspec.Struct):
-    """One source; `files` is None where none are followed by their kind."""
+    """One source. `progress_at` and `failed_at` are on the clock of the loop.
+
+    `files` is None where none are followed by their kind.
+    """
 
     name: str
     records: int = 0
@@ -64,9 +67,15 @@ class SourceStats(msgspec.Struct):
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     last_record_at: float = 0.0
     progress_at: float = 0.0
+    failed_at: float = 0.0
     last_error: str = ""
     unreadable_why: str = ""
     _failure: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether its last run ended with an error and no later one has made progress."""
+        return self.failed_at > 0 and self.failed_at >= self.progress_at
 
     def unreadable(self, files: int, why: str) -> None:
         """Note how many files cannot be read and why; that is the last error while it lasts.

@@ -14,7 +14,7 @@ from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import Rates
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
-_TROUBLED: Final = ("waiting", "holding", "paused")
+_TROUBLED: Final = ("waiting", "holding", "failed", "paused")
 
 # Long enough for a reason with its advice; and for the one line that systemd shows.
 _MESSAGE_CHARACTERS: Final = 1000
@@ -38,6 +38,8 @@ class SourceReport(msgspec.Struct, frozen=True):
     restarts: int
     last_error: str
     files: int | None = None
+    state: str = "up"
+    """`failed` while it cannot run, else `up`; `last_error` says why."""
 
 
 class SinkReport(msgspec.Struct, frozen=True):
@@ -115,9 +117,11 @@ class StatusReporter:
         )  # fmt: skip
 
     def line(self) -> str:
-        """One line for systemd: which sinks are not up and why, or that all are up."""
+        """One line for systemd: which parts are not up and why, or that all sinks are up."""
         sinks = self._stats.sinks.values()
-        troubled = [f"{s.name} {s.state}: {s.reason}" for s in sinks if s.state in _TROUBLED]
+        failed = [source for source in self._stats.sources.values() if source.failed]
+        troubled = [f"source {source.name} failed: {source.last_error}" for source in failed]
+        troubled += [f"{s.name} {s.state}: {s.reason}" for s in sinks if s.state in _TROUBLED]
         backlog = max((sink.backlog for sink in sinks), default=0)
         summary = self._clean("; ".join(troubled), _LINE_CHARACTERS) or "all sinks up"
         return f"{summary}; largest backlog {backlog} records"
@@ -131,7 +135,7 @@ class StatusReporter:
             source.name, source.records, self._rates.per_s(f"source {source.name}"), source.bytes,
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
             dict(source.refused), source.upstream_dropped, source.lost_bytes, source.restarts,
-            self._clean(source.last_error), source.files,
+            self._clean(source.last_error), source.files, "failed" if source.failed else "up",
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkReport:

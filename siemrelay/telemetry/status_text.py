@@ -20,7 +20,7 @@ class Line(NamedTuple):
 
 
 _TONES: Final[dict[str, Tone]] = {
-    "up": "good", "waiting": "warning", "paused": "warning", "holding": "bad",
+    "up": "good", "waiting": "warning", "paused": "warning", "holding": "bad", "failed": "bad",
 }  # fmt: skip
 
 # More than any disk has; a received integer may be too large for a float.
@@ -103,7 +103,9 @@ def _losses(source: SourceReport) -> Iterator[Line]:
         yield Line("  no file matches `path`; one is read as soon as it appears", "warning")
     if source.restarts:
         yield Line(f"  failed and restarted {source.restarts:,} times", "warning")
-    if source.last_error:
+    if source.state == "failed":
+        yield Line(f"  failed, trying again: {source.last_error}", "bad")
+    elif source.last_error:
         yield Line(f"  last error: {source.last_error}", "warning")
 
 

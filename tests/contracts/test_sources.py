@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from siemrelay.net.listening import BindAddress, ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.registry import SOURCES
 from siemrelay.sources.contract import Records
@@ -21,6 +22,17 @@ from tests.contracts.source_peers import PEERS, Servers, SourcePeer, number_of, 
 
 STOP_S = 5.0
 """How long a source may take to stop: systemd waits for much longer, a person does not."""
+
+
+class UnkeptSockets(ListeningSockets):
+    """Sockets that end with their source, as when it is removed."""
+
+    async def take(
+        self, owner: str, address: BindAddress, *, mode: int = 0o660
+    ) -> list[trio.socket.SocketType]:
+        taken = await super().take(owner, address, mode=mode)
+        self.close(owner, address)
+        return taken
 
 
 class StoringIntake:
@@ -37,6 +49,7 @@ class StoringIntake:
         self._positions: dict[str, str] = {}
         self._offered: list[Records] = []
         self._changed = Broadcast()
+        self.sockets = UnkeptSockets()
 
     @property
     def numbers(self) -> set[int]:

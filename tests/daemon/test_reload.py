@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,21 @@ from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, http, ids, tcp, until
 from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.receivers import TcpReceiver
+
+
+def free_port() -> int:
+    """A port that was free just now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def can_connect(port: int) -> bool:
+    """Whether somebody listens on that port of the loopback address."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_a_reload_adds_removes_and_restarts_just_the_parts_that_changed(
@@ -195,3 +211,52 @@ def test_a_relay_that_drains_refuses_a_reload_and_ends_by_itself(make_daemon: Ma
         assert "ends by itself" in found.stderr
         receiver.up()
         assert daemon.wait() == 0
+
+
+def test_a_listener_keeps_its_socket_over_reloads(make_daemon: MakeDaemon) -> None:
+    """Senders connect one after another while the source is changed: none is refused."""
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)})
+        port = free_port()
+        daemon.config["sources"]["devices"] = {
+            "type": "syslog", "listen": [f"tcp://127.0.0.1:{port}", f"udp://127.0.0.1:{port}"],
+        }  # fmt: skip
+        daemon.start()
+        until(lambda: len(daemon.said("listening")) == 2)
+        sent = 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            for number in range(1, 6):
+                daemon.config["sources"]["devices"]["idle_timeout"] = f"{number + 60}s"
+                daemon.write_config()
+                daemon.send(signal.SIGHUP)
+                while len(daemon.said("configuration reloaded")) < number:
+                    with socket.create_connection(("127.0.0.1", port)) as sender:
+                        sender.sendall(b"<13>1 2026-03-04T05:06:07Z h a - - - over TCP\n")
+                    datagrams.sendto(b"<13>over UDP", ("127.0.0.1", port))
+                    sent += 2
+        until(lambda: daemon.metric("source_records_total", source="devices") == sent)
+
+
+def test_a_changed_address_is_opened_before_the_old_one_is_closed(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as receiver, socket.create_server(("127.0.0.1", 0)) as taken:
+        daemon = make_daemon({"siem": tcp(receiver.port)})
+        old, new = free_port(), free_port()
+        devices = {"type": "syslog", "listen": f"tcp://127.0.0.1:{old}"}
+        daemon.config["sources"]["devices"] = devices
+        daemon.start()
+        until(lambda: daemon.said("listening"))
+        # One that another program has: nothing changes.
+        devices["listen"] = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        found = daemon.command("reload")
+        assert found.returncode == 78
+        assert "Address already in use" in found.stderr
+        socket.create_connection(("127.0.0.1", old)).close()
+        # The same port on every address overlaps with the old one, which is closed first.
+        for listen in (f"tcp://127.0.0.1:{new}", f"tcp://0.0.0.0:{new}"):
+            devices["listen"] = listen
+            found = daemon.command("reload")
+            assert found.returncode == 0, found.stderr
+            until(lambda: can_connect(new))
+        assert not can_connect(old)

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from siemrelay.net.listening import ListeningSockets
 from siemrelay.sources.contract import Records
 from siemrelay.sources.file.source import FileOptions, FileSource
 
@@ -23,6 +24,7 @@ class CollectingIntake:
 
     def __init__(self) -> None:
         self.offered: list[Records] = []
+        self.sockets = ListeningSockets()
         self.lines: list[bytes] = []
         self.stored: dict[str, Mapping[str, Any]] = {}
         self.oversizes: list[int] = []

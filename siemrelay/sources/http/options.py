@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from siemrelay.core.options import Duration, Options, Size
 from siemrelay.net.http_server import Application, HttpLimits, HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.listening import BindAddress
 from siemrelay.net.tls_server import ServerTlsOptions, TlsServer
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake
@@ -144,13 +145,18 @@ class HttpListenOptions(Options):
         """Where it listens."""
         return parse_listen(self.listen)
 
+    @property
+    def binds(self) -> list[BindAddress]:
+        """See `net.listening.Listening`."""
+        return [BindAddress(False, self.address.host, self.address.port)]
+
 
 async def take_address(
-    name: str, options: HttpListenOptions, *, open_to_all: bool
+    name: str, options: HttpListenOptions, intake: Intake, *, open_to_all: bool
 ) -> list[trio.SocketListener]:
     """Begin to listen. With `open_to_all` the source authenticates nobody: a warning says so.
 
-    Raises OSError when the address cannot be taken.
+    Raises ListenRefused when the address cannot be taken.
     """
     address = options.address
     open_to_all &= options.tls is None or options.tls.client_ca is None
@@ -161,14 +167,8 @@ async def take_address(
             advice="set `authorization`, `signature` or `tls: {client_ca: FILE}`, or listen on "
             "127.0.0.1",
         )  # fmt: skip
-    try:
-        listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot listen on {address.host} port {address.port}: {error.strerror or error}; set "
-            "`listen` to a free address of this machine",
-        ) from error
+    (bind,) = options.binds
+    listeners = [trio.SocketListener(sock) for sock in await intake.sockets.take(name, bind)]
     port = listeners[0].socket.getsockname()[1]
     _log.info("listening", source=name, listen=options.listen, port=port)
     return listeners

@@ -72,7 +72,7 @@ class HttpSource:
         """
         options = self._options
         open_to_all = options.authorization is None and options.signature is None
-        listeners = await take_address(self.name, options, open_to_all=open_to_all)
+        listeners = await take_address(self.name, options, intake, open_to_all=open_to_all)
         if self._keys is None:
             self._keys = IdempotencyKeys(intake.positions())
         async with trio.open_nursery() as stores:

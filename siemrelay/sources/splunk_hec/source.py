@@ -78,7 +78,7 @@ class HecSource:
         If cancelled, connections are closed; requests without an answer may or may not be stored.
         """
         options = self._options
-        listeners = await take_address(self.name, options, open_to_all=False)
+        listeners = await take_address(self.name, options, intake, open_to_all=False)
         async with trio.open_nursery() as nursery:
             delivered = options.acknowledge == "delivered"
             acks = SenderAcknowledgements(intake, delivered=delivered)

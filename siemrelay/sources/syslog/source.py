@@ -10,10 +10,11 @@ import trio
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from siemrelay.core.options import Duration, Options, Size
+from siemrelay.net.listening import BindAddress
 from siemrelay.net.tls_server import ServerTlsOptions
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake, SourceKind
-from siemrelay.sources.syslog.address import SyslogAddress, open_sockets, parse_address
+from siemrelay.sources.syslog.address import SyslogAddress, parse_address
 from siemrelay.sources.syslog.datagram import DatagramListener
 from siemrelay.sources.syslog.relp import RelpListener
 from siemrelay.sources.syslog.stream import SourceActivity, StreamListener
@@ -128,6 +129,11 @@ class SyslogOptions(Options):
         some = [self.listen] if isinstance(self.listen, str) else self.listen
         return [parse_address(one) for one in some]
 
+    @property
+    def binds(self) -> list[BindAddress]:
+        """See `net.listening.Listening`."""
+        return [address.bind for address in self.addresses]
+
 
 _LISTENERS: Final[dict[str, type[DatagramListener | StreamListener]]] = {
     "udp": DatagramListener, "unixgram": DatagramListener,
@@ -147,7 +153,7 @@ class SyslogSource:
 
         If cancelled, what the kernel has confirmed to senders is still read and handed over, if
         that takes no more than a second; then connections are closed. Raises TlsFilesUnusable
-        before it listens where there can be no TLS, and OSError when an address cannot be taken.
+        before it listens where there can be no TLS, ListenRefused when an address cannot be taken.
         """
         options, activity = self._options, SourceActivity()
         log = structlog.get_logger().bind(source=self.name)
@@ -156,7 +162,7 @@ class SyslogSource:
                 kind = _LISTENERS.get(address.scheme, StreamListener)
                 listener = kind(address, options, intake, log, activity)
                 await listener.prepare()
-                sockets = await open_sockets(address, mode=options.mode)
+                sockets = await intake.sockets.take(self.name, address.bind, mode=options.mode)
                 port = None if address.path else sockets[0].getsockname()[1]
                 await nursery.start(listener.run, sockets)
                 log.info("listening", listen=str(address), port=port)

@@ -518,12 +518,9 @@ def test_an_address_that_cannot_be_is_a_fault(
 def test_an_address_in_use_is_said_and_taken_when_it_is_free(make_daemon: MakeDaemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        daemon = relay(make_daemon, listen=f"http://127.0.0.1:{port}/")
-        daemon.may_show_tracebacks = True
-        daemon.start(ready=False)
-        until(lambda: "cannot listen on 127.0.0.1" in daemon.log_text)
+        daemon = relay(make_daemon, listen=f"http://127.0.0.1:{port}/").start(ready=False)
+        until(lambda: f"cannot listen on port {port} of 127.0.0.1" in daemon.log_text)
     assert port_of(daemon) == port
-    daemon.kill()
     assert "set `listen` to a free address" in daemon.log_text
 
 

@@ -22,6 +22,7 @@ from siemrelay.core.errors import DeliveryError, decisive
 from siemrelay.net.tasks import Broadcast
 from siemrelay.registry import SOURCES
 from siemrelay.sources.contract import Source
+from siemrelay.sources.queues.kafka import KafkaSource, KafkaSourceOptions
 from tests.contracts.sink_peers import PEERS as SINK_PEERS
 from tests.support import journal_files
 from tests.support.daemon import event
@@ -168,13 +169,20 @@ class Redis(SourcePeer):
         return int(group["entries-read"] or 0) - int(group["pending"])
 
 
+class _ShortSession(KafkaSourceOptions):
+    """The mock cluster keeps whoever comes back to a group waiting for nearly a session."""
+
+    def properties(self) -> dict[str, str | int | bool]:
+        return super().properties() | {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300}
+
+
 class Kafka(SourcePeer):
     """librdkafka's own mock cluster: one partition, so that there is one order.
 
-    A relay that comes back to its group waits for seconds, in the same loop.
+    A cancelled relay returns to its group, which takes half a second: few awaits are cancelled.
     """
 
-    cancel_points = (1, 20)
+    cancel_points = (1, 5, 20)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -182,6 +190,9 @@ class Kafka(SourcePeer):
             self._cluster.create("audit", 1)
             self.settings = {"brokers": self._cluster.bootstrap, "topic": "audit"}
             yield
+
+    def source(self) -> Source:
+        return KafkaSource("audit", _ShortSession.model_validate(self.settings))
 
     def add(self, numbers: range) -> None:
         producer = Producer({"bootstrap.servers": self._cluster.bootstrap, "log_level": 0})

@@ -21,6 +21,7 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.schema import PAGE_BYTES, SCHEMA_VERSION
 from siemrelay.buffer.store import Store
 from tests.conftest import MakeDaemon
+from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
 from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.receivers import TcpReceiver
@@ -58,14 +59,9 @@ def relay(make_daemon: MakeDaemon) -> Iterator[tuple[Daemon, HttpReceiver, Picky
 def buffer(daemon: Daemon, *arguments: str, code: int = 0) -> str:
     """What a command of `siemrelay buffer` prints on standard output."""
     name, *rest = arguments
-    done = run("buffer", name, "-c", str(daemon.file), *rest)
+    done = launcher.run("buffer", name, "-c", str(daemon.file), *rest)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "siemrelay", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -298,7 +294,7 @@ def test_a_damaged_buffer_is_checked_salvaged_and_used_again(make_daemon: MakeDa
         assert daemon.wait() == os.EX_IOERR
         (line,) = daemon.said("the disk buffer failed; ending")
         assert "siemrelay buffer salvage" in line["error"]
-        checked = run("buffer", "check", "-c", str(daemon.file), "--json")
+        checked = launcher.run("buffer", "check", "-c", str(daemon.file), "--json")
         assert checked.returncode == os.EX_IOERR
         report = json.loads(checked.stdout)
         assert (report["healthy"], report["end"], report["positions"]) == (False, 56, 1)

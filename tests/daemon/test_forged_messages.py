@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, tcp
@@ -44,11 +42,8 @@ def test_no_forged_line_changes_its_event_or_evades_a_filter(make_daemon: MakeDa
 
 def test_preview_shows_the_same_events(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon, 9)
-    daemon.write_config()
-    shown = subprocess.run(
-        [sys.executable, "-m", "siemrelay", "preview", "--json", "-c", daemon.file, daemon.audit],
-        capture_output=True, text=True, check=True, env=daemon.environment,
-    )  # fmt: skip
+    shown = daemon.command("preview", "--json", str(daemon.audit))
+    assert shown.returncode == 0, shown.stderr
     results = [json.loads(line) for line in shown.stdout.splitlines()]
     assert len(results) == len(ATTACKS)
     for result in results:

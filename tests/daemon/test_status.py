@@ -30,6 +30,7 @@ from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 from siemrelay.telemetry.status import StatusReporter
 from siemrelay.telemetry.status_text import ago, lines, size, span
 from tests.conftest import MakeDaemon
+from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, tcp, until
 from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.receivers import TcpReceiver
@@ -357,7 +358,10 @@ def test_top_shows_the_status_again_and_again_until_ctrl_c(make_daemon: MakeDaem
 
 
 def run(*arguments: str, terminal: bool = False) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "siemrelay", *arguments]
-    if terminal:
-        command = ["script", "-qec", " ".join(command), "/dev/null"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if not terminal:
+        return launcher.run(*arguments)
+    command = " ".join([sys.executable, "-m", "siemrelay", *arguments])
+    return subprocess.run(
+        ["script", "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip

@@ -9,8 +9,6 @@ import json
 import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -23,6 +21,7 @@ import pytest
 import trustme
 import yaml
 
+from tests.support import launcher
 from tests.support.elasticsearch_receiver import Elasticsearch
 from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.otlp_receiver import OtlpReceiver
@@ -51,10 +50,9 @@ def said_by(sinks: Mapping[str, Settings], directory: Path, **variables: str) ->
     config = {"state_dir": str(directory), "sources": {"a": {"type": "stdin"}}, "sinks": sinks}
     file.write_text(yaml.safe_dump(config))
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    done = subprocess.run(
-        [sys.executable, "-m", "siemrelay", "test", "--all", "--json", "-c", str(file)],
-        capture_output=True, text=True, check=False, timeout=60, env=environment | variables,
-    )  # fmt: skip
+    done = launcher.run(
+        "test", "--all", "--json", "-c", str(file), environment=environment | variables
+    )
     assert done.stderr == ""
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert not any(

@@ -10,7 +10,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+
+from tests.support import launcher
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ class Daemon:
         self.file = directory / "siemrelay.yaml"
         # A proxy of the machine's has no business between the parts of a test.
         self.environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: launcher.Process | subprocess.Popen[bytes] | None = None
         self._logs: list[Path] = []
         self.may_show_tracebacks = False
         """Of a test that makes a part fail: `close` lets its traceback stand in the log."""
@@ -116,11 +117,10 @@ class Daemon:
         self.write_config()
         log = self.directory / f"log.{len(self._logs)}"
         self._logs.append(log)
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "siemrelay", "run", "-c", str(self.file), *options],
-                stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-                env=self.environment,
+        with log.open("wb") as stderr, open(os.devnull, "rb") as nothing:
+            self.process = launcher.start(
+                ["run", "-c", str(self.file), *options], environment=self.environment,
+                stdin=nothing.fileno(), stdout=stderr.fileno(), stderr=stderr.fileno(),
             )  # fmt: skip
         if ready:
             until(lambda: self.said("started") or self.process_ended(), what="a start")
@@ -247,8 +247,7 @@ class Daemon:
         """Run another command of siemrelay on the same configuration."""
         self.write_config()
         name, *rest = arguments
-        return subprocess.run(
-            [sys.executable, "-m", "siemrelay", name, "-c", str(self.file), *rest],
-            input=stdin, capture_output=True, text=True, timeout=60, check=False,
-            env={**self.environment, **(environment or {})},
+        return launcher.run(
+            name, "-c", str(self.file), *rest, input=stdin,
+            environment={**self.environment, **(environment or {})},
         )  # fmt: skip

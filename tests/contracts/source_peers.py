@@ -172,7 +172,7 @@ class Redis(SourcePeer):
 class _ShortSession(KafkaSourceOptions):
     """The mock cluster keeps whoever comes back to a group waiting for nearly a session."""
 
-    def properties(self) -> dict[str, str | int | bool]:
+    def properties(self) -> dict[str, str | int | float]:
         return super().properties() | {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300}
 
 

@@ -22,6 +22,7 @@ from siemrelay.net.listener import (
     ConnectionObserver,
     RejectionLog,
 )
+from siemrelay.net.tasks import Activity, report_alive
 from siemrelay.net.tls_server import HandshakeFailed, TlsServer, TlsStream
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
 RETRY_AFTER_S: Final = 5
 """Seconds in the `Retry-After` of each 503."""
 
-# With `drain`, this much silence after the last request counts as the end.
-_QUIET_S: Final = 1.0
-
-# The health check allows for minutes; a timer that ticks costs nothing.
-_ALIVE_S: Final = 30.0
 _READ_BYTES: Final = 128 * 1024
 
 # A head is a line and some fields; those of proxies and long tokens reach a few KiB.
@@ -135,7 +131,7 @@ class HttpServer:
     ) -> None:  # fmt: skip
         self.application, self.observer, self.limits = application, observer, limits
         self.memory, self.log = BodyMemory(limits.body_bytes), rejections.log
-        self.arrived_at, self.under_way = trio.current_time(), 0
+        self.requests = Activity()
         self._tls, self._connections, self._rejections = tls, connections, rejections
 
     async def run(self, listeners: list[trio.SocketListener], *, drain: bool) -> None:
@@ -144,28 +140,16 @@ class HttpServer:
         Closes the listeners and every connection.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._alive)
+            nursery.start_soon(report_alive, self.observer.progress)
             sockets = [listener.socket for listener in listeners]
             nursery.start_soon(self._connections.serve, sockets, self._serve)
             if drain:
-                await self._quiet()
+                await self.requests.until_quiet()
                 nursery.cancel_scope.cancel()
-
-    async def _quiet(self) -> None:
-        while True:
-            left_s = self.arrived_at + _QUIET_S - trio.current_time()
-            if left_s <= 0 and not self.under_way:
-                return
-            await trio.sleep(max(left_s, _QUIET_S / 10))
-
-    async def _alive(self) -> None:
-        while True:
-            self.observer.progress()
-            await trio.sleep(_ALIVE_S)
 
     async def _serve(self, connection: AcceptedConnection) -> None:
         self.observer.connected(1)
-        self.arrived_at = trio.current_time()
+        self.requests.arrived_at = trio.current_time()
         stream: trio.SocketStream | TlsStream = connection.stream
         try:
             if self._tls is not None:
@@ -211,12 +195,12 @@ class _HttpConnection:
                 if request is None:
                     return
                 method = request.method
-                server.under_way += 1
+                server.requests.open += 1
                 try:
                     answer = await self._answered(request)
                 finally:
-                    server.under_way -= 1
-                    server.arrived_at = trio.current_time()
+                    server.requests.open -= 1
+                    server.requests.arrived_at = trio.current_time()
             except h11.RemoteProtocolError as error:
                 if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
                     return
@@ -349,7 +333,7 @@ class _HttpConnection:
                     go_on = http.send(h11.InformationalResponse(status_code=100, headers=[]))
                     await self._stream.send_all(go_on or b"")
                 http.receive_data(await self._receive())
-                self._server.arrived_at = trio.current_time()
+                self._server.requests.arrived_at = trio.current_time()
             elif isinstance(event, h11.Data):
                 received += event.data
                 body.hold(len(event.data))

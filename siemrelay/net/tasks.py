@@ -1,13 +1,42 @@
-"""Small pieces for tasks that work together: a broadcast, and a task beside a session."""
+"""How tasks work together: a broadcast, a task beside a session, and signs of life."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import trio
 
 from siemrelay.core.errors import decisive
+
+# The health check allows for minutes; a timer that ticks costs nothing.
+_ALIVE_S: Final = 30.0
+
+# With `drain`, this much silence with nobody served counts as the end.
+_QUIET_S: Final = 1.0
+
+
+async def report_alive(progress: Callable[[], None]) -> None:
+    """Call `progress` at once and every 30 seconds, until cancelled."""
+    while True:
+        progress()
+        await trio.sleep(_ALIVE_S)
+
+
+class Activity:
+    """What a server does now: when something last arrived, and how many peers it serves."""
+
+    def __init__(self) -> None:
+        self.arrived_at, self.open = trio.current_time(), 0
+
+    async def until_quiet(self) -> None:
+        """Wait until nobody is served and nothing has arrived for a second."""
+        while True:
+            left_s = self.arrived_at + _QUIET_S - trio.current_time()
+            if left_s <= 0 and not self.open:
+                return
+            await trio.sleep(max(left_s, _QUIET_S / 10))
 
 
 class Broadcast:

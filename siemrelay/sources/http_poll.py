@@ -21,6 +21,7 @@ from siemrelay.decoders.normalise import time_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.pem import AuthorityFile
+from siemrelay.net.tasks import report_alive
 from siemrelay.net.url import Url
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
 from siemrelay.wire.pagination import (
@@ -44,9 +45,6 @@ _SEEN: Final = 20_000
 # with something new have no such limit: where the newest items come first, the older ones would
 # never be asked for again.
 _IDLE_PAGES: Final = 100
-
-# The source reports progress at least this often during a long pause.
-_PROGRESS_S: Final = 60.0
 
 # The pause after a refusal, if `every` is not longer.
 _REFUSED_PAUSE_S: Final = 60.0
@@ -217,7 +215,8 @@ class HttpPollSource:
                     trouble = ""
                     if drain:
                         return
-                await _sleep(pause_s, intake)
+                with trio.move_on_after(pause_s):
+                    await report_alive(intake.progress)
 
     async def _pages(
         self, client: PageClient, position: _PollPosition
@@ -251,13 +250,6 @@ class HttpPollSource:
         some[-1] = msgspec.structs.replace(some[-1], positions=(moved,))
         for records in some:
             await intake.offer(records)
-
-
-async def _sleep(pause_s: float, intake: Intake) -> None:
-    until = trio.current_time() + pause_s
-    while (left_s := until - trio.current_time()) > 0:
-        await trio.sleep(min(left_s, _PROGRESS_S))
-        intake.progress()
 
 
 # -- requests ---------------------------------------------------------------

@@ -12,14 +12,12 @@ import trio
 from pydantic import Field
 
 from siemrelay.core.options import Options, Size
+from siemrelay.net.tasks import report_alive
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
 from siemrelay.sources.contract import Intake, SourceKind
 
 # As much as the file source reads at once, and eight times what a pipe holds.
 _READ_BYTES: Final = 512 * 1024
-
-# A source whose input has ended must not look stuck.
-_PROGRESS_S: Final = 60.0
 
 # A thread waits for input at most this long; a stop waits for it.
 _WAIT_S: Final = 0.2
@@ -60,9 +58,7 @@ class StdinSource:
             await intake.offer(records)
         if not drain:
             log.info("standard input ended")
-            while True:
-                intake.progress()
-                await trio.sleep(_PROGRESS_S)
+            await report_alive(intake.progress)
 
 
 def _read() -> bytes | None:

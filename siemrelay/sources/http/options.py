@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -11,11 +11,12 @@ import structlog
 import trio
 from pydantic import AfterValidator, Field, model_validator
 
-from siemrelay.core.options import Duration, Options, Size
+from siemrelay.core.options import Duration, Size
 from siemrelay.net.http_server import Application, HttpLimits, HttpServer
-from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.listener import RejectionLog
+from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
 from siemrelay.net.listening import BindAddress
-from siemrelay.net.tls_server import ServerTlsOptions, TlsServer
+from siemrelay.net.tls_server import TlsServer
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake
 
@@ -73,27 +74,15 @@ def _listen(value: str) -> str:
     return value
 
 
-def _network(value: str) -> str:
-    try:
-        return str(ip_network(value, strict=False))
-    except ValueError:
-        raise ValueError("write a network like 10.0.0.0/8, or an address") from None
-
-
 Listen = Annotated[str, AfterValidator(_listen)]
-Network = Annotated[str, AfterValidator(_network)]
 
 
-class HttpListenOptions(Options):
+class HttpListenOptions(ListenerOptions):
     """Settings of every source that is posted to."""
 
     listen: Listen = Field(
         description="address to listen on, like https://0.0.0.0:8443/events; port 0 takes any "
         "free one"
-    )
-    allow: list[Network] = Field(
-        default_factory=list,
-        description="networks or addresses that may connect; all if empty",
     )
     max_body: Annotated[Size, Field(ge=1024, le=MAX_WHOLE_BYTES)] = Field(
         10 << 20,
@@ -104,12 +93,7 @@ class HttpListenOptions(Options):
         description="the most records in one request; one with more gets 413. A body of a few KiB "
         "can hold millions after decompression",
     )
-    max_connections: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        256,
-        description="connections served at a time; for one more, the idlest connection of the "
-        "address that has the most is closed",
-    )
-    max_connections_per_address: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+    max_connections_per_address: ConnectionCount | None = Field(
         None,
         description="of them, those of one address (in IPv6, of one /64 network); half of "
         "`max_connections` by default, or all of them where `listen` is a loopback address and a "
@@ -123,10 +107,6 @@ class HttpListenOptions(Options):
     request_timeout: Annotated[Duration, Field(gt=0)] = Field(
         60.0,
         description="how long one request may take to arrive, and its answer to be read",
-    )
-
-    tls: ServerTlsOptions | None = Field(
-        None, description="certificate and key for https, and which clients are let in"
     )
 
     @model_validator(mode="after")
@@ -151,13 +131,33 @@ class HttpListenOptions(Options):
         return [BindAddress(False, self.address.host, self.address.port)]
 
 
-async def take_address(
+async def serve(
+    name: str, options: HttpListenOptions, application: Application, intake: Intake, *,
+    open_to_all: bool, drain: bool,
+) -> None:  # fmt: skip
+    """Listen and answer until cancelled, or with `drain` until nothing has come for a second.
+
+    With `open_to_all` the source itself authenticates nobody: a warning says so. Raises
+    ListenRefused when the address cannot be taken, TlsFilesUnusable when a TLS file is unusable.
+    """
+    tls = TlsServer(options.tls) if options.tls is not None else None
+    if tls is not None:
+        await tls.prepare()
+    listeners = await _listeners(name, options, intake, open_to_all=open_to_all)
+    rejections = RejectionLog(_log.bind(source=name), options.listen, intake.refused)
+    # Behind a proxy on this machine, all senders have its address.
+    connections = options.limiter(rejections, proxied=options.address.is_loopback)
+    limits = HttpLimits(
+        options.max_body, min(_FIRST_S, options.idle_timeout), options.idle_timeout,
+        options.request_timeout,
+    )  # fmt: skip
+    server = HttpServer(application, intake, limits, tls, connections, rejections)
+    await server.run(listeners, drain=drain)
+
+
+async def _listeners(
     name: str, options: HttpListenOptions, intake: Intake, *, open_to_all: bool
 ) -> list[trio.SocketListener]:
-    """Begin to listen. With `open_to_all` the source authenticates nobody: a warning says so.
-
-    Raises ListenRefused when the address cannot be taken.
-    """
     address = options.address
     open_to_all &= options.tls is None or options.tls.client_ca is None
     if open_to_all and not address.is_loopback:
@@ -172,28 +172,3 @@ async def take_address(
     port = listeners[0].socket.getsockname()[1]
     _log.info("listening", source=name, listen=options.listen, port=port)
     return listeners
-
-
-async def serve(
-    listeners: list[trio.SocketListener], name: str, options: HttpListenOptions,
-    application: Application, intake: Intake, *, drain: bool,
-) -> None:  # fmt: skip
-    """Answer until cancelled, or with `drain` until nothing comes any more.
-
-    Raises TlsFilesUnusable when there is no certificate to show.
-    """
-    tls = TlsServer(options.tls) if options.tls is not None else None
-    if tls is not None:
-        await tls.prepare()
-    rejections = RejectionLog(_log.bind(source=name), options.listen, intake.refused)
-    connections = ConnectionLimiter(
-        [ip_network(text) for text in options.allow], options.max_connections, rejections,
-        # Behind a proxy on this machine, all senders have its address.
-        most_of_one=options.max_connections_per_address, proxied=options.address.is_loopback,
-    )  # fmt: skip
-    limits = HttpLimits(
-        options.max_body, min(_FIRST_S, options.idle_timeout), options.idle_timeout,
-        options.request_timeout,
-    )  # fmt: skip
-    server = HttpServer(application, intake, limits, tls, connections, rejections)
-    await server.run(listeners, drain=drain)

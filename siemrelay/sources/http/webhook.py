@@ -17,7 +17,7 @@ from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
 from siemrelay.sources.http.bodies import BodyReader, content_coding
 from siemrelay.sources.http.idempotency import IdempotencyKeys, KeyedRequest, fingerprint, scoped
-from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
+from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve
 from siemrelay.wire.http_bodies import (
     CODINGS,
     BodyRefused,
@@ -72,12 +72,11 @@ class HttpSource:
         """
         options = self._options
         open_to_all = options.authorization is None and options.signature is None
-        listeners = await take_address(self.name, options, intake, open_to_all=open_to_all)
         if self._keys is None:
             self._keys = IdempotencyKeys(intake.positions())
         async with trio.open_nursery() as stores:
             hooks = _Hooks(options, intake, stores, self._keys)
-            await serve(listeners, self.name, options, hooks, intake, drain=drain)
+            await serve(self.name, options, hooks, intake, open_to_all=open_to_all, drain=drain)
 
 
 class _Hooks:

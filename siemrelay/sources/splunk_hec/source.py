@@ -19,7 +19,7 @@ from siemrelay.net.http_server import Head, HttpAnswer
 from siemrelay.sources.contract import Intake, Records, SourceKind, joined
 from siemrelay.sources.http.auth import Authorization, basic_password
 from siemrelay.sources.http.bodies import BodyReader, content_coding
-from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve, take_address
+from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve
 from siemrelay.sources.splunk_hec.acks import SenderAcknowledgements
 from siemrelay.wire.hec_server import REPLIES, HecReader, HecRefused, read_ack_ids, reply
 from siemrelay.wire.http_bodies import CODINGS, BodyRefused, BodyTooLarge, TooManyRecords
@@ -78,16 +78,13 @@ class HecSource:
         If cancelled, connections are closed; requests without an answer may or may not be stored.
         """
         options = self._options
-        listeners = await take_address(self.name, options, intake, open_to_all=False)
         async with trio.open_nursery() as nursery:
             delivered = options.acknowledge == "delivered"
             acks = SenderAcknowledgements(intake, delivered=delivered)
             if delivered:
                 nursery.start_soon(acks.run)
-            await serve(
-                listeners, self.name, options, _Collector(options, intake, acks), intake,
-                drain=drain,
-            )  # fmt: skip
+            collector = _Collector(options, intake, acks)
+            await serve(self.name, options, collector, intake, open_to_all=False, drain=drain)
             nursery.cancel_scope.cancel()
 
 

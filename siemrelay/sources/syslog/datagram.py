@@ -7,24 +7,20 @@ import struct
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
-from ipaddress import ip_network
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.decoders.syslog.host import with_host
-from siemrelay.net.listener import RejectionLog, is_within, plain_address
+from siemrelay.net.listener import is_within
 from siemrelay.sources.contract import Intake, Records, joined
 from siemrelay.sources.syslog.address import SyslogAddress
-from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
-from siemrelay.sources.syslog.stream import SourceActivity
+from siemrelay.sources.syslog.listener import GATHER_S, SourceActivity, SyslogListener
+from siemrelay.sources.syslog.options import SyslogOptions
 
 # Datagrams taken in one turn of the loop: a few milliseconds of work, enough for a shared commit.
 _TURN: Final = 1024
-
-# The pause after each read: a datagram after a quiet time goes at
-# once, those in quick succession go together, which costs a batch for all instead of one each.
-_GATHER_S: Final = 0.005
 
 # UDP's largest is 65,507 bytes; on a Unix socket the sender's buffer is the limit (some 200 KiB).
 _DATAGRAM_BYTES: Final = 1 << 20
@@ -49,22 +45,7 @@ _DROPS: Final = 8
 _AROUND: Final = b"\r\n\0"
 
 
-class DatagramLimits(Protocol):
-    """The options of the source that a datagram listener reads."""
-
-    @property
-    def receive_buffer(self) -> int: ...
-    @property
-    def max_record_size(self) -> int: ...
-    @property
-    def allow(self) -> list[str]: ...
-    @property
-    def rate(self) -> float | None: ...
-    @property
-    def add_host(self) -> bool: ...
-
-
-class DatagramListener:
+class DatagramListener(SyslogListener):
     """Receives the datagrams of one address.
 
     While the buffer on disk has no room, the kernel's own buffer fills and then drops: counted as
@@ -72,23 +53,19 @@ class DatagramListener:
     """
 
     def __init__(
-        self, address: SyslogAddress, options: DatagramLimits, intake: Intake, log: Any,
+        self, address: SyslogAddress, options: SyslogOptions, intake: Intake, log: Any,
         activity: SourceActivity,
     ) -> None:  # fmt: skip
-        self._options, self._intake, self._activity = options, intake, activity
-        self._log, self._listen = log, str(address)
-        self._rejections = RejectionLog(log, self._listen, intake.refused)
-        self._networks = [ip_network(text) for text in options.allow]
-        self._rate = PeerRateLimiter(options.rate) if options.rate is not None else None
+        super().__init__(address, options, intake, log, activity)
+        self._log, self._listen, self._networks = log, str(address), options.networks
         self._by_peer = bool(
-            (self._networks or self._rate or options.add_host) and not address.path
+            (self._networks or self._rate or options.add_host) and not self._is_local
         )
-        self._here = socket.gethostname()
-        self._allowed: dict[str, bool] = {}
+        self._allowed = BoundedMemo[str, bool](lambda peer: is_within(peer, self._networks), _PEERS)
         self._buffer = bytearray(_DATAGRAM_BYTES)
 
     async def prepare(self) -> None:
-        """Nothing has to be read first."""
+        """No file is needed."""
 
     async def run(
         self, sockets: list[trio.socket.SocketType],
@@ -138,7 +115,8 @@ class DatagramListener:
                         self._activity.arrived_at = trio.current_time()
                         pending.extend(joined(datagrams))
                         await self._hand_over(pending)
-                    await trio.sleep(_GATHER_S if 0 < len(datagrams) < _TURN else 0)
+                    # A datagram after a quiet time goes at once, those that follow go together.
+                    await trio.sleep(GATHER_S if 0 < len(datagrams) < _TURN else 0)
             finally:
                 # They are no longer in the kernel: this process has the only copy.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_S):
@@ -191,7 +169,7 @@ class DatagramListener:
                         self._intake.oversize(size)
                     datagram = bytes(view[:size]).rstrip(_AROUND)
                     if datagram and self._options.add_host:
-                        host = plain_address(where[0]) if where else self._here
+                        host = self._host_of(where[0] if where else "")
                         datagram = with_host(datagram, host, datetime.now(UTC))
                     if datagram:
                         found.append(datagram)
@@ -200,7 +178,7 @@ class DatagramListener:
         return found
 
     def _is_admitted(self, peer: str) -> bool:
-        if self._networks and not self._is_allowed(peer):
+        if self._networks and not self._allowed[peer]:
             self._rejections.reject(
                 "address",
                 peer,
@@ -214,14 +192,6 @@ class DatagramListener:
             "rate", peer, "it sends more than `rate`", event="datagrams refused"
         )
         return False
-
-    def _is_allowed(self, peer: str) -> bool:
-        allowed = self._allowed.get(peer)
-        if allowed is None:
-            if len(self._allowed) >= _PEERS:
-                self._allowed.clear()
-            allowed = self._allowed[peer] = is_within(peer, self._networks)
-        return allowed
 
 
 def _drops(sock: trio.socket.SocketType) -> int:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import math
-import socket
 import ssl
 from collections import deque
 from datetime import UTC, datetime
-from ipaddress import ip_network
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
 from siemrelay.decoders.syslog.host import payload_with_host
-from siemrelay.net.body_memory import BodyMemory
-from siemrelay.net.listener import (
-    AcceptedConnection,
-    ConnectionLimiter,
-    RejectionLog,
-    plain_address,
-)
-from siemrelay.net.tls_server import HandshakeFailed, ServerTlsOptions, TlsServer, TlsStream
+from siemrelay.net.listener import AcceptedConnection
+from siemrelay.net.tls_server import HandshakeFailed, TlsServer, TlsStream
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.syslog.address import SyslogAddress
-from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
+from siemrelay.sources.syslog.listener import CROWDED_BYTES, SourceActivity, SyslogListener
+from siemrelay.sources.syslog.options import SyslogOptions
 from siemrelay.wire.stream_framing import Messages, StreamSplitter
 
 # One read takes at most this much: enough that the work per read is lost in it.
@@ -35,17 +28,8 @@ _SMALL_READ_BYTES: Final = 16 * 1024
 # Checked by test_a_flood_of_the_shortest_lines_keeps_nobody_waiting.
 _READ_MESSAGES: Final = 2048
 _LEAST_READ_BYTES: Final = 4 * 1024
-# What all connections read in this time is handed over together, after a quiet time at once. A
-# batch costs some 0.7 ms from disk to sink however small it is: with one for each message, a
-# thousand a second from as many devices kept a core busy.
-_GATHER_S: Final = 0.005
 # This much is a batch by itself: a fast sender does not wait for others.
 _BATCH_BYTES: Final = 64 * 1024
-# Incomplete messages of all connections together are whole up to here; beyond, long ones come in
-# parts of CROWDED_BYTES, so that thousands of peers cannot fill the memory.
-_HELD_BYTES: Final = 64 << 20
-CROWDED_BYTES: Final = 64 * 1024
-"""The limit of one connection while all of them together hold too much."""
 # A handshake is a few round trips; a longer one takes a slot from others.
 _HANDSHAKE_S: Final = 30.0
 # On a stop, what has arrived already is read for this long and handed over for this long: the
@@ -53,70 +37,6 @@ _HANDSHAKE_S: Final = 30.0
 _LAST_READS_S: Final = 0.8
 _LAST_OFFERS_S: Final = 1.0
 _NOTHING_LEFT_S: Final = 0.01
-
-
-class StreamLimits(Protocol):
-    """The options of the source that a stream listener reads."""
-
-    @property
-    def tls(self) -> ServerTlsOptions | None: ...
-    @property
-    def max_connections(self) -> int: ...
-    @property
-    def max_connections_per_address(self) -> int | None: ...
-    @property
-    def first_message_timeout(self) -> float: ...
-    @property
-    def idle_timeout(self) -> float | None: ...
-    @property
-    def max_record_size(self) -> int: ...
-    @property
-    def allow(self) -> list[str]: ...
-    @property
-    def rate(self) -> float | None: ...
-    @property
-    def add_host(self) -> bool: ...
-
-
-class SourceActivity:
-    """State shared by all connections of a source, over all its listeners."""
-
-    def __init__(self) -> None:
-        self.arrived_at = trio.current_time()
-        self.open = 0
-        self.held_bytes = 0
-        self.relp_memory = BodyMemory(MAX_WHOLE_BYTES)
-        self._next_turn_at = self.arrived_at
-        self._turn: trio.Event | None = None
-        self._large_reads = trio.Lock()
-
-    async def yield_after_large_read(self) -> None:
-        """Let every other task run before the next large read of this source is looked at.
-
-        In the order of arrival, so a flood on one connection takes no more than its share.
-        """
-        async with self._large_reads:
-            await trio.lowlevel.checkpoint()
-
-    async def turn(self) -> None:
-        """Wait for the moment at which all connections that have something hand it over."""
-        if trio.current_time() >= self._next_turn_at:
-            self._next_turn_at = trio.current_time() + _GATHER_S
-        elif self._turn is not None:
-            await self._turn.wait()
-        else:
-            turn = self._turn = trio.Event()
-            try:
-                await trio.sleep_until(self._next_turn_at)
-            finally:
-                self._next_turn_at = trio.current_time() + _GATHER_S
-                self._turn = None
-                turn.set()
-
-    @property
-    def crowded(self) -> bool:
-        """Whether all connections together hold as much in memory as they may."""
-        return self.held_bytes > _HELD_BYTES
 
 
 PeerStream = trio.SocketStream | TlsStream
@@ -143,21 +63,15 @@ class ReadSize:
         return large
 
 
-class StreamListener:
+class StreamListener(SyslogListener):
     """Serves the peers that connect to the sockets of one address."""
 
     def __init__(
-        self, address: SyslogAddress, options: StreamLimits, intake: Intake, log: Any,
+        self, address: SyslogAddress, options: SyslogOptions, intake: Intake, log: Any,
         activity: SourceActivity,
     ) -> None:  # fmt: skip
-        self._options, self._intake, self._activity = options, intake, activity
-        self._is_local = bool(address.path)
-        self._rejections = RejectionLog(log, str(address), intake.refused)
-        self._connections = ConnectionLimiter(
-            [ip_network(text) for text in options.allow], options.max_connections,
-            self._rejections, most_of_one=options.max_connections_per_address,
-        )  # fmt: skip
-        self._rate = PeerRateLimiter(options.rate) if options.rate is not None else None
+        super().__init__(address, options, intake, log, activity)
+        self._connections = options.limiter(self._rejections)
         tls = options.tls if address.scheme.endswith("tls") else None
         self._tls = TlsServer(tls) if tls is not None else None
 
@@ -285,10 +199,6 @@ class StreamListener:
         if self._options.add_host and messages.part is None:
             payload = payload_with_host(payload, count, self._host_of(peer), datetime.now(UTC))
         return Records(payload, count, part=messages.part)
-
-    def _host_of(self, peer: str) -> str:
-        """The host of messages from a peer that name none."""
-        return socket.gethostname() if self._is_local else plain_address(peer)
 
     async def _wait_for_rate(self, peer: str, count: int) -> None:
         """Read a peer that sends more than `rate` no faster than that."""

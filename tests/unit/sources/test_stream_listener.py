@@ -12,9 +12,10 @@ import trio.testing
 from siemrelay.net.listener import AcceptedConnection
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.syslog.address import SyslogAddress
+from siemrelay.sources.syslog.listener import SourceActivity
+from siemrelay.sources.syslog.options import SyslogOptions
 from siemrelay.sources.syslog.relp import RelpListener
-from siemrelay.sources.syslog.source import SyslogOptions
-from siemrelay.sources.syslog.stream import PeerStream, SourceActivity, StreamListener
+from siemrelay.sources.syslog.stream import PeerStream, StreamListener
 
 ADDRESS = SyslogAddress("tcp", "127.0.0.1", 514, "")
 PEER = "192.0.2.1"

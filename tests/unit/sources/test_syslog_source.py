@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from siemrelay.sources.syslog.address import parse_address
-from siemrelay.sources.syslog.source import SyslogOptions
+from siemrelay.sources.syslog.options import SyslogOptions
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
 from tests.support.servers import program

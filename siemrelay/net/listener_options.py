@@ -1,0 +1,57 @@
+"""The options of every listener: who may connect, how often, and with which certificates."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from siemrelay.core.options import Options
+from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.tls_server import ServerTlsOptions
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("write a network like 10.0.0.0/8, or an address") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+ConnectionCount = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class ListenerOptions(Options):
+    """Options of every source to which peers connect."""
+
+    tls: ServerTlsOptions | None = Field(
+        None, description="the certificate to show over TLS, and which clients are let in"
+    )
+    allow: list[Network] = Field(
+        default_factory=list,
+        description="networks or addresses that may connect; all if empty",
+    )
+    max_connections: ConnectionCount = Field(
+        256,
+        description="connections served at a time; for one more, the idlest connection of the "
+        "address that has the most is closed",
+    )
+    max_connections_per_address: ConnectionCount | None = Field(
+        None,
+        description="of them, those of one address (in IPv6, of one /64 network; on a Unix socket, "
+        "of one user); half of `max_connections` by default",
+    )
+
+    @property
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """`allow`, as networks to compare addresses with."""
+        return [ip_network(text) for text in self.allow]
+
+    def limiter(self, rejections: RejectionLog, *, proxied: bool = False) -> ConnectionLimiter:
+        """The limits for the sockets of one address; `proxied` as in `ConnectionLimiter`."""
+        return ConnectionLimiter(
+            self.networks, self.max_connections, rejections,
+            most_of_one=self.max_connections_per_address, proxied=proxied,
+        )  # fmt: skip

@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "resume": ("live.pause", "deliver to a paused sink again"),
     "check": ("check", "validate the configuration and print its effective settings"),
     "test": ("test", "send one marked test event to a sink"),
+    "tap": ("live.tap", "show the running relay's events live, as decoded and as sent"),
     "preview": ("preview", "show what each sink would receive for given records"),
     "status": ("live.status", "show the running relay's rates, backlogs and errors"),
     "top": ("live.top", "the same, live"),

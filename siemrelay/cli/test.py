@@ -15,6 +15,7 @@ import click
 import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
+from siemrelay.cli.live.through import test_through
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
@@ -51,21 +52,38 @@ _REFUSED_ADVICE: Final = {
 @click.option("--as", "person", metavar="NAME", help="The test event's actor; by default the "
               "person who runs this, also through sudo.")  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="Test every enabled sink at the same time.")
+@click.option("--through", is_flag=True, help="Put the event through the running relay, and follow "
+              "it to the confirmation of SINK or of every sink.")  # fmt: skip
+@click.option("--timeout", "timeout_s", metavar="SECONDS", default=30.0, show_default=True,
+              type=click.FloatRange(0, 3600, min_open=True),
+              help="With --through: how long to wait for the confirmations.")  # fmt: skip
 @json_option()
 @click.argument("sink", required=False)
-def test(config: str, person: str | None, every: bool, as_json: bool, sink: str | None) -> None:
+def test(
+    config: str, person: str | None, every: bool, through: bool, timeout_s: float, as_json: bool,
+    sink: str | None,
+) -> None:  # fmt: skip
     """Send one marked test event to SINK along its real path and report every step.
 
     The event skips the sink's `events` filter and the buffer and takes its format, framing and
     connection. The running relay is not touched. Exits with 0 only if the receiver (with --all:
     every receiver) accepted the event.
 
+    With --through the running relay stores the event like any other, so every sink gets it that
+    takes events of its type; exits with 0 only if each sink confirmed it or its `events` leave it
+    out, with 69 when no relay runs.
+
     \b
     Examples:
       siemrelay test splunk
       siemrelay test qradar --as "Ada Adams"
       siemrelay test --all
+      siemrelay test --through
     """
+    if through:
+        if every:
+            raise click.UsageError("--through follows every sink without --all")
+        test_through(config, [sink] if sink else [], timeout_s, person=person, as_json=as_json)
     try:
         loaded = load(config)
     except ConfigurationRefused as refused:

@@ -13,6 +13,7 @@ from typing import Any
 from siemrelay import registry
 from siemrelay.config.models import EndpointOptions, SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import KeyPath
+from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.net.listening import BindAddress, Listening
 from siemrelay.sinks.file.rotation import names
 from siemrelay.sinks.file.sink import ArchiveOptions
@@ -30,6 +31,8 @@ def clashes(
     """
     sources = sources if isinstance(sources, dict) else {}
     sinks = sinks if isinstance(sinks, dict) else {}
+    if OWN_SOURCE in sources:
+        yield ("sources", OWN_SOURCE), f"`{OWN_SOURCE}` names the relay's own events; rename it"
     yield from _not_alone(sources)
     yield from _same_address(sources, endpoint, line)
     archives = {

@@ -24,6 +24,8 @@ UNTYPED: Final = "Untyped Record"
 """The type of a record that was read but names no type of its own."""
 TEST: Final = "SIEM Integration Test"
 """The type of the event that `siemrelay test` sends."""
+OWN_SOURCE: Final = "siemrelay"
+"""The name of the source of the relay's own events; no configured source may have it."""
 
 # Whatever is not of a word: controls, spaces, ASCII, Latin-1 and general punctuation. Named by
 # what falls out and not by `\W`, which would take the vowel signs out of Indic and Thai names.

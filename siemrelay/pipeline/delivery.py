@@ -37,6 +37,7 @@ from siemrelay.core.errors import (
 )
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
+from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import BatchLimits, Certified, Session, Settlement, Sink
@@ -65,8 +66,9 @@ class Delivery:
 
     def __init__(
         self, name: str, sink: Sink, maker: BatchMaker, limits: BatchLimits, buffer: Deliverable,
-        stats: SinkStats, retry: Retry,
+        stats: SinkStats, retry: Retry, observers: Observers | None = None,
     ) -> None:  # fmt: skip
+        self._observers: Observers = [] if observers is None else observers
         self._name, self._sink, self._maker = name, sink, maker
         self._max_wait_s = limits.max_wait_s
         self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
@@ -206,6 +208,8 @@ class Delivery:
                     ticket = await session.send(batch.messages)
             except BatchRefused as refused:
                 ticket = refused
+            for observer in self._observers:
+                observer.sent(self._name, batch)
         await in_flight.put(batch, ticket)
 
     # -- settling ---------------------------------------------------------
@@ -216,6 +220,8 @@ class Delivery:
             refusals: Settlement = ()
             if batch.messages:
                 refusals = await self._confirmed(session, batch, ticket)
+                for observer in self._observers:
+                    observer.settled(self._name, batch, refusals)
             duplicates = [r.index for r in refusals if r.duplicate and r.index >= batch.sent_before]
             refusals = [refusal for refusal in refusals if not refusal.duplicate]
             outcome = Outcome(

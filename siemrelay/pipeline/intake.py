@@ -22,6 +22,7 @@ from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
 from siemrelay.net.listening import ListeningSockets
 from siemrelay.net.tasks import Broadcast
+from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
@@ -72,8 +73,11 @@ class _Group:
 class Committer:
     """Stores the records of all sources, each source's in the order it offered them."""
 
-    def __init__(self, buffer: DiskBuffer, stats: Stats) -> None:
+    def __init__(
+        self, buffer: DiskBuffer, stats: Stats, observers: Observers | None = None
+    ) -> None:
         self._buffer, self._stats = buffer, stats
+        self._observers: Observers = [] if observers is None else observers
         self._group = _Group()
         self._running: _Group | None = None
         self._wanted = trio.Event()
@@ -138,6 +142,8 @@ class Committer:
                     await trio.sleep(_FULL_PAUSE_S)
             else:
                 break
+        for observer in self._observers:
+            observer.stored(batches)
         if self._stats.buffer.full:
             self._stats.buffer.full = False
             _log.info(

@@ -17,6 +17,7 @@ from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery, Retry
+from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sinks.contract import BatchLimits, Sink
 from siemrelay.sources.contract import Source
@@ -96,9 +97,10 @@ class Assembly:
 
 
 def delivery(
-    parts: SinkParts, decoded: DecodeCache, buffer: Deliverable, stats: SinkStats
-) -> Delivery:
+    parts: SinkParts, decoded: DecodeCache, buffer: Deliverable, stats: SinkStats,
+    observers: Observers | None = None,
+) -> Delivery:  # fmt: skip
     """What brings the buffer's records to that sink."""
     maker = BatchMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
-    return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry)
+    return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry, observers)

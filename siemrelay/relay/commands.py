@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Final
+
 import structlog
 import trio
 
+from siemrelay import registry
+from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.core.event_types import ANY, OWN_SOURCE, TEST
+from siemrelay.core.filters import EventFilter, EventsOptions, entry_fault
+from siemrelay.decoders.contract import Decoder
+from siemrelay.formats.json import JsonOptions
+from siemrelay.pipeline.observer import Observers
+from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.control import (
     Caller,
     Command,
@@ -13,19 +25,36 @@ from siemrelay.relay.control import (
     PauseRequest,
     ReloadRequest,
     ResumeRequest,
+    TapRequest,
+    TestRequest,
 )
+from siemrelay.relay.own_events import own_event
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.reload import Reloader
 from siemrelay.relay.sink_group import SinkGroup
+from siemrelay.relay.source_group import SourceGroup
+from siemrelay.relay.tap import Tap
+from siemrelay.relay.through import Followed, follow
+from siemrelay.telemetry.log import Redactor
+from siemrelay.telemetry.stats import Stats
 
 _log = structlog.get_logger()
+
+# Each costs some hundredths of a processor while events come in quickly.
+_MOST_TAPS: Final = 4
 
 
 class Commands:
     """What a running relay does when it is told to. Changes of parts happen one at a time."""
 
-    def __init__(self, reloader: Reloader, sinks: SinkGroup, pauses: Pauses) -> None:
-        self._reloader, self._sinks, self._pauses = reloader, sinks, pauses
+    def __init__(
+        self, reloader: Reloader, sinks: SinkGroup, sources: SourceGroup, pauses: Pauses,
+        buffer: DiskBuffer, stats: Stats, observers: Observers, redactor: Redactor,
+    ) -> None:  # fmt: skip
+        self._reloader, self._sinks, self._sources = reloader, sinks, sources
+        self._pauses, self._buffer, self._stats = pauses, buffer, stats
+        self._observers, self._redactor = observers, redactor
+        self._taps = 0
 
     async def obey(self, command: Command, caller: Caller, emit: Emit) -> ControlAnswer:
         """Carry a command out; see `control.Handle`."""
@@ -38,6 +67,10 @@ class Commands:
                 return await self._pause(command.sink, caller)
             case ResumeRequest():
                 return await self._resume(command.sink)
+            case TapRequest():
+                return await self._tap(command, caller, emit)
+            case TestRequest():
+                return await self._test(command, caller, emit)
 
     async def _pause(self, sink: str, caller: Caller) -> ControlAnswer:
         async with self._reloader.changing():
@@ -80,3 +113,73 @@ class Commands:
         if (enabled := self._sinks.enabled(sink)) is None:
             return f"unknown sink `{sink}`; the sinks are {', '.join(self._sinks.names)}"
         return None if enabled else f"sink {sink} is disabled: the configuration has `enabled: no`"
+
+    async def _tap(self, command: TapRequest, caller: Caller, emit: Emit) -> ControlAnswer:
+        await self._reloader.started.wait()
+        config = self._reloader.config
+        catalogue = config.catalogue()
+        faults = [
+            *self._unknown("sink", command.sinks, self._sinks.names),
+            *self._unknown("source", command.sources, [*config.sources, OWN_SOURCE]),
+            *filter(None, (entry_fault(entry, catalogue) for entry in command.types)),
+        ]
+        if self._taps >= _MOST_TAPS:
+            faults.append(f"{_MOST_TAPS} taps are open already; close one")
+        if faults:
+            return ControlAnswer(False, faults)
+        events = EventFilter(EventsOptions(include=command.types or [ANY]), catalogue)
+        form = registry.build_format("json", "none", JsonOptions(), "")
+        tap = Tap(
+            frozenset(command.sinks), frozenset(command.sources), events,
+            _Decoders(self._reloader), form, self._redactor, self._buffer.records,
+        )  # fmt: skip
+        self._taps += 1
+        self._observers.append(tap)
+        _log.info("tap opened", by=str(caller), pid=caller.pid)
+        try:
+            await tap.run(emit)
+        finally:
+            self._observers.remove(tap)
+            self._taps -= 1
+        raise AssertionError("a tap ends by cancellation only")
+
+    async def _test(self, command: TestRequest, caller: Caller, emit: Emit) -> ControlAnswer:
+        await self._reloader.started.wait()
+        if self._stats.stopping:
+            return ControlAnswer(False, ["the relay is stopping"])
+        names = self._sinks.names
+        if faults := self._unknown("sink", command.sinks, names):
+            return ControlAnswer(False, faults)
+        event_id, record = own_event(
+            TEST, caller.person, ("relay", socket.gethostname()),
+            f"siemrelay test event through the running relay, sent by {caller.person}", test=True,
+        )  # fmt: skip
+        followed = Followed(event_id)
+        sinks = [self._stats.sinks[name] for name in command.sinks or names]
+        self._observers.append(followed)
+        try:
+            taken = await follow(event_id, record, sinks, self._sources.own_events, self._buffer,
+                                 followed, emit, command.timeout_s)  # fmt: skip
+        finally:
+            self._observers.remove(followed)
+        return ControlAnswer(taken, [f"test event {event_id}"])
+
+    def _unknown(self, what: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
+        return [f"unknown {what} `{name}`; the {what}s are {', '.join(known)}"
+                for name in names if name not in known]  # fmt: skip
+
+
+class _Decoders:
+    """Source → a decoder of its own that reads every field, by the configuration that runs."""
+
+    def __init__(self, reloader: Reloader) -> None:
+        self._reloader, self._config = reloader, reloader.config
+        self._made: dict[str, Decoder] = {}
+
+    def __call__(self, source: str) -> Decoder:
+        if self._config is not self._reloader.config:
+            self._config, self._made = self._reloader.config, {}
+        if source not in self._made:
+            known = source if source in self._config.sources else None
+            self._made[source] = Assembly(self._config).decoder(known, [], everything=True)
+        return self._made[source]

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import structlog
@@ -54,7 +54,22 @@ class ResumeRequest(msgspec.Struct, tag="resume", tag_field="command"):
     sink: str
 
 
-Command = ReloadRequest | PauseRequest | ResumeRequest
+class TapRequest(msgspec.Struct, tag="tap", tag_field="command"):
+    """Show live events until the client goes; empty lists mean all. `types` as in `events:`."""
+
+    sinks: list[str]
+    sources: list[str]
+    types: list[str]
+
+
+class TestRequest(msgspec.Struct, tag="test", tag_field="command"):
+    """Store a test event and follow it to these sinks (empty: to all), for `timeout_s` at most."""
+
+    sinks: list[str]
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+Command = ReloadRequest | PauseRequest | ResumeRequest | TapRequest | TestRequest
 
 
 class ControlRequest(msgspec.Struct):
@@ -79,7 +94,35 @@ class ControlAnswer(msgspec.Struct, tag="end", tag_field="answer"):
     elsewhere: bool = False
 
 
-ControlLine = ControlAnswer
+class TapLine(msgspec.Struct, tag="tap", tag_field="answer"):
+    """`what` is `decoded` (`text` is the event as JSON), `sent` (the message) or `left out`.
+
+    The last stands for `lost` records that came faster than they are shown. Secrets are redacted.
+    """
+
+    what: str
+    at: float
+    source: str = ""
+    sink: str = ""
+    sequence: int = 0
+    type: str = ""
+    text: str = ""
+    lost: int = 0
+
+
+class TestLine(msgspec.Struct, tag="test", tag_field="answer"):
+    """What became of the test event for one sink.
+
+    `outcome` is `delivered`, `filtered`, `refused`, `dropped`, `disabled`, `paused` or `no
+    confirmation`.
+    """
+
+    sink: str
+    outcome: str
+    detail: str
+
+
+ControlLine = ControlAnswer | TapLine | TestLine
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -179,8 +222,11 @@ def _answers(directory: Path) -> bool:
 
 
 async def _serve(stream: trio.SocketStream, state_dir: Path, handle: Handle) -> None:
+    sending = trio.Lock()
+
     async def emit(line: ControlLine) -> None:
-        await stream.send_all(msgspec.json.encode(line) + b"\n")
+        async with sending:
+            await stream.send_all(msgspec.json.encode(line) + b"\n")
 
     async def cancel_when_gone(scope: trio.CancelScope) -> None:
         with suppress(trio.BrokenResourceError):

@@ -20,6 +20,7 @@ import trio
 from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
+from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.commands import Commands
 from siemrelay.relay.control import serve_control
@@ -76,9 +77,10 @@ class Relay:
         ) as buffer:  # fmt: skip
             listener = await open_endpoint(config.endpoint.address)
             assembly = Assembly(config)
-            pauses = Pauses(config.state_dir)
-            sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats, pauses)
-            sources = SourceGroup(config, assembly, buffer, stats)
+            pauses, observers = Pauses(config.state_dir), Observers()
+            sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats, pauses,
+                              observers)  # fmt: skip
+            sources = SourceGroup(config, assembly, buffer, stats, observers)
             heartbeat = Heartbeat(buffer, stats, self._reporter, self._notifier)
             reloader = Reloader(
                 self._loaded,
@@ -104,7 +106,8 @@ class Relay:
                     outer.start_soon(serve_pages)
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
-                commands = Commands(reloader, sinks, pauses)
+                commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
+                                    self._redactor)  # fmt: skip
                 serve_commands = partial(serve_control, config.state_dir, commands.obey)
                 outer.start_soon(supervise, "control socket", serve_commands, lambda error: None)
                 async with trio.open_nursery() as delivering:

@@ -13,6 +13,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
+from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import ConfigurationRefused, ListenRefused, StartRefused
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.control import ControlAnswer
@@ -46,6 +47,11 @@ class Reloader:
         self.started = trio.Event()
         """Set once every part has been started."""
         self._stats.succeeded_at = time.time()
+
+    @property
+    def config(self) -> RelayConfig:
+        """The configuration that runs."""
+        return self._loaded.config
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:

@@ -14,6 +14,7 @@ from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.config.models import RelayConfig
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery
+from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.pauses import Pauses
@@ -31,10 +32,10 @@ class SinkGroup:
 
     def __init__(
         self, config: RelayConfig, other_pools: Collection[str], assembly: Assembly,
-        buffer: DiskBuffer, stats: Stats, pauses: Pauses,
+        buffer: DiskBuffer, stats: Stats, pauses: Pauses, observers: Observers,
     ) -> None:  # fmt: skip
         """`other_pools` names sinks of this configuration that another relay runs."""
-        self._pauses = pauses
+        self._pauses, self._observers = pauses, observers
         self._buffer, self._stats, self._other_pools = buffer, stats, other_pools
         self._running: RunningParts
         self._parts: dict[str, SinkParts] = {}
@@ -85,7 +86,9 @@ class SinkGroup:
             stats.counts = self._buffer.cursor(name).counts
             self._deliveries.pop(name, None)
             if config.sinks[name].enabled:
-                self._deliveries[name] = delivery(each, self._cache, self._buffer, stats)
+                self._deliveries[name] = delivery(
+                    each, self._cache, self._buffer, stats, self._observers
+                )
                 if name in self._pauses:
                     self._note_paused(stats)
             else:

@@ -11,8 +11,10 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.models import RelayConfig
 from siemrelay.net.listening import BindAddress, Listening
 from siemrelay.pipeline.intake import Committer, SourceIntake
+from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.own_events import OwnEvents
 from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.plan import Plan
 from siemrelay.relay.supervise import summarize
@@ -24,11 +26,14 @@ class SourceGroup:
     """Every configured source. Nothing is opened before `run`."""
 
     def __init__(
-        self, config: RelayConfig, assembly: Assembly, buffer: DiskBuffer, stats: Stats
-    ) -> None:
+        self, config: RelayConfig, assembly: Assembly, buffer: DiskBuffer, stats: Stats,
+        observers: Observers,
+    ) -> None:  # fmt: skip
         self._buffer, self._stats = buffer, stats
         self.shutdown_s = config.shutdown_timeout
-        self._committer = Committer(buffer, stats)
+        self._committer = Committer(buffer, stats, observers)
+        self.own_events = OwnEvents(self._committer, buffer, stats)
+        """While `run` runs."""
         self._running: RunningParts
         self._built = {name: _build(assembly, name) for name in config.sources}
         self._binds = _binds(config)

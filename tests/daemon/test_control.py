@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 from tests.conftest import MakeDaemon
-from tests.support.daemon import append, event, ids, tcp, until
+from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
+from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.receivers import TcpReceiver
 
 
@@ -29,7 +35,7 @@ def test_a_paused_sink_keeps_its_records_over_a_restart_and_the_others_go_on(
         assert "paused already" in daemon.command("pause", "siem").stdout
         append(daemon.audit, [event(2)])
         other.until(2)
-        assert daemon.terminate() == 0
+        daemon.kill()
         daemon.start()
         append(daemon.audit, [event(3)])
         other.until(3)
@@ -84,26 +90,102 @@ def test_a_command_that_cannot_be_obeyed_says_why(make_daemon: MakeDaemon, tmp_p
         assert "no relay runs on" in found.stderr
 
 
-@pytest.mark.parametrize("systemd", [False, True])
-def test_the_socket_lies_in_the_runtime_directory_or_else_in_state_dir(
-    make_daemon: MakeDaemon, tmp_path: Path, *, systemd: bool
+def test_the_socket_lies_in_the_runtime_directory_of_the_relay_that_was_there_first(
+    make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
     runtime = tmp_path / "run"
     runtime.mkdir()
     with TcpReceiver() as receiver:
-        daemon = make_daemon({"siem": tcp(receiver.port)})
-        if systemd:
-            daemon.environment["RUNTIME_DIRECTORY"] = str(runtime)
-        daemon.start()
-        place = (runtime if systemd else daemon.state) / "control.sock"
-        assert stat.S_IMODE(place.stat().st_mode) == 0o660
-        assert daemon.command("resume", "siem").returncode == 0
-        # A second relay with the same runtime directory does not take the first one's socket.
+        first = make_daemon({"siem": tcp(receiver.port)})
         second = make_daemon({"siem": tcp(receiver.port)})
-        second.environment = daemon.environment
+        first.environment["RUNTIME_DIRECTORY"] = str(runtime)
+        second.environment = first.environment
+        first.start()
+        assert stat.S_IMODE((runtime / "control.sock").stat().st_mode) == 0o660
         second.start()
-        assert second.command("resume", "siem").returncode == 0
-        assert (second.state / "control.sock").exists()
-        assert daemon.command("resume", "siem").returncode == 0
-        daemon.terminate()
-        assert not place.exists()
+        assert stat.S_IMODE((second.state / "control.sock").stat().st_mode) == 0o660
+        for daemon in (first, second):
+            assert daemon.command("pause", "siem").returncode == 0
+            assert daemon.said("sink paused")
+        first.terminate()
+        assert not (runtime / "control.sock").exists()
+
+
+def test_a_test_through_the_relay_says_for_each_sink_what_became_of_the_event(
+    make_daemon: MakeDaemon,
+) -> None:
+    def refuse(request: object) -> Answer:
+        return Answer(400, "no such index")
+
+    with TcpReceiver() as good, TcpReceiver(up=False) as dead, HttpReceiver(refuse) as web:
+        daemon = make_daemon({
+            "good": tcp(good.port), "dead": tcp(dead.port), "web": http(web.url),
+            "picky": tcp(good.port, events=["Account Provisioned"]),
+            "off": tcp(good.port, enabled=False), "later": tcp(good.port),
+        }).start()  # fmt: skip
+        assert daemon.command("pause", "later").returncode == 0
+        found = daemon.command("test", "--through", "--timeout", "2", "--json")
+        assert found.returncode == 1, found.stderr
+        sinks = {line["sink"]: line for line in json.loads(found.stdout)["sinks"]}
+        assert {name: line["outcome"] for name, line in sinks.items()} == {
+            "good": "delivered", "dead": "no confirmation", "web": "refused", "picky": "filtered",
+            "off": "disabled", "later": "paused",
+        }  # fmt: skip
+        assert "waiting: " in sinks["dead"]["detail"]
+        assert "no such index" in sinks["web"]["detail"]
+        (received,) = map(json.loads, good.arrived.messages)
+        assert received["type"] == "SIEM Integration Test"
+        assert (received["category"], received["severity"]) == ("relay", 1)
+        assert received["siemrelay"]["source"] == "siemrelay"
+        found = daemon.command("test", "good", "--through")
+        assert found.returncode == 0, found.stderr
+        assert re.search(r"good +delivered +confirmed after \d", found.stdout)
+        assert daemon.command("test", "nosuch", "--through").returncode == 64
+
+
+def test_a_tap_shows_events_as_decoded_and_as_sent_without_secrets(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    token = "hunter2-hunter2"
+    with TcpReceiver() as receiver, HttpReceiver() as web:
+        daemon = make_daemon({
+            "siem": tcp(receiver.port), "other": tcp(receiver.port),
+            "web": http(web.url, authorization=f"Bearer {token}"),
+        }).start()  # fmt: skip
+        assert daemon.command("tap", "--sink", "nosuch").returncode == 64
+        with tapping(daemon, "--sink", "siem", "--type", "User *") as lines:
+            append(daemon.audit, [
+                event(1), event(2, type="User Created", message=f"with {token}", extra="kept"),
+            ])  # fmt: skip
+            decoded, sent = next(lines), next(lines)
+            assert (decoded["what"], sent["what"]) == ("decoded", "sent")
+            assert json.loads(decoded["text"])["id"] == "n0000002"
+            assert json.loads(decoded["text"])["attributes"] == {"extra": "kept"}
+            assert json.loads(sent["text"])["message"] == "with ***"
+            assert (sent["source"], sent["sink"], sent["type"]) == ("audit", "siem", "User Created")
+        with tapping(daemon) as lines:
+            append(daemon.audit, [event(3)])
+            shown = [next(lines) for _ in range(4)]
+            assert sorted(line["sink"] for line in shown) == ["", "other", "siem", "web"]
+            assert {line["type"] for line in shown} == {"Account Provisioned"}
+
+
+@contextmanager
+def tapping(daemon: Daemon, *options: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """The lines of a tap, which watches already."""
+    arguments = ("tap", "-c", str(daemon.file), "--json", *options)
+    with subprocess.Popen(
+        [sys.executable, "-m", "siemrelay", *arguments], stdout=subprocess.PIPE,
+        env=daemon.environment,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        until(
+            lambda: (
+                daemon.said("tap opened") and daemon.said("tap opened")[-1]["pid"] == process.pid
+            )
+        )
+        try:
+            yield map(json.loads, process.stdout)
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 0

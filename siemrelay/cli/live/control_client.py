@@ -46,12 +46,16 @@ def send(directory: Path, command: Command) -> ControlAnswer:
     raise AssertionError("`follow` ends with an ControlAnswer or exits")
 
 
-def follow(directory: Path, command: Command, silence_s: float | None) -> Iterator[ControlLine]:
+def follow(
+    directory: Path, command: Command, silence_s: float | None, person: str | None = None
+) -> Iterator[ControlLine]:
     """Send a command and yield the lines of its answer; exits with 69 if no relay answers.
 
-    A relay that is silent for longer than `silence_s` counts as dead.
+    A relay that is silent for longer than `silence_s` counts as dead. `person` gives the command;
+    the relay believes it from root.
     """
-    request = ControlRequest(command, real_path(directory), os.environ.get("SUDO_USER", ""))
+    person = person or os.environ.get("SUDO_USER", "")
+    request = ControlRequest(command, real_path(directory), person)
     data = msgspec.json.encode(request) + b"\n"
     why, forbidden = "there is no control socket", False
     for candidate in possible_directories(directory):

@@ -548,3 +548,8 @@ def test_two_sinks_into_one_file_are_a_fault() -> None:
     )
     assert loaded(SOURCE + both.format(", enabled: no", "")).config.sinks
     assert loaded(SOURCE + both.format(", pool: emea", ", pool: apac")).config.sinks
+
+
+def test_no_source_may_have_the_name_of_the_relays_own_events() -> None:
+    (found,) = faults(f"sources:\n  siemrelay: {{type: stdin}}\n{SINK}")
+    assert found.endswith("sources.siemrelay: `siemrelay` names the relay's own events; rename it")

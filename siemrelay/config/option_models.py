@@ -19,7 +19,7 @@ from siemrelay.config.describe import field_names, meant_key, nearest
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.core.options import Options
-from siemrelay.sinks.stream.failover import ports_within
+from siemrelay.sinks.stream.servers import ports_within
 
 _FOREIGN_KEYS: Final = {
     "token": "authorization", "api_key": "authorization", "hec_token": "authorization",

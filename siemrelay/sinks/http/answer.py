@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.options import show_seconds
 from siemrelay.formats.writing.text import sanitize_for_display
+from siemrelay.net.tcp_client import connect_reason
 from siemrelay.net.tls_client import CUT_OFF, tls_fault
 from siemrelay.sinks.http.proxies import Proxy, proxy_for
-from siemrelay.sinks.stream.failover import connect_reason
 
 # A receiver's message in errors and logs: enough to show why, too little to flood them.
 _TEXT_CHARACTERS: Final = 300

@@ -16,11 +16,11 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWa
 from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.core.options import show_seconds
 from siemrelay.net.tasks import Broadcast
+from siemrelay.net.tcp_client import Address
 from siemrelay.net.tls_client import TlsContexts, known_alert
 from siemrelay.sinks.contract import Report, no_report
 from siemrelay.sinks.kafka.options import KafkaOptions
 from siemrelay.sinks.stream.connection import connect
-from siemrelay.sinks.stream.failover import Address
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer

@@ -18,9 +18,9 @@ import trio
 
 from siemrelay.core.errors import SinkWaits
 from siemrelay.core.options import show_seconds
+from siemrelay.net.tcp_client import CONNECT_S, Address, connect_tcp
 from siemrelay.net.tls_client import CUT_OFF, TlsContexts, describe_tls, expires_at, tls_fault
 from siemrelay.sinks.contract import Report
-from siemrelay.sinks.stream.failover import CONNECT_S, Address, connect_tcp
 
 # linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has closed its
 # side in order: it has whatever it acknowledged before.
@@ -145,15 +145,15 @@ class Connection(trio.abc.AsyncResource):
             f"the peer has taken nothing for {show_seconds(self.timeout_s)}; is it overloaded?"
         )
 
-    async def close_politely(self, last_words: bytes = b"") -> None:
+    async def close_politely(self, farewell: bytes = b"") -> None:
         """Close in order; takes a second at most, also when cancelled.
 
-        `last_words` are sent first; the peer answers them by closing its side.
+        `farewell` is sent first; the peer answers it by closing its side.
         """
         with trio.move_on_after(CLOSE_GRACE_S, shield=True):
             try:
-                if last_words and not self._writing:
-                    await self._stream.send_all(last_words)
+                if farewell and not self._writing:
+                    await self._stream.send_all(farewell)
                     while await self._stream.receive_some(_READ_BYTES):
                         pass
                 if not self._writing:

@@ -7,10 +7,8 @@ Source: the RELP specification (rsyslog/librelp, doc/relp.html), commands open, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import trio
@@ -18,26 +16,17 @@ from pydantic import Field
 
 from siemrelay.core.errors import DeliveryError, FrameRefused, SinkHolds, SinkWaits
 from siemrelay.core.options import Port, show_seconds
-from siemrelay.net.tasks import beside
-from siemrelay.net.tls_client import TlsContexts, TlsOptions
-from siemrelay.sinks.contract import (
-    BatchLimits,
-    ProtocolKind,
-    Refusal,
-    Report,
-    Settlement,
-    no_report,
-)
-from siemrelay.sinks.stream.connection import TLS_ALERT, Connection, connect
-from siemrelay.sinks.stream.failover import Address, Connect, addresses, earlier_is_back, first_of
-from siemrelay.sinks.stream.tcp import StreamOptions
+from siemrelay.net.tls_client import TlsOptions
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Refusal, Report, Settlement
+from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
+from siemrelay.sinks.stream.failover import ServerSession, ServerSink, StreamOptions
 from siemrelay.wire.relp import TAKEN, RelpAnswer, RelpClient, ServerClose
 
 # So many batches fill a window: the receiver works on the next ones while one is settled.
-_RUNS_IN_WINDOW: Final = 4
+_BATCHES_IN_WINDOW: Final = 4
 
 # The size of one batch whatever the window: a few writes.
-_RUN_BYTES: Final = 1024 * 1024
+_BATCH_BYTES: Final = 1024 * 1024
 
 
 class RelpOptions(StreamOptions):
@@ -53,47 +42,19 @@ class RelpOptions(StreamOptions):
 
     def limits(self) -> BatchLimits:
         """The limits of a batch."""
-        return BatchLimits(max(1, self.window // _RUNS_IN_WINDOW), _RUN_BYTES)
+        return BatchLimits(max(1, self.window // _BATCHES_IN_WINDOW), _BATCH_BYTES)
 
 
-class RelpSink:
+class RelpSink(ServerSink["RelpSession"]):
     """Messages as RELP `syslog` commands over one TCP connection."""
 
     def __init__(self, options: RelpOptions) -> None:
-        self._options = options
-        self._servers = addresses(options.server, options.port)
-        self._server_name = options.tls.server_name if options.tls else None
-        self._contexts = TlsContexts(options.tls) if options.tls else None
+        super().__init__(options, options.port, options.tls)
+        self._window = options.window
 
-    @property
-    def certificate_expires_at(self) -> float | None:
-        """See `sinks.contract.Certified`."""
-        return self._contexts.peer_expires_at if self._contexts else None
-
-    @asynccontextmanager
-    async def session(self, report: Report = no_report) -> AsyncIterator[RelpSession]:
-        """See `sinks.contract.Sink`."""
-        open_one = partial(self._open, report=report)
-        session, passed_over = await first_of(self._servers, open_one, report)
-        try:
-            async with beside(session.listen) as nursery:
-                if passed_over:
-                    back = partial(self._open, report=no_report)
-                    nursery.start_soon(session.fail_back, self._servers[:passed_over], back)
-                yield session
-        finally:
-            await session.aclose()
-
-    async def _open(self, address: Address, report: Report) -> RelpSession:
-        connection = await connect(
-            address, self._options.timeout, report, self._contexts, self._server_name
-        )
-        try:
-            session = RelpSession(connection, self._options.window, report)
-            await session.open()
-        except BaseException:
-            await connection.aclose()
-            raise
+    async def start(self, connection: Connection, report: Report) -> RelpSession:
+        session = RelpSession(connection, self._window, report)
+        await session.open()
         return session
 
 
@@ -113,7 +74,7 @@ class _Part:
     settled: trio.Event = field(default_factory=trio.Event)
 
 
-class RelpSession(trio.abc.AsyncResource):
+class RelpSession(ServerSession):
     """See `sinks.contract.Session`; a ticket is the list of a batch's parts."""
 
     def __init__(self, connection: Connection, window: int, report: Report) -> None:
@@ -126,7 +87,6 @@ class RelpSession(trio.abc.AsyncResource):
         self._unconfirmed = 0  # parts sent and not yet confirmed
         self._idle = trio.lowlevel.ParkingLot()
         self._why: DeliveryError | None = None
-        self._leaving = False
 
     async def open(self) -> None:
         """Send `open` and read the answer. Raises SinkWaits or SinkHolds without a good one."""
@@ -154,8 +114,8 @@ class RelpSession(trio.abc.AsyncResource):
                 f"the peer's RELP takes no syslog messages ({commands[0]})",
                 advice="let the receiver offer the command `syslog`",
             )
-        words = ", ".join(line for line in answer.details.split("\n") if line)
-        self._report("open", f"RELP: {answer.code} {answer.reason} {words}".rstrip())
+        details = ", ".join(line for line in answer.details.split("\n") if line)
+        self._report("open", f"RELP: {answer.code} {answer.reason} {details}".rstrip())
 
     async def _first_answer(self) -> RelpAnswer:
         while data := await self._connection.read():
@@ -169,14 +129,14 @@ class RelpSession(trio.abc.AsyncResource):
                     return frame
         raise SinkWaits("the peer closed the connection")
 
-    def _no_session(self, said: str) -> SinkWaits:
+    def _no_session(self, reason: str) -> SinkWaits:
         if self._connection.tls is None:
             return SinkWaits(
-                f"{said}; does it speak RELP on this port, or expect TLS (`tls: {{}}`)?"
+                f"{reason}; does it speak RELP on this port, or expect TLS (`tls: {{}}`)?"
             )
         return SinkWaits(
-            f"{said}; does it speak RELP on this port, and does it want or refuse a certificate of "
-            "this side (`tls: {certificate: FILE, key: FILE}`)?"
+            f"{reason}; does it speak RELP on this port, and does it want or refuse a certificate "
+            "of this side (`tls: {certificate: FILE, key: FILE}`)?"
         )
 
     def _understood(self, data: bytes) -> list[RelpAnswer | ServerClose]:
@@ -191,7 +151,7 @@ class RelpSession(trio.abc.AsyncResource):
 
     async def send(self, messages: Sequence[bytes]) -> list[_Part]:
         """See `sinks.contract.Session`; waits while the window is full."""
-        if self._leaving:
+        if self.leaving:
             await trio.sleep_forever()  # `fail_back` ends the session
         parts = []
         for start in range(0, len(messages), self._window):
@@ -215,7 +175,7 @@ class RelpSession(trio.abc.AsyncResource):
         try:
             await self._connection.write(frames)
         except SinkWaits as error:
-            # The peer may have sent its reason before it closed; `listen` reads that.
+            # The peer may have sent its reason before it closed; `watch` reads that.
             with trio.move_on_after(_LAST_WORDS_S):
                 while self._why is None:
                     await self._room.park()
@@ -244,7 +204,7 @@ class RelpSession(trio.abc.AsyncResource):
                 self._idle.unpark_all()
         return refusals
 
-    async def listen(self) -> None:
+    async def watch(self) -> None:
         """Read the peer's answers until it ends the session; raises the reason.
 
         Messages that were answered by then may still be confirmed.
@@ -261,20 +221,14 @@ class RelpSession(trio.abc.AsyncResource):
             for part, _ in self._unanswered.values():
                 part.settled.set()
             self._room.unpark_all()
-            await self._everything_confirmed()
+            await self.everything_confirmed()
             raise
 
-    async def _everything_confirmed(self) -> None:
+    async def everything_confirmed(self) -> None:
+        """See `ServerSession`."""
         # `confirm` raises for a part that has no answer and will get none.
         while self._unconfirmed:
             await self._idle.park()
-
-    async def fail_back(self, earlier: Sequence[Address], open_one: Connect[RelpSession]) -> None:
-        """End the session when an earlier server is back, as soon as nothing is in flight."""
-        back = await earlier_is_back(earlier, open_one)
-        self._leaving = True
-        await self._everything_confirmed()
-        raise SinkWaits(f"{back} is back")
 
     async def aclose(self) -> None:
         """Close, with the command `close` if the session is intact; takes a second at most."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final
 
 import trio
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.formats.writing.text import visible
-from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import Report, Settlement
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
-from siemrelay.sinks.stream.failover import Address, Connect, earlier_is_back
+from siemrelay.sinks.stream.failover import ServerSession
 from siemrelay.wire.stream_framing import Framer
 
 # The kernel is asked after a loopback's round trip first, and at a WAN's in the end.
@@ -23,8 +21,8 @@ _SLOWEST_ASK_S: Final = 0.05
 # After a break, whatever the peer sent before it is on this machine already.
 _LAST_WORDS_S: Final = 0.1
 
-# A syslog receiver sends nothing. So much of what a peer sends shows what it is.
-_HEARD_BYTES: Final = 200
+# A syslog receiver sends nothing. The beginning of what a peer does send shows what it is.
+_SHOWN_BYTES: Final = 200
 _LEFT_EARLY: Final = "the peer closed the connection before it had taken anything"
 _WHY_EARLY: Final = {
     False: "does it expect TLS or another protocol on this port, or not allow this machine?",
@@ -32,17 +30,7 @@ _WHY_EARLY: Final = {
 }
 
 
-@asynccontextmanager
-async def opened(session: StreamSession) -> AsyncIterator[trio.Nursery]:
-    """Watch the session's connection until the context ends, and close it then."""
-    try:
-        async with beside(session.watch) as nursery:
-            yield nursery
-    finally:
-        await session.connection.close_politely()
-
-
-class StreamSession:
+class StreamSession(ServerSession):
     """See `sinks.contract.Session`. A ticket is an offset in the stream.
 
     The first batch is confirmed only if the connection is still intact `probation_s` after its
@@ -60,12 +48,11 @@ class StreamSession:
         self._sent = self._confirmed = connection.counted.written_bytes
         self._ended = trio.Event()
         self._why: DeliveryError = SinkWaits("the peer closed the connection")
-        self._leaving = False
-        self._heard = b""
+        self._received = b""
 
     async def send(self, messages: Sequence[bytes]) -> int:
         """See `sinks.contract.Session`."""
-        if self._leaving:
+        if self.leaving:
             await trio.sleep_forever()  # `fail_back` is about to end the session
         if self._ended.is_set():
             raise self._why
@@ -88,12 +75,12 @@ class StreamSession:
         except SinkWaits as error:
             raise await self._last_words(error) from error
         self._confirmed = ticket
-        said = self._words()
-        self._report("answer", f"the peer sent: {said}" if said else self._answer)
+        received = self._received_text()
+        self._report("answer", f"the peer sent: {received}" if received else self._answer)
         return ()
 
-    def _words(self) -> str:
-        return " ".join(visible(self._heard.decode("utf-8", "replace"), keep="\r\n\t").split())
+    def _received_text(self) -> str:
+        return " ".join(visible(self._received.decode("utf-8", "replace"), keep="\r\n\t").split())
 
     async def _acknowledged(self, ticket: int) -> None:
         counted, timeout_s = self.connection.counted, self.connection.timeout_s
@@ -126,18 +113,18 @@ class StreamSession:
         After a close in order, batches that were sent before may still be confirmed.
         """
         try:
-            while words := await self.connection.read():
-                self._heard = self._heard or words[:_HEARD_BYTES]
+            while data := await self.connection.read():
+                self._received = self._received or data[:_SHOWN_BYTES]
             in_order = True
         except DeliveryError as error:
             self._why = error
             in_order = False
         if self._probation_s and not isinstance(self._why, SinkHolds):
             hint = _WHY_EARLY[self.connection.tls is not None]
-            said = f"; it sent: {self._words()}" if self._heard else ""
-            self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}{said}); {hint}")
+            sent = f"; it sent: {self._received_text()}" if self._received else ""
+            self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}{sent}); {hint}")
             in_order = False
-        if self._heard.startswith(TLS_ALERT):
+        if self._received.startswith(TLS_ALERT):
             self._why = SinkHolds(
                 "the peer speaks TLS on this port",
                 advice="choose `protocol: tls`, or a port without TLS",
@@ -145,17 +132,14 @@ class StreamSession:
         self._ended.set()
         if in_order:
             with trio.move_on_after(self.connection.timeout_s):
-                await self._everything_confirmed()
+                await self.everything_confirmed()
         raise self._why
 
-    async def _everything_confirmed(self) -> None:
+    async def everything_confirmed(self) -> None:
+        """See `ServerSession`. Raises SinkWaits if the connection breaks."""
         while self._confirmed < self._sent:
             self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
             await trio.sleep(_SLOWEST_ASK_S)
 
-    async def fail_back(self, earlier: Sequence[Address], open_one: Connect[Connection]) -> None:
-        """End the session when an earlier server is back, as soon as nothing is in flight."""
-        back = await earlier_is_back(earlier, open_one)
-        self._leaving = True
-        await self._everything_confirmed()
-        raise SinkWaits(f"{back} is back")
+    async def aclose(self) -> None:
+        await self.connection.close_politely()

@@ -7,19 +7,16 @@ say so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final, Literal
 
 from pydantic import Field
 
-from siemrelay.core.options import Duration, Options, Port
-from siemrelay.net.tls_client import TlsContexts, TlsOptions
-from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report, no_report
-from siemrelay.sinks.stream.connection import connect
-from siemrelay.sinks.stream.failover import Servers, addresses, first_of
-from siemrelay.sinks.stream.session import StreamSession, opened
+from siemrelay.core.options import Port
+from siemrelay.net.tls_client import TlsOptions
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report
+from siemrelay.sinks.stream.connection import Connection
+from siemrelay.sinks.stream.failover import ServerSink, StreamOptions
+from siemrelay.sinks.stream.session import StreamSession
 from siemrelay.wire.stream_framing import FRAMERS
 
 # A kernel acknowledges bytes before its program has read the first of them, and may then discard
@@ -32,15 +29,6 @@ _PROBATION_S: Final = 0.25
 
 # Enough to send on during the probation and over a long distance; `in_flight` bounds the bytes.
 _LIMITS: Final = BatchLimits(in_flight_batches=64)
-
-
-class StreamOptions(Options):
-    """Options of every sink over a byte stream to a server."""
-
-    server: Servers
-    timeout: Duration = Field(
-        30.0, gt=0, description="for a peer that takes nothing, and to connect (10 s at most)"
-    )
 
 
 class TcpOptions(StreamOptions):
@@ -62,37 +50,16 @@ class TlsStreamOptions(StreamOptions):
     tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
 
 
-class TcpSink:
+class TcpSink(ServerSink[StreamSession]):
     """Messages over one TCP connection, in TLS for `protocol: tls`."""
 
     def __init__(self, options: TcpOptions | TlsStreamOptions) -> None:
-        self._options = options
-        self._servers = addresses(options.server, options.port)
         tls = options.tls if isinstance(options, TlsStreamOptions) else None
-        self._server_name = tls.server_name if tls else None
-        self._contexts = TlsContexts(tls) if tls else None
+        super().__init__(options, options.port, tls)
+        self._frame = FRAMERS[options.framing]
 
-    @property
-    def certificate_expires_at(self) -> float | None:
-        """See `sinks.contract.Certified`."""
-        return self._contexts.peer_expires_at if self._contexts else None
-
-    @asynccontextmanager
-    async def session(self, report: Report = no_report) -> AsyncIterator[StreamSession]:
-        """See `sinks.contract.Sink`."""
-        open_one = partial(
-            connect, timeout_s=self._options.timeout, report=report,
-            contexts=self._contexts, server_name=self._server_name,
-        )  # fmt: skip
-        connection, passed_over = await first_of(self._servers, open_one, report)
-        session = StreamSession(
-            connection, FRAMERS[self._options.framing], report, probation_s=_PROBATION_S
-        )
-        async with opened(session) as nursery:
-            if passed_over:
-                back = partial(open_one, report=no_report)
-                nursery.start_soon(session.fail_back, self._servers[:passed_over], back)
-            yield session
+    async def start(self, connection: Connection, report: Report) -> StreamSession:
+        return StreamSession(connection, self._frame, report, probation_s=_PROBATION_S)
 
 
 TCP: Final = ProtocolKind(

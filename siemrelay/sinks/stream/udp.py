@@ -22,8 +22,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from siemrelay.core.errors import SinkWaits
 from siemrelay.core.options import Options, Port, Size, show_seconds
+from siemrelay.net.tcp_client import resolve
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.stream.failover import Server, addresses
+from siemrelay.sinks.stream.servers import Server, addresses
 from siemrelay.wire.gelf import GelfDatagrams, largest_message
 
 # The largest payload of one IPv4 datagram: 65535 less the IP (20) and UDP (8) headers.
@@ -100,30 +101,20 @@ class UdpSink:
     @asynccontextmanager
     async def session(self, report: Report = no_report) -> AsyncIterator[DatagramSession]:
         """See `sinks.contract.Sink`. Connecting sends nothing; it makes the kernel report ICMP."""
-        ((server, port),) = addresses(self._options.server, self._options.port)
-        try:
-            found = await trio.socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)
-        except (socket.gaierror, UnicodeError) as error:
-            said = getattr(error, "strerror", None) or "not a host name"
-            raise SinkWaits(f"cannot resolve {server!r}: {said}; check `server`") from error
-        report("resolve", ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found)))
-        with _connected(server, found) as sock:
+        (server,) = addresses(self._options.server, self._options.port)
+        found = await resolve(server, socket.SOCK_DGRAM, report)
+        with _connected(server.host, found) as sock:
             address = sock.getpeername()
             report("connect", f"{address[0]} port {address[1]} (UDP: nothing is sent to connect)")
             yield DatagramSession(
-                sock, f"{server} port {port}", report,
+                sock, str(server), report,
                 gone="nobody listens there (ICMP port unreachable); is the receiver running?",
                 answer="none: UDP has no answer; look for the event at the receiver",
                 datagrams=self._datagrams,
             )  # fmt: skip
 
 
-def _connected(
-    server: str,
-    found: Sequence[
-        tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
-    ],
-) -> socket.socket:
+def _connected(server: str, found: Sequence[tuple[Any, ...]]) -> socket.socket:
     """A socket connected to the first address with a route; raises SinkWaits if none has one."""
     reason = "no address"
     for family, kind, protocol, _, address in found:

@@ -20,7 +20,8 @@ from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Duration, Options, absolute
 from siemrelay.sinks.contract import ProtocolKind, Report, no_report
 from siemrelay.sinks.stream.connection import Connection, CountedStream
-from siemrelay.sinks.stream.session import StreamSession, opened
+from siemrelay.sinks.stream.failover import watched
+from siemrelay.sinks.stream.session import StreamSession
 from siemrelay.sinks.stream.udp import DatagramSession
 from siemrelay.wire.stream_framing import FRAMERS
 
@@ -61,7 +62,7 @@ class UnixSink:
         connection = Connection(CountedStream(trio.SocketStream(sock)), timeout_s, None)
         frame = FRAMERS[self._options.framing]
         session = StreamSession(connection, frame, report, answer=_READ)
-        async with opened(session):
+        async with watched(session):
             yield session
 
 
@@ -106,7 +107,7 @@ async def _connected(
 
 
 def _fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
-    said = error.strerror or str(error)
+    reason = error.strerror or str(error)
     match error.errno:
         case errno.EPROTOTYPE:
             return SinkHolds(
@@ -115,15 +116,15 @@ def _fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
             )
         case errno.EACCES | errno.EPERM:
             return SinkHolds(
-                f"{path}: {said}", advice="let the relay's user write to the receiver's socket"
+                f"{path}: {reason}", advice="let the relay's user write to the receiver's socket"
             )
         case errno.ENOENT:
             return SinkWaits(f"there is no socket {path}; is the receiver running?")
         case errno.ECONNREFUSED:
             return SinkWaits(f"nobody listens at {path}; is the receiver running?")
     if error.errno is None:  # "AF_UNIX path too long", by Python itself
-        return SinkHolds(f"{path}: {said}", advice="choose a shorter path for the socket")
-    return SinkWaits(f"{path}: {said}")
+        return SinkHolds(f"{path}: {reason}", advice="choose a shorter path for the socket")
+    return SinkWaits(f"{path}: {reason}")
 
 
 UNIX: Final = ProtocolKind(

@@ -12,10 +12,11 @@ import pytest
 import trio
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
+from siemrelay.net.tcp_client import Address
 from siemrelay.sinks.contract import Sink
 from siemrelay.sinks.stream import failover as servers
-from siemrelay.sinks.stream.failover import Address, addresses
 from siemrelay.sinks.stream.relp import RelpOptions, RelpSink
+from siemrelay.sinks.stream.servers import addresses
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink, TlsStreamOptions
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until

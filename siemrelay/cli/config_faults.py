@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.telemetry.log import journal_prefix
 
 
 def exit_with_faults(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
@@ -20,7 +21,7 @@ def exit_with_faults(refused: ConfigurationRefused, *, as_json: bool = False) ->
         click.echo(json.dumps({"file": refused.file, "faults": faults}, indent=2))
     else:
         for fault in refused.faults:
-            click.secho(fault.located(refused.file), err=True, fg="red")
+            click.secho(journal_prefix("error") + fault.located(refused.file), err=True, fg="red")
         click.echo(f"{plural(refused.faults, 'fault')}; nothing was changed", err=True)
     raise SystemExit(os.EX_CONFIG)
 

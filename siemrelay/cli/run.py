@@ -26,7 +26,7 @@ from siemrelay.core.errors import (
     leaves,
 )
 from siemrelay.relay.relay import Relay
-from siemrelay.telemetry.log import Redactor, configure
+from siemrelay.telemetry.log import Redactor, configure, journal_prefix
 
 # The worker threads hold the interpreter for microseconds at a time; with the default of 5 ms a
 # commit would wait that long for each of its steps while the loop is busy.
@@ -83,7 +83,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     try:
         at_end = trio.run(_run, Relay(loaded, redactor=redactor, read=read), drain)
     except StartRefused as error:
-        click.echo(f"siemrelay: {error}", err=True)
+        click.echo(f"{journal_prefix('error')}siemrelay: {error}", err=True)
         raise SystemExit(os.EX_TEMPFAIL) from error
     except BufferBroken as broken:
         _end(broken)

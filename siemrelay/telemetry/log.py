@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,9 @@ _LEVELS: Final = {
     "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
     "error": logging.ERROR,
 }  # fmt: skip
+
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Level → priority of syslog(3)."""
 
 # Redacting a shorter secret would remove parts of common words.
 _SECRET_CHARACTERS: Final = 4
@@ -80,6 +84,31 @@ class Redactor:
         return value if cleaned == written else cleaned
 
 
+def journal_prefix(level: str) -> str:
+    """`<3>` for an error, from which journald takes a line's priority (sd-daemon(3)).
+
+    Empty unless standard error is the journal's stream, as JOURNAL_STREAM says (systemd.exec(5)).
+    """
+    stream = os.environ.get("JOURNAL_STREAM", "")
+    try:
+        error = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):  # closed, or replaced by something without a descriptor
+        return ""
+    return f"<{_PRIORITIES[level]}>" if stream == f"{error.st_dev}:{error.st_ino}" else ""
+
+
+class _JournalRenderer:
+    """Writes one JSON line, with its priority where the journal reads it."""
+
+    def __init__(self) -> None:
+        self._prefixes = {level: journal_prefix(level) for level in _PRIORITIES}
+        self._render = structlog.processors.JSONRenderer(default=str)
+
+    def __call__(self, logger: Any, method: str, line: dict[str, Any]) -> str:
+        text = self._render(logger, method, line)
+        return f"{self._prefixes[line['level']]}{text if isinstance(text, str) else text.decode()}"
+
+
 def configure(level: str, form: str, redactor: Redactor) -> None:
     """Set up the log on standard error. `form` is json, console, or auto: console on a terminal."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
@@ -96,7 +125,7 @@ def configure(level: str, form: str, redactor: Redactor) -> None:
         )
         processors.append(renderer)
     else:
-        processors.append(structlog.processors.JSONRenderer(default=str))
+        processors.append(_JournalRenderer())
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),

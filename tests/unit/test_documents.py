@@ -171,7 +171,7 @@ def test_systemd_accepts_the_unit_without_a_warning(unit: Path) -> None:
 def test_systemd_rates_the_unit_as_little_exposed(unit: Path) -> None:
     # 0 is a service that can do nothing, 9.6 one without any hardening.
     analyze = program("systemd-analyze", "systemd")
-    command = [analyze, "security", "--offline=yes", "--threshold=20", "--no-pager", str(unit)]
+    command = [analyze, "security", "--offline=yes", "--threshold=13", "--no-pager", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-300:]
 

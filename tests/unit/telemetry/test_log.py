@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,26 @@ def test_secrets_too_short_to_protect_anything_blot_out_nothing() -> None:
 def test_a_line_without_secrets_is_left_as_it_is() -> None:
     line = {"event": Path("x")}
     assert Redactor([])(None, "info", line) == line
+
+
+def test_the_journal_gets_the_priority_of_each_line(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("w+") as stream:
+        place = os.fstat(stream.fileno())
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", _PROGRAM, "debug", "auto", SECRET],
+            stderr=stream, check=True, timeout=60,
+            env={**os.environ, "JOURNAL_STREAM": f"{place.st_dev}:{place.st_ino}"},
+        )  # fmt: skip
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    assert [line[:3] for line in lines] == ["<7>", "<6>", "<4>", "<3>"]
+    assert [json.loads(line[3:])["level"] for line in lines] == [
+        "debug", "info", "warning", "error",
+    ]  # fmt: skip
+
+
+def test_a_pipe_behind_the_journals_stream_gets_plain_json(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")  # inherited: this error output is another one
+    assert logged("info", "json").startswith("{")

@@ -1,0 +1,1 @@
+"""Commands that prepare a machine: the service, the first configuration."""

@@ -26,7 +26,7 @@ def test_a_paused_sink_keeps_its_records_over_a_restart_and_the_others_go_on(
         sinks = {"siem": tcp(paused.port), "other": tcp(other.port)}
         daemon = make_daemon(sinks).start()
         append(daemon.audit, [event(1)])
-        paused.until(1)
+        until(lambda: daemon.metric("sink_delivered_total", sink="siem") == 1)
         found = daemon.command("pause", "siem")
         assert found.returncode == 0, found.stderr
         (line,) = daemon.said("sink paused")
@@ -101,12 +101,14 @@ def test_the_socket_lies_in_the_runtime_directory_of_the_relay_that_was_there_fi
         first.environment["RUNTIME_DIRECTORY"] = str(runtime)
         second.environment = first.environment
         first.start()
-        assert stat.S_IMODE((runtime / "control.sock").stat().st_mode) == 0o660
+        until((runtime / "control.sock").exists)
         second.start()
-        assert stat.S_IMODE((second.state / "control.sock").stat().st_mode) == 0o660
+        until((second.state / "control.sock").exists)
         for daemon in (first, second):
             assert daemon.command("pause", "siem").returncode == 0
             assert daemon.said("sink paused")
+        for place in (runtime, second.state):
+            assert stat.S_IMODE((place / "control.sock").stat().st_mode) == 0o660
         first.terminate()
         assert not (runtime / "control.sock").exists()
 

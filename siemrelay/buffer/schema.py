@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -172,15 +173,18 @@ def connect(path: Path, *, synchronous: str, log_bytes: int, busy_s: float) -> s
     connection = sqlite3.connect(
         path, timeout=busy_s, isolation_level=None, check_same_thread=False
     )
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {log_bytes // PAGE_BYTES}")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    # Debian's SQLite overwrites deleted rows with zeros by default: it would write every record
-    # twice, and deletion on a full disk would need as much room as it frees.
-    connection.execute("PRAGMA secure_delete = OFF")
+    with ExitStack() as failing:
+        failing.enter_context(closing(connection))  # a file that is no database
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {log_bytes // PAGE_BYTES}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        # Debian's SQLite overwrites deleted rows with zeros by default: it would write every record
+        # twice, and deletion on a full disk would need as much room as it frees.
+        connection.execute("PRAGMA secure_delete = OFF")
+        failing.pop_all()
     return connection
 
 

@@ -8,117 +8,146 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 from siemrelay import __version__
-from siemrelay.telemetry.stats import STATES, Histogram, SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import STATES, Histogram, Stats
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
+Values = Iterable[tuple[tuple[str, ...], Any]]
+"""The values of a metric's labels, with the value that belongs to them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row: `read` takes the stats of one source, sink or buffer and returns the value."""
+    """One metric. `values` reads its samples; a sample with the value None is left out."""
 
     name: str
+    labels: tuple[str, ...]
     kind: Literal["counter", "gauge", "histogram"]
     help: str
-    read: Callable[[Any], Any]
+    values: Callable[[Stats], Values]
+
+
+_Row = tuple[str, Literal["counter", "gauge", "histogram"], str, Callable[[Any], Any]]
+"""A metric with one value per source, sink or buffer: name, type, help, and how to read it."""
+
+
+def _of_each(parts: str, read: Callable[[Any], Any], stats: Stats) -> Values:
+    return (((name,), read(part)) for name, part in getattr(stats, parts).items())
+
+
+def _of_buffer(read: Callable[[Any], Any], stats: Stats) -> Values:
+    return [((), read(stats.buffer))]
 
 
 def _age(moment_s: float | None) -> float:
     return max(time.time() - moment_s, 0.0) if moment_s else 0.0
 
 
-SOURCE_METRICS: Final[tuple[Metric, ...]] = (
-    Metric("records_total", "counter", "Records stored.", lambda s: s.records),
-    Metric("bytes_total", "counter", "Bytes of records stored.", lambda s: s.bytes),
-    Metric("last_record_timestamp_seconds", "gauge", "When the last record came in.",
-           lambda s: s.last_record_at),
-    Metric("lag_bytes", "gauge", "Bytes known to be waiting unread.", lambda s: s.lag_bytes),
-    Metric("oversize_total", "counter", "Records over max_record_size, kept whole.",
-           lambda s: s.oversize),
-    Metric("filtered_total", "counter", "Records that the source's `events` left out, not stored.",
-           lambda s: s.filtered),
-    Metric("restarts_total", "counter", "Restarts after a failure.", lambda s: s.restarts),
-    Metric("failed", "gauge", "1 while it cannot run; it is started again and again.",
-           lambda s: int(s.failed)),
-    Metric("upstream_dropped_total", "counter",
-           "Records dropped before they reached the relay, as the kernel or the queue reports.",
-           lambda s: s.upstream_dropped),
-    Metric("lost_bytes_total", "counter", "Bytes of files that left before they were read.",
-           lambda s: s.lost_bytes),
-    Metric("files", "gauge", "Files that are followed now.", lambda s: s.files or 0),
-    Metric("unreadable_files", "gauge", "Files that cannot be read now.",
-           lambda s: s.unreadable_files),
-    Metric("connections", "gauge", "Connections open.", lambda s: s.connections),
+_SOURCE_ROWS: Final[tuple[_Row, ...]] = (
+    ("records_total", "counter", "Records stored.", lambda s: s.records),
+    ("bytes_total", "counter", "Bytes of records stored.", lambda s: s.bytes),
+    ("last_record_timestamp_seconds", "gauge", "When the last record came in.",
+     lambda s: s.last_record_at),
+    ("lag_bytes", "gauge", "Bytes known to be waiting unread.", lambda s: s.lag_bytes),
+    ("oversize_total", "counter", "Records over max_record_size, kept whole.",
+     lambda s: s.oversize),
+    ("filtered_total", "counter", "Records that the source's `events` left out, not stored.",
+     lambda s: s.filtered),
+    ("restarts_total", "counter", "Restarts after a failure.", lambda s: s.restarts),
+    ("failed", "gauge", "1 while it cannot run; it is started again and again.",
+     lambda s: int(s.failed)),
+    ("upstream_dropped_total", "counter",
+     "Records dropped before they reached the relay, as the kernel or the queue reports.",
+     lambda s: s.upstream_dropped),
+    ("lost_bytes_total", "counter", "Bytes of files that left before they were read.",
+     lambda s: s.lost_bytes),
+    ("files", "gauge", "Files that are followed now.", lambda s: s.files or 0),
+    ("unreadable_files", "gauge", "Files that cannot be read now.",
+     lambda s: s.unreadable_files),
+    ("connections", "gauge", "Connections open.", lambda s: s.connections),
 )  # fmt: skip
 
-SINK_METRICS: Final[tuple[Metric, ...]] = (
-    Metric("delivered_total", "counter", "Events confirmed by the receiver.",
-           lambda s: s.delivered),
-    Metric("filtered_total", "counter", "Events that `events` left out.",
-           lambda s: s.counts.filtered),
-    Metric("dead_lettered_total", "counter", "Events the receiver refused, kept as dead letters.",
-           lambda s: s.counts.refused),
-    Metric("duplicates_total", "counter",
-           "Events that the receiver already held when they were first sent.",
-           lambda s: s.counts.duplicates),
-    Metric("dropped_total", "counter", "Records dropped because the buffer was full.",
-           lambda s: s.counts.dropped),
-    Metric("missing_total", "counter", "Records that were stored and are gone from the disk.",
-           lambda s: s.counts.lost),
-    Metric("stored_total", "counter", "Records stored since the sink was added.",
-           lambda s: s.stored),
-    Metric("retried_total", "counter", "Dead letters that a retry delivered.",
-           lambda s: s.counts.retried),
-    Metric("replayed_total", "counter", "Records that a replay delivered again.",
-           lambda s: s.counts.replayed),
-    Metric("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
-    Metric("truncated_messages_total", "counter", "Messages truncated to max_message_size.",
-           lambda s: s.truncated_messages),
-    Metric("invalid_utf8_total", "counter",
-           "Events with bytes that are not UTF-8, which were replaced.", lambda s: s.invalid_utf8),
-    Metric("sent_bytes_total", "counter", "Bytes of messages confirmed.", lambda s: s.sent_bytes),
-    Metric("backlog_records", "gauge", "Records neither delivered, filtered, dropped nor refused.",
-           lambda s: s.backlog),
-    Metric("holds_buffer", "gauge", "1 while the buffer is full and waits for this sink.",
-           lambda s: int(s.holds_buffer)),
-    Metric("oldest_undelivered_age_seconds", "gauge", "Age of the oldest record not settled.",
-           lambda s: _age(s.oldest_undelivered_at)),
-    Metric("last_success_timestamp_seconds", "gauge", "When the receiver last confirmed.",
-           lambda s: s.counts.last_success_at),
-    Metric("certificate_expiry_timestamp_seconds", "gauge",
-           "When the peer's certificate ends; absent without one.",
-           lambda s: s.certificate_expires_at),
-    Metric("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
+_SINK_ROWS: Final[tuple[_Row, ...]] = (
+    ("delivered_total", "counter", "Events confirmed by the receiver.",
+     lambda s: s.delivered),
+    ("filtered_total", "counter", "Events that `events` left out.",
+     lambda s: s.counts.filtered),
+    ("dead_lettered_total", "counter", "Events the receiver refused, kept as dead letters.",
+     lambda s: s.counts.refused),
+    ("duplicates_total", "counter",
+     "Events that the receiver already held when they were first sent.",
+     lambda s: s.counts.duplicates),
+    ("dropped_total", "counter", "Records dropped because the buffer was full.",
+     lambda s: s.counts.dropped),
+    ("missing_total", "counter", "Records that were stored and are gone from the disk.",
+     lambda s: s.counts.lost),
+    ("stored_total", "counter", "Records stored since the sink was added.",
+     lambda s: s.stored),
+    ("retried_total", "counter", "Dead letters that a retry delivered.",
+     lambda s: s.counts.retried),
+    ("replayed_total", "counter", "Records that a replay delivered again.",
+     lambda s: s.counts.replayed),
+    ("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
+    ("truncated_messages_total", "counter", "Messages truncated to max_message_size.",
+     lambda s: s.truncated_messages),
+    ("invalid_utf8_total", "counter",
+     "Events with bytes that are not UTF-8, which were replaced.", lambda s: s.invalid_utf8),
+    ("sent_bytes_total", "counter", "Bytes of messages confirmed.", lambda s: s.sent_bytes),
+    ("backlog_records", "gauge", "Records neither delivered, filtered, dropped nor refused.",
+     lambda s: s.backlog),
+    ("holds_buffer", "gauge", "1 while the buffer is full and waits for this sink.",
+     lambda s: int(s.holds_buffer)),
+    ("oldest_undelivered_age_seconds", "gauge", "Age of the oldest record not settled.",
+     lambda s: _age(s.oldest_undelivered_at)),
+    ("last_success_timestamp_seconds", "gauge", "When the receiver last confirmed.",
+     lambda s: s.counts.last_success_at),
+    ("certificate_expiry_timestamp_seconds", "gauge",
+     "When the peer's certificate ends; absent without one.",
+     lambda s: s.certificate_expires_at),
+    ("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
 )  # fmt: skip
 
-BUFFER_METRICS: Final[tuple[Metric, ...]] = (
-    Metric("size_bytes", "gauge", "Disk space of the records kept.", lambda b: b.size_bytes),
-    Metric("oldest_age_seconds", "gauge", "Age of the oldest record kept.",
-           lambda b: _age(b.oldest_received_at)),
-    Metric("full", "gauge", "1 while intake waits for room.", lambda b: int(b.full)),
-    Metric("commits_total", "counter", "Transactions of records, each fsynced.",
-           lambda b: b.commits),
-    Metric("commit_seconds", "histogram", "How long those transactions took.",
-           lambda b: b.commit_s),
+_BUFFER_ROWS: Final[tuple[_Row, ...]] = (
+    ("size_bytes", "gauge", "Disk space of the records kept.", lambda b: b.size_bytes),
+    ("oldest_age_seconds", "gauge", "Age of the oldest record kept.",
+     lambda b: _age(b.oldest_received_at)),
+    ("full", "gauge", "1 while intake waits for room.", lambda b: int(b.full)),
+    ("commits_total", "counter", "Transactions of records, each fsynced.",
+     lambda b: b.commits),
+    ("commit_seconds", "histogram", "How long those transactions took.",
+     lambda b: b.commit_s),
 )  # fmt: skip
 
-
-_OTHER_METRICS: Final = (
-    ("source_refused_total", "source, reason", "counter",
-     "Rejected requests, connections and messages."),
-    ("sink_state", "sink, state", "gauge", "1 for the state the sink is in."),
-    ("config_last_reload_successful", "", "gauge",
-     "1 if the last reload, or the start, applied the configuration."),
-    ("config_last_reload_success_timestamp_seconds", "", "gauge",
-     "When a configuration was last applied."),
-    ("build_info", "version, python", "gauge", "The version that runs."),
+METRICS: Final = (
+    *(Metric(f"source_{name}", ("source",), kind, text, partial(_of_each, "sources", read))
+      for name, kind, text, read in _SOURCE_ROWS),
+    *(Metric(f"sink_{name}", ("sink",), kind, text, partial(_of_each, "sinks", read))
+      for name, kind, text, read in _SINK_ROWS),
+    *(Metric(f"buffer_{name}", (), kind, text, partial(_of_buffer, read))
+      for name, kind, text, read in _BUFFER_ROWS),
+    Metric("source_refused_total", ("source", "reason"), "counter",
+           "Rejected requests, connections and messages.",
+           lambda stats: (((name, reason), count) for name, source in stats.sources.items()
+                          for reason, count in source.refused.items())),
+    Metric("sink_state", ("sink", "state"), "gauge", "1 for the state the sink is in.",
+           lambda stats: (((name, state), int(sink.state == state))
+                          for name, sink in stats.sinks.items() for state in STATES)),
+    Metric("config_last_reload_successful", (), "gauge",
+           "1 if the last reload, or the start, applied the configuration.",
+           lambda stats: [((), int(stats.reload.successful))]),
+    Metric("config_last_reload_success_timestamp_seconds", (), "gauge",
+           "When a configuration was last applied.",
+           lambda stats: [((), stats.reload.succeeded_at)]),
+    Metric("build_info", ("version", "python"), "gauge", "The version that runs.",
+           lambda stats: [((__version__, platform.python_version()), 1)]),
 )  # fmt: skip
-"""Name, labels, type and help of the metrics that are not one value per row."""
 
 _DOCUMENT_HEAD: Final = """\
 # Metrics
@@ -131,15 +160,9 @@ Generated from the code by `python -m siemrelay.telemetry.metrics > systemd/metr
 
 def document() -> str:
     """`systemd/metrics.md`: every metric with its labels, type and meaning."""
-    rows = [("source", "source", m) for m in SOURCE_METRICS]
-    rows += [("sink", "sink", m) for m in SINK_METRICS]
-    rows += [("buffer", "", m) for m in BUFFER_METRICS]
     lines = [
-        f"| `siemrelay_{part}_{m.name}` | {label} | {m.kind} | {m.help} |"
-        for part, label, m in rows
+        f"| `siemrelay_{m.name}` | {', '.join(m.labels)} | {m.kind} | {m.help} |" for m in METRICS
     ]
-    lines += [f"| `siemrelay_{name}` | {labels} | {kind} | {text} |"
-              for name, labels, kind, text in _OTHER_METRICS]  # fmt: skip
     return "\n".join([_DOCUMENT_HEAD, *lines, ""])
 
 
@@ -157,62 +180,20 @@ class _Collector:
         self._stats = stats
 
     def collect(self) -> Iterator[Any]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        stats = self._stats
-        sources: list[tuple[str, SourceStats]] = list(stats.sources.items())
-        sinks: list[tuple[str, SinkStats]] = list(stats.sinks.items())
-        for metric in SOURCE_METRICS:
-            yield _family(f"siemrelay_source_{metric.name}", metric, ["source"], sources)
-        refused = CounterMetricFamily(
-            "siemrelay_source_refused_total", "Rejected requests, connections and messages.",
-            labels=["source", "reason"],
-        )  # fmt: skip
-        for name, source in sources:
-            for reason, count in source.refused.items():
-                refused.add_metric([name, reason], count)
-        yield refused
-        for metric in SINK_METRICS:
-            yield _family(f"siemrelay_sink_{metric.name}", metric, ["sink"], sinks)
-        state = GaugeMetricFamily(
-            "siemrelay_sink_state", "1 for the state the sink is in.", labels=["sink", "state"]
-        )
-        for name, sink in sinks:
-            for known in STATES:
-                state.add_metric([name, known], int(sink.state == known))
-        yield state
-        for metric in BUFFER_METRICS:
-            yield _family(f"siemrelay_buffer_{metric.name}", metric, [], [("", stats.buffer)])
-        yield GaugeMetricFamily(
-            "siemrelay_config_last_reload_successful",
-            "1 if the last reload, or the start, applied the configuration.",
-            int(stats.reload.successful),
-        )
-        yield GaugeMetricFamily(
-            "siemrelay_config_last_reload_success_timestamp_seconds",
-            "When a configuration was last applied.", stats.reload.succeeded_at,
-        )  # fmt: skip
-        build = GaugeMetricFamily(
-            "siemrelay_build_info", "The version that runs.", labels=["version", "python"]
-        )
-        build.add_metric([__version__, platform.python_version()], 1)
-        yield build
+        return (_family(metric, self._stats) for metric in METRICS)
 
 
-def _family(name: str, metric: Metric, labels: list[str], rows: list[tuple[str, Any]]) -> Any:
+def _family(metric: Metric, stats: Stats) -> Any:
     from prometheus_client import core
 
-    if metric.kind == "histogram":
-        family: Any = core.HistogramMetricFamily(name, metric.help, labels=labels)
-        for label, thing in rows:
-            buckets, sum_s = _buckets(metric.read(thing))
-            family.add_metric([label] if labels else [], buckets, sum_s)
-        return family
-    kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
-    family = kind(name, metric.help, labels=labels)
-    for label, thing in rows:
-        if (value := metric.read(thing)) is not None:
-            family.add_metric([label] if labels else [], value)
+    kind: Any = {
+        "counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily,
+        "histogram": core.HistogramMetricFamily,
+    }[metric.kind]  # fmt: skip
+    family = kind(f"siemrelay_{metric.name}", metric.help, labels=metric.labels)
+    for labels, value in metric.values(stats):
+        if value is not None:
+            family.add_metric(labels, *(_buckets(value) if metric.kind == "histogram" else [value]))
     return family
 
 

@@ -20,6 +20,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
+from siemrelay.core.lines import must_stay_alone
 from siemrelay.net.listening import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.observer import Observers
@@ -217,10 +218,8 @@ def _pieces(records: Records) -> Iterator[Records]:
 
 
 def _alone(records: Records) -> bool:
-    """Whether the records need a row of their own: a part, or a record with a line feed inside."""
-    if records.part is not None:
-        return True
-    return records.count == 1 and records.payload.find(b"\n") < len(records.payload) - 1
+    """Whether the records need a row of their own."""
+    return records.part is not None or must_stay_alone(records.payload, records.count)
 
 
 class SourceIntake:

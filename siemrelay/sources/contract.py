@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from siemrelay.core.extras import Extra
+from siemrelay.core.lines import payloads
 from siemrelay.core.options import Options
 from siemrelay.net.listening import ListeningSockets
 
@@ -27,7 +28,7 @@ class Records(msgspec.Struct, frozen=True, gc=False):
     """Records on their way into the buffer: `count` of them in `payload`, each ended by LF.
 
     `count` may be 0 with an empty payload, to store positions alone. `payload` and `part` are as in
-    `Batch`: only a record that comes alone may have line feeds inside (see `joined`).
+    `Batch`; `joined` makes them of records with any bytes.
     """
 
     payload: bytes
@@ -39,11 +40,7 @@ class Records(msgspec.Struct, frozen=True, gc=False):
 
 def joined(records: Sequence[bytes]) -> list[Records]:
     """Records of any bytes, in order, as few `Records` as can hold them: usually one."""
-    payload = b"\n".join([*records, b""])
-    if len(payload) - len(payload.replace(b"\n", b"")) == len(records) or len(records) == 1:
-        return [Records(payload, len(records))] if records else []
-    half = len(records) // 2
-    return joined(records[:half]) + joined(records[half:])
+    return [Records(payload, len(some)) for payload, some in payloads(records)]
 
 
 class Intake(Protocol):

@@ -18,6 +18,7 @@ from typing import Final, Literal, TypeVar, cast
 import msgspec
 
 from siemrelay.core.errors import SiemrelayError
+from siemrelay.core.lines import count_line_feeds
 from siemrelay.wire.json_slices import SLICE_BYTES, JsonFault, array_slices, value_slices
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
         while len(payload) - start > ROW_BYTES:
             end = payload.find(b"\n", start + ROW_BYTES) + 1
             piece = payload[start:end]
-            found = _line_feeds(piece)
+            found = count_line_feeds(piece)
             yield from _short_rows(piece, found)
             start, count = end, count - found
         if count:
@@ -205,7 +206,7 @@ def _joined(records: list[bytes] | list[msgspec.Raw]) -> bytes:
         return b"".join(records)
     payload = b"\n".join([*records, b""])
     # Between values only; texts have no line feeds inside, or the decoder would have refused them.
-    if _line_feeds(payload) != len(records):
+    if count_line_feeds(payload) != len(records):
         compact = [msgspec.json.format(bytes(value), indent=-1) for value in records]
         payload = b"\n".join([*compact, b""])
     return payload
@@ -226,8 +227,3 @@ def line_slices(body: bytes) -> Iterator[list[bytes]]:
             lines = [line for line in lines if line not in _BLANK]
         yield lines
         at = end
-
-
-def _line_feeds(payload: bytes) -> int:
-    # A count of lines goes by words (memchr) where bytes.count compares byte by byte.
-    return len(BytesIO(payload).readlines())

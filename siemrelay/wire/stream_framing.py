@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from siemrelay.core.lines import payloads
+
 Framer = Callable[[Sequence[bytes]], bytes]
 
 
@@ -307,18 +309,11 @@ class _Found:
         """Messages that need no cutting; empty ones are none."""
         if b"" in messages:
             messages = [message for message in messages if message]
-        if not messages:
-            return
-        payload = b"\n".join([*messages, b""])
-        if len(messages) == 1 or len(BytesIO(payload).readlines()) == len(messages):
-            oversize = self._oversize(payload, messages)
-            self._messages.append(Messages(payload, len(messages), None, oversize))
-            return
-        half = len(messages) // 2  # a line feed is inside one: that one goes alone
-        self.add(messages[:half])
-        self.add(messages[half:])
+        for payload, some in payloads(messages):
+            oversize = self._oversize(payload, some)
+            self._messages.append(Messages(payload, len(some), None, oversize))
 
-    def _oversize(self, payload: bytes, messages: list[bytes]) -> tuple[int, ...]:
+    def _oversize(self, payload: bytes, messages: Sequence[bytes]) -> tuple[int, ...]:
         if len(payload) <= self._max_bytes + 1:
             return ()
         sizes = (len(message) - message.endswith(b"\n") for message in messages)

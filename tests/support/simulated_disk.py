@@ -181,6 +181,7 @@ class SimulatedWatcher:
         self, disk: SimulatedDisk, is_wanted: Callable[[str], bool], *, active: bool
     ) -> None:
         self._disk, self._is_wanted, self.active = disk, is_wanted, active
+        self._watches = False
         self._files: set[FileId] = set()
         self._changes = Changes()
         self._moved: dict[str, str] = {}
@@ -191,7 +192,7 @@ class SimulatedWatcher:
             self._changes.written[DEVICE, inode.number] = None
 
     def entry(self, path: str, moved_from: str | None) -> None:
-        if not self.active:
+        if not (self.active and self._watches):
             return
         wanted = [moved_from or path, path]
         if any(
@@ -207,7 +208,7 @@ class SimulatedWatcher:
                 )
 
     def watch_directory(self, path: str) -> None:
-        """All of it is watched."""
+        self._watches = True
 
     def watch_file(self, file: OpenFile, file_id: FileId) -> None:
         if self.active:

@@ -19,8 +19,14 @@ import msgspec
 from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, printable
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, begins_as, continues_at, digest
-from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
+from siemrelay.sources.file.fingerprint import (
+    PREFIX_BYTES,
+    ContentChanged,
+    begins_as,
+    continues_at,
+    digest,
+)
+from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.reconcile import Likeness, Stage
 
 # How much of the beginning, and of the end of the shorter one, is compared with an original that

@@ -29,6 +29,11 @@ class Found(NamedTuple):
         return self.status.file_id
 
 
+Unsettled = tuple[str, int, int]
+"""A name, the inode that the directory gave for it, and the one that it had a moment later (0: none
+that is a regular file)."""
+
+
 class Picture(NamedTuple):
     """What there is on the disk."""
 
@@ -36,6 +41,11 @@ class Picture(NamedTuple):
     """What matches, and what was seen leaving the reach of the globs."""
     strays: dict[FileId, Found]
     """Other files that have a wanted inode; they need not be the files looked for."""
+    unsettled: frozenset[Unsettled]
+    """Names that were given to other files while they were looked at, so that files may have been
+    missed. On file systems whose directories have inodes of their own (overlayfs) it is all names,
+    the same each time.
+    """
 
 
 class Globs:
@@ -78,7 +88,8 @@ class Finder:
         self.directories = self._levels().union(places)
         before, self._statuses = self._statuses, {}
         found: dict[FileId, Found] = {}
-        strays: list[str] = []
+        strays: list[tuple[str, int]] = []
+        unsettled: set[Unsettled] = set()
         for directory, names in places.items():
             for name, inode, is_link in self._disk.entries(directory):
                 if any(pattern.match(name) for pattern in names):
@@ -88,11 +99,14 @@ class Finder:
                         known = known if known.status.inode == inode else None
                     else:
                         known = None
-                    self._note(found, known or self._regular(path))
+                    file = known or self._regular(path)
+                    self._note(found, file)
                     if is_link:
                         self.directories.add(self._disk.link_directory(path))
+                    elif file is None or file.status.inode != inode:
+                        unsettled.add((path, inode, file.status.inode if file else 0))
                 elif inode in wanted:
-                    strays.append(os.path.join(directory, name))
+                    strays.append((os.path.join(directory, name), inode))
         for path in self._literal_paths():
             self._note(found, self._regular(path))
             if os.path.dirname(path) != (leads_to := self._disk.link_directory(path)):
@@ -103,8 +117,8 @@ class Finder:
         for directory in self.directories.difference(places) if wanted else ():
             for name, inode, _ in self._disk.entries(directory):
                 if inode in wanted:
-                    strays.append(os.path.join(directory, name))
-        return Picture(found, self._strays(strays, found))
+                    strays.append((os.path.join(directory, name), inode))
+        return Picture(found, self._strays(strays, found, unsettled), frozenset(unsettled))
 
     def _note(self, found: dict[FileId, Found], file: Found | None) -> None:
         if file is not None:
@@ -115,10 +129,15 @@ class Finder:
         status = self._disk.status(path)
         return None if status is None else Found(path, status, matched)
 
-    def _strays(self, paths: Iterable[str], found: Collection[FileId]) -> dict[FileId, Found]:
+    def _strays(
+        self, listed: Iterable[tuple[str, int]], found: Collection[FileId],
+        unsettled: set[Unsettled],
+    ) -> dict[FileId, Found]:  # fmt: skip
         strays: dict[FileId, Found] = {}
-        for path in paths:
+        for path, inode in listed:
             file = self._regular(path, matched=False)
+            if file is None or file.status.inode != inode:
+                unsettled.add((path, inode, file.status.inode if file else 0))
             if file is not None and file.file_id not in found:
                 strays.setdefault(file.file_id, file)
         return strays

@@ -27,6 +27,10 @@ RECENT_BYTES: Final = 16 << 10
 _COMPARED_BYTES: Final = 4 << 10
 
 
+class ContentChanged(Exception):
+    """What was read from the file is no longer in it: it was truncated or written anew."""
+
+
 class Readable(Protocol):
     """Content of a file, decompressed, read at any offset."""
 
@@ -134,15 +138,25 @@ class Progress:
                 self.recent = self.recent[-RECENT_BYTES:]
 
     def move_to(self, content: Readable, offset: int) -> None:
-        """Go to an offset without having read up to it: what lies there is taken as read."""
+        """Go to an offset without having read up to it: what lies there is taken as read.
+
+        Raises ContentChanged if the content ends before it, or if this is the offset of a stored
+        checkpoint and it is not what was read there.
+        """
         content.keep_from(0)
-        self.begin = content.pread(PREFIX_BYTES, 0)
-        self._prefix_sha256 = None
+        begin = content.pread(PREFIX_BYTES, 0)
         tail_length = min(TAIL_BYTES, offset)
         content.keep_from(offset - tail_length)
-        self.recent = content.pread(tail_length, offset - tail_length)
-        self._stored_tail_sha256 = None
-        self.offset = offset
+        recent = content.pread(tail_length, offset - tail_length)
+        # It may have been truncated since it was compared: a fingerprint of less than lies before
+        # the offset would take whatever is written next for what was read (`test_identity`).
+        if len(begin) < min(PREFIX_BYTES, offset) or len(recent) < tail_length:
+            raise ContentChanged(self.path)
+        stored = self._stored_tail_sha256 if offset == self.offset else None
+        if stored is not None and digest(recent) != stored:
+            raise ContentChanged(self.path)
+        self.begin, self.recent, self.offset = begin, recent, offset
+        self._prefix_sha256 = self._stored_tail_sha256 = None
 
     def forget_recent(self) -> None:
         """Keep of what was read last just what the fingerprint needs."""

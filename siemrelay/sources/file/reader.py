@@ -14,7 +14,7 @@ from siemrelay.sources.file.checkpoints import printable
 from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compression_of
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress, continues_at
+from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Progress, continues_at
 from siemrelay.sources.file.reconcile import Stage
 from siemrelay.sources.file.rotated_names import age, base_name, family, is_rotated_name
 
@@ -31,10 +31,6 @@ _LAST_LINE_BYTES: Final = 64 << 10
 
 # The coarsest time stamps of a file system that logs are on.
 _TIME_STEP_S: Final = 2.0
-
-
-class ContentChanged(Exception):
-    """What was read from the file is no longer in it: it was truncated or written anew."""
 
 
 class FileMoved(Exception):
@@ -294,11 +290,11 @@ class FollowedFile:
             assert disk is not None
             content = self.reopen(disk)
         if isinstance(content, PlainContent):
-            if not progress.still_in(content):
-                raise ContentChanged(self.path)
-            self._verified_at = self._wall_clock()
-            self._verified_size, self._shrunk_from = self.size, 0
+            began = self._wall_clock()
             chunk = self._next(content, finish=finish)
+            if chunk is None:
+                self._verify(content)
+            self._verified_at, self._verified_size, self._shrunk_from = began, self.size, 0
             self.ready = chunk is not None and progress.offset < self.size
             return chunk
         if progress.finished_size is not None:
@@ -318,6 +314,13 @@ class FollowedFile:
         self.ready = chunk is not None and progress.finished_size is None
         return chunk
 
+    def _verify(self, content: Content) -> None:
+        """Raise ContentChanged unless what was read before is still there; asked after each read:
+        what is read after a truncation is read again from its beginning (`test_moments`).
+        """
+        if isinstance(content, PlainContent) and not self.progress.still_in(content):
+            raise ContentChanged(self.path)
+
     def _next(self, content: Content, *, finish: bool) -> Chunk | None:
         progress = self.progress
         if progress.part or self._searched - progress.offset > _REREAD_BYTES:
@@ -328,6 +331,7 @@ class FollowedFile:
         data = content.pread(want, progress.offset)
         chunk = cut(data, self._max_record_bytes)
         if chunk is not None:
+            self._verify(content)
             progress.advance(chunk.consumed)
             self._searched = progress.offset
             return chunk
@@ -356,7 +360,8 @@ class FollowedFile:
     def _part(self, content: Content) -> Chunk | None:
         piece = content.pread(MAX_WHOLE_BYTES, self.progress.offset)
         if len(piece) < MAX_WHOLE_BYTES:
-            return None  # truncated meanwhile; the next read finds out
+            return None  # truncated meanwhile
+        self._verify(content)
         self.progress.advance(piece)
         self.progress.part += 1
         self._searched = max(self._searched, self.progress.offset)
@@ -366,7 +371,8 @@ class FollowedFile:
         progress = self.progress
         data = content.pread(length + ended, progress.offset)
         if len(data) < length + ended:
-            return None  # truncated meanwhile; the next read finds out
+            return None  # truncated meanwhile
+        self._verify(content)
         progress.advance(data)
         self._searched = progress.offset
         line, parts = data if ended else data + b"\n", progress.part

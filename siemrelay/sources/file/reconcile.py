@@ -72,7 +72,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     matched: bool = True
     deleted: bool = False
     changed: bool = False
-    """What was read of it is no longer in it (of a known file)."""
+    """What was read of it, or only seen, is no longer in it."""
     grown: bool = False
     """Its size or time has changed."""
     checkpoint: str | None = None
@@ -225,7 +225,7 @@ def reconcile(
                 live.add(was.key)
     # Contents that files have since they were truncated; the next survey, which follows at once,
     # meets them. A compressed file may be the copy of one.
-    unmet = {now.log for file_id, now in seen.items() if file_id in known and now.changed}
+    unmet = {now.log for now in seen.values() if now.changed}
     hopes: set[str] = set()
     found: set[str] = set()
     for file_id, now in seen.items():
@@ -253,6 +253,10 @@ def reconcile(
             found.add(action.origin)
         elif isinstance(action, Resume):
             found.add(action.key)
+    # What was truncated just now, and goes on in the copy that was made before.
+    left = {was.key for file_id, was in known.items()
+            if (now := seen.get(file_id)) is None or now.changed}  # fmt: skip
+    actions.extend(Recovered(key) for key in sorted(left & found - orphans.keys()))
     # Only what left before this survey: a copy may have been made after the directory was listed.
     for key, orphan in orphans.items():
         if key in found or _begun_elsewhere(orphan, seen):

@@ -15,7 +15,8 @@ from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.content import CompressedContent
 from siemrelay.sources.file.disk import Disk, FileId
 from siemrelay.sources.file.finder import Finder, Globs
-from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
+from siemrelay.sources.file.fingerprint import ContentChanged
+from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.tracker import Tracker
 from siemrelay.sources.file.warnings import MissingLogs, UnreadableFiles

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -20,32 +20,18 @@ from siemrelay.sources.file.copies import (
     origins_of,
 )
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
-from siemrelay.sources.file.finder import Finder, Found, Picture
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
-from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
+from siemrelay.sources.file.finder import Finder, Found, Picture, Unsettled
+from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Progress
+from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.reconcile import Seen, Stage
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.warnings import UnreadableFiles
-from siemrelay.sources.file.watcher import Changes
+from siemrelay.sources.file.watcher import Changes, Watching
 
 # How often to look again while files are being renamed, and the pause before. A rotation takes
 # milliseconds; names that change for longer than this are looked at again a moment later.
 _LOOKS: Final = 20
 _LOOK_PAUSE_S: Final = 0.001
-
-
-class Watching(Protocol):
-    """What a survey asks of a `Watcher`."""
-
-    @property
-    def active(self) -> bool:
-        """Whether changes are reported at all."""
-
-    def watch_directory(self, path: str) -> None: ...
-    def watch_file(self, file: OpenFile, file_id: FileId) -> None: ...
-    def unwatch_file(self, file_id: FileId) -> None: ...
-    def take_changes(self) -> Changes: ...
-    def forget_moved(self) -> None: ...
 
 
 class Facts(msgspec.Struct):
@@ -74,6 +60,8 @@ class Surveyor:
         self._max_record_bytes, self._pause = max_record_bytes, pause
         self._clock, self._wall_clock = clock, wall_clock
         self._moved_before: dict[str, str] = {}
+        self._unsettled: frozenset[Unsettled] = frozenset()
+        self._directories: set[str] = set()
         self._again = False
         self._truncated: list[FollowedFile] = []
         self._serial = max(time.time_ns(), store.latest_serial())  # a clock may be set back
@@ -163,7 +151,16 @@ class Surveyor:
             )
             for directory in self._finder.directories:
                 self._watcher.watch_directory(directory)
-            if not (self._open_new(files, picture, newcomers, renamed) or calls_again()):
+            opened = len(newcomers)
+            missed = self._open_new(files, picture, newcomers, renamed)
+            # Without events only another look tells what took the names of those meanwhile.
+            missed = missed or (not self._watcher.active and len(newcomers) > opened)
+            # What happened in a directory before it was watched is not reported.
+            unwatched = self._directories != self._finder.directories
+            self._directories = self._finder.directories
+            moving = not picture.unsettled <= self._unsettled
+            self._unsettled = picture.unsettled
+            if not (missed or unwatched or moving or calls_again()):
                 break
             full = False
         self._moved_before = moved
@@ -379,6 +376,7 @@ class Surveyor:
             path=file.path,
             matched=file.matched,
             deleted=file.deleted,
+            changed=file.changed,
             checkpoint=key,
             checkpoint_offset=point.offset if point is not None else 0,
             log=file.log,

@@ -11,8 +11,8 @@ import msgspec
 from siemrelay.sources.file.checkpoints import CheckpointStore, printable
 from siemrelay.sources.file.disk import Disk, FileId
 from siemrelay.sources.file.finder import Finder
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
-from siemrelay.sources.file.reader import ContentChanged, FileMoved, FollowedFile
+from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Progress
+from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.reconcile import (
     Action,
     Begin,
@@ -31,9 +31,9 @@ from siemrelay.sources.file.reconcile import (
     reconcile,
 )
 from siemrelay.sources.file.schedule import Schedule
-from siemrelay.sources.file.survey import Surveyor, Watching
+from siemrelay.sources.file.survey import Surveyor
 from siemrelay.sources.file.warnings import UnreadableFiles
-from siemrelay.sources.file.watcher import Changes
+from siemrelay.sources.file.watcher import Changes, Watching
 
 # How often what was decided may ask for another look at once: a truncated file begins anew.
 _ROUNDS: Final = 5
@@ -184,13 +184,15 @@ class Tracker:
                 self._lost(path, orphan.unread)
                 continue
             if isinstance(action, Recovered):
-                del self._orphans[action.key]
+                self._orphans.pop(action.key, None)
                 continue
             newcomer = newcomers.get(action.file)
             file = newcomer or self.files[action.file]
             try:
                 self._do(action, file, from_end=from_end and newcomer is not None)
-            except (ContentChanged, FileMoved):
+            except ContentChanged:
+                file.changed = self._again = True
+            except FileMoved:
                 self._again = True
             except OSError as error:
                 self.failed(file, error)
@@ -218,12 +220,8 @@ class Tracker:
                 file.ready = progress.finished_size is None
             case Resume():
                 self._opened(file)
-                if file.file_id in self.files:
-                    self.schedule.remove(file)  # it may turn out to be of another log
                 self._resume(file, action.key)
                 file.stage, file.origin = Stage.READING, None
-                if file.file_id in self.files:
-                    self.schedule.add(file)
             case Wait():
                 file.stage, file.origin = Stage.WAITING, action.origin
             case Copied():
@@ -257,16 +255,23 @@ class Tracker:
             file.reopen(self._disk)
 
     def _resume(self, file: FollowedFile, key: str) -> None:
-        point = self._store.pop(key)
+        point = self._store.get(key)
         content = file.content
         assert point is not None
         assert content is not None
         begin = content.pread(PREFIX_BYTES, 0)
         progress = Progress.resume(key, point, file.path, file.file_id, begin)
+        finished = file.compressed and point.finished_size == file.size
+        if not finished:
+            progress.move_to(content, point.offset)
+        self._store.pop(key)
+        followed = file.file_id in self.files
+        if followed:
+            self.schedule.remove(file)  # it may turn out to be of another log
         file.adopt_progress(progress, point.family)
-        if point.finished_size != file.size or not file.compressed:
-            file.start_at(point.offset, point.part)
-        else:
+        if followed:
+            self.schedule.add(file)
+        if finished:
             file.ready = False
             file.close()
         if point.gone is not None or point.path != file.progress.path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os.path
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import trio
@@ -58,6 +58,20 @@ class Changes(msgspec.Struct):
     @property
     def call_for_survey(self) -> bool:
         return self.everything or bool(self.entries)
+
+
+class Watching(Protocol):
+    """What a survey asks of a `Watcher`."""
+
+    @property
+    def active(self) -> bool:
+        """Whether changes are reported at all."""
+
+    def watch_directory(self, path: str) -> None: ...
+    def watch_file(self, file: OpenFile, file_id: FileId) -> None: ...
+    def unwatch_file(self, file_id: FileId) -> None: ...
+    def take_changes(self) -> Changes: ...
+    def forget_moved(self) -> None: ...
 
 
 class Watcher:

@@ -18,7 +18,12 @@ from siemrelay.sources.file.compression import COMPRESSIONS
 from siemrelay.sources.file.content import CompressedContent, PlainContent
 from siemrelay.sources.file.disk import Disk, OpenFile
 from siemrelay.sources.file.finder import Finder, Globs
-from siemrelay.sources.file.fingerprint import Progress, begins_as, continues_at
+from siemrelay.sources.file.fingerprint import (
+    ContentChanged,
+    Progress,
+    begins_as,
+    continues_at,
+)
 from siemrelay.sources.file.reader import FollowedFile
 from siemrelay.sources.file.rotated_names import age, family, is_rotated_name
 
@@ -116,6 +121,13 @@ def test_place_is_found_again_only_where_what_was_read_still_is(
     moved.move_to(content, len(whole))
     content.close()
     assert moved.checkpoint() == place
+    # Truncated after it was compared, and written anew.
+    resumed = Progress.resume("key", place, "audit.log", (1, 2), whole[:1024])
+    for target, data in [(moved, whole[:-1]), (resumed, whole[:-1]), (resumed, changed + more)]:
+        content = _plain(directory / "file", data)
+        with pytest.raises(ContentChanged):
+            target.move_to(content, len(whole))
+        content.close()
 
 
 @given(st.lists(st.tuples(st.integers(0, 300_000), st.integers(0, 70_000)), max_size=8))

@@ -114,12 +114,14 @@ class HttpLimits:
 
     `first_s` is from the connection to the first byte of a request, `idle_s` the silence before
     each further one, `request_s` for a request to arrive and for its answer to be read.
+    `authenticates`: a request that is admitted as proven has shown a credential.
     """
 
     body_bytes: int
     first_s: float
     idle_s: float
     request_s: float
+    authenticates: bool = False
 
 
 class HttpServer:
@@ -130,7 +132,8 @@ class HttpServer:
         tls: TlsServer | None, connections: ConnectionLimiter, rejections: RejectionLog,
     ) -> None:  # fmt: skip
         self.application, self.observer, self.limits = application, observer, limits
-        self.memory, self.log = BodyMemory(limits.body_bytes), rejections.log
+        self.memory = BodyMemory(limits.body_bytes, authenticates=limits.authenticates)
+        self.log = rejections.log
         self.requests = Activity()
         self._tls, self._connections, self._rejections = tls, connections, rejections
 
@@ -267,10 +270,14 @@ class _HttpConnection:
             admitted = self._application.admit(head)
             if isinstance(admitted, HttpAnswer):
                 return admitted
+            connection = self._connection
             with HeldBody(self._server.memory, trusted=admitted) as body:
+                connection.proven |= body.authenticated
                 await self._read(body, head)
-                self._connection.busy = True
-                return await self._application.answer(head, body)
+                connection.busy = True
+                answer = await self._application.answer(head, body)
+                connection.has_sent |= not answer.refused
+                return answer
         except _Refused as refused:
             return refused.answer
         except OutOfMemory:

@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from siemrelay.net.tasks import Broadcast
+
 # The kernel finds dead peers: after a minute of silence, three probes.
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
@@ -31,6 +33,9 @@ _EVICTABLE_AFTER_S: Final = 1.0
 
 # While no connection is idle for that long, this often the idlest is looked for again.
 _EVICT_AGAIN_S: Final = 0.2
+
+# Of all listeners together: each connection holds up to 64 KiB of an incomplete message.
+_PROCESS_CONNECTIONS: Final = 8192
 
 # An IPv6 site has at least this prefix, and all of its 2^64 addresses are one sender's to use.
 _IPV6_PREFIX: Final = 64
@@ -93,8 +98,9 @@ class AcceptedConnection:
 
     `peer` is an address as the kernel writes it, or the user of a Unix socket. `group` is what
     limits per peer count by: see `group_of`. Times are of trio's clock. The handler keeps up to
-    date `active_at` (when the peer last sent something), `has_sent` (whether a message has come)
-    and `busy` (the peer waits for an answer: the connection is not closed for another one).
+    date `active_at` (when the peer last sent something), `has_sent` (whether a message has come),
+    `proven` (whether the peer has shown a credential) and `busy` (the peer waits for an answer: the
+    connection is not closed for another one).
     """
 
     stream: trio.SocketStream
@@ -103,11 +109,29 @@ class AcceptedConnection:
     accepted_at: float
     active_at: float
     has_sent: bool = False
+    proven: bool = False
     busy: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
+    @property
+    def idle_since(self) -> float:
+        """When it last was of use: bytes that are no message yet keep no slot."""
+        return self.active_at if self.has_sent else self.accepted_at
+
 
 Handler = Callable[[AcceptedConnection], Awaitable[None]]
+
+
+class _ProcessSlots:
+    """The connections of all listeners of the process that share one limit."""
+
+    def __init__(self) -> None:
+        self.reserved = 0
+        self.limiters = set[ConnectionLimiter]()
+        self.freed = Broadcast()
+
+
+_process: Final = trio.lowlevel.RunVar[_ProcessSlots]("slots of connections")
 
 
 class ConnectionLimiter:
@@ -119,25 +143,36 @@ class ConnectionLimiter:
 
     When `most` are open and another peer connects, the idlest connection of the group that has the
     most is closed, so that hoarding peers displace themselves and no peer with a single
-    connection; checked by test_a_hoard_of_idle_connections_gives_way_to_a_newcomer. While none is
-    idle for a second, new connections wait in the accept backlog.
+    connection; checked by test_a_hoard_of_idle_connections_gives_way_to_a_newcomer. A connection
+    whose peer has shown a credential is closed only when no other is idle. While none is idle for a
+    second, new connections wait in the accept backlog.
+
+    All listeners together have 8,192 slots. When those are taken, the listener with the most
+    connections gives one up in the same way. Not so with `apart`: the endpoint's are its own.
     """
 
     def __init__(
         self, networks: list[IPv4Network | IPv6Network], most: int, rejections: RejectionLog,
-        *, most_of_one: int | None = None, proxied: bool = False,
+        *, most_of_one: int | None = None, proxied: bool = False, apart: bool = False,
+        most_of_all: int = _PROCESS_CONNECTIONS,
     ) -> None:  # fmt: skip
         self._networks, self._rejections, self._most = networks, rejections, most
         self._most_of_one = most_of_one or (most if proxied else max(most // 2, 1))
+        # One listener may be allowed more than the usual sum.
+        self._most_of_all = max(most_of_all, most)
         self._reserved = 0
         self._open: defaultdict[str, set[AcceptedConnection]] = defaultdict(set)
-        self._freed = trio.Event()
+        self._all = _ProcessSlots() if apart else _process_slots()
 
     async def serve(self, sockets: list[trio.socket.SocketType], handler: Handler) -> None:
         """Run `handler` for each connection until cancelled; closes all of them and the sockets."""
-        async with trio.open_nursery() as nursery:
-            for sock in sockets:
-                nursery.start_soon(self._accept, sock, handler, nursery)
+        self._all.limiters.add(self)
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in sockets:
+                    nursery.start_soon(self._accept, sock, handler, nursery)
+        finally:
+            self._all.limiters.discard(self)
 
     async def _accept(
         self, sock: trio.socket.SocketType, handler: Handler, nursery: trio.Nursery
@@ -145,14 +180,14 @@ class ConnectionLimiter:
         listener = trio.SocketListener(sock)
         async with listener:
             while True:
-                if self._reserved >= self._most:
+                if self._is_full():
                     await trio.lowlevel.wait_readable(sock)
                     await self._make_room()
-                self._reserved += 1
+                self._reserve(1)
                 try:
                     stream = await listener.accept()
                 except OSError as error:
-                    self._release()
+                    self._reserve(-1)
                     if error.errno not in _EXHAUSTED:
                         raise
                     self._rejections.warn(
@@ -162,38 +197,54 @@ class ConnectionLimiter:
                     )  # fmt: skip
                     await trio.sleep(_EXHAUSTED_PAUSE_S)
                 except BaseException:
-                    self._release()
+                    self._reserve(-1)
                     raise
                 else:
                     nursery.start_soon(self._handle, stream, handler)
 
+    def _is_full(self) -> bool:
+        return self._reserved >= self._most or self._all.reserved >= self._most_of_all
+
     async def _make_room(self) -> None:
-        while self._reserved >= self._most:
-            idlest = self._idlest()
+        while self._is_full():
+            crowded = self if self._reserved >= self._most else self._largest()
+            idlest = crowded._idlest()
             if idlest is not None:
-                self._rejections.reject(
-                    "displaced", idlest.peer, "it was the idlest when `max_connections` was reached"
+                limit = "`max_connections`" if crowded is self else "the limit of all listeners"
+                crowded._rejections.reject(
+                    "displaced", idlest.peer, f"it was the idlest when {limit} was reached"
                 )
                 idlest.scope.cancel()
             with trio.move_on_after(_EVICT_AGAIN_S if idlest is None else math.inf):
-                await self._freed.wait()
+                await self._all.freed.wait()
+
+    def _largest(self) -> ConnectionLimiter:
+        return max(self._all.limiters, key=lambda each: (each._reserved, each is self))
 
     def _idlest(self) -> AcceptedConnection | None:
-        """The connection to close for another one: the idlest of the largest group that has one."""
+        """The connection to close for another one: the idlest of the largest group that has one.
+
+        Those whose peers have shown a credential come last.
+        """
         before = trio.current_time() - _EVICTABLE_AFTER_S
-        for group in sorted(self._open.values(), key=len, reverse=True):
-            idle = [
-                each for each in group
-                if each.active_at <= before and not each.busy and not each.scope.cancel_called
-            ]  # fmt: skip
-            if idle:
-                return min(idle, key=lambda each: each.active_at)
+        groups = sorted(self._open.values(), key=len, reverse=True)
+        for proven in (False, True):
+            for group in groups:
+                idle = [
+                    each for each in group
+                    if each.proven is proven and each.idle_since <= before
+                    and not each.busy and not each.scope.cancel_called
+                ]  # fmt: skip
+                if idle:
+                    return min(idle, key=lambda each: each.idle_since)
         return None
 
-    def _release(self) -> None:
-        self._reserved -= 1
-        self._freed.set()
-        self._freed = trio.Event()
+    def _reserve(self, change: int) -> None:
+        """Take a slot, or give one back."""
+        self._reserved += change
+        self._all.reserved += change
+        if change < 0:
+            self._all.freed.wake_all()
 
     async def _handle(self, stream: trio.SocketStream, handler: Handler) -> None:
         peer = _peer_of(stream.socket)
@@ -209,7 +260,7 @@ class ConnectionLimiter:
             group.discard(connection)
             if not group:
                 self._open.pop(connection.group, None)
-            self._release()
+            self._reserve(-1)
             await trio.aclose_forcefully(stream)
 
     def _is_admitted(self, connection: AcceptedConnection, of_one: int) -> bool:
@@ -228,6 +279,15 @@ class ConnectionLimiter:
             )  # fmt: skip
             return False
         return True
+
+
+def _process_slots() -> _ProcessSlots:
+    try:
+        return _process.get()
+    except LookupError:
+        slots = _ProcessSlots()
+        _process.set(slots)
+        return slots
 
 
 def _peer_of(sock: trio.socket.SocketType) -> str:

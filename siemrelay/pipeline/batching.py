@@ -59,6 +59,10 @@ class BatchMaker:
         self._decoded, self._events, self._format = decoded, events, form
         self._limits, self._max_message_bytes = limits, max_message_bytes
 
+    async def turn(self, batch: Batch) -> None:
+        """Wait until it is this sink's turn to take `batches` of a batch with one long record."""
+        await self._decoded.turn(batch)
+
     def batches(self, batch: Batch, position: int) -> Iterator[DeliveryBatch]:
         """The delivery batches for a stored batch from `position` on: at least one, in order."""
         decoded = self._decoded.get(batch)

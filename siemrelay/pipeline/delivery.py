@@ -158,6 +158,7 @@ class Delivery:
             for batch in await self._buffer.read(position):
                 if batch.next_sequence <= position:
                     continue
+                await self._maker.turn(batch)
                 wanted = self._maker.first_wanted(batch, position)
                 filtered = wanted - max(position, batch.first_sequence)
                 self._buffer.advance(self._name, wanted, Outcome(filtered=filtered))
@@ -185,6 +186,7 @@ class Delivery:
             for stored in batches:
                 if stored.next_sequence <= position:
                     continue
+                await self._maker.turn(stored)
                 for batch in self._maker.batches(stored, position):
                     if waiting is not None and self._maker.join(waiting, batch):
                         continue

@@ -64,7 +64,9 @@ async def serve(
     """
     host, port = listener.socket.getsockname()[:2]
     rejections = RejectionLog(_log, f"http://{host}:{port}")
-    limiter = ConnectionLimiter([], connections, rejections, proxied=ip_address(host).is_loopback)
+    limiter = ConnectionLimiter(
+        [], connections, rejections, proxied=ip_address(host).is_loopback, apart=True
+    )
     pages = _Pages(stats, status, refresh, hosts)
     server = HttpServer(pages, _Uncounted(), limits, None, limiter, rejections)
     await server.run([listener], drain=False)

@@ -222,12 +222,6 @@ def test_a_flood_of_the_shortest_lines_keeps_nobody_waiting(
         finally:
             over.set()
         list(flooding)
-    print(
-        vars(others),
-        forwarded(daemon)[:0],
-        daemon.peak_mb(),
-        daemon.metric("source_records_total", source="logs"),
-    )
     others.are_served()
     assert daemon.terminate() == 0
 

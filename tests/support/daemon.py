@@ -133,6 +133,12 @@ class Daemon:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
+    def processor_s(self) -> float:
+        """The processor time that the present process has used, in all its threads."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def process_ended(self) -> bool:
         """Whether the present process has ended by itself."""
         return self.process is not None and self.process.poll() is not None

@@ -137,7 +137,7 @@ async def serve(
 ) -> None:  # fmt: skip
     """Listen and answer until cancelled, or with `drain` until nothing has come for a second.
 
-    With `open_to_all` the source itself authenticates nobody: a warning says so. Raises
+    With `open_to_all` no sender has shown a credential: a warning says so. Raises
     ListenRefused when the address cannot be taken, TlsFilesUnusable when a TLS file is unusable.
     """
     tls = TlsServer(options.tls) if options.tls is not None else None
@@ -149,7 +149,7 @@ async def serve(
     connections = options.limiter(rejections, proxied=options.address.is_loopback)
     limits = HttpLimits(
         options.max_body, min(_FIRST_S, options.idle_timeout), options.idle_timeout,
-        options.request_timeout,
+        options.request_timeout, authenticates=not open_to_all,
     )  # fmt: skip
     server = HttpServer(application, intake, limits, tls, connections, rejections)
     await server.run(listeners, drain=drain)
@@ -159,7 +159,6 @@ async def _listeners(
     name: str, options: HttpListenOptions, intake: Intake, *, open_to_all: bool
 ) -> list[trio.SocketListener]:
     address = options.address
-    open_to_all &= options.tls is None or options.tls.client_ca is None
     if open_to_all and not address.is_loopback:
         _log.warning(
             "everybody who reaches this address can write audit events", source=name,

@@ -55,6 +55,12 @@ class WebhookOptions(HttpListenOptions):
         None, description="the HMAC over the body that each request must have"
     )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody who reaches the address can write audit events."""
+        certified = self.tls is not None and self.tls.client_ca is not None
+        return self.authorization is None and self.signature is None and not certified
+
 
 class HttpSource:
     """Receives the events that are POSTed to its address."""
@@ -71,7 +77,7 @@ class HttpSource:
         If cancelled, connections are closed; requests without an answer may or may not be stored.
         """
         options = self._options
-        open_to_all = options.authorization is None and options.signature is None
+        open_to_all = options.is_open
         if self._keys is None:
             self._keys = IdempotencyKeys(intake.positions())
         async with trio.open_nursery() as stores:

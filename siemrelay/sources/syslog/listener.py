@@ -25,8 +25,12 @@ GATHER_S: Final = 0.005
 # Incomplete messages of all connections together are whole up to here; beyond, long ones come in
 # parts of CROWDED_BYTES, so that thousands of peers cannot fill the memory.
 _HELD_BYTES: Final = 64 << 20
+# The same for the connections of all sources.
+_PROCESS_BYTES: Final = 128 << 20
 CROWDED_BYTES: Final = 64 * 1024
 """The limit of one connection while all of them together hold too much."""
+
+_process_bytes: Final = trio.lowlevel.RunVar[int]("bytes of incomplete messages", 0)
 
 
 class SourceActivity(Activity):
@@ -35,10 +39,11 @@ class SourceActivity(Activity):
     `held_bytes` are in memory as incomplete messages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, authenticates: bool = False) -> None:
+        """`authenticates`: over TLS, clients are let in with a certificate only."""
         super().__init__()
         self.held_bytes = 0
-        self.relp_memory = BodyMemory(MAX_WHOLE_BYTES)
+        self.relp_memory = BodyMemory(MAX_WHOLE_BYTES, authenticates=authenticates)
         self._next_turn_at = self.arrived_at
         self._turn: trio.Event | None = None
         self._large_reads = trio.Lock()
@@ -66,10 +71,15 @@ class SourceActivity(Activity):
                 self._turn = None
                 turn.set()
 
+    def hold(self, more_bytes: int) -> None:
+        """Count bytes of incomplete messages, for this source and for all; below 0 fewer."""
+        self.held_bytes += more_bytes
+        _process_bytes.set(_process_bytes.get() + more_bytes)
+
     @property
     def crowded(self) -> bool:
         """Whether all connections together hold as much in memory as they may."""
-        return self.held_bytes > _HELD_BYTES
+        return self.held_bytes > _HELD_BYTES or _process_bytes.get() > _PROCESS_BYTES
 
 
 class SyslogListener(ABC):

@@ -32,7 +32,7 @@ class RelpListener(StreamListener):
     async def serve_peer(self, stream: PeerStream, connection: AcceptedConnection) -> None:
         """Answer one client until its end. If cancelled, what is not answered may be stored."""
         server, memory, size = RelpServer(MAX_WHOLE_BYTES), self._activity.relp_memory, ReadSize()
-        with HeldBody(memory, trusted=True) as held:
+        with HeldBody(memory, trusted=connection.proven or not memory.authenticates) as held:
             try:
                 while data := await self._received(stream, size.bytes, connection):
                     frames = server.receive(data)

@@ -35,7 +35,9 @@ class SyslogSource:
         that takes no more than a second; then connections are closed. Raises TlsFilesUnusable
         before it listens where there can be no TLS, ListenRefused when an address cannot be taken.
         """
-        options, activity = self._options, SourceActivity()
+        options = self._options
+        certified = options.tls is not None and options.tls.client_ca is not None
+        activity = SourceActivity(authenticates=certified)
         log = structlog.get_logger().bind(source=self.name)
         async with trio.open_nursery() as nursery:
             for address in options.addresses:

@@ -95,6 +95,7 @@ class StreamListener(SyslogListener):
         try:
             if self._tls is not None:
                 stream = await self._tls.secure(connection.stream, _HANDSHAKE_S)
+                connection.proven = stream.certificate is not None
             await self.serve_peer(stream, connection)
         except HandshakeFailed as failure:
             self._rejections.reject("tls", connection.peer, str(failure))
@@ -116,11 +117,13 @@ class StreamListener(SyslogListener):
                 splitter.part_bytes = CROWDED_BYTES if activity.crowded else MAX_WHOLE_BYTES
                 pending.extend(splitter.feed(data))
                 in_hand = splitter.held + len(data)
-                activity.held_bytes, held = activity.held_bytes + in_hand - held, in_hand
+                activity.hold(in_hand - held)
+                held = in_hand
                 if pending and len(data) < _BATCH_BYTES:
                     await activity.turn()
                 count = await self._hand_over(pending, connection)
-                activity.held_bytes, held = activity.held_bytes - len(data), held - len(data)
+                activity.hold(-len(data))
+                held -= len(data)
                 if splitter.refusal is not None:
                     self._rejections.reject("framing", peer, splitter.refusal)
                     return
@@ -133,7 +136,7 @@ class StreamListener(SyslogListener):
             await self._take_the_rest(stream, connection, splitter, pending)
             raise
         finally:
-            activity.held_bytes -= held
+            activity.hold(-held)
 
     async def _take_the_rest(
         self, stream: PeerStream, connection: AcceptedConnection, splitter: StreamSplitter,

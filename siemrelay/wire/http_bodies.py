@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeVar, cast
 import msgspec
 
 from siemrelay.core.errors import SiemrelayError
-from siemrelay.core.lines import count_line_feeds
+from siemrelay.core.lines import count_lines
 from siemrelay.wire.json_slices import SLICE_BYTES, JsonFault, array_slices, value_slices
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
         while len(payload) - start > ROW_BYTES:
             end = payload.find(b"\n", start + ROW_BYTES) + 1
             piece = payload[start:end]
-            found = count_line_feeds(piece)
+            found = count_lines(piece)
             yield from _short_rows(piece, found)
             start, count = end, count - found
         if count:
@@ -206,7 +206,7 @@ def _joined(records: list[bytes] | list[msgspec.Raw]) -> bytes:
         return b"".join(records)
     payload = b"\n".join([*records, b""])
     # Between values only; texts have no line feeds inside, or the decoder would have refused them.
-    if count_line_feeds(payload) != len(records):
+    if count_lines(payload) != len(records):
         compact = [msgspec.json.format(bytes(value), indent=-1) for value in records]
         payload = b"\n".join([*compact, b""])
     return payload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.core.lines import count_line_feeds, must_stay_alone, payloads, records_of
+from siemrelay.core.lines import count_lines, must_stay_alone, payloads, records_of
 
 RECORDS = st.lists(st.text("ab\n\r\0", max_size=4).map(str.encode), max_size=12)
 
@@ -16,7 +16,7 @@ def test_records_of_any_bytes_survive_as_lines(records: list[bytes]) -> None:
     assert [r for payload, some in made for r in records_of(payload, len(some))] == records
     for payload, some in made:
         assert must_stay_alone(payload, len(some)) == any(b"\n" in record for record in some)
-        assert count_line_feeds(payload) == payload.count(b"\n")
+        assert count_lines(payload) == payload.count(b"\n")
 
 
 @given(RECORDS)

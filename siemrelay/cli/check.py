@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 
 import click
 
+from siemrelay.buffer.state_dir import running_process
 from siemrelay.cli.config_faults import exit_with_faults, plural
 from siemrelay.cli.live.control_client import print_reload, send
 from siemrelay.cli.options import config_option, json_option
@@ -20,6 +22,9 @@ from siemrelay.config.effective import (
 )
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded, load
+from siemrelay.config.service_checks import check_as_service
+from siemrelay.config.service_unit import ServiceUnit, is_service_config, service_unit
+from siemrelay.config.yaml_document import in_order
 from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.relay.control import ReloadRequest
 
@@ -33,7 +38,9 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
 
     Prints every fault with its line and column and exits with 78 if there is one. It starts
     nothing, connects to nothing and changes nothing; it does look for the files and packages that
-    the configuration needs. Secrets are shown as the file writes them, or as ***.
+    the configuration needs. Run by root on the service's own file, it looks as the service's user:
+    for what that may read and write, and whether it can listen. Secrets are shown as the file
+    writes them, or as ***.
 
     \b
     Examples:
@@ -41,13 +48,18 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
       siemrelay check --against-running
     """
     try:
-        loaded = load(config)
+        loaded = load(config, need_credentials=False)
     except ConfigurationRefused as refused:
         exit_with_faults(refused, as_json=as_json)
     faults, doubts = lacking(loaded)
+    unit = service_unit()
+    user = unit.user if unit and not os.geteuid() and is_service_config(unit, config) else None
+    if unit and user:
+        # Root can read every credential that the service gets.
+        faults = in_order(list({*faults, *_as_service(loaded, unit), *loaded.unread}))
     if faults:
         exit_with_faults(ConfigurationRefused(loaded.file, faults), as_json=as_json)
-    warnings = [*remarks(loaded), *doubts]
+    warnings = [*remarks(loaded), *doubts, *loaded.unread]
     if as_json:
         click.echo(json.dumps(_as_json(loaded, warnings), indent=2))
         return
@@ -61,7 +73,16 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
     parts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
     if against_running:
         print_reload(send(loaded.config.state_dir, ReloadRequest(dry_run=True)))
-    click.echo(f"{loaded.file}: 0 faults, {plural(warnings, 'warning')} ({parts})")
+    seen = f", as user {user} sees it" if user else ""
+    click.echo(f"{loaded.file}: 0 faults, {plural(warnings, 'warning')} ({parts}){seen}")
+
+
+def _as_service(loaded: Loaded, unit: ServiceUnit) -> list[Fault]:
+    running = running_process(loaded.config.state_dir) is not None
+    try:
+        return check_as_service(loaded, unit, running=running)
+    except LookupError:
+        return [Fault(f"there is no user {unit.user}, as whom the unit runs it: siemrelay install")]
 
 
 def _print(title: str, settings: list[Setting]) -> None:

@@ -43,6 +43,6 @@ def _catalogue(config: str | None) -> Catalogue:
     from siemrelay.core.errors import ConfigurationRefused
 
     try:
-        return load(config).config.catalogue()
+        return load(config, need_credentials=False).config.catalogue()
     except ConfigurationRefused as refused:
         exit_with_faults(refused)

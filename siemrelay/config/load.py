@@ -57,15 +57,20 @@ class Loaded(msgspec.Struct, frozen=True):
     """The line and column of each key and value."""
     elsewhere: tuple[str, ...] = ()
     """The sinks that other relays of the fleet run (`of_pool`)."""
+    unread: tuple[Fault, ...] = ()
+    """Credentials that were not read, and a placeholder stands for them; see `load`."""
 
 
-def load(path: str | Path) -> Loaded:
+def load(path: str | Path, *, need_credentials: bool = True) -> Loaded:
     """Read, fill in and validate a configuration file.
+
+    Without `need_credentials`, for what sends nothing, credentials that only the service gets are
+    no faults (`unread`).
 
     Raises: ConfigurationRefused with every fault (without a line if the file cannot be read): show
     them, change nothing.
     """
-    return load_text(text_of(path), str(path))
+    return load_text(text_of(path), str(path), need_credentials=need_credentials)
 
 
 def text_of(path: str | Path) -> str:
@@ -95,7 +100,10 @@ def of_pool(loaded: Loaded, pool: str) -> Loaded:
     return msgspec.structs.replace(loaded, config=config, elsewhere=elsewhere)
 
 
-def load_text(text: str, file: str, environment: Mapping[str, str] | None = None) -> Loaded:
+def load_text(
+    text: str, file: str, environment: Mapping[str, str] | None = None, *,
+    need_credentials: bool = True,
+) -> Loaded:  # fmt: skip
     """As `load`, from text; `file` is the name in faults.
 
     `environment` replaces the process's variables if it is given.
@@ -109,7 +117,7 @@ def load_text(text: str, file: str, environment: Mapping[str, str] | None = None
         document.faults.append(document.fault((), "expected `key: value` lines at the top level"))
     if not isinstance(document.value, dict):
         raise ConfigurationRefused(file, document.faults)
-    filled = substitute(document, environment)
+    filled = substitute(document, environment, need_credentials=need_credentials)
     config = _validated(filled, document)
     if config is None or document.faults:
         raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
@@ -121,6 +129,7 @@ def load_text(text: str, file: str, environment: Mapping[str, str] | None = None
         secrets=redactable(filled.found | {part for _, s in inline for part in parts_of(s)}),
         inline_secrets=tuple(dict.fromkeys(path for path, _ in inline)),
         document=document,
+        unread=tuple(filled.unread),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,7 @@ import msgspec
 from pydantic import BaseModel
 
 from siemrelay.config.models import SinkConfig
+from siemrelay.config.service_unit import ServiceUnit, service_unit
 from siemrelay.config.yaml_document import Document, KeyPath, dotted
 from siemrelay.core.errors import Fault
 from siemrelay.core.options import URL_PASSWORD, Secret
@@ -55,19 +57,35 @@ class Substituted(msgspec.Struct):
     """The values that were filled in."""
     failed: set[KeyPath] = msgspec.field(default_factory=set)
     """Paths of values whose reference could not be resolved; they are not validated further."""
+    unread: list[Fault] = msgspec.field(default_factory=list)
+    """Credentials that this process could not read and need not (`need_credentials=False`)."""
 
 
 class _Missing(Exception):
     """A reference that cannot be resolved; the message says what to do."""
 
 
-def substitute(document: Document, environment: Mapping[str, str] | None = None) -> Substituted:
+class _NoCredentials(_Missing):
+    """A credential that the service may get, and this process does not."""
+
+
+# In place of a credential that was not read: nothing that a credential stands for is shorter.
+_UNREAD: Final = "unread-credential"
+
+
+def substitute(
+    document: Document, environment: Mapping[str, str] | None = None, *,
+    need_credentials: bool = True,
+) -> Substituted:  # fmt: skip
     """Fill in every `${...}`; one that cannot be resolved becomes a fault of the document.
 
-    `$${` stands for `${` itself. Keys are left alone. `environment` is the process's own if None.
+    `$${` stands for `${` itself. Keys are left alone. `environment` is the process's own if None:
+    then variables and credentials that the service would get from its unit are found there, as far
+    as this user may read them. Without `need_credentials`, a process that systemd gave none goes on
+    without them; their faults are in `unread`.
     """
     result = Substituted(None)
-    variables = os.environ if environment is None else environment
+    variables = _Variables(environment)
 
     def walk(value: Any, path: KeyPath) -> Any:
         if isinstance(value, dict):
@@ -88,7 +106,11 @@ def substitute(document: Document, environment: Mapping[str, str] | None = None)
                 if not secret.strip():
                     raise _Missing(f"`{match[0]}` is empty; give it a value")
             except _Missing as missing:
-                document.faults.append(document.fault(path, str(missing)))
+                fault = document.fault(path, str(missing))
+                if isinstance(missing, _NoCredentials) and not need_credentials:
+                    result.unread.append(fault)
+                    return _UNREAD
+                document.faults.append(fault)
                 result.failed.add(path)
                 return ""
             result.found.add(secret)
@@ -100,17 +122,37 @@ def substitute(document: Document, environment: Mapping[str, str] | None = None)
     return result
 
 
-def _look_up(reference: str | None, variables: Mapping[str, str]) -> str:
+class _Variables:
+    """The environment, and behind it what the unit gives to the service."""
+
+    def __init__(self, environment: Mapping[str, str] | None) -> None:
+        self._given = environment
+
+    def get(self, name: str) -> str | None:
+        """The variable's value; None if it is not set."""
+        if self._given is not None:
+            return self._given.get(name)
+        value = os.environ.get(name)
+        return self.unit.environment.get(name) if value is None and self.unit else value
+
+    @cached_property
+    def unit(self) -> ServiceUnit | None:
+        """The installed unit, unless the environment was given."""
+        return None if self._given is not None else service_unit()
+
+
+def _look_up(reference: str | None, variables: _Variables) -> str:
     if reference is None:
         raise _Missing("`${` without its `}`; write `$${` if a plain `${` is meant")
     kind, colon, name = reference.partition(":")
     if not colon and _VARIABLE.fullmatch(reference):
-        if reference not in variables:
+        value = variables.get(reference)
+        if value is None:
             raise _Missing(
                 f"the environment variable {reference} is not set; set it where the relay is "
                 "started (for systemd: Environment= or EnvironmentFile=)"
             )
-        return variables[reference]
+        return value
     if kind == "file" and name:
         if not Path(name).is_absolute():
             raise _Missing(
@@ -125,15 +167,29 @@ def _look_up(reference: str | None, variables: Mapping[str, str]) -> str:
     )
 
 
-def _credential(name: str, variables: Mapping[str, str]) -> str:
-    folder = variables.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        raise _Missing(
-            f"there is no credential {name}: systemd gave this process none; add "
-            f"LoadCredential={name}:/PATH to the unit, or set CREDENTIALS_DIRECTORY"
-        )
+def _credential(name: str, variables: _Variables) -> str:
     advice = f"add LoadCredential={name}:/PATH to the unit"
-    return _content(Path(folder) / name, f"there is no credential {name}", advice)
+    folder, unit = variables.get("CREDENTIALS_DIRECTORY"), variables.unit
+    if folder:
+        return _content(Path(folder) / name, f"there is no credential {name}", advice)
+    if unit is not None and name in unit.credentials:
+        path = unit.credentials[name]
+        try:
+            return _content(path, f"cannot read credential {name} from {path}", "write it there")
+        except _Missing as missing:
+            if not isinstance(missing.__cause__, PermissionError):
+                raise
+            raise _NoCredentials(
+                f"this user may not read credential {name} from {path}; run this as root"
+            ) from missing
+    if unit is not None:
+        raise _Missing(
+            f"the service gets no credential {name}: {advice} (systemctl edit siemrelay)"
+        )
+    raise _NoCredentials(
+        f"there is no credential {name}: systemd gave this process none; {advice}, or set "
+        "CREDENTIALS_DIRECTORY"
+    )
 
 
 def _content(path: Path, trouble: str, advice: str) -> str:

@@ -63,7 +63,7 @@ def dead_letters(
         raise click.UsageError("give --retry or --drop, not both")
     if sink is None and (retry or drop):
         raise click.UsageError("--retry and --drop need the name of a sink")
-    loaded = load_or_exit(config)
+    loaded = load_or_exit(config, need_credentials=retry)
     redactor = Redactor(loaded.secrets)
     with open_buffer(loaded.config.state_dir) as store:
         before = store.opened().end if last is None else last + 1

@@ -17,10 +17,10 @@ from siemrelay.core.errors import BufferBroken, BufferFull, ConfigurationRefused
 from siemrelay.telemetry.log import Redactor, configure
 
 
-def load_or_exit(config: str) -> Loaded:
+def load_or_exit(config: str, *, need_credentials: bool = False) -> Loaded:
     """Load the configuration and set the log up for a person; exits with 78 on faults."""
     try:
-        loaded = load(config)
+        loaded = load(config, need_credentials=need_credentials)
     except ConfigurationRefused as refused:
         exit_with_faults(refused)
     configure("warning", "auto", Redactor(loaded.secrets))

@@ -37,11 +37,11 @@ from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
 from siemrelay.buffer.retention import Retention
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.state_dir import lock_state_dir, open_store
-from siemrelay.buffer.threads import in_thread
+from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.core.event import Batch
-from siemrelay.net.tasks import Broadcast
+from siemrelay.net.tasks import Broadcast, Mutex
 from siemrelay.telemetry.stats import BufferStats
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
@@ -88,13 +88,16 @@ class DiskBuffer:
             opening.pop_all()
         self.stats = stats
         self._kept = KeptRange(end, end)
-        self._known_cursors, self._writing = known, trio.Lock()
+        self._known_cursors, self._writing = known, Mutex()
+        self._writer = WriterThread()
         self.source_counts = opened.sources
         """What each source has stored, by name, before this start."""
         self._cursors = SinkCursors(known, self._kept)
-        self._flusher = CursorFlusher(self._store, self._cursors, self._writing, reserve, stats)
+        self._flusher = CursorFlusher(
+            self._store, self._cursors, self._writing, self._writer, reserve, stats
+        )
         self._retention = Retention(
-            self._store, self._writing, self._cursors, self._kept, reserve, stats,
+            self._store, self._writing, self._writer, self._cursors, self._kept, reserve, stats,
             max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
         self._grown, self._recent = Broadcast(), RecentBatches(end, recent_bytes)
@@ -120,6 +123,7 @@ class DiskBuffer:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._writer.close()
         try:
             if not self._store.io_failed:
                 self._flusher.leave()
@@ -167,7 +171,7 @@ class DiskBuffer:
             with self._cursors.changing(sinks), trio.CancelScope(shield=True):
                 cursors = self._cursors.stored()
                 replace = partial(self._store.replace_cursors, cursors)
-                await in_thread(self._with_reserve, replace)
+                await self._writer.run(self._with_reserve, replace)
                 self._watermark.start_with(self.end, cursors)
         self._known_cursors = cursors
 
@@ -206,7 +210,7 @@ class DiskBuffer:
         sink = letters[0].sink
         async with self._writing:
             stored = self._cursors[sink].after(next_sequence, outcome)
-            await in_thread(self._store.store_dead_letters, letters, {sink: stored})
+            await self._writer.run(self._store.store_dead_letters, letters, {sink: stored})
             self.advance(sink, next_sequence, outcome)
 
     def set_enabled(self, sink: str, *, enabled: bool) -> None:
@@ -249,7 +253,9 @@ class DiskBuffer:
         started = time.perf_counter()
         async with self._writing:
             with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
-                used = await in_thread(self._append, batches, positions, cursors, filtered or {})
+                used = await self._writer.run(
+                    self._append, batches, positions, cursors, filtered or {}
+                )
         # Invariant: readers never see a record that a power cut could take back. The end moves
         # here only, after the commit's fsync; checked by
         # test_a_reader_never_sees_a_record_before_its_commit.
@@ -274,8 +280,10 @@ class DiskBuffer:
         """Batches from the one that holds `sequence` on, in order; waits until there is one.
 
         From memory near the tail, else from disk. The first batch may begin before `sequence`, or
-        after it where older records were deleted.
+        after it where older records were deleted. Always yields to the other tasks.
         """
+        if sequence < self._kept.end:
+            await trio.lowlevel.checkpoint()
         while True:
             while sequence >= self._kept.end:
                 await self._grown.wait()
@@ -348,7 +356,7 @@ class DiskBuffer:
 
     async def _watch_files(self) -> None:
         for seconds in itertools.count():
-            await in_thread(self._store.check_identity)
+            await self._writer.run(self._store.check_identity)
             if seconds % _SYNC_EVERY_S == 0:
                 await in_thread(self._watermark.sync)
             await trio.sleep(_WATCH_EVERY_S)

@@ -1,4 +1,4 @@
-"""The cursors of the sinks: advanced in memory at once, written to disk within milliseconds."""
+"""The cursors of the sinks: advanced in memory at once, written to disk soon after."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ import trio
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.store import Store
-from siemrelay.buffer.threads import in_thread
+from siemrelay.buffer.threads import WriterThread
 from siemrelay.core.errors import BufferFull
-from siemrelay.net.tasks import Broadcast
+from siemrelay.net.tasks import Broadcast, Mutex
 from siemrelay.telemetry.stats import BufferStats, SinkCounts
 
 _log = structlog.get_logger()
 
-# Moved cursors are stored with the next records, or alone if none come within this time. After a
-# crash of the process, deliveries of this time are repeated, and those in flight.
-_PAUSE_S: Final = 0.02
+# Moved cursors are stored with the next records, or alone if none come within this time: at ordinary
+# load that saves a transaction for each event. After a crash of the process, deliveries of this
+# time are repeated, and those in flight.
+_PAUSE_S: Final = 0.25
+
+# Cursors that have passed so many records are stored sooner: a sink that catches up while nothing
+# comes in would repeat as many as it can take in that time.
+_MANY_RECORDS: Final = 500
+_SHORT_PAUSE_S: Final = 0.02
 
 # A full disk is tried again this often.
 _FULL_PAUSE_S: Final = 1.0
@@ -125,6 +131,7 @@ class SinkCursors:
         self._known, self._kept = known, kept
         self._cursors: dict[str, SinkCursor] = {}
         self._unstored = set[str]()
+        self._passed_unstored, self._many = 0, Broadcast()
         self._logged_drops = set[str]()
         self._moved = Broadcast()
         self.unstored = trio.Event()
@@ -212,7 +219,10 @@ class SinkCursors:
                        advice="they were acknowledged and are gone; check the disk, and run "
                        "`siemrelay buffer check`")  # fmt: skip
         if next_sequence > before:
+            self._passed_unstored += next_sequence - before
             self._moved_on(cursor)
+            if self._passed_unstored >= _MANY_RECORDS:
+                self._many.wake_all()
 
     def _moved_on(self, cursor: SinkCursor) -> None:
         self._unstored.add(cursor.name)
@@ -222,6 +232,11 @@ class SinkCursors:
     async def wait_moved(self) -> None:
         """Wait until some cursor moves."""
         await self._moved.wait()
+
+    async def wait_many_unstored(self) -> None:
+        """Wait until the moved cursors have passed many records that no stored one has passed."""
+        while self._passed_unstored < _MANY_RECORDS:
+            await self._many.wait()
 
     def holders(self) -> list[str]:
         """The sinks whose undelivered records are the oldest; none when all are at the end."""
@@ -261,10 +276,12 @@ class SinkCursors:
     def being_stored(self) -> Iterator[dict[str, StoredCursor]]:
         """The moved cursors, for the block to store. If the block fails, they stay unstored."""
         names, self._unstored = self._unstored, set()
+        passed, self._passed_unstored = self._passed_unstored, 0
         try:
             yield {name: self._cursors[name].stored() for name in names}
         except BaseException:
             self._unstored |= names
+            self._passed_unstored += passed
             raise
 
 
@@ -283,11 +300,13 @@ class CursorFlusher:
         self,
         store: Store,
         cursors: SinkCursors,
-        writing: trio.Lock,
+        writing: Mutex,
+        writer: WriterThread,
         reserve: EmergencyReserve,
         stats: BufferStats,
     ) -> None:
         self._store, self._cursors, self._writing = store, cursors, writing
+        self._writer = writer
         self._reserve, self._stats = reserve, stats
 
     async def run(self, reclaim: Callable[[], Awaitable[bool]]) -> None:
@@ -295,7 +314,9 @@ class CursorFlusher:
         while True:
             await self._cursors.unstored.wait()
             commits = self._stats.commits
-            await trio.sleep(_PAUSE_S)
+            with trio.move_on_after(_PAUSE_S):
+                await self._cursors.wait_many_unstored()
+                await trio.sleep(_SHORT_PAUSE_S)
             if self._stats.commits != commits:
                 continue  # stored with records
             self._cursors.unstored = trio.Event()
@@ -311,7 +332,7 @@ class CursorFlusher:
         async with self._writing:
             with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
                 if cursors:
-                    await in_thread(self._store.save_cursors, cursors)
+                    await self._writer.run(self._store.save_cursors, cursors)
 
     def leave(self) -> None:
         """Store the moved cursors for the last time; on a full disk in the room of the reserve."""

@@ -13,8 +13,9 @@ from siemrelay.buffer.cursors import KeptRange, SinkCursors
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.store import Store
-from siemrelay.buffer.threads import in_thread
+from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.core.errors import BufferFull
+from siemrelay.net.tasks import Mutex
 from siemrelay.telemetry.stats import BufferStats
 
 # How often old rows are deleted while there is room.
@@ -31,10 +32,12 @@ class Retention:
     """Deletes rows that every cursor has passed."""
 
     def __init__(
-        self, store: Store, writing: trio.Lock, cursors: SinkCursors, kept: KeptRange,
-        reserve: EmergencyReserve, stats: BufferStats, *, max_size_bytes: int, keep_s: float,
+        self, store: Store, writing: Mutex, writer: WriterThread, cursors: SinkCursors,
+        kept: KeptRange, reserve: EmergencyReserve, stats: BufferStats, *,
+        max_size_bytes: int, keep_s: float,
     ) -> None:  # fmt: skip
         self._store, self._writing, self._cursors = store, writing, cursors
+        self._writer = writer
         self._kept, self._reserve, self._stats = kept, reserve, stats
         self.set_limits(max_size_bytes=max_size_bytes, keep_s=keep_s)
 
@@ -57,10 +60,10 @@ class Retention:
                 await self._drop()
             async with self._writing:
                 deletable = self._cursors.passed() > self._kept.oldest
-                await in_thread(self._make_room_to_delete, deletable)
+                await self._writer.run(self._make_room_to_delete, deletable)
             freed = await self.delete(received_before=float("inf")) > 0
             async with self._writing:
-                return await in_thread(self._give_back) or freed
+                return await self._writer.run(self._give_back) or freed
         except BufferFull:
             return False  # no room even for that: the caller waits
 
@@ -91,7 +94,7 @@ class Retention:
             size_bytes = self._reserve.size_bytes
             if size_bytes == SMALL.reserve_bytes or self._stats.size_bytes > size_bytes:
                 async with self._writing:
-                    await in_thread(self._reserve.hold)
+                    await self._writer.run(self._reserve.hold)
             await trio.sleep(_RETENTION_PAUSE_S)
 
     async def delete(self, received_before: float) -> int:
@@ -101,7 +104,7 @@ class Retention:
             # In one transaction with the cursors that allow it: a cursor on disk is never before
             # the oldest row, so that one that is proves a loss (see recovery.py).
             with self._cursors.being_stored() as cursors:
-                freed, oldest = await in_thread(
+                freed, oldest = await self._writer.run(
                     self._delete_and_look, before, received_before, cursors
                 )
             if freed:

@@ -1,4 +1,4 @@
-"""How tasks work together: a broadcast, a task beside a session, and signs of life."""
+"""How tasks work together: a broadcast, a lock, a task beside a session, and signs of life."""
 
 from __future__ import annotations
 
@@ -57,6 +57,28 @@ class Broadcast:
     async def wait(self) -> None:
         """Wait for the next `wake_all`. Nothing is left behind when cancelled."""
         await self._waiting.park()
+
+
+class Mutex:
+    """A lock, for `async with`: first come, first served.
+
+    Taking it costs nothing while nobody else holds it: `trio.Lock` always yields to the other tasks
+    first, which is a round of the scheduler each time. So a loop around it must yield elsewhere.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    async def __aenter__(self) -> None:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._lock.release()
 
 
 @asynccontextmanager

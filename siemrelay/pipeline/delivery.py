@@ -35,6 +35,7 @@ from siemrelay.core.errors import (
     decisive,
     stripped,
 )
+from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import Observers
@@ -78,7 +79,7 @@ class Delivery:
         self._pause: trio.CancelScope | None = None
         self._status = SinkStatus(name, stats, self._undelivered)
         self._breaker = RejectionBreaker()
-        self._sending, self._first_wanted_sequence = trio.Lock(), 0
+        self._sending, self._first_wanted_sequence = Mutex(), 0
         # Records before this may have been sent, by this process or by one before it.
         self._sent_end = buffer.end
 

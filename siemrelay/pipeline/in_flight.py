@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Final
-
-import trio
 
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.batching import DeliveryBatch
@@ -17,30 +16,34 @@ _MAX_BYTES: Final = 4 * 1024 * 1024
 class InFlight:
     """The queue between one connection's sender and its settler.
 
-    Each entry is a batch with the ticket that `Session.send` returned for it.
+    Each entry is a batch with the ticket that `Session.send` returned for it. Neither side yields
+    to other tasks unless it has to wait.
     """
 
     def __init__(self, max_batches: int) -> None:
-        self._sent, self._settling = trio.open_memory_channel[tuple[DeliveryBatch, Any, int]](
-            max_batches
-        )
-        self._bytes = 0
-        self._room = Broadcast()
+        self._queue: deque[tuple[DeliveryBatch, Any, int]] = deque()
+        self._max_batches, self._bytes = max_batches, 0
+        self._added, self._taken = Broadcast(), Broadcast()
 
     async def wait_for_room(self) -> None:
         """Wait until fewer than 4 MiB are in flight."""
         while self._bytes >= _MAX_BYTES:
-            await self._room.wait()
+            await self._taken.wait()
 
     async def put(self, batch: DeliveryBatch, ticket: Any) -> None:
         """Add a batch that was sent; waits while `max_batches` are queued."""
         size_bytes = batch.size_bytes
         self._bytes += size_bytes
-        await self._sent.send((batch, ticket, size_bytes))
+        while len(self._queue) >= self._max_batches:
+            await self._taken.wait()
+        self._queue.append((batch, ticket, size_bytes))
+        self._added.wake_all()
 
     async def take(self) -> tuple[DeliveryBatch, Any]:
         """Remove and return the earliest batch; waits until there is one."""
-        batch, ticket, size_bytes = await self._settling.receive()
+        while not self._queue:
+            await self._added.wait()
+        batch, ticket, size_bytes = self._queue.popleft()
         self._bytes -= size_bytes
-        self._room.wake_all()
+        self._taken.wake_all()
         return batch, ticket

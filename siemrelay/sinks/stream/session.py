@@ -9,14 +9,20 @@ import trio
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.formats.writing.text import visible
-from siemrelay.sinks.contract import Report, Settlement
+from siemrelay.sinks.contract import BatchLimits, Report, Settlement
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import ServerSession
 from siemrelay.wire.stream_framing import Framer
 
-# The kernel is asked after a loopback's round trip first, and at a WAN's in the end.
+# The kernel is asked at once. While enough is on the way to hold up the sender it is asked again
+# after a loopback's round trip first, and at a WAN's in the end. Otherwise nothing waits for the
+# answer but the cursor, and a peer delays its acknowledgement of few bytes by some 40 ms anyway.
+_HOLDS_UP_BYTES: Final = 64 * 1024
 _FIRST_ASK_S: Final = 0.0005
 _SLOWEST_ASK_S: Final = 0.05
+
+STREAM_LIMITS: Final = BatchLimits(in_flight_batches=64)
+"""Enough to send on during the probation and over a long distance; `in_flight` bounds the bytes."""
 
 # After a break, whatever the peer sent before it is on this machine already.
 _LAST_WORDS_S: Final = 0.1
@@ -90,7 +96,8 @@ class StreamSession(ServerSession):
                 last, progress_at = acknowledged, trio.current_time()
             elif trio.current_time() - progress_at > timeout_s:
                 raise self.connection.stalled()
-            await trio.sleep(pause)
+            few = self._sent - acknowledged < _HOLDS_UP_BYTES
+            await trio.sleep(_SLOWEST_ASK_S if few else pause)
             pause = min(pause * 2, _SLOWEST_ASK_S)
 
     async def _last_words(self, error: SinkWaits) -> DeliveryError:

@@ -13,10 +13,10 @@ from pydantic import Field
 
 from siemrelay.core.options import Port
 from siemrelay.net.tls_client import TlsOptions
-from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Report
+from siemrelay.sinks.contract import ProtocolKind, Report
 from siemrelay.sinks.stream.connection import Connection
 from siemrelay.sinks.stream.failover import ServerSink, StreamOptions
-from siemrelay.sinks.stream.session import StreamSession
+from siemrelay.sinks.stream.session import STREAM_LIMITS, StreamSession
 from siemrelay.wire.stream_framing import FRAMERS
 
 # A kernel acknowledges bytes before its program has read the first of them, and may then discard
@@ -26,9 +26,6 @@ from siemrelay.wire.stream_framing import FRAMERS
 # confirmed only if the connection outlives its acknowledgement by this, in which a busy server
 # refuses. More is sent meanwhile: only the cursor waits, once per connection.
 _PROBATION_S: Final = 0.25
-
-# Enough to send on during the probation and over a long distance; `in_flight` bounds the bytes.
-_LIMITS: Final = BatchLimits(in_flight_batches=64)
 
 
 class TcpOptions(StreamOptions):
@@ -64,10 +61,10 @@ class TcpSink(ServerSink[StreamSession]):
 
 TCP: Final = ProtocolKind(
     TcpOptions, TcpSink, "syslog", "a TCP stream, confirmed by the peer's kernel", port=514,
-    limits=lambda options: _LIMITS,
+    limits=lambda options: STREAM_LIMITS,
 )  # fmt: skip
 
 TLS: Final = ProtocolKind(
     TlsStreamOptions, TcpSink, "syslog", "a TCP stream within TLS, confirmed as tcp",
-    port=6514, limits=lambda options: _LIMITS,
+    port=6514, limits=lambda options: STREAM_LIMITS,
 )  # fmt: skip

@@ -21,7 +21,7 @@ from siemrelay.core.options import Duration, Options, absolute
 from siemrelay.sinks.contract import ProtocolKind, Report, no_report
 from siemrelay.sinks.stream.connection import Connection, CountedStream
 from siemrelay.sinks.stream.failover import watched
-from siemrelay.sinks.stream.session import StreamSession
+from siemrelay.sinks.stream.session import STREAM_LIMITS, StreamSession
 from siemrelay.sinks.stream.udp import DatagramSession
 from siemrelay.wire.stream_framing import FRAMERS
 
@@ -129,6 +129,7 @@ def _fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
 
 UNIX: Final = ProtocolKind(
     UnixStreamOptions, UnixSink, "syslog", "a Unix stream socket, confirmed when it was read",
+    limits=lambda options: STREAM_LIMITS,
 )  # fmt: skip
 
 UNIXGRAM: Final = ProtocolKind(

@@ -20,8 +20,8 @@ from siemrelay.telemetry.stats import BufferStats, SinkCounts
 
 _log = structlog.get_logger()
 
-# Moved cursors are stored with the next records, or alone if none come within this time: at ordinary
-# load that saves a transaction for each event. After a crash of the process, deliveries of this
+# Moved cursors are stored with the next records, or alone if none come within this time: that saves
+# a transaction for each event at ordinary load. After a crash of the process, deliveries of this
 # time are repeated, and those in flight.
 _PAUSE_S: Final = 0.25
 

@@ -148,6 +148,14 @@ class BufferOptions(Options):
         description="stop reading the sources until there is room, or drop the oldest records "
         "(counted); each sink may override this",
     )
+    batch_window: Duration = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="while records come one by one, those of so much time are stored and sent "
+        "together; after a pause the first goes at once, and what a sender waits for (HTTP, HEC, "
+        "RELP) never waits. Longer saves CPU, `0` is for the least delay",
+    )
 
     @field_validator("max_size")
     @classmethod

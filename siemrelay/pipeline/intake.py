@@ -6,6 +6,7 @@ one fsync; a thousand concurrent records share one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from siemrelay.core.event import Batch
 from siemrelay.core.lines import must_stay_alone
 from siemrelay.net.listening import ListeningSockets
 from siemrelay.net.tasks import Broadcast
+from siemrelay.pipeline.coalescing import Coalescer
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sources.contract import Records
@@ -75,9 +77,11 @@ class Committer:
     """Stores the records of all sources, each source's in the order it offered them."""
 
     def __init__(
-        self, buffer: DiskBuffer, stats: Stats, observers: Observers | None = None
-    ) -> None:
+        self, buffer: DiskBuffer, stats: Stats, batch_window_s: float,
+        observers: Observers | None = None,
+    ) -> None:  # fmt: skip
         self._buffer, self._stats = buffer, stats
+        self.coalescer = Coalescer(batch_window_s)
         self._observers: Observers = [] if observers is None else observers
         self._group = _Group()
         self._running: _Group | None = None
@@ -249,6 +253,9 @@ class SourceIntake:
             self._note(some)
         await group.done.wait()
         return group.end
+
+    async def turn(self, at_most_s: float = math.inf) -> None:
+        await self._committer.coalescer.turn(at_most_s)
 
     async def delivered(self, stored: int) -> None:
         await self._committer.delivered(stored)

@@ -31,7 +31,7 @@ class SourceGroup:
     ) -> None:  # fmt: skip
         self._buffer, self._stats = buffer, stats
         self.shutdown_s = config.shutdown_timeout
-        self._committer = Committer(buffer, stats, observers)
+        self._committer = Committer(buffer, stats, config.buffer.batch_window, observers)
         self.own_events = OwnEvents(self._committer, buffer, stats)
         """While `run` runs."""
         self._running: RunningParts
@@ -119,6 +119,7 @@ class SourceGroup:
         self.shutdown_s, self._binds = config.shutdown_timeout, _binds(config)
         # What listens at an address that is given up closes it when it is stopped.
         self._committer.sockets.keep_only(_pairs(self._binds))
+        self._committer.coalescer.window_s = config.buffer.batch_window
         for name in plan.names("source", "restart", "remove"):
             await self._running.stop(name)
             await self._intakes.pop(name).settled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -45,6 +46,13 @@ def joined(records: Sequence[bytes]) -> list[Records]:
 
 class Intake(Protocol):
     """The way into the buffer for one source. Several tasks may call it at once."""
+
+    async def turn(self, at_most_s: float = math.inf) -> None:
+        """Before `offer` of few records: wait for those of others, and for more of one's own.
+
+        Returns at once after a pause, else within the relay's `batch_window` of the last turn, or
+        within `at_most_s` of it. Not for sources whose peer waits for an answer.
+        """
 
     async def offer(self, records: Records) -> None:
         """Hand over records, waiting only for room; they are stored in the order offered.

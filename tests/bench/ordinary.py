@@ -233,6 +233,8 @@ def _relay_syslog(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[by
     with run_settings(folder, source, {"siem": _sink(port)}) as process:
         sender = _connected(listen)
         header = b"<134>1 2026-01-01T00:00:00.000Z host app 7 ID1 - "
+        # Nagle's algorithm would hold the lines back, not the relay.
+        sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with sender:
             yield process, lambda line: sender.sendall(header + line)
 

@@ -34,6 +34,9 @@ class CollectingIntake:
         self.lag_bytes = 0
         self._changed = trio.Condition()
 
+    async def turn(self, at_most_s: float = 0.0) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def offer(self, records: Records) -> None:
         await trio.lowlevel.checkpoint()
         assert records.payload.count(b"\n") == records.count or records.part is not None

@@ -121,8 +121,9 @@ class Connection(trio.abc.AsyncResource):
     async def write(self, data: bytes) -> int:
         """Hand all of it to the kernel. Returns the count that `acknowledged_bytes` must reach.
 
-        Yields to other tasks only if it has to wait. Raises SinkWaits when the peer takes nothing for `timeout_s` or the connection breaks. If
-        cancelled, a part may be out: the connection can only be closed.
+        Yields to other tasks only if it has to wait. Raises SinkWaits when the peer takes nothing
+        for `timeout_s` or the connection breaks. If cancelled, a part may be out: the connection
+        can only be closed.
         """
         view = memoryview(data)
         # Stays set after a failure: half a frame is out, and nothing can follow it.

@@ -22,9 +22,8 @@ from siemrelay.sources.file.tracker import Tracker
 from siemrelay.sources.file.warnings import MissingLogs, UnreadableFiles
 from siemrelay.sources.file.watcher import Watcher
 
-# After a read of what was just written, the pause before the next: a line after a quiet time goes
-# at once, lines in quick succession go together, which costs a batch for all instead of one each.
-_GATHER_S: Final = 0.002
+# So much is a batch by itself; of less, more is waited for within the relay's `batch_window`.
+_BATCH_BYTES: Final = 64 * 1024
 # How often to ask for what is due without anything being written (incomplete last lines of
 # rotated files, files that may be copies); these wait for a second or more.
 _TICK_S: Final = 0.25
@@ -131,6 +130,7 @@ class _Following:
             max_record_bytes=options.max_record_size,
         )  # fmt: skip
         self._next_survey = self._next_full_survey = self._next_lag = 0.0
+        self._taken_bytes = 0
 
     async def start(self) -> None:
         """Look at what there is."""
@@ -171,8 +171,8 @@ class _Following:
                 self._next_lag = now + _LAG_EVERY_S
             if moved and schedule.ready:
                 await trio.lowlevel.checkpoint()
-            elif moved:
-                await trio.sleep(_GATHER_S)
+                if self._taken_bytes < _BATCH_BYTES:
+                    await self._intake.turn()
             elif tracker.survey_due:
                 await trio.sleep_until(self._next_survey)
             elif schedule.ready:
@@ -181,8 +181,10 @@ class _Following:
                 self._intake.progress()
                 pause_s = max(self._next_full_survey - trio.current_time(), 0.0)
                 waits = schedule.later or tracker.undecided
-                with trio.move_on_after(min(pause_s, _TICK_S) if waits else pause_s):
+                with trio.move_on_after(min(pause_s, _TICK_S) if waits else pause_s) as waiting:
                     await self._watcher.wait()
+                if not waiting.cancelled_caught:
+                    await self._intake.turn()
             tracker.collect()
             schedule.wake_later()
 
@@ -236,7 +238,7 @@ class _Following:
         A turn is one read (1 MiB, or one long record) of the oldest generation that has
         something, so that a backlog in one log does not hold up the others.
         """
-        moved = False
+        moved, self._taken_bytes = False, 0
         for family in self._schedule.ready:
             moved = await self._turn(family) or moved
         return moved
@@ -273,6 +275,7 @@ class _Following:
             return await trio.to_thread.run_sync(lambda: file.read(finish=finish, disk=self._disk))
 
     async def _hand_over(self, file: FollowedFile, chunk: Chunk) -> None:
+        self._taken_bytes += len(chunk.payload)
         for size in chunk.oversize:
             self._intake.oversize(size)
         # What is to be stored already goes first: it may hold an earlier position of this file.

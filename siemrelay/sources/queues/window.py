@@ -28,6 +28,10 @@ Token = TypeVar("Token")
 GRACE_S: Final = 0.7
 
 
+# This much is a batch by itself; less waits for the relay's `batch_window`.
+_BATCH_BYTES: Final = 64 * 1024
+
+
 class QueueFailed(SiemrelayError):
     """The queue cannot be read now: the source is restarted after a pause.
 
@@ -248,6 +252,8 @@ class Window(Generic[Token]):
         with self._storing:
             while True:
                 # What was read while the last commit ran goes into the next one together.
+                if 0 < self._backlog.size_bytes < _BATCH_BYTES and not self._ended:
+                    await self._intake.turn()
                 if batches := self._backlog.take_read():
                     records = [some for batch in batches for some in batch.records]
                     self._backlog.note_stored(await self._intake.store(*records))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from collections import deque
@@ -16,11 +17,16 @@ from siemrelay.decoders.syslog.host import with_host
 from siemrelay.net.listener import is_within
 from siemrelay.sources.contract import Intake, Records, joined
 from siemrelay.sources.syslog.address import SyslogAddress
-from siemrelay.sources.syslog.listener import GATHER_S, SourceActivity, SyslogListener
+from siemrelay.sources.syslog.listener import SourceActivity, SyslogListener
 from siemrelay.sources.syslog.options import SyslogOptions
 
 # Datagrams taken in one turn of the loop: a few milliseconds of work, enough for a shared commit.
 _TURN: Final = 1024
+
+# A socket that holds less than this is read within this time: it could overflow while it waited for
+# the relay's `batch_window`.
+_LARGE_BUFFER_BYTES: Final = 1 << 20
+_SHORT_WAIT_S: Final = 0.005
 
 # UDP's largest is 65,507 bytes; on a Unix socket the sender's buffer is the limit (some 200 KiB).
 _DATAGRAM_BYTES: Final = 1 << 20
@@ -80,7 +86,8 @@ class DatagramListener(SyslogListener):
                 await nursery.start(self._drain, sock)
             task_status.started()
 
-    def _enlarge(self, sock: trio.socket.SocketType) -> None:
+    def _enlarge(self, sock: trio.socket.SocketType) -> int:
+        """Give the socket its buffer; returns the bytes that the kernel grants."""
         wanted = self._options.receive_buffer
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
@@ -95,28 +102,31 @@ class DatagramListener(SyslogListener):
                 listen=self._listen, bytes=got, wanted=wanted,
                 advice=f"sysctl -w net.core.rmem_max={wanted}, or the capability CAP_NET_ADMIN",
             )  # fmt: skip
+        return got
 
     async def _drain(
         self, sock: trio.socket.SocketType, task_status: trio.TaskStatus[None]
     ) -> None:
         pending = deque[Records]()
         with sock:
-            self._enlarge(sock)
+            longest_s = _SHORT_WAIT_S if self._enlarge(sock) < _LARGE_BUFFER_BYTES else math.inf
             # A socket passed by systemd may have dropped some before this process read it.
             dropped = _drops(sock)
             task_status.started()
+            full = False
             try:
                 while True:
                     with trio.move_on_after(_ASK_S):
                         await trio.lowlevel.wait_readable(sock)
+                        if not full:
+                            await self._intake.turn(longest_s)
                     dropped = self._count_drops(sock, dropped)
                     datagrams = self._taken(sock)
                     if datagrams:
                         self._activity.arrived_at = trio.current_time()
                         pending.extend(joined(datagrams))
                         await self._hand_over(pending)
-                    # A datagram after a quiet time goes at once, those that follow go together.
-                    await trio.sleep(GATHER_S if 0 < len(datagrams) < _TURN else 0)
+                    full = len(datagrams) == _TURN
             finally:
                 # They are no longer in the kernel: this process has the only copy.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_S):

@@ -17,11 +17,6 @@ from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.options import SyslogOptions
 from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
 
-# What all connections read in this time is handed over together, after a quiet time at once. A
-# batch costs some 0.7 ms from disk to sink however small it is: with one for each message, a
-# thousand a second from as many devices kept a core busy.
-GATHER_S: Final = 0.005
-
 # Incomplete messages of all connections together are whole up to here; beyond, long ones come in
 # parts of CROWDED_BYTES, so that thousands of peers cannot fill the memory.
 _HELD_BYTES: Final = 64 << 20
@@ -44,8 +39,6 @@ class SourceActivity(Activity):
         super().__init__()
         self.held_bytes = 0
         self.relp_memory = BodyMemory(MAX_WHOLE_BYTES, authenticates=authenticates)
-        self._next_turn_at = self.arrived_at
-        self._turn: trio.Event | None = None
         self._large_reads = trio.Lock()
 
     async def yield_after_large_read(self) -> None:
@@ -55,21 +48,6 @@ class SourceActivity(Activity):
         """
         async with self._large_reads:
             await trio.lowlevel.checkpoint()
-
-    async def turn(self) -> None:
-        """Wait for the moment at which all connections that have messages hand them over."""
-        if trio.current_time() >= self._next_turn_at:
-            self._next_turn_at = trio.current_time() + GATHER_S
-        elif self._turn is not None:
-            await self._turn.wait()
-        else:
-            turn = self._turn = trio.Event()
-            try:
-                await trio.sleep_until(self._next_turn_at)
-            finally:
-                self._next_turn_at = trio.current_time() + GATHER_S
-                self._turn = None
-                turn.set()
 
     def hold(self, more_bytes: int) -> None:
         """Count bytes of incomplete messages, for this source and for all; below 0 fewer."""

@@ -28,7 +28,7 @@ class Rig:
 
     def __init__(self, buffer: DiskBuffer, stats: Stats) -> None:
         self.buffer, self.stats = buffer, stats
-        self.committer = Committer(buffer, stats)
+        self.committer = Committer(buffer, stats, batch_window_s=0.0)
         self.a, self.b = self.committer.intake("a"), self.committer.intake("b")
 
     async def stored(self) -> list[Batch]:

@@ -45,6 +45,9 @@ class Store:
         self._steps = steps
         self.taken: list[bytes] = []
 
+    async def turn(self, at_most_s: float = 0.0) -> None:
+        await self._steps.step()
+
     async def offer(self, records: Records) -> None:
         await self._steps.step()
         self.taken += records.payload.splitlines()
@@ -131,35 +134,3 @@ async def test_no_relp_frame_is_answered_that_is_not_stored(
     assert store.taken == [b"one", b"two", b"three"]
     assert peer.told.endswith(b"5 rsp 0\n0 serverclose 0\n")
     assert at > 8
-
-
-async def test_the_first_goes_at_once_and_who_comes_soon_after_goes_together(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    activity, went = SourceActivity(), list[tuple[str, float]]()
-    began = trio.current_time()
-
-    async def one(name: str, after_s: float) -> None:
-        await trio.sleep(after_s)
-        await activity.turn()
-        went.append((name, round(trio.current_time() - began, 6)))
-
-    async with trio.open_nursery() as nursery:
-        for name, after_s in (("a", 0.0), ("b", 0.001), ("c", 0.004), ("d", 0.006), ("e", 1.0)):
-            nursery.start_soon(one, name, after_s)
-    assert sorted(went) == [("a", 0.0), ("b", 0.005), ("c", 0.005), ("d", 0.01), ("e", 1.0)]
-
-
-async def test_one_that_is_let_go_takes_nobody_else_along(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    activity = SourceActivity()
-    await activity.turn()
-    with trio.fail_after(1):
-        async with trio.open_nursery() as staying, trio.open_nursery() as leaving:
-            leaving.start_soon(activity.turn)
-            await trio.testing.wait_all_tasks_blocked()
-            staying.start_soon(activity.turn)
-            await trio.testing.wait_all_tasks_blocked()
-            leaving.cancel_scope.cancel()
-        assert trio.current_time() - activity.arrived_at < 0.005, "it did not wait for the other"

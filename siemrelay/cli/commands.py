@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "status": ("live.status", "show the running relay's rates, backlogs and errors"),
     "top": ("live.top", "the same, live"),
     "buffer": ("buffer.buffer", "inspect the disk buffer, replay records, handle dead letters"),
+    "init": ("setup.init", "write a first configuration from a few answers"),
     "install": ("setup.install", "install the systemd service, its user and directories"),
     "uninstall": ("setup.uninstall", "remove the service; keep configuration and records"),
     "events": ("events", "list the known event types"),

@@ -211,7 +211,7 @@ def _say_next(*, restart: bool) -> None:
         click.secho(f"warning: systemd takes {_BEFORE_OURS} instead of what was installed; "
                     "remove it to use this version's", err=True, fg="yellow")  # fmt: skip
     config = Path(DEFAULT_FILE)
-    first = [] if config.exists() else [f"$EDITOR {config}"]
+    first = [] if config.exists() else ["siemrelay init"]
     last = "restart" if restart else "enable --now"
     steps = [*first, "siemrelay check", f"systemctl {last} siemrelay"]
     click.echo(f"\nConfiguration: {config}{'' if config.exists() else ' (none yet)'}. Next:")

@@ -1,0 +1,123 @@
+"""`siemrelay init`: the first configuration for every SIEM, without a secret, never over a file."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from siemrelay.cli.check import check
+from siemrelay.cli.setup.init import init
+from siemrelay.config.load import load, load_text
+from siemrelay.config.presets import PRESETS
+
+ADDRESSES = {
+    "splunk": "--url https://splunk:8088",
+    "elastic": "--url https://elastic:9200",
+    "opensearch": "--url https://opensearch:9200",
+    "sentinel": "--url https://a-b1.westeurope-1.ingest.monitor.azure.com --set tenant=t "
+    "--set rule=dcr-000a00a000a00000a000000aa000a0aa --set stream=Custom-A_CL --set client_id=c",
+    "sumologic": "--url https://collectors.sumologic.com/receiver/v1/http/",
+    "datadog": "",
+    "chronicle": "--url https://eu-chronicle.googleapis.com/f:importPushLogs",
+    "otlp": "--url http://collector:4318",
+}
+
+
+def invoked(*arguments: str) -> Result:
+    return CliRunner().invoke(init, arguments)
+
+
+@pytest.mark.parametrize("siem", PRESETS)
+def test_the_file_for_every_siem_passes_check_once_its_secrets_are_there(
+    siem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "siemrelay.yaml"
+    address = shlex.split(ADDRESSES.get(siem, "--server siem.example.com"))
+    (tmp_path / "audit.json").touch()
+    result = invoked("-c", str(file), "--siem", siem, "--source", f"{tmp_path}/audit.json",
+                     *address)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert f"siemrelay check -c {file}" in result.output
+    text = file.read_text()
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    checked = CliRunner().invoke(check, ["-c", str(file)])
+    assert checked.exit_code == 0, checked.output
+    for name in re.findall(r"(?m)^ +\w.*\$\{credential:(\w+)\}", text):
+        assert f"cat > {name})" in result.output  # says how to store it
+        (tmp_path / name).write_text("not-really\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    checked = CliRunner().invoke(check, ["-c", str(file)])
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    assert load(file).config.sinks[siem].siem == siem
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("/var/log/alm/audit*.json", "file"), ("udp://0.0.0.0:5514", "syslog"),
+        ("unix:///run/siemrelay/log.sock", "syslog"), ("tls://0.0.0.0:6514", "syslog"),
+        ("http://127.0.0.1:8080/events", "http"), ("journal", "journal"), ("stdin", "stdin"),
+    ],
+)  # fmt: skip
+def test_a_source_is_a_path_or_an_address_or_the_journal(source: str, kind: str) -> None:
+    result = invoked("-c", "-", "--siem", "qradar", "--server", "q", "--source", source)
+    assert result.exit_code == 0, result.output
+    config = load_text(result.output, "x.yaml", need_credentials=False).config
+    assert config.sources["audit"].type == kind
+
+
+def test_a_single_file_is_followed_with_its_rotated_ones() -> None:
+    result = invoked("-c", "-", "--siem", "qradar", "--server", "q", "--source", "/a/audit.json",
+                     "--product", "alm", "--name", "siem-1", "--port", "5514")  # fmt: skip
+    config = load_text(result.output, "x.yaml").config
+    assert getattr(config.sources["alm"], "path", "") == "/a/audit.json*"
+    assert config.sources["alm"].product == "alm"
+    assert getattr(config.sinks["siem-1"], "port", 0) == 5514
+
+
+def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "siemrelay.yaml"
+    file.write_text("mine")
+    result = invoked("-c", str(file), "--siem", "qradar", "--server", "q", "--source", "journal")
+    assert (result.exit_code, file.read_text()) == (64, "mine")
+    assert "exists; edit it" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "answer"),
+    [
+        ("--source journal --siem qradar", 2, "give --server …"),
+        ("--source journal --siem sentinel --url https://a", 2, "--set rule=… --set stream=…"),
+        ("--source journal", 2, "give --siem: generic, splunk"),
+        ("--siem qradar --server q", 2, "give --source"),
+        ("--siem qradar --server q --source audit.json", 2, "write an absolute path"),
+        ("--siem qradar --server q --source journal --set colour=red", 78, "unknown key `colour`"),
+        ("--siem qradar --server q --source journal --set colour", 2, "write KEY=VALUE"),
+        ("--siem otlp --url http://u:pass1234@h --source journal", 78, "no user:password@"),
+        ("--siem otlp --url http://h --source journal --set authorization=abcdefgh", 64,
+         "an answer holds a secret"),
+        ("--siem sumologic --url https://c/receiver/v1/http/ZaVnC4dhaV --source journal", 64,
+         "leave out what follows /http/"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_what_to_give_and_nothing_is_written(
+    arguments: str, code: int, answer: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "siemrelay.yaml"
+    result = invoked("-c", str(file), *shlex.split(arguments))
+    assert result.exit_code == code, result.output
+    assert answer in result.output
+    assert "pass1234" not in result.output
+    assert "abcdefgh" not in result.output
+    assert not file.exists()
+
+
+def test_without_its_directory_it_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    file = tmp_path / "none/siemrelay.yaml"
+    result = invoked("-c", str(file), "--siem", "qradar", "--server", "q", "--source", "journal")
+    assert result.exit_code == 64
+    assert "`siemrelay install` makes the service's own" in result.output

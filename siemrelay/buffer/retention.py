@@ -43,12 +43,12 @@ class Retention:
 
     def set_limits(self, *, max_size_bytes: int, keep_s: float) -> None:
         """See `DiskBuffer.set_limits`."""
-        self._max_size_bytes, self._keep_s = max_size_bytes, keep_s
+        self._stats.max_size_bytes, self._keep_s = max_size_bytes, keep_s
 
     async def make(self, wanted_bytes: int) -> bool:
         """See `DiskBuffer.make_room`."""
         kept, stats = self._kept, self._stats
-        while kept.oldest < kept.end and stats.size_bytes + wanted_bytes > self._max_size_bytes:
+        while kept.oldest < kept.end and stats.size_bytes + wanted_bytes > stats.max_size_bytes:
             if not await self.delete(received_before=float("inf")) and not await self._drop():
                 return False
         return True

@@ -203,6 +203,12 @@ class EndpointOptions(Options):
         "on this machine",
     )
 
+    show_events: bool = Field(
+        False,
+        description="whether the page shows actor, target and message of the last events, and not "
+        "just their types: everybody who can reach the endpoint then reads them",
+    )
+
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port to listen on (port 0: any free one); None when it is off."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import msgspec
 
@@ -94,6 +95,24 @@ class Assembly:
         kind = registry.DECODERS[config.decoder]
         own = {name: getattr(config, name) for name in kind.options.model_fields}
         return kind.build(spellings, wanted, self.catalogue, **own)
+
+
+class FullDecoders:
+    """Decoders that read every field, for people who look at events; made when first used."""
+
+    def __init__(self, running: Callable[[], RelayConfig]) -> None:
+        """`running` returns the configuration that runs now; a reload may change it."""
+        self._running, self._config = running, running()
+        self._made: dict[str, Decoder] = {}
+
+    def __call__(self, source: str) -> Decoder:
+        """The decoder of that source, or of records whose source is gone."""
+        if self._config is not self._running():
+            self._config, self._made = self._running(), {}
+        if source not in self._made:
+            known = source if source in self._config.sources else None
+            self._made[source] = Assembly(self._config).decoder(known, [], everything=True)
+        return self._made[source]
 
 
 def delivery(

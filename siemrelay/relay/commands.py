@@ -13,10 +13,9 @@ from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.event_types import ANY, OWN_SOURCE, TEST
 from siemrelay.core.filters import EventFilter, EventsOptions, entry_fault
-from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.json import JsonOptions
 from siemrelay.pipeline.observer import Observers
-from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.assembly import FullDecoders
 from siemrelay.relay.control import (
     Caller,
     Command,
@@ -50,11 +49,12 @@ class Commands:
     def __init__(
         self, reloader: Reloader, sinks: SinkGroup, sources: SourceGroup, pauses: Pauses,
         buffer: DiskBuffer, stats: Stats, observers: Observers, redactor: Redactor,
+        decoders: FullDecoders,
     ) -> None:  # fmt: skip
         self._reloader, self._sinks, self._sources = reloader, sinks, sources
         self._pauses, self._buffer, self._stats = pauses, buffer, stats
         self._observers, self._redactor = observers, redactor
-        self._taps = 0
+        self._decoders, self._taps = decoders, 0
 
     async def obey(self, command: Command, caller: Caller, emit: Emit) -> ControlAnswer:
         """Carry a command out; see `control.Handle`."""
@@ -131,7 +131,7 @@ class Commands:
         form = registry.build_format("json", "none", JsonOptions(), "")
         tap = Tap(
             frozenset(command.sinks), frozenset(command.sources), events,
-            _Decoders(self._reloader), form, self._redactor, self._buffer.records,
+            self._decoders, form, self._redactor, self._buffer.records,
         )  # fmt: skip
         self._taps += 1
         self._observers.append(tap)
@@ -167,19 +167,3 @@ class Commands:
     def _unknown(self, what: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
         return [f"unknown {what} `{name}`; the {what}s are {', '.join(known)}"
                 for name in names if name not in known]  # fmt: skip
-
-
-class _Decoders:
-    """Source → a decoder of its own that reads every field, by the configuration that runs."""
-
-    def __init__(self, reloader: Reloader) -> None:
-        self._reloader, self._config = reloader, reloader.config
-        self._made: dict[str, Decoder] = {}
-
-    def __call__(self, source: str) -> Decoder:
-        if self._config is not self._reloader.config:
-            self._config, self._made = self._reloader.config, {}
-        if source not in self._made:
-            known = source if source in self._config.sources else None
-            self._made[source] = Assembly(self._config).decoder(known, [], everything=True)
-        return self._made[source]

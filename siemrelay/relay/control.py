@@ -173,8 +173,8 @@ def short_path(directory: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-async def serve_control(state_dir: Path, handle: Handle) -> None:
-    """Obey commands, one for each connection, until cancelled.
+async def serve_control(state_dir: Path, handle: Handle, listening: trio.Event) -> None:
+    """Obey commands, one for each connection, until cancelled. Sets `listening` when it does.
 
     A client that goes away cancels its command; `handle` shields what must not stop half-way.
     """
@@ -184,6 +184,7 @@ async def serve_control(state_dir: Path, handle: Handle) -> None:
                      directory=str(directory), state_dir=str(state_dir))  # fmt: skip
         directory = state_dir
     sock = _bound(directory)
+    listening.set()
     connections = trio.Semaphore(_CONNECTIONS)
 
     async def serve_one(stream: trio.SocketStream) -> None:

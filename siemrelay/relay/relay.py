@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import structlog
 import trio
@@ -21,11 +22,12 @@ from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.pipeline.observer import Observers
-from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.assembly import Assembly, FullDecoders
 from siemrelay.relay.commands import Commands
 from siemrelay.relay.control import serve_control
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.pauses import Pauses
+from siemrelay.relay.recent_events import RecentEvents
 from siemrelay.relay.reload import Reloader
 from siemrelay.relay.signals import handle_signals
 from siemrelay.relay.sink_group import SinkGroup
@@ -38,6 +40,9 @@ from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import StatusReporter
 
 _log = structlog.get_logger()
+
+# A start waits this long for the control socket.
+_CONTROL_S: Final = 2.0
 
 
 class Relay:
@@ -98,18 +103,25 @@ class Relay:
                         handle_signals, self.stop, outer.cancel_scope.cancel,
                         partial(outer.start_soon, reloader.reload),
                     )  # fmt: skip
+                decoders = FullDecoders(lambda: reloader.config)
                 if listener is not None:
+                    recent = RecentEvents(buffer, decoders, self._redactor,
+                                          contents=config.endpoint.show_events)  # fmt: skip
                     serve_pages = partial(
                         serve, listener, stats, self._reporter, heartbeat.refresh,
-                        hosts=config.endpoint.hosts,
+                        recent=recent.report, hosts=config.endpoint.hosts,
                     )  # fmt: skip
                     outer.start_soon(serve_pages)
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
                 commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
-                                    self._redactor)  # fmt: skip
-                serve_commands = partial(serve_control, config.state_dir, commands.obey)
+                                    self._redactor, decoders)  # fmt: skip
+                listening = trio.Event()
+                serve_commands = partial(serve_control, config.state_dir, commands.obey, listening)
                 outer.start_soon(supervise, "control socket", serve_commands, lambda error: None)
+                # So that a reload right after the start finds it; events matter more than commands.
+                with trio.move_on_after(_CONTROL_S):
+                    await listening.wait()
                 async with trio.open_nursery() as delivering:
                     sinks.start(delivering)
                     started = partial(self._started, reloader)

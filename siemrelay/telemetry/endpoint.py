@@ -1,4 +1,4 @@
-"""The endpoint: metrics, health and status over plain HTTP/1.1, for one machine's own use."""
+"""The endpoint: metrics, health, status and the page over HTTP/1.1, for one machine's own use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from siemrelay.net.http_server import Head, HttpAnswer, HttpLimits, HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.telemetry.health import stuck, unready, unready_source
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
+from siemrelay.telemetry.page import RecentReport, page
 from siemrelay.telemetry.stats import Stats
-from siemrelay.telemetry.status import StatusReporter
+from siemrelay.telemetry.status import HistoryReport, RelayReport, StatusReporter
 
 _log = structlog.get_logger()
 
@@ -33,7 +34,7 @@ _CONNECTIONS: Final = 32
 # A Host field: an IPv6 address in brackets, another address or a name; and a port (RFC 9110, 7.2).
 _HOST: Final = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
 
-_PATHS: Final = "/status (JSON), /metrics, /healthz and /readyz"
+_PATHS: Final = "/status, /history and /recent (JSON), /metrics, /healthz and /readyz"
 
 
 async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener | None:
@@ -56,10 +57,12 @@ async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener 
 async def serve(
     listener: trio.SocketListener, stats: Stats, status: StatusReporter,
     refresh: Callable[[], Awaitable[None]], *, limits: HttpLimits = _LIMITS,
+    recent: Callable[[], Awaitable[RecentReport]] | None = None,
     connections: int = _CONNECTIONS, hosts: Iterable[str] = (),
 ) -> None:  # fmt: skip
     """Answer requests until cancelled. `refresh` brings gauges up to date before they are read.
 
+    `recent` reports the newest events.
     Requests for a name that is neither this machine's nor in `hosts` are refused.
     """
     host, port = listener.socket.getsockname()[:2]
@@ -67,7 +70,7 @@ async def serve(
     limiter = ConnectionLimiter(
         [], connections, rejections, proxied=ip_address(host).is_loopback, apart=True
     )
-    pages = _Pages(stats, status, refresh, hosts)
+    pages = _Pages(stats, status, refresh, recent or _no_events, hosts)
     server = HttpServer(pages, _Uncounted(), limits, None, limiter, rejections)
     await server.run([listener], drain=False)
 
@@ -90,8 +93,9 @@ class _Pages:
 
     def __init__(
         self, stats: Stats, status: StatusReporter, refresh: Callable[[], Awaitable[None]],
-        hosts: Iterable[str],
+        recent: Callable[[], Awaitable[RecentReport]], hosts: Iterable[str],
     ) -> None:  # fmt: skip
+        self._recent = recent
         here = socket.gethostname()
         self._hosts = {name.casefold() for name in ("localhost", here, here.split(".")[0], *hosts)}
         self._stats, self._reporter, self._refresh = stats, status, refresh
@@ -129,11 +133,17 @@ class _Pages:
         source = self._stats.sources.get(head.path.removeprefix("/readyz/"))
         if source is not None and head.path.startswith("/readyz/"):
             return _verdict(unready_source(source))
+        if head.path == "/history":
+            return _json(self._reporter.history())
+        if head.path == "/recent":
+            return _json(await self._recent())
+        if head.path == "/" and "text/html" in head.fields.get("accept", ""):
+            return page()
         if head.path in ("/", "/status"):
             await self._refresh()
             status = self._reporter.status(trio.current_time())
             if head.path == "/status":
-                return HttpAnswer(200, msgspec.json.encode(status))
+                return _json(status)
             from siemrelay.telemetry.status_text import lines  # no start waits for it
 
             shown = [line.text for line in lines(status)]
@@ -146,6 +156,14 @@ class _Pages:
 
 def _verdict(found: list[str]) -> HttpAnswer:
     return _text(503, "\n".join(found) + "\n") if found else _text(200, "ok\n")
+
+
+def _json(report: RelayReport | HistoryReport | RecentReport) -> HttpAnswer:
+    return HttpAnswer(200, msgspec.json.encode(report), (("Cache-Control", "no-store"),))
+
+
+async def _no_events() -> RecentReport:
+    return RecentReport(False, [])
 
 
 def _text(status: int, text: str) -> HttpAnswer:

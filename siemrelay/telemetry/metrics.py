@@ -116,6 +116,8 @@ _SINK_ROWS: Final[tuple[_Row, ...]] = (
 
 _BUFFER_ROWS: Final[tuple[_Row, ...]] = (
     ("size_bytes", "gauge", "Disk space of the records kept.", lambda b: b.size_bytes),
+    ("max_size_bytes", "gauge", "The most disk space that records may use (`max_size`).",
+     lambda b: b.max_size_bytes),
     ("oldest_age_seconds", "gauge", "Age of the oldest record kept.",
      lambda b: _age(b.oldest_received_at)),
     ("full", "gauge", "1 while intake waits for room.", lambda b: int(b.full)),

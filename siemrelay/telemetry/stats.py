@@ -153,6 +153,7 @@ class BufferStats(msgspec.Struct):
     """The disk buffer."""
 
     size_bytes: int = 0
+    max_size_bytes: int = 0
     oldest_received_at: float | None = None
     commits: int = 0
     full: bool = False

@@ -11,7 +11,7 @@ from siemrelay import __version__
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.log import Redactor
-from siemrelay.telemetry.rates import Rates
+from siemrelay.telemetry.rates import HISTORY_EVERY_S, History, Rates
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
 _TROUBLED: Final = ("waiting", "holding", "failed", "paused")
@@ -74,6 +74,7 @@ class BufferReport(msgspec.Struct, frozen=True):
     full: bool
     dead_letters: dict[str, int]
     held_by: list[str] = []
+    max_size_bytes: int = 0
 
 
 class RelayReport(msgspec.Struct, frozen=True):
@@ -90,19 +91,46 @@ class RelayReport(msgspec.Struct, frozen=True):
     """The first fault of the last reload, if that was refused."""
 
 
+class HistoryReport(msgspec.Struct, frozen=True):
+    """The last hour by part, a point every `every_s` seconds, oldest first.
+
+    `sources` and `sinks` are records a second, `backlogs` the records that wait for each sink.
+    """
+
+    at: float
+    every_s: float
+    sources: dict[str, list[float]]
+    sinks: dict[str, list[float]]
+    backlogs: dict[str, list[float]]
+
+
 class StatusReporter:
     """Builds reports from the stats, with rates from samples. Secrets are redacted."""
 
     def __init__(self, stats: Stats, redactor: Redactor) -> None:
         self._stats, self._redactor = stats, redactor
         self._rates = Rates()
+        self._sources, self._sinks = History(), History()
+        self._backlogs = History(gauges=True)
 
     def sample(self, now: float) -> None:
         """Sample the counters for the rates; `now` is on the clock of `progress_at`."""
-        stats = self._stats
-        counts = {f"source {name}": source.records for name, source in stats.sources.items()}
-        counts |= {f"sink {name}": sink.delivered for name, sink in stats.sinks.items()}
+        sources = {name: source.records for name, source in self._stats.sources.items()}
+        sinks = {name: sink.delivered for name, sink in self._stats.sinks.items()}
+        counts = {f"source {name}": count for name, count in sources.items()}
+        counts |= {f"sink {name}": count for name, count in sinks.items()}
         self._rates.sample(now, counts)
+        self._sources.sample(now, sources)
+        self._sinks.sample(now, sinks)
+        backlogs = {name: sink.backlog for name, sink in self._stats.sinks.items()}
+        self._backlogs.sample(now, backlogs)
+
+    def history(self) -> HistoryReport:
+        """The last hour of every part, for the page's sparklines."""
+        return HistoryReport(
+            time.time(), HISTORY_EVERY_S, self._sources.series(), self._sinks.series(),
+            self._backlogs.series(),
+        )  # fmt: skip
 
     def status(self, now: float) -> RelayReport:
         """The report as of `now`, on the same clock as in `sample`."""
@@ -112,7 +140,8 @@ class StatusReporter:
             [self._source(source) for source in stats.sources.values()],
             [self._sink(sink) for sink in stats.sinks.values()],
             BufferReport(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
-                         dict(buffer.dead_letters), list(buffer.held_by)),
+                         dict(buffer.dead_letters), list(buffer.held_by),
+                         buffer.max_size_bytes),
             self._clean(stats.reload.error),
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
 from siemrelay.net.url import Url, below
-from siemrelay.sinks.contract import ProtocolKind, Refusal, Settlement
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Refusal, Settlement
 from siemrelay.sinks.http.answer import ADVICE
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
@@ -54,6 +54,16 @@ def log_records(inner: Format, options: OtlpOptions) -> Format:
     return LogRecords(inner, options.body)
 
 
+def _resource_logs(options: OtlpOptions) -> ResourceLogs:
+    resource = {"service.name": options.service, "host.name": socket.gethostname()}
+    return ResourceLogs(resource | options.resource, "siemrelay", __version__)
+
+
+def _limits(options: OtlpOptions) -> BatchLimits:
+    around_bytes = len(_resource_logs(options).request([]))
+    return options.batch.limits(options.in_flight, around_bytes)
+
+
 class OtlpSink(ExchangeSink):
     """Batches of log records exported to one receiver."""
 
@@ -61,8 +71,7 @@ class OtlpSink(ExchangeSink):
         super().__init__(options)
         bare = urlsplit(options.url).path in ("", "/")
         self._url = below(options.url, _PATH) if bare else options.url
-        resource = {"service.name": options.service, "host.name": socket.gethostname()}
-        self._logs = ResourceLogs(resource | options.resource, "siemrelay", __version__)
+        self._logs = _resource_logs(options)
 
     async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
         """See `ExchangeSink`; a partial success refuses the batch, so that it is halved."""
@@ -93,6 +102,5 @@ class OtlpSink(ExchangeSink):
 OTLP: Final = ProtocolKind(
     OtlpOptions, OtlpSink, "json",
     "OpenTelemetry log records (OTLP/HTTP, JSON), confirmed by the answer",
-    port=4318, limits=lambda options: options.batch.limits(options.in_flight),
-    wrap=log_records,
+    port=4318, limits=_limits, wrap=log_records,
 )  # fmt: skip

@@ -22,7 +22,7 @@ from siemrelay.sinks.contract import ProtocolKind, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions, TransportOptions
 from siemrelay.sinks.http.oauth import OauthOptions
-from siemrelay.sinks.http.sink import BatchOptions
+from siemrelay.sinks.http.sink import BRACKETS_BYTES, BatchOptions
 
 _API_VERSION: Final = "2023-01-01"
 
@@ -164,6 +164,7 @@ def _error(answer: Answer) -> tuple[str, str]:
 SENTINEL: Final = ProtocolKind(
     SentinelOptions, SentinelSink, "json",
     "Microsoft Sentinel's Logs Ingestion API, confirmed by the answer",
-    limits=lambda options: options.batch.limits(options.in_flight), wrap=sentinel_records,
+    limits=lambda options: options.batch.limits(options.in_flight, BRACKETS_BYTES),
+    wrap=sentinel_records,
     max_message_bytes=lambda options: MAX_RECORD_BYTES,
 )  # fmt: skip

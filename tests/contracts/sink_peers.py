@@ -18,10 +18,11 @@ import trio
 import trustme
 
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection
-from siemrelay.registry import PROTOCOLS, build_format
+from siemrelay.registry import PROTOCOLS
 from siemrelay.sinks.contract import Sink
 from siemrelay.sinks.stdout import StdoutOptions, StdoutSink
 from tests.support.elasticsearch_receiver import Elasticsearch
+from tests.support.formats import made
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.kafka_tls import KafkaOverTls
@@ -143,8 +144,7 @@ class SinkPeer:
         """The messages of events with these numbers, in the row's own format and envelope."""
         kind = PROTOCOLS[self.row]
         options = kind.options.model_validate(self.settings)
-        inner = build_format(kind.format, "none", _format_options(kind.format), "relay.example.com")
-        form = kind.wrap(inner, options)
+        form = kind.wrap(made(kind.format), options)
         events = [
             AuditEvent(
                 id=f"n{number:07}", time="2026-03-04T05:06:07.089Z", type="Account Provisioned",
@@ -171,12 +171,6 @@ class SinkPeer:
                 if not found or found[-1] != number:
                     found.append(number)
         return found
-
-
-def _format_options(name: str) -> Any:
-    from siemrelay.registry import FORMATS
-
-    return FORMATS[name].options()
 
 
 class _OfReceiver(SinkPeer):
@@ -421,12 +415,16 @@ class _Http(_OfReceiver):
     """A peer over HTTP, which can answer anything instead of what it would."""
 
     secured = True
-    busy = False
 
     @property
     def http(self) -> HttpReceiver:
         assert isinstance(self.receiver, HttpReceiver)
         return self.receiver
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The body of each request, decompressed."""
+        return [request.content for request in self.http.requests]
 
     def make_wait(self) -> None:
         self.http.answer = lambda request: Answer(503, "busy")

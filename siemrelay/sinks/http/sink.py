@@ -8,6 +8,8 @@ from typing import Final, Literal
 from pydantic import Field
 
 from siemrelay.core.options import Duration, Options, Size
+from siemrelay.formats.contract import Format
+from siemrelay.formats.envelopes.elements import Elements
 from siemrelay.net.url import Url
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Settlement
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
@@ -24,16 +26,26 @@ class BatchOptions(Options):
         0.2, ge=0, le=60, description="how long a request waits for more events while few come"
     )
 
-    def limits(self, in_flight: int = 1) -> BatchLimits:
-        """The limits of a batch. One more than is in flight is kept ready."""
-        return BatchLimits(self.max_events, self.max_bytes, self.max_wait, in_flight + 1)
+    def limits(self, in_flight: int = 1, around_bytes: int = 0) -> BatchLimits:
+        """The limits of a batch. One more than is in flight is kept ready.
+
+        `around_bytes`: what a request has beside its messages and a separator after each.
+        """
+        most_bytes = max(self.max_bytes - around_bytes, 1)
+        return BatchLimits(self.max_events, most_bytes, self.max_wait, in_flight + 1)
+
+
+BRACKETS_BYTES: Final = 1
+"""What an array adds: two brackets, and no comma after its last element."""
 
 
 class BodyOptions(BatchOptions):
     """Options about filling requests, and about their form."""
 
     encoding: Literal["ndjson", "array"] = Field(
-        "ndjson", description="one JSON object per line, or one array"
+        "ndjson",
+        description="`ndjson`: a message per line; `array`: one JSON array, in which a message "
+        "that is no JSON is a text",
     )
 
 
@@ -42,6 +54,11 @@ class HttpSinkOptions(RequestOptions):
 
     url: Url = Field(description="the address to POST to: http:// or https://")
     batch: BodyOptions = Field(default_factory=BodyOptions, description="how requests are filled")
+
+
+def array_elements(form: Format, options: HttpSinkOptions) -> Format:
+    """The sink's format as its body needs it."""
+    return Elements(form) if options.batch.encoding == "array" else form
 
 
 class HttpSink(ExchangeSink):
@@ -65,5 +82,8 @@ class HttpSink(ExchangeSink):
 
 HTTP: Final = ProtocolKind(
     HttpSinkOptions, HttpSink, "json", "POST requests, confirmed by the answer",
-    limits=lambda options: options.batch.limits(options.in_flight),
+    limits=lambda options: options.batch.limits(
+        options.in_flight, BRACKETS_BYTES if options.batch.encoding == "array" else 0
+    ),
+    wrap=array_elements,
 )  # fmt: skip

@@ -1,0 +1,38 @@
+"""Messages as elements of a JSON array."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from siemrelay.core.event import Selection
+from siemrelay.formats.contract import Format
+from siemrelay.formats.writing.json_text import message_of
+
+_check: Final = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class Elements:
+    """The inner format's messages, each as one JSON value.
+
+    A message that is one JSON value stays as it is; any other one (a CEF line, a record passed on
+    as received) becomes a text. Joined by commas as they are, a record such as `{},{}` would be
+    two elements, and a sender could forge events.
+    """
+
+    def __init__(self, inner: Format) -> None:
+        self._inner = inner
+        self.fields = inner.fields
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        """See `formats.contract.Format`."""
+        return list(map(_element, self._inner.encode(selection)))
+
+
+def _element(message: bytes) -> bytes:
+    try:
+        _check(message)
+    except (msgspec.DecodeError, RecursionError):
+        return message_of(message.decode("utf-8", "replace"))
+    return message

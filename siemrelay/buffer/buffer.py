@@ -54,6 +54,9 @@ _WATCH_EVERY_S: Final = 1.0
 # of it competes with the commits' fsyncs, so it is synced seldom.
 _SYNC_EVERY_S: Final = 10
 
+_NONE: Final[Mapping[str, str]] = {}
+_NOBODY: Final[Mapping[str, int]] = {}
+
 _T = TypeVar("_T")
 _log = structlog.get_logger()
 
@@ -90,6 +93,8 @@ class DiskBuffer:
         self._kept = KeptRange(end, end)
         self._known_cursors, self._writing = known, Mutex()
         self._writer = WriterThread()
+        self.removed = opened.removed
+        """The sinks among `places` that are no longer configured, and since when (seconds)."""
         self.source_counts = opened.sources
         """What each source has stored, by name, before this start."""
         self._cursors = SinkCursors(known, self._kept)
@@ -148,30 +153,43 @@ class DiskBuffer:
 
     # -- sinks ------------------------------------------------------------
 
-    def set_sinks(self, sinks: Mapping[str, SinkPolicy]) -> list[str]:
+    def set_sinks(
+        self, sinks: Mapping[str, SinkPolicy], renamed: Mapping[str, str] = _NONE,
+        removed: Mapping[str, int] = _NOBODY,
+    ) -> list[str]:  # fmt: skip
         """Make these the sinks, each with its policy. Call once, before anything is appended.
 
         A sink known from before keeps its cursor; one that is gone stops holding records back, and
-        its name is returned. Raises StartRefused when the cursors cannot be stored.
+        its name is returned. `renamed` are old names by new ones: a new one takes the cursor, the
+        counts and the dead letters over; the old one must have a place, the new one none. `removed`
+        says of sinks that are no longer configured since when (seconds), to be found at the next
+        start. Raises StartRefused when the cursors cannot be stored.
         """
-        gone = self._cursors.choose(sinks)
+        gone = self._cursors.choose(sinks, renamed)
         cursors = self._cursors.stored()
-        if gone or cursors != self._known_cursors:
-            self._with_reserve(partial(self._store.replace_cursors, cursors))
+        if gone or cursors != self._known_cursors or removed != self.removed:
+            replace = partial(self._store.replace_cursors, cursors, renamed, removed)
+            self._with_reserve(replace)
+            self.removed = dict(removed)
+        self._known_cursors = cursors
         self._watermark.start_with(self.end, cursors)
         return gone
 
-    async def change_sinks(self, sinks: Mapping[str, SinkPolicy]) -> None:
+    async def change_sinks(
+        self, sinks: Mapping[str, SinkPolicy], renamed: Mapping[str, str] = _NONE,
+        removed: Mapping[str, int] = _NOBODY,
+    ) -> None:  # fmt: skip
         """As `set_sinks`, while records are appended and cursors move; on disk when it returns.
 
         The cursor of a sink that is gone is forgotten, and its records are no longer held back.
         Raises StartRefused when the cursors cannot be stored; then nothing has changed.
         """
         async with self._writing:
-            with self._cursors.changing(sinks), trio.CancelScope(shield=True):
+            with self._cursors.changing(sinks, renamed), trio.CancelScope(shield=True):
                 cursors = self._cursors.stored()
-                replace = partial(self._store.replace_cursors, cursors)
+                replace = partial(self._store.replace_cursors, cursors, renamed, removed)
                 await self._writer.run(self._with_reserve, replace)
+                self.removed = dict(removed)
                 self._watermark.start_with(self.end, cursors)
         self._known_cursors = cursors
 
@@ -188,9 +206,24 @@ class DiskBuffer:
                 f"cannot store where each sink is: {error}; make some MiB of room under state_dir"
             ) from error
 
-    def knows(self, sink: str) -> bool:
-        """Whether the sink had a cursor here when the buffer was opened."""
-        return sink in self._known_cursors
+    def rename_source(self, old: str, new: str) -> None:
+        """Give a source's positions and counts to its new name, unless that has some. At a start.
+
+        Raises StartRefused.
+        """
+        renamed = self._with_reserve(partial(self._store.rename_source, old, new))
+        if renamed and old in self.source_counts:
+            self.source_counts[new] = self.source_counts.pop(old)
+
+    async def change_source_name(self, old: str, new: str) -> None:
+        """As `rename_source` while the relay runs; neither source does."""
+        async with self._writing:
+            await self._writer.run(self.rename_source, old, new)
+
+    @property
+    def places(self) -> Mapping[str, StoredCursor]:
+        """The sinks that have a cursor here, with it: before `set_sinks` those on disk."""
+        return {**self._known_cursors, **self._cursors.stored()}
 
     def cursor(self, sink: str) -> SinkCursor:
         """The sink's cursor, live."""

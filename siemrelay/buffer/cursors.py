@@ -36,8 +36,8 @@ _FULL_PAUSE_S: Final = 1.0
 # By whether the sink is enabled.
 _DROPPED_ADVICE: Final = {
     True: "`when_full: drop_oldest` does this; find out why the sink lags",
-    False: "it is disabled or paused, and such a sink does not make intake wait: enable, resume or "
-    "remove it",
+    False: "it is disabled, paused or no longer configured, and such a sink does not make intake "
+    "wait: enable or resume it, or discard its records (`siemrelay reload --discard-backlog`)",
 }
 
 
@@ -133,15 +133,24 @@ class SinkCursors:
         self._unstored = set[str]()
         self._passed_unstored, self._many = 0, Broadcast()
         self._logged_drops = set[str]()
+        self._renamed: dict[str, str] = {}
         self._moved = Broadcast()
         self.unstored = trio.Event()
         """Set while moved cursors are not on disk; `CursorFlusher` replaces it."""
 
-    def choose(self, sinks: Mapping[str, SinkPolicy]) -> list[str]:
+    def choose(self, sinks: Mapping[str, SinkPolicy], renamed: Mapping[str, str]) -> list[str]:
         """Make these the sinks, each with its policy; those that are sinks already keep moving.
 
-        Returns the names in `known` that are not among them.
+        `renamed` are old names by new ones: each new one has the place of the old. Returns the
+        names in `known` that are gone.
         """
+        known = {renamed.get(name, name): cursor for name, cursor in self._known.items()}
+        for old, new in renamed.items():
+            self._renamed[old] = new
+            if (present := self._cursors.pop(old, None)) is not None:
+                self._cursors[new] = SinkCursor(
+                    new, present.next_sequence, present.first_sequence, sinks[new], present.counts
+                )
         for name in self._cursors.keys() - sinks.keys():
             del self._cursors[name]
             self._unstored.discard(name)
@@ -149,14 +158,14 @@ class SinkCursors:
             if (present := self._cursors.get(name)) is not None:
                 present.policy = policy
                 continue
-            if (known := self._known.get(name)) is None:
+            if (stored := known.get(name)) is None:
                 start = self._kept.oldest if policy.start_at_oldest else self._kept.end
-                known = StoredCursor(start, start)
-            next_sequence, first_sequence, *counts = msgspec.structs.astuple(known)
+                stored = StoredCursor(start, start)
+            next_sequence, first_sequence, *counts = msgspec.structs.astuple(stored)
             self._cursors[name] = SinkCursor(
                 name, next_sequence, first_sequence, policy, SinkCounts(*counts)
             )
-        return sorted(self._known.keys() - sinks.keys())
+        return sorted(known.keys() - sinks.keys())
 
     def set_enabled(self, sink: str, *, enabled: bool) -> None:
         """Change that part of the sink's policy."""
@@ -165,7 +174,9 @@ class SinkCursors:
         self._moved.wake_all()  # tasks may wait for the sink
 
     @contextmanager
-    def changing(self, sinks: Mapping[str, SinkPolicy]) -> Iterator[None]:
+    def changing(
+        self, sinks: Mapping[str, SinkPolicy], renamed: Mapping[str, str]
+    ) -> Iterator[None]:
         """`choose` while the relay runs; if the block fails, the sinks are as they were.
 
         A sink that is added starts anew, even if it was removed earlier in this process.
@@ -174,7 +185,7 @@ class SinkCursors:
         policies = {name: cursor.policy for name, cursor in self._cursors.items()}
         self._known = {}
         try:
-            self.choose(sinks)
+            self.choose(sinks, renamed)
             yield
         except BaseException:
             self._cursors, self._known, self._unstored = before
@@ -185,7 +196,9 @@ class SinkCursors:
         self._moved.wake_all()
 
     def get(self, sink: str) -> SinkCursor | None:
-        """The sink's cursor; None if it is not a sink now."""
+        """The sink's cursor, under its new name if it has one; None if it is not a sink now."""
+        if sink not in self._cursors and sink in self._renamed:
+            return self.get(self._renamed[sink])
         return self._cursors.get(sink)
 
     def __getitem__(self, sink: str) -> SinkCursor:

@@ -1,7 +1,11 @@
-"""What a start reads of the buffer's file. Nothing damaged in it ends the start."""
+"""What the buffer's file keeps by name: cursors, positions, counts; read at a start, and renamed.
+
+Nothing damaged in it ends the start.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -15,6 +19,12 @@ _log = structlog.get_logger()
 
 Execute = Callable[..., Any]
 """A connection's `execute`."""
+
+_REMOVED: Final = "removed:"
+"""In `facts`, before the name of a sink whose place is kept: since when, in seconds."""
+
+# Facts that count what a source has stored.
+_COUNTED: Final = SourceCounts.__struct_fields__
 
 OLDEST: Final = "SELECT first_sequence, received_at FROM batches ORDER BY 1 LIMIT 1"
 
@@ -30,6 +40,8 @@ class Opened(msgspec.Struct, frozen=True):
     """First sequence and received time of the oldest row."""
     rows_end: int | None
     """Sequence number after the newest row."""
+    removed: dict[str, int] = {}
+    """Sinks whose place is kept though they are not configured: since when, in seconds."""
 
     @property
     def end(self) -> int:
@@ -52,7 +64,7 @@ def read_opened(execute: Execute) -> Opened:
     (rows_end,) = execute(f"{newest} LIMIT 1").fetchone() or (None,)
     return Opened(
         facts.get("next_sequence"), read_cursors(execute), facts.get("used_bytes"),
-        _source_counts(facts), execute(OLDEST).fetchone(), rows_end,
+        _source_counts(facts), execute(OLDEST).fetchone(), rows_end, _removed_sinks(facts),
     )  # fmt: skip
 
 
@@ -87,3 +99,47 @@ def read_position(source: str, key: str, value: str) -> tuple[str, dict[str, Any
                    advice="the source begins there as if it were new, which may send records "
                    "again; check the disk")  # fmt: skip
         return None
+
+
+def rename_sinks(execute: Execute, renamed: Mapping[str, str]) -> None:
+    """Give the cursors, counts and dead letters of sinks (old name → new) to their new names."""
+    for old, new in renamed.items():
+        execute(
+            f"INSERT OR REPLACE INTO cursors (sink, {CURSOR_COLUMNS})"
+            f" SELECT ?, {CURSOR_COLUMNS} FROM cursors WHERE sink = ?",
+            (new, old),
+        )
+        execute("DELETE FROM cursors WHERE sink = ?", (old,))
+        # A dead letter that the new name has of an earlier life stays; so does the other one.
+        execute("UPDATE OR IGNORE dead_letters SET sink = ? WHERE sink = ?", (new, old))
+
+
+def rename_source(execute: Execute, old: str, new: str) -> bool:
+    """Give a source's positions and counts to its new name, if that has none; whether it did."""
+    (stored,) = execute(
+        "SELECT (SELECT count(*) FROM positions WHERE source = ?)"
+        " + (SELECT count(*) FROM facts WHERE name IN (SELECT value FROM json_each(?)))",
+        (new, json.dumps([f"{count}:{new}" for count in _COUNTED])),
+    ).fetchone()
+    if stored:
+        return False
+    execute("UPDATE positions SET source = ? WHERE source = ?", (new, old))
+    for count in _COUNTED:
+        execute("UPDATE facts SET name = ? WHERE name = ?", (f"{count}:{new}", f"{count}:{old}"))
+    return True
+
+
+def note_removed(execute: Execute, removed: Mapping[str, int]) -> None:
+    """Note since when each sink is removed whose place is kept; forget all others."""
+    execute("DELETE FROM facts WHERE substr(name, 1, ?) = ?", (len(_REMOVED), _REMOVED))
+    execute(
+        "INSERT INTO facts SELECT ? || key, value FROM json_each(?)",
+        (_REMOVED, json.dumps(dict(removed))),
+    )
+
+
+def _removed_sinks(facts: Mapping[str, int]) -> dict[str, int]:
+    """What `note_removed` noted."""
+    return {
+        name.removeprefix(_REMOVED): at for name, at in facts.items() if name.startswith(_REMOVED)
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -50,7 +51,8 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_of ON dead_letters (sink);  -- to count them without their records
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO facts VALUES ('next_sequence', 1), ('used_bytes', 0);
--- and for each source: 'records:NAME' and 'bytes:NAME' stored, 'filtered:NAME' left out by `events`
+-- for each source: 'records:NAME' and 'bytes:NAME' stored, 'filtered:NAME' left out by its events;
+-- for each sink whose place is kept though it is not configured: 'removed:NAME', since when
 """
 
 # The statements that migrate a layout to the next. Columns are added behind the others: queries
@@ -213,3 +215,10 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 def prepare_append(connection: sqlite3.Connection) -> None:
     """Create the view `appended` for a connection that stores records."""
     connection.executescript(_APPENDING)
+
+
+@cache
+def append_statement(rows: int) -> str:
+    """Inserts so many `AppendedRow`s into the view `appended`, given one after the other."""
+    row = f"({', '.join('?' * len(AppendedRow._fields))})"
+    return f"INSERT INTO appended VALUES {', '.join([row] * rows)}"

@@ -6,12 +6,11 @@ Writers hold the lock of `DiskBuffer`; the reader has a connection of its own.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, Final
@@ -20,20 +19,30 @@ import msgspec
 
 from siemrelay.buffer import dead_letters as dead_letters
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.opened import OLDEST, Opened, read_cursors, read_opened, read_position
+from siemrelay.buffer.opened import (
+    OLDEST,
+    Opened,
+    note_removed,
+    read_cursors,
+    read_opened,
+    read_position,
+    rename_sinks,
+    rename_source,
+)
 from siemrelay.buffer.reserve import LARGE
 from siemrelay.buffer.rows import COLUMNS, Payloads, Row, StoredCursor, used_bytes
 from siemrelay.buffer.schema import (
     BUSY_TIMEOUT_S,
     WRITE_CURSORS,
     AppendedRow,
+    append_statement,
     connect,
     create,
     prepare,
     prepare_append,
 )
 from siemrelay.buffer.sqlite_errors import SqliteErrors
-from siemrelay.buffer.write_ahead_log import rewrite
+from siemrelay.buffer.write_ahead_log import identities, identity, rewrite
 from siemrelay.core.errors import BufferFull, BufferMoved
 from siemrelay.core.event import Batch
 
@@ -68,7 +77,7 @@ class Store:
             self._cursors, self._reading = connected("NORMAL"), connected("NORMAL")
             self._cursors.execute("PRAGMA wal_autocheckpoint = 0")  # see `save_cursors`
             self._reading.execute("PRAGMA query_only = ON")
-            self._identities = _identities(path)
+            self._identities = identities(path)
             self._errors.watch_log()
             opened.callback(self._errors.close)
             self._opened = opened.pop_all()
@@ -103,7 +112,7 @@ class Store:
 
     def check_identity(self) -> None:
         """Raise BufferMoved when the names of the files lead to other files than those opened."""
-        if any(_identity(path) != opened for path, opened in self._identities.items()):
+        if any(identity(path) != opened for path, opened in self._identities.items()):
             raise BufferMoved(
                 f"{self._path} is not the file that this relay opened: state_dir was removed, "
                 "renamed or replaced while the relay ran. Nothing was acknowledged since; move it "
@@ -168,7 +177,7 @@ class Store:
         self._rewrite_log_after_failed_fsync()
         with self._errors.translated() if len(parts) == 1 else self._transaction():
             for part in parts:
-                self._records.execute(_append(len(part)), [*chain.from_iterable(part)])
+                self._records.execute(append_statement(len(part)), [*chain.from_iterable(part)])
         self.check_identity()
         return used
 
@@ -182,12 +191,25 @@ class Store:
             if self._saved % 32 == 0:
                 self._cursors.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def replace_cursors(self, cursors: Mapping[str, StoredCursor]) -> None:
-        """Make `cursors` the only ones: others stop holding records back. Fsynced."""
+    def replace_cursors(
+        self, cursors: Mapping[str, StoredCursor], renamed: Mapping[str, str],
+        removed: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """Make `cursors` the only ones: others stop holding records back. Fsynced.
+
+        See `opened.rename_sinks` and `opened.note_removed`.
+        """
         text = _json(cursors)
         with self._transaction() as execute:
+            rename_sinks(execute, renamed)
+            note_removed(execute, removed)
             execute("DELETE FROM cursors WHERE sink NOT IN (SELECT key FROM json_each(?))", (text,))
             execute(WRITE_CURSORS.format("?"), (text,))
+
+    def rename_source(self, old: str, new: str) -> bool:
+        """See `opened.rename_source`. Fsynced."""
+        with self._transaction() as execute:
+            return rename_source(execute, old, new)
 
     def store_dead_letters(
         self, letters: Iterable[DeadLetter], cursors: Mapping[str, StoredCursor]
@@ -365,26 +387,6 @@ class Store:
             with self._errors.translated():
                 rewrite(self._records, self._path)
             self._errors.fsync_failed = False
-
-
-def _identities(path: Path) -> dict[Path, tuple[int, int] | None]:
-    """Device and inode of the database and of its log, where there is one."""
-    files = (path, path.with_name(f"{path.name}-wal"))
-    return {file: _identity(file) for file in files if file.exists()}
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - at every commit, in half of Path.stat's time
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-@cache
-def _append(rows: int) -> str:
-    row = f"({', '.join('?' * len(AppendedRow._fields))})"
-    return f"INSERT INTO appended VALUES {', '.join([row] * rows)}"
 
 
 def _json(value: object) -> str:

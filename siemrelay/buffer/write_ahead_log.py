@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log as a file, where SQLite itself takes for granted what it wrote."""
+"""The database and its write-ahead log as files, where SQLite takes for granted what it wrote."""
 
 from __future__ import annotations
 
@@ -33,3 +33,18 @@ def rewrite(connection: sqlite3.Connection, database: Path) -> None:
         pass
     finally:
         connection.execute("ROLLBACK")
+
+
+def identities(path: Path) -> dict[Path, tuple[int, int] | None]:
+    """Device and inode of the database and of its log, where there is one."""
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return {file: identity(file) for file in files if file.exists()}
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file at that path; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - at every commit, in half of Path.stat's time
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

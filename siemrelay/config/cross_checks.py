@@ -35,6 +35,8 @@ def clashes(
         yield ("sources", OWN_SOURCE), f"`{OWN_SOURCE}` names the relay's own events; rename it"
     yield from _not_alone(sources)
     yield from _same_address(sources, endpoint, line)
+    yield from _renamed("source", sources)
+    yield from _renamed("sink", sinks)
     archives = {
         name: sink
         for name, sink in sinks.items()
@@ -53,6 +55,23 @@ def _not_alone(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield ("sources", name, "type"), f"only one source can be of type {kind}"
         if kind in registry.SOURCES:
             met.add(kind)
+
+
+def _renamed(kind: str, parts: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Every `renamed_from` that names a present part, or one that another part took over."""
+    taken = dict[str, str]()
+    for name, part in parts.items():
+        before = getattr(part, "renamed_from", None)
+        if before is None:
+            continue
+        path: KeyPath = (f"{kind}s", name, "renamed_from")
+        if before == name:
+            yield path, f"this is the {kind}'s name now; write the one that it had before"
+        elif before in parts:
+            yield path, f"`{before}` is still a {kind}: remove it, or this key"
+        elif before in taken:
+            yield path, f"{kind} `{taken[before]}` takes the place of `{before}` already"
+        taken.setdefault(before, name)
 
 
 def _same_address(

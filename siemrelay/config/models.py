@@ -79,6 +79,11 @@ class SourceConfig(Options):
         description="which records are stored at all, written as a sink's `events`; records that "
         "cannot be parsed are kept unless `exclude` names `Unparsed Record`",
     )
+    renamed_from: Name | None = Field(
+        None,
+        description="the name that this source had before: it keeps its positions, its counts and "
+        "the ids of its records. Leave it here while records from before are kept",
+    )
     pool: Pools = Field(
         default=[], description="the pools of relays that run it; one name or a list (`run --pool`)"
     )
@@ -127,6 +132,11 @@ class SinkConfig(Options):
         description="where a sink that is new to the buffer starts: "
         "at the next record, or at the oldest that is kept",
     )
+    renamed_from: Name | None = Field(
+        None,
+        description="the name that this sink had before: it takes over what waits for that name, "
+        "its counts, dead letters and pause",
+    )
     retry: RetryOptions = Field(
         default_factory=RetryOptions, description="the pauses between attempts"
     )
@@ -143,6 +153,11 @@ class BufferOptions(Options):
 
     max_size: Size = Field(10 << 30, description="the most disk space that it uses")
     keep: Duration = Field(86400.0, description="how long delivered records stay, for replay")
+    keep_removed: Duration = Field(
+        7 * 86400.0,
+        description="how long records wait for a sink that is no longer in the file when the relay "
+        "starts; sooner if the buffer needs the room",
+    )
     when_full: WhenFull = Field(
         "block",
         description="stop reading the sources until there is room, or drop the oldest records "

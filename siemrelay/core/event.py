@@ -78,8 +78,9 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
     `payload` holds `count` records as lines (see `core.lines`). Record i has the sequence number
     `first_sequence + i`, unique in the buffer and never reused. `received_at` is in seconds since
-    the epoch. `part` is None, or the number (from 1) of this piece of a record that was too long to
-    keep in one: such a batch holds just that piece.
+    the epoch. `part` is None, or the number (from 1) of this piece of a record that was too long
+    to keep in one: such a batch holds just that piece. `identity` is the source's name in the ids
+    of the records, where that is another one than its present name.
     """
 
     first_sequence: int
@@ -88,6 +89,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     received_at: float
     payload: bytes
     part: int | None = None
+    identity: str | None = None
 
     @property
     def next_sequence(self) -> int:

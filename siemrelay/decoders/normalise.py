@@ -305,7 +305,7 @@ def _set_ids(decoded: DecodedBatch) -> None:
     It depends on the sequence number, so equal lines get different ids.
     """
     batch = decoded.batch
-    source = f"\n{batch.source}\n".encode()
+    source = f"\n{batch.identity or batch.source}\n".encode()
     for sequence, event, record in zip(
         range(batch.first_sequence, batch.next_sequence), decoded.events, decoded.records,
         strict=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
@@ -25,6 +26,8 @@ _LARGE_BYTES: Final = 1024 * 1024
 # To accept a connection, read its request and answer it takes so many turns of the loop.
 _TURNS: Final = 4
 
+_NONE: Final[Mapping[str, str]] = {}
+
 
 class DecodeCache:
     """A bounded cache of decoded batches.
@@ -33,16 +36,24 @@ class DecodeCache:
     evicts what the others share (test_a_lagging_sink_does_not_empty_the_cache).
     """
 
-    def __init__(self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool) -> None:
-        """`fallback` decodes records of removed sources; `share` is off for a single sink."""
+    def __init__(
+        self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool,
+        identities: Mapping[str, str] = _NONE,
+    ) -> None:  # fmt: skip
+        """`fallback` decodes records of removed sources; `share` is off for a single sink.
+
+        `identities` are the former names of renamed sources, by which the ids of their records go.
+        """
         self._large = trio.Lock()
-        self.replace_decoders(decoders, fallback, share=share)
+        self.replace_decoders(decoders, fallback, share=share, identities=identities)
 
     def replace_decoders(
-        self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool
-    ) -> None:
+        self, decoders: Mapping[str, Decoder], fallback: Decoder, *, share: bool,
+        identities: Mapping[str, str] = _NONE,
+    ) -> None:  # fmt: skip
         """Decode with these from now on; what was decoded with others is forgotten."""
         self._decoders, self._fallback, self._share = decoders, fallback, share
+        self._identities = identities
         self._kept: dict[int, DecodedBatch] = {}
         self._kept_bytes = 0
 
@@ -67,6 +78,8 @@ class DecodeCache:
         if kept is not None:
             return kept
         decoder = self._decoders.get(batch.source, self._fallback)
+        if (identity := self._identities.get(batch.source)) is not None:
+            batch = msgspec.structs.replace(batch, identity=identity)
         try:
             decoded = decoder.decode(batch)
         except Exception as error:  # noqa: BLE001  (logged by the next; any bug ends here)
@@ -84,7 +97,9 @@ def _one_by_one(decoder: Decoder, batch: Batch, error: Exception) -> DecodedBatc
     """Decode each record alone; those on which the decoder raises become Unparsed Records."""
     events, failed = [], []
     for sequence, record in enumerate(batch.records(), batch.first_sequence):
-        alone = Batch(sequence, 1, batch.source, batch.received_at, record + b"\n", batch.part)
+        alone = msgspec.structs.replace(
+            batch, first_sequence=sequence, count=1, payload=record + b"\n"
+        )
         try:
             events += decoder.decode(alone).events
         except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)

@@ -72,6 +72,22 @@ class Assembly:
             wanted |= parts.events.fields | parts.format.fields
         return self._reader(source, wanted)
 
+    def decoders(self, sinks: list[SinkParts]) -> dict[str, Decoder]:
+        """A decoder for the records of each source, also for those stored under a former name."""
+        found = {name: self.decoder(name, sinks) for name in self._config.sources}
+        for name, former in self.former_names.items():
+            found.setdefault(former, found[name])
+        return found
+
+    @property
+    def former_names(self) -> dict[str, str]:
+        """The former names of renamed sources, by their present ones."""
+        return {
+            name: source.renamed_from
+            for name, source in self._config.sources.items()
+            if source.renamed_from is not None
+        }
+
     def source_filter(self, source: str) -> SourceFilter | None:
         """What keeps the source's unwanted records out of the buffer; None if all are wanted."""
         events = EventFilter(self._config.sources[source].events, self.catalogue)

@@ -10,7 +10,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.health import stuck
-from siemrelay.telemetry.stats import Stats
+from siemrelay.telemetry.stats import RemovedSink, Stats
 from siemrelay.telemetry.status import StatusReporter
 
 _log = structlog.get_logger()
@@ -45,6 +45,13 @@ class Heartbeat:
         """Bring the gauges up to date that are known in memory."""
         buffer = self._stats.buffer
         buffer.held_by = self._buffer.holders() if buffer.full else []
+        buffer.removed = {
+            name: RemovedSink(
+                self._buffer.end - self._buffer.cursor(name).next_sequence,
+                since + buffer.keep_removed_s,
+            )
+            for name, since in self._buffer.removed.items()
+        }
         for name, sink in self._stats.sinks.items():
             cursor = self._buffer.cursor(name)
             sink.holds_buffer = name in buffer.held_by

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -70,6 +70,20 @@ class Pauses:
         """Forget the pauses of sinks that are gone, as `add`."""
         if self._pauses.keys() - set(sinks):
             await self._replace({name: p for name, p in self._pauses.items() if name in sinks})
+
+    def take_over(self, renamed: Mapping[str, str]) -> None:
+        """Pause sinks by their new names that were paused by their old ones. Writes to the disk.
+
+        Where that is impossible the pause holds for this process, and the error is logged.
+        """
+        if not self._pauses.keys() & renamed.keys():
+            return
+        self._pauses = {renamed.get(name, name): pause for name, pause in self._pauses.items()}
+        try:
+            self._write(msgspec.json.encode(self._pauses))
+        except OSError as error:
+            _log.error("a pause cannot be stored under the new name of its sink", reason=str(error),
+                       advice="pause the sink again after a restart")  # fmt: skip
 
     async def _replace(self, pauses: dict[str, Pause]) -> None:
         await in_thread(self._write, msgspec.json.encode(pauses))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -15,20 +15,25 @@ from siemrelay.config.secrets import without_url_secrets
 # These are bound to files and sockets that the process opens once.
 _FIXED: Final = ("state_dir", "endpoint")
 
-Kind = Literal["add", "remove", "restart"]
+Kind = Literal["add", "remove", "rename", "restart"]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One part that a reload adds, removes or restarts; `details` (safe to show) say why."""
+    """One part that a reload changes; `details` (safe to show) say why.
+
+    `before` is the name that a renamed one had.
+    """
 
     section: Literal["source", "sink"]
     name: str
     kind: Kind
     details: tuple[str, ...] = ()
+    before: str = ""
 
     def __str__(self) -> str:
         details = f" ({', '.join(self.details)})" if self.details else ""
-        return f"{self.kind} {self.section} {self.name}{details}"
+        which = f"{self.before} to {self.name}" if self.before else self.name
+        return f"{self.kind} {self.section} {which}{details}"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -47,25 +52,29 @@ class Plan(msgspec.Struct, frozen=True):
         """The parts of a section with one of these kinds of change."""
         return [c.name for c in self.changes if c.section == section and c.kind in kinds]
 
+    def renamed(self, section: str) -> dict[str, str]:
+        """The new names of a section's renamed parts, by their old ones."""
+        return {c.before: c.name for c in self.changes if c.section == section and c.before}
+
     def lines(self) -> list[str]:
         """The plan for a person, one change a line."""
         same = f"leave {self.unchanged} {'part' if self.unchanged == 1 else 'parts'} alone"
         return [*map(str, self.changes), *(f"set {text}" for text in self.settings), same]
 
 
-def plan(old: RelayConfig, new: RelayConfig) -> Plan:
-    """Compare two valid configurations.
+def plan(old: RelayConfig, new: RelayConfig, kept: Collection[str] = ()) -> Plan:
+    """Compare two valid configurations. `kept` are removed sinks whose place is kept.
 
     A part is restarted if any of its options differs, secrets included, or if the declared event
     types do: filters and decoders are built from them.
     """
     restart_all = old.event_types != new.event_types or old.buffer.when_full != new.buffer.when_full
     changes = [
-        *_changes("sink", old.sinks, new.sinks, restart_all=restart_all),
-        *_changes("source", old.sources, new.sources, restart_all=restart_all),
+        *_changes("sink", old.sinks, new.sinks, kept, restart_all=restart_all),
+        *_changes("source", old.sources, new.sources, (), restart_all=restart_all),
     ]
-    kept = {*old.sinks} & {*new.sinks}, {*old.sources} & {*new.sources}
-    unchanged = sum(map(len, kept)) - sum(change.kind == "restart" for change in changes)
+    both = {*old.sinks} & {*new.sinks}, {*old.sources} & {*new.sources}
+    unchanged = sum(map(len, both)) - sum(change.kind == "restart" for change in changes)
     wide = [key for key in field_names(RelayConfig) if key not in ("sources", "sinks")]
     fixed = [key for key in wide if key in _FIXED and getattr(old, key) != getattr(new, key)]
     settings = [
@@ -78,24 +87,43 @@ def plan(old: RelayConfig, new: RelayConfig) -> Plan:
 
 
 def _changes(
-    section: Literal["source", "sink"], old: Mapping[str, BaseModel], new: Mapping[str, BaseModel],
-    *, restart_all: bool,
+    section: Literal["source", "sink"], old: Mapping[str, Any], new: Mapping[str, Any],
+    kept: Collection[str], *, restart_all: bool,
 ) -> Iterator[Change]:  # fmt: skip
+    renamed = {
+        part.renamed_from: name
+        for name, part in new.items()
+        if name not in old and name not in kept and part.renamed_from in {*old, *kept}
+    }
     for name in old:
-        if name not in new:
+        if name not in new and name not in renamed:
             yield Change(section, name, "remove")
+    for before, name in renamed.items():
+        details = _details(old[before], new[name]) if before in old else ()
+        yield Change(section, name, "rename", tuple(details), before)
     for name, part in new.items():
-        if name not in old:
+        if name not in old and name not in renamed.values():
             yield Change(section, name, "add")
-        elif type(part) is not type(old[name]) or part != old[name]:
+        elif name not in old:
+            continue
+        elif not _is_alike(old[name], part):
             yield Change(section, name, "restart", tuple(_details(old[name], part)))
         elif restart_all:
             yield Change(section, name, "restart", ("event types or when_full",))
 
 
+def _is_alike(old: BaseModel, new: Any) -> bool:
+    """Whether no difference needs a restart; that of their former names does not."""
+    former = {"renamed_from": new.renamed_from}
+    return type(old) is type(new) and old.model_copy(update=former) == new
+
+
 def _details(old: BaseModel, new: BaseModel) -> Iterator[str]:
+    """The differences of their options but for their former names."""
     before, after = dict(_settings(old)), dict(_settings(new))
     for key in dict.fromkeys((*before, *after)):
+        if key == "renamed_from":
+            continue
         differs = list(_differences(before.get(key), after.get(key), key))
         yield from differs
         if not differs and _value(old, key) != _value(new, key):

@@ -114,6 +114,7 @@ class Relay:
                     outer.start_soon(serve_pages)
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
+                outer.start_soon(reloader.drop_expired)
                 commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
                                     self._redactor, decoders)  # fmt: skip
                 listening = trio.Event()

@@ -25,6 +25,9 @@ from siemrelay.telemetry.stats import Stats
 
 _log = structlog.get_logger()
 
+# How often it is looked whether the place of a removed sink has been kept for long enough.
+_EXPIRE_EVERY_S: Final = 60.0
+
 _UNCHANGED: Final = "the relay goes on with the configuration that it has"
 
 
@@ -66,7 +69,8 @@ class Reloader:
         """Load the file and make its changes. Never raises for what the file says.
 
         With any fault nothing changes. A sink that the file no longer has is removed only if
-        nothing waits for it, or if it is in `discard_backlog`. `dry_run` only plans.
+        nothing waits for it, or if it is in `discard_backlog`; one that is up is given
+        `shutdown_timeout` to deliver what is stored by now. `dry_run` only plans.
         """
         async with self.changing():
             try:
@@ -75,24 +79,27 @@ class Reloader:
             except ConfigurationRefused as refused:
                 return self._refuse([f.located(refused.file) for f in refused.faults], dry_run)
             refused_lines = self._objections(planned, discard_backlog)
+            if not refused_lines:
+                refused_lines = await self._unfinished(planned, discard_backlog, dry_run)
             if refused_lines:
                 return self._refuse(refused_lines, dry_run)
             if dry_run:
                 return ControlAnswer(True, [f"would {line}" for line in planned.lines()])
             try:
-                await self._apply(loaded, planned)
+                await self._apply(loaded, planned, discard_backlog)
             except (StartRefused, ListenRefused) as error:
                 return self._refuse([str(error)], dry_run)
             again = [f"sink {name}" for name in self._sinks.try_again()]
             again += [f"source {name}" for name in await self._sources.try_again()]
-            return self._succeed([*planned.lines(), *(f"try {part} again now" for part in again)])
+            return self._succeed([*planned.lines(), *(f"try {part} again now" for part in again),
+                                  *self._sinks.advice(loaded.config)])  # fmt: skip
 
     def _prepare(self) -> tuple[Loaded, Plan]:
         loaded = self._read()
         faults, _ = lacking(loaded)
         if faults:
             raise ConfigurationRefused(loaded.file, faults)
-        return loaded, plan(self._loaded.config, loaded.config)
+        return loaded, plan(self._loaded.config, loaded.config, [*self._sinks.removed])
 
     def _objections(self, planned: Plan, discard_backlog: Collection[str]) -> list[str]:
         if self._drains:
@@ -100,16 +107,40 @@ class Reloader:
         if self._relay_stats.stopping:
             return ["the relay is stopping"]
         lines = [f"`{key}` is read at the start only: restart the relay" for key in planned.fixed]
-        for name in planned.names("sink", "remove"):
-            waiting = self._sinks.backlog(name)
-            if waiting and name not in discard_backlog:
-                lines.append(
-                    f"sink {name} would be removed, and {waiting:,} records wait for it: keep it "
-                    f"until it has them, or reload with --discard-backlog {name}"
-                )
+        may_go = [*planned.names("sink", "remove"), *self._sinks.removed]
+        lines += [
+            f"--discard-backlog {name}: no sink of that name is removed by this reload"
+            for name in discard_backlog
+            if name not in may_go
+        ]
         return lines
 
-    async def _apply(self, loaded: Loaded, planned: Plan) -> None:
+    async def _unfinished(
+        self, planned: Plan, discard_backlog: Collection[str], dry_run: bool
+    ) -> list[str]:
+        """Why sinks cannot be removed yet, one line each."""
+        names = [n for n in planned.names("sink", "remove") if n not in discard_backlog]
+        if dry_run:
+            left = {name: 0 if self._sinks.is_up(name) else self._sinks.backlog(name)
+                    for name in names}  # fmt: skip
+        else:
+            left = await self._sinks.let_finish(names, self._loaded.config.shutdown_timeout)
+        return [
+            f"sink {name} would be removed, and {waiting:,} records wait for it: keep it until it "
+            f"has them, set `renamed_from: {name}` on the sink that takes its place, or reload "
+            f"with --discard-backlog {name}"
+            for name, waiting in left.items()
+            if waiting
+        ]
+
+    async def drop_expired(self) -> None:
+        """Drop the places of removed sinks when their time is over, until cancelled."""
+        while True:
+            await trio.sleep(_EXPIRE_EVERY_S)
+            async with self.changing():
+                await self._sinks.drop_expired(self._loaded.config)
+
+    async def _apply(self, loaded: Loaded, planned: Plan, discard_backlog: Collection[str]) -> None:
         config = loaded.config
         # New secrets first, so that no line of the changed parts shows one.
         self._redactor.add(loaded.secrets)
@@ -118,7 +149,7 @@ class Reloader:
         await self._sources.take_addresses(config)
         # A stop of the relay waits for a change that has begun, as it does for a commit.
         with trio.CancelScope(shield=True):
-            await self._sinks.change(planned, config, assembly)
+            await self._sinks.change(planned, config, assembly, discard_backlog)
             await self._sources.change(planned, config, assembly)
         self._buffer.set_limits(max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep)
         self._loaded = loaded

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
+import msgspec
 import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery
@@ -19,6 +21,7 @@ from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.plan import Plan
+from siemrelay.relay.removed_sinks import RemovedSinks
 from siemrelay.telemetry.stats import SinkStats, Stats
 
 _log = structlog.get_logger()
@@ -40,13 +43,34 @@ class SinkGroup:
         self._running: RunningParts
         self._parts: dict[str, SinkParts] = {}
         self._deliveries: dict[str, Delivery] = {}
-        for gone in buffer.set_sinks(self._policies(config, warn=True)):
-            _log.warning("sink is no longer configured; its records are not held back", sink=gone)
+        self._removed = RemovedSinks(buffer, stats.buffer)
+        renamed = self._renamed(config)
+        removed = self._removed.at_start(config, {*other_pools, *renamed})
+        pauses.take_over(renamed)
+        policies = self._policies(config, removed, warn=True)
+        gone = buffer.places.keys() - policies.keys() - renamed.keys()
+        with self._removed.dropping(gone, gone):
+            buffer.set_sinks(policies, renamed, removed)
+        for old, new in renamed.items():
+            _log.info("sink renamed", sink=new, before=old, undelivered=self.backlog(new))
+        for line in self.advice(config):
+            _log.warning(line)
         self._cache = DecodeCache({}, assembly.decoder(None, []), share=False)
         parts = {name: assembly.sink(name) for name in config.sinks}
-        self._install(config, assembly, parts, restarted=set())
+        self._install(config, assembly, parts, restarted=set(), renamed={})
 
-    def _policies(self, config: RelayConfig, *, warn: bool = False) -> dict[str, SinkPolicy]:
+    def _renamed(self, config: RelayConfig) -> dict[str, str]:
+        """The sinks with a place under a former name and none under their own, by the former."""
+        places = self._buffer.places
+        return {
+            sink.renamed_from: name
+            for name, sink in config.sinks.items()
+            if sink.renamed_from is not None and sink.renamed_from in places and name not in places
+        }
+
+    def _policies(
+        self, config: RelayConfig, removed: Collection[str], *, warn: bool = False
+    ) -> dict[str, SinkPolicy]:
         policies: dict[str, SinkPolicy] = {}
         for name, sink in config.sinks.items():
             when_full = sink.when_full or config.buffer.when_full
@@ -55,7 +79,9 @@ class SinkGroup:
                 sink.start_at == "oldest",
                 sink.enabled and name not in self._pauses,
             )
-        for name in filter(self._buffer.knows, self._other_pools):
+        for name in removed:
+            policies[name] = SinkPolicy(enabled=False)
+        for name in self._buffer.places.keys() & {*self._other_pools}:
             # This buffer delivered to it before: what it has not received is kept.
             policies[name] = SinkPolicy()
             if warn:
@@ -65,24 +91,32 @@ class SinkGroup:
 
     def _install(
         self, config: RelayConfig, assembly: Assembly, parts: dict[str, SinkParts],
-        *, restarted: Collection[str],
+        *, restarted: Collection[str], renamed: Mapping[str, str],
     ) -> None:  # fmt: skip
-        """Make `parts` the sinks; those that are new or in `restarted` get a new delivery."""
+        """Make `parts` the sinks; those that are new or in `restarted` get a new delivery.
+
+        `renamed`, old names by new ones, keep their counts of this process.
+        """
         enabled = [each for name, each in parts.items() if config.sinks[name].enabled]
         # The sinks together decide which fields are decoded.
-        decoders = {name: assembly.decoder(name, enabled) for name in config.sources}
         self._cache.replace_decoders(
-            decoders, assembly.decoder(None, enabled), share=len(enabled) > 1
-        )
+            assembly.decoders(enabled), assembly.decoder(None, enabled), share=len(enabled) > 1,
+            identities=assembly.former_names,
+        )  # fmt: skip
+        before = {new: self._stats.sinks.get(old) for old, new in renamed.items()}
         for name in self._parts.keys() - parts.keys():
             del self._stats.sinks[name]
             self._deliveries.pop(name, None)
         for name, each in parts.items():
             if name in self._parts and name not in restarted:
                 continue
-            self._stats.sinks[name] = stats = SinkStats(
-                name, since=time.time(), progress_at=trio.current_time()
-            )
+            stats = SinkStats(name, since=time.time(), progress_at=trio.current_time())
+            if (former := before.get(name)) is not None:
+                stats = msgspec.structs.replace(
+                    former, name=name, since=stats.since, state=stats.state, reason=stats.reason,
+                    progress_at=stats.progress_at,
+                )  # fmt: skip
+            self._stats.sinks[name] = stats
             stats.counts = self._buffer.cursor(name).counts
             self._deliveries.pop(name, None)
             if config.sinks[name].enabled:
@@ -140,26 +174,84 @@ class SinkGroup:
         """The records that wait for a sink."""
         return self._buffer.end - self._buffer.cursor(name).next_sequence
 
-    async def change(self, plan: Plan, config: RelayConfig, assembly: Assembly) -> None:
+    async def change(
+        self, plan: Plan, config: RelayConfig, assembly: Assembly, discard: Collection[str] = ()
+    ) -> None:
         """Make the changes of a plan; sinks that it does not name are not touched.
 
         Every new part is built before an old one stops, so that a failure to build changes nothing.
-        A stopped sink sends again what had no confirmation. Raises StartRefused when the cursors
-        cannot be stored; then the old sinks go on.
+        A stopped sink sends again what had no confirmation. The places of sinks in `discard` are
+        dropped. Raises StartRefused when the cursors cannot be stored; then the old sinks go on.
         """
-        affected = {*plan.names("sink", "restart", "add")}
+        renamed = plan.renamed("sink")
+        affected = {*plan.names("sink", "restart", "add", "rename")}
         parts = {
             name: assembly.sink(name) if name in affected else self._parts[name]
             for name in config.sinks
         }
-        for name in plan.names("sink", "restart", "remove"):
+        for name in (*plan.names("sink", "restart", "remove"), *renamed):
             await self._running.stop(name)
+        removed = self._removed.without({*discard, *renamed, *config.sinks})
+        gone = [*plan.names("sink", "remove"), *(self._buffer.removed.keys() & {*discard})]
         try:
-            await self._buffer.change_sinks(self._policies(config))
-            self._install(config, assembly, parts, restarted=affected)
+            await in_thread(self._pauses.take_over, renamed)
+            with self._removed.dropping(gone, discard):
+                policies = self._policies(config, removed)
+                await self._buffer.change_sinks(policies, renamed, removed)
+            self._removed.configure(config)
+            self._install(config, assembly, parts, restarted=affected, renamed=renamed)
             await self._forget_pauses(config)
         finally:
             self._start_missing()
+
+    def is_up(self, name: str) -> bool:
+        """Whether a sink delivers."""
+        return self._stats.sinks[name].state == "up"
+
+    async def let_finish(self, names: Collection[str], timeout_s: float) -> dict[str, int]:
+        """Let sinks that will be removed have what is stored now, if they are up.
+
+        Returns how many of these records wait for each after at most `timeout_s`.
+        """
+        end = self._buffer.end
+
+        def left(name: str) -> int:
+            return max(end - self._buffer.cursor(name).next_sequence, 0)
+
+        with trio.move_on_after(timeout_s):
+            while any(left(name) and self.is_up(name) for name in names):
+                with trio.move_on_after(_LOOK_EVERY_S):
+                    await self._buffer.wait_settled()
+        return {name: left(name) for name in names}
+
+    async def drop_expired(self, config: RelayConfig) -> None:
+        """Drop the places of removed sinks that were kept for `keep_removed`."""
+        expired = self._removed.expired()
+        if expired:
+            removed = self._removed.without(expired)
+            policies = self._policies(config, removed)
+            with self._removed.dropping(expired, expired), trio.CancelScope(shield=True):
+                await self._buffer.change_sinks(policies, removed=removed)
+
+    def advice(self, config: RelayConfig) -> list[str]:
+        """For each sink that cannot take the place of its former name: what to do instead."""
+        found = []
+        for name, sink in config.sinks.items():
+            before = sink.renamed_from
+            if before in self._buffer.removed:
+                first, own = self._buffer.cursor(before), self._buffer.cursor(name)
+                to = own.first_sequence - 1
+                found.append(
+                    f"sink {name} has a place of its own and does not take that of {before}: send "
+                    f"the records of {before} with `siemrelay buffer replay {name} --from "
+                    f"{first.next_sequence} --to {to}`, then reload with --discard-backlog {before}"
+                )
+        return found
+
+    @property
+    def removed(self) -> Mapping[str, int]:
+        """The sinks that are no longer configured and have a place, and since when (seconds)."""
+        return self._buffer.removed
 
     async def _forget_pauses(self, config: RelayConfig) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
+import msgspec
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
@@ -30,6 +31,8 @@ class SourceGroup:
         observers: Observers,
     ) -> None:  # fmt: skip
         self._buffer, self._stats = buffer, stats
+        for name, former in assembly.former_names.items():
+            buffer.rename_source(former, name)
         self.shutdown_s = config.shutdown_timeout
         self._committer = Committer(buffer, stats, config.buffer.batch_window, observers)
         self.own_events = OwnEvents(self._committer, buffer, stats)
@@ -111,7 +114,7 @@ class SourceGroup:
         position: what the old one handed over is on disk before the new one starts. Call
         `take_addresses` first.
         """
-        affected = {*plan.names("source", "restart", "add")}
+        affected = {*plan.names("source", "restart", "add", "rename")}
         built = {
             name: _build(assembly, name) if name in affected else self._built[name]
             for name in config.sources
@@ -120,9 +123,14 @@ class SourceGroup:
         # What listens at an address that is given up closes it when it is stopped.
         self._committer.sockets.keep_only(_pairs(self._binds))
         self._committer.coalescer.window_s = config.buffer.batch_window
-        for name in plan.names("source", "restart", "remove"):
+        renamed = plan.renamed("source")
+        for name in (*plan.names("source", "restart", "remove"), *renamed):
             await self._running.stop(name)
             await self._intakes.pop(name).settled()
+        for former, name in renamed.items():
+            await self._buffer.change_source_name(former, name)
+            stats = self._stats.sources.pop(former)
+            self._stats.sources[name] = msgspec.structs.replace(stats, name=name)
         for name in plan.names("source", "remove"):
             gone = self._stats.sources.pop(name)
             self._buffer.source_counts[name] = SourceCounts(gone.records, gone.bytes, gone.filtered)

@@ -121,6 +121,9 @@ _BUFFER_ROWS: Final[tuple[_Row, ...]] = (
     ("oldest_age_seconds", "gauge", "Age of the oldest record kept.",
      lambda b: _age(b.oldest_received_at)),
     ("full", "gauge", "1 while intake waits for room.", lambda b: int(b.full)),
+    ("discarded_total", "counter",
+     "Records of removed sinks that were dropped with their places, undelivered.",
+     lambda b: b.discarded),
     ("commits_total", "counter", "Transactions of records, each fsynced.",
      lambda b: b.commits),
     ("commit_seconds", "histogram", "How long those transactions took.",
@@ -141,6 +144,10 @@ METRICS: Final = (
     Metric("sink_state", ("sink", "state"), "gauge", "1 for the state the sink is in.",
            lambda stats: (((name, state), int(sink.state == state))
                           for name, sink in stats.sinks.items() for state in STATES)),
+    Metric("removed_sink_backlog_records", ("sink",), "gauge",
+           "Records kept for a sink that is no longer configured.",
+           lambda stats: (((name,), place.backlog)
+                          for name, place in stats.buffer.removed.items())),
     Metric("config_last_reload_successful", (), "gauge",
            "1 if the last reload, or the start, applied the configuration.",
            lambda stats: [((), int(stats.reload.successful))]),

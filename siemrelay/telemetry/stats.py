@@ -149,8 +149,15 @@ class SinkStats(msgspec.Struct):
         return self.counts.delivered + self.counts.retried
 
 
+class RemovedSink(msgspec.Struct, frozen=True):
+    """A sink that is no longer configured: how many records wait for it, and until when."""
+
+    backlog: int
+    kept_until: float
+
+
 class BufferStats(msgspec.Struct):
-    """The disk buffer."""
+    """The disk buffer; `discarded` were records of removed sinks."""
 
     size_bytes: int = 0
     max_size_bytes: int = 0
@@ -160,6 +167,9 @@ class BufferStats(msgspec.Struct):
     full_since: float = 0.0
     held_by: list[str] = msgspec.field(default_factory=list)
     dead_letters: dict[str, int] = msgspec.field(default_factory=dict)
+    discarded: int = 0
+    keep_removed_s: float = 0.0
+    removed: dict[str, RemovedSink] = msgspec.field(default_factory=dict)
     commit_s: Histogram = msgspec.field(default_factory=lambda: Histogram(COMMIT_BUCKETS_S))
 
     def committed(self, took_s: float, used_bytes: int) -> None:

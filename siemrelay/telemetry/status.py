@@ -12,7 +12,7 @@ from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import HISTORY_EVERY_S, History, Rates
-from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import RemovedSink, SinkStats, SourceStats, Stats
 
 _TROUBLED: Final = ("waiting", "holding", "failed", "paused")
 
@@ -75,6 +75,7 @@ class BufferReport(msgspec.Struct, frozen=True):
     dead_letters: dict[str, int]
     held_by: list[str] = []
     max_size_bytes: int = 0
+    removed: dict[str, RemovedSink] = {}
 
 
 class RelayReport(msgspec.Struct, frozen=True):
@@ -141,7 +142,7 @@ class StatusReporter:
             [self._sink(sink) for sink in stats.sinks.values()],
             BufferReport(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
                          dict(buffer.dead_letters), list(buffer.held_by),
-                         buffer.max_size_bytes),
+                         buffer.max_size_bytes, dict(buffer.removed)),
             self._clean(stats.reload.error),
         )  # fmt: skip
 

@@ -65,6 +65,14 @@ def _lines(status: RelayReport) -> Iterator[Line]:
     for row, sink in zip(rows, status.sinks, strict=True):
         yield Line(row, _TONES.get(sink.state, "dim"))
         yield from _reasons(sink, status.at)
+    for name, removed in status.buffer.removed.items():
+        left = span(removed.kept_until - status.at)
+        yield Line(
+            f"{name} is no longer configured; {removed.backlog:,} records wait for it, for {left} "
+            f"yet: set `renamed_from: {name}` on the sink that takes its place, or drop them with "
+            f"`siemrelay reload --discard-backlog {name}`",
+            "warning",
+        )
 
 
 def _buffer(status: RelayReport) -> str:

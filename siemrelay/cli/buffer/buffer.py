@@ -66,7 +66,14 @@ def info(config: str, as_json: bool) -> None:
         {"sink": name, **_balance(cursor, end), "next_sequence": cursor.next_sequence,
          "dead_letters": letters.pop(name, 0), "replayed": cursor.replayed,
          "last_success": rfc3339(cursor.last_success_at) if cursor.last_success_at else None}
-        for name, cursor in opened.sinks().items()
+        for name, cursor in opened.sinks().items() if name not in opened.removed
+    ]  # fmt: skip
+    keep_s = loaded.config.buffer.keep_removed
+    removed = [
+        {"sink": name, "waiting": end - cursor.next_sequence, "dead_letters": letters.pop(name, 0),
+         "next_sequence": cursor.next_sequence,
+         "kept_until": rfc3339(opened.removed[name] + keep_s)}
+        for name, cursor in opened.sinks().items() if name in opened.removed
     ]  # fmt: skip
     report: dict[str, Any] = {
         "state_dir": str(state_dir), "process": running_process(state_dir), "end": end,
@@ -75,7 +82,7 @@ def info(config: str, as_json: bool) -> None:
         "size_bytes": used,
         "sources": [{"source": name, **msgspec.structs.asdict(counts)}
                     for name, counts in sorted(opened.sources.items())],
-        "sinks": sinks, "other_dead_letters": letters,
+        "sinks": sinks, "removed_sinks": removed, "other_dead_letters": letters,
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -96,6 +103,12 @@ def info(config: str, as_json: bool) -> None:
         ])  # fmt: skip
     click.echo()
     _print_balance(sinks)
+    for place in removed:
+        click.echo(
+            f"{place['sink']} is no longer configured; {place['waiting']:,} records from "
+            f"{place['next_sequence']:,} on and {place['dead_letters']:,} dead letters are kept "
+            f"for it until {place['kept_until']}"
+        )
     for name, count in letters.items():
         click.echo(f"{count:,} dead letters of {name}, which is no longer configured")
 

@@ -97,8 +97,10 @@ def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Repla
 
     Exits with 1 when the sink holds, since a person has to fix something first, 130 at Ctrl-C.
     """
-    decoders = {source: assembly.decoder(source, [parts]) for source in config.sources}
-    decoded = DecodeCache(decoders, assembly.decoder(None, [parts]), share=False)
+    decoded = DecodeCache(
+        assembly.decoders([parts]), assembly.decoder(None, [parts]), share=False,
+        identities=assembly.former_names,
+    )  # fmt: skip
     stats = SinkStats(parts.name, since=time.time(), counts=again.cursor(parts.name).counts)
 
     async def run() -> None:

@@ -24,7 +24,7 @@ def record_ids(selection: Selection) -> list[str]:
     without an id of their own, and shortened ones, have the sequence number in it too.
     """
     batch = selection.decoded.batch
-    head = b"%b\n%d\n" % (batch.source.encode(), batch.part or 0)
+    head = b"%b\n%d\n" % ((batch.identity or batch.source).encode(), batch.part or 0)
     return [
         hashlib.blake2b(
             head + _own(event.id, record, sequence) + record,

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "top": ("live.top", "the same, live"),
     "buffer": ("buffer.buffer", "inspect the disk buffer, replay records, handle dead letters"),
     "init": ("setup.init", "write a first configuration from a few answers"),
+    "schema": ("setup.schema", "print the configuration's JSON Schema, for editors"),
     "install": ("setup.install", "install the systemd service, its user and directories"),
     "uninstall": ("setup.uninstall", "remove the service; keep configuration and records"),
     "events": ("events", "list the known event types"),

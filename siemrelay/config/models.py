@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator
 
 from siemrelay.config.describe import nearest
 from siemrelay.core.event import DEFAULT_SEVERITY, FIELDS
@@ -49,7 +49,9 @@ def _event_field(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-EventField = Annotated[str, AfterValidator(_event_field)]
+EventField = Annotated[
+    str, AfterValidator(_event_field), WithJsonSchema({"type": "string", "enum": [*FIELDS]})
+]
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
@@ -57,7 +59,9 @@ def _pools(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Pools = Annotated[list[NonEmpty], BeforeValidator(_pools)]
+Pools = Annotated[
+    list[NonEmpty], BeforeValidator(_pools, json_schema_input_type=NonEmpty | list[NonEmpty])
+]
 """Pool labels; a single one may be written without a list."""
 
 
@@ -205,10 +209,14 @@ def _address(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+HostPort = Annotated[str, Field(pattern=r"^(\[[^\]]+\]|[^:]+):\d{1,5}$|^off$")] | Literal[False]
+"""What may be written for `listen`: YAML reads `off` as false."""
+
+
 class EndpointOptions(Options):
     """Metrics, health and status."""
 
-    listen: Annotated[str, BeforeValidator(_listen)] = Field(
+    listen: Annotated[str, BeforeValidator(_listen, json_schema_input_type=HostPort)] = Field(
         "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"
     )
     hosts: list[NonEmpty] = Field(
@@ -251,6 +259,10 @@ class EventTypeConfig(Options):
     description: str = Field("", description="one line for people")
 
 
+DeclaredTypes = dict[NonEmpty, EventTypeConfig | None] | list[NonEmpty]
+"""What may be written for `event_types`."""
+
+
 def _declared(value: Any) -> Any:
     """Expand the short forms: a list of names, a name without settings."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
@@ -268,7 +280,10 @@ class RelayConfig(Options):
     )
     sources: dict[Name, SourceConfig] = Field(min_length=1, description="where records come from")
     sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where events go")
-    event_types: Annotated[dict[NonEmpty, EventTypeConfig], BeforeValidator(_declared)] = Field(
+    event_types: Annotated[
+        dict[NonEmpty, EventTypeConfig],
+        BeforeValidator(_declared, json_schema_input_type=DeclaredTypes),
+    ] = Field(
         default_factory=dict,
         description="event types in addition to the built-in ones, for use in `events`",
     )

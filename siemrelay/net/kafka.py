@@ -20,7 +20,7 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-CommaSeparated = BeforeValidator(_split)
+CommaSeparated = BeforeValidator(_split, json_schema_input_type=str | list[str])
 """Lets a list be written as other clients of Kafka take it: `a:9092,b:9092`."""
 
 

@@ -65,9 +65,10 @@ class ServerTlsOptions(Options):
         description="the only client certificates let in (`sha256:HEX`), of those that "
         "`client_ca` vouches for",
     )
-    min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_text)] = Field(
-        "1.2", description="the oldest TLS version that is spoken"
-    )
+    min_version: Annotated[
+        Literal["1.2", "1.3"],
+        BeforeValidator(_text, json_schema_input_type=Literal["1.2", "1.3"] | float),
+    ] = Field("1.2", description="the oldest TLS version that is spoken")
 
     @model_validator(mode="after")
     def _fingerprints_need_an_authority(self) -> ServerTlsOptions:

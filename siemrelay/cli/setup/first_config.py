@@ -16,6 +16,10 @@ from siemrelay.config.presets import PRESETS
 LISTENERS: Final = ("udp", "tcp", "tls", "relp", "relp+tls", "unix", "unixgram")
 
 
+_SCHEMA: Final = "/usr/local/share/siemrelay/siemrelay.schema.json"
+"""Where `siemrelay install` puts it."""
+
+
 class _Secret(NamedTuple):
     """Where a SIEM takes its secret: the sink's key and value, and where a person finds it."""
 
@@ -139,10 +143,12 @@ def render(answers: Answers, file: str) -> str:
 
 def _lines(answers: Answers, file: str) -> Iterator[str]:
     siem = PRESETS[answers.siem]
+    yield f"# yaml-language-server: $schema={_SCHEMA}"
     yield f"# {file}"
     yield "#"
     yield "# `siemrelay check` says what is wrong with this file, or what each part comes to;"
-    yield "# `siemrelay preview FILE` what each sink would get. Every key: config/reference.md."
+    yield "# `siemrelay preview FILE` what each sink would get. Editors that know YAML schemas"
+    yield "# offer every key with its meaning."
     yield "# No secrets in here: ${credential:NAME} is a systemd credential."
     yield ""
     yield "# Where records come from. The name is yours; it appears in logs and metrics."

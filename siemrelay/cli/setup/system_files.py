@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from siemrelay.config.json_schema import render as render_schema
+
 _UNIT_PROGRAM: Final = "/opt/siemrelay/bin/siemrelay"
 """Where the unit expects the program; replaced by where it is."""
 
@@ -78,6 +80,8 @@ def _files(program: str, prefix: Path, drop_ins: Mapping[str, bool]) -> Iterator
     for kind in ("sysusers", "tmpfiles"):
         content = (source / f"siemrelay.{kind}").read_bytes()
         yield SystemFile(lib / f"{kind}.d/siemrelay.conf", content)
+    schema = render_schema().encode()
+    yield SystemFile(prefix / "share/siemrelay/siemrelay.schema.json", schema)
     if (link := prefix / "bin/siemrelay") != Path(program):
         yield SystemFile(link, link_to=program)
 

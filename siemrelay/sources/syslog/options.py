@@ -78,7 +78,13 @@ class SyslogOptions(ListenerOptions):
         int,
         BeforeValidator(_mode),
         Field(ge=0, le=0o777),
-        WithJsonSchema({"type": "string", "format": "octal permissions"}),
+        WithJsonSchema(
+            {
+                "type": ["string", "integer"],
+                "pattern": "^[0-7]{1,4}$",
+                "format": "octal permissions",
+            }
+        ),
     ] = Field(0o660, description='permissions of Unix sockets, like "0660"')
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ class Line(NamedTuple):
     tone: Tone = "plain"
 
 
-_TONES: Final[dict[str, Tone]] = {
+TONES: Final[dict[str, Tone]] = {
     "up": "good", "waiting": "warning", "paused": "warning", "holding": "bad", "failed": "bad",
 }  # fmt: skip
 
@@ -63,7 +63,7 @@ def _lines(status: RelayReport) -> Iterator[Line]:
     headings, *rows = _aligned([_SINK_HEADINGS, *sinks], left=(0, 1))
     yield Line(headings, "heading")
     for row, sink in zip(rows, status.sinks, strict=True):
-        yield Line(row, _TONES.get(sink.state, "dim"))
+        yield Line(row, TONES.get(sink.state, "dim"))
         yield from _reasons(sink, status.at)
     for name, removed in status.buffer.removed.items():
         left = span(removed.kept_until - status.at)
@@ -130,7 +130,7 @@ def _sink(sink: SinkReport, status: RelayReport) -> tuple[str, ...]:
 def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
     if sink.reason:
         reason = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
-        yield Line(reason, _TONES.get(sink.state, "dim"))
+        yield Line(reason, TONES.get(sink.state, "dim"))
         if sink.state == "holding":
             yield Line(f"  {HOLD_ADVICE}", "bad")
     elif sink.last_error_at is not None:

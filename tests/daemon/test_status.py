@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -334,26 +337,38 @@ def test_top_needs_a_terminal() -> None:
     assert "`siemrelay status` does not" in done.stderr
 
 
-def test_top_shows_the_status_again_and_again_until_ctrl_c(make_daemon: MakeDaemon) -> None:
+@pytest.mark.parametrize("end", ["q", "Ctrl-C"])
+def test_top_shows_the_status_on_80_columns_until_it_is_ended(
+    make_daemon: MakeDaemon, end: str
+) -> None:
     with held(make_daemon) as daemon:
         parent, child = pty.openpty()
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        before = termios.tcgetattr(child)
         process = subprocess.Popen(
             [sys.executable, "-m", "siemrelay", "top", "--at", daemon.endpoint],
-            stdin=child, stdout=child, stderr=child, env={**os.environ, "COLUMNS": "160"},
+            stdin=child, stdout=child, stderr=child,
         )  # fmt: skip
-        os.close(child)
         shown = b""
         try:
             while shown.count(b"check the token and its prefix") < 2:
                 shown += os.read(parent, 65536)
-            process.send_signal(signal.SIGINT)
-            with suppress(OSError):  # the terminal ends with the process
-                while os.read(parent, 65536):
-                    pass
+            os.write(parent, b"s")
+            while b"sort: state" not in shown:
+                shown += os.read(parent, 65536)
+            if end == "q":
+                os.write(parent, b"q")
+            else:
+                process.send_signal(signal.SIGINT)
             assert process.wait(10) == 0
+            assert termios.tcgetattr(child) == before
+            screens = shown.replace(b"\x1b[H", b"\r\n")
+            plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", screens).decode(errors="replace")
+            assert max(map(len, plain.split("\r\n"))) <= 80
         finally:
             process.kill()
             process.wait()
+            os.close(child)
             os.close(parent)
 
 

@@ -16,7 +16,7 @@ from siemrelay.cli.live.endpoint_client import (
 )
 from siemrelay.cli.options import json_option
 from siemrelay.telemetry.status import RelayReport
-from siemrelay.telemetry.status_text import Tone, lines
+from siemrelay.telemetry.status_text import Line, Tone, lines
 
 _STYLES: Final[dict[Tone, dict[str, Any]]] = {
     "plain": {}, "heading": {"bold": True}, "dim": {"dim": True}, "good": {"fg": "green"},
@@ -53,4 +53,9 @@ def status(config: str, at: tuple[str, int] | None, as_json: bool) -> None:
 
 def coloured(status: RelayReport) -> list[str]:
     """The report's lines with colours for a terminal."""
-    return [click.style(line.text, **_STYLES[line.tone]) for line in lines(status)]
+    return list(map(styled, lines(status)))
+
+
+def styled(line: Line) -> str:
+    """The line in its colour."""
+    return click.style(line.text, **_STYLES[line.tone])

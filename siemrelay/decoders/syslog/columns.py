@@ -1,9 +1,9 @@
 """The syslog headers of a whole batch, column by column.
 
-One expression per form cuts the usual headers off their messages. What stands in them beside the
-time is the same for every message of a sender: `header_of` parses it once, with a probe for a
-message, and a memo keeps it. Any other header `header_of` parses message by message. So the columns
-hold exactly what it finds (test_headers_of_a_batch_are_those_of_each_message).
+One expression per form cuts the usual headers off their messages. Their parts beside the time are
+the same for every message of a sender: they are parsed once, and a memo keeps them. `header_of`
+parses any other header, message by message. Invariant: the columns hold exactly what it finds in
+each message (test_headers_of_a_batch_are_those_of_each_message).
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from itertools import compress
 from typing import Any, Final, NamedTuple
 
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.decoders.syslog.header import MONTHS, SyslogHeader, header_of, written_time
+from siemrelay.decoders.syslog.header import (
+    MONTHS,
+    SyslogHeader,
+    header_of,
+    rfc5424_sender,
+    written_time,
+)
 
 # RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug.
 _SEVERITIES: Final = (10, 9, 8, 7, 5, 3, 2, 0)
@@ -33,6 +39,11 @@ _RFC3164: Final = re.compile(
     r"|(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))) "
     rf"((?:[^ ]*[^ :] )?(?:(?!\d|{_BODY})[^ :]+: |(?={_BODY})))"
 )
+
+# RFC 5424, 6.3: up to the first value of an element, and from one value to the next.
+_SD_NAME: Final = r'([^ =\]"]{1,255})'
+_OPENING: Final = re.compile(rf"{_SD_NAME} +{_SD_NAME}=")
+_NEXT_NAME: Final = re.compile(rf" +{_SD_NAME}=")
 
 # No header takes a part of this message, whatever stands before it.
 _PROBE: Final = "{"
@@ -98,8 +109,6 @@ class HeaderReader:
         self._rfc3164 = BoundedMemo(_rfc3164_sender)
         self._minutes = BoundedMemo(self._minute)
         self._layouts = BoundedMemo(self._layout)
-        self._openings = BoundedMemo(_opening)
-        self._names = BoundedMemo(_name)
 
     def headers(self, messages: Sequence[str], received: datetime) -> Headers:
         """The header of each message as `header_of` finds it; `received` in UTC."""
@@ -132,16 +141,16 @@ class HeaderReader:
             return senders, times, [None] * len(times), list(map(_after, matches))
         data, texts = list[Data | None](), list[str]()
         for i, match in enumerate(matches):
-            message, at, said = match.string, match.end(), None
+            message, at, found = match.string, match.end(), None
             if opened[i]:
                 end = message.find('"] ', at)
                 if end < 0 and message.endswith('"]'):
                     end = len(message) - 2
-                said = self._data(message[at : end + 1]) if end > 0 else None
-                if said is None:
+                found = self._data(message[at : end + 1]) if end > 0 else None
+                if found is None:
                     senders[i] = None
                 at = end + 3
-            data.append(said)
+            data.append(found)
             texts.append(message[at:])
         return senders, times, data, texts
 
@@ -157,13 +166,13 @@ class HeaderReader:
     def _layout(self, around: str) -> tuple[str, list[str]] | None:
         """The names in an element from what stands around its values."""
         first, *others = around.split('"')
-        opening = self._openings[first]
+        opening = _OPENING.fullmatch(first)
         if opening is None or not others or others.pop():
             return None
-        element, name = opening
-        every = [name, *map(self._names.__getitem__, others)]
-        names = [name for name in every if name is not None]
-        return (element, names) if len(set(names)) == len(every) else None
+        element, name = opening.groups()
+        names = [name, *(found[1] for text in others if (found := _NEXT_NAME.fullmatch(text)))]
+        # A name twice, or text that is no name: `header_of` decides what that is.
+        return (element, names) if len(set(names)) == len(others) + 1 else None
 
     def _cut_rfc3164(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:
         pris, minutes, seconds, times, named = zip(*map(_groups, matches), strict=True)
@@ -218,9 +227,9 @@ def _sender(header: SyslogHeader) -> Sender:
 
 
 def _rfc5424_sender(key: tuple[str, str]) -> Sender | None:
-    pri, sender = key
-    header = header_of(f"<{pri} - {sender} - {_PROBE}", _SOME_TIME)
-    return _sender(header) if header.text == _PROBE else None
+    pri_and_version, sender = key
+    header = rfc5424_sender(pri_and_version.partition(">")[0], sender)
+    return None if header is None else _sender(header)
 
 
 def _rfc3164_sender(key: tuple[str, str]) -> Sender | None:
@@ -234,16 +243,3 @@ def _rfc3164_sender(key: tuple[str, str]) -> Sender | None:
         if sender.endswith(": ") and header.app is None:
             return None
     return _sender(header)
-
-
-def _opening(text: str) -> tuple[str, str] | None:
-    """The names of an element and its first parameter from what stands before the value."""
-    data = header_of(f'<13>1 - - - - - [{text}""] {_PROBE}', _SOME_TIME).data or {}
-    found = [(element, name) for element, params in data.items() for name in params]
-    return found[0] if found and "]" not in text else None
-
-
-def _name(text: str) -> str | None:
-    """The name of a parameter from what stands between the value before it and its own."""
-    opening = _opening(f"e{text}")
-    return opening[1] if opening is not None and opening[0] == "e" else None

@@ -12,13 +12,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+# Facility 23, severity 7 (RFC 5424, 6.2.1).
+_MOST_PRI: Final = 191
 _PRI: Final = re.compile(r"\s{0,8}<(\d{1,3})>")
 
 # RFC 5424, 6: VERSION SP TIMESTAMP SP HOSTNAME SP APP-NAME SP PROCID SP MSGID SP, then the data.
-_RFC5424: Final = re.compile(
-    r"\d{1,2} (-|\d{4}-\d\d-\d\d[Tt]\S{8,32}) (\S{1,255}) (\S{1,255}) (\S{1,128}) (\S{1,255})"
-    r"(?: |$)"
-)
+_SENDER: Final = r"(\S{1,255}) (\S{1,255}) (\S{1,128}) (\S{1,255})"
+_RFC5424: Final = re.compile(rf"\d{{1,2}} (-|\d{{4}}-\d\d-\d\d[Tt]\S{{8,32}}) {_SENDER}(?: |$)")
+_RFC5424_SENDER: Final = re.compile(_SENDER)
 _ELEMENT: Final = re.compile(
     r'\[([^ =\]"]{1,255})((?: +[^ =\]"]{1,255}="(?:[^"\\]|\\.)*+")*+) *\]', re.DOTALL
 )
@@ -113,7 +114,7 @@ def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> SyslogHeader
     """
     pri, at = None, 0
     match = _PRI.match(text)
-    if match is not None and int(match[1]) <= 191:
+    if match is not None and int(match[1]) <= _MOST_PRI:
         pri, at = int(match[1]), match.end()
         version = _RFC5424.match(text, at)
         if version is not None:
@@ -253,9 +254,23 @@ def _nearest(moment: datetime, received: datetime) -> datetime:
     return moment
 
 
+def rfc5424_sender(pri: str, sender: str) -> SyslogHeader | None:
+    """The header with this PRI and `HOSTNAME APP-NAME PROCID MSGID`; None if it has no such part.
+
+    Of a header that `header_of` reads, it has what is the same for all messages of a sender.
+    """
+    match = _RFC5424_SENDER.fullmatch(sender)
+    if match is None or int(pri) > _MOST_PRI:
+        return None
+    return SyslogHeader("", int(pri), None, *map(_unless_nil, match.groups()))
+
+
+def _unless_nil(part: str) -> str | None:
+    return None if part == "-" else part
+
+
 def _rfc5424(text: str, pri: int, match: re.Match[str]) -> SyslogHeader:
-    time, host, app, pid, msgid = (None if part == "-" else part for part in match.groups())
-    header = SyslogHeader("", pri, time, host, app, pid, msgid)
+    header = SyslogHeader("", pri, *map(_unless_nil, match.groups()))
     at = match.end()
     if text.startswith("-", at) and text[at + 1 : at + 2] in ("", " "):
         at += 1

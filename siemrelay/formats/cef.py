@@ -13,7 +13,7 @@ from typing import Final
 from siemrelay.core.event import Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.field_map import DeviceOptions
+from siemrelay.formats.field_map import DeviceOptions, fields_read, mapped_keys
 from siemrelay.formats.writing.address import ip_versions
 from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, texts
 from siemrelay.formats.writing.epoch import EpochMs
@@ -51,7 +51,7 @@ _PLAIN: Final = {
     "suser": "actor.name", "suid": "actor.id",
     "duser": "target.name", "duid": "target.id", "msg": "message",
 }  # fmt: skip
-"""Keys that carry a field as it is. `msg` is last: a receiver that truncates loses text first."""
+"""Keys that carry a field as it is."""
 
 
 class Cef:
@@ -62,10 +62,7 @@ class Cef:
             _header(part) for part in (options.vendor, options.product, options.version)
         )
         self._heads = BoundedMemo(self._head)
-        plain = {key: field for key, field in _PLAIN.items() if key not in options.map}
-        plain |= {key: field for key, field in options.map.items() if field is not None}
-        if "msg" in plain:
-            plain["msg"] = plain.pop("msg")
+        plain = mapped_keys(_PLAIN, options.map, last="msg")
         self._plain = [(f"{key}=", field) for key, field in plain.items()]
         self._by_address = [
             (f"{key}=", version, instead)
@@ -76,9 +73,7 @@ class Cef:
         fields = {"type", "severity", *plain.values()}
         fields |= {"time"} if self._epoch else set()
         fields |= {"actor.address"} if self._by_address else set()
-        self.fields = frozenset(
-            "attributes" if field.startswith("attributes.") else field for field in fields
-        )
+        self.fields = fields_read(fields)
 
     def _head(self, kind: str) -> str:
         name = _header(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
@@ -30,6 +31,25 @@ def _plain_keys(chosen: dict[str, str | None]) -> dict[str, str | None]:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is no key of this format: letters, digits and _ only")
     return fields_of_events(chosen)
+
+
+def fields_read(fields: Iterable[str]) -> frozenset[str]:
+    """A format's `fields`: the given event fields, with `attributes` for `attributes.NAME`."""
+    return frozenset("attributes" if f.startswith("attributes.") else f for f in fields)
+
+
+def mapped_keys(
+    default: Mapping[str, str], chosen: Mapping[str, str | None], last: str
+) -> dict[str, str]:
+    """Keys with the event field of each: the default ones, changed as `map:` says.
+
+    The key `last`, if it is there, comes last: a receiver that truncates loses that first.
+    """
+    keys = {key: field for key, field in default.items() if key not in chosen}
+    keys |= {key: field for key, field in chosen.items() if field is not None}
+    if last in keys:
+        keys[last] = keys.pop(last)
+    return keys
 
 
 PlainKeys = Annotated[dict[str, str | None], AfterValidator(_plain_keys)]

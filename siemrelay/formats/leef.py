@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from siemrelay.core.event import Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.field_map import DeviceOptions
+from siemrelay.formats.field_map import DeviceOptions, fields_read, mapped_keys
 from siemrelay.formats.writing.address import are_ip
 from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, texts
 from siemrelay.formats.writing.epoch import MILLISECOND_CHARACTERS, with_milliseconds
@@ -88,7 +88,7 @@ _PLAIN: Final = {
     "externalId": "id", "outcome": "outcome", "usrId": "actor.id",
     "resourceType": "target.type", "resourceId": "target.id", "msg": "message",
 }  # fmt: skip
-"""Keys that carry a field as it is. `msg` is last: a receiver that truncates loses text first."""
+"""Keys that carry a field as it is."""
 
 _FULL_WIDTH: Final = 0xFEE0
 """From a printable ASCII character to its full-width form, which looks alike and means nothing."""
@@ -112,15 +112,9 @@ class Leef:
             _header(part) + "|" for part in (options.vendor, options.product, options.version)
         )
         self._heads = BoundedMemo(self._head)
-        plain = {key: field for key, field in _PLAIN.items() if key not in options.map}
-        plain |= {key: field for key, field in options.map.items() if field is not None}
-        if "msg" in plain:
-            plain["msg"] = plain.pop("msg")
+        plain = mapped_keys(_PLAIN, options.map, last="msg")
         derived = {key: field for key, field in _DERIVED.items() if key not in options.map}
-        fields = {"type", *plain.values(), *derived.values()}
-        self.fields = frozenset(
-            "attributes" if field.startswith("attributes.") else field for field in fields
-        )
+        self.fields = fields_read({"type", *plain.values(), *derived.values()})
         self._derived, self._plain = derived, [(f"{key}=", field) for key, field in plain.items()]
 
     def _head(self, kind: str) -> str:

@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from datetime import datetime
 from operator import add
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
@@ -19,18 +19,13 @@ from siemrelay.formats.writing.columns import Lines
 from siemrelay.formats.writing.epoch import second_of, with_milliseconds
 from siemrelay.formats.writing.text import syslog_severity
 
-FACILITIES: Final = (
+Facility = Literal[
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
     "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
     "local5", "local6", "local7",
-)  # fmt: skip
-"""RFC 5424, table 1, by number."""
-
-Facility = Literal[
-    "audit", "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron",
-    "authpriv", "ftp", "ntp", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
-    "local5", "local6", "local7",
 ]  # fmt: skip
+FACILITIES: Final = get_args(Facility)
+"""RFC 5424, table 1, by number."""
 
 _MONTHS: Final = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",

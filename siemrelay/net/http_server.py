@@ -1,4 +1,4 @@
-"""HTTP/1.1 as a server (RFC 9112), around h11: for sources that are posted to, and the endpoint.
+"""An HTTP/1.1 server (RFC 9112) around h11, for webhooks, HEC and the endpoint.
 
 An application judges each request by its head before the body is read, so a sender that is refused
 sends no megabytes. One request of a connection at a time is read; requests sent ahead wait.
@@ -83,7 +83,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """The answer to a request. A refusal is counted under `refused`, one of a few fixed words."""
+    """The answer to a request. A refusal is counted under `refused`, the metric's label."""
 
     status: int
     body: bytes = b""

@@ -45,20 +45,20 @@ _LOG_EVERY_S: Final = 10.0
 
 
 class ConnectionObserver(Protocol):
-    """Learns of a listener's connections; a source's intake is one."""
+    """Receives what a listener counts. A source's intake is one."""
 
     def connected(self, change: int) -> None:
-        """Note that this many more connections (or fewer, below 0) are open."""
+        """Add to the number of open connections; below 0 takes off."""
 
     def progress(self) -> None:
-        """Note that the listener is alive though it has nothing to hand over."""
+        """Note that the listener is alive."""
 
     def refused(self, reason: str, records: int = 1) -> None:
-        """Count what was rejected; `reason` is one of a few fixed words."""
+        """Count rejected records; `reason` is a label of the metric, one of a fixed few."""
 
 
 class RejectionLog:
-    """Counts rejected peers and messages; logs each reason at most once in some seconds.
+    """Counts rejected peers and messages; logs each reason at most once in 10 seconds.
 
     So a flood of connections does not flood the log. `count` takes a reason and a number.
     """
@@ -73,7 +73,7 @@ class RejectionLog:
         self, reason: str, peer: str, why: str, *, records: int = 1,
         event: str = "connection closed",
     ) -> None:  # fmt: skip
-        """Count `records` under `reason`, one of a few fixed words, and log the event and why."""
+        """Count `records` under `reason` (see `ConnectionObserver.refused`); log event and why."""
         if records and self._count is not None:
             self._count(reason, records)
         self.warn(reason, event, peer=peer, reason=why)

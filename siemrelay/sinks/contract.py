@@ -1,4 +1,7 @@
-"""What a sink is: sessions that take batches of messages and confirm them."""
+"""The contract of sinks: a sink opens sessions, a session sends batches and confirms them.
+
+Checked for every protocol of the registry by tests/contracts/test_sinks.py.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from siemrelay.formats.contract import Format
 class Refusal(msgspec.Struct, frozen=True, gc=False):
     """The peer read one message and will never take it; `index` counts within the batch.
 
-    `duplicate`: it holds a message with the same record id already (see `record_ids`). Where the
-    message may have been sent before, that is itself and counts as delivered: the delivery judges.
+    `duplicate`: the peer already holds a message with the same record id (see `record_ids`). If the
+    message may have been sent before, the held one is itself, and it counts as delivered: the
+    delivery decides that.
     """
 
     index: int
@@ -27,14 +31,14 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
 
 Settlement = Sequence[Refusal]
-"""What the peer refused of a run; everything else in it was confirmed. Usually empty."""
+"""The refused messages of a batch; the peer confirmed all others. Usually empty."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
-    """How large a run may be, and how long it waits to become so. Byte streams need no limits.
+    """The largest batch, and how long it waits for more events. None is no limit.
 
-    `in_flight_batches`: how many may be sent and not settled, for peers that confirm later than by
-    their answer; None is enough for a round trip.
+    `in_flight_batches`: how many batches may be sent and not yet settled. None is enough for a
+    round trip; peers that confirm later than by their answer need more.
     """
 
     max_events: int | None = None
@@ -44,57 +48,62 @@ class BatchLimits(msgspec.Struct, frozen=True):
 
 
 Report = Callable[[str, str], None]
-"""Takes a step's name (resolve, connect, tls, send, answer) and what happened in it."""
+"""Takes the name of a step (resolve, connect, tls, send, answer) and a line about it."""
 
 
 def no_report(step: str, detail: str) -> None:
-    """For deliveries that nobody watches step by step."""
+    """The report of the daemon's sinks; `siemrelay test` prints the steps instead."""
 
 
 class Session(Protocol):
-    """One connection's life. `send` and `confirm` are each called by one task at a time.
+    """One connection, from connecting to closing.
 
-    Tickets are confirmed in the order of their runs, but for a refused run: its pieces are sent and
-    confirmed at once, before the tickets of later runs. `send` must not wait for a `confirm`.
+    One task at a time calls `send`, and one task `confirm`. Tickets are confirmed in the order of
+    their batches. Only the parts of a refused batch are sent and confirmed before the tickets of
+    later ones. `send` must not wait for a `confirm`.
     """
 
     async def send(self, messages: Sequence[bytes]) -> Any:
-        """Hand one run to the peer; returns a ticket for `confirm`, maybe before the peer has it.
+        """Send one batch; returns a ticket for `confirm`, maybe before the peer has the batch.
 
         Args: messages: 1 or more, unframed, in rising sequence order (gaps allowed).
-        Raises: SinkWaits, SinkHolds, BatchRefused (of this run; the session stays usable after it).
-        If cancelled, the run counts as unsent.
+        Raises: SinkWaits or SinkHolds (the session is over); BatchRefused (of this batch; the
+        session stays usable). If cancelled, the batch counts as unsent.
         """
 
     async def confirm(self, ticket: Any) -> Settlement:
-        """Wait until the peer has settled that run, by the strongest proof the protocol has.
+        """Wait until the peer has settled that batch, by the strongest proof of the protocol.
 
-        Raises and cancellation: as `send`.
+        Returns the messages that it refused. Raises, and is cancelled, as `send`.
         """
 
 
 class Sink(Protocol):
-    """One way out. Built from validated options; opens nothing until `session`."""
+    """One receiver. Built from validated options; opens nothing until `session`."""
 
     def session(self, report: Report = no_report) -> AbstractAsyncContextManager[Session]:
-        """Connect. Raises SinkWaits or SinkHolds; leaving the context closes the connection."""
+        """Connect, and close the connection when the context is left.
+
+        Raises SinkWaits or SinkHolds. If cancelled, nothing stays open.
+        """
 
 
 @runtime_checkable
 class Certified(Protocol):
-    """A sink that knows its peer's certificate, once it has connected."""
+    """A sink that has seen its peer's certificate once it has connected."""
 
     @property
     def certificate_expires_at(self) -> float | None:
-        """When the certificate met last ends, in seconds since the epoch; None without one."""
+        """When the last certificate seen expires, in seconds since the epoch; None without one."""
 
 
 class ProtocolKind(msgspec.Struct, frozen=True):
-    """A protocol. `format` is the default format, `port` the default port.
+    """A row of the registry: one protocol.
 
-    `limits` bounds a delivery batch, `max_message_bytes` one message (None: no bound). `wrap` makes
-    the format that puts the protocol's envelope around each message of the sink's own format.
-    `extra` is the package that the protocol needs.
+    `build` makes a sink of the options. `format` and `port` are defaults. `limits` bounds a
+    delivery batch, `max_message_bytes` one message (None: no bound). `wrap` returns a format that
+    puts the protocol's envelope around each message of the sink's own format. `extra` is the
+    package that the protocol needs.
     """
 
     options: type[Options]

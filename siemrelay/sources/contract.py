@@ -1,4 +1,7 @@
-"""What a source is, and what it may ask of the relay around it."""
+"""The contract of sources: a source hands records to its intake, and reports its state to it.
+
+Checked for every type of the registry by tests/contracts/test_sources.py.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from siemrelay.net.listening import ListeningSockets
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """Where a source has read to: stored in the same transaction as the records before it.
+    """Where a source has read to, stored in the same transaction as the records before it.
 
-    `key` names the thing read (a file's identity), `value` is JSON-able and the source's own;
-    None forgets the key.
+    `key` names what is read (a file's identity). `value` can be written as JSON and has a meaning
+    for the source only; None deletes the key.
     """
 
     key: str
@@ -26,7 +29,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 
 class Records(msgspec.Struct, frozen=True, gc=False):
-    """Records on their way into the buffer: `count` of them in `payload`, each ended by LF.
+    """Records for the buffer: `count` of them as lines in `payload` (see `core.lines`).
 
     `count` may be 0 with an empty payload, to store positions alone. `payload` and `part` are as in
     `Batch`; `joined` makes them of records with any bytes.
@@ -45,7 +48,7 @@ def joined(records: Sequence[bytes]) -> list[Records]:
 
 
 class Intake(Protocol):
-    """The way into the buffer for one source. Several tasks may call it at once."""
+    """The buffer and the counters, as one source sees them. Several tasks may call it at once."""
 
     async def turn(self, at_most_s: float = math.inf) -> None:
         """Before `offer` of few records: wait for those of others, and for more of one's own.
@@ -55,28 +58,28 @@ class Intake(Protocol):
         """
 
     async def offer(self, records: Records) -> None:
-        """Hand over records, waiting only for room; they are stored in the order offered.
+        """Hand over records to be stored in the order offered; waits only while there is no room.
 
-        For sources whose position travels with the records, so that nobody waits for the fsync.
-        If cancelled, the records count as not offered.
+        For sources whose position is stored with the records: nobody waits for the fsync. If
+        cancelled, the records count as not offered.
         """
 
     async def store(self, *records: Records) -> int:
-        """Hand over records and wait until they are on disk, fsynced; they go into one commit.
+        """Hand over records, in one commit, and wait until they are on disk and fsynced.
 
-        For sources that acknowledge to a peer. Returns what `delivered` takes. If cancelled, the
+        For sources that acknowledge to a peer. Returns a number for `delivered`. If cancelled, the
         records may or may not be stored.
         """
 
     async def delivered(self, stored: int) -> None:
-        """Wait until every enabled sink is past the records that `store` returned this for.
+        """Wait until every enabled sink has settled the records that `store` gave this number for.
 
-        A sink is past what its filter leaves out, what its peer confirmed and its dead letters.
+        Settled are those that its filter left out, its peer confirmed or refused.
         """
 
     @property
     def full(self) -> bool:
-        """Whether the buffer has no room now: what is handed over waits for it."""
+        """Whether the buffer has no room now; what is handed over then waits."""
 
     async def settled(self) -> None:
         """Wait until everything offered so far is on disk."""
@@ -89,10 +92,10 @@ class Intake(Protocol):
         """The stored positions of this source by key, as of the last start."""
 
     def lag(self, lag_bytes: int) -> None:
-        """Tell how many bytes are known to be waiting unread (for the metric)."""
+        """Set the metric of bytes that are known to wait unread."""
 
     def progress(self) -> None:
-        """Say that the part is alive though it has nothing to offer."""
+        """Report that the source is alive; call it at least every few minutes."""
 
     def oversize(self, size_bytes: int) -> None:
         """Count one record over `max_record_size` (it is kept)."""
@@ -101,7 +104,7 @@ class Intake(Protocol):
         """Count records that the kernel or a peer reports as dropped before they arrived."""
 
     def refused(self, reason: str, records: int = 1) -> None:
-        """Count what was rejected; `reason` is one of a few fixed words."""
+        """Count rejected records; `reason` is a label of the metric, one of a fixed few."""
 
     def following(self, files: int) -> None:
         """Report how many files are followed now."""
@@ -113,24 +116,26 @@ class Intake(Protocol):
         """Count bytes that left the disk before they were read."""
 
     def connected(self, change: int) -> None:
-        """Note that so many connections more (or fewer, below 0) are open."""
+        """Add to the metric of open connections; below 0 takes off."""
 
 
 class Source(Protocol):
-    """One way in. Built from validated options; owns nothing until `run`."""
+    """One input. Built from validated options; opens nothing until `run`."""
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
-        """Read for ever; with `drain`, return once everything there is has been offered.
+        """Read for ever; with `drain`, return once everything that exists has been offered.
 
-        Any exception but the buffer's restarts this source alone, from the stored positions,
-        after a back-off. If cancelled, everything it opened is closed; what was offered stays.
+        After any exception but the buffer's, the relay runs this source again from the stored
+        positions, after a backoff; the other parts go on. If cancelled, everything that it opened
+        is closed; what was offered is stored.
         """
 
 
 class SourceKind(msgspec.Struct, frozen=True):
-    """A way in. `build` takes the source's name and options; `decoder` is the default one.
+    """A row of the registry: one type of source.
 
-    `alone`: a relay can have one source of this kind. `extra`: the package that it needs.
+    `build` takes the source's name and options; `decoder` is the default. `alone`: a relay can have
+    only one source of this type. `extra`: the package that it needs.
     """
 
     options: type[Options]

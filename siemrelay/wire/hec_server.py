@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from siemrelay.core.errors import SiemrelayError
-from siemrelay.core.event import forgiving_json
+from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.wire.http_bodies import TooManyRecords, line_slices
 from siemrelay.wire.json_slices import SLICE_BYTES, JsonFault, decoded_json, value_slices
 

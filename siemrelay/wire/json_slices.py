@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from siemrelay.core.errors import SiemrelayError
+from siemrelay.core.forgiving_json import whole_surrogates
 
 T = TypeVar("T")
 
@@ -41,17 +42,9 @@ _BELOW: Final = re.compile(
 # Atomic groups, since CPython 3.11 puts the group behind a possessive one in the wrong place.
 _TEXT: Final = re.compile(rb'(?>(?:[^"\\]+|\\.){0,4096})("?)', re.DOTALL)
 
-# A half surrogate in JSON's escapes, once each escaped backslash is out of the way.
-_LONE: Final = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
-# A text with more than a slice can hold of them is no text that was cut somewhere: refused.
+# More half surrogates than a slice can hold: this is not a text that was cut in the middle of a
+# character, and it is refused.
 _MOST_LONE: Final = SLICE_BYTES // 6 + 2
-_BACKSLASH: Final = b"\\\\"
-# Neither byte can stand in JSON.
-_STAND_IN: Final = b"\x00\x01"
-
 
 # Deeper text is refused by the decoder, which finds that out faster than brackets are followed.
 _DEEPEST: Final = 2000
@@ -78,7 +71,7 @@ def decoded_json(decode: Callable[[bytes], T], text: bytes) -> T:
         try:
             return decode(text)
         except msgspec.DecodeError:
-            if (repaired := _without_lone_surrogates(text)) == text:
+            if (repaired := whole_surrogates(text, _MOST_LONE)) == text:
                 raise
             return decode(repaired)
     except RecursionError as error:
@@ -92,15 +85,6 @@ def decoded_json(decode: Callable[[bytes], T], text: bytes) -> T:
         if "trailing" in reason:
             byte -= 1  # for this fault alone the decoder gives the byte after it
         raise JsonFault(reason, byte) from error
-
-
-def _without_lone_surrogates(text: bytes) -> bytes:
-    # Without a callback for each: a megabyte of escapes is 170,000.
-    if b"\\u" not in text or _STAND_IN in text:
-        return text
-    hidden = text.replace(_BACKSLASH, _STAND_IN)
-    hidden, found = _LONE.subn(rb"\\ufffd", hidden, _MOST_LONE)
-    return hidden.replace(_STAND_IN, _BACKSLASH) if found < _MOST_LONE else text
 
 
 def array_slices(

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from siemrelay import registry
-from siemrelay.core.event import FIELDS, LONG_RECORD_BYTES, Batch, DecodedBatch
+from siemrelay.core.event import FIELDS, Batch, DecodedBatch
 from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.core.forgiving_json import LONG_RECORD_BYTES
 from siemrelay.decoders.contract import Decoder
 
 KIB = 1024

@@ -7,8 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from siemrelay.core.event import FIELDS, AuditEvent, forgiving_json
+from siemrelay.core.event import FIELDS, AuditEvent
 from siemrelay.core.event_types import Catalogue
+from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.decoders.fields import PRODUCTS
 from siemrelay.registry import DECODERS
 from tests.support.strategies import batch_of

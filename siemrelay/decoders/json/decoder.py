@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, forgiving_json
+from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,

@@ -37,14 +37,13 @@ import msgspec
 
 from siemrelay.core.event import (
     FIELDS,
-    LONG_RECORD_BYTES,
     NOBODY,
     NOTHING,
     Actor,
     AuditEvent,
     Target,
-    may_hold_long_record,
 )
+from siemrelay.core.forgiving_json import LONG_RECORD_BYTES, may_hold_long_record
 from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, text_of
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.json.structs import (

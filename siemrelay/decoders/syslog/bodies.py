@@ -16,7 +16,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from siemrelay.core.event import AuditEvent, forgiving_json, may_hold_long_record
+from siemrelay.core.event import AuditEvent
+from siemrelay.core.forgiving_json import forgiving_json, may_hold_long_record
 from siemrelay.decoders.cef import cef_fields
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.learned import REFUSALS, Learner, decoded_lines

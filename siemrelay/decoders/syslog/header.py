@@ -262,7 +262,8 @@ def rfc5424_sender(pri: str, sender: str) -> SyslogHeader | None:
     match = _RFC5424_SENDER.fullmatch(sender)
     if match is None or int(pri) > _MOST_PRI:
         return None
-    return SyslogHeader("", int(pri), None, *map(_unless_nil, match.groups()))
+    host, app, pid, msgid = map(_unless_nil, match.groups())
+    return SyslogHeader("", int(pri), None, host, app, pid, msgid)
 
 
 def _unless_nil(part: str) -> str | None:
@@ -270,7 +271,8 @@ def _unless_nil(part: str) -> str | None:
 
 
 def _rfc5424(text: str, pri: int, match: re.Match[str]) -> SyslogHeader:
-    header = SyslogHeader("", pri, *map(_unless_nil, match.groups()))
+    time, host, app, pid, msgid = map(_unless_nil, match.groups())
+    header = SyslogHeader("", pri, time, host, app, pid, msgid)
     at = match.end()
     if text.startswith("-", at) and text[at + 1 : at + 2] in ("", " "):
         at += 1

@@ -15,6 +15,7 @@ import msgspec
 
 from siemrelay.core.event import AuditEvent, Selection, field_getter
 from siemrelay.formats.contract import Format
+from siemrelay.formats.field_map import fields_read
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import message_of
 from siemrelay.formats.writing.text import text_of
@@ -49,11 +50,7 @@ class HecEnvelope:
         self._epoch = EpochMs()
         taken = {name: field for name, field in (fields or {}).items() if field}
         self._indexed = [(name, field_getter(field)) for name, field in taken.items()]
-        self.fields = inner.fields | {
-            "time",
-            *("attributes" if field.startswith("attributes.") else field
-              for field in taken.values()),
-        }  # fmt: skip
+        self.fields = inner.fields | fields_read({"time", *taken.values()})
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""

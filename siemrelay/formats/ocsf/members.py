@@ -21,7 +21,7 @@ from siemrelay.formats.ocsf.classes import (
     typed,
 )
 from siemrelay.formats.writing.address import dotted_quads
-from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty
+from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, put
 from siemrelay.formats.writing.json_text import json_escape
 
 
@@ -200,15 +200,10 @@ def members_by_class(uids: Sequence[int], parties: Parties) -> tuple[Column, Col
         lines = Lines(len(events))
         for one in own.objects:
             lines.group(*one)
-        _place(members, events, lines.column())
+        put(members, events, lines.column().texts)
         if own.unmapped:
-            _place(unmapped, events, _joined(own.unmapped))
+            put(unmapped, events, _joined(own.unmapped).texts)
     return Column(members), Column(unmapped)
-
-
-def _place(column: list[str | None], events: Sequence[int], texts: Column) -> None:
-    for event, text in zip(events, texts.texts, strict=True):
-        column[event] = text
 
 
 def _texts(columns: Mapping[str, Column]) -> list[Pair]:

@@ -15,7 +15,7 @@ import msgspec
 
 from siemrelay.core.event import Selection, attributes_of
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.formats.writing.columns import Column, Lines, nonempty
+from siemrelay.formats.writing.columns import Column, Lines, nonempty, put
 from siemrelay.formats.writing.text import text_of
 
 # Attributes nest as their sender likes; deeper than this they stay JSON text.
@@ -78,8 +78,8 @@ class FlatAttributes:
             if column is None:
                 rest += events
             else:
-                _place(texts, events, column.texts)
-        _place(texts, rest, self._one_by_one([every[event] for event in rest]))
+                put(texts, events, column.texts)
+        put(texts, rest, self._one_by_one([every[event] for event in rest]))
         return nonempty(texts)
 
     def _together(self, alike: Sequence[dict[str, Any]]) -> Column | None:
@@ -188,11 +188,6 @@ def _named(
 
 def _nested(value: Any) -> bool:
     return type(value) is dict and bool(value)
-
-
-def _place(column: list[str | None], places: Sequence[int], texts: Sequence[str | None]) -> None:
-    for place, text in zip(places, texts, strict=True):
-        column[place] = text
 
 
 def texts_of(values: Sequence[Any], types: set[type]) -> Sequence[Any]:

@@ -97,6 +97,12 @@ def nonempty(values: Sequence[Any]) -> Column:
     return Column([text or None for text in values] if any(values) else [None] * len(values))
 
 
+def put(column: list[str | None], places: Sequence[int], texts: Sequence[str | None]) -> None:
+    """Set the texts of some events in the column that is made of all events."""
+    for place, text in zip(places, texts, strict=True):
+        column[place] = text
+
+
 def texts(selection: Selection, field: str) -> Column:
     """A field of every event as text (`text_of`), in which an empty one counts as absent."""
     values = selection.column(field)

@@ -27,12 +27,16 @@ _EVERY: Final = "::"
 
 
 class BindAddress(NamedTuple):
-    """Where a socket is bound: `path` of a Unix socket, else host and port (0: any free one)."""
+    """Where a socket is bound: `path` of a Unix socket, else host and port (0: any free one).
+
+    `nth` tells apart several addresses of one owner that take any free port.
+    """
 
     datagrams: bool
     host: str
     port: int
     path: str = ""
+    nth: int = 0
 
     def __str__(self) -> str:
         kind = "datagrams" if self.datagrams else "connections"

@@ -105,4 +105,8 @@ class SyslogOptions(ListenerOptions):
     @property
     def binds(self) -> list[BindAddress]:
         """See `net.listening.Listening`."""
-        return [address.bind for address in self.addresses]
+        binds = [address.bind for address in self.addresses]
+        return [
+            bind if bind.port or bind.path else bind._replace(nth=number)
+            for number, bind in enumerate(binds)
+        ]

@@ -40,11 +40,11 @@ class SyslogSource:
         activity = SourceActivity(authenticates=certified)
         log = structlog.get_logger().bind(source=self.name)
         async with trio.open_nursery() as nursery:
-            for address in options.addresses:
+            for address, bind in zip(options.addresses, options.binds, strict=True):
                 kind = _LISTENERS.get(address.scheme, StreamListener)
                 listener = kind(address, options, intake, log, activity)
                 await listener.prepare()
-                sockets = await intake.sockets.take(self.name, address.bind, mode=options.mode)
+                sockets = await intake.sockets.take(self.name, bind, mode=options.mode)
                 port = None if address.path else sockets[0].getsockname()[1]
                 await nursery.start(listener.run, sockets)
                 log.info("listening", listen=str(address), port=port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import has_magic, iglob
@@ -15,7 +14,8 @@ from siemrelay import registry
 from siemrelay.config.describe import field_names, written
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
-from siemrelay.config.secrets import without_url_secrets
+from siemrelay.config.security_checks import readable_by_all, security_remarks
+from siemrelay.config.url_secrets import without_url_secrets
 from siemrelay.config.yaml_document import KeyPath, dotted
 from siemrelay.core.errors import Fault
 from siemrelay.formats.syslog_header import HeaderOptions
@@ -75,7 +75,8 @@ def remarks(loaded: Loaded) -> list[Fault]:
         if not sink.enabled:
             message = "off: nothing is sent; records wait for it until the buffer needs the room"
             found.append(loaded.document.fault(("sinks", name, "enabled"), message))
-    if loaded.inline_secrets and _readable_by_all(loaded.file):
+    found += security_remarks(loaded)
+    if loaded.inline_secrets and readable_by_all(loaded.file):
         path = loaded.inline_secrets[0]
         message = (
             "a secret is in the file, and every user of this machine can read the file; "
@@ -181,10 +182,3 @@ def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fa
             yield loaded.document.fault(
                 ("sources", name, "path"), f"{what}; it will be read as soon as it appears"
             )
-
-
-def _readable_by_all(file: str) -> bool:
-    try:
-        return bool(Path(file).stat().st_mode & stat.S_IROTH)
-    except OSError:
-        return False

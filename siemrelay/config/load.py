@@ -29,6 +29,7 @@ from siemrelay.config.secrets import (
     inline_secrets,
     parts_of,
     redactable,
+    secrets_of,
     substitute,
     without_secrets,
 )
@@ -122,11 +123,12 @@ def load_text(
     if config is None or document.faults:
         raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
     inline = inline_secrets(config, filled)
+    parts = {part for _, secret in secrets_of(config) for part in parts_of(secret)}
     return Loaded(
         file=file,
         config=config,
         shown=filled.shown,
-        secrets=redactable(filled.found | {part for _, s in inline for part in parts_of(s)}),
+        secrets=redactable(filled.found | parts),
         inline_secrets=tuple(dict.fromkeys(path for path, _ in inline)),
         document=document,
         unread=tuple(filled.unread),

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 from pydantic import BaseModel
 
 from siemrelay.config.models import SinkConfig
 from siemrelay.config.service_unit import ServiceUnit, service_unit
+from siemrelay.config.url_secrets import last_segment, url_secrets, without_url_secrets
 from siemrelay.config.yaml_document import Document, KeyPath, dotted
 from siemrelay.core.errors import Fault
 from siemrelay.core.options import URL_PASSWORD, Secret
@@ -33,15 +34,6 @@ _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CREDENTIAL: Final = re.compile(r"[^/\x00-\x1f]+")
-
-
-# One parameter of a URL; the endings of parameter names whose value is a secret.
-_PARAMETER: Final = re.compile(r"(?P<start>[?&;](?P<name>[^=&;#\s]+)=)(?P<value>[^&;#\s]+)")
-_SECRET_NAME: Final = re.compile(
-    r".*(?:token|secret|password|passwd|pwd|signature|(?:api|access|auth|shared)[-_.]?key)"
-    r"|key|sig|auth|authorization|code",
-    re.IGNORECASE,
-)
 
 # Presets whose URL is itself the secret, in the last part of its path.
 _SECRET_PATHS: Final = frozenset({"sumologic"})
@@ -220,7 +212,7 @@ def secrets_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     """Every secret of a built configuration, with its path."""
     if isinstance(value, BaseModel):
         if isinstance(value, SinkConfig) and value.siem in _SECRET_PATHS:
-            token = urlsplit(getattr(value, "url", "")).path.rstrip("/").rpartition("/")[2]
+            token = last_segment(getattr(value, "url", ""))
             yield from [((*path, "url"), token)] if token else []
         for name, info in type(value).model_fields.items():
             yield from secrets_of(getattr(value, name), (*path, info.alias or name))
@@ -232,12 +224,8 @@ def secrets_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
             yield from secrets_of(item, (*path, i))
     elif isinstance(value, Secret):
         yield path, value
-    elif isinstance(value, str) and "://" in value:
-        if found := URL_PASSWORD.search(value):
-            yield path, found["password"]
-        for parameter in _PARAMETER.finditer(value):
-            if _SECRET_NAME.fullmatch(parameter["name"]):
-                yield path, parameter["value"]
+    elif isinstance(value, str):
+        yield from ((path, secret) for secret in url_secrets(value))
 
 
 def inline_secrets(config: BaseModel, filled: Substituted) -> list[tuple[KeyPath, str]]:
@@ -257,17 +245,6 @@ def parts_of(secret: str) -> set[str]:
     """The secret and the parts and forms of it that a peer may echo."""
     # Of `Bearer TOKEN` a peer may echo the token alone; a URL may hold it percent-encoded.
     return {secret, secret.rpartition(" ")[2], unquote(secret)}
-
-
-def without_url_secrets(text: str) -> str:
-    """A setting's text with `***` for the secrets in a URL; a `${...}` stays."""
-
-    def hidden(found: re.Match[str]) -> str:
-        value = found["value"]
-        secret = _SECRET_NAME.fullmatch(found["name"]) and not _PLACEHOLDER.fullmatch(value)
-        return found["start"] + ("***" if secret else value)
-
-    return _PARAMETER.sub(hidden, text) if "://" in text else text
 
 
 def without_secrets(faults: list[Fault], filled: Substituted) -> list[Fault]:

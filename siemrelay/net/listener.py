@@ -315,6 +315,16 @@ def group_of(peer: str) -> str:
     return str(IPv6Network((address, _IPV6_PREFIX), strict=False)) if ":" in address else address
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, an address or a name, can be reached from this machine only."""
+    if host.casefold() == "localhost":
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
 def is_within(host: str, networks: list[IPv4Network | IPv6Network]) -> bool:
     """Whether an address as the kernel writes it is in one of the networks."""
     peer = ip_address(plain_address(host))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from siemrelay.config.describe import field_names, written
 from siemrelay.config.models import RelayConfig
-from siemrelay.config.secrets import without_url_secrets
+from siemrelay.config.url_secrets import without_url_secrets
 
 # These are bound to files and sockets that the process opens once.
 _FIXED: Final = ("state_dir", "endpoint")

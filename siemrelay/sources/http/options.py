@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.options import Duration, Size
 from siemrelay.net.http_server import Application, HttpLimits, HttpServer
-from siemrelay.net.listener import RejectionLog
+from siemrelay.net.listener import RejectionLog, is_loopback
 from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
 from siemrelay.net.listening import BindAddress
 from siemrelay.net.tls_server import TlsServer
@@ -44,12 +43,7 @@ class ListenAddress(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host.partition("%")[0]).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 def parse_listen(listen: str) -> ListenAddress:

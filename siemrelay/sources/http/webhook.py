@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from typing import Annotated, Final
 
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, Field
 from siemrelay.core.options import Secret
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_server import RETRY_AFTER_S, Head, HttpAnswer
+from siemrelay.net.listener import is_loopback
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
 from siemrelay.sources.http.bodies import BodyReader, content_coding
@@ -33,6 +35,9 @@ _STORING_BYTES: Final = 64 << 20
 
 # Addresses remembered as those of senders with a right signature.
 _PROVEN: Final = 1024
+
+# An Origin field: a scheme, an IPv6 address in brackets or another host, a port (RFC 6454, 6.2).
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[([^\]]*)\]|([^:/\[\]]*))(?::[0-9]*)?")
 
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -96,6 +101,7 @@ class _Hooks:
         self._challenge = (allowed or ["Bearer"])[0].partition(" ")[0]
         self._signature = Signature(options.signature) if options.signature else None
         self._path = _trimmed(options.address.path)
+        self._is_local = options.address.is_loopback
         self._bodies, self._most_records = BodyReader(options.max_body), options.max_records
         self._intake, self._stores = intake, stores
         self._keys = keys
@@ -110,6 +116,8 @@ class _Hooks:
         if head.method != "POST":
             refusal = self.fault(405, "this address takes audit events: POST them here")
             return _with(refusal, _ALLOWED)
+        if self._is_local and not _is_of_this_machine(head.fields.get("origin")):
+            return self.fault(403, "a web page of another site posts nothing here")
         if (
             self._authorization
             and self._authorization.find(head.fields.get("authorization", "")) is None
@@ -236,8 +244,8 @@ _HERE: Final = HttpAnswer(
 )
 
 _COUNTED: Final = {
-    401: "authorization", 400: "malformed", 413: "too_large", 415: "media_type", 503: "no_room",
-    408: "timeout", 500: "error", 409: "idempotency",
+    400: "malformed", 401: "authorization", 403: "origin", 408: "timeout", 409: "idempotency",
+    413: "too_large", 415: "media_type", 500: "error", 503: "no_room",
 }  # fmt: skip
 """Status → the reason under which refusals are counted."""
 
@@ -258,6 +266,17 @@ def _rows(found: Payload) -> list[Records]:
 
 def _with(answer: HttpAnswer, field: tuple[str, str]) -> HttpAnswer:
     return HttpAnswer(answer.status, answer.body, (*answer.fields, field), answer.refused)
+
+
+def _is_of_this_machine(origin: str | None) -> bool:
+    """Whether no web page sends a request, or one of this machine.
+
+    A page of any site may have a browser post text to 127.0.0.1, which no firewall is in front of.
+    """
+    if origin is None:
+        return True
+    found = _ORIGIN.fullmatch(origin.strip())
+    return found is not None and is_loopback(found[1] or found[2])
 
 
 def _trimmed(path: str) -> str:

@@ -20,7 +20,7 @@ GOOD = """\
 sources:
   audit: {type: file, path: /nowhere/*.json}
 sinks:
-  s: {url: 'http://a/', authorization: Bearer abcdefg, enabled: no}
+  s: {url: 'https://a/', authorization: Bearer abcdefg, enabled: no}
 event_types: {Door Opened: {severity: 7}}
 """
 

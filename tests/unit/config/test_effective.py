@@ -147,7 +147,7 @@ def test_readable_file_is_remarked_on_only_if_it_holds_a_secret(
     file = tmp_path / "f.yaml"
     file.write_text(
         f"sources:\n  a: {{type: file, path: {file}}}\n"
-        f"sinks:\n  s: {{url: 'http://a/', authorization: {authorization}}}\n"
+        f"sinks:\n  s: {{url: 'https://a/', authorization: {authorization}}}\n"
     )
     file.chmod(mode)
     found = remarks(load(file))

@@ -400,7 +400,9 @@ def test_loaded_knows_every_secret_and_where_it_is_inline() -> None:
         "  t: {url: 'https://a/', authorization: 'Bearer ${TOKEN}', headers: {X: '${KEY}'}}\n"
     )
     found = loaded(text, TOKEN="tokentoken", KEY="keykey")
-    assert found.secrets == {"Bearer abcdef", "abcdef", "tokentoken", "keykey"}
+    assert found.secrets == {
+            "Bearer abcdef", "abcdef", "Bearer tokentoken", "tokentoken", "keykey",
+        }  # fmt: skip
     assert found.inline_secrets == (("sinks", "s", "authorization"),)
     assert found.shown == {
         ("sinks", "t", "authorization"): "Bearer ${TOKEN}",

@@ -580,3 +580,23 @@ def test_without_a_usable_certificate_the_source_says_which_file(
     (line,) = until(lambda: daemon.said("part failed, restarting it")[:1])
     assert "nothing.pem" in line["error"]
     assert daemon.terminate() == 0
+
+
+def test_a_web_page_cannot_write_to_a_hook_of_this_machine(make_daemon: MakeDaemon) -> None:
+    """A browser on it would post text for any site; pages of this machine are let in."""
+    daemon = relay(make_daemon).start()
+    foreign = (
+        "https://evil.example", "null", "http://[", "http://127.0.0.1.evil.example",
+        "http://127.0.0.1@evil.example", "http://evil.example:8080",
+    )  # fmt: skip
+    for origin in foreign:
+        with Sender(port_of(daemon)) as sender:
+            status, _, body = sender.post(b"forged", Content_Type="text/plain", Origin=origin)
+            assert (status, "web page" in said(body)["error"]) == (403, True), origin
+    own = ("http://localhost:3000", "http://127.0.0.1", "http://[::1]:1")
+    with Sender(port_of(daemon)) as sender:
+        for number, origin in enumerate(own):
+            record = b"%d" % number
+            assert sender.post(record, Content_Type="text/plain", Origin=origin)[0] == 200
+    until(lambda: forwarded(daemon) == [b"0", b"1", b"2"])
+    assert daemon.refused("hooks") == len(foreign)

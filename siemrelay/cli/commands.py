@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from siemrelay import __version__
+from siemrelay.cli.terminal import guard_terminal
 
 COMMANDS: Final = {
     "run": ("run", "run the daemon in the foreground"),
@@ -81,3 +82,6 @@ def main() -> None:
     Try it:
       siemrelay demo
     """
+    # `top` moves the cursor, and cleans what it shows; a sink may write bytes to standard output.
+    if click.get_current_context().invoked_subcommand not in ("top", "run"):
+        guard_terminal()

@@ -17,6 +17,7 @@ from urllib.parse import quote, quote_plus
 import structlog
 
 from siemrelay.core.options import URL_PASSWORD
+from siemrelay.formats.writing.text import sanitize_for_display
 
 _LEVELS: Final = {
     "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
@@ -109,6 +110,22 @@ class _JournalRenderer:
         return f"{self._prefixes[line['level']]}{text if isinstance(text, str) else text.decode()}"
 
 
+def _harmless(logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """A structlog processor for terminals: names of files and peers must not steer one."""
+    # What is no text, the renderer writes by `repr`, which escapes it.
+    return {
+        sanitize_for_display(key): _one_line(key, value) if isinstance(value, str) else value
+        for key, value in line.items()
+    }
+
+
+def _one_line(key: str, text: str) -> str:
+    if key != "exception":
+        return sanitize_for_display(text)
+    # Indented, so that no line of an error's text passes for one of the log.
+    return "\n".join(f"  {sanitize_for_display(line)}" for line in text.split("\n"))
+
+
 def configure(level: str, form: str, redactor: Redactor) -> None:
     """Set up the log on standard error. `form` is json, console, or auto: console on a terminal."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
@@ -123,7 +140,7 @@ def configure(level: str, form: str, redactor: Redactor) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        processors.append(renderer)
+        processors += [_harmless, renderer]
     else:
         processors.append(_JournalRenderer())
     structlog.configure(

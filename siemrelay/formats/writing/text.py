@@ -72,7 +72,7 @@ def visible(text: str, keep: str = "") -> str:
 
 # Characters beyond ASCII that hide or reorder text on a screen: C1 controls (0x9b begins a terminal
 # command), line and paragraph separators, and the marks of bidirectional text.
-_STEERING: Final = re.compile("[\x80-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_STEERING: Final = re.compile("[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def sanitize_for_display(text: str, most_characters: int | None = None) -> str:

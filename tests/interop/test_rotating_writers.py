@@ -17,7 +17,7 @@ from tests.conftest import MakeDaemon
 from tests.support import rotating_writers as programs
 from tests.support.logrotate import Logrotate
 from tests.support.numbered_logs import Writer
-from tests.support.rotation_rig import RELAYS, Relay, Rig, judge, lives_again
+from tests.support.rotation_rig import RELAYS, Relay, Rig, judge
 from tests.support.servers import program
 
 
@@ -105,7 +105,6 @@ def run(
         ("multilog", "stopped"),
     ],
 )
-@lives_again
 def test_logs_that_their_programs_rotate_arrive_once(
     name: str, relay: Relay, tmp_path: Path, make_daemon: MakeDaemon
 ) -> None:
@@ -121,7 +120,6 @@ def test_logs_that_their_programs_rotate_arrive_once(
         if relay == "live" or not PROGRAMS[name].live_only
     ],
 )
-@lives_again
 def test_eight_logs_that_their_programs_rotate_arrive_once(
     name: str, relay: Relay, tmp_path: Path, make_daemon: MakeDaemon,
     record_property: Callable[[str, str], None],
@@ -151,7 +149,6 @@ def rotated_by_savelog(directory: Path) -> Callable[[], None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("rotated", [rotated_by_logrotate, rotated_by_savelog])
 @pytest.mark.parametrize("relay", RELAYS)
-@lives_again
 def test_a_watched_file_handler_loses_nothing_when_others_rotate_its_log(
     rotated: Callable[[Path], Callable[[], None]], relay: Relay, tmp_path: Path,
     make_daemon: MakeDaemon,

@@ -12,7 +12,7 @@ from tests.conftest import MakeDaemon
 from tests.interop.test_logrotate import WAYS, run, shorter
 from tests.support.mounts import overlay, tmpfs
 from tests.support.numbered_logs import AppendingWriter, line_of
-from tests.support.rotation_rig import RELAYS, Relay, Rig, judge, lives_again
+from tests.support.rotation_rig import RELAYS, Relay, Rig, judge
 
 Mount = Callable[[Path], AbstractContextManager[Path]]
 
@@ -30,7 +30,6 @@ Mount = Callable[[Path], AbstractContextManager[Path]]
         ),
     ],
 )
-@lives_again
 def test_logrotate_loses_and_repeats_nothing_there(
     mount: Mount, way: str, relay: Relay, tmp_path: Path, make_daemon: MakeDaemon
 ) -> None:
@@ -39,7 +38,6 @@ def test_logrotate_loses_and_repeats_nothing_there(
         run(case, tmp_path, there / "logs", make_daemon, peer=False)
 
 
-@lives_again
 def test_a_log_in_the_image_is_followed_after_its_first_write_has_copied_it_up(
     tmp_path: Path, make_daemon: MakeDaemon
 ) -> None:

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-_FOREIGN_LINK = "a symbolic link of a user who owns neither the file that it leads to nor the relay"
+from siemrelay.sources.file.links import FollowLinks, open_file
 
 FileId = tuple[int, int]
 """Device and inode."""
@@ -85,29 +85,14 @@ class OpenFile:
 class Disk:
     """The file system of this machine."""
 
-    def open(self, path: str) -> OpenFile:
-        """Open a regular file. Raises OSError; FileNotFoundError if it is no such file.
+    def __init__(self, follow_links: FollowLinks = "trusted") -> None:
+        self._follow_links = follow_links
 
-        A symbolic link is followed only if it belongs to root, to the relay or to the owner of its
-        target, as Linux does in sticky directories (proc_sys_fs(5), protected_symlinks): in a log
-        directory that others may write to, it could lead to any file that the relay may read.
+    def open(self, path: str) -> OpenFile:
+        """Open a regular file. Raises OSError; FileNotFoundError if it is no such file, LinkRefused
+        if a symbolic link leads there that is not to be followed.
         """
-        # O_NONBLOCK: a FIFO that took the name since it was looked at would hold us for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        try:
-            opened, named = os.fstat(fd), os.lstat(path)
-            if not stat.S_ISREG(opened.st_mode):
-                raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
-            if stat.S_ISLNK(named.st_mode):
-                if named.st_uid not in (0, os.geteuid(), opened.st_uid):
-                    raise PermissionError(errno.EACCES, _FOREIGN_LINK, path)
-            elif (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino):
-                # Looked at after opening, so that a link cannot be swapped for a file in between.
-                raise FileNotFoundError(errno.ENOENT, "the name is another file's now", path)
-        except OSError:
-            os.close(fd)
-            raise
-        return OpenFile(fd)
+        return OpenFile(open_file(path, self._follow_links))
 
     def status(self, path: str) -> Status | None:
         """The regular file of that path, links followed; None if there is none that we may see."""

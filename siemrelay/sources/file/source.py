@@ -16,6 +16,7 @@ from siemrelay.sources.file.content import CompressedContent
 from siemrelay.sources.file.disk import Disk, FileId
 from siemrelay.sources.file.finder import Finder, Globs
 from siemrelay.sources.file.fingerprint import ContentChanged
+from siemrelay.sources.file.links import FollowLinks
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.tracker import Tracker
@@ -62,6 +63,13 @@ class FileOptions(Options):
         "beginning",
         description="Where to start in the files that are there at the very first start. Files "
         "that appear later are always read from their beginning.",
+    )
+    follow_links: FollowLinks = Field(
+        "trusted",
+        description="Which symbolic links lead to files, be they the file itself or a directory on "
+        "the way to it. `trusted`: those of root, of the relay's user, and of the owner of what "
+        "they lead to; a stranger's could lead the relay to a secret. `always`: all. `never`: none "
+        "(Kubernetes' `/var/log/containers` holds nothing else).",
     )
     max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
         1 << 20,
@@ -113,7 +121,11 @@ class _Following:
 
     def __init__(self, options: FileOptions, intake: Intake, log: Any, *, drain: bool) -> None:
         self._intake, self._log, self._drains, self._poll_s = intake, log, drain, options.poll
-        globs, disk, stored = Globs(options.patterns), Disk(), intake.positions()
+        globs, disk, stored = (
+            Globs(options.patterns),
+            Disk(options.follow_links),
+            intake.positions(),
+        )
         self._globs, self._disk = globs, disk
         self._store = CheckpointStore()
         for key, why in self._store.load(stored).items():

@@ -12,6 +12,7 @@ from typing import Any, Final
 from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, printable
 from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.finder import Globs
+from siemrelay.sources.file.links import LinkRefused
 from siemrelay.sources.file.reader import FollowedFile
 from siemrelay.sources.file.reconcile import Stage
 
@@ -39,6 +40,8 @@ class UnreadableFiles:
     def add(self, path: str, error: OSError) -> None:
         """Note a file that cannot be read; logs an error if that is news."""
         why, advice = error.strerror or str(error), _ADVICE.get(error.errno or 0)
+        if isinstance(error, LinkRefused):
+            advice = "name in `path` where it leads to, or set `follow_links`"
         self._add(path, why, advice)
 
     def add_unsupported(self, path: str, compression: str) -> None:

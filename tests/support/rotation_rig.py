@@ -279,17 +279,17 @@ class Rig:
         ((count,),) = self.daemon.rows("SELECT sum(count) FROM batches")
         return int(count or 0)
 
-    def report(self) -> str:
-        """What happened and what the relay's logs say above `info`.
+    def report(self, logs: Iterable[str] = ()) -> str:
+        """What happened, what the relay's logs say above `info`, and all that they say of `logs`.
 
         More records stored than written lines have been read twice; else the sink sent them twice.
         """
         lines = [f"{self.stored()} records stored"]
         for log in sorted(self.daemon.directory.glob("log.*")):
             for line in log.read_text().splitlines():
-                if '"level": "info"' not in line:
+                if '"level": "info"' not in line or any(f"{name}." in line for name in logs):
                     lines.append(f"{log.name}: {line[:400]}")
-        return "\n".join([*self._history, *lines[:60]])
+        return "\n".join([*self._history, *lines[:200]])
 
 
 def judge(rig: Rig, relay: Relay, *, careless: bool = False) -> str:
@@ -300,7 +300,8 @@ def judge(rig: Rig, relay: Relay, *, careless: bool = False) -> str:
     figures = rig.finish(careless=careless)
     said = f"siemrelay: {figures}" + (f"; rsyslog: {rig.peer_figures()}" if rig.peer else "")
     print(said)
-    story = f"{said}\n{rig.report()}"
+    wrong = sorted({log for log, _ in figures.lost + figures.repeated})
+    story = f"{said}\n{rig.report(wrong[:1])}"
     assert not figures.lost, story
     assert not figures.foreign, story
     assert not figures.headers_lost, story

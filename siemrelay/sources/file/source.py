@@ -34,6 +34,9 @@ _LAG_WHILE_FULL_EVERY_S: Final = 1.0
 # A look at every file is followed by a pause this many times as long as it took: with thousands
 # of files it takes no more than 1 % of a core, while inotify reports what happens.
 _PAUSE_PER_FULL_SURVEY: Final = 100
+# And on a machine where it takes no time there are no more looks a second than this: a core that
+# idles may sleep.
+_FILES_PER_S: Final = 1000
 # As above for a look at what events say has changed: rotation of a full directory, too, leaves
 # time for reading.
 _PAUSE_PER_SURVEY: Final = 2
@@ -80,7 +83,7 @@ class FileOptions(Options):
         1.0,
         description="How often to look for changes that inotify did not report (network file "
         "systems, limits reached). With thousands of files it is less often: looking takes no more "
-        "than 1 % of a core.",
+        "than 1 % of a core, and no more than 1,000 files are looked at in a second.",
     )
 
     @property
@@ -162,7 +165,8 @@ class _Following:
         now = trio.current_time()
         self._next_survey = now + _PAUSE_PER_SURVEY * (now - began)
         if full:
-            pause_s = max(self._poll_s, _PAUSE_PER_FULL_SURVEY * (now - began))
+            files = len(self._tracker.files)
+            pause_s = pause_after_full_survey(files, now - began, self._poll_s)
             self._next_full_survey = now + pause_s
 
     async def follow(self) -> None:
@@ -319,6 +323,11 @@ class _Following:
         """Close every file."""
         self._tracker.close()
         self._watcher.close()
+
+
+def pause_after_full_survey(files: int, took_s: float, poll_s: float) -> float:
+    """Seconds until the next look at every file."""
+    return max(poll_s, _PAUSE_PER_FULL_SURVEY * took_s, files / _FILES_PER_S)
 
 
 FILE: Final = SourceKind(

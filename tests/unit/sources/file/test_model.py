@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siemrelay.sources.file.source import pause_after_full_survey
+from tests.support.simulated_disk import DIRECTORY
 from tests.support.simulated_rotation import LOG, Relay, Step, World, check, play
 
 # The same histories each time; so many other ones for each law with `SIEMRELAY_EXAMPLES=10000`.
@@ -92,3 +94,33 @@ def test_a_deleted_file_stays_open_until_it_is_read_and_still_for_a_minute() -> 
         relay.step()
     assert not world.disk.is_open(old)
     assert relay.lost == []
+
+
+    files = 10_000
+    world = World(header=0, keep=30)
+    for number in range(files - 1):
+        inode = world.disk.create(f"{DIRECTORY}/audit{number}.log")
+        world.disk.append(inode, b"line\n")
+    relay = Relay(world, f"{DIRECTORY}/*", watches)
+    while relay.step():
+        pass
+    world.now += 60  # what was written lately is compared with what was read, once more
+    relay.step()
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    world.disk.before_call = count
+    world.now += 60
+    assert not relay.step()
+    # Each name is looked up once; open files, 256 at most, are asked in place of their names, too.
+    assert files <= calls < files + 600
+    pause_s = pause_after_full_survey(files, took_s=0, poll_s=1)
+    assert calls / pause_s < 1060
+    # Between two such looks nothing is asked but the watcher.
+    calls = 0
+    for _ in range(10):
+        relay.step()
+    assert calls <= 10

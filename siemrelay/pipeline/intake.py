@@ -305,6 +305,9 @@ class SourceIntake:
     def lost_bytes(self, unread: int) -> None:
         self._stats.lost_bytes += unread
 
+    def skipped_nuls(self, count: int) -> None:
+        self._stats.skipped_nuls += count
+
     def connected(self, change: int) -> None:
         self._stats.connections += change
 

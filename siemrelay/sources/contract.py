@@ -115,6 +115,9 @@ class Intake(Protocol):
     def lost_bytes(self, unread: int) -> None:
         """Count bytes that left the disk before they were read."""
 
+    def skipped_nuls(self, count: int) -> None:
+        """Count NULs that were skipped: holes in a file, which hold no record."""
+
     def connected(self, change: int) -> None:
         """Add to the metric of open connections; below 0 takes off."""
 

@@ -68,6 +68,8 @@ _SOURCE_ROWS: Final[tuple[_Row, ...]] = (
      lambda s: s.upstream_dropped),
     ("lost_bytes_total", "counter", "Bytes of files that left before they were read.",
      lambda s: s.lost_bytes),
+    ("skipped_nul_bytes_total", "counter",
+     "NULs of holes in files, which hold no record and were skipped.", lambda s: s.skipped_nuls),
     ("files", "gauge", "Files that are followed now.", lambda s: s.files or 0),
     ("unreadable_files", "gauge", "Files that cannot be read now.",
      lambda s: s.unreadable_files),

@@ -61,6 +61,7 @@ class SourceStats(msgspec.Struct):
     lag_bytes: int = 0
     upstream_dropped: int = 0
     lost_bytes: int = 0
+    skipped_nuls: int = 0
     files: int | None = None
     unreadable_files: int = 0
     connections: int = 0

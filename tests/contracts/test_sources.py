@@ -136,6 +136,9 @@ class StoringIntake:
     def lost_bytes(self, unread: int) -> None:
         assert not unread, "nothing is lost here"
 
+    def skipped_nuls(self, count: int) -> None:
+        assert not count, "no source of these has holes"
+
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

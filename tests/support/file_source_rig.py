@@ -30,7 +30,7 @@ class CollectingIntake:
         self.oversizes: list[int] = []
         self.unreadables: list[tuple[int, str]] = []
         self.third_unreadable = threading.Event()
-        self.lost_total = 0
+        self.lost_total = self.nuls = 0
         self.lag_bytes = 0
         self._changed = trio.Condition()
 
@@ -96,6 +96,9 @@ class CollectingIntake:
 
     def lost_bytes(self, unread: int) -> None:
         self.lost_total += unread
+
+    def skipped_nuls(self, count: int) -> None:
+        self.nuls += count
 
     def connected(self, change: int) -> None:
         raise AssertionError("a file source has no connections")

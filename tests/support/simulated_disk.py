@@ -166,6 +166,9 @@ class SimulatedFile:
 
     pread_cached = pread
 
+    def next_data(self, offset: int) -> int | None:
+        return offset if offset < len(self.inode.data) else None
+
     def close(self) -> None:
         self._disk.closed(self)
 

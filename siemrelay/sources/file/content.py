@@ -34,6 +34,10 @@ class PlainContent:
             return self.file.pread_cached(length, offset)
         return self.file.pread(length, offset)
 
+    def next_data(self, offset: int) -> int | None:
+        """See `OpenFile.next_data`."""
+        return self.file.next_data(offset)
+
     def keep_from(self, offset: int) -> None:
         """Nothing before `offset` will be asked for soon."""
 
@@ -111,6 +115,10 @@ class CompressedContent:
         while self._start + len(self._window) < end and self._expand_more():
             pass
         return bytes(self._window[max(0, offset - self._start) : max(0, end - self._start)])
+
+    def next_data(self, offset: int) -> int | None:
+        """Compressed files have no holes."""
+        return offset
 
     def length(self, limit: int, *, keep: int) -> int:
         """How long the content is, looked for up to `limit`; keeps the last `keep` bytes."""

@@ -78,6 +78,17 @@ class OpenFile:
             raise BlockingIOError(errno.EAGAIN, "has to wait for the disk")
         return bytes(memoryview(data)[:got])
 
+    def next_data(self, offset: int) -> int | None:
+        """Where from there on a hole ends, as far as the file system knows (lseek(2), SEEK_DATA);
+        None if there is nothing but a hole up to the end.
+        """
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            return offset
+
     def close(self) -> None:
         os.close(self.fd)
 

@@ -119,8 +119,10 @@ class Progress:
 
     def see_begin(self, begin: bytes) -> None:
         """Take note of the content's first bytes, which need not have been read yet."""
+        # What is allocated in advance is NUL until it is written.
+        begin = begin[:PREFIX_BYTES].rstrip(b"\0")
         if len(begin) > len(self.begin):
-            self.begin = begin[:PREFIX_BYTES]
+            self.begin = begin
 
     def advance(self, consumed: bytes) -> None:
         """Move past bytes that were read at the offset."""
@@ -136,6 +138,14 @@ class Progress:
             self.recent += consumed
             if len(self.recent) > 2 * RECENT_BYTES:
                 self.recent = self.recent[-RECENT_BYTES:]
+
+    def advance_nuls(self, length: int) -> None:
+        """As `advance` past so many NULs, of which there may be gigabytes."""
+        if self.offset < PREFIX_BYTES:
+            self.advance(bytes(min(length, PREFIX_BYTES)))
+            length -= min(length, PREFIX_BYTES)
+        self.offset += max(0, length - RECENT_BYTES)
+        self.advance(bytes(min(length, RECENT_BYTES)))
 
     def move_to(self, content: Readable, offset: int) -> None:
         """Go to an offset without having read up to it: what lies there is taken as read.
@@ -155,7 +165,8 @@ class Progress:
         stored = self._stored_tail_sha256 if offset == self.offset else None
         if stored is not None and digest(recent) != stored:
             raise ContentChanged(self.path)
-        self.begin, self.recent, self.offset = begin, recent, offset
+        self.begin, self.recent, self.offset = begin[:offset], recent, offset
+        self.see_begin(begin)
         self._prefix_sha256 = self._stored_tail_sha256 = None
 
     def forget_recent(self) -> None:

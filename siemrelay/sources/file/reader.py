@@ -9,23 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk, cut
+from siemrelay.sources.chunks import Chunk
 from siemrelay.sources.file.checkpoints import printable
 from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compression_of
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Progress, continues_at
+from siemrelay.sources.file.lines import LineReader
 from siemrelay.sources.file.reconcile import Stage
 from siemrelay.sources.file.rotated_names import age, base_name, family, is_rotated_name
 
-# What is read at once while catching up: a thousand audit events, so that a thread hop costs
-# little, and only milliseconds of work between two turns of the event loop.
-CHUNK_BYTES: Final = 1 << 19
-# The least to ask for: a line that grew while we looked comes with it.
-_MIN_READ_BYTES: Final = 16 << 10
-# An incomplete line up to this long is simply read again when it has grown; of a longer one only
-# the new part is searched for its end, or a line written in small pieces would cost its square.
-_REREAD_BYTES: Final = 64 << 10
 # Where reading starts at the end, the beginning of an incomplete line is looked for this far back.
 _LAST_LINE_BYTES: Final = 64 << 10
 
@@ -63,6 +56,8 @@ class FollowedFile:
         """Whether it could not be read, and is left alone until it is looked at again."""
         self.ready = True
         """Whether there may be something to read."""
+        self.hole_noted = False
+        """Whether it was logged that it has holes."""
         self.size, self.mtime_s = 0, 0.0
         self.changed_at = clock()
         self.rotated_at: float | None = None
@@ -70,12 +65,10 @@ class FollowedFile:
         """Size and time of the last write, as last seen."""
         self.surveyed: tuple[int, int] | None = None
         """As `stamp`, at the last survey."""
-        self._max_record_bytes = max_record_bytes
+        self._lines = LineReader(progress, max_record_bytes)
         self._clock, self._wall_clock = clock, wall_clock
         self._verified_at = 0.0
         self._verified_size = self._shrunk_from = 0
-        self._searched = progress.offset
-        """Up to here no line feed follows the offset."""
         self.moved_to(path)
 
     @property
@@ -106,12 +99,12 @@ class FollowedFile:
         assert self.content is not None
         self.progress.move_to(self.content, offset)
         self.progress.part = part
-        self._searched = offset
+        self._lines.restart(self.progress)
 
     def adopt_progress(self, progress: Progress, family: str) -> None:
         """Go on as the file that was read before, whatever its name is now."""
         self.progress, self.family = progress, family
-        self._searched = progress.offset
+        self._lines.restart(progress)
 
     @property
     def birth(self) -> tuple[bool, int, bool, tuple[int, int, str]]:
@@ -132,14 +125,19 @@ class FollowedFile:
         if self.compressed:
             consumed = self.content.consumed if isinstance(self.content, CompressedContent) else 0
             return max(1, self.size - consumed) if self.size else 0
-        return max(0, self.size - self.progress.offset)
+        return self._lines.waiting(self.size)
 
     @property
     def unread_when_intact(self) -> int:
         """As `unread`, when what was read was last known to be still there."""
         if self.compressed or self.content is None or not self.changed:
             return self.unread
-        return max(0, (self._shrunk_from or self._verified_size) - self.progress.offset)
+        return self._lines.waiting(self._shrunk_from or self._verified_size)
+
+    def take_skipped_nuls(self) -> int:
+        """How many NULs of holes were skipped in it since the last call."""
+        skipped, self._lines.skipped_nuls = self._lines.skipped_nuls, 0
+        return skipped
 
     @property
     def idle(self) -> bool:
@@ -241,6 +239,9 @@ class FollowedFile:
             self.changed = True
         elif progress.offset == 0 and (found := compression_of(begin, self.path)) is not None:
             # It was empty when it was met, and its name does not say that it is compressed.
+            if found.expander is None:
+                self.changed = True  # to be met anew, and reported
+                return
             self.compression, progress.compressed, progress.begin = found, True, b""
             self.content = CompressedContent(content.file, found)
         else:
@@ -291,9 +292,9 @@ class FollowedFile:
             content = self.reopen(disk)
         if isinstance(content, PlainContent):
             began = self._wall_clock()
-            chunk = self._next(content, finish=finish)
+            chunk = self._lines.next(content, self.size, finish=finish)
             if chunk is None:
-                self._verify(content)
+                self._lines.verify(content)
             self._verified_at, self._verified_size, self._shrunk_from = began, self.size, 0
             self.ready = chunk is not None and progress.offset < self.size
             return chunk
@@ -305,83 +306,14 @@ class FollowedFile:
         content.keep_from(progress.offset)
         if finish:
             content.give_up_at_end()
-        chunk = self._next(content, finish=False)
+        chunk = self._lines.next(content, self.size, finish=False)
         if chunk is None and content.ended:
-            chunk = self._next(content, finish=True)
+            chunk = self._lines.next(content, self.size, finish=True)
             if chunk is None:
                 self.finish()
                 chunk = Chunk(b"", 0)
         self.ready = chunk is not None and progress.finished_size is None
         return chunk
-
-    def _verify(self, content: Content) -> None:
-        """Raise ContentChanged unless what was read before is still there; asked after each read:
-        what is read after a truncation is read again from its beginning (`test_moments`).
-        """
-        if isinstance(content, PlainContent) and not self.progress.still_in(content):
-            raise ContentChanged(self.path)
-
-    def _next(self, content: Content, *, finish: bool) -> Chunk | None:
-        progress = self.progress
-        if progress.part or self._searched - progress.offset > _REREAD_BYTES:
-            return self._long_line(content, finish=finish)
-        want = CHUNK_BYTES
-        if isinstance(content, PlainContent):
-            want = min(want, max(_MIN_READ_BYTES, self.size - progress.offset))
-        data = content.pread(want, progress.offset)
-        chunk = cut(data, self._max_record_bytes)
-        if chunk is not None:
-            self._verify(content)
-            progress.advance(chunk.consumed)
-            self._searched = progress.offset
-            return chunk
-        self._searched = progress.offset + len(data)
-        if len(data) == want or finish:
-            return self._long_line(content, finish=finish)
-        return None
-
-    def _long_line(self, content: Content, *, finish: bool) -> Chunk | None:
-        """One line whose end is not in the first piece, or a part of it."""
-        start = self.progress.offset
-        while True:
-            if self._searched - start > MAX_WHOLE_BYTES:
-                return self._part(content)
-            data = content.pread(CHUNK_BYTES, self._searched)
-            found = data.find(b"\n")
-            if found >= 0:
-                if self._searched + found - start > MAX_WHOLE_BYTES:
-                    return self._part(content)
-                return self._line(content, self._searched + found - start, ended=True)
-            self._searched += len(data)
-            if not data:
-                some = finish and self._searched > start
-                return self._line(content, self._searched - start, ended=False) if some else None
-
-    def _part(self, content: Content) -> Chunk | None:
-        piece = content.pread(MAX_WHOLE_BYTES, self.progress.offset)
-        if len(piece) < MAX_WHOLE_BYTES:
-            return None  # truncated meanwhile
-        self._verify(content)
-        self.progress.advance(piece)
-        self.progress.part += 1
-        self._searched = max(self._searched, self.progress.offset)
-        return Chunk(piece + b"\n", 1, self.progress.part)
-
-    def _line(self, content: Content, length: int, *, ended: bool) -> Chunk | None:
-        progress = self.progress
-        data = content.pread(length + ended, progress.offset)
-        if len(data) < length + ended:
-            return None  # truncated meanwhile
-        self._verify(content)
-        progress.advance(data)
-        self._searched = progress.offset
-        line, parts = data if ended else data + b"\n", progress.part
-        progress.part = 0
-        if parts:
-            return Chunk(line, 1, parts + 1, (parts * MAX_WHOLE_BYTES + length,))
-        if line == b"\r\n":
-            return Chunk(b"", 0)
-        return Chunk(line, 1, None, (length,) if length > self._max_record_bytes else ())
 
     def try_later(self) -> None:
         """After an error: close it; the next look at it makes it ready again."""

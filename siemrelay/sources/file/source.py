@@ -294,6 +294,8 @@ class _Following:
         self._taken_bytes += len(chunk.payload)
         for size in chunk.oversize:
             self._intake.oversize(size)
+        if skipped := file.take_skipped_nuls():
+            self._note_hole(file, skipped)
         # What is to be stored already goes first: it may hold an earlier position of this file.
         positions = (*self._store.take_changes(), file.progress.position())
         await self._intake.offer(
@@ -309,6 +311,18 @@ class _Following:
             else:
                 self._log.info("finished", path=file.progress.path)
             file.close()
+
+    def _note_hole(self, file: FollowedFile, nuls: int) -> None:
+        self._intake.skipped_nuls(nuls)
+        if not file.hole_noted:
+            file.hole_noted = True
+            self._log.warning(
+                "skipping a hole in the file: NULs, which hold no record",
+                path=file.progress.path,
+                nuls=nuls,
+                advice="after a crash of the machine this is what was not yet on its disk; with "
+                "`copytruncate` let the program open its log for appending",
+            )
 
     def _lost(self, path: str, unread_bytes: int) -> None:
         self._log.error(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-import trio
 import zstandard
 
 from tests.support.file_source_rig import CollectingIntake, append, drained, running
@@ -85,11 +84,29 @@ async def test_file_in_an_unsupported_compression_is_reported_until_it_is_gone(
         async with running(str(tmp_path / "*"), intake, poll="20ms"):
             await intake.until_lines(1)
             packed.unlink()
-            append(tmp_path / "audit.log", b"two\n")
-            await intake.until_lines(2)
-            with trio.fail_after(10):
-                while intake.unreadables[-1] != (0, ""):  # noqa: ASYNC110 - nothing tells
-                    await trio.sleep(0.01)
+            while intake.unreadables[-1][0]:  # the next look at the directory finds it gone
+                append(tmp_path / "audit.log", b"more\n")
+                await intake.until_lines(len(intake.lines) + 1)
     (error,) = [entry for entry in logs if entry["log_level"] == "error"]
     assert error["error"] == "compressed with lz4, which is not supported"
     assert intake.unreadables[0][0] == 1
+    assert intake.unreadables[-1] == (0, "")
+
+
+async def test_an_empty_file_that_becomes_one_in_an_unsupported_compression_is_reported(
+    tmp_path: Path,
+) -> None:
+    (log := tmp_path / "audit.log").write_bytes(b"")
+    (other := tmp_path / "other.log").write_bytes(b"one\n")
+    intake = CollectingIntake()
+    with structlog.testing.capture_logs() as logs:
+        async with running(str(tmp_path / "*"), intake, poll="20ms"):
+            await intake.until_lines(1)
+            append(log, b"\x04\x22\x4d\x18" + b"x" * 100)
+            while not intake.unreadables:
+                append(other, b"more\n")
+                await intake.until_lines(len(intake.lines) + 1)
+    assert [entry["error"] for entry in logs if entry["log_level"] == "error"] == [
+        "compressed with lz4, which is not supported"
+    ]
+    assert intake.lost_total == 0

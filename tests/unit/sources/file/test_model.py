@@ -95,13 +95,12 @@ def test_a_deleted_file_stays_open_until_it_is_read_and_still_for_a_minute() -> 
     assert not world.disk.is_open(old)
     assert relay.lost == []
 
-
     files = 10_000
     world = World(header=0, keep=30)
     for number in range(files - 1):
         inode = world.disk.create(f"{DIRECTORY}/audit{number}.log")
         world.disk.append(inode, b"line\n")
-    relay = Relay(world, f"{DIRECTORY}/*", watches)
+    relay = Relay(world, f"{DIRECTORY}/*", watches=True)
     while relay.step():
         pass
     world.now += 60  # what was written lately is compared with what was read, once more

@@ -1,0 +1,181 @@
+"""Reads one content line by line from where its progress is: short lines many at a time, a long
+one alone or in parts, and past the NULs of holes.
+
+A file has holes after a crash of the machine, and after `copytruncate` if its writer does not
+append: it goes on at its old offset in the emptied file. What is mapped into memory, or allocated
+in advance, is NUL at its end until it is written, so NULs are skipped only once something follows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk, cut
+from siemrelay.sources.file.content import Content, PlainContent
+from siemrelay.sources.file.fingerprint import ContentChanged, Progress
+
+# What is read at once while catching up: a thousand audit events, so that a thread hop costs
+# little, and only milliseconds of work between two turns of the event loop.
+CHUNK_BYTES: Final = 1 << 19
+# The least to ask for: a line that grew while we looked comes with it.
+_MIN_READ_BYTES: Final = 16 << 10
+# An incomplete line up to this long is simply read again when it has grown; of a longer one only
+# the new part is searched for its end, or a line written in small pieces would cost its square.
+_REREAD_BYTES: Final = 64 << 10
+# So many NULs in a row are a hole, which ends a line; a few may be a field's.
+_HOLE: Final = bytes(64)
+
+
+class LineReader:
+    """Takes whole lines from a content and moves its progress past them. Blocks on the disk."""
+
+    def __init__(self, progress: Progress, max_record_bytes: int) -> None:
+        self.skipped_nuls = 0
+        """Bytes of holes that were skipped."""
+        self._max_record_bytes = max_record_bytes
+        self.restart(progress)
+
+    def restart(self, progress: Progress) -> None:
+        """Go on from there."""
+        self._progress = progress
+        self._searched = progress.offset
+        """Up to here no line feed follows the offset."""
+        self._blank = (0, 0)
+
+    def waiting(self, size: int) -> int:
+        """How many bytes wait in a file of that size; NULs at its end hold nothing yet."""
+        start, end = self._blank
+        blank = self._progress.offset <= start and end >= size
+        return max(0, (start if blank else size) - self._progress.offset)
+
+    def next(self, content: Content, size: int, *, finish: bool) -> Chunk | None:
+        """The next records, which may be none where NULs were skipped; None if there are none now.
+
+        `size`: of a plain file, as last seen. `finish`: take an incomplete end as it is.
+        Raises ContentChanged if what was read before is no longer there, OSError.
+        """
+        progress = self._progress
+        self._blank = (0, 0)
+        if progress.part or self._searched - progress.offset > _REREAD_BYTES:
+            return self._long_line(content, finish=finish)
+        want = CHUNK_BYTES
+        if isinstance(content, PlainContent):
+            want = min(want, max(_MIN_READ_BYTES, size - progress.offset))
+        data = content.pread(want, progress.offset)
+        hole = -1
+        if b"\0" in data:
+            if data.startswith(_HOLE):
+                return self._skip_nuls(content, data, finish=finish)
+            hole = data.find(_HOLE)
+            data = data[:hole] if hole >= 0 else data
+        chunk = cut(data, self._max_record_bytes)
+        if chunk is not None:
+            self.verify(content)
+            progress.advance(chunk.consumed)
+            self._searched = progress.offset
+            return chunk
+        if hole >= 0:
+            return self._before_hole(content, progress.offset + hole, finish=finish)
+        self._searched = progress.offset + len(data)
+        if len(data) == want or finish:
+            return self._long_line(content, finish=finish)
+        return None
+
+    def verify(self, content: Content) -> None:
+        """Raise ContentChanged unless what was read before is still there; asked after each read:
+        what is read after a truncation is read again from its beginning (`test_moments`).
+        """
+        if isinstance(content, PlainContent) and not self._progress.still_in(content):
+            raise ContentChanged(self._progress.path)
+
+    def _skip_nuls(self, content: Content, data: bytes, *, finish: bool) -> Chunk | None:
+        """Move past the NULs with which `data`, read at the offset, begins."""
+        offset = self._progress.offset
+        zeros = len(data) - len(data.lstrip(b"\0"))
+        end: int | None = offset + zeros
+        if (
+            zeros == len(data)
+            and (end := self._end_of_nuls(content, offset, offset + zeros)) is None
+        ):
+            if not finish:
+                return None
+            _, end = self._blank
+        assert end is not None
+        self.verify(content)
+        self._progress.advance_nuls(end - offset)
+        self.skipped_nuls += end - offset
+        self._searched = end
+        return Chunk(b"", 0)
+
+    def _end_of_nuls(self, content: Content, start: int, at: int) -> int | None:
+        """The first byte from `at` that is not NUL; None, with nothing waiting behind `start`, if
+        there are only NULs up to the end.
+        """
+        if isinstance(content, PlainContent) and content.in_memory_only:
+            raise BlockingIOError  # it may take a while
+        while (data_at := content.next_data(at)) is not None:
+            data = content.pread(CHUNK_BYTES, data_at)
+            if text := data.lstrip(b"\0"):
+                return data_at + len(data) - len(text)
+            at = data_at + len(data)
+            content.keep_from(at)
+            if not data:
+                break
+        else:
+            at = max(at, content.file.status().size)
+        self._blank = (start, at)
+        return None
+
+    def _before_hole(self, content: Content, hole: int, *, finish: bool) -> Chunk | None:
+        """The line that a hole ends, once it is known to be one: something follows."""
+        if not finish and self._end_of_nuls(content, hole, hole + len(_HOLE)) is None:
+            return None
+        return self._line(content, hole - self._progress.offset, ended=False)
+
+    def _long_line(self, content: Content, *, finish: bool) -> Chunk | None:
+        """One line whose end is not in the first piece, or a part of it."""
+        start = self._progress.offset
+        while True:
+            if self._searched - start > MAX_WHOLE_BYTES:
+                return self._part(content)
+            data = content.pread(CHUNK_BYTES, self._searched)
+            hole = data.find(_HOLE) if b"\0" in data else -1
+            found = data.find(b"\n", 0, hole if hole >= 0 else len(data))
+            end = found if found >= 0 else hole
+            if end >= 0:
+                if self._searched + end - start > MAX_WHOLE_BYTES:
+                    return self._part(content)
+                if found < 0:
+                    return self._before_hole(content, self._searched + hole, finish=finish)
+                return self._line(content, self._searched + found - start, ended=True)
+            self._searched += len(data)
+            if not data:
+                some = finish and self._searched > start
+                return self._line(content, self._searched - start, ended=False) if some else None
+
+    def _part(self, content: Content) -> Chunk | None:
+        progress = self._progress
+        piece = content.pread(MAX_WHOLE_BYTES, progress.offset)
+        if len(piece) < MAX_WHOLE_BYTES:
+            return None  # truncated meanwhile
+        self.verify(content)
+        progress.advance(piece)
+        progress.part += 1
+        self._searched = max(self._searched, progress.offset)
+        return Chunk(piece + b"\n", 1, progress.part)
+
+    def _line(self, content: Content, length: int, *, ended: bool) -> Chunk | None:
+        progress = self._progress
+        data = content.pread(length + ended, progress.offset)
+        if len(data) < length + ended:
+            return None  # truncated meanwhile
+        self.verify(content)
+        progress.advance(data)
+        self._searched = progress.offset
+        line, parts = data if ended else data.rstrip(b"\0") + b"\n", progress.part
+        progress.part = 0
+        if parts:
+            return Chunk(line, 1, parts + 1, (parts * MAX_WHOLE_BYTES + length,))
+        if line in (b"\n", b"\r\n"):
+            return Chunk(b"", 0)
+        return Chunk(line, 1, None, (length,) if length > self._max_record_bytes else ())

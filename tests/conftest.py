@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+from tests.support import examples
 from tests.support.daemon import Daemon
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also the long forms of long tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    examples.load("long" if config.getoption("--slow") else "short")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, Selection, attributes_of, field_getter
@@ -18,6 +18,7 @@ from siemrelay.core.event_types import UNPARSED, Catalogue
 from siemrelay.decoders.contract import Decoder
 from siemrelay.decoders.fields import PRODUCTS
 from siemrelay.registry import DECODERS, FORMATS
+from tests.support.examples import examples
 from tests.support.formats import made
 from tests.support.hostile import FORGERIES, RECORDS
 from tests.support.readers import once
@@ -49,7 +50,7 @@ def values(event: AuditEvent, fields: frozenset[str] = frozenset(FIELDS)) -> dic
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(max_examples=100)
+@examples(100)
 @given(records=BATCHES, product=st.sampled_from(sorted(PRODUCTS)))
 def test_every_record_becomes_one_event_that_keeps_the_promises(
     name: str, records: list[bytes], product: str
@@ -72,7 +73,7 @@ def test_every_record_becomes_one_event_that_keeps_the_promises(
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(max_examples=60)
+@examples(60)
 @given(records=BATCHES)
 def test_an_event_does_not_depend_on_the_batch_that_its_record_is_in(
     name: str, records: list[bytes]
@@ -88,7 +89,7 @@ def test_an_event_does_not_depend_on_the_batch_that_its_record_is_in(
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(max_examples=60)
+@examples(60)
 @given(records=BATCHES, wanted=st.sets(st.sampled_from(sorted(EVERYTHING))).map(frozenset))
 def test_a_field_is_the_same_whatever_else_is_wanted(
     name: str, records: list[bytes], wanted: frozenset[str]
@@ -109,7 +110,7 @@ def test_a_piece_of_a_record_is_an_event_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@settings(max_examples=40)
+@examples(40)
 @given(records=BATCHES)
 def test_every_format_has_a_message_for_each_event(name: str, records: list[bytes]) -> None:
     decoded = decoder(name).decode(batch_of(records))

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 import trio
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
@@ -30,6 +30,7 @@ from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.registry import PROTOCOLS
 from tests.contracts.sink_peers import PEERS, Http, SinkPeer
+from tests.support.examples import examples
 from tests.support.formats import PLAIN, made
 from tests.support.hostile import EVENTS, FORGERIES
 from tests.support.otlp_receiver import plain, value_of
@@ -243,7 +244,7 @@ def test_every_protocol_with_an_envelope_is_here() -> None:
 
 @pytest.mark.parametrize("name", INNER)
 @pytest.mark.parametrize(("row", "envelope"), _NAMED)
-@settings(max_examples=15)
+@examples(15)
 @given(events=EVENTS, records=st.lists(RECORDS, min_size=3, max_size=3))
 def test_each_message_is_in_its_envelope_as_it_is_without(
     row: str, envelope: Envelope, name: str, events: list[AuditEvent], records: list[bytes]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pycef  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import (  # type: ignore[import-untyped]
@@ -36,6 +36,7 @@ from siemrelay.core.event import (
     field_getter,
 )
 from siemrelay.registry import FORMATS
+from tests.support.examples import examples
 from tests.support.formats import PLAIN, alone, carried, made
 from tests.support.hostile import ATTRIBUTE_DICTS as HOSTILE_ATTRIBUTES
 from tests.support.hostile import EVENTS as HOSTILE_EVENTS
@@ -58,7 +59,7 @@ DELIMITERS = {"leef": {0x09}, "leef1": {0x09}}
 
 
 @pytest.mark.parametrize(("name", "header"), EVERY)
-@settings(max_examples=30)
+@examples(30)
 @given(events=st.lists(EVENTS, min_size=3, max_size=3), records=RECORDS)
 def test_any_event_becomes_one_line_of_utf8(
     name: str, header: Any, events: list[AuditEvent], records: list[bytes]
@@ -77,7 +78,7 @@ def test_any_event_becomes_one_line_of_utf8(
 
 
 @pytest.mark.parametrize(("name", "header"), EVERY)
-@settings(max_examples=60)
+@examples(60)
 @given(events=st.lists(EVENTS, min_size=1, max_size=4), alike=st.booleans())
 def test_many_events_become_what_each_becomes_alone(
     name: str, header: Any, events: list[AuditEvent], alike: bool
@@ -303,7 +304,7 @@ def read(name: str, message: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=150)
+@examples(150)
 @given(events=HOSTILE_EVENTS)
 def test_a_hostile_event_is_read_as_itself_and_as_one(name: str, events: list[AuditEvent]) -> None:
     messages = made(name).encode(selection_of(events))
@@ -313,7 +314,7 @@ def test_a_hostile_event_is_read_as_itself_and_as_one(name: str, events: list[Au
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=100)
+@examples(100)
 @given(attributes=HOSTILE_ATTRIBUTES)
 def test_no_attribute_stands_for_a_field(name: str, attributes: dict[str, Any]) -> None:
     plain = AuditEvent(

@@ -6,15 +6,10 @@ import json
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.decoders.fields import GENERIC, PRODUCTS, Spellings
-
-# A busy machine is no failure.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
 
 SPECIAL = "|=\\\"'[](){}<>,;: \0\a\b\t\n\v\f\r\x1b\x7f\x85\u00a0\u2028\u2029\ufeffé渡😀"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from siemrelay.core.filters import (
     entry_fault,
 )
 from siemrelay.core.memo import MOST_CHARACTERS, MOST_KEYS
+from tests.support.examples import examples
 from tests.support.memory import kept_bytes
 
 CATALOGUE = Catalogue([EventType("Door [main] Opened", category="building"), EventType("User")])
@@ -268,7 +269,7 @@ EVENTS = st.builds(
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(OPTIONS, st.lists(EVENTS, max_size=12))
 def test_select_agrees_with_explain_for_every_event(
     options: EventsOptions, events: list[AuditEvent]

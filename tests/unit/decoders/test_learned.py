@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -15,6 +15,7 @@ from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.fields import GENERIC
 from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.decoders.json.learned import REFUSALS, Learner, learn
+from tests.support.examples import examples
 from tests.support.strategies import SPELLINGS, alike, batch_of, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
@@ -58,7 +59,7 @@ def looked_through(
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: f"{len(wanted)} fields")
 @pytest.mark.parametrize("spellings", SPELLINGS)
-@settings(max_examples=25)
+@examples(25)
 @given(records=alike())
 def test_the_learned_shape_agrees_with_looking_everywhere(
     spellings: str, wanted: frozenset[str],
@@ -72,7 +73,7 @@ def test_the_learned_shape_agrees_with_looking_everywhere(
         assert list(map(shown, decoder.decode(batch).events)) == expected
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(records=alike())
 def test_what_a_shape_takes_by_itself_it_takes_in_a_payload(
     records: tuple[list[dict[str, Any]], list[dict[str, Any]]],
@@ -250,7 +251,7 @@ def test_attributes_with_a_name_twice_are_not_passed_on_as_they_are(
             assert event.attributes == expected
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.lists(st.sampled_from([b'{"id":"a"}', b"{", b"}", b" ", b'"x":', b"1", b",", b"{}", b"\r",
                                  b"[", b"]", b"\n", b'"']), max_size=12))  # fmt: skip
 def test_pieces_of_json_never_move_to_another_line(pieces: list[bytes]) -> None:

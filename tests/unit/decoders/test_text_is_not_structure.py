@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.key_value import whole_pairs
+from tests.support.examples import examples
 from tests.support.strategies import texts
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC)
@@ -141,7 +142,7 @@ FORGED = st.sampled_from([
 CHOSEN = st.lists(FORGED | texts(12), max_size=8).map(" ".join) | st.lists(FORGED).map("".join)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(CHOSEN)
 @example('type="Account Owner Changed" actor=admin severity=10 time=2020-01-01T00:00:00Z')
 @pytest.mark.parametrize("prose", [

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pycef  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -17,6 +17,7 @@ from siemrelay.core.event import Actor, AuditEvent, Target, field_getter
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.cef import Cef, CefOptions
 from siemrelay.formats.writing.text import CONTROL_PICTURES, text_of
+from tests.support.examples import examples
 from tests.support.formats import PLAIN, alone, carried
 from tests.support.readers import parse_cef
 from tests.support.strategies import EVENTS, selection_of
@@ -31,7 +32,7 @@ def expected_extension(event: AuditEvent) -> dict[str, str]:
     return {key: carried(text, breaks=True) for key, text in said.items() if text}
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(event=EVENTS)
 def test_cef_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     header, extension = parse_cef(alone(Cef(CefOptions(vendor="a|b", product="\\", version="="))
@@ -48,7 +49,7 @@ def test_cef_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     )
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(text=st.text(st.sampled_from("abcdefghij-.,;:é渡"), min_size=1), event=EVENTS)
 def test_pycef_reads_the_same(text: str, event: AuditEvent) -> None:
     """pycef knows no escapes and takes none away, refuses `=` and a backslash in the header, ends
@@ -114,7 +115,7 @@ def careful(chosen: dict[str, str | None], event: AuditEvent) -> str:
 
 
 @pytest.mark.parametrize("chosen", MAPS, ids=str)
-@settings(max_examples=60)
+@examples(60)
 @given(events=st.lists(EVENTS, min_size=1, max_size=4))
 def test_a_batch_and_a_lone_event_become_what_the_rules_say_letter_by_letter(
     chosen: dict[str, str | None], events: list[AuditEvent]

@@ -17,12 +17,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Selection, Target, attributes_of
 from siemrelay.core.event_types import BUILT_IN, UNPARSED
 from siemrelay.formats.ecs.document import Ecs, EcsOptions
+from tests.support.examples import examples
 from tests.support.strategies import EVENTS, selection_of
 
 PLAIN = AuditEvent(
@@ -114,7 +115,7 @@ def some(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value}
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(event=EVENTS)
 def test_any_event_is_ecs_and_comes_back_as_it_went_in(event: AuditEvent) -> None:
     document = read(event)
@@ -143,7 +144,7 @@ def test_any_event_is_ecs_and_comes_back_as_it_went_in(event: AuditEvent) -> Non
 
 
 @pytest.mark.parametrize("original", [False, True])
-@settings(max_examples=60)
+@examples(60)
 @given(events=st.lists(st.builds(
     lambda event, kind, of, more: msgspec.structs.replace(
         event, type=kind, target=msgspec.structs.replace(event.target, type=of),

@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from siemrelay.core.event import Actor, AuditEvent, Target, attributes_of
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.gelf import Gelf, GelfOptions
+from tests.support.examples import examples
 from tests.support.readers import parse_gelf
 from tests.support.strategies import EVENTS, selection_of
 
@@ -35,7 +36,7 @@ def shown(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(event=EVENTS)
 def test_any_event_is_gelf_and_comes_back_as_it_went_in(event: AuditEvent) -> None:
     fields = read(event)

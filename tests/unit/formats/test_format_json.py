@@ -6,12 +6,13 @@ import json
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 
 from siemrelay.core.event import AuditEvent, DecodedBatch, Selection, attributes_of
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.formats.raw import Raw, RawOptions
+from tests.support.examples import examples
 from tests.support.formats import PLAIN, alone, carried
 from tests.support.strategies import EVENTS, RECORDS, batch_of, selection_of
 
@@ -43,7 +44,7 @@ def without_surrogates(value: Any) -> Any:
     return [without_surrogates(v) for v in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(event=EVENTS)
 def test_json_is_exactly_the_events_vocabulary(event: AuditEvent) -> None:
     read = json.loads(alone(Json(JsonOptions()), event))

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from pydantic import ValidationError
 
 from siemrelay.core.event import Actor, AuditEvent, Target
 from siemrelay.formats.json import Json, JsonOptions
+from tests.support.examples import examples
 from tests.support.strategies import EVENTS, selection_of
 
 PLAIN = AuditEvent(
@@ -41,7 +42,7 @@ def test_a_json_map_renames_adds_and_removes_members() -> None:
     }  # fmt: skip
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(event=EVENTS)
 def test_what_a_map_does_not_name_stays_byte_for_byte(event: AuditEvent) -> None:
     (plain,) = Json(JsonOptions()).encode(selection_of([event]))
@@ -53,7 +54,7 @@ def test_what_a_map_does_not_name_stays_byte_for_byte(event: AuditEvent) -> None
     assert bytes(after.get("attributes", b"")) == attributes
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(event=EVENTS)
 def test_a_mapped_member_has_the_fields_value(event: AuditEvent) -> None:
     plain = read({}, event)

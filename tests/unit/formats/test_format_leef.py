@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from siemrelay.core.event import Actor, AuditEvent, Target, field_getter
 from siemrelay.formats.leef import Leef, Leef1Options, LeefOptions
 from siemrelay.formats.writing.text import CONTROL_PICTURES, text_of
+from tests.support.examples import examples
 from tests.support.readers import parse_leef
 from tests.support.strategies import EVENTS, selection_of
 
@@ -49,7 +50,7 @@ def carried(text: str, delimiter: str) -> str:
 
 
 @pytest.mark.parametrize("delimiter", DELIMITERS, ids=ascii)
-@settings(max_examples=100)
+@examples(100)
 @given(event=EVENTS)
 def test_any_event_is_read_back_as_it_went_in(delimiter: str, event: AuditEvent) -> None:
     options = {"vendor": "a|b", "product": "\\\t", "version": "="}
@@ -74,7 +75,7 @@ def test_any_event_is_read_back_as_it_went_in(delimiter: str, event: AuditEvent)
     assert attributes == {key: carried(text, delimiter) for key, text in said.items() if text}
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(event=EVENTS)
 def test_version_one_has_no_delimiter_field_and_the_same_attributes(event: AuditEvent) -> None:
     old, new = parse_leef(alone(leef("1.0"), event)), parse_leef(alone(leef(), event))
@@ -125,7 +126,7 @@ def _sent(time: str) -> str:
     {"devTime": "target.id", "devTimeFormat": None, "src": None},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("delimiter", ["\t", "^", "`"], ids=ascii)
-@settings(max_examples=60)
+@examples(60)
 @given(events=st.lists(EVENTS, min_size=1, max_size=4))
 def test_a_batch_and_a_lone_event_become_what_the_rules_say_letter_by_letter(
     delimiter: str, chosen: dict[str, str | None], events: list[AuditEvent]

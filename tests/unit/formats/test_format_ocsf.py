@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import (  # type: ignore[import-untyped]
@@ -29,6 +29,7 @@ from siemrelay.core.event_types import BUILT_IN
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.ocsf.classes import VERSION
 from siemrelay.formats.ocsf.event import Ocsf, OcsfOptions
+from tests.support.examples import examples
 from tests.support.strategies import EVENTS, selection_of
 
 CATEGORIES = sorted({known.category for known in BUILT_IN})
@@ -84,7 +85,7 @@ OF_ANY_CATEGORY = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(event=OF_ANY_CATEGORY)
 def test_any_event_is_valid_ocsf_and_comes_back_as_it_went_in(event: AuditEvent) -> None:
     found = read(event)
@@ -115,7 +116,7 @@ def test_any_event_is_valid_ocsf_and_comes_back_as_it_went_in(event: AuditEvent)
         )
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(events=st.lists(OF_ANY_CATEGORY, min_size=2, max_size=6))
 def test_many_events_of_all_classes_become_what_each_becomes_alone(
     events: list[AuditEvent],

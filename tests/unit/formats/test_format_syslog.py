@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 
 from siemrelay.core.event import AuditEvent, attributes_of
 from siemrelay.formats.rfc3164 import Rfc3164
@@ -18,6 +18,7 @@ from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
 from siemrelay.formats.syslog_header import FACILITIES, HeaderOptions
 from siemrelay.formats.writing.attributes import unique_names
 from siemrelay.registry import FORMATS
+from tests.support.examples import examples
 from tests.support.formats import HOST, PLAIN, alone, carried, made
 from tests.support.readers import parse_rfc5424, unescaped
 from tests.support.strategies import EVENTS, selection_of
@@ -57,7 +58,7 @@ def flat(event: AuditEvent) -> AuditEvent:
     )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(event=EVENTS.map(flat))
 def test_rfc5424_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     header, params, message = parse_rfc5424(alone(Rfc5424(Rfc5424Options(), HOST), event))
@@ -67,7 +68,7 @@ def test_rfc5424_is_read_back_as_it_went_in(event: AuditEvent) -> None:
     assert message == carried(event.message or event.type)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(event=EVENTS.map(flat))
 def test_an_independent_parser_reads_the_same(event: AuditEvent) -> None:
     r"""syslog-rfc5424-parser leaves the escapes in, keeps the last of equal names, and takes the

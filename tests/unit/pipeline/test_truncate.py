@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Target
@@ -20,6 +20,7 @@ from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.truncate import MARK, truncated
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import BatchLimits
+from tests.support.examples import examples
 from tests.support.strategies import EVENTS, batch_of, selection_of
 
 EVERY: list[tuple[str, Any]] = [
@@ -67,7 +68,7 @@ def body(message: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "header"), EVERY)
-@settings(max_examples=40)
+@examples(40)
 @given(event=EVENTS, limit_bytes=st.integers(480, 3000))
 def test_every_message_keeps_within_the_limit_and_is_utf8(
     name: str, header: Any, event: AuditEvent, limit_bytes: int

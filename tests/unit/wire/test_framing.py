@@ -7,12 +7,13 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Target
 from siemrelay.registry import FORMATS, PROTOCOLS, build_format
 from siemrelay.wire.stream_framing import FRAMERS
+from tests.support.examples import examples
 from tests.support.strategies import EVENTS, selection_of, texts
 
 
@@ -71,7 +72,7 @@ def test_every_framing_has_a_strict_reader_here() -> None:
 
 @pytest.mark.parametrize("framing", READERS)
 @pytest.mark.parametrize(("name", "header"), EVERY)
-@settings(max_examples=10)
+@examples(10)
 @given(events=st.lists(EVENTS, min_size=1, max_size=4), data=st.data())
 def test_a_stream_has_as_many_messages_as_went_in(
     name: str, header: Any, framing: str, events: list[AuditEvent], data: st.DataObject

@@ -41,14 +41,11 @@ from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.core.event import Batch
-from siemrelay.net.tasks import Broadcast, Mutex
+from siemrelay.net.tasks import Broadcast, Mutex, next_second
 from siemrelay.telemetry.stats import BufferStats
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
 READ_BYTES: Final = 1024 * 1024
-
-# Every commit checks the files, too; this is for a buffer without traffic.
-_WATCH_EVERY_S: Final = 1.0
 
 # After a power cut the high watermark is at most this old. It only detects losses, and each sync
 # of it competes with the commits' fsyncs, so it is synced seldom.
@@ -185,7 +182,7 @@ class DiskBuffer:
         Raises StartRefused when the cursors cannot be stored; then nothing has changed.
         """
         async with self._writing:
-            with self._cursors.changing(sinks, renamed), trio.CancelScope(shield=True):
+            with self._cursors.changing(sinks, renamed):
                 cursors = self._cursors.stored()
                 replace = partial(self._store.replace_cursors, cursors, renamed, removed)
                 await self._writer.run(self._with_reserve, replace)
@@ -285,7 +282,7 @@ class DiskBuffer:
         await self._recent.throttle(sum(len(batch.payload) for batch in batches))
         started = time.perf_counter()
         async with self._writing:
-            with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
+            with self._cursors.being_stored() as cursors:
                 used = await self._writer.run(
                     self._append, batches, positions, cursors, filtered or {}
                 )
@@ -388,8 +385,9 @@ class DiskBuffer:
             nursery.start_soon(self._watch_files)
 
     async def _watch_files(self) -> None:
+        # Every commit checks the files, too; this is for a buffer without traffic.
         for seconds in itertools.count():
             await self._writer.run(self._store.check_identity)
             if seconds % _SYNC_EVERY_S == 0:
                 await in_thread(self._watermark.sync)
-            await trio.sleep(_WATCH_EVERY_S)
+            await next_second()

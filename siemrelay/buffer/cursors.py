@@ -27,7 +27,7 @@ _PAUSE_S: Final = 0.25
 
 # Cursors that have passed so many records are stored sooner: a sink that catches up while nothing
 # comes in would repeat as many as it can take in that time.
-_MANY_RECORDS: Final = 500
+_MANY_RECORDS: Final = 200
 _SHORT_PAUSE_S: Final = 0.02
 
 # A full disk is tried again this often.
@@ -343,7 +343,7 @@ class CursorFlusher:
     async def flush(self) -> None:
         """Store the moved cursors now. Raises BufferFull."""
         async with self._writing:
-            with trio.CancelScope(shield=True), self._cursors.being_stored() as cursors:
+            with self._cursors.being_stored() as cursors:
                 if cursors:
                     await self._writer.run(self._store.save_cursors, cursors)
 

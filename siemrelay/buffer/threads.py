@@ -32,8 +32,7 @@ class WriterThread:
         self._thread: threading.Thread | None = None
 
     async def run(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
-        """Run `work` there. A cancelled caller waits for its end: it uses a shared connection."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        """Run `work` there, to its end; a cancelled caller notices that at its next checkpoint."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="buffer writer", daemon=True)
             self._thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -22,6 +23,15 @@ async def report_alive(progress: Callable[[], None]) -> None:
     while True:
         progress()
         await trio.sleep(_ALIVE_S)
+
+
+async def next_second() -> None:
+    """Wait for the next full second of trio's clock.
+
+    Parts that look at something every second do it in the same round, which wakes an idle process
+    once instead of once for each of them.
+    """
+    await trio.sleep_until(math.floor(trio.current_time()) + 1)
 
 
 class Activity:

@@ -71,6 +71,7 @@ class Delivery:
     ) -> None:  # fmt: skip
         self._observers: Observers = [] if observers is None else observers
         self._name, self._sink, self._maker = name, sink, maker
+        self._certified = sink if isinstance(sink, Certified) else None
         self._max_wait_s = limits.max_wait_s
         self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
@@ -177,8 +178,11 @@ class Delivery:
         deadline = float("inf")
         while True:
             batches = None
-            with trio.move_on_at(deadline):
+            if waiting is None:
                 batches = await self._buffer.read(position)
+            else:
+                with trio.move_on_at(deadline):
+                    batches = await self._buffer.read(position)
             if batches is None:
                 assert waiting is not None
                 await self._hand_over(session, in_flight, waiting)
@@ -266,8 +270,8 @@ class Delivery:
             self._status.note("up")
 
     def _note_certificate(self) -> None:
-        if isinstance(self._sink, Certified):
-            self._stats.certificate_expires_at = self._sink.certificate_expires_at
+        if self._certified is not None:
+            self._stats.certificate_expires_at = self._certified.certificate_expires_at
 
     async def _store_dead_letters(
         self, batch: DeliveryBatch, refusals: Settlement, outcome: Outcome

@@ -34,7 +34,9 @@ class SinkStatus:
 
     def note(self, state: str, reason: str = "") -> None:
         """Set the state, one of `stats.STATES`, and the reason for it."""
-        stats, reason = self._stats, sanitize_for_display(reason, _REASON_CHARACTERS)
+        stats = self._stats
+        if reason:
+            reason = sanitize_for_display(reason, _REASON_CHARACTERS)
         if (stats.state, stats.reason) == (state, reason):
             return
         # Compared with what was logged: a sink starts as waiting, and its first failure is news.

@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.net.tasks import next_second
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.health import stuck
 from siemrelay.telemetry.stats import RemovedSink, Stats
@@ -39,7 +40,8 @@ class Heartbeat:
                 _log.error("no progress", parts=found)
             else:
                 self._notifier.alive(self._reporter.line())
-            await trio.sleep(interval_s)
+            with trio.move_on_after(interval_s):
+                await next_second()
 
     def refresh_backlog(self) -> None:
         """Bring the gauges up to date that are known in memory."""

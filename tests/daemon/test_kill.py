@@ -21,8 +21,8 @@ from tests.support.receivers import Receiver, TcpReceiver
 
 # What a kill may make a sink receive again is what was sent and whose cursor was not on disk yet:
 # the runs that may be in flight (a run is at most one row of the buffer), one being sent, one whose
-# settling is under way, and the rows that were settled during the 20 ms after which moved cursors
-# are stored and the commit that may be in front of them: 6 more at the pace of this writer.
+# settling is under way, and the rows that were settled since cursors were last stored: with the
+# last commit, or 20 ms after 200 records. These are 6 more at the pace of this writer.
 IN_FLIGHT_RUNS = {"newline": 64, "counted": 64, "web": 4}
 OTHER_ROWS = 8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Final, Literal
 
 import structlog
@@ -9,6 +10,7 @@ import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
 from siemrelay.core.options import Duration, Options, Size, absolute
+from siemrelay.net.tasks import next_second
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.file.checkpoints import CheckpointStore
@@ -30,7 +32,6 @@ _BATCH_BYTES: Final = 64 * 1024
 _TICK_S: Final = 0.25
 # How often the lag is counted while reading: it is a metric, scraped every few seconds.
 _LAG_EVERY_S: Final = 0.25
-_LAG_WHILE_FULL_EVERY_S: Final = 1.0
 # A look at every file is followed by a pause this many times as long as it took: with thousands
 # of files it takes no more than 1 % of a core, while inotify reports what happens.
 _PAUSE_PER_FULL_SURVEY: Final = 100
@@ -168,6 +169,8 @@ class _Following:
             files = len(self._tracker.files)
             pause_s = pause_after_full_survey(files, now - began, self._poll_s)
             self._next_full_survey = now + pause_s
+            if pause_s >= 1:  # on a full second: see `next_second`
+                self._next_full_survey = float(math.floor(self._next_full_survey))
 
     async def follow(self) -> None:
         """Read what is written, for ever."""
@@ -207,7 +210,7 @@ class _Following:
     async def measure_while_full(self) -> None:
         """Count the unread bytes while a full buffer keeps the reading from going on, for ever."""
         while True:
-            await trio.sleep(_LAG_WHILE_FULL_EVERY_S)
+            await next_second()
             if self._intake.full:
                 files = list(self._tracker.files.values())
                 seen = [(file.path, file.file_id, file.size) for file in files]

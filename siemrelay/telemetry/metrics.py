@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from siemrelay import __version__
+from siemrelay.telemetry import process
 from siemrelay.telemetry.stats import STATES, Histogram, Stats
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,13 +26,17 @@ Values = Iterable[tuple[tuple[str, ...], Any]]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `values` reads its samples; a sample with the value None is left out."""
+    """One metric. `values` reads its samples; a sample with the value None is left out.
+
+    `prefix` is the program's, or the one that every program has.
+    """
 
     name: str
     labels: tuple[str, ...]
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     values: Callable[[Stats], Values]
+    prefix: str = "siemrelay_"
 
 
 _Row = tuple[str, Literal["counter", "gauge", "histogram"], str, Callable[[Any], Any]]
@@ -97,6 +102,8 @@ _SINK_ROWS: Final[tuple[_Row, ...]] = (
     ("replayed_total", "counter", "Records that a replay delivered again.",
      lambda s: s.counts.replayed),
     ("retries_total", "counter", "Attempts that failed.", lambda s: s.retries),
+    ("unparsed_total", "counter", "Records that could not be parsed, of those it has dealt with.",
+     lambda s: s.unparsed),
     ("truncated_messages_total", "counter", "Messages truncated to max_message_size.",
      lambda s: s.truncated_messages),
     ("invalid_utf8_total", "counter",
@@ -132,6 +139,21 @@ _BUFFER_ROWS: Final[tuple[_Row, ...]] = (
      lambda b: b.commit_s),
 )  # fmt: skip
 
+_PROCESS_ROWS: Final[tuple[_Row, ...]] = (
+    ("start_time_seconds", "gauge", "When the relay started.", lambda stats: stats.started_at),
+    ("cpu_seconds_total", "counter", "Processor time used.", lambda stats: process.cpu_s()),
+    ("resident_memory_bytes", "gauge", "Memory in use.", lambda stats: process.resident_bytes()),
+    ("virtual_memory_bytes", "gauge", "Address space.", lambda stats: process.virtual_bytes()),
+    ("open_fds", "gauge", "Open file descriptors.", lambda stats: process.open_files()),
+    ("max_fds", "gauge", "File descriptors that it may open.",
+     lambda stats: process.most_open_files()),
+)  # fmt: skip
+
+
+def _of_process(read: Callable[[Any], Any], stats: Stats) -> Values:
+    return [((), read(stats))]
+
+
 METRICS: Final = (
     *(Metric(f"source_{name}", ("source",), kind, text, partial(_of_each, "sources", read))
       for name, kind, text, read in _SOURCE_ROWS),
@@ -158,6 +180,8 @@ METRICS: Final = (
            lambda stats: [((), stats.reload.succeeded_at)]),
     Metric("build_info", ("version", "python"), "gauge", "The version that runs.",
            lambda stats: [((__version__, platform.python_version()), 1)]),
+    *(Metric(name, (), kind, text, partial(_of_process, read), "process_")
+      for name, kind, text, read in _PROCESS_ROWS),
 )  # fmt: skip
 
 _DOCUMENT_HEAD: Final = """\
@@ -172,7 +196,7 @@ Generated from the code by `python -m siemrelay.telemetry.metrics > systemd/metr
 def document() -> str:
     """`systemd/metrics.md`: every metric with its labels, type and meaning."""
     lines = [
-        f"| `siemrelay_{m.name}` | {', '.join(m.labels)} | {m.kind} | {m.help} |" for m in METRICS
+        f"| `{m.prefix}{m.name}` | {', '.join(m.labels)} | {m.kind} | {m.help} |" for m in METRICS
     ]
     return "\n".join([_DOCUMENT_HEAD, *lines, ""])
 
@@ -201,7 +225,7 @@ def _family(metric: Metric, stats: Stats) -> Any:
         "counter": core.CounterMetricFamily, "gauge": core.GaugeMetricFamily,
         "histogram": core.HistogramMetricFamily,
     }[metric.kind]  # fmt: skip
-    family = kind(f"siemrelay_{metric.name}", metric.help, labels=metric.labels)
+    family = kind(f"{metric.prefix}{metric.name}", metric.help, labels=metric.labels)
     for labels, value in metric.values(stats):
         if value is not None:
             family.add_metric(labels, *(_buckets(value) if metric.kind == "histogram" else [value]))

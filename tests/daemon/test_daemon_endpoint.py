@@ -12,7 +12,7 @@ from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.receivers import NotifySocket, TcpReceiver
 
 # https://prometheus.io/docs/practices/naming/: base units, `_total` on counters and only there.
-_NAME = re.compile(r"siemrelay_[a-z][a-z0-9_]*")
+_NAME = re.compile(r"(siemrelay|process)_[a-z][a-z0-9_]*")
 _NOT_BASE = re.compile(r"_(milliseconds|ms|minutes|hours|kilobytes|mebibytes|mb|percent)(_|$)")
 
 

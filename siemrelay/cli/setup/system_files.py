@@ -80,8 +80,9 @@ def _files(program: str, prefix: Path, drop_ins: Mapping[str, bool]) -> Iterator
     for kind in ("sysusers", "tmpfiles"):
         content = (source / f"siemrelay.{kind}").read_bytes()
         yield SystemFile(lib / f"{kind}.d/siemrelay.conf", content)
-    schema = render_schema().encode()
-    yield SystemFile(prefix / "share/siemrelay/siemrelay.schema.json", schema)
+    share = prefix / "share/siemrelay"
+    yield SystemFile(share / "siemrelay.schema.json", render_schema().encode())
+    yield SystemFile(share / "alerts.yml", (source / "alerts.yml").read_bytes())
     if (link := prefix / "bin/siemrelay") != Path(program):
         yield SystemFile(link, link_to=program)
 

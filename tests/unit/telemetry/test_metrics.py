@@ -70,7 +70,7 @@ def test_the_documented_metrics_are_those_that_are_rendered(stats: Stats) -> Non
 def test_names_obey_the_rules_of_prometheus(stats: Stats) -> None:
     kinds = re.findall(r"^# TYPE (\S+) (\S+)$", render(stats).decode(), re.MULTILINE)
     for name, kind in kinds:
-        assert re.fullmatch(r"siemrelay(_[a-z][a-z0-9]*)+", name)
+        assert re.fullmatch(r"(siemrelay|process)(_[a-z][a-z0-9]*)+", name)
         assert name.endswith("_total") == (kind == "counter"), name
         assert not re.search(r"_(ms|milliseconds|minutes|kb|megabytes|mib)(_|$)", name)
         assert kind != "histogram" or name.endswith("_seconds")
@@ -92,6 +92,15 @@ def test_counters_and_gauges_have_the_values_of_the_parts(stats: Stats) -> None:
     assert value(stats, "siemrelay_sink_truncated_messages_total", sink="siem") == 1
     assert value(stats, "siemrelay_buffer_size_bytes") == 4096
     assert value(stats, "siemrelay_buffer_full") == 0
+
+
+def test_the_process_is_measured_as_prometheus_programs_are(stats: Stats) -> None:
+    stats.started_at = 1.7e9
+    assert value(stats, "process_start_time_seconds") == 1.7e9
+    assert value(stats, "process_cpu_seconds_total") > 0
+    resident = value(stats, "process_resident_memory_bytes")
+    assert 1e6 < resident < value(stats, "process_virtual_memory_bytes")
+    assert 3 <= value(stats, "process_open_fds") < value(stats, "process_max_fds")
 
 
 def test_exactly_one_state_of_a_sink_is_one(stats: Stats) -> None:

@@ -48,6 +48,18 @@ _OWN: Final = re.compile(
 )
 _OWN_END: Final = '")'
 
+_CHECK_POINT: Final = re.compile(
+    rf'\[(?:[A-Za-z_][\w.-]{{0,63}}:"{_DOUBLE}"(?:; ?|(?=\]\Z)))++\]', re.DOTALL
+)
+_CHECK_POINT_PAIR: Final = re.compile(rf'([A-Za-z_][\w.-]{{0,63}}):"({_DOUBLE})"', re.DOTALL)
+
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_CLOCK: Final = re.compile(r"\d\d:\d\d:\d\d(?:\.\d+)?", re.ASCII)
+_ZONES: Final = ("tz", "timezone")
+
+_ABSENT: Final = frozenset({"N/A", "n/a", "-", "null", "NULL", "(null)"})
+"""What devices write where there is nothing."""
+
 # One pair may be all that a message of words comes to; two are a record.
 _LEAST: Final = 2
 
@@ -73,11 +85,50 @@ def whole_pairs(text: str) -> dict[str, Any] | None:
         # Only a quoted value has escapes: in an unquoted one a backslash is itself.
         values = [value if plain is not None else unescape(value, _ESCAPES)
                   for value, plain in zip(values, columns[-1], strict=True)]  # fmt: skip
-    pairs: dict[str, Any] = first_of_each(names, values)
+    return _record(first_of_each(names, values), text)
+
+
+def check_point_pairs(text: str) -> dict[str, Any] | None:
+    """The pairs of `[name:"value"; name:"value"]`, Check Point's; None if it is anything else."""
+    if not text.startswith("[") or text.count('"') > 2 * MOST_PAIRS:
+        return None
+    whole = _CHECK_POINT.fullmatch(text)
+    if whole is None:
+        return None
+    found = _CHECK_POINT_PAIR.findall(text)
+    return _record(
+        first_of_each([name for name, _ in found],
+                      [unescape(value, _ESCAPES) for _, value in found]), text,
+    )  # fmt: skip
+
+
+def _record(pairs: dict[str, Any], text: str) -> dict[str, Any] | None:
+    """The pairs with a message; None if they are too few for a record."""
     if len(pairs) < _LEAST:
         return None
-    # As long as it names no message of its own, it is the message.
-    pairs.setdefault("message", text)
+    if "msg" not in pairs:  # as long as it names no message of its own, it is the message
+        pairs.setdefault("message", text)
+    return pairs
+
+
+def as_devices_mean(pairs: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The pairs as devices mean them: one time, and no name for what is absent.
+
+    FortiGate and Sophos write the day, the clock and the zone apart. `N/A` and the like stay among
+    the attributes.
+    """
+    if pairs is None:
+        return None
+    if (
+        "date" in pairs and "time" in pairs
+        and _DAY.fullmatch(pairs["date"]) and _CLOCK.fullmatch(pairs["time"])
+    ):  # fmt: skip
+        zone = next((pairs.pop(name) for name in _ZONES if name in pairs), "")
+        pairs["time"] = f"{pairs.pop('date')} {pairs['time']}{zone and f' {zone}'}"
+    if not _ABSENT.isdisjoint(pairs.values()):
+        absent = {name: value for name, value in pairs.items() if value in _ABSENT}
+        pairs = {name: value for name, value in pairs.items() if name not in absent}
+        pairs["attributes"] = absent
     return pairs
 
 

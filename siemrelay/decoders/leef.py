@@ -10,6 +10,7 @@ import re
 from typing import Any, Final
 
 from siemrelay.decoders.fields import MOST_PAIRS, with_extension
+from siemrelay.decoders.times import time_by_pattern
 
 _HEADER: Final = re.compile(r"LEEF: ?([12])\.\d\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)(?:\||$)")
 _DELIMITER: Final = re.compile(r"(?:0?x([0-9A-Fa-f]{2,4})|([^|]?))\|")
@@ -46,7 +47,9 @@ def leef_fields(text: str) -> dict[str, Any] | None:
         key, equals, value = pair.strip(" ").partition("=")
         if equals and key:
             said.setdefault(key, value)
-    said.pop("devTimeFormat", None)
+    pattern = said.pop("devTimeFormat", None)
+    if pattern is not None and "devTime" in said:
+        said["devTime"] = time_by_pattern(said["devTime"], pattern) or said["devTime"]
     if said.get("identHostName") and not said.get("src"):
         said["src"] = said.pop("identHostName")
     fields: dict[str, Any] = {"type": event_id}

@@ -7,9 +7,8 @@ remembered: a batch pays for the combinations in it, not for its events.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import compress, repeat
 from operator import attrgetter
 from typing import Any, Final
@@ -27,6 +26,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import MAX_TIME_AHEAD_S, MAX_TIME_PAST_S
 from siemrelay.decoders.fields import text_of
+from siemrelay.decoders.times import plain_times, time_of
 
 Kind = tuple[str, str | None, int | None, str | None]
 """type, category, severity, outcome of one event."""
@@ -47,18 +47,6 @@ _SEVERITIES: Final = {
     "emergency": 10, "emerg": 10, "fatal": 10,
 }  # fmt: skip
 
-_RFC3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII
-)
-_ISO_LOOSE: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(Z|z|UTC|[+-]\d\d:?\d\d)?",
-    re.ASCII,
-)
-_EPOCH: Final = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
-
-# Epoch seconds reach this in the year 5138; what is larger is in milli-, micro- or nanoseconds.
-_EPOCH_SECONDS_END: Final = 1e11
-
 
 def severity_of(value: Any) -> int | None:
     """A number or a name on the event's scale of 0 to 10; None if it is neither."""
@@ -76,56 +64,6 @@ def severity_of(value: Any) -> int | None:
 def outcome_of(value: Any) -> str:
     """success, failure or unknown."""
     return _OUTCOMES.get(str(value).strip().casefold(), "unknown")
-
-
-def time_of(value: Any) -> str | None:
-    """A time as RFC 3339 with an offset; None if the value is no time.
-
-    Read are text that is one already, looser ISO 8601 (without an offset it is taken as UTC; more
-    than six fractional digits, which RFC 5424 does not allow, are cut) and the time since the
-    epoch in seconds, milli-, micro- or nanoseconds.
-    """
-    if isinstance(value, str):
-        if _RFC3339.fullmatch(value):
-            return value if plain_times([value]) else None
-        match = _ISO_LOOSE.fullmatch(value.strip())
-        if match is None:
-            return time_of(float(value)) if _EPOCH.fullmatch(value) else None
-        day, clock, fraction, offset = match.groups()
-        offset = offset or "Z"
-        if offset in ("z", "UTC"):
-            offset = "Z"
-        elif offset != "Z" and ":" not in offset:
-            offset = f"{offset[:3]}:{offset[3:]}"
-        text = f"{day}T{clock}{'.' + fraction[:6] if fraction else ''}{offset}"
-        return text if plain_times([text]) else None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e20:
-        moment_s = float(value)
-        while moment_s >= _EPOCH_SECONDS_END:
-            moment_s /= 1000
-        return rfc3339(moment_s)
-    return None
-
-
-_DIGITS: Final = bytes(ord("0") if chr(b) in "123456789" else b for b in range(256))
-_MILLISECONDS: Final = b"0000-00-00T00:00:00.000Z\n"
-
-
-def plain_times(times: Sequence[str]) -> list[datetime] | None:
-    """The moments of texts that are RFC 3339 already, at C speed; None if one of them is not."""
-    try:
-        moments = list(map(datetime.fromisoformat, times))
-    except ValueError:
-        return None
-    # Some Pythons read ISO 8601's hour 24, which RFC 3339 does not have.
-    joined = "\n".join([*times, ""]).encode("ascii", "replace")
-    if b"T24" in joined:
-        return None
-    forms = joined.translate(_DIGITS)
-    if forms == _MILLISECONDS * len(times):
-        return moments
-    plain = all(map(_RFC3339.fullmatch, set(forms.decode().split("\n")[:-1])))
-    return moments if plain else None
 
 
 class Kinds:
@@ -178,6 +116,7 @@ ALWAYS_WANTED: Final = frozenset({"id", "type", "category", "severity", "outcome
 _kind: Final = attrgetter("type", "category", "severity", "outcome")
 _severity: Final = attrgetter("severity")
 _SEVERITY: Final = 2
+_TIME_FROM: Final = "siemrelay.time_from"
 _TEXT: Final = frozenset({str, type(None)})
 _PLAIN: Final = _TEXT | {int}
 
@@ -190,12 +129,16 @@ class Finisher:
     def __init__(
         self, catalogue: Catalogue, wanted: frozenset[str],
         max_time_past_s: float = MAX_TIME_PAST_S, max_time_ahead_s: float = MAX_TIME_AHEAD_S,
+        zone: tzinfo = UTC,
     ) -> None:  # fmt: skip
-        """A record's own time counts if it lies within these two of when the record came."""
+        """A record's own time counts if it lies within these two of when the record came.
+
+        Without a zone it is in `zone`.
+        """
         self._kinds = Kinds(catalogue)
         self._attributes = "attributes" in wanted
         self._times = self._attributes or "time" in wanted  # an odd time is an attribute
-        self._past_s, self._ahead_s = max_time_past_s, max_time_ahead_s
+        self._past_s, self._ahead_s, self._zone = max_time_past_s, max_time_ahead_s, zone
 
     def finished(
         self, batch: Batch, events: list[AuditEvent], unparsed: int, *,
@@ -206,7 +149,8 @@ class Finisher:
         `tidy`: categories, severities and outcomes are known to be normal, only types are not.
         `header_times` count where an event has no time of its own that can be true; they are the
         device's clock and not bounded. After them comes the time at which the record came. A
-        severity, outcome or time that is not taken is kept among the attributes.
+        severity, outcome or time that is not taken is kept among the attributes, and for a time
+        `siemrelay.time_from` says whose the event's is: the `header`'s or its `arrival`'s.
         """
         decoded = DecodedBatch(batch, events, unparsed=unparsed)
         if not (tidy and self._kinds.all_canonical(set(map(_type, events)))):
@@ -256,21 +200,26 @@ class Finisher:
                     event.time = time
             return
         received = rfc3339(batch.received_at)
+        arrival = datetime.fromtimestamp(batch.received_at, UTC)
         for event, said, time, header in zip(
             events, own, self._credible(own, batch.received_at), headers or repeat(None, len(own)),
             strict=True,
         ):  # fmt: skip
             event.time, lost = time, said if time is None else None
             if time is None and header is not None:
-                event.time = time_of(header)
+                event.time = time_of(header, arrival, self._zone)
                 lost = header if event.time is None and lost is None else lost
+            headed = time is None and event.time is not None
             event.time = event.time or received
             if lost is not None and self._attributes:
                 _keep(event, {"time": lost})
+                place = "header" if headed else "arrival"
+                event.attributes = {**attributes_of(event), _TIME_FROM: place}
 
     def _credible(self, own: list[Any], received_at: float) -> list[str | None]:
         """The times of records as RFC 3339, None where there is none that can be true."""
-        times = [None if said is None else time_of(said) for said in own]
+        received = datetime.fromtimestamp(received_at, UTC)
+        times = [None if said is None else time_of(said, received, self._zone) for said in own]
         moments = [None if time is None else datetime.fromisoformat(time) for time in times]
         if self._are_credible(list(filter(None, moments)), received_at):
             return times

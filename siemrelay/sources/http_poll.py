@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, show_seconds
 from siemrelay.core.times import epoch_ms, rfc3339
-from siemrelay.decoders.normalise import time_of
+from siemrelay.decoders.times import time_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.pem import AuthorityFile

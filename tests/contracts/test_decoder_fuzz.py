@@ -19,7 +19,7 @@ from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import Decoder
-from siemrelay.decoders.normalise import time_of
+from siemrelay.decoders.times import time_of
 
 CORPUS = (Path(__file__).parents[1] / "corpus" / "records.txt").read_bytes().splitlines()
 EVERYTHING = frozenset({*FIELDS, "attributes"})

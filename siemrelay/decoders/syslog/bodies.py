@@ -22,7 +22,13 @@ from siemrelay.decoders.cef import cef_fields
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.learned import REFUSALS, Learner, decoded_lines
 from siemrelay.decoders.json.lookup import FieldLookup
-from siemrelay.decoders.key_value import declared_pairs, pairs_in_text, whole_pairs
+from siemrelay.decoders.key_value import (
+    as_devices_mean,
+    check_point_pairs,
+    declared_pairs,
+    pairs_in_text,
+    whole_pairs,
+)
 from siemrelay.decoders.leef import leef_fields
 
 Fields = dict[str, Any]
@@ -33,6 +39,7 @@ Body = Literal["auto", "text", "json", "key_value", "cef", "leef"]
 _COOKIE: Final = "@cee:"
 _OBJECT: Final = ("{", _COOKIE)
 
+_CHECK_POINT: Final = "["
 _DICTIONARIES: Final = ("CEF:", "LEEF:")
 
 _first: Final = itemgetter(0)
@@ -42,7 +49,13 @@ _objects: Final = msgspec.json.Decoder(Fields)
 def _by_its_beginning(text: str) -> Fields | None:
     if text.startswith(_DICTIONARIES):
         return cef_fields(text) if text.startswith("CEF:") else leef_fields(text)
-    return whole_pairs(text) if "=" in text else None
+    if text.startswith(_CHECK_POINT):
+        return as_devices_mean(check_point_pairs(text))
+    return as_devices_mean(whole_pairs(text)) if "=" in text else None
+
+
+def _declared(text: str) -> Fields | None:
+    return as_devices_mean(declared_pairs(text))
 
 
 def _nothing(_: str) -> None:
@@ -53,7 +66,7 @@ _READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
     "auto": _by_its_beginning,
     "text": _nothing,
     "json": _nothing,
-    "key_value": declared_pairs,
+    "key_value": _declared,
     "cef": cef_fields,
     "leef": leef_fields,
 }

@@ -15,13 +15,8 @@ from itertools import compress
 from typing import Any, Final, NamedTuple
 
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.decoders.syslog.header import (
-    MONTHS,
-    SyslogHeader,
-    header_of,
-    rfc5424_sender,
-    written_time,
-)
+from siemrelay.decoders.syslog.header import SyslogHeader, header_of, rfc5424_sender
+from siemrelay.decoders.times import MONTHS, written_time
 
 # RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug.
 _SEVERITIES: Final = (10, 9, 8, 7, 5, 3, 2, 0)
@@ -102,9 +97,9 @@ def _after(match: re.Match[str]) -> str:
 class HeaderReader:
     """Reads the headers of one source; keeps its senders in bounded memory."""
 
-    def __init__(self, zone: tzinfo = UTC) -> None:
-        """`zone` is where times without a zone are."""
-        self._zone = zone
+    def __init__(self, zone: tzinfo = UTC, *, tag_without_colon: bool = False) -> None:
+        """As in `header_of`."""
+        self._zone, self._tag_without_colon = zone, tag_without_colon
         self._rfc5424 = BoundedMemo(_rfc5424_sender)
         self._rfc3164 = BoundedMemo(_rfc3164_sender)
         self._minutes = BoundedMemo(self._minute)
@@ -129,7 +124,7 @@ class HeaderReader:
         return Headers(*zip(*map(rows.__getitem__, range(len(messages))), strict=True))
 
     def _parsed_alone(self, message: str, received: datetime) -> _Row:
-        header = header_of(message, received, self._zone)
+        header = header_of(message, received, self._zone, tag_without_colon=self._tag_without_colon)
         return _sender(header), header.time, header.data, header.text
 
     def _cut_rfc5424(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:

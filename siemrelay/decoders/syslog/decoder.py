@@ -34,8 +34,14 @@ class SyslogHeaderOptions(TimeBoundOptions):
 
     timezone: Annotated[str, AfterValidator(_known)] = Field(
         "UTC",
-        description="where headers have times without a zone (RFC 3164), the devices' own: a name "
-        "like Europe/Berlin, or an offset like +02:00",
+        description="where times without a zone are (RFC 3164; `rt`, `devTime`), the devices' own: "
+        "a name like Europe/Berlin, or an offset like +02:00",
+    )
+    tag_without_colon: bool = Field(
+        False,
+        description="the word after the host is the tag whether or not a colon follows it, as in "
+        "what rsyslog's ForwardFormat makes of imfile's tags; else such a word is text, since "
+        "whoever writes the message might choose it",
     )
 
 
@@ -78,13 +84,14 @@ class SyslogDecoder:
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
         body: Body = "auto", timezone: str = "UTC",
         max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S, *,
-        learns: bool = True,
+        tag_without_colon: bool = False, learns: bool = True,
     ) -> None:  # fmt: skip
         """The settings are as in `SyslogDecoderOptions`, times in seconds; `learns` as for JSON."""
         self._attributes, self._unread = "attributes" in wanted, not wanted
-        self._headers = HeaderReader(zone_of(timezone)).headers
+        zone = zone_of(timezone)
+        self._headers = HeaderReader(zone, tag_without_colon=tag_without_colon).headers
         self._bodies = Bodies(spellings, body, attributes=self._attributes, learns=learns)
-        self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead).finished
+        self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead, zone).finished
 
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""

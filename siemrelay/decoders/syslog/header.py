@@ -12,45 +12,51 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from siemrelay.decoders.fields import first_of_each
+from siemrelay.decoders.times import MONTH, ZONE, placed, written_time
+
 # Facility 23, severity 7 (RFC 5424, 6.2.1).
 _MOST_PRI: Final = 191
 _PRI: Final = re.compile(r"\s{0,8}<(\d{1,3})>")
 
 # RFC 5424, 6: VERSION SP TIMESTAMP SP HOSTNAME SP APP-NAME SP PROCID SP MSGID SP, then the data.
+# Check Point writes a space for the `T`.
 _SENDER: Final = r"(\S{1,255}) (\S{1,255}) (\S{1,128}) (\S{1,255})"
-_RFC5424: Final = re.compile(rf"\d{{1,2}} (-|\d{{4}}-\d\d-\d\d[Tt]\S{{8,32}}) {_SENDER}(?: |$)")
+_RFC5424: Final = re.compile(
+    r"\d{1,2} (-|\d{4}-\d\d-\d\d(?:[Tt]\S{8,32}| \d\d:\d\d:\d\d\S{0,32})) "
+    rf"{_SENDER}(?: |$)"
+)
 _RFC5424_SENDER: Final = re.compile(_SENDER)
 _ELEMENT: Final = re.compile(
     r'\[([^ =\]"]{1,255})((?: +[^ =\]"]{1,255}="(?:[^"\\]|\\.)*+")*+) *\]', re.DOTALL
 )
+# ESXi's, without quotes. Only a name with an enterprise number is taken for one.
+_UNQUOTED: Final = re.compile(
+    r"\[([^ =\]\"@]{1,200}@\d{1,20})((?: +[\w.-]{1,255}=[^\s\]\"]{0,1024})+) *\](?= |$)"
+)
 _PARAM: Final = re.compile(r'([^ =\]"]{1,255})="((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _ESCAPED: Final = re.compile(r'\\(["\\\]])')
 
-MONTHS: Final = {
-    name: number
-    for number, name in enumerate(
-        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
-    )
-}
-# Zones that devices write by name, in hours from UTC.
-_ZONES: Final = {
-    "UTC": 0, "GMT": 0, "Z": 0, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6,
-    "PST": -8, "PDT": -7, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "BST": 1, "JST": 9,
-}  # fmt: skip
-
-# What Cisco puts before the time: a count of messages, the host (`logging origin-id`), a sequence
-# number, each with a colon; or a lone colon (ASA's EMBLEM).
-_COUNTED: Final = re.compile(
-    r"(?::|\d{1,10}: (?:([^\s<>=\"]{1,255}): )?(?:\d{1,10}: )?)"
-    r"(?=[*.]?(?:\d{4}[ -])?(?:\d\d|" + "|".join(MONTHS) + r")[ -])"
+# Cisco's `%FACILITY-SEVERITY-MNEMONIC: `; some versions leave the colon out, or a space before it.
+# The second group, where other tags have a process id, matches nothing.
+_CISCO_TAG: Final = re.compile(
+    r"%([A-Z][\w-]{1,64}-[0-7]-\w{1,64})((?!))?(?: ?:(?: |$)| )", re.ASCII
 )
+# What Cisco puts before the time: a count of messages, the host (`logging origin-id`), a sequence
+# number, each with a colon, the node of IOS-XR or a line card; or a lone colon (ASA's EMBLEM,
+# NX-OS). In place of the time there may be the time since the start, or nothing.
+_CISCO: Final = re.compile(
+    r"(?:: ?|\d{1,10}: (?:(?!\d\d:|\d{1,5}[ywdhm])([^\s<>=\"/]{1,255}): )?(?:\d{1,10}: )?"
+    r"(?:[A-Z][A-Z0-9]{0,15}(?: \d{1,3})?(?:/[A-Za-z0-9]{1,16}){1,4}: ?)?)"
+    rf"(?=[*.]?(?:\d{{4}}[ -])?(?:\d\d|{MONTH})[ -:]|(?:\d{{1,5}}[ywdhm])|%[A-Z])"
+)
+_UPTIME: Final = re.compile(r"(?:(?:\d{1,5}[ywdhm]){1,4}|\d\d:\d\d:\d\d(?:\.\d{1,9})?): ")
 # `Oct 11 22:14:15`, with what devices add: a star before it (Cisco), a weekday, a year on either
 # side, a fraction, a zone, a colon.
 _BSD: Final = re.compile(
-    r"[*.]?(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(?:(?P<before>\d{4}) )?(?P<month>"
-    + "|".join(MONTHS)
-    + r") {1,2}(?P<day>\d{1,2}) (?:(?P<after>\d{4}) )?(?P<clock>\d\d:\d\d:\d\d)"
-    r"(?P<fraction>[.,]\d{1,9})?(?: (?P<zone>" + "|".join(_ZONES) + r"|[+-]\d\d:?\d\d)(?=[ :]))?"
+    rf"[*.]?(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(?:(?P<before>\d{{4}}) )?(?P<month>{MONTH})"
+    r" {1,2}(?P<day>\d{1,2}) (?:(?P<after>\d{4}) )?(?P<clock>\d\d:\d\d:\d\d)"
+    rf"(?P<fraction>[.,]\d{{1,9}})?(?: (?P<zone>{ZONE})(?=[ :]))?"
     r"(?: (?P<last>\d{4})(?=[ :]))?:?(?: |$)"
 )
 _ISO: Final = re.compile(
@@ -61,12 +67,11 @@ _ISO: Final = re.compile(
 _EPOCH: Final = re.compile(r"1 (\d{9,10}\.\d{1,9}) ")
 # TAG is what ends with a colon, or has a process id in brackets; Cisco's begins with `%`.
 _TAG: Final = re.compile(r"%?([^\s:\[\]<>{}\"=|]{1,128})(?:\[([^\[\]\s]{1,64})\])?:(?: |$)")
-# Without a PRI, too, this is nothing else: `%ASA-6-302013: `.
-_CISCO_TAG: Final = re.compile(r"%[A-Z][\w-]{1,64}-[0-7]-\w{1,64}: ", re.ASCII)
+# A tag without the space behind its colon; what looks like a URL or a path is none.
+_GLUED_TAG: Final = re.compile(r"([A-Za-z][\w./-]{0,47})(?:\[(\d{1,10})\])?:(?=[^\s/\\:])")
+# A tag without a colon, as rsyslog's ForwardFormat writes those of imfile.
+_BARE_TAG: Final = re.compile(r"([A-Za-z][\w./-]{0,47})(?:\[(\d{1,10})\])? ")
 _HOST: Final = re.compile(r"([^\s\"={}|<>]{1,255}) ")
-
-# A record and its header's time cannot be further apart than this without the year being another.
-_HALF_A_YEAR: Final = timedelta(days=182)
 
 
 class SyslogHeader(msgspec.Struct, gc=False):
@@ -107,25 +112,32 @@ def zone_of(name: str) -> tzinfo:
     return zone
 
 
-def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> SyslogHeader:
+def header_of(
+    text: str, received: datetime, zone: tzinfo = UTC, *, tag_without_colon: bool = False
+) -> SyslogHeader:
     """The header of one message.
 
     `received` (with a zone) gives the year that RFC 3164 lacks; in `zone` are times without one.
+    `tag_without_colon`: the word after time and host is the tag, whatever follows it.
     """
     pri, at = None, 0
     match = _PRI.match(text)
     if match is not None and int(match[1]) <= _MOST_PRI:
         pri, at = int(match[1]), match.end()
-        version = _RFC5424.match(text, at)
-        if version is not None:
-            return _rfc5424(text, pri, version)
+    version = _RFC5424.match(text, at)
+    # Without a PRI (in a file) there must be a time at least.
+    if version is not None and (pri is not None or version[1] != "-"):
+        return _rfc5424(text, pri, version)
     header = SyslogHeader(text, pri)
     rest = text[at:].lstrip(" ") if pri is not None else text.lstrip(" ")
     after = _stamped(header, rest, received, zone)
     if after is None and pri is None and _CISCO_TAG.match(rest) is None:
         return header  # no header at all
-    rest = rest if after is None else after.lstrip(" ")
-    named = after is None or header.host is not None or _TAG.match(rest) is not None
+    rest = rest if after is None else after.lstrip(" ").removeprefix(": ")
+    named = (
+        after is None or _tag(rest) is not None
+        or header.host is not None or header.msgid is not None
+    )  # fmt: skip
     if not named and not _begins_message(rest):
         host = _HOST.match(rest)
         if host is not None:
@@ -134,11 +146,26 @@ def header_of(text: str, received: datetime, zone: tzinfo = UTC) -> SyslogHeader
                 rest = rest[2:]
     again = _stamped(header, rest, received, zone) if header.host is not None else None
     rest = rest if again is None else again  # a relay's header before the device's own
-    tag = None if _begins_message(rest) else _TAG.match(rest)
+    if header.msgid is not None:  # all of Cisco's header is read
+        header.text = rest
+        return header
+    structured = _begins_message(rest)
+    tag = None if structured else _tag(rest)
+    if not (tag or structured or header.time is None or header.host is None):
+        tag = _GLUED_TAG.match(rest)
+        bare = _BARE_TAG.match(rest) if tag is None else None
+        if bare is not None and (tag_without_colon or bare[2] is not None):
+            tag = bare
     if tag is not None:
         header.app, header.pid, rest = tag[1], tag[2], rest[tag.end() :]
     header.text = rest
     return header
+
+
+def _tag(rest: str) -> re.Match[str] | None:
+    """The tag at the beginning. A number alone counts messages; it is no program's name."""
+    tag = _CISCO_TAG.match(rest) or _TAG.match(rest)
+    return None if tag is None or tag[1].isdecimal() else tag
 
 
 class Hostless(NamedTuple):
@@ -174,12 +201,24 @@ def _begins_message(rest: str) -> bool:
 
 def _stamped(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) -> str | None:
     """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
-    counted = _COUNTED.match(rest)
-    if counted is None:
+    device = _CISCO.match(rest)
+    if device is None:
         return _clocked(header, rest, received, zone)
-    after = _clocked(header, rest[counted.end() :], received, zone)
-    if after is not None and counted[1] is not None and not counted[1].isdecimal():
-        header.host = counted[1]
+    rest = rest[device.end() :]
+    after = _clocked(header, rest, received, zone)
+    if after is None:
+        uptime = _UPTIME.match(rest)
+        after = rest if uptime is None else rest[uptime.end() :]
+        if _CISCO_TAG.match(after) is None:
+            return None
+    if device[1] is not None and not device[1].isdecimal():
+        header.host = device[1]
+    # IOS-XR names the process before the tag. What follows a tag is text, and never a tag.
+    process = _TAG.match(after)
+    tag = _CISCO_TAG.match(after, process.end()) if process is not None else None
+    if process is not None and process[2] is not None and tag is not None:
+        header.app, header.pid, header.msgid = process[1], process[2], tag[1]
+        after = after[tag.end() :]
     return after
 
 
@@ -189,7 +228,7 @@ def _clocked(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) 
     if match is not None:
         header.time = match[1].replace(",", ".")
         if match["zone"] is None and zone is not UTC:
-            header.time = _placed(header.time, zone)
+            header.time = placed(header.time, zone)
         return rest[match.end() :]
     match = _BSD.match(rest)
     if match is None:
@@ -204,54 +243,6 @@ def _clocked(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) 
         year=year, fraction=(match["fraction"] or "")[1:7], named=match["zone"],
     )  # fmt: skip
     return rest[match.end() :]
-
-
-def written_time(
-    stamp: tuple[str, str, str], received: datetime, zone: tzinfo, *,
-    year: str | None = None, fraction: str = "", named: str | None = None,
-) -> str | None:  # fmt: skip
-    """A time of RFC 3164 (month, day, clock) as RFC 3339; None if there is no such moment.
-
-    Without a year it is the one nearest to `received`; `named` is a zone that the header has.
-    """
-    month, day, clock = stamp
-    try:
-        hour, minute, second = map(int, clock.split(":"))
-        moment = datetime(
-            int(year or received.year), MONTHS[month], int(day),
-            hour, minute, second, tzinfo=UTC if named else zone,
-        )  # fmt: skip
-    except ValueError:  # the 30th of February; or the 29th in a year that has none
-        return None
-    if year is None:
-        moment = _nearest(moment, received)
-    written = moment.isoformat()
-    if named in _ZONES:
-        offset = f"{_ZONES[named]:+03d}:00"
-    else:
-        offset = f"{named[:3]}:{named[-2:]}" if named else written[19:]
-    written = f"{written[:19]}{'.' + fraction if fraction else ''}{offset}"
-    return written.replace("+00:00", "Z")
-
-
-def _placed(iso: str, zone: tzinfo) -> str:
-    """A time without an offset, with that of the zone."""
-    try:
-        moment = datetime.fromisoformat(iso[:19]).replace(tzinfo=zone)
-    except ValueError:
-        return iso
-    return iso + moment.isoformat()[19:]
-
-
-def _nearest(moment: datetime, received: datetime) -> datetime:
-    try:
-        if moment - received > _HALF_A_YEAR:
-            return moment.replace(year=moment.year - 1)
-        if received - moment > _HALF_A_YEAR:
-            return moment.replace(year=moment.year + 1)
-    except ValueError:
-        pass  # the 29th of February is this year's only
-    return moment
 
 
 def rfc5424_sender(pri: str, sender: str) -> SyslogHeader | None:
@@ -270,7 +261,7 @@ def _unless_nil(part: str) -> str | None:
     return None if part == "-" else part
 
 
-def _rfc5424(text: str, pri: int, match: re.Match[str]) -> SyslogHeader:
+def _rfc5424(text: str, pri: int | None, match: re.Match[str]) -> SyslogHeader:
     time, host, app, pid, msgid = map(_unless_nil, match.groups())
     header = SyslogHeader("", pri, time, host, app, pid, msgid)
     at = match.end()
@@ -283,6 +274,11 @@ def _rfc5424(text: str, pri: int, match: re.Match[str]) -> SyslogHeader:
             for name, value in _PARAM.findall(element[2]):
                 params.setdefault(name, _ESCAPED.sub(r"\1", value) if "\\" in value else value)
             at = element.end()
+        unquoted = _UNQUOTED.match(text, at) if not data else None
+        if unquoted is not None:
+            pairs = [pair.partition("=") for pair in unquoted[2].split()]
+            data[unquoted[1]] = first_of_each([p[0] for p in pairs], [p[2] for p in pairs])
+            at = unquoted.end()
         header.data = data or None
     header.text = text[at + 1 :] if text.startswith(" ", at) else text[at:]
     return header

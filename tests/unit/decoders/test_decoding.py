@@ -21,7 +21,8 @@ from siemrelay.core.event import (
 )
 from siemrelay.core.event_types import UNPARSED, UNTYPED, Catalogue, EventType
 from siemrelay.decoders.json.decoder import JsonDecoder
-from siemrelay.decoders.normalise import Kinds, outcome_of, severity_of, time_of
+from siemrelay.decoders.normalise import Kinds, outcome_of, severity_of
+from siemrelay.decoders.times import time_of
 from tests.support import strategies
 from tests.support.memory import kept_bytes
 from tests.support.strategies import HOSTILE, SPELLINGS, texts, written
@@ -321,7 +322,8 @@ def test_what_is_not_understood_is_kept_among_the_attributes() -> None:
     event = event_of({"status": "pending", "level": "blue", "date": "soon", "attributes": {"a": 1}})
     assert (event.outcome, event.severity, event.time) == ("unknown", 3, RECEIVED)
     assert attributes_of(event) == {
-        "outcome": "pending", "severity": "blue", "time": "soon", "a": 1
+        "outcome": "pending", "severity": "blue", "time": "soon", "a": 1,
+        "siemrelay.time_from": "arrival",
     }  # fmt: skip
 
 

@@ -69,11 +69,11 @@ class BufferMoved(BufferBroken):
 
 
 class DeliveryError(SiemrelayError):
-    """The root of what a sink raises about a run of messages."""
+    """The root of the errors that a sink raises about a batch of messages."""
 
 
 class SinkWaits(DeliveryError):
-    """A passing fault (network, 5xx, 429): send the whole run again after a while, for ever."""
+    """A passing fault (network, 5xx, 429): send the whole batch again after a while, for ever."""
 
     def __init__(self, reason: str, *, after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -92,7 +92,7 @@ class SinkHolds(DeliveryError):
 
 
 class BatchRefused(DeliveryError):
-    """The peer read the run and will not take it as it is: halve it down to the culprit."""
+    """The peer read the batch and will never take it as it is: halve it down to the culprit."""
 
     def __init__(self, *, code: str, reason: str) -> None:
         super().__init__(f"refused: {code} {reason}")

@@ -41,7 +41,7 @@ def normal_key(name: str) -> str:
     return _SEPARATORS.sub("", normalize("NFC", name.casefold())) or name
 
 
-def words(text: str) -> str:
+def separate_words(text: str) -> str:
     """Casefolded, with one space wherever a word ends: `userLoggedIn`, `USER_logged-in`."""
     parted = _SEPARATORS.sub(" ", _CAMEL_HUMP.sub(" ", text))
     return normalize("NFC", parted.casefold())

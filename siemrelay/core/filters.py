@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent
-from siemrelay.core.event_types import ANY, Catalogue, normal_key, words
+from siemrelay.core.event_types import ANY, Catalogue, normal_key, separate_words
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
 
@@ -215,14 +215,14 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     no more than its length.
     """
     pieces = _WILDCARD.split(pattern.strip())
-    literals = [words(piece) for piece in pieces[::2]]
+    literals = [separate_words(piece) for piece in pieces[::2]]
     wildcards = [piece.casefold() for piece in pieces[1::2]]
     as_words = _compiled(literals, wildcards)
     bounded = [*(text[-1:] for text in literals[:-1]), *(text[:1] for text in literals[1:])]
     if " " in bounded:
-        return lambda name: as_words(words(name.strip())) is not None
+        return lambda name: as_words(separate_words(name.strip())) is not None
     as_key = _compiled([text.replace(" ", "") for text in literals], wildcards)
-    return lambda name: bool(as_words(words(name.strip())) or as_key(normal_key(name)))
+    return lambda name: bool(as_words(separate_words(name.strip())) or as_key(normal_key(name)))
 
 
 def _compiled(literals: Sequence[str], wildcards: Sequence[str]) -> Callable[[str], object]:

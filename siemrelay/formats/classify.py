@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
-from siemrelay.core.event_types import Catalogue, words
+from siemrelay.core.event_types import Catalogue, separate_words
 
 Subject = Literal["account", "group", "session", "api", "configuration", "entity", ""]
 Action = Literal[
@@ -64,7 +64,7 @@ _built_in: Final = cache(Catalogue)
 
 def classify(kind: str, category: str) -> Classification:
     """The subject and the action of an event of that type and category."""
-    found = frozenset(words(kind).split())
+    found = frozenset(separate_words(kind).split())
     known = None if category in _BY_CATEGORY else _built_in().find(kind)
     if category in _BY_CATEGORY or known:
         subject = _BY_CATEGORY.get(known.category if known else category, "")

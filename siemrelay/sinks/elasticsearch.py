@@ -1,8 +1,8 @@
-"""Elasticsearch and OpenSearch: documents created in bulk, each judged by itself.
+"""The Elasticsearch and OpenSearch sink: documents created by the bulk API, each with a result.
 
-Bulk API, `create` with the record's id: a document that had no answer is sent again, and if it was
-stored all the same the answer is a conflict (409). Items that the cluster has no room for now (429)
-or whose shard is away (5xx) are sent again by themselves.
+The action is `create` with the record's id as `_id`: a document without an answer is sent again,
+and if it was stored after all, the result is a conflict (409). Documents for which the cluster has
+no room now (429), or whose shard is away (5xx), are sent again without the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OpenTelemetry: log records by OTLP/HTTP in JSON; partial successes are read."""
+"""The OpenTelemetry sink: log records by OTLP/HTTP in JSON, with partial successes."""
 
 from __future__ import annotations
 

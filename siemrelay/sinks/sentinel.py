@@ -1,4 +1,4 @@
-"""Microsoft Sentinel, by the Logs Ingestion API of Azure Monitor: JSON arrays, confirmed by 204.
+"""The Microsoft Sentinel sink: JSON arrays to the Logs Ingestion API, confirmed by 204.
 
 The token comes from the tenant by client credentials. The service silently drops columns that the
 data collection rule does not declare: `map:` of `format: json` gives them the declared names.

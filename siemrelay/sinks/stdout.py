@@ -1,4 +1,4 @@
-"""Standard output: one message per line, for a pipe into another program. The log is on stderr."""
+"""The standard output sink: one message per line, for a pipe into another program."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _PIECE_BYTES: Final = select.PIPE_BUF
 _FILE_PIECE_BYTES: Final = 1 << 20
 
 # How long a stop may wait while the reader takes nothing.
-_LOOK_UP_MS: Final = 100
+_POLL_MS: Final = 100
 
-_GONE: Final = frozenset({errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET})
+_NO_READER: Final = frozenset({errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET})
 
 
 class StdoutOptions(Options):
@@ -67,7 +67,7 @@ class StdoutSink:
         view, at, progress_at = memoryview(whole), 0, time.monotonic()
         try:
             while at < len(whole):
-                if waiting.poll(_LOOK_UP_MS):
+                if waiting.poll(_POLL_MS):
                     at += self._write_some(view[at : at + piece_bytes])
                     progress_at = time.monotonic()
                     continue
@@ -97,24 +97,26 @@ class StdoutSink:
 
 
 class StdoutSession:
-    """See `sinks.contract.Session`: `send` returns when the reader's pipe has every byte."""
+    """See `sinks.contract.Session`. A ticket is the number of bytes, which are in the pipe."""
 
     def __init__(self, sink: StdoutSink, report: Report, *, regular: bool) -> None:
         self._sink, self._report, self._regular = sink, report, regular
         self._piece_bytes = _FILE_PIECE_BYTES if regular else _PIECE_BYTES
 
     async def send(self, messages: Sequence[bytes]) -> int:
+        """See `sinks.contract.Session`. If cancelled within a line, the next batch completes it."""
         data = newline(messages)
         await trio.to_thread.run_sync(self._sink.write, data, self._piece_bytes)
         self._report("send", f"{len(data)} bytes to standard output")
         return len(data)
 
     async def confirm(self, ticket: int) -> Settlement:
+        """See `sinks.contract.Session`; waits for an fsync if the output is a regular file."""
         if self._regular:
             await trio.to_thread.run_sync(self._sink.sync)
             self._report("answer", "the file that standard output goes to is on disk")
         else:
-            self._report("answer", "none: the kernel took it for whoever reads the pipe")
+            self._report("answer", "none: the kernel took it for the program that reads the pipe")
         return ()
 
 
@@ -131,13 +133,13 @@ def _rest_of_line(whole: bytes, at: int, first: int) -> bytes:
 
 
 def _fault(error: OSError) -> SinkWaits | SinkHolds:
-    said = error.strerror or str(error)
-    if error.errno in _GONE:
+    reason = error.strerror or str(error)
+    if error.errno in _NO_READER:
         return SinkHolds(
-            f"nobody reads standard output: {said}",
+            f"nobody reads standard output: {reason}",
             advice="start the relay again with a reader behind it, or set `enabled: no`",
         )
-    return SinkWaits(f"standard output: {said}")
+    return SinkWaits(f"standard output: {reason}")
 
 
 STDOUT: Final = ProtocolKind(

@@ -1,4 +1,4 @@
-"""A JSON HTTP API polled for new items, from where the last poll ended."""
+"""The HTTP poll source: asks a JSON API for new items, from where the last poll ended."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class HttpPollOptions(Options):
 
 
 class _PollPosition:
-    """How far the API was read; `value` is what is stored, with the records before it."""
+    """How far the API was read. `value` is stored with the records before it."""
 
     def __init__(self, options: HttpPollOptions, stored: dict[str, Any]) -> None:
         self._options = options
@@ -127,7 +127,7 @@ class _PollPosition:
         if cursor is not None and self._cursor is not None:
             return with_parameter(url, cursor.parameter, self._cursor)
         if since is not None and self._since_ms is not None:
-            return with_parameter(url, since.parameter, _SHOWN[since.format](self._since_ms))
+            return with_parameter(url, since.parameter, _WRITTEN[since.format](self._since_ms))
         return url
 
     def take(self, items: list[bytes], body: bytes) -> list[bytes]:
@@ -170,7 +170,7 @@ class _PollPosition:
         return True
 
 
-_SHOWN: Final[dict[str, Callable[[int], str]]] = {
+_WRITTEN: Final[dict[str, Callable[[int], str]]] = {
     "rfc3339": lambda ms: rfc3339(ms / 1000),
     "epoch": lambda ms: str(ms // 1000),
     "epoch_ms": str,
@@ -192,7 +192,7 @@ class HttpPollSource:
         log = structlog.get_logger().bind(source=self.name)
         options, trouble = self._options, ""
         position = _PollPosition(options, dict(intake.positions().get(_KEY, {})))
-        async with opened(options.authorization, options.headers, options.ca) as client:
+        async with open_client(options.authorization, options.headers, options.ca) as client:
             pages = PageClient(client, options.timeout)
             while True:
                 pause_s = options.every
@@ -202,12 +202,12 @@ class HttpPollSource:
                             await self._offer(intake, page, position)
                     if position.finish():
                         await intake.offer(Records(b"", 0, (Position(_KEY, position.value),)))
-                except (PollRefused, NotAPage) as error:
+                except (PollFailed, NotAPage) as error:
                     if str(error) != trouble:
                         log.error("poll failed", url=options.url, reason=str(error))
                     trouble = str(error)
                     pause_s = max(pause_s, _REFUSED_PAUSE_S)
-                    if isinstance(error, PollRefused):
+                    if isinstance(error, PollFailed):
                         pause_s = error.after_s or (pause_s if error.lasting else options.every)
                 else:
                     if trouble:
@@ -260,7 +260,7 @@ _BODY_BYTES: Final = 32 * 1024 * 1024
 # What an API may ask for by Retry-After.
 _LONGEST_ASKED_S: Final = 3600.0
 
-_WORDS_CHARACTERS: Final = 200
+_TEXT_CHARACTERS: Final = 200
 
 _ADVICE: Final = {
     401: "check `authorization`", 403: "check what the token in `authorization` may read",
@@ -268,8 +268,11 @@ _ADVICE: Final = {
 }  # fmt: skip
 
 
-class PollRefused(SiemrelayError):
-    """There is no usable answer: poll again after `after_s`, or later if the fault is `lasting`."""
+class PollFailed(SiemrelayError):
+    """There is no usable answer: poll again after `after_s` seconds.
+
+    `lasting`: only a person can fix it, so poll again seldom.
+    """
 
     def __init__(self, reason: str, *, lasting: bool = False, after_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -277,7 +280,7 @@ class PollRefused(SiemrelayError):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One answer; `link` is what its Link header names as the next page."""
+    """One answer; `link` is the next page in its Link header (RFC 8288)."""
 
     body: bytes
     link: str | None
@@ -290,7 +293,7 @@ class PageClient:
         self._client, self._timeout_s = client, timeout_s
 
     async def get(self, url: str) -> Page:
-        """One page, at most 32 MiB. Raises PollRefused. If cancelled, the connection is closed."""
+        """One page, at most 32 MiB. Raises PollFailed. If cancelled, the connection is closed."""
         import httpx2
 
         guard = ConnectionGuard()
@@ -303,7 +306,7 @@ class PageClient:
                     async for part in answer.aiter_bytes():
                         body += part
                         if len(body) > _BODY_BYTES:
-                            raise PollRefused(
+                            raise PollFailed(
                                 "an answer larger than 32 MiB; ask for smaller pages in `url`",
                                 lasting=True,
                             )
@@ -313,33 +316,31 @@ class PageClient:
                     return Page(bytes(body), link)
         except trio.TooSlowError as error:
             limit = show_seconds(self._timeout_s)
-            raise PollRefused(f"no answer within {limit} (`timeout`)") from error
+            raise PollFailed(f"no answer within {limit} (`timeout`)") from error
         except httpx2.LocalProtocolError:
             # The library's message would show the header, and with it the credentials.
-            raise PollRefused(
+            raise PollFailed(
                 "a request cannot be made of `authorization` and `headers`: no line breaks, "
                 "control characters or spaces at an end", lasting=True,
             ) from None  # fmt: skip
         except httpx2.HTTPError as error:
-            said = str(error).rstrip(".") or type(error).__name__
-            raise PollRefused(f"{said}; is the address right and the API up?") from error
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise PollFailed(f"{reason}; is the address right and the API up?") from error
         finally:
             guard.close_unfinished()
 
 
-def _refused(status: int, body: bytes, headers: Mapping[str, str]) -> PollRefused:
-    words = sanitize_for_display(
-        " ".join(body.decode("utf-8", "replace").split()), _WORDS_CHARACTERS
-    )
+def _refused(status: int, body: bytes, headers: Mapping[str, str]) -> PollFailed:
+    text = sanitize_for_display(" ".join(body.decode("utf-8", "replace").split()), _TEXT_CHARACTERS)
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
     asked = headers.get("retry-after", "")
     after_s = min(float(asked), _LONGEST_ASKED_S) if asked.isascii() and asked.isdigit() else 0.0
     lasting = 300 <= status < 500 and status not in (408, 429)
-    return PollRefused(f"HTTP {status} {words}".rstrip() + advice, lasting=lasting, after_s=after_s)
+    return PollFailed(f"HTTP {status} {text}".rstrip() + advice, lasting=lasting, after_s=after_s)
 
 
 @asynccontextmanager
-async def opened(
+async def open_client(
     authorization: str | None, headers: Mapping[str, str], ca: Path | None
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client with these headers. It follows no redirects and uses the environment's proxies."""
@@ -348,7 +349,7 @@ async def opened(
     try:
         context = await trio.to_thread.run_sync(lambda: ssl.create_default_context(cafile=ca))
     except (OSError, ssl.SSLError) as error:
-        raise PollRefused(f"cannot use `ca: {ca}`: {error}", lasting=True) from error
+        raise PollFailed(f"cannot use `ca: {ca}`: {error}", lasting=True) from error
     sent = {"User-Agent": "siemrelay", "Accept": "application/json", "Accept-Encoding": "identity"}
     sent |= {name: str(value) for name, value in headers.items()}
     if authorization is not None:

@@ -1,4 +1,4 @@
-"""The systemd journal, read through `journalctl --output=json` from the stored cursor on."""
+"""The journal source: `journalctl --output=json`, from the stored cursor on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _READ_BYTES: Final = 512 * 1024
 _PROGRESS_S: Final = 60.0
 
 # The end of journalctl's standard error, for the error message.
-_WORDS_BYTES: Final = 2000
+_ERROR_BYTES: Final = 2000
 
 # journalctl ends at SIGTERM at once; after this it is killed.
 _END_S: Final = 2.0
@@ -86,18 +86,18 @@ class JournalSource:
             raise JournalFailed(
                 "there is no `journalctl` on the PATH: install systemd, or remove this source"
             ) from error
-        words = _StandardError()
+        errors = _StandardError()
         try:
             async with trio.open_nursery() as nursery:
                 assert process.stderr is not None
-                nursery.start_soon(words.listen, process.stderr)
+                nursery.start_soon(errors.listen, process.stderr)
                 await self._read(process, intake, stored)
                 code = await process.wait()
                 nursery.cancel_scope.cancel()
         finally:
             await _end(process)
         if code or not drain:
-            raise JournalFailed(f"journalctl ended with {code}: {words.text or 'no message'}")
+            raise JournalFailed(f"journalctl ended with {code}: {errors.text or 'no message'}")
 
     def _command(self, cursor: str | None, *, follow: bool) -> Iterator[str]:
         options = self._options
@@ -177,7 +177,7 @@ class _StandardError:
 
     async def listen(self, stream: trio.abc.ReceiveStream) -> None:
         async for data in stream:
-            self._bytes = (self._bytes + data)[-_WORDS_BYTES:]
+            self._bytes = (self._bytes + data)[-_ERROR_BYTES:]
 
 
 async def _end(process: trio.Process) -> None:

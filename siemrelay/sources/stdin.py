@@ -1,4 +1,4 @@
-"""Standard input: `something | siemrelay run --drain`."""
+"""The standard input source: `something | siemrelay run --drain`."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A chunk (Graylog's "GELF via UDP", "Chunking"):
 
     1e 0f | message id, 8 bytes | sequence number, 1 byte | sequence count, 1 byte | data
 
-A receiver tells messages apart by the id alone, whoever sent them, and drops what is not complete
-within 5 seconds. What it joined, or one datagram, may be compressed: gzip begins with `1f 8b`.
+A receiver tells messages apart by the id alone, whatever their sender, and drops those that are not
+complete within 5 seconds. A whole message may be compressed: gzip begins with `1f 8b`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decodes a long run of JSON values, or a long array, in slices of bounded work. Pure.
+"""Decodes many JSON values, or a long array, in slices of bounded work. Pure.
 
 A decoder in C holds the interpreter until it is done: a body of 10 KB that inflates to five million
 values stops everything for seconds. So a body longer than SLICE_BYTES is cut between values, each
@@ -198,7 +198,7 @@ def _followed(
     """Follow brackets and texts to the first end of a value from `least` on; returns it.
 
     With commas it is where the comma is, with line feeds behind the value. Text that is no JSON has
-    an end somewhere, up to the end of the body: to decode it tells the fault.
+    an end somewhere, up to the end of the body: decoding it finds the fault.
     """
     at, depth = start, 0
     in_text = False

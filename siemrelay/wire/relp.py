@@ -24,7 +24,7 @@ TAKEN: Final = 200
 # Transaction numbers run from 1 to this, then from 1 again; 0 is for hints from the server.
 MAX_TXNR: Final = 999_999_999
 
-# Answers are a code and a few words; librelp's own limit for a whole frame is 128 KiB.
+# Answers are a code and a short text; librelp's own limit for a whole frame is 128 KiB.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 
 SERVER_CLOSE: Final = b"0 serverclose 0\n"

@@ -276,7 +276,7 @@ class _Found:
 
     def add_lines(self, whole: bytes) -> None:
         """Lines, each with its line feed."""
-        # readlines and `in` look for bytes in words; bytes.split and count go byte by byte.
+        # readlines and `in` search by memchr; bytes.split and count compare byte by byte.
         lines = BytesIO(whole).readlines()
         if b"\0" in whole or (
             len(whole) > self.part_bytes and max(map(len, lines)) > self.part_bytes + 1

@@ -17,7 +17,7 @@ from siemrelay.core.errors import BatchRefused, ConfigurationRefused, SinkHolds,
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.pipeline.rejection import isolate
-from siemrelay.sinks.kafka.client import verdict
+from siemrelay.sinks.kafka.client import delivery_error
 from siemrelay.sinks.kafka.options import KafkaOptions, keyed_messages
 from siemrelay.sinks.kafka.sink import KafkaSink
 from tests.conftest import MakeDaemon
@@ -286,16 +286,16 @@ async def test_a_property_that_librdkafka_does_not_know_holds() -> None:
     ],
 )
 def test_what_a_person_must_mend_comes_with_advice(name: str, words: str, expected: str) -> None:
-    found = verdict(name, words)
+    found = delivery_error(name, words)
     assert isinstance(found, SinkHolds)
     assert expected in found.advice
 
 
 @pytest.mark.parametrize("name", ["_TRANSPORT", "NOT_ENOUGH_REPLICAS", "REQUEST_TIMED_OUT", "new"])
 def test_what_passes_is_waited_for(name: str) -> None:
-    assert isinstance(verdict(name, ""), SinkWaits)
+    assert isinstance(delivery_error(name, ""), SinkWaits)
     cut = "error:0A000126:SSL routines::unexpected eof while reading (after 1ms)"
-    assert isinstance(verdict(name, cut), SinkWaits)
+    assert isinstance(delivery_error(name, cut), SinkWaits)
 
 
 SETTINGS: list[tuple[dict[str, object], str]] = [

@@ -11,9 +11,9 @@ class Bulk:
     """`{"create":{"_id":"…"}}`, a line feed, and the inner format's JSON object.
 
     The two lines are one message, byte for byte as they go out, because they must not be parted;
-    so the contract's "no line feed" holds for the inner format, and a run is its messages joined
-    by line feeds. `_id` is the record's id (see `record_ids`): a document that is sent again is
-    refused as a conflict instead of stored twice, and no sender can take another's id.
+    so the contract's "no line feed" holds for the inner format, and a request is the messages
+    joined by line feeds. `_id` is the record's id (see `record_ids`): a document that is sent again
+    is refused as a conflict instead of stored twice, and no sender can take another's id.
     """
 
     def __init__(self, inner: Format) -> None:

@@ -17,7 +17,7 @@ Exchange = Callable[[Sequence[bytes]], Awaitable[Settlement]]
 
 
 class State(Enum):
-    """Of one ticket. Nothing overtakes a batch that failed:
+    """The state of one ticket. Nothing overtakes a batch that failed:
 
     | state     | a slot is free | `confirm` waits for it | an earlier batch is refused | … fails |
     |-----------|----------------|------------------------|-----------------------------|---------|
@@ -44,7 +44,7 @@ class Ticket:
         self.error: DeliveryError | None = None
 
     def end(self, error: DeliveryError | None = None) -> None:
-        """Note the outcome and wake whoever confirms."""
+        """Note the outcome and wake the task that confirms."""
         self.state, self.error = State.ENDED, error
         self.ended.set()
 

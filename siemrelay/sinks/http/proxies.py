@@ -1,4 +1,4 @@
-"""The proxies that the environment names: which one a request takes, and what is wrong with it.
+"""The HTTP proxies of the environment: which one a request takes, and faults in their variables.
 
 Messages show a proxy's address without user and password.
 """

@@ -1,4 +1,4 @@
-"""HTTP(S) out: batches of events as NDJSON or a JSON array, confirmed by a 2xx answer."""
+"""The HTTP sink: batches of messages as NDJSON or a JSON array, confirmed by a 2xx answer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """librdkafka's producer: created, connected, polled and closed within bounds; and its errors.
 
-The library sends in threads of its own. Its reports are received in one thread at a time, by
-`collect`. Errors become the relay's own here, by their names in librdkafka.
+The library sends in threads of its own. `collect` receives its delivery reports, in one thread at a
+time. librdkafka's errors become the relay's own here, by their names.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _ASK_AGAIN_S: Final = 0.2
 # How long librdkafka may take to close, before that is left to a thread.
 _CLOSE_S: Final = 2.0
 
-_UNBORN: Final = ("UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE")
+_NOT_CREATED_YET: Final = ("UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE")
 
 
 class KafkaClient:
-    """One producer. `handed` counts the messages given to it, `reported` its delivery reports."""
+    """One producer. `produced` counts the messages given to it, `reported` the delivery reports."""
 
     def __init__(self, options: KafkaOptions, report: Report) -> None:
         self._options, self._topic, self._report = options, options.topic, report
@@ -54,11 +54,11 @@ class KafkaClient:
         # would keep it open until the garbage collector runs; checked by
         # test_cancelled_at_any_await_a_session_leaves_nothing_open_and_confirms_nothing_false.
         self._producer: list[Producer] = []
-        self.handed = self.reported = 0
+        self.produced = self.reported = 0
         self._progress, self._work = Broadcast(), Broadcast()
         self._connected = False
         self._fault: DeliveryError | None = None
-        self._said = ""
+        self._last_error = ""
 
     def open(self) -> None:
         """Create the producer, which connects by itself. Blocks. Raises SinkHolds."""
@@ -66,7 +66,7 @@ class KafkaClient:
             import confluent_kafka as client  # an extra, and slow to load
         except ImportError as error:
             raise SinkHolds(f"{EXTRA.absence}: {error}", advice=EXTRA.advice) from error
-        properties: dict[str, Any] = {**self._options.properties(), "error_cb": self._heard}
+        properties: dict[str, Any] = {**self._options.properties(), "error_cb": self._on_error}
         try:
             self._producer.append(client.Producer(properties))
         except client.KafkaException as error:
@@ -87,13 +87,13 @@ class KafkaClient:
                 found = await trio.to_thread.run_sync(self._metadata, abandon_on_cancel=True)
             except KafkaException as exception:
                 if waited_s > self._options.timeout:
-                    raise self._silent() from exception
+                    raise self._no_answer() from exception
             else:
                 error = found.topics[name].error
                 if error is None:
                     break
-                if error.name() not in _UNBORN or waited_s > _CREATION_S:
-                    raise verdict(error.name(), f"topic {name}: {error.str()}")
+                if error.name() not in _NOT_CREATED_YET or waited_s > _CREATION_S:
+                    raise delivery_error(error.name(), f"topic {name}: {error.str()}")
             await trio.sleep(_ASK_AGAIN_S)
         self._connected = True
         brokers = ", ".join(f"{b.host}:{b.port}" for b in found.brokers.values())
@@ -107,13 +107,13 @@ class KafkaClient:
         """Receive librdkafka's reports. Never returns; raises what ends the session."""
         while True:
             before = self.reported
-            busy = self.handed > before or not self._connected
+            busy = self.produced > before or not self._connected
             await trio.to_thread.run_sync(self._poll, _POLL_S if busy else 0)
             if self._fault is not None:
                 raise self._fault
             if self.reported > before:
                 self._progress.wake_all()
-            elif not busy and self.handed == self.reported:
+            elif not busy and self.produced == self.reported:
                 with trio.move_on_after(_IDLE_POLL_S):
                     await self._work.wait()
 
@@ -136,9 +136,9 @@ class KafkaClient:
     def produce(
         self, message: bytes, key: bytes | None, done: Callable[[KafkaError | None, Message], None]
     ) -> None:
-        """Hand over one message; `done` is called by `collect`'s thread.
+        """Give one message to librdkafka; the thread of `collect` calls `done` with its report.
 
-        Raises BufferError when there is no room, KafkaException for what is refused at once.
+        Raises BufferError when its queue is full, KafkaException if it refuses the message.
         """
 
         def count(error: KafkaError | None, message: Message) -> None:
@@ -146,10 +146,10 @@ class KafkaClient:
             self.reported += 1
 
         self._producer[0].produce(self._topic, message, key, on_delivery=count)
-        self.handed += 1
+        self.produced += 1
 
-    def was_handed(self) -> None:
-        """Wake `collect`: there are reports to come."""
+    def expect_reports(self) -> None:
+        """Wake `collect`, after messages were produced."""
         self._work.wake_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -158,36 +158,36 @@ class KafkaClient:
             with trio.move_on_after(self._options.timeout) as scope:
                 await self._progress.wait()
             if scope.cancelled_caught and not condition():
-                raise self._silent()
+                raise self._no_answer()
 
     def has_room(self, before: int) -> bool:
         """Whether there were reports since that count, or there are none to come."""
-        return self.reported > before or self.reported == self.handed
+        return self.reported > before or self.reported == self.produced
 
-    def _heard(self, error: KafkaError) -> None:
-        found = verdict(error.name(), error.str())
+    def _on_error(self, error: KafkaError) -> None:
+        found = delivery_error(error.name(), error.str())
         if isinstance(self._fault, SinkHolds):
             return  # later errors only follow from it
         if isinstance(found, SinkHolds) or error.fatal():
             self._fault = found
         elif error.name() != "_ALL_BROKERS_DOWN":
-            self._said = error.str()
+            self._last_error = error.str()
         elif not self._connected:
             # Once connected, librdkafka retries for `timeout`: only it can avoid duplicates.
-            self._fault = self._silent()
+            self._fault = self._no_answer()
 
-    def _silent(self) -> SinkWaits:
+    def _no_answer(self) -> SinkWaits:
         brokers = ", ".join(self._options.brokers)
         if not self._connected:
-            said = f" ({self._said})" if self._said else ""
+            why = f" ({self._last_error})" if self._last_error else ""
             tls = f"{'speak' if self._options.secured else 'expect'} TLS there"
             return SinkWaits(
-                f"no broker of {brokers} answers{said}; check `brokers`, and whether they {tls} "
+                f"no broker of {brokers} answers{why}; check `brokers`, and whether they {tls} "
                 "(`security_protocol`)"
             )
-        said = f"; last error: {self._said}" if self._said else ""
+        why = f"; last error: {self._last_error}" if self._last_error else ""
         timeout = show_seconds(self._options.timeout)
-        return SinkWaits(f"the brokers have confirmed nothing for {timeout}{said}")
+        return SinkWaits(f"the brokers have confirmed nothing for {timeout}{why}")
 
 
 def _close(producer: list[Producer]) -> None:
@@ -236,31 +236,31 @@ _REFUSED: Final = frozenset({
 _OPENSSL: Final = re.compile(r"SSL routines:\w*:([^:(]+ alert [^:(]+)")
 
 
-def verdict(name: str, words: str) -> DeliveryError:
-    """The error to raise for an error of librdkafka's with that name and text."""
+def delivery_error(name: str, message: str) -> DeliveryError:
+    """The error to raise for librdkafka's error of that name (`MSG_SIZE_TOO_LARGE`) and message."""
     if name in _REFUSED:
-        return BatchRefused(code=name, reason=words)
+        return BatchRefused(code=name, reason=message)
     # A refusal in TLS 1.3 comes after the handshake, as the end of a connection.
-    reason = _OPENSSL.search(words)
+    reason = _OPENSSL.search(message)
     alert = reason and known_alert(reason[1].strip().replace(" ", "_").upper())
     if alert:
-        return SinkHolds(f"{alert[0]} ({words})", advice=alert[1])
+        return SinkHolds(f"{alert[0]} ({message})", advice=alert[1])
     # By chance the same refusal has one of two names: TLS's or the connection's.
-    if name == "_SSL" or "certificate verify failed" in words:
-        return SinkHolds(words, advice=_tls_advice(words))
+    if name == "_SSL" or "certificate verify failed" in message:
+        return SinkHolds(message, advice=_tls_advice(message))
     if name in _HOLDS:
-        return SinkHolds(words, advice=_HOLDS[name])
-    return SinkWaits(words)
+        return SinkHolds(message, advice=_HOLDS[name])
+    return SinkWaits(message)
 
 
-def _tls_advice(words: str) -> str:
-    if "PLAINTEXT" in words or "wrong version number" in words:
+def _tls_advice(message: str) -> str:
+    if "PLAINTEXT" in message or "wrong version number" in message:
         return "the brokers speak no TLS on that port: check `brokers` and `security_protocol`"
-    if "expired" in words:
+    if "expired" in message:
         return "renew the certificate, and check the clocks of both machines"
-    if "verify failed" in words or "self-signed" in words or "self signed" in words:
+    if "verify failed" in message or "self-signed" in message or "self signed" in message:
         return "set `tls: {ca: FILE}` to the authority that signed the brokers' certificates"
-    if "ostname" in words:
+    if "ostname" in message:
         return "name in `brokers` what is in the brokers' certificates (and advertise it there)"
     return "check `tls`: its files must be PEM, readable, and trusted by the brokers"
 
@@ -269,10 +269,10 @@ def _tls_advice(words: str) -> str:
 _BROKER: Final = re.compile(r"(?:sasl_)?ssl://\[?([^/\]]+)\]?:(\d+)/.*verif", re.IGNORECASE)
 
 
-async def explained(held: SinkHolds, options: KafkaOptions) -> DeliveryError:
-    """The same fault, with the reason why a broker's certificate is not accepted if it is that.
+async def with_tls_reason(held: SinkHolds, options: KafkaOptions) -> DeliveryError:
+    """The same fault; if a broker's certificate is not accepted, with the reason why.
 
-    librdkafka says the same of expired, foreign and differently named certificates, and each is
+    librdkafka has one message for expired, foreign and differently named certificates, and each is
     fixed elsewhere: so Python's TLS connects to that broker again.
     """
     found = _BROKER.match(held.reason)

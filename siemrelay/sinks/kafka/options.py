@@ -35,7 +35,7 @@ _RESERVED: Final = {
 
 _SECRET: Final = re.compile(r"password|secret|private|oauthbearer\.config|jaas")
 
-_PROMISED: Final = frozenset({
+_GUARANTEED: Final = frozenset({
     "acks", "request.required.acks", "enable.idempotence", "message.timeout.ms",
     "delivery.timeout.ms", "max.in.flight", "max.in.flight.requests.per.connection",
     "message.send.max.retries", "retries", "transactional.id", "delivery.report.only.error",
@@ -75,11 +75,11 @@ class KafkaOptions(KafkaConnectionOptions):
 
     @field_validator("client")
     @classmethod
-    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _not_reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if name in _RESERVED:
                 raise ValueError(f"{name} is set by the sink's `{_RESERVED[name]}`")
-            if name in _PROMISED:
+            if name in _GUARANTEED:
                 raise ValueError(f"{name} cannot be set: the relay's guarantees depend on it")
         return {
             name: Secret(v) if isinstance(v, str) and _SECRET.search(name) else v

@@ -1,7 +1,7 @@
-"""Kafka out: an idempotent producer that waits for all in-sync replicas (an extra).
+"""The Kafka sink: an idempotent producer that waits for all in-sync replicas (an extra).
 
 During a session librdkafka sends in threads of its own and retries by itself, in order and without
-duplicates. This module hands batches to it and collects its delivery reports.
+duplicates. This module produces batches and collects the delivery reports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.formats.envelopes.keyed import KeyedMessage
 from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
-from siemrelay.sinks.kafka.client import KafkaClient, explained, verdict
+from siemrelay.sinks.kafka.client import KafkaClient, delivery_error, with_tls_reason
 from siemrelay.sinks.kafka.options import KafkaOptions, keyed_messages
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class KafkaSink:
                 await client.find_topic()
                 yield KafkaSession(client, report)
         except SinkHolds as held:
-            raise await explained(held, self._options) from held
+            raise await with_tls_reason(held, self._options) from held
         finally:
             await client.close()
 
@@ -58,6 +58,7 @@ class ProducedBatch:
 
     @property
     def settled(self) -> bool:
+        """Whether every message was reported or refused."""
         return self.reported + len(self.refused) == len(self.messages)
 
     def take(self, error: KafkaError | None, message: Message) -> None:
@@ -78,6 +79,7 @@ class KafkaSession:
         self._alone_sends = 0
 
     async def send(self, messages: Sequence[bytes]) -> ProducedBatch:
+        """See `sinks.contract.Session`; returns once librdkafka has every message in its queue."""
         return await self._hand_over(messages, alone=self._alone_sends > 0)
 
     async def _hand_over(self, messages: Sequence[bytes], *, alone: bool) -> ProducedBatch:
@@ -86,12 +88,12 @@ class KafkaSession:
             if alone:
                 # A broker refuses its batch as a whole: this one may hold no other messages.
                 self._alone_sends -= 1
-                await client.until(lambda: client.handed == client.reported)
+                await client.until(lambda: client.produced == client.reported)
             ticket = ProducedBatch(messages, alone=alone)
             at = 0
             while at < len(messages):
                 at = await trio.to_thread.run_sync(self._produce, ticket, at)
-                client.was_handed()
+                client.expect_reports()
                 if at < len(messages):
                     await client.until(partial(client.has_room, client.reported))
         self._report("send", f"{sum(map(len, messages))} bytes, messages: {len(messages)}")
@@ -110,15 +112,16 @@ class KafkaSession:
                 return index
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
-                found = verdict(error.name(), error.str())
+                found = delivery_error(error.name(), error.str())
                 if not isinstance(found, BatchRefused):
                     raise found from exception
                 ticket.refused.append(Refusal(index, found.code, found.reason))
         return len(ticket.messages)
 
     async def confirm(self, ticket: ProducedBatch) -> Settlement:
+        """See `sinks.contract.Session`; a message is sent alone before it counts as refused."""
         await self._client.until(lambda: ticket.settled)
-        found = [verdict(error.name(), error.str()) for error in ticket.failures]
+        found = [delivery_error(error.name(), error.str()) for error in ticket.failures]
         refused = [error for error in found if isinstance(error, BatchRefused)]
         others = [error for error in found if not isinstance(error, BatchRefused)]
         if others:

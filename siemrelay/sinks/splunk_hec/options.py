@@ -19,7 +19,7 @@ from siemrelay.sinks.http.client import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 
 # Indexers acknowledge after seconds: with so many batches in flight a busy feed keeps up.
-_UNACKNOWLEDGED_RUNS: Final = 32
+_UNACKNOWLEDGED_BATCHES: Final = 32
 
 _COLLECTOR: Final = "/services/collector"
 _ENDPOINT: Final = re.compile(r"/(event|raw)(?:/1\.0)?/?$")
@@ -100,8 +100,9 @@ class SplunkHecOptions(RequestOptions):
 
     def limits(self) -> BatchLimits:
         """The limits of a batch, and how many may wait for their acknowledgement."""
-        batch, runs = self.batch, _UNACKNOWLEDGED_RUNS if self.indexer_acknowledgement else None
-        return BatchLimits(batch.max_events, batch.max_bytes, batch.max_wait, runs)
+        batch = self.batch
+        in_flight = _UNACKNOWLEDGED_BATCHES if self.indexer_acknowledgement else None
+        return BatchLimits(batch.max_events, batch.max_bytes, batch.max_wait, in_flight)
 
     @property
     def metadata_host(self) -> str:

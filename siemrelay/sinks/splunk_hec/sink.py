@@ -1,4 +1,4 @@
-"""Splunk's HTTP Event Collector: confirmed by its answer, or by the indexers' acknowledgement.
+"""The Splunk sink: HTTP Event Collector, confirmed by its answer or by indexer acknowledgement.
 
 A request that Splunk refuses because of one event is sent again without it, in the same exchange.
 """
@@ -79,9 +79,9 @@ class SplunkHecSink(RequestSink):
                     await acknowledgements.wait(ack_ids)
                 return refusals
 
-            runs = self._options.limits().in_flight_batches or self._options.in_flight
+            batches = self._options.limits().in_flight_batches or self._options.in_flight
             async with open_exchanges(
-                exchange, in_flight=runs, beside=acknowledgements.poll
+                exchange, in_flight=batches, beside=acknowledgements.poll
             ) as session:
                 yield session
 

@@ -49,6 +49,7 @@ class CountedStream(trio.abc.Stream):
         self.written_bytes = 0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See trio; counts the bytes once all of them are written."""
         await self.socket_stream.send_all(data)
         self.written_bytes += len(data)
 
@@ -65,9 +66,11 @@ class CountedStream(trio.abc.Stream):
         return taken
 
     async def wait_send_all_might_not_block(self) -> None:
+        """See trio."""
         await self.socket_stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """See trio."""
         data = await self.socket_stream.receive_some(max_bytes)
         if self._tcp:
             # A peer that answers in small pieces waits for the acknowledgement of each (Nagle).
@@ -76,6 +79,7 @@ class CountedStream(trio.abc.Stream):
         return data
 
     async def aclose(self) -> None:
+        """See trio."""
         await self.socket_stream.aclose()
 
     def acknowledged_bytes(self) -> int:

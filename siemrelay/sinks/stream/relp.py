@@ -1,7 +1,7 @@
-"""RELP out, plain or in TLS: each message is confirmed by the receiver's `rsp 200`.
+"""The RELP sink, plain or in TLS: the receiver's `rsp 200` confirms each message.
 
-Messages without an answer are sent again after a break, so at most one window is repeated. A batch
-is a part of the window, because the cursor moves by whole batches.
+After a broken connection messages without an answer are sent again, so at most one window is
+repeated. A batch is a part of the window, because the cursor moves by whole batches.
 Source: the RELP specification (rsyslog/librelp, doc/relp.html), commands open, syslog, close.
 """
 
@@ -61,7 +61,7 @@ class RelpSink(ServerSink["RelpSession"]):
 _NO_RELP: Final = "the peer does not speak RELP on this port"
 
 # After a failed write, whatever the peer sent before is on this machine already.
-_LAST_WORDS_S: Final = 0.25
+_LAST_DATA_S: Final = 0.25
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +176,7 @@ class RelpSession(ServerSession):
             await self._connection.write(frames)
         except SinkWaits as error:
             # The peer may have sent its reason before it closed; `watch` reads that.
-            with trio.move_on_after(_LAST_WORDS_S):
+            with trio.move_on_after(_LAST_DATA_S):
                 while self._why is None:
                     await self._room.park()
             raise self._why or error from error

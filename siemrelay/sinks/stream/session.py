@@ -24,8 +24,8 @@ _SLOWEST_ASK_S: Final = 0.05
 STREAM_LIMITS: Final = BatchLimits(in_flight_batches=64)
 """Enough to send on during the probation and over a long distance; `in_flight` bounds the bytes."""
 
-# After a break, whatever the peer sent before it is on this machine already.
-_LAST_WORDS_S: Final = 0.1
+# What a peer sent before the connection broke is on this machine within this time.
+_LAST_DATA_S: Final = 0.1
 
 # A syslog receiver sends nothing. The beginning of what a peer does send shows what it is.
 _SHOWN_BYTES: Final = 200
@@ -69,7 +69,7 @@ class StreamSession(ServerSession):
         try:
             self._sent = await self.connection.write(data)
         except SinkWaits as error:
-            raise await self._last_words(error) from error
+            raise await self._reason_of_end(error) from error
         return self._sent
 
     async def confirm(self, ticket: int) -> Settlement:
@@ -79,7 +79,7 @@ class StreamSession(ServerSession):
             if self._probation_s:
                 await self._outlive_probation()
         except SinkWaits as error:
-            raise await self._last_words(error) from error
+            raise await self._reason_of_end(error) from error
         self._confirmed = ticket
         received = self._received_text()
         self._report("answer", f"the peer sent: {received}" if received else self._answer)
@@ -100,9 +100,9 @@ class StreamSession(ServerSession):
             await trio.sleep(_SLOWEST_ASK_S if few else pause)
             pause = min(pause * 2, _SLOWEST_ASK_S)
 
-    async def _last_words(self, error: SinkWaits) -> DeliveryError:
+    async def _reason_of_end(self, error: SinkWaits) -> DeliveryError:
         # The peer may have sent its reason before it closed; `watch` reads that.
-        with trio.move_on_after(_LAST_WORDS_S):
+        with trio.move_on_after(_LAST_DATA_S):
             await self._ended.wait()
         return self._why if self._ended.is_set() else error
 
@@ -149,4 +149,5 @@ class StreamSession(ServerSession):
             await trio.sleep(_SLOWEST_ASK_S)
 
     async def aclose(self) -> None:
+        """Close in order; takes a second at most."""
         await self.connection.close_politely()

@@ -1,4 +1,4 @@
-"""TCP and TLS out: a batch is confirmed when the peer's kernel has acknowledged its bytes.
+"""The TCP and TLS sinks: the peer's kernel confirms a batch by acknowledging its bytes.
 
 Bytes that were not acknowledged when a connection broke are sent again. An acknowledgement proves
 that the bytes reached the peer's machine, not that the program there has stored them: TCP cannot

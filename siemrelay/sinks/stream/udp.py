@@ -1,10 +1,10 @@
-"""UDP out: one message per datagram (RFC 5426), or GELF chunks.
+"""The UDP sink: one message per datagram (RFC 5426), or GELF chunks.
 
-Confirmed means that the kernel took the datagram, no more. Where nobody listens, the receiver's
-machine answers by ICMP, and the kernel reports that at the next call on the socket: it is about a
-datagram sent *before*, often of a batch that was confirmed already. So it never refuses one
-message. It ends the session, and the current batch is sent again as a whole; what was sent in the
-moment before the report is lost, as UDP has it.
+Confirmed means that the kernel took the datagram, no more. If nobody listens, the receiver's
+machine answers by ICMP, and the kernel reports that at the next call on the socket. The report is
+about a datagram sent *before*, often of a batch that was confirmed already, so it cannot refuse one
+message. It ends the session, and the current batch is sent again as a whole; datagrams sent just
+before the report are lost.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class UdpOptions(Options):
 
 
 Datagrams = Callable[[bytes], Sequence[bytes]]
-"""A message → the datagrams that carry it, in order; none if it is too large for any number."""
+"""A message → the datagrams that carry it, in order; none if it is too large."""
 
 
 def one_each(message: bytes) -> Sequence[bytes]:
@@ -150,6 +150,7 @@ class DatagramSession:
         self._datagrams = datagrams
 
     async def send(self, messages: Sequence[bytes]) -> Settlement:
+        """See `sinks.contract.Session`. If cancelled, some messages may be out."""
         refused = []
         sent = sent_bytes = 0
         await trio.lowlevel.checkpoint()
@@ -193,6 +194,7 @@ class DatagramSession:
             ) from error
 
     async def confirm(self, ticket: Settlement) -> Settlement:
+        """See `sinks.contract.Session`; raises SinkWaits if an ICMP error has come since `send`."""
         # An ICMP error that came since the last datagram.
         number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         # `send` has already reported a datagram that was too large.

@@ -1,4 +1,4 @@
-"""Unix sockets out: to a receiver on this machine, as a stream or as datagrams.
+"""The Unix socket sinks: to a receiver on this machine, as a stream or as datagrams.
 
 On a stream a batch is confirmed when the receiver has read it. A datagram is confirmed when the
 kernel has put it into the receiver's queue: it is lost if the receiver ends before it reads it.

@@ -1,4 +1,4 @@
-"""AMQP 0-9-1 (RabbitMQ): consumes one queue; the broker redelivers what is not acknowledged."""
+"""The AMQP 0-9-1 source (RabbitMQ): consumes one queue and acknowledges after the fsync."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class _Consuming:
         self._using = trio.Lock()
         self._connection: Any = None
         self._channel: Any = None
-        self._come: list[tuple[int, bytes]] = []
+        self._arrived_messages: list[tuple[int, bytes]] = []
         self.window: Window[int] = Window(
             intake, self._acknowledge, delivered=options.acknowledge == "delivered",
             max_records=options.prefetch, max_bytes=_HELD_BYTES,
@@ -143,7 +143,7 @@ class _Consuming:
         self._channel.basic_consume(options.queue, self._arrived)
 
     def _arrived(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self._come.append((method.delivery_tag, body))
+        self._arrived_messages.append((method.delivery_tag, body))
 
     def _look(self) -> list[tuple[int, bytes]]:
         self._connection.process_data_events(time_limit=_LOOK_S)
@@ -154,12 +154,12 @@ class _Consuming:
             raise QueueFailed(
                 f"the broker ended the consumer: was the queue {self._options.queue} deleted?"
             )
-        come, self._come = self._come, []
+        come, self._arrived_messages = self._arrived_messages, []
         return come
 
     def _waiting(self) -> int:
         found = self._channel.queue_declare(self._options.queue, passive=True)
-        return int(found.method.message_count) + len(self._come)
+        return int(found.method.message_count) + len(self._arrived_messages)
 
     # -- ------------------------------------------------------------------
 
@@ -186,12 +186,12 @@ class _Consuming:
             ) from error
         except wrong.ChannelClosedByBroker as error:
             raise QueueFailed(
-                f"the broker said {error.reply_code} {error.reply_text}",
+                f"the broker closed the channel: {error.reply_code} {error.reply_text}",
                 advice="create the queue, set `declare: yes`, or correct the user's permissions",
             ) from error
         except (wrong.AMQPError, OSError) as error:
-            said = str(error) or type(error).__name__
-            raise QueueFailed(f"AMQP: {said}; is the broker running there?") from error
+            reason = str(error) or type(error).__name__
+            raise QueueFailed(f"AMQP: {reason}; is the broker running there?") from error
 
 
 AMQP: Final = SourceKind(

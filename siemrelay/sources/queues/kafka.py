@@ -1,4 +1,4 @@
-"""Kafka topics, read in a consumer group: offsets are committed once the records are safe."""
+"""The Kafka source: topics, read in a consumer group; offsets are committed after the fsync."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class _Consuming:
     def __init__(self, options: KafkaSourceOptions, intake: Intake) -> None:
         self._options, self._intake = options, intake
         self._consumer: Any = None
-        self._heard: Any = None
+        self._last_error: Any = None
         self._at_end: set[Partition] = set()
         self._passed: Offsets = {}
         self._paused = False
@@ -139,7 +139,8 @@ class _Consuming:
         except ImportError as error:
             raise QueueFailed(f"{EXTRA.absence}: {error}", advice=EXTRA.advice) from error
         try:
-            self._consumer = client.Consumer({**self._options.properties(), "error_cb": self._hear})
+            properties: dict[str, Any] = {**self._options.properties(), "error_cb": self._on_error}
+            self._consumer = client.Consumer(properties)
         except client.KafkaException as error:
             raise QueueFailed(
                 f"librdkafka does not accept the settings: {error.args[0].str()}",
@@ -149,8 +150,8 @@ class _Consuming:
             self._options.topic, on_assign=self._assigned, on_revoke=self._revoked
         )
 
-    def _hear(self, error: Any) -> None:
-        self._heard = error
+    def _on_error(self, error: Any) -> None:
+        self._last_error = error
 
     def _assigned(self, consumer: Any, partitions: list[Any]) -> None:
         self._paused = False  # the new ones are not
@@ -178,8 +179,8 @@ class _Consuming:
             value = message.value()
             if value is not None:
                 records.append(value)
-        if self._heard is not None and self._heard.name() in _REFUSED:
-            raise _failed(self._heard)
+        if self._last_error is not None and self._last_error.name() in _REFUSED:
+            raise _failed(self._last_error)
         return records
 
     def _is_at_end(self) -> bool:
@@ -203,7 +204,7 @@ class _Consuming:
             self._consumer.commit(offsets=places, asynchronous=False)
         except client.KafkaException as error:
             found = error.args[0]
-            if not found.retriable() and found.name() not in _MOVED:
+            if not found.retriable() and found.name() not in _REBALANCING:
                 raise _failed(found) from error
             return False
         return True
@@ -221,21 +222,21 @@ class _Consuming:
 
 
 # The group rebalances, or its coordinator does not answer.
-_MOVED: Final = frozenset({
+_REBALANCING: Final = frozenset({
     "REBALANCE_IN_PROGRESS", "ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "_ASSIGNMENT_LOST",
     "_WAIT_COORD", "_TIMED_OUT", "_TRANSPORT",
 })  # fmt: skip
 
 
 def _failed(error: Any) -> QueueFailed:
-    name, said = error.name(), error.str()
+    name, message = error.name(), error.str()
     if name in _REFUSED:
         advice = "check `security_protocol`, `username` and `password`, and what the user may read"
     elif name in _UNKNOWN:
         advice = "create the topic, or correct its name in `topic`"
     else:
         advice = "are the brokers running there?"
-    return QueueFailed(f"Kafka: {said}", advice=advice)
+    return QueueFailed(f"Kafka: {message}", advice=advice)
 
 
 KAFKA: Final = SourceKind(

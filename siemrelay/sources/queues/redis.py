@@ -1,4 +1,4 @@
-"""Redis Streams, read in a consumer group: the others take over what a dead relay held."""
+"""The Redis source: a stream, read in a consumer group; others take over from a dead relay."""
 
 from __future__ import annotations
 
@@ -311,17 +311,17 @@ def _queue_errors(stream: str) -> Iterator[None]:
             f"Redis: {error}", advice="write the primary's address in `url`"
         ) from None
     except redis.ResponseError as error:
-        said = str(error)
-        advice = "" if said.startswith(_PASSING) else (
+        reason = str(error)
+        advice = "" if reason.startswith(_PASSING) else (
             f"is `stream: {stream}` a stream, and Redis 6.2 or newer?"
         )  # fmt: skip
-        raise QueueFailed(f"Redis: {said}", advice=advice) from None
+        raise QueueFailed(f"Redis: {reason}", advice=advice) from None
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         raise QueueFailed(f"Redis: {error}; is it running there?") from error
 
 
 _PASSING: Final = ("NOGROUP", "OOM", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "UNBLOCKED")
-"""Errors that begin with these words pass by themselves, or when the source is restarted."""
+"""Errors that begin so pass by themselves, or when the source is restarted."""
 
 
 REDIS: Final = SourceKind(

@@ -1,9 +1,9 @@
-"""What the queue sources share: batches are stored in order, and acknowledged in order afterwards.
+"""The window of the queue sources: batches are stored in order, then acknowledged in order.
 
 hand_over ─▶ [read] ─▶ [storing] ─▶ fsync ─▶ [stored] ─▶ (delivered) ─▶ [acknowledging] ─▶ queue
 
-Records belong to the queue until they are acknowledged. Whatever is between the ends may be lost at
-any moment, and the queue delivers it again.
+Records belong to the queue until they are acknowledged. A batch in between may be lost at any
+moment, and the queue delivers it again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class QueueFailed(SiemrelayError):
 
 
 class AcknowledgingOptions(Options):
-    """What every queue may set."""
+    """Options of every queue source."""
 
     acknowledge: Literal["buffered", "delivered"] = Field(
         "buffered",
@@ -54,7 +54,7 @@ class AcknowledgingOptions(Options):
 
 
 class WindowOptions(AcknowledgingOptions):
-    """What every queue may set that is asked for records."""
+    """Options of the queue sources that ask for records."""
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
         2000, description="how many records are asked for at once, at most"
@@ -70,7 +70,7 @@ class WindowOptions(AcknowledgingOptions):
 
 
 class ReadBatch(Generic[Token]):
-    """One batch of records; `token` is by which the queue knows it."""
+    """One batch of records; `token` identifies it to the queue."""
 
     __slots__ = ("at", "count", "records", "size_bytes", "stored", "token")
 
@@ -101,19 +101,19 @@ class Backlog(Generic[Token]):
         return chain(self._acknowledging, self._stored, self._storing, self._read)
 
     def add(self, batch: ReadBatch[Token]) -> None:
-        """A batch was read."""
+        """Add a batch that was read."""
         self.records += batch.count
         self.size_bytes += batch.size_bytes
         self._read.append(batch)
         self.changed.wake_all()
 
     def take_read(self) -> list[ReadBatch[Token]]:
-        """All that was read, to be stored in one commit."""
+        """Move on all batches that were read; they are to be stored in one commit."""
         self._storing, self._read = list(self._read), deque()
         return self._storing
 
     def note_stored(self, stored: int) -> None:
-        """What `take_read` gave is on disk; `stored` is what the intake returned."""
+        """Note that the batches of `take_read` are on disk; `stored` is the intake's number."""
         for batch in self._storing:
             batch.stored, batch.records = stored, []
             self.size_bytes -= batch.size_bytes
@@ -123,17 +123,17 @@ class Backlog(Generic[Token]):
 
     @property
     def oldest_stored(self) -> int | None:
-        """What the intake returned for the oldest batch that is stored; None if there is none."""
+        """The intake's number of the oldest stored batch; None if there is none."""
         return self._stored[0].stored if self._stored else None
 
     def take_stored(self, up_to: int | None = None) -> list[Token]:
-        """The tokens of what is stored (with `up_to`, by then), to be acknowledged in one call."""
+        """The tokens of stored batches (those up to that number), to acknowledge in one call."""
         while self._stored and (up_to is None or self._stored[0].stored <= up_to):
             self._acknowledging.append(self._stored.popleft())
         return [batch.token for batch in self._acknowledging]
 
     def note_acknowledged(self) -> None:
-        """The queue has taken the acknowledgement of what `take_stored` gave."""
+        """Note that the queue has the acknowledgement of the batches of `take_stored`."""
         self.records -= sum(batch.count for batch in self._acknowledging)
         self._acknowledging = []
         self.changed.wake_all()
@@ -170,11 +170,11 @@ class Window(Generic[Token]):
 
     @property
     def size_bytes(self) -> int:
-        """What is in memory because it is not stored."""
+        """Bytes in memory because they are not stored yet."""
         return self._backlog.size_bytes
 
     def tokens(self) -> Iterator[Token]:
-        """What is not acknowledged, the oldest first."""
+        """The tokens that are not acknowledged, the oldest first."""
         return (batch.token for batch in self._backlog)
 
     async def room(self) -> None:

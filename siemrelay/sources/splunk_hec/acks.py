@@ -1,6 +1,6 @@
-"""Splunk's acknowledgement ids: given out, kept for a while, confirmed once.
+"""Acknowledgement ids for senders of HEC: issued, kept for a while, confirmed once.
 
-Sources: Splunk, "About HTTP Event Collector Indexer Acknowledgment".
+Source: Splunk, "About HTTP Event Collector Indexer Acknowledgment".
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _IDS: Final = 100_000
 
 
 class SenderAcknowledgements:
-    """Which requests are acknowledged. With `delivered`, only once every sink is past them.
+    """The ids of one source's requests.
 
-    With `delivered`, `run` it beside the server.
+    A request is acknowledged when it is stored; with `delivered`, when every sink has settled its
+    records: then `run` must run beside the server.
     """
 
     def __init__(self, intake: Intake, *, delivered: bool) -> None:
@@ -41,7 +42,7 @@ class SenderAcknowledgements:
         """Whether too many requests wait for their delivery: take no more."""
         return len(self._pending) >= _IDS
 
-    def give(self, scope: str, stored: int) -> int:
+    def issue(self, scope: str, stored: int) -> int:
         """A new id for one token on one channel, for records that `store` returned `stored` for."""
         number = next(self._numbers)
         key = (scope, number)

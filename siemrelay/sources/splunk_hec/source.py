@@ -1,4 +1,4 @@
-"""The Splunk HEC source: senders made for Splunk's HTTP Event Collector point here instead."""
+"""The Splunk HEC source: an HTTP Event Collector for senders that are made for Splunk's."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class _Collector:
         channel = _channel(head)
         if not channel or self._use_ack == "disabled":
             return HttpAnswer(200, reply(0))
-        return HttpAnswer(200, reply(0, ackId=self._acks.give(self._ack_scope(head), stored)))
+        return HttpAnswer(200, reply(0, ackId=self._acks.issue(self._ack_scope(head), stored)))
 
     def fault(self, status: int, reason: str) -> HttpAnswer:
         """A refusal that Splunk has no code for, or its nearest one."""

@@ -16,7 +16,7 @@ from siemrelay.core.event_types import (
     Catalogue,
     EventType,
     normal_key,
-    words,
+    separate_words,
 )
 
 ALM = """
@@ -129,7 +129,7 @@ def test_any_text_at_all_is_a_name(text: str) -> None:
     ],
 )
 def test_words_end_at_separators_and_humps(text: str, parted: str) -> None:
-    assert words(text) == parted
+    assert separate_words(text) == parted
 
 
 def test_declared_types_are_known_beside_the_built_in_ones() -> None:

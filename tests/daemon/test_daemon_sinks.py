@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 from tests.conftest import MakeDaemon
@@ -186,10 +185,9 @@ def test_an_idle_receiver_that_closes_is_connected_to_again(make_daemon: MakeDae
 
 def test_a_held_start_is_told_at_once_and_not_once_a_second(make_daemon: MakeDaemon) -> None:
     with TcpReceiver(up=False) as receiver:
-        daemon = make_daemon({"dead": tcp(receiver.port)}).start()
+        # A stop that waited for the sink would outlast the patience of `terminate`.
+        daemon = make_daemon({"dead": tcp(receiver.port)}, shutdown_timeout="60s").start()
         append(daemon.audit, [event(1)])
         until(lambda: daemon.metric("sink_retries_total", sink="dead") >= 5)
         assert len(daemon.said("sink waiting")) == 1
-        waiting_since = time.monotonic()
         assert daemon.terminate() == 0
-        assert time.monotonic() - waiting_since < 8

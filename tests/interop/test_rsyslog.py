@@ -16,7 +16,7 @@ import pycef  # type: ignore[import-untyped]
 import pytest
 
 from tests.support.daemon import Daemon, append, event, tcp, udp, until
-from tests.support.servers import Rsyslog
+from tests.support.rsyslogd import ParsingRsyslogd
 
 HARD = [
     event(1),
@@ -58,7 +58,7 @@ Parsed = dict[str, list[dict[str, Any]]]
 def parsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Parsed:
     """HOSTNAME → what rsyslog parsed of it, in order."""
     directory = tmp_path_factory.mktemp(request.param)
-    with Rsyslog(directory, request.param) as rsyslog:
+    with ParsingRsyslogd(directory, request.param) as rsyslog:
         daemon = Daemon(directory, dict(sinks(rsyslog)))
         append(daemon.audit, HARD)
         try:
@@ -74,14 +74,14 @@ def parsed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return found
 
 
-def sinks(rsyslog: Rsyslog) -> Iterator[tuple[str, dict[str, Any]]]:
+def sinks(rsyslog: ParsingRsyslogd) -> Iterator[tuple[str, dict[str, Any]]]:
     for transport, message in PAIRS:
         name = f"{transport}-{message}"
         settings: dict[str, Any] = {**MESSAGES[message], "hostname": name}
         if transport == "udp":
             yield name, udp(rsyslog.udp_port) | settings
         else:
-            yield name, tcp(rsyslog.tcp_port, framing=transport) | settings
+            yield name, tcp(rsyslog.port, framing=transport) | settings
 
 
 def pictured(text: str) -> str:

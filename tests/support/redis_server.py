@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
-
 from tests.support.daemon import until
+from tests.support.servers import free_port, program
 
 
 class RedisServer:
     """Runs from `with` to its end; `client` talks to it."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            assert not os.environ.get("CI"), "redis-server is not installed"
-            pytest.skip("redis-server is not installed")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._command = [
-            program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
+            program("redis-server", "redis-server"), "--port", str(self.port),
+            "--bind", "127.0.0.1", "--dir", str(directory),
             "--save", "", "--appendonly", "no", *options,
         ]  # fmt: skip
         self.url = f"redis://127.0.0.1:{self.port}/0"

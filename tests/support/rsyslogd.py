@@ -1,4 +1,4 @@
-"""rsyslogd with any inputs, on loopback: started, killed and started again on the same port.
+"""rsyslogd on loopback: one that keeps raw messages, with any input, and one that parses them.
 
 What it has taken is on the disk before it answers (its queue is a direct one), so that a `kill -9`
 of it shows what its senders promise and not what it forgot.
@@ -6,15 +6,11 @@ of it shows what its senders promise and not what it forgot.
 
 from __future__ import annotations
 
-import subprocess
-from contextlib import closing
+import socket
 from pathlib import Path
-from socket import socket
-from types import TracebackType
-from typing import Self
+from typing import Any
 
-from tests.support.daemon import until
-from tests.support.servers import free_port, missing, program
+from tests.support.servers import Server, free_port, json_lines, missing, program
 
 _CONFIGURATION = """
 global(workDirectory="{directory}" maxMessageSize="256k" {settings})
@@ -40,7 +36,7 @@ def _need(configuration: str) -> None:
             missing(f"rsyslog's {file} is not installed (Debian package {package})")
 
 
-class Rsyslogd:
+class Rsyslogd(Server):
     """One rsyslogd with one listening input; `output` has a raw message a line.
 
     `listens` is the Unix socket that it makes; None: it listens at `port`.
@@ -50,71 +46,83 @@ class Rsyslogd:
         self, directory: Path, modules: str, input: str, settings: str = "",
         listens: Path | None = None,
     ) -> None:  # fmt: skip
-        self.directory, self.port, self._socket = directory, free_port(), listens
+        super().__init__(free_port(), directory / "rsyslog.err", listens)
+        self.directory = directory
         where = "" if listens else f'port="{self.port}"'
         self.output = directory / "output"
         self.output.touch()
         _need(modules + settings)
-        self._configuration = directory / "rsyslog.conf"
-        self._configuration.write_text(
+        (directory / "rsyslog.conf").write_text(
             _CONFIGURATION.format(
                 directory=directory, settings=settings, output=self.output, modules=modules,
                 input=f"{input} {where}",
             )
         )  # fmt: skip
-        self._errors = directory / "rsyslog.err"
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Self:
-        """Start it and wait until it listens."""
-        assert self._process is None
-        with self._errors.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [program("rsyslogd", "rsyslog"), "-n", "-f", str(self._configuration),
-                 "-i", str(self.directory / "rsyslog.pid")],
-                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-            )  # fmt: skip
-        until(self._listens, what="rsyslogd listening")
-        return self
-
-    def _listens(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.errors
-        if self._socket is not None:
-            return self._socket.exists()
-        with closing(socket()) as sock:
-            return sock.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(20)
-        self._process = None
-
-    def stop(self) -> None:
-        """SIGTERM, and wait for the end."""
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait(20)
-        self._process = None
-
-    @property
-    def errors(self) -> str:
-        """What it said about itself."""
-        return self._errors.read_text(errors="replace")
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return _command(self.directory), {}
 
     @property
     def messages(self) -> list[bytes]:
         """Every whole message so far."""
         return self.output.read_bytes().rpartition(b"\n")[0].splitlines()
 
-    def __enter__(self) -> Self:
-        return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        if self._process is not None:
-            self.stop()
+def _command(directory: Path) -> list[str]:
+    return [
+        program("rsyslogd", "rsyslog"), "-n", "-f", str(directory / "rsyslog.conf"),
+        "-i", str(directory / "rsyslog.pid"),
+    ]  # fmt: skip
+
+
+_PROPERTIES = (
+    "pri", "syslogfacility", "syslogseverity", "hostname", "app-name", "programname", "syslogtag",
+    "procid", "msgid", "structured-data", "msg", "rawmsg", "protocol-version", "inputname",
+)  # fmt: skip
+
+_PARSING = """
+global(workDirectory="{directory}" parser.escapeControlCharactersOnReceive="on"
+       parser.escapeControlCharacterTab="off" maxMessageSize="256k")
+module(load="imudp")
+module(load="{stream}")
+template(name="parsed" type="list" option.jsonf="on") {{
+{properties}
+  property(outname="timereported" name="timereported" dateFormat="rfc3339" format="jsonf")
+}}
+ruleset(name="keep") {{
+  action(type="omfile" file="{output}" template="parsed" asyncWriting="off")
+}}
+input(type="imudp" address="127.0.0.1" port="{udp}" ruleset="keep")
+input(type="{stream}" address="127.0.0.1" port="{tcp}" ruleset="keep" {stream_settings})
+"""
+
+
+class ParsingRsyslogd(Server):
+    """rsyslogd that takes UDP and TCP and writes what it parsed as JSON lines.
+
+    `stream` is the module that takes TCP: imtcp or imptcp. Both tell newline framing and octet
+    counting apart by themselves.
+    """
+
+    def __init__(self, directory: Path, stream: str = "imtcp") -> None:
+        super().__init__(free_port(), directory / "rsyslog.err")
+        self.directory, self._output = directory, directory / "parsed.jsonl"
+        self.udp_port = free_port(socket.SOCK_DGRAM)
+        (directory / "rsyslog.conf").write_text(
+            _PARSING.format(
+                directory=directory, stream=stream, output=self._output, udp=self.udp_port,
+                tcp=self.port, stream_settings="",
+                properties="\n".join(
+                    f'  property(outname="{name}" name="{name}" format="jsonf")'
+                    for name in _PROPERTIES
+                ),
+            )
+        )  # fmt: skip
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return _command(self.directory), {}
+
+    @property
+    def parsed(self) -> list[dict[str, Any]]:
+        """Every record so far, as rsyslog understood it."""
+        return json_lines(self._output)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import signal
 import socket
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -33,85 +35,84 @@ def program(name: str, package: str) -> str:
     return found or missing(f"{name} is not installed (Debian package {package})")
 
 
+# Below those that Linux gives to connections and to whoever asks for any port: no other test gets
+# one by chance between its choice and its use.
+_PORTS = range(20_000, 32_000)
+
+
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A loopback port that nobody uses now, for servers that cannot choose one themselves."""
-    with closing(socket.socket(socket.AF_INET, kind)) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    while True:
+        port = random.SystemRandom().choice(_PORTS)
+        with closing(socket.socket(socket.AF_INET, kind)) as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
-_PROPERTIES = (
-    "pri", "syslogfacility", "syslogseverity", "hostname", "app-name", "programname", "syslogtag",
-    "procid", "msgid", "structured-data", "msg", "rawmsg", "protocol-version", "inputname",
-)  # fmt: skip
+class Server:
+    """A program in the foreground that listens on loopback; runs from `with` to its end."""
 
-_CONFIGURATION = """
-global(workDirectory="{directory}" parser.escapeControlCharactersOnReceive="on"
-       parser.escapeControlCharacterTab="off" maxMessageSize="256k")
-module(load="imudp")
-module(load="{stream}")
-template(name="parsed" type="list" option.jsonf="on") {{
-{properties}
-  property(outname="timereported" name="timereported" dateFormat="rfc3339" format="jsonf")
-}}
-ruleset(name="keep") {{
-  action(type="omfile" file="{output}" template="parsed" asyncWriting="off")
-}}
-input(type="imudp" address="127.0.0.1" port="{udp}" ruleset="keep")
-input(type="{stream}" address="127.0.0.1" port="{tcp}" ruleset="keep" {stream_settings})
-"""
+    def __init__(self, port: int, errors: Path, listens: Path | None = None) -> None:
+        """`errors` takes what it says. `listens` is the Unix socket that it makes, None: `port`."""
+        self.port, self._errors, self._listens_at = port, errors, listens
+        self._process: subprocess.Popen[bytes] | None = None
 
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        """The command, and what it wants in its environment."""
+        raise NotImplementedError
 
-class Rsyslog:
-    """rsyslogd on loopback, UDP and TCP, writing what it parsed as JSON lines.
-
-    `stream` is the module that takes TCP: imtcp or imptcp. Both tell newline framing and octet
-    counting apart by themselves.
-    """
-
-    def __init__(self, directory: Path, stream: str = "imtcp") -> None:
-        self.output = directory / "parsed.jsonl"
-        self.udp_port, self.tcp_port = free_port(socket.SOCK_DGRAM), free_port()
-        configuration = directory / "rsyslog.conf"
-        configuration.write_text(
-            _CONFIGURATION.format(
-                directory=directory, stream=stream, output=self.output, udp=self.udp_port,
-                tcp=self.tcp_port, stream_settings="",
-                properties="\n".join(
-                    f'  property(outname="{name}" name="{name}" format="jsonf")'
-                    for name in _PROPERTIES
-                ),
-            )
-        )  # fmt: skip
-        self._errors = (directory / "rsyslog.err").open("wb")
-        self._process = subprocess.Popen(
-            [program("rsyslogd", "rsyslog"), "-n", "-f", str(configuration),
-             "-i", str(directory / "rsyslog.pid")],
-            stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors,
-        )  # fmt: skip
-        until(self._listens, what="rsyslogd listening")
+    def start(self) -> Self:
+        """Start it and wait until it listens."""
+        assert self._process is None
+        command, environment = self.command()
+        with self._errors.open("ab") as errors:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                env={**os.environ, **environment},
+            )  # fmt: skip
+        until(self._listens, what=f"{command[0]} listening")
+        return self
 
     def _listens(self) -> bool:
-        assert self._process.poll() is None, Path(self._errors.name).read_text()
+        assert self._process is not None
+        assert self._process.poll() is None, self.errors
+        if self._listens_at is not None:
+            return self._listens_at.exists()
         with closing(socket.socket()) as sock:
-            return sock.connect_ex(("127.0.0.1", self.tcp_port)) == 0
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, and wait for the end."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(20)
+        self._process = None
 
     @property
-    def parsed(self) -> list[dict[str, Any]]:
-        """Every record so far, as rsyslog understood it."""
-        if not self.output.exists():
-            return []
-        whole = self.output.read_bytes().rpartition(b"\n")[0].splitlines()
-        return [json.loads(line) for line in whole]
+    def errors(self) -> str:
+        """What it said about itself."""
+        return self._errors.read_text(errors="replace")
 
     def __enter__(self) -> Self:
-        return self
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._process.terminate()
-        self._process.wait(20)
-        self._errors.close()
+        if self._process is not None:
+            self.stop()
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """Every whole line of a file that may be growing."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_bytes().rpartition(b"\n")[0].splitlines()]

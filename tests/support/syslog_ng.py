@@ -5,19 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
-from socket import socket
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from tests.support.daemon import until
-from tests.support.servers import free_port, missing
+from tests.support.servers import Server, free_port, json_lines, missing
 
 _UNPACKED = Path(sys.prefix) / "syslog-ng"
 
@@ -47,49 +41,28 @@ def command() -> tuple[list[str], dict[str, str]]:
     )
 
 
-class SyslogNg:
+class SyslogNg(Server):
     """One syslog-ng with one source; `source` is what follows its address and port.
 
     `driver`: `network` (newline framing), or `syslog` (RFC 5424 with octet counting).
     """
 
-    def __init__(self, directory: Path, source: str, driver: str = "network") -> None:
-        self.port = free_port()
-        self._output, self._errors = directory / "parsed.jsonl", directory / "syslog-ng.err"
-        configuration = directory / "syslog-ng.conf"
-        configuration.write_text(
+    def __init__(self, directory: Path, source: str = "", driver: str = "network") -> None:
+        super().__init__(free_port(), directory / "syslog-ng.err")
+        self.directory, self._output = directory, directory / "parsed.jsonl"
+        (directory / "syslog-ng.conf").write_text(
             _CONFIGURATION.format(driver=driver, port=self.port, source=source, output=self._output)
         )
-        program, environment = command()
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [*program, "--foreground", "--no-caps", "--stderr", f"--cfgfile={configuration}",
-                 f"--persist-file={directory}/persist", f"--control={directory}/control",
-                 f"--pidfile={directory}/pid"],
-                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                env={**os.environ, **environment},
-            )  # fmt: skip
-        until(self._listens, what="syslog-ng listening")
 
-    def _listens(self) -> bool:
-        assert self._process.poll() is None, self._errors.read_text()
-        with closing(socket()) as sock:
-            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        program, environment = command()
+        here = self.directory
+        return [
+            *program, "--foreground", "--no-caps", "--stderr", f"--cfgfile={here}/syslog-ng.conf",
+            f"--persist-file={here}/persist", f"--control={here}/control", f"--pidfile={here}/pid",
+        ], environment  # fmt: skip
 
     @property
     def parsed(self) -> list[dict[str, Any]]:
         """Every record so far, as syslog-ng understood it."""
-        if not self._output.exists():
-            return []
-        whole = self._output.read_bytes().rpartition(b"\n")[0].splitlines()
-        return [json.loads(line) for line in whole]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        self._process.terminate()
-        self._process.wait(20)
+        return json_lines(self._output)

@@ -7,6 +7,7 @@ import itertools
 import os
 import resource
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ import trio
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option
 from siemrelay.config.host_checks import lacking
-from siemrelay.config.load import Loaded, load, of_pool
+from siemrelay.config.load import Loaded, load_text, of_pool, text_of
 from siemrelay.core.errors import (
     BufferBroken,
     BufferMoved,
@@ -64,11 +65,13 @@ def run(config: str, drain: bool, pool: str | None) -> None:
       siemrelay run -c fleet.yaml --pool emea
     """
 
-    def read() -> Loaded:
-        return load(config) if pool is None else of_pool(load(config), pool)
+    def read(text: str | None, variables: Mapping[str, str]) -> Loaded:
+        environment = {**os.environ, **variables} if variables else None
+        loaded = load_text(text_of(config) if text is None else text, config, environment)
+        return loaded if pool is None else of_pool(loaded, pool)
 
     try:
-        loaded = read()
+        loaded = read(None, {})
     except ConfigurationRefused as refused:
         exit_with_faults(refused)
     log, redactor = loaded.config.log, Redactor(loaded.secrets)

@@ -23,7 +23,7 @@ from siemrelay.config.models import (
     declared_catalogue,
 )
 from siemrelay.config.option_models import Joined, join_sink, join_source
-from siemrelay.config.requirements import missing
+from siemrelay.config.requirements import missing, pem_files
 from siemrelay.config.secrets import (
     Substituted,
     inline_secrets,
@@ -38,6 +38,7 @@ from siemrelay.config.yaml_document import Document, KeyPath, dotted, in_order, 
 from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import entry_fault
+from siemrelay.net.pem import FileState, file_state
 
 # Hundreds of sinks fit into a tenth of it; a larger file is not a configuration.
 _MAX_FILE_BYTES: Final = 1 << 20
@@ -56,6 +57,11 @@ class Loaded(msgspec.Struct, frozen=True):
     """Paths at which the file holds a secret in plain text."""
     document: Document
     """The line and column of each key and value."""
+    text: str = ""
+    secret_files: Mapping[Path, FileState | None] = {}
+    """The files of its secrets, each as it was before it was read."""
+    tls_files: Mapping[Path, FileState | None] = {}
+    """The PEM files of its parts, as they were when it was loaded."""
     elsewhere: tuple[str, ...] = ()
     """The sinks that other relays of the fleet run (`of_pool`)."""
     unread: tuple[Fault, ...] = ()
@@ -131,6 +137,13 @@ def load_text(
         secrets=redactable(filled.found | parts),
         inline_secrets=tuple(dict.fromkeys(path for path, _ in inline)),
         document=document,
+        text=text,
+        secret_files=filled.files,
+        tls_files={
+            file: file_state(file)
+            for part in (*config.sources.values(), *config.sinks.values())
+            for file in pem_files(part)
+        },
         unread=tuple(filled.unread),
     )
 

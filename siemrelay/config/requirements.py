@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from siemrelay import registry
 from siemrelay.config.models import SinkConfig, SourceConfig
-from siemrelay.config.yaml_document import Document, KeyPath
+from siemrelay.config.yaml_document import Document, KeyPath, dotted
 from siemrelay.core.errors import Fault
 from siemrelay.core.extras import Extra
 from siemrelay.net import pem
@@ -30,6 +31,19 @@ def missing(document: Document, sources: Any, sinks: Any) -> tuple[list[Fault], 
                 fault = document.fault((*path, finding.option), finding.message)
                 (faults if finding.certain else doubts).append(fault)
     return faults, doubts
+
+
+def pem_files(part: BaseModel) -> list[Path]:
+    """The PEM files that the options of a part name."""
+    return [file for _, options in _nested(part, ()) for file in pem.files(options)]
+
+
+def pem_fault(part: BaseModel) -> str | None:
+    """The first fault of these files; None if all can be used. Reads them."""
+    for path, options in _nested(part, ()):
+        for finding in pem.findings(options):
+            return f"{dotted((*path, finding.option))}: {finding.message}"
+    return None
 
 
 def _parts(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, BaseModel, Extra | None]]:

@@ -23,6 +23,7 @@ from siemrelay.config.url_secrets import last_segment, url_secrets, without_url_
 from siemrelay.config.yaml_document import Document, KeyPath, dotted
 from siemrelay.core.errors import Fault
 from siemrelay.core.options import URL_PASSWORD, Secret
+from siemrelay.net.pem import FileState, file_state
 
 # systemd refuses credentials over 1 MiB; a larger file is the wrong file.
 _MAX_SECRET_BYTES: Final = 1 << 20
@@ -49,6 +50,8 @@ class Substituted(msgspec.Struct):
     """The values that were filled in."""
     failed: set[KeyPath] = msgspec.field(default_factory=set)
     """Paths of values whose reference could not be resolved; they are not validated further."""
+    files: dict[Path, FileState | None] = msgspec.field(default_factory=dict)
+    """The files that references name, each as it was before it was read."""
     unread: list[Fault] = msgspec.field(default_factory=list)
     """Credentials that this process could not read and need not (`need_credentials=False`)."""
 
@@ -93,6 +96,9 @@ def substitute(
             if match[0] == "$${":
                 return "${"
             result.shown[path] = text
+            file = _file_of(match[1], variables)
+            if file is not None:
+                result.files[file] = file_state(file)
             try:
                 secret = _look_up(match[1], variables)
                 if not secret.strip():
@@ -131,6 +137,21 @@ class _Variables:
     def unit(self) -> ServiceUnit | None:
         """The installed unit, unless the environment was given."""
         return None if self._given is not None else service_unit()
+
+
+def variables_of(text: str) -> list[str]:
+    """The environment variables that a configuration's text refers to."""
+    found = (match[1] for match in _REFERENCE.finditer(text))
+    return [name for name in found if name and _VARIABLE.fullmatch(name)]
+
+
+def _file_of(reference: str | None, variables: _Variables) -> Path | None:
+    """The file that a reference names, if it names one."""
+    kind, _, name = (reference or "").partition(":")
+    if kind == "file" and name.startswith("/"):
+        return Path(name)
+    folder = variables.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) / name if kind == "credential" and name and folder else None
 
 
 def _look_up(reference: str | None, variables: _Variables) -> str:

@@ -49,17 +49,40 @@ class PemFinding(msgspec.Struct, frozen=True):
     certain: bool = True
 
 
+FileState = tuple[int, int, int]
+"""Inode, size and time of the last change: another state means another content."""
+
+
+def file_state(file: Path) -> FileState | None:
+    """The state of a file; None if there is none or it cannot be looked at."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def files(options: BaseModel) -> list[Path]:
+    """The PEM files that these options name (nested options left out)."""
+    return [
+        Path(value)
+        for option, info in type(options).model_fields.items()
+        if _kind(info.annotation, info.metadata) is not None
+        and (value := getattr(options, option)) is not None
+    ]
+
+
 def findings(options: BaseModel) -> Iterator[PemFinding]:
     """The faults of the files that these options name (nested options left out). Reads them."""
-    files: dict[Pem, tuple[str, Path]] = {}
+    named: dict[Pem, tuple[str, Path]] = {}
     for option, info in type(options).model_fields.items():
         kind, value = _kind(info.annotation, info.metadata), getattr(options, option)
         if kind is not None and value is not None:
-            files[kind] = option, Path(value)
-    found = {kind: _judged(kind, *file) for kind, file in files.items()}
+            named[kind] = option, Path(value)
+    found = {kind: _judged(kind, *file) for kind, file in named.items()}
     yield from (finding for finding in found.values() if finding is not None)
-    if Pem.CERTIFICATE in files and not any(found.get(k) for k in (Pem.CERTIFICATE, Pem.KEY)):
-        yield from _pair(files)
+    if Pem.CERTIFICATE in named and not any(found.get(k) for k in (Pem.CERTIFICATE, Pem.KEY)):
+        yield from _pair(named)
 
 
 def _kind(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> Pem | None:

@@ -8,11 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from siemrelay.core.errors import SiemrelayError
-
-_log = structlog.get_logger()
+from siemrelay.net.pem import FileState, file_state
 
 _ADVICE: Final = (
     "check that they exist, are PEM, belong together, are readable and have no password"
@@ -46,7 +43,7 @@ class CurrentContext:
     """A TLS context of certificate files, made anew when one of them has changed.
 
     While new files cannot be used (half written, a key of another certificate), the context of the
-    last usable ones stays in use, and a warning is logged.
+    last usable ones stays in use; the relay looks at all such files and reports that.
     """
 
     def __init__(
@@ -54,7 +51,7 @@ class CurrentContext:
     ) -> None:
         """`make` reads `files`, and raises TlsFilesUnusable."""
         self._make, self._files = make, files
-        self._states: list[tuple[Path, int, int, int] | None] = []
+        self._states: list[tuple[Path, FileState | None]] = []
         self._usable: ssl.SSLContext | None = None
 
     def get(self) -> ssl.SSLContext:
@@ -63,22 +60,12 @@ class CurrentContext:
         Raises TlsFilesUnusable if the files never were usable.
         """
         # Their state is taken before they are read: a change in between is noticed the next time.
-        states = list(map(_state, self._files()))
+        states = [(file, file_state(file)) for file in self._files()]
         if self._usable is None or states != self._states:
             try:
                 self._usable = self._make()
-            except TlsFilesUnusable as error:
+            except TlsFilesUnusable:
                 if self._usable is None:
                     raise
-                _log.warning("new TLS files cannot be used, the last good ones are kept",
-                             reason=error.reason, advice=error.advice)  # fmt: skip
             self._states = states
         return self._usable
-
-
-def _state(file: Path) -> tuple[Path, int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return file, found.st_ino, found.st_size, found.st_mtime_ns

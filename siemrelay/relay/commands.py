@@ -61,7 +61,9 @@ class Commands:
         match command:
             case ReloadRequest():
                 return await self._reloader.reload(
-                    discard_backlog=command.discard_backlog, dry_run=command.dry_run
+                    discard_backlog=command.discard_backlog,
+                    dry_run=command.dry_run,
+                    environment=command.environment,
                 )
             case PauseRequest():
                 return await self._pause(command.sink, caller)

@@ -36,10 +36,14 @@ _RUNTIME_DIRECTORIES: Final = ("siemrelay*", "siemrelay/*")
 
 
 class ReloadRequest(msgspec.Struct, tag="reload", tag_field="command"):
-    """Reload the configuration file; `dry_run` only answers with the plan."""
+    """Reload the configuration file; `dry_run` only answers with the plan.
+
+    `environment` has new values of variables to which the file refers.
+    """
 
     dry_run: bool = False
     discard_backlog: list[str] = msgspec.field(default_factory=list)
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class PauseRequest(msgspec.Struct, tag="pause", tag_field="command"):

@@ -11,7 +11,6 @@ run ─ outer nursery: signals, endpoint, heartbeat, buffer upkeep
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -28,12 +27,13 @@ from siemrelay.relay.control import serve_control
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.recent_events import RecentEvents
-from siemrelay.relay.reload import Reloader
+from siemrelay.relay.reload import Read, Reloader
 from siemrelay.relay.signals import handle_signals
 from siemrelay.relay.sink_group import SinkGroup
 from siemrelay.relay.source_group import SourceGroup
 from siemrelay.relay.supervise import supervise
 from siemrelay.relay.systemd import Notifier
+from siemrelay.relay.watched_files import WatchedFiles
 from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
@@ -50,11 +50,11 @@ class Relay:
 
     def __init__(
         self, loaded: Loaded, *, stats: Stats | None = None, redactor: Redactor | None = None,
-        read: Callable[[], Loaded] | None = None,
+        read: Read | None = None,
     ) -> None:  # fmt: skip
         """`read` loads the configuration again for a reload; `redactor` is the log's own."""
         self._loaded, self._config = loaded, loaded.config
-        self._read = read or (lambda: loaded)
+        self._read = read or (lambda text, variables: loaded)
         self.stats = stats or Stats()
         self._redactor = redactor or Redactor(loaded.secrets)
         self._reporter = StatusReporter(self.stats, self._redactor)
@@ -95,6 +95,7 @@ class Relay:
                 sources,
                 self._redactor,
                 stats,
+                self._notifier,
                 drains=drain,
             )
             async with trio.open_nursery() as outer:
@@ -115,6 +116,7 @@ class Relay:
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
                 outer.start_soon(reloader.drop_expired)
+                outer.start_soon(WatchedFiles(reloader, stats).run)
                 commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
                                     self._redactor, decoders)  # fmt: skip
                 listening = trio.Event()

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import structlog
 import trio
 
+from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
-from siemrelay.core.errors import ConfigurationRefused, ListenRefused, StartRefused
+from siemrelay.core.errors import ConfigurationRefused, Fault, ListenRefused, StartRefused
+from siemrelay.net.pem import FileState
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.control import ControlAnswer
 from siemrelay.relay.plan import Plan, plan
 from siemrelay.relay.sink_group import SinkGroup
 from siemrelay.relay.source_group import SourceGroup
+from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.log import Redactor, configure
 from siemrelay.telemetry.stats import Stats
 
@@ -28,7 +33,16 @@ _log = structlog.get_logger()
 # How often it is looked whether the place of a removed sink has been kept for long enough.
 _EXPIRE_EVERY_S: Final = 60.0
 
+NOTHING: Final[Mapping[str, str]] = {}
+
 _UNCHANGED: Final = "the relay goes on with the configuration that it has"
+
+
+Read = Callable[[str | None, Mapping[str, str]], Loaded]
+"""Loads the configuration: the file again, or a text of it; with more variables in the environment.
+
+Raises ConfigurationRefused.
+"""
 
 
 class Reloader:
@@ -39,11 +53,12 @@ class Reloader:
     """
 
     def __init__(
-        self, loaded: Loaded, read: Callable[[], Loaded], buffer: DiskBuffer, sinks: SinkGroup,
-        sources: SourceGroup, redactor: Redactor, stats: Stats, *, drains: bool,
+        self, loaded: Loaded, read: Read, buffer: DiskBuffer, sinks: SinkGroup,
+        sources: SourceGroup, redactor: Redactor, stats: Stats, notifier: Notifier,
+        *, drains: bool,
     ) -> None:  # fmt: skip
-        """`read` loads the file again; it raises ConfigurationRefused."""
         self._loaded, self._read, self._buffer = loaded, read, buffer
+        self._notifier, self._environment = notifier, dict[str, str]()
         self._sinks, self._sources, self._drains = sinks, sources, drains
         self._redactor, self._relay_stats, self._stats = redactor, stats, stats.reload
         self._reloading = trio.Lock()
@@ -56,6 +71,16 @@ class Reloader:
         """The configuration that runs."""
         return self._loaded.config
 
+    @property
+    def tls_files(self) -> Mapping[Path, FileState | None]:
+        """The PEM files of the parts, as they were before the parts could read them."""
+        return self._loaded.tls_files
+
+    @property
+    def secret_files(self) -> Mapping[Path, FileState | None]:
+        """The files of the secrets in use, each as it was before it was read."""
+        return self._loaded.secret_files
+
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
         """For whoever changes running parts: after the start, and one change at a time."""
@@ -64,42 +89,96 @@ class Reloader:
             yield
 
     async def reload(
-        self, *, discard_backlog: Collection[str] = (), dry_run: bool = False
-    ) -> ControlAnswer:
+        self, *, discard_backlog: Collection[str] = (), dry_run: bool = False,
+        environment: Mapping[str, str] = NOTHING,
+    ) -> ControlAnswer:  # fmt: skip
         """Load the file and make its changes. Never raises for what the file says.
 
         With any fault nothing changes. A sink that the file no longer has is removed only if
         nothing waits for it, or if it is in `discard_backlog`; one that is up is given
-        `shutdown_timeout` to deliver what is stored by now. `dry_run` only plans.
+        `shutdown_timeout` to deliver what is stored by now. `environment` has new values of
+        variables, which count from now on. `dry_run` only plans.
         """
         async with self.changing():
-            try:
-                # Reads files and asks for host names of proxies: not on the loop.
-                loaded, planned = await trio.to_thread.run_sync(self._prepare)
-            except ConfigurationRefused as refused:
-                return self._refuse([f.located(refused.file) for f in refused.faults], dry_run)
-            refused_lines = self._objections(planned, discard_backlog)
-            if not refused_lines:
-                refused_lines = await self._unfinished(planned, discard_backlog, dry_run)
-            if refused_lines:
-                return self._refuse(refused_lines, dry_run)
             if dry_run:
-                return ControlAnswer(True, [f"would {line}" for line in planned.lines()])
+                return await self._reload(discard_backlog, environment, dry_run=True)
+            self._notifier.reloading()
             try:
-                await self._apply(loaded, planned, discard_backlog)
-            except (StartRefused, ListenRefused) as error:
-                return self._refuse([str(error)], dry_run)
-            again = [f"sink {name}" for name in self._sinks.try_again()]
-            again += [f"source {name}" for name in await self._sources.try_again()]
-            return self._succeed([*planned.lines(), *(f"try {part} again now" for part in again),
-                                  *self._sinks.advice(loaded.config)])  # fmt: skip
+                return await self._reload(discard_backlog, environment, dry_run=False)
+            finally:
+                self._notifier.ready()
 
-    def _prepare(self) -> tuple[Loaded, Plan]:
-        loaded = self._read()
+    async def _reload(
+        self, discard_backlog: Collection[str], environment: Mapping[str, str], *, dry_run: bool
+    ) -> ControlAnswer:
+        variables = {**self._environment, **environment}
+        try:
+            # Reads files and asks for host names of proxies: not on the loop.
+            loaded, planned = await trio.to_thread.run_sync(self._prepare, variables)
+        except ConfigurationRefused as refused:
+            return self._refuse([f.located(refused.file) for f in refused.faults], dry_run)
+        refused_lines = self._objections(planned, discard_backlog)
+        if not refused_lines:
+            refused_lines = await self._unfinished(planned, discard_backlog, dry_run)
+        if refused_lines:
+            return self._refuse(refused_lines, dry_run)
+        if dry_run:
+            return ControlAnswer(True, [f"would {line}" for line in planned.lines()])
+        try:
+            await self._apply(loaded, planned, discard_backlog)
+        except (StartRefused, ListenRefused) as error:
+            return self._refuse([str(error)], dry_run)
+        self._environment = variables
+        again = [f"sink {name}" for name in self._sinks.try_again()]
+        again += [f"source {name}" for name in await self._sources.try_again()]
+        return self._succeed([*planned.lines(), *(f"try {part} again now" for part in again),
+                              *self._sinks.advice(loaded.config)])  # fmt: skip
+
+    def _prepare(self, variables: Mapping[str, str]) -> tuple[Loaded, Plan]:
+        loaded = self._read(None, variables)
         faults, _ = lacking(loaded)
         if faults:
             raise ConfigurationRefused(loaded.file, faults)
         return loaded, plan(self._loaded.config, loaded.config, [*self._sinks.removed])
+
+    async def take_secrets(self) -> list[Fault]:
+        """Fill the secrets in again, as their files are now, and restart the parts that use them.
+
+        The configuration stays the one that runs, whatever its file says by now. Returns the
+        faults; if there is one nothing changes.
+        """
+        async with self.changing():
+            if self._drains or self._relay_stats.stopping:
+                return []
+            read = partial(self._read, self._loaded.text, self._environment)
+            try:
+                loaded = await trio.to_thread.run_sync(read)
+                planned = plan(self._loaded.config, loaded.config, [*self._sinks.removed])
+                await self._apply(loaded, planned, ())
+            except ConfigurationRefused as refused:
+                return refused.faults
+            except (StartRefused, ListenRefused) as error:
+                return [Fault(str(error))]
+            self._sinks.try_again()
+            if planned.changes:
+                _log.info("changed secrets are taken", changes=planned.lines())
+            return []
+
+    async def take_tls_files(self, section: str, name: str) -> bool:
+        """Let a part use its changed TLS files; returns whether it had to be restarted for that."""
+        async with self.changing():
+            config, group = self.config, self._sinks if section == "sink" else self._sources
+            if section == "sink" and self._sinks.enabled(name):
+                once = registry.PROTOCOLS[config.sinks[name].protocol].reads_tls_once
+                self._sinks.try_again()
+            elif section == "source" and name in config.sources:
+                once = registry.SOURCES[config.sources[name].type].reads_tls_once
+                await self._sources.try_again()
+            else:
+                return False  # gone meanwhile
+            if once and not self._relay_stats.stopping:
+                await group.restart(name)
+            return once
 
     def _objections(self, planned: Plan, discard_backlog: Collection[str]) -> list[str]:
         if self._drains:

@@ -139,6 +139,11 @@ class SinkGroup:
             if name not in self._running and name not in self._pauses:
                 self._running.start(name, each.run, each.failed)
 
+    async def restart(self, name: str) -> None:
+        """Stop an enabled sink and start it again, from its cursor."""
+        await self._running.stop(name)
+        self._start_missing()
+
     @property
     def names(self) -> list[str]:
         """The configured sinks."""

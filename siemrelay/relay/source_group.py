@@ -139,6 +139,13 @@ class SourceGroup:
             if name in affected:
                 self._start(name)
 
+    async def restart(self, name: str) -> None:
+        """Stop a source and start it again, from its stored position."""
+        with trio.CancelScope(shield=True):
+            await self._running.stop(name)
+            await self._intakes[name].settled()
+            self._start(name)
+
     async def try_again(self) -> list[str]:
         """Start the sources that have failed at once; returns their names."""
         failed = [name for name in self._built if self._stats.sources[name].failed]

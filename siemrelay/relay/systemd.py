@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import suppress
 
 
@@ -23,8 +24,15 @@ class Notifier:
         return self._watchdog_us / 2e6 if self._watchdog_us else float("inf")
 
     def ready(self) -> None:
-        """The relay reads its sources."""
+        """The relay reads its sources, by the configuration that it has."""
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        """A reload has begun; `ready` says that it is over, done or refused.
+
+        systemd requires the time (CLOCK_MONOTONIC) from 253 on and ignores it before.
+        """
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """The relay has begun to stop."""

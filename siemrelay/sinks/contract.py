@@ -103,7 +103,8 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     `build` makes a sink of the options. `format` and `port` are defaults. `limits` bounds a
     delivery batch, `max_message_bytes` one message (None: no bound). `wrap` returns a format that
     puts the protocol's envelope around each message of the sink's own format. `extra` is the
-    package that the protocol needs.
+    package that the protocol needs. `reads_tls_once`: the TLS files are read for a session,
+    and not for each of its connections.
     """
 
     options: type[Options]
@@ -115,3 +116,4 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     limits: Callable[[Any], BatchLimits] = lambda options: BatchLimits()
     wrap: Callable[[Format, Any], Format] = lambda form, options: form
     extra: Extra | None = None
+    reads_tls_once: bool = False

@@ -138,7 +138,8 @@ class SourceKind(msgspec.Struct, frozen=True):
     """A row of the registry: one type of source.
 
     `build` takes the source's name and options; `decoder` is the default. `alone`: a relay can have
-    only one source of this type. `extra`: the package that it needs.
+    only one source of this type. `extra`: the package that it needs. `reads_tls_once`: its
+    TLS files are read when it starts, and not for each connection.
     """
 
     options: type[Options]
@@ -147,3 +148,4 @@ class SourceKind(msgspec.Struct, frozen=True):
     summary: str
     alone: bool = False
     extra: Extra | None = None
+    reads_tls_once: bool = False

@@ -359,5 +359,9 @@ async def open_client(
 
 
 HTTP_POLL: Final = SourceKind(
-    HttpPollOptions, HttpPollSource, "json", "a JSON HTTP API, polled for new items"
+    HttpPollOptions,
+    HttpPollSource,
+    "json",
+    "a JSON HTTP API, polled for new items",
+    reads_tls_once=True,
 )

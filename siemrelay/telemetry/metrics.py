@@ -55,6 +55,8 @@ def _age(moment_s: float | None) -> float:
     return max(time.time() - moment_s, 0.0) if moment_s else 0.0
 
 
+_CREDENTIALS: Final = "1 while changed TLS or secret files cannot be used; the last good ones are."
+
 _SOURCE_ROWS: Final[tuple[_Row, ...]] = (
     ("records_total", "counter", "Records stored.", lambda s: s.records),
     ("bytes_total", "counter", "Bytes of records stored.", lambda s: s.bytes),
@@ -68,6 +70,7 @@ _SOURCE_ROWS: Final[tuple[_Row, ...]] = (
     ("restarts_total", "counter", "Restarts after a failure.", lambda s: s.restarts),
     ("failed", "gauge", "1 while it cannot run; it is started again and again.",
      lambda s: int(s.failed)),
+    ("credentials_unusable", "gauge", _CREDENTIALS, lambda s: int(bool(s.credentials_fault))),
     ("upstream_dropped_total", "counter",
      "Records dropped before they reached the relay, as the kernel or the queue reports.",
      lambda s: s.upstream_dropped),
@@ -120,6 +123,7 @@ _SINK_ROWS: Final[tuple[_Row, ...]] = (
     ("certificate_expiry_timestamp_seconds", "gauge",
      "When the peer's certificate ends; absent without one.",
      lambda s: s.certificate_expires_at),
+    ("credentials_unusable", "gauge", _CREDENTIALS, lambda s: int(bool(s.credentials_fault))),
     ("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
 )  # fmt: skip
 

@@ -71,6 +71,7 @@ class SourceStats(msgspec.Struct):
     failed_at: float = 0.0
     last_error: str = ""
     unreadable_why: str = ""
+    credentials_fault: str = ""
     _failure: str = ""
 
     @property
@@ -142,6 +143,7 @@ class SinkStats(msgspec.Struct):
     last_error: str = ""
     last_error_at: float | None = None
     certificate_expires_at: float | None = None
+    credentials_fault: str = ""
     delivery_s: Histogram = msgspec.field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
 
     @property

@@ -40,6 +40,8 @@ class SourceReport(msgspec.Struct, frozen=True):
     files: int | None = None
     state: str = "up"
     """`failed` while it cannot run, else `up`; `last_error` says why."""
+    credentials_fault: str = ""
+    """Why changed TLS or secret files are not used yet."""
 
 
 class SinkReport(msgspec.Struct, frozen=True):
@@ -64,6 +66,8 @@ class SinkReport(msgspec.Struct, frozen=True):
     certificate_expires_at: float | None
     duplicates: int = 0
     missing: int = 0
+    credentials_fault: str = ""
+    """Why changed TLS or secret files are not used yet."""
 
 
 class BufferReport(msgspec.Struct, frozen=True):
@@ -166,6 +170,7 @@ class StatusReporter:
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
             dict(source.refused), source.upstream_dropped, source.lost_bytes, source.restarts,
             self._clean(source.last_error), source.files, "failed" if source.failed else "up",
+            self._clean(source.credentials_fault),
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkReport:
@@ -175,5 +180,5 @@ class StatusReporter:
             sink.counts.dropped, sink.retries, sink.backlog, sink.oldest_undelivered_at,
             sink.counts.last_success_at or None, self._clean(sink.last_type),
             self._clean(sink.last_error), sink.last_error_at, sink.certificate_expires_at,
-            sink.counts.duplicates, sink.counts.lost,
+            sink.counts.duplicates, sink.counts.lost, self._clean(sink.credentials_fault),
         )  # fmt: skip

@@ -95,6 +95,7 @@ def _source(source: SourceReport, now: float) -> tuple[str, ...]:
 
 
 def _losses(source: SourceReport) -> Iterator[Line]:
+    yield from _credentials(source.credentials_fault)
     refused = ", ".join(f"{count:,} by {why}" for why, count in sorted(source.refused.items()))
     if refused:
         yield Line(f"  rejected: {refused}", "warning")
@@ -117,6 +118,11 @@ def _losses(source: SourceReport) -> Iterator[Line]:
         yield Line(f"  last error: {source.last_error}", "warning")
 
 
+def _credentials(fault: str) -> Iterator[Line]:
+    if fault:
+        yield Line(f"  changed files cannot be used, the last good ones are: {fault}", "bad")
+
+
 def _sink(sink: SinkReport, status: RelayReport) -> tuple[str, ...]:
     behind = sink.oldest_undelivered_at
     letters = status.buffer.dead_letters.get(sink.name, 0)
@@ -128,6 +134,7 @@ def _sink(sink: SinkReport, status: RelayReport) -> tuple[str, ...]:
 
 
 def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
+    yield from _credentials(sink.credentials_fault)
     if sink.reason:
         reason = f"  {sink.state} for {span(now - sink.since)}: {sink.reason}"
         yield Line(reason, TONES.get(sink.state, "dim"))

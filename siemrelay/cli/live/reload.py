@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
+from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.live.control_client import directory_of, print_reload, send
 from siemrelay.cli.options import config_option
+from siemrelay.config.load import text_of
+from siemrelay.config.secrets import variables_of
+from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.relay.control import ReloadRequest
 
 
@@ -14,7 +20,13 @@ from siemrelay.relay.control import ReloadRequest
 @click.option("--dry-run", is_flag=True, help="Print what would change; change nothing.")
 @click.option("--discard-backlog", metavar="SINK", multiple=True, help="Remove this sink although "
               "records wait for it; they are not delivered.")  # fmt: skip
-def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...]) -> None:
+@click.option(
+    "--environment",
+    is_flag=True,
+    help="Take the variables that the file refers "
+    "to from this command's environment, for which systemd reads EnvironmentFile= again.",
+)
+def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...], environment: bool) -> None:
     """Apply the changed configuration to the running relay, all of it or none.
 
     The relay reads its own file again; parts that have not changed go on undisturbed. With any
@@ -27,4 +39,12 @@ def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...]) -> None
       siemrelay reload
       siemrelay reload --discard-backlog old
     """
-    print_reload(send(directory_of(config), ReloadRequest(dry_run, list(discard_backlog))))
+    variables: dict[str, str] = {}
+    if environment:
+        try:
+            names = variables_of(text_of(config))
+        except ConfigurationRefused as refused:
+            exit_with_faults(refused)
+        variables = {name: os.environ[name] for name in names if name in os.environ}
+    request = ReloadRequest(dry_run, list(discard_backlog), variables)
+    print_reload(send(directory_of(config), request))

@@ -145,4 +145,5 @@ KAFKA: Final = ProtocolKind(
     KafkaOptions, KafkaSink, "json",
     "a Kafka topic, confirmed by all in-sync replicas; needs `pip install siemrelay[kafka]`",
     limits=lambda options: options.limits(), wrap=keyed_messages, extra=EXTRA,
+    reads_tls_once=True,
 )  # fmt: skip

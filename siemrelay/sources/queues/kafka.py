@@ -242,4 +242,5 @@ def _failed(error: Any) -> QueueFailed:
 KAFKA: Final = SourceKind(
     KafkaSourceOptions, KafkaSource, "json",
     "Kafka topics, in a consumer group; needs `pip install siemrelay[kafka]`", extra=EXTRA,
+    reads_tls_once=True,
 )  # fmt: skip

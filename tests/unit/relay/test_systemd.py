@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +31,15 @@ def test_each_change_is_one_datagram(systemd: socket.socket) -> None:
     notifier = Notifier()
     notifier.ready()
     notifier.alive("all sinks up")
+    before_us = time.monotonic_ns() // 1000
+    notifier.reloading()
+    notifier.ready()
     notifier.stopping()
-    heard = [systemd.recv(4096) for _ in range(3)]
-    assert heard == [b"READY=1", b"STATUS=all sinks up", b"STOPPING=1"]
+    heard = [systemd.recv(4096) for _ in range(5)]
+    reloading, _, moment = heard.pop(2).partition(b"\nMONOTONIC_USEC=")
+    assert reloading == b"RELOADING=1"
+    assert before_us <= int(moment) <= time.monotonic_ns() // 1000
+    assert heard == [b"READY=1", b"STATUS=all sinks up", b"READY=1", b"STOPPING=1"]
     assert notifier.watchdog_interval_s == float("inf")
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import trustme
-from structlog.testing import capture_logs
 
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
@@ -375,11 +374,7 @@ async def test_tls_files_are_read_again_and_the_last_good_ones_kept(
         authority.cert_pem.write_to_path(str(ca))
         await sent()
         ca.write_text("half a file")
-        with capture_logs() as logs:
-            await sent()
-        assert [line["event"] for line in logs] == [
-            "new TLS files cannot be used, the last good ones are kept"
-        ]
+        await sent()
     assert len(receiver.arrived) == 2
 
 

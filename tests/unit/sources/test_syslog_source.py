@@ -418,4 +418,4 @@ def test_a_listeners_renewed_certificate_is_shown_and_a_broken_one_is_not(
     assert shown() == second
     file.write_text("half a file")
     assert shown() == second
-    assert daemon.said("new TLS files cannot be used, the last good ones are kept")
+    until(lambda: daemon.said("changed files cannot be used, the last good ones are"))

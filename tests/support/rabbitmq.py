@@ -33,6 +33,7 @@ class RabbitServer:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
             "RABBITMQ_CONFIG_FILE": str(directory / "none"),
             "RABBITMQ_PID_FILE": str(directory / "pid"),
+            "ERL_CRASH_DUMP": str(directory / "erl_crash.dump"),
         }  # fmt: skip
         self._log = directory / "rabbitmq.log"
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"

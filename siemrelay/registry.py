@@ -110,6 +110,8 @@ def build_format(name: str, header: HeaderName, options: Any, host: str) -> Form
     inner = kind.build(options, host)
     if header == "none":
         return inner
-    from siemrelay.formats.syslog_header import Headed  # as the rows: paid for by who uses it
+    from siemrelay.formats.syslog_header import (
+        WithSyslogHeader,  # as the rows: paid for by who uses it
+    )
 
-    return Headed(inner, header, options, host, tag=kind.tag)
+    return WithSyslogHeader(inner, header, options, host, tag=kind.tag)

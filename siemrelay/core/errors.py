@@ -110,11 +110,11 @@ def leaves(group: BaseExceptionGroup[_Error]) -> list[_Error]:
     return found
 
 
-def decisive(group: BaseExceptionGroup[BaseException]) -> DeliveryError:
-    """The one error that the failures of a sink's tasks come down to: the most lasting.
+def most_lasting_error(group: BaseExceptionGroup[BaseException]) -> DeliveryError:
+    """The most lasting of the errors of a sink's tasks: the one to act on.
 
-    SinkHolds before SinkWaits before the others, the earliest of equals. Raises whatever else is in
-    the group, which matters more than a sink's failure beside it: a stop, an error of our own.
+    SinkHolds before SinkWaits before the others, the earliest of equals. Raises what else is in the
+    group, which matters more than the failure of a sink: a stop, a bug.
     """
     _, rest = group.split(DeliveryError)
     if rest is not None:
@@ -126,13 +126,12 @@ def decisive(group: BaseExceptionGroup[BaseException]) -> DeliveryError:
 _LASTING: Final = {SinkHolds: 0, SinkWaits: 1}
 
 
-def stripped(error: _Error) -> _Error:
-    """The error with its type, text and attributes, and without where it came from.
+def without_traceback(error: _Error) -> _Error:
+    """The same error without traceback, cause and context; those in its group and chain alike.
 
-    Neither it nor what it was grouped with or chained to keeps a traceback, a cause or a context.
-    For an error that is handled and remembered. A traceback holds frames and their variables:
-    batches, and as often as not the error itself. Such a cycle and the megabytes in it stay until
-    the collector runs, which is seldom; checked by
+    For an error that is handled and kept. A traceback holds frames and their variables: batches,
+    and often the error itself. Such a cycle and the megabytes in it stay until the garbage
+    collector runs, which is seldom; checked by
     test_a_sink_that_fails_again_and_again_leaves_nothing_to_the_collector.
     """
     pending = list[BaseException | None]([error])

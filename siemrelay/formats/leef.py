@@ -94,7 +94,7 @@ _FULL_WIDTH: Final = 0xFEE0
 """From a printable ASCII character to its full-width form, which looks alike and means nothing."""
 
 
-def shown_instead(character: str) -> str:
+def substitute_for(character: str) -> str:
     """The substitute for a character that a value may not hold."""
     code = ord(character)
     return chr(CONTROL_PICTURES.get(code, code + _FULL_WIDTH))
@@ -105,7 +105,7 @@ class Leef:
 
     def __init__(self, options: DeviceOptions, version: Literal["1.0", "2.0"]) -> None:
         delimiter = options.delimiter if isinstance(options, LeefOptions) else "\t"
-        self._delimiter, self._instead = delimiter, shown_instead(delimiter)
+        self._delimiter, self._instead = delimiter, substitute_for(delimiter)
         written = delimiter if delimiter.isprintable() else f"x{ord(delimiter):02X}"
         self._end = f"|{written}|" if version == "2.0" else "|"
         self._start = f"LEEF:{version}|" + "".join(
@@ -153,7 +153,7 @@ class Leef:
 
 
 def _header(text: str) -> str:
-    return visible(text.replace("|", shown_instead("|")))
+    return visible(text.replace("|", substitute_for("|")))
 
 
 LEEF: Final = FormatKind(

@@ -143,7 +143,7 @@ def _stamp(second: str, zone: ZoneInfo | None) -> str:
     return f"{_MONTHS[moment.month - 1]} {moment.day:2d} {moment:%H:%M:%S}"
 
 
-class Headed:
+class WithSyslogHeader:
     """`HEADER MESSAGE` for each message of the inner format.
 
     Behind RFC 3164 a CEF or LEEF line stands where the TAG would: receivers look for `CEF:` there.

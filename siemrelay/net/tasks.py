@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from siemrelay.core.errors import decisive
+from siemrelay.core.errors import most_lasting_error
 
 # The health check allows for minutes; a timer that ticks costs nothing.
 _ALIVE_S: Final = 30.0
@@ -95,8 +95,8 @@ class Mutex:
 async def beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[trio.Nursery]:
     """Run `task`, and what is started in the nursery, until the context ends.
 
-    The tasks and the body may notice the same break: of several DeliveryErrors the one that lasts
-    longest is raised (see `decisive`). What else they raise comes through as trio groups it.
+    The tasks and the body may notice the same broken connection: of several DeliveryErrors the most
+    lasting one is raised (`most_lasting_error`). Other errors come through as trio groups them.
     """
     try:
         async with trio.open_nursery() as nursery:
@@ -110,4 +110,4 @@ async def beside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[trio.Nurs
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # No variable here has the error: it would hold this frame, and the frame the error.
-        raise decisive(group) from group
+        raise most_lasting_error(group) from group

@@ -158,7 +158,7 @@ def known_alert(reason: str) -> tuple[str, str] | None:
     return next((known for ending, known in _ALERTS.items() if reason.endswith(ending)), None)
 
 
-def tls_fault(error: ssl.SSLError, *, plainly: str = _PLAINLY) -> SinkWaits | SinkHolds:
+def tls_error(error: ssl.SSLError, *, plainly: str = _PLAINLY) -> SinkWaits | SinkHolds:
     """The error to raise for one of TLS; `plainly` is the advice where the peer has no TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return SinkHolds(

@@ -32,8 +32,8 @@ from siemrelay.core.errors import (
     DeliveryError,
     SinkHolds,
     SinkWaits,
-    decisive,
-    stripped,
+    most_lasting_error,
+    without_traceback,
 )
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
@@ -130,7 +130,7 @@ class Delivery:
         return self._buffer.end - self._cursor.next_sequence
 
     async def _attempt(self) -> DeliveryError:
-        """Deliver over one connection until it fails; returns the decisive error."""
+        """Deliver over one connection until it fails; returns the most lasting error."""
         try:
             async with self._sink.session() as session:
                 self._connected_at = trio.current_time()
@@ -142,10 +142,10 @@ class Delivery:
                     nursery.start_soon(self._send, session, in_flight)
                     nursery.start_soon(self._settle, session, in_flight)
         except DeliveryError as error:
-            return stripped(error)
+            return without_traceback(error)
         except BaseExceptionGroup as group:
-            decided = decisive(group)
-            stripped(group)
+            decided = most_lasting_error(group)
+            without_traceback(group)
             return decided
         raise AssertionError("a delivery attempt ends by an error only")
 

@@ -22,7 +22,7 @@ from siemrelay.formats.envelopes.bulk import Bulk
 from siemrelay.formats.envelopes.timestamped import Timestamped
 from siemrelay.net.url import Url, below
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Settlement
-from siemrelay.sinks.http.answer import ADVICE, Answer, patience
+from siemrelay.sinks.http.answer import ADVICE, Answer, passing_fault_advice
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.wire.elasticsearch import (
@@ -111,7 +111,7 @@ class ElasticsearchSink(ExchangeSink):
                         refusals.append(Refusal(left[at], "409", str(item.error), duplicate=True))
                 elif item.verdict == "retry":
                     again.append(left[at])
-                    why = f"{_failed(item)}; {patience(item.status)}"
+                    why = f"{_failed(item)}; {passing_fault_advice(item.status)}"
                 elif item.verdict == "refused":
                     code = str(item.status)
                     refusals.append(Refusal(left[at], code, str(item.error) or "no reason given"))

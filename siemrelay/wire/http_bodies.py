@@ -28,7 +28,7 @@ ROW_BYTES: Final = 512 * 1024
 ROW_RECORDS: Final = 4096
 
 CODINGS: Final = ("gzip", "x-gzip", "deflate", "identity")
-"""The values of `Content-Encoding` that `inflated` knows."""
+"""The values of `Content-Encoding` that `decompressed` knows."""
 
 # Senders make one member, or join a few; each costs a copy of everything behind it.
 _MOST_MEMBERS: Final = 64
@@ -137,7 +137,7 @@ def body_kind(content_type: str) -> BodyKind | None:
     return _KINDS.get(name)
 
 
-def inflated(body: bytes, coding: str, limit_bytes: int) -> bytes:
+def decompressed(body: bytes, coding: str, limit_bytes: int) -> bytes:
     """The body without its content coding, one of CODINGS.
 
     Stops as soon as the result is larger than `limit_bytes`: raises BodyTooLarge. Raises

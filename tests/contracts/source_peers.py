@@ -18,7 +18,7 @@ import pytest
 import trio
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from siemrelay.core.errors import DeliveryError, decisive
+from siemrelay.core.errors import DeliveryError, most_lasting_error
 from siemrelay.net.tasks import Broadcast
 from siemrelay.registry import SOURCES
 from siemrelay.sources.contract import Source
@@ -326,7 +326,7 @@ class _Pushed(SourcePeer):
             except DeliveryError:
                 await trio.sleep(_TRY_AGAIN_S)
             except BaseExceptionGroup as group:
-                decisive(group)  # raises what is no failure of the delivery, like a stop
+                most_lasting_error(group)  # raises what is no failure of the delivery, like a stop
                 await trio.sleep(_TRY_AGAIN_S)
 
 

@@ -27,7 +27,7 @@ class Categorization(NamedTuple):
     of: Literal["user", "group", ""] = ""
 
 
-def categorised(kind: str, category: str) -> Categorization:
+def categorize(kind: str, category: str) -> Categorization:
     """The ECS categorization of events of that type and category."""
     subject, action = classify(kind, category)
     change = _CHANGES.get(action, "change")

@@ -18,7 +18,7 @@ from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.contract import FormatKind
-from siemrelay.formats.ecs.categories import USERS, VERSION, categorised, event_kind
+from siemrelay.formats.ecs.categories import USERS, VERSION, categorize, event_kind
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.writing.address import are_ip
 from siemrelay.formats.writing.attributes import FlatAttributes, Written
@@ -115,7 +115,7 @@ class _Placed(NamedTuple):
 
 
 def _placed(kind: str, category: str) -> _Placed:
-    found = categorised(kind, category)
+    found = categorize(kind, category)
     event: dict[str, Any] = {"kind": event_kind(kind), "action": kind}
     if found.category:
         event |= {"category": found.category, "type": found.type}

@@ -55,7 +55,7 @@ SEVERITIES: Final = (1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5)
 STATUSES: Final = {"success": 1, "failure": 2}
 
 
-def classified(kind: str, category: str) -> Class:
+def class_of(kind: str, category: str) -> Class:
     """The class that an event of that type and category belongs to, and what was done."""
     subject, action = classify(kind, category)
     uid = _CLASSES.get(subject)

@@ -26,7 +26,7 @@ from siemrelay.formats.ocsf.classes import (
     STATUSES,
     VERSION,
     Class,
-    classified,
+    class_of,
 )
 from siemrelay.formats.ocsf.members import Parties, members_by_class
 from siemrelay.formats.syslog_header import HeaderOptions
@@ -58,7 +58,7 @@ class Ocsf:
         self._product = json_escape(options.product)
         self._epoch = EpochMs()
         self._placed = BoundedMemo[tuple[str, str], _Placed](
-            lambda pair: _placed(pair[0], classified(*pair))
+            lambda pair: _placed(pair[0], class_of(*pair))
         )
         self._base = BoundedMemo[str, _Placed](lambda kind: _placed(kind, BASE_EVENT))
         self._statuses = BoundedMemo[str, str](lambda outcome: str(STATUSES.get(outcome, 0)))

@@ -20,7 +20,7 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWa
 from siemrelay.core.options import show_seconds
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.tcp_client import connect_reason
-from siemrelay.net.tls_client import CUT_OFF, tls_fault
+from siemrelay.net.tls_client import CUT_OFF, tls_error
 from siemrelay.sinks.http.proxies import Proxy, proxy_for
 
 # A receiver's message in errors and logs: enough to show why, too little to flood them.
@@ -53,7 +53,7 @@ _PATIENCE: Final = {
 }
 
 
-def patience(status: int) -> str:
+def passing_fault_advice(status: int) -> str:
     """What to check if a passing fault does not pass."""
     return _PATIENCE.get(status, _OWN_FAULT)
 
@@ -103,7 +103,9 @@ class Answer:
         if status in _REFUSED:
             return BatchRefused(code=str(status), reason=text or "no reason given")
         if status in _WAITING or (status >= 500 and status != 501):
-            return SinkWaits(f"{reason}; {patience(status)}", after_s=self.retry_after_s)
+            return SinkWaits(
+                f"{reason}; {passing_fault_advice(status)}", after_s=self.retry_after_s
+            )
         if 300 <= status < 400:
             where = self.headers.get("Location", "elsewhere")
             return SinkHolds(
@@ -129,7 +131,7 @@ def retry_after_s(value: str | None, *, now_s: float) -> float | None:
 # -- no answer -----------------------------------------------------------------
 
 
-def no_answer(url: str, timeout_s: float) -> SinkWaits:
+def timeout_error(url: str, timeout_s: float) -> SinkWaits:
     """The error for a request to `url` that was not answered in time."""
     place, within = urlsplit(url).netloc, f"within {show_seconds(timeout_s)} (`timeout`)"
     if (proxy := proxy_for(url)) is not None:
@@ -142,7 +144,7 @@ def no_answer(url: str, timeout_s: float) -> SinkWaits:
     )
 
 
-def transport_fault(error: BaseException, url: str, *, shows_certificate: bool) -> Exception:
+def transport_error(error: BaseException, url: str, *, shows_certificate: bool) -> Exception:
     """SinkWaits or SinkHolds for a request to `url` that had no answer.
 
     `shows_certificate`: whether this side has a client certificate.
@@ -153,7 +155,7 @@ def transport_fault(error: BaseException, url: str, *, shows_certificate: bool) 
     proxy, place = proxy_for(url), urlsplit(url).netloc
     for cause in chain:
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, CUT_OFF):
-            return tls_fault(cause, plainly="check the port, or write http:// for plain HTTP")
+            return tls_error(cause, plainly="check the port, or write http:// for plain HTTP")
         if isinstance(cause, OSError) and "connect" in type(error).__name__.lower():
             return _not_connected(cause, place, proxy)
     reason = str(error).rstrip(".") or "the connection broke before an answer"

@@ -20,10 +20,10 @@ from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, Secret
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Report, Settlement, no_report
-from siemrelay.sinks.http.answer import Answer, no_answer, transport_fault
+from siemrelay.sinks.http.answer import Answer, timeout_error, transport_error
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.oauth import OauthOptions, TokenSource
-from siemrelay.sinks.http.proxies import no_tunnel, proxy_advice, proxy_for, unusable_proxies
+from siemrelay.sinks.http.proxies import proxy_advice, proxy_for, tunnel_error, unusable_proxies
 from siemrelay.sinks.http.trace import RequestTrace
 
 if TYPE_CHECKING:
@@ -160,12 +160,12 @@ class Client:
                 ) as answer:
                     return Answer(answer.status_code, answer.headers, await _read(answer))
         except trio.TooSlowError as error:
-            raise no_answer(url, self._options.timeout) from error
+            raise timeout_error(url, self._options.timeout) from error
         except httpx2.HTTPError as error:
             if isinstance(error, httpx2.ProxyError) and (proxy := proxy_for(url)) is not None:
-                raise no_tunnel(str(error), proxy) from error
+                raise tunnel_error(str(error), proxy) from error
             shows = tls.certificate is not None
-            raise transport_fault(error, url, shows_certificate=shows) from error
+            raise transport_error(error, url, shows_certificate=shows) from error
         finally:
             trace.close_unfinished()
 

@@ -94,7 +94,7 @@ def proxy_advice(status: int, proxy: Proxy) -> str:
     )
 
 
-def no_tunnel(answer: str, proxy: Proxy) -> SinkWaits | SinkHolds:
+def tunnel_error(answer: str, proxy: Proxy) -> SinkWaits | SinkHolds:
     """The error for a proxy that answered `STATUS REASON` instead of opening a tunnel."""
     status = answer[:3]
     if status == "407" or status in _FORBIDDEN:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from siemrelay.core.errors import BatchRefused, SinkHolds, decisive
+from siemrelay.core.errors import BatchRefused, SinkHolds, most_lasting_error
 from siemrelay.core.extras import KAFKA as EXTRA
 from siemrelay.formats.envelopes.keyed import KeyedMessage
 from siemrelay.net.tasks import beside
@@ -125,7 +125,7 @@ class KafkaSession:
         refused = [error for error in found if isinstance(error, BatchRefused)]
         others = [error for error in found if not isinstance(error, BatchRefused)]
         if others:
-            raise decisive(ExceptionGroup("reports", others))
+            raise most_lasting_error(ExceptionGroup("reports", others))
         if refused:
             if len(ticket.messages) == 1 and not ticket.alone:
                 self._alone_sends += 2  # this one, and the one that is sent behind it

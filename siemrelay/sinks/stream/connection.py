@@ -20,7 +20,7 @@ import trio
 from siemrelay.core.errors import SinkWaits
 from siemrelay.core.options import show_seconds
 from siemrelay.net.tcp_client import CONNECT_S, Address, connect_tcp
-from siemrelay.net.tls_client import CUT_OFF, TlsContexts, describe_tls, expires_at, tls_fault
+from siemrelay.net.tls_client import CUT_OFF, TlsContexts, describe_tls, expires_at, tls_error
 from siemrelay.sinks.contract import Report
 
 # linux/include/net/tcp_states.h; the first byte of TCP_INFO. In CLOSE_WAIT the peer has closed its
@@ -156,7 +156,7 @@ class Connection(trio.abc.AsyncResource):
             if isinstance(error.__cause__, ssl.SSLEOFError):
                 return b""
             if isinstance(error.__cause__, ssl.SSLError):
-                raise tls_fault(error.__cause__) from error
+                raise tls_error(error.__cause__) from error
             raise SinkWaits(f"the connection broke: {cause_of(error)}") from error
 
     def stalled(self) -> SinkWaits:
@@ -238,7 +238,7 @@ async def _shake_hands(
     except trio.BrokenResourceError as error:
         cause = error.__cause__
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, CUT_OFF):
-            raise tls_fault(cause) from error
+            raise tls_error(cause) from error
         raise SinkWaits(f"{ended}; {hint}") from error
 
 

@@ -88,7 +88,7 @@ class ServerSink(ABC, Generic[S]):
         async def open_quietly(address: Address) -> S:
             return await self._open(address, no_report)
 
-        session, skipped = await first_of(self._servers, open_reported, report)
+        session, skipped = await connect_first(self._servers, open_reported, report)
         async with watched(session) as nursery:
             if skipped:
                 nursery.start_soon(session.fail_back, self._servers[:skipped], open_quietly)
@@ -119,7 +119,7 @@ async def watched(session: ServerSession) -> AsyncIterator[trio.Nursery]:
         await session.aclose()
 
 
-async def first_of(
+async def connect_first(
     servers: Sequence[Address], open_one: Callable[[Address], Awaitable[S]], report: Report
 ) -> tuple[S, int]:
     """Connect to the first server that can be reached; returns also how many were skipped.

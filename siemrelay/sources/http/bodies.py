@@ -14,7 +14,7 @@ import trio
 
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_server import Head
-from siemrelay.wire.http_bodies import BodyTooLarge, finish, inflated
+from siemrelay.wire.http_bodies import BodyTooLarge, decompressed, finish
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _SLICE_S: Final = 0.005
 
 
 class BodyReader:
-    """Reads the bodies that come to one source; `most_bytes` is the limit of each, inflated."""
+    """Reads the bodies that come to one source; `most_bytes` is the limit of each, decompressed."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -41,14 +41,14 @@ class BodyReader:
     async def read(
         self, head: Head, body: HeldBody, parse: Callable[[bytes], Generator[None, None, T]]
     ) -> tuple[bytes, T]:
-        """The inflated body, and the result of `parse`, a computation in steps.
+        """The decompressed body, and the result of `parse`, a computation in steps.
 
         Raises BodyTooLarge, OutOfMemory, BodyRefused for damaged compression, and what `parse`
         raises. If cancelled, nothing is left behind.
         """
         data, coding = body.data, content_coding(head)
         try:
-            data = inflated(data, coding, min(_LARGE_BYTES, self._most_bytes))
+            data = decompressed(data, coding, min(_LARGE_BYTES, self._most_bytes))
         except BodyTooLarge:
             if self._most_bytes <= _LARGE_BYTES:
                 raise
@@ -59,7 +59,7 @@ class BodyReader:
         async with self._large:
             if coding != "identity":
                 body.hold(self._most_bytes)
-                data = await trio.to_thread.run_sync(inflated, data, coding, self._most_bytes)
+                data = await trio.to_thread.run_sync(decompressed, data, coding, self._most_bytes)
                 body.hold(len(data) - self._most_bytes)
             body.hold(len(data))
             return data, await self._in_turns(parse(data), len(data))

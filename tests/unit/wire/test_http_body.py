@@ -22,8 +22,8 @@ from siemrelay.wire.http_bodies import (
     BodyTooLarge,
     Payload,
     body_kind,
+    decompressed,
     finish,
-    inflated,
     read_records,
 )
 
@@ -169,28 +169,28 @@ def test_the_content_type_says_how_a_body_is_read(content_type: str, kind: str |
 
 
 def test_compressed_bodies_are_read() -> None:
-    assert inflated(gzip.compress(b"one") + gzip.compress(b"two"), "gzip", 6) == b"onetwo"
-    assert inflated(zlib.compress(b"one"), "deflate", 3) == b"one"
-    assert inflated(b"one", "identity", 3) == b"one"
+    assert decompressed(gzip.compress(b"one") + gzip.compress(b"two"), "gzip", 6) == b"onetwo"
+    assert decompressed(zlib.compress(b"one"), "deflate", 3) == b"one"
+    assert decompressed(b"one", "identity", 3) == b"one"
 
 
 def test_a_bomb_is_stopped_at_the_limit() -> None:
     bomb = gzip.compress(bytes(1 << 24))
     with pytest.raises(BodyTooLarge):
-        inflated(bomb, "gzip", 1000)
+        decompressed(bomb, "gzip", 1000)
     with pytest.raises(BodyTooLarge):
-        inflated(gzip.compress(b"x" * 600) * 2, "gzip", 1000)
+        decompressed(gzip.compress(b"x" * 600) * 2, "gzip", 1000)
     with pytest.raises(BodyRefused, match="members"):
-        inflated(gzip.compress(b"") * 1000, "gzip", 1000)
+        decompressed(gzip.compress(b"") * 1000, "gzip", 1000)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
 def test_a_cut_or_damaged_compressed_body_is_refused(cut: int) -> None:
     whole = gzip.compress(b"a body of some length")
     with pytest.raises(BodyRefused):
-        inflated(whole[:-cut], "gzip", 1000)
+        decompressed(whole[:-cut], "gzip", 1000)
     with pytest.raises(BodyRefused):
-        inflated(b"no gzip", "gzip", 1000)
+        decompressed(b"no gzip", "gzip", 1000)
 
 
 # -- Splunk's envelopes ---------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 import structlog
@@ -41,6 +42,9 @@ _FILES_PER_S: Final = 1000
 # As above for a look at what events say has changed: rotation of a full directory, too, leaves
 # time for reading.
 _PAUSE_PER_SURVEY: Final = 2
+
+# How long a relay that stops reads on in deleted files: much less than systemd gives it to stop.
+_LAST_READS_S: Final = 5.0
 
 Pattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(absolute)]
 
@@ -106,7 +110,8 @@ class FileSource:
         """Follow the files for ever; with `drain`, return when what there is now was offered.
 
         With `drain` an incomplete last line is taken as a record. Files that cannot be read are
-        logged, reported to the intake, and tried again; if cancelled, all files are closed.
+        logged, reported to the intake, and tried again. If cancelled, what is unread in deleted
+        files, which nobody can read later, is offered for some seconds yet; then all are closed.
         """
         log = structlog.get_logger().bind(source=self.name)
         following = _Following(self._options, intake, log, drain=drain)
@@ -117,6 +122,9 @@ class FileSource:
                 await (following.drain() if drain else following.follow())
                 nursery.cancel_scope.cancel()
         finally:
+            if trio.current_effective_deadline() == float("-inf"):
+                with trio.move_on_after(_LAST_READS_S, shield=True):
+                    await following.read_deleted()
             following.close()
 
 
@@ -147,6 +155,8 @@ class _Following:
         )  # fmt: skip
         self._next_survey = self._next_full_survey = self._next_lag = 0.0
         self._taken_bytes = 0
+        self._unoffered: Records | None = None
+        """Records that were read, while the intake has not taken them."""
 
     async def start(self) -> None:
         """Look at what there is."""
@@ -301,9 +311,7 @@ class _Following:
             self._note_hole(file, skipped)
         # What is to be stored already goes first: it may hold an earlier position of this file.
         positions = (*self._store.take_changes(), file.progress.position())
-        await self._intake.offer(
-            Records(chunk.payload, chunk.count, positions, chunk.part, file.mtime_s)
-        )
+        await self._offer(Records(chunk.payload, chunk.count, positions, chunk.part, file.mtime_s))
         self._tracker.read(file)
         if file.progress.finished_size is not None:
             content = file.content
@@ -314,6 +322,24 @@ class _Following:
             else:
                 self._log.info("finished", path=file.progress.path)
             file.close()
+
+    async def _offer(self, records: Records) -> None:
+        self._unoffered = records
+        await self._intake.offer(records)
+        self._unoffered = None
+
+    async def read_deleted(self) -> None:
+        """Read what only an open descriptor leads to, now that the relay stops."""
+        if await trio.to_thread.run_sync(self._tracker.settle_deleted):
+            # What was read before it goes first: the files go on behind it.
+            if self._unoffered is not None:
+                await self._offer(self._unoffered)
+            for file in self._tracker.deleted_unread():
+                with suppress(ContentChanged, FileMoved, OSError):
+                    while (chunk := await self._read(file, finish=True)) is not None:
+                        await self._hand_over(file, chunk)
+                        if file.content is None:
+                            break
 
     def _note_hole(self, file: FollowedFile, nuls: int) -> None:
         self._intake.skipped_nuls(nuls)

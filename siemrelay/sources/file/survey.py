@@ -277,7 +277,7 @@ class Surveyor:
             log=file.log,
             begin=file.progress.begin,
             copy_by_name=may_be_a_copy(file),
-            quiet_s=self._clock() - file.changed_at,
+            quiet_s=self._quiet_s(file),
         )
         file.surveyed = file.stamp
         if file.changed or file.stage is Stage.READING:
@@ -382,13 +382,17 @@ class Surveyor:
             log=file.log,
             begin=file.progress.begin,
             copy_by_name=may_be_a_copy(file),
-            quiet_s=self._clock() - file.changed_at,
+            quiet_s=self._quiet_s(file),
         )
         file.surveyed = file.stamp
         # A compressed file that was read to its end is proven by all of its content.
         if not seen.copy_by_name or (point is not None and point.finished_size is not None):
             return seen
         return self._compared(file, seen, of_log)
+
+    def _quiet_s(self, file: FollowedFile) -> float:
+        # By its time of last write, too: a relay that starts need not wait for what is long whole.
+        return max(self._clock() - file.changed_at, self._wall_clock() - file.mtime_s)
 
     def _failed(self, file: FollowedFile, error: OSError) -> None:
         self._unreadable.add(file.path, error)

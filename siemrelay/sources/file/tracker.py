@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -348,6 +349,28 @@ class Tracker:
             self._store.put(progress.key, progress.checkpoint(gone=self._wall_clock()), recent)
         del self.files[file.file_id]
         self.schedule.remove(file)
+
+    def settle_deleted(self) -> bool:
+        """See which files have been deleted, and decide at once what may be a copy among them.
+
+        Returns whether something is unread in any. Blocks on the disk.
+        """
+        for file in self.files.values():
+            if not file.idle:
+                with suppress(OSError):
+                    file.look()
+        if any(file.deleted and file.stage is Stage.WAITING for file in self.files.values()):
+            self.survey(full=False, final=True)
+        return bool(self.deleted_unread())
+
+    def deleted_unread(self) -> list[FollowedFile]:
+        """Open files that no name leads to, of which something is unread; the older ones first."""
+        return [
+            file
+            for file in self.files.values()
+            if file.deleted and file.content is not None and file.stage is Stage.READING
+            and not file.idle and not file.changed
+        ]  # fmt: skip
 
     def close(self) -> None:
         """Close every file; what is unread in deleted ones is lost."""

@@ -18,6 +18,7 @@ import structlog
 import trio
 from pydantic import ValidationError
 
+from siemrelay.sources.contract import Records
 from siemrelay.sources.file.disk import Disk, OpenFile
 from siemrelay.sources.file.source import FileOptions
 from tests.support.file_source_rig import CollectingIntake, append, drained, running, source
@@ -760,3 +761,38 @@ async def test_log_and_its_compressed_copy_are_read_once_at_the_very_first_start
     (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"one\n"))
     intake = CollectingIntake()
     assert await drained(str(tmp_path / "*"), intake) == [b"one"]
+
+
+class FullIntake(CollectingIntake):
+    """Takes nothing until `room` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.room = trio.Event(), trio.Event()
+
+    async def offer(self, records: Records) -> None:
+        if records.payload:
+            self.asked.set()
+            await self.room.wait()
+        await super().offer(records)
+
+
+async def test_what_is_unread_in_a_deleted_file_is_read_before_the_relay_stops(
+    tmp_path: Path,
+) -> None:
+    log, intake = tmp_path / "audit.log", FullIntake()
+    lines = [b"line %06d %s" % (n, b"x" * 80) for n in range(20_000)]
+    append(log, b"".join(line + b"\n" for line in lines))
+    append(log, b"the last one")
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await source(log).run(intake, drain=False)
+
+        nursery.start_soon(run)
+        await intake.asked.wait()
+        log.unlink()
+        intake.room.set()
+        nursery.cancel_scope.cancel()
+    assert intake.lines == [*lines, b"the last one"]
+    assert intake.lost_total == 0

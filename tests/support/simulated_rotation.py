@@ -236,9 +236,6 @@ class Relay:
         self.tracker.survey(full=True)
         self.next_full = world.now + 1.0
 
-    def stop(self) -> None:
-        self._store(self.store.take_changes())
-
     def step(self) -> bool:
         """What the source does between two waits; whether it read anything."""
         tracker, schedule = self.tracker, self.schedule
@@ -336,8 +333,6 @@ def play(
             relay.step()
         if (stop := between.stop) is not None:
             world.disk.before_call = lambda: None
-            if stop.what == "stop":
-                relay.stop()
             relay.watcher.close()
             world.relay_ended()
             for _ in range(stop.count):
@@ -355,17 +350,21 @@ def play(
 
 
 def check(world: World, relay: Relay, steps: list[Step]) -> None:
-    """The law: every line that could be read is delivered; once, unless the relay was killed, or
-    stopped while lines were written to two files; and in the order in which they were written.
+    """The law: every line that could be read is delivered; once, unless the relay was stopped while
+    lines were written to two files; and in the order in which they were written.
+
+    Where all generations begin with the same kilobyte, a log that was copied, emptied and written
+    to before anything else was read of it looks as before: its copy may come after it.
     """
     mixed = any(step.mixes for step in steps)
-    once = not any(step.what == "kill" or (step.what == "stop" and mixed) for step in steps)
+    once = not (mixed and any(step.what in ("stop", "kill") for step in steps))
     lost = [line[:20] for line in world.written
             if not world.delivered[line] and line not in world.cut]  # fmt: skip
     assert not lost, f"lost {lost}"
     if once:
         twice = [line[:20] for line in world.written if world.delivered[line] > 1]
         assert not twice, f"repeated {twice}"
-    if once and not mixed:
+    same = world.header and any(step.what == "copytruncate" for step in steps)
+    if once and not mixed and not same:
         order = [line for line in relay.order if not line.startswith(b"#")]
         assert order == [line for line in world.written if world.delivered[line]]

@@ -56,6 +56,10 @@ class FileCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The base name of the log that it is a generation of, whatever it was renamed to; empty in
     checkpoints of releases that went by the name.
     """
+    ends: tuple[tuple[int, str], ...] = ()
+    """Where the records read last end, and a digest of what lies before each end: a copy that was
+    made before the last of them were written is recognised by the one with which it ends.
+    """
     gone: float | None = None
     """Since when (seconds since the epoch) the file is not to be found."""
 

@@ -25,6 +25,7 @@ from siemrelay.sources.file.fingerprint import (
     begins_as,
     continues_at,
     digest,
+    end_digest,
 )
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.reconcile import Likeness, Stage
@@ -235,9 +236,14 @@ def _by_fingerprint(
             return None
     if point.offset <= extent.length:
         return point.offset if continues_at(content, point.offset, point.tail_sha256) else None
-    start = max(0, point.offset - len(origin.recent))
-    if extent.length - start < min(_MIN_RECENT_BYTES, extent.length) or extent.length == 0:
+    if extent.length == 0:
         return 0
+    start = max(0, point.offset - len(origin.recent))
+    if extent.length - start < min(_MIN_RECENT_BYTES, extent.length):
+        at_end = dict(point.ends).get(extent.length)
+        if at_end is None:
+            return 0
+        return extent.length if end_digest(content, extent.length) == at_end else None
     content.keep_from(start)
     ours = content.pread(extent.length - start, start)
     return extent.length if ours == origin.recent[: len(ours)] else None

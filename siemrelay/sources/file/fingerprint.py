@@ -23,6 +23,9 @@ TAIL_BYTES: Final = 1024
 # How much of what was read last is kept while a file is open: what a log grows by while it is
 # copied and before it is truncated, so that such a copy, which is shorter, is recognised.
 RECENT_BYTES: Final = 16 << 10
+# Of so many records it is stored where they end. A program that is late to open the new log, or a
+# log that grows between its copy and its truncation, writes a few that the copy has not.
+_MOST_ENDS: Final = 16
 # How much of that is compared before each read, at no more cost than a kilobyte.
 _COMPARED_BYTES: Final = 4 << 10
 
@@ -45,6 +48,17 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def end_digest(content: Readable, offset: int) -> str:
+    """The digest that `FileCheckpoint.ends` has for that offset, if the content is the same."""
+    length = min(TAIL_BYTES, offset)
+    content.keep_from(offset - length)
+    return _short(content.pread(length, offset - length))
+
+
+def _short(data: bytes) -> str:
+    return digest(data)[:16]
+
+
 def begins_as(begin: bytes, checkpoint: FileCheckpoint) -> bool:
     """Whether the stored prefix is a prefix of `begin` (a content's first bytes)."""
     prefix = begin[: checkpoint.prefix_length]
@@ -65,7 +79,7 @@ class Progress:
     """How far one content was read, and its fingerprint; grows with what is read."""
 
     __slots__ = (
-        "_prefix_sha256", "_stored_tail_sha256", "begin", "compressed", "copied", "device",
+        "_ends", "_prefix_sha256", "_stored_tail_sha256", "begin", "compressed", "copied", "device",
         "end_sha256", "finished_size", "inode", "key", "log", "offset", "part", "path", "recent",
         "serial", "truncated",
     )  # fmt: skip
@@ -89,6 +103,7 @@ class Progress:
         self.copied = self.truncated = False
         self._prefix_sha256: str | None = digest(b"")
         self._stored_tail_sha256: str | None = None
+        self._ends: tuple[tuple[int, str], ...] = ()
 
     @classmethod
     def resume(
@@ -106,6 +121,7 @@ class Progress:
         progress.end_sha256 = checkpoint.end_sha256
         progress._prefix_sha256 = checkpoint.prefix_sha256
         progress._stored_tail_sha256 = checkpoint.tail_sha256
+        progress._ends = checkpoint.ends
         return progress
 
     @property
@@ -165,6 +181,8 @@ class Progress:
         stored = self._stored_tail_sha256 if offset == self.offset else None
         if stored is not None and digest(recent) != stored:
             raise ContentChanged(self.path)
+        if offset != self.offset:
+            self._ends = ()
         self.begin, self.recent, self.offset = begin[:offset], recent, offset
         self.see_begin(begin)
         self._prefix_sha256 = self._stored_tail_sha256 = None
@@ -182,10 +200,23 @@ class Progress:
         tail = self.recent[-_COMPARED_BYTES:]
         return content.pread(len(tail), self.offset - len(tail)) == tail
 
+    def _note_ends(self) -> None:
+        """Take note of the records that ended since this was asked last."""
+        recent, start = self.recent, self.offset - len(self.recent)
+        known = self._ends[-1][0] if self._ends else 0
+        fresh: list[tuple[int, str]] = []
+        end = len(recent)
+        while start + end > known and len(fresh) < _MOST_ENDS and (start == 0 or end >= TAIL_BYTES):
+            fresh.append((start + end, _short(recent[max(0, end - TAIL_BYTES) : end])))
+            end = recent.rfind(b"\n", 0, end - 1) + 1
+        self._ends = (*self._ends, *reversed(fresh))[-_MOST_ENDS:]
+
     def checkpoint(self, *, gone: float | None = None) -> FileCheckpoint:
         """What to store of it now."""
         if self._prefix_sha256 is None:
             self._prefix_sha256 = digest(self.head)
+        if not self.compressed:
+            self._note_ends()
         return FileCheckpoint(
             path=self.path,
             device=self.device,
@@ -202,6 +233,7 @@ class Progress:
             copied=self.copied,
             truncated=self.truncated,
             log=self.log,
+            ends=self._ends,
             gone=gone,
         )
 

@@ -6,6 +6,7 @@ of the source, in one piece or cut in two.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from itertools import count, islice, takewhile
 
@@ -64,7 +65,6 @@ def lives(
     while relay.step():
         pass
     if restarts:
-        relay.stop()
         relay.watcher.close()
         world.relay_ended()
     if not reads:
@@ -125,3 +125,43 @@ def test_a_rotation_that_pauses_half_way_at_any_moment_loses_and_repeats_nothing
                 ROTATIONS[name], restarts=restarts, reads=False, at=at, cut_after=cut
             )
         )
+
+
+@pytest.mark.parametrize("lacks", [1, 2, 15])
+@pytest.mark.parametrize("header", [0, 1500])
+@pytest.mark.parametrize("way", ["compress", "copytruncate", "copytruncate and compress"])
+def test_a_copy_that_lacks_the_lines_written_last_is_known_after_a_restart(
+    lacks: int, header: int, way: str
+) -> None:
+    # The log grew after gzip or cp had read it; the relay read all of it from the log itself.
+    world = World(header, keep=30)
+    relay = Relay(world, LOG + "*", watches=True)
+    for _ in range(40):
+        for _ in world.run([Step("write", width=20)]):
+            pass
+        relay.step()
+    log = world.disk.names[LOG]
+    copied = bytes(log.data)
+    for _ in world.run([Step("write", count=lacks)]):
+        pass
+    while relay.step():
+        pass
+    relay.watcher.close()
+    world.relay_ended()
+    if way == "compress":
+        world.disk.unlink(LOG)
+        world.disk.release(log)
+        world.writer = world.new_log()
+    else:
+        world.disk.truncate(log)
+        world.disk.append(log, world.header)
+    packed = way.endswith("compress")
+    copy = world.disk.create(f"{LOG}.1{'.gz' if packed else ''}")
+    world.disk.append(copy, gzip.compress(copied) if packed else copied)
+    for _ in world.run([WRITE]):
+        pass
+    relay.start()
+    for _ in range(REST_S):
+        world.now += 1
+        relay.step()
+    check(world, relay, [])

@@ -16,6 +16,8 @@ import pycef  # type: ignore[import-untyped]
 import pytest
 
 from tests.support.daemon import Daemon, append, event, tcp, udp, until
+from tests.support.formats import carried
+from tests.support.hostile import forged_events
 from tests.support.rsyslogd import ParsingRsyslogd
 
 HARD = [
@@ -31,6 +33,7 @@ HARD = [
     ),
     event(6, message="CEF:0|forged|x|1|y|z|9|suser=mallory", type="User\n<13>forged| ] =\\ type"),
     event(7, severity=8, outcome="failure", message="", target={"name": "t\n1", "type": "account"}),
+    *forged_events(),
     event(
         9,
         outcome="failure",
@@ -82,11 +85,6 @@ def sinks(rsyslog: ParsingRsyslogd) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, udp(rsyslog.udp_port) | settings
         else:
             yield name, tcp(rsyslog.port, framing=transport) | settings
-
-
-def pictured(text: str) -> str:
-    """C0 control characters as Unicode's pictures of them."""
-    return "".join(chr(0x2400 + ord(c)) if c < " " else c for c in text)
 
 
 def structured(text: str) -> dict[str, str]:
@@ -141,15 +139,15 @@ def test_rfc_5424_carries_the_whole_event_in_structured_data(
         assert values[""] == "event@32473"
         assert values["sequence"] == str(number)
         assert values["id"] == sent["id"]
-        assert values["type"] == pictured(sent["type"])
+        assert values["type"] == carried(sent["type"])
         assert values["severity"] == str(sent["severity"])
         assert values["outcome"] == sent["outcome"]
-        assert values["actor.name"] == sent["actor"]["name"]
+        assert values["actor.name"] == carried(sent["actor"]["name"])
         assert values.get("actor.id") == sent["actor"].get("id")
         target = sent.get("target", {})
-        assert values.get("target.name") == (pictured(target["name"]) if target else None)
+        assert values.get("target.name") == (carried(target["name"]) if target else None)
         said = sent["message"] or sent["type"]
-        assert record["msg"] == pictured(said)
+        assert record["msg"] == carried(said)
     extra = structured(parsed[f"{transport}-syslog"][-1]["structured-data"])
     assert extra["attributes.extra.deep.quote"] == '"]\\'
     assert json.loads(extra["attributes.extra.list"]) == [1, "]"]
@@ -166,7 +164,7 @@ def test_rfc_3164_carries_the_message_behind_the_tag(parsed: Parsed, transport: 
         assert record["syslogtag"] == "siemrelay:"
         assert record["programname"] == "siemrelay"
         said = f": {sent['message']}" if sent["message"] else ""
-        assert record["msg"].startswith(pictured(f" {sent['type']}{said} ("))
+        assert record["msg"].startswith(carried(f" {sent['type']}{said} ("))
         assert re.search(rf'\(id="?{sent["id"]}"? ', record["msg"])
 
 
@@ -189,19 +187,19 @@ def test_cef_behind_a_header_is_read_by_an_independent_parser(
         # Behind RFC 3164 rsyslog takes `CEF:` for the tag, as ArcSight's receivers expect it.
         line = record["msg"] if message == "cef-rfc5424" else record["syslogtag"] + record["msg"]
         assert line.startswith("CEF:0|siemrelay|audit|1.0|")
-        header = re.split(r"(?<!\\)(?:\\\\)*\|", line, maxsplit=7)
-        assert header[4].replace("\\|", "|").replace("\\\\", "\\") == pictured(sent["type"])
+        begins = re.match(r"(?:(?:[^\\|]|\\.)*\|){7}", line)
+        assert begins is not None
+        header = re.findall(r"((?:[^\\|]|\\.)*)\|", begins[0])
+        assert re.sub(r"\\(.)", r"\1", header[4]) == carried(sent["type"])
         assert header[6] == str(sent["severity"])
         # pycef does not take a header with escapes, though the standard has them.
-        read = pycef.parse(f"CEF:0|a|b|c|d|e|1|{header[7]}")
+        read = pycef.parse(f"CEF:0|a|b|c|d|e|1|{line[begins.end() :]}")
         assert unescaped(read["externalId"]) == sent["id"]
-        assert unescaped(read["suser"]) == sent["actor"]["name"]
+        assert unescaped(read["suser"]) == carried(sent["actor"]["name"], breaks=True)
         assert read["outcome"] == sent["outcome"]
         assert read["rt"] == "1772600767089"
         if sent["message"]:
-            kept = "".join(
-                c if c in "\r\n" else pictured(c) for c in sent["message"]
-            )  # breaks come back as themselves
+            kept = carried(sent["message"], breaks=True)
             assert unescaped(read["msg"]).startswith(kept[:1000])
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, until
+from tests.support.formats import carried
+from tests.support.hostile import forged_events
 from tests.support.syslog_ng import SyslogNg
 from tests.unit.sinks.test_tls_sink import Files
 
@@ -17,6 +19,7 @@ HARD = [
     event(3, message="Zoë, Ωmega, 漢字, emoji 😀", actor={"name": 'Zoë | ] " = \\', "id": "ü-1"}),
     event(4, message="a line\nbreak\r\n<13>1 2026-01-01T00:00:00Z forged app - - - two"),
     event(5, severity=8, outcome="failure", message="x" * 100_000),
+    *forged_events(),
 ]  # fmt: skip
 
 
@@ -43,7 +46,7 @@ def test_syslog_ng_reads_every_field_as_it_was_sent(
             "tls": {"ca": str(files.ca), "certificate": str(files.client),
                     "key": str(files.client_key)},
         }})  # fmt: skip
-        append(daemon.audit, [*HARD, *map(event, range(6, 1001))])
+        append(daemon.audit, [*HARD, *map(event, range(len(HARD) + 1, 1001))])
         daemon.start("--drain", ready=False)
         assert daemon.wait() == 0, daemon.log_text
         until(lambda: len(server.parsed) >= 1000)
@@ -53,9 +56,8 @@ def test_syslog_ng_reads_every_field_as_it_was_sent(
         assert (record["HOST"], record["PROGRAM"]) == ("here", "siemrelay")
         (event_data,) = record["_SDATA"].values()
         assert event_data["id"] == sent["id"]
-        assert event_data["actor"]["name"] == sent["actor"]["name"]
-        said = sent["message"].replace("\n", "\u240a").replace("\r", "\u240d")
-        assert record["MESSAGE"].removeprefix("\ufeff") == said
+        assert event_data["actor"]["name"] == carried(sent["actor"]["name"])
+        assert record["MESSAGE"].removeprefix("\ufeff") == carried(sent["message"])
 
 
 def test_syslog_ng_without_our_certificate_confirms_nothing_and_the_advice_names_it(

@@ -12,6 +12,7 @@ from siemrelay.core.event_types import Catalogue
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.decoders.fields import PRODUCTS
 from siemrelay.registry import DECODERS
+from tests.support.daemon import event
 from tests.support.strategies import batch_of
 
 NAMES = [
@@ -37,6 +38,19 @@ FORGERIES = [
     "|", "^", "`", "%s%n", "{0}", "${x}", "NULL", " ", "-", "x" * 20_000, "é" * 9_000,
 ]  # fmt: skip
 """Texts that end a value, a record or a screen's line somewhere, and go on with a field."""
+
+
+def forged_events() -> list[dict[str, Any]]:
+    """For each of these texts that fits into a datagram twice: an event, as a source writes it."""
+    texts = [text.encode("utf-8", "replace").decode() for text in FORGERIES if len(text) < 1000]
+    return [
+        event(
+            100 + number, message=f"m{text}", type=f"t{text}", actor={"name": f"a{text}"},
+            attributes={text: text},
+        )
+        for number, text in enumerate(texts)
+    ]  # fmt: skip
+
 
 TEXTS = st.one_of(
     st.sampled_from(FORGERIES),

@@ -92,7 +92,7 @@ template(name="parsed" type="list" option.jsonf="on") {{
 ruleset(name="keep") {{
   action(type="omfile" file="{output}" template="parsed" asyncWriting="off")
 }}
-input(type="imudp" address="127.0.0.1" port="{udp}" ruleset="keep")
+input(type="imudp" address="127.0.0.1" port="{udp}" ruleset="keep" rcvbufSize="4m")
 input(type="{stream}" address="127.0.0.1" port="{tcp}" ruleset="keep" {stream_settings})
 """
 

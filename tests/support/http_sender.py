@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,15 @@ def forwarded(daemon: Daemon, name: str = "out") -> list[bytes]:
 class Sender:
     """One connection. `post` gives the status, the fields in lower case and the body."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", *, source: str | None = None) -> None:
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", *, source: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
         self.socket = socket.create_connection(
             (host, port), timeout=20, source_address=(source, 0) if source else None
         )
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.rest = b""
 
     def __enter__(self) -> Sender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Generator
 from functools import partial
@@ -134,9 +135,10 @@ class _Collector:
         return 4 if self._tokens.find(f"Splunk {token}") is None else None
 
     def _ack_scope(self, head: Head) -> str:
-        """Whose acknowledgements these are: those of one token on one channel."""
+        """Whose acknowledgements these are: those of one token and certificate on one channel."""
         token = _token(head.fields.get("authorization", "").strip())
-        return f"{self._tokens.find(f'Splunk {token}')} {_channel(head)}"
+        certificate = hashlib.sha256(head.certificate).hexdigest() if head.certificate else ""
+        return f"{self._tokens.find(f'Splunk {token}')} {certificate} {_channel(head)}"
 
     async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         try:

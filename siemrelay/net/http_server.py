@@ -57,6 +57,12 @@ _ORIGIN: Final = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 _LAX_END: Final = re.compile(rb"\n\r?\n")
 _FOLDED: Final = re.compile(rb"\n[ \t]")
 
+# Two lengths, of which h11 takes two equal ones for one (RFC 9112, 6.3).
+_LENGTHS: Final = re.compile(
+    rb"\ncontent-length:(?:[^\r]*,|(?s:.*)\ncontent-length:)", re.IGNORECASE
+)
+_REASON_CHARACTERS: Final = 200
+
 # Heads begin with a method. TLS, say, to a plain port does not, and may send no end of a head.
 _NO_METHOD: Final = re.compile(rb"[^!#-'*+.0-9A-Z^-z|~-]")
 
@@ -207,7 +213,8 @@ class _HttpConnection:
             except h11.RemoteProtocolError as error:
                 if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
                     return
-                answer = self._fault(error.error_status_hint, f"not an HTTP request: {error}")
+                reason = f"not an HTTP request: {error}"[:_REASON_CHARACTERS]
+                answer = self._fault(error.error_status_hint, reason)
             if answer.refused:
                 server.observer.refused(answer.refused)
             await self._send(answer, head=method == b"HEAD")
@@ -255,10 +262,14 @@ class _HttpConnection:
         ends = head.count(b"\r\n")
         if head.count(b"\n") != ends or head.count(b"\r") != ends or _FOLDED.search(head):
             raise h11.RemoteProtocolError("a line ends without CRLF, or goes on in the next")
+        if _LENGTHS.search(head):
+            raise h11.RemoteProtocolError("it has two values of Content-Length")
         self._http.receive_data(head)
         request = self._http.next_event()
         if not isinstance(request, h11.Request):
             raise h11.RemoteProtocolError("its head has no end")
+        if request.http_version not in (b"1.1", b"1.0"):
+            raise h11.RemoteProtocolError("its version is not HTTP/1.1", error_status_hint=505)
         return cast("Request", request)
 
     async def _answered(self, request: Request) -> HttpAnswer:

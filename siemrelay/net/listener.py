@@ -31,6 +31,10 @@ _CREDENTIALS: Final = struct.Struct("3i")
 # the middle of a message, or between two, send within it.
 _EVICTABLE_AFTER_S: Final = 1.0
 
+# A slot is free as soon as its connection is cancelled, though a stream is still read to its end,
+# for up to two seconds; so many may be closing at a time.
+_CLOSING: Final = 64
+
 # While no connection is idle for that long, this often the idlest is looked for again.
 _EVICT_AGAIN_S: Final = 0.2
 
@@ -100,7 +104,7 @@ class AcceptedConnection:
     limits per peer count by: see `group_of`. Times are of trio's clock. The handler keeps up to
     date `active_at` (when the peer last sent something), `has_sent` (whether a message has come),
     `proven` (whether the peer has shown a credential) and `busy` (the peer waits for an answer: the
-    connection is not closed for another one).
+    connection is not closed for another one). `displaced`: it gave its slot to another one.
     """
 
     stream: trio.SocketStream
@@ -111,6 +115,7 @@ class AcceptedConnection:
     has_sent: bool = False
     proven: bool = False
     busy: bool = False
+    displaced: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
@@ -154,13 +159,14 @@ class ConnectionLimiter:
     def __init__(
         self, networks: list[IPv4Network | IPv6Network], most: int, rejections: RejectionLog,
         *, most_of_one: int | None = None, proxied: bool = False, apart: bool = False,
-        most_of_all: int = _PROCESS_CONNECTIONS,
+        most_of_all: int = _PROCESS_CONNECTIONS, evictable_after_s: float = _EVICTABLE_AFTER_S,
     ) -> None:  # fmt: skip
         self._networks, self._rejections, self._most = networks, rejections, most
         self._most_of_one = most_of_one or (most if proxied else max(most // 2, 1))
         # One listener may be allowed more than the usual sum.
         self._most_of_all = max(most_of_all, most)
-        self._reserved = 0
+        self._reserved = self._closing = 0
+        self._evictable_after_s = evictable_after_s
         self._open: defaultdict[str, set[AcceptedConnection]] = defaultdict(set)
         self._all = _ProcessSlots() if apart else _process_slots()
 
@@ -214,7 +220,9 @@ class ConnectionLimiter:
                 crowded._rejections.reject(
                     "displaced", idlest.peer, f"it was the idlest when {limit} was reached"
                 )
-                idlest.scope.cancel()
+                crowded._displace(idlest)
+                if crowded._closing < _CLOSING:
+                    continue
             with trio.move_on_after(_EVICT_AGAIN_S if idlest is None else math.inf):
                 await self._all.freed.wait()
 
@@ -226,7 +234,7 @@ class ConnectionLimiter:
 
         Those whose peers have shown a credential come last.
         """
-        before = trio.current_time() - _EVICTABLE_AFTER_S
+        before = trio.current_time() - self._evictable_after_s
         groups = sorted(self._open.values(), key=len, reverse=True)
         for proven in (False, True):
             for group in groups:
@@ -238,6 +246,13 @@ class ConnectionLimiter:
                 if idle:
                     return min(idle, key=lambda each: each.idle_since)
         return None
+
+    def _displace(self, connection: AcceptedConnection) -> None:
+        connection.displaced = True
+        connection.scope.cancel()
+        self._open[connection.group].discard(connection)
+        self._closing += 1
+        self._reserve(-1)
 
     def _reserve(self, change: int) -> None:
         """Take a slot, or give one back."""
@@ -258,9 +273,13 @@ class ConnectionLimiter:
                     await handler(connection)
         finally:
             group.discard(connection)
-            if not group:
-                self._open.pop(connection.group, None)
-            self._reserve(-1)
+            if not group and self._open.get(connection.group) is group:
+                del self._open[connection.group]
+            if connection.displaced:
+                self._closing -= 1
+                self._all.freed.wake_all()
+            else:
+                self._reserve(-1)
             await trio.aclose_forcefully(stream)
 
     def _is_admitted(self, connection: AcceptedConnection, of_one: int) -> bool:

@@ -28,8 +28,10 @@ _log = structlog.get_logger()
 # that none is kept from others: scrapers, which ask every few seconds, connect again.
 _LIMITS: Final = HttpLimits(body_bytes=0, first_s=5.0, idle_s=5.0, request_s=5.0)
 
-# Prometheus, a probe and a curious person: connections above this wait in the accept backlog.
-_CONNECTIONS: Final = 32
+# Prometheus, a probe and a curious person need three. For one more than these the idlest is closed,
+# once it has been silent for so long: clients nearby send their request at once.
+_CONNECTIONS: Final = 128
+_EVICTABLE_AFTER_S: Final = 0.25
 
 # A Host field: an IPv6 address in brackets, another address or a name; and a port (RFC 9110, 7.2).
 _HOST: Final = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
@@ -68,7 +70,12 @@ async def serve(
     host, port = listener.socket.getsockname()[:2]
     rejections = RejectionLog(_log, f"http://{host}:{port}")
     limiter = ConnectionLimiter(
-        [], connections, rejections, proxied=ip_address(host).is_loopback, apart=True
+        [],
+        connections,
+        rejections,
+        proxied=ip_address(host).is_loopback,
+        apart=True,
+        evictable_after_s=_EVICTABLE_AFTER_S,
     )
     pages = _Pages(stats, status, refresh, recent or _no_events, hosts)
     server = HttpServer(pages, _Uncounted(), limits, None, limiter, rejections)

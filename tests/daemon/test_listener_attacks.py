@@ -165,6 +165,35 @@ def test_a_hoard_of_idle_connections_gives_way_to_a_newcomer(
     assert daemon.terminate() == 0
 
 
+def test_connections_that_dribble_give_way_without_delay(make_daemon: MakeDaemon) -> None:
+    """Three hundred with a byte now and then, 64 slots: each was read to its end before the next."""
+    daemon = relay(make_daemon, max_connections=64).start()
+    port, over = port_of(daemon), threading.Event()
+    with ExitStack() as stack:
+        crowd = [
+            stack.enter_context(
+                socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
+            )
+            for address in addresses(4) * 75
+        ]
+
+        def dribble() -> None:
+            while not over.wait(0.1):
+                for sock in crowd:
+                    with suppress(OSError):
+                        sock.send(b"x")
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        try:
+            with connected(daemon) as device:
+                serves(daemon, device, b"<13>device")
+        finally:
+            over.set()
+            thread.join()
+    assert daemon.terminate() == 0
+
+
 @pytest.mark.parametrize("listen", [ANY, "relp://127.0.0.1:0"])
 def test_a_connection_that_never_sends_a_message_is_closed(
     make_daemon: MakeDaemon, listen: str

@@ -58,9 +58,7 @@ _LAX_END: Final = re.compile(rb"\n\r?\n")
 _FOLDED: Final = re.compile(rb"\n[ \t]")
 
 # Two lengths, of which h11 takes two equal ones for one (RFC 9112, 6.3).
-_LENGTHS: Final = re.compile(
-    rb"\ncontent-length:(?:[^\r]*,|(?s:.*)\ncontent-length:)", re.IGNORECASE
-)
+_LENGTHS: Final = re.compile(rb"(?i)\ncontent-length:(?:[^\r]*,|(?s:.*)\ncontent-length:)")
 _REASON_CHARACTERS: Final = 200
 
 # Heads begin with a method. TLS, say, to a plain port does not, and may send no end of a head.

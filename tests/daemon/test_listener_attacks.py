@@ -166,7 +166,7 @@ def test_a_hoard_of_idle_connections_gives_way_to_a_newcomer(
 
 
 def test_connections_that_dribble_give_way_without_delay(make_daemon: MakeDaemon) -> None:
-    """Three hundred with a byte now and then, 64 slots: each was read to its end before the next."""
+    """Three hundred for 64 slots: each was read to its end before the next one was closed."""
     daemon = relay(make_daemon, max_connections=64).start()
     port, over = port_of(daemon), threading.Event()
     with ExitStack() as stack:

@@ -16,6 +16,7 @@ from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.options import Options, Size
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
+from siemrelay.sources.pacing import StreamPace
 
 _READ_BYTES: Final = 512 * 1024
 
@@ -120,7 +121,7 @@ class JournalSource:
 
     async def _read(self, process: trio.Process, intake: Intake, taken: str | None) -> None:
         """Offer the entries, but for a first one whose cursor is `taken`."""
-        lines = LineSplitter(self._options.max_record_size)
+        lines, pace = LineSplitter(self._options.max_record_size), StreamPace(intake)
         assert process.stdout is not None
         while True:
             data: bytes | bytearray | None = None
@@ -129,6 +130,8 @@ class JournalSource:
             intake.progress()
             if data == b"":
                 return  # an entry without its line feed is incomplete, and comes again
+            if data:
+                await pace.turn(len(data))
             for records in lines.feed(bytes(data or b"")):
                 records, taken = _without(records, taken), None
                 if records.count:

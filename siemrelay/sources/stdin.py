@@ -15,6 +15,7 @@ from siemrelay.core.options import Options, Size
 from siemrelay.net.tasks import report_alive
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
 from siemrelay.sources.contract import Intake, SourceKind
+from siemrelay.sources.pacing import StreamPace
 
 # As much as the file source reads at once, and eight times what a pipe holds.
 _READ_BYTES: Final = 512 * 1024
@@ -46,7 +47,7 @@ class StdinSource:
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Read until the end; then return if `drain`, else wait for ever. See `Source`."""
-        log = structlog.get_logger().bind(source=self.name)
+        log, pace = structlog.get_logger().bind(source=self.name), StreamPace(intake)
         while (data := await trio.to_thread.run_sync(_read)) != b"":
             intake.progress()
             for records in self._lines.feed(data or b""):
@@ -54,6 +55,8 @@ class StdinSource:
             for size in self._lines.oversize:
                 intake.oversize(size)
             self._lines.oversize.clear()
+            if data:  # after it was offered: a stop would lose what was read and waits
+                await pace.turn(len(data))
         for records in self._lines.end():
             await intake.offer(records)
         if not drain:

@@ -15,6 +15,7 @@ from siemrelay.net.listener import AcceptedConnection
 from siemrelay.net.tls_server import HandshakeFailed, TlsServer, TlsStream
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake, Records
+from siemrelay.sources.pacing import StreamPace
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.listener import CROWDED_BYTES, SourceActivity, SyslogListener
 from siemrelay.sources.syslog.options import SyslogOptions
@@ -28,10 +29,6 @@ _SMALL_READ_BYTES: Final = 16 * 1024
 # Checked by test_a_flood_of_the_shortest_lines_keeps_nobody_waiting.
 _READ_MESSAGES: Final = 2048
 _LEAST_READ_BYTES: Final = 4 * 1024
-# This much is a batch by itself: a fast sender does not wait for others. What it sends next waits
-# for no longer than this, in which it does not fill the socket.
-_BATCH_BYTES: Final = 64 * 1024
-_SHORT_WAIT_S: Final = 0.005
 # A handshake is a few round trips; a longer one takes a slot from others.
 _HANDSHAKE_S: Final = 30.0
 # On a stop, what has arrived already is read for this long and handed over for this long: the
@@ -113,7 +110,7 @@ class StreamListener(SyslogListener):
         """
         splitter = StreamSplitter(self._options.max_record_size, MAX_WHOLE_BYTES)
         pending, held, size = deque[Messages](), 0, ReadSize()
-        activity, peer, longest_s = self._activity, connection.peer, math.inf
+        activity, peer, pace = self._activity, connection.peer, StreamPace(self._intake)
         try:
             while data := await self._received(stream, size.bytes, connection):
                 splitter.part_bytes = CROWDED_BYTES if activity.crowded else MAX_WHOLE_BYTES
@@ -121,11 +118,8 @@ class StreamListener(SyslogListener):
                 in_hand = splitter.held + len(data)
                 activity.hold(in_hand - held)
                 held = in_hand
-                if len(data) >= _BATCH_BYTES:
-                    longest_s = _SHORT_WAIT_S
-                elif pending:
-                    await self._intake.turn(longest_s)
-                    longest_s = math.inf
+                if pending:
+                    await pace.turn(len(data))
                 count = await self._hand_over(pending, connection)
                 activity.hold(-len(data))
                 held -= len(data)

@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.core.event import Batch
-from siemrelay.pipeline.intake import Committer
+from siemrelay.pipeline.intake import Committer, SourceIntake
 from siemrelay.sources.contract import Position, Records, joined
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 from tests.support.buffers import advance
@@ -26,9 +26,9 @@ from tests.support.mounts import small_disk
 class Rig:
     """A buffer with one sink `s`, sources `a` and `b`, and a running committer."""
 
-    def __init__(self, buffer: DiskBuffer, stats: Stats) -> None:
+    def __init__(self, buffer: DiskBuffer, stats: Stats, batch_window_s: float) -> None:
         self.buffer, self.stats = buffer, stats
-        self.committer = Committer(buffer, stats, batch_window_s=0.0)
+        self.committer = Committer(buffer, stats, batch_window_s)
         self.a, self.b = self.committer.intake("a"), self.committer.intake("b")
 
     async def stored(self) -> list[Batch]:
@@ -42,14 +42,18 @@ class Rig:
 
 @asynccontextmanager
 async def rig_on(
-    state_dir: Path, *, running: bool = True, max_size_bytes: int = 1 << 30
+    state_dir: Path,
+    *,
+    running: bool = True,
+    max_size_bytes: int = 1 << 30,
+    batch_window_s: float = 0.0,
 ) -> AsyncIterator[Rig]:
     stats = Stats(sources={name: SourceStats(name) for name in "ab"})
     with DiskBuffer(
         state_dir, max_size_bytes=max_size_bytes, keep_s=1e9, stats=stats.buffer
     ) as buffer:
         buffer.set_sinks({"s": SinkPolicy()})
-        rig = Rig(buffer, stats)
+        rig = Rig(buffer, stats, batch_window_s)
         async with trio.open_nursery() as nursery:
             if running:
                 nursery.start_soon(rig.committer.run)
@@ -79,6 +83,38 @@ async def test_callers_at_the_same_time_share_commits(tmp_path: Path) -> None:
                 nursery.start_soon(intake.store, records(b"%d" % n))
         assert rig.buffer.end == 501
         assert rig.stats.buffer.commits <= 5
+
+
+async def test_a_thousand_lines_one_by_one_are_stored_in_some_fifty_commits(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with rig_on(tmp_path, batch_window_s=0.02) as rig:
+        end_at, lines = trio.current_time() + 1, 0
+
+        async def trickle(intake: SourceIntake) -> None:
+            nonlocal lines
+            while trio.current_time() < end_at:
+                await trio.sleep(0.002)
+                await intake.turn()
+                await intake.offer(records(b"line"))
+                lines += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trickle, rig.a)
+            nursery.start_soon(trickle, rig.b)
+        await rig.a.settled()
+        assert rig.buffer.end == lines + 1
+        assert rig.stats.buffer.commits <= 1 / 0.02 + 2
+
+
+async def test_who_waits_for_the_disk_does_not_wait_for_others(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with rig_on(tmp_path, batch_window_s=1.0) as rig:
+        began = trio.current_time()
+        for _ in range(10):
+            await rig.a.store(records(b"posted"))
+        assert trio.current_time() - began < 1.0
 
 
 async def test_each_sources_records_stay_in_the_order_it_offered_them(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class ArchiveSession:
         data, now = newline(messages), time.time()
         if self._due(len(data), now):
             async with self._whole:
-                await trio.to_thread.run_sync(self._rotate)
+                await trio.to_thread.run_sync(self._rotate, data)
                 self._synced = self._written
             self._rotated.set()
         await trio.to_thread.run_sync(self.file.append, data, now)
@@ -136,7 +136,8 @@ class ArchiveSession:
         interval = options.rotate_interval
         return period(interval, now) != period(interval, file.written_at)
 
-    def _rotate(self) -> None:
+    def _rotate(self, following_data: bytes) -> None:
+        self.file.settle_end(following_data)
         # Its last lines are not confirmed yet, and nothing syncs it after the rename.
         self.file.sync()
         try:

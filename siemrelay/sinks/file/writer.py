@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,10 @@ MODE: Final = 0o600
 
 # How much is read at a time to find the end of the last whole line.
 _TAIL_BYTES: Final = 64 * 1024
+
+# So much of an incomplete line must be the beginning of a record to be sent, or the line is not
+# taken for one of the relay's: JSON records have their id and time in that.
+_PROOF_BYTES: Final = 64
 
 _ADVICE: Final = {
     errno.ENOENT: "create the directory, writable for the relay's user",
@@ -53,10 +58,12 @@ def sync_directory(directory: Path) -> None:
 
 
 class ArchiveFile:
-    """An open file that ends in a whole line. Only `sync` may run at the same time as `append`.
+    """An open file that is written in whole lines. Only `sync` may run at the same time as
+    `append`.
 
-    `alone`: no other process writes to it. If one does (the daemon, during `siemrelay test`), whole
-    lines are appended, and the other process rotates.
+    `alone`: no other relay writes to it. If one does (the daemon, during `siemrelay test`), whole
+    lines are appended, and the other process rotates. Nothing is cut off but the relay's own: a
+    line that a crash left incomplete, once the record is written again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,8 +81,7 @@ class ArchiveFile:
             state = self._state()
             if not stat.S_ISREG(state.st_mode):
                 raise SinkHolds(f"{path} is no regular file", advice="give `path` another name")
-            if self.alone:
-                self._cut_torn_line()
+            self._torn_bytes = self._incomplete_bytes() if self.alone else 0
             sync_directory(path.parent)
         except OSError as error:
             self.close()
@@ -91,18 +97,49 @@ class ArchiveFile:
         return self._state().st_size
 
     def append(self, data: bytes, now: float) -> None:
-        """Write whole lines at the end; durable only after `sync`. Raises SinkWaits, SinkHolds.
+        """Write whole lines at the end; durable only after `sync`.
 
-        A failure may leave a torn line, which the next opening cuts off.
+        Raises SinkWaits or SinkHolds: then nothing of them is left, unless others write there, too.
         """
         self._still_there()
-        view = memoryview(data)
+        self.settle_end(data)
+        before, view = self.size_bytes, memoryview(data)
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
+            written = len(data) - len(view)
+            if self.alone and written and self.size_bytes == before + written:
+                with suppress(OSError):  # the next opening deals with it
+                    os.ftruncate(self._descriptor, before)
             raise fault(self.path, error) from error
         self.written_at = now
+
+    def settle_end(self, data: bytes) -> None:
+        """Deal with the incomplete line that the file ended in when it was opened.
+
+        `data`: what is written next. If one of its lines begins so, the incomplete one is what a
+        crash left of it, and is cut off; else it is left, and ended. Raises SinkWaits, SinkHolds.
+        """
+        if not self._torn_bytes:
+            return
+        torn, self._torn_bytes = self._torn_bytes, 0
+        try:
+            end = self.size_bytes - torn
+            line = os.pread(self._descriptor, torn, end) if torn <= len(data) else b""
+            if len(line) >= _PROOF_BYTES and (data.startswith(line) or b"\n" + line in data):
+                os.ftruncate(self._descriptor, end)
+                os.fsync(self._descriptor)
+                _log.warning("archive ended in a torn line, whose record is written again",
+                             path=str(self.path), bytes=torn)  # fmt: skip
+            else:
+                os.write(self._descriptor, b"\n")
+                _log.warning("archive ended in an incomplete line, which is left as it is",
+                             path=str(self.path), bytes=torn,
+                             advice="let nobody else write to this file")  # fmt: skip
+        except OSError as error:
+            self._torn_bytes = torn
+            raise fault(self.path, error) from error
 
     def sync(self) -> None:
         """Make everything that was appended before this call durable.
@@ -141,19 +178,13 @@ class ArchiveFile:
             return False
         return True
 
-    def _cut_torn_line(self) -> None:
-        """Truncate an incomplete line that a crash left; it was not confirmed and is sent again."""
-        size = self._state().st_size
-        end = size
+    def _incomplete_bytes(self) -> int:
+        """How long the line is in which the file ends without a line feed."""
+        size = end = self._state().st_size
         while end > 0:
             start = max(0, end - _TAIL_BYTES)
             found = os.pread(self._descriptor, end - start, start).rfind(b"\n")
             if found >= 0:
-                end = start + found + 1
-                break
+                return size - (start + found + 1)
             end = start
-        if end < size:
-            os.ftruncate(self._descriptor, end)
-            os.fsync(self._descriptor)
-            _log.warning("archive ended in a torn line, which is cut off", path=str(self.path),
-                         bytes=size - end)  # fmt: skip
+        return size

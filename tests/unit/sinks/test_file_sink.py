@@ -80,13 +80,41 @@ async def test_runs_are_synced_together_before_they_are_confirmed(
     assert synced == [400]
 
 
-@pytest.mark.parametrize("torn_bytes", [1, 100, 200_000])
+@pytest.mark.parametrize("torn_bytes", [64, 200_000])
 @pytest.mark.parametrize("whole", [b"", b"whole\n", b"x" * 100_000 + b"\n"])
-async def test_a_torn_last_line_is_cut_off(path: Path, whole: bytes, torn_bytes: int) -> None:
-    path.write_bytes(whole + b"t" * torn_bytes)
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("rotates", [False, True])
+async def test_a_line_that_a_crash_tore_is_cut_off_when_its_record_is_written_again(
+    path: Path, whole: bytes, torn_bytes: int, place: int, rotates: bool
+) -> None:
+    record = b"".join(b"%09d " % number for number in range(20_100))
+    path.write_bytes(whole + record[:torn_bytes])
+    messages = [b"before %d" % number for number in range(place)] + [record]
+    async with sink(path, rotate_size="64KiB" if rotates else 0).session() as session:
+        await deliver(session, *messages)
+    earlier_files = b"".join(file.read_bytes() for file in rotated(path))
+    expected = whole + b"".join(message + b"\n" for message in messages)
+    assert earlier_files + path.read_bytes() == expected
+    assert bool(earlier_files) == (rotates and bool(whole))
+
+
+@pytest.mark.parametrize(
+    ("torn", "message"),
+    [
+        (b"somebody else's " * 9, b"next"),  # longer than all that is sent
+        (b"somebody else's " * 9, b"next " * 100),
+        (b'{"id":"', b'{"id":"1"}' * 20),  # a beginning that any record may have
+        (b"x" * 20_000_000, b"next"),
+    ],
+)
+async def test_an_incomplete_line_that_is_not_the_relays_is_left_and_ended(
+    path: Path, torn: bytes, message: bytes
+) -> None:
+    path.write_bytes(b"whole\n" + torn)
     async with sink(path).session() as session:
-        await deliver(session, b"next")
-    assert path.read_bytes() == whole + b"next\n"
+        await deliver(session, message)
+        await deliver(session, b"more")
+    assert path.read_bytes() == b"whole\n" + torn + b"\n" + message + b"\nmore\n"
 
 
 async def test_a_full_file_makes_way_for_a_new_one(path: Path) -> None:
@@ -243,7 +271,7 @@ async def test_a_full_disk_waits_and_leaves_whole_lines(small_disk: Path) -> Non
         await deliver(session, b"one")
         with pytest.raises(SinkWaits, match="No space left"):
             await session.send([b"x" * 100_000])
-    assert path.stat().st_size > 4, "a part of the line was written"
+        assert path.read_bytes() == b"one\n", "the part that was written is cut off at once"
     ballast.unlink()
     async with sink(path).session() as session:
         await deliver(session, b"two")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import socket
 import sys
 import time
@@ -17,6 +16,8 @@ import trio
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.live.through import test_through
 from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.person import audit
+from siemrelay.cli.person import person as this_person
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import (
@@ -27,7 +28,7 @@ from siemrelay.core.errors import (
     leaves,
 )
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
-from siemrelay.core.event_types import TEST
+from siemrelay.core.event_types import TEST, TEST_SENT
 from siemrelay.core.times import rfc3339
 from siemrelay.pipeline.truncate import truncated
 from siemrelay.relay.assembly import Assembly, SinkParts
@@ -94,10 +95,12 @@ def test(
     assembly = Assembly(loaded.config)
     width = max(map(len, names)) if every else 0
     trials = [
-        _Trial(assembly.sink(name), _event(person or _person(), name),
+        _Trial(assembly.sink(name), _event(person or this_person(), name),
                _Steps(redactor, silent=as_json, prefix=name.ljust(width) if every else ""))
         for name in names
     ]  # fmt: skip
+    for name in names:
+        audit(loaded.config, TEST_SENT, name, f"sent a test event to sink {name}")
     trio.run(_run_all, trials)
     for trial in trials:
         _report(trial, as_json=as_json)
@@ -214,17 +217,6 @@ def _event(person: str, sink: str) -> AuditEvent:
         message=f"siemrelay test event for sink {sink}, sent by {person}",
         attributes={"test": True},
     )  # fmt: skip
-
-
-def _person() -> str:
-    """The person who runs this: the user that called sudo, else the login name."""
-    caller = os.environ.get("SUDO_USER")
-    if caller and os.geteuid() == 0:
-        return caller
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"uid {os.geteuid()}"
 
 
 def _address() -> str | None:

@@ -292,6 +292,12 @@ class RelayConfig(Options):
         default_factory=EndpointOptions, description="metrics, health and status"
     )
     log: LogOptions = Field(default_factory=LogOptions, description="the relay's own log")
+    self_audit: bool = Field(
+        True,
+        description="whether the relay's own events (start, stop, reload, pause, test, replay, "
+        "dead letters, losses) are stored and sent, as those of a source `siemrelay`; never with "
+        "`run --drain`",
+    )
     shutdown_timeout: Duration = Field(
         10.0, description="how long sinks may go on delivering when the relay stops"
     )

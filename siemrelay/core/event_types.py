@@ -24,6 +24,18 @@ UNTYPED: Final = "Untyped Record"
 """The type of a record that was read but names no type of its own."""
 TEST: Final = "SIEM Integration Test"
 """The type of the event that `siemrelay test` sends."""
+RELAY_STARTED: Final = "Relay Started"
+RELAY_STOPPED: Final = "Relay Stopped"
+RELOADED: Final = "Configuration Reloaded"
+RELOAD_REFUSED: Final = "Configuration Reload Refused"
+SINK_PAUSED: Final = "Sink Paused"
+SINK_RESUMED: Final = "Sink Resumed"
+TEST_SENT: Final = "Test Event Sent"
+REPLAYED: Final = "Records Replayed"
+LETTERS_RETRIED: Final = "Dead Letters Retried"
+LETTERS_DROPPED: Final = "Dead Letters Dropped"
+RECORDS_DROPPED: Final = "Records Dropped"
+RECORDS_MISSING: Final = "Records Missing"
 OWN_SOURCE: Final = "siemrelay"
 """The name of the source of the relay's own events; no configured source may have it."""
 
@@ -130,6 +142,18 @@ _OWN: Final = (
     (UNPARSED, "relay", 4, "A record that could not be read; its bytes are kept"),
     (UNTYPED, "relay", DEFAULT_SEVERITY, "A record that names no type of its own"),
     (TEST, "relay", 1, "The event that `siemrelay test` sends"),
+    (RELAY_STARTED, "relay", 3, "The relay started"),
+    (RELAY_STOPPED, "relay", 4, "The relay stopped in order"),
+    (RELOADED, "relay", 4, "The relay took a changed configuration"),
+    (RELOAD_REFUSED, "relay", 5, "The relay refused a changed configuration"),
+    (SINK_PAUSED, "relay", 5, "Somebody paused the delivery to a sink"),
+    (SINK_RESUMED, "relay", 3, "Somebody resumed the delivery to a sink"),
+    (TEST_SENT, "relay", 1, "Somebody sent a test event to a sink beside the relay"),
+    (REPLAYED, "relay", 4, "Somebody sent stored records to a sink again"),
+    (LETTERS_RETRIED, "relay", 4, "Somebody sent dead letters to a sink again"),
+    (LETTERS_DROPPED, "relay", 7, "Somebody removed dead letters for good"),
+    (RECORDS_DROPPED, "relay", 8, "A full buffer dropped records before a sink had them"),
+    (RECORDS_MISSING, "relay", 8, "Stored records are gone from the disk"),
 )
 
 BUILT_IN: Final = (

@@ -269,8 +269,13 @@ async def _caller(stream: trio.SocketStream, person: str) -> Caller:
     credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, _ = struct.unpack("3i", credentials)
     # Only root may speak for somebody else. A name service may ask the network: not on the loop.
-    name = person if uid == 0 and person else await trio.to_thread.run_sync(_user_name, uid)
+    name = person if uid == 0 and person else await user_name(uid)
     return Caller(uid, pid, name)
+
+
+async def user_name(uid: int) -> str:
+    """The name of a user of this machine, or `uid N`."""
+    return await trio.to_thread.run_sync(_user_name, uid)
 
 
 def _user_name(uid: int) -> str:

@@ -1,4 +1,4 @@
-"""Events of the relay itself, stored and delivered like any other: test events."""
+"""Events of the relay itself, stored and delivered like any other."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import SourceCounts, SourceStats, Stats
 
 
+def host_target() -> tuple[str, str]:
+    """The relay itself as the target of an event: type and name."""
+    return "relay", socket.gethostname()
+
+
 def own_event(
-    event_type: str, person: str, target: tuple[str, str], message: str, **attributes: Any
-) -> tuple[str, bytes]:
+    event_type: str, person: str, target: tuple[str, str], message: str, *,
+    outcome: str = "success", **attributes: Any,
+) -> tuple[str, bytes]:  # fmt: skip
     """An event's id, and the event as a record that the `generic` product reads."""
     event_id = str(uuid.uuid4())
     event = {
-        "id": event_id, "time": rfc3339(time.time()), "type": event_type, "outcome": "success",
+        "id": event_id, "time": rfc3339(time.time()), "type": event_type, "outcome": outcome,
         "actor": {"name": person}, "target": {"type": target[0], "name": target[1]},
-        "message": message, "host": socket.gethostname(), **attributes,
+        "message": message, "host": socket.gethostname(),
+        **{name: value for name, value in attributes.items() if value is not None},
     }  # fmt: skip
     return event_id, msgspec.json.encode(event)
 

@@ -10,6 +10,7 @@ run ─ outer nursery: signals, endpoint, heartbeat, buffer upkeep
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from typing import Final
@@ -22,12 +23,13 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import Assembly, FullDecoders
-from siemrelay.relay.commands import Commands
-from siemrelay.relay.control import serve_control
+from siemrelay.relay.commands.commands import Commands, audit_reload
+from siemrelay.relay.control import serve_control, user_name
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.recent_events import RecentEvents
 from siemrelay.relay.reload import Read, Reloader
+from siemrelay.relay.self_audit import SelfAudit
 from siemrelay.relay.signals import handle_signals
 from siemrelay.relay.sink_group import SinkGroup
 from siemrelay.relay.source_group import SourceGroup
@@ -98,11 +100,15 @@ class Relay:
                 self._notifier,
                 drains=drain,
             )
+            audit = SelfAudit(
+                sources.own_events.store, stats, config.state_dir, await user_name(os.geteuid()),
+                lambda: reloader.config.self_audit and not drain,
+            )  # fmt: skip
             async with trio.open_nursery() as outer:
                 if signals:
                     await outer.start(
                         handle_signals, self.stop, outer.cancel_scope.cancel,
-                        partial(outer.start_soon, reloader.reload),
+                        partial(outer.start_soon, self._reload_by_signal, reloader, audit),
                     )  # fmt: skip
                 decoders = FullDecoders(lambda: reloader.config)
                 if listener is not None:
@@ -118,7 +124,7 @@ class Relay:
                 outer.start_soon(reloader.drop_expired)
                 outer.start_soon(WatchedFiles(reloader, stats).run)
                 commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
-                                    self._redactor, decoders)  # fmt: skip
+                                    self._redactor, decoders, audit)  # fmt: skip
                 listening = trio.Event()
                 serve_commands = partial(serve_control, config.state_dir, commands.obey, listening)
                 outer.start_soon(supervise, "control socket", serve_commands, lambda error: None)
@@ -127,8 +133,10 @@ class Relay:
                     await listening.wait()
                 async with trio.open_nursery() as delivering:
                     sinks.start(delivering)
-                    started = partial(self._started, reloader)
-                    await sources.run(drain=drain, stop=self._stop, started=started)
+                    started = partial(self._started, reloader, audit, outer)
+                    await sources.run(
+                        drain=drain, stop=self._stop, started=started, stopped=audit.stopped
+                    )
                     await self._drain(sinks, None if drain else sources.shutdown_s)
                     delivering.cancel_scope.cancel()
                 outer.cancel_scope.cancel()
@@ -137,8 +145,14 @@ class Relay:
         _log.info("stopped", undelivered={n: s.backlog for n, s in stats.sinks.items()})
         return at_end
 
-    def _started(self, reloader: Reloader) -> None:
+    async def _reload_by_signal(self, reloader: Reloader, audit: SelfAudit) -> None:
+        audit_reload(audit, await reloader.reload(), "")
+
+    def _started(self, reloader: Reloader, audit: SelfAudit, nursery: trio.Nursery) -> None:
         reloader.started.set()
+        audit.started(version=__version__, sources=sorted(self._config.sources),
+                      sinks=sorted(self._config.sinks))  # fmt: skip
+        nursery.start_soon(supervise, "self-audit", audit.run, lambda error: None)
         self.stats.ready = True
         self._notifier.ready()
         _log.info("started", version=__version__, sources=sorted(self._config.sources),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 
 import msgspec
@@ -42,11 +42,15 @@ class SourceGroup:
         self._binds = _binds(config)
         self._intakes: dict[str, SourceIntake] = {}
 
-    async def run(self, *, drain: bool, stop: trio.Event, started: Callable[[], None]) -> None:
+    async def run(
+        self, *, drain: bool, stop: trio.Event, started: Callable[[], None],
+        stopped: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
         """Read until `stop` is set; with `drain`, until every source is at its end.
 
-        Calls `started` once all sources run. What was read when the sources ended is stored before
-        this returns, unless the disk takes longer than `shutdown_timeout`.
+        Calls `started` once all sources run, and `stopped` once none does. What was read when the
+        sources ended is stored before this returns, and what `stopped` stores, unless the disk
+        takes longer than `shutdown_timeout`.
         """
         async with trio.open_nursery() as storing:
             storing.start_soon(self._committer.run)
@@ -63,6 +67,7 @@ class SourceGroup:
             self._committer.sockets.keep_only([])
             self._stats.stopping = True
             with trio.move_on_after(self.shutdown_s):
+                await stopped()
                 for intake in self._intakes.values():
                     await intake.settled()
             storing.cancel_scope.cancel()

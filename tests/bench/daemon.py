@@ -76,6 +76,7 @@ def run_settings(
     """Run the relay with one source, towards these sinks."""
     settings = {
         "state_dir": str(folder / "state"),
+        "self_audit": False,
         "sources": {"audit": source},
         "sinks": sinks,
         "endpoint": {"listen": "off"},

@@ -29,7 +29,7 @@ def run(seconds: float = 10.0) -> None:
         folder, port, endpoint = Path(name), free_port(), free_port()
         file, log = folder / "siemrelay.yaml", folder / "log"
         file.write_text(yaml.safe_dump({
-            "state_dir": f"{name}/state",
+            "state_dir": f"{name}/state", "self_audit": False,
             "sources": {"logs": {"type": "syslog", "listen": f"udp://127.0.0.1:{port}"}},
             "sinks": {"out": {"protocol": "file", "path": f"{name}/out", "format": "raw"}},
             "endpoint": {"listen": f"127.0.0.1:{endpoint}"},

@@ -169,6 +169,7 @@ def _relay(folder: Path, port: int) -> Iterator[_Relay]:
             "header": "none"}  # fmt: skip
     settings = {
         "state_dir": str(folder / "state"),
+        "self_audit": False,
         "sources": {"hooks": {"type": "http", "listen": "http://127.0.0.1:0/events"}},
         "sinks": {"siem": sink},
         "endpoint": {"listen": "127.0.0.1:0"},

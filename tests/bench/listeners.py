@@ -36,7 +36,7 @@ def _measure(scheme: str, bar: int | None) -> None:
         client = ssl.create_default_context()
         authority.configure_trust(client)
         file.write_text(yaml.safe_dump({
-            "state_dir": f"{name}/state",
+            "state_dir": f"{name}/state", "self_audit": False,
             "sources": {"logs": {
                 "type": "syslog", "listen": f"{scheme}://127.0.0.1:{port}",
                 **({"tls": {"certificate": str(server)}} if scheme == "tls" else {}),

@@ -16,6 +16,9 @@ from siemrelay.buffer.store import Store
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.buffer.replay import chosen, send
 from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.person import audit
+from siemrelay.config.models import RelayConfig
+from siemrelay.core.event_types import LETTERS_DROPPED, LETTERS_RETRIED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.writing.text import sanitize_for_display
@@ -71,9 +74,12 @@ def dead_letters(
         if sink is not None and sink not in counts:
             chosen(loaded, sink)  # a removed sink may have dead letters, too
         if drop and sink is not None:
-            _drop(store, sink, first, before, yes=yes)
+            _drop(store, loaded.config, sink, first, before, yes=yes)
         elif retry and sink is not None:
             chosen(loaded, sink)
+            if sink in counts:
+                audit(loaded.config, LETTERS_RETRIED, sink,
+                      f"sent dead letters of sink {sink} again")  # fmt: skip
             assembly = Assembly(loaded.config)
             everything = EventFilter(EventsOptions(), assembly.catalogue)
             parts = msgspec.structs.replace(assembly.sink(sink), events=everything)
@@ -86,7 +92,9 @@ def dead_letters(
                   as_json=as_json)  # fmt: skip
 
 
-def _drop(store: Store, sink: str, first: int, before: int, *, yes: bool) -> None:
+def _drop(
+    store: Store, config: RelayConfig, sink: str, first: int, before: int, *, yes: bool
+) -> None:
     sequences = [letter.sequence for letter in _letters(store, sink, first, before)]
     count = len(sequences)
     if count and not yes:
@@ -95,6 +103,9 @@ def _drop(store: Store, sink: str, first: int, before: int, *, yes: bool) -> Non
                 f"this would remove {count:,} dead letters for good; confirm with --yes"
             )
         click.confirm(f"remove {count:,} dead letters of {sink} for good?", abort=True)
+    if count:
+        audit(config, LETTERS_DROPPED, sink,
+              f"removed {count:,} dead letters of sink {sink} for good", records=count)  # fmt: skip
     store.drop_letters(sink, sequences)
     click.echo(f"{sink}: {count:,} dropped")
 

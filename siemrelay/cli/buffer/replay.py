@@ -11,9 +11,11 @@ import trio
 from siemrelay.buffer.replay import Replay
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option
+from siemrelay.cli.person import audit
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import SiemrelayError, leaves
+from siemrelay.core.event_types import REPLAYED
 from siemrelay.core.options import seconds
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
@@ -79,6 +81,8 @@ def replay(
             )
             return
         click.echo(f"sending records {begin:,} to {end - 1:,} to {name} again")
+        audit(loaded.config, REPLAYED, name,
+              f"sent the records {begin:,} to {end - 1:,} to sink {name} again")  # fmt: skip
         assembly = Assembly(loaded.config)
         again = Replay(store, name, begin, end)
         stats = send(loaded.config, assembly, assembly.sink(name), again)

@@ -56,6 +56,7 @@ def configuration(directory: Path, port: int) -> Path:
     file = directory / "x.yaml"
     file.write_text(yaml.safe_dump({
         "state_dir": str(directory / "state"),
+        "self_audit": False,
         "sources": {"in": {"type": "stdin"}},
         "sinks": {"out": tcp(port)},
         "endpoint": {"listen": "off"},

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
 
 from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.core.event_types import ANY, OWN_SOURCE, TEST
+from siemrelay.core.event_types import (
+    ANY,
+    OWN_SOURCE,
+    RELOAD_REFUSED,
+    RELOADED,
+    SINK_PAUSED,
+    SINK_RESUMED,
+    TEST,
+)
 from siemrelay.core.filters import EventFilter, EventsOptions, entry_fault
 from siemrelay.formats.json import JsonOptions
 from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import FullDecoders
+from siemrelay.relay.commands.tap import Tap
+from siemrelay.relay.commands.through import Followed, follow
 from siemrelay.relay.control import (
     Caller,
     Command,
@@ -30,10 +40,9 @@ from siemrelay.relay.control import (
 from siemrelay.relay.own_events import own_event
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.reload import Reloader
+from siemrelay.relay.self_audit import SelfAudit
 from siemrelay.relay.sink_group import SinkGroup
 from siemrelay.relay.source_group import SourceGroup
-from siemrelay.relay.tap import Tap
-from siemrelay.relay.through import Followed, follow
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
 
@@ -49,26 +58,30 @@ class Commands:
     def __init__(
         self, reloader: Reloader, sinks: SinkGroup, sources: SourceGroup, pauses: Pauses,
         buffer: DiskBuffer, stats: Stats, observers: Observers, redactor: Redactor,
-        decoders: FullDecoders,
+        decoders: FullDecoders, audit: SelfAudit,
     ) -> None:  # fmt: skip
         self._reloader, self._sinks, self._sources = reloader, sinks, sources
         self._pauses, self._buffer, self._stats = pauses, buffer, stats
         self._observers, self._redactor = observers, redactor
-        self._decoders, self._taps = decoders, 0
+        self._decoders, self._audit, self._taps = decoders, audit, 0
 
     async def obey(self, command: Command, caller: Caller, emit: Emit) -> ControlAnswer:
         """Carry a command out; see `control.Handle`."""
         match command:
             case ReloadRequest():
-                return await self._reloader.reload(
+                answer = await self._reloader.reload(
                     discard_backlog=command.discard_backlog,
                     dry_run=command.dry_run,
                     environment=command.environment,
                 )
+                if not command.dry_run:
+                    audit_reload(self._audit, answer, caller.person, uid=caller.uid,
+                                 discard_backlog=command.discard_backlog or None)  # fmt: skip
+                return answer
             case PauseRequest():
                 return await self._pause(command.sink, caller)
             case ResumeRequest():
-                return await self._resume(command.sink)
+                return await self._resume(command.sink, caller)
             case TapRequest():
                 return await self._tap(command, caller, emit)
             case TestRequest():
@@ -90,12 +103,14 @@ class Commands:
                 await self._sinks.pause(sink)
             _log.warning("sink paused", sink=sink, by=str(caller),
                          undelivered=self._sinks.backlog(sink))  # fmt: skip
+            self._audit.note(SINK_PAUSED, f"{caller} paused the delivery to sink {sink}",
+                             person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip
             return ControlAnswer(True, [
                 f"{sink} is paused until `siemrelay resume {sink}`, also over restarts; its "
                 "records wait in the buffer until it needs the room"
             ])  # fmt: skip
 
-    async def _resume(self, sink: str) -> ControlAnswer:
+    async def _resume(self, sink: str, caller: Caller) -> ControlAnswer:
         async with self._reloader.changing():
             if (fault := self._unfit(sink)) is not None:
                 return ControlAnswer(False, [fault])
@@ -108,7 +123,9 @@ class Commands:
                     return ControlAnswer(False, [f"the end of the pause cannot be stored: {error}"])
                 self._sinks.resume(sink)
             waiting = self._sinks.backlog(sink)
-            _log.info("sink resumed", sink=sink, undelivered=waiting)
+            _log.info("sink resumed", sink=sink, by=str(caller), undelivered=waiting)
+            self._audit.note(SINK_RESUMED, f"{caller} resumed the delivery to sink {sink}",
+                             person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip
             return ControlAnswer(True, [f"{sink} is resumed; {waiting:,} records wait for it"])
 
     def _unfit(self, sink: str) -> str | None:
@@ -169,3 +186,14 @@ class Commands:
     def _unknown(self, what: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
         return [f"unknown {what} `{name}`; the {what}s are {', '.join(known)}"
                 for name in names if name not in known]  # fmt: skip
+
+
+def audit_reload(audit: SelfAudit, answer: ControlAnswer, person: str, **attributes: Any) -> None:
+    """Note a reload, by the person or (empty) by a signal, with its changes or its faults."""
+    by = person or "a signal"
+    if answer.done:
+        audit.note(RELOADED, f"{by} reloaded the configuration", person=person,
+                   changes=answer.lines, **attributes)  # fmt: skip
+    else:
+        audit.note(RELOAD_REFUSED, f"A reload by {by} was refused: {answer.lines[0]}",
+                   person=person, outcome="failure", faults=answer.lines, **attributes)  # fmt: skip

@@ -14,8 +14,8 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.registry import DECODERS, PRODUCTS
+from siemrelay.relay.commands.tap import Tap
 from siemrelay.relay.control import ControlLine, TapLine
-from siemrelay.relay.tap import Tap
 from siemrelay.telemetry.log import Redactor
 
 

@@ -1,0 +1,182 @@
+"""The relay audits itself: what people do to it, and what it loses, are events like any other.
+
+They are of the source `siemrelay` and go to every sink that takes their types (PCI DSS 4.0,
+10.2.1.6: the starting, stopping and pausing of audit logs is itself logged). Whoever notes one
+never waits: notes are queued and stored by a task. Commands that work on the buffer beside the
+relay leave theirs in a folder of `state_dir`, from where the relay takes them, also later.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import trio
+
+from siemrelay.buffer.threads import in_thread
+from siemrelay.core.event_types import (
+    RECORDS_DROPPED,
+    RECORDS_MISSING,
+    RELAY_STARTED,
+    RELAY_STOPPED,
+)
+from siemrelay.relay.own_events import host_target, own_event
+from siemrelay.telemetry.stats import Stats
+
+_log = structlog.get_logger()
+
+_FOLDER: Final = "self-audit"
+
+# Notes that wait to be stored: people act seldom, and a full buffer may last for days.
+_MOST_WAITING: Final = 1000
+_MOST_BYTES: Final = 256 * 1024
+
+# How often losses and the folder are looked at; of losses that go on, how often there is an event.
+_LOOK_EVERY_S: Final = 1.0
+_LOSSES_EVERY_S: Final = 60.0
+
+
+class SelfAudit:
+    """Notes what happens and stores it, as long as `enabled` says so."""
+
+    def __init__(
+        self, store: Callable[[bytes], Awaitable[None]], stats: Stats, state_dir: Path,
+        person: str, enabled: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        """`store` puts a record into the buffer; `person` is the user that the relay runs as."""
+        self._put, self._stats, self._enabled, self._person = store, stats, enabled, person
+        self._folder = state_dir / _FOLDER
+        self._waiting: deque[bytes] = deque()
+        self._more, self._storing = trio.Event(), trio.Lock()
+        self._losses: dict[tuple[str, str], int] = {}
+        self._losses_at = -_LOSSES_EVERY_S
+
+    def note(
+        self, event_type: str, message: str, *, person: str = "", sink: str = "",
+        outcome: str = "success", **attributes: Any,
+    ) -> None:  # fmt: skip
+        """Note something that `person` did (without one: the relay itself), to a sink or the relay.
+
+        Attributes without a value are left out.
+        """
+        if not self._enabled():
+            return
+        if len(self._waiting) >= _MOST_WAITING:
+            _log.error("self-audit event not stored: too many wait", type=event_type,
+                       message=message)  # fmt: skip
+            return
+        target = ("sink", sink) if sink else host_target()
+        _, record = own_event(event_type, person or self._person, target, message,
+                              outcome=outcome, **attributes)  # fmt: skip
+        self._waiting.append(record)
+        self._more.set()
+
+    def started(self, **attributes: Any) -> None:
+        """Note the start."""
+        self._losses = self._lost()
+        self.note(RELAY_STARTED, "The relay started", **attributes)
+
+    async def stopped(self) -> None:
+        """Note the stop and store everything that is noted; while the intake still runs."""
+        self._note_losses()
+        self.note(RELAY_STOPPED, "The relay stopped in order")
+        await self._store()
+
+    async def run(self) -> None:
+        """Store what is noted, until cancelled."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        while True:
+            self._more = trio.Event()
+            if trio.current_time() - self._losses_at >= _LOSSES_EVERY_S:
+                self._note_losses()
+            await self._store()
+            await self.take_left()
+            with trio.move_on_after(_LOOK_EVERY_S):
+                await self._more.wait()
+
+    async def _store(self) -> None:
+        async with self._storing:
+            while self._waiting:
+                await self._put(self._waiting[0])
+                self._waiting.popleft()
+
+    def _lost(self) -> dict[tuple[str, str], int]:
+        return {
+            (name, event_type): count
+            for name, sink in self._stats.sinks.items()
+            for event_type, count in (
+                (RECORDS_DROPPED, sink.counts.dropped), (RECORDS_MISSING, sink.counts.lost),
+            )
+        }  # fmt: skip
+
+    def _note_losses(self) -> None:
+        before, self._losses = self._losses, self._lost()
+        for (name, event_type), count in self._losses.items():
+            more = count - before.get((name, event_type), count)
+            if more <= 0:
+                continue
+            self._losses_at = trio.current_time()
+            why = (
+                "dropped because the buffer was full" if event_type == RECORDS_DROPPED
+                else "stored and gone from the disk"
+            )  # fmt: skip
+            self.note(event_type, f"{more:,} records for sink {name} were {why}", sink=name,
+                      outcome="failure", records=more)  # fmt: skip
+
+    async def take_left(self) -> None:
+        """Store the events that commands left; each is removed once it is on disk."""
+        for path in await in_thread(self._left):
+            try:
+                record = await in_thread(path.read_bytes)
+            except OSError as error:
+                _log.error("self-audit event of a command cannot be read", file=str(path),
+                           reason=str(error), advice="give it to the relay's user")  # fmt: skip
+                record = b""
+            if record and self._enabled() and b"\n" not in record and len(record) <= _MOST_BYTES:
+                await self._put(record)
+            with suppress(OSError):
+                await in_thread(path.unlink)
+
+    def _left(self) -> list[Path]:
+        with suppress(OSError):
+            return sorted(self._folder.glob("*.json"))
+        return []
+
+
+def leave_event(
+    state_dir: Path, event_type: str, person: str, sink: str, message: str, *, enabled: bool,
+    **attributes: Any,
+) -> None:  # fmt: skip
+    """Leave an event of a command for the relay on that state directory.
+
+    Does nothing without a directory that this user may write: then no relay of this user's is
+    there to have anything done to it.
+    """
+    if not enabled or not state_dir.is_dir():
+        return
+    _, record = own_event(event_type, person, ("sink", sink), message, **attributes)
+    folder = state_dir / _FOLDER
+    with suppress(OSError):
+        owner = state_dir.stat()
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+            _give(folder, owner)
+        new = folder / f"{uuid.uuid4()}.new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(record)
+            file.flush()
+            os.fsync(file.fileno())
+        _give(new, owner)
+        new.rename(new.with_suffix(".json"))
+
+
+def _give(path: Path, owner: os.stat_result) -> None:
+    """Root's commands leave files that the relay's user may read and remove."""
+    if os.geteuid() == 0:
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -1,0 +1,90 @@
+"""Losses become events of the relay, at most one a minute for each sink, and all are in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from siemrelay.core.event_types import SINK_PAUSED
+from siemrelay.relay.self_audit import SelfAudit, leave_event
+from siemrelay.telemetry.stats import SinkStats, Stats
+
+
+class Stored:
+    """Stands for `OwnEvents`; while `full` it waits, as a full buffer does."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.room = trio.Event()
+        self.room.set()
+
+    async def store(self, record: bytes) -> None:
+        await self.room.wait()
+        self.events.append(json.loads(record))
+
+
+def audit_of(stats: Stats, stored: Stored, path: Path, *, enabled: bool = True) -> SelfAudit:
+    return SelfAudit(stored.store, stats, path, "siemrelay", lambda: enabled)
+
+
+async def test_dropped_records_are_an_event_a_minute_and_none_is_left_out(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    stats, stored = Stats(), Stored()
+    sink = stats.sinks["siem"] = SinkStats("siem")
+    sink.counts.dropped = 50  # before this start
+    audit = audit_of(stats, stored, tmp_path)
+    audit.started()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        for _ in range(150):
+            sink.counts.dropped += 10
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    await audit.stopped()
+    drops = [each for each in stored.events if each["type"] == "Records Dropped"]
+    assert 1 <= len(drops) <= 4  # the virtual clock does not wait for threads
+    assert sum(each["records"] for each in drops) == 1500
+    assert {each["target"]["name"] for each in drops} == {"siem"}
+    assert (stored.events[0]["type"], stored.events[-1]["type"]) == (
+        "Relay Started",
+        "Relay Stopped",
+    )
+
+
+async def test_notes_are_bounded_while_the_buffer_is_full(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    stored = Stored()
+    stored.room = trio.Event()
+    audit = audit_of(Stats(), stored, tmp_path)
+    with capture_logs() as logs:
+        for number in range(1003):
+            audit.note(SINK_PAUSED, f"note {number}", sink="siem")
+    assert len([line for line in logs if "too many wait" in line["event"]]) == 3
+    stored.room.set()
+    await audit.stopped()
+    assert [each["message"] for each in stored.events] == [f"note {n}" for n in range(1000)]
+
+
+async def test_a_folder_that_a_command_left_is_emptied_also_when_the_audit_is_off(
+    tmp_path: Path,
+) -> None:
+    for enabled in (True, False):
+        stored = Stored()
+        leave_event(tmp_path, SINK_PAUSED, "ada", "siem", "a\nb", enabled=True, records=3)
+        audit = audit_of(Stats(), stored, tmp_path, enabled=enabled)
+        await audit.take_left()
+        assert list((tmp_path / "self-audit").iterdir()) == []
+        assert [each["records"] for each in stored.events] == [3] * enabled
+
+
+def test_a_command_where_no_relay_has_been_leaves_nothing(tmp_path: Path) -> None:
+    leave_event(tmp_path / "none", SINK_PAUSED, "ada", "siem", "x", enabled=True)
+    leave_event(tmp_path, SINK_PAUSED, "ada", "siem", "x", enabled=False)
+    assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,12 @@ async def next_second() -> None:
     Parts that look at something every second do it in the same round, which wakes an idle process
     once instead of once for each of them.
     """
-    await trio.sleep_until(math.floor(trio.current_time()) + 1)
+    await trio.sleep_until(second_after(trio.current_time()))
+
+
+def second_after(now: float) -> float:
+    """The deadline of `next_second`, for those who also wait for something else."""
+    return math.floor(now) + 1.0
 
 
 class Activity:

@@ -9,6 +9,7 @@ relay leave theirs in a folder of `state_dir`, from where the relay takes them, 
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -26,6 +27,7 @@ from siemrelay.core.event_types import (
     RELAY_STARTED,
     RELAY_STOPPED,
 )
+from siemrelay.net.tasks import second_after
 from siemrelay.relay.own_events import host_target, own_event
 from siemrelay.telemetry.stats import Stats
 
@@ -37,9 +39,11 @@ _FOLDER: Final = "self-audit"
 _MOST_WAITING: Final = 1000
 _MOST_BYTES: Final = 256 * 1024
 
-# How often losses and the folder are looked at; of losses that go on, how often there is an event.
-_LOOK_EVERY_S: Final = 1.0
+# Of losses that go on there is an event this often.
 _LOSSES_EVERY_S: Final = 60.0
+
+# A folder that changed so recently may change again without a new time of its change.
+_CLOCK_STEP_NS: Final = 2_000_000_000
 
 
 class SelfAudit:
@@ -56,6 +60,7 @@ class SelfAudit:
         self._more, self._storing = trio.Event(), trio.Lock()
         self._losses: dict[tuple[str, str], int] = {}
         self._losses_at = -_LOSSES_EVERY_S
+        self._looked_at_ns = 0
 
     def note(
         self, event_type: str, message: str, *, person: str = "", sink: str = "",
@@ -96,8 +101,9 @@ class SelfAudit:
             if trio.current_time() - self._losses_at >= _LOSSES_EVERY_S:
                 self._note_losses()
             await self._store()
-            await self.take_left()
-            with trio.move_on_after(_LOOK_EVERY_S):
+            if self._something_left():
+                await self.take_left()
+            with trio.move_on_at(second_after(trio.current_time())):
                 await self._more.wait()
 
     async def _store(self) -> None:
@@ -128,6 +134,18 @@ class SelfAudit:
             )  # fmt: skip
             self.note(event_type, f"{more:,} records for sink {name} were {why}", sink=name,
                       outcome="failure", records=more)  # fmt: skip
+
+    def _something_left(self) -> bool:
+        """Whether the folder may have changed. Every second: one system call, and no thread."""
+        try:
+            changed_at_ns = self._folder.stat().st_mtime_ns
+        except OSError:
+            return False
+        if changed_at_ns == self._looked_at_ns:
+            return False
+        if time.time_ns() - changed_at_ns > _CLOCK_STEP_NS:
+            self._looked_at_ns = changed_at_ns
+        return True
 
     async def take_left(self) -> None:
         """Store the events that commands left; each is removed once it is on disk."""

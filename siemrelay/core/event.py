@@ -111,8 +111,8 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 class DecodedBatch:
     """A batch and its events: exactly `batch.count` of them, in order.
 
-    Shared by every sink that is near the tail, so nothing here changes once it is made, but for
-    the two things that are found only when asked for.
+    Every sink near the end of the buffer shares it, so nothing changes once it is made; only
+    `records` and `replaced` are filled in later.
     """
 
     __slots__ = ("_records", "batch", "events", "replaced", "unparsed")

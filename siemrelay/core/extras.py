@@ -8,7 +8,7 @@ import msgspec
 
 
 class Extra(msgspec.Struct, frozen=True):
-    """An extra of siemrelay: its name, the module that it installs, and what to call that."""
+    """An extra of siemrelay: its name, the module that it installs, and a phrase for that."""
 
     name: str
     module: str

@@ -92,7 +92,7 @@ def entry_fault(entry: str, catalogue: Catalogue) -> str | None:
 
 
 class EventFilter:
-    """One sink's choice, compiled. Safe to share between threads."""
+    """The compiled `events:` of one sink. Safe to share between threads."""
 
     def __init__(self, options: EventsOptions, catalogue: Catalogue) -> None:
         self._include = _Choice(options.include, catalogue)
@@ -110,7 +110,7 @@ class EventFilter:
             self._decision = BoundedMemo(partial(self._kept, tuple(fields))).__getitem__
 
     def select(self, events: Sequence[AuditEvent]) -> list[bool] | None:
-        """Kept or not, for each event in order; None when all are, without a look at them."""
+        """Whether to keep each event, in order; None to keep all, without looking at them."""
         if self._same_for_all is None:
             return list(map(self._decision, map(self._key_of, events)))
         return None if self._same_for_all else [False] * len(events)
@@ -125,7 +125,7 @@ class EventFilter:
         return self.explain(AuditEvent(**dict(zip(fields, values, strict=True))))[0]
 
     def explain(self, event: AuditEvent) -> tuple[bool, str]:
-        """Kept or not, and why, in one sentence; `select` always agrees."""
+        """Whether to keep the event, and why, in one sentence; `select` decides the same."""
         included = self._include.entry_for(event)
         if included is None:
             return False, f"{_shown(event.type)} is not in include"

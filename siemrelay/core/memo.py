@@ -14,9 +14,9 @@ Value = TypeVar("Value")
 
 
 class BoundedMemo(dict[Key, Value], Generic[Key, Value]):
-    """Read it as `memo[key]`: a value that it does not hold is computed, and kept within bounds.
+    """`memo[key]` is a cached value, computed when it is first asked for.
 
-    It starts anew when it holds `most` keys, and never keeps a key whose texts have more than
+    Bounds: it is emptied when it has `most` keys, and never keeps a key whose texts have more than
     `MOST_CHARACTERS` characters together. A hit is a plain dict look-up, without Python code.
     Several threads may read it; at worst a value is computed twice.
     """

@@ -1,4 +1,4 @@
-"""What every options model is made of: the strict base, and values with units.
+"""The parts of options models: the strict base class, and types of values with units.
 
 A part's options are a pydantic model beside the part; the registry joins them, the configuration
 loader fills them, `config/reference.md` is generated from them. Units in the file are text
@@ -120,6 +120,9 @@ def with_good_port(parts: SplitResult) -> SplitResult:
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+"""A text that is not empty."""
 
 
 class Secret(str):

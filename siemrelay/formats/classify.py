@@ -1,7 +1,7 @@
 """The subject and the action of an event, for formats that sort events into classes.
 
-A category of the built-in types decides. For any other category the event's type does, by the
-catalogue if it is a built-in type, else by the words of its name.
+They follow from the category if it is one of the built-in types'. Otherwise they follow from the
+type: by the catalogue if it is a built-in one, else by the words of its name.
 """
 
 from __future__ import annotations

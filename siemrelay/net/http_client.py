@@ -1,4 +1,4 @@
-"""What httpx2's connections need beside the library: sockets that are closed when cancelled."""
+"""Closes the sockets that httpx2 leaves open when a request is cancelled."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """An HTTP/1.1 server (RFC 9112) around h11, for webhooks, HEC and the endpoint.
 
-An application judges each request by its head before the body is read, so a sender that is refused
-sends no megabytes. One request of a connection at a time is read; requests sent ahead wait.
+The application admits each request by its head before the body is read, so a refused sender sends
+no megabytes. Of one connection, one request at a time is read; requests sent ahead wait.
+
+    head ─▶ admit ─▶ body (bounded memory, time and chunks) ─▶ answer ─▶ next head, or close
 """
 
 from __future__ import annotations
@@ -97,19 +99,19 @@ class HttpAnswer:
 
 
 class Application(Protocol):
-    """Answers requests. Several connections call it at once."""
+    """The code behind a server. Several connections call it at the same time."""
 
     def admit(self, head: Head) -> HttpAnswer | bool:
-        """The answer to a request that needs no body, a refusal for instance.
+        """An answer, if the request is answered without its body: a refusal, for example.
 
-        Otherwise whether the head proves who the sender is: then the body is read.
+        Otherwise the body is read; True if the head authenticates the sender.
         """
 
     async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         """The answer to a whole request that was admitted. May raise OutOfMemory."""
 
     def fault(self, status: int, reason: str) -> HttpAnswer:
-        """The refusal of a request that the server itself decides upon, in this one's wording."""
+        """A refusal that the server decides upon, in the application's own form."""
 
 
 @dataclass(frozen=True, slots=True)

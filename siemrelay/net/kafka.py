@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from siemrelay.core.options import Options, Secret
+from siemrelay.core.options import NonEmpty, Options, Secret
 from siemrelay.net.tls_client import ClientTlsOptions
 
 Properties = dict[str, str | int | float]
@@ -27,9 +27,9 @@ CommaSeparated = BeforeValidator(_split, json_schema_input_type=str | list[str])
 class KafkaConnectionOptions(Options):
     """Options about reaching the brokers."""
 
-    brokers: Annotated[
-        list[Annotated[str, Field(min_length=1)]], CommaSeparated, Field(min_length=1)
-    ] = Field(description="HOST:PORT of some brokers; the others are found by them")
+    brokers: Annotated[list[NonEmpty], CommaSeparated, Field(min_length=1)] = Field(
+        description="HOST:PORT of some brokers; the others are found by them"
+    )
     security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
         "plaintext", description="as the brokers' listener has it"
     )

@@ -1,4 +1,4 @@
-"""PEM files that a configuration names: finds the options that hold one and checks the files."""
+"""Checks the PEM files of a configuration: finds the options that name one, and reads the files."""
 
 from __future__ import annotations
 

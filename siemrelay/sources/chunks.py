@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from pydantic import Field
 
+from siemrelay.core.options import Size
 from siemrelay.sources.contract import Records
 
 # The largest record that is kept in one piece: the whole path (payload, decoding, formatting)
 # holds several copies of a record, and 16 MiB keeps that within the memory of a small server.
 # No audit event known to us comes near it; what is longer is split, never dropped.
 MAX_WHOLE_BYTES: Final = 16 << 20
+
+RecordSize = Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)]
+"""The option `max_record_size`: longer records are counted as oversize, and kept."""
 
 _BLANK: Final = (b"\n", b"\r\n")
 

@@ -13,8 +13,8 @@ import trio
 from pydantic import Field
 
 from siemrelay.core.errors import SiemrelayError
-from siemrelay.core.options import Options, Size
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
+from siemrelay.core.options import NonEmpty, Options
+from siemrelay.sources.chunks import LineSplitter, RecordSize
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.pacing import StreamPace
 
@@ -32,16 +32,14 @@ _END_S: Final = 2.0
 _KEY: Final = "journal"
 """Of the position: {"cursor": the journal's name for the last entry handed over}."""
 
-_Text = Annotated[str, Field(min_length=1)]
-
 
 class JournalOptions(Options):
     """Options of `type: journal`."""
 
-    units: list[_Text] = Field(
+    units: list[NonEmpty] = Field(
         default=[], description="only entries of these systemd units; patterns are allowed"
     )
-    identifiers: list[_Text] = Field(
+    identifiers: list[NonEmpty] = Field(
         default=[], description="only entries of these syslog identifiers"
     )
     matches: list[Annotated[str, Field(pattern=r"^[A-Z0-9_]+=")]] = Field(
@@ -53,7 +51,7 @@ class JournalOptions(Options):
     start_at: Literal["beginning", "end"] = Field(
         "beginning", description="where to start in the journal at the very first start"
     )
-    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+    max_record_size: RecordSize = Field(
         1 << 20, description="longer entries are counted as oversize, and kept"
     )
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import select
 import sys
-from typing import Annotated, Final
+from typing import Final
 
 import structlog
 import trio
 from pydantic import Field
 
-from siemrelay.core.options import Options, Size
+from siemrelay.core.options import Options
 from siemrelay.net.tasks import report_alive
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
+from siemrelay.sources.chunks import LineSplitter, RecordSize
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.pacing import StreamPace
 
@@ -27,7 +27,7 @@ _WAIT_S: Final = 0.2
 class StdinOptions(Options):
     """Options of `type: stdin`."""
 
-    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+    max_record_size: RecordSize = Field(
         1 << 20,
         description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
         "split into parts.",

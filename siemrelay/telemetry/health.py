@@ -16,9 +16,9 @@ _PART_STALE_S: Final = 420.0
 def stuck(stats: Stats, now: float) -> list[str]:
     """Every part that makes no progress though it could, one sentence each.
 
-    `now` is on the clock of the `progress_at` fields. A sink that waits or holds is not stuck:
-    restarting the process would not help it. Nor is a source that has failed, which is restarted
-    alone.
+    `now` is on the clock of the `progress_at` fields. A sink that waits or holds is not stuck: a
+    restart of the process would not help it. Nor is a source that has failed: it alone is
+    restarted.
     """
     found = []
     if now - stats.loop_at > _LOOP_STALE_S:

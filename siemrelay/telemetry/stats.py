@@ -36,7 +36,7 @@ class Histogram:
 
 
 class SourceCounts(msgspec.Struct):
-    """What one source has stored since it first ran; `filtered` was left out by its `events`.
+    """The records and bytes of one source since it first ran; `filtered` did not pass its `events`.
 
     Kept in the buffer, stored in one transaction with the records.
     """
@@ -91,10 +91,10 @@ class SourceStats(msgspec.Struct):
 
 
 class SinkCounts(msgspec.Struct):
-    """What became of the records that were stored for one sink.
+    """How the records that were stored for one sink were settled.
 
-    The buffer keeps these beside the sink's cursor and stores both in one transaction, so that they
-    survive a restart and add up: stored = delivered + duplicates + filtered + refused + dropped +
+    The buffer stores these with the sink's cursor in one transaction, so they survive a restart and
+    add up: stored = delivered + duplicates + filtered + refused + dropped +
     lost + waiting.
     """
 

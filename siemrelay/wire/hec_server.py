@@ -1,4 +1,4 @@
-"""Requests to Splunk's HTTP Event Collector → records, and the texts of its answers. Pure.
+"""Requests to a HTTP Event Collector → records, and the collector's answers. Pure.
 
 Rules: Splunk, "Format events for HTTP Event Collector" and "Troubleshoot HTTP Event Collector".
 A record is the event itself, with the envelope's metadata in one object `hec` beside its own
@@ -38,7 +38,7 @@ REPLIES: Final[Mapping[int, tuple[int, str]]] = {
     17: (200, "HEC is healthy"),
     18: (503, "HEC is unhealthy, queues are full"),
 }
-"""Code → HTTP status and text, as Splunk has them."""
+"""Code → HTTP status and text, as Splunk answers."""
 
 _Maybe = msgspec.Raw | msgspec.UnsetType
 _NULL: Final = b"null"
@@ -56,7 +56,7 @@ _check: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class HecRefused(SiemrelayError):
-    """A request is refused as a whole. `number` is the faulty event, counted from 0."""
+    """A request is refused as a whole: answer with `code`; `number` is the bad event, from 0."""
 
     def __init__(self, code: int, number: int | None = None) -> None:
         super().__init__(f"{REPLIES[code][1]} (code {code}, event {number})")

@@ -1,9 +1,9 @@
 """Bodies of POSTs → records, without I/O: JSON (one value, an array, one after the other), lines.
 
-JSON is checked to its end by a decoder in C that leaves each value as the bytes that came, so a
-body of hundreds of records costs one call. Nothing is taken of a body that has a fault.
+A decoder in C checks JSON to its end and leaves each value as the bytes that were received, so a
+body of hundreds of records costs one call. A body with a fault is refused as a whole.
 
-A long body is read in steps: the generators here yield where other work may run, after some 10 ms
+A long body is read in steps: the generators here yield where other tasks may run, after some 10 ms
 at most, and return their result. `finish` runs one to its end at once.
 """
 
@@ -23,7 +23,8 @@ from siemrelay.wire.json_slices import SLICE_BYTES, JsonFault, array_slices, val
 
 T = TypeVar("T")
 
-# A row of the buffer; larger ones would be compressed and decoded at one go, with nothing between.
+# A row of the buffer. A larger one would be compressed and decoded in one call, while nothing else
+# runs.
 ROW_BYTES: Final = 512 * 1024
 ROW_RECORDS: Final = 4096
 
@@ -59,7 +60,7 @@ _array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class BodyRefused(SiemrelayError):
-    """A body has a fault: refuse it, with the position of the fault.
+    """A body has a fault: refuse the request; the text states the fault and its position.
 
     `byte` counts from 0 in the body as it is after decompression, `line` and `column` from 1; None
     where the fault has no one place.
@@ -77,7 +78,7 @@ class BodyRefused(SiemrelayError):
 
 
 class BodyTooLarge(SiemrelayError):
-    """A body is larger than the limit, or would be when decompressed."""
+    """A body is larger than the limit, or would be when decompressed: refuse the request."""
 
 
 class TooManyRecords(SiemrelayError):

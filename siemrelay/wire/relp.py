@@ -53,7 +53,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class FrameReader:
-    """Reads the frames of a byte stream, however the network cuts it."""
+    """Reads the frames of a byte stream, in whatever pieces the network delivers it."""
 
     def __init__(self, max_data_bytes: int) -> None:
         self._max_bytes = max_data_bytes

@@ -1,8 +1,12 @@
 """Messages on a byte stream (RFC 6587, RFC 5425): framed to be sent, and read back. Pure.
 
-Three framings: a line feed after each message, its length before it, or a NUL after it. A peer's
-is recognised by how it begins, for the whole connection: a length and a space is octet counting;
-otherwise the first line feed or NUL is the trailer. With NUL, messages may hold line feeds.
+    newline         <13>one LF <13>two LF
+    octet-counting  7 SP <13>one 7 SP <13>two
+    nul             <13>one NUL <13>two NUL
+
+The reader recognises a peer's framing by the beginning of the connection, for the whole of it: a
+length and a space is octet counting; otherwise the first line feed or NUL is the trailer. With NUL,
+messages may have line feeds inside.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ FRAMERS: Final[dict[str, Framer]] = {
 
 
 ENDLESS_BYTES: Final = 256 << 20
-"""No message is this long: a peer that sends more without an end does not send syslog."""
+"""No message is as long as this: a peer that sends more without an end does not send syslog."""
 
 # As many digits as ENDLESS_BYTES has.
 _COUNT_DIGITS: Final = 9
@@ -53,10 +57,10 @@ _TRAILERS: Final = b"\r\n\0"
 
 
 class Messages(msgspec.Struct, frozen=True, gc=False):
-    """`count` messages, each ended by a line feed in `payload`.
+    """`count` messages as lines in `payload` (see `core.lines`).
 
-    Only a message that stands alone may hold line feeds. `part` numbers the pieces, from 1, of one
-    that was too long; `oversize` has the sizes in bytes of those over the limit.
+    `part` is the number, from 1, of a piece of a message that was too long to wait for; None for
+    whole messages. `oversize` has the sizes in bytes of those over the limit.
     """
 
     payload: bytes
@@ -66,10 +70,11 @@ class Messages(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamSplitter:
-    """Reads the messages of one connection, however the network cuts it.
+    """Reads the messages of one connection, in whatever pieces the network delivers it.
 
-    A message over `part_bytes`, which may be changed at any time, comes in parts of that size.
-    After a `refusal`, the reason why the stream cannot be syslog, nothing more is read.
+    A message longer than `part_bytes` comes in parts of that size; the limit may be changed at any
+    time. `refusal` is the reason why the stream cannot be syslog, None as long as it can; after a
+    refusal nothing more is read.
     """
 
     def __init__(self, max_record_bytes: int, part_bytes: int) -> None:

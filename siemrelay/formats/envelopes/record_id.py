@@ -18,10 +18,11 @@ _SHORTENED: Final = "[cut]"
 def record_ids(selection: Selection) -> list[str]:
     """One id per event, in order: 32 hexadecimal digits, the same at every retry and replay.
 
-    An event's own id is its sender's word, and any sender may say `id=ev-1001`. So the id is a
-    digest of the source's name, the event's own id and the bytes of the record: two records share
-    it only if the same source received the same bytes twice, as a queue's redelivery does. Events
-    without an id of their own, and shortened ones, have the sequence number in it too.
+    An event's own id cannot serve: any sender may send `id=ev-1001`, and a receiver would take its
+    event for a repeat of another's. So the id is a digest of the source's name, the event's own id
+    and the bytes of the record: two records share it only if the same source received the same
+    bytes twice, as a queue's redelivery does. Events without an id of their own, and shortened
+    ones, have the sequence number in it too.
     """
     batch = selection.decoded.batch
     head = b"%b\n%d\n" % ((batch.identity or batch.source).encode(), batch.part or 0)

@@ -1,4 +1,4 @@
-"""The event's time under the name that the receiver asks for, in JSON objects of any format."""
+"""JSON objects of any format, with the event's time under the name that the receiver expects."""
 
 from __future__ import annotations
 

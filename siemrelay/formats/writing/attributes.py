@@ -42,7 +42,11 @@ class _Named(NamedTuple):
 
 
 class FlatAttributes:
-    """Writes attributes as pairs; `a.b` is what an object `a` has as `b`, up to 4 levels."""
+    """Writes attributes as pairs of a name and a value.
+
+    Objects become dotted names, up to 4 levels: of `{"a": {"b": 1}, "c": [2]}` the pairs are `a.b`
+    with 1 and `c` with [2]. Events with the same names are written together, column by column.
+    """
 
     def __init__(
         self, pair: str, name: Callable[[str], str],

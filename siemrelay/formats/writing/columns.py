@@ -1,7 +1,15 @@
 """Messages of many events, written column by column, so that the loops over events run in C.
 
 A column has one part of every message, for example all ids. `Lines` puts columns and the texts
-between them together. A batch of 1,000 takes 1.5 to 2.5 µs an event, a lone event 30 to 50 µs.
+between them together. Two events, written as `id=…[ user=…]`:
+
+    lines = Lines(2)
+    lines.text("id=")                                  # the same in every line
+    lines.each(["1", "2"])                             # a text for each line
+    lines.pair(" user=", Column(["ada", None]))        # nothing where there is no text
+    lines.encoded()                                    # [b"id=1 user=ada", b"id=2"]
+
+Measured: a batch of 1,000 takes 1.5 to 2.5 µs an event, a lone event 30 to 50 µs.
 """
 
 from __future__ import annotations
@@ -118,7 +126,7 @@ _SEVERITIES: Final = {
 }
 
 Pair = tuple[str, Column, str]
-"""The text before each text of a column, the column, and the text after."""
+"""A column with the texts that stand before and after each of its texts."""
 
 
 class Lines:

@@ -1,6 +1,7 @@
 """The HTTP client of all HTTP sinks: connections, TLS, credentials, compression, typed errors.
 
-It turns a missing answer into SinkWaits or SinkHolds; what an answer means is the sink's to decide.
+A request without an answer raises SinkWaits or SinkHolds. An answer is returned whatever its
+status: only the sink knows what it means.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Client:
         self, client: httpx2.AsyncClient, options: RequestOptions, contexts: TlsContexts,
         report: Report,
     ) -> None:  # fmt: skip
-        """`contexts` is given the expiry of the receiver's certificate."""
+        """`contexts` keeps the expiry of the receiver's certificate."""
         self._client, self._options, self._report = client, options, report
         self._contexts = contexts
         self._tokens = TokenSource(options.oauth, self._ask_token) if options.oauth else None

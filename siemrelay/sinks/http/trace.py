@@ -23,7 +23,7 @@ class RequestTrace:
     """Reports one request's steps; on a connection that is reused, only the last one."""
 
     def __init__(self, url: str, body_bytes: int, report: Report, contexts: TlsContexts) -> None:
-        """`contexts` is given the expiry of the receiver's certificate."""
+        """`contexts` keeps the expiry of the receiver's certificate."""
         self._url, self._body_bytes = url, body_bytes
         self._report, self._contexts = report, contexts
         self._tunnel = False

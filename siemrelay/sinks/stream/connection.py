@@ -1,7 +1,7 @@
-"""One connection to a stream receiver, TCP or Unix, plain or in TLS, that counts what arrived.
+"""A connection to a stream receiver, TCP or Unix, plain or in TLS, that counts delivered bytes.
 
-SIOCOUTQ (tcp(7)) says how many written bytes the peer has not acknowledged yet; on a Unix socket,
-how many it has not read. In TLS the bytes of the records count, so they are counted below it.
+SIOCOUTQ (tcp(7)) is the number of written bytes that the peer has not acknowledged yet; on a Unix
+socket, that it has not read. Bytes are counted below TLS, since the kernel counts TLS records.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import structlog
 import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from siemrelay.core.options import Duration, Options, Size, absolute
+from siemrelay.core.options import Duration, Options, absolute
 from siemrelay.net.tasks import next_second
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk
+from siemrelay.sources.chunks import Chunk, RecordSize
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.content import CompressedContent
@@ -79,7 +79,7 @@ class FileOptions(Options):
         "they lead to; a stranger's could lead the relay to a secret. `always`: all. `never`: none "
         "(Kubernetes' `/var/log/containers` holds nothing else).",
     )
-    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+    max_record_size: RecordSize = Field(
         1 << 20,
         description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
         "split into parts.",

@@ -1,4 +1,4 @@
-"""Reads the bodies of requests: inflates and parses them without keeping anybody waiting.
+"""Reads the bodies of requests: decompresses and parses them while other tasks run.
 
 A few KiB of gzip can inflate to millions of values. So bytes and records of a body are bounded, it
 is parsed in slices between which other tasks run, and only one request of a source at a time works

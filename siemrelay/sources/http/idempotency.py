@@ -1,4 +1,4 @@
-"""Requests that were stored before: the same `Idempotency-Key` again stores nothing again.
+"""Requests that repeat an earlier one: records with a known `Idempotency-Key` are stored once.
 
 The signature of a signed request is a key as well, so a request that was recorded and is sent again
 is stored once. A key is remembered from the moment its request is under way, so a second one waits

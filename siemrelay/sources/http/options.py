@@ -1,4 +1,4 @@
-"""The options that webhooks and HEC share: where they listen for HTTP, and within which limits."""
+"""What webhooks and HEC share: the address, the limits of requests, and the server for them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 
 
 class HttpListenOptions(ListenerOptions):
-    """Settings of every source that is posted to."""
+    """Options of the sources that receive HTTP requests."""
 
     listen: Listen = Field(
         description="address to listen on, like https://0.0.0.0:8443/events; port 0 takes any "

@@ -49,7 +49,7 @@ def _authorization(value: Secret) -> Secret:
 
 
 class WebhookOptions(HttpListenOptions):
-    """Settings of `type: http`."""
+    """Options of `type: http`."""
 
     authorization: Annotated[Secret, AfterValidator(_authorization)] | None = Field(
         None,

@@ -11,7 +11,7 @@ import trio
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.extras import AMQP as EXTRA
-from siemrelay.core.options import Secret, with_good_port
+from siemrelay.core.options import NonEmpty, Secret, with_good_port
 from siemrelay.net.pem import AuthorityFile
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.queues.window import AcknowledgingOptions, QueueFailed, Window
@@ -36,9 +36,6 @@ def _amqp_url(value: str) -> Secret:
     return Secret(value)
 
 
-_Text = Annotated[str, Field(min_length=1)]
-
-
 class AmqpOptions(AcknowledgingOptions):
     """Options of `type: amqp`."""
 
@@ -46,7 +43,7 @@ class AmqpOptions(AcknowledgingOptions):
         description="amqp://USER:PASSWORD@HOST:PORT/VHOST (%2F is the vhost `/`); amqps:// is "
         "within TLS, verified"
     )
-    queue: _Text = Field(description="the queue that is consumed; several relays may share it")
+    queue: NonEmpty = Field(description="the queue that is consumed; several relays may share it")
     declare: bool = Field(False, description="create a durable queue if there is none")
     queue_type: Literal["classic", "quorum"] = Field(
         "classic", description="with `declare`: the kind of queue that is created"
@@ -72,11 +69,7 @@ class AmqpSource:
         Raises QueueFailed. If cancelled, unacknowledged messages go back to the queue.
         """
         consuming = _Consuming(self._options, intake)
-        try:
-            await consuming.window.run(partial(consuming.read, drain=drain))
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(consuming.close)
+        await consuming.window.run(partial(consuming.read, drain=drain), consuming.close)
 
 
 class _Consuming:

@@ -9,6 +9,7 @@ import trio
 from pydantic import Field
 
 from siemrelay.core.extras import KAFKA as EXTRA
+from siemrelay.core.options import NonEmpty
 from siemrelay.net.kafka import CommaSeparated, KafkaConnectionOptions, Properties
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.queues.window import QueueFailed, Window, WindowOptions
@@ -38,7 +39,6 @@ _QUEUE_KIB: Final = 32 * 1024
 # Brokers allow 6 s to 30 min by default. A relay that hangs is ended by systemd's watchdog.
 _SESSION_MS: Final = 10_000
 
-_Text = Annotated[str, Field(min_length=1)]
 _Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -48,7 +48,9 @@ class KafkaSourceOptions(WindowOptions, KafkaConnectionOptions):
     topic: Annotated[list[_Topic], CommaSeparated, Field(min_length=1)] = Field(
         description="the topic, or a list of topics"
     )
-    group: _Text = Field("siemrelay", description="the consumer group; relays in it share the work")
+    group: NonEmpty = Field(
+        "siemrelay", description="the consumer group; relays in it share the work"
+    )
     start_at: Literal["beginning", "end"] = Field(
         "beginning", description="where a group that has read nothing yet starts"
     )
@@ -87,11 +89,7 @@ class KafkaSource:
         Raises QueueFailed. If cancelled, what was not committed is read again, here or elsewhere.
         """
         consuming = _Consuming(self._options, intake)
-        try:
-            await consuming.window.run(partial(consuming.read, drain=drain))
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(consuming.close)
+        await consuming.window.run(partial(consuming.read, drain=drain), consuming.close)
 
 
 class _Consuming:

@@ -15,7 +15,7 @@ import trio
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.extras import REDIS as EXTRA
-from siemrelay.core.options import Duration, Secret
+from siemrelay.core.options import Duration, NonEmpty, Secret
 from siemrelay.net.pem import AuthorityFile
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.queues.window import QueueFailed, Window, WindowOptions
@@ -46,23 +46,22 @@ def _redis_url(value: str) -> Secret:
     return Secret(value)
 
 
-_Text = Annotated[str, Field(min_length=1)]
-
-
 class RedisOptions(WindowOptions):
     """Options of `type: redis`."""
 
     url: Annotated[Secret, AfterValidator(_redis_url)] = Field(
         description="redis://USER:PASSWORD@HOST:PORT/DATABASE; rediss:// is within TLS, verified"
     )
-    stream: _Text = Field(description="the stream's key; it need not exist yet")
-    group: _Text = Field("siemrelay", description="the consumer group; made if it does not exist")
-    consumer: _Text | None = Field(
+    stream: NonEmpty = Field(description="the stream's key; it need not exist yet")
+    group: NonEmpty = Field(
+        "siemrelay", description="the consumer group; made if it does not exist"
+    )
+    consumer: NonEmpty | None = Field(
         None,
         description="this relay's name in the group, different for each; by default one that is "
         "made up and kept in `state_dir`",
     )
-    field: _Text | None = Field(
+    field: NonEmpty | None = Field(
         None,
         description="which field of an entry is the record; by default its only one, or all of "
         "them as a JSON object",
@@ -98,10 +97,7 @@ class RedisSource:
         Raises QueueFailed.
         """
         reading = _Reading(self._options, intake, await self._consumer(intake))
-        try:
-            await reading.window.run(partial(reading.read, drain=drain))
-        finally:
-            reading.close()
+        await reading.window.run(partial(reading.read, drain=drain), reading.close)
 
     async def _consumer(self, intake: Intake) -> str:
         if self._options.consumer is not None:

@@ -190,12 +190,21 @@ class Window(Generic[Token]):
         whole = as_records(records, self._intake.oversize)
         self._backlog.add(ReadBatch(whole, len(records), token))
 
-    async def run(self, read: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, read: Callable[[], Awaitable[None]], close: Callable[[], None]) -> None:
         """Run `read`, which hands over; return when it has, and all of that is acknowledged.
+
+        At last `close` is called in a thread, whatever happens.
 
         If cancelled, or if reading fails, what was handed over has GRACE_S to be stored and
         acknowledged. Of several errors a broken buffer's is raised before the first of the others.
         """
+        try:
+            await self._run(read)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(close)
+
+    async def _run(self, read: Callable[[], Awaitable[None]]) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._wind_down)

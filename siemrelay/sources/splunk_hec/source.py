@@ -44,7 +44,7 @@ _CODES: Final = {503: 9, 500: 8}
 
 
 class HecOptions(HttpListenOptions):
-    """Settings of `type: splunk-hec`."""
+    """Options of `type: splunk-hec`."""
 
     tokens: Annotated[list[Secret], Field(min_length=1)] = Field(
         description="the tokens that senders may use, without the word Splunk"

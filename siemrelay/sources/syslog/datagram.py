@@ -1,4 +1,8 @@
-"""Syslog in datagrams, UDP and Unix: read in batches, and every known loss is counted."""
+"""Syslog in datagrams, UDP and Unix: read in batches.
+
+Nobody sends a lost datagram again. Those that the kernel has dropped are counted (SO_MEMINFO), and
+a stop empties the kernel's buffer first.
+"""
 
 from __future__ import annotations
 

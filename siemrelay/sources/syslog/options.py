@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from siemrelay.core.options import Duration, Size
 from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
 from siemrelay.net.listening import BindAddress
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES
+from siemrelay.sources.chunks import RecordSize
 from siemrelay.sources.syslog.address import SyslogAddress, parse_address
 
 
@@ -32,7 +32,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 
 
 class SyslogOptions(ListenerOptions):
-    """Settings of `type: syslog`."""
+    """Options of `type: syslog`."""
 
     listen: Listen | Annotated[list[Listen], Field(min_length=1)] = Field(
         description="address to listen on, or a list: udp://0.0.0.0:514, tcp://0.0.0.0:514, "
@@ -55,7 +55,7 @@ class SyslogOptions(ListenerOptions):
         description="close connections that send nothing for so long; never by default, as quiet "
         "devices stay connected and the kernel finds out dead ones",
     )
-    max_record_size: Annotated[Size, Field(gt=0, le=MAX_WHOLE_BYTES)] = Field(
+    max_record_size: RecordSize = Field(
         1 << 20,
         description="Longer messages are counted as oversize, and kept. Those over 16 MiB are "
         "split into parts.",

@@ -1,4 +1,4 @@
-"""RELP, with and without TLS: each message is answered when it is on disk."""
+"""RELP, plain and in TLS: each message is answered once it is on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Syslog over TCP, TLS and Unix streams: accepts connections, reads and hands over in batches."""
+"""Syslog over TCP, TLS and Unix streams.
+
+    accept ─▶ (TLS) ─▶ read ─▶ split into messages ─▶ wait for the others' turn ─▶ intake
+
+A stream has no acknowledgement: the kernel has confirmed to the sender what it has received. So a
+stop reads and hands over what has arrived, within a second.
+"""
 
 from __future__ import annotations
 

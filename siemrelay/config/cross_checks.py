@@ -14,7 +14,7 @@ from siemrelay import registry
 from siemrelay.config.models import EndpointOptions, SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import KeyPath
 from siemrelay.core.event_types import OWN_SOURCE
-from siemrelay.net.listening import BindAddress, Listening
+from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.sinks.file.rotation import names
 from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sources.file.finder import Globs

@@ -27,7 +27,7 @@ from siemrelay.config.requirements import missing
 from siemrelay.config.service_unit import ServiceUnit
 from siemrelay.config.yaml_document import KeyPath, in_order
 from siemrelay.core.errors import Fault
-from siemrelay.net.listening import BindAddress, Listening
+from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sinks.stream.unix import UnixOptions
 from siemrelay.sources.file.source import FileOptions

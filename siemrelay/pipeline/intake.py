@@ -22,7 +22,7 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
 from siemrelay.core.lines import must_stay_alone
-from siemrelay.net.listening import ListeningSockets
+from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
 from siemrelay.pipeline.observer import Observers

@@ -10,7 +10,7 @@ import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.models import RelayConfig
-from siemrelay.net.listening import BindAddress, Listening
+from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.pipeline.intake import Committer, SourceIntake
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.source_filter import SourceFilter

@@ -14,7 +14,7 @@ import msgspec
 from siemrelay.core.extras import Extra
 from siemrelay.core.lines import payloads
 from siemrelay.core.options import Options
-from siemrelay.net.listening import ListeningSockets
+from siemrelay.net.listening_sockets import ListeningSockets
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,8 @@ import trio
 
 from siemrelay.core.errors import StartRefused
 from siemrelay.net.body_memory import HeldBody
-from siemrelay.net.http_server import Head, HttpAnswer, HttpLimits, HttpServer
+from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
+from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.telemetry.health import stuck, unready, unready_source
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
@@ -96,7 +97,7 @@ class _Uncounted:
 
 
 class _Pages:
-    """The pages of the endpoint: see `http_server.Application`."""
+    """The pages of the endpoint: see `http_application.Application`."""
 
     def __init__(
         self, stats: Stats, status: StatusReporter, refresh: Callable[[], Awaitable[None]],

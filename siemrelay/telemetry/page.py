@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from siemrelay.net.http_server import HttpAnswer
+from siemrelay.net.http_application import HttpAnswer
 
 _INLINE: Final = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 

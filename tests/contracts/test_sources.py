@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from siemrelay.net.listening import BindAddress, ListeningSockets
+from siemrelay.net.listening_sockets import BindAddress, ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.registry import SOURCES
 from siemrelay.sources.contract import Records

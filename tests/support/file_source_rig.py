@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from siemrelay.net.listening import ListeningSockets
+from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.sources.contract import Records
 from siemrelay.sources.file.source import FileOptions, FileSource
 

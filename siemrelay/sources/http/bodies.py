@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import trio
 
 from siemrelay.net.body_memory import HeldBody
-from siemrelay.net.http_server import Head
+from siemrelay.net.http_application import Head
 from siemrelay.wire.http_bodies import BodyTooLarge, decompressed, finish
 
 T = TypeVar("T")

@@ -11,10 +11,11 @@ import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.options import Duration, Size
-from siemrelay.net.http_server import Application, HttpLimits, HttpServer
+from siemrelay.net.http_application import Application, HttpLimits
+from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import RejectionLog, is_loopback
 from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
-from siemrelay.net.listening import BindAddress
+from siemrelay.net.listening_sockets import BindAddress
 from siemrelay.net.tls_server import TlsServer
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake
@@ -121,7 +122,7 @@ class HttpListenOptions(ListenerOptions):
 
     @property
     def binds(self) -> list[BindAddress]:
-        """See `net.listening.Listening`."""
+        """See `net.listening_sockets.Listening`."""
         return [BindAddress(False, self.address.host, self.address.port)]
 
 

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field
 
 from siemrelay.core.options import Secret
 from siemrelay.net.body_memory import HeldBody
-from siemrelay.net.http_server import RETRY_AFTER_S, Head, HttpAnswer
+from siemrelay.net.http_application import Head, HttpAnswer
+from siemrelay.net.http_server import RETRY_AFTER_S
 from siemrelay.net.listener import is_loopback
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
@@ -91,7 +92,7 @@ class HttpSource:
 
 
 class _Hooks:
-    """See `http_server.Application`."""
+    """See `http_application.Application`."""
 
     def __init__(
         self, options: WebhookOptions, intake: Intake, stores: trio.Nursery, keys: IdempotencyKeys

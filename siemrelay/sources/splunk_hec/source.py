@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from siemrelay.core.options import Secret
 from siemrelay.decoders.fields import GENERIC
 from siemrelay.net.body_memory import HeldBody
-from siemrelay.net.http_server import Head, HttpAnswer
+from siemrelay.net.http_application import Head, HttpAnswer
 from siemrelay.sources.contract import Intake, Records, SourceKind, joined
 from siemrelay.sources.http.auth import Authorization, basic_password
 from siemrelay.sources.http.bodies import BodyReader, content_coding
@@ -90,7 +90,7 @@ class HecSource:
 
 
 class _Collector:
-    """See `http_server.Application`."""
+    """See `http_application.Application`."""
 
     def __init__(self, options: HecOptions, intake: Intake, acks: SenderAcknowledgements) -> None:
         self._tokens = Authorization(f"Splunk {token}" for token in options.tokens)

@@ -6,7 +6,7 @@ import os
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from siemrelay.net.listening import BindAddress
+from siemrelay.net.listening_sockets import BindAddress
 
 DEFAULT_PORTS: Final = {
     "tcp": 514, "tls": 6514, "udp": 514, "relp": 2514, "relp+tls": 2514,

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from siemrelay.core.options import Duration, Size
 from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
-from siemrelay.net.listening import BindAddress
+from siemrelay.net.listening_sockets import BindAddress
 from siemrelay.sources.chunks import RecordSize
 from siemrelay.sources.syslog.address import SyslogAddress, parse_address
 
@@ -104,7 +104,7 @@ class SyslogOptions(ListenerOptions):
 
     @property
     def binds(self) -> list[BindAddress]:
-        """See `net.listening.Listening`."""
+        """See `net.listening_sockets.Listening`."""
         binds = [address.bind for address in self.addresses]
         return [
             bind if bind.port or bind.path else bind._replace(nth=number)

@@ -16,7 +16,7 @@ import trio
 from structlog.testing import capture_logs
 
 from siemrelay.core.errors import BufferBroken, StartRefused
-from siemrelay.net.http_server import HttpLimits
+from siemrelay.net.http_application import HttpLimits
 from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import SinkCounts, SinkStats, Stats

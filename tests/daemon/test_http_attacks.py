@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
-from tests.support.http_sender import Sender, forwarded, port_of, relay
+from tests.support.http_sender import Sender, port_of, relay
+from tests.support.listening import forwarded
 
 HEAD = b"POST /events HTTP/1.1\r\nHost: a\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -21,28 +20,10 @@ from tests.conftest import MakeDaemon
 from tests.support.bystanders import with_bystanders
 from tests.support.daemon import Daemon, until
 from tests.support.http_sender import request
+from tests.support.listening import forwarded, port_of, relay
 
 ANY = "tcp://127.0.0.1:0"
 LINE = b"<13>1 2026-01-01T00:00:00Z host app - - - "
-
-
-def relay(make_daemon: MakeDaemon, listen: Any = ANY, **settings: Any) -> Daemon:
-    daemon = make_daemon({})
-    out = {"protocol": "file", "path": str(daemon.directory / "out"), "format": "raw"}
-    daemon.config["sinks"] = {"out": out}
-    daemon.config["sources"] = {"logs": {"type": "syslog", "listen": listen, **settings}}
-    return daemon
-
-
-def forwarded(daemon: Daemon) -> list[bytes]:
-    path = daemon.directory / "out"
-    return path.read_bytes().splitlines() if path.exists() else []
-
-
-def port_of(daemon: Daemon) -> int:
-    return int(
-        until(lambda: [s for s in daemon.said("listening") if s["source"] == "logs"])[0]["port"]
-    )
 
 
 def connected(daemon: Daemon) -> socket.socket:
@@ -198,10 +179,12 @@ def test_connections_that_dribble_give_way_without_delay(make_daemon: MakeDaemon
 def test_a_connection_that_never_sends_a_message_is_closed(
     make_daemon: MakeDaemon, listen: str
 ) -> None:
-    daemon = relay(make_daemon, listen, first_message_timeout="300ms").start()
+    daemon = relay(make_daemon, listen, first_message_timeout="1s").start()
     quick = b"1 open 0\n2 syslog 5 <13>a\n" if listen.startswith("relp") else b"<13>a\n"
-    with connected(daemon) as silent, connected(daemon) as dribbling, connected(daemon) as quiet:
+    with connected(daemon) as quiet, ExitStack() as others:
         quiet.sendall(quick)
+        until(lambda: len(forwarded(daemon)) == 1)
+        silent, dribbling = (others.enter_context(connected(daemon)) for _ in range(2))
         dribbling.sendall(b"1")
         for sock in (silent, dribbling):
             assert sock.recv(1) == b""

@@ -5,36 +5,25 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from pathlib import Path
 from typing import Any
 
 from tests.conftest import MakeDaemon
-from tests.support.daemon import Daemon, until
+from tests.support import listening
+from tests.support.daemon import Daemon
+from tests.support.listening import relay_of
 
 TOKEN = "Bearer token-of-the-hook"
 
 
 def relay(make: MakeDaemon, name: str = "out", **source: Any) -> Daemon:
     """A relay with one HTTP source, whose records go to a file as they are."""
-    daemon = make({})
-    daemon.config["sinks"] = {
-        "file": {"protocol": "file", "path": str(daemon.directory / name), "format": "raw"}
-    }
     settings = {"type": "http", "listen": "http://127.0.0.1:0/events", **source}
-    daemon.config["sources"] = {"hooks": settings}
-    return daemon
+    return relay_of(make, {"hooks": settings}, name)
 
 
 def port_of(daemon: Daemon, source: str = "hooks") -> int:
     """Where it listens, once it does."""
-    (line,) = until(lambda: [s for s in daemon.said("listening") if s["source"] == source])
-    return int(line["port"])
-
-
-def forwarded(daemon: Daemon, name: str = "out") -> list[bytes]:
-    """The records that have come out so far."""
-    path: Path = daemon.directory / name
-    return path.read_bytes().splitlines() if path.exists() else []
+    return listening.port_of(daemon, source)
 
 
 class Sender:

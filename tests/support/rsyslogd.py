@@ -7,6 +7,9 @@ of it shows what its senders promise and not what it forgot.
 from __future__ import annotations
 
 import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +129,18 @@ class ParsingRsyslogd(Server):
     def parsed(self) -> list[dict[str, Any]]:
         """Every record so far, as rsyslog understood it."""
         return json_lines(self._output)
+
+
+@contextmanager
+def sending(directory: Path, configuration: str) -> Iterator[None]:
+    """rsyslogd with this configuration of a sender, from `with` to its end."""
+    (directory / "rsyslog.conf").write_text(configuration)
+    process = subprocess.Popen(
+        _command(directory), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -12,13 +12,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
+from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.sinks.contract import Refusal
 from siemrelay.sinks.stream.relp import RelpOptions, RelpSink
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.relp_receiver import RelpReceiver
 from tests.support.rsyslogd import Rsyslogd
+from tests.support.sessions import deliver, fault
 from tests.unit.sinks.test_tls_sink import Files, over_tls, serving
 
 LIBRARIES = ["openssl", "gnutls"]
@@ -49,20 +50,6 @@ def sink_to(port: int, timeout: str = "5s", **options: Any) -> RelpSink:
             {"server": "127.0.0.1", "port": port, "timeout": timeout, **options}
         )
     )
-
-
-async def deliver(sink: RelpSink, *messages: bytes) -> dict[str, str]:
-    """Send, have it confirmed; what was reported by step."""
-    steps: dict[str, str] = {}
-    async with sink.session(steps.__setitem__) as session:
-        assert not await session.confirm(await session.send(messages))
-    return steps
-
-
-async def fault(sink: RelpSink) -> DeliveryError:
-    with pytest.raises(DeliveryError) as raised:
-        await deliver(sink, b"<13>1 - - - - - - never confirmed")
-    return raised.value
 
 
 # -- rsyslog --------------------------------------------------------------

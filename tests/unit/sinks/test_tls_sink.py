@@ -18,7 +18,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
+from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.stream import connection
 from siemrelay.sinks.stream import tcp as stream
@@ -27,6 +27,7 @@ from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.rsyslogd import Rsyslogd
 from tests.support.servers import free_port, program
+from tests.support.sessions import deliver, fault
 
 DRIVERS = ["ossl", "gtls"]
 
@@ -92,20 +93,6 @@ def sink_to(port: int, files: Files, timeout: str = "5s", **tls: Any) -> TcpSink
             {"server": "127.0.0.1", "port": port, "timeout": timeout, "tls": tls}
         )
     )
-
-
-async def deliver(sink: TcpSink, *messages: bytes) -> dict[str, str]:
-    """Send, have it confirmed; what was reported by step."""
-    steps: dict[str, str] = {}
-    async with sink.session(steps.__setitem__) as session:
-        assert not await session.confirm(await session.send(messages))
-    return steps
-
-
-async def fault(sink: TcpSink) -> DeliveryError:
-    with pytest.raises(DeliveryError) as raised:
-        await deliver(sink, b"<13>1 - - - - - - never confirmed")
-    return raised.value
 
 
 @asynccontextmanager

@@ -5,25 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from typing import Any
 
 import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
-
-
-def relay(make_daemon: MakeDaemon, listen: str, **settings: Any) -> Daemon:
-    daemon = make_daemon({})
-    out = {"protocol": "file", "path": str(daemon.directory / "out"), "format": "raw"}
-    daemon.config["sinks"] = {"out": out}
-    daemon.config["sources"] = {"logs": {"type": "syslog", "listen": listen, **settings}}
-    return daemon
-
-
-def forwarded(daemon: Daemon) -> list[bytes]:
-    path = daemon.directory / "out"
-    return path.read_bytes().splitlines() if path.exists() else []
+from tests.support.listening import forwarded, relay
 
 
 def sender_to(daemon: Daemon, listen: str) -> socket.socket:

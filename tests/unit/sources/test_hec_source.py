@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, Daemon, append, event, ids, until
-from tests.support.http_sender import Sender, forwarded, port_of, relay, said
+from tests.support.http_sender import Sender, port_of, relay, said
+from tests.support.listening import forwarded
 
 TOKEN = "5fb7a3c2-0000-4000-8000-00000000beef"
 CHANNEL = "0aeb3d9c-1111-4222-8333-44444444cafe"

@@ -24,7 +24,8 @@ import trustme
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, until
-from tests.support.http_sender import TOKEN, Sender, forwarded, port_of, relay, request, said
+from tests.support.http_sender import TOKEN, Sender, port_of, relay, request, said
+from tests.support.listening import forwarded
 
 
 def test_one_event_an_array_and_lines_are_taken_as_they_are(make_daemon: MakeDaemon) -> None:

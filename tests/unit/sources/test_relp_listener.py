@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +14,10 @@ from hypothesis import strategies as st
 from siemrelay.core.errors import FrameRefused
 from siemrelay.wire.relp import Frame, RelpClient, RelpServer, answers
 from tests.conftest import MakeDaemon
-from tests.support.daemon import Daemon, until
-from tests.support.servers import free_port, missing, program
+from tests.support.daemon import until
+from tests.support.listening import forwarded
+from tests.support.rsyslogd import sending
+from tests.support.servers import free_port, missing
 
 MIB = 1 << 20
 
@@ -104,29 +105,17 @@ def omrelp(directory: Path, port: int, settings: str = "") -> Iterator[Path]:
     """rsyslogd that sends over RELP what is appended to the file it follows."""
     if next(Path("/usr/lib").glob("*/rsyslog/omrelp.so"), None) is None:
         missing("rsyslog's omrelp.so is not installed (Debian package rsyslog-relp)")
-    log, config = directory / "app.log", directory / "sender.conf"
+    log = directory / "app.log"
     log.touch()
-    config.write_text(
+    configuration = (
         f'global(workDirectory="{directory}")\nmodule(load="omrelp")\nmodule(load="imfile")\n'
         f'input(type="imfile" File="{log}" Tag="app:" reopenOnTruncate="on")\n'
         'template(name="raw" type="string" string="%msg%")\n'
         f'action(type="omrelp" target="127.0.0.1" port="{port}" template="raw" '
         f'action.resumeInterval="1" action.resumeRetryCount="-1" timeout="5" {settings})\n'
     )
-    process = subprocess.Popen(
-        [program("rsyslogd", "rsyslog"), "-n", "-f", str(config), "-i", str(directory / "pid")],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    with sending(directory, configuration):
         yield log
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def forwarded(daemon: Daemon) -> list[bytes]:
-    path = daemon.directory / "out"
-    return path.read_bytes().splitlines() if path.exists() else []
 
 
 def test_rsyslog_sends_everything_though_the_relay_is_killed(

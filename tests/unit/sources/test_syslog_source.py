@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -22,25 +21,11 @@ from siemrelay.sources.syslog.address import parse_address
 from siemrelay.sources.syslog.options import SyslogOptions
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
+from tests.support.listening import forwarded, port_of, relay
+from tests.support.rsyslogd import sending
 from tests.support.servers import program
 
 ANY = "tcp://127.0.0.1:0"
-
-
-def relay(make_daemon: MakeDaemon, listen: Any = ANY, **settings: Any) -> Daemon:
-    daemon = make_daemon({"out": {"protocol": "file", "path": "to be set", "format": "raw"}})
-    daemon.config["sinks"]["out"]["path"] = str(daemon.directory / "forwarded")
-    daemon.config["sources"] = {"logs": {"type": "syslog", "listen": listen, **settings}}
-    return daemon
-
-
-def port_of(daemon: Daemon) -> int:
-    return int(until(lambda: daemon.said("listening"))[0]["port"])
-
-
-def forwarded(daemon: Daemon) -> list[bytes]:
-    path = daemon.directory / "forwarded"
-    return path.read_bytes().splitlines() if path.exists() else []
 
 
 def send(daemon: Daemon, data: bytes) -> None:
@@ -59,24 +44,17 @@ def is_closed(sock: socket.socket) -> bool:
 @contextmanager
 def rsyslog_sender(directory: Path, action: str, settings: str = "") -> Iterator[Path]:
     """rsyslogd that sends what is written to the Unix socket it makes."""
-    inlet, config = directory / "inlet", directory / "sender.conf"
-    config.write_text(
+    inlet = directory / "inlet"
+    configuration = (
         f'global(workDirectory="{directory}" {settings})\n'
         f'module(load="imuxsock" sysSock.use="off")\ninput(type="imuxsock" Socket="{inlet}" '
         'useSpecialParser="off" ParseHostname="on" RateLimit.Interval="0")\n'
         f'action(type="omfwd" target="127.0.0.1" template="RSYSLOG_SyslogProtocol23Format" '
         f"{action})\n"
     )
-    process = subprocess.Popen(
-        [program("rsyslogd", "rsyslog"), "-n", "-f", str(config), "-i", str(directory / "pid")],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
+    with sending(directory, configuration):
         until(inlet.exists, what="rsyslogd listening")
         yield inlet
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def log_through(inlet: Path, count: int) -> None:

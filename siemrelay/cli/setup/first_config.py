@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from glob import has_magic
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -16,8 +17,11 @@ from siemrelay.config.presets import PRESETS
 LISTENERS: Final = ("udp", "tcp", "tls", "relp", "relp+tls", "unix", "unixgram")
 
 
-_SCHEMA: Final = "/usr/local/share/siemrelay/siemrelay.schema.json"
-"""Where `siemrelay install` puts it."""
+_SCHEMAS: Final = (
+    "/usr/local/share/siemrelay/siemrelay.schema.json",
+    "/usr/share/siemrelay/siemrelay.schema.json",
+)
+"""Where `siemrelay install` and a package put it."""
 
 
 class _Secret(NamedTuple):
@@ -143,7 +147,8 @@ def render(answers: Answers, file: str) -> str:
 
 def _lines(answers: Answers, file: str) -> Iterator[str]:
     siem = PRESETS[answers.siem]
-    yield f"# yaml-language-server: $schema={_SCHEMA}"
+    schema = next((path for path in _SCHEMAS if Path(path).exists()), _SCHEMAS[0])
+    yield f"# yaml-language-server: $schema={schema}"
     yield f"# {file}"
     yield "#"
     yield "# `siemrelay check` says what is wrong with this file, or what each part comes to;"

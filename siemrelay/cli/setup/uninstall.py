@@ -23,6 +23,7 @@ from siemrelay.config.endpoint_address import state_dir
 from siemrelay.core.errors import ConfigurationRefused
 
 _LOGS: Final = Path("/var/log/siemrelay")
+_DROP_INS: Final = Path(f"/etc/systemd/system/{UNIT}.d")
 
 
 @click.command()
@@ -65,7 +66,8 @@ def _say_what_stays() -> None:
         state = state_dir(DEFAULT_FILE)
     except ConfigurationRefused:
         state = Path("/var/lib/siemrelay")
-    kept = [path for path in (Path(DEFAULT_FILE).parent, state, _LOGS) if path.exists()]
+    places = (Path(DEFAULT_FILE).parent, state, _LOGS, _DROP_INS)
+    kept = [path for path in places if path.exists()]
     click.echo("\nKept, with undelivered records, configuration and credentials:")
     for path in kept:
         click.echo(f"  {path}")

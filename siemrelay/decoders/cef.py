@@ -44,11 +44,11 @@ def cef_fields(text: str) -> dict[str, Any] | None:
     plain = _plain if "\\" in text else str
     vendor, product, version, signature, name, severity = map(plain, match.groups())
     _, *pairs = _KEY.split(f" {text[match.end() :]}")
-    said = first_of_each(pairs[::2], [plain(value.rstrip(" \r\n\0")) for value in pairs[1::2]])
+    own = first_of_each(pairs[::2], [plain(value.rstrip(" \r\n\0")) for value in pairs[1::2]])
     fields: dict[str, Any] = {"type": name or signature}
     fields["severity"] = _SEVERITIES.get(severity.strip().casefold(), severity.strip())
-    fields |= {_FIELDS[key]: value for key, value in said.items() if key in _FIELDS}
-    others = {key: value for key, value in said.items() if key not in _FIELDS}
+    fields |= {_FIELDS[key]: value for key, value in own.items() if key in _FIELDS}
+    others = {key: value for key, value in own.items() if key not in _FIELDS}
     for key in _ADDRESSES:
         if others.get(key) and not fields.get("actor.address"):
             fields["actor.address"] = others.pop(key)

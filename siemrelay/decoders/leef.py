@@ -42,18 +42,18 @@ def leef_fields(text: str) -> dict[str, Any] | None:
             delimiter = chr(int(named[1], 16)) if named[1] else named[2] or "\t"
     if rest.count(delimiter) > MOST_PAIRS:
         return None
-    said: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for pair in rest.rstrip("\r\n\0").split(delimiter):
         key, equals, value = pair.strip(" ").partition("=")
         if equals and key:
-            said.setdefault(key, value)
-    pattern = said.pop("devTimeFormat", None)
-    if pattern is not None and "devTime" in said:
-        said["devTime"] = time_by_pattern(said["devTime"], pattern) or said["devTime"]
-    if said.get("identHostName") and not said.get("src"):
-        said["src"] = said.pop("identHostName")
+            pairs.setdefault(key, value)
+    pattern = pairs.pop("devTimeFormat", None)
+    if pattern is not None and "devTime" in pairs:
+        pairs["devTime"] = time_by_pattern(pairs["devTime"], pattern) or pairs["devTime"]
+    if pairs.get("identHostName") and not pairs.get("src"):
+        pairs["src"] = pairs.pop("identHostName")
     fields: dict[str, Any] = {"type": event_id}
-    fields |= {_FIELDS[key]: value for key, value in said.items() if key in _FIELDS}
+    fields |= {_FIELDS[key]: value for key, value in pairs.items() if key in _FIELDS}
     fields["device"] = {"vendor": vendor, "product": product, "version": product_version}
-    others: dict[str, Any] = {key: v for key, v in said.items() if key not in _FIELDS}
+    others: dict[str, Any] = {key: v for key, v in pairs.items() if key not in _FIELDS}
     return with_extension(fields, others, "leef")

@@ -80,10 +80,10 @@ class Kinds:
         """Whether every type name is spelled as events promise it."""
         return all(map(self._is_canonical.__getitem__, names))
 
-    def normal(self, said: tuple[Any, ...]) -> Kind:
+    def normal(self, given: tuple[Any, ...]) -> Kind:
         """The combination as an event promises it. Its parts are hashable scalars or None."""
         # True == 1 == 1.0 in a dict; the types keep them apart.
-        return self._normal[(*said, *map(type, said))]
+        return self._normal[(*given, *map(type, given))]
 
     def _work_out(self, name: Any, category: Any, severity: Any, outcome: Any) -> Kind:
         name = UNTYPED if name in (None, "") else self._catalogue.canonical(str(text_of(name)))
@@ -99,9 +99,9 @@ class Kinds:
         return name, str(text_of(category)), level, outcome
 
 
-def not_understood(said: tuple[Any, ...]) -> dict[str, Any]:
+def not_understood(given: tuple[Any, ...]) -> dict[str, Any]:
     """The severity and the outcome of a record that have no meaning on the event's scales."""
-    _, _, severity, outcome = said
+    _, _, severity, outcome = given
     lost = {}
     if severity is not None and severity_of(severity) is None:
         lost["severity"] = severity
@@ -180,8 +180,8 @@ class Finisher:
             if lost and self._attributes:
                 _keep(event, lost)
 
-    def _normal(self, said: tuple[Any, ...]) -> tuple[Kind, dict[str, Any]]:
-        return self._kinds.normal(said), not_understood(said)
+    def _normal(self, given: tuple[Any, ...]) -> tuple[Kind, dict[str, Any]]:
+        return self._kinds.normal(given), not_understood(given)
 
     def _set_times(
         self, batch: Batch, events: list[AuditEvent], headers: Sequence[str | None] | None
@@ -201,11 +201,11 @@ class Finisher:
             return
         received = rfc3339(batch.received_at)
         arrival = datetime.fromtimestamp(batch.received_at, UTC)
-        for event, said, time, header in zip(
+        for event, written, time, header in zip(
             events, own, self._credible(own, batch.received_at), headers or repeat(None, len(own)),
             strict=True,
         ):  # fmt: skip
-            event.time, lost = time, said if time is None else None
+            event.time, lost = time, written if time is None else None
             if time is None and header is not None:
                 event.time = time_of(header, arrival, self._zone)
                 lost = header if event.time is None and lost is None else lost
@@ -219,7 +219,9 @@ class Finisher:
     def _credible(self, own: list[Any], received_at: float) -> list[str | None]:
         """The times of records as RFC 3339, None where there is none that can be true."""
         received = datetime.fromtimestamp(received_at, UTC)
-        times = [None if said is None else time_of(said, received, self._zone) for said in own]
+        times = [
+            None if written is None else time_of(written, received, self._zone) for written in own
+        ]
         moments = [None if time is None else datetime.fromisoformat(time) for time in times]
         if self._are_credible(list(filter(None, moments)), received_at):
             return times

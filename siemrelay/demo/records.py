@@ -52,8 +52,8 @@ def record(kind: int, identity: str, time: str, rng: random.Random) -> bytes:
 
 
 def _outcome(known: EventType) -> str:
-    said = f"{known.name} {known.description}".casefold()
-    return "failure" if any(word in said for word in _FAILED) else "success"
+    text = f"{known.name} {known.description}".casefold()
+    return "failure" if any(word in text for word in _FAILED) else "success"
 
 
 def _address(rng: random.Random) -> str:

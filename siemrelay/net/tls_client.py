@@ -87,8 +87,11 @@ class Secured(Protocol):
     """The part of an established TLS connection that is read here: `ssl.SSLObject` has it, and
     `trio.SSLStream` forwards to it."""
 
-    def getpeercert(self) -> Any: ...
-    def version(self) -> str | None: ...
+    def getpeercert(self) -> Any:
+        """See `ssl.SSLSocket`."""
+
+    def version(self) -> str | None:
+        """See `ssl.SSLSocket`."""
 
 
 def expires_at(tls: Secured) -> float | None:

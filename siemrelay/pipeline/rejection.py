@@ -43,9 +43,9 @@ class RejectionBreaker:
         self._refused_in_a_row += len(refusals)
         if self._refused_in_a_row >= ALL_REFUSED:
             self.proven = False
-            said = refusals[-1]
+            last = refusals[-1]
             raise SinkHolds(
-                f"the peer refused each of {ALL_REFUSED} events: {said.code} {said.reason}",
+                f"the peer refused each of {ALL_REFUSED} events: {last.code} {last.reason}",
                 advice="check `format` and the address: it seems to expect something else",
             )
 

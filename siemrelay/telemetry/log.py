@@ -69,6 +69,7 @@ class Redactor:
         return _CREDENTIALS.sub(r"\g<scheme> ***", text)
 
     def __call__(self, logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+        """The log line without secrets; called by structlog."""
         return {key: self._clean(value) for key, value in line.items()}
 
     def _clean(self, value: Any) -> Any:

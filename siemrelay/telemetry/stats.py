@@ -121,6 +121,8 @@ class SinkCounts(msgspec.Struct):
 class SinkStats(msgspec.Struct):
     """One sink. `state` is one of STATES; `reason` says why it is not `up`.
 
+    Times are seconds since the epoch, but `progress_at` is on the clock of the loop.
+
     `counts` is the buffer's own, live; `stored` counts the records since the sink was added.
     """
 

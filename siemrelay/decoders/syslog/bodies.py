@@ -113,12 +113,12 @@ class Bodies:
             for i, text in enumerate(texts):
                 if i not in events and i not in fields:
                     fields[i] = self._read(text)
-        said = {i: found for i, found in fields.items() if found}
-        if len(said) < len(fields):
+        present = {i: found for i, found in fields.items() if found}
+        if len(present) < len(fields):
             events |= {i: self._prose(texts[i]) for i, found in fields.items() if not found}
-        if said:
-            made = self._lookup.events(list(said.values()), attributes=self._attributes)
-            events |= zip(said, made, strict=True)
+        if present:
+            made = self._lookup.events(list(present.values()), attributes=self._attributes)
+            events |= zip(present, made, strict=True)
         return list(map(events.__getitem__, range(len(texts)))), False
 
     def _prose(self, text: str) -> AuditEvent:

@@ -39,6 +39,7 @@ class EpochMs:
         self._seconds = BoundedMemo(_epoch_s)
 
     def __call__(self, time: str) -> str:
+        """The milliseconds of one time."""
         if len(time) == MILLISECOND_CHARACTERS and time[-1] == "Z":
             second = self._seconds[time[:20]]
             if second:

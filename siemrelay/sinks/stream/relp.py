@@ -53,6 +53,7 @@ class RelpSink(ServerSink["RelpSession"]):
         self._window = options.window
 
     async def start(self, connection: Connection, report: Report) -> RelpSession:
+        """See `ServerSink`; exchanges the RELP `open`."""
         session = RelpSession(connection, self._window, report)
         await session.open()
         return session

@@ -56,6 +56,7 @@ class TcpSink(ServerSink[StreamSession]):
         self._frame = FRAMERS[options.framing]
 
     async def start(self, connection: Connection, report: Report) -> StreamSession:
+        """See `ServerSink`; a stream needs no greeting."""
         return StreamSession(connection, self._frame, report, probation_s=_PROBATION_S)
 
 

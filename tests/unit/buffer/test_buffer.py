@@ -24,6 +24,7 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.recent import KEPT_BYTES
+from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.buffer.store import Store
@@ -783,3 +784,8 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(
     end = buffer.end
     await add(buffer)
     assert buffer.end == end + 1
+
+
+def test_a_stored_cursor_has_the_counts_of_a_sink_in_their_order() -> None:
+    sequences = ("next_sequence", "first_sequence")
+    assert StoredCursor.__struct_fields__ == (*sequences, *SinkCounts.__struct_fields__)

@@ -12,8 +12,8 @@ from siemrelay.config.describe import field_names, written
 from siemrelay.config.models import RelayConfig
 from siemrelay.config.url_secrets import without_url_secrets
 
-# These are bound to files and sockets that the process opens once.
-_FIXED: Final = ("state_dir", "endpoint")
+# The buffer is opened once.
+_FIXED: Final = ("state_dir",)
 
 Kind = Literal["add", "remove", "rename", "restart"]
 

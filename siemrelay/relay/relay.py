@@ -21,6 +21,7 @@ import trio
 from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
+from siemrelay.config.models import EndpointOptions
 from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import Assembly, FullDecoders
 from siemrelay.relay.commands.commands import Commands, audit_reload
@@ -36,7 +37,7 @@ from siemrelay.relay.source_group import SourceGroup
 from siemrelay.relay.supervise import supervise
 from siemrelay.relay.systemd import Notifier
 from siemrelay.relay.watched_files import WatchedFiles
-from siemrelay.telemetry.endpoint import open_endpoint, serve
+from siemrelay.telemetry.endpoint import Endpoint, Pages, open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import StatusReporter
@@ -104,21 +105,16 @@ class Relay:
                 sources.own_events.store, stats, config.state_dir, await user_name(os.geteuid()),
                 lambda: reloader.config.self_audit and not drain,
             )  # fmt: skip
+            decoders = FullDecoders(lambda: reloader.config)
             async with trio.open_nursery() as outer:
+                endpoint, pages = Endpoint(outer), partial(self._pages, buffer, decoders, heartbeat)
+                endpoint.begin(config.endpoint.address, listener, pages(config.endpoint))
+                reloader.serve_pages = lambda new: endpoint.change(new.address, pages(new))
                 if signals:
                     await outer.start(
                         handle_signals, self.stop, outer.cancel_scope.cancel,
                         partial(outer.start_soon, self._reload_by_signal, reloader, audit),
                     )  # fmt: skip
-                decoders = FullDecoders(lambda: reloader.config)
-                if listener is not None:
-                    recent = RecentEvents(buffer, decoders, self._redactor,
-                                          contents=config.endpoint.show_events)  # fmt: skip
-                    serve_pages = partial(
-                        serve, listener, stats, self._reporter, heartbeat.refresh,
-                        recent=recent.report, hosts=config.endpoint.hosts,
-                    )  # fmt: skip
-                    outer.start_soon(serve_pages)
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
                 outer.start_soon(reloader.drop_expired)
@@ -144,6 +140,16 @@ class Relay:
             at_end = sinks.at_end()
         _log.info("stopped", undelivered={n: s.backlog for n, s in stats.sinks.items()})
         return at_end
+
+    def _pages(
+        self, buffer: DiskBuffer, decoders: FullDecoders, heartbeat: Heartbeat,
+        options: EndpointOptions,
+    ) -> Pages:  # fmt: skip
+        recent = RecentEvents(buffer, decoders, self._redactor, contents=options.show_events)
+        return partial(
+            serve, stats=self.stats, status=self._reporter, refresh=heartbeat.refresh,
+            recent=recent.report, hosts=options.hosts,
+        )  # fmt: skip
 
     async def _reload_by_signal(self, reloader: Reloader, audit: SelfAudit) -> None:
         audit_reload(audit, await reloader.reload(), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
-from siemrelay.config.models import RelayConfig
+from siemrelay.config.models import EndpointOptions, RelayConfig
 from siemrelay.core.errors import ConfigurationRefused, Fault, ListenRefused, StartRefused
 from siemrelay.net.pem import FileState
 from siemrelay.relay.assembly import Assembly
@@ -63,6 +63,8 @@ class Reloader:
         self._sinks, self._sources, self._drains = sinks, sources, drains
         self._redactor, self._relay_stats, self._stats = redactor, stats, stats.reload
         self._reloading = trio.Lock()
+        self.serve_pages: Callable[[EndpointOptions], Awaitable[None]]
+        """Serves the endpoint's pages as the options say; raises StartRefused."""
         self.started = trio.Event()
         """Set once every part has been started."""
         self._stats.succeeded_at = time.time()
@@ -232,10 +234,29 @@ class Reloader:
         await self._sources.take_addresses(config)
         # A stop of the relay waits for a change that has begun, as it does for a commit.
         with trio.CancelScope(shield=True):
-            await self._sinks.change(planned, config, assembly, discard_backlog)
+            try:
+                async with self._serving_pages(config.endpoint):
+                    await self._sinks.change(planned, config, assembly, discard_backlog)
+            except StartRefused:
+                self._sources.keep_addresses()
+                raise
             await self._sources.change(planned, config, assembly)
         self._buffer.set_limits(max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep)
         self._loaded = loaded
+
+    @asynccontextmanager
+    async def _serving_pages(self, options: EndpointOptions) -> AsyncIterator[None]:
+        """Change the endpoint, and change it back if the block fails. Raises StartRefused."""
+        before = self.config.endpoint
+        if options == before:
+            yield
+            return
+        await self.serve_pages(options)
+        try:
+            yield
+        except StartRefused:
+            await self.serve_pages(before)
+            raise
 
     def _succeed(self, lines: list[str]) -> ControlAnswer:
         self._stats.successful, self._stats.succeeded_at = True, time.time()

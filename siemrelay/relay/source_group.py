@@ -106,6 +106,10 @@ class SourceGroup:
                 sockets.close(name, address)
             raise
 
+    def keep_addresses(self) -> None:
+        """Close what `take_addresses` opened for a change that is not made."""
+        self._committer.sockets.keep_only(_pairs(self._binds))
+
     async def _cancel_when_set(self, stop: trio.Event, scope: trio.CancelScope) -> None:
         await stop.wait()
         # First, so that nobody connects to sources that only read their last records.

@@ -6,13 +6,15 @@ import json
 import signal
 import socket
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from siemrelay.cli.live.control_client import send
-from siemrelay.relay.control import ReloadRequest
+from siemrelay.relay.control import ControlAnswer, ReloadRequest
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
 from tests.support.http_receiver import Answer, HttpReceiver
@@ -219,10 +221,52 @@ def test_sources_are_added_and_removed_and_a_restarted_one_resumes_at_its_place(
 def test_what_only_a_restart_can_change_is_refused(make_daemon: MakeDaemon) -> None:
     with TcpReceiver() as receiver:
         daemon = make_daemon({"siem": tcp(receiver.port)}).start()
-        daemon.config["endpoint"] = {"listen": "off"}
-        found = daemon.command("reload")
-        assert found.returncode == 78
-        assert "`endpoint` is read at the start only: restart the relay" in found.stderr
+        answer = send(daemon.state, ReloadRequest())
+        assert answer.done
+        daemon.config["state_dir"] = str(daemon.state) + "2"
+        daemon.write_config()
+        answer = send(daemon.state, ReloadRequest())
+        assert answer.lines == ["`state_dir` is read at the start only: restart the relay"]
+
+
+def test_the_endpoint_moves_by_a_reload_and_stays_where_it_is_if_it_cannot(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as receiver, socket.create_server(("127.0.0.1", 0)) as taken:
+        first, second = free_port(), free_port()
+        daemon = make_daemon({"siem": tcp(receiver.port)})
+
+        def move(listen: str, **options: Any) -> ControlAnswer:
+            daemon.config["endpoint"] = {"listen": listen, **options}
+            daemon.write_config()
+            return send(daemon.state, ReloadRequest())
+
+        daemon.config["endpoint"] = {"listen": f"127.0.0.1:{first}"}
+        daemon.start()
+        assert status(first, "relay.example") == 421
+        # Other names at the same address; another port; a port that is taken; an address that
+        # overlaps with the present one; off.
+        assert move(f"127.0.0.1:{first}", hosts=["relay.example"]).done
+        assert status(first, "relay.example") == 200
+        assert move(f"127.0.0.1:{second}").done
+        assert (status(second), can_connect(first)) == (200, False)
+        refused = move(f"127.0.0.1:{taken.getsockname()[1]}")
+        assert "for the endpoint: Address already in use" in refused.lines[0]
+        assert status(second) == 200
+        assert move(f"0.0.0.0:{second}").done
+        assert status(second) == 200
+        assert move("off").done
+        assert not can_connect(second)
+        assert move(f"127.0.0.1:{first}").done
+        assert status(first) == 200
+
+
+def status(port: int, host: str = "localhost") -> int:
+    """The HTTP status of the endpoint's answer to a request for that host."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    with closing(connection):
+        connection.request("GET", "/healthz", headers={"Host": host})
+        return connection.getresponse().status
 
 
 def test_a_reload_without_a_relay_says_so(make_daemon: MakeDaemon) -> None:

@@ -55,6 +55,12 @@ def changed(**parts: object) -> str:
          ["restart sink qradar (enabled yes → no)", "leave 3 parts alone"]),
         (changed(buffer={"max_size": "20GiB"}),
          ["set buffer.max_size 10GiB → 20GiB", "leave 4 parts alone"]),
+        (changed(endpoint={"listen": "off"}),
+         ["set endpoint.listen 127.0.0.1:9614 → off", "leave 4 parts alone"]),
+        (changed(sinks__ibm={"renamed_from": "qradar", "server": "q.example.com",
+                             "protocol": "tcp", "port": 515}, sinks__qradar=None),
+         ["rename sink qradar to ibm (port 514 → 515)", "leave 3 parts alone"]),
+        (changed(sinks__qradar__renamed_from="ibm"), ["leave 4 parts alone"]),
         (changed(log={"level": "debug"}), ["set log.level info → debug", "leave 4 parts alone"]),
     ],
 )  # fmt: skip
@@ -90,7 +96,6 @@ def test_declared_event_types_restart_every_part() -> None:
     assert planned.unchanged == 0
 
 
-@pytest.mark.parametrize("key", ["state_dir", "endpoint"])
-def test_what_only_a_restart_can_change_is_named(key: str) -> None:
-    value = {"state_dir": "/srv/x", "endpoint": {"listen": "off"}}[key]
-    assert plan(loaded(BASE).config, loaded(changed(**{key: value})).config).fixed == (key,)
+def test_what_only_a_restart_can_change_is_named() -> None:
+    text = changed(state_dir="/srv/x")
+    assert plan(loaded(BASE).config, loaded(text).config).fixed == ("state_dir",)

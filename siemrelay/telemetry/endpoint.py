@@ -17,7 +17,7 @@ from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
-from siemrelay.net.listening import BindAddress
+from siemrelay.net.listening_sockets import BindAddress
 from siemrelay.telemetry.health import stuck, unready, unready_source
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
 from siemrelay.telemetry.page import RecentReport, page

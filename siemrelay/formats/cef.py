@@ -15,7 +15,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions, fields_read, mapped_keys
 from siemrelay.formats.writing.address import ip_versions
-from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, texts
+from siemrelay.formats.writing.columns import Column, Lines, Pair, field_column, nonempty
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.text import is_plain, replaced, visible
 
@@ -99,7 +99,7 @@ class Cef:
                     value = shown.with_texts([instead] * len(selection)) if instead else shown
                     yield key, value.where(versions, wanted), ""
         for key, field in self._plain:
-            yield key, texts(selection, field).escaped(_value), ""
+            yield key, field_column(selection, field).escaped(_value), ""
 
 
 _SEVERITIES: Final[dict[int | None, str]] = {level: f"{level}|" for level in (None, *range(11))}

@@ -20,7 +20,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions, fields_read, mapped_keys
 from siemrelay.formats.writing.address import are_ip
-from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, texts
+from siemrelay.formats.writing.columns import Column, Lines, Pair, field_column, nonempty
 from siemrelay.formats.writing.epoch import MILLISECOND_CHARACTERS, with_milliseconds
 from siemrelay.formats.writing.text import CONTROL_PICTURES, replaced, visible
 
@@ -146,7 +146,7 @@ class Leef:
                 if key in derived:
                     yield f"{key}=", shown.where(typed, wanted), ""
         for key, field in self._plain:
-            yield key, texts(selection, field).escaped(self._value), ""
+            yield key, field_column(selection, field).escaped(self._value), ""
 
     def _value(self, text: str) -> str:
         return visible(replaced(text, self._delimiter, self._instead))

@@ -33,7 +33,7 @@ Url = Annotated[str, AfterValidator(_absolute_url)]
 """An absolute http:// or https:// address to which a request can be made, without credentials."""
 
 
-def below(url: str, path: str, **query: str) -> str:
+def url_below(url: str, path: str, **query: str) -> str:
     """The URL of a path below `url`. A query in `url` is kept, in front of this one."""
     parts = urlsplit(url)
     queries = "&".join(filter(None, (parts.query, urlencode(query, safe=",*"))))

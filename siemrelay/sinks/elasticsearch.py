@@ -20,7 +20,7 @@ from siemrelay.core.options import Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.bulk import Bulk
 from siemrelay.formats.envelopes.timestamped import Timestamped
-from siemrelay.net.url import Url, below
+from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer, passing_fault_advice
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
@@ -90,7 +90,7 @@ class ElasticsearchSink(ExchangeSink):
         self._options = options
         query = {"pipeline": options.pipeline} if options.pipeline else {}
         path = f"/{quote(options.index, safe='')}/_bulk"
-        self._url = below(options.url, path, filter_path=FILTER_PATH, **query)
+        self._url = url_below(options.url, path, filter_path=FILTER_PATH, **query)
         self._advice = _advice(options.index)
 
     async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:

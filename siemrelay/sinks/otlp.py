@@ -13,7 +13,7 @@ from siemrelay import __version__
 from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
-from siemrelay.net.url import Url, below
+from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Refusal, Settlement
 from siemrelay.sinks.http.answer import ADVICE
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
@@ -70,7 +70,7 @@ class OtlpSink(ExchangeSink):
     def __init__(self, options: OtlpOptions) -> None:
         super().__init__(options)
         bare = urlsplit(options.url).path in ("", "/")
-        self._url = below(options.url, _PATH) if bare else options.url
+        self._url = url_below(options.url, _PATH) if bare else options.url
         self._logs = _resource_logs(options)
 
     async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:

@@ -17,7 +17,7 @@ from siemrelay.core.errors import SinkHolds
 from siemrelay.core.options import Secret, Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.timestamped import Timestamped
-from siemrelay.net.url import Url, below
+from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import ProtocolKind, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions, TransportOptions
@@ -95,8 +95,9 @@ class SentinelOptions(TransportOptions):
 
     def requests(self) -> RequestOptions:
         """The options of the HTTP client."""
+        tenant = quote(self.tenant, safe="")
         credentials = _Credentials(
-            token_url=below(self.authority, f"/{quote(self.tenant, safe='')}/oauth2/v2.0/token"),
+            token_url=url_below(self.authority, f"/{tenant}/oauth2/v2.0/token"),
             client_id=self.client_id, client_secret=self.client_secret, scope=self.scope,
             audience=None,
         )  # fmt: skip
@@ -124,7 +125,7 @@ class SentinelSink(ExchangeSink):
         super().__init__(options.requests())
         rule, stream = quote(options.rule, safe=""), quote(options.stream, safe="")
         path = f"/dataCollectionRules/{rule}/streams/{stream}"
-        self._url = below(options.endpoint, path, **{"api-version": _API_VERSION})
+        self._url = url_below(options.endpoint, path, **{"api-version": _API_VERSION})
         self._unknown_stream = f"check `stream`: the rule has none called {options.stream}"
         self._advice = ADVICE | {
             401: "check that `authority` and `scope` belong to the cloud of `endpoint`",

@@ -106,7 +106,7 @@ class _Acknowledged(msgspec.Struct, frozen=True, gc=False):
 
 # Not strict: some receivers of this protocol write numbers as texts.
 _read_answer: Final = msgspec.json.Decoder(HecAnswer, strict=False).decode
-_read_acknowledged: Final = msgspec.json.Decoder(_Acknowledged).decode
+_read_ack_results: Final = msgspec.json.Decoder(_Acknowledged).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -130,20 +130,20 @@ def read_answer(body: bytes) -> HecAnswer | None:
         return None
 
 
-def read_acknowledged(body: bytes) -> Mapping[int, bool] | None:
+def read_ack_results(body: bytes) -> Mapping[int, bool] | None:
     """Acknowledgement id → whether it was indexed; None if the body is no such answer."""
     try:
-        return _read_acknowledged(body).acks
+        return _read_ack_results(body).acks
     except _UNREADABLE:
         return None
 
 
-def ask_body(ack_ids: Sequence[int]) -> bytes:
+def ack_query(ack_ids: Sequence[int]) -> bytes:
     """The body of a request that asks which of these ids have been indexed."""
     return msgspec.json.encode({"acks": ack_ids})
 
 
-def failure(answer: HecAnswer, status: int, after_s: float | None) -> DeliveryError | None:
+def error_for(answer: HecAnswer, status: int, after_s: float | None) -> DeliveryError | None:
     """The error for the answer's code; None if it confirms, or if the HTTP status must decide.
 
     `after_s`: the pause in seconds that the answer's headers ask for.

@@ -64,6 +64,6 @@ def class_of(kind: str, category: str) -> Class:
     return Class(uid, uid // 1000, _ACTIVITIES[uid].get(action, OTHER))
 
 
-def typed(address: str) -> bool:
+def fits_ip_type(address: str) -> bool:
     """Whether an endpoint's `ip` takes the address; if not, it goes as the endpoint's name."""
     return len(address) <= IP_CHARACTERS and is_ip(address)

@@ -18,7 +18,7 @@ from siemrelay.formats.ocsf.classes import (
     AUTHENTICATION,
     BASE_EVENT,
     ENTITY_MANAGEMENT,
-    typed,
+    fits_ip_type,
 )
 from siemrelay.formats.writing.address import dotted_quads
 from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, put
@@ -112,7 +112,9 @@ _FIELDS: Final = (
 
 
 def _typed(addresses: Sequence[str]) -> list[bool]:
-    return [True] * len(addresses) if dotted_quads(addresses) else list(map(typed, addresses))
+    return (
+        [True] * len(addresses) if dotted_quads(addresses) else list(map(fits_ip_type, addresses))
+    )
 
 
 def _pick(values: Sequence[Any], events: Sequence[int]) -> Sequence[Any]:

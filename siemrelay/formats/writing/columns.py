@@ -111,7 +111,7 @@ def put(column: list[str | None], places: Sequence[int], texts: Sequence[str | N
         column[place] = text
 
 
-def texts(selection: Selection, field: str) -> Column:
+def field_column(selection: Selection, field: str) -> Column:
     """A field of every event as text (`text_of`), in which an empty one counts as absent."""
     values = selection.column(field)
     if field == "severity":

@@ -13,7 +13,7 @@ from siemrelay.core.options import formerly
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.formats.field_map import fields_of_events
-from siemrelay.net.url import Url, below
+from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import BatchLimits
 from siemrelay.sinks.http.client import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
@@ -124,17 +124,19 @@ def event_url(options: SplunkHecOptions) -> str:
     """The URL for events."""
     path = "" if urlsplit(options.url).path.strip("/") else f"{_COLLECTOR}/{options.endpoint}"
     if options.endpoint == "event":
-        return below(options.url, path)
+        return url_below(options.url, path)
     # Raw lines have no envelope: metadata of all of them is in the URL.
     metadata = {
         "host": options.metadata_host, "source": options.source,
         "sourcetype": options.sourcetype, "index": options.index,
     }  # fmt: skip
-    return below(options.url, path, **{name: value for name, value in metadata.items() if value})
+    return url_below(
+        options.url, path, **{name: value for name, value in metadata.items() if value}
+    )
 
 
 def acknowledgement_url(options: SplunkHecOptions, channel: str) -> str:
     """The URL for questions about acknowledgements, next to the endpoint's."""
     parts = urlsplit(options.url)
     base = _ENDPOINT.sub("", parts.path).rstrip("/") or _COLLECTOR
-    return below(parts._replace(path=base).geturl(), "/ack", channel=channel)
+    return url_below(parts._replace(path=base).geturl(), "/ack", channel=channel)

@@ -135,9 +135,9 @@ class SplunkHecSink(RequestSink):
 
     async def _acknowledged(self, client: Client, ack_ids: Sequence[int]) -> Mapping[int, bool]:
         answer = await client.post(
-            self._ack_url, hec.ask_body(ack_ids), "application/json", compress=False
+            self._ack_url, hec.ack_query(ack_ids), "application/json", compress=False
         )
-        found = hec.read_acknowledged(answer.body)
+        found = hec.read_ack_results(answer.body)
         error = self._failure(answer, hec.read_answer(answer.body))
         if error is None and found is not None:
             return found
@@ -153,7 +153,7 @@ class SplunkHecSink(RequestSink):
         """The error to raise for an answer that is no success; `found` is its body as Splunk's."""
         if answer.status != 404:
             self._missing_since_s = None
-        if found and (error := hec.failure(found, answer.status, answer.retry_after_s)):
+        if found and (error := hec.error_for(found, answer.status, answer.retry_after_s)):
             return error
         if 200 <= answer.status < 300:
             return None

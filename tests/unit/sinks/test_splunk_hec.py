@@ -281,7 +281,7 @@ def test_each_code_says_what_to_do_next(
     assert answer.status == status
     words = hec.read_answer(answer.words.encode())
     assert words is not None
-    found = hec.failure(words, status, 17.0)
+    found = hec.error_for(words, status, 17.0)
     assert type(found) is (error or type(None))
     if isinstance(found, SinkHolds):
         assert found.advice
@@ -318,7 +318,7 @@ def test_every_row_of_the_table_is_tested() -> None:
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_read_as_an_answer_or_as_none(body: bytes) -> None:
     hec.read_answer(body)
-    hec.read_acknowledged(body)
+    hec.read_ack_results(body)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,8 @@ class Relay:
         )  # fmt: skip
 
     async def _reload_by_signal(self, reloader: Reloader, audit: SelfAudit) -> None:
-        audit_reload(audit, await reloader.reload(), "")
+        audited = audit.enabled
+        audit_reload(audit, await reloader.reload(), "", always=audited)
 
     def _started(self, reloader: Reloader, audit: SelfAudit, nursery: trio.Nursery) -> None:
         reloader.started.set()

@@ -64,13 +64,13 @@ class SelfAudit:
 
     def note(
         self, event_type: str, message: str, *, person: str = "", sink: str = "",
-        outcome: str = "success", **attributes: Any,
+        outcome: str = "success", always: bool = False, **attributes: Any,
     ) -> None:  # fmt: skip
         """Note something that `person` did (without one: the relay itself), to a sink or the relay.
 
-        Attributes without a value are left out.
+        Attributes without a value are left out. `always`: also when the audit is off.
         """
-        if not self._enabled():
+        if not (always or self.enabled):
             return
         if len(self._waiting) >= _MOST_WAITING:
             _log.error("self-audit event not stored: too many wait", type=event_type,
@@ -81,6 +81,11 @@ class SelfAudit:
                               outcome=outcome, **attributes)  # fmt: skip
         self._waiting.append(record)
         self._more.set()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether events are noted now; a reload may change it."""
+        return self._enabled()
 
     def started(self, **attributes: Any) -> None:
         """Note the start."""
@@ -156,7 +161,7 @@ class SelfAudit:
                 _log.error("self-audit event of a command cannot be read", file=str(path),
                            reason=str(error), advice="give it to the relay's user")  # fmt: skip
                 record = b""
-            if record and self._enabled() and b"\n" not in record and len(record) <= _MOST_BYTES:
+            if record and self.enabled and b"\n" not in record and len(record) <= _MOST_BYTES:
                 await self._put(record)
             with suppress(OSError):
                 await in_thread(path.unlink)

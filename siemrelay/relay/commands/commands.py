@@ -69,13 +69,15 @@ class Commands:
         """Carry a command out; see `control.Handle`."""
         match command:
             case ReloadRequest():
+                # The reload that switches the audit off is the last that it has.
+                audited = self._audit.enabled
                 answer = await self._reloader.reload(
                     discard_backlog=command.discard_backlog,
                     dry_run=command.dry_run,
                     environment=command.environment,
                 )
                 if not command.dry_run:
-                    audit_reload(self._audit, answer, caller.person, uid=caller.uid,
+                    audit_reload(self._audit, answer, caller.person, uid=caller.uid, always=audited,
                                  discard_backlog=command.discard_backlog or None)  # fmt: skip
                 return answer
             case PauseRequest():

@@ -122,6 +122,9 @@ def _found(event: AuditEvent) -> dict[str, Any]:
 
 def _shown(parts: SinkParts, decoded: DecodedBatch, index: int) -> dict[str, Any]:
     kept, why = parts.events.explain(decoded.events[index])
+    source = decoded.batch.source
+    if parts.sources is not None and source not in parts.sources:
+        kept, why = False, f"source {source} is not in sources"
     if not kept:
         return {"kept": False, "why": why}
     (message,) = parts.format.encode(

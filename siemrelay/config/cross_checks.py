@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from siemrelay import registry
+from siemrelay.config.describe import nearest
 from siemrelay.config.models import EndpointOptions, SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import KeyPath
 from siemrelay.core.event_types import OWN_SOURCE
@@ -37,6 +38,7 @@ def clashes(
     yield from _same_address(sources, endpoint, line)
     yield from _renamed("source", sources)
     yield from _renamed("sink", sinks)
+    yield from _unknown_sources(sources, sinks)
     archives = {
         name: sink
         for name, sink in sinks.items()
@@ -72,6 +74,19 @@ def _renamed(kind: str, parts: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str
         elif before in taken:
             yield path, f"{kind} `{taken[before]}` takes the place of `{before}` already"
         taken.setdefault(before, name)
+
+
+def _unknown_sources(
+    sources: Mapping[str, Any], sinks: Mapping[str, Any]
+) -> Iterator[tuple[KeyPath, str]]:
+    """Every name in a sink's `sources` that no source has."""
+    known = [*sources, OWN_SOURCE]
+    for name, sink in sinks.items():
+        for source in getattr(sink, "sources", ()):
+            if source not in known:
+                meant = nearest(source, known)
+                hint = f"did you mean `{meant}`?" if meant else f"there are {', '.join(known)}"
+                yield ("sinks", name, "sources"), f"no source is named `{source}`; {hint}"
 
 
 def _same_address(

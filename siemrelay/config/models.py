@@ -55,12 +55,13 @@ EventField = Annotated[
 NonEmpty = Annotated[str, Field(min_length=1)]
 
 
-def _pools(value: Any) -> Any:
+def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+Names = Annotated[list[Name], BeforeValidator(_listed, json_schema_input_type=Name | list[Name])]
 Pools = Annotated[
-    list[NonEmpty], BeforeValidator(_pools, json_schema_input_type=NonEmpty | list[NonEmpty])
+    list[NonEmpty], BeforeValidator(_listed, json_schema_input_type=NonEmpty | list[NonEmpty])
 ]
 """Pool labels; a single one may be written without a list."""
 
@@ -124,6 +125,10 @@ class SinkConfig(Options):
     enabled: bool = Field(
         True,
         description="`no`: off; records wait for it until the buffer needs the room",
+    )
+    sources: Names = Field(
+        default=[],
+        description="the sources that it takes events from, one name or a list; by default all",
     )
     events: EventsChoice = Field(default_factory=EventsOptions, description="which events it takes")
     when_full: WhenFull | None = Field(

@@ -13,6 +13,7 @@ import pwd
 import re
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from glob import has_magic, iglob
@@ -72,6 +73,8 @@ def _in_a_process_of(user: pwd.struct_passwd, loaded: Loaded, unit: ServiceUnit)
             with os.fdopen(write, "wb") as answer:
                 answer.write(msgspec.json.encode(looked))
             os._exit(0)
+        except BaseException:  # noqa: BLE001  (printed: nothing may run on in this process)
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
     os.close(write)
@@ -100,7 +103,7 @@ def _look(user: str, loaded: Loaded, unit: ServiceUnit, files: dict[str, list[st
         if any(place.is_relative_to(made) for made in unit.made):
             continue
         at = place if _exists(place) else place.parent
-        if obstacle := _obstacle(at, os.W_OK | (os.X_OK if at.is_dir() else 0)):
+        if obstacle := _obstacle(at, os.W_OK | (os.X_OK if _is_dir(at) else 0)):
             message = f"the service's user {user} cannot write {place}: {obstacle}"
             faults.append(fault(path, message))
     for name, sink in loaded.config.sinks.items():
@@ -164,6 +167,10 @@ def _obstacle(path: Path, access: int) -> str | None:
         if not os.access(place, access if place == path else os.X_OK):
             return _described(place) if _exists(place) else None
     return None
+
+
+def _is_dir(path: Path) -> bool:
+    return _exists(path) and path.is_dir()
 
 
 def _exists(path: Path) -> bool:

@@ -54,8 +54,10 @@ class BatchMaker:
 
     def __init__(
         self, decoded: DecodeCache, events: EventFilter, form: Format, limits: BatchLimits,
-        max_message_bytes: int | None,
+        max_message_bytes: int | None, sources: frozenset[str] | None = None,
     ) -> None:  # fmt: skip
+        """`sources` are those whose records the sink takes; None for all of them."""
+        self._sources = sources
         self._decoded, self._events, self._format = decoded, events, form
         self._limits, self._max_message_bytes = limits, max_message_bytes
 
@@ -65,6 +67,10 @@ class BatchMaker:
 
     def batches(self, batch: Batch, position: int) -> Iterator[DeliveryBatch]:
         """The delivery batches for a stored batch from `position` on: at least one, in order."""
+        if not self._takes(batch):
+            # Not decoded: this sink asks nothing of that source's decoder.
+            considered = batch.next_sequence - max(position, batch.first_sequence)
+            return iter([DeliveryBatch(batch.next_sequence, filtered=considered)])
         decoded = self._decoded.get(batch)
         selection = self._select(decoded, position)
         sequences = list(selection.sequences)
@@ -91,8 +97,13 @@ class BatchMaker:
 
     def first_wanted(self, batch: Batch, position: int) -> int:
         """The first record from `position` on that the filter selects; the batch's end if none."""
+        if not self._takes(batch):
+            return batch.next_sequence
         selection = self._select(self._decoded.get(batch), position)
         return selection.sequences[0] if len(selection) else batch.next_sequence
+
+    def _takes(self, batch: Batch) -> bool:
+        return self._sources is None or batch.source in self._sources
 
     def _select(self, decoded: DecodedBatch, position: int) -> Selection:
         keep = self._events.select(decoded.events)

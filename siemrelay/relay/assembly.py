@@ -35,6 +35,8 @@ class SinkParts(msgspec.Struct, frozen=True):
     sink: Sink
     limits: BatchLimits
     max_message_bytes: int | None
+    sources: frozenset[str] | None
+    """Whose records it takes, with their former names; None for all."""
 
 
 class Assembly:
@@ -56,7 +58,12 @@ class Assembly:
             EventFilter(config.events, self.catalogue),
             kind.wrap(form, config),
             kind.build(config), kind.limits(config), min(limits, default=None),
+            self._taken(config),
         )  # fmt: skip
+
+    def _taken(self, config: SinkConfig) -> frozenset[str] | None:
+        former = (self.former_names.get(name) for name in config.sources)
+        return frozenset((*config.sources, *filter(None, former))) if config.sources else None
 
     def source(self, name: str) -> Source:
         """One source."""
@@ -69,7 +76,8 @@ class Assembly:
         """Reads a source's records as far as these sinks need; None: of a source that is gone."""
         wanted = frozenset((*FIELDS, "attributes")) if everything else frozenset[str]()
         for parts in sinks:
-            wanted |= parts.events.fields | parts.format.fields
+            if source is None or parts.sources is None or source in parts.sources:
+                wanted |= parts.events.fields | parts.format.fields
         return self._reader(source, wanted)
 
     def decoders(self, sinks: list[SinkParts]) -> dict[str, Decoder]:
@@ -136,6 +144,8 @@ def delivery(
     observers: Observers | None = None,
 ) -> Delivery:  # fmt: skip
     """What brings the buffer's records to that sink."""
-    maker = BatchMaker(decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes)
+    maker = BatchMaker(
+        decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes, parts.sources
+    )
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
     return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry, observers)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
@@ -161,11 +162,12 @@ def test_what_sends_nothing_needs_no_credentials(tmp_path: Path, shell: pytest.M
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that every user can reach."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+def place() -> Iterator[Path]:
+    """A directory that every user can reach; pytest's own are closed again by each run of it."""
+    with TemporaryDirectory(prefix="siemrelay-place-") as made:
+        folder = Path(made)
         folder.chmod(0o755)
-    return tmp_path
+        yield folder
 
 
 UNIT = ServiceUnit(

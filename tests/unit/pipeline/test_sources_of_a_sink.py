@@ -1,0 +1,75 @@
+"""`sources:` on a sink: it gets the events of these sources and of no others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from siemrelay.cli.commands import main
+from siemrelay.config.load import load_text
+from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.core.event import Batch
+from siemrelay.pipeline.batching import BatchMaker
+from siemrelay.pipeline.decode_cache import DecodeCache
+from siemrelay.relay.assembly import Assembly
+
+CONFIG = """\
+state_dir: /nowhere
+sources:
+  alm: {{type: file, path: /var/log/a.json, renamed_from: old}}
+  hooks: {{type: stdin}}
+sinks:
+  all: {{siem: generic, server: 192.0.2.1}}
+  siem: {{siem: generic, server: 192.0.2.1, format: json, sources: {sources}}}
+"""
+
+
+def maker(sources: str) -> BatchMaker:
+    assembly = Assembly(load_text(CONFIG.format(sources=sources), "f").config)
+    parts = assembly.sink("siem")
+    decoded = DecodeCache(assembly.decoders([parts]), assembly.decoder(None, [parts]), share=True)
+    return BatchMaker(
+        decoded, parts.events, parts.format, parts.limits, None, parts.sources
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sources", "source", "taken"),
+    [
+        ("[]", "hooks", True),
+        ("alm", "alm", True), ("alm", "hooks", False), ("[alm, hooks]", "hooks", True),
+        ("alm", "old", True), ("hooks", "old", False),
+        ("alm", "siemrelay", False), ("[alm, siemrelay]", "siemrelay", True),
+    ],
+)  # fmt: skip
+def test_a_sink_takes_the_records_of_its_sources_and_passes_the_others(
+    sources: str, source: str, taken: bool
+) -> None:
+    made = maker(sources)
+    batch = Batch(11, 2, source, 1_700_000_000.0, b'{"type":"a"}\n{"type":"b"}\n')
+    (found,) = made.batches(batch, 12)
+    assert [json.loads(message)["type"] for message in found.messages] == (["b"] if taken else [])
+    assert (found.sequences, found.filtered) == (([12], 0) if taken else ([], 1))
+    assert found.next_sequence == 13
+    assert made.first_wanted(batch, 12) == (12 if taken else 13)
+
+
+def test_a_name_that_no_source_has_is_a_fault_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigurationRefused) as refused:
+        load_text(CONFIG.format(sources="[alm, hook]"), "f")
+    (fault,) = refused.value.faults
+    assert fault.located("f") == (
+        "f:7:67: sinks.siem.sources: no source is named `hook`; did you mean `hooks`?"
+    )
+
+
+def test_preview_says_that_a_sink_does_not_take_that_source(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(CONFIG.format(sources="hooks"))
+    result = CliRunner().invoke(
+        main, ["preview", "-c", str(file), "--source", "alm"], input='{"type":"a"}\n'
+    )
+    assert "source alm is not in sources" in result.output, result.output

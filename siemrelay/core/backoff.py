@@ -1,4 +1,4 @@
-"""How long to wait after failures: doubling, bounded, with jitter, for ever."""
+"""The delay before the next attempt after failures: doubling, bounded, with jitter, for ever."""
 
 from __future__ import annotations
 

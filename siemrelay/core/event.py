@@ -176,7 +176,7 @@ class Selection:
 
 
 def field_getter(field: str) -> Callable[[AuditEvent], Any]:
-    """How to read one field of `FIELDS`, or `attributes.NAME` (dots descend), from an event."""
+    """A function that reads a field of `FIELDS`, or `attributes.NAME` (dots descend)."""
     if field.startswith("attributes."):
         path = field.split(".")[1:]
 

@@ -39,14 +39,14 @@ RECORDS_MISSING: Final = "Records Missing"
 OWN_SOURCE: Final = "siemrelay"
 """The name of the source of the relay's own events; no configured source may have it."""
 
-# Whatever is not of a word: controls, spaces, ASCII, Latin-1 and general punctuation. Named by
-# what falls out and not by `\W`, which would take the vowel signs out of Indic and Thai names.
+# Characters between words: controls, spaces, ASCII, Latin-1 and general punctuation. Not `\W`, to
+# which the vowel signs of Indic and Thai names belong, too.
 _SEPARATORS: Final = re.compile("[\0-/:-@\\[-`{-\xbf\u2000-\u206f\u3000-\u303f]+")
 _CAMEL_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def normal_key(name: str) -> str:
-    """What is left of a name when case, spacing, `_`, `-`, punctuation and camelCase are forgiven.
+    """A name without case, spacing, `_`, `-`, punctuation and camelCase, for comparisons.
 
     Two names with the same key are the same type. A name of punctuation alone is its own key.
     """
@@ -193,9 +193,9 @@ class Catalogue:
         return name if known is None else known.name
 
     def nearest(self, name: str) -> str | None:
-        """What the writer of an unknown name most likely meant, as it is written in `include`.
+        """The entry of `include` that an unknown name most likely stands for.
 
-        That is a type's name or `category:NAME`; None where nothing known resembles it.
+        It is a type's name or `category:NAME`; None if nothing known resembles the name.
         """
         from difflib import get_close_matches  # only for faults: keeps the start quick
 

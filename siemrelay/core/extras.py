@@ -21,7 +21,7 @@ class Extra(msgspec.Struct, frozen=True):
 
     @property
     def advice(self) -> str:
-        """How to install it."""
+        """Advice: the command that installs it."""
         return f"install it beside the relay: pip install 'siemrelay[{self.name}]'"
 
     def missing(self) -> bool:

@@ -69,9 +69,9 @@ EventsChoice = Annotated[EventsOptions, BeforeValidator(_long_form), _Short()]
 
 
 def entry_fault(entry: str, catalogue: Catalogue) -> str | None:
-    """What is wrong with one entry of `include` or `exclude`, in a sentence; None if nothing is.
+    """The fault of an entry of `include` or `exclude`, in a sentence; None if it has none.
 
-    Patterns are never wrong: they may be meant for types that nobody has declared.
+    Patterns have none: they may be meant for types that nobody has declared.
     """
     if not entry.strip():
         return f"an empty entry takes nothing; write a type's name or {ANY}"

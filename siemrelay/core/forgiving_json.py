@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-# What one call does with a record is bounded, since nothing else runs meanwhile: some 50 ms.
+# The work of one call is bounded to some 50 ms, since nothing else runs meanwhile.
 LONG_RECORD_BYTES: Final = 256 * 1024
 MOST_VALUES: Final = 100_000
 """A longer record with more commas and colons than this is not read as JSON."""

@@ -12,7 +12,7 @@ from io import BytesIO
 
 
 def count_lines(payload: bytes) -> int:
-    """How many lines there are.
+    """The number of lines.
 
     Measured on 600 lines of 390 bytes: readlines 17 µs, bytes.count 1,000, as it compares byte by
     byte. bytes.replace takes 13 µs, but in the reading of a stream the page faults of its copy

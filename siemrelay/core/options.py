@@ -172,7 +172,7 @@ def _header_value(value: Secret) -> Secret:
     else:
         place = next(i for i, c in enumerate(value, 1) if c != "\t" and not " " <= c <= "~")
         what = f"has something other than visible ASCII at character {place}; take that out"
-    # What is wrong, and never the value.
+    # The fault, and never the value.
     raise ValueError(f"a header cannot carry this text: it {what}")
 
 

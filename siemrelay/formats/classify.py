@@ -19,7 +19,7 @@ Action = Literal[
 
 
 class Classification(NamedTuple):
-    """What an event is about, and what happened to it; both are empty if unknown."""
+    """The subject of an event and the action on it; both are empty if unknown."""
 
     subject: Subject
     action: Action

@@ -135,7 +135,7 @@ def _priorities(options: HeaderOptions, end: str) -> dict[int | None, str]:
 
 
 def _stamp(second: str, zone: ZoneInfo | None) -> str:
-    """Of `2024-03-01T08:00:00.`, with a dot for UTC, or with an offset instead of the dot."""
+    """RFC 3164's time for `2024-03-01T08:00:00.` (a dot: UTC) or for a time with an offset."""
     moment = datetime.fromisoformat(second.replace(".", "Z"))
     # The years 1 and 9999, of which a zone may know nothing, stay as they were written.
     with suppress(OverflowError, ValueError, OSError):

@@ -27,7 +27,7 @@ _EVERY: Final = "::"
 
 
 class BindAddress(NamedTuple):
-    """Where a socket is bound: `path` of a Unix socket, else host and port (0: any free one).
+    """The address of a socket: `path` of a Unix socket, else host and port (0: any free one).
 
     `nth` tells apart several addresses of one owner that take any free port.
     """
@@ -73,7 +73,7 @@ class Listening(Protocol):
 
     @property
     def binds(self) -> list[BindAddress]:
-        """Where it listens, in the order in which `listen` names it."""
+        """The addresses, in the order in which `listen` names them."""
 
 
 class ListeningSockets:

@@ -40,7 +40,7 @@ def second_after(now: float) -> float:
 
 
 class Activity:
-    """What a server does now: when something last arrived, and how many peers it serves."""
+    """The activity of a server: `arrived_at` (the last arrival) and `open` (peers being served)."""
 
     def __init__(self) -> None:
         self.arrived_at, self.open = trio.current_time(), 0

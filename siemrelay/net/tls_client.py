@@ -36,7 +36,7 @@ class ClientTlsOptions(Options):
 
 
 class TlsOptions(ClientTlsOptions):
-    """The same for one peer, whose name may differ from that in its address."""
+    """Options for a peer whose certificate may have another name than its address."""
 
     server_name: str | None = Field(
         None, min_length=1, description="the name to verify, if not the address's"
@@ -153,11 +153,11 @@ _ALERTS: Final = {
     "RECORD_LAYER_FAILURE": (_NO_TLS, _PLAINLY),
     "PACKET_LENGTH_TOO_LONG": (_NO_TLS, _PLAINLY),
 }  # fmt: skip
-"""The end of OpenSSL's reason → what happened, and what to change."""
+"""The end of OpenSSL's reason → fault and advice."""
 
 
 def known_alert(reason: str) -> tuple[str, str] | None:
-    """What happened and what to change, by OpenSSL's reason (`TLSV13_ALERT_…`); None if unknown."""
+    """Fault and advice for OpenSSL's reason (`TLSV13_ALERT_…`); None if it is unknown."""
     return next((known for ending, known in _ALERTS.items() if reason.endswith(ending)), None)
 
 

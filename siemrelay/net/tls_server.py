@@ -175,7 +175,7 @@ class TlsStream:
         return self._tls.getpeercert(binary_form=True)
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        """What has come, at least a byte; nothing at the end, with or without a close_notify.
+        """Received bytes, at least one; none at the end, with or without a close_notify.
 
         Raises BrokenResourceError as `do_handshake` does.
         """

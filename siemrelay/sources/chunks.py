@@ -28,7 +28,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     count: int
     part: int | None = None
-    """Of a record over 16 MiB: which of its pieces this is, from 1."""
+    """The number, from 1, of this piece of a record over 16 MiB; None for whole records."""
     oversize: tuple[int, ...] = ()
     """The sizes in bytes, without the line feed, of the records over the limit."""
     consumed: bytes = b""

@@ -18,7 +18,7 @@ from siemrelay.net.listening_sockets import ListeningSockets
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """Where a source has read to, stored in the same transaction as the records before it.
+    """The place up to which a source has read, stored in one transaction with its records.
 
     `key` names what is read (a file's identity). `value` can be written as JSON and has a meaning
     for the source only; None deletes the key.
@@ -86,7 +86,7 @@ class Intake(Protocol):
 
     @property
     def sockets(self) -> ListeningSockets:
-        """Where a source that listens takes its sockets from."""
+        """The listening sockets of the relay, from which a source takes its own."""
 
     def positions(self) -> Mapping[str, Mapping[str, Any]]:
         """The stored positions of this source by key, as of the last start."""

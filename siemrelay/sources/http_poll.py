@@ -106,7 +106,7 @@ class HttpPollOptions(Options):
 
 
 class _PollPosition:
-    """How far the API was read. `value` is stored with the records before it."""
+    """The place up to which the API was read. `value` is stored with the records before it."""
 
     def __init__(self, options: HttpPollOptions, stored: dict[str, Any]) -> None:
         self._options = options
@@ -139,7 +139,7 @@ class _PollPosition:
         if cursor is not None:
             named = value_at(body, cursor.source)
             if named is not None and named != "":
-                # What follows a cursor does not come again.
+                # Items behind a cursor do not come again.
                 self._cursor, self._seen = str(named), []
             else:
                 self._seen = [*self._seen, *prints][-_SEEN:]
@@ -257,7 +257,7 @@ class HttpPollSource:
 # A page of an API; what is larger is the wrong address, or needs a page size in its query.
 _BODY_BYTES: Final = 32 * 1024 * 1024
 
-# What an API may ask for by Retry-After.
+# The longest pause that an API may ask for by Retry-After.
 _LONGEST_ASKED_S: Final = 3600.0
 
 _TEXT_CHARACTERS: Final = 200

@@ -30,7 +30,7 @@ _ERROR_BYTES: Final = 2000
 _END_S: Final = 2.0
 
 _KEY: Final = "journal"
-"""Of the position: {"cursor": the journal's name for the last entry handed over}."""
+"""Key of the position: {"cursor": the journal's, of the last entry handed over}."""
 
 
 class JournalOptions(Options):

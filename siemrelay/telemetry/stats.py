@@ -91,7 +91,7 @@ class SourceStats(msgspec.Struct):
 
 
 class SinkCounts(msgspec.Struct):
-    """How the records that were stored for one sink were settled.
+    """Counts of the records that were stored for one sink, by how they were settled.
 
     The buffer stores these with the sink's cursor in one transaction, so they survive a restart and
     add up: stored = delivered + duplicates + filtered + refused + dropped +

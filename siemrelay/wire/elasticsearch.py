@@ -23,8 +23,8 @@ INDEX_ERRORS: Final = frozenset({
 """Error types about the index or the credentials. Their status may be one of a bad document."""
 
 ItemVerdict = Literal["stored", "conflict", "retry", "refused", "held"]
-"""What to do about a document: nothing; it exists under this id; send it again later; never send
-it again; wait until a person has fixed the settings."""
+"""The action for a document: none; none, as its id exists; send it again later; never send it
+again; wait until a person has fixed the settings."""
 
 
 class ErrorCause(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class ItemResult(msgspec.Struct, frozen=True):
 
     @property
     def verdict(self) -> ItemVerdict:
-        """What to do about the document, by status and by the error's type."""
+        """The action for the document, by status and by the error's type."""
         status, kind = self.status, self.error.type
         if 200 <= status < 300:
             return "stored"

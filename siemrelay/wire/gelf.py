@@ -14,7 +14,7 @@ import zlib
 from typing import Final
 
 MAX_CHUNKS: Final = 128
-"""What the specification allows for one message."""
+"""The most chunks of one message (GELF via UDP)."""
 
 _MAGIC: Final = b"\x1e\x0f"
 _ID_BYTES: Final = 8
@@ -26,7 +26,7 @@ _LEVEL: Final = 1
 
 
 def largest_message(datagram_bytes: int) -> int:
-    """How many bytes fit into the chunks of one message."""
+    """The size in bytes of the largest message that fits into chunks."""
     return MAX_CHUNKS * (datagram_bytes - HEADER_BYTES)
 
 

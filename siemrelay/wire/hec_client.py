@@ -28,7 +28,7 @@ _STOPPING: Final = "Splunk is shutting down: is it started again?"
 
 
 class CodeKind(Enum):
-    """What the sender of a request has to do about a code."""
+    """The action of the sender after an answer with a code."""
 
     CONFIRMED = auto()
     """Nothing: Splunk has the events."""

@@ -241,7 +241,7 @@ def _is_object(text: bytes) -> bool:
 
 
 def _values_before_fault(body: bytes, fault: JsonFault) -> int:
-    """How many values of its slice stand before a fault."""
+    """The number of values in the slice before a fault."""
     end = len(body) if fault.byte is None else fault.byte + 1
     text = body[fault.start : min(end, fault.start + SLICE_BYTES)].decode("utf-8", "replace")
     at = count = 0

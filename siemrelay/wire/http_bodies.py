@@ -95,7 +95,7 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     count: int
 
     def rows(self) -> Iterator[Payload]:
-        """The same in pieces of about ROW_BYTES and at most ROW_RECORDS, cut between records."""
+        """Pieces of about ROW_BYTES and at most ROW_RECORDS, cut between records."""
         payload, start, count = self.payload, 0, self.count
         while len(payload) - start > ROW_BYTES:
             end = payload.find(b"\n", start + ROW_BYTES) + 1
@@ -127,7 +127,7 @@ def finish(steps: Generator[None, None, T]) -> T:
 
 
 def body_kind(content_type: str) -> BodyKind | None:
-    """How a body of that content type is read; None if it is not. A missing type is JSON."""
+    """The kind of body for a Content-Type; None if it is not accepted. A missing type is JSON."""
     name, _, parameters = content_type.partition(";")
     charset = _CHARSET.match(";" + parameters)
     if charset is not None and charset[1].casefold() not in _UTF8:

@@ -167,7 +167,7 @@ def _guessed(
 
 
 def _array_ends(body: bytes, start: int, end: int) -> Iterator[int]:
-    """Where a slice of an array may end: at the last commas of it, between objects first."""
+    """Possible ends of a slice of an array: its last commas, those between objects first."""
     between = body.rfind(b"}", start, end)
     for _ in range(3):
         if between < 0:
@@ -185,7 +185,7 @@ def _array_ends(body: bytes, start: int, end: int) -> Iterator[int]:
 
 
 def _value_ends(body: bytes, start: int, end: int) -> Iterator[int]:
-    """Where a slice of values may end: behind the last line feed, or between two objects."""
+    """Possible ends of a slice of values: behind the last line feed, or between two objects."""
     if (line_feed := body.rfind(b"\n", start, end)) > 0:
         yield line_feed + 1
     if (between := body.rfind(b"}{", start, end)) > 0:

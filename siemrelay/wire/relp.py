@@ -31,7 +31,7 @@ SERVER_CLOSE: Final = b"0 serverclose 0\n"
 
 _OFFERS: Final = f"relp_version=0\nrelp_software=siemrelay,{__version__}\ncommands=syslog".encode()
 
-# What may precede the data: a number of 9 digits, a command of 32 letters, a length of 9 digits.
+# Before the data: a number of 9 digits, a command of 32 letters, a length of 9 digits.
 _HEADER: Final = re.compile(rb"([0-9]{1,9}) ([A-Za-z]{1,32}) ([0-9]{1,9})([ \n])")
 _BEGUN: Final = re.compile(
     rb"[0-9]{0,9}|[0-9]{1,9} [A-Za-z]{0,32}|[0-9]{1,9} [A-Za-z]{1,32} [0-9]{0,9}"

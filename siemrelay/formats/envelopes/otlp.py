@@ -28,7 +28,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NS_PER_MICROSECOND: Final = 1000
 
-# What `intValue` holds; larger numbers become texts.
+# The range of `intValue`; larger numbers become texts.
 _INT64: Final = range(-(2**63), 2**63)
 
 _decode: Final = msgspec.json.Decoder().decode

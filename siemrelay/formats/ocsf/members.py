@@ -40,7 +40,7 @@ class Parties(NamedTuple):
 
     @classmethod
     def of(cls, selection: Selection, product: str) -> Parties:
-        """Those of a selection; `product` is the relay's name, escaped."""
+        """Actors, targets and operations of a selection; `product` is the relay's name, escaped."""
         addresses = nonempty(selection.column("actor.address"))
         columns = (
             addresses if field == "actor.address" else nonempty(selection.column(field))
@@ -58,7 +58,7 @@ class Parties(NamedTuple):
         return cls(name, uid, address, kind, to_name, to_uid, operation, typed, product)
 
     def only(self, events: Sequence[int]) -> Parties:
-        """Those of some of the events."""
+        """The same for some of the events."""
         columns = [column for column in self if isinstance(column, Column)]
         return self._of(
             [Column(_pick(column.texts, events)) for column in columns],
@@ -122,7 +122,7 @@ def _pick(values: Sequence[Any], events: Sequence[int]) -> Sequence[Any]:
 
 
 _Object = tuple[str, list[Pair], str]
-"""What stands before an object's members, these, and what stands after them."""
+"""An object: the text before its members, the members, and the text after them."""
 
 
 class _Members(NamedTuple):

@@ -1,4 +1,4 @@
-"""What kind of address an event's actor has: receivers type their fields for IP addresses."""
+"""Kinds of addresses: receivers have typed fields for IP addresses, which take no host names."""
 
 from __future__ import annotations
 

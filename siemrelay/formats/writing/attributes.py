@@ -30,7 +30,7 @@ _SUFFIX_CHARACTERS: Final = 8
 _decode_lines: Final = msgspec.json.Decoder(dict[str, Any]).decode_lines
 
 Written = tuple[str, Column, str]
-"""What follows an attribute's name, its value in every event, and what follows that."""
+"""The text after an attribute's name, its value in every event, and the text after that."""
 
 
 class _Named(NamedTuple):
@@ -87,7 +87,10 @@ class FlatAttributes:
         return nonempty(texts)
 
     def _together(self, alike: Sequence[dict[str, Any]]) -> Column | None:
-        """Of events whose attributes have the same names; None if objects in them differ."""
+        """The pairs of events whose attributes have the same names.
+
+        None if objects among the attributes have different names.
+        """
         if not alike[0]:
             return Column([None] * len(alike))
         named = _named(alike)
@@ -102,7 +105,7 @@ class FlatAttributes:
         return lines.column()
 
     def _one_by_one(self, every: Sequence[dict[str, Any]]) -> list[str]:
-        """Of any events: the values are still written for all of them in one go."""
+        """The pairs of any events; the values are still written for all of them in one call."""
         flat = [flattened(own) if dict in map(type, own.values()) else own.items() for own in every]
         values = [value for own in flat for _, value in own]
         opening, column, closing = self._value(values, set(map(type, values)))

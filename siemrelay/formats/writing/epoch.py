@@ -13,7 +13,7 @@ from siemrelay.core.times import epoch_ms
 MILLISECOND_CHARACTERS: Final = 24
 
 second_of: Final[Callable[[str], str]] = itemgetter(slice(0, 20))
-"""Of a time in UTC with milliseconds: everything before these."""
+"""The part of a time in UTC with milliseconds that is before these."""
 
 millisecond_of: Final[Callable[[str], str]] = itemgetter(slice(20, 23))
 
@@ -47,7 +47,7 @@ class EpochMs:
         return str(epoch_ms(time))
 
     def halves(self, times: Sequence[Any]) -> tuple[list[str], list[str]] | None:
-        """Of every time the seconds, and the three digits behind them.
+        """The seconds of every time, and the three digits behind them.
 
         None unless all are `with_milliseconds` and a second or more after the epoch.
         """
@@ -57,7 +57,7 @@ class EpochMs:
         return (seconds, list(map(millisecond_of, times))) if all(seconds) else None
 
     def column(self, times: Sequence[Any]) -> list[str]:
-        """That of every time."""
+        """The milliseconds of every time."""
         halves = self.halves(times)
         return list(map(add, *halves)) if halves else [self(time or "") for time in times]
 

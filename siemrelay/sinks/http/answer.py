@@ -54,7 +54,7 @@ _PATIENCE: Final = {
 
 
 def passing_fault_advice(status: int) -> str:
-    """What to check if a passing fault does not pass."""
+    """Advice for a passing fault that does not pass, by status."""
     return _PATIENCE.get(status, _OWN_FAULT)
 
 

@@ -35,7 +35,7 @@ class OauthOptions(Options):
     audience: str | None = Field(None, description="the audience to ask for, where one is needed")
 
     advice: ClassVar[str] = "check `oauth`: client_id, client_secret and scope"
-    """What to change when the token endpoint refuses; a sink with other keys has its own."""
+    """Advice when the token endpoint refuses; a sink with other keys has its own."""
 
 
 class TokenSource:

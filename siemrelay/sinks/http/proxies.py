@@ -65,7 +65,7 @@ def _whole(proxy: str) -> str:
 
 
 def _trouble(proxy: str) -> str | None:
-    """What is wrong with a proxy's address; without the address, which may hold a password."""
+    """The fault of a proxy's address, without the address: it may hold a password."""
     import httpx2  # slow to import, and needed only where there is a proxy
 
     if proxy.lower().startswith("socks"):
@@ -80,7 +80,7 @@ def _trouble(proxy: str) -> str | None:
 
 
 def proxy_advice(status: int, proxy: Proxy) -> str:
-    """What to change after an answer of the proxy itself."""
+    """Advice for an answer of the proxy itself."""
     variable = proxy.variable
     if status == 407:
         return (

@@ -18,7 +18,7 @@ from siemrelay.sinks.contract import BatchLimits
 # busy feed needs more than a stream does.
 _IN_FLIGHT_BATCHES: Final = 16
 
-# What librdkafka may hold in memory: the batches in flight, with room for large events.
+# The memory of librdkafka: the batches in flight, with room for large events.
 _QUEUE_KIB: Final = 64 * 1024
 
 _RESERVED: Final = {

@@ -41,7 +41,7 @@ _ELSEWHERE_ADVICE: Final = {
     status: advice if status == 407 else f"{advice}; {_ELSEWHERE}"
     for status, advice in ADVICE.items()
 }
-"""What to change when an answer is not the collector's, by status."""
+"""Status → advice for an answer that is not the collector's."""
 
 
 class SplunkHecSink(RequestSink):

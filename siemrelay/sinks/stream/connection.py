@@ -83,7 +83,7 @@ class CountedStream(trio.abc.Stream):
         await self.socket_stream.aclose()
 
     def acknowledged_bytes(self) -> int:
-        """How many of the `written_bytes` the peer certainly has.
+        """The number of `written_bytes` that the peer certainly has.
 
         Raises SinkWaits when the connection is broken or closed.
         """

@@ -22,7 +22,7 @@ from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import ServerSession, ServerSink, StreamOptions
 from siemrelay.wire.relp import TAKEN, RelpAnswer, RelpClient, ServerClose
 
-# So many batches fill a window: the receiver works on the next ones while one is settled.
+# Batches in a window: the receiver works on the next ones while one is settled.
 _BATCHES_IN_WINDOW: Final = 4
 
 # The size of one batch whatever the window: a few writes.

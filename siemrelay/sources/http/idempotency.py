@@ -22,7 +22,7 @@ KEPT: Final = 32_768
 costs some 500 bytes."""
 
 KEPT_S: Final = 86_400.0
-"""As long as senders go on trying, by custom."""
+"""Senders retry for a day at most, by custom."""
 
 _PREFIX: Final = "idempotency/"
 _DIGEST_BYTES: Final = 16

@@ -1,4 +1,4 @@
-"""What webhooks and HEC share: the address, the limits of requests, and the server for them."""
+"""The base of webhooks and HEC: the address, the limits of requests, and the server."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class HttpListenOptions(ListenerOptions):
 
     @property
     def address(self) -> ListenAddress:
-        """Where it listens."""
+        """The address in `listen`."""
         return parse_listen(self.listen)
 
     @property

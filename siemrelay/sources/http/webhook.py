@@ -171,7 +171,7 @@ class _Hooks:
         return self._busy() if scope_s.cancelled_caught else _stored(found.count)
 
     def _sender(self, head: Head) -> list[str]:
-        """Whose keys these are: the certificate's, the authorization's, else the address's.
+        """The owner of an Idempotency-Key: certificate, authorization, else the address.
 
         All who share a secret for signatures have the same, so their addresses tell them apart.
         """

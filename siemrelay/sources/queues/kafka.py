@@ -33,7 +33,7 @@ _REFUSED: Final = frozenset({
 })  # fmt: skip
 _UNKNOWN: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
 
-# What librdkafka may fetch ahead, in memory.
+# The memory in which librdkafka may fetch ahead.
 _QUEUE_KIB: Final = 32 * 1024
 
 # Brokers allow 6 s to 30 min by default. A relay that hangs is ended by systemd's watchdog.

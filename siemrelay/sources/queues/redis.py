@@ -30,10 +30,10 @@ _IDS: Final = 1000
 _WAIT_S: Final = 30.0
 
 _CONSUMER: Final = "consumer"
-"""Of the position: {"name": under which this relay reads, made up at its first start}."""
+"""Key of a position: {"name": this relay's in the group, made up at its first start}."""
 
 _GROUP: Final = "group"
-"""Of the position: {"name": of the group that is there, "stream": of which}."""
+"""Key of a position: {"name": of the group that exists, "stream": its stream}."""
 
 # No answer within this, beyond the wait that was asked for, is none.
 _ANSWER_S: Final = 10.0

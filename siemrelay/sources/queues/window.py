@@ -260,7 +260,7 @@ class Window(Generic[Token]):
     async def _store(self) -> None:
         with self._storing:
             while True:
-                # What was read while the last commit ran goes into the next one together.
+                # Batches that were read while the last commit ran go into the next one together.
                 if 0 < self._backlog.size_bytes < _BATCH_BYTES and not self._ended:
                     await self._intake.turn()
                 if batches := self._backlog.take_read():

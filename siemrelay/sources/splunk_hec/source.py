@@ -135,7 +135,7 @@ class _Collector:
         return 4 if self._tokens.find(f"Splunk {token}") is None else None
 
     def _ack_scope(self, head: Head) -> str:
-        """Whose acknowledgements these are: those of one token and certificate on one channel."""
+        """The scope of acknowledgement ids: one token and certificate on one channel."""
         token = _token(head.fields.get("authorization", "").strip())
         certificate = hashlib.sha256(head.certificate).hexdigest() if head.certificate else ""
         return f"{self._tokens.find(f'Splunk {token}')} {certificate} {_channel(head)}"

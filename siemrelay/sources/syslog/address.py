@@ -37,7 +37,7 @@ class SyslogAddress(NamedTuple):
 
     @property
     def bind(self) -> BindAddress:
-        """Where its sockets are bound."""
+        """The address of its sockets."""
         return BindAddress(self.scheme in ("udp", "unixgram"), self.host, self.port, self.path)
 
 

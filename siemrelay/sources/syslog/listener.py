@@ -1,4 +1,4 @@
-"""What all listeners of a syslog source have: an address, limits per peer, and shared activity."""
+"""The base of the syslog listeners: an address, limits per peer, and the source's activity."""
 
 from __future__ import annotations
 

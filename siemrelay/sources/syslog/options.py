@@ -98,7 +98,7 @@ class SyslogOptions(ListenerOptions):
 
     @property
     def addresses(self) -> list[SyslogAddress]:
-        """Where it listens."""
+        """The addresses in `listen`."""
         some = [self.listen] if isinstance(self.listen, str) else self.listen
         return [parse_address(one) for one in some]
 

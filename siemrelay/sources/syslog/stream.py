@@ -48,7 +48,7 @@ PeerStream = trio.SocketStream | TlsStream
 
 
 class ReadSize:
-    """How much to read next from one connection: more from a busy one, less of short messages."""
+    """The size of the next read: large for a busy connection, small for short messages."""
 
     def __init__(self) -> None:
         self.bytes = _SMALL_READ_BYTES

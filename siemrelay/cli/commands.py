@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from siemrelay import __version__
 from siemrelay.cli.terminal import guard_terminal
@@ -24,6 +25,7 @@ COMMANDS: Final = {
     "top": ("live.top", "the same, live"),
     "buffer": ("buffer.buffer", "inspect the disk buffer, replay records, handle dead letters"),
     "init": ("setup.init", "write a first configuration from a few answers"),
+    "completion": ("setup.completion", "print the shell's completion of commands and options"),
     "schema": ("setup.schema", "print the configuration's JSON Schema, for editors"),
     "install": ("setup.install", "install the systemd service, its user and directories"),
     "uninstall": ("setup.uninstall", "remove the service; keep configuration and records"),
@@ -66,6 +68,15 @@ class _Commands(click.Group):
                 raise
             hint = f"{error.message}; a configuration is named with -c FILE"
             raise click.UsageError(hint, error.ctx) from error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # From the table, as the help: a shell asks at every press of the tab key.
+        found = [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # From the table: importing every command for its help would take a second.

@@ -5,12 +5,15 @@ Their source is the folder `systemd` at the top of the repository, which is in t
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from siemrelay.cli.setup.completion import script
+from siemrelay.cli.setup.man_pages import pages
 from siemrelay.config.json_schema import render as render_schema
 
 _UNIT_PROGRAM: Final = "/opt/siemrelay/bin/siemrelay"
@@ -18,6 +21,14 @@ _UNIT_PROGRAM: Final = "/opt/siemrelay/bin/siemrelay"
 
 DROP_INS: Final = ("low-ports.conf", "read-all-files.conf")
 """Parts of the unit that only some machines need; the options of `install` have their names."""
+
+
+_COMPLETIONS: Final = {
+    "bash": "bash-completion/completions/siemrelay",
+    "zsh": "zsh/site-functions/_siemrelay",
+    "fish": "fish/vendor_completions.d/siemrelay.fish",
+}
+"""Shell → where it looks for completions below `share`."""
 
 
 class SystemFile(NamedTuple):
@@ -83,8 +94,16 @@ def _files(program: str, prefix: Path, drop_ins: Mapping[str, bool]) -> Iterator
     share = prefix / "share/siemrelay"
     yield SystemFile(share / "siemrelay.schema.json", render_schema().encode())
     yield SystemFile(share / "alerts.yml", (source / "alerts.yml").read_bytes())
+    for shell, place in _COMPLETIONS.items():
+        yield SystemFile(prefix / "share" / place, script(shell).encode())
+    for name, page in pages().items():
+        yield SystemFile(prefix / "share/man/man1" / f"{name}.gz", _compressed(page))
     if (link := prefix / "bin/siemrelay") != Path(program):
         yield SystemFile(link, link_to=program)
+
+
+def _compressed(page: str) -> bytes:
+    return gzip.compress(page.encode(), 9, mtime=0)  # the same bytes every time
 
 
 class Manifest:

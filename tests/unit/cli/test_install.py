@@ -30,8 +30,11 @@ def installs(root: Path, *options: str) -> Result:
 
 
 def files_below(root: Path) -> dict[str, str]:
+    def content(path: Path) -> str:
+        return path.read_bytes().decode("utf-8", "replace")
+
     return {
-        str(path.relative_to(root)): str(path.readlink()) if path.is_symlink() else path.read_text()
+        str(path.relative_to(root)): str(path.readlink()) if path.is_symlink() else content(path)
         for path in sorted(root.rglob("*"))
         if path.is_symlink() or path.is_file()
     }

@@ -52,7 +52,8 @@ def relay(make_daemon: MakeDaemon) -> Iterator[tuple[Daemon, HttpReceiver, Picky
         until(lambda: daemon.metric("source_records_total", source="audit") == 40)
         append(daemon.audit, (event(n, type="User Logged In") for n in range(41, 46)))
         until(lambda: daemon.metric("source_records_total", source="audit") == 45)
-        until(lambda: daemon.metric("sink_backlog_records", sink="web") == 0)
+        # In the file too, where the commands look.
+        until(lambda: json.loads(buffer(daemon, "info", "--json"))["sinks"][0]["waiting"] == 0)
         yield daemon, web, picky
 
 

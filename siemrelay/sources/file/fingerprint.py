@@ -175,7 +175,7 @@ class Progress:
         content.keep_from(offset - tail_length)
         recent = content.pread(tail_length, offset - tail_length)
         # It may have been truncated since it was compared: a fingerprint of less than lies before
-        # the offset would take whatever is written next for what was read (`test_identity`).
+        # the offset would take whatever is written next for what was read (test_fingerprint.py).
         if len(begin) < min(PREFIX_BYTES, offset) or len(recent) < tail_length:
             raise ContentChanged(self.path)
         stored = self._stored_tail_sha256 if offset == self.offset else None

@@ -18,11 +18,13 @@ from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.net.listening_sockets import BindAddress
+from siemrelay.telemetry.attention import attention
 from siemrelay.telemetry.health import stuck, unready, unready_source
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render
-from siemrelay.telemetry.page import RecentReport, page
+from siemrelay.telemetry.page import OverviewReport, RecentReport, page
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import HistoryReport, RelayReport, StatusReporter
+from siemrelay.telemetry.status_text import lines
 
 _log = structlog.get_logger()
 
@@ -38,7 +40,7 @@ _EVICTABLE_AFTER_S: Final = 0.25
 # A Host field: an IPv6 address in brackets, another address or a name; and a port (RFC 9110, 7.2).
 _HOST: Final = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
 
-_PATHS: Final = "/status, /history and /recent (JSON), /metrics, /healthz and /readyz"
+_PATHS: Final = "/status, /overview and /history (JSON), /metrics, /healthz and /readyz"
 
 
 async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener | None:
@@ -216,17 +218,15 @@ class _Pages:
             return _verdict(unready_source(source))
         if head.path == "/history":
             return _json(self._reporter.history())
-        if head.path == "/recent":
-            return _json(await self._recent())
         if head.path == "/" and "text/html" in head.fields.get("accept", ""):
             return page()
-        if head.path in ("/", "/status"):
+        if head.path in ("/", "/status", "/overview"):
             await self._refresh()
             status = self._reporter.status(trio.current_time())
             if head.path == "/status":
                 return _json(status)
-            from siemrelay.telemetry.status_text import lines  # no start waits for it
-
+            if head.path == "/overview":
+                return _json(OverviewReport(status, attention(status), await self._recent()))
             shown = [line.text for line in lines(status)]
             return _text(200, "\n".join([*shown, "", _PATHS, ""]))
         return _text(404, f"there is / and {_PATHS}\n")
@@ -239,7 +239,7 @@ def _verdict(found: list[str]) -> HttpAnswer:
     return _text(503, "\n".join(found) + "\n") if found else _text(200, "ok\n")
 
 
-def _json(report: RelayReport | HistoryReport | RecentReport) -> HttpAnswer:
+def _json(report: RelayReport | HistoryReport | OverviewReport) -> HttpAnswer:
     return HttpAnswer(200, msgspec.json.encode(report), (("Cache-Control", "no-store"),))
 
 

@@ -1,4 +1,4 @@
-"""The status page: one HTML file that fetches `/status`, `/history` and `/recent` from its relay.
+"""The status page: one HTML file that fetches `/overview` and `/history` from its relay.
 
 It loads nothing from elsewhere, and its content security policy allows just its own style and
 script, by their digests: a name or a message from outside cannot become markup or code.
@@ -16,6 +16,8 @@ from typing import Final
 import msgspec
 
 from siemrelay.net.http_application import HttpAnswer
+from siemrelay.telemetry.attention import Attention
+from siemrelay.telemetry.status import RelayReport
 
 _INLINE: Final = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 
@@ -38,6 +40,14 @@ class RecentReport(msgspec.Struct, frozen=True):
 
     contents: bool
     events: list[RecentEvent]
+
+
+class OverviewReport(msgspec.Struct, frozen=True):
+    """All that the page shows and that changes every second."""
+
+    status: RelayReport
+    attention: list[Attention]
+    recent: RecentReport
 
 
 @cache

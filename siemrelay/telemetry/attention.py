@@ -1,0 +1,100 @@
+"""What needs a person's attention, most urgent first, each with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from siemrelay.core.backoff import HOLD_ADVICE
+from siemrelay.telemetry.status import RelayReport, SinkReport
+from siemrelay.telemetry.status_text import span
+
+# Certificates are renewed a month before their end at the latest; then somebody forgot.
+_CERTIFICATE_S: Final = 14 * 86_400
+
+_STARTING: Final = ("starting", "stopping")
+
+
+class Attention(msgspec.Struct, frozen=True):
+    """One thing; `bad`: something stands still. Commands and keys are in backticks."""
+
+    tone: Literal["bad", "warning"]
+    title: str
+    reason: str = ""
+    advice: str = ""
+
+
+def attention(report: RelayReport) -> list[Attention]:
+    """Everything, the bad before the warnings."""
+    found = list(_found(report))
+    return sorted(found, key=lambda each: each.tone != "bad")
+
+
+def _found(report: RelayReport) -> Iterator[Attention]:
+    buffer = report.buffer
+    if buffer.full:
+        held_by = f" for {', '.join(buffer.held_by)}" if buffer.held_by else ""
+        yield Attention(
+            "bad", f"The buffer is full: intake waits{held_by}", "",
+            "Fix, pause or disable the sinks that hold it, or raise `buffer.max_size` and "
+            "`siemrelay reload`.",
+        )  # fmt: skip
+    for sink in report.sinks:
+        yield from _sink(sink, report)
+    for source in report.sources:
+        if source.credentials_fault:
+            yield Attention("bad", f"Source {source.name} goes on with its earlier TLS files or "
+                            "secrets", source.credentials_fault)  # fmt: skip
+        if source.files == 0:
+            yield Attention("warning", f"Source {source.name}: no file matches its `path`", "",
+                            "One is read as soon as it appears.")  # fmt: skip
+    for text in report.troubles:
+        if text.startswith("the buffer is full"):
+            continue
+        title, _, reason = text.partition(": ")
+        yield Attention("warning" if text in _STARTING else "bad",
+                        f"{title[:1].upper()}{title[1:]}", reason)  # fmt: skip
+    if report.reload_error:
+        yield Attention(
+            "bad", "The last reload was refused", report.reload_error,
+            "The relay goes on with the configuration that it has. `siemrelay check` shows every "
+            "fault.",
+        )  # fmt: skip
+    for name, count in buffer.dead_letters.items():
+        if count:
+            yield Attention(
+                "warning", f"{name} refused {count:,} {'event' if count == 1 else 'events'}",
+                "They are kept as dead letters.",
+                f"`siemrelay buffer dead-letters {name}` shows each with the receiver's answer; "
+                "`--retry` sends them again after the fix.",
+            )  # fmt: skip
+    for name, removed in buffer.removed.items():
+        yield Attention(
+            "warning",
+            f"{name} is no longer configured, and {removed.backlog:,} records wait for it",
+            f"They are kept for {span(removed.kept_until - report.at)} yet.",
+            f"Set `renamed_from: {name}` on the sink that takes its place, or drop them with "
+            f"`siemrelay reload --discard-backlog {name}`.",
+        )  # fmt: skip
+
+
+def _sink(sink: SinkReport, report: RelayReport) -> Iterator[Attention]:
+    waits = f", {sink.backlog:,} records wait" if sink.backlog else ""
+    title = f"{sink.name} is {sink.state} for {span(report.at - sink.since)}{waits}"
+    if sink.state == "holding":
+        yield Attention("bad", title, sink.reason, f"{HOLD_ADVICE[:1].upper()}{HOLD_ADVICE[1:]}.")
+    elif sink.state == "waiting" and (sink.retries or sink.backlog):
+        yield Attention("warning", title, sink.reason, "It retries by itself. "
+                        f"`siemrelay test {sink.name}` shows the step that fails.")  # fmt: skip
+    elif sink.state in ("failed", "paused"):
+        yield Attention("bad" if sink.state == "failed" else "warning", title, sink.reason)
+    if sink.credentials_fault:
+        yield Attention("bad", f"Sink {sink.name} goes on with its earlier TLS files or secrets",
+                        sink.credentials_fault)  # fmt: skip
+    ends = sink.certificate_expires_at
+    if ends is not None and ends - report.at < _CERTIFICATE_S:
+        when = f"ends in {span(ends - report.at)}" if ends > report.at else "has expired"
+        yield Attention("warning", f"The certificate that {sink.name} shows {when}", "",
+                        "It is the receiver's: have it renewed there.")  # fmt: skip

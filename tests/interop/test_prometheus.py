@@ -56,9 +56,9 @@ def state(sink: str, now: str) -> list[tuple[str, str]]:
 
 
 def sink_counter(name: str) -> list[tuple[str, str]]:
-    """Of a sink that counts one more after 51 minutes, and of one that does not."""
+    """Of a sink that counts one more after six minutes, and of one that does not."""
     return [
-        series(f"siemrelay_sink_{name}", "7x50 8x69", sink="loud"),
+        series(f"siemrelay_sink_{name}", "7x5 8x75", sink="loud"),
         series(f"siemrelay_sink_{name}", "7x120", sink="quiet"),
         *state("loud", "up"), *state("quiet", "up"),
     ]  # fmt: skip
@@ -95,21 +95,21 @@ CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
      "23h", []),
     ("SiemrelaySinkPaused", [series("siemrelay_sink_state", "1x400", sink="loud", state="paused")],
      "25h", [LOUD_SINK]),
-    ("SiemrelayDeadLetters", sink_counter("dead_lettered_total"), "60m", [LOUD_SINK]),
-    ("SiemrelayDeadLetters", sink_counter("dead_lettered_total"), "115m", []),
+    ("SiemrelayDeadLetters", sink_counter("dead_lettered_total"), "15m", [LOUD_SINK]),
+    ("SiemrelayDeadLetters", sink_counter("dead_lettered_total"), "70m", []),
     ("SiemrelayDropped", [*sink_counter("dropped_total"), *state("off", "disabled"),
                           series("siemrelay_sink_dropped_total", "0+9x120", sink="off")],
-     "60m", [LOUD_SINK]),
-    ("SiemrelayRecordsMissing", sink_counter("missing_total"), "60m", [LOUD_SINK]),
-    ("SiemrelayFileBytesLost", source_counter("lost_bytes_total", "7x50 900x69"), "60m",
+     "15m", [LOUD_SINK]),
+    ("SiemrelayRecordsMissing", sink_counter("missing_total"), "15m", [LOUD_SINK]),
+    ("SiemrelayFileBytesLost", source_counter("lost_bytes_total", "7x5 900x69"), "15m",
      [LOUD_SOURCE]),
-    ("SiemrelayUpstreamDropped", source_counter("upstream_dropped_total", "7x50 8x69"), "60m",
+    ("SiemrelayUpstreamDropped", source_counter("upstream_dropped_total", "7x5 8x69"), "15m",
      [LOUD_SOURCE]),
     ("SiemrelaySourceFailed", source_counter("failed", "1x60"), "4m", []),
     ("SiemrelaySourceFailed", [series("siemrelay_source_failed", "1x60", source="loud"),
                                series("siemrelay_source_failed", "0x60", source="quiet")],
      "6m", [LOUD_SOURCE]),
-    ("SiemrelaySourceRestarts", source_counter("restarts_total", "0+1x120"), "60m", [LOUD_SOURCE]),
+    ("SiemrelaySourceRestarts", source_counter("restarts_total", "0+1x120"), "15m", [LOUD_SOURCE]),
     ("SiemrelayUnreadableFiles", [
         series("siemrelay_source_unreadable_files", "2x60", source="loud"),
         series("siemrelay_source_unreadable_files", "0x60", source="quiet"),
@@ -154,6 +154,38 @@ SLOW_TO_FIRE = {"SiemrelaySinkPaused"}
 
 def labels_of(wanted: dict[str, str]) -> str:
     return "{" + ",".join(f'{k}="{v}"' for k, v in {"instance": "r:9614", **wanted}.items()) + "}"
+
+
+DASHBOARD = json.loads((ROOT / "systemd/grafana-dashboard.json").read_text())
+
+
+def queries() -> list[str]:
+    """Every query of the dashboard, as Grafana sends it."""
+    panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+    found = [target["expr"] for panel in panels for target in panel["targets"]]
+    found += [note["expr"] for note in DASHBOARD["annotations"]["list"]]
+    variables = {"$job": "siemrelay", "$instance": ".*", "$__rate_interval": "1m",
+                 "$__interval": "1m"}  # fmt: skip
+    for name, value in variables.items():
+        found = [query.replace(name, value) for query in found]
+    return found
+
+
+def test_the_dashboard_names_metrics_that_exist_and_no_panel_lies_on_another() -> None:
+    known = {f"{m.prefix}{m.name}" + ("_bucket" if m.kind == "histogram" else "") for m in METRICS}
+    named = set(re.findall(r"\b(?:siemrelay|process)_\w+", str(queries())))
+    assert named - known == set()
+    assert not any("$" in query for query in queries())
+    places = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for at in [panel["gridPos"]]
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(places) == len(set(places))
+    assert max(x for x, _ in places) < 24
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_says_what_to_do() -> None:
@@ -203,7 +235,7 @@ def prometheus(directory: Path, target: str) -> Iterator[Callable[..., Any]]:
     port = free_port()
     config = directory / "prometheus.yml"
     config.write_text(yaml.safe_dump({
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "global": {"scrape_interval": "200ms", "evaluation_interval": "200ms"},
         "rule_files": [str(RULES)],
         "scrape_configs": [
             {"job_name": "siemrelay", "static_configs": [{"targets": [target]}]}
@@ -263,6 +295,8 @@ def test_prometheus_scrapes_a_running_relay_and_takes_the_rules(
             assert wanted - set(names) == absent  # no TLS here, and no sink was removed
             until(lambda: evaluated(ask("rules")) == dict.fromkeys(ALERTS, "ok"))
             assert ask("alerts")["alerts"] == []
+            for query in queries():
+                assert ask("query", query=query) is not None, query
 
 
 def evaluated(rules: Any) -> dict[str, str]:

@@ -93,7 +93,8 @@ def _files(program: str, prefix: Path, drop_ins: Mapping[str, bool]) -> Iterator
         yield SystemFile(lib / f"{kind}.d/siemrelay.conf", content)
     share = prefix / "share/siemrelay"
     yield SystemFile(share / "siemrelay.schema.json", render_schema().encode())
-    yield SystemFile(share / "alerts.yml", (source / "alerts.yml").read_bytes())
+    for name in ("alerts.yml", "grafana-dashboard.json"):
+        yield SystemFile(share / name, (source / name).read_bytes())
     for shell, place in _COMPLETIONS.items():
         yield SystemFile(prefix / "share" / place, script(shell).encode())
     for name, page in pages().items():

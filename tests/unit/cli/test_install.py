@@ -187,7 +187,7 @@ def test_a_wheel_holds_the_files_of_the_folder_systemd(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         place = "siemrelay/cli/setup/systemd/"
         held = {n: archive.read(n).decode() for n in archive.namelist() if n.startswith(place)}
-    suffixes = (".service", ".sysusers", ".tmpfiles", ".conf", ".yml")
+    suffixes = (".service", ".sysusers", ".tmpfiles", ".conf", ".yml", ".json")
     assert held == {
         place + path.name: path.read_text()
         for path in (ROOT / "systemd").iterdir()

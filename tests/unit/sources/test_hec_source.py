@@ -185,7 +185,7 @@ def test_our_own_sink_delivers_to_our_own_source(
     make_daemon: MakeDaemon, acknowledge: bool
 ) -> None:
     receiving = collector(make_daemon, use_ack="required" if acknowledge else "auto")
-    receiving.config["sinks"]["file"]["format"] = "json"
+    receiving.config["sinks"]["out"]["format"] = "json"
     receiving.start()
     sink = {
         "siem": "splunk", "url": f"http://127.0.0.1:{port_of(receiving)}",

@@ -227,8 +227,8 @@ class Delivery:
             refusals: Settlement = ()
             if batch.messages:
                 refusals = await self._confirmed(session, batch, ticket)
-                for observer in self._observers:
-                    observer.settled(self._name, batch, refusals)
+            for observer in self._observers:
+                observer.settled(self._name, batch, refusals)
             duplicates = [r.index for r in refusals if r.duplicate and r.index >= batch.sent_before]
             refusals = [refusal for refusal in refusals if not refusal.duplicate]
             outcome = Outcome(

@@ -23,7 +23,7 @@ class Observer(Protocol):
         """The messages were handed to the sink's session."""
 
     def settled(self, sink: str, batch: DeliveryBatch, refusals: Settlement) -> None:
-        """The receiver has settled the messages: all but the refused ones are confirmed."""
+        """The batch is settled: all messages but the refused ones are confirmed."""
 
 
 Observers = list[Observer]

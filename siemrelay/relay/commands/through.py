@@ -16,6 +16,7 @@ from siemrelay.relay.own_events import OwnEvents
 from siemrelay.sinks.contract import Settlement
 from siemrelay.telemetry.stats import SinkStats
 
+_FINE: Final = ("delivered", "filtered", "disabled")
 _UNSTORED: Final = "the event is not stored: intake waits for room in the buffer"
 
 
@@ -26,7 +27,7 @@ class Followed:
         self._id = event_id.encode()
         self.sequence: int | None = None
         self.outcomes: dict[str, str] = {}
-        """What the receiver made of the event, by sink; empty: it took it."""
+        """Why the receiver refused the event, by sink; empty: it took it."""
 
     def stored(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -39,6 +40,9 @@ class Followed:
         pass
 
     def settled(self, sink: str, batch: DeliveryBatch, refusals: Settlement) -> None:
+        for sequence, error in batch.failed:
+            if sequence == self.sequence:
+                self.outcomes[sink] = f"internal error: {error}"
         if self.sequence in batch.sequences:
             at = batch.sequences.index(self.sequence)
             refused = [
@@ -57,40 +61,45 @@ async def follow(
     a line that says why; the event stays in the buffer for them.
     """
     began = trio.current_time()
-    settled: dict[str, bool] = {}
     dropped = {sink.name: sink.counts.dropped for sink in sinks}
+    found, lines = trio.open_memory_channel[TestLine](len(sinks))
 
     async def wait_for(sink: SinkStats) -> None:
         assert followed.sequence is not None
         await buffer.wait_passed([sink.name], followed.sequence + 1)
-        if sink.state in ("disabled", "paused"):
-            settled[sink.name] = sink.state == "disabled"
-            await emit(TestLine(sink.name, sink.state, sink.reason))
-            return
         outcome = followed.outcomes.get(sink.name)
-        if outcome is None and sink.counts.dropped > dropped[sink.name]:
-            settled[sink.name] = False
-            await emit(TestLine(sink.name, "dropped", "the buffer is full"))
-        elif outcome is None:
-            settled[sink.name] = True
-            await emit(TestLine(sink.name, "filtered", "its `events` leave the test event out"))
-        elif outcome:
-            settled[sink.name] = False
-            await emit(TestLine(sink.name, "refused", f"{outcome}; kept as a dead letter"))
-        else:
-            settled[sink.name] = True
+        if outcome is not None:
             took_s = trio.current_time() - began
-            await emit(TestLine(sink.name, "delivered", f"confirmed after {took_s:.3f} s"))
+            line = (
+                TestLine(sink.name, "refused", f"{outcome}; kept as a dead letter") if outcome
+                else TestLine(sink.name, "delivered", f"confirmed after {took_s:.3f} s")
+            )  # fmt: skip
+        elif sink.state in ("disabled", "paused"):
+            line = TestLine(sink.name, sink.state, sink.reason)
+        elif sink.counts.dropped > dropped[sink.name]:
+            line = TestLine(sink.name, "dropped", "the buffer is full")
+        else:
+            line = TestLine(sink.name, "filtered", "its `events` leave the test event out")
+        found.send_nowait(line)
 
-    with trio.move_on_after(timeout_s):
-        await own.store(record)
-        async with trio.open_nursery() as nursery:
-            for sink in sinks:
-                nursery.start_soon(wait_for, sink)
+    async def store_and_wait() -> None:
+        with found, trio.move_on_after(timeout_s):
+            await own.store(record)
+            async with trio.open_nursery() as waiting:
+                for sink in sinks:
+                    waiting.start_soon(wait_for, sink)
+
+    outcomes: dict[str, str] = {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store_and_wait)
+        # Beside the time limit, which must not cut a line.
+        async for line in lines:
+            outcomes[line.sink] = line.outcome
+            await emit(line)
     for sink in sinks:
-        if sink.name not in settled:
+        if sink.name not in outcomes:
             await emit(TestLine(sink.name, "no confirmation", _why(sink, followed, buffer)))
-    return all(settled.get(sink.name, False) for sink in sinks)
+    return all(outcomes.get(sink.name) in _FINE for sink in sinks)
 
 
 def _why(sink: SinkStats, followed: Followed, buffer: DiskBuffer) -> str:

@@ -94,9 +94,12 @@ def every_moment(history: Callable[[int], bool]) -> int:
 
 
 @pytest.mark.parametrize("rotation", ROTATIONS.values(), ids=ROTATIONS)
-@pytest.mark.parametrize("reads", [False, True], ids=["something unread", "all read"])
+@pytest.mark.parametrize(
+    ("reads", "watches"),
+    [(False, True), (True, True), (False, False)],
+    ids=["something unread", "all read", "something unread and no inotify"],
+)
 @pytest.mark.parametrize("restarts", [False, True], ids=["running", "restarted"])
-@pytest.mark.parametrize("watches", [False, True], ids=["polling", "inotify"])
 def test_a_rotation_at_any_moment_loses_and_repeats_nothing_and_keeps_the_order(
     rotation: list[Step], reads: bool, restarts: bool, watches: bool
 ) -> None:

@@ -28,6 +28,8 @@ SLICE_BYTES: Final = 128 * 1024
 
 _POSITION: Final = re.compile(r" \(byte (\d+)\)$")
 
+_BLANK: Final = re.compile(rb"[ \t\r\n]+")
+
 # An element of an array that does not begin it is decoded after one of ours.
 _BEFORE: Final = b"[0,"
 
@@ -125,6 +127,9 @@ def value_slices(
     """
     at = count = 0
     while at < len(body):
+        if (blank := _BLANK.match(body, at)) and blank.end() - at >= size:
+            # Blank lines are looked at one by one wherever values are looked for.
+            at = min(blank.end(), len(body) - 1)
         cut, values = len(body), list[T]()
         if len(body) - at > size:
             cut, values = yield from _guessed(

@@ -20,6 +20,7 @@ from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import Decoder
 from siemrelay.decoders.times import time_of
+from tests.support.mutation import mutated
 
 CORPUS = (Path(__file__).parents[1] / "corpus" / "records.txt").read_bytes().splitlines()
 EVERYTHING = frozenset({*FIELDS, "attributes"})
@@ -36,27 +37,12 @@ TOKENS = [
 ]  # fmt: skip
 
 
-def mutated(rng: random.Random) -> bytes:
-    record = rng.choice(CORPUS)
-    for _ in range(rng.choice((0, 1, 1, 2, 4, 8))):
-        at = rng.randint(0, len(record))
-        end = min(len(record), at + rng.choice((0, 1, 2, 8, 40)))
-        other = rng.choice(CORPUS)
-        record = rng.choice((
-            record[:at] + rng.choice(TOKENS) + record[end:],
-            record[:at] + record[end:],
-            record[:end] + record[at:],
-            record[:at],
-            record[:at] + other[rng.randint(0, len(other)) :],
-            record[:at] + bytes([rng.randrange(256)]) + record[end:],
-        ))  # fmt: skip
-    return record.replace(b"\n", b" ")
-
-
 def batches(seed: int) -> Iterator[list[bytes]]:
     rng = random.Random(seed)
     while True:
-        records = [mutated(rng) for _ in range(rng.randint(1, 6))]
+        records = [
+            mutated(rng, CORPUS, TOKENS).replace(b"\n", b" ") for _ in range(rng.randint(1, 6))
+        ]
         yield records * rng.choice((1, 1, 5))
 
 

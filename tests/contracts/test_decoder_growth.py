@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import time
-import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -14,12 +11,10 @@ from siemrelay.core.event import FIELDS, Batch, DecodedBatch
 from siemrelay.core.event_types import UNPARSED, Catalogue
 from siemrelay.core.forgiving_json import LONG_RECORD_BYTES
 from siemrelay.decoders.contract import Decoder
+from tests.support.growth import KIB, grows_with_its_input
 
-KIB = 1024
-# Twice the work gives 2, its square 4. Both sizes are below that of a long record, read otherwise.
-MOST_GROWTH = 3.2
+# Both sizes are below that of a long record, which is read otherwise.
 SMALL, LARGE = 60 * KIB, 120 * KIB
-ROUNDS = 4
 
 UNITS: dict[str, tuple[bytes, bytes, bytes]] = {
     "text": (b"", b"word ", b""),
@@ -89,39 +84,6 @@ def record_of(what: str, size: int) -> bytes:
 def decoding(decoder: str, payload: bytes, count: int) -> Callable[[], DecodedBatch]:
     batch = Batch(1, count, "test", 1_767_225_600.0, payload)
     return lambda: built(decoder).decode(batch)
-
-
-def cpu_s(work: Callable[[], object]) -> float:
-    # A collection looks at everything that this process of tests has, too.
-    gc.disable()
-    try:
-        started = time.process_time()
-        work()
-        return time.process_time() - started
-    finally:
-        gc.enable()
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def grows_with_its_input(small: Callable[[], object], large: Callable[[], object]) -> None:
-    # Taken in turn, so that another program disturbs both; the least disturbed of each counts, and
-    # on a busy machine more rounds are needed until that is known.
-    before = after = float("inf")
-    for _ in range(5 * ROUNDS):
-        before, after = min(before, cpu_s(small)), min(after, cpu_s(large))
-        if after < MOST_GROWTH * before + 0.001:
-            break
-    assert after < MOST_GROWTH * before + 0.001, (before, after)
-    before, after = peak_bytes(small), peak_bytes(large)
-    assert after < MOST_GROWTH * before + 64 * KIB, (before, after)
 
 
 @pytest.mark.parametrize("what", UNITS)

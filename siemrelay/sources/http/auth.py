@@ -6,7 +6,6 @@ Secrets are compared in constant time, and are never part of an answer or a log 
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import re
 from collections.abc import Iterable, Mapping
@@ -124,7 +123,7 @@ def basic_password(authorization: str) -> str | None:
         return None
     try:
         both = base64.b64decode(credentials.strip(), validate=True).decode("utf-8", "replace")
-    except binascii.Error:
+    except ValueError:  # no base64, or no ASCII
         return None
     return both.partition(":")[2]
 

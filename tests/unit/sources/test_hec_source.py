@@ -56,6 +56,7 @@ def test_events_are_taken_at_every_address_of_splunks(make_daemon: MakeDaemon) -
         (f"Bearer {TOKEN}", 401, 3),
         ("Splunk 5fb7a3c2-0000-4000-8000-00000000beee", 403, 4),
         ("Basic !", 401, 2),
+        ("Basic \xff", 401, 2),
         (TOKEN, 401, 3),
     ],
 )

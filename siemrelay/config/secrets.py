@@ -196,7 +196,7 @@ def _credential(name: str, variables: _Variables) -> str:
                 f"this user may not read credential {name} from {path}; run this as root"
             ) from missing
     if unit is not None:
-        raise _Missing(
+        raise _NoCredentials(
             f"the service gets no credential {name}: {advice} (systemctl edit siemrelay)"
         )
     raise _NoCredentials(

@@ -6,13 +6,18 @@ import re
 import shlex
 from pathlib import Path
 
+import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
 from siemrelay.cli.check import check
 from siemrelay.cli.setup.init import init
+from siemrelay.config.json_schema import document
 from siemrelay.config.load import load, load_text
 from siemrelay.config.presets import PRESETS
+from siemrelay.config.yaml_document import parse
+
+VALIDATOR = jsonschema.Draft7Validator(document())
 
 ADDRESSES = {
     "splunk": "--url https://splunk:8088",
@@ -43,6 +48,7 @@ def test_the_file_for_every_siem_passes_check_once_its_secrets_are_there(
     assert result.exit_code == 0, result.output
     assert f"siemrelay check -c {file}" in result.output
     text = file.read_text()
+    assert VALIDATOR.is_valid(parse(text).value)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     checked = CliRunner().invoke(check, ["-c", str(file)])
     assert checked.exit_code == 0, checked.output

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -168,7 +169,26 @@ def test_systemd_makes_the_user_and_the_directories_of_the_service(tmp_path: Pat
     }
 
 
-def test_a_wheel_holds_the_files_of_the_folder_systemd(tmp_path: Path) -> None:
+SHIPPED = {
+    path.name: path.read_text()
+    for path in (ROOT / "systemd").iterdir()
+    if path.suffix in (".service", ".sysusers", ".tmpfiles", ".conf", ".yml", ".json")
+}
+
+
+def test_the_package_has_the_folder_systemd_itself_and_declares_every_file_of_it() -> None:
+    held = Path(system_files.__file__).with_name("systemd")
+    assert held.samefile(ROOT / "systemd")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    globs = project["tool"]["setuptools"]["package-data"]["siemrelay.cli.setup"]
+    declared = {path.name for glob in globs for path in held.parent.glob(glob)}
+    assert declared == {*SHIPPED}
+
+
+@pytest.mark.slow
+def test_a_wheel_from_the_source_package_holds_the_files_of_the_folder_systemd(
+    tmp_path: Path,
+) -> None:
     source = tmp_path / "source"
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z", "siemrelay", "systemd",
@@ -178,18 +198,26 @@ def test_a_wheel_holds_the_files_of_the_folder_systemd(tmp_path: Path) -> None:
     for name in filter(None, listed.stdout.split("\0")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, source / name, follow_symlinks=False)
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps"]
     subprocess.run(
-        [*pip, "--no-build-isolation", "-w", str(tmp_path), str(source)],
+        [*pip, "--no-build-isolation", "-w", str(tmp_path), str(sdist)],
         check=True, capture_output=True,
     )  # fmt: skip
     (wheel,) = tmp_path.glob("*.whl")
+    place = "siemrelay/cli/setup/systemd/"
     with zipfile.ZipFile(wheel) as archive:
-        place = "siemrelay/cli/setup/systemd/"
         held = {n: archive.read(n).decode() for n in archive.namelist() if n.startswith(place)}
-    suffixes = (".service", ".sysusers", ".tmpfiles", ".conf", ".yml", ".json")
-    assert held == {
-        place + path.name: path.read_text()
-        for path in (ROOT / "systemd").iterdir()
-        if path.suffix in suffixes
-    }
+        archive.extractall(tmp_path / "installed")
+    assert held == {place + name: text for name, text in SHIPPED.items()}
+    subprocess.run(
+        [sys.executable, "-m", "siemrelay", "install", "--root", str(tmp_path / "root"),
+         "--program", "/opt/siemrelay/bin/siemrelay"],
+        cwd=tmp_path / "installed", check=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+    )  # fmt: skip
+    assert (tmp_path / "root" / UNIT).read_text() == (
+        ROOT / "systemd/siemrelay.service"
+    ).read_text()

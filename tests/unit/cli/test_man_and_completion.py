@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from click.testing import CliRunner
 from siemrelay.cli.commands import COMMANDS, main
 from siemrelay.cli.setup.completion import SHELLS, script
 from siemrelay.cli.setup.man_pages import pages
+from tests.support.servers import program
 
 PAGES = pages()
 
@@ -28,12 +28,10 @@ def test_every_command_has_a_page_with_its_options_and_examples() -> None:
     assert ".SH DEAD\\-LETTERS" in PAGES["siemrelay-buffer.1"]
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff reads the pages")
 def test_groff_formats_every_page_without_a_warning() -> None:
-    done = subprocess.run(
-        ["groff", "-man", "-ww", "-Kutf8", "-Tutf8"], input="".join(PAGES.values()),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    groff = [program("groff", "groff-base"), "-man", "-ww", "-Kutf8", "-Tutf8"]
+    text = "".join(PAGES.values())
+    done = subprocess.run(groff, input=text, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert (
         "--against-running" in done.stdout.replace("\b", "").replace("\u2010", "-") or done.stdout
@@ -49,9 +47,9 @@ def test_the_scripts_are_printed_without_their_shells() -> None:
 
 def completed(folder: Path, words: str) -> list[str]:
     """What bash offers for a line that ends with the last of these words."""
-    program = folder / "siemrelay"
-    program.write_text(f"#!{sys.executable}\nfrom siemrelay.__main__ import main\nmain()\n")
-    program.chmod(0o755)
+    command = folder / "siemrelay"
+    command.write_text(f"#!{sys.executable}\nfrom siemrelay.__main__ import main\nmain()\n")
+    command.chmod(0o755)
     last = words.count(" ")
     line = f"COMP_WORDS=({words}); COMP_CWORD={last}; _siemrelay_completion siemrelay"
     show = "printf '%s\\n' \"${COMPREPLY[@]}\""
@@ -68,15 +66,11 @@ def completed(folder: Path, words: str) -> list[str]:
 
 def test_bash_completes_commands_and_their_options(tmp_path: Path) -> None:
     assert completed(tmp_path, "siemrelay in") == ["init", "install"]
-    assert completed(tmp_path, "siemrelay init --si") == ["--siem"]
-    assert completed(tmp_path, "siemrelay init --siem qr") == ["qradar"]
     assert completed(tmp_path, "siemrelay buffer dead-letters --re") == ["--retry"]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_other_shells_accept_their_scripts(shell: str, tmp_path: Path) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed; bash shows that the answers are right")
     file = tmp_path / "script"
     file.write_text(script(shell))
-    subprocess.run([shell, "-n", str(file)], check=True)
+    subprocess.run([program(shell, shell), "-n", str(file)], check=True)

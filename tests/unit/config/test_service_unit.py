@@ -137,6 +137,9 @@ def test_a_credential_that_the_unit_does_not_have_is_named_with_the_line_to_add(
     substitute(document)
     (fault,) = document.faults
     assert "add LoadCredential=token:/PATH to the unit" in fault.message
+    # `init` writes the reference before anybody could add the line.
+    loaded = load_text(CONFIG, "x.yaml", need_credentials=False)
+    assert [unread.message for unread in loaded.unread] == [fault.message]
 
 
 CONFIG = """\
@@ -192,6 +195,28 @@ def configuration(place: Path, source: str, sink: str = "{server: 127.0.0.1}") -
     )
     file.chmod(0o644)
     return file
+
+
+@as_root
+def test_check_by_root_on_the_services_file_reports_what_the_service_lacks(
+    place: Path, shell: pytest.MonkeyPatch
+) -> None:
+    file = configuration(
+        place, f"{{type: file, path: {place}/*.json}}",
+        "{siem: splunk, url: 'https://s:8088', authorization: 'Splunk ${credential:token}'}",
+    )  # fmt: skip
+    (place / "audit.json").touch(mode=0o600)
+    unit = msgspec.structs.replace(UNIT, config=str(file))
+    with_unit(shell, unit)
+    shell.setattr("siemrelay.cli.check.service_unit", lambda: unit)
+    result = CliRunner().invoke(check, ["-c", str(file)])
+    assert result.exit_code == 78
+    unreadable, lacking, _ = result.stderr.splitlines()
+    assert "the service's user nobody cannot read" in unreadable
+    assert "the service gets no credential token" in lacking
+    other = msgspec.structs.replace(UNIT, config="/elsewhere.yaml")  # not the service's file
+    shell.setattr("siemrelay.cli.check.service_unit", lambda: other)
+    assert CliRunner().invoke(check, ["-c", str(file)]).exit_code == 0
 
 
 @as_root

@@ -20,7 +20,7 @@ from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.times import time_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.http_client import ConnectionGuard
-from siemrelay.net.pem import AuthorityFile
+from siemrelay.net.pem import TrustedAuthorities
 from siemrelay.net.tasks import report_alive
 from siemrelay.net.url import Url
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind, joined
@@ -80,9 +80,7 @@ class HttpPollOptions(Options):
     headers: dict[HeaderName, HeaderValue] = Field(
         default_factory=dict, description="further request headers; their values are not shown"
     )
-    ca: AuthorityFile | None = Field(
-        None, description="authorities to trust (PEM), instead of the system's"
-    )
+    ca: TrustedAuthorities = None
     timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
     items: str | None = Field(
         None, min_length=1, description="dotted path of the array of items in an answer; not "

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from siemrelay.core.extras import AMQP as EXTRA
 from siemrelay.core.options import NonEmpty, Secret, with_good_port
-from siemrelay.net.pem import AuthorityFile
+from siemrelay.net.pem import TrustedAuthorities
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.queues.window import AcknowledgingOptions, QueueFailed, Window
 
@@ -52,9 +52,7 @@ class AmqpOptions(AcknowledgingOptions):
         2000,
         description="messages that may be read and not yet acknowledged: what a kill may repeat",
     )
-    ca: AuthorityFile | None = Field(
-        None, description="authorities to trust (PEM), instead of the system's"
-    )
+    ca: TrustedAuthorities = None
 
 
 class AmqpSource:

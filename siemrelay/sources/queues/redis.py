@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from siemrelay.core.extras import REDIS as EXTRA
 from siemrelay.core.options import Duration, NonEmpty, Secret
-from siemrelay.net.pem import AuthorityFile
+from siemrelay.net.pem import TrustedAuthorities
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.queues.window import QueueFailed, Window, WindowOptions
 
@@ -76,9 +76,7 @@ class RedisOptions(WindowOptions):
         description="where a group that is made here starts in the stream; one that was lost "
         "since starts at the beginning",
     )
-    ca: AuthorityFile | None = Field(
-        None, description="authorities to trust (PEM), instead of the system's"
-    )
+    ca: TrustedAuthorities = None
 
 
 class RedisSource:

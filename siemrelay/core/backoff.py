@@ -8,8 +8,8 @@ from typing import Final
 # A held sink is tried this seldom: the fix may be on the receiver's side (a token enabled again).
 HOLD_PROBE_S: Final = 60.0
 HOLD_ADVICE: Final = (
-    f"tried again every {HOLD_PROBE_S:.0f} s; after a change of the configuration run "
-    "`siemrelay reload`"
+    f"tried again every {HOLD_PROBE_S:.0f} s, and at once by `siemrelay reload`; a changed token "
+    "or certificate file is taken by itself"
 )
 
 # Doubling stops here: beyond it no `max` is larger, and a float has its limits too.

@@ -55,6 +55,9 @@ _SHORT_BYTES: Final = 64
 _SHORT_S: Final = 25e-6
 _SHORT_BURST_S: Final = 0.2
 
+# While a full disk has room for new records because others are deleted, it is logged this often.
+_WARN_EVERY_S: Final = 600.0
+
 # A full buffer is tried again this often.
 _FULL_PAUSE_S: Final = 0.25
 
@@ -87,6 +90,7 @@ class Committer:
         self._running: _Group | None = None
         self._wanted = trio.Event()
         self._room = Broadcast()
+        self._warned_at = -math.inf
         self.sockets = ListeningSockets()
 
     def intake(self, source: str, source_filter: SourceFilter | None = None) -> SourceIntake:
@@ -142,7 +146,9 @@ class Committer:
                     raise BufferFull("the buffer has reached max_size")
                 await self._buffer.append(batches, positions, group.filtered)
             except BufferFull as error:
-                if not (isinstance(error, DiskFull) and await self._buffer.reclaim()):
+                if isinstance(error, DiskFull) and await self._buffer.reclaim():
+                    self._warn_disk_full()
+                else:
                     self._full(error)
                     await trio.sleep(_FULL_PAUSE_S)
             else:
@@ -188,13 +194,22 @@ class Committer:
                 first += count
             payloads, count, size = [], 0, 0
 
+    def _warn_disk_full(self) -> None:
+        now = trio.current_time()
+        if now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            _log.warning("the file system of state_dir is full",
+                         advice="free space there; delivered records that `keep` holds for replay "
+                         "are deleted early, and then intake waits")  # fmt: skip
+
     def _full(self, error: BufferFull) -> None:
         buffer = self._stats.buffer
+        buffer.disk_full = isinstance(error, DiskFull)
         if not buffer.full:
             buffer.full, buffer.full_since = True, time.time()
             advice = (
                 "free space there; intake waits and resumes by itself"
-                if isinstance(error, DiskFull)
+                if buffer.disk_full
                 else "intake waits for the sinks that hold it: see their state, or raise `max_size`"
             )
             holders = self._buffer.holders()

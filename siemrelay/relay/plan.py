@@ -40,13 +40,14 @@ class Plan(msgspec.Struct, frozen=True):
     """The changes in the order in which they are made: sinks first, so that they miss nothing.
 
     `settings` are relay-wide changes that take effect at once; `fixed` are keys that only a restart
-    can change.
+    can change. `alike` are removed sinks, each with an added one of the same options: a new name?
     """
 
     changes: tuple[Change, ...]
     unchanged: int
     settings: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    alike: dict[str, str] = {}
 
     def names(self, section: str, *kinds: Kind) -> list[str]:
         """The parts of a section with one of these kinds of change."""
@@ -83,7 +84,13 @@ def plan(old: RelayConfig, new: RelayConfig, kept: Collection[str] = ()) -> Plan
         if key not in _FIXED
         for text in _differences(_plain(old, key), _plain(new, key), key)
     ]
-    return Plan(tuple(changes), unchanged, tuple(settings), tuple(fixed))
+    added = {name: sink for name, sink in new.sinks.items() if name not in old.sinks}
+    alike = {
+        name: heir
+        for name, sink in old.sinks.items() if name not in new.sinks
+        for heir, other in added.items() if _is_alike(sink, other)
+    }  # fmt: skip
+    return Plan(tuple(changes), unchanged, tuple(settings), tuple(fixed), alike)
 
 
 def _changes(

@@ -210,10 +210,11 @@ class Reloader:
                     for name in names}  # fmt: skip
         else:
             left = await self._sinks.let_finish(names, self._loaded.config.shutdown_timeout)
+        heirs = {name: planned.alike.get(name, "the sink that takes its place") for name in left}
         return [
             f"sink {name} would be removed, and {waiting:,} records wait for it: keep it until it "
-            f"has them, set `renamed_from: {name}` on the sink that takes its place, or reload "
-            f"with --discard-backlog {name}"
+            f"has them, set `renamed_from: {name}` on {heirs[name]}, or reload with "
+            f"--discard-backlog {name}"
             for name, waiting in left.items()
             if waiting
         ]

@@ -26,6 +26,14 @@ class Attention(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
+# By whether it is the disk.
+_FULL: Final = {
+    False: ("The buffer is full", "Fix, pause or disable the sinks that hold it, or raise "
+            "`buffer.max_size` and `siemrelay reload`."),
+    True: ("The file system of `state_dir` is full", "Free space there; intake goes on by itself."),
+}  # fmt: skip
+
+
 def attention(report: RelayReport) -> list[Attention]:
     """Everything, the bad before the warnings."""
     found = list(_found(report))
@@ -36,11 +44,8 @@ def _found(report: RelayReport) -> Iterator[Attention]:
     buffer = report.buffer
     if buffer.full:
         held_by = f" for {', '.join(buffer.held_by)}" if buffer.held_by else ""
-        yield Attention(
-            "bad", f"The buffer is full: intake waits{held_by}", "",
-            "Fix, pause or disable the sinks that hold it, or raise `buffer.max_size` and "
-            "`siemrelay reload`.",
-        )  # fmt: skip
+        title, advice = _FULL[buffer.disk_full]
+        yield Attention("bad", f"{title}: intake waits{held_by}", "", advice)
     for sink in report.sinks:
         yield from _sink(sink, report)
     for source in report.sources:
@@ -51,7 +56,7 @@ def _found(report: RelayReport) -> Iterator[Attention]:
             yield Attention("warning", f"Source {source.name}: no file matches its `path`", "",
                             "One is read as soon as it appears.")  # fmt: skip
     for text in report.troubles:
-        if text.startswith("the buffer is full"):
+        if text.endswith(" is full: intake waits"):
             continue
         title, _, reason = text.partition(": ")
         yield Attention("warning" if text in _STARTING else "bad",

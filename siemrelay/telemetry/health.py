@@ -39,7 +39,8 @@ def unready(stats: Stats) -> list[str]:
         return ["stopping"]
     if not stats.ready:
         return ["starting"]
-    found = ["the buffer is full: intake waits"] if stats.buffer.full else []
+    what = "file system of state_dir" if stats.buffer.disk_full else "buffer"
+    found = [f"the {what} is full: intake waits"] if stats.buffer.full else []
     for source in stats.sources.values():
         found += unready_source(source)
     return found

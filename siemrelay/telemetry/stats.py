@@ -162,7 +162,10 @@ class RemovedSink(msgspec.Struct, frozen=True):
 
 
 class BufferStats(msgspec.Struct):
-    """The disk buffer; `discarded` were records of removed sinks."""
+    """The disk buffer; `discarded` were records of removed sinks.
+
+    While it is `full`, `disk_full` says that it is for the file system and not for `max_size`.
+    """
 
     size_bytes: int = 0
     max_size_bytes: int = 0
@@ -170,6 +173,7 @@ class BufferStats(msgspec.Struct):
     commits: int = 0
     full: bool = False
     full_since: float = 0.0
+    disk_full: bool = False
     held_by: list[str] = msgspec.field(default_factory=list)
     dead_letters: dict[str, int] = msgspec.field(default_factory=dict)
     discarded: int = 0

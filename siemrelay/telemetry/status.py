@@ -80,6 +80,7 @@ class BufferReport(msgspec.Struct, frozen=True):
     held_by: list[str] = []
     max_size_bytes: int = 0
     removed: dict[str, RemovedSink] = {}
+    disk_full: bool = False
 
 
 class RelayReport(msgspec.Struct, frozen=True):
@@ -146,7 +147,7 @@ class StatusReporter:
             [self._sink(sink) for sink in stats.sinks.values()],
             BufferReport(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
                          dict(buffer.dead_letters), list(buffer.held_by),
-                         buffer.max_size_bytes, dict(buffer.removed)),
+                         buffer.max_size_bytes, dict(buffer.removed), buffer.disk_full),
             self._clean(stats.reload.error),
         )  # fmt: skip
 

@@ -82,9 +82,9 @@ def _buffer(status: RelayReport) -> str:
         text += f", oldest record {span(status.at - buffer.oldest_received_at)} old"
     if not buffer.full:
         return text
-    return (
-        f"{text}, full: intake waits{' for ' if buffer.held_by else ''}{', '.join(buffer.held_by)}"
-    )
+    what = "the file system of state_dir is full" if buffer.disk_full else "full"
+    held_by = f" for {', '.join(buffer.held_by)}" if buffer.held_by else ""
+    return f"{text}, {what}: intake waits{held_by}"
 
 
 def _source(source: SourceReport, now: float) -> tuple[str, ...]:

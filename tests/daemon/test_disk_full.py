@@ -86,11 +86,11 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def full_and_well(daemon: Daemon) -> None:
+def full_and_well(daemon: Daemon, what: str = "file system of state_dir") -> None:
     """The relay lives, says that it is full everywhere, and how to mend it."""
     until(lambda: daemon.metric("buffer_full") == 1)
     status, words = daemon.get("/readyz")
-    assert (status, words) == (503, "the buffer is full: intake waits\n")
+    assert (status, words) == (503, f"the {what} is full: intake waits\n")
     assert daemon.get("/healthz")[0] == 200
     line = daemon.said("buffer is full")[-1]
     assert line["level"] == "error"
@@ -295,7 +295,7 @@ def test_at_max_size_block_makes_intake_wait_for_the_sink(make_daemon: MakeDaemo
         ).start()
         writer = Writer(daemon.audit, padding_bytes=4000)
         writer.until_full(daemon)
-        full_and_well(daemon)
+        full_and_well(daemon, "buffer")
         assert "max_size" in daemon.said("buffer is full")[0]["reason"]
         assert daemon.said("buffer is full")[0]["held_by"] == ["late"]
         until(lambda: daemon.metric("sink_holds_buffer", sink="late") == 1)

@@ -68,6 +68,14 @@ def test_a_plan_names_each_change_and_the_difference(text: str, lines: list[str]
     assert plan(loaded(BASE).config, loaded(text).config).lines() == lines
 
 
+def test_a_plan_finds_the_new_name_of_a_sink_that_says_nothing_of_it() -> None:
+    text = changed(
+        sinks__qradar=None, sinks__other={"server": "o.example.com"},
+        sinks__ibm={"server": "q.example.com", "protocol": "tcp", "port": 514},
+    )  # fmt: skip
+    assert plan(loaded(BASE).config, loaded(text).config).alike == {"qradar": "ibm"}
+
+
 def test_a_changed_protocol_restarts_the_sink() -> None:
     text = changed(sinks__qradar={"server": "q.example.com", "protocol": "udp", "port": 514})
     (change,) = plan(loaded(BASE).config, loaded(text).config).changes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from siemrelay.telemetry.health import stuck, unready
+from siemrelay.telemetry.health import stuck, unready, unready_source
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
 NOW_S = 10_000.0
@@ -37,6 +37,17 @@ def test_a_silent_source_is_stuck_unless_it_waits_for_room() -> None:
     assert stuck(stats, NOW_S) == ["source app shows no sign of life"]
     stats.buffer.full = True
     assert stuck(stats, NOW_S) == []
+
+
+def test_a_source_that_has_failed_is_not_stuck_and_not_ready_until_it_works_again() -> None:
+    """It is restarted alone; a restart of the relay would harm the others."""
+    stats = healthy()
+    source = stats.sources["app"]
+    source.progress_at, source.failed_at, source.last_error = LONG_AGO_S, LONG_AGO_S, "port in use"
+    assert stuck(stats, NOW_S) == []
+    assert unready(stats) == unready_source(source) == ["source app failed: port in use"]
+    source.progress_at = NOW_S
+    assert unready(stats) == []
 
 
 def test_a_sink_that_is_up_and_delivers_nothing_of_its_backlog_is_stuck() -> None:

@@ -30,6 +30,7 @@ RELOADED: Final = "Configuration Reloaded"
 RELOAD_REFUSED: Final = "Configuration Reload Refused"
 SINK_PAUSED: Final = "Sink Paused"
 SINK_RESUMED: Final = "Sink Resumed"
+TAP_OPENED: Final = "Tap Opened"
 TEST_SENT: Final = "Test Event Sent"
 REPLAYED: Final = "Records Replayed"
 LETTERS_RETRIED: Final = "Dead Letters Retried"
@@ -148,6 +149,7 @@ _OWN: Final = (
     (RELOAD_REFUSED, "relay", 5, "The relay refused a changed configuration"),
     (SINK_PAUSED, "relay", 5, "Somebody paused the delivery to a sink"),
     (SINK_RESUMED, "relay", 3, "Somebody resumed the delivery to a sink"),
+    (TAP_OPENED, "relay", 4, "Somebody watches the relay's events"),
     (TEST_SENT, "relay", 1, "Somebody sent a test event to a sink beside the relay"),
     (REPLAYED, "relay", 4, "Somebody sent stored records to a sink again"),
     (LETTERS_RETRIED, "relay", 4, "Somebody sent dead letters to a sink again"),

@@ -18,6 +18,7 @@ from siemrelay.core.event_types import (
     RELOADED,
     SINK_PAUSED,
     SINK_RESUMED,
+    TAP_OPENED,
     TEST,
 )
 from siemrelay.core.filters import EventFilter, EventsOptions, entry_fault
@@ -157,6 +158,9 @@ class Commands:
         self._taps += 1
         self._observers.append(tap)
         _log.info("tap opened", by=str(caller), pid=caller.pid)
+        self._audit.note(TAP_OPENED, f"{caller} watches events", person=caller.person,
+                         uid=caller.uid, sinks=command.sinks or None,
+                         sources=command.sources or None)  # fmt: skip
         try:
             await tap.run(emit)
         finally:

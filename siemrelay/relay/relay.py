@@ -117,8 +117,11 @@ class Relay:
                     )  # fmt: skip
                 outer.start_soon(heartbeat.run)
                 outer.start_soon(buffer.run)
-                outer.start_soon(reloader.drop_expired)
-                outer.start_soon(WatchedFiles(reloader, stats).run)
+                for name, run in (
+                    ("removed sinks", reloader.drop_expired),
+                    ("watched files", WatchedFiles(reloader, stats).run),
+                ):
+                    outer.start_soon(supervise, name, run, lambda error: None)
                 commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
                                     self._redactor, decoders, audit)  # fmt: skip
                 listening = trio.Event()

@@ -110,6 +110,10 @@ CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
                                series("siemrelay_source_failed", "0x60", source="quiet")],
      "6m", [LOUD_SOURCE]),
     ("SiemrelaySourceRestarts", source_counter("restarts_total", "0+1x120"), "15m", [LOUD_SOURCE]),
+    *((f"Siemrelay{part.title()}Credentials", [
+        series(f"siemrelay_{part}_credentials_unusable", "1x60", **{part: "loud"}),
+        series(f"siemrelay_{part}_credentials_unusable", "0x60", **{part: "quiet"}),
+    ], "6m", [{part: "loud"}]) for part in ("sink", "source")),
     ("SiemrelayUnreadableFiles", [
         series("siemrelay_source_unreadable_files", "2x60", source="loud"),
         series("siemrelay_source_unreadable_files", "0x60", source="quiet"),

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from siemrelay.cli.commands import main
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
-from siemrelay.core.event import Batch
+from siemrelay.core.event import Batch, Selection
+from siemrelay.formats.envelopes.record_id import record_ids
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.relay.assembly import Assembly
@@ -55,6 +56,22 @@ def test_a_sink_takes_the_records_of_its_sources_and_passes_the_others(
     assert (found.sequences, found.filtered) == (([12], 0) if taken else ([], 1))
     assert found.next_sequence == 13
     assert made.first_wanted(batch, 12) == (12 if taken else 13)
+
+
+def test_the_records_of_a_renamed_source_keep_their_ids() -> None:
+    """A queue may deliver again, under the new name, what was stored under the old one."""
+    assembly = Assembly(load_text(CONFIG.format(sources="[]"), "f").config)
+    cache = DecodeCache(
+        assembly.decoders([assembly.sink("siem")]), assembly.decoder(None, []), share=False,
+        identities=assembly.former_names,
+    )  # fmt: skip
+
+    def ids(source: str) -> tuple[list[str], str | None]:
+        decoded = cache.get(Batch(11, 1, source, 1_700_000_000.0, b'{"type":"a"}\n'))
+        return record_ids(Selection(decoded)), decoded.events[0].id
+
+    assert ids("alm") == ids("old")
+    assert ids("alm") != ids("hooks")
 
 
 def test_a_name_that_no_source_has_is_a_fault_with_the_nearest_one() -> None:

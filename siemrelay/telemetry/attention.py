@@ -78,15 +78,19 @@ def _found(report: RelayReport) -> Iterator[Attention]:
     for name, removed in buffer.removed.items():
         yield Attention(
             "warning",
-            f"{name} is no longer configured, and {removed.backlog:,} records wait for it",
+            f"{name} is no longer configured, and {_waiting(removed.backlog)} for it",
             f"They are kept for {span(removed.kept_until - report.at)} yet.",
             f"Set `renamed_from: {name}` on the sink that takes its place, or drop them with "
             f"`siemrelay reload --discard-backlog {name}`.",
         )  # fmt: skip
 
 
+def _waiting(records: int) -> str:
+    return "1 record waits" if records == 1 else f"{records:,} records wait"
+
+
 def _sink(sink: SinkReport, report: RelayReport) -> Iterator[Attention]:
-    waits = f", {sink.backlog:,} records wait" if sink.backlog else ""
+    waits = f", {_waiting(sink.backlog)}" if sink.backlog else ""
     title = f"{sink.name} is {sink.state} for {span(report.at - sink.since)}{waits}"
     if sink.state == "holding":
         yield Attention("bad", title, sink.reason, f"{HOLD_ADVICE[:1].upper()}{HOLD_ADVICE[1:]}.")

@@ -49,7 +49,7 @@ def test_a_paused_sink_keeps_its_records_over_a_restart_and_the_others_go_on(
         assert daemon.state_of("siem") == "paused"
         assert paused.arrived.ids == ids([1])
         found = daemon.command("resume", "siem")
-        assert "2 records wait for it" in found.stdout
+        assert "waiting records: 2" in found.stdout
         paused.until(3)
         assert paused.arrived.ids == ids([1, 2, 3])
         until(lambda: daemon.state_of("siem") == "up")

@@ -129,7 +129,7 @@ class Commands:
             _log.info("sink resumed", sink=sink, by=str(caller), undelivered=waiting)
             self._audit.note(SINK_RESUMED, f"{caller} resumed the delivery to sink {sink}",
                              person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip
-            return ControlAnswer(True, [f"{sink} is resumed; {waiting:,} records wait for it"])
+            return ControlAnswer(True, [f"{sink} is resumed; waiting records: {waiting:,}"])
 
     def _unfit(self, sink: str) -> str | None:
         if (enabled := self._sinks.enabled(sink)) is None:

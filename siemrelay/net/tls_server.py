@@ -174,6 +174,13 @@ class TlsStream:
         """The client's certificate in DER; None if it showed none."""
         return self._tls.getpeercert(binary_form=True)
 
+    async def wait_readable(self) -> None:
+        """Wait until something has come; it may be less than `receive_some` needs."""
+        if self._incoming.pending or self._tls.pending():
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._plain.socket)
+
     async def receive_some(self, max_bytes: int) -> bytes:
         """Received bytes, at least one; none at the end, with or without a close_notify.
 

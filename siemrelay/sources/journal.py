@@ -129,7 +129,8 @@ class JournalSource:
             if data == b"":
                 return  # an entry without its line feed is incomplete, and comes again
             if data:
-                await pace.turn(len(data))
+                pace.note_read(len(data))
+                await pace.turn()
             for records in lines.feed(bytes(data or b"")):
                 records, taken = _without(records, taken), None
                 if records.count:

@@ -1,4 +1,4 @@
-"""When a reader of a byte stream hands over what it has read: at once, or with the others."""
+"""When a byte stream is read and handed over: at once, or together with the others."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ class StreamPace:
 
     def __init__(self, intake: Intake) -> None:
         self._intake, self._longest_s = intake, math.inf
+        self.flows = False
+        """Whether the last read was a large one."""
 
-    async def turn(self, read_bytes: int) -> None:
-        """After a read of so many bytes: wait for the moment to hand over; see `Intake.turn`."""
-        if read_bytes >= _BATCH_BYTES:
-            self._longest_s = _SHORT_WAIT_S
-            return
-        longest_s, self._longest_s = self._longest_s, math.inf
-        await self._intake.turn(longest_s)
+    def note_read(self, read_bytes: int) -> None:
+        """Note how much a read has brought."""
+        self._longest_s = _SHORT_WAIT_S if self.flows else math.inf
+        self.flows = read_bytes >= _BATCH_BYTES
+
+    async def turn(self) -> None:
+        """Wait for the moment to read, or to hand over what was read; see `Intake.turn`."""
+        if not self.flows:
+            await self._intake.turn(self._longest_s)

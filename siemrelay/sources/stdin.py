@@ -56,7 +56,8 @@ class StdinSource:
                 intake.oversize(size)
             self._lines.oversize.clear()
             if data:  # after it was offered: a stop would lose what was read and waits
-                await pace.turn(len(data))
+                pace.note_read(len(data))
+                await pace.turn()
         for records in self._lines.end():
             await intake.offer(records)
         if not drain:

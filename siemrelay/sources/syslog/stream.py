@@ -1,6 +1,6 @@
 """Syslog over TCP, TLS and Unix streams.
 
-    accept ─▶ (TLS) ─▶ read ─▶ split into messages ─▶ wait for the others' turn ─▶ intake
+    accept ─▶ (TLS) ─▶ wait for the moment of all ─▶ read ─▶ split into messages ─▶ intake
 
 A stream has no acknowledgement: the kernel has confirmed to the sender what it has received. So a
 stop reads and hands over what has arrived, within a second.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -37,12 +39,16 @@ _READ_MESSAGES: Final = 2048
 _LEAST_READ_BYTES: Final = 4 * 1024
 # A handshake is a few round trips; a longer one takes a slot from others.
 _HANDSHAKE_S: Final = 30.0
+# The rest of a TLS record, of which something came before a deadline, is waited for so long.
+_REST_S: Final = 1.0
 # On a stop, what has arrived already is read for this long and handed over for this long: the
 # kernel has acknowledged it to its sender. A connection on which nothing waits is left at once.
 _LAST_READS_S: Final = 0.8
 _LAST_OFFERS_S: Final = 1.0
 _NOTHING_LEFT_S: Final = 0.01
 
+
+_T = TypeVar("_T")
 
 PeerStream = trio.SocketStream | TlsStream
 
@@ -118,14 +124,13 @@ class StreamListener(SyslogListener):
         pending, held, size = deque[Messages](), 0, ReadSize()
         activity, peer, pace = self._activity, connection.peer, StreamPace(self._intake)
         try:
-            while data := await self._received(stream, size.bytes, connection):
+            while data := await self._received(stream, size.bytes, connection, pace):
+                pace.note_read(len(data))
                 splitter.part_bytes = CROWDED_BYTES if activity.crowded else MAX_WHOLE_BYTES
                 pending.extend(splitter.feed(data))
                 in_hand = splitter.held + len(data)
                 activity.hold(in_hand - held)
                 held = in_hand
-                if pending:
-                    await pace.turn(len(data))
                 count = await self._hand_over(pending, connection)
                 activity.hold(-len(data))
                 held -= len(data)
@@ -162,9 +167,13 @@ class StreamListener(SyslogListener):
             await self._hand_over(pending, connection)
 
     async def _received(
-        self, stream: PeerStream, size: int, connection: AcceptedConnection
-    ) -> bytes:
-        """The bytes that came; none when the connection is at its end, for whatever reason."""
+        self, stream: PeerStream, size: int, connection: AcceptedConnection,
+        pace: StreamPace | None = None,
+    ) -> bytes:  # fmt: skip
+        """The bytes that came; none when the connection is at its end, for whatever reason.
+
+        With a `pace`, what trickles in is left in the kernel until it is its turn.
+        """
         options, peer = self._options, connection.peer
         deadline = math.inf
         if not connection.has_sent:
@@ -172,11 +181,7 @@ class StreamListener(SyslogListener):
         elif options.idle_timeout is not None:
             deadline = trio.current_time() + options.idle_timeout
         try:
-            if deadline == math.inf:
-                data = await stream.receive_some(size)
-            else:
-                with trio.fail_at(deadline):
-                    data = await stream.receive_some(size)
+            data = bytes(await _read(stream, size, deadline, pace))
         except trio.TooSlowError:
             option = "idle_timeout" if connection.has_sent else "first_message_timeout"
             self._rejections.reject("idle", peer, f"it sent nothing for `{option}`", records=0)
@@ -186,7 +191,7 @@ class StreamListener(SyslogListener):
                 self._rejections.reject("tls", peer, f"TLS broke: {error.__cause__}")
             return b""
         self._activity.arrived_at = connection.active_at = trio.current_time()
-        return bytes(data)
+        return data
 
     async def _hand_over(self, pending: deque[Messages], connection: AcceptedConnection) -> int:
         """Empty `pending` into the intake; returns how many messages those were."""
@@ -212,3 +217,25 @@ class StreamListener(SyslogListener):
         """Read a peer that sends more than `rate` no faster than that."""
         if self._rate is not None and count:
             await trio.sleep(self._rate.charge(peer, count, trio.current_time()))
+
+
+async def _read(
+    stream: PeerStream, size: int, deadline: float, pace: StreamPace | None
+) -> bytes | bytearray:
+    """Read what comes before the deadline; raises TooSlowError if nothing does."""
+    if pace is not None and not pace.flows:
+        if isinstance(stream, TlsStream):
+            await _before(deadline, stream.wait_readable)
+        else:
+            await _before(deadline, partial(trio.lowlevel.wait_readable, stream.socket))
+        await pace.turn()
+        # Something has come in time. In TLS its rest may be on the way.
+        deadline = max(deadline, trio.current_time() + _REST_S)
+    return await _before(deadline, partial(stream.receive_some, size))
+
+
+async def _before(deadline: float, wait: Callable[[], Awaitable[_T]]) -> _T:
+    if deadline == math.inf:
+        return await wait()
+    with trio.fail_at(deadline):
+        return await wait()

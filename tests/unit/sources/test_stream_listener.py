@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, cast
 
 import pytest
@@ -63,11 +64,16 @@ class Store:
         return lambda *arguments: None  # the counters
 
 
+# The kernel's word that something has come.
+_READABLE, _WRITTEN = socket.socketpair()
+_WRITTEN.send(b".")
+
+
 class Peer:
     """A stream that gives `chunks` one by one, then its end; `given` and `told` are what went."""
 
     def __init__(self, steps: Steps, chunks: list[bytes]) -> None:
-        self._steps, self._chunks = steps, chunks
+        self._steps, self._chunks, self.socket = steps, chunks, _READABLE
         self.given = self.told = b""
 
     async def receive_some(self, size: int) -> bytes:

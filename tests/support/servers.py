@@ -8,7 +8,9 @@ import random
 import shutil
 import signal
 import socket
+import stat
 import subprocess
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +40,20 @@ def program(name: str, package: str) -> str:
 # Below those that Linux gives to connections and to whoever asks for any port: no other test gets
 # one by chance between its choice and its use.
 _PORTS = range(20_000, 32_000)
+
+
+def open_to_all(*places: str | Path) -> bool:
+    """Whether every user may enter these directories."""
+    found = [Path(place).resolve() for place in places]
+    return all(
+        step.stat().st_mode & stat.S_IXOTH for place in found for step in (place, *place.parents)
+    )
+
+
+other_users_run_it = pytest.mark.skipif(
+    not open_to_all(sys.prefix, sys.base_prefix, Path(__file__).parent),
+    reason="other users may not enter the directory of this Python or of this source",
+)
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

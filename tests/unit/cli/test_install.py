@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from siemrelay.cli.setup import system_files
 from siemrelay.cli.setup.install import install
 from siemrelay.cli.setup.uninstall import uninstall
-from tests.support.servers import missing, program
+from tests.support.servers import missing, other_users_run_it, program
 
 ROOT = Path(__file__).parents[3]
 UNIT = Path("usr/local/lib/systemd/system/siemrelay.service")
@@ -107,6 +107,7 @@ def test_uninstall_removes_all_that_install_wrote_and_nothing_else(tmp_path: Pat
     assert again.output.startswith("nothing to remove")
 
 
+@other_users_run_it
 def test_without_root_it_says_so_and_does_nothing() -> None:
     if os.geteuid() == 0:
         command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]

@@ -21,6 +21,7 @@ from siemrelay.config.service_checks import LOW_PORTS, READ_ALL, check_as_servic
 from siemrelay.config.service_unit import ServiceUnit, service_unit
 from siemrelay.config.yaml_document import parse
 from siemrelay.core.errors import ConfigurationRefused
+from tests.support.servers import other_users_run_it
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = (ROOT / "systemd/siemrelay.service").read_text()
@@ -198,6 +199,7 @@ def configuration(place: Path, source: str, sink: str = "{server: 127.0.0.1}") -
 
 
 @as_root
+@other_users_run_it
 def test_check_by_root_on_the_services_file_reports_what_the_service_lacks(
     place: Path, shell: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +222,7 @@ def test_check_by_root_on_the_services_file_reports_what_the_service_lacks(
 
 
 @as_root
+@other_users_run_it
 def test_a_configuration_that_the_user_can_work_with_has_no_faults(place: Path) -> None:
     (place / "audit.json").write_text("{}\n")
     (place / "audit.json").chmod(0o644)
@@ -228,6 +231,7 @@ def test_a_configuration_that_the_user_can_work_with_has_no_faults(place: Path) 
 
 
 @as_root
+@other_users_run_it
 def test_files_and_directories_that_the_user_cannot_read_are_named_with_their_owner(
     place: Path,
 ) -> None:
@@ -246,6 +250,7 @@ def test_files_and_directories_that_the_user_cannot_read_are_named_with_their_ow
 
 
 @as_root
+@other_users_run_it
 def test_a_configuration_and_secrets_that_only_root_reads_are_faults(place: Path) -> None:
     (place / "token").write_text("s3cret")
     (place / "token").chmod(0o600)
@@ -261,6 +266,7 @@ def test_a_configuration_and_secrets_that_only_root_reads_are_faults(place: Path
 
 
 @as_root
+@other_users_run_it
 def test_places_that_the_user_cannot_write_are_faults(place: Path) -> None:
     archive = place / "archive"
     archive.mkdir(mode=0o755)
@@ -276,6 +282,7 @@ def test_places_that_the_user_cannot_write_are_faults(place: Path) -> None:
 
 
 @as_root
+@other_users_run_it
 def test_what_the_unit_makes_read_only_or_hides_is_a_fault_with_the_setting(place: Path) -> None:
     file = configuration(
         place, f"{{type: file, path: '{place}/*.json'}}",
@@ -289,6 +296,7 @@ def test_what_the_unit_makes_read_only_or_hides_is_a_fault_with_the_setting(plac
 
 
 @as_root
+@other_users_run_it
 def test_ports_that_the_service_cannot_take_are_faults(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,8 @@ class Bystanders:
             watching = [threads.submit(self._ask), threads.submit(self._send)]
             try:
                 yield
+                # A busy machine may have let them ask once or twice only.
+                until(lambda: self.asked > 3 and self.delivered > 1, HANGS_S)
             finally:
                 self._over.set()
                 for each in watching:
@@ -80,8 +82,7 @@ class Bystanders:
                 self._over.wait(0.05)
 
     def are_served(self) -> None:
-        assert self.asked > 3
-        assert self.delivered > 1
+        """Neither waited longer than is promised."""
         assert self.worst_health_s < HEALTH_S
         assert self.worst_delay_s < DELAY_S
         assert self.longest_s < HANGS_S

@@ -329,17 +329,28 @@ class _Following:
         self._unoffered = None
 
     async def read_deleted(self) -> None:
-        """Read what only an open descriptor leads to, now that the relay stops."""
-        if await trio.to_thread.run_sync(self._tracker.settle_deleted):
-            # What was read before it goes first: the files go on behind it.
-            if self._unoffered is not None:
-                await self._offer(self._unoffered)
-            for file in self._tracker.deleted_unread():
-                with suppress(ContentChanged, FileMoved, OSError):
-                    while (chunk := await self._read(file, finish=True)) is not None:
-                        await self._hand_over(file, chunk)
-                        if file.content is None:
-                            break
+        """Read what only an open descriptor leads to, now that the relay stops; the generations
+        before it first, so that the order is kept.
+        """
+        tracker = self._tracker
+        if not await trio.to_thread.run_sync(tracker.settle_deleted):
+            return
+        # What was read before it goes first: the files go on behind it.
+        if self._unoffered is not None:
+            await self._offer(self._unoffered)
+        for family in {file.family for file in tracker.deleted_unread()}:
+            while any(file.family == family for file in tracker.deleted_unread()):
+                if not await self._turn(family):
+                    await self._take_last_line(family)
+                    break
+
+    async def _take_last_line(self, family: str) -> None:
+        """Take the incomplete line in which a deleted file ends, if it is the next to be read."""
+        unread = [file for file in self._schedule.family(family) if not file.idle]
+        if unread and unread[0] in self._tracker.deleted_unread():
+            with suppress(ContentChanged, FileMoved, OSError):
+                if (chunk := await self._read(unread[0], finish=True)) is not None:
+                    await self._hand_over(unread[0], chunk)
 
     def _note_hole(self, file: FollowedFile, nuls: int) -> None:
         self._intake.skipped_nuls(nuls)

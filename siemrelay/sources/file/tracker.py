@@ -351,16 +351,16 @@ class Tracker:
         self.schedule.remove(file)
 
     def settle_deleted(self) -> bool:
-        """See which files have been deleted, and decide at once what may be a copy among them.
+        """See which files have been deleted; whether something is unread in any.
 
-        Returns whether something is unread in any. Blocks on the disk.
+        Blocks on the disk.
         """
         for file in self.files.values():
             if not file.idle:
                 with suppress(OSError):
                     file.look()
-        if any(file.deleted and file.stage is Stage.WAITING for file in self.files.values()):
-            self.survey(full=False, final=True)
+        if self.deleted_unread():
+            self.survey(full=False)
         return bool(self.deleted_unread())
 
     def deleted_unread(self) -> list[FollowedFile]:

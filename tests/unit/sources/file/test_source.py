@@ -777,17 +777,20 @@ class FullIntake(CollectingIntake):
         await super().offer(records)
 
 
+@pytest.mark.parametrize("older", [0, 20_000])
 async def test_what_is_unread_in_a_deleted_file_is_read_before_the_relay_stops(
-    tmp_path: Path,
+    tmp_path: Path, older: int
 ) -> None:
+    # Behind the generation before it, which is still there.
     log, intake = tmp_path / "audit.log", FullIntake()
-    lines = [b"line %06d %s" % (n, b"x" * 80) for n in range(20_000)]
-    append(log, b"".join(line + b"\n" for line in lines))
+    lines = [b"line %06d %s" % (n, b"x" * 80) for n in range(older + 20_000)]
+    append(tmp_path / "audit.log.1", b"".join(line + b"\n" for line in lines[:older]))
+    append(log, b"".join(line + b"\n" for line in lines[older:]))
     append(log, b"the last one")
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
-            await source(log).run(intake, drain=False)
+            await source(f"{log}*").run(intake, drain=False)
 
         nursery.start_soon(run)
         await intake.asked.wait()

@@ -133,11 +133,6 @@ CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
         series(EXPIRY, f"{13 * DAY}x90", sink="loud"),
         series(EXPIRY, f"{15 * DAY}x90", sink="quiet"),
     ], "61m", [LOUD_SINK]),
-    ("SiemrelayCredentialsUnusable", [
-        series("siemrelay_sink_credentials_unusable", "1x20", sink="loud"),
-        series("siemrelay_sink_credentials_unusable", "0x20", sink="quiet"),
-        series("siemrelay_source_credentials_unusable", "1x20", source="loud"),
-    ], "6m", [LOUD_SINK, LOUD_SOURCE]),
     ("SiemrelayBufferFull", [series("siemrelay_buffer_full", "1x10")], "2m", [RELAY]),
     ("SiemrelayBufferFull", [series("siemrelay_buffer_full", "0x10")], "2m", []),
     # From 600 of 1,000 on by 2 a minute: 480 more within 4 hours.

@@ -340,13 +340,16 @@ class _Following:
             await self._offer(self._unoffered)
         for family in {file.family for file in tracker.deleted_unread()}:
             while any(file.family == family for file in tracker.deleted_unread()):
-                if not await self._turn(family):
+                if await self._turn(family):
+                    continue
+                if not tracker.survey_due:
                     await self._take_last_line(family)
                     break
+                await self._survey(full=False)
 
     async def _take_last_line(self, family: str) -> None:
         """Take the incomplete line in which a deleted file ends, if it is the next to be read."""
-        unread = [file for file in self._schedule.family(family) if not file.idle]
+        unread = [file for file in self._schedule.family(family) if file.unread]
         if unread and unread[0] in self._tracker.deleted_unread():
             with suppress(ContentChanged, FileMoved, OSError):
                 if (chunk := await self._read(unread[0], finish=True)) is not None:

@@ -369,7 +369,7 @@ class Tracker:
             file
             for file in self.files.values()
             if file.deleted and file.content is not None and file.stage is Stage.READING
-            and not file.idle and not file.changed
+            and file.unread and not file.changed
         ]  # fmt: skip
 
     def close(self) -> None:

@@ -236,7 +236,10 @@ class Reloader:
         # A stop of the relay waits for a change that has begun, as it does for a commit.
         with trio.CancelScope(shield=True):
             try:
-                async with self._serving_pages(config.endpoint):
+                async with (
+                    self._serving_pages(config.endpoint),
+                    self._sources.renaming(planned.renamed("source")),
+                ):
                     await self._sinks.change(planned, config, assembly, discard_backlog)
             except StartRefused:
                 self._sources.keep_addresses()

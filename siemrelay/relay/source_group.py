@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import msgspec
@@ -10,6 +11,7 @@ import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.models import RelayConfig
+from siemrelay.core.errors import StartRefused
 from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.pipeline.intake import Committer, SourceIntake
 from siemrelay.pipeline.observer import Observers
@@ -116,12 +118,34 @@ class SourceGroup:
         self._committer.sockets.keep_only([])
         scope.cancel()
 
+    @asynccontextmanager
+    async def renaming(self, renamed: Mapping[str, str]) -> AsyncIterator[None]:
+        """Stop sources and give what is stored of them to their new names, for `change`.
+
+        If there is no room for that, or the block raises StartRefused, they run on by their old
+        names (or, without room for that either, begin as if they were new).
+        """
+        stopped: list[tuple[str, str]] = []
+        try:
+            for former, name in renamed.items():
+                await self._running.stop(former)
+                stopped.append((former, name))
+                await self._intakes[former].settled()
+                await self._buffer.change_source_name(former, name)
+            yield
+        except StartRefused:
+            for former, name in stopped:
+                with suppress(StartRefused):
+                    await self._buffer.change_source_name(name, former)
+                self._start(former)
+            raise
+
     async def change(self, plan: Plan, config: RelayConfig, assembly: Assembly) -> None:
         """Make the changes of a plan; sources that it does not name are not touched.
 
         Every new source is built before an old one stops. A restarted source resumes at its stored
         position: what the old one handed over is on disk before the new one starts. Call
-        `take_addresses` first.
+        `take_addresses` first, and within `renaming`.
         """
         affected = {*plan.names("source", "restart", "add", "rename")}
         built = {
@@ -133,11 +157,11 @@ class SourceGroup:
         self._committer.sockets.keep_only(_pairs(self._binds))
         self._committer.coalescer.window_s = config.buffer.batch_window
         renamed = plan.renamed("source")
-        for name in (*plan.names("source", "restart", "remove"), *renamed):
+        for name in plan.names("source", "restart", "remove"):
             await self._running.stop(name)
             await self._intakes.pop(name).settled()
         for former, name in renamed.items():
-            await self._buffer.change_source_name(former, name)
+            del self._intakes[former]
             stats = self._stats.sources.pop(former)
             self._stats.sources[name] = msgspec.structs.replace(stats, name=name)
         for name in plan.names("source", "remove"):

@@ -88,6 +88,8 @@ def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
     """A context for accepting. Raises TlsFilesUnusable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[options.min_version]
+    # A client of TLS 1.2 could have this side negotiate again and again; OpenSSL 1.1 lets it.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     with loading(*_files(options)):
         context.load_cert_chain(options.certificate, options.key, password=no_password)
         if options.client_ca is not None:

@@ -226,6 +226,10 @@ class DiskBuffer:
         """The sink's cursor, live."""
         return self._cursors[sink]
 
+    def find_cursor(self, sink: str) -> SinkCursor | None:
+        """As `cursor`; None for a sink that is gone, as during a reload that removes it."""
+        return self._cursors.get(sink)
+
     def advance(self, sink: str, next_sequence: int, outcome: Outcome) -> None:
         """Settle every record before `next_sequence` for the sink, as `outcome` counts them.
 

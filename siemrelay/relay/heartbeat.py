@@ -49,13 +49,14 @@ class Heartbeat:
         buffer.held_by = self._buffer.holders() if buffer.full else []
         buffer.removed = {
             name: RemovedSink(
-                self._buffer.end - self._buffer.cursor(name).next_sequence,
-                since + buffer.keep_removed_s,
+                self._buffer.end - cursor.next_sequence, since + buffer.keep_removed_s
             )
             for name, since in self._buffer.removed.items()
+            if (cursor := self._buffer.find_cursor(name)) is not None
         }
         for name, sink in self._stats.sinks.items():
-            cursor = self._buffer.cursor(name)
+            if (cursor := self._buffer.find_cursor(name)) is None:
+                continue  # a reload is removing it
             sink.holds_buffer = name in buffer.held_by
             sink.backlog = self._buffer.end - cursor.next_sequence
             sink.stored = self._buffer.end - cursor.first_sequence
@@ -64,8 +65,10 @@ class Heartbeat:
         """Bring all gauges up to date, also those that are read from the disk, for a scrape."""
         self.refresh_backlog()
         await self._buffer.note_commands()
-        for name, sink in self._stats.sinks.items():
-            sequence = self._buffer.cursor(name).next_sequence
+        for name, sink in list(self._stats.sinks.items()):  # a reload may change them meanwhile
+            if (cursor := self._buffer.find_cursor(name)) is None:
+                continue
+            sequence = cursor.next_sequence
             behind = sequence < self._buffer.end
             sink.oldest_undelivered_at = (
                 await self._buffer.received_at(sequence) if behind else None

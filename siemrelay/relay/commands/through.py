@@ -105,6 +105,8 @@ async def follow(
 def _why(sink: SinkStats, followed: Followed, buffer: DiskBuffer) -> str:
     if followed.sequence is None:
         return _UNSTORED
-    before = followed.sequence - buffer.cursor(sink.name).next_sequence
+    if (cursor := buffer.find_cursor(sink.name)) is None:
+        return "a reload has removed the sink"
+    before = followed.sequence - cursor.next_sequence
     why = f"{sink.state}: {sink.reason}" if sink.reason else f"the sink is {sink.state}"
     return f"{why}; {max(before, 0):,} records are before it; the event stays in the buffer"

@@ -126,6 +126,11 @@ class Reloader:
         if refused_lines:
             return self._refuse(refused_lines, dry_run)
         if dry_run:
+            try:
+                await self._sources.take_addresses(loaded.config)
+            except ListenRefused as error:
+                return self._refuse([str(error)], dry_run)
+            self._sources.keep_addresses()
             return ControlAnswer(True, [f"would {line}" for line in planned.lines()])
         try:
             await self._apply(loaded, planned, discard_backlog)

@@ -36,10 +36,13 @@ def test_a_sink_added_later_starts_at_the_next_record_or_the_oldest_kept(
     assert oldest.arrived.ids == ids([1, 2, 3, 4])
 
 
-def test_a_removed_sink_stops_holding_records_back(make_daemon: MakeDaemon) -> None:
+def test_a_removed_sink_that_is_not_kept_stops_holding_records_back(
+    make_daemon: MakeDaemon,
+) -> None:
     with TcpReceiver() as stays, TcpReceiver(up=False) as gone:
         daemon = make_daemon(
-            {"stays": tcp(stays.port), "gone": tcp(gone.port)}, buffer={"keep": "0s"}
+            {"stays": tcp(stays.port), "gone": tcp(gone.port)},
+            buffer={"keep": "0s", "keep_removed": "0s"},
         ).start()
         append(daemon.audit, map(event, range(1, 11)))
         until(lambda: daemon.metric("sink_backlog_records", sink="gone") == 10)
@@ -49,7 +52,8 @@ def test_a_removed_sink_stops_holding_records_back(make_daemon: MakeDaemon) -> N
         del daemon.config["sinks"]["gone"]
         daemon.start()
         until(lambda: daemon.rows("SELECT count(*) FROM batches") == [(0,)])
-        assert daemon.said("sink is no longer configured; its records are not held back")
+        (line,) = daemon.said("the place of a removed sink is dropped")
+        assert (line["sink"], line["undelivered"]) == ("gone", 10)
         assert daemon.rows("SELECT sink FROM cursors") == [("stays",)]
         append(daemon.audit, [event(11)])
         stays.until(11)

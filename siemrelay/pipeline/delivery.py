@@ -12,7 +12,9 @@ Invariants (test_delivery.py):
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -53,6 +55,11 @@ _IN_FLIGHT_BATCHES: Final = 4
 # The longest Retry-After that is honoured: enough for a receiver's maintenance, too short for a
 # mistaken value to silence the sink for a day.
 _LONGEST_ASKED_S: Final = 900.0
+
+# From 3.12 on a frame that an exception passed through may be in a cycle with it (CPython issue
+# 100964), so a failed session keeps its batches until a collection, which is seldom. They are young
+# then: collecting these takes milliseconds, after a failure and its pause.
+_FRAMES_MAKE_CYCLES: Final = sys.version_info >= (3, 12)
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -100,6 +107,8 @@ class Delivery:
             with trio.move_on_after(pause) as self._pause:
                 await self._pass_filtered()
             self._pause = None
+            if _FRAMES_MAKE_CYCLES:
+                gc.collect(1)
 
     def try_again(self) -> bool:
         """End the pause after a failure, if there is one: a person may have fixed the cause."""

@@ -16,8 +16,11 @@ from trio.testing import wait_all_tasks_blocked
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.core.event import Batch
+from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.pipeline.intake import Committer, SourceIntake
+from siemrelay.relay.own_events import OwnEvents
 from siemrelay.sources.contract import Position, Records, joined
+from siemrelay.telemetry.health import stuck
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 from tests.support.buffers import advance
 from tests.support.mounts import small_disk
@@ -364,3 +367,11 @@ async def test_what_is_told_beside_records_is_counted(tmp_path: Path, size_bytes
         source = rig.stats.sources["a"]
         assert (source.lag_bytes, source.oversize) == (size_bytes, 1)
         assert source.progress_at > 0
+
+
+async def test_the_relays_own_events_never_count_as_a_source_that_is_stuck(tmp_path: Path) -> None:
+    async with rig_on(tmp_path) as rig:
+        await OwnEvents(rig.committer, rig.buffer, rig.stats).store(b'{"type":"Relay Started"}')
+        rig.stats.loop_at = a_week_later = trio.current_time() + 7 * 86400
+        assert not [line for line in stuck(rig.stats, a_week_later) if OWN_SOURCE in line]
+        assert [line for line in stuck(rig.stats, a_week_later) if "source a" in line]

@@ -16,6 +16,7 @@ import pytest
 from siemrelay.cli.live.control_client import send
 from siemrelay.relay.control import ControlAnswer, ReloadRequest
 from tests.conftest import MakeDaemon
+from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
 from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.receivers import TcpReceiver
@@ -359,3 +360,20 @@ def test_a_changed_address_is_opened_before_the_old_one_is_closed(
             assert found.returncode == 0, found.stderr
             until(lambda: can_connect(new))
         assert not can_connect(old)
+
+
+def test_a_file_that_is_no_yaml_reaches_the_relay_and_is_refused_by_it(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
+        with daemon.file.open("a") as file:
+            file.write("more: [\n")
+        for command, exit_code in (["reload"], 78), (["pause", "siem"], 0):
+            found = launcher.run(
+                *command, "-c", str(daemon.file), environment=daemon.environment
+            )  # fmt: skip
+            assert found.returncode == exit_code, found.stderr
+        (line,) = until(lambda: daemon.said("reload refused"))
+        assert "expected" in line["faults"][0]
+        assert daemon.metric("config_last_reload_successful") == 0

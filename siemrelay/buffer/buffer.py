@@ -306,6 +306,8 @@ class DiskBuffer:
         positions: Mapping[tuple[str, str], Mapping[str, Any] | None],
         cursors: Mapping[str, StoredCursor], filtered: Mapping[str, int],
     ) -> int:  # fmt: skip
+        if batches and self._reserve.is_spent():
+            raise DiskFull("the file system of state_dir is full")
         used = self._store.append(batches, positions, cursors, filtered)
         self._watermark.note(batches[-1].next_sequence if batches else self.end, cursors)
         return used

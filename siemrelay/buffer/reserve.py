@@ -68,6 +68,17 @@ class EmergencyReserve:
             return False
         return True
 
+    def is_spent(self) -> bool:
+        """Whether the reserve is released and the disk has less room left than it takes.
+
+        Deletion needs that room: records must not take it, or nothing could be deleted any more
+        (test_records_do_not_take_the_room_that_deletion_needs).
+        """
+        try:
+            return not self._path.exists() and _free_bytes(self._path.parent) < self.size_bytes
+        except OSError:
+            return False  # the directory is gone: the caller's next write says so
+
     def lacks(self, more_bytes: int) -> bool:
         """Whether the disk lacks room for the reserve and `more_bytes`."""
         held = self._path.stat().st_size if self._path.exists() else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,10 @@ class SmallDisk:
                 with suppress(OSError):
                     while ballast.write(bytes(size)) == size:
                         pass
+
+    def leave(self, size_bytes: int) -> None:
+        """Give back so much of it."""
+        os.truncate(self._ballast, self._ballast.stat().st_size - size_bytes)
 
     def free(self) -> None:
         """Give it back."""

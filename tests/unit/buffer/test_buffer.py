@@ -789,3 +789,21 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(
 def test_a_stored_cursor_has_the_counts_of_a_sink_in_their_order() -> None:
     sequences = ("next_sequence", "first_sequence")
     assert StoredCursor.__struct_fields__ == (*sequences, *SinkCounts.__struct_fields__)
+
+
+async def test_records_do_not_take_the_room_that_deletion_needs(tmp_path: Path) -> None:
+    """The reserve is gone, as after a cursor that was stored with its room; some MiB are free."""
+    with small_disk(tmp_path) as disk, opened(disk.path / "state", keep_s=0) as buffer:
+        buffer.set_sinks({"off": SinkPolicy(enabled=False)})
+        for _ in range(20):
+            await buffer.append([batch(buffer.end, 8, size=20_000)], {})
+        (disk.path / "state" / "reserve").unlink()
+        disk.fill()
+        disk.leave(3 << 20)
+        refused = 0
+        while refused < 10:
+            try:
+                await buffer.append([batch(buffer.end, 8, size=20_000)], {})
+            except DiskFull:
+                refused += 1
+                assert await buffer.reclaim(), f"nothing can be deleted any more ({refused})"

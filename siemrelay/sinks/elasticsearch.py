@@ -2,14 +2,15 @@
 
 The action is `create` with the record's id as `_id`: a document without an answer is sent again,
 and if it was stored after all, the result is a conflict (409). Documents for which the cluster has
-no room now (429), or whose shard is away (5xx), are sent again without the others.
+no room now (429), or whose shard is away (5xx), are sent again without the others. Documents in
+the data stream's failure store are refused, unless the options accept that.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
 import trio
@@ -71,15 +72,26 @@ class ElasticsearchOptions(RequestOptions):
     index: Annotated[str, Field(min_length=1), AfterValidator(_index_name)] = Field(
         "logs-siemrelay-default", description="the data stream, index or write alias"
     )
+    index_in: Literal["url", "action"] = Field(
+        "url",
+        description="`url`: requests go to /INDEX/_bulk; `action`: to /_bulk, and each document's "
+        "line names the index, for receivers that have no other path (Fluent Bit, Cribl)",
+    )
     pipeline: str | None = Field(
         None, min_length=1, description="the ingest pipeline that documents go through"
+    )
+    failure_store: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="what a document counts as that the cluster put into the data stream's failure "
+        "store: `refuse`: as refused, and it is kept as a dead letter; `accept`: as delivered",
     )
     batch: BulkOptions = Field(default_factory=BulkOptions, description="how requests are filled")
 
 
-def bulk_documents(inner: Format, options: Any) -> Format:
+def bulk_documents(inner: Format, options: ElasticsearchOptions) -> Format:
     """Any format's messages as documents with `@timestamp`, each behind its `create` line."""
-    return Bulk(Timestamped(inner, stamp="@timestamp", text="message"))
+    index = options.index if options.index_in == "action" else None
+    return Bulk(Timestamped(inner, stamp="@timestamp", text="message"), index)
 
 
 class ElasticsearchSink(ExchangeSink):
@@ -89,9 +101,11 @@ class ElasticsearchSink(ExchangeSink):
         super().__init__(options)
         self._options = options
         query = {"pipeline": options.pipeline} if options.pipeline else {}
-        path = f"/{quote(options.index, safe='')}/_bulk"
+        in_url = options.index_in == "url"
+        path = f"/{quote(options.index, safe='')}/_bulk" if in_url else "/_bulk"
         self._url = url_below(options.url, path, filter_path=FILTER_PATH, **query)
         self._advice = _advice(options.index)
+        self._accepts_failure_store = options.failure_store == "accept"
 
     async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
         """See `ExchangeSink`; documents that were not stored for now are sent again here."""
@@ -113,8 +127,8 @@ class ElasticsearchSink(ExchangeSink):
                     again.append(left[at])
                     why = f"{_failed(item)}; {passing_fault_advice(item.status)}"
                 elif item.verdict == "refused":
-                    code = str(item.status)
-                    refusals.append(Refusal(left[at], code, str(item.error) or "no reason given"))
+                    if not (item.in_failure_store and self._accepts_failure_store):
+                        refusals.append(self._refusal(left[at], item))
                 elif item.verdict == "held":
                     raise SinkHolds(_failed(item), advice=self._advice_about(item))
             if not again:
@@ -136,6 +150,15 @@ class ElasticsearchSink(ExchangeSink):
                 f"HTTP {answer.status}, but no bulk answer: {answer.text or 'it is empty'}",
                 advice="is `url` the address of Elasticsearch or OpenSearch itself?",
             ) from error
+
+    def _refusal(self, index: int, item: ItemResult) -> Refusal:
+        reason = str(item.error)
+        if item.in_failure_store:
+            store = f"{self._options.index}::failures"
+            # The answer about such a document has no error: it is kept with the document.
+            why = reason or f"search `{store}` for its error"
+            return Refusal(index, "failure_store", f"it is not in the data stream; {why}")
+        return Refusal(index, str(item.status), reason or "no reason given")
 
     def _advice_about(self, item: ItemResult) -> str:
         index, kind = self._options.index, item.error.type

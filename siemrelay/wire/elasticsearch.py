@@ -13,7 +13,7 @@ import msgspec
 # An error's reason repeats the document that was sent. This much of it shows the cause.
 _REASON_CHARACTERS: Final = 300
 
-FILTER_PATH: Final = "error,items.*.status,items.*.error"
+FILTER_PATH: Final = "error,items.*.status,items.*.error,items.*.failure_store"
 """The value of the query parameter `filter_path`: the members of an answer that are read here."""
 
 INDEX_ERRORS: Final = frozenset({
@@ -52,11 +52,14 @@ class ItemResult(msgspec.Struct, frozen=True):
 
     status: int
     error: ErrorCause
+    in_failure_store: bool = False
 
     @property
     def verdict(self) -> ItemVerdict:
-        """The action for the document, by status and by the error's type."""
+        """The action for the document, by status, by the error's type and by where it was put."""
         status, kind = self.status, self.error.type
+        if self.in_failure_store:
+            return "refused"
         if 200 <= status < 300:
             return "stored"
         if kind == "version_conflict_engine_exception":
@@ -72,9 +75,18 @@ class NotABulkResponse(Exception):
     """The bytes are not a bulk response about the documents that were sent."""
 
 
+# `failure_store` of a document with a 201 that is not in the data stream (Elasticsearch 8.19, 9.1).
+_IN_FAILURE_STORE: Final = "used"
+
+
 class _Entry(msgspec.Struct):
     status: int = 0
     error: Any = None
+    failure_store: Any = None
+
+    @property
+    def in_failure_store(self) -> bool:
+        return bool(self.failure_store == _IN_FAILURE_STORE)
 
 
 class _Answer(msgspec.Struct):
@@ -91,7 +103,9 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def failed_items(body: bytes, count: int) -> Sequence[tuple[int, ItemResult]]:
-    """The results other than 2xx, each with the index of its document.
+    """The results of documents that are not in the index, each with the index of its document.
+
+    They have another status than 2xx, or were put into the failure store.
 
     Raises NotABulkResponse if the body does not have exactly `count` results.
     """
@@ -103,9 +117,9 @@ def failed_items(body: bytes, count: int) -> Sequence[tuple[int, ItemResult]]:
     if len(entries) != count:
         raise NotABulkResponse(f"{len(entries)} items in the answer to {count}")
     return [
-        (index, ItemResult(entry.status, ErrorCause.of(entry.error)))
+        (index, ItemResult(entry.status, ErrorCause.of(entry.error), entry.in_failure_store))
         for index, entry in enumerate(entries)
-        if not 200 <= entry.status < 300
+        if entry.in_failure_store or not 200 <= entry.status < 300
     ]
 
 

@@ -34,6 +34,7 @@ class Elasticsearch(HttpReceiver):
 
     `busy` gives the status that a document is turned away with, or 0; it is asked once per item,
     before anything else about it, with the id of the event in it (its `_id`, where it has none).
+    With a list in `failures`, that is the stream's failure store: what cannot be parsed goes there.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Elasticsearch(HttpReceiver):
         most_bytes: int = 100 * 1024 * 1024, pipelines: tuple[str, ...] = (), **more: Any,
     ) -> None:  # fmt: skip
         super().__init__(self._answer, **more)
+        self.failures: list[dict[str, Any]] | None = None
         self.index, self.authorization, self.most_bytes = index, authorization, most_bytes
         self.pipelines = pipelines
         self.documents: dict[str, dict[str, Any]] = {}
@@ -84,6 +86,7 @@ class Elasticsearch(HttpReceiver):
         if self.authorization and request.headers.get("authorization") != self.authorization:
             raise Refused(401, "security_exception", "missing authentication credentials")
         path = [unquote(part) for part in urlsplit(request.target).path.split("/")[1:]]
+        index = path[0] if len(path) > 1 else ""
         if path[-1] != "_bulk" or len(path) > 2:
             raise Refused(405, "", f"Incorrect HTTP method for uri [{request.target}]")
         for name in parameters.keys() - KNOWN_PARAMETERS:
@@ -105,7 +108,7 @@ class Elasticsearch(HttpReceiver):
             raise Refused(400, "illegal_argument_exception", reason)
         pipeline = parameters.get("pipeline", [""])[0]
         return [
-            self._item(path[0], pipeline, action, line)
+            self._item(action.get("_index", index), pipeline, action, line)
             for action, line in zip(actions, lines[1::2], strict=True)
         ]
 
@@ -129,7 +132,13 @@ class Elasticsearch(HttpReceiver):
             self._create(index, pipeline, name, line)
             item |= {"result": "created", "status": 201}
         except Refused as refused:
-            item |= {"status": refused.status, "error": refused.error}
+            if self.failures is not None and refused.error["type"] == "document_parsing_exception":
+                # Such an item has no `error`: it stands in the failure store's document.
+                self.failures.append({"document": {"id": name}, "error": refused.error})
+                item |= {"_index": f".fs-{index}", "result": "created", "status": 201,
+                         "failure_store": "used"}  # fmt: skip
+            else:
+                item |= {"status": refused.status, "error": refused.error}
         return {"create": item}
 
     def _create(self, index: str, pipeline: str, name: str, line: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from siemrelay.core.event import Selection
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.record_id import record_ids
@@ -16,14 +18,17 @@ class Bulk:
     is refused as a conflict instead of stored twice, and no sender can take another's id.
     """
 
-    def __init__(self, inner: Format) -> None:
+    def __init__(self, inner: Format, index: str | None = None) -> None:
+        """`index`: the name for each action, where the request's path does not have it."""
         self._inner = inner
+        named = b"" if index is None else b'"_index":%b,' % msgspec.json.encode(index)
+        self._line = b'{"create":{%b"_id":"%%b"}}\n%%b' % named.replace(b"%", b"%%")
         self.fields = inner.fields | {"id"}
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         documents = self._inner.encode(selection)
         return [
-            b'{"create":{"_id":"%b"}}\n%b' % (name.encode(), document)
+            self._line % (name.encode(), document)
             for name, document in zip(record_ids(selection), documents, strict=True)
         ]

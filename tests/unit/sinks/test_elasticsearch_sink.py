@@ -56,7 +56,8 @@ def id_of(message: bytes) -> str:
 
 def encoded(inner: Any, events: list[AuditEvent], payload: bytes = b"") -> list[bytes]:
     batch = Batch(1, len(events), "audit", 1.7e9, payload or b"{}\n" * len(events))
-    return bulk_documents(inner, None).encode(Selection(DecodedBatch(batch, events)))
+    options = ElasticsearchOptions(url="http://localhost:9200")
+    return bulk_documents(inner, options).encode(Selection(DecodedBatch(batch, events)))
 
 
 async def send(cluster: Elasticsearch, messages: list[bytes], **more: object) -> list[Refusal]:
@@ -183,6 +184,41 @@ async def test_a_document_that_cannot_be_parsed_is_refused_alone(cluster: Elasti
     assert sorted(cluster.events) == ["a", "b", "c", "d"]
 
 
+async def test_a_document_in_the_failure_store_is_refused(cluster: Elasticsearch) -> None:
+    """The 201 hides that no search of the data stream finds it."""
+    cluster.failures = []
+    bad = b'{"create":{"_id":"bad"}}\n{"@timestamp":"no time"}'
+    a, b = documents("a", "b")
+    (refusal,) = await send(cluster, [a, bad, b])
+    assert (refusal.index, refusal.code) == (1, "failure_store")
+    assert "search `logs-siemrelay-default::failures` for its error" in refusal.reason
+    assert sorted(cluster.events) == ["a", "b"]
+    assert [failure["document"]["id"] for failure in cluster.failures] == ["bad"]
+
+
+async def test_a_document_in_the_failure_store_counts_as_stored_if_accepted(
+    cluster: Elasticsearch,
+) -> None:
+    cluster.failures = []
+    bad = b'{"create":{"_id":"bad"}}\n{"@timestamp":"no time"}'
+    assert await send(cluster, [bad, *documents("a")], failure_store="accept") == []
+    assert sorted(cluster.events) == ["a"]
+
+
+async def test_the_index_stands_in_each_action_where_the_path_cannot_have_it(
+    cluster: Elasticsearch,
+) -> None:
+    options = ElasticsearchOptions(url=cluster.url, index_in="action")
+    decoded = DecodedBatch(
+        Batch(1, 1, "audit", 1.7e9, b"{}\n"), [AuditEvent(id="a", time="2026-03-04")]
+    )
+    messages = bulk_documents(Json(JsonOptions()), options).encode(Selection(decoded))
+    assert await send(cluster, messages, index_in="action") == []
+    assert list(cluster.events) == ["a"]
+    assert cluster.requests[0].target.startswith("/_bulk?")
+    assert b'{"create":{"_index":"logs-siemrelay-default","_id":' in messages[0]
+
+
 async def test_a_request_that_is_too_large_is_halved(cluster: Elasticsearch) -> None:
     cluster.most_bytes = 1000
     assert isinstance(await fails(cluster, documents("a", "b", "c", "d")), BatchRefused)
@@ -271,6 +307,23 @@ def test_each_item_has_its_verdict(status: int, kind: str, verdict: str) -> None
     body = json.dumps({"items": [{"create": {"status": 201}}, item]}).encode()
     ((index, found),) = failed_items(body, 2)
     assert (index, found.status, found.verdict) == (1, status, verdict)
+
+
+@pytest.mark.parametrize(
+    ("result", "failed"),
+    [
+        ({"status": 201}, False), ({"status": 201, "failure_store": "used"}, True),
+        ({"status": 201, "failure_store": None}, False),
+        ({"status": 400, "failure_store": "not_enabled"}, True),
+        ({"status": 400, "failure_store": "failed"}, True),
+        ({"status": 201, "failure_store": ["of", "some", "day"]}, False),
+    ],
+)  # fmt: skip
+def test_only_a_document_in_the_failure_store_has_a_failed_201(
+    result: dict[str, Any], *, failed: bool
+) -> None:
+    body = json.dumps({"items": [{"create": result}]}).encode()
+    assert bool(failed_items(body, 1)) is failed
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"items":[1]}', b'{"items":[]}', b"\xff"])

@@ -28,6 +28,9 @@ _FOREIGN_KEYS: Final = {
 }  # fmt: skip
 """Keys of other relays and SIEMs → the key that does the same here."""
 
+# A preset's keys about one message: they hold over every protocol that carries its format.
+_OF_MESSAGE: Final = ("header", "map", "max_message_size")
+
 
 class Refused(msgspec.Struct, frozen=True):
     """A key or choice that no model can validate, and the message about it (or its value)."""
@@ -65,7 +68,7 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
     """The model for a sink as written; unknown choices and keys are in `refused`."""
     joined = Joined(SinkConfig, dict(written))
     siem = _choice(joined, "siem", PRESETS, "generic")
-    chosen = PRESETS[siem] if siem else Preset("")
+    chosen = PRESETS[siem] if siem else Preset("", "")
     preset = chosen.defaults
     implied = preset.get("protocol") or ("http" if "url" in written else "udp")
     protocol = _choice(joined, "protocol", registry.PROTOCOLS, implied)
@@ -118,9 +121,11 @@ def _fill(
         if key in ("protocol", "format"):
             if {"protocol": protocol, "format": form}[key] == value:
                 joined.values.setdefault(key, value)
-        elif key == "header":
+        elif key in _OF_MESSAGE:
             if fits and form == preset.get("format"):
-                joined.values.setdefault(key, value)
+                written = joined.values.setdefault(key, value)
+                if isinstance(value, dict) and isinstance(written, dict):
+                    joined.values[key] = {**value, **written}
         elif own and key not in joined.values and key in field_names(joined.model):
             joined.values[key] = value
         elif own and isinstance(value, dict) and isinstance(joined.values.get(key), dict):

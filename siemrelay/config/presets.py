@@ -15,10 +15,12 @@ class Preset(msgspec.Struct, frozen=True):
     """`defaults` are sink keys with their values as the file writes them.
 
     `also` lists other protocols over which this SIEM takes the same format: if the file chooses one
-    of them, the preset's format and header still apply.
+    of them, the preset's format, header, map and message size still apply. `page` is the vendor's
+    page that states what the row relies on, and the limits that no key here sets.
     """
 
     summary: str
+    page: str
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     also: tuple[str, ...] = ()
 
@@ -27,72 +29,127 @@ _SYSLOG_TCP: Final = {"protocol": "tcp", "port": 514, "framing": "newline"}
 _OTHER_SYSLOG: Final = ("udp", "tls")
 
 PRESETS: Final[Mapping[str, Preset]] = {
-    "generic": Preset("no SIEM in particular"),
+    "generic": Preset("no SIEM in particular", ""),
     "splunk": Preset(
         "Splunk, Enterprise and Cloud: HTTP Event Collector",
+        # A request has at most `max_content_length` bytes: 838,860,800 ([http_input]).
+        "https://docs.splunk.com/Documentation/Splunk/latest/Admin/Limitsconf",
         {"protocol": "splunk-hec", "format": "json", "compression": "gzip"},
     ),
     "elastic": Preset(
         "Elasticsearch and Elastic Security: a data stream of ECS documents",
+        # A request has at most `http.max_content_length`: 100mb.
+        "https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/"
+        "networking-settings",
         {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
     ),
     "opensearch": Preset(
         "OpenSearch: a data stream of ECS documents",
+        # A request has at most `http.max_content_length`: 100mb.
+        "https://docs.opensearch.org/latest/install-and-configure/configuring-opensearch/"
+        "network-settings/",
         {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
     ),
     "sentinel": Preset(
-        "Microsoft Sentinel: Logs Ingestion API", {"protocol": "sentinel", "format": "json"}
+        "Microsoft Sentinel: Logs Ingestion API",
+        # A call has at most 1 MB (the protocol's own limit here), a value 64 KB.
+        "https://learn.microsoft.com/azure/azure-monitor/fundamentals/service-limits",
+        {"protocol": "sentinel", "format": "json"},
     ),
     "qradar": Preset(
         "IBM QRadar: LEEF 2.0 behind a syslog header",
-        {**_SYSLOG_TCP, "format": "leef", "header": "rfc3164"},
+        # Max TCP Syslog Payload Length: 4,096 by default. UDP has its own setting, 1,024.
+        "https://www.ibm.com/docs/en/qsip/7.5?topic=tasks-configuring-system-settings",
+        {**_SYSLOG_TCP, "format": "leef", "header": "rfc3164", "max_message_size": "4096B"},
         _OTHER_SYSLOG,
     ),
     "arcsight": Preset(
         "ArcSight SmartConnector (syslog daemon): CEF behind a syslog header",
+        # It states a length for each CEF key (msg: 1,023), none for a message.
+        "https://www.microfocus.com/documentation/arcsight/arcsight-smartconnectors-8.4/"
+        "cef-implementation-standard/",
         {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
         _OTHER_SYSLOG,
     ),
     "graylog": Preset(
         "Graylog: a GELF input, over TCP, UDP or TLS",
-        {"protocol": "tcp", "port": 12201, "framing": "nul", "format": "gelf"},
+        # A TCP input takes messages up to its `max_message_size`: 2,097,152 bytes by default.
+        "https://go2docs.graylog.org/current/getting_in_log_data/gelf.html",
+        {
+            "protocol": "tcp",
+            "port": 12201,
+            "framing": "nul",
+            "format": "gelf",
+            "max_message_size": "2MiB",
+        },
         ("udp", "tls"),
     ),
     "logrhythm": Preset(
         "LogRhythm System Monitor: CEF behind a syslog header",
+        # It states no length of a message.
+        "https://docs.logrhythm.com/lrsiem/docs/syslog-collection",
         {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
         _OTHER_SYSLOG,
     ),
     "sumologic": Preset(
         "Sumo Logic: an HTTP source, whose `url` holds the key",
-        {"protocol": "http", "format": "json", "compression": "gzip"},
+        # A message has at most 64 KB; a request best has 100 KB to 1 MB before compression.
+        "https://help.sumologic.com/docs/send-data/hosted-collectors/http-source/logs-metrics/",
+        {
+            "protocol": "http",
+            "format": "json",
+            "compression": "gzip",
+            "max_message_size": "64kB",
+            "batch": {"encoding": "ndjson", "max_bytes": "1MB"},
+        },
     ),
     "datadog": Preset(
         "Datadog logs intake; `authorization` is the API key itself",
+        # A log has at most 1 MB, a request 5 MB and 1,000 logs. The time is read from `timestamp`;
+        # a number in `status`, or else in `severity`, counts as syslog's
+        # (docs.datadoghq.com/logs/log_configuration/processors/log_status_remapper/).
+        "https://docs.datadoghq.com/api/latest/logs/send-logs/",
         {
             "protocol": "http",
             "url": "https://http-intake.logs.datadoghq.com/api/v2/logs",
             "authorization_header": "DD-API-KEY",
             "format": "json",
             "compression": "gzip",
-            "batch": {"encoding": "array", "max_events": 1000, "max_bytes": "4MiB"},
+            "map": {
+                "timestamp": "time",
+                "time": None,
+                "status": "syslog_severity",
+                "event_severity": "severity",
+                "severity": None,
+            },
+            "max_message_size": "1MB",
+            "batch": {"encoding": "array", "max_events": 1000, "max_bytes": "4MB"},
         },
     ),
     "chronicle": Preset(
         "Google SecOps (Chronicle): an HTTPS push feed; `authorization` is the feed's secret key",
+        # A request has at most 4 MB, the line feed behind its last message included.
+        "https://docs.cloud.google.com/chronicle/docs/ingestion/setup-siem-webhook",
         {
             "protocol": "http",
             "authorization_header": "X-Webhook-Access-Key",
             "format": "json",
-            "batch": {"encoding": "ndjson", "max_bytes": "4MiB"},
+            "max_message_size": "3999kB",
+            "batch": {"encoding": "ndjson", "max_bytes": "4MB"},
         },
     ),
     "otlp": Preset(
-        "any OpenTelemetry collector: OTLP over HTTP", {"protocol": "otlp", "format": "json"}
+        "any OpenTelemetry collector: OTLP over HTTP",
+        # A request has at most `max_request_body_size`: 20 MiB by default.
+        "https://github.com/open-telemetry/opentelemetry-collector/blob/main/config/confighttp/"
+        "README.md",
+        {"protocol": "otlp", "format": "json"},
     ),
     "rsyslog": Preset(
         "rsyslog with imrelp: RFC 5424 over RELP, each message acknowledged",
-        {"protocol": "relp", "port": 2514, "format": "syslog"},
+        # A message has at most global(maxMessageSize=): 8k by default, which is 8,096 bytes.
+        "https://www.rsyslog.com/doc/rainerscript/global.html",
+        {"protocol": "relp", "port": 2514, "format": "syslog", "max_message_size": "8096B"},
         ("tcp", "udp", "tls"),
     ),
 }

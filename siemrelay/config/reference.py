@@ -117,11 +117,15 @@ def _implied(form: FormatKind) -> Iterator[str]:
 
 
 def _preset_table() -> str:
-    lines = ["| `siem` | for | sets | same format over |", "|---|---|---|---|"]
+    lines = [
+        "| `siem` | for | sets | same format over | stated by the vendor |",
+        "|---|---|---|---|---|",
+    ]
     for name, preset in PRESETS.items():
         sets = ", ".join(f"`{key}: {_plain(value)}`" for key, value in preset.defaults.items())
         also = ", ".join(f"`{protocol}`" for protocol in preset.also)
-        lines.append(f"| `{name}` | {preset.summary} | {sets or 'nothing'} | {also} |")
+        page = f"[page]({preset.page})" if preset.page else ""
+        lines.append(f"| `{name}` | {preset.summary} | {sets or 'nothing'} | {also} | {page} |")
     return "\n".join(lines)
 
 

@@ -23,6 +23,9 @@ FIELDS: Final = (
 )  # fmt: skip
 """Every field that has a place of its own; `attributes.*` holds everything else, as received."""
 
+SYSLOG_SEVERITY: Final = "syslog_severity"
+"""Beside `FIELDS` in a sink's `map:`: the event's severity on syslog's scale."""
+
 DEFAULT_SEVERITY: Final = 3
 FAILED_SEVERITY: Final = 5
 """A failed outcome without a severity of its own is at least this."""
@@ -175,8 +178,21 @@ class Selection:
         return every if self._keep is None else list(compress(every, self._keep))
 
 
+_SYSLOG_SEVERITY: Final = (6, 6, 6, 6, 4, 4, 4, 3, 3, 2, 2)
+
+
+def syslog_severity(severity: int) -> int:
+    """The event's 0 to 10 on syslog's scale: 6 informational, 4 warning, 3 error, 2 critical."""
+    return _SYSLOG_SEVERITY[severity]
+
+
 def field_getter(field: str) -> Callable[[AuditEvent], Any]:
-    """A function that reads a field of `FIELDS`, or `attributes.NAME` (dots descend)."""
+    """A function that reads a field of `FIELDS`, `syslog_severity` or `attributes.NAME`.
+
+    Dots in NAME descend.
+    """
+    if field == SYSLOG_SEVERITY:
+        return lambda event: syslog_severity(event.severity or 0)
     if field.startswith("attributes."):
         path = field.split(".")[1:]
 

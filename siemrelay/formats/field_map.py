@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.core.event import FIELDS
+from siemrelay.core.event import FIELDS, SYSLOG_SEVERITY
 from siemrelay.formats.syslog_header import HeaderOptions
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_]+")
@@ -17,11 +17,12 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_]+")
 def fields_of_events(chosen: dict[str, str | None]) -> dict[str, str | None]:
     """`chosen` itself; raises ValueError if a value is neither an event's field nor None."""
     for key, field in chosen.items():
-        attribute = field is not None and field.startswith("attributes.") and field[-1] != "."
-        if field is not None and field not in FIELDS and not attribute:
+        if field is None or field in FIELDS or field == SYSLOG_SEVERITY:
+            continue
+        if not field.startswith("attributes.") or field[-1] == ".":
             raise ValueError(
                 f"{key}: {field!r} is no event field; the fields are "
-                f"{', '.join(FIELDS)} and attributes.NAME"
+                f"{', '.join((*FIELDS, SYSLOG_SEVERITY))} and attributes.NAME"
             )
     return chosen
 
@@ -34,8 +35,11 @@ def _plain_keys(chosen: dict[str, str | None]) -> dict[str, str | None]:
 
 
 def fields_read(fields: Iterable[str]) -> frozenset[str]:
-    """A format's `fields`: the given event fields, with `attributes` for `attributes.NAME`."""
-    return frozenset("attributes" if f.startswith("attributes.") else f for f in fields)
+    """A format's `fields`: the given ones, each as the field of the event that it is read from."""
+    return frozenset(
+        "severity" if f == SYSLOG_SEVERITY else "attributes" if f.startswith("attributes.") else f
+        for f in fields
+    )
 
 
 def mapped_keys(
@@ -65,5 +69,6 @@ class DeviceOptions(HeaderOptions):
     map: PlainKeys = Field(
         default_factory=dict,
         description="keys to add or replace, each with the event field it takes "
-        "(`suser: actor.name`); null leaves a key out",
+        "(`suser: actor.name`; `syslog_severity` is the severity as syslog's 0 to 7); null "
+        "leaves a key out",
     )

@@ -16,14 +16,14 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from siemrelay.core.event import FIELDS, Selection
+from siemrelay.core.event import FIELDS, Selection, syslog_severity
 from siemrelay.core.options import Options
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.writing.attributes import FlatAttributes, Written
 from siemrelay.formats.writing.columns import Column, Lines
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, member, message_of
-from siemrelay.formats.writing.text import syslog_severity, text_of
+from siemrelay.formats.writing.text import text_of
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")  # nor `.`, which Graylog would replace by `_`
 _LINE_BREAK: Final = re.compile(r"[\r\n]")

@@ -35,7 +35,8 @@ class JsonOptions(HeaderOptions):
     map: Annotated[dict[str, str | None], AfterValidator(_dotted_names)] = Field(
         default_factory=dict,
         description="members to add or replace, each with the event field it takes "
-        "(`who.login: actor.name`); null leaves a member out",
+        "(`who.login: actor.name`; `syslog_severity` is the severity as syslog's 0 to 7); null "
+        "leaves a member out",
     )
 
 

@@ -11,13 +11,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.core.event import Selection
+from siemrelay.core.event import Selection, syslog_severity
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.columns import Lines
 from siemrelay.formats.writing.epoch import second_of, with_milliseconds
-from siemrelay.formats.writing.text import syslog_severity
 
 Facility = Literal[
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",

@@ -11,11 +11,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from siemrelay.core.event import AuditEvent, Selection
+from siemrelay.core.event import AuditEvent, Selection, syslog_severity
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.record_id import record_ids
 from siemrelay.formats.writing.json_text import message_of
-from siemrelay.formats.writing.text import syslog_severity
 
 BodyKind = Literal["text", "structured"]
 

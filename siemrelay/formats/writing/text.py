@@ -1,4 +1,4 @@
-"""Text rules that several formats share: control characters, severities, UTF-8."""
+"""Text rules that several formats share: control characters, UTF-8."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ CONTROL_PICTURES: Final = {**{code: 0x2400 + code for code in range(0x20)}, 0x7F
 _CONTROLS: Final = bytes(CONTROL_PICTURES)
 _json: Final = msgspec.json.Encoder().encode
 _NO_CONTROLS: Final = bytes(set(range(256)).difference(CONTROL_PICTURES))
-
-_SYSLOG_SEVERITY: Final = (6, 6, 6, 6, 4, 4, 4, 3, 3, 2, 2)
-
-
-def syslog_severity(severity: int) -> int:
-    """The event's 0 to 10 on syslog's scale: 6 informational, 4 warning, 3 error, 2 critical."""
-    return _SYSLOG_SEVERITY[severity]
 
 
 def text_of(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from siemrelay.config.effective import sink_settings
 from siemrelay.config.load import load, load_text
 from siemrelay.config.presets import PRESETS
 from siemrelay.config.reference import render
+from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection
+from siemrelay.relay.assembly import Assembly
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "config").rglob("*.yaml"))
@@ -96,6 +99,45 @@ sinks:
     assert (qradar.port, qradar.format, qradar.protocol) == (1514, "cef", "tcp")  # type: ignore[attr-defined]  # of the joined model
     assert datadog.batch.max_events == 10  # type: ignore[attr-defined]  # of the joined model
     assert datadog.batch.encoding == "array"  # type: ignore[attr-defined]  # of the joined model
+
+
+def test_every_preset_names_the_page_that_its_limits_are_from() -> None:
+    for name, preset in PRESETS.items():
+        assert preset.page.startswith("https://") or name == "generic"
+
+
+def test_limits_of_a_message_hold_over_every_protocol_that_carries_its_format() -> None:
+    text = """
+sources: {a: {type: file, path: /var/log/a.json}}
+sinks:
+  tls: {siem: qradar, protocol: tls, server: q.example.com}
+  cef: {siem: qradar, server: q.example.com, format: cef}
+  own: {siem: qradar, server: q.example.com, max_message_size: 32kB}
+"""
+    sinks = load_text(text, "x.yaml", {}).config.sinks
+    sizes = {name: sink.max_message_size for name, sink in sinks.items()}
+    assert sizes == {"tls": 4096, "cef": None, "own": 32_000}
+
+
+def test_datadog_reads_time_and_status_from_where_it_looks() -> None:
+    """It looks for `timestamp` and `status`, and a number there is syslog's: 7 is debug."""
+    text = """
+sources: {a: {type: file, path: /var/log/a.json}}
+sinks: {d: {siem: datadog, authorization: key-of-eight, map: {who: actor.name}}}
+"""
+    config = load_text(text, "x.yaml", {}).config
+    event = AuditEvent(id="1", time="2026-03-04T05:06:07Z", type="T", severity=8,
+                       category="c", outcome="success",
+                       actor=Actor(name="ada"))  # fmt: skip
+    decoded = DecodedBatch(Batch(1, 1, "a", 1.7e9, b"{}\n"), [event])
+    (message,) = Assembly(config).sink("d").format.encode(Selection(decoded))
+    document = json.loads(message)
+    del document["siemrelay"]
+    assert document == {
+        "id": "1", "timestamp": "2026-03-04T05:06:07Z", "type": "T", "category": "c",
+        "outcome": "success", "status": 3,
+        "event_severity": 8, "actor": {"name": "ada"}, "who": "ada",
+    }  # fmt: skip
 
 
 def test_a_preset_does_not_speak_of_a_protocol_that_the_file_did_not_take() -> None:

@@ -7,6 +7,7 @@ must get nothing now gets nothing after a reboot either.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Final
 
 import msgspec
 import structlog
+import trio
 
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.times import rfc3339
@@ -22,6 +24,9 @@ from siemrelay.core.times import rfc3339
 _log = structlog.get_logger()
 
 _NAME: Final = "paused.json"
+
+# How soon after the disk has room again a pause is on it.
+_STORE_AGAIN_S: Final = 2.0
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -38,6 +43,8 @@ class Pauses:
         """Read what an earlier process kept. A file that cannot be read is logged and ignored."""
         self._path = state_dir / _NAME
         self._pauses: dict[str, Pause] = {}
+        self._storing = threading.Lock()
+        self._unstored: str | None = None
         try:
             self._pauses = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Pause])
         except FileNotFoundError:
@@ -58,36 +65,58 @@ class Pauses:
         """When the sink was paused, in seconds since the epoch."""
         return self._pauses[sink].at
 
-    async def add(self, sink: str, by: str) -> None:
-        """Note a pause; on disk when it returns. Raises OSError, then nothing is noted."""
-        await self._replace({**self._pauses, sink: Pause(by, time.time())})
+    async def add(self, sink: str, by: str) -> str | None:
+        """Note a pause. Returns why it is not on disk yet; None if it is.
 
-    async def remove(self, sink: str) -> None:
+        It holds for this process in any case, and `run` stores it once that is possible: a full
+        disk must not keep anybody from stopping a delivery.
+        """
+        self._pauses = {**self._pauses, sink: Pause(by, time.time())}
+        return await in_thread(self._store)
+
+    async def remove(self, sink: str) -> str | None:
         """Forget a pause, as `add`."""
-        await self._replace({name: p for name, p in self._pauses.items() if name != sink})
+        self._pauses = {name: pause for name, pause in self._pauses.items() if name != sink}
+        return await in_thread(self._store)
 
     async def keep_only(self, sinks: Collection[str]) -> None:
         """Forget the pauses of sinks that are gone, as `add`."""
         if self._pauses.keys() - set(sinks):
-            await self._replace({name: p for name, p in self._pauses.items() if name in sinks})
+            self._pauses = {name: p for name, p in self._pauses.items() if name in sinks}
+            await in_thread(self._store)
 
     def take_over(self, renamed: Mapping[str, str]) -> None:
-        """Pause sinks by their new names that were paused by their old ones. Writes to the disk.
+        """Pause sinks by their new names that were paused by their old ones, as `add`.
 
-        Where that is impossible the pause holds for this process, and the error is logged.
+        Writes to the disk.
         """
-        if not self._pauses.keys() & renamed.keys():
-            return
-        self._pauses = {renamed.get(name, name): pause for name, pause in self._pauses.items()}
-        try:
-            self._write(msgspec.json.encode(self._pauses))
-        except OSError as error:
-            _log.error("a pause cannot be stored under the new name of its sink", reason=str(error),
-                       advice="pause the sink again after a restart")  # fmt: skip
+        if self._pauses.keys() & renamed.keys():
+            self._pauses = {renamed.get(name, name): pause for name, pause in self._pauses.items()}
+            self._store()
 
-    async def _replace(self, pauses: dict[str, Pause]) -> None:
-        await in_thread(self._write, msgspec.json.encode(pauses))
-        self._pauses = pauses
+    async def run(self) -> None:
+        """Store what could not be stored, as soon as that is possible, until cancelled."""
+        while True:
+            await trio.sleep(_STORE_AGAIN_S)
+            if self._unstored:
+                await in_thread(self._store)
+
+    def _store(self) -> str | None:
+        with self._storing:  # the latest state wins, whichever thread comes last
+            try:
+                self._write(msgspec.json.encode(self._pauses))
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if self._unstored != reason:
+                    _log.error("which sinks are paused cannot be stored", file=str(self._path),
+                               reason=reason, advice="a restart before it is stored undoes the last "
+                               "pause or resume; it is tried again until it succeeds")  # fmt: skip
+                self._unstored = reason
+            else:
+                if self._unstored:
+                    _log.info("which sinks are paused is stored", file=str(self._path))
+                self._unstored = None
+            return self._unstored
 
     def _write(self, data: bytes) -> None:
         new = self._path.with_suffix(".new")

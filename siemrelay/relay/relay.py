@@ -120,6 +120,7 @@ class Relay:
                 for name, run in (
                     ("removed sinks", reloader.drop_expired),
                     ("watched files", WatchedFiles(reloader, stats).run),
+                    ("pauses", pauses.run),
                 ):
                     outer.start_soon(supervise, name, run, lambda error: None)
                 commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,

@@ -205,7 +205,7 @@ class SinkGroup:
                 await self._buffer.change_sinks(policies, renamed, removed)
             self._removed.configure(config)
             self._install(config, assembly, parts, restarted=affected, renamed=renamed)
-            await self._forget_pauses(config)
+            await self._pauses.keep_only(config.sinks)
         finally:
             self._start_missing()
 
@@ -257,12 +257,6 @@ class SinkGroup:
     def removed(self) -> Mapping[str, int]:
         """The sinks that are no longer configured and have a place, and since when (seconds)."""
         return self._buffer.removed
-
-    async def _forget_pauses(self, config: RelayConfig) -> None:
-        try:
-            await self._pauses.keep_only(config.sinks)
-        except OSError as error:  # nothing depends on it before a sink has that name again
-            _log.warning("the end of a pause cannot be stored", reason=str(error))
 
     def try_again(self) -> list[str]:
         """Let the sinks that pause after a failure try again at once; returns their names."""

@@ -109,6 +109,14 @@ def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
         writer.until_full(daemon)
         full_and_well(daemon)
         assert "file system of state_dir is full" in daemon.said("buffer is full")[0]["reason"]
+        # A delivery can be stopped though the pause cannot be stored.
+        refill(ballast)
+        found = daemon.command("pause", "stream")
+        assert found.returncode == 0, found.stderr
+        assert "No space left on device" in found.stdout
+        assert daemon.state_of("stream") == "paused"
+        found = daemon.command("resume", "stream")
+        assert (found.returncode, "a restart before then pauses" in found.stdout) == (0, True)
         # What was acknowledged goes out while the disk is still full.
         acknowledged = int(daemon.metric("source_records_total", source="audit"))
         receiver.up()
@@ -116,6 +124,7 @@ def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
         assert set(ids(range(1, acknowledged + 1))) <= set(receiver.arrived.ids)
         ballast.unlink()
         until(lambda: daemon.said("buffer has room again"))
+        until(lambda: daemon.said("which sinks are paused is stored"))
         writer.portion()
         until(lambda: len(set(receiver.arrived.ids)) >= writer.written)
         until(lambda: daemon.metric("buffer_full") == 0)

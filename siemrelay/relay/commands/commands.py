@@ -99,19 +99,18 @@ class Commands:
                     True, [f"{sink} is paused already: {self._pauses.reason(sink)}"]
                 )
             with trio.CancelScope(shield=True):
-                try:
-                    await self._pauses.add(sink, str(caller))
-                except OSError as error:
-                    return ControlAnswer(False, [f"the pause cannot be stored: {error}"])
+                unstored = await self._pauses.add(sink, str(caller))
                 await self._sinks.pause(sink)
             _log.warning("sink paused", sink=sink, by=str(caller),
                          undelivered=self._sinks.backlog(sink))  # fmt: skip
             self._audit.note(SINK_PAUSED, f"{caller} paused the delivery to sink {sink}",
                              person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip
-            return ControlAnswer(True, [
-                f"{sink} is paused until `siemrelay resume {sink}`, also over restarts; its "
-                "records wait in the buffer until it needs the room"
-            ])  # fmt: skip
+            until = f"{sink} is paused until `siemrelay resume {sink}`"
+            over = ", also over restarts" if unstored is None else ""
+            lines = [f"{until}{over}; its records wait in the buffer until it needs the room"]
+            if unstored is not None:
+                lines.append(_unstored(unstored, "resumes the sink"))
+            return ControlAnswer(True, lines)
 
     async def _resume(self, sink: str, caller: Caller) -> ControlAnswer:
         async with self._reloader.changing():
@@ -120,16 +119,16 @@ class Commands:
             if sink not in self._pauses:
                 return ControlAnswer(True, [f"{sink} is not paused"])
             with trio.CancelScope(shield=True):
-                try:
-                    await self._pauses.remove(sink)
-                except OSError as error:
-                    return ControlAnswer(False, [f"the end of the pause cannot be stored: {error}"])
+                unstored = await self._pauses.remove(sink)
                 self._sinks.resume(sink)
             waiting = self._sinks.backlog(sink)
             _log.info("sink resumed", sink=sink, by=str(caller), undelivered=waiting)
             self._audit.note(SINK_RESUMED, f"{caller} resumed the delivery to sink {sink}",
                              person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip
-            return ControlAnswer(True, [f"{sink} is resumed; waiting records: {waiting:,}"])
+            lines = [f"{sink} is resumed; waiting records: {waiting:,}"]
+            if unstored is not None:
+                lines.append(_unstored(unstored, "pauses the sink again"))
+            return ControlAnswer(True, lines)
 
     def _unfit(self, sink: str) -> str | None:
         if (enabled := self._sinks.enabled(sink)) is None:
@@ -192,6 +191,13 @@ class Commands:
     def _unknown(self, what: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
         return [f"unknown {what} `{name}`; the {what}s are {', '.join(known)}"
                 for name in names if name not in known]  # fmt: skip
+
+
+def _unstored(reason: str, effect: str) -> str:
+    return (
+        f"this cannot be stored in `state_dir` yet ({reason}): a restart before then {effect}; it "
+        "is stored as soon as that is possible"
+    )
 
 
 def audit_reload(audit: SelfAudit, answer: ControlAnswer, person: str, **attributes: Any) -> None:

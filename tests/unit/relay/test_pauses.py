@@ -1,0 +1,57 @@
+"""A pause holds at once; it is on disk as soon as that is possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from siemrelay.relay.pauses import Pauses
+
+
+@pytest.fixture
+def obstacle(tmp_path: Path) -> Path:
+    """What makes every write fail, as a full disk does, until it is removed."""
+    obstacle = tmp_path / "paused.new"
+    obstacle.mkdir()
+    return obstacle
+
+
+async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
+    tmp_path: Path, obstacle: Path, autojump_clock: MockClock
+) -> None:
+    pauses = Pauses(tmp_path)
+    with capture_logs() as log:
+        assert await pauses.add("siem", "ada") == "Is a directory"
+        assert "siem" in pauses
+        assert "siem" not in Pauses(tmp_path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pauses.run)
+            await trio.sleep(10)
+            assert "siem" not in Pauses(tmp_path)
+            obstacle.rmdir()
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+    assert "siem" in Pauses(tmp_path)
+    assert [line["event"] for line in log] == [
+        "which sinks are paused cannot be stored", "which sinks are paused is stored",
+    ]  # fmt: skip
+
+
+async def test_a_resume_and_a_new_name_that_cannot_be_stored_hold(
+    tmp_path: Path, obstacle: Path
+) -> None:
+    obstacle.rmdir()
+    pauses = Pauses(tmp_path)
+    assert await pauses.add("old", "ada") is None
+    assert await pauses.add("siem", "ada") is None
+    obstacle.mkdir()
+    assert await pauses.remove("siem") == "Is a directory"
+    pauses.take_over({"old": "new"})
+    assert ("siem" in pauses, "old" in pauses, "new" in pauses) == (False, False, True)
+    await pauses.keep_only([])
+    assert "new" not in pauses
+    assert {"siem", "old"} <= {name for name in ("siem", "old") if name in Pauses(tmp_path)}

@@ -22,6 +22,8 @@ UNPARSED: Final = "Unparsed Record"
 """The type of a record that could not be read; its bytes are kept."""
 UNTYPED: Final = "Untyped Record"
 """The type of a record that was read but names no type of its own."""
+UNKNOWN: Final = "unknown"
+"""The category of both; that of the relay's own events is `relay`."""
 TEST: Final = "SIEM Integration Test"
 """The type of the event that `siemrelay test` sends."""
 RELAY_STARTED: Final = "Relay Started"
@@ -140,8 +142,8 @@ _LIGHTRUN: Final = (
 )
 
 _OWN: Final = (
-    (UNPARSED, "relay", 4, "A record that could not be read; its bytes are kept"),
-    (UNTYPED, "relay", DEFAULT_SEVERITY, "A record that names no type of its own"),
+    (UNPARSED, UNKNOWN, 4, "A record that could not be read; its bytes are kept"),
+    (UNTYPED, UNKNOWN, DEFAULT_SEVERITY, "A record that names no type of its own"),
     (TEST, "relay", 1, "The event that `siemrelay test` sends"),
     (RELAY_STARTED, "relay", 3, "The relay started"),
     (RELAY_STOPPED, "relay", 4, "The relay stopped in order"),

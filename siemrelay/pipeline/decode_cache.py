@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
-from siemrelay.core.event_types import UNPARSED
+from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import Decoder
 
@@ -116,6 +116,6 @@ def _one_by_one(decoder: Decoder, batch: Batch, error: Exception) -> DecodedBatc
 def _unparsed(batch: Batch, record: bytes) -> AuditEvent:
     return AuditEvent(
         id=f"{batch.source}-{batch.first_sequence}", time=rfc3339(batch.received_at), type=UNPARSED,
-        category="relay", severity=DEFAULT_SEVERITY, outcome="unknown",
+        category=UNKNOWN, severity=DEFAULT_SEVERITY, outcome="unknown",
         message=record.decode("utf-8", "replace"),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from siemrelay import registry
 from siemrelay.buffer.contract import Deliverable
 from siemrelay.config.models import RelayConfig, SinkConfig, declared_catalogue
 from siemrelay.core.event import FIELDS, AuditEvent
-from siemrelay.core.event_types import UNPARSED
+from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
@@ -102,7 +102,7 @@ class Assembly:
         if not events.fields and events.explain(AuditEvent())[0]:
             return None
         exclude = EventsOptions(exclude=self._config.sources[source].events.exclude)
-        unreadable = AuditEvent(type=UNPARSED, category="relay")
+        unreadable = AuditEvent(type=UNPARSED, category=UNKNOWN)
         keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
         return SourceFilter(source, self._reader(source, events.fields), events, keep_unparsed=keep)
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from siemrelay.core.event import AuditEvent
-from siemrelay.core.event_types import ANY, UNPARSED, Catalogue, EventType
+from siemrelay.core.event_types import (
+    ANY,
+    RELAY_STARTED,
+    UNPARSED,
+    UNTYPED,
+    Catalogue,
+    EventType,
+)
 from siemrelay.core.filters import (
     EventFilter,
     EventsChoice,
@@ -292,3 +299,10 @@ def test_a_flood_of_names_neither_grows_the_memory_nor_changes_a_decision() -> N
 def test_a_pattern_costs_no_more_than_the_length_of_a_hostile_name() -> None:
     # With backtracking these eight stars would take years.
     assert not takes("*a*a*a*a*a*a*a*a*b", event("a" * 50_000))
+
+
+def test_to_exclude_the_relays_own_events_leaves_every_record_of_a_product() -> None:
+    choice = {"exclude": ["category:relay"]}
+    assert not takes(choice, event(RELAY_STARTED))
+    assert takes(choice, event(UNPARSED))
+    assert takes(choice, event(UNTYPED))

@@ -117,7 +117,7 @@ def test_a_record_that_cannot_be_read_keeps_its_text() -> None:
     result = decoder().decode(batch_of([b"no json at all \xff", b'{"type":"a"}']))
     assert result.unparsed == 1
     unread = result.events[0]
-    assert (unread.type, unread.category, unread.severity) == (UNPARSED, "relay", 4)
+    assert (unread.type, unread.category, unread.severity) == (UNPARSED, "unknown", 4)
     assert unread.message == "no json at all \ufffd"
     assert result.records[0] == b"no json at all \xff"
 

@@ -111,8 +111,8 @@ def _record(pairs: dict[str, Any], text: str) -> dict[str, Any] | None:
     return pairs
 
 
-def as_devices_mean(pairs: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The pairs as devices mean them: one time, and no name for what is absent.
+def normalise_device_pairs(pairs: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Pairs of a device with one `time`, and without the fields whose value says "none".
 
     FortiGate and Sophos write the day, the clock and the zone apart. `N/A` and the like stay among
     the attributes.

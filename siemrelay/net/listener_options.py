@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.options import Options
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
@@ -24,7 +24,14 @@ ConnectionCount = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class ListenerOptions(Options):
-    """Options of every source to which peers connect."""
+    """Options of every source to which peers connect.
+
+    A source names its addresses of TLS: `tls_schemes` for people, `speaks_tls` for its `listen`.
+    """
+
+    tls_schemes: ClassVar[str]
+    tls_alternative: ClassVar[str] = ""
+    """What else can be done where there is no certificate."""
 
     tls: ServerTlsOptions | None = Field(
         None, description="the certificate to show over TLS, and which clients are let in"
@@ -43,6 +50,22 @@ class ListenerOptions(Options):
         description="of them, those of one address (in IPv6, of one /64 network; on a Unix socket, "
         "of one user); half of `max_connections` by default",
     )
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether an address in `listen` is one of TLS."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _tls_where_it_is_spoken(self) -> Self:
+        if self.speaks_tls and self.tls is None:
+            raise ValueError(
+                f"{self.tls_schemes} in `listen` needs `tls: {{certificate: FILE, key: FILE}}`"
+                + self.tls_alternative
+            )
+        if self.tls is not None and not self.speaks_tls:
+            raise ValueError(f"`tls` has no effect without {self.tls_schemes} in `listen`")
+        return self
 
     @property
     def networks(self) -> list[IPv4Network | IPv6Network]:

@@ -165,8 +165,7 @@ class Committer:
             source.filtered += group.filtered.pop(source.name, 0)
             source.records += records.count
             source.bytes += len(records.payload)
-            # The relay's own events have no task that could be stuck: theirs is infinite and stays.
-            source.progress_at = max(source.progress_at, trio.current_time())
+            source.progress_at = trio.current_time()
             if records.count:
                 source.last_record_at = records.last_record_at or taken_at
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import socket
 import time
 import uuid
@@ -48,7 +47,7 @@ class OwnEvents:
         """Store one event; on disk when it returns. Waits while the buffer is full."""
         if OWN_SOURCE not in self._stats.sources:
             before = self._buffer.source_counts.get(OWN_SOURCE, SourceCounts())
-            self._stats.sources[OWN_SOURCE] = SourceStats(OWN_SOURCE, before.records, before.bytes)
-        # It has no task that could be stuck.
-        self._stats.sources[OWN_SOURCE].progress_at = math.inf
+            self._stats.sources[OWN_SOURCE] = SourceStats(
+                OWN_SOURCE, before.records, before.bytes, has_task=False
+            )
         await self._committer.intake(OWN_SOURCE).store(Records(record + b"\n", 1))

@@ -108,9 +108,11 @@ class Pauses:
             except OSError as error:
                 reason = error.strerror or str(error)
                 if self._unstored != reason:
-                    _log.error("which sinks are paused cannot be stored", file=str(self._path),
-                               reason=reason, advice="a restart before it is stored undoes the last "
-                               "pause or resume; it is tried again until it succeeds")  # fmt: skip
+                    _log.error(
+                        "which sinks are paused cannot be stored", file=str(self._path),
+                        reason=reason, advice="a restart before it is stored undoes the last pause "
+                        "or resume; it is tried again until it succeeds",
+                    )  # fmt: skip
                 self._unstored = reason
             else:
                 if self._unstored:

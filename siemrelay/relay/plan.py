@@ -74,8 +74,10 @@ def plan(old: RelayConfig, new: RelayConfig, kept: Collection[str] = ()) -> Plan
         *_changes("sink", old.sinks, new.sinks, kept, restart_all=restart_all),
         *_changes("source", old.sources, new.sources, (), restart_all=restart_all),
     ]
-    both = {*old.sinks} & {*new.sinks}, {*old.sources} & {*new.sources}
-    unchanged = sum(map(len, both)) - sum(change.kind == "restart" for change in changes)
+    changed = {(change.section, change.name) for change in changes}
+    kept_parts = [("sink", name) for name in new.sinks if name in old.sinks]
+    kept_parts += [("source", name) for name in new.sources if name in old.sources]
+    unchanged = len({*kept_parts} - changed)
     wide = [key for key in field_names(RelayConfig) if key not in ("sources", "sinks")]
     fixed = [key for key in wide if key in _FIXED and getattr(old, key) != getattr(new, key)]
     settings = [

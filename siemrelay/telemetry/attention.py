@@ -52,7 +52,7 @@ def _found(report: RelayReport) -> Iterator[Attention]:
         if source.credentials_fault:
             yield Attention("bad", f"Source {source.name} goes on with its earlier TLS files or "
                             "secrets", source.credentials_fault)  # fmt: skip
-        if source.files == 0:
+        if source.files == 0 and not source.unreadable_files:
             yield Attention("warning", f"Source {source.name}: no file matches its `path`", "",
                             "One is read as soon as it appears.")  # fmt: skip
     for text in report.troubles:

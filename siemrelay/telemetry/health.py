@@ -25,7 +25,8 @@ def stuck(stats: Stats, now: float) -> list[str]:
         found.append(f"the main loop has not run for {now - stats.loop_at:.0f} s")
     if not stats.buffer.full:
         for source in stats.sources.values():
-            if not source.failed and now - source.progress_at > _PART_STALE_S:
+            stale = source.has_task and now - source.progress_at > _PART_STALE_S
+            if stale and not source.failed:
                 found.append(f"source {source.name} shows no sign of life")
     for sink in stats.sinks.values():
         if sink.state == "up" and sink.backlog and now - sink.progress_at > _PART_STALE_S:

@@ -72,6 +72,9 @@ class SourceStats(msgspec.Struct):
     last_error: str = ""
     unreadable_why: str = ""
     credentials_fault: str = ""
+    has_task: bool = True
+    """False for the relay's own events: they are stored where they happen, and no task of theirs
+    could be stuck."""
     _failure: str = ""
 
     @property

@@ -42,6 +42,7 @@ class SourceReport(msgspec.Struct, frozen=True):
     """`failed` while it cannot run, else `up`; `last_error` says why."""
     credentials_fault: str = ""
     """Why changed TLS or secret files are not used yet."""
+    unreadable_files: int = 0
 
 
 class SinkReport(msgspec.Struct, frozen=True):
@@ -171,7 +172,7 @@ class StatusReporter:
             source.last_record_at or None, source.lag_bytes, source.connections, source.filtered,
             dict(source.refused), source.upstream_dropped, source.lost_bytes, source.restarts,
             self._clean(source.last_error), source.files, "failed" if source.failed else "up",
-            self._clean(source.credentials_fault),
+            self._clean(source.credentials_fault), source.unreadable_files,
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkReport:

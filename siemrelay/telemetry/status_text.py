@@ -108,7 +108,7 @@ def _losses(source: SourceReport) -> Iterator[Line]:
     if source.lost_bytes:
         text = f"  {size(source.lost_bytes)} lost: files left before they were read to their end"
         yield Line(text, "bad")
-    if source.files == 0:
+    if source.files == 0 and not source.unreadable_files:
         yield Line("  no file matches `path`; one is read as soon as it appears", "warning")
     if source.restarts:
         yield Line(f"  failed and restarted {source.restarts:,} times", "warning")

@@ -172,6 +172,15 @@ def test_a_path_that_no_file_matches_is_shown_below_its_source() -> None:
     assert "  no file matches `path`; one is read as soon as it appears" in shown_lines(stats)
 
 
+def test_files_that_cannot_be_read_are_not_said_to_be_missing() -> None:
+    stats = Stats()
+    stats.sources["files"] = SourceStats("files", files=0)
+    stats.sources["files"].unreadable(1, "cannot read /var/log/x: Permission denied")
+    text = "\n".join(shown_lines(stats))
+    assert "cannot read /var/log/x" in text
+    assert "no file matches" not in text
+
+
 def test_the_status_still_shows_an_error_that_is_over() -> None:
     stats = Stats(ready=True)
     stats.sinks["siem"] = SinkStats("siem", "up", "", last_error="timed out", last_error_at=1.0)

@@ -138,6 +138,9 @@ class SimulatedDisk(Disk):
     def link_directory(self, path: str) -> str:
         return DIRECTORY
 
+    def barrier(self, directory: str, *, listed: bool) -> str | None:
+        return None
+
     def is_directory(self, path: str) -> bool:
         return path == DIRECTORY
 

@@ -18,8 +18,8 @@ def pause(config: str, sink: str) -> None:
     Its records wait in the buffer until `siemrelay resume SINK`, also over a restart of the relay.
     Like a disabled sink it stops nobody: if the buffer is full, its oldest records give way,
     counted as dropped. It holds at once also where it cannot be stored, on a full disk: then the
-    answer says so, and a restart before there is room resumes the sink. Exits with 0 when the sink is paused, 64 when there is no such sink, 69 when
-    no relay runs.
+    answer says so, and a restart before there is room resumes the sink. Exits with 0 when the sink
+    is paused, 64 when there is no such sink, 69 when no relay runs.
 
     \b
     Example:

@@ -23,9 +23,9 @@ from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.learned import REFUSALS, Learner, decoded_lines
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.key_value import (
-    as_devices_mean,
     check_point_pairs,
     declared_pairs,
+    normalise_device_pairs,
     pairs_in_text,
     whole_pairs,
 )
@@ -50,12 +50,12 @@ def _by_its_beginning(text: str) -> Fields | None:
     if text.startswith(_DICTIONARIES):
         return cef_fields(text) if text.startswith("CEF:") else leef_fields(text)
     if text.startswith(_CHECK_POINT):
-        return as_devices_mean(check_point_pairs(text))
-    return as_devices_mean(whole_pairs(text)) if "=" in text else None
+        return normalise_device_pairs(check_point_pairs(text))
+    return normalise_device_pairs(whole_pairs(text)) if "=" in text else None
 
 
 def _declared(text: str) -> Fields | None:
-    return as_devices_mean(declared_pairs(text))
+    return normalise_device_pairs(declared_pairs(text))
 
 
 def _nothing(_: str) -> None:

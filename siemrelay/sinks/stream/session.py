@@ -128,8 +128,10 @@ class StreamSession(ServerSession):
             in_order = False
         if self._probation_s and not isinstance(self._why, SinkHolds):
             hint = _WHY_EARLY[self.connection.tls is not None]
-            sent = f"; it sent: {self._received_text()}" if self._received else ""
-            self._why = SinkWaits(f"{_LEFT_EARLY} ({self._why}{sent}); {hint}")
+            facts = [] if in_order else [str(self._why)]
+            facts += [f"it sent: {self._received_text()}"] if self._received else []
+            shown = f" ({'; '.join(facts)})" if facts else ""
+            self._why = SinkWaits(f"{_LEFT_EARLY}{shown}; {hint}")
             in_order = False
         if self._received.startswith(TLS_ALERT):
             self._why = SinkHolds(

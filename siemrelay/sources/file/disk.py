@@ -138,6 +138,21 @@ class Disk:
         """The directory of the file that a link leads to in the end."""
         return os.path.dirname(os.path.realpath(path))
 
+    def barrier(self, directory: str, *, listed: bool) -> str | None:
+        """The directory, this one or one above it, that this process may not enter or, where this
+        one is `listed`, not read; None if nothing stands in the way, or there is no such directory.
+        """
+        if self._may_enter(directory, listed=listed):
+            return None
+        while (above := os.path.dirname(directory)) != directory and not self._may_enter(above):
+            directory = above
+        return directory if os.path.isdir(directory) else None
+
+    def _may_enter(self, directory: str, *, listed: bool = False) -> bool:
+        # The effective ids: for the real ones the kernel leaves capabilities out.
+        wanted = os.X_OK | (os.R_OK if listed else 0)
+        return os.access(directory, wanted, effective_ids=True)
+
     def is_directory(self, path: str) -> bool:
         return os.path.isdir(path)
 

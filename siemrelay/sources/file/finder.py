@@ -120,6 +120,17 @@ class Finder:
                     strays.append((os.path.join(directory, name), inode))
         return Picture(found, self._strays(strays, found, unsettled), frozenset(unsettled))
 
+    def closed(self) -> set[str]:
+        """The directories on the way of the patterns that this process may not enter or list."""
+        fixed = {pattern: os.path.dirname(pattern) for pattern in self.globs.patterns}
+        wanted = dict.fromkeys(self._places(), True)
+        for pattern, directory in fixed.items():
+            while glob.has_magic(directory):
+                directory = os.path.dirname(directory)
+            wanted.setdefault(directory, glob.has_magic(pattern))
+        closed = (self._disk.barrier(each, listed=listed) for each, listed in wanted.items())
+        return set(filter(None, closed))
+
     def _note(self, found: dict[FileId, Found], file: Found | None) -> None:
         if file is not None:
             self._statuses[file.path] = file

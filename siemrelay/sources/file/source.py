@@ -148,9 +148,10 @@ class _Following:
         self._missing = MissingLogs(globs, self._store, disk, log)
         self._watcher = Watcher(log, globs.is_wanted)
         self._schedule = Schedule(log, drain=drain)
+        self._unreadable = UnreadableFiles(log, intake.unreadable)
         self._tracker = Tracker(
             Finder(globs, disk), self._watcher, disk, self._store, self._schedule,
-            UnreadableFiles(log, intake.unreadable), self._lost, log,
+            self._unreadable, self._lost, log,
             max_record_bytes=options.max_record_size,
         )  # fmt: skip
         self._next_survey = self._next_full_survey = self._next_lag = 0.0
@@ -163,7 +164,12 @@ class _Following:
         if not self._drains:
             await trio.to_thread.run_sync(self._watcher.open)
         await self._survey(from_end=self._from_end)
-        self._log.info("following", files=len(self._tracker.files), patterns=self._globs.patterns)
+        files, patterns = len(self._tracker.files), self._globs.patterns
+        if files:
+            self._log.info("following", files=files, patterns=patterns)
+        elif not self._unreadable.count:  # else it has been logged why
+            self._log.warning("no file matches `path`", patterns=patterns,
+                              advice="one is read as soon as it appears")  # fmt: skip
 
     async def _survey(self, *, full: bool = True, from_end: bool = False) -> None:
         def survey() -> None:

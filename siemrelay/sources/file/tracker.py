@@ -57,7 +57,7 @@ class Tracker:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """`lost` is called with the path and the number of bytes that can no longer be read."""
-        self._watcher, self._disk, self._store = watcher, disk, store
+        self._finder, self._watcher, self._disk, self._store = finder, watcher, disk, store
         self._unreadable, self._lost, self._log = unreadable, lost, log
         self._clock, self._wall_clock = clock, wall_clock
         self.schedule = schedule
@@ -149,7 +149,10 @@ class Tracker:
             if not self._again:
                 break
         followed = (file.path for file in self.files.values())
-        self._unreadable.keep_only(facts.paths.union(followed))
+        closed = self._finder.closed()
+        for directory in closed:
+            self._unreadable.add_directory(directory)
+        self._unreadable.keep_only(facts.paths.union(followed, closed))
         self._note_rotated_and_expire()
 
     def _take_changes(self) -> Changes:

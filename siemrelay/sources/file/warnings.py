@@ -37,12 +37,22 @@ class UnreadableFiles:
         self._log, self._report = log, report
         self._found: dict[str, str] = {}
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._found)
+
     def add(self, path: str, error: OSError) -> None:
         """Note a file that cannot be read; logs an error if that is news."""
         why, advice = error.strerror or str(error), _ADVICE.get(error.errno or 0)
         if isinstance(error, LinkRefused):
             advice = "name in `path` where it leads to, or set `follow_links`"
         self._add(path, why, advice)
+
+    def add_directory(self, path: str) -> None:
+        """Note a directory that cannot be entered or listed: what is in it is not seen."""
+        advice = "let the relay's user in, by its group or an ACL (setfacl -m u:USER:rx)"
+        self._add(path, os.strerror(errno.EACCES), advice)
 
     def add_unsupported(self, path: str, compression: str) -> None:
         """Note a file that is compressed in a way that cannot be read."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import structlog
 import trio
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from siemrelay.core.options import Duration, Size
 from siemrelay.net.http_application import Application, HttpLimits
@@ -75,6 +75,9 @@ Listen = Annotated[str, AfterValidator(_listen)]
 class HttpListenOptions(ListenerOptions):
     """Options of the sources that receive HTTP requests."""
 
+    tls_schemes = "https://"
+    tls_alternative = "; without them listen on http://127.0.0.1:PORT behind a TLS proxy"
+
     listen: Listen = Field(
         description="address to listen on, like https://0.0.0.0:8443/events; port 0 takes any "
         "free one"
@@ -104,21 +107,15 @@ class HttpListenOptions(ListenerOptions):
         description="how long one request may take to arrive, and its answer to be read",
     )
 
-    @model_validator(mode="after")
-    def _tls_where_it_says_so(self) -> HttpListenOptions:
-        if self.address.tls and self.tls is None:
-            raise ValueError(
-                "`https` needs `tls: {certificate: FILE, key: FILE}`; without them listen on "
-                "http://127.0.0.1:PORT behind a TLS proxy"
-            )
-        if self.tls is not None and not self.address.tls:
-            raise ValueError("`tls` has no effect on http://; write https:// in `listen`")
-        return self
-
     @property
     def address(self) -> ListenAddress:
         """The address in `listen`."""
         return parse_listen(self.listen)
+
+    @property
+    def speaks_tls(self) -> bool:
+        """See `ListenerOptions`."""
+        return self.address.tls
 
     @property
     def binds(self) -> list[BindAddress]:

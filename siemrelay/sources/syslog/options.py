@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from siemrelay.core.options import Duration, Size
 from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
@@ -33,6 +33,8 @@ Listen = Annotated[str, AfterValidator(_listen)]
 
 class SyslogOptions(ListenerOptions):
     """Options of `type: syslog`."""
+
+    tls_schemes = "tls:// or relp+tls://"
 
     listen: Listen | Annotated[list[Listen], Field(min_length=1)] = Field(
         description="address to listen on, or a list: udp://0.0.0.0:514, tcp://0.0.0.0:514, "
@@ -87,20 +89,16 @@ class SyslogOptions(ListenerOptions):
         ),
     ] = Field(0o660, description='permissions of Unix sockets, like "0660"')
 
-    @model_validator(mode="after")
-    def _tls_where_it_is_spoken(self) -> SyslogOptions:
-        spoken = any(address.scheme.endswith("tls") for address in self.addresses)
-        if spoken and self.tls is None:
-            raise ValueError("tls:// and relp+tls:// need `tls: {certificate: FILE, key: FILE}`")
-        if self.tls is not None and not spoken:
-            raise ValueError("`tls` has no effect without a tls:// address in `listen`")
-        return self
-
     @property
     def addresses(self) -> list[SyslogAddress]:
         """The addresses in `listen`."""
         some = [self.listen] if isinstance(self.listen, str) else self.listen
         return [parse_address(one) for one in some]
+
+    @property
+    def speaks_tls(self) -> bool:
+        """See `ListenerOptions`."""
+        return any(address.scheme.endswith("tls") for address in self.addresses)
 
     @property
     def binds(self) -> list[BindAddress]:

@@ -227,7 +227,7 @@ def test_equal_values_of_different_types_are_told_apart() -> None:
         ("door opened", "Door Opened", "building"),
         ("My own Type", "My own Type", "other"),
         (5, "5", "other"), (True, "true", "other"),
-        ("", UNTYPED, "relay"), (None, UNTYPED, "relay"),
+        ("", UNTYPED, "unknown"), (None, UNTYPED, "unknown"),
     ],
 )  # fmt: skip
 def test_a_type_is_recognised_however_it_is_spelled(said: Any, name: str, category: str) -> None:

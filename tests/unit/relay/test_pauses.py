@@ -12,17 +12,28 @@ from trio.testing import MockClock
 from siemrelay.relay.pauses import Pauses
 
 
+class Obstacle:
+    """What makes every write fail, as a full disk does."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "paused.new"
+
+    def put(self) -> None:
+        self._path.mkdir()
+
+    def remove(self) -> None:
+        self._path.rmdir()
+
+
 @pytest.fixture
-def obstacle(tmp_path: Path) -> Path:
-    """What makes every write fail, as a full disk does, until it is removed."""
-    obstacle = tmp_path / "paused.new"
-    obstacle.mkdir()
-    return obstacle
+def obstacle(tmp_path: Path) -> Obstacle:
+    return Obstacle(tmp_path)
 
 
 async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
-    tmp_path: Path, obstacle: Path, autojump_clock: MockClock
+    tmp_path: Path, obstacle: Obstacle, autojump_clock: MockClock
 ) -> None:
+    obstacle.put()
     pauses = Pauses(tmp_path)
     with capture_logs() as log:
         assert await pauses.add("siem", "ada") == "Is a directory"
@@ -32,7 +43,7 @@ async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
             nursery.start_soon(pauses.run)
             await trio.sleep(10)
             assert "siem" not in Pauses(tmp_path)
-            obstacle.rmdir()
+            obstacle.remove()
             await trio.sleep(10)
             nursery.cancel_scope.cancel()
     assert "siem" in Pauses(tmp_path)
@@ -42,13 +53,12 @@ async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
 
 
 async def test_a_resume_and_a_new_name_that_cannot_be_stored_hold(
-    tmp_path: Path, obstacle: Path
+    tmp_path: Path, obstacle: Obstacle
 ) -> None:
-    obstacle.rmdir()
     pauses = Pauses(tmp_path)
     assert await pauses.add("old", "ada") is None
     assert await pauses.add("siem", "ada") is None
-    obstacle.mkdir()
+    obstacle.put()
     assert await pauses.remove("siem") == "Is a directory"
     pauses.take_over({"old": "new"})
     assert ("siem" in pauses, "old" in pauses, "new" in pauses) == (False, False, True)

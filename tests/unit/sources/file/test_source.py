@@ -532,6 +532,33 @@ async def test_file_that_cannot_be_read_is_reported_until_it_can_be(tmp_path: Pa
     assert intake.lines == [b"other", b"more", b"shut"]
 
 
+@pytest.mark.parametrize("pattern", ["app/*.log", "app/audit.log", "app/*/audit.log", "*/*.log"])
+async def test_directory_that_cannot_be_entered_is_reported_in_place_of_missing_files(
+    tmp_path: Path, pattern: str
+) -> None:
+    closed = tmp_path / "app"
+    (tmp_path / "app" / "audit.log").parent.mkdir()
+
+    def may_enter(disk: Disk, directory: str, *, listed: bool = False) -> bool:
+        return not Path(directory).is_relative_to(closed)
+
+    intake = CollectingIntake()
+    with structlog.testing.capture_logs() as logs, patch.object(Disk, "_may_enter", may_enter):
+        await drained(str(tmp_path / pattern), intake)
+    advice = "let the relay's user in, by its group or an ACL (setfacl -m u:USER:rx)"
+    why = f"cannot read {closed}: Permission denied; {advice}"
+    assert intake.unreadables == [(1, why)]
+    assert [line["log_level"] for line in logs] == ["error"]
+
+
+async def test_paths_that_match_nothing_are_a_warning_at_the_start(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await drained(str(tmp_path / "*.log"), CollectingIntake())
+    (line,) = logs
+    assert (line["log_level"], line["event"]) == ("warning", "no file matches `path`")
+    assert line["patterns"] == [str(tmp_path / "*.log")]
+
+
 async def test_position_that_is_not_understood_is_said_and_does_no_harm(tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
     log.write_bytes(b"one\n")
@@ -738,7 +765,7 @@ async def test_log_whose_directory_is_not_there_is_not_warned_of(tmp_path: Path)
     await trio.Path(directory).rename(tmp_path / "away")
     with structlog.testing.capture_logs() as logs:
         await drained(str(directory / "*.json"), intake)
-    assert not warnings(logs)
+    assert [line["event"] for line in warnings(logs)] == ["no file matches `path`"]
 
 
 async def test_copies_under_another_logs_name_are_files_of_their_own(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ _SOURCE_ROWS: Final[tuple[_Row, ...]] = (
     ("skipped_nul_bytes_total", "counter",
      "NULs of holes in files, which hold no record and were skipped.", lambda s: s.skipped_nuls),
     ("files", "gauge", "Files that are followed now.", lambda s: s.files or 0),
-    ("unreadable_files", "gauge", "Files that cannot be read now.",
+    ("unreadable_files", "gauge", "Files and directories that cannot be read now.",
      lambda s: s.unreadable_files),
     ("connections", "gauge", "Connections open.", lambda s: s.connections),
 )  # fmt: skip

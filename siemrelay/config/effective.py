@@ -14,10 +14,13 @@ from siemrelay import registry
 from siemrelay.config.describe import field_names, written
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
+from siemrelay.config.presets import PRESETS
+from siemrelay.config.secrets import secrets_of
 from siemrelay.config.security_checks import readable_by_all, security_remarks
 from siemrelay.config.url_secrets import without_url_secrets
 from siemrelay.config.yaml_document import KeyPath, dotted
 from siemrelay.core.errors import Fault
+from siemrelay.core.event_types import ANY
 from siemrelay.formats.syslog_header import HeaderOptions
 
 Origin = Literal["file", "preset", "default"]
@@ -72,6 +75,8 @@ def remarks(loaded: Loaded) -> list[Fault]:
         found += list(_empty_globs(loaded, name, source))
     for name, sink in loaded.config.sinks.items():
         found += list(_without_effect(loaded, name, sink))
+        found += list(_below_min_severity(loaded, name, sink))
+        found += list(_of_receiver(loaded, name, sink))
         if not sink.enabled:
             message = "off: nothing is sent; records wait for it until the buffer needs the room"
             found.append(loaded.document.fault(("sinks", name, "enabled"), message))
@@ -171,6 +176,32 @@ def _without_effect(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fau
         for key in sorted(_header_options(sink) & sink.model_fields_set):
             message = "has no effect without a syslog header; set `header` to add one"
             yield loaded.document.fault(("sinks", name, key), message, at_key=True)
+
+
+def _below_min_severity(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fault]:
+    events, catalogue = sink.events, loaded.config.catalogue()
+    for entry in events.include:
+        known = catalogue.find(entry)
+        if known is not None and known.name != ANY and known.severity < events.min_severity:
+            yield loaded.document.fault(
+                ("sinks", name, "events", "min_severity"),
+                f"leaves out `{known.name}`, which `include` names: its severity is "
+                f"{known.severity}, unless a record says another",
+            )
+
+
+def _of_receiver(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fault]:
+    """What the protocol, or the SIEM, expects otherwise; not about a credential not read here."""
+    kind, preset = registry.PROTOCOLS[sink.protocol], PRESETS[sink.siem]
+    advice = preset.credential or kind.credential
+    tls = getattr(sink, "tls", None)
+    shown = any(True for _ in secrets_of(sink)) or (tls is not None and tls.certificate)
+    if advice and not shown:
+        yield loaded.document.fault(("sinks", name, "url"), advice)
+    unread = {fault.key for fault in loaded.unread}
+    for key, message in kind.remarks(sink):
+        if not any(read.startswith(f"sinks.{name}.{key}") for read in unread):
+            yield loaded.document.fault(("sinks", name, key), message)
 
 
 def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fault]:

@@ -16,13 +16,15 @@ class Preset(msgspec.Struct, frozen=True):
 
     `also` lists other protocols over which this SIEM takes the same format: if the file chooses one
     of them, the preset's format, header, map and message size still apply. `page` is the vendor's
-    page that states what the row relies on, and the limits that no key here sets.
+    page that states what the row relies on, and the limits that no key here sets. `credential` is
+    advice for a sink without a credential, beside that of the protocol.
     """
 
     summary: str
     page: str
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     also: tuple[str, ...] = ()
+    credential: str = ""
 
 
 _SYSLOG_TCP: Final = {"protocol": "tcp", "port": 514, "framing": "newline"}
@@ -102,6 +104,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "max_message_size": "64kB",
             "batch": {"encoding": "ndjson", "max_bytes": "1MB"},
         },
+        credential="Sumo Logic knows a source by the key in its address: copy the whole `url`",
     ),
     "datadog": Preset(
         "Datadog logs intake; `authorization` is the API key itself",
@@ -125,6 +128,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "max_message_size": "1MB",
             "batch": {"encoding": "array", "max_events": 1000, "max_bytes": "4MB"},
         },
+        credential="Datadog takes no logs without a key: set `authorization` to the API key",
     ),
     "chronicle": Preset(
         "Google SecOps (Chronicle): an HTTPS push feed; `authorization` is the feed's secret key",
@@ -137,6 +141,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "max_message_size": "3999kB",
             "batch": {"encoding": "ndjson", "max_bytes": "4MB"},
         },
+        credential="the feed takes no events without its secret: set `authorization` to it, and "
+        "`headers: {X-goog-api-key: …}`",
     ),
     "otlp": Preset(
         "any OpenTelemetry collector: OTLP over HTTP",

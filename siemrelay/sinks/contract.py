@@ -5,7 +5,7 @@ Checked for every protocol of the registry by tests/contracts/test_sinks.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -97,6 +97,10 @@ class Certified(Protocol):
         """When the last certificate seen expires, in seconds since the epoch; None without one."""
 
 
+Remark = tuple[str, str]
+"""The key of an option, and what is allowed about it but probably not meant."""
+
+
 class ProtocolKind(msgspec.Struct, frozen=True):
     """A row of the registry: one protocol.
 
@@ -104,7 +108,8 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     delivery batch, `max_message_bytes` one message (None: no bound). `wrap` returns a format that
     puts the protocol's envelope around each message of the sink's own format. `extra` is the
     package that the protocol needs. `reads_tls_once`: the TLS files are read for a session,
-    and not for each of its connections.
+    and not for each of its connections. `credential` is advice for a sink without a credential,
+    where receivers ask for one. `remarks` are warnings of `siemrelay check` about one sink.
     """
 
     options: type[Options]
@@ -117,3 +122,5 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     wrap: Callable[[Format, Any], Format] = lambda form, options: form
     extra: Extra | None = None
     reads_tls_once: bool = False
+    credential: str = ""
+    remarks: Callable[[Any], Iterable[Remark]] = lambda options: ()

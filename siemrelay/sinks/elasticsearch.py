@@ -9,8 +9,8 @@ the data stream's failure store are refused, unless the options accept that.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import trio
@@ -22,7 +22,7 @@ from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.bulk import Bulk
 from siemrelay.formats.envelopes.timestamped import Timestamped
 from siemrelay.net.url import Url, url_below
-from siemrelay.sinks.contract import ProtocolKind, Refusal, Settlement
+from siemrelay.sinks.contract import ProtocolKind, Refusal, Remark, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer, passing_fault_advice
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
@@ -92,6 +92,18 @@ def bulk_documents(inner: Format, options: ElasticsearchOptions) -> Format:
     """Any format's messages as documents with `@timestamp`, each behind its `create` line."""
     index = options.index if options.index_in == "action" else None
     return Bulk(Timestamped(inner, stamp="@timestamp", text="message"), index)
+
+
+_LINES: Final = frozenset({"cef", "leef", "leef1", "syslog", "rfc3164"})
+
+
+def _remarks(sink: Any) -> Iterator[Remark]:
+    if sink.format in _LINES:
+        yield (
+            "format",
+            f"a {sink.format} line becomes one text in `message`, which no search or rule of the "
+            "cluster reads fields of; `ecs` has them all",
+        )
 
 
 class ElasticsearchSink(ExchangeSink):
@@ -197,5 +209,7 @@ ELASTICSEARCH: Final = ProtocolKind(
     ElasticsearchOptions, ElasticsearchSink, "ecs",
     "Elasticsearch and OpenSearch: bulk requests, each document confirmed by its own answer",
     port=9200, limits=lambda options: options.batch.limits(options.in_flight),
-    wrap=bulk_documents,
+    wrap=bulk_documents, remarks=_remarks,
+    credential="the cluster has to take documents from anybody: set `authorization: \"ApiKey …\"` "
+    "or `basic`",
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from siemrelay.core.options import Duration, Options, Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.elements import Elements
 from siemrelay.net.url import Url
-from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Settlement
+from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Remark, Settlement
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 
 
@@ -80,10 +80,19 @@ class HttpSink(ExchangeSink):
         return ()
 
 
+def _remarks(sink: Any) -> Iterator[Remark]:
+    if sink.format == "gelf" and sink.batch.max_events > 1:
+        yield (
+            "format",
+            "Graylog's GELF HTTP input reads the first message of a request only, unless `Enable "
+            "Bulk Receiving` is on: set `batch: {max_events: 1}`, or better `protocol: tcp`",
+        )
+
+
 HTTP: Final = ProtocolKind(
     HttpSinkOptions, HttpSink, "json", "POST requests, confirmed by the answer",
     limits=lambda options: options.batch.limits(
         options.in_flight, BRACKETS_BYTES if options.batch.encoding == "array" else 0
     ),
-    wrap=array_elements,
+    wrap=array_elements, remarks=_remarks,
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.formats.field_map import fields_of_events
 from siemrelay.net.url import Url, url_below
-from siemrelay.sinks.contract import BatchLimits
+from siemrelay.sinks.contract import BatchLimits, Remark
 from siemrelay.sinks.http.client import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 
@@ -118,6 +119,24 @@ def hec_events(form: Format, options: SplunkHecOptions) -> Format:
         form, host=options.metadata_host, source=options.source, sourcetype=options.sourcetype,
         index=options.index, fields=options.fields,
     )  # fmt: skip
+
+
+CREDENTIAL: Final = 'Splunk takes no events without a token: set `authorization: "Splunk TOKEN"`'
+"""Advice for a sink without a credential."""
+
+_PREFIX: Final = "splunk "
+
+
+def token_remarks(options: SplunkHecOptions) -> Iterator[Remark]:
+    """A token without its scheme in front, or with it where none belongs."""
+    token = (options.authorization or "").strip()
+    if options.authorization_header.lower() == "authorization":
+        if token and " " not in token:
+            yield "authorization", 'Splunk takes no bare token: write `"Splunk TOKEN"`'
+        elif token.lower().removeprefix(_PREFIX).lstrip().startswith(_PREFIX):
+            yield "authorization", "`Splunk` stands there twice: the secret has it in front, too"
+    if options.basic is not None and options.basic.password.lower().startswith(_PREFIX):
+        yield "basic", "the password is the token alone, without `Splunk` in front"
 
 
 def event_url(options: SplunkHecOptions) -> str:

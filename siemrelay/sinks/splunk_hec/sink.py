@@ -20,10 +20,12 @@ from siemrelay.sinks.http.client import Client, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.splunk_hec.acks import IndexerAcknowledgements
 from siemrelay.sinks.splunk_hec.options import (
+    CREDENTIAL,
     SplunkHecOptions,
     acknowledgement_url,
     event_url,
     hec_events,
+    token_remarks,
 )
 from siemrelay.wire import hec_client as hec
 
@@ -177,4 +179,5 @@ SPLUNK_HEC: Final = ProtocolKind(
     SplunkHecOptions, SplunkHecSink, "json",
     "Splunk's HTTP Event Collector, confirmed by its answer or by the indexers",
     port=8088, limits=lambda options: options.limits(), wrap=hec_events,
+    credential=CREDENTIAL, remarks=token_remarks,
 )  # fmt: skip

@@ -15,6 +15,7 @@ from siemrelay.config.effective import (
 )
 from siemrelay.config.load import load, load_text
 
+STDIN = "sources: {a: {type: stdin}}\n"
 SOURCE = "sources:\n  a: {type: file, path: /var/log/a.json}\n"
 
 
@@ -153,3 +154,51 @@ def test_readable_file_is_remarked_on_only_if_it_holds_a_secret(
     found = remarks(load(file))
     assert len(found) == expected
     assert all(remark.key == "sinks.s.authorization" for remark in found)
+
+
+@pytest.mark.parametrize(
+    ("sink", "key", "words"),
+    [
+        ("{siem: splunk, url: 'https://s:8088'}", "url", "without a token"),
+        ("{protocol: splunk-hec, url: 'https://s:8088'}", "url", "without a token"),
+        ("{siem: splunk, url: 'https://s:8088', authorization: abcd}", "authorization",
+         '"Splunk TOKEN"'),
+        ("{siem: splunk, url: 'https://s:8088', authorization: Splunk Splunk abcd}",
+         "authorization", "twice"),
+        ("{siem: splunk, url: 'https://s:8088', basic: {username: x, password: Splunk abcd}}",
+         "basic", "without `Splunk`"),
+        ("{siem: elastic, url: 'https://e:9200'}", "url", "from anybody"),
+        ("{siem: elastic, url: 'https://e:9200', authorization: ApiKey abcd, format: cef}",
+         "format", "`ecs`"),
+        ("{siem: datadog}", "url", "API key"),
+        ("{siem: chronicle, url: 'https://g/feed:importPushLogs'}", "url", "its secret"),
+        ("{siem: sumologic, url: 'https://collectors.sumologic.com'}", "url", "key in its address"),
+        ("{url: 'https://graylog:12201/gelf', format: gelf}", "format", "Enable Bulk Receiving"),
+        ("{server: a, events: {include: [user logged in, Group Deleted], min_severity: 4}}",
+         "events.min_severity", "`User Logged In`"),
+    ],
+)  # fmt: skip
+def test_what_a_receiver_expects_otherwise_is_remarked_on(sink: str, key: str, words: str) -> None:
+    (remark,) = remarks(load_text(f"{STDIN}sinks: {{s: {sink}}}\n", "f"))
+    assert remark.key == f"sinks.s.{key}"
+    assert words in remark.message
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        "{siem: splunk, url: 'https://s:8088', authorization: Splunk abcd}",
+        "{siem: splunk, url: 'https://s:8088', authorization: '${credential:not_read_here}'}",
+        "{siem: splunk, url: 'https://s:8088', basic: {username: x, password: abcd}}",
+        "{siem: splunk, url: 'https://s:8088', authorization: abcd, authorization_header: X-Key}",
+        "{siem: elastic, url: 'https://e:9200', basic: {username: a, password: abcd}}",
+        "{siem: elastic, url: 'https://e:9200', tls: {certificate: /c.pem, key: /k.pem}}",
+        "{siem: sumologic, url: 'https://s/receiver/v1/http/ZaVnC4dhaV2abcdefghijklmnop=='}",
+        "{url: 'https://graylog:12201/gelf', format: gelf, batch: {max_events: 1}}",
+        "{server: a, events: {include: [Any Audit Record, Group Deleted], min_severity: 4}}",
+        "{server: a, events: {include: [user logged in], min_severity: 2}}",
+    ],
+)
+def test_what_a_receiver_takes_is_not_remarked_on(sink: str) -> None:
+    loaded = load_text(f"{STDIN}sinks: {{s: {sink}}}\n", "f", {}, need_credentials=False)
+    assert remarks(loaded) == []

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 
 import click
 
 from siemrelay.buffer.state_dir import running_process
-from siemrelay.cli.config_faults import exit_with_faults, plural
+from siemrelay.cli.config_faults import exit_with_faults, fault_as_json, plural
 from siemrelay.cli.live.control_client import print_reload, send
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.tables import print_table
@@ -94,14 +93,11 @@ def _as_json(loaded: Loaded, warnings: list[Fault]) -> dict[str, object]:
     def plain(settings: list[Setting]) -> dict[str, object]:
         return {s.key: {"value": s.value, "from": s.origin} for s in settings}
 
-    def located(remark: Fault) -> dict[str, object]:
-        return asdict(remark)
-
     config = loaded.config
     return {
         "file": loaded.file,
         "faults": [],
-        "warnings": [located(warning) for warning in warnings],
+        "warnings": [fault_as_json(warning, loaded.file) for warning in warnings],
         "relay": plain(relay_settings(loaded)),
         "sources": {name: plain(source_settings(loaded, name)) for name in config.sources},
         "sinks": {name: plain(sink_settings(loaded, name)) for name in config.sinks},

@@ -10,20 +10,25 @@ from typing import NoReturn
 
 import click
 
-from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.telemetry.log import journal_prefix
 
 
 def exit_with_faults(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
     """Print every fault, one a line on standard error (or as JSON on standard output); exit 78."""
     if as_json:
-        faults = [asdict(fault) for fault in refused.faults]
+        faults = [fault_as_json(fault, refused.file) for fault in refused.faults]
         click.echo(json.dumps({"file": refused.file, "faults": faults}, indent=2))
     else:
         for fault in refused.faults:
             click.secho(journal_prefix("error") + fault.located(refused.file), err=True, fg="red")
         click.echo(f"{plural(refused.faults, 'fault')}; nothing was changed", err=True)
     raise SystemExit(os.EX_CONFIG)
+
+
+def fault_as_json(fault: Fault, file: str) -> dict[str, object]:
+    """A fault or warning for a program; `file` is the main configuration file."""
+    return {**asdict(fault), "file": fault.file or file}
 
 
 def plural(things: Sized, name: str) -> str:

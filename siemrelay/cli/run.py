@@ -17,8 +17,9 @@ import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option
+from siemrelay.config.files import text_of
 from siemrelay.config.host_checks import lacking
-from siemrelay.config.load import Loaded, load_text, of_pool, text_of
+from siemrelay.config.load import Loaded, load_again, load_text, of_pool
 from siemrelay.core.errors import (
     BufferBroken,
     BufferMoved,
@@ -65,9 +66,12 @@ def run(config: str, drain: bool, pool: str | None) -> None:
       siemrelay run -c fleet.yaml --pool emea
     """
 
-    def read(text: str | None, variables: Mapping[str, str]) -> Loaded:
+    def read(before: Loaded | None, variables: Mapping[str, str]) -> Loaded:
         environment = {**os.environ, **variables} if variables else None
-        loaded = load_text(text_of(config) if text is None else text, config, environment)
+        if before is None:
+            loaded = load_text(text_of(config), config, environment)
+        else:
+            loaded = load_again(before, environment)
         return loaded if pool is None else of_pool(loaded, pool)
 
     try:

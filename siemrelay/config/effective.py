@@ -18,7 +18,7 @@ from siemrelay.config.presets import PRESETS
 from siemrelay.config.secrets import secrets_of
 from siemrelay.config.security_checks import readable_by_all, security_remarks
 from siemrelay.config.url_secrets import without_url_secrets
-from siemrelay.config.yaml_document import KeyPath, dotted
+from siemrelay.config.yaml_document import KeyPath, dotted, in_order
 from siemrelay.core.errors import Fault
 from siemrelay.core.event_types import ANY
 from siemrelay.formats.syslog_header import HeaderOptions
@@ -49,7 +49,7 @@ def relay_settings(loaded: Loaded) -> list[Setting]:
     config = loaded.config
     return [
         setting
-        for name in ("state_dir", "buffer", "endpoint", "log", "shutdown_timeout")
+        for name in ("include", "state_dir", "buffer", "endpoint", "log", "shutdown_timeout")
         for setting in _settings(loaded, config, name, ())
     ]
 
@@ -70,7 +70,7 @@ def sink_settings(loaded: Loaded, name: str) -> list[Setting]:
 
 def remarks(loaded: Loaded) -> list[Fault]:
     """Warnings: what is allowed but probably not meant. Looks at the disk."""
-    found = []
+    found = [*loaded.document.remarks]
     for name, source in loaded.config.sources.items():
         found += list(_empty_globs(loaded, name, source))
     for name, sink in loaded.config.sinks.items():
@@ -81,14 +81,23 @@ def remarks(loaded: Loaded) -> list[Fault]:
             message = "off: nothing is sent; records wait for it until the buffer needs the room"
             found.append(loaded.document.fault(("sinks", name, "enabled"), message))
     found += security_remarks(loaded)
-    if loaded.inline_secrets and readable_by_all(loaded.file):
-        path = loaded.inline_secrets[0]
+    for path in _secrets_for_all(loaded):
         message = (
             "a secret is in the file, and every user of this machine can read the file; "
             "use ${credential:NAME} or ${file:/PATH}, or take the permission away (chmod o-rwx)"
         )
         found.append(loaded.document.fault(path, message))
-    return sorted(found, key=lambda remark: (remark.line or 0, remark.column or 0))
+    return in_order(found)
+
+
+def _secrets_for_all(loaded: Loaded) -> Iterator[KeyPath]:
+    """The first secret in each file that every user of this machine can read."""
+    met = set[str]()
+    for path in loaded.inline_secrets:
+        file = loaded.document.fault(path, "").file or loaded.file
+        if file not in met and readable_by_all(file):
+            yield path
+        met.add(file)
 
 
 def _part(

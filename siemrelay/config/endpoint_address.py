@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from siemrelay.config.load import text_of
+from siemrelay.config.files import text_of
 from siemrelay.config.models import EndpointOptions, RelayConfig
 from siemrelay.config.secrets import substitute
 from siemrelay.config.validation_errors import explain

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from siemrelay import registry
 from siemrelay.config.describe import field_names
+from siemrelay.config.files import SECTIONS, SHARED
 from siemrelay.config.models import RelayConfig, SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS
 from siemrelay.core.options import Options, show_bytes, show_seconds
@@ -65,12 +66,17 @@ def document() -> Schema:
             "propertyNames": {"pattern": _NAME},
             "additionalProperties": {"$ref": f"#/definitions/{part}"},
         }  # fmt: skip
+    shared = {"additionalProperties": False, "patternProperties": {f"^{SHARED}": True}}
+    definitions["included"] = {
+        "description": "a file that another one includes", "type": "object", **shared,
+        "properties": {section: relay[section] for section in SECTIONS},
+    }  # fmt: skip
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "siemrelay's configuration",
         "type": "object",
-        "required": ["sources", "sinks"],
-        "additionalProperties": False,
+        "anyOf": [{"required": ["sources", "sinks"]}, {"required": ["include"]}],
+        **shared,
         "properties": relay,
         "definitions": dict(sorted(definitions.items())),
     }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +11,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from siemrelay.config.cross_checks import clashes
+from siemrelay.config.files import document_of, text_of
 from siemrelay.config.models import (
     EndpointOptions,
     EventTypeConfig,
@@ -34,14 +32,11 @@ from siemrelay.config.secrets import (
     without_secrets,
 )
 from siemrelay.config.validation_errors import explain
-from siemrelay.config.yaml_document import Document, KeyPath, dotted, in_order, parse
+from siemrelay.config.yaml_document import Document, KeyPath, dotted, in_order
 from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
-
-# Hundreds of sinks fit into a tenth of it; a larger file is not a configuration.
-_MAX_FILE_BYTES: Final = 1 << 20
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -58,6 +53,8 @@ class Loaded(msgspec.Struct, frozen=True):
     document: Document
     """The line and column of each key and value."""
     text: str = ""
+    included: Mapping[str, str] = {}
+    """The files that it includes: the text of each by its path."""
     secret_files: Mapping[Path, FileState | None] = {}
     """The files of its secrets, each as it was before it was read."""
     tls_files: Mapping[Path, FileState | None] = {}
@@ -80,23 +77,6 @@ def load(path: str | Path, *, need_credentials: bool = True) -> Loaded:
     return load_text(text_of(path), str(path), need_credentials=need_credentials)
 
 
-def text_of(path: str | Path) -> str:
-    """The file's text. Raises ConfigurationRefused if it cannot be read or is not text."""
-    file = str(path)
-    try:
-        with Path(path).open("rb") as stream:
-            data = stream.read(_MAX_FILE_BYTES + 1)
-        if len(data) > _MAX_FILE_BYTES:
-            raise ConfigurationRefused(file, [Fault("larger than 1 MiB: not a configuration")])
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigurationRefused(file, [Fault(_cannot_read(error))]) from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        column = error.start - data[: error.start].rfind(b"\n")
-        raise ConfigurationRefused(file, [Fault("not UTF-8 text", "", line, column)]) from error
-
-
 def of_pool(loaded: Loaded, pool: str) -> Loaded:
     """The parts of that pool. Raises ConfigurationRefused if it lacks sources or sinks."""
     try:
@@ -107,15 +87,28 @@ def of_pool(loaded: Loaded, pool: str) -> Loaded:
     return msgspec.structs.replace(loaded, config=config, elsewhere=elsewhere)
 
 
+def load_again(loaded: Loaded, environment: Mapping[str, str] | None = None) -> Loaded:
+    """As `load_text`, from the texts of what was loaded, whatever its files say by now."""
+    document = document_of(loaded.text, loaded.file, loaded.included)
+    return _load(document, loaded.text, loaded.file, environment)
+
+
 def load_text(
     text: str, file: str, environment: Mapping[str, str] | None = None, *,
     need_credentials: bool = True,
 ) -> Loaded:  # fmt: skip
-    """As `load`, from text; `file` is the name in faults.
+    """As `load`, from text; `file` is the name in faults, and `include` starts from its directory.
 
     `environment` replaces the process's variables if it is given.
     """
-    document = parse(text)
+    document = document_of(text, file)
+    return _load(document, text, file, environment, need_credentials=need_credentials)
+
+
+def _load(
+    document: Document, text: str, file: str, environment: Mapping[str, str] | None, *,
+    need_credentials: bool = True,
+) -> Loaded:  # fmt: skip
     if document.value is None and not document.faults:
         document.faults.append(
             Fault("the file is empty; it needs `sources:` and `sinks:`", "", 1, 1)
@@ -138,6 +131,7 @@ def load_text(
         inline_secrets=tuple(dict.fromkeys(path for path, _ in inline)),
         document=document,
         text=text,
+        included=document.included,
         secret_files=filled.files,
         tls_files={
             file: file_state(file)
@@ -146,23 +140,6 @@ def load_text(
         },
         unread=tuple(filled.unread),
     )
-
-
-def _own_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a container's user without a name
-        return str(os.geteuid())
-
-
-def _cannot_read(error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return "no such file; name the configuration with -c FILE"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"user {_own_name()} may not read it; run as root or as the service's user"
-    if error.errno == errno.EISDIR:
-        return "is a directory; name the file in it with -c FILE"
-    return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"
 
 
 def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
@@ -182,7 +159,8 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     top = {key: value for key, value in top.items() if value is not _ABSENT}
     config = validator.model(RelayConfig, top, filled.value, ())
     if document.faults:
-        # Refused in any case, so report everything that needs fixing at once.
+        # Refused in any case, so report everything that needs fixing at once, and what explains it.
+        document.faults += document.remarks
         document.faults += missing(document, top.get("sources"), top.get("sinks"))[0]
     return config if isinstance(config, RelayConfig) else None
 
@@ -250,7 +228,9 @@ def _endpoint(top: Mapping[str, Any]) -> EndpointOptions | None:
 def _line(document: Document, path: KeyPath) -> str:
     """` (line 7)`, or ` (by default)` for a key that the file does not have."""
     mark = document.values.get(path)
-    return f" (line {mark.line})" if mark is not None else " (by default)"
+    if mark is None:
+        return " (by default)"
+    return f" ({mark.file}:{mark.line})" if mark.file else f" (line {mark.line})"
 
 
 def _catalogue(top: Mapping[str, Any]) -> Catalogue:

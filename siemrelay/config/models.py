@@ -280,6 +280,14 @@ def _declared(value: Any) -> Any:
 class RelayConfig(Options):
     """The whole file."""
 
+    include: Annotated[
+        list[NonEmpty], BeforeValidator(_listed, json_schema_input_type=NonEmpty | list[NonEmpty])
+    ] = Field(
+        default=[],
+        description="files with further `sources`, `sinks` and `event_types`: a path or pattern "
+        "like `conf.d/*.yaml`, from this file's directory, or a list of them; read in the order of "
+        "their names",
+    )
     state_dir: Path = Field(
         Path("/var/lib/siemrelay"), description="disk buffer, positions and dead letters"
     )

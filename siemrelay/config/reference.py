@@ -29,9 +29,12 @@ Generated from the code by `python -m siemrelay.config.reference > config/refere
 
 - Durations are written with a unit: `500ms`, `10s`, `5m`, `24h`, `7d`, `2w`. Sizes too: `64KiB`,
   `10MiB`, `1GiB` (1024) or `64kB`, `10MB`, `1GB` (1000).
-- `${NAME}` is an environment variable, `${file:/PATH}` what a file holds (without the line end at
-  its end), `${credential:NAME}` a systemd credential; `$${` stands for `${` itself. Their
-  values are never logged or shown; secrets are shown as `***` wherever they come from.
+- `${NAME}` is an environment variable, `${NAME:-DEFAULT}` one with a default for when it is not set
+  or blank, `${file:/PATH}` what a file holds (without the line end at its end),
+  `${credential:NAME}` a systemd credential; `$${` stands for `${` itself. Their values are never
+  logged or shown; secrets are shown as `***` wherever they come from.
+- Top-level keys that begin with `x-` are ignored: a place for blocks that several parts share by
+  YAML's anchors (`&name`), aliases (`*name`) and merge keys (`<<`).
 - A key with a dot is inside a block: `basic.username` is `username` below `basic:`. A key that is
   *required in this block* is required only if the block is present.
 - A key that is unknown, given twice, or not used by the chosen type, protocol or format is a fault.

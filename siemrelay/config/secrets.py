@@ -1,7 +1,8 @@
 """The secrets of a configuration: `${...}` is filled in, and every secret is found and hidden.
 
-`${NAME}` is an environment variable, `${file:PATH}` a file, `${credential:NAME}` a systemd
-credential. Their values are never shown: the text as written in the file is shown instead.
+`${NAME}` is an environment variable, `${NAME:-DEFAULT}` one with a default, `${file:PATH}` a file,
+`${credential:NAME}` a systemd credential. Their values are never shown: the text as written in the
+file is shown instead.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +36,8 @@ MIN_REDACTED_LENGTH_CHARACTERS: Final = 4
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DEFAULTED: Final = re.compile(r"(?!(?:file|credential):)([A-Za-z_][A-Za-z0-9_]*):-(.*)", re.DOTALL)
+"""`NAME:-DEFAULT`, the default for a variable that is not set or empty, as in a shell."""
 _CREDENTIAL: Final = re.compile(r"[^/\x00-\x1f]+")
 
 # Presets whose URL is itself the secret, in the last part of its path.
@@ -79,7 +83,7 @@ def substitute(
     as this user may read them. Without `need_credentials`, a process that systemd gave none goes on
     without them; their faults are in `unread`.
     """
-    result = Substituted(None)
+    result = Substituted(None, failed={*document.unread})
     variables = _Variables(environment)
 
     def walk(value: Any, path: KeyPath) -> Any:
@@ -100,6 +104,8 @@ def substitute(
             if file is not None:
                 result.files[file] = file_state(file)
             try:
+                if (default := _default(match[1], variables)) is not None:
+                    return default  # the file has it in plain text: no secret to be redacted
                 secret = _look_up(match[1], variables)
                 if not secret.strip():
                     raise _Missing(f"`{match[0]}` is empty; give it a value")
@@ -141,8 +147,9 @@ class _Variables:
 
 def variables_of(text: str) -> list[str]:
     """The environment variables that a configuration's text refers to."""
-    found = (match[1] for match in _REFERENCE.finditer(text))
-    return [name for name in found if name and _VARIABLE.fullmatch(name)]
+    found = (match[1] or "" for match in _REFERENCE.finditer(text))
+    names = (each[1] if (each := _DEFAULTED.fullmatch(name)) else name for name in found)
+    return [name for name in names if _VARIABLE.fullmatch(name)]
 
 
 def _file_of(reference: str | None, variables: _Variables) -> Path | None:
@@ -154,16 +161,32 @@ def _file_of(reference: str | None, variables: _Variables) -> Path | None:
     return Path(folder) / name if kind == "credential" and name and folder else None
 
 
+def _default(reference: str | None, variables: _Variables) -> str | None:
+    """The default of a variable that is not set or blank; None where there is something better."""
+    defaulted = _DEFAULTED.fullmatch(reference or "")
+    if defaulted is None:
+        return None
+    if not defaulted[2].strip() or "${" in defaulted[2]:
+        raise _Missing(
+            f"the default of `${{{reference}}}` is no plain text: write "
+            f"${{{defaulted[1]}:-DEFAULT}}, or no default at all: ${{{defaulted[1]}}}"
+        )
+    return None if (variables.get(defaulted[1]) or "").strip() else defaulted[2]
+
+
 def _look_up(reference: str | None, variables: _Variables) -> str:
     if reference is None:
         raise _Missing("`${` without its `}`; write `$${` if a plain `${` is meant")
+    if defaulted := _DEFAULTED.fullmatch(reference):
+        reference = defaulted[1]
     kind, colon, name = reference.partition(":")
     if not colon and _VARIABLE.fullmatch(reference):
         value = variables.get(reference)
         if value is None:
             raise _Missing(
                 f"the environment variable {reference} is not set; set it where the relay is "
-                "started (for systemd: Environment= or EnvironmentFile=)"
+                "started (for systemd: Environment= or EnvironmentFile=), or give it a default: "
+                f"${{{reference}:-DEFAULT}}"
             )
         return value
     if kind == "file" and name:
@@ -175,8 +198,8 @@ def _look_up(reference: str | None, variables: _Variables) -> str:
     if kind == "credential" and _CREDENTIAL.fullmatch(name) and name not in (".", ".."):
         return _credential(name, variables)
     raise _Missing(
-        f"`${{{reference}}}` is not one of ${{NAME}} (environment), ${{file:/PATH}} and "
-        "${credential:NAME} (systemd); write `$${` if a plain `${` is meant"
+        f"`${{{reference}}}` is not one of ${{NAME}} (environment), ${{NAME:-DEFAULT}}, "
+        "${file:/PATH} and ${credential:NAME} (systemd); write `$${` if a plain `${` is meant"
     )
 
 
@@ -254,12 +277,18 @@ def inline_secrets(config: BaseModel, filled: Substituted) -> list[tuple[KeyPath
 
     One URL may hold several, beside others that come from a `${...}`.
     """
-    plain = {path: _PLACEHOLDER.sub("\0", text) for path, text in filled.shown.items()}
+    plain = {path: _PLACEHOLDER.sub(_as_default, text) for path, text in filled.shown.items()}
     return [
         (path, secret)
         for path, secret in secrets_of(config)
         if path not in plain or secret in plain[path]
     ]
+
+
+def _as_default(reference: re.Match[str]) -> str:
+    """The default of a reference, which the file holds; NUL where it has none."""
+    defaulted = _DEFAULTED.fullmatch(reference[0][2:-1])
+    return defaulted[2] if defaulted else "\0"
 
 
 def parts_of(secret: str) -> set[str]:
@@ -280,5 +309,5 @@ def without_secrets(faults: list[Fault], filled: Substituted) -> list[Fault]:
             message = re.sub(r"""(unknown \w+ )([`'"])[^`'"]*\2""", r"\1***", message)
         for secret in secrets:
             message = message.replace(secret, "***")
-        result.append(Fault(message, fault.key, fault.line, fault.column))
+        result.append(replace(fault, message=message))
     return result

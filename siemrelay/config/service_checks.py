@@ -94,11 +94,13 @@ def _look(user: str, loaded: Loaded, unit: ServiceUnit, files: dict[str, list[st
         faults += unreadable  # in doubt only where another user may be the service's
         for path, why in _unreadable(loaded, files):
             faults.append(fault(path, f"the service's user {user} {why}"))
-        if obstacle := _obstacle(Path(loaded.file), os.R_OK):
-            message = (
-                f"the service's user {user} cannot read this file: {obstacle}; see chgrp, chmod"
-            )
-            faults.append(fault((), message))
+        for file in (loaded.file, *loaded.included):
+            if obstacle := _obstacle(Path(file), os.R_OK):
+                which = "this file" if file == loaded.file else file
+                message = (
+                    f"the service's user {user} cannot read {which}: {obstacle}; see chgrp, chmod"
+                )
+                faults.append(fault(() if file == loaded.file else ("include",), message))
     for path, place in _written(loaded):
         if any(place.is_relative_to(made) for made in unit.made):
             continue

@@ -62,6 +62,8 @@ def explain(
         else:
             texts.setdefault(path, []).append(_text(dict(detail), model, path))
     for path, kinds in expected.items():
+        if path in texts:  # another form of the value was meant, and that one's fault says more
+            continue
         wanted = " or ".join(dict.fromkeys(kinds))
         found = _found(inputs[path])
         quote = "; put it in quotes" if wanted == "text" and found in _SCALARS else ""

@@ -8,7 +8,7 @@ leading zeros, a date or `12:30` stays text; tags are not supported.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -37,19 +37,27 @@ _HINTS: Final = (
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A place in the file; both count from 1."""
+    """A place in the file; both count from 1. `file` names an included one."""
 
     line: int
     column: int
+    file: str | None = None
 
 
 class Document(msgspec.Struct):
-    """The values of a file, the position of each, and the faults of the YAML itself."""
+    """The values of a file, the position of each, and the faults of the YAML itself.
+
+    `included` has the texts of the files that it includes, by their paths; `remarks` are warnings.
+    """
 
     value: Any = None
     keys: dict[KeyPath, Mark] = msgspec.field(default_factory=dict)
     values: dict[KeyPath, Mark] = msgspec.field(default_factory=dict)
     faults: list[Fault] = msgspec.field(default_factory=list)
+    remarks: list[Fault] = msgspec.field(default_factory=list)
+    included: Mapping[str, str] = {}
+    unread: set[KeyPath] = msgspec.field(default_factory=set)
+    """Paths of values that lack what a faulty file may have."""
 
     def fault(self, path: KeyPath, message: str, *, at_key: bool = False) -> Fault:
         """A fault at a value (or its key); if the file lacks it, at the nearest enclosing key."""
@@ -60,7 +68,7 @@ class Document(msgspec.Struct):
             above = above[:-1]
             mark = self.keys.get(above) or (self.values.get(above) if above else None)
         mark = mark or Mark(1, 1)
-        return Fault(message, dotted(path), mark.line, mark.column)
+        return Fault(message, dotted(path), mark.line, mark.column, mark.file)
 
 
 def dotted(path: KeyPath) -> str:
@@ -69,8 +77,11 @@ def dotted(path: KeyPath) -> str:
 
 
 def in_order(faults: list[Fault]) -> list[Fault]:
-    """Sorted by position in the file, without repetitions."""
-    return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.column or 0))
+    """Sorted by file (the main one first) and position in it, without repetitions."""
+    return sorted(
+        dict.fromkeys(faults),
+        key=lambda fault: (fault.file or "", fault.line or 0, fault.column or 0),
+    )
 
 
 def parse(text: str) -> Document:

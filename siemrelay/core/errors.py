@@ -16,15 +16,20 @@ class SiemrelayError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong in the configuration file; `line` and `column` count from 1."""
+    """One thing wrong in the configuration; `line` and `column` count from 1.
+
+    `file` is the included file that has it; None for the main one.
+    """
 
     message: str
     key: str = ""
     line: int | None = None
     column: int | None = None
+    file: str | None = None
 
     def located(self, file: str) -> str:
-        """`FILE:LINE:COLUMN: key: message`, the form that editors jump to."""
+        """`FILE:LINE:COLUMN: key: message`, the form that editors jump to; `file`: the main one."""
+        file = self.file or file
         place = file if self.line is None else f"{file}:{self.line}:{self.column or 1}"
         return f"{place}: {self.key + ': ' if self.key else ''}{self.message}"
 

@@ -41,16 +41,42 @@ def formerly(*names: str) -> dict[str, Any]:
     return {"formerly": names}
 
 
+_UNITS_ELSEWHERE: Final = {
+    **dict.fromkeys(("sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("day", "days"), "d"), **dict.fromkeys(("week", "weeks"), "w"),
+    **dict.fromkeys(("msec", "millis"), "ms"), **dict.fromkeys(("byte", "bytes", "b"), "B"),
+    **{form: f"{prefix}iB" for prefix in "KMGT"
+       for form in (prefix.casefold(), f"{prefix}i".casefold(), f"{prefix}ib".casefold())},
+    **{f"{prefix}b".casefold(): f"{prefix}B" for prefix in "KMGT"},
+}  # fmt: skip
+"""Units of other programs, in lower case, and those of this one; `K` is 1024, as in systemd."""
+
+
 def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if plain and value == 0:
         return 0.0
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     if match is None:
+        if plain or (
+            isinstance(value, str) and value.strip().isascii() and value.strip().isdigit()
+        ):
+            number = str(value).strip()
+            forms = " or ".join(f"{number}{unit}" for unit in _BARE[units is _BYTES])
+            raise ValueError(f"a number needs a unit: write {forms}")
         raise ValueError(f"write a number and a unit, like {example}")
     number, unit = match.groups()
     if unit not in units:
-        raise ValueError(f"unknown unit {unit!r}; the units are {', '.join(units)}")
+        meant = _UNITS_ELSEWHERE.get(unit.casefold())
+        advice = f"write {number}{meant}" if meant in units else f"the units are {', '.join(units)}"
+        raise ValueError(f"unknown unit {unit!r}; {advice}")
     return float(number) * units[unit]
+
+
+_BARE: Final = (("s", "h"), ("KiB", "MiB"))
+"""What is offered for a number without a unit: of time, of size."""
 
 
 URL_PASSWORD: Final = re.compile(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -17,6 +18,20 @@ def _network(value: str) -> str:
         return str(ip_network(value, strict=False))
     except ValueError:
         raise ValueError("write a network like 10.0.0.0/8, or an address") from None
+
+
+_NO_SCHEME: Final = re.compile(r"(?:(?P<host>[\w.-]+|\[[\da-fA-F:.]+\]):|:)?(?P<port>\d{1,5})")
+
+
+def port_as_text(value: Any) -> Any:
+    """A port that stands alone is a number in YAML; as text its fault can say what to write."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def without_scheme(listen: str) -> str | None:
+    """HOST:PORT of an address that lacks its scheme (`514`, `:514`); None for everything else."""
+    match = _NO_SCHEME.fullmatch(listen.strip())
+    return match and f"{match['host'] or '0.0.0.0'}:{match['port']}"
 
 
 Network = Annotated[str, AfterValidator(_network)]

@@ -39,8 +39,9 @@ NOTHING: Final[Mapping[str, str]] = {}
 _UNCHANGED: Final = "the relay goes on with the configuration that it has"
 
 
-Read = Callable[[str | None, Mapping[str, str]], Loaded]
-"""Loads the configuration: the file again, or a text of it; with more variables in the environment.
+Read = Callable[[Loaded | None, Mapping[str, str]], Loaded]
+"""Loads the configuration: its files again, or the texts of what was loaded from them before; with
+more variables in the environment.
 
 Raises ConfigurationRefused.
 """
@@ -161,7 +162,7 @@ class Reloader:
         async with self.changing():
             if self._drains or self._relay_stats.stopping:
                 return []
-            read = partial(self._read, self._loaded.text, self._environment)
+            read = partial(self._read, self._loaded, self._environment)
             try:
                 loaded = await trio.to_thread.run_sync(read)
                 planned = plan(self._loaded.config, loaded.config, [*self._sinks.removed])

@@ -156,6 +156,25 @@ def test_a_file_with_a_fault_changes_nothing_and_is_answered_with_its_place(
         assert daemon.metric("config_last_reload_successful") == 1
 
 
+def test_a_reload_reads_the_included_files_again(make_daemon: MakeDaemon) -> None:
+    with TcpReceiver() as kept, TcpReceiver() as added:
+        daemon = make_daemon({"kept": tcp(kept.port)})
+        daemon.config["include"] = "conf.d/*.yaml"
+        daemon.start()
+        (daemon.file.parent / "conf.d").mkdir()
+        part = daemon.file.parent / "conf.d/added.yaml"
+        part.write_text(json.dumps({"sinks": {"added": tcp(added.port)}}))
+        found = daemon.command("reload")
+        assert "add sink added" in found.stdout, found.stderr
+        part.write_text("sinks:\n  added: {prot: tcp}\n")
+        found = daemon.command("reload")
+        assert found.returncode == 78
+        assert f"{part}:2:11: sinks.added.prot: unknown key" in found.stderr
+        append(daemon.audit, [event(1)])
+        added.until(1)
+        kept.until(1)
+
+
 def test_a_sink_with_a_backlog_is_removed_only_when_its_loss_is_confirmed(
     make_daemon: MakeDaemon,
 ) -> None:

@@ -9,7 +9,7 @@ import click
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.live.control_client import directory_of, print_reload, send
 from siemrelay.cli.options import config_option
-from siemrelay.config.load import text_of
+from siemrelay.config.files import document_of, text_of
 from siemrelay.config.secrets import variables_of
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.relay.control import ReloadRequest
@@ -42,9 +42,11 @@ def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...], environ
     variables: dict[str, str] = {}
     if environment:
         try:
-            names = variables_of(text_of(config))
+            text = text_of(config)
+            texts = [text, *document_of(text, config).included.values()]
         except ConfigurationRefused as refused:
             exit_with_faults(refused)
+        names = [name for text in texts for name in variables_of(text)]
         variables = {name: os.environ[name] for name in names if name in os.environ}
     request = ReloadRequest(dry_run, list(discard_backlog), variables)
     print_reload(send(directory_of(config), request))

@@ -8,13 +8,18 @@ from urllib.parse import urlsplit
 
 import structlog
 import trio
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from siemrelay.core.options import Duration, Size
 from siemrelay.net.http_application import Application, HttpLimits
 from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import RejectionLog, is_loopback
-from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
+from siemrelay.net.listener_options import (
+    ConnectionCount,
+    ListenerOptions,
+    port_as_text,
+    without_scheme,
+)
 from siemrelay.net.listening_sockets import BindAddress
 from siemrelay.net.tls_server import TlsServer
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
@@ -50,6 +55,8 @@ class ListenAddress(NamedTuple):
 def parse_listen(listen: str) -> ListenAddress:
     """The parts of `https://0.0.0.0:8443/events`. Raises ValueError with an example."""
     example = "write http(s)://HOST:PORT/PATH, like https://0.0.0.0:8443/events"
+    if place := without_scheme(listen):
+        raise ValueError(f"with TLS or without? write https://{place} or http://{place}")
     try:
         parts = urlsplit(listen)
         port = parts.port
@@ -69,7 +76,9 @@ def _listen(value: str) -> str:
     return value
 
 
-Listen = Annotated[str, AfterValidator(_listen)]
+Listen = Annotated[
+    str, BeforeValidator(port_as_text, json_schema_input_type=str), AfterValidator(_listen)
+]
 
 
 class HttpListenOptions(ListenerOptions):

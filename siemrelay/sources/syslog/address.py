@@ -6,6 +6,7 @@ import os
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+from siemrelay.net.listener_options import without_scheme
 from siemrelay.net.listening_sockets import BindAddress
 
 DEFAULT_PORTS: Final = {
@@ -43,6 +44,8 @@ class SyslogAddress(NamedTuple):
 
 def parse_address(listen: str) -> SyslogAddress:
     """The parts of `tls://0.0.0.0`. Raises ValueError with an example."""
+    if place := without_scheme(listen):
+        raise ValueError(f"which protocol? write udp://{place} or tcp://{place}")
     try:
         parts = urlsplit(listen)
         port, host = parts.port, parts.hostname

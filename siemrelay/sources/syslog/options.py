@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from siemrelay.core.options import Duration, Size
-from siemrelay.net.listener_options import ConnectionCount, ListenerOptions
+from siemrelay.net.listener_options import ConnectionCount, ListenerOptions, port_as_text
 from siemrelay.net.listening_sockets import BindAddress
 from siemrelay.sources.chunks import RecordSize
 from siemrelay.sources.syslog.address import SyslogAddress, parse_address
@@ -28,7 +28,9 @@ def _mode(value: Any) -> Any:
     return value
 
 
-Listen = Annotated[str, AfterValidator(_listen)]
+Listen = Annotated[
+    str, BeforeValidator(port_as_text, json_schema_input_type=str), AfterValidator(_listen)
+]
 
 
 class SyslogOptions(ListenerOptions):

@@ -137,7 +137,17 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:29: sinks.s.when_full: expected one of `block`, `drop_oldest`; "
          "did you mean `drop_oldest`?"),
         ("{server: a, retry: {initial: 5}}",
+         "f:4:35: sinks.s.retry.initial: a number needs a unit: write 5s or 5h"),
+        ("{server: a, retry: {initial: soon}}",
          "f:4:35: sinks.s.retry.initial: write a number and a unit, like 500ms, 10s or 24h"),
+        ("{server: a, retry: {max: 5min}}",
+         "f:4:31: sinks.s.retry.max: unknown unit 'min'; write 5m"),
+        ("{server: a, retry: {max: 5y}}",
+         "f:4:31: sinks.s.retry.max: unknown unit 'y'; the units are ms, s, m, h, d, w"),
+        ("{server: a, max_message_size: 10K}",
+         "f:4:36: sinks.s.max_message_size: unknown unit 'K'; write 10KiB"),
+        ("{server: a, max_message_size: '8192'}",
+         "f:4:36: sinks.s.max_message_size: a number needs a unit: write 8192KiB or 8192MiB"),
         ("{server: a, retry: {max: 10ms}}",
          "f:4:31: sinks.s.retry.max: must not be shorter than `initial`"),
         ("{server: a, retry: {mx: 1s}}",
@@ -204,6 +214,12 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
         ("{type: http_poll, url: 'http://a/', authorization: 'Bearer é'}", "f:2:57: "
          "sources.s.authorization: a header cannot carry this text: it has something other than "
          "visible ASCII at character 8; take that out"),
+        *(("{type: syslog, listen: " + listen + "}", "f:2:29: sources.s.listen: which protocol? "
+           f"write udp://{place} or tcp://{place}")
+          for listen, place in (("514", "0.0.0.0:514"), ("':514'", "0.0.0.0:514"),
+                                ("10.0.0.1:514", "10.0.0.1:514"), ("'[::]:514'", "[::]:514"))),
+        ("{type: http, listen: 8443}", "f:2:27: sources.s.listen: with TLS or without? "
+         "write https://0.0.0.0:8443 or http://0.0.0.0:8443"),
         ("{type: file, path: /a, enabled: no}", "f:2:29: sources.s.enabled: unknown key `enabled`"),
     ],
 )  # fmt: skip
@@ -225,7 +241,7 @@ def test_source_fault_is_located_and_says_what_was_expected(text: str, fault: st
         (f"{SOURCE}sinks:\n", "f:3:7: sinks: expected `key: value` lines below it, found nothing"),
         (f"{SOURCE}{SINK}sink: {{}}\n", "f:5:1: sink: unknown key `sink`; did you mean `sinks`?"),
         (f"{SOURCE}{SINK}state_dir: here\n", "f:5:12: state_dir: write an absolute path"),
-        (f"{SOURCE}{SINK}buffer: {{max_size: 10}}\n", "f:5:20: buffer.max_size: write a number"),
+        (f"{SOURCE}{SINK}buffer: {{max_size: 10}}\n", "f:5:20: buffer.max_size: a number needs"),
         (f"{SOURCE}{SINK}buffer: {{max_size: 1KiB}}\n", "f:5:20: buffer.max_size: must be at"),
         (f"{SOURCE}{SINK}buffer: {{kep: 1h}}\n",
          "f:5:10: buffer.kep: unknown key `kep`; did you mean `keep`?"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from siemrelay.config.secrets import Substituted, redactable, substitute
+from siemrelay.config.effective import sink_settings
+from siemrelay.config.load import load_text
+from siemrelay.config.secrets import Substituted, redactable, substitute, variables_of
 from siemrelay.config.yaml_document import parse
 from siemrelay.core.errors import Fault
 
@@ -24,6 +26,30 @@ def test_variable_is_filled_in_and_its_text_remembered() -> None:
     assert result.value == {"key": "Bearer abcdef, abcdef"}
     assert result.shown == {("key",): "Bearer ${TOKEN}, ${TOKEN}"}
     assert result.found == {"abcdef"}
+
+
+@pytest.mark.parametrize("environment", [{}, {"HOST": ""}, {"HOST": " "}])
+def test_a_default_stands_for_a_variable_that_is_not_set_or_blank(
+    environment: dict[str, str],
+) -> None:
+    result, faults = filled("'${HOST:-siem.example.com}:${PORT:-514}'", PORT="601", **environment)
+    assert not faults
+    assert result.value == {"key": "siem.example.com:601"}
+    assert result.shown == {("key",): "${HOST:-siem.example.com}:${PORT:-514}"}
+    assert result.found == {"601"}, "a default is in the file, and redacting it would spoil the log"
+
+
+def test_a_secret_as_a_default_is_one_in_the_file() -> None:
+    text = "sources: {a: {type: stdin}}\nsinks:\n  s: {url: 'https://a/', authorization: '%s'}\n"
+    plain = load_text(text % "${TOKEN:-Bearer abcdefg}", "f.yaml", {})
+    assert plain.inline_secrets == (("sinks", "s", "authorization"),)
+    assert "abcdefg" in plain.secrets
+    assert "abcdefg" not in str(sink_settings(plain, "s"))
+    assert not load_text(text % "${TOKEN:-Bearer}", "f.yaml", {"TOKEN": "abcdefg"}).inline_secrets
+
+
+def test_variables_with_a_default_are_found_too() -> None:
+    assert variables_of("${A} ${B:-x} ${file:/x} $${C}") == ["A", "B"]
 
 
 def test_file_and_credential_lose_just_their_last_line_end(tmp_path: Path) -> None:
@@ -56,7 +82,12 @@ def test_lists_are_filled_and_keys_are_not() -> None:
         ("${file:/}", "not a file"),
         ("${credential:../x}", "is not one of"),
         ("${credential:..}", "is not one of"),
-        ("${NOPE:-default}", "is not one of"),
+        ("${NOPE:-}", "is no plain text: write ${NOPE:-DEFAULT}"),
+        ("${NOPE:- }", "is no plain text"),
+        ("${NOPE:-${OTHER}", "is no plain text"),
+        ("${NOPE}", "or give it a default: ${NOPE:-DEFAULT}"),
+        ("${NOPE:default}", "is not one of"),
+        ("${file:-x}", "absolute path"),
         ("${}", "is not one of"),
         ('"${NOPE"', "without its `}`"),
         ("${EMPTY}", "`${EMPTY}` is empty; give it a value"),

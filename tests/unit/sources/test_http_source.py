@@ -499,7 +499,7 @@ def test_a_drain_serves_what_comes_and_ends(make_daemon: MakeDaemon) -> None:
 @pytest.mark.parametrize(
     ("listen", "fault"),
     [
-        ("0.0.0.0:80", "http(s)://HOST:PORT/PATH"),
+        ("0.0.0.0:80", "write https://0.0.0.0:80 or http://0.0.0.0:80"),
         ("http://h/x", "http(s)://HOST:PORT/PATH"),
         ("ftp://h:1/", "http(s)://HOST:PORT/PATH"),
         ("http://h:99999/", "Port out of range"),

@@ -37,13 +37,22 @@ _ANSWER_BYTES: Final = 4 * 1024 * 1024
 _COMPRESS_IN_THREAD_BYTES: Final = 64 * 1024
 
 
-def _not_framing(name: str) -> str:
-    if name.lower() in ("content-length", "transfer-encoding", "connection"):
-        raise ValueError("the relay sets this header itself; leave it out")
+_OWN_HEADERS: Final = {
+    **dict.fromkeys(
+        ("content-length", "transfer-encoding", "connection", "accept-encoding"),
+        "the relay sets this header itself; leave it out",
+    ),
+    "content-encoding": "the relay sets this header itself; set `compression: gzip`",
+}
+
+
+def _not_own(name: str) -> str:
+    if refused := _OWN_HEADERS.get(name.lower()):
+        raise ValueError(refused)
     return name
 
 
-_OwnHeader = Annotated[HeaderName, AfterValidator(_not_framing)]
+_OwnHeader = Annotated[HeaderName, AfterValidator(_not_own)]
 
 
 class BasicOptions(Options):
@@ -85,8 +94,21 @@ class RequestOptions(TransportOptions):
         None, description="OAuth client credentials, instead of `authorization`"
     )
     headers: dict[_OwnHeader, HeaderValue] = Field(
-        default_factory=dict, description="further request headers; their values are not shown"
+        default_factory=dict,
+        description="further request headers; their values are not shown. A `Content-Type` here "
+        "replaces the one that the protocol sets",
     )
+
+    @model_validator(mode="after")
+    def _no_header_twice(self) -> RequestOptions:
+        names = [name.lower() for name in self.headers]
+        if self.authorization is not None:
+            names.append(self.authorization_header.lower())
+        elif self.basic is not None or self.oauth is not None:
+            names.append("authorization")
+        if twice := [name for name in self.headers if names.count(name.lower()) > 1]:
+            raise ValueError(f"the header {twice[-1]} is given twice; only one can be sent")
+        return self
 
     @model_validator(mode="after")
     def _one_credential(self) -> RequestOptions:
@@ -113,11 +135,14 @@ class Client:
     ) -> Answer:
         """POST a body, compressed if the options say so and `compress` does not forbid it.
 
+        A `Content-Type` among the sink's own headers stands in place of `content_type`.
+
         Returns any answer, whatever its status. Raises SinkWaits or SinkHolds if there is none
         within `timeout`. After a 401 to an OAuth token the next request asks for a new one. If
         cancelled, the connection is closed and the receiver may or may not have the body.
         """
-        sent = {"Content-Type": content_type}
+        own = self._client.headers.get("Content-Type")
+        sent = {"Content-Type": own or content_type}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         if compress and self._options.compression == "gzip":
             sent["Content-Encoding"] = "gzip"
@@ -206,8 +231,9 @@ class RequestSink:
             raise unusable
         context = await trio.to_thread.run_sync(self._contexts.current)
         # No compressed answers: a small one could expand to any amount of memory.
-        headers = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
-        headers |= {name: str(value) for name, value in options.headers.items()}
+        headers = httpx2.Headers({"User-Agent": "siemrelay", "Accept-Encoding": "identity"})
+        for name, value in options.headers.items():
+            headers[name] = str(value)  # in place of one in another case
         if options.authorization is not None:
             headers[options.authorization_header] = str(options.authorization)
         elif options.basic is not None:

@@ -178,6 +178,39 @@ async def test_compressed_bodies_unfold_to_the_same(receiver: HttpReceiver, coun
     assert gzip.decompress(request.body) == b'{"a":1}\n' * count
 
 
+async def test_a_content_type_of_the_file_replaces_that_of_the_protocol(
+    receiver: HttpReceiver,
+) -> None:
+    """Some receivers read NDJSON under the name of JSON only."""
+    await post(receiver.url, headers={"content-type": "application/json; charset=utf-8"})
+    assert receiver.requests[0].headers["content-type"] == "application/json; charset=utf-8"
+
+
+async def test_a_user_agent_of_the_file_is_the_only_one(receiver: HttpReceiver) -> None:
+    await post(receiver.url, headers={"user-agent": "audit/1"})
+    assert receiver.requests[0].headers["user-agent"] == "audit/1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"headers": {"Content-Encoding": "gzip"}}, "compression: gzip"),
+        ({"headers": {"Accept-Encoding": "gzip"}}, "sets this header itself"),
+        ({"headers": {"X-Key": "a", "x-key": "b"}}, "x-key is given twice"),
+        ({"headers": {"authorization": "a"}, "authorization": "b"}, "authorization is given twice"),
+        ({"headers": {"AUTHORIZATION": "a"}, "basic": {"username": "u", "password": "p"}},
+         "AUTHORIZATION is given twice"),
+        ({"headers": {"DD-Api-Key": "a"}, "authorization": "b",
+          "authorization_header": "DD-API-KEY"}, "DD-Api-Key is given twice"),
+    ],
+)  # fmt: skip
+def test_a_header_that_could_not_go_out_as_written_is_a_fault(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        options("https://siem", **settings)
+
+
 async def test_authorization_and_headers_go_out_word_for_word(receiver: HttpReceiver) -> None:
     await post(receiver.url, authorization=TOKEN, headers={"X-Team": "blue; green"})
     headers = receiver.requests[0].headers

@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import Any, Final, Generic, TypeVar
 
 from siemrelay.decoders.contract import DecoderKind
-from siemrelay.decoders.fields import PRODUCTS
 from siemrelay.formats.contract import Format, FormatKind, HeaderName
 from siemrelay.sinks.contract import ProtocolKind
 from siemrelay.sources.contract import SourceKind
@@ -100,7 +99,7 @@ PROTOCOLS: Final = Rows(ProtocolKind, {
 })  # fmt: skip
 
 __all__ = [
-    "DECODERS", "FORMATS", "PRODUCTS", "PROTOCOLS", "SOURCES", "Rows", "build_format",
+    "DECODERS", "FORMATS", "PROTOCOLS", "SOURCES", "Rows", "build_format",
 ]  # fmt: skip
 
 

@@ -36,7 +36,9 @@ def events(config: str | None, as_json: bool) -> None:
 
 def _catalogue(config: str | None) -> Catalogue:
     if config is None:
-        return Catalogue()
+        from siemrelay.products.product import BUILT_IN
+
+        return BUILT_IN.catalogue(BUILT_IN)
     # Imported here: without a file the command needs neither models nor registry.
     from siemrelay.cli.config_faults import exit_with_faults
     from siemrelay.config.load import load

@@ -19,6 +19,7 @@ from siemrelay.config.files import SECTIONS, SHARED
 from siemrelay.config.models import RelayConfig, SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS
 from siemrelay.core.options import Options, show_bytes, show_seconds
+from siemrelay.products.product import BUILT_IN
 
 Schema = dict[str, Any]
 
@@ -86,7 +87,7 @@ def _source(definitions: Schema) -> Schema:
     common = _properties(SourceConfig, definitions)
     common["type"] = _choice(registry.SOURCES, common["type"])
     common["decoder"] = _choice(registry.DECODERS, common["decoder"])
-    common["product"] = _choice(registry.PRODUCTS, common["product"])
+    common["product"] = _choice(BUILT_IN, common["product"])
     decoding = _keys_of(registry.DECODERS)
     branches = [
         {

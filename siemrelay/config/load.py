@@ -37,6 +37,7 @@ from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
+from siemrelay.products.product import BUILT_IN
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -244,7 +245,15 @@ def _catalogue(top: Mapping[str, Any]) -> Catalogue:
             good[name] = EventTypeConfig.model_validate(settings or {})
         except ValidationError:
             good[name] = EventTypeConfig()
-    return declared_catalogue(good)
+    return declared_catalogue(good, BUILT_IN, _products_named(top))
+
+
+def _products_named(top: Mapping[str, Any]) -> Iterator[str]:
+    sources = top.get("sources")
+    for source in sources.values() if isinstance(sources, dict) else ():
+        name = source.get("product") if isinstance(source, dict) else None
+        if isinstance(name, str) and name in BUILT_IN:
+            yield name
 
 
 def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:

@@ -7,17 +7,25 @@ them with these.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    WithJsonSchema,
+    field_validator,
+)
 
 from siemrelay.config.describe import nearest
 from siemrelay.core.event import DEFAULT_SEVERITY, FIELDS
 from siemrelay.core.event_types import Catalogue, EventType
 from siemrelay.core.filters import EventsChoice, EventsOptions
 from siemrelay.core.options import Duration, Options, Size, absolute
+from siemrelay.products.product import BUILT_IN, Products
 
 # Names become metric labels, command arguments and keys in the buffer: short and plain.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -315,14 +323,26 @@ class RelayConfig(Options):
         10.0, description="how long sinks may go on delivering when the relay stops"
     )
 
+    _products: Products = PrivateAttr(default=BUILT_IN)
+
+    @property
+    def products(self) -> Products:
+        """The products that sources may name."""
+        return self._products
+
     @field_validator("state_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return absolute(value)
 
     def catalogue(self) -> Catalogue:
-        """The built-in event types and the declared ones."""
-        return declared_catalogue(self.event_types)
+        """The event types of the sources' products and the declared ones."""
+        return self.catalogue_for(None)
+
+    def catalogue_for(self, product: str | None) -> Catalogue:
+        """The same, with what the values of that product's records mean."""
+        named = [source.product for source in self.sources.values()]
+        return declared_catalogue(self.event_types, self.products, named, product)
 
     def of_pool(self, pool: str) -> RelayConfig:
         """The configuration with only the parts of that pool.
@@ -350,14 +370,13 @@ class RelayConfig(Options):
         return sink.when_full or self.buffer.when_full
 
 
-def declared_catalogue(declared: Mapping[str, EventTypeConfig]) -> Catalogue:
-    """A catalogue with these types beside the built-in ones."""
-    return Catalogue(
-        EventType(
-            name=name,
-            category=settings.category,
-            severity=settings.severity,
-            description=settings.description,
-        )
+def declared_catalogue(
+    declared: Mapping[str, EventTypeConfig], products: Products, named: Iterable[str],
+    product: str | None = None,
+) -> Catalogue:  # fmt: skip
+    """The catalogue of the products named and the declared types; see `Products.catalogue`."""
+    types = [
+        EventType(name, settings.category, settings.severity, settings.description)
         for name, settings in declared.items()
-    )
+    ]
+    return products.catalogue(named, types, product=product)

@@ -19,6 +19,7 @@ from siemrelay.config.describe import field_names, meant_key, nearest
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.core.options import Options
+from siemrelay.products.product import BUILT_IN
 from siemrelay.sinks.stream.servers import ports_within
 
 _FOREIGN_KEYS: Final = {
@@ -54,7 +55,7 @@ def join_source(written: Mapping[str, Any]) -> Joined:
     kind = _choice(joined, "type", registry.SOURCES, None)
     default = registry.SOURCES[kind].decoder if kind else next(iter(registry.DECODERS))
     decoder = _choice(joined, "decoder", registry.DECODERS, default)
-    _choice(joined, "product", registry.PRODUCTS, "generic")
+    _choice(joined, "product", BUILT_IN, "generic")
     joined.model = source_model(kind, decoder)
     _refuse_keys(
         joined,
@@ -136,9 +137,7 @@ def _fill(
 def source_model(kind: str | None, decoder: str | None) -> type[SourceConfig]:
     """The model of that combination; None stands for an unknown choice."""
     parts: list[type[Options]] = [SourceConfig]
-    changed: dict[str, Any] = {
-        "product": _one_of(SourceConfig, "product", registry.PRODUCTS, "generic")
-    }
+    changed: dict[str, Any] = {"product": _one_of(SourceConfig, "product", BUILT_IN, "generic")}
     if kind:
         parts.append(registry.SOURCES[kind].options)
         changed["type"] = _one_of(SourceConfig, "type", registry.SOURCES, ...)

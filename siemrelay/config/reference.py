@@ -21,6 +21,7 @@ from siemrelay.core.event import FIELDS
 from siemrelay.core.options import Options
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions
+from siemrelay.products.product import BUILT_IN
 
 _INTRODUCTION = """\
 # Every key of the configuration
@@ -67,7 +68,7 @@ def _sources() -> Iterator[str]:
     changed = {
         "type": (_choices(registry.SOURCES), "required"),
         "decoder": (_choices(registry.DECODERS), "by type"),
-        "product": (_choices(registry.PRODUCTS), "`generic`"),
+        "product": (_choices(BUILT_IN), "`generic`"),
     }
     yield _table(_rows(SourceConfig, changed=changed))
     yield f"The event fields are {', '.join(f'`{name}`' for name in FIELDS)}."

@@ -8,7 +8,7 @@ its defaults. It is not a fence: a type that is not in it is forwarded like any 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 from unicodedata import normalize
 
@@ -75,72 +75,6 @@ class EventType(msgspec.Struct, frozen=True):
         assert 0 <= self.severity <= 10, (self.name, self.severity)
 
 
-# Word for word as the product spells them ("changed" of the secret ID is lower-case there).
-_ALM: Final = (
-    ("Account Owner Changed", "account", 4, "An owner was added to or removed from an account"),
-    ("Account Provisioned", "account", 3, "An account was provisioned successfully"),
-    ("Account Requires Renewal", "account", 4, "An account is up for renewal"),
-    ("Account Secret ID changed", "account", 5, "The secret ID of an account was changed"),
-    ("End of Life Notification", "lifecycle", 4,
-     "The end-of-life action of an account will be taken in a number of days"),
-    ("External Groups Disabled", "group", 5, "Groups were disabled during the last domain sync"),
-    ("New External User", "user", 4, "Unmanaged accounts were added since the last sync"),
-    ("New Synced User", "user", 3, "A new user was synced and sent a welcome e-mail"),
-    ("Provision Approval Step Changed", "approval", 3, "A provision step requires approval"),
-    ("Provision State Changed", "provision", 5, "A request failed to provision"),
-    ("Provision Template State Changed", "template", 4, "A template was updated to a new state"),
-    ("Remote Worker Integration Access Error", "integration", 7,
-     "A remote worker cannot access the configured domain"),
-    ("Request State Changed", "request", 2, "A request changed state"),
-    ("User Disabled by AD User Sync", "user", 5, "The last directory sync disabled users"),
-)  # fmt: skip
-
-# Title-case names are the vocabulary of the relay's Lightrun groups; the lower-case ones are
-# spelled as the product's own audit page spells them.
-_LIGHTRUN: Final = (
-    ("User Created", "user-management", 4, "A user was created"),
-    ("create new user", "user-management", 4, "A user was created, or failed to be"),
-    ("User Invited", "user-management", 3, "A user was invited"),
-    ("User Updated", "user-management", 3, "A user's details were changed"),
-    ("User Deleted", "user-management", 5, "A user was deleted"),
-    ("User Enabled", "user-management", 4, "A user may log in again"),
-    ("User Disabled", "user-management", 5, "A user may no longer log in"),
-    ("User Role Changed", "user-management", 6, "A user was given another role"),
-    ("User Password Changed", "user-management", 4, "A user's password was changed"),
-    ("User Password Reset Requested", "user-management", 4, "A password reset was asked for"),
-    ("Group Created", "user-management", 3, "A group was created"),
-    ("Group Updated", "user-management", 4, "A group's members or rights were changed"),
-    ("Group Deleted", "user-management", 4, "A group was deleted"),
-    ("Configuration Changed", "configuration", 5, "A setting was changed"),
-    ("SSO Configuration Changed", "configuration", 7, "Single sign-on was set up differently"),
-    ("SIEM Integration Created", "configuration", 5, "A SIEM integration was created"),
-    ("SIEM Integration Updated", "configuration", 6, "A SIEM integration was changed"),
-    ("SIEM Integration Deleted", "configuration", 8, "A SIEM integration was deleted"),
-    ("SIEM Integration Tested", "configuration", 1, "A test event was sent to a SIEM"),
-    ("API Key Created", "configuration", 6, "An API key was created"),
-    ("API Key Deleted", "configuration", 5, "An API key was deleted"),
-    ("Data Redaction Policy Changed", "configuration", 7, "What is redacted was changed"),
-    ("Agent Access Granted", "runtime-access", 5, "Access to an agent was granted"),
-    ("Agent Access Revoked", "runtime-access", 4, "Access to an agent was revoked"),
-    ("Agent Registered", "runtime-access", 2, "An agent connected for the first time"),
-    ("Agent Deleted", "runtime-access", 4, "An agent was removed"),
-    ("Agent Pool Created", "runtime-access", 4, "An agent pool was created"),
-    ("Agent Pool Updated", "runtime-access", 4, "An agent pool was changed"),
-    ("Agent Pool Deleted", "runtime-access", 5, "An agent pool was deleted"),
-    ("Snapshot Created", "runtime-access", 4, "A snapshot was placed in running code"),
-    ("Log Created", "runtime-access", 3, "A log line was placed in running code"),
-    ("Metric Created", "runtime-access", 3, "A metric was placed in running code"),
-    ("Action Updated", "runtime-access", 3, "An action in running code was changed"),
-    ("Action Deleted", "runtime-access", 3, "An action was taken out of running code"),
-    ("Action Expired", "runtime-access", 1, "An action in running code came to its end"),
-    ("create action success", "runtime-access", 3, "An action was placed in running code"),
-    ("create action failure", "runtime-access", 5, "An action could not be created"),
-    ("User Logged In", "session", 2, "A user logged in"),
-    ("User Logged Out", "session", 1, "A user logged out"),
-    ("User Login Failed", "session", 5, "A user failed to log in"),
-    ("Session Expired", "session", 1, "A session came to its end by itself"),
-)
-
 _OWN: Final = (
     (UNPARSED, UNKNOWN, 4, "A record that could not be read; its bytes are kept"),
     (UNTYPED, UNKNOWN, DEFAULT_SEVERITY, "A record that names no type of its own"),
@@ -162,22 +96,30 @@ _OWN: Final = (
 
 BUILT_IN: Final = (
     EventType(ANY, "any", 0, "All audits: takes every event, known or not", "any"),
-    *(EventType(*row, product="alm") for row in _ALM),
-    *(EventType(*row, product="lightrun") for row in _LIGHTRUN),
     *(EventType(*row, product="siemrelay") for row in _OWN),
 )
-"""The table, `ANY` first, then product by product."""
+"""The types that every relay knows, `ANY` first. Those of products are in `products/`."""
+
+Values = Mapping[str, Mapping[str, str]]
+"""Field → what a product's records have there, or a pattern with `*` and `?` → its meaning.
+
+The empty text stands for a record that has nothing there.
+"""
 
 
 class Catalogue:
-    """The built-in types and the declared ones; a declared type replaces its built-in namesake.
+    """The built-in types and others; of namesakes the last one counts.
 
     Does not change once made, so it may be shared between threads.
     """
 
-    def __init__(self, declared: Iterable[EventType] = ()) -> None:
+    def __init__(self, others: Iterable[EventType] = (), values: Values | None = None) -> None:
+        """`values` are the meanings of what the records have as type, category, severity and
+        outcome.
+        """
+        self.values: Values = values or {}
         self._by_key: dict[str, EventType] = {}
-        for known in (*BUILT_IN, *declared):
+        for known in (*BUILT_IN, *others):
             self._by_key[normal_key(known.name)] = known
         self.types: tuple[EventType, ...] = tuple(self._by_key.values())
         # Without that of ANY, which no event has: `category:any` would take nothing at all.

@@ -1,11 +1,15 @@
 """Which field of an event is found where in a record, and how the values become an event.
 
-A path is dotted (`user.email`). For each field the first path that holds a usable value wins
-(`json.lookup`); a whole object under `actor` or `target` is looked into, never taken as a name.
+A path is dotted (`user.email`). In a list, a number takes an element (`resources.0.name`), and
+`NAME=VALUE` the first one that has it (`parameters.name=USER.value`). A text with braces is made of
+several values, if all are there (`{verb} {object.kind}`). For each field the first path that holds
+a usable value wins (`json.lookup`); a whole object under `actor` or `target` is looked into, never
+taken as a name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -13,92 +17,78 @@ from siemrelay.core.event import FIELDS, Actor, AuditEvent, Target
 
 Spellings = Mapping[str, tuple[str, ...]]
 
-_ACTORS: Final = (
-    "actor", "user", "performedBy", "performed_by", "initiator", "principal", "subject",
-)  # fmt: skip
-_TARGETS: Final = ("target", "object", "resource", "entity")
-
-
-def _inside(parents: tuple[str, ...], names: str) -> tuple[str, ...]:
-    return tuple(f"{parent}.{name}" for parent in parents for name in names.split())
-
-
-GENERIC: Final[Spellings] = {
-    "id": ("id", "eventId", "event_id", "uuid", "guid", "auditId", "audit_id", "event.id",
-           "recordId", "_id"),
-    "time": ("time", "timestamp", "@timestamp", "createdAt", "created_at", "eventTime",
-             "event_time", "occurredAt", "occurred_at", "date", "datetime", "event.created",
-             "created", "ts"),
-    "type": ("type", "eventType", "event_type", "eventName", "event_name", "action", "event.action",
-             "event.type", "event", "operation", "activity", "name"),
-    "category": ("category", "eventCategory", "event_category", "event.category", "group"),
-    "severity": ("severity", "event.severity", "level", "priority", "risk"),
-    "outcome": ("outcome", "result", "status", "success", "event.outcome", "succeeded"),
-    "actor.name": (*_inside(_ACTORS, "name username userName displayName login email"),
-                   "actor", "user", "username", "userName", "user_name", "performedBy",
-                   "performed_by", "initiator", "principal", "userEmail", "user_email", "email",
-                   "suser", "usrName", "srcuser", "src_user", "src_user_name"),
-    "actor.id": (*_inside(_ACTORS, "id uid userId user_id"), "actorId", "actor_id", "userId",
-                 "user_id", "uid"),
-    "actor.address": (*_inside(_ACTORS, "address ip ipAddress ip_address"), "sourceIp", "source_ip",
-                      "sourceIP", "source.ip", "ip", "ipAddress", "ip_address", "clientAddress",
-                      "client_address", "clientIp", "client_ip", "client.ip", "remoteAddress",
-                      "remote_addr", "address", "srcip", "src_ip", "src", "remip"),
-    "target.type": (*_inside(_TARGETS, "type kind"), "targetType", "target_type", "objectType",
-                    "resourceType", "resource_type", "entityType"),
-    "target.name": (*_inside(_TARGETS, "name displayName email"), "target", "targetName",
-                    "target_name", "object", "objectName", "resource", "resourceName", "entity",
-                    "entityName", "duser", "dstuser", "dst_user", "dstname", "dhost", "dstip",
-                    "dst_ip", "dst"),
-    "target.id": (*_inside(_TARGETS, "id uid"), "targetId", "target_id", "objectId", "resourceId",
-                  "resource_id", "entityId"),
-    "message": ("message", "msg", "description", "summary", "text", "details"),
-}  # fmt: skip
-"""The spellings in common use. Order decides between two that are both there."""
-
-
-def _first(own: dict[str, tuple[str, ...]]) -> Spellings:
-    """The product's own spellings before the common ones."""
-    return {field: tuple(dict.fromkeys((*own.get(field, ()), *paths)))
-            for field, paths in GENERIC.items()}  # fmt: skip
-
-
-PRODUCTS: Final[Mapping[str, Spellings]] = {
-    "generic": GENERIC,
-    "alm": _first({
-        "type": ("type", "auditType", "AuditType", "eventType"),
-        "time": ("time", "auditDate", "AuditDate", "timestamp"),
-        "actor.name": ("actor.name", "user.name", "createdBy", "CreatedBy"),
-        "actor.address": ("actor.ip", "actor.address"),
-        "target.name": ("target.name", "accountName", "AccountName"),
-        "target.id": ("target.id", "accountId", "AccountId"),
-        "message": ("message", "notes", "Notes"),
-    }),
-    "lightrun": _first({
-        "type": ("eventType", "type", "action", "eventName"),
-        "time": ("timestamp", "time", "eventTime"),
-        "actor.name": ("userEmail", "user.email", "actor.email", "actor.name"),
-        "actor.address": ("sourceIp", "actor.address", "actor.ip"),
-        "target.name": ("resourceName", "target.name"),
-        "target.type": ("resourceType", "target.type"),
-        "target.id": ("resourceId", "target.id"),
-        "message": ("description", "message"),
-    }),
-    # Not PRIORITY: it runs the other way (0 is the worst).
-    "journal": {
-        "id": ("__CURSOR",),
-        "time": ("_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP"),
-        "type": ("SYSLOG_IDENTIFIER", "_COMM", "_TRANSPORT"),
-        "category": ("_SYSTEMD_UNIT",),
-        "actor.id": ("_UID",),
-        "target.name": ("_HOSTNAME",),
-        "message": ("MESSAGE",),
-    },
-}  # fmt: skip
-"""A product's name in the configuration → its spellings."""
-
 Where = tuple[str, ...]
-"""The keys that lead to a value: one for each object on the way."""
+"""The keys that lead to a value: one for each object on the way, or a step into a list."""
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path leads through objects alone."""
+    return "{" not in path and not any(map(_is_into_list, path.split(".")))
+
+
+def _is_into_list(step: str) -> bool:
+    return step.isdecimal() or "=" in step
+
+
+def value_at(record: Mapping[str, Any], where: Where) -> Any:
+    """The value that these keys lead to, None if there is none."""
+    value: Any = record
+    for name in where:
+        value = (
+            value.get(name)
+            if type(value) is dict
+            else element(value, name)
+            if type(value) is list
+            else None
+        )
+    return value
+
+
+def element(values: list[Any], step: str) -> Any:
+    """The element of a list that a step of a path takes, None if there is none."""
+    if step.isascii() and step.isdecimal() and len(step) < 6:
+        return values[int(step)] if int(step) < len(values) else None
+    name, sign, wanted = step.partition("=")
+    if not sign:
+        return None
+    return next(
+        (each for each in values if type(each) is dict and text_of(each.get(name)) == wanted), None
+    )
+
+
+_PART: Final = re.compile(r"\{([^{}]+)\}")
+
+
+class Template:
+    """A text made of several values of a record."""
+
+    __slots__ = ("_form", "_parts", "keys")
+
+    def __init__(self, text: str) -> None:
+        pieces = _PART.split(text)
+        self._parts = [
+            [(path,), tuple(path.split("."))] if "." in path else [(path,)]
+            for path in pieces[1::2]
+        ]  # fmt: skip
+        self._form = [*pieces[::2]]
+        self.keys = {keys[0] for part in self._parts for keys in part}
+        """The keys of a record that it may need."""
+
+    def text(self, record: Mapping[str, Any]) -> str | None:
+        """The text; None if the record lacks one of the values."""
+        found = [self._form[0]]
+        for part, behind in zip(self._parts, self._form[1:], strict=True):
+            value = next(filter(is_usable, (value_at(record, where) for where in part)), None)
+            if value is None:
+                return None
+            found += (str(text_of(value)), behind)
+        return "".join(found)
+
+
+def is_usable(value: Any) -> bool:
+    """Whether a value can be a field's: no null, empty text, object or list."""
+    return value is not None and value != "" and type(value) not in (dict, list)
+
 
 MOST_PAIRS: Final = 20_000
 """A message with more pairs than this is text: reading it would hold up everybody else."""

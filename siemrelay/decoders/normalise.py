@@ -7,8 +7,10 @@ remembered: a batch pays for the combinations in it, not for its events.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from fnmatch import translate
 from itertools import compress, repeat
 from operator import attrgetter
 from typing import Any, Final
@@ -71,10 +73,16 @@ class Kinds:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self._meanings = {f: Meanings(values) for f, values in catalogue.values.items()}
         self._normal = BoundedMemo[tuple[Any, ...], Kind](lambda key: self._work_out(*key[:4]))
         self._is_canonical = BoundedMemo[str, bool](
             lambda name: bool(name) and catalogue.canonical(name) == name
         )
+
+    @property
+    def as_written(self) -> bool:
+        """Whether no value has a meaning of the product's own."""
+        return not self._meanings
 
     def all_canonical(self, names: set[str]) -> bool:
         """Whether every type name is spelled as events promise it."""
@@ -85,7 +93,26 @@ class Kinds:
         # True == 1 == 1.0 in a dict; the types keep them apart.
         return self._normal[(*given, *map(type, given))]
 
-    def _work_out(self, name: Any, category: Any, severity: Any, outcome: Any) -> Kind:
+    def lost(self, given: tuple[Any, ...]) -> dict[str, Any]:
+        """The severity and the outcome of a record that have no meaning on the event's scales.
+
+        What the product's own values are read from stays among the attributes in any case.
+        """
+        _, _, severity, outcome = given
+        lost = {}
+        if severity is not None and severity_of(severity) is None:
+            lost["severity"] = severity
+        if outcome is not None and outcome != "unknown" and outcome_of(outcome) == "unknown":
+            lost["outcome"] = outcome
+        return {field: value for field, value in lost.items() if field not in self._meanings}
+
+    def _work_out(self, *given: Any) -> Kind:
+        if self._meanings:
+            given = tuple(
+                self._meanings[field].of(value) if field in self._meanings else value
+                for field, value in zip(_KIND, given, strict=True)
+            )
+        name, category, severity, outcome = given
         name = UNTYPED if name in (None, "") else self._catalogue.canonical(str(text_of(name)))
         known = self._catalogue.find(name)
         outcome = "unknown" if outcome is None else outcome_of(outcome)
@@ -99,21 +126,32 @@ class Kinds:
         return name, str(text_of(category)), level, outcome
 
 
-def not_understood(given: tuple[Any, ...]) -> dict[str, Any]:
-    """The severity and the outcome of a record that have no meaning on the event's scales."""
-    _, _, severity, outcome = given
-    lost = {}
-    if severity is not None and severity_of(severity) is None:
-        lost["severity"] = severity
-    if outcome is not None and outcome != "unknown" and outcome_of(outcome) == "unknown":
-        lost["outcome"] = outcome
-    return lost
+class Meanings:
+    """What a product's values of one field mean: exact ones first, then patterns in order."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._exact = {written.casefold(): meaning for written, meaning in values.items()}
+        self._patterns = [
+            (re.compile(translate(written.casefold())), meaning)
+            for written, meaning in values.items()
+            if "*" in written or "?" in written
+        ]
+
+    def of(self, value: Any) -> Any:
+        """The meaning; the value itself if the product's file does not have it."""
+        text = (text_of(value) or "").strip().casefold()
+        if text in self._exact:
+            return self._exact[text]
+        # Nothing is no text that `*` stands for.
+        found = (meaning for form, meaning in self._patterns if text and form.match(text))
+        return next(found, value)
 
 
 ALWAYS_WANTED: Final = frozenset({"id", "type", "category", "severity", "outcome"})
 """The fields that every decoder fills, wanted or not: filters and promises rely on them."""
 
-_kind: Final = attrgetter("type", "category", "severity", "outcome")
+_KIND: Final = ("type", "category", "severity", "outcome")
+_kind: Final = attrgetter(*_KIND)
 _severity: Final = attrgetter("severity")
 _SEVERITY: Final = 2
 _TIME_FROM: Final = "siemrelay.time_from"
@@ -153,6 +191,7 @@ class Finisher:
         `siemrelay.time_from` says whose the event's is: the `header`'s or its `arrival`'s.
         """
         decoded = DecodedBatch(batch, events, unparsed=unparsed)
+        tidy = tidy and self._kinds.as_written
         if not (tidy and self._kinds.all_canonical(set(map(_type, events)))):
             self._set_kinds(events)
         if self._times:
@@ -181,7 +220,7 @@ class Finisher:
                 _keep(event, lost)
 
     def _normal(self, given: tuple[Any, ...]) -> tuple[Kind, dict[str, Any]]:
-        return self._kinds.normal(given), not_understood(given)
+        return self._kinds.normal(given), self._kinds.lost(given)
 
     def _set_times(
         self, batch: Batch, events: list[AuditEvent], headers: Sequence[str | None] | None

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.core.event_types import BUILT_IN, EventType
+from siemrelay.core.event_types import EventType
+from siemrelay.products.product import BUILT_IN
 
-KINDS: Final = tuple(known for known in BUILT_IN if known.product in ("alm", "lightrun"))
+KINDS: Final = (*BUILT_IN["alm"].types, *BUILT_IN["lightrun"].types)
 """Every type that the demo writes; a record's kind is its index in this table."""
 
 # The scale of severities: the rarer, the graver, and none so rare that 20 s would not show it.

@@ -1,7 +1,7 @@
 """The subject and the action of an event, for formats that sort events into classes.
 
-They follow from the category if it is one of the built-in types'. Otherwise they follow from the
-type: by the catalogue if it is a built-in one, else by the words of its name.
+They follow from the category if it is one of those of the products' types. Otherwise they follow
+from the type: by the catalogue if it is one of the relay's own, else by the words of its name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Classification(NamedTuple):
     action: Action
 
 
-# The categories of the built-in types; the relay's own have no subject.
+# The categories of the products' types; those of the relay's own have no subject. Checked by
+# test_every_category_of_a_product_has_a_subject.
 _BY_CATEGORY: Final[dict[str, Subject]] = {
     "account": "account", "user": "account", "user-management": "account", "group": "group",
     "session": "session", "runtime-access": "api", "integration": "api",

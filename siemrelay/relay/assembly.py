@@ -9,7 +9,7 @@ import msgspec
 
 from siemrelay import registry
 from siemrelay.buffer.contract import Deliverable
-from siemrelay.config.models import RelayConfig, SinkConfig, declared_catalogue
+from siemrelay.config.models import RelayConfig, SinkConfig
 from siemrelay.core.event import FIELDS, AuditEvent
 from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
@@ -44,7 +44,7 @@ class Assembly:
 
     def __init__(self, config: RelayConfig) -> None:
         self._config = config
-        self.catalogue = declared_catalogue(config.event_types)
+        self.catalogue = config.catalogue()
         self._host = socket.gethostname()
 
     def sink(self, name: str) -> SinkParts:
@@ -108,17 +108,18 @@ class Assembly:
 
     def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
         if source is None:
-            generic = registry.PRODUCTS["generic"]
+            generic = self._config.products["generic"].spellings
             return registry.DECODERS["json"].build(generic, wanted, self.catalogue)
         config = self._config.sources[source]
-        spellings = dict(registry.PRODUCTS[config.product])
+        spellings = dict(self._config.products[config.product].spellings)
         for field, path in config.fields.items():
             # The user's own word comes first; what the product knows stays for other records.
             known = [spelling for spelling in spellings.get(field, ()) if spelling != path]
             spellings[field] = (path, *known)
         kind = registry.DECODERS[config.decoder]
         own = {name: getattr(config, name) for name in kind.options.model_fields}
-        return kind.build(spellings, wanted, self.catalogue, **own)
+        catalogue = self._config.catalogue_for(config.product)
+        return kind.build(spellings, wanted, catalogue, **own)
 
 
 class FullDecoders:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from siemrelay.core.event_types import BUILT_IN
+from siemrelay.products.product import BUILT_IN
 
-KEPT_TYPES: Final = sorted(kind.name for kind in BUILT_IN if kind.product == "alm")
-_OTHER: Final = sorted(kind.name for kind in BUILT_IN if kind.product == "lightrun")
+KEPT_TYPES: Final = sorted(kind.name for kind in BUILT_IN["alm"].types)
+_OTHER: Final = sorted(kind.name for kind in BUILT_IN["lightrun"].types)
 _PEOPLE: Final = ["Ada Adams", "Grace Hopper", "Alan Baker", "Zoë Müller", "Radia Perlman"]
 # About one event in fifty has a text that needs escaping somewhere.
 _ENDINGS: Final = ["; filter (a=b)", "; first line\nsecond line", "; path C:\\svc", *[""] * 147]

@@ -14,12 +14,13 @@ from siemrelay import registry
 from siemrelay.buffer.store import Store
 from siemrelay.cli.run import GC_THRESHOLD
 from siemrelay.core.event import FIELDS, Batch, DecodedBatch, Selection
-from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
+from siemrelay.products.product import BUILT_IN
 from siemrelay.wire.stream_framing import newline
 from tests.bench import corpus
+from tests.support.products import CATALOGUE
 
 _EVENTS = 40_000
 _BATCH_BYTES = 512 * 1024
@@ -38,7 +39,7 @@ def run() -> None:
         _measure("compress and commit (fsync)", lambda: _commit(Path(folder), batches))
         decode = _decoding(batches)
         _decoding_syslog(path.read_text("utf-8").splitlines())
-        events = EventFilter(EventsOptions(include=corpus.KEPT_TYPES), Catalogue())
+        events = EventFilter(EventsOptions(include=corpus.KEPT_TYPES), CATALOGUE)
         _measure_each("filter", batches, decode, lambda decoded: events.select(decoded.events))
         for name, kind in registry.FORMATS.items():
             form = kind.build(kind.options(), "host")
@@ -65,7 +66,7 @@ def _decoding(batches: list[Batch]) -> Callable[[Batch], DecodedBatch]:
         ("decode, the fields of cef", registry.FORMATS["cef"].build(_cef(), "host").fields),
         ("decode, every field and attributes", frozenset({*FIELDS, "attributes"})),
     ):
-        decoder = registry.DECODERS["json"].build(registry.PRODUCTS["alm"], wanted, Catalogue())
+        decoder = registry.DECODERS["json"].build(BUILT_IN["alm"].spellings, wanted, CATALOGUE)
         _measure(name, partial(_decode_all, decoder, batches))
     return decoder.decode
 
@@ -78,7 +79,7 @@ def _decoding_syslog(bodies: list[str]) -> None:
         lines = [f"{header}{body}\n" for body in bodies]
         batches = list(_batches("".join(lines).encode()))
         wanted = frozenset({*FIELDS, "attributes"})
-        decoder = registry.DECODERS["syslog"].build(registry.PRODUCTS["alm"], wanted, Catalogue())
+        decoder = registry.DECODERS["syslog"].build(BUILT_IN["alm"].spellings, wanted, CATALOGUE)
         _measure(f"decode {name}, JSON inside", partial(_decode_all, decoder, batches))
 
 

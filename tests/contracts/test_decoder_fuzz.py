@@ -17,10 +17,10 @@ import pytest
 
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
-from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import Decoder
 from siemrelay.decoders.times import time_of
 from tests.support.mutation import mutated
+from tests.support.products import CATALOGUE, GENERIC
 
 CORPUS = (Path(__file__).parents[1] / "corpus" / "records.txt").read_bytes().splitlines()
 EVERYTHING = frozenset({*FIELDS, "attributes"})
@@ -47,7 +47,7 @@ def batches(seed: int) -> Iterator[list[bytes]]:
 
 
 def built(decoder: str, wanted: frozenset[str]) -> Decoder:
-    return registry.DECODERS[decoder].build(registry.PRODUCTS["generic"], wanted, Catalogue())
+    return registry.DECODERS[decoder].build(GENERIC, wanted, CATALOGUE)
 
 
 def shown(event: AuditEvent) -> tuple[Any, ...]:

@@ -8,10 +8,11 @@ import pytest
 
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, Batch, DecodedBatch
-from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.forgiving_json import LONG_RECORD_BYTES
 from siemrelay.decoders.contract import Decoder
 from tests.support.growth import KIB, grows_with_its_input
+from tests.support.products import CATALOGUE, GENERIC
 
 # Both sizes are below that of a long record, which is read otherwise.
 SMALL, LARGE = 60 * KIB, 120 * KIB
@@ -73,7 +74,7 @@ LINES: dict[str, bytes] = {
 
 def built(decoder: str) -> Decoder:
     wanted = frozenset({*FIELDS, "attributes"})
-    return registry.DECODERS[decoder].build(registry.PRODUCTS["generic"], wanted, Catalogue())
+    return registry.DECODERS[decoder].build(GENERIC, wanted, CATALOGUE)
 
 
 def record_of(what: str, size: int) -> bytes:

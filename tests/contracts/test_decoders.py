@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, Selection, attributes_of, field_getter
-from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.core.event_types import UNPARSED
 from siemrelay.decoders.contract import Decoder
-from siemrelay.decoders.fields import PRODUCTS
+from siemrelay.products.product import BUILT_IN
 from siemrelay.registry import DECODERS, FORMATS
 from tests.support.examples import examples
 from tests.support.formats import made
 from tests.support.hostile import FORGERIES, RECORDS
+from tests.support.products import CATALOGUE
 from tests.support.readers import once
 from tests.support.strategies import HOSTILE, batch_of
 
@@ -42,7 +43,7 @@ BATCHES = st.lists(_LINES, min_size=1, max_size=6)
 
 
 def decoder(name: str, wanted: frozenset[str] = EVERYTHING, product: str = "generic") -> Decoder:
-    return DECODERS[name].build(PRODUCTS[product], wanted, Catalogue())
+    return DECODERS[name].build(BUILT_IN[product].spellings, wanted, CATALOGUE)
 
 
 def values(event: AuditEvent, fields: frozenset[str] = frozenset(FIELDS)) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def values(event: AuditEvent, fields: frozenset[str] = frozenset(FIELDS)) -> dic
 
 @pytest.mark.parametrize("name", DECODERS)
 @examples(100)
-@given(records=BATCHES, product=st.sampled_from(sorted(PRODUCTS)))
+@given(records=BATCHES, product=st.sampled_from(sorted(BUILT_IN)))
 def test_every_record_becomes_one_event_that_keeps_the_promises(
     name: str, records: list[bytes], product: str
 ) -> None:

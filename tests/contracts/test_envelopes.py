@@ -23,7 +23,6 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
-from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker
@@ -34,6 +33,7 @@ from tests.support.examples import examples
 from tests.support.formats import PLAIN, made
 from tests.support.hostile import EVENTS, FORGERIES
 from tests.support.otlp_receiver import plain, value_of
+from tests.support.products import CATALOGUE
 from tests.support.splunk_receiver import check_event, read_event
 from tests.support.strategies import HOSTILE, selection_of
 
@@ -329,7 +329,7 @@ async def sent(peer: SinkPeer, form: Format, selection: Selection) -> list[int]:
     kind = PROTOCOLS[peer.row]
     options = kind.options.model_validate(peer.settings)
     decoded = selection.decoded
-    everything = EventFilter(EventsOptions(), Catalogue())
+    everything = EventFilter(EventsOptions(), CATALOGUE)
     cache = DecodeCache({}, _Decoded(decoded), share=True)
     maker = BatchMaker(
         cache, everything, form, kind.limits(options), kind.max_message_bytes(options)

@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 
 from siemrelay.core.event import Selection
-from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
-from siemrelay.decoders.fields import GENERIC
 from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.wire.stream_framing import FRAMERS
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, tcp
+from tests.support.products import CATALOGUE, GENERIC
 from tests.support.receivers import TcpReceiver
 from tests.support.strategies import HOSTILE, batch_of
 
-CATALOGUE = Catalogue()
 GOOD = b'{"type":"Account Provisioned","id":"good"}'
 EVERY: list[tuple[str, Any]] = [
     (name, header)

@@ -19,7 +19,6 @@ import trio.testing
 
 from siemrelay.config.load import load
 from siemrelay.core.event import AuditEvent
-from siemrelay.core.event_types import BUILT_IN, Catalogue
 from siemrelay.core.filters import EventFilter
 from siemrelay.demo.audit_log import Writer, due
 from siemrelay.demo.balance import Balance, SinkBalance, compare, settled
@@ -33,6 +32,7 @@ from siemrelay.demo.setup import CHOICES, DemoFiles, write_configuration
 from siemrelay.demo.view import PlainView
 from siemrelay.telemetry.metrics import render
 from siemrelay.telemetry.stats import SinkCounts, SinkStats, SourceStats, Stats
+from tests.support.products import CATALOGUE
 
 # A demo of four seconds takes six; a machine that is busy with other tests takes longer.
 _PATIENCE_S = 60
@@ -264,8 +264,8 @@ def test_due_never_falls_and_keeps_the_average(rate: int) -> None:
 
 
 def test_every_type_of_both_products_is_written_as_itself() -> None:
-    catalogue, rng = Catalogue(), random.Random(1)
-    written = {known.name for known in BUILT_IN if known.product in ("alm", "lightrun")}
+    catalogue, rng = CATALOGUE, random.Random(1)
+    written = {known.name for known in CATALOGUE.types if known.product in ("alm", "lightrun")}
     for kind, known in enumerate(KINDS):
         line = record(kind, "id-1", "2026-01-01T00:00:00.000001+00:00", rng)
         assert line.endswith(b"\n")
@@ -283,7 +283,7 @@ def test_configuration_of_the_demo_has_no_faults_and_chooses_what_the_balance_ex
     scene = write_configuration(tmp_path, dict.fromkeys(CHOICES, 1), "token-of-the-demo")
     config = load(str(scene.file)).config
     for name, takes in CHOICES.items():
-        chosen = EventFilter(config.sinks[name].events, Catalogue())
+        chosen = EventFilter(config.sinks[name].events, CATALOGUE)
         for known in KINDS:
             event = AuditEvent(type=known.name, category=known.category, severity=known.severity)
             assert chosen.explain(event)[0] == takes(known), (name, known.name)

@@ -8,11 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from siemrelay.core.event import FIELDS, AuditEvent
-from siemrelay.core.event_types import Catalogue
 from siemrelay.core.forgiving_json import forgiving_json
-from siemrelay.decoders.fields import PRODUCTS
 from siemrelay.registry import DECODERS
 from tests.support.daemon import event
+from tests.support.products import CATALOGUE, GENERIC
 from tests.support.strategies import batch_of
 
 NAMES = [
@@ -111,9 +110,7 @@ def _records(draw: st.DrawFn) -> list[bytes]:
 
 def decoded(records: list[bytes]) -> list[AuditEvent]:
     """The events of the records, decoded for somebody who wants every field."""
-    decoder = DECODERS["json"].build(
-        PRODUCTS["generic"], frozenset({*FIELDS, "attributes"}), Catalogue()
-    )
+    decoder = DECODERS["json"].build(GENERIC, frozenset({*FIELDS, "attributes"}), CATALOGUE)
     return decoder.decode(batch_of(records)).events
 
 

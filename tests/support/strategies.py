@@ -9,12 +9,14 @@ import msgspec
 from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
-from siemrelay.decoders.fields import GENERIC, PRODUCTS, Spellings
+from siemrelay.decoders.fields import Spellings
+from siemrelay.products.product import BUILT_IN
+from tests.support.products import GENERIC
 
 SPECIAL = "|=\\\"'[](){}<>,;: \0\a\b\t\n\v\f\r\x1b\x7f\x85\u00a0\u2028\u2029\ufeffé渡😀"
 
 SPELLINGS: dict[str, Spellings] = {
-    **PRODUCTS,
+    **{name: BUILT_IN[name].spellings for name in BUILT_IN},
     # As `fields:` puts the user's own paths before the common ones.
     "fields": {
         **GENERIC,

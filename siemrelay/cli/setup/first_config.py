@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from siemrelay import registry
 from siemrelay.config.describe import field_names, is_secret
 from siemrelay.config.option_models import join_sink
 from siemrelay.config.presets import PRESETS
+from siemrelay.products.product import BUILT_IN
 
 LISTENERS: Final = ("udp", "tcp", "tls", "relp", "relp+tls", "unix", "unixgram")
 
@@ -166,7 +166,7 @@ def _lines(answers: Answers, file: str) -> Iterator[str]:
     if answers.product != "generic":
         yield from _keys({"product": answers.product})
     else:
-        products = [name for name in registry.PRODUCTS if name != "generic"]
+        products = [name for name in BUILT_IN if name != "generic"]
         yield f"    # product: {products[0]}    # its field names; or {', '.join(products[1:])}"
     if keys["type"] == "file":
         yield "    # start_at: end          # of files never seen before; `beginning` by default"

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import click
 import yaml
 
-from siemrelay import registry
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import DEFAULT_FILE
 from siemrelay.cli.setup.first_config import (
@@ -25,6 +24,7 @@ from siemrelay.cli.setup.first_config import (
 from siemrelay.config.load import load_text
 from siemrelay.config.presets import PRESETS
 from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.products.product import BUILT_IN
 
 _CREDENTIALS = Path("/etc/siemrelay/credentials")
 
@@ -35,7 +35,7 @@ _CREDENTIALS = Path("/etc/siemrelay/credentials")
 @click.option("--siem", type=click.Choice([*PRESETS]), help="The SIEM that gets the events.")
 @click.option("--source", metavar="FROM", help="A file or glob (/var/log/alm/audit.json), an "
               "address to listen on (udp://0.0.0.0:514), or journal.")  # fmt: skip
-@click.option("--product", type=click.Choice([*registry.PRODUCTS]), default="generic",
+@click.option("--product", type=click.Choice([*BUILT_IN]), default="generic",
               show_default=True, help="What writes the records.")  # fmt: skip
 @click.option("--server", metavar="HOST", help="The receiver's name or address.")
 @click.option("--url", metavar="URL", help="The receiver's address, for HTTP; without secrets.")

@@ -41,10 +41,12 @@ class JsonDecoder:
             for field, paths in spellings.items()
             if self._attributes or field in wanted | ALWAYS_WANTED
         }
-        self._lookup = FieldLookup(self._spellings)
+        self._lookup = FieldLookup(self._spellings, catalogue.values)
         self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead).finished
         self._learner = Learner(
-            self._spellings, msgspec.Raw if self._attributes else None, learns=learns
+            self._spellings,
+            msgspec.Raw if self._attributes else None,
+            learns=learns and not (self._attributes and catalogue.values),
         )
 
     def decode(self, batch: Batch) -> DecodedBatch:

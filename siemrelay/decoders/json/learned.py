@@ -44,7 +44,7 @@ from siemrelay.core.event import (
     Target,
 )
 from siemrelay.core.forgiving_json import LONG_RECORD_BYTES, may_hold_long_record
-from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, text_of
+from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, is_plain, text_of
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.json.structs import (
     NoShape,
@@ -201,12 +201,13 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: Any
 
     `attributes` is the type to decode an event's attributes to, `Raw` or a dict; None: not wanted.
     """
-    if not sample:
+    if not sample or not all(is_plain(path) for paths in spellings.values() for path in paths):
         return None
     finder = FieldLookup(spellings)
     seen: dict[str, list[tuple[Where, Any]]] = {field: [] for field in spellings}
     for record in sample:
         for field, where, value in finder.find(record):
+            assert isinstance(where, tuple), "all paths are plain"
             seen[field].append((where, value))
     try:
         root, places = Slot(), {}

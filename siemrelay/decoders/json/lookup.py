@@ -6,14 +6,24 @@ the events that each gives alone (test_records_looked_up_together_give_what_each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import compress, repeat
 from operator import itemgetter
 from typing import Any, Final
 
 from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.decoders.fields import TEXT_FIELDS, Spellings, Where, event_of, rest_of, text_of
+from siemrelay.decoders.fields import (
+    TEXT_FIELDS,
+    Spellings,
+    Template,
+    Where,
+    element,
+    event_of,
+    is_usable,
+    rest_of,
+    text_of,
+)
 
 # Peers decide which keys come together; plans for so many sets of them are kept at a time.
 _PLANS_KEPT: Final = 512
@@ -25,10 +35,12 @@ _NO_VALUES: Final = {type(None), dict, list}
 _TEXT: Final = {str}
 _ALONE: Final = tuple(field for field in FIELDS if "." not in field)
 
-Plan = list[tuple[str, list[Where]]]
+Place = Where | Template
+
+Plan = list[tuple[str, list[Place]]]
 """For each field where it may be in records with the same of the keys that are spellings."""
 
-Found = list[tuple[str, Where, Sequence[Any]]]
+Found = list[tuple[str, Place, Sequence[Any]]]
 """(field, where, the value of each record)."""
 
 
@@ -39,26 +51,37 @@ class FieldLookup:
     only on the keys that are spellings, so it is worked out once for each set of such keys.
     """
 
-    def __init__(self, spellings: Spellings) -> None:
-        self._spellings = spellings
-        paths = {path for paths in spellings.values() for path in paths}
+    def __init__(self, spellings: Spellings, kept: Container[str] = ()) -> None:
+        """The values of the fields in `kept` stay among the attributes."""
+        self._spellings, self._kept = spellings, kept
+        self._templates = {
+            path: Template(path) for paths in spellings.values() for path in paths if "{" in path
+        }
+        parts = {key for template in self._templates.values() for key in template.keys}
+        paths = parts | {path for paths in spellings.values() for path in paths}
         # `_rests` needs to know whether there is an `attributes` object.
         self._names = paths | {path.partition(".")[0] for path in paths} | {"attributes"}
         self._plans = BoundedMemo(self._plan, most=_PLANS_KEPT)
 
-    def find(self, record: dict[str, Any]) -> list[tuple[str, Where, Any]]:
+    def find(self, record: dict[str, Any]) -> list[tuple[str, Place, Any]]:
         """(field, where, value) for every field that the record has a usable value for.
 
         At a dotted path, a key with these dots in it comes before objects in objects. Null, an
         empty text, an object and a list are no usable values: the next spelling is tried.
         """
-        found = []
+        found, templates = [], bool(self._templates)
         for field, tried in self._plans[self._known(record)]:
             for where in tried:
                 value: Any = record
-                for name in where:
-                    value = value.get(name) if type(value) is dict else None
-                if _is_usable(value):
+                if templates and isinstance(where, Template):
+                    value = where.text(record)
+                else:
+                    for name in where:  # type: ignore[union-attr]  # no template
+                        if type(value) is dict:
+                            value = value.get(name)
+                        else:
+                            value = element(value, name) if type(value) is list else None
+                if is_usable(value):
                     found.append((field, where, value))
                     break
         return found
@@ -70,7 +93,13 @@ class FieldLookup:
         """The event of a record, not normalised yet, and where its values were found."""
         found = self.find(record)
         values = {field: text_of(v) if field in TEXT_FIELDS else v for field, _, v in found}
-        return event_of(*map(values.get, FIELDS)), [where for _, where, _ in found]
+        return event_of(*map(values.get, FIELDS)), list(self._used(found))
+
+    def _used(self, found: Iterable[tuple[str, Place, Any]]) -> Iterator[Where]:
+        """Where the values are that are no attributes any more."""
+        for field, where, _ in found:
+            if not isinstance(where, Template) and field not in self._kept:
+                yield where
 
     def events(self, records: list[dict[str, Any]], *, attributes: bool) -> list[AuditEvent]:
         """The event of each record, as `event`; with `attributes`, these are what `rest_of` leaves.
@@ -100,7 +129,7 @@ class FieldLookup:
             return [next(halves[not yes]) for yes in apart]
         events = _events(len(records), found)
         if attributes:
-            for event, rest in zip(events, _rests(records, {w for _, w, _ in found}), strict=True):
+            for event, rest in zip(events, _rests(records, {*self._used(found)}), strict=True):
                 event.attributes = rest
         return events
 
@@ -113,8 +142,13 @@ class FieldLookup:
     def _plan(self, keys: tuple[str, ...]) -> Plan:
         present, plan = frozenset(keys), Plan()
         for field, paths in self._spellings.items():
-            tried: list[Where] = []
+            tried: list[Place] = []
             for path in paths:
+                template = self._templates.get(path)
+                if template is not None:
+                    if template.keys & present:
+                        tried.append(template)
+                    continue
                 steps = tuple(path.split("."))
                 if path in present:
                     tried.append((path,))
@@ -123,10 +157,6 @@ class FieldLookup:
             if tried:
                 plan.append((field, tried))
         return plan
-
-
-def _is_usable(value: Any) -> bool:
-    return value is not None and value != "" and type(value) not in (dict, list)
 
 
 def _found(records: list[dict[str, Any]], plan: Plan) -> tuple[Found, list[bool]]:
@@ -138,14 +168,25 @@ def _found(records: list[dict[str, Any]], plan: Plan) -> tuple[Found, list[bool]
     found: Found = []
     for field, tried in plan:
         for where in tried:
-            values = list(map(itemgetter(where[0]), records))
-            for name in where[1:]:
-                values = [v.get(name) if type(v) is dict else None for v in values]
+            values: list[Any]
+            if isinstance(where, Template):
+                values = [where.text(record) for record in records]
+            else:
+                values = list(map(itemgetter(where[0]), records))
+                for name in where[1:]:
+                    values = [
+                        v.get(name)
+                        if type(v) is dict
+                        else element(v, name)
+                        if type(v) is list
+                        else None
+                        for v in values
+                    ]
             types = set(map(type, values))
             if types <= _NO_VALUES:
                 continue
             if not _NO_VALUES.isdisjoint(types) or "" in values:
-                usable = list(map(_is_usable, values))
+                usable = list(map(is_usable, values))
                 if any(usable):
                     return found, usable
                 continue

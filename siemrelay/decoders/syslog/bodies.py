@@ -10,7 +10,7 @@ read together give the events that each gives alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, Literal
 
@@ -77,13 +77,17 @@ class Bodies:
     """Reads the messages of one source. Keeps the shape that it learns from them."""
 
     def __init__(
-        self, spellings: Spellings, body: Body, *, attributes: bool, learns: bool = True
-    ) -> None:
+        self, spellings: Spellings, body: Body, *, attributes: bool, kept: Collection[str] = (),
+        learns: bool = True,
+    ) -> None:  # fmt: skip
+        """The values of the fields in `kept` stay among the attributes."""
         self._read, self._attributes = _READ[body], attributes
         self._json = body in ("auto", "json")
         self._pairs_in_text = body == "auto" and attributes
-        self._lookup = FieldLookup(spellings)
-        self._learner = Learner(spellings, Fields if attributes else None, learns=learns)
+        self._lookup = FieldLookup(spellings, kept)
+        self._learner = Learner(
+            spellings, Fields if attributes else None, learns=learns and not (attributes and kept)
+        )
 
     def events(
         self, texts: Sequence[str], known: Mapping[int, Fields]

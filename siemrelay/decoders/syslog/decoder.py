@@ -90,7 +90,9 @@ class SyslogDecoder:
         self._attributes, self._unread = "attributes" in wanted, not wanted
         zone = zone_of(timezone)
         self._headers = HeaderReader(zone, tag_without_colon=tag_without_colon).headers
-        self._bodies = Bodies(spellings, body, attributes=self._attributes, learns=learns)
+        self._bodies = Bodies(
+            spellings, body, attributes=self._attributes, kept=catalogue.values, learns=learns
+        )
         self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead, zone).finished
 
     def decode(self, batch: Batch) -> DecodedBatch:

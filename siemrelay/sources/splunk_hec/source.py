@@ -14,9 +14,9 @@ import trio
 from pydantic import Field, model_validator
 
 from siemrelay.core.options import Secret
-from siemrelay.decoders.fields import GENERIC
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer
+from siemrelay.products.product import BUILT_IN
 from siemrelay.sources.contract import Intake, Records, SourceKind, joined
 from siemrelay.sources.http.auth import Authorization, basic_password
 from siemrelay.sources.http.bodies import BodyReader, content_coding
@@ -99,7 +99,7 @@ class _Collector:
         self._bodies = BodyReader(options.max_body)
         # `decoder` is an option of every source, with which this model is joined.
         as_json = getattr(options, "decoder", "json") == "json"
-        self._reader = HecReader(GENERIC["time"], as_json=as_json)
+        self._reader = HecReader(BUILT_IN["generic"].spellings["time"], as_json=as_json)
 
     def admit(self, head: Head) -> HttpAnswer | bool:
         what = _what(head)

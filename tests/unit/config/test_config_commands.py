@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from siemrelay.cli.check import check
 from siemrelay.cli.events import events
-from siemrelay.core.event_types import ANY, Catalogue
+from siemrelay.core.event_types import ANY
+from tests.support.products import CATALOGUE
 
 GOOD = """\
 sources:
@@ -90,7 +91,7 @@ def test_check_of_a_missing_file_exits_with_78() -> None:
 def test_events_lists_the_catalogue_and_what_a_file_declares(good: str, bad: str) -> None:
     plain = CliRunner().invoke(events, [])
     assert plain.exit_code == 0
-    assert len(plain.stdout.splitlines()) == len(Catalogue().types) + 1
+    assert len(plain.stdout.splitlines()) == len(CATALOGUE.types) + 1
     assert ANY in plain.stdout
     assert "Door Opened" not in plain.stdout
     declared = json.loads(CliRunner().invoke(events, ["-c", good, "--json"]).stdout)

@@ -15,6 +15,7 @@ from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.option_models import sink_model, source_model
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.formats.cef import CefOptions
+from siemrelay.products.product import BUILT_IN
 from siemrelay.sinks.stream.tcp import TcpOptions
 
 SOURCE = "sources:\n  a: {type: file, path: /var/log/a.json}\n"
@@ -206,7 +207,7 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
          f"{one_of(registry.SOURCES)}"),
         ("{type: file}", "f:2:3: sources.s.path: is required"),
         ("{type: file, path: /a, product: al}", "f:2:38: sources.s.product: unknown product `al`; "
-         f"did you mean `alm`?; expected {one_of(registry.PRODUCTS)}"),
+         f"did you mean `alm`?; expected {one_of(BUILT_IN)}"),
         ("{type: file, path: /a, fields: {actr.name: x}}", "f:2:38: sources.s.fields.actr.name: "
          "unknown event field `actr.name`; did you mean `actor.name`?"),
         ("{type: file, path: /a, fields: {type: 5}}", "f:2:44: sources.s.fields.type: "

@@ -15,7 +15,6 @@ from siemrelay.core.event_types import (
     RELAY_STARTED,
     UNPARSED,
     UNTYPED,
-    Catalogue,
     EventType,
 )
 from siemrelay.core.filters import (
@@ -25,10 +24,13 @@ from siemrelay.core.filters import (
     entry_fault,
 )
 from siemrelay.core.memo import MOST_CHARACTERS, MOST_KEYS
+from siemrelay.products.product import BUILT_IN
 from tests.support.examples import examples
 from tests.support.memory import kept_bytes
 
-CATALOGUE = Catalogue([EventType("Door [main] Opened", category="building"), EventType("User")])
+CATALOGUE = BUILT_IN.catalogue(
+    ["generic"], [EventType("Door [main] Opened", category="building"), EventType("User")]
+)
 CHOICE: TypeAdapter[EventsOptions] = TypeAdapter(EventsChoice)
 
 

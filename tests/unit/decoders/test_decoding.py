@@ -25,10 +25,10 @@ from siemrelay.decoders.normalise import Kinds, outcome_of, severity_of
 from siemrelay.decoders.times import time_of
 from tests.support import strategies
 from tests.support.memory import kept_bytes
+from tests.support.products import CATALOGUE
 from tests.support.strategies import HOSTILE, SPELLINGS, texts, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
-CATALOGUE = Catalogue()
 RECEIVED_S = 1_709_300_000.25
 RECEIVED = "2024-03-01T13:33:20.250Z"
 
@@ -231,7 +231,7 @@ def test_equal_values_of_different_types_are_told_apart() -> None:
     ],
 )  # fmt: skip
 def test_a_type_is_recognised_however_it_is_spelled(said: Any, name: str, category: str) -> None:
-    catalogue = Catalogue([EventType("Door Opened", category="building")])
+    catalogue = Catalogue([*CATALOGUE.types, EventType("Door Opened", category="building")])
     (event,) = decoder(catalogue=catalogue).decode(batch_of([written({"type": said})])).events
     assert (event.type, event.category) == (name, category)
 

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
-from siemrelay.core.event_types import Catalogue
-from siemrelay.decoders.fields import GENERIC
 from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.decoders.json.learned import REFUSALS, Learner, learn
 from tests.support.examples import examples
+from tests.support.products import CATALOGUE, GENERIC
 from tests.support.strategies import SPELLINGS, alike, batch_of, written
 
 EVERYTHING = frozenset({*FIELDS, "attributes"})
@@ -26,7 +25,6 @@ WANTED = [
     frozenset({"time", "actor.name", "actor.address", "message"}),
     frozenset({"target.name", "target.type", "actor.id"}),
 ]
-CATALOGUE = Catalogue()
 FULL = {
     "id": "e1", "time": "2024-03-01T08:00:00.000Z", "type": "Account Provisioned",
     "category": "account", "severity": 3, "outcome": "success",

@@ -13,14 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import FIELDS, Batch
-from siemrelay.core.event_types import Catalogue
-from siemrelay.decoders.fields import GENERIC
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.syslog.columns import HeaderReader
 from siemrelay.decoders.syslog.decoder import SyslogDecoder
 from siemrelay.decoders.syslog.header import SyslogHeader, header_of
 from tests.support.examples import examples
 from tests.support.memory import kept_bytes
+from tests.support.products import CATALOGUE, GENERIC
 from tests.support.strategies import SPELLINGS, alike, batch_of, written
 from tests.unit.decoders.test_learned import EVERYTHING, shown
 
@@ -148,7 +147,7 @@ def alone(
     records: Sequence[bytes], wanted: frozenset[str], spellings: str = "generic"
 ) -> list[tuple[Any, ...]]:
     """The events of records in batches of their own, by a decoder that learns nothing."""
-    decoder = SyslogDecoder(SPELLINGS[spellings], wanted, Catalogue(), learns=False)
+    decoder = SyslogDecoder(SPELLINGS[spellings], wanted, CATALOGUE, learns=False)
     return [
         shown(decoder.decode(Batch(i, 1, "test", 1_700_000_000.25, record + b"\n")).events[0])
         for i, record in enumerate(records, 1)
@@ -159,7 +158,7 @@ def together(
     batches: Sequence[Sequence[bytes]], wanted: frozenset[str], spellings: str = "generic"
 ) -> list[tuple[Any, ...]]:
     """The events of the last of these batches."""
-    decoder = SyslogDecoder(SPELLINGS[spellings], wanted, Catalogue())
+    decoder = SyslogDecoder(SPELLINGS[spellings], wanted, CATALOGUE)
     for records in batches:
         decoded = decoder.decode(batch_of(list(records)))
     return list(map(shown, decoded.events))
@@ -213,7 +212,7 @@ def test_records_looked_up_together_give_what_each_gives_alone(
 
 def test_json_inside_is_decoded_straight_into_events() -> None:
     body = {"id": "1", "type": "x", "severity": 3, "actor": {"name": "a"}, "attributes": {"n": 1}}
-    decoder = SyslogDecoder(GENERIC, EVERYTHING, Catalogue())
+    decoder = SyslogDecoder(GENERIC, EVERYTHING, CATALOGUE)
     decoded = decoder.decode(batch_of([b"<13>1 - host app - - - " + written(body)] * 20))
     assert {type(event).__name__ for event in decoded.events} == {"ShapedAuditEvent"}
     assert decoded.events[0].attributes == {

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, attributes_of
-from siemrelay.core.event_types import UNTYPED, Catalogue
+from siemrelay.core.event_types import UNTYPED
 from siemrelay.decoders.syslog.decoder import SyslogDecoderOptions
 from siemrelay.decoders.syslog.host import payload_with_host, with_host
+from tests.support.products import CATALOGUE, GENERIC
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC).timestamp()
 EVERYTHING = frozenset({*FIELDS, "attributes"})
@@ -23,7 +24,7 @@ EVERYTHING = frozenset({*FIELDS, "attributes"})
 
 def decoded(*records: bytes, decoder: str = "syslog") -> DecodedBatch:
     build = registry.DECODERS[decoder].build
-    made = build(registry.PRODUCTS["generic"], EVERYTHING, Catalogue())
+    made = build(GENERIC, EVERYTHING, CATALOGUE)
     payload = b"".join(record + b"\n" for record in records)
     return made.decode(Batch(1, len(records), "devices", RECEIVED, payload))
 
@@ -190,9 +191,7 @@ def test_the_year_that_is_not_said_is_the_last_one_that_is_at_most_a_day_ahead(
     ],
 )
 def test_a_time_without_a_zone_is_in_the_devices_own(zone: str, stamp: str, time: str) -> None:
-    made = registry.DECODERS["syslog"].build(
-        registry.PRODUCTS["generic"], EVERYTHING, Catalogue(), timezone=zone
-    )
+    made = registry.DECODERS["syslog"].build(GENERIC, EVERYTHING, CATALOGUE, timezone=zone)
     batch = Batch(1, 1, "devices", RECEIVED, f"<13>{stamp} box app: x\n".encode())
     (event,) = made.decode(batch).events
     assert event.time == time
@@ -339,7 +338,7 @@ def test_every_cut_of_a_message_is_an_event(whole: bytes) -> None:
 
 def test_what_nobody_reads_is_not_looked_at() -> None:
     build = registry.DECODERS["syslog"].build
-    made = build(registry.PRODUCTS["generic"], frozenset(), Catalogue())
+    made = build(GENERIC, frozenset(), CATALOGUE)
     batch = Batch(1, 2, "s", RECEIVED, b"\xff\n<13>Oct 11 22:14:15 box app: x\n")
     assert len(made.decode(batch).events) == 2
 

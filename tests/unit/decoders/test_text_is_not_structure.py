@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of, field_getter
-from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.key_value import whole_pairs
 from tests.support.examples import examples
+from tests.support.products import CATALOGUE, GENERIC
 from tests.support.strategies import texts
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC)
@@ -28,7 +28,7 @@ OWN = {"time": "2026-01-15T11:59:00Z", "type": "sshd", "category": "other", "sev
 
 def decoded(text: str, decoder: str = "syslog", **options: Any) -> AuditEvent:
     build = registry.DECODERS[decoder].build
-    made = build(registry.PRODUCTS["generic"], EVERYTHING, Catalogue(), **options)
+    made = build(GENERIC, EVERYTHING, CATALOGUE, **options)
     payload = text.encode("utf-8", "replace") + b"\n"
     (event,) = made.decode(Batch(1, 1, "devices", RECEIVED_S, payload)).events
     return event
@@ -272,9 +272,7 @@ def test_a_headers_time_is_the_devices_clock_and_not_bounded() -> None:
 
 
 def test_each_event_of_a_batch_gets_its_own_time() -> None:
-    made = registry.DECODERS["syslog"].build(
-        registry.PRODUCTS["generic"], EVERYTHING, Catalogue(), timezone="UTC"
-    )
+    made = registry.DECODERS["syslog"].build(GENERIC, EVERYTHING, CATALOGUE, timezone="UTC")
     lines = [HEADER + "words", HEADER + '{"time":"2026-01-15T10:00:00Z"}',
              HEADER + '{"time":"1970-01-01T00:00:00Z"}', "no header", '{"time":"soon"}']  # fmt: skip
     payload = "".join(line + "\n" for line in lines).encode()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, attributes_of
-from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.times import MONTHS, time_by_pattern, time_of, written_time
+from tests.support.products import CATALOGUE, GENERIC
 
 RECEIVED = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
 BERLIN = timezone(timedelta(hours=1))
@@ -20,7 +20,7 @@ BERLIN = timezone(timedelta(hours=1))
 
 def only(record: str, decoder: str = "syslog", **options: Any) -> AuditEvent:
     made = registry.DECODERS[decoder].build(
-        registry.PRODUCTS["generic"], frozenset({*FIELDS, "attributes"}), Catalogue(), **options
+        GENERIC, frozenset({*FIELDS, "attributes"}), CATALOGUE, **options
     )
     batch = Batch(1, 1, "devices", RECEIVED.timestamp(), record.encode() + b"\n")
     (event,) = made.decode(batch).events

@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Selection, Target, attributes_of
-from siemrelay.core.event_types import BUILT_IN, UNPARSED
+from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.ecs.document import Ecs, EcsOptions
 from tests.support.examples import examples
+from tests.support.products import CATALOGUE
 from tests.support.strategies import EVENTS, selection_of
 
 PLAIN = AuditEvent(
@@ -150,7 +151,7 @@ def test_any_event_is_ecs_and_comes_back_as_it_went_in(event: AuditEvent) -> Non
         event, type=kind, target=msgspec.structs.replace(event.target, type=of),
         attributes=more or event.attributes,
     ),
-    EVENTS, st.sampled_from([known.name for known in BUILT_IN]),
+    EVENTS, st.sampled_from([known.name for known in CATALOGUE.types]),
     st.sampled_from([None, "", "user", "Account", "group", "host"]),
     st.sampled_from([{}, {"a.b": 1}, {"a": {"b": None, "c": "x"}}, {"category": "own"}]),
 ), min_size=1, max_size=4))  # fmt: skip
@@ -164,7 +165,7 @@ def test_many_events_become_what_each_becomes_alone(
     ]
 
 
-@pytest.mark.parametrize("known", BUILT_IN, ids=lambda known: known.name)
+@pytest.mark.parametrize("known", CATALOGUE.types, ids=lambda known: known.name)
 def test_every_type_of_the_catalogue_has_its_place(known: Any) -> None:
     document = read(msgspec.structs.replace(PLAIN, type=known.name, category=known.category))
     assert ("category" in document["event"]) == (known.category not in ("any", "relay", "unknown"))

@@ -25,14 +25,14 @@ from siemrelay.core.event import (
     Target,
     attributes_of,
 )
-from siemrelay.core.event_types import BUILT_IN
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.ocsf.classes import VERSION
 from siemrelay.formats.ocsf.event import Ocsf, OcsfOptions
 from tests.support.examples import examples
+from tests.support.products import CATALOGUE
 from tests.support.strategies import EVENTS, selection_of
 
-CATEGORIES = sorted({known.category for known in BUILT_IN})
+CATEGORIES = sorted({known.category for known in CATALOGUE.types})
 VERSIONS = [VERSION, "1.8.0"]
 PLAIN = AuditEvent(
     id="e1", time="2024-03-01T08:00:00.123Z", type="Account Provisioned", category="account",
@@ -81,7 +81,7 @@ OF_ANY_CATEGORY = st.builds(
         event, category=category or event.category, type=kind or event.type
     ),
     EVENTS, st.sampled_from(["", *CATEGORIES]),
-    st.sampled_from(["", *(known.name for known in BUILT_IN)]),
+    st.sampled_from(["", *(known.name for known in CATALOGUE.types)]),
 )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_many_events_that_have_everything_become_what_each_becomes_alone() -> No
             severity=5, outcome="success", actor=Actor("ada", "u1", "10.0.0.1"),
             target=Target("user", 'a "b"', "t1"), message="done",
         )
-        for known in BUILT_IN
+        for known in CATALOGUE.types
     ]  # fmt: skip
     form, many = Ocsf(OcsfOptions()), selection_of(events)
     assert form.encode(many) == [
@@ -144,7 +144,7 @@ def test_many_events_that_have_everything_become_what_each_becomes_alone() -> No
     ]
 
 
-@pytest.mark.parametrize("known", BUILT_IN, ids=lambda known: known.name)
+@pytest.mark.parametrize("known", CATALOGUE.types, ids=lambda known: known.name)
 def test_every_type_of_the_catalogue_has_its_class(known: Any) -> None:
     found = read(msgspec.structs.replace(PLAIN, type=known.name, category=known.category))
     assert (found["class_uid"] == 0) == (known.category in ("any", "relay", "unknown"))

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Target
-from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
@@ -21,6 +20,7 @@ from siemrelay.pipeline.truncate import MARK, truncated
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import BatchLimits
 from tests.support.examples import examples
+from tests.support.products import CATALOGUE
 from tests.support.strategies import EVENTS, batch_of, selection_of
 
 EVERY: list[tuple[str, Any]] = [
@@ -197,7 +197,7 @@ def run_of(
     decoder = Decoded(decoded)
     maker = BatchMaker(
         DecodeCache({"test": decoder}, decoder, share=False),
-        EventFilter(EventsOptions(include=chosen), Catalogue()), form, BatchLimits(), limit_bytes,
+        EventFilter(EventsOptions(include=chosen), CATALOGUE), form, BatchLimits(), limit_bytes,
     )  # fmt: skip
     (run,) = maker.batches(decoded.batch, decoded.batch.first_sequence)
     return run

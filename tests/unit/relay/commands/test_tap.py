@@ -9,14 +9,14 @@ import trio
 from trio.testing import MockClock
 
 from siemrelay.core.event import Batch
-from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.pipeline.batching import DeliveryBatch
-from siemrelay.registry import DECODERS, PRODUCTS
+from siemrelay.registry import DECODERS
 from siemrelay.relay.commands.tap import Tap
 from siemrelay.relay.control import ControlLine, TapLine
 from siemrelay.telemetry.log import Redactor
+from tests.support.products import CATALOGUE, GENERIC
 
 
 async def records(wanted: Set[int]) -> Mapping[int, Batch]:
@@ -24,8 +24,8 @@ async def records(wanted: Set[int]) -> Mapping[int, Batch]:
 
 
 def tap_of(*sinks: str) -> Tap:
-    catalogue = Catalogue()
-    decoder = DECODERS["json"].build(PRODUCTS["generic"], frozenset({"type"}), catalogue)
+    catalogue = CATALOGUE
+    decoder = DECODERS["json"].build(GENERIC, frozenset({"type"}), catalogue)
     return Tap(
         frozenset(sinks), frozenset(), EventFilter(EventsOptions(), catalogue),
         lambda source: decoder, Json(JsonOptions()), Redactor([]), records,

@@ -141,11 +141,19 @@ class DecodedBatch:
 class Selection:
     """The events of one decoded batch that one sink takes, with the batch that they came from."""
 
-    __slots__ = ("_columns", "_keep", "decoded", "events")
+    __slots__ = ("_columns", "_keep", "decoded", "events", "numbers")
 
-    def __init__(self, decoded: DecodedBatch, keep: Sequence[bool] | None = None) -> None:
+    def __init__(
+        self, decoded: DecodedBatch, keep: Sequence[bool] | None = None,
+        numbers: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
         """`keep` has a truth value per event; None takes them all."""
         self.decoded, self._keep = decoded, keep
+        self.numbers = numbers
+        """The number of each event in its sink's sealed stream, `STREAM:N`; None without `seal:`.
+
+        A format writes it where no sender can: see `proof.leaf`.
+        """
         self.events = decoded.events if keep is None else list(compress(decoded.events, keep))
         self._columns: dict[str, list[Any]] = {}
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -40,10 +41,11 @@ class JsonOptions(HeaderOptions):
     )
 
 
-class _Relay(msgspec.Struct, gc=False):
+class _Relay(msgspec.Struct, gc=False, omit_defaults=True):
     sequence: int
     source: str
     received: str
+    n: str | None = None
 
 
 class _Out(msgspec.Struct, gc=False, omit_defaults=True):
@@ -79,7 +81,8 @@ class Json:
         batch = selection.decoded.batch
         source, received = batch.source, rfc3339(batch.received_at)
         messages = []
-        for sequence, event in zip(selection.sequences, selection.events, strict=True):
+        numbers = selection.numbers or repeat(None)
+        for sequence, event, number in zip(selection.sequences, selection.events, numbers):  # noqa: B905  (`repeat` has no end)
             by, to = event.actor, event.target
             # Made anew: a decoded one is encoded with the names that its source uses.
             actor = target = None
@@ -90,7 +93,7 @@ class Json:
             out = _Out(
                 event.id, event.time, event.type, event.category, event.severity, event.outcome,
                 actor, target, event.message, event.attributes or None,
-                _Relay(sequence, source, received),
+                _Relay(sequence, source, received, number),
             )  # fmt: skip
             messages.append(_encode(out))
         return list(map(self._map, messages, selection.events)) if self._map else messages

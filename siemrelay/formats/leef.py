@@ -129,6 +129,8 @@ class Leef:
 
     def _columns(self, selection: Selection) -> Iterator[Pair]:
         derived = self._derived
+        if selection.numbers:
+            yield "siemrelayN=", Column(selection.numbers), ""
         if "devTime" in derived:
             times = selection.column("time")
             if not with_milliseconds(times):

@@ -8,7 +8,7 @@ from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
-from siemrelay.formats.writing.columns import Lines, nonempty
+from siemrelay.formats.writing.columns import Column, Lines, nonempty
 from siemrelay.formats.writing.structured_data import quoted_pairs
 from siemrelay.formats.writing.text import visible
 
@@ -36,6 +36,8 @@ class Rfc3164:
         lines.pair(": ", nonempty(selection.column("message")).escaped(visible))
         lines.text(" (")
         lines.pairs(quoted_pairs(selection, _SHOWN), " ")
+        if selection.numbers:
+            lines.pair(' n="', Column(selection.numbers), '"')
         lines.text(")")
         return lines.encoded()
 

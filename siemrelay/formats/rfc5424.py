@@ -56,6 +56,8 @@ class Rfc5424:
         self._header.begin(lines, selection)
         lines.text(self._open)
         lines.each(map(repr, selection.sequences))
+        if selection.numbers:
+            lines.pair('" n="', Column(selection.numbers))
         lines.text('" ')
         lines.pairs(quoted_pairs(selection, _SHOWN), " ")
         lines.pair("", self._attributes.column(selection))

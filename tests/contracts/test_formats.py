@@ -35,6 +35,7 @@ from siemrelay.core.event import (
     attributes_of,
     field_getter,
 )
+from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS
 from tests.support.examples import examples
 from tests.support.formats import PLAIN, alone, carried, made
@@ -428,3 +429,25 @@ def test_memory_for_names_that_were_seen_is_bounded(name: str) -> None:
         assert tracemalloc.get_traced_memory()[0] < 1_500_000
     finally:
         tracemalloc.stop()
+
+
+# Numbers under a seal
+
+NUMBERED = [(name, header) for name, header in EVERY if name not in NOT_OF_EVENTS]
+
+
+@pytest.mark.parametrize(("name", "header"), NUMBERED)
+@examples(60)
+@given(events=HOSTILE_EVENTS)
+def test_a_number_is_read_from_where_no_sender_can_write(
+    name: str, header: Any, events: list[AuditEvent]
+) -> None:
+    form, plain = made(name, header), selection_of(events)
+    numbers = [f"abcdefgh{'2' * 2}:{7 + i}" for i in range(len(events))]
+    numbered = Selection(plain.decoded, numbers=numbers)
+    assert [leaf_of(message)[1:] for message in form.encode(plain)] == [(None, None)] * len(events)
+    leaves = list(map(leaf_of, form.encode(numbered)))
+    assert [leaf[1:] for leaf in leaves] == [("abcdefgh22", 7 + i) for i in range(len(events))]
+    # The header belongs to the way: with it or without it, the leaf is the same.
+    if header != "none":
+        assert leaves == list(map(leaf_of, made(name, "none").encode(numbered)))

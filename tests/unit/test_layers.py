@@ -22,7 +22,7 @@ RANKS = {
     for rank, names in enumerate([
         "core",
         "wire net",
-        "decoders formats",
+        "decoders formats proof",
         "products",
         "telemetry",
         "buffer",
@@ -39,7 +39,7 @@ RANKS = {
 }  # fmt: skip
 """A folder or root module of siemrelay → its rank; it may import from lower ranks only."""
 
-PURE = {"core", "wire", "decoders", "formats"}
+PURE = {"core", "wire", "decoders", "formats", "proof"}
 
 NOT_IN_PURE_RANKS = {
     "trio", "socket", "ssl", "select", "selectors", "asyncio", "threading", "subprocess", "signal",

@@ -86,6 +86,8 @@ class Ecs:
         lines.group(
             ',"labels":{', [*members(labels), ("", self._labels.column(selection), "")], "}"
         )
+        if selection.numbers:
+            lines.pair(',"siemrelay":{"n":"', Column(selection.numbers), '"}')
         lines.text("}")
         return lines.encoded()
 

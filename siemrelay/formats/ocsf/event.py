@@ -87,6 +87,7 @@ class Ocsf:
         lines.group(',"unmapped":{', [
             member("category", categories), ('"attributes":', _attributes(selection), ""),
             ("", unmapped, ""),
+            *([('"siemrelay_n":"', Column(selection.numbers), '"')] if selection.numbers else []),
         ], "}")  # fmt: skip
         lines.text("}")
         return lines.encoded()

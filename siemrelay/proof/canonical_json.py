@@ -1,0 +1,85 @@
+"""JSON in the one form of RFC 8785 (JSON Canonicalization Scheme).
+
+Receivers store JSON anew: other spaces, other order of members, other spelling of numbers. The
+canonical form is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+# Here msgspec writes another form than RFC 8785: numbers that are no small integers, and names
+# beyond the Basic Multilingual Plane, which RFC 8785 sorts by UTF-16. A superset is found cheaply.
+_RARE = re.compile(rb"[0-9][.eE]|[0-9]{16}|[\xf0-\xf7]|-0|\\[uU][dD]|\x7f")
+
+_decode = msgspec.json.Decoder().decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+# From here on Number.prototype.toString of ECMAScript writes an exponent, and below this one.
+_EXPONENT_FROM = 21
+_EXPONENT_BELOW = -6
+
+
+def canonical(text: bytes) -> bytes:
+    """The canonical form of one JSON value.
+
+    Raises ValueError if it is none, has a number beyond a double, or is nested too deep.
+    """
+    try:
+        value = _decode(text)
+        if _RARE.search(text) is None:
+            return _encode_sorted(value)
+        return _written(value).encode()
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"no JSON: {error}") from error
+
+
+def canonical_value(value: Any) -> bytes:
+    """The canonical form of a value decoded from JSON. Raises ValueError as `canonical`."""
+    return canonical(msgspec.json.encode(value))
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return "{" + ",".join(f"{_text(name)}:{_written(value[name])}" for name in names) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _number(value)
+    return msgspec.json.encode(value).decode()
+
+
+def _text(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+def _number(value: float) -> str:
+    """As ECMAScript writes a double (RFC 8785, 3.2.2.3)."""
+    try:
+        value = float(value)
+    except OverflowError as error:
+        raise ValueError("a number beyond a double") from error
+    if value in (float("inf"), float("-inf")):
+        raise ValueError("a number beyond a double")
+    if value == 0:
+        return "0"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    # The value is 0.DIGITS times ten to the power of `point`.
+    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    if _EXPONENT_BELOW < point <= _EXPONENT_FROM:
+        if point <= 0:
+            return f"{sign}0.{'0' * -point}{digits}"
+        if len(digits) <= point:
+            return f"{sign}{digits}{'0' * (point - len(digits))}"
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    power = point - 1
+    rest = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{rest}e{'+' if power > 0 else '-'}{abs(power)}"

@@ -1,0 +1,141 @@
+"""What of a message is under seal, and its number: the same on both sides of a SIEM.
+
+Framing, envelope and syslog header belong to the way and not to the message: receivers take them
+off. JSON is compared in its canonical form, as receivers store it anew; every other message byte by
+byte. The number stands at a fixed place, never in a text that a person can type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from siemrelay.proof.canonical_json import canonical, canonical_value
+from siemrelay.proof.merkle import leaf_hash
+
+STREAM_CHARACTERS: Final = 10
+"""Of the stream's part of a number: base 32, so 50 bits."""
+
+_NUMBER: Final = rb"([a-z2-7]{10}):(0|[1-9]\d{0,15})"
+_PART: Final = rb"\|(?:[^|\\]|\\.)*"
+
+_HEADERS: Final = re.compile(
+    rb"(?:<\d{1,3}>)?(?:1 (?:\S+ ){5}(?:- )?|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ )"
+)
+_TAG: Final = re.compile(rb"[A-Za-z0-9_.-]{1,32}(?:\[\d+\])?: ")
+_KINDS: Final = (b"CEF:", b"LEEF:", b"{", b"[event@")
+_AT_START: Final = tuple(
+    map(re.compile, (
+        rb"CEF:\d+(?:%b){6}\|siemrelayN=%b(?= |$)" % (_PART, _NUMBER),
+        rb"LEEF:(?:1\.0(?:\|[^|]*){4}|2\.0(?:\|[^|]*){5})\|siemrelayN=%b(?=[^0-9]|$)" % _NUMBER,
+        rb'\[event@\d+ sequence="\d+" n="%b"' % _NUMBER,
+    ))
+)  # fmt: skip
+_AT_END: Final = re.compile(rb' n="%b"\)$' % _NUMBER)
+_JSON_NUMBER: Final = re.compile(_NUMBER.decode())
+
+_JSON_PLACES: Final = (
+    ("siemrelay", "n"), ("_siemrelay_n",), ("siemrelay_n",), ("unmapped", "siemrelay_n"),
+    ("siemrelay.n",),
+)  # fmt: skip
+
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class Leaf(NamedTuple):
+    """A message under seal. `stream` and `number` are None where it carries none."""
+
+    hash: bytes
+    stream: str | None
+    number: int | None
+
+
+def leaf_of(message: bytes) -> Leaf:
+    """The leaf of a message, with or without its syslog header; a line ending is left out."""
+    text = _content(message.rstrip(b"\r\n"))
+    if text.startswith(b"{"):
+        try:
+            return leaf_of_json(_decode(text), text)
+        except (ValueError, RecursionError):  # a text that only looks like JSON
+            return Leaf(leaf_hash(text), None, None)
+    found = next(filter(None, (place.match(text) for place in _AT_START)), None)
+    if found is None and text.endswith(b'")'):
+        found = _AT_END.search(text)
+    if found is None:
+        return Leaf(leaf_hash(text), None, None)
+    return Leaf(leaf_hash(text), found[1].decode(), int(found[2]))
+
+
+def leaf_of_json(value: Any, text: bytes | None = None) -> Leaf:
+    """The leaf of a JSON object, given decoded; `text` is what it was decoded from, if at hand.
+
+    Raises ValueError if there is no canonical form.
+    """
+    form = canonical_value(value) if text is None else canonical(text)
+    number = _json_number(value)
+    return Leaf(leaf_hash(form), *(number or (None, None)))
+
+
+def _json_number(value: Any) -> tuple[str, int] | None:
+    for path in _JSON_PLACES:
+        inner = value
+        for name in path:
+            inner = inner.get(name) if isinstance(inner, dict) else None
+        if isinstance(inner, str) and (found := _JSON_NUMBER.fullmatch(inner)):
+            return found[1], int(found[2])
+    return None
+
+
+def _content(message: bytes) -> bytes:
+    """The message behind its syslog header."""
+    if message.startswith(_KINDS):
+        return message
+    header = _HEADERS.match(message)
+    rest = message[header.end() :] if header else message
+    if rest.startswith(_KINDS):
+        return rest
+    tag = _TAG.match(rest)
+    return rest[tag.end() :] if header and tag else rest
+
+
+def _hec(message: bytes) -> bytes:
+    envelope = _decode(message)
+    return _of_value(envelope["event"])
+
+
+def _bulk(message: bytes) -> bytes:
+    return message.partition(b"\n")[2]
+
+
+def _otlp(message: bytes) -> bytes:
+    return _of_value(any_value_of(_decode(message)["body"]))
+
+
+def _element(message: bytes) -> bytes:
+    """A message that was made a JSON text, to stand in an array, as it was before."""
+    return _of_value(_decode(message)) if message.startswith(b'"') else message
+
+
+def _of_value(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+
+
+def any_value_of(value: Mapping[str, Any]) -> Any:
+    """The JSON value of an OTLP AnyValue."""
+    if "kvlistValue" in value:
+        members = value["kvlistValue"].get("values", ())
+        return {member["key"]: any_value_of(member["value"]) for member in members}
+    if "arrayValue" in value:
+        return [any_value_of(inner) for inner in value["arrayValue"].get("values", ())]
+    if "intValue" in value:
+        return int(value["intValue"])
+    return next(iter(value.values()), None)
+
+
+ENVELOPES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "splunk-hec": _hec, "elasticsearch": _bulk, "otlp": _otlp, "http": _element,
+}  # fmt: skip
+"""By protocol: from a message in its envelope to the message itself."""

@@ -1,0 +1,141 @@
+"""Seals: what a relay says about one stream so far, signed, in a text that any format carries.
+
+A seal has three parts. The *note* is a C2SP checkpoint (origin, size, root) with one more line, the
+SHA-256 of the *tally*, signed. The tally is JSON and accounts for what is not in the stream. The
+*peaks* of the tree at that size let a reader check each stretch between two seals by itself; they
+need no signature, as they must add up to the signed root.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from siemrelay.proof.merkle import HASH_BYTES, Tree
+from siemrelay.proof.note import OpenedNote, Signer, Verifier, open_note, sign
+
+_MARK: Final = "siemrelay-seal:"
+_TOKEN: Final = re.compile(rb"siemrelay-seal:([A-Za-z0-9_-]{100,65536})")
+_TALLY: Final = "tally "
+
+
+class Absent(msgspec.Struct, frozen=True, array_like=True):
+    """A number whose message the receiver does not have, with its leaf in hexadecimal digits."""
+
+    number: int
+    leaf: str
+    reason: str
+
+
+class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A state of a stream: its origin, the size of its tree, its peaks in hexadecimal digits."""
+
+    origin: str
+    size: int
+    peaks: list[str]
+
+    @property
+    def tree(self) -> Tree:
+        """The tree; raises ValueError if the peaks are not those of such a size."""
+        tree = Tree(self.size, tuple(bytes.fromhex(peak) for peak in self.peaks))
+        if not tree.is_whole():
+            raise ValueError("the peaks of a tree do not fit its size")
+        return tree
+
+    @classmethod
+    def of(cls, origin: str, tree: Tree) -> Anchor:
+        """That state of a stream."""
+        return cls(origin, tree.size, [peak.hex() for peak in tree.peaks])
+
+
+class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a seal accounts for.
+
+    `number` is the seal's own in its stream, `at` the relay's clock (RFC 3339), `reason` why it was
+    made now, `every_s` how often one is made. `counts` are those of the sink since it began, up to
+    the record `next_sequence`. `absent` are numbers since the seal before, of messages that the
+    receiver does not have. `previous` is the end of the stream before this one, `cause` why this
+    one began. `others` are the latest seals of the relay's other streams (origin → size and root).
+    """
+
+    number: int
+    at: str
+    reason: str
+    every_s: float
+    next_sequence: int
+    counts: dict[str, int]
+    format: str
+    version: str
+    configuration: str
+    cause: str
+    absent: list[Absent] = []
+    previous: Anchor | None = None
+    others: dict[str, tuple[int, str]] = {}
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """A seal whose parts belong together; `opened` says who signed it."""
+
+    origin: str
+    tree: Tree
+    tally: Tally
+    note: bytes
+    opened: OpenedNote
+
+    @property
+    def stream(self) -> str:
+        """The last part of the origin, which is in the number of each message."""
+        return self.origin.rpartition("/")[2]
+
+
+def made_text(origin: str, tree: Tree, tally: Tally, signers: Iterable[Signer]) -> str:
+    """The seal as one word of text, without a character that any format would escape."""
+    written = msgspec.json.encode(tally)
+    digest = b64encode(sha256(written).digest()).decode()
+    root = b64encode(tree.root).decode()
+    text = f"{origin}\n{tree.size}\n{root}\n{_TALLY}{digest}\n"
+    parts = (sign(text.encode(), signers), written, b"".join(tree.peaks))
+    return _MARK + urlsafe_b64encode(msgspec.msgpack.encode(parts)).decode().rstrip("=")
+
+
+def find_seal(text: bytes) -> bytes | None:
+    """The word of a seal in a text; None if there is none."""
+    found = _TOKEN.search(text) if b"siemrelay-seal:" in text else None
+    return found[1] if found else None
+
+
+def read_seal(word: bytes, verifiers: Iterable[Verifier]) -> Seal:
+    """Read a seal, and check that its parts belong together and signatures of these keys are true.
+
+    Raises ValueError with a sentence for a person. Whether a known key signed it, is for the caller
+    to see.
+    """
+    try:
+        packed = urlsafe_b64decode(word + b"=" * (-len(word) % 4))
+        note, tally, peaks = _unpack(packed)
+        opened = open_note(note, verifiers)
+        origin, size, root, line, *_ = opened.text.decode().split("\n")
+        tree = Tree(int(size), _cut(peaks))
+        accounted = msgspec.json.decode(tally, type=Tally)
+    except (binascii.Error, msgspec.MsgspecError, ValueError) as error:
+        raise ValueError(f"a malformed seal: {error}") from error
+    if line != _TALLY + b64encode(sha256(tally).digest()).decode():
+        raise ValueError("a malformed seal: its tally is not the signed one")
+    if not tree.is_whole() or b64encode(tree.root).decode() != root:
+        raise ValueError("a malformed seal: its peaks do not add up to the signed root")
+    return Seal(origin, tree, accounted, note, opened)
+
+
+def _unpack(packed: bytes) -> tuple[bytes, bytes, bytes]:
+    parts: Any = msgspec.msgpack.decode(packed, type=tuple[bytes, bytes, bytes])
+    return parts  # type: ignore[no-any-return]  # decode's type is that of its argument
+
+
+def _cut(peaks: bytes) -> tuple[bytes, ...]:
+    return tuple(peaks[i : i + HASH_BYTES] for i in range(0, len(peaks), HASH_BYTES))

@@ -1,0 +1,42 @@
+"""The canonical form of JSON, against an implementation that is not ours."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siemrelay.proof.canonical_json import canonical
+
+TEXTS = st.text(max_size=12) | st.sampled_from(["\ufb33", "\U0001f600", "\x7f", "\u2028", "1e3"])
+NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(value=VALUES, ascii_only=st.booleans(), spaces=st.sampled_from([None, 2]))
+def test_the_canonical_form_is_that_of_rfc_8785(
+    value: object, ascii_only: bool, spaces: int | None
+) -> None:
+    written = json.dumps(value, ensure_ascii=ascii_only, indent=spaces)
+    assert canonical(written.encode("utf-8", "surrogatepass")) == rfc8785.dumps(value)
+
+
+@given(bits=st.binary(min_size=8, max_size=8))
+def test_every_double_is_written_as_ecmascript_writes_it(bits: bytes) -> None:
+    (number,) = struct.unpack("d", bits)
+    if number == number and abs(number) != float("inf"):
+        assert canonical(repr(number).encode()) == rfc8785.dumps(number)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"a":1} x', b"[1e999]", b"\xff", b"[" * 100_000])
+def test_what_has_no_canonical_form_is_a_value_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"JSON|beyond"):
+        canonical(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from typing import Any
 
 import pytest
 import rfc8785
@@ -23,7 +24,7 @@ VALUES = st.recursive(
 
 @given(value=VALUES, ascii_only=st.booleans(), spaces=st.sampled_from([None, 2]))
 def test_the_canonical_form_is_that_of_rfc_8785(
-    value: object, ascii_only: bool, spaces: int | None
+    value: Any, ascii_only: bool, spaces: int | None
 ) -> None:
     written = json.dumps(value, ensure_ascii=ascii_only, indent=spaces)
     assert canonical(written.encode("utf-8", "surrogatepass")) == rfc8785.dumps(value)

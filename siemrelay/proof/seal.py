@@ -54,7 +54,7 @@ class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
         return cls(origin, tree.size, [peak.hex() for peak in tree.peaks])
 
 
-class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
+class SealTally(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a seal accounts for.
 
     `number` is the seal's own in its stream, `at` the relay's clock (RFC 3339), `reason` why it was
@@ -84,7 +84,7 @@ class Seal(msgspec.Struct, frozen=True):
 
     origin: str
     tree: Tree
-    tally: Tally
+    tally: SealTally
     note: bytes
     opened: OpenedNote
 
@@ -94,7 +94,7 @@ class Seal(msgspec.Struct, frozen=True):
         return self.origin.rpartition("/")[2]
 
 
-def made_text(origin: str, tree: Tree, tally: Tally, signers: Iterable[Signer]) -> str:
+def made_text(origin: str, tree: Tree, tally: SealTally, signers: Iterable[Signer]) -> str:
     """The seal as one word of text, without a character that any format would escape."""
     written = msgspec.json.encode(tally)
     digest = b64encode(sha256(written).digest()).decode()
@@ -122,7 +122,7 @@ def read_seal(word: bytes, verifiers: Iterable[Verifier]) -> Seal:
         opened = open_note(note, verifiers)
         origin, size, root, line, *_ = opened.text.decode().split("\n")
         tree = Tree(int(size), _cut(peaks))
-        accounted = msgspec.json.decode(tally, type=Tally)
+        accounted = msgspec.json.decode(tally, type=SealTally)
     except (binascii.Error, msgspec.MsgspecError, ValueError) as error:
         raise ValueError(f"a malformed seal: {error}") from error
     if line != _TALLY + b64encode(sha256(tally).digest()).decode():

@@ -9,12 +9,12 @@ import pytest
 
 from siemrelay.proof.merkle import Tree, leaf_hash
 from siemrelay.proof.note import Signer
-from siemrelay.proof.seal import Absent, Anchor, Tally, find_seal, made_text, read_seal
+from siemrelay.proof.seal import Absent, Anchor, SealTally, find_seal, made_text, read_seal
 
 SIGNER = Signer.generate("relay.example")
 TREE = Tree().extended([leaf_hash(b"%d" % n) for n in range(11)])
 ORIGIN = "relay.example/splunk/abcdefgh22"
-TALLY = Tally(
+TALLY = SealTally(
     number=12, at="2026-11-28T03:00:00Z", reason="interval", every_s=60.0, next_sequence=40,
     counts={"delivered": 12, "filtered": 27}, format="json", version="1.0", configuration="c0ffee",
     cause="start", absent=[Absent(3, "00" * 32, "400 no")],

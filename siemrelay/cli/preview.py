@@ -51,7 +51,7 @@ def preview(
       tail -n 3 /var/log/alm/audit.json | siemrelay preview --sink qradar
     """
     try:
-        loaded = load(config, need_credentials=False)
+        loaded = load(config, need_credentials=False, only_sinks=[only] if only else None)
     except ConfigurationRefused as refused:
         exit_with_faults(refused)
     settings = loaded.config

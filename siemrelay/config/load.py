@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -66,16 +66,21 @@ class Loaded(msgspec.Struct, frozen=True):
     """Credentials that were not read, and a placeholder stands for them; see `load`."""
 
 
-def load(path: str | Path, *, need_credentials: bool = True) -> Loaded:
+def load(
+    path: str | Path, *, need_credentials: bool = True, only_sinks: Collection[str] | None = None
+) -> Loaded:
     """Read, fill in and validate a configuration file.
 
     Without `need_credentials`, for what sends nothing, credentials that only the service gets are
-    no faults (`unread`).
+    no faults (`unread`). With `only_sinks`, for what uses no other sink, neither are references
+    that cannot be resolved in other sinks and in sources; such a sink may be left out.
 
     Raises: ConfigurationRefused with every fault (without a line if the file cannot be read): show
     them, change nothing.
     """
-    return load_text(text_of(path), str(path), need_credentials=need_credentials)
+    return load_text(
+        text_of(path), str(path), need_credentials=need_credentials, only_sinks=only_sinks
+    )
 
 
 def of_pool(loaded: Loaded, pool: str) -> Loaded:
@@ -96,19 +101,21 @@ def load_again(loaded: Loaded, environment: Mapping[str, str] | None = None) -> 
 
 def load_text(
     text: str, file: str, environment: Mapping[str, str] | None = None, *,
-    need_credentials: bool = True,
+    need_credentials: bool = True, only_sinks: Collection[str] | None = None,
 ) -> Loaded:  # fmt: skip
     """As `load`, from text; `file` is the name in faults, and `include` starts from its directory.
 
     `environment` replaces the process's variables if it is given.
     """
     document = document_of(text, file)
-    return _load(document, text, file, environment, need_credentials=need_credentials)
+    return _load(
+        document, text, file, environment, need_credentials=need_credentials, only_sinks=only_sinks
+    )
 
 
 def _load(
     document: Document, text: str, file: str, environment: Mapping[str, str] | None, *,
-    need_credentials: bool = True,
+    need_credentials: bool = True, only_sinks: Collection[str] | None = None,
 ) -> Loaded:  # fmt: skip
     if document.value is None and not document.faults:
         document.faults.append(
@@ -118,7 +125,9 @@ def _load(
         document.faults.append(document.fault((), "expected `key: value` lines at the top level"))
     if not isinstance(document.value, dict):
         raise ConfigurationRefused(file, document.faults)
-    filled = substitute(document, environment, need_credentials=need_credentials)
+    filled = substitute(
+        document, environment, need_credentials=need_credentials, only_sinks=only_sinks
+    )
     config = _validated(filled, document)
     if config is None or document.faults:
         raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
@@ -157,6 +166,9 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
         wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
         if wrong is not None:
             document.faults.append(document.fault(path, wrong))
+    if isinstance(top["sinks"], dict) and not document.faults:
+        # Without a fault only those are placeholders that nobody needs (`only_sinks`).
+        top["sinks"] = {n: sink for n, sink in top["sinks"].items() if type(sink) is not SinkConfig}
     top = {key: value for key, value in top.items() if value is not _ABSENT}
     config = validator.model(RelayConfig, top, filled.value, ())
     if document.faults:

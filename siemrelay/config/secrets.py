@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +57,7 @@ class Substituted(msgspec.Struct):
     files: dict[Path, FileState | None] = msgspec.field(default_factory=dict)
     """The files that references name, each as it was before it was read."""
     unread: list[Fault] = msgspec.field(default_factory=list)
-    """Credentials that this process could not read and need not (`need_credentials=False`)."""
+    """References that this process could not resolve and need not."""
 
 
 class _Missing(Exception):
@@ -74,14 +74,15 @@ _UNREAD: Final = "unread-credential"
 
 def substitute(
     document: Document, environment: Mapping[str, str] | None = None, *,
-    need_credentials: bool = True,
+    need_credentials: bool = True, only_sinks: Collection[str] | None = None,
 ) -> Substituted:  # fmt: skip
     """Fill in every `${...}`; one that cannot be resolved becomes a fault of the document.
 
     `$${` stands for `${` itself. Keys are left alone. `environment` is the process's own if None:
     then variables and credentials that the service would get from its unit are found there, as far
     as this user may read them. Without `need_credentials`, a process that systemd gave none goes on
-    without them; their faults are in `unread`.
+    without them; their faults are in `unread`. With `only_sinks`, so are those of every reference
+    in another sink or in a source, whatever keeps it from being resolved.
     """
     result = Substituted(None, failed={*document.unread})
     variables = _Variables(environment)
@@ -111,8 +112,11 @@ def substitute(
                     raise _Missing(f"`{match[0]}` is empty; give it a value")
             except _Missing as missing:
                 fault = document.fault(path, str(missing))
-                if isinstance(missing, _NoCredentials) and not need_credentials:
+                elsewhere = only_sinks is not None and _is_elsewhere(path, only_sinks)
+                if elsewhere or (isinstance(missing, _NoCredentials) and not need_credentials):
                     result.unread.append(fault)
+                    if elsewhere and path[0] == "sinks":
+                        result.failed.add(path)  # the sink is not used, whatever it comes to
                     return _UNREAD
                 document.faults.append(fault)
                 result.failed.add(path)
@@ -124,6 +128,10 @@ def substitute(
 
     result.value = walk(document.value, ())
     return result
+
+
+def _is_elsewhere(path: KeyPath, only_sinks: Collection[str]) -> bool:
+    return path[0] == "sources" or (path[0] == "sinks" and path[1] not in only_sinks)
 
 
 class _Variables:

@@ -66,7 +66,7 @@ def dead_letters(
         raise click.UsageError("give --retry or --drop, not both")
     if sink is None and (retry or drop):
         raise click.UsageError("--retry and --drop need the name of a sink")
-    loaded = load_or_exit(config, need_credentials=retry)
+    loaded = load_or_exit(config, sends_to=sink if retry else None)
     redactor = Redactor(loaded.secrets)
     with open_buffer(loaded.config.state_dir) as store:
         before = store.opened().end if last is None else last + 1

@@ -17,10 +17,14 @@ from siemrelay.core.errors import BufferBroken, BufferFull, ConfigurationRefused
 from siemrelay.telemetry.log import Redactor, configure
 
 
-def load_or_exit(config: str, *, need_credentials: bool = False) -> Loaded:
-    """Load the configuration and set the log up for a person; exits with 78 on faults."""
+def load_or_exit(config: str, *, sends_to: str | None = None) -> Loaded:
+    """Load the configuration and set the log up for a person; exits with 78 on faults.
+
+    Only the secrets of the sink `sends_to` are needed.
+    """
+    only = [] if sends_to is None else [sends_to]
     try:
-        loaded = load(config, need_credentials=need_credentials)
+        loaded = load(config, need_credentials=sends_to is not None, only_sinks=only)
     except ConfigurationRefused as refused:
         exit_with_faults(refused)
     configure("warning", "auto", Redactor(loaded.secrets))

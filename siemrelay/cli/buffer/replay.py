@@ -65,7 +65,7 @@ def replay(
     """
     if (first is None) == (since is None):
         raise click.UsageError("give either --from NUMBER or --since DURATION")
-    loaded = load_or_exit(config, need_credentials=True)
+    loaded = load_or_exit(config, sends_to=sink)
     name = chosen(loaded, sink)
     with open_buffer(loaded.config.state_dir) as store:
         facts = store.opened()

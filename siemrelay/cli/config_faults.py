@@ -10,19 +10,28 @@ from typing import NoReturn
 
 import click
 
+from siemrelay.cli.options import advice
 from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.telemetry.log import journal_prefix
 
 
-def exit_with_faults(refused: ConfigurationRefused, *, as_json: bool = False) -> NoReturn:
-    """Print every fault, one a line on standard error (or as JSON on standard output); exit 78."""
+def exit_with_faults(
+    refused: ConfigurationRefused, outcome: str = "", *, as_json: bool = False
+) -> NoReturn:
+    """Print every fault, one a line on standard error (or as JSON on standard output); exit 78.
+
+    `outcome` says what the command therefore did not do.
+    """
     if as_json:
         faults = [fault_as_json(fault, refused.file) for fault in refused.faults]
         click.echo(json.dumps({"file": refused.file, "faults": faults}, indent=2))
     else:
         for fault in refused.faults:
-            click.secho(journal_prefix("error") + fault.located(refused.file), err=True, fg="red")
-        click.echo(f"{plural(refused.faults, 'fault')}; nothing was changed", err=True)
+            click.secho(
+                journal_prefix("error") + advice(fault.located(refused.file)), err=True, fg="red"
+            )
+        count = plural(refused.faults, "fault")
+        click.echo(f"{count}; {outcome}" if outcome else count, err=True)
     raise SystemExit(os.EX_CONFIG)
 
 

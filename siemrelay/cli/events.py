@@ -47,4 +47,4 @@ def _catalogue(config: str | None) -> Catalogue:
     try:
         return load(config, need_credentials=False).config.catalogue()
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
+        exit_with_faults(refused, "nothing is shown")

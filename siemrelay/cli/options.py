@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import click
 
-DEFAULT_FILE: Final = "/etc/siemrelay/siemrelay.yaml"
+from siemrelay.core.own_commands import DEFAULT_FILE, with_config
 
 
 def config_option(*, required: bool = True) -> Callable[[Any], Any]:
@@ -34,6 +34,13 @@ def _the_only_one(_: click.Context, param: click.Parameter, files: tuple[str, ..
             param=param,
         )
     return files[0] if files else None
+
+
+def advice(text: str) -> str:
+    """The text; the commands in it name the `-c FILE` that this command was given."""
+    context = click.get_current_context(silent=True)
+    file = context.params.get("config") if context else None
+    return with_config(text, file or DEFAULT_FILE)
 
 
 def json_option() -> Callable[[Any], Any]:

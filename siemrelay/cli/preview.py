@@ -13,13 +13,16 @@ from typing import Any, BinaryIO, Final, cast
 
 import click
 
+
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
+from siemrelay.core.event_types import UNTYPED
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.truncate import truncated
+from siemrelay.products.product import BUILT_IN
 from siemrelay.relay.assembly import Assembly, SinkParts
 
 # Bounds memory when a whole log is piped through.
@@ -53,7 +56,7 @@ def preview(
     try:
         loaded = load(config, need_credentials=False, only_sinks=[only] if only else None)
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
+        exit_with_faults(refused, "nothing is shown")
     settings = loaded.config
     source = source or next(iter(settings.sources))
     for name, known, what in ((source, settings.sources, "source"), (only, settings.sinks, "sink")):
@@ -62,11 +65,24 @@ def preview(
     assembly = Assembly(settings)
     sinks = [assembly.sink(name) for name in settings.sinks if only in (None, name)]
     previewer = _Previewer(assembly, source, sinks)
+    untyped = 0
     for result in previewer.results(_lines(records)):
+        untyped += result["event"].get("type") == UNTYPED
         if as_json:
             click.echo(json.dumps(result))
         else:
             _print(result)
+    if untyped:
+        click.secho(f"warning: {_untyped(untyped, source)}", err=True, fg="yellow")
+
+
+def _untyped(count: int, source: str) -> str:
+    products = ", ".join(name for name in BUILT_IN if name != "generic")
+    return (
+        f"{count:,} of these records name no type that is known here; in source {source} set "
+        f"`product:` to what writes them ({products}), or name the field that holds the type, "
+        "like `fields: {type: event.name}`"
+    )
 
 
 def _lines(records: BinaryIO) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
-from siemrelay.cli.options import config_option
+from siemrelay.cli.options import advice, config_option
 from siemrelay.config.files import text_of
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded, load_again, load_text, of_pool
@@ -77,9 +77,9 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     try:
         loaded = read(None, {})
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
+        exit_with_faults(refused, "the relay does not start")
     log, redactor = loaded.config.log, Redactor(loaded.secrets)
-    configure(log.level, log.format, redactor)
+    configure(log.level, log.format, redactor, config)
     for fault in itertools.chain(*lacking(loaded)):
         # Only the part that needs it waits for it.
         structlog.get_logger().error("missing on this machine", fault=fault.located(loaded.file))
@@ -90,7 +90,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     try:
         at_end = trio.run(_run, Relay(loaded, redactor=redactor, read=read), drain)
     except StartRefused as error:
-        click.echo(f"{journal_prefix('error')}siemrelay: {error}", err=True)
+        click.echo(advice(f"{journal_prefix('error')}siemrelay: {error}"), err=True)
         raise SystemExit(os.EX_TEMPFAIL) from error
     except BufferBroken as broken:
         _end(broken)

@@ -89,10 +89,10 @@ def test(
         # The secrets of other sinks are no concern of a test, and often not at hand.
         loaded = load(config, only_sinks=None if every else [sink] if sink else [])
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
+        exit_with_faults(refused, "nothing was sent")
     names = _chosen(loaded.config, sink, every=every)
     redactor = Redactor(loaded.secrets)
-    configure("warning", "auto", redactor)
+    configure("warning", "auto", redactor, config)
     assembly = Assembly(loaded.config)
     width = max(map(len, names)) if every else 0
     trials = [

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -60,7 +61,9 @@ class Relay:
         self._read = read or (lambda text, variables: loaded)
         self.stats = stats or Stats()
         self._redactor = redactor or Redactor(loaded.secrets)
-        self._reporter = StatusReporter(self.stats, self._redactor)
+        self._reporter = StatusReporter(
+            self.stats, self._redactor, str(Path(loaded.file).absolute())
+        )
         self._notifier = Notifier()
         self._stop = trio.Event()
 

@@ -236,7 +236,7 @@ class Reloader:
         config = loaded.config
         # New secrets first, so that no line of the changed parts shows one.
         self._redactor.add(loaded.secrets)
-        configure(config.log.level, config.log.format, self._redactor)
+        configure(config.log.level, config.log.format, self._redactor, loaded.file)
         assembly = Assembly(config)
         await self._sources.take_addresses(config)
         # A stop of the relay waits for a change that has begun, as it does for a commit.

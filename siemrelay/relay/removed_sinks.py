@@ -40,7 +40,7 @@ class RemovedSinks:
                     "a sink is no longer configured; its records are kept", sink=name,
                     undelivered=self._waiting(name), until=rfc3339(at + keep_s),
                     advice="configure it again, set `renamed_from` on the sink that takes its "
-                    f"place, or drop them: siemrelay reload --discard-backlog {name}",
+                    f"place, or drop them: `siemrelay reload --discard-backlog {name}`",
                 )  # fmt: skip
         return kept
 

@@ -11,12 +11,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 import structlog
 
 from siemrelay.core.options import URL_PASSWORD
+from siemrelay.core.own_commands import DEFAULT_FILE, with_config
 from siemrelay.formats.writing.text import sanitize_for_display
 
 _LEVELS: Final = {
@@ -127,14 +129,31 @@ def _one_line(key: str, text: str) -> str:
     return "\n".join(f"  {sanitize_for_display(line)}" for line in text.split("\n"))
 
 
-def configure(level: str, form: str, redactor: Redactor) -> None:
-    """Set up the log on standard error. `form` is json, console, or auto: console on a terminal."""
+def _advising(file: str) -> Any:
+    """A structlog processor: the commands in messages name the file that the relay runs with."""
+    file = str(Path(file).absolute())
+
+    def advise(logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: with_config(value, file) if isinstance(value, str) else value
+            for key, value in line.items()
+        }
+
+    return advise
+
+
+def configure(level: str, form: str, redactor: Redactor, config_file: str = DEFAULT_FILE) -> None:
+    """Set up the log on standard error. `form` is json, console, or auto: console on a terminal.
+
+    `config_file` is what the commands in messages are about.
+    """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         redactor,
+        _advising(config_file),
     ]
     if console:
         # Tracebacks become text before the redactor runs; rich ones would show local variables.

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from siemrelay import __version__
+from siemrelay.core.own_commands import DEFAULT_FILE, with_config
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.log import Redactor
@@ -114,8 +115,9 @@ class HistoryReport(msgspec.Struct, frozen=True):
 class StatusReporter:
     """Builds reports from the stats, with rates from samples. Secrets are redacted."""
 
-    def __init__(self, stats: Stats, redactor: Redactor) -> None:
-        self._stats, self._redactor = stats, redactor
+    def __init__(self, stats: Stats, redactor: Redactor, config_file: str = DEFAULT_FILE) -> None:
+        """`config_file` is what the commands in messages are about."""
+        self._stats, self._redactor, self._file = stats, redactor, config_file
         self._rates = Rates()
         self._sources, self._sinks = History(), History()
         self._backlogs = History(gauges=True)
@@ -164,7 +166,11 @@ class StatusReporter:
 
     def _clean(self, text: str, most: int = _MESSAGE_CHARACTERS) -> str:
         # Redact before truncating: the rest of a cut secret would not be recognised.
-        return sanitize_for_display(self._redactor.text(text), most)
+        return sanitize_for_display(self.advice(self._redactor.text(text)), most)
+
+    def advice(self, text: str) -> str:
+        """The text; the commands in it name the file that the relay runs with."""
+        return with_config(text, self._file)
 
     def _source(self, source: SourceStats) -> SourceReport:
         return SourceReport(

@@ -29,6 +29,7 @@ def test_a_paused_sink_keeps_its_records_over_a_restart_and_the_others_go_on(
         until(lambda: daemon.metric("sink_delivered_total", sink="siem") == 1)
         found = daemon.command("pause", "siem")
         assert found.returncode == 0, found.stderr
+        assert f"until `siemrelay resume siem -c {daemon.file}`" in found.stdout
         (line,) = daemon.said("sink paused")
         assert line["sink"] == "siem"
         assert "(uid " in line["by"]
@@ -42,7 +43,9 @@ def test_a_paused_sink_keeps_its_records_over_a_restart_and_the_others_go_on(
         assert daemon.state_of("siem") == "paused"
         assert daemon.metric("sink_backlog_records", sink="siem") == 2
         shown = daemon.command("status", "--at", daemon.endpoint).stdout
-        assert "`siemrelay resume siem` resumes it" in shown
+        hint = f"`siemrelay resume siem -c {daemon.file}`"
+        assert f"{hint} resumes it" in shown
+        assert f"{hint} resumes it" in json.loads(daemon.get("/status")[1])["sinks"][0]["reason"]
         # A reload that changes the paused sink leaves it paused.
         daemon.config["sinks"]["siem"]["timeout"] = "9s"
         assert daemon.command("reload").returncode == 0

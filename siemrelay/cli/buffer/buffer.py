@@ -18,7 +18,7 @@ from siemrelay.cli.buffer.dead_letters import dead_letters
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.buffer.replay import replay
 from siemrelay.cli.buffer.salvage import check, salvage
-from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.options import advice, config_option, json_option
 from siemrelay.cli.tables import print_table
 from siemrelay.core.event import Batch
 from siemrelay.core.times import rfc3339
@@ -137,8 +137,9 @@ def _print_balance(sinks: list[dict[str, Any]]) -> None:
     equation = f"stored = {' + '.join(terms)}"
     wrong = [sink["sink"] for sink in sinks if not sink["balanced"]]
     if wrong:
+        advised = advice("run `siemrelay buffer check`")
         click.secho(f"{equation} does NOT hold for {', '.join(wrong)}: records are missing "
-                    "from the counts; run `siemrelay buffer check`", fg="red")  # fmt: skip
+                    f"from the counts; {advised}", fg="red")  # fmt: skip
     elif sinks:
         click.echo(f"{equation}: holds for every sink")
 

@@ -12,6 +12,7 @@ import click
 from siemrelay.buffer.state_dir import find_buffer
 from siemrelay.buffer.store import Store
 from siemrelay.cli.config_faults import exit_with_faults
+from siemrelay.cli.options import advice
 from siemrelay.config.load import Loaded, load
 from siemrelay.core.errors import BufferBroken, BufferFull, ConfigurationRefused, StartRefused
 from siemrelay.telemetry.log import Redactor, configure
@@ -26,8 +27,8 @@ def load_or_exit(config: str, *, sends_to: str | None = None) -> Loaded:
     try:
         loaded = load(config, need_credentials=sends_to is not None, only_sinks=only)
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
-    configure("warning", "auto", Redactor(loaded.secrets))
+        exit_with_faults(refused, "the buffer was not touched")
+    configure("warning", "auto", Redactor(loaded.secrets), config)
     return loaded
 
 
@@ -38,8 +39,8 @@ def open_buffer(state_dir: Path) -> Iterator[Store]:
         with closing(Store(find_buffer(state_dir))) as store:
             yield store
     except (StartRefused, BufferFull) as error:
-        click.secho(f"siemrelay: {error}", err=True, fg="red")
+        click.secho(advice(f"siemrelay: {error}"), err=True, fg="red")
         raise SystemExit(os.EX_TEMPFAIL) from error
     except BufferBroken as error:
-        click.secho(f"siemrelay: {error}", err=True, fg="red")
+        click.secho(advice(f"siemrelay: {error}"), err=True, fg="red")
         raise SystemExit(os.EX_IOERR) from error

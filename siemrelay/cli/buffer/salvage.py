@@ -16,7 +16,7 @@ from siemrelay.buffer import salvage as salvaging
 from siemrelay.buffer.salvage import Survey, put_in_place, survey
 from siemrelay.buffer.state_dir import buffer_file, lock_state_dir, running_process
 from siemrelay.cli.buffer.open_buffer import load_or_exit
-from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.options import advice, config_option, json_option
 from siemrelay.cli.tables import print_table
 from siemrelay.core.errors import SiemrelayError, StartRefused
 
@@ -51,7 +51,7 @@ def check(config: str, as_json: bool) -> None:
         if found.faults and running:
             click.echo("stop the relay and check again to see what can be read")
         elif not found.healthy:
-            click.echo("`siemrelay buffer salvage` saves what can be read into a new file")
+            click.echo(advice("`siemrelay buffer salvage` saves what can be read into a new file"))
     raise SystemExit(0 if found.healthy else os.EX_IOERR)
 
 

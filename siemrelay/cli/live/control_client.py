@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from siemrelay.cli.config_faults import exit_with_faults
+from siemrelay.cli.options import advice
 from siemrelay.config.endpoint_address import state_dir
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.relay.control import (
@@ -35,7 +36,7 @@ def directory_of(config: str) -> Path:
     try:
         return state_dir(config)
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
+        exit_with_faults(refused, "no relay was asked")
 
 
 def send(directory: Path, command: Command) -> ControlAnswer:
@@ -91,7 +92,7 @@ def follow(
 def print_answer(answer: ControlAnswer, refused_code: int = os.EX_USAGE) -> None:
     """Print the lines; exits with `refused_code` if the relay refused."""
     for line in answer.lines:
-        click.secho(line, err=not answer.done, fg=None if answer.done else "red")
+        click.secho(advice(line), err=not answer.done, fg=None if answer.done else "red")
     if not answer.done:
         raise SystemExit(refused_code)
 

@@ -14,10 +14,11 @@ import click
 import msgspec
 
 from siemrelay.cli.config_faults import exit_with_faults
-from siemrelay.cli.options import DEFAULT_FILE, config_option
+from siemrelay.cli.options import config_option
 from siemrelay.config.endpoint_address import endpoint_address
 from siemrelay.config.models import EndpointOptions
 from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.core.own_commands import DEFAULT_FILE
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status import RelayReport
 
@@ -67,7 +68,7 @@ def _configured(config: str) -> tuple[str, int] | None:
     try:
         return endpoint_address(config)
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
+        exit_with_faults(refused, "no relay was asked")
 
 
 def fetch_status(address: tuple[str, int]) -> RelayReport:

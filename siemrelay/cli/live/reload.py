@@ -45,7 +45,7 @@ def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...], environ
             text = text_of(config)
             texts = [text, *document_of(text, config).included.values()]
         except ConfigurationRefused as refused:
-            exit_with_faults(refused)
+            exit_with_faults(refused, "nothing was changed")
         names = [name for text in texts for name in variables_of(text)]
         variables = {name: os.environ[name] for name in names if name in os.environ}
     request = ReloadRequest(dry_run, list(discard_backlog), variables)

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from siemrelay.cli.live.control_client import directory_of, follow, print_answer
+from siemrelay.cli.options import advice
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.relay.control import ControlAnswer, TestLine, TestRequest
 
@@ -35,7 +36,9 @@ def test_through(
             if not as_json:
                 colour = _COLOURS.get(line.outcome, "red")
                 outcome = click.style(f"{line.outcome:15}", fg=colour)
-                click.echo(f"  {line.sink:20} {outcome} {sanitize_for_display(line.detail, 1000)}")
+                click.echo(
+                    f"  {line.sink:20} {outcome} {sanitize_for_display(advice(line.detail), 1000)}"
+                )
         elif isinstance(line, ControlAnswer):
             answer = line
     if not found:

@@ -13,7 +13,6 @@ import click
 import yaml
 
 from siemrelay.cli.config_faults import exit_with_faults
-from siemrelay.cli.options import DEFAULT_FILE
 from siemrelay.cli.setup.first_config import (
     Answers,
     credentials,
@@ -24,6 +23,7 @@ from siemrelay.cli.setup.first_config import (
 from siemrelay.config.load import load_text
 from siemrelay.config.presets import PRESETS
 from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.core.own_commands import DEFAULT_FILE
 from siemrelay.products.product import BUILT_IN
 
 _CREDENTIALS = Path("/etc/siemrelay/credentials")
@@ -79,7 +79,7 @@ def init(
     except ValueError as error:
         raise click.UsageError(f"--source {source}: {error}") from error
     except ConfigurationRefused as refused:
-        exit_with_faults(refused)
+        exit_with_faults(refused, "no file was written")
     if loaded.inline_secrets:
         _refuse("an answer holds a secret: leave it out, and write ${credential:NAME} in its place")
     if config == "-":

@@ -12,7 +12,6 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from siemrelay.cli.options import DEFAULT_FILE
 from siemrelay.cli.setup.system_files import (
     DROP_INS,
     Manifest,
@@ -20,6 +19,7 @@ from siemrelay.cli.setup.system_files import (
     found,
     system_files,
 )
+from siemrelay.core.own_commands import DEFAULT_FILE
 
 UNIT: Final = "siemrelay.service"
 

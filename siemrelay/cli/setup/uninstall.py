@@ -9,7 +9,6 @@ from typing import Final
 
 import click
 
-from siemrelay.cli.options import DEFAULT_FILE
 from siemrelay.cli.setup.install import (
     UNIT,
     require,
@@ -21,6 +20,7 @@ from siemrelay.cli.setup.install import (
 from siemrelay.cli.setup.system_files import Manifest, SystemFile
 from siemrelay.config.endpoint_address import state_dir
 from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.core.own_commands import DEFAULT_FILE
 
 _LOGS: Final = Path("/var/log/siemrelay")
 _DROP_INS: Final = Path(f"/etc/systemd/system/{UNIT}.d")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from siemrelay.cli.check import check
+from siemrelay.cli.commands import main
 from siemrelay.cli.events import events
 from siemrelay.core.event_types import ANY
 from tests.support.products import CATALOGUE
@@ -121,3 +122,51 @@ def test_terminal_gets_drawn_tables(good: str) -> None:
         os.close(ours)
     assert process.wait() == 0
     assert "│ authorization" in shown.decode()
+
+
+OTHERS = """\
+sources:
+  audit: {type: file, path: /nowhere/*.json}
+  hooks: {type: http, listen: "http://127.0.0.1:1/", authorization: "Bearer ${credential:hook}"}
+sinks:
+  mine: {protocol: stdout, format: json}
+  splunk: {siem: splunk, url: "https://a:8088", authorization: "Splunk ${credential:token}"}
+  other: {protocol: tcp, server: a, port: "${PORT}"}
+"""
+
+
+@pytest.mark.parametrize("arguments", [("test", "mine"), ("preview", "--sink", "mine")])
+def test_a_command_for_one_sink_needs_no_secret_of_another(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(OTHERS)
+    name, *rest = arguments
+    result = CliRunner().invoke(main, [name, "-c", str(file), *rest], input='{"type": "x"}\n')
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ending"),
+    [
+        (("check",), "1 fault"),
+        (("preview",), "1 fault; nothing is shown"),
+        (("test", "splunk"), "1 fault; nothing was sent"),
+        (("run",), "3 faults; the relay does not start"),
+    ],
+)
+def test_a_command_says_what_it_does_not_do_because_of_a_fault(
+    tmp_path: Path, arguments: tuple[str, ...], ending: str
+) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text(OTHERS)
+    name, *rest = arguments
+    result = CliRunner().invoke(main, [name, "-c", str(file), *rest])
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (os.EX_CONFIG, ending)
+
+
+def test_preview_says_how_records_without_a_type_get_one(good: str) -> None:
+    result = CliRunner().invoke(main, ["preview", "-c", good], input='{"kind": "x"}\n')
+    assert "1 of these records name no type" in result.stderr
+    assert "`product:`" in result.stderr
+    assert "`fields: {type: event.name}`" in result.stderr

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Final, cast
 
 import click
 
-
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load

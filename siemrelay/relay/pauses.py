@@ -98,8 +98,12 @@ class Pauses:
         """Store what could not be stored, as soon as that is possible, until cancelled."""
         while True:
             await trio.sleep(_STORE_AGAIN_S)
-            if self._unstored:
-                await in_thread(self._store)
+            await self.store_pending()
+
+    async def store_pending(self) -> None:
+        """Store what could not be stored, if anything could not, and now can be."""
+        if self._unstored:
+            await in_thread(self._store)
 
     def _store(self) -> str | None:
         with self._storing:  # the latest state wins, whichever thread comes last

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
 from structlog.testing import capture_logs
-from trio.testing import MockClock
 
 from siemrelay.relay.pauses import Pauses
 
@@ -31,7 +29,7 @@ def obstacle(tmp_path: Path) -> Obstacle:
 
 
 async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
-    tmp_path: Path, obstacle: Obstacle, autojump_clock: MockClock
+    tmp_path: Path, obstacle: Obstacle
 ) -> None:
     obstacle.put()
     pauses = Pauses(tmp_path)
@@ -39,13 +37,10 @@ async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
         assert await pauses.add("siem", "ada") == "Is a directory"
         assert "siem" in pauses
         assert "siem" not in Pauses(tmp_path)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pauses.run)
-            await trio.sleep(10)
-            assert "siem" not in Pauses(tmp_path)
-            obstacle.remove()
-            await trio.sleep(10)
-            nursery.cancel_scope.cancel()
+        await pauses.store_pending()
+        assert "siem" not in Pauses(tmp_path)
+        obstacle.remove()
+        await pauses.store_pending()
     assert "siem" in Pauses(tmp_path)
     assert [line["event"] for line in log] == [
         "which sinks are paused cannot be stored", "which sinks are paused is stored",

@@ -23,7 +23,14 @@ from pydantic import Field, ValidationInfo, field_validator
 from siemrelay.core.errors import SinkWaits
 from siemrelay.core.options import Options, Port, Size, show_seconds
 from siemrelay.net.tcp_client import resolve
-from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
+from siemrelay.sinks.contract import (
+    BatchLimits,
+    ProtocolKind,
+    Refusal,
+    Report,
+    Settlement,
+    no_report,
+)
 from siemrelay.sinks.stream.servers import Server, addresses
 from siemrelay.wire.gelf import GelfDatagrams, largest_message
 
@@ -39,7 +46,18 @@ _LEAST_CHUNK_BYTES: Final = 512
 _LARGEST_CHUNK_BYTES: Final = 8192
 
 # A task that never waits starves the others: after so many datagrams they get a turn.
-_BURST: Final = 64
+_TURN: Final = 64
+
+# A receiver's buffer has 212,992 bytes on Linux if nobody raised it (net.core.rmem_default), and
+# the kernel charges a datagram of 400 bytes with 768 or more: 277 fit while the receiver is busy
+# elsewhere. So few leave at once, and at the default rate the buffer bridges 50 ms (measured with
+# rsyslog by test_a_backlog_reaches_rsyslog_without_a_gap).
+_DATAGRAMS_AT_ONCE: Final = 32
+_DATAGRAM_BYTES: Final = 1024  # a larger datagram counts as several
+_RATE: Final = 5000
+
+# What one `send` takes at most: it lasts a fraction of a second, and is all that a stop repeats.
+_BATCH_S: Final = 0.1
 
 # A full interface queue drains in well under this.
 _QUEUE_PAUSE_S: Final = 0.005
@@ -64,6 +82,12 @@ class UdpOptions(Options):
         "gzip", description="with `framing: gelf`: of messages over one datagram"
     )
 
+    rate: int = Field(
+        _RATE, ge=0, le=1_000_000,
+        description="the most datagrams a second, of up to 1 KiB each (a larger one counts as "
+        "several); 0: as fast as the kernel takes them, which a receiver loses part of",
+    )  # fmt: skip
+
     @field_validator("chunk_size", "compression")
     @classmethod
     def _chunks_are_gelf(cls, value: Any, info: ValidationInfo) -> Any:
@@ -84,6 +108,28 @@ def one_each(message: bytes) -> Sequence[bytes]:
 def _largest_message(options: UdpOptions) -> int:
     chunked = options.framing == "gelf"
     return largest_message(options.chunk_size) if chunked else MAX_DATAGRAM_BYTES
+
+
+def _limits(options: UdpOptions) -> BatchLimits:
+    return BatchLimits(max(int(options.rate * _BATCH_S), 1) if options.rate else None)
+
+
+class DatagramPacer:
+    """Spreads datagrams over time: `rate` a second, and few at once."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate, self._at_once_s = rate, _DATAGRAMS_AT_ONCE / rate
+        self._used_until_s = 0.0
+
+    async def wait(self, datagram_bytes: int) -> None:
+        """Wait until a datagram of that size may leave; it counts as sent."""
+        now_s = trio.current_time()
+        charge_s = (1 + datagram_bytes // _DATAGRAM_BYTES) / self._rate
+        ahead_s = max(self._used_until_s - now_s, 0.0)
+        self._used_until_s = now_s + ahead_s + charge_s
+        if ahead_s + charge_s > self._at_once_s and ahead_s:
+            # As long as it takes for half of those at once, so that timers are few.
+            await trio.sleep(ahead_s + charge_s - self._at_once_s / 2)
 
 
 class UdpSink:
@@ -111,6 +157,7 @@ class UdpSink:
                 gone="nobody listens there (ICMP port unreachable); is the receiver running?",
                 answer="none: UDP has no answer; look for the event at the receiver",
                 datagrams=self._datagrams,
+                pacer=DatagramPacer(self._options.rate) if self._options.rate else None,
             )  # fmt: skip
 
 
@@ -138,16 +185,18 @@ class DatagramSession:
     """See `sinks.contract.Session`. A ticket is the settlement, unless the kernel reports an error.
 
     `gone` is the message for a refused connection, `answer` the one for a confirmation; `timeout_s`
-    is how long the kernel may have no room.
+    is how long the kernel may have no room. Without a `pacer` datagrams leave as fast as it takes
+    them.
     """
 
     def __init__(
         self, sock: socket.socket, where: str, report: Report, *, gone: str, answer: str,
         timeout_s: float = math.inf, datagrams: Datagrams = one_each,
+        pacer: DatagramPacer | None = None,
     ) -> None:  # fmt: skip
         self._sock, self._where, self._report = sock, where, report
         self._gone, self._answer, self._timeout_s = gone, answer, timeout_s
-        self._datagrams = datagrams
+        self._datagrams, self._pacer = datagrams, pacer
 
     async def send(self, messages: Sequence[bytes]) -> Settlement:
         """See `sinks.contract.Session`. If cancelled, some messages may be out."""
@@ -158,9 +207,11 @@ class DatagramSession:
             datagrams = self._datagrams(message)
             whole = bool(datagrams)
             for datagram in datagrams:
+                if self._pacer is not None:
+                    await self._pacer.wait(len(datagram))
                 whole = whole and await self._send_one(datagram)
                 sent, sent_bytes = sent + 1, sent_bytes + len(datagram)
-                if sent % _BURST == 0:
+                if sent % _TURN == 0:
                     await trio.lowlevel.checkpoint()
             if not whole:
                 reason = f"{len(message)} bytes are too many for a datagram on this path"
@@ -211,5 +262,5 @@ class DatagramSession:
 
 UDP: Final = ProtocolKind(
     UdpOptions, UdpSink, "syslog", "datagrams, unconfirmed", port=514,
-    max_message_bytes=_largest_message,
+    limits=_limits, max_message_bytes=_largest_message,
 )  # fmt: skip

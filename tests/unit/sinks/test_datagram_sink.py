@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
 
 from siemrelay.core.errors import SinkWaits
-from siemrelay.sinks.stream.udp import MAX_DATAGRAM_BYTES, UdpOptions, UdpSink
+from siemrelay.sinks.stream.udp import MAX_DATAGRAM_BYTES, DatagramPacer, UdpOptions, UdpSink
+from tests.support.daemon import until
+from tests.support.rsyslogd import Rsyslogd
+from tests.support.servers import free_port
 
 
 @pytest.fixture(params=[socket.AF_INET, socket.AF_INET6])
@@ -88,3 +92,46 @@ async def test_a_long_run_lets_the_other_parts_have_their_turn(receiver: socket.
         await session.send([b"x"] * 1000)
         nursery.cancel_scope.cancel()
     assert turns >= 10
+
+
+@pytest.mark.parametrize("rate", [1, 10, 5000, 1_000_000])
+@pytest.mark.parametrize("datagram_bytes", [1, 1023, 1024, 65507])
+async def test_no_moment_has_more_datagrams_than_the_rate_and_a_few_at_once(
+    autojump_clock: object, rate: int, datagram_bytes: int
+) -> None:
+    pacer, began_s = DatagramPacer(rate), trio.current_time()
+    weight, sent = 1 + datagram_bytes // 1024, 0
+    for _ in range(200):
+        await pacer.wait(datagram_bytes)
+        sent += weight
+        elapsed_s = trio.current_time() - began_s
+        assert sent <= max(32, weight) + rate * elapsed_s + 1e-6
+    # And it is no slower than that: half of those at once are what it waits for too long.
+    assert elapsed_s <= sent / rate
+
+
+async def test_what_comes_slower_than_the_rate_never_waits(autojump_clock: object) -> None:
+    pacer = DatagramPacer(100)
+    for _ in range(100):
+        await trio.sleep(0.01)
+        before_s = trio.current_time()
+        await pacer.wait(400)
+        assert trio.current_time() == before_s
+
+
+async def test_a_backlog_reaches_rsyslog_without_a_gap(tmp_path: Path) -> None:
+    """As the default has it, into the receive buffer that the kernel gives by default."""
+    port, count = free_port(socket.SOCK_DGRAM), 5000
+    modules = (
+        'module(load="imtcp")\nmodule(load="imudp")\n'
+        f'input(type="imudp" address="127.0.0.1" port="{port}" ruleset="keep")'
+    )
+    with Rsyslogd(tmp_path, modules, 'type="imtcp" address="127.0.0.1"') as rsyslog:
+        sink = UdpSink(UdpOptions(server="127.0.0.1", port=port))
+        sent = [b"<134>1 - h app - - - %05d %s" % (n, b"x" * 300) for n in range(count)]
+        async with sink.session() as session:
+            for start in range(0, count, 500):
+                batch = sent[start : start + 500]
+                assert await session.confirm(await session.send(batch)) == []
+        await trio.to_thread.run_sync(lambda: until(lambda: len(rsyslog.messages) == count))
+        assert rsyslog.messages == sent

@@ -36,5 +36,6 @@ class BoundedMemo(dict[Key, Value], Generic[Key, Value]):
 
 
 def _characters(key: Hashable) -> int:
-    parts = key if isinstance(key, tuple) else (key,)
-    return sum(len(part) for part in parts if isinstance(part, str))
+    if isinstance(key, tuple):
+        return sum(map(_characters, key))
+    return len(key) if isinstance(key, str) else 0

@@ -21,10 +21,11 @@ from siemrelay.decoders.times import MONTHS, written_time
 # RFC 5424, table 2: emergency, alert, critical, error, warning, notice, informational, debug.
 _SEVERITIES: Final = (10, 9, 8, 7, 5, 3, 2, 0)
 
-# PRI and version, time, from HOSTNAME to MSGID; then no structured data, or some.
+# PRI and version, time, from HOSTNAME to MSGID; then no structured data, what looks like one
+# element of it, or something else.
 _RFC5424: Final = re.compile(
     r"<(\d{1,3}>\d{1,2}) (-|\d{4}-\d\d-\d\d[Tt]\S{8,32}) ([^ ]+ [^ ]+ [^ ]+ [^ ]+) "
-    r"(?:-(?: |\Z)|(\[))"
+    r"(?:-(?: |\Z)|\[([^\]]+)\](?: |\Z)|(\[))"
 )
 # PRI, time, host and tag, or one of these two; a host alone only before what begins a message. A
 # tag of digits might be Cisco's count before another time, which depends on what follows.
@@ -128,35 +129,31 @@ class HeaderReader:
         return _sender(header), header.time, header.data, header.text
 
     def _cut_rfc5424(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:
-        pris, times, named, opened = zip(*map(_groups, matches), strict=True)
+        pris, times, named, elements, others = zip(*map(_groups, matches), strict=True)
         senders = list(map(self._rfc5424.__getitem__, zip(pris, named, strict=True)))
         if "-" in times:
             times = tuple([None if time == "-" else time for time in times])
-        if not any(opened):
-            return senders, times, [None] * len(times), list(map(_after, matches))
-        data, texts = list[Data | None](), list[str]()
-        for i, match in enumerate(matches):
-            message, at, found = match.string, match.end(), None
-            if opened[i]:
-                end = message.find('"] ', at)
-                if end < 0 and message.endswith('"]'):
-                    end = len(message) - 2
-                found = self._data(message[at : end + 1]) if end > 0 else None
-                if found is None:
-                    senders[i] = None
-                at = end + 3
-            data.append(found)
-            texts.append(message[at:])
-        return senders, times, data, texts
+        data: list[Data | None] = [None] * len(times)
+        if any(elements) or any(others):
+            data = list(map(self._data, elements))
+            senders = [
+                sender if found is not None or element is other is None else None
+                for sender, found, element, other in zip(
+                    senders, data, elements, others, strict=True
+                )
+            ]
+        return senders, times, data, list(map(_after, matches))
 
-    def _data(self, text: str) -> Data | None:
-        """One element, from after its bracket to its last quote, without escapes; None if not."""
-        pieces = text.split('"')
-        layout = self._layouts['"'.join(pieces[::2])]
-        if layout is None or "\\" in text or len(pieces) % 2 == 0:
+    def _data(self, element: str | None) -> Data | None:
+        """What stands between the brackets of an element; None if it is no element, or escaped."""
+        if element is None or "\\" in element:
             return None
-        element, names = layout
-        return {element: dict(zip(names, pieces[1::2], strict=True))}
+        pieces = element.split('"')
+        layout = self._layouts['"'.join(pieces[::2])]
+        if layout is None or len(pieces) % 2 == 0:
+            return None
+        name, names = layout
+        return {name: dict(zip(names, pieces[1::2], strict=True))}
 
     def _layout(self, around: str) -> tuple[str, list[str]] | None:
         """The names in an element from what stands around its values."""

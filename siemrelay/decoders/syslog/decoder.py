@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -139,12 +140,10 @@ class SyslogDecoder:
 
 def _texts(batch: Batch) -> tuple[list[str], frozenset[int]]:
     """The records as text, and which of them had bytes that are not UTF-8."""
-    try:
-        text = batch.payload[:-1].decode()
-    except UnicodeDecodeError:
-        records = batch.records()
-    else:
-        return [text] if batch.count == 1 else text.split("\n"), frozenset()
+    records = batch.records()
+    with suppress(UnicodeDecodeError):
+        # One by one: a text is as wide as its widest character.
+        return list(map(bytes.decode, records)), frozenset()
     texts = [record.decode("utf-8", "replace") for record in records]
     return texts, frozenset(
         i for i, text in enumerate(texts) if "\ufffd" in text and text.encode() != records[i]

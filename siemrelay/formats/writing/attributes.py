@@ -6,8 +6,9 @@ format's own (test_no_attribute_stands_for_a_field, for every format).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import accumulate, chain, islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +32,10 @@ _decode_lines: Final = msgspec.json.Decoder(dict[str, Any]).decode_lines
 
 Written = tuple[str, Column, str]
 """The text after an attribute's name, its value in every event, and the text after that."""
+
+
+_Part = str | tuple[str, ...] | None
+"""An attribute's name, or the dotted names of an object that is written as one text."""
 
 
 class _Named(NamedTuple):
@@ -62,47 +67,112 @@ class FlatAttributes:
         self._before, self._after = pair.split("{}")
         self._name, self._value, self._between = BoundedMemo(name), value, between
         self._taken, self._most_characters = frozenset(taken), most_characters
+        self._templates = BoundedMemo(self._template)
 
     def column(self, selection: Selection) -> Column:
         """The pairs of each event; None for an event without attributes."""
         every = attribute_dicts(selection)
-        events_by_names: dict[tuple[str, ...], list[int]] = defaultdict(list)
         if len(every) < _EVENTS_FOR_COLUMNS:
             return nonempty(self._one_by_one(every))
-        if len(set(map(tuple, every))) == 1:
-            column = self._together(every)
-            return nonempty(self._one_by_one(every)) if column is None else column
+        counts = Counter(map(tuple, every))
+        if len(counts) == 1 and (named := _named(every)) is not None:
+            return self._together(named, len(every))
+        if max(counts.values()) < _EVENTS_FOR_COLUMNS:
+            return self._mixed(every)
+        events_by_names: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for event, names in enumerate(map(tuple, every)):
             events_by_names[names].append(event)
         texts: list[str | None] = [None] * len(every)
         rest: list[int] = []
         for events in events_by_names.values():
             alike = [every[event] for event in events]
-            column = self._together(alike) if len(alike) >= _EVENTS_FOR_COLUMNS else None
-            if column is None:
+            named = _named(alike) if len(alike) >= _EVENTS_FOR_COLUMNS else None
+            if named is None:
                 rest += events
             else:
-                put(texts, events, column.texts)
-        put(texts, rest, self._one_by_one([every[event] for event in rest]))
+                put(texts, events, self._together(named, len(alike)).texts)
+        put(texts, rest, self._mixed([every[event] for event in rest]).texts)
         return nonempty(texts)
 
-    def _together(self, alike: Sequence[dict[str, Any]]) -> Column | None:
-        """The pairs of events whose attributes have the same names.
-
-        None if objects among the attributes have different names.
-        """
-        if not alike[0]:
-            return Column([None] * len(alike))
-        named = _named(alike)
-        if named is None:
-            return None
-        lines, heads = Lines(len(alike)), self._heads([one.name for one in named])
+    def _together(self, named: Sequence[_Named], count: int) -> Column:
+        """The pairs of `count` events whose attributes have the same names."""
+        lines, heads = Lines(count), self._heads([one.name for one in named])
         pairs = []
         for head, one in zip(heads, named, strict=True):
             opening, column, closing = self._value(one.values, one.types)
             pairs.append((head + opening, column, closing))
         lines.pairs(pairs, self._between)
         return lines.column()
+
+    def _mixed(self, every: Sequence[dict[str, Any]]) -> Column:
+        """The pairs of events with different names, by a template for each set of names.
+
+        Their attributes stand one after the other in `names` and `values`. Objects with the same
+        names, such as all those of syslog headers, are written together and are one text.
+        """
+        names: list[_Part] = list(chain.from_iterable(every))
+        values = list(chain.from_iterable(map(dict.values, every)))
+        objects = self._object_texts(names, values)
+        opening, column, closing = self._value(values, set(map(type, values)))
+        texts = list(column.texts)
+        for at, text in objects.items():
+            texts[at] = text
+        written: list[str | None] = []
+        complete, start = None not in texts, 0
+        for end in accumulate(map(len, every)):
+            template = self._templates[(opening, closing, *names[start:end])]
+            if template is not None and (complete or None not in texts[start:end]):
+                written.append(template % tuple(texts[start:end]))
+            else:
+                written.append(None)
+            start = end
+        odd = [event for event, text in enumerate(written) if text is None]
+        put(written, odd, self._one_by_one([every[event] for event in odd]))
+        return nonempty(written)
+
+    def _object_texts(self, names: list[_Part], values: list[Any]) -> dict[int, str | None]:
+        """Place → text of the objects; their dotted names replace their names, "" their values.
+
+        None as name and text stands for an object that is not like enough others.
+        """
+        places: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for at in [at for at, value in enumerate(values) if type(value) is dict and value]:
+            places[(names[at], *values[at])].append(at)
+        texts: dict[int, str | None] = {}
+        for (name, *_), alike in places.items():
+            # Events of one sender may share an object.
+            shared = {id(values[at]): values[at] for at in alike}
+            named = None
+            if len(alike) >= _EVENTS_FOR_COLUMNS:
+                named = _named(list(shared.values()), f"{name}.", _DEPTH - 1)
+            written = self._together(named, len(shared)).texts if named else [None] * len(shared)
+            text_of_object = dict(zip(shared, written, strict=True))
+            dotted = tuple([one.name for one in named]) if named else None
+            for at in alike:
+                texts[at] = text_of_object[id(values[at])]
+                names[at], values[at] = dotted, ""
+        return texts
+
+    def _template(self, layout: tuple[Any, ...]) -> str | None:
+        """The pairs with `%s` for each value or object; None if they cannot be written so.
+
+        `layout` has the texts around each value, and then the parts.
+        """
+        opening, closing, *parts = layout
+        if None in parts:
+            return None
+        dotted = [part if type(part) is tuple else (part,) for part in parts]
+        heads = iter(self._heads([*chain.from_iterable(dotted)]))
+        pairs = []
+        for part, inner in zip(parts, dotted, strict=True):
+            own = list(islice(heads, len(inner)))
+            if part is not inner:
+                pairs.append(f"{own[0]}{opening}".replace("%", "%%") + f"%s{closing}")
+            elif own == self._heads(inner):
+                pairs.append("%s")
+            else:  # a name in the object is also one of another attribute
+                return None
+        return self._between.join(pairs)
 
     def _one_by_one(self, every: Sequence[dict[str, Any]]) -> list[str]:
         """The pairs of any events; the values are still written for all of them in one call."""
@@ -199,4 +269,6 @@ def _nested(value: Any) -> bool:
 
 def texts_of(values: Sequence[Any], types: set[type]) -> Sequence[Any]:
     """`text_of` each value."""
-    return values if types == {str} else list(map(text_of, values))
+    if types == {str}:
+        return values
+    return [value if type(value) is str else text_of(value) for value in values]

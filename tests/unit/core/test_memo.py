@@ -28,7 +28,8 @@ def test_a_flood_of_keys_starts_it_anew() -> None:
 
 
 def test_a_key_with_too_many_characters_is_not_kept() -> None:
-    memo = BoundedMemo[tuple[str | None, ...], int](len)
-    kept = ("x" * (MOST_CHARACTERS - 1), None, "y")
-    assert (memo[kept], memo[(*kept, "z")]) == (3, 4)
+    memo = BoundedMemo[tuple[str | tuple[str, ...] | None, ...], int](len)
+    kept = ("x" * (MOST_CHARACTERS - 2), None, "y", ("z",))
+    assert (memo[kept], memo[(*kept, "z")]) == (4, 5)
+    assert memo[(*kept, ("z",))] == 5
     assert list(memo) == [kept]

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from siemrelay.core.event import AuditEvent
@@ -85,6 +85,8 @@ def alone(own: dict[str, Any]) -> str | None:
     ) or None  # fmt: skip
 
 
+LEAVES = st.none() | st.integers() | texts(4)
+
 FLAT = FlatAttributes(
     "{}=", lambda name: name[:12], values, between=", ", taken=["taken"], most_characters=12
 )
@@ -93,12 +95,18 @@ FLAT = FlatAttributes(
 @given(
     kinds=st.lists(ATTRIBUTES, min_size=1, max_size=3),
     orders=st.lists(st.permutations(["taken", "taken_2", "x", "y"]), max_size=3),
+    about=st.none() | st.dictionaries(st.sampled_from(["%s", "host", "a"]), LEAVES | ATTRIBUTES),
     events=st.sampled_from([1, 5, 40]), raw=st.booleans(),
 )  # fmt: skip
+@example([{"b.a": 1}, {"c": 1}, {"d": 1}], [], {"a": 2}, 40, False)
+@example([{"%d": "%s"}, {"b": None}, {}], [], {"a": 1, "%s": {"x": "%"}}, 40, False)
 def test_attributes_of_many_events_are_those_of_each(
-    kinds: list[dict[str, Any]], orders: list[list[str]], events: int, raw: bool
-) -> None:
+    kinds: list[dict[str, Any]], orders: list[list[str]], about: dict[str, Any] | None,
+    events: int, raw: bool,
+) -> None:  # fmt: skip
     kinds = kinds + [dict.fromkeys(order, 1) for order in orders]
+    if about is not None:  # an object with the same names in all events
+        kinds = [{**own, "b": about} for own in kinds]
     every = [kinds[i % len(kinds)] for i in range(events)]
     try:
         given_as: list[Any] = [

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-import structlog
 
 from siemrelay.core.event import Batch, DecodedBatch, Selection
 from siemrelay.core.filters import EventFilter
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.text import cut_utf8
+from siemrelay.log import get_logger
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.truncate import truncated
 from siemrelay.sinks.contract import BatchLimits
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 # Between two messages of a batch: a line feed, a comma.
 _SEPARATOR_BYTES: Final = 1

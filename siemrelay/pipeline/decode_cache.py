@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import Decoder
+from siemrelay.log import get_logger
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 # In raw bytes; decoded, a batch takes about three times its size.
 _KEPT_BYTES: Final = 2 * 1024 * 1024

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 
 from siemrelay.buffer.contract import Deliverable
@@ -37,6 +36,7 @@ from siemrelay.core.errors import (
     most_lasting_error,
     without_traceback,
 )
+from siemrelay.log import get_logger
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
@@ -46,7 +46,7 @@ from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import BatchLimits, Certified, Session, Settlement, Sink
 from siemrelay.telemetry.stats import SinkStats
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 # Batches in flight where the protocol sets no other number: enough to hide a round trip, few
 # enough that little is sent twice after a broken connection.

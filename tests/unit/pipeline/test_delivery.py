@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import trio
-from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
@@ -24,6 +23,7 @@ from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw, RawOptions
+from siemrelay.log import captured_logs
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery, Retry
@@ -347,7 +347,7 @@ async def test_a_dead_peer_is_asked_again_until_it_lives(rig: Rig) -> None:
             raise SinkWaits("refused")
 
     peer.connect = connect
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         await rig.deliver(peer)
     assert peer.confirmed == [b"a"]
     assert rig.stats.retries == 5
@@ -441,7 +441,7 @@ async def test_a_peer_that_closes_idle_connections_is_not_called_down(
                     yield self
 
     peer = ClosesIdle()
-    with capture_logs() as logs, trio.move_on_after(310):
+    with captured_logs() as logs, trio.move_on_after(310):
         await rig.delivery(peer, retry=Retry(1.0, 60.0)).run()
     assert peer.sessions == 10
     assert (rig.stats.state, rig.stats.retries) == ("up", 0)
@@ -458,7 +458,7 @@ async def test_a_peer_that_does_not_answer_is_called_down_though_nothing_waits_f
             raise SinkWaits("no answer within 30s")
             yield self
 
-    with capture_logs() as logs, trio.move_on_after(40):
+    with captured_logs() as logs, trio.move_on_after(40):
         await rig.delivery(Unreachable(), retry=Retry(1.0, 60.0)).run()
     assert (rig.stats.state, rig.stats.reason) == ("waiting", "no answer within 30s")
     assert [line["event"] for line in logs] == ["sink waiting"]
@@ -649,7 +649,7 @@ async def test_a_duplicate_is_a_delivery_only_of_what_was_sent_before(rig: Rig) 
     peer = Peer(at_confirm=at_confirm)
     delivery = rig.delivery(peer)
     await rig.add("answer is lost")
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(delivery.run)
             with trio.fail_after(20):
@@ -722,7 +722,7 @@ async def test_a_record_that_a_format_fails_on_becomes_a_dead_letter_and_the_res
     await rig.add("a", "bug in format", "skip", "c")
     await rig.add("bug in format again")
     peer = Peer()
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         await rig.deliver(peer, form=Buggy(RawOptions()))
     assert peer.confirmed == [b"a", b"c"]
     assert rig.letters() == [
@@ -738,7 +738,7 @@ async def test_a_record_that_a_decoder_fails_on_is_passed_on_as_an_unparsed_reco
 ) -> None:
     await rig.add("a", "bug in decoder", "c")
     batch = (await rig.buffer.read(1))[0]
-    with capture_logs() as logs:
+    with captured_logs() as logs:
         decoded = rig.decoded.get(batch)
     assert [event.type for event in decoded.events] == ["a", UNPARSED, "c"]
     assert decoded.events[1].message == "bug in decoder"

@@ -78,11 +78,16 @@ class DeliveryError(SiemrelayError):
 
 
 class SinkWaits(DeliveryError):
-    """A passing fault (network, 5xx, 429): send the whole batch again after a while, for ever."""
+    """A passing fault (network, 5xx, 429): send the whole batch again after a while, for ever.
 
-    def __init__(self, reason: str, *, after_s: float | None = None) -> None:
+    `throttled`: the receiver works and limits how much it takes.
+    """
+
+    def __init__(
+        self, reason: str, *, after_s: float | None = None, throttled: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.after_s = reason, after_s
+        self.reason, self.after_s, self.throttled = reason, after_s, throttled
 
 
 class SinkHolds(DeliveryError):

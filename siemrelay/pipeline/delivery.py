@@ -43,7 +43,14 @@ from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
 from siemrelay.pipeline.sink_status import SinkStatus
-from siemrelay.sinks.contract import BatchLimits, Certified, Session, Settlement, Sink
+from siemrelay.sinks.contract import (
+    BatchLimits,
+    Certified,
+    ConnectsLazily,
+    Session,
+    Settlement,
+    Sink,
+)
 from siemrelay.telemetry.stats import SinkStats
 
 _log = get_logger()
@@ -79,6 +86,7 @@ class Delivery:
         self._observers: Observers = [] if observers is None else observers
         self._name, self._sink, self._maker = name, sink, maker
         self._certified = sink if isinstance(sink, Certified) else None
+        self._connects_lazily = isinstance(sink, ConnectsLazily)
         self._max_wait_s = limits.max_wait_s
         self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
@@ -128,7 +136,8 @@ class Delivery:
         if isinstance(error, SinkHolds):
             self._status.note("holding", str(error))
             return HOLD_PROBE_S
-        self._status.note("waiting", str(error))
+        throttled = isinstance(error, SinkWaits) and error.throttled
+        self._status.note("waiting", str(error), throttled=throttled)
         pause = delay_s(
             self._failures, self._retry.initial_s, self._retry.max_s, random=random.random
         )
@@ -145,7 +154,7 @@ class Delivery:
                 self._connected_at = trio.current_time()
                 self._note_certificate()
                 if not self._failures or not self._undelivered():
-                    self._status.note("up")
+                    self._status.opened(connected=not self._connects_lazily)
                 in_flight = InFlight(self._max_in_flight)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session, in_flight)
@@ -251,7 +260,7 @@ class Delivery:
                 await self._store_dead_letters(batch, refusals, outcome)
             else:
                 self._buffer.advance(self._name, batch.next_sequence, outcome)
-            self._count(batch, len(refusals), duplicates)
+            self._count(batch, refusals, duplicates)
 
     async def _confirmed(self, session: Session, batch: DeliveryBatch, ticket: Any) -> Settlement:
         """The receiver's rejections of a batch, once everything else in it is confirmed."""
@@ -269,14 +278,17 @@ class Delivery:
         self._breaker.note(taken, refusals)
         return refusals
 
-    def _count(self, batch: DeliveryBatch, refused: int, duplicates: Sequence[int]) -> None:
-        self._status.settled(batch, refused, len(duplicates))
+    def _count(self, batch: DeliveryBatch, refusals: Settlement, duplicates: Sequence[int]) -> None:
+        self._status.settled(batch, len(refusals), len(duplicates))
         if duplicates:
             self._status.found_duplicates([batch.sequences[index] for index in duplicates])
         if batch.messages:
             self._failures = 0
             self._note_certificate()
-            self._status.note("up")
+            if len(refusals) < len(batch.messages):
+                self._status.note("up")
+            else:
+                self._status.only_refused(refusals[-1])
 
     def _note_certificate(self) -> None:
         if self._certified is not None:

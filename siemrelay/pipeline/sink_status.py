@@ -13,6 +13,7 @@ from siemrelay.core.backoff import HOLD_ADVICE
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.log import get_logger
 from siemrelay.pipeline.batching import DeliveryBatch
+from siemrelay.sinks.contract import Refusal
 from siemrelay.telemetry.stats import SinkStats
 
 _log = get_logger()
@@ -23,6 +24,10 @@ _REASON_CHARACTERS: Final = 1000
 # A second relay on the same queue makes every event a duplicate.
 _LOG_DUPLICATES_EVERY_S: Final = 60.0
 
+# A receiver that limits what it takes refuses and takes in turn: that is one state for the log,
+# until it has taken everything for so long.
+_THROTTLED_S: Final = 60.0
+
 
 class SinkStatus:
     """Maintains one sink's stats; logs a change of state once, however often it is reported."""
@@ -31,22 +36,48 @@ class SinkStatus:
         self._name, self._stats, self._undelivered = name, stats, undelivered
         self._logged_state = ""
         self._unlogged_duplicates, self._log_duplicates_at_s = 0, -math.inf
+        self._throttled_until_s = -math.inf
 
-    def note(self, state: str, reason: str = "") -> None:
-        """Set the state, one of `stats.STATES`, and the reason for it."""
-        stats = self._stats
+    def opened(self, *, connected: bool) -> None:
+        """A session is open, with nothing else to say; `connected`: so the receiver is there."""
+        if connected:
+            self.note("up")
+        elif self._stats.state != "up":
+            self.note("connecting")
+
+    def only_refused(self, last: Refusal) -> None:
+        """The receiver refused all of a batch: it is no sign that it takes anything."""
+        if self._stats.state != "up":
+            self.note(
+                "waiting",
+                f"the receiver takes no event and refused the last one: {last.code} {last.reason}",
+            )
+
+    def note(self, state: str, reason: str = "", *, throttled: bool = False) -> None:
+        """Set the state, one of `stats.STATES`, and the reason for it.
+
+        `throttled`: the receiver limits what it takes. The log has that once, however often the
+        sink waits for it and delivers in between.
+        """
+        stats, now_s = self._stats, trio.current_time()
+        if throttled:
+            self._throttled_until_s = now_s + _THROTTLED_S
         if reason:
             reason = sanitize_for_display(reason, _REASON_CHARACTERS)
-        if (stats.state, stats.reason) == (state, reason):
-            return
-        # Compared with what was logged: a sink starts as waiting, and its first failure is news.
-        if self._logged_state != state or state == "holding":
+        changed = (stats.state, stats.reason) != (state, reason)
+        if state == "up":
+            news = self._logged_state != state and now_s >= self._throttled_until_s
+        else:
+            news = changed and (self._logged_state != state or state == "holding")
+        if news and state != "connecting":
             self._logged_state = state
             log = {"up": _log.info, "waiting": _log.warning}.get(state, _log.error)
             details = {"reason": reason} if reason else {}
             if state == "holding":
                 details["next"] = HOLD_ADVICE
             log(f"sink {state}", sink=self._name, **details, undelivered=self._undelivered())
+        if not changed:
+            return
         if stats.state != state:
             stats.since = time.time()
         stats.state, stats.reason = state, reason

@@ -166,7 +166,7 @@ class SinkGroup:
     def resume(self, name: str) -> None:
         """Start a paused sink again, from its cursor."""
         stats = self._stats.sinks[name]
-        stats.state, stats.reason, stats.since = "waiting", "connecting", time.time()
+        stats.state, stats.reason, stats.since = "connecting", "", time.time()
         stats.progress_at = trio.current_time()
         self._buffer.set_enabled(name, enabled=True)
         self._start_missing()
@@ -210,8 +210,8 @@ class SinkGroup:
             self._start_missing()
 
     def is_up(self, name: str) -> bool:
-        """Whether a sink delivers."""
-        return self._stats.sinks[name].state == "up"
+        """Whether a sink delivers, or has not yet failed to."""
+        return self._stats.sinks[name].state in ("up", "connecting")
 
     async def let_finish(self, names: Collection[str], timeout_s: float) -> dict[str, int]:
         """Let sinks that will be removed have what is stored now, if they are up.
@@ -283,8 +283,7 @@ class SinkGroup:
         return any(
             self._behind(name)
             for name in self._deliveries
-            if name not in self._pauses
-            and (not reachable_only or self._stats.sinks[name].state == "up")
+            if name not in self._pauses and (not reachable_only or self.is_up(name))
         )
 
     def _behind(self, name: str) -> bool:

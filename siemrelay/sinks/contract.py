@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -95,6 +95,13 @@ class Certified(Protocol):
     @property
     def certificate_expires_at(self) -> float | None:
         """When the last certificate seen expires, in seconds since the epoch; None without one."""
+
+
+@runtime_checkable
+class ConnectsLazily(Protocol):
+    """A sink whose sessions open nothing: only an answer shows that the receiver is there."""
+
+    connects_lazily: Literal[True]
 
 
 Remark = tuple[str, str]

@@ -129,7 +129,7 @@ class ElasticsearchSink(ExchangeSink):
             answer = await client.post(self._url, body, "application/x-ndjson")
             answer.raise_for_status(self._advice, message=str(read_error(answer.body)) or None)
             again: list[int] = []
-            why = ""
+            why, throttled = "", False
             for at, item in self._items(answer, len(left)):
                 if item.verdict == "conflict":
                     # After an answer of 5xx the document may have been stored all the same.
@@ -138,6 +138,7 @@ class ElasticsearchSink(ExchangeSink):
                 elif item.verdict == "retry":
                     again.append(left[at])
                     why = f"{_failed(item)}; {passing_fault_advice(item.status)}"
+                    throttled = item.status == 429
                 elif item.verdict == "refused":
                     if not (item.in_failure_store and self._accepts_failure_store):
                         refusals.append(self._refusal(left[at], item))
@@ -147,7 +148,7 @@ class ElasticsearchSink(ExchangeSink):
                 return sorted(refusals, key=lambda refusal: refusal.index)
             if len(again) == len(left):
                 # No progress. Documents that were stored will be conflicts the next time.
-                raise SinkWaits(why)
+                raise SinkWaits(why, throttled=throttled)
             left, sent_before = again, True
             await trio.sleep(RETRY_DOCUMENTS_S)
 

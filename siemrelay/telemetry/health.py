@@ -29,8 +29,9 @@ def stuck(stats: Stats, now: float) -> list[str]:
             if stale and not source.failed:
                 found.append(f"source {source.name} shows no sign of life")
     for sink in stats.sinks.values():
-        if sink.state == "up" and sink.backlog and now - sink.progress_at > _PART_STALE_S:
-            found.append(f"sink {sink.name} is up but delivers nothing of its backlog")
+        works = sink.state in ("up", "connecting")
+        if works and sink.backlog and now - sink.progress_at > _PART_STALE_S:
+            found.append(f"sink {sink.name} is {sink.state} but delivers nothing of its backlog")
     return found
 
 

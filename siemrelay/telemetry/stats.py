@@ -18,7 +18,7 @@ DELIVERY_BUCKETS_S: Final = (
 # Around the time of an fsync: a fast disk, a slow one, one that is failing.
 COMMIT_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 
-STATES: Final = ("up", "waiting", "holding", "failed", "paused", "disabled")
+STATES: Final = ("connecting", "up", "waiting", "holding", "failed", "paused", "disabled")
 
 
 class Histogram:
@@ -130,8 +130,8 @@ class SinkStats(msgspec.Struct):
     """
 
     name: str
-    state: str = "waiting"
-    reason: str = "connecting"
+    state: str = "connecting"
+    reason: str = ""
     since: float = 0.0
     counts: SinkCounts = msgspec.field(default_factory=SinkCounts)
     stored: int = 0

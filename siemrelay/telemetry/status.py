@@ -15,7 +15,7 @@ from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import HISTORY_EVERY_S, History, Rates
 from siemrelay.telemetry.stats import RemovedSink, SinkStats, SourceStats, Stats
 
-_TROUBLED: Final = ("waiting", "holding", "failed", "paused")
+_TROUBLED: Final = ("connecting", "waiting", "holding", "failed", "paused")
 
 # Long enough for a reason with its advice; and for the one line that systemd shows.
 _MESSAGE_CHARACTERS: Final = 1000
@@ -159,7 +159,11 @@ class StatusReporter:
         sinks = self._stats.sinks.values()
         failed = [source for source in self._stats.sources.values() if source.failed]
         troubled = [f"source {source.name} failed: {source.last_error}" for source in failed]
-        troubled += [f"{s.name} {s.state}: {s.reason}" for s in sinks if s.state in _TROUBLED]
+        troubled += [
+            f"{s.name} {s.state}{': ' if s.reason else ''}{s.reason}"
+            for s in sinks
+            if s.state in _TROUBLED
+        ]
         backlog = max((sink.backlog for sink in sinks), default=0)
         summary = self._clean("; ".join(troubled), _LINE_CHARACTERS) or "all sinks up"
         return f"{summary}; largest backlog {backlog} records"

@@ -20,7 +20,8 @@ class Line(NamedTuple):
 
 
 TONES: Final[dict[str, Tone]] = {
-    "up": "good", "waiting": "warning", "paused": "warning", "holding": "bad", "failed": "bad",
+    "up": "good", "connecting": "plain", "waiting": "warning", "paused": "warning",
+    "holding": "bad", "failed": "bad",
 }  # fmt: skip
 
 # More than any disk has; a received integer may be too large for a float.

@@ -151,7 +151,7 @@ def error_for(answer: HecAnswer, status: int, after_s: float | None) -> Delivery
     kind, advice = CODES.get(answer.code if answer.code is not None else -1, (None, ""))
     reason = f"HTTP {status}: {answer.text or 'no reason given'} (code {answer.code})"
     if kind is CodeKind.WAIT:
-        return SinkWaits(f"{reason}; {advice}", after_s=after_s)
+        return SinkWaits(f"{reason}; {advice}", after_s=after_s, throttled=status == 429)
     if kind is CodeKind.HOLD:
         return SinkHolds(reason, advice=advice)
     if kind in (CodeKind.EVENT, CodeKind.INDEX):

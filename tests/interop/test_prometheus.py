@@ -51,7 +51,7 @@ def series(name: str, values: str, **labels: str) -> tuple[str, str]:
 def state(sink: str, now: str) -> list[tuple[str, str]]:
     return [
         series("siemrelay_sink_state", f"{int(each == now)}x120", sink=sink, state=each)
-        for each in ("up", "waiting", "holding", "failed", "paused", "disabled")
+        for each in ("connecting", "up", "waiting", "holding", "failed", "paused", "disabled")
     ]
 
 

@@ -16,7 +16,7 @@ from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status import RelayReport, SinkReport, SourceReport
 from siemrelay.telemetry.status_text import TONES, Line, ago, lines, span
 
-_BAD_FIRST: Final = ("failed", "holding", "waiting", "paused", "up", "disabled")
+_BAD_FIRST: Final = ("failed", "holding", "waiting", "paused", "connecting", "up", "disabled")
 
 SORTS: Final[dict[str, Callable[[SinkReport], Any] | None]] = {
     "as configured": None,

@@ -104,7 +104,9 @@ class Answer:
             return BatchRefused(code=str(status), reason=text or "no reason given")
         if status in _WAITING or (status >= 500 and status != 501):
             return SinkWaits(
-                f"{reason}; {passing_fault_advice(status)}", after_s=self.retry_after_s
+                f"{reason}; {passing_fault_advice(status)}",
+                after_s=self.retry_after_s,
+                throttled=status == 429,
             )
         if 300 <= status < 400:
             where = self.headers.get("Location", "elsewhere")

@@ -207,6 +207,8 @@ async def _read(answer: httpx2.Response) -> bytes:
 class RequestSink:
     """The base of every HTTP sink: a client per session, TLS files, the certificate's expiry."""
 
+    connects_lazily: Literal[True] = True
+
     def __init__(self, requests: RequestOptions) -> None:
         self._requests = requests
         self._contexts = TlsContexts(requests.tls)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Set
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -446,6 +446,36 @@ async def test_a_peer_that_closes_idle_connections_is_not_called_down(
     assert peer.sessions == 10
     assert (rig.stats.state, rig.stats.retries) == ("up", 0)
     assert [line["event"] for line in logs] == ["sink up"]
+
+
+class LazyPeer(Peer):
+    """Opening a session shows nothing of it."""
+
+    connects_lazily: Literal[True] = True
+
+
+async def test_a_sink_without_a_connection_is_connecting_until_something_is_taken(
+    rig: Rig,
+) -> None:
+    peer = LazyPeer()
+    peer.at_confirm = lambda ticket: [
+        Refusal(index, "400", "bad") for index, message in enumerate(ticket) if b"bad" in message
+    ]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.delivery(peer).run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.stats.state == "connecting"
+        await rig.add("bad")
+        await rig.settle_all()
+        assert rig.stats.state == "waiting"
+        assert "refused the last one: 400 bad" in rig.stats.reason
+        await rig.add("bad", "good")
+        await rig.settle_all()
+        assert rig.stats.state == "up"
+        await rig.add("bad")
+        await rig.settle_all()
+        assert rig.stats.state == "up"
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_peer_that_does_not_answer_is_called_down_though_nothing_waits_for_it(

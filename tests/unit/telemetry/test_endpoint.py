@@ -90,7 +90,7 @@ async def test_each_path_has_its_answer() -> None:
         assert msgspec.json.decode(body, type=RelayReport).sinks[0].delivered == 3
         status, body = await served.get("/")
         assert status == 200
-        assert b"siem  waiting" in body
+        assert b"siem  connecting" in body
         assert served.refreshed == 3
         assert (await served.get("/nothing"))[0] == 404
         assert (await served.get("/healthz", "DELETE"))[0] == 405

@@ -22,9 +22,6 @@ class Raw:
 
     fields: frozenset[str] = frozenset()
 
-    def __init__(self, options: RawOptions) -> None:
-        self._options = options
-
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         records = selection.records
@@ -38,5 +35,5 @@ class Raw:
 
 
 RAW: Final = FormatKind(
-    RawOptions, lambda options, host: Raw(options), "the bytes as received", headers=True
+    RawOptions, lambda options, host: Raw(), "the bytes as received", headers=True
 )

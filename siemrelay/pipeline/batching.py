@@ -1,22 +1,16 @@
-"""Turns stored batches into delivery batches: one sink's filtered, formatted messages."""
+"""Turns one sink's messages into delivery batches: what is sent and settled together."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from siemrelay.core.event import Batch, DecodedBatch, Selection
-from siemrelay.core.filters import EventFilter
-from siemrelay.formats.contract import Format
-from siemrelay.formats.writing.text import cut_utf8
-from siemrelay.log import get_logger
-from siemrelay.pipeline.decode_cache import DecodeCache
-from siemrelay.pipeline.truncate import truncated
+from siemrelay.core.event import Batch
+from siemrelay.pipeline.formatting import SinkMessages
 from siemrelay.sinks.contract import BatchLimits
-
-_log = get_logger()
 
 # Between two messages of a batch: a line feed, a comma.
 _SEPARATOR_BYTES: Final = 1
@@ -50,115 +44,29 @@ class DeliveryBatch(msgspec.Struct):
 
 
 class BatchMaker:
-    """Makes one sink's delivery batches: filters, formats, truncates and splits to its limits."""
+    """Makes one sink's delivery batches: splits its messages, or joins them, to its limits."""
 
-    def __init__(
-        self, decoded: DecodeCache, events: EventFilter, form: Format, limits: BatchLimits,
-        max_message_bytes: int | None, sources: frozenset[str] | None = None,
-    ) -> None:  # fmt: skip
-        """`sources` are those whose records the sink takes; None for all of them."""
-        self._sources = sources
-        self._decoded, self._events, self._format = decoded, events, form
-        self._limits, self._max_message_bytes = limits, max_message_bytes
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
 
-    async def turn(self, batch: Batch) -> None:
-        """Wait until it is this sink's turn to take `batches` of a batch with one long record."""
-        await self._decoded.turn(batch)
+    def batches(self, batch: Batch, found: SinkMessages, position: int) -> Iterator[DeliveryBatch]:
+        """The delivery batches for a stored batch from `position` on: at least one, in order.
 
-    def batches(self, batch: Batch, position: int) -> Iterator[DeliveryBatch]:
-        """The delivery batches for a stored batch from `position` on: at least one, in order."""
-        if not self._takes(batch):
-            # Not decoded: this sink asks nothing of that source's decoder.
-            considered = batch.next_sequence - max(position, batch.first_sequence)
-            return iter([DeliveryBatch(batch.next_sequence, filtered=considered)])
-        decoded = self._decoded.get(batch)
-        selection = self._select(decoded, position)
-        sequences = list(selection.sequences)
-        failed: list[tuple[int, str]] = []
-        try:
-            messages = self._format.encode(selection)
-        except Exception as error:  # noqa: BLE001  (logged by the next; any bug ends here)
-            messages, failed = self._one_by_one(selection, error)
-            lost = {sequence for sequence, _ in failed}
-            sequences = [sequence for sequence in sequences if sequence not in lost]
-        # Invariant: one message per event, or refusals would name the wrong records.
-        assert len(messages) == len(sequences), (len(messages), len(sequences))
-        messages, cut = self._truncate(messages, decoded, sequences)
+        Args: found: the sink's messages of the whole batch.
+        """
+        start = bisect_left(found.sequences, position)
+        messages, sequences = found.messages[start:], found.sequences[start:]
+        failed = [(sequence, error) for sequence, error in found.failed if sequence >= position]
         considered = batch.next_sequence - max(position, batch.first_sequence)
         whole = DeliveryBatch(
             batch.next_sequence, messages, sequences,
-            filtered=considered - len(selection), unparsed=decoded.unparsed, truncated=cut,
-            invalid_utf8=sum(n - batch.first_sequence in decoded.replaced for n in sequences)
-            if decoded.replaced else 0,
+            filtered=considered - len(messages) - len(failed), unparsed=found.unparsed,
+            truncated=sum(sequence >= position for sequence in found.truncated),
+            invalid_utf8=sum(sequence >= position for sequence in found.replaced),
             received=[(batch.received_at, len(messages))],
-            last_type=selection.events[-1].type if messages else "", failed=failed,
+            last_type=found.last_type if messages else "", failed=failed,
         )  # fmt: skip
         return self._split(whole)
-
-    def first_wanted(self, batch: Batch, position: int) -> int:
-        """The first record from `position` on that the filter selects; the batch's end if none."""
-        if not self._takes(batch):
-            return batch.next_sequence
-        selection = self._select(self._decoded.get(batch), position)
-        return selection.sequences[0] if len(selection) else batch.next_sequence
-
-    def _takes(self, batch: Batch) -> bool:
-        return self._sources is None or batch.source in self._sources
-
-    def _select(self, decoded: DecodedBatch, position: int) -> Selection:
-        keep = self._events.select(decoded.events)
-        skip = position - decoded.batch.first_sequence
-        if skip > 0:
-            rest = keep[skip:] if keep is not None else [True] * (decoded.batch.count - skip)
-            keep = [False] * skip + rest
-        return Selection(decoded, keep)
-
-    def _one_by_one(
-        self, selection: Selection, error: Exception
-    ) -> tuple[list[bytes], list[tuple[int, str]]]:
-        """Format each event alone: the messages, and (sequence, error) of those that failed.
-
-        A bug in a format must neither stop the sink for ever nor lose the event.
-        """
-        batch = selection.decoded.batch
-        messages, failed = list[bytes](), list[tuple[int, str]]()
-        for sequence in selection.sequences:
-            at = sequence - batch.first_sequence
-            keep = [index == at for index in range(batch.count)]
-            try:
-                (message,) = self._format.encode(Selection(selection.decoded, keep))
-            except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
-                error = again
-                failed.append((sequence, f"{type(again).__name__}: {again}"))
-            else:
-                messages.append(message)
-        _log.error("internal error: format failed, records become dead letters",
-                   source=batch.source, first_sequence=batch.first_sequence,
-                   last_sequence=batch.next_sequence - 1,
-                   failed=[sequence for sequence, _ in failed[:10]], records=len(failed),
-                   exc_info=error)  # fmt: skip
-        return messages, failed
-
-    def _truncate(
-        self, messages: list[bytes], decoded: DecodedBatch, sequences: list[int]
-    ) -> tuple[list[bytes], int]:
-        """The messages, truncated to the limit, and how many were over it."""
-        limit = self._max_message_bytes
-        if limit is None or not messages or max(map(len, messages)) <= limit:
-            return messages, 0
-        first = decoded.batch.first_sequence
-        over = [at for at, message in enumerate(messages) if len(message) > limit]
-        messages = list(messages)  # `raw` returns the records themselves, which all sinks share
-        for at in over:
-            index = sequences[at] - first
-            try:
-                messages[at] = truncated(self._format, decoded, index, messages[at], limit)
-            except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
-                _log.error("internal error: message truncated as bytes",
-                           source=decoded.batch.source, sequence=sequences[at],
-                           exc_info=error)  # fmt: skip
-                messages[at] = cut_utf8(messages[at], limit)
-        return messages, len(over)
 
     def _split(self, batch: DeliveryBatch) -> Iterator[DeliveryBatch]:
         limits, messages = self._limits, batch.messages

@@ -39,6 +39,7 @@ from siemrelay.core.errors import (
 from siemrelay.log import get_logger
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
+from siemrelay.pipeline.format_cache import SinkReader
 from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
@@ -80,11 +81,12 @@ class Delivery:
     """One sink's delivery loop. `run` never returns and never gives up."""
 
     def __init__(
-        self, name: str, sink: Sink, maker: BatchMaker, limits: BatchLimits, buffer: Deliverable,
+        self, name: str, sink: Sink, reader: SinkReader, limits: BatchLimits, buffer: Deliverable,
         stats: SinkStats, retry: Retry, observers: Observers | None = None,
     ) -> None:  # fmt: skip
+        self._reader, self._maker = reader, BatchMaker(limits)
         self._observers: Observers = [] if observers is None else observers
-        self._name, self._sink, self._maker = name, sink, maker
+        self._name, self._sink = name, sink
         self._certified = sink if isinstance(sink, Certified) else None
         self._connects_lazily = isinstance(sink, ConnectsLazily)
         self._max_wait_s = limits.max_wait_s
@@ -169,22 +171,25 @@ class Delivery:
 
     async def _pass_filtered(self) -> None:
         """Move the cursor over filtered records, which needs no receiver. Never returns."""
+        # Known from an earlier pause: do not read it again.
+        if self._cursor.next_sequence != self._first_wanted_sequence:
+            with self._reader.reading(self._cursor.next_sequence):
+                self._first_wanted_sequence = await self._find_wanted()
+        await trio.sleep_forever()
+
+    async def _find_wanted(self) -> int:
+        """The first record that the sink takes; the cursor passes those before it."""
+        position = self._cursor.next_sequence
         while True:
-            position = self._cursor.next_sequence
-            if (
-                position == self._first_wanted_sequence
-            ):  # known from an earlier pause: do not read it again
-                await trio.sleep_forever()
             for batch in await self._buffer.read(position):
                 if batch.next_sequence <= position:
                     continue
-                await self._maker.turn(batch)
-                wanted = self._maker.first_wanted(batch, position)
+                found = await self._reader.messages(batch)
+                wanted = found.first_wanted(position, batch.next_sequence)
                 filtered = wanted - max(position, batch.first_sequence)
                 self._buffer.advance(self._name, wanted, Outcome(filtered=filtered))
                 if wanted < batch.next_sequence:
-                    self._first_wanted_sequence = wanted
-                    await trio.sleep_forever()
+                    return wanted
                 position = wanted
             await trio.lowlevel.checkpoint()
 
@@ -192,34 +197,35 @@ class Delivery:
 
     async def _send(self, session: Session, in_flight: InFlight) -> None:
         position = self._cursor.next_sequence
-        waiting: DeliveryBatch | None = None
-        deadline = float("inf")
-        while True:
-            batches = None
-            if waiting is None:
-                batches = await self._buffer.read(position)
-            else:
-                with trio.move_on_at(deadline):
+        with self._reader.reading(position):
+            waiting: DeliveryBatch | None = None
+            deadline = float("inf")
+            while True:
+                batches = None
+                if waiting is None:
                     batches = await self._buffer.read(position)
-            if batches is None:
-                assert waiting is not None
-                await self._hand_over(session, in_flight, waiting)
-                waiting, deadline = None, float("inf")
-                continue
-            for stored in batches:
-                if stored.next_sequence <= position:
+                else:
+                    with trio.move_on_at(deadline):
+                        batches = await self._buffer.read(position)
+                if batches is None:
+                    assert waiting is not None
+                    await self._hand_over(session, in_flight, waiting)
+                    waiting, deadline = None, float("inf")
                     continue
-                await self._maker.turn(stored)
-                for batch in self._maker.batches(stored, position):
-                    if waiting is not None and self._maker.join(waiting, batch):
+                for stored in batches:
+                    if stored.next_sequence <= position:
                         continue
-                    if waiting is not None:
-                        await self._hand_over(session, in_flight, waiting)
-                    waiting, deadline = batch, trio.current_time() + self._max_wait_s
-                position = stored.next_sequence
-            if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
-                await self._hand_over(session, in_flight, waiting)
-                waiting, deadline = None, float("inf")
+                    found = await self._reader.messages(stored)
+                    for batch in self._maker.batches(stored, found, position):
+                        if waiting is not None and self._maker.join(waiting, batch):
+                            continue
+                        if waiting is not None:
+                            await self._hand_over(session, in_flight, waiting)
+                        waiting, deadline = batch, trio.current_time() + self._max_wait_s
+                    position = stored.next_sequence
+                if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
+                    await self._hand_over(session, in_flight, waiting)
+                    waiting, deadline = None, float("inf")
 
     async def _hand_over(self, session: Session, in_flight: InFlight, batch: DeliveryBatch) -> None:
         self._status.progressed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -14,13 +15,13 @@ from siemrelay.core.event import FIELDS, AuditEvent
 from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
-from siemrelay.formats.contract import Format
-from siemrelay.pipeline.batching import BatchMaker
-from siemrelay.pipeline.decode_cache import DecodeCache
+from siemrelay.formats.contract import Format, HeaderName
 from siemrelay.pipeline.delivery import Delivery, Retry
+from siemrelay.pipeline.format_cache import FormatCache
+from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.source_filter import SourceFilter
-from siemrelay.sinks.contract import BatchLimits, Sink
+from siemrelay.sinks.contract import BatchLimits, Sink, unwrapped
 from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
 
@@ -37,6 +38,50 @@ class SinkParts(msgspec.Struct, frozen=True):
     max_message_bytes: int | None
     sources: frozenset[str] | None
     """Whose records it takes, with their former names; None for all."""
+    made_of: FormatRecipe
+
+    @property
+    def messages(self) -> SinkFormat:
+        """How its messages are made, and what they share with those of other sinks."""
+        return SinkFormat(
+            self.events, self.format, self.max_message_bytes, self.sources,
+            made_of=(self.made_of, self.max_message_bytes), filtered_by=self.config.events,
+        )  # fmt: skip
+
+
+class FormatRecipe(msgspec.Struct, frozen=True):
+    """What a sink's format is made of: equal ones write equal messages.
+
+    `options` are those that were read while the format was made. `protocol` is the one that puts
+    an envelope around the messages; empty for those that have none.
+    """
+
+    format: str
+    header: HeaderName
+    protocol: str
+    host: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: SinkConfig, host: str) -> tuple[FormatRecipe, Format]:
+        """The recipe of a sink's format, and the format."""
+        kind = registry.PROTOCOLS[config.protocol]
+        reads = _Reads(config)
+        inner = registry.build_format(config.format, config.header, reads, host)
+        protocol = config.protocol if kind.wrap is not unwrapped else ""
+        form = kind.wrap(inner, reads)
+        return cls(config.format, config.header, protocol, host, reads.found), form
+
+
+class _Reads:
+    """Options that remember which of them were read."""
+
+    def __init__(self, options: SinkConfig) -> None:
+        self._options, self.found = options, dict[str, Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.found[name] = getattr(self._options, name)
+        return value
 
 
 class Assembly:
@@ -52,13 +97,11 @@ class Assembly:
         config = self._config.sinks[name]
         kind = registry.PROTOCOLS[config.protocol]
         limits = filter(None, (config.max_message_size, kind.max_message_bytes(config)))
-        form = registry.build_format(config.format, config.header, config, self._host)
+        recipe, form = FormatRecipe.of(config, self._host)
         return SinkParts(
-            name, config,
-            EventFilter(config.events, self.catalogue),
-            kind.wrap(form, config),
+            name, config, EventFilter(config.events, self.catalogue), form,
             kind.build(config), kind.limits(config), min(limits, default=None),
-            self._taken(config),
+            self._taken(config), recipe,
         )  # fmt: skip
 
     def _taken(self, config: SinkConfig) -> frozenset[str] | None:
@@ -86,6 +129,13 @@ class Assembly:
         for name, former in self.former_names.items():
             found.setdefault(former, found[name])
         return found
+
+    def formatter(self, sinks: list[SinkParts]) -> Formatter:
+        """What makes the messages of these sinks; together they decide which fields are decoded."""
+        return Formatter(
+            {parts.name: parts.messages for parts in sinks}, self.decoders(sinks),
+            self.decoder(None, sinks), self.former_names,
+        )  # fmt: skip
 
     @property
     def former_names(self) -> dict[str, str]:
@@ -141,12 +191,10 @@ class FullDecoders:
 
 
 def delivery(
-    parts: SinkParts, decoded: DecodeCache, buffer: Deliverable, stats: SinkStats,
+    parts: SinkParts, formatted: FormatCache, buffer: Deliverable, stats: SinkStats,
     observers: Observers | None = None,
 ) -> Delivery:  # fmt: skip
     """What brings the buffer's records to that sink."""
-    maker = BatchMaker(
-        decoded, parts.events, parts.format, parts.limits, parts.max_message_bytes, parts.sources
-    )
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
-    return Delivery(parts.name, parts.sink, maker, parts.limits, buffer, stats, retry, observers)
+    reader = formatted.reader(parts.name)
+    return Delivery(parts.name, parts.sink, reader, parts.limits, buffer, stats, retry, observers)

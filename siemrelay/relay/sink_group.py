@@ -14,8 +14,8 @@ from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
 from siemrelay.log import get_logger
-from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery
+from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
@@ -55,7 +55,7 @@ class SinkGroup:
             _log.info("sink renamed", sink=new, before=old, undelivered=self.backlog(new))
         for line in self.advice(config):
             _log.warning(line)
-        self._cache = DecodeCache({}, assembly.decoder(None, []), share=False)
+        self._formatted = FormatCache(assembly.formatter([]))
         parts = {name: assembly.sink(name) for name in config.sinks}
         self._install(config, assembly, parts, restarted=set(), renamed={})
 
@@ -98,11 +98,7 @@ class SinkGroup:
         `renamed`, old names by new ones, keep their counts of this process.
         """
         enabled = [each for name, each in parts.items() if config.sinks[name].enabled]
-        # The sinks together decide which fields are decoded.
-        self._cache.replace_decoders(
-            assembly.decoders(enabled), assembly.decoder(None, enabled), share=len(enabled) > 1,
-            identities=assembly.former_names,
-        )  # fmt: skip
+        self._formatted.replace_formatter(assembly.formatter(enabled))
         before = {new: self._stats.sinks.get(old) for old, new in renamed.items()}
         for name in self._parts.keys() - parts.keys():
             del self._stats.sinks[name]
@@ -121,7 +117,7 @@ class SinkGroup:
             self._deliveries.pop(name, None)
             if config.sinks[name].enabled:
                 self._deliveries[name] = delivery(
-                    each, self._cache, self._buffer, stats, self._observers
+                    each, self._formatted, self._buffer, stats, self._observers
                 )
                 if name in self._pauses:
                     self._note_paused(stats)

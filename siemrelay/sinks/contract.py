@@ -108,6 +108,11 @@ Remark = tuple[str, str]
 """The key of an option, and what is allowed about it but probably not meant."""
 
 
+def unwrapped(form: Format, options: Any) -> Format:
+    """The `wrap` of protocols that put no envelope around messages."""
+    return form
+
+
 class ProtocolKind(msgspec.Struct, frozen=True):
     """A row of the registry: one protocol.
 
@@ -126,7 +131,7 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     port: int | None = None
     max_message_bytes: Callable[[Any], int | None] = lambda options: None
     limits: Callable[[Any], BatchLimits] = lambda options: BatchLimits()
-    wrap: Callable[[Format, Any], Format] = lambda form, options: form
+    wrap: Callable[[Format, Any], Format] = unwrapped
     extra: Extra | None = None
     reads_tls_once: bool = False
     credential: str = ""

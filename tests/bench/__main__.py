@@ -1,5 +1,5 @@
 """`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners
-| datagrams | ordinary]`.
+| datagrams | ordinary | sinks]`.
 
 Throughput and latency by default.
 """
@@ -15,6 +15,7 @@ from tests.bench import (
     latency,
     listeners,
     ordinary,
+    sinks,
     stages,
     throughput,
 )
@@ -23,7 +24,7 @@ _EVENTS = 500_000
 
 _KNOWN = (
     "all", "throughput", "latency", "stages", "isolation", "http", "listeners", "datagrams",
-    "ordinary",
+    "ordinary", "sinks",
 )  # fmt: skip
 
 
@@ -48,6 +49,8 @@ def main(arguments: list[str]) -> None:
         datagrams.run()
     if what == "ordinary":
         ordinary.run()
+    if what == "sinks":
+        sinks.run()
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selecti
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker
-from siemrelay.pipeline.decode_cache import DecodeCache
+from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.registry import PROTOCOLS
 from tests.contracts.sink_peers import PEERS, Http, SinkPeer
 from tests.support.examples import examples
-from tests.support.formats import PLAIN, made
+from tests.support.formats import PLAIN, made, messages_for
 from tests.support.hostile import EVENTS, FORGERIES
 from tests.support.otlp_receiver import plain, value_of
 from tests.support.products import CATALOGUE
@@ -330,13 +330,12 @@ async def sent(peer: SinkPeer, form: Format, selection: Selection) -> list[int]:
     options = kind.options.model_validate(peer.settings)
     decoded = selection.decoded
     everything = EventFilter(EventsOptions(), CATALOGUE)
-    cache = DecodeCache({}, _Decoded(decoded), share=True)
-    maker = BatchMaker(
-        cache, everything, form, kind.limits(options), kind.max_message_bytes(options)
-    )
+    sink = SinkFormat(everything, form, kind.max_message_bytes(options))
+    found = messages_for(Formatter({"s": sink}, {}, _Decoded(decoded)), "s", decoded.batch)
+    maker = BatchMaker(kind.limits(options))
     sizes = []
     async with peer.sink().session() as session:
-        for batch in maker.batches(decoded.batch, decoded.batch.first_sequence):
+        for batch in maker.batches(decoded.batch, found, decoded.batch.first_sequence):
             refusals = await session.confirm(await session.send(batch.messages))
             assert all(refusal.duplicate for refusal in refusals)  # the same batch again
             sizes.append(len(batch.messages))

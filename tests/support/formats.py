@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from siemrelay.core.event import Actor, AuditEvent, Target
+from siemrelay.core.event import Actor, AuditEvent, Batch, Target
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.text import CONTROL_PICTURES
+from siemrelay.pipeline.formatting import (
+    Formatter,
+    InternalError,
+    SinkMessages,
+    messages_of,
+    replaced_of,
+)
 from siemrelay.registry import FORMATS, build_format
 from tests.support.strategies import selection_of
 
@@ -33,3 +40,12 @@ def carried(text: str, *, breaks: bool = False) -> str:
     kept = {ord("\n"), ord("\r")} if breaks else set()
     pictures = {code: p for code, p in CONTROL_PICTURES.items() if code not in kept}
     return text.translate(pictures).encode("utf-8", "replace").decode()
+
+
+def messages_for(formatter: Formatter, sink: str, batch: Batch) -> SinkMessages:
+    """One sink's messages of a batch, made for it alone."""
+    errors: list[InternalError] = []
+    group, view = formatter.places[sink]
+    decoded = formatter.decode(batch, errors)
+    made = formatter.format(decoded, group, [view], errors)
+    return messages_of(made, view, decoded.unparsed, replaced_of(decoded))

@@ -20,7 +20,7 @@ import trio
 from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
-from siemrelay.formats.raw import Raw, RawOptions
+from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.telemetry.stats import BufferStats
@@ -117,9 +117,9 @@ async def test_a_sink_that_fails_again_and_again_leaves_nothing_to_the_collector
         )
         buffer.set_sinks({"s": SinkPolicy()})
         rig, limits = Rig(buffer, tmp_path / "state"), kind.limits(options)
-        maker = rig.maker(limits, kind.wrap(Raw(RawOptions()), options))
+        reader = rig.reader(kind.wrap(Raw(), options))
         await rig.add(*RECORDS)
-        delivery = Delivery("s", kind.build(options), maker, limits, buffer, rig.stats, QUICK)
+        delivery = Delivery("s", kind.build(options), reader, limits, buffer, rig.stats, QUICK)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(delivery.run)
             stack.callback(gc.enable)

@@ -17,7 +17,7 @@ from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import SiemrelayError, leaves
 from siemrelay.core.event_types import REPLAYED
 from siemrelay.core.options import seconds
-from siemrelay.pipeline.decode_cache import DecodeCache
+from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.telemetry.stats import SinkStats
 
@@ -101,16 +101,13 @@ def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Repla
 
     Exits with 1 when the sink holds, since a person has to fix something first, 130 at Ctrl-C.
     """
-    decoded = DecodeCache(
-        assembly.decoders([parts]), assembly.decoder(None, [parts]), share=False,
-        identities=assembly.former_names,
-    )  # fmt: skip
+    formatted = FormatCache(assembly.formatter([parts]))
     stats = SinkStats(parts.name, since=time.time(), counts=again.cursor(parts.name).counts)
 
     async def run() -> None:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(delivery(parts, decoded, again, stats).run)
+                nursery.start_soon(delivery(parts, formatted, again, stats).run)
                 while not again.done.is_set() and stats.state != "holding":
                     with trio.move_on_after(_LOOK_EVERY_S):
                         await again.done.wait()

@@ -11,7 +11,7 @@ from hypothesis import given
 from siemrelay.core.event import AuditEvent, DecodedBatch, Selection, attributes_of
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.json import Json, JsonOptions
-from siemrelay.formats.raw import Raw, RawOptions
+from siemrelay.formats.raw import Raw
 from tests.support.examples import examples
 from tests.support.formats import PLAIN, alone, carried
 from tests.support.strategies import EVENTS, RECORDS, batch_of, selection_of
@@ -73,7 +73,7 @@ def test_json_tells_the_time_of_receipt_and_the_place_in_the_buffer() -> None:
 
 @given(records=RECORDS)
 def test_raw_is_the_bytes_as_received_where_they_are_clean(records: list[bytes]) -> None:
-    messages = Raw(RawOptions()).encode(selection_of([PLAIN] * 3, records))
+    messages = Raw().encode(selection_of([PLAIN] * 3, records))
     for record, message in zip(records, messages, strict=True):
         text = record.rstrip(b"\r").decode("utf-8", "replace")
         assert message.decode() == carried(text)

@@ -22,11 +22,11 @@ from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.contract import Format
-from siemrelay.formats.raw import Raw, RawOptions
+from siemrelay.formats.raw import Raw
 from siemrelay.log import captured_logs
-from siemrelay.pipeline.batching import BatchMaker
-from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.pipeline.delivery import Delivery, Retry
+from siemrelay.pipeline.format_cache import FormatCache, SinkReader
+from siemrelay.pipeline.formatting import Formatter, InternalError, SinkFormat
 from siemrelay.sinks.contract import BatchLimits, Refusal, Report, Settlement, no_report
 from siemrelay.telemetry.stats import BufferStats, SinkCounts, SinkStats
 from tests.support.buffers import advance
@@ -127,24 +127,24 @@ class Rig:
     def __init__(self, buffer: DiskBuffer, state_dir: Path) -> None:
         self.buffer, self.state_dir = buffer, state_dir
         self.stats = SinkStats("s")
-        self.decoded = DecodeCache({}, Words(), share=True)
 
     async def add(self, *records: str) -> None:
         payload = b"".join(record.encode() + b"\n" for record in records)
         made = Batch(self.buffer.end, len(records), "app", time.time(), payload)
         await self.buffer.append([made], {})
 
-    def maker(self, limits: BatchLimits, form: Format | None = None) -> BatchMaker:
+    def reader(self, form: Format | None = None) -> SinkReader:
         events: Any = Keep()
-        return BatchMaker(self.decoded, events, form or Raw(RawOptions()), limits, 100)
+        sink = SinkFormat(events, form or Raw(), 100)
+        return FormatCache(Formatter({"s": sink}, {}, Words())).reader("s")
 
     def delivery(
         self, peer: Peer, limits: BatchLimits | None = None, retry: Retry = QUICK,
         form: Format | None = None,
     ) -> Delivery:  # fmt: skip
         limits = limits or BatchLimits()
-        maker = self.maker(limits, form)
-        return Delivery("s", peer, maker, limits, self.buffer, self.stats, retry)
+        reader = self.reader(form)
+        return Delivery("s", peer, reader, limits, self.buffer, self.stats, retry)
 
     async def deliver(
         self, peer: Peer, limits: BatchLimits | None = None, form: Format | None = None
@@ -415,7 +415,7 @@ async def test_a_held_sink_is_asked_again_after_a_while_and_one_that_asked_for_t
     peer, limits = Peer(), BatchLimits()
     peer.connect = connect
     delivery = Delivery(
-        "s", peer, rig.maker(limits), limits, UnreadableRecord(), rig.stats, Retry(1.0, 2.0)
+        "s", peer, rig.reader(), limits, UnreadableRecord(), rig.stats, Retry(1.0, 2.0)
     )
     with trio.move_on_after(2000):
         await delivery.run()
@@ -753,7 +753,7 @@ async def test_a_record_that_a_format_fails_on_becomes_a_dead_letter_and_the_res
     await rig.add("bug in format again")
     peer = Peer()
     with captured_logs() as logs:
-        await rig.deliver(peer, form=Buggy(RawOptions()))
+        await rig.deliver(peer, form=Buggy())
     assert peer.confirmed == [b"a", b"c"]
     assert rig.letters() == [
         (2, "internal", b"bug in format", b""), (5, "internal", b"bug in format again", b""),
@@ -768,23 +768,18 @@ async def test_a_record_that_a_decoder_fails_on_is_passed_on_as_an_unparsed_reco
 ) -> None:
     await rig.add("a", "bug in decoder", "c")
     batch = (await rig.buffer.read(1))[0]
-    with captured_logs() as logs:
-        decoded = rig.decoded.get(batch)
+    errors: list[InternalError] = []
+    decoded = Formatter({}, {}, Words()).decode(batch, errors)
     assert [event.type for event in decoded.events] == ["a", UNPARSED, "c"]
     assert decoded.events[1].message == "bug in decoder"
     assert None not in (decoded.events[1].id, decoded.events[1].time, decoded.events[1].severity)
-    assert logs[0]["failed"] == [2]
+    assert errors[0].facts["failed"] == [2]
     peer = Peer()
-    await rig.deliver(peer)
+    with captured_logs() as logs:
+        await rig.deliver(peer)
+    (told,) = [line for line in logs if "decoder failed" in line["event"]]
+    assert "ValueError: a bug" in told["exception"]
     assert peer.confirmed == [b"a", b"bug in decoder", b"c"]
-
-
-async def test_a_lagging_sink_does_not_empty_the_cache(rig: Rig) -> None:
-    batches = [Batch(n, 1, "app", 0.0, b"x" * 900_000 + b"\n") for n in range(1, 5)]
-    newest = [rig.decoded.get(batch) for batch in batches][2:]
-    rig.decoded.get(batches[0])
-    assert [rig.decoded.get(batch) for batch in batches[2:]] == newest
-    assert all(a is b for a, b in zip(map(rig.decoded.get, batches[2:]), newest, strict=True))
 
 
 async def test_cancelling_at_any_checkpoint_closes_the_connection_and_loses_nothing(

@@ -14,8 +14,9 @@ from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import Batch, Selection
 from siemrelay.formats.envelopes.record_id import record_ids
 from siemrelay.pipeline.batching import BatchMaker
-from siemrelay.pipeline.decode_cache import DecodeCache
+from siemrelay.pipeline.format_cache import FormatCache, SinkReader
 from siemrelay.relay.assembly import Assembly
+from siemrelay.sinks.contract import BatchLimits
 
 CONFIG = """\
 state_dir: /nowhere
@@ -28,13 +29,9 @@ sinks:
 """
 
 
-def maker(sources: str) -> BatchMaker:
+def reader(sources: str) -> SinkReader:
     assembly = Assembly(load_text(CONFIG.format(sources=sources), "f").config)
-    parts = assembly.sink("siem")
-    decoded = DecodeCache(assembly.decoders([parts]), assembly.decoder(None, [parts]), share=True)
-    return BatchMaker(
-        decoded, parts.events, parts.format, parts.limits, None, parts.sources
-    )  # fmt: skip
+    return FormatCache(assembly.formatter([assembly.sink("siem")])).reader("siem")
 
 
 @pytest.mark.parametrize(
@@ -46,28 +43,26 @@ def maker(sources: str) -> BatchMaker:
         ("alm", "siemrelay", False), ("[alm, siemrelay]", "siemrelay", True),
     ],
 )  # fmt: skip
-def test_a_sink_takes_the_records_of_its_sources_and_passes_the_others(
+async def test_a_sink_takes_the_records_of_its_sources_and_passes_the_others(
     sources: str, source: str, taken: bool
 ) -> None:
-    made = maker(sources)
     batch = Batch(11, 2, source, 1_700_000_000.0, b'{"type":"a"}\n{"type":"b"}\n')
-    (found,) = made.batches(batch, 12)
+    messages = await reader(sources).messages(batch)
+    (found,) = BatchMaker(BatchLimits()).batches(batch, messages, 12)
     assert [json.loads(message)["type"] for message in found.messages] == (["b"] if taken else [])
     assert (found.sequences, found.filtered) == (([12], 0) if taken else ([], 1))
     assert found.next_sequence == 13
-    assert made.first_wanted(batch, 12) == (12 if taken else 13)
+    assert messages.first_wanted(12, 13) == (12 if taken else 13)
 
 
 def test_the_records_of_a_renamed_source_keep_their_ids() -> None:
     """A queue may deliver again, under the new name, what was stored under the old one."""
     assembly = Assembly(load_text(CONFIG.format(sources="[]"), "f").config)
-    cache = DecodeCache(
-        assembly.decoders([assembly.sink("siem")]), assembly.decoder(None, []), share=False,
-        identities=assembly.former_names,
-    )  # fmt: skip
+    formatter = assembly.formatter([assembly.sink("siem")])
 
     def ids(source: str) -> tuple[list[str], str | None]:
-        decoded = cache.get(Batch(11, 1, source, 1_700_000_000.0, b'{"type":"a"}\n'))
+        batch = Batch(11, 1, source, 1_700_000_000.0, b'{"type":"a"}\n')
+        decoded = formatter.decode(batch, [])
         return record_ids(Selection(decoded)), decoded.events[0].id
 
     assert ids("alm") == ids("old")

@@ -15,11 +15,12 @@ from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Target
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
-from siemrelay.pipeline.decode_cache import DecodeCache
+from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.truncate import MARK, truncated
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import BatchLimits
 from tests.support.examples import examples
+from tests.support.formats import messages_for
 from tests.support.products import CATALOGUE
 from tests.support.strategies import EVENTS, batch_of, selection_of
 
@@ -195,11 +196,10 @@ def run_of(
     form: Format, decoded: DecodedBatch, limit_bytes: int, chosen: list[str]
 ) -> DeliveryBatch:
     decoder = Decoded(decoded)
-    maker = BatchMaker(
-        DecodeCache({"test": decoder}, decoder, share=False),
-        EventFilter(EventsOptions(include=chosen), CATALOGUE), form, BatchLimits(), limit_bytes,
-    )  # fmt: skip
-    (run,) = maker.batches(decoded.batch, decoded.batch.first_sequence)
+    events = EventFilter(EventsOptions(include=chosen), CATALOGUE)
+    formatter = Formatter({"s": SinkFormat(events, form, limit_bytes)}, {}, decoder)
+    found = messages_for(formatter, "s", decoded.batch)
+    (run,) = BatchMaker(BatchLimits()).batches(decoded.batch, found, decoded.batch.first_sequence)
     return run
 
 

@@ -14,7 +14,7 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWa
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.ecs.document import Ecs, EcsOptions
 from siemrelay.formats.json import Json, JsonOptions
-from siemrelay.formats.raw import Raw, RawOptions
+from siemrelay.formats.raw import Raw
 from siemrelay.sinks import elasticsearch
 from siemrelay.sinks.contract import Refusal
 from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink, bulk_documents
@@ -104,7 +104,7 @@ async def test_events_become_documents_with_their_time(cluster: Elasticsearch) -
 def test_any_message_becomes_a_document_with_a_time(
     record: bytes, document: dict[str, Any]
 ) -> None:
-    (message,) = encoded(Raw(RawOptions()), [AuditEvent(id="a", time="T")], record + b"\n")
+    (message,) = encoded(Raw(), [AuditEvent(id="a", time="T")], record + b"\n")
     action, line = message.split(b"\n")
     assert re.fullmatch('{"create":{"_id":"[0-9a-f]{32}"}}', action.decode())
     assert json.loads(line) == document

@@ -20,9 +20,9 @@ from siemrelay.config.effective import sink_settings
 from siemrelay.config.load import Loaded, load_text
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.batching import BatchMaker
-from siemrelay.pipeline.decode_cache import DecodeCache
 from siemrelay.relay.assembly import Assembly
 from siemrelay.wire.gelf import HEADER_BYTES, MAX_CHUNKS, GelfDatagrams, largest_message
+from tests.support.formats import messages_for
 from tests.support.readers import parse_gelf
 
 NOISE = random.Random(1)
@@ -150,13 +150,10 @@ async def test_events_of_any_length_arrive_and_what_exceeds_128_chunks_is_cut_an
     records = [json.dumps({"type": "T", "message": text}) for text in texts]
     assembly = Assembly(loaded.config)
     parts = assembly.sink("graylog")
-    decoder = assembly.decoder("a", [parts])
-    maker = BatchMaker(
-        DecodeCache({"a": decoder}, decoder, share=False), parts.events, parts.format,
-        parts.limits, parts.max_message_bytes,
-    )  # fmt: skip
     payload = "".join(record + "\n" for record in records).encode()
-    (run,) = maker.batches(Batch(1, len(records), "a", 1.7e9, payload), 1)
+    batch = Batch(1, len(records), "a", 1.7e9, payload)
+    messages = messages_for(assembly.formatter([parts]), "graylog", batch)
+    (run,) = BatchMaker(parts.limits).batches(batch, messages, 1)
     assert run.truncated == 1
     joiner = Joiner()
     async with parts.sink.session() as session:

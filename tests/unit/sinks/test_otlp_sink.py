@@ -14,7 +14,7 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWa
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.formats.envelopes.otlp import any_value, unix_nano
 from siemrelay.formats.json import Json, JsonOptions
-from siemrelay.formats.raw import Raw, RawOptions
+from siemrelay.formats.raw import Raw
 from siemrelay.sinks.contract import Settlement
 from siemrelay.sinks.otlp import OtlpOptions, OtlpSink, log_records
 from siemrelay.wire.otlp import NotAnExportResponse, read_partial_success
@@ -107,7 +107,7 @@ async def test_a_structured_body_is_the_json_object_as_a_map(receiver: OtlpRecei
 async def test_a_message_that_is_no_object_stays_text(
     receiver: OtlpReceiver, record: bytes
 ) -> None:
-    run = messages(EVENT, inner=Raw(RawOptions()), payload=record + b"\n", body="structured")
+    run = messages(EVENT, inner=Raw(), payload=record + b"\n", body="structured")
     assert await export(receiver, run) == ()
     assert receiver.records[0].body.string_value == record.decode()
 

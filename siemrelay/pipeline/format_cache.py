@@ -1,0 +1,226 @@
+"""Formats each stored batch once for all sinks that read it at about the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import trio
+
+from siemrelay.core.event import Batch, DecodedBatch
+from siemrelay.log import get_logger
+from siemrelay.pipeline.formatting import (
+    NO_MESSAGES,
+    Formatter,
+    GroupMessages,
+    InternalError,
+    SinkMessages,
+    messages_of,
+    replaced_of,
+)
+
+_log = get_logger()
+
+# Sinks share while the fastest is at most this far ahead of the slowest; one that is further behind
+# formats for itself, and the others go on sharing.
+_KEPT_BYTES: Final = 8 * 1024 * 1024
+_KEPT_BATCHES: Final = 64
+
+# A decoded batch takes about so many times the bytes of its records, with these.
+_DECODED: Final = 4
+
+# A batch over this has one long record; a usual batch is at most half of it. Decoded or formatted,
+# 10 MiB take up to 0.2 s, which is done in one go.
+_LARGE_BYTES: Final = 1024 * 1024
+
+# To accept a connection, read its request and answer it takes so many turns of the loop.
+_TURNS: Final = 4
+
+
+class FormatCache:
+    """What has been decoded and formatted, for as long as a sink that is connected will want it.
+
+    A batch is kept while a reader is before it, with nothing but kept batches between: a lagging
+    sink neither puts batches here nor evicts what the others share
+    (test_a_lagging_sink_does_not_empty_the_cache).
+    """
+
+    def __init__(self, formatter: Formatter) -> None:
+        self._large = trio.Lock()
+        self._readers: dict[SinkReader, None] = {}
+        self.replace_formatter(formatter)
+
+    def replace_formatter(self, formatter: Formatter) -> None:
+        """Format with this one from now on; what was formatted with another is forgotten."""
+        self._formatter = formatter
+        self._kept: dict[int, _Kept] = {}
+        self._by_end: dict[int, _Kept] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """About the memory that the kept batches take."""
+        return sum(kept.size_bytes for kept in self._kept.values())
+
+    def reader(self, sink: str) -> SinkReader:
+        """What that sink reads its messages from."""
+        return SinkReader(self, sink)
+
+    @contextmanager
+    def reading(self, reader: SinkReader) -> Iterator[None]:
+        """Keep for this reader what others before it have formatted."""
+        self._readers[reader] = None
+        try:
+            yield
+        finally:
+            del self._readers[reader]
+            for kept in [*self._kept.values()]:
+                self._taken(kept, reader)
+
+    async def get(self, reader: SinkReader, batch: Batch) -> SinkMessages:
+        """That sink's messages of a batch. Never raises; yields only where it has long work."""
+        found = self._find(reader, batch)
+        if found is None and len(batch.payload) > _LARGE_BYTES:
+            # Between two batches of a long record, of all sinks, everybody else has some turns of
+            # the loop; checked by test_long_records_leave_turns_to_others.
+            async with self._large:
+                for _ in range(_TURNS):
+                    await trio.lowlevel.checkpoint()
+                return self._find(reader, batch) or self._make(reader, batch)
+        return found or self._make(reader, batch)
+
+    def passed(self, reader: SinkReader, batch: Batch) -> None:
+        """The reader needs nothing of that batch any more."""
+        if (kept := self._kept.get(batch.first_sequence)) is not None:
+            self._taken(kept, reader)
+
+    def _find(self, reader: SinkReader, batch: Batch) -> SinkMessages | None:
+        sink = self._formatter.sinks[reader.sink]
+        if not batch.count or not sink.takes(batch):
+            return NO_MESSAGES
+        kept = self._kept.get(batch.first_sequence)
+        return None if kept is None else kept.messages(self._formatter.places[reader.sink])
+
+    def _make(self, reader: SinkReader, batch: Batch) -> SinkMessages:
+        formatter = self._formatter
+        group, view = formatter.places[reader.sink]
+        kept = self._kept.get(batch.first_sequence)
+        near: list[SinkReader] = []
+        if kept is None:
+            near = [*self._near(reader, batch)]
+            kept = _Kept(batch, {*near, reader})
+        errors: list[InternalError] = []
+        if kept.decoded is None:
+            kept.decoded = formatter.decode(batch, errors)
+        places = {formatter.places[other.sink] for other in kept.waiting}
+        views = {wanted for own, wanted in places if own == group}
+        kept.add(group, formatter.format(kept.decoded, group, views | {view}, errors))
+        if all(own in kept.groups for own, _ in places):
+            kept.decoded = None
+        log_errors(errors)
+        if near:
+            self._kept[kept.first_sequence] = self._by_end[kept.next_sequence] = kept
+        self._evict()
+        found = kept.messages((group, view))
+        assert found is not None
+        return found
+
+    def _near(self, reader: SinkReader, batch: Batch) -> Iterator[SinkReader]:
+        """The other readers that come to this batch over batches that are kept for them."""
+        start = batch.first_sequence
+        while (before := self._by_end.get(start)) is not None:
+            start = before.first_sequence
+        for other in self._readers:
+            if (
+                other is not reader
+                and start <= other.position < batch.next_sequence
+                and other.sink in self._formatter.sinks
+                and self._formatter.sinks[other.sink].takes(batch)
+            ):
+                yield other
+
+    def _evict(self) -> None:
+        while len(self._kept) > 1 and (
+            len(self._kept) > _KEPT_BATCHES or self.size_bytes > _KEPT_BYTES
+        ):
+            self._drop(next(iter(self._kept.values())))
+
+    def _taken(self, kept: _Kept, reader: SinkReader) -> None:
+        kept.waiting.discard(reader)
+        if not kept.waiting:
+            self._drop(kept)
+
+    def _drop(self, kept: _Kept) -> None:
+        del self._kept[kept.first_sequence], self._by_end[kept.next_sequence]
+
+
+class SinkReader:
+    """One sink's way through the stored batches, in order."""
+
+    def __init__(self, cache: FormatCache, sink: str) -> None:
+        self._cache, self.sink = cache, sink
+        self.position = 0
+        """The first record that it has not read."""
+
+    @contextmanager
+    def reading(self, position: int) -> Iterator[None]:
+        """Read from there on: until the end, what others format is kept for this sink, too."""
+        self.position = position
+        with self._cache.reading(self):
+            yield
+
+    async def messages(self, batch: Batch) -> SinkMessages:
+        """The sink's messages of a batch, which it has then read. Never raises."""
+        found = await self._cache.get(self, batch)
+        self.position = batch.next_sequence
+        self._cache.passed(self, batch)
+        return found
+
+
+class _Kept:
+    """A batch, what has been made of it, and the readers that have yet to take it."""
+
+    def __init__(self, batch: Batch, waiting: set[SinkReader]) -> None:
+        self.first_sequence, self.next_sequence = batch.first_sequence, batch.next_sequence
+        self.waiting = waiting
+        self.groups: dict[int, GroupMessages] = {}
+        self._found: dict[tuple[int, int], SinkMessages] = {}
+        self._decoded: DecodedBatch | None = None
+        self._unparsed, self._replaced = 0, list[int]()
+
+    @property
+    def decoded(self) -> DecodedBatch | None:
+        """The events, until every group that is waited for has its messages."""
+        return self._decoded
+
+    @decoded.setter
+    def decoded(self, decoded: DecodedBatch | None) -> None:
+        self._decoded = decoded
+        if decoded is not None:
+            self._unparsed, self._replaced = decoded.unparsed, replaced_of(decoded)
+
+    @property
+    def size_bytes(self) -> int:
+        """About the memory that it takes."""
+        decoded = 0 if self._decoded is None else _DECODED * len(self._decoded.batch.payload)
+        return decoded + sum(made.size_bytes for made in self.groups.values())
+
+    def add(self, group: int, made: GroupMessages) -> None:
+        """Add a group's messages."""
+        self.groups[group] = made
+
+    def messages(self, place: tuple[int, int]) -> SinkMessages | None:
+        """The messages for a sink at that place (group, filter); None if they are not made."""
+        if (found := self._found.get(place)) is None:
+            group, view = place
+            if (made := self.groups.get(group)) is None or view not in made.views:
+                return None
+            found = messages_of(made, view, self._unparsed, self._replaced)
+            self._found[place] = found
+        return found
+
+
+def log_errors(errors: list[InternalError]) -> None:
+    """Log bugs that were found while records were formatted."""
+    for error in errors:
+        _log.error(error.message, **error.facts, exception=error.trace)

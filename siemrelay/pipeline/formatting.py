@@ -1,0 +1,331 @@
+"""A stored batch becomes the messages of every sink that takes it: decode, filter, format.
+
+Nothing here waits, logs or knows a receiver: what it finds comes back as values.
+"""
+
+from __future__ import annotations
+
+import traceback
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
+from operator import or_
+from typing import Any, Final
+
+import msgspec
+
+from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch, Selection
+from siemrelay.core.event_types import UNPARSED
+from siemrelay.core.filters import EventFilter
+from siemrelay.core.times import rfc3339
+from siemrelay.decoders.contract import Decoder
+from siemrelay.formats.contract import Format
+from siemrelay.formats.writing.text import cut_utf8
+from siemrelay.pipeline.truncate import truncated
+
+NONE: Final[Mapping[str, str]] = {}
+
+
+class SinkFormat(msgspec.Struct, frozen=True):
+    """How one sink's messages are made.
+
+    `made_of` and `filtered_by` are compared: equal ones make equal messages, and select the same
+    events. `sources` are those whose records the sink takes; None for all of them.
+    """
+
+    events: EventFilter
+    form: Format
+    max_message_bytes: int | None = None
+    sources: frozenset[str] | None = None
+    made_of: Any = None
+    filtered_by: Any = None
+
+    def takes(self, batch: Batch) -> bool:
+        """Whether the sink takes records of that batch's source."""
+        return self.sources is None or batch.source in self.sources
+
+
+class InternalError(msgspec.Struct, array_like=True):
+    """A bug that records ran into, for the log: what it is, about which records, its traceback."""
+
+    message: str
+    facts: dict[str, Any]
+    trace: str
+
+
+class SelectedMessages(msgspec.Struct, array_like=True):
+    """What one filter selects of a group's messages.
+
+    `keep` has a byte (0 or 1) for each message; None takes them all. `failed` has the (sequence,
+    error) of selected records on which the format raised, `last_type` the last one's event type.
+    """
+
+    keep: bytes | None
+    last_type: str
+    failed: list[tuple[int, str]]
+
+
+class GroupMessages(msgspec.Struct, array_like=True):
+    """The messages of one batch for sinks whose messages are made alike, by their filters.
+
+    `sequences` has the record of each message, `truncated` the records whose message was over the
+    size limit. `views` has what each filter selects, by the filter's number. `size_bytes` is the
+    size of all messages.
+    """
+
+    messages: list[bytes]
+    sequences: list[int]
+    truncated: list[int]
+    views: dict[int, SelectedMessages]
+    size_bytes: int
+
+
+class SinkMessages(msgspec.Struct, frozen=True):
+    """One sink's messages of a whole stored batch, and the record (sequence) of each.
+
+    `truncated` and `replaced` are the records whose message was over the limit, or that held bytes
+    which are no UTF-8; `failed` has the (sequence, error) of those on which the format raised.
+    Sinks share it: nothing in it may be changed.
+    """
+
+    messages: list[bytes] = []
+    sequences: list[int] = []
+    truncated: Sequence[int] = ()
+    replaced: Sequence[int] = ()
+    failed: Sequence[tuple[int, str]] = ()
+    unparsed: int = 0
+    last_type: str = ""
+
+    def first_wanted(self, position: int, end: int) -> int:
+        """The first record from `position` on that the sink takes; `end` if there is none."""
+        found = self.sequences[bisect_left(self.sequences, position) :][:1]
+        failed = [sequence for sequence, _ in self.failed if sequence >= position]
+        return min((*found, *failed), default=end)
+
+
+NO_MESSAGES: Final = SinkMessages()
+
+
+class Formatter:
+    """Decodes batches and makes the messages of all sinks.
+
+    Sinks whose messages are made alike are a group, and each different filter in it has a number:
+    an event is formatted once for all the sinks of a group that take it.
+    """
+
+    def __init__(
+        self, sinks: Mapping[str, SinkFormat], decoders: Mapping[str, Decoder], fallback: Decoder,
+        identities: Mapping[str, str] = NONE,
+    ) -> None:  # fmt: skip
+        """`fallback` decodes records of removed sources.
+
+        `identities` are the former names of renamed sources, by which the ids of their records go.
+        """
+        self._decoders, self._fallback, self._identities = decoders, fallback, identities
+        self.sinks = sinks
+        self.places: dict[str, tuple[int, int]] = {}
+        """The numbers of each sink's group and filter."""
+        self._groups: list[tuple[SinkFormat, list[SinkFormat]]] = []
+        for name, sink in sinks.items():
+            self.places[name] = self._place(sink)
+
+    def _place(self, sink: SinkFormat) -> tuple[int, int]:
+        for group, (first, filters) in enumerate(self._groups):
+            if not _same(sink.made_of, first.made_of):
+                continue
+            for view, other in enumerate(filters):
+                if _same(sink.filtered_by, other.filtered_by):
+                    return group, view
+            filters.append(sink)
+            return group, len(filters) - 1
+        self._groups.append((sink, [sink]))
+        return len(self._groups) - 1, 0
+
+    def decode(self, batch: Batch, errors: list[InternalError]) -> DecodedBatch:
+        """The events of a batch. Never raises: bugs are appended to `errors`.
+
+        A record on which its decoder raises becomes an Unparsed Record: a bug in one decoder must
+        not stop the sinks for ever.
+        """
+        decoder = self._decoders.get(batch.source, self._fallback)
+        if (identity := self._identities.get(batch.source)) is not None:
+            batch = msgspec.structs.replace(batch, identity=identity)
+        try:
+            return decoder.decode(batch)
+        except Exception as error:  # noqa: BLE001  (logged by the caller; any bug ends here)
+            return _decoded_one_by_one(decoder, batch, error, errors)
+
+    def format(
+        self, decoded: DecodedBatch, group: int, views: Collection[int],
+        errors: list[InternalError],
+    ) -> GroupMessages:  # fmt: skip
+        """The messages of a group for some of its filters. Never raises, as `decode`."""
+        first, filters = self._groups[group]
+        kept = {view: filters[view].events.select(decoded.events) for view in views}
+        together = _either([*kept.values()])
+        selection = Selection(decoded, together)
+        sequences, failed = list(selection.sequences), dict[int, str]()
+        try:
+            messages = first.form.encode(selection)
+        except Exception as error:  # noqa: BLE001  (logged by the caller; any bug ends here)
+            messages, failed = _formatted_one_by_one(first.form, selection, error, errors)
+            sequences = [sequence for sequence in sequences if sequence not in failed]
+        # Invariant: one message per event, or refusals would name the wrong records.
+        assert len(messages) == len(sequences), (len(messages), len(sequences))
+        messages, cut = _truncated(first, messages, decoded, sequences, errors)
+        start = decoded.batch.first_sequence
+        made = GroupMessages(messages, sequences, cut, {}, sum(map(len, messages)))
+        for view, keep in kept.items():
+            made.views[view] = _view(decoded, keep, together, sequences, failed, start)
+        return made
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (one is not None and bool(one == other))
+
+
+def _either(kept: list[list[bool] | None]) -> list[bool] | None:
+    """What any of the filters selects; None for everything."""
+    if any(keep is None for keep in kept):
+        return None
+    first, *others = [keep for keep in kept if keep is not None]
+    for keep in others:
+        first = list(map(or_, first, keep)) if keep != first else first
+    return first
+
+
+def _view(
+    decoded: DecodedBatch, keep: list[bool] | None, together: list[bool] | None,
+    sequences: list[int], failed: Mapping[int, str], start: int,
+) -> SelectedMessages:  # fmt: skip
+    own = [
+        (sequence, error)
+        for sequence, error in failed.items()
+        if keep is None or keep[sequence - start]
+    ]
+    if keep is None or keep == together:
+        last = decoded.events[sequences[-1] - start].type if sequences else ""
+        return SelectedMessages(None, last, own)
+    if failed:
+        chosen = bytes(keep[sequence - start] for sequence in sequences)
+    else:
+        chosen = bytes(keep if together is None else compress(keep, together))
+    at = chosen.rfind(1)
+    return SelectedMessages(
+        chosen, decoded.events[sequences[at] - start].type if at >= 0 else "", own
+    )
+
+
+def messages_of(made: GroupMessages, view: int, unparsed: int, replaced: list[int]) -> SinkMessages:
+    """The messages that one filter selects.
+
+    Args: unparsed: records of the whole batch that could not be parsed; replaced: those (by
+    sequence) with bytes that are no UTF-8.
+    """
+    selected = made.views[view]
+    messages, sequences = made.messages, made.sequences
+    if selected.keep is not None:
+        messages = list(compress(messages, selected.keep))
+        sequences = list(compress(sequences, selected.keep))
+    truncated, odd = made.truncated, replaced
+    if truncated or odd:
+        own = {*sequences}
+        truncated = [sequence for sequence in truncated if sequence in own]
+        odd = [sequence for sequence in odd if sequence in own]
+    return SinkMessages(
+        messages, sequences, truncated, odd, selected.failed, unparsed, selected.last_type
+    )
+
+
+def replaced_of(decoded: DecodedBatch) -> list[int]:
+    """The records (by sequence) of a batch with bytes that are no UTF-8."""
+    return [decoded.batch.first_sequence + index for index in sorted(decoded.replaced)]
+
+
+def _decoded_one_by_one(
+    decoder: Decoder, batch: Batch, error: Exception, errors: list[InternalError]
+) -> DecodedBatch:
+    """Decode each record alone; those on which the decoder raises become Unparsed Records."""
+    events, failed = [], []
+    for sequence, record in enumerate(batch.records(), batch.first_sequence):
+        alone = msgspec.structs.replace(
+            batch, first_sequence=sequence, count=1, payload=record + b"\n"
+        )
+        try:
+            events += decoder.decode(alone).events
+        except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
+            error = again
+            failed.append(sequence)
+            events.append(_unparsed(alone, record))
+    errors.append(_internal_error(
+        "internal error: decoder failed, records are forwarded as Unparsed Record",
+        batch, failed, error,
+    ))  # fmt: skip
+    return DecodedBatch(batch, events, unparsed=len(failed))
+
+
+def _unparsed(batch: Batch, record: bytes) -> AuditEvent:
+    return AuditEvent(
+        id=f"{batch.source}-{batch.first_sequence}", time=rfc3339(batch.received_at), type=UNPARSED,
+        category="relay", severity=DEFAULT_SEVERITY, outcome="unknown",
+        message=record.decode("utf-8", "replace"),
+    )  # fmt: skip
+
+
+def _formatted_one_by_one(
+    form: Format, selection: Selection, error: Exception, errors: list[InternalError]
+) -> tuple[list[bytes], dict[int, str]]:
+    """Format each event alone: the messages, and the errors of those that failed.
+
+    A bug in a format must neither stop the sink for ever nor lose the event.
+    """
+    batch = selection.decoded.batch
+    messages, failed = list[bytes](), dict[int, str]()
+    for sequence in selection.sequences:
+        at = sequence - batch.first_sequence
+        keep = [index == at for index in range(batch.count)]
+        try:
+            (message,) = form.encode(Selection(selection.decoded, keep))
+        except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
+            error = again
+            failed[sequence] = f"{type(again).__name__}: {again}"
+        else:
+            messages.append(message)
+    errors.append(_internal_error(
+        "internal error: format failed, records become dead letters", batch, [*failed], error
+    ))  # fmt: skip
+    return messages, failed
+
+
+def _truncated(
+    sink: SinkFormat, messages: list[bytes], decoded: DecodedBatch, sequences: list[int],
+    errors: list[InternalError],
+) -> tuple[list[bytes], list[int]]:  # fmt: skip
+    """The messages, truncated to the limit, and the records whose message was over it."""
+    limit = sink.max_message_bytes
+    if limit is None or not messages or max(map(len, messages)) <= limit:
+        return messages, []
+    first = decoded.batch.first_sequence
+    over = [at for at, message in enumerate(messages) if len(message) > limit]
+    messages = list(messages)  # `raw` returns the records themselves, which all sinks share
+    for at in over:
+        index = sequences[at] - first
+        try:
+            messages[at] = truncated(sink.form, decoded, index, messages[at], limit)
+        except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
+            errors.append(_internal_error(
+                "internal error: message truncated as bytes", decoded.batch, [sequences[at]], error
+            ))  # fmt: skip
+            messages[at] = cut_utf8(messages[at], limit)
+    return messages, [sequences[at] for at in over]
+
+
+def _internal_error(
+    message: str, batch: Batch, failed: Sequence[int], error: Exception
+) -> InternalError:
+    facts = {
+        "source": batch.source, "first_sequence": batch.first_sequence,
+        "last_sequence": batch.next_sequence - 1, "failed": list(failed[:10]),
+        "records": len(failed),
+    }  # fmt: skip
+    return InternalError(message, facts, "".join(traceback.format_exception(error)).rstrip())

@@ -1,0 +1,76 @@
+"""What more sinks cost: CPU of the relay and its peak memory for one, ten alike, ten formats, and
+ten beside ninety dead ones.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench import corpus
+from tests.bench.daemon import Counter, run_configuration, usage
+
+_EVENTS = 200_000
+_ROUNDS = 3
+_LOOK_S = 0.002
+_PATIENCE_S = 300
+_FORMATS = ("syslog", "rfc3164", "json", "raw", "cef", "leef", "leef1", "gelf", "ecs", "ocsf")
+
+
+def run() -> None:
+    """Print medians of several rounds that take turns, and the ratios to one sink or to the sum."""
+    cases: dict[str, tuple[list[str], int]] = {
+        "one CEF sink": (["cef"], 0),
+        "ten CEF sinks": (["cef"] * 10, 0),
+        "ten formats": ([*_FORMATS], 0),
+        "one CEF sink, 99 dead": (["cef"], 99),
+        "ten CEF sinks, 90 dead": (["cef"] * 10, 90),
+        **{f"{form} alone": ([form], 0) for form in _FORMATS},
+    }
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in cases}
+    for _ in range(_ROUNDS):
+        for name, (formats, dead) in cases.items():
+            found[name].append(_round(formats, dead))
+    print(f"{_EVENTS} events to every sink, medians of {_ROUNDS} rounds in turn")
+    medians = {name: tuple(map(statistics.median, zip(*rounds, strict=True)))
+               for name, rounds in found.items()}  # fmt: skip
+    for name, (seconds, cpu_s, peak_mb) in medians.items():
+        print(f"  {name:24} {_EVENTS / seconds:9,.0f} events/s {cpu_s:7.2f} s of CPU "
+              f"{peak_mb:7.1f} MB")  # fmt: skip
+    one, alone = medians["one CEF sink"], sum(medians[f"{form} alone"][1] for form in _FORMATS)
+    print(f"  ten CEF sinks cost {medians['ten CEF sinks'][1] / one[1]:.2f} times the CPU of one")
+    print(f"  ten formats cost {medians['ten formats'][1] / alone:.2f} times the sum of each alone")
+    beside = medians["one CEF sink, 99 dead"]
+    print(f"  beside 99 dead sinks one takes {one[0] / beside[0]:.0%} of the events/s alone")
+
+
+def _round(formats: list[str], dead: int) -> tuple[float, float, float]:
+    """Seconds from the first event that arrives to the last, CPU seconds and peak MB."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        corpus.write(folder / "events.ndjson", _EVENTS)
+        receivers = [Counter(_EVENTS) for _ in formats]
+        sinks: dict[str, Any] = {
+            f"{form}-{receiver.port}": _sink(form, receiver.port)
+            for form, receiver in zip(formats, receivers, strict=True)
+        }
+        sinks |= {f"dead-{n}": _sink(_FORMATS[n % len(_FORMATS)], 9) for n in range(dead)}
+        with run_configuration(folder, sinks) as process:
+            while not any(receiver.arrivals for receiver in receivers):
+                time.sleep(_LOOK_S)
+            at_first, _ = usage(process.pid)
+            for receiver in receivers:
+                if not receiver.done.wait(_PATIENCE_S):
+                    raise SystemExit(f"only {receiver.count} of {_EVENTS} events arrived")
+            at_last, peak_mb = usage(process.pid)
+        first = min(receiver.arrivals[0] for receiver in receivers)
+        last = max(receiver.arrivals[-1] for receiver in receivers)
+        return last - first, at_last - at_first, peak_mb
+
+
+def _sink(form: str, port: int) -> dict[str, Any]:
+    return {"protocol": "tcp", "server": "127.0.0.1", "port": port, "format": form,
+            "framing": "newline"}  # fmt: skip

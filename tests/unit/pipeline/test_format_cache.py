@@ -1,0 +1,214 @@
+"""Sinks share what is formatted, and each gets exactly what it would have got alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import trio
+
+from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
+from siemrelay.pipeline.format_cache import FormatCache, SinkReader
+from siemrelay.pipeline.formatting import Formatter, SinkFormat, SinkMessages
+from tests.support.formats import messages_for
+
+
+class Words:
+    """A decoder: the record is the event's type. Counts its batches."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def decode(self, batch: Batch) -> DecodedBatch:
+        self.batches += 1
+        records = batch.records()
+        decoded = DecodedBatch(batch, [AuditEvent(type=r.decode("utf-8", "replace"))
+                                       for r in records], unparsed=len(records) % 3)  # fmt: skip
+        decoded.replaced = frozenset(i for i, r in enumerate(records) if b"\xff" in r)
+        return decoded
+
+
+class Having:
+    """A filter: takes what has one of these letters; an empty text takes everything."""
+
+    def __init__(self, letters: str) -> None:
+        self._letters = letters
+
+    def select(self, events: Sequence[AuditEvent]) -> list[bool] | None:
+        if not self._letters:
+            return None
+        return [any(letter in self._letters for letter in event.type) for event in events]
+
+
+class Marked:
+    """A format: a prefix and the event's type. Counts its events, and has a bug about some."""
+
+    fields: frozenset[str] = frozenset()
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix, self.events = prefix, 0
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        if any("bug" in event.type for event in selection.events):
+            raise KeyError("a bug")
+        self.events += len(selection)
+        return [f"{self._prefix}{event.type}".encode() for event in selection.events]
+
+
+def sink(letters: str, form: Any, *, limit: int | None = None) -> SinkFormat:
+    events: Any = Having(letters)
+    return SinkFormat(events, form, limit, made_of=(form, limit), filtered_by=letters)
+
+
+def batch_of(first: int, *records: str) -> Batch:
+    payload = b"".join(record.encode("latin-1") + b"\n" for record in records)
+    return Batch(first, len(records), "app", 0.0, payload)
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_sinks_that_share_get_what_each_would_have_got_alone(seed: int) -> None:
+    rng = random.Random(seed)
+    forms = [Marked(prefix) for prefix in "<>"]
+    sinks = {
+        f"s{n}": sink("".join(rng.sample("abcde", rng.randrange(4))), rng.choice(forms),
+                      limit=rng.choice([None, 12]))
+        for n in range(8)
+    }  # fmt: skip
+    formatter, first, batches = Formatter(sinks, {}, Words()), 1, []
+    odd = ["\xff", "bug", "a longer text", ""]
+    for _ in range(6):
+        records = ["".join(rng.sample("abcdefgh", 2)) + rng.choice([*odd, *[""] * 30])
+                   for _ in range(rng.randrange(1, 12))]  # fmt: skip
+        batches.append(batch_of(first, *records))
+        first += len(records)
+    cache = FormatCache(formatter)
+    found: dict[str, list[SinkMessages]] = {name: [] for name in sinks}
+
+    async def read(name: str) -> None:
+        reader = cache.reader(name)
+        with reader.reading(1):
+            for batch in batches:
+                for _ in range(rng.randrange(3)):
+                    await trio.lowlevel.checkpoint()
+                found[name].append(await reader.messages(batch))
+
+    async with trio.open_nursery() as nursery:
+        for name in sinks:
+            nursery.start_soon(read, name)
+    for name, own in sinks.items():
+        alone = Formatter({name: own}, {}, Words())
+        for batch, messages in zip(batches, found[name], strict=True):
+            assert messages == messages_for(alone, name, batch)
+
+
+async def together(cache: FormatCache, readers: Sequence[SinkReader], batches: list[Batch]) -> None:
+    """All of them read all of the batches, in turn."""
+    for batch in batches:
+        for reader in readers:
+            await reader.messages(batch)
+
+
+async def test_sinks_alike_are_formatted_once_and_one_with_another_filter_takes_part() -> None:
+    decoder, form = Words(), Marked("")
+    sinks = {"one": sink("ab", form), "two": sink("ab", form), "fewer": sink("a", form)}
+    cache = FormatCache(Formatter(sinks, {}, decoder))
+    readers = [cache.reader(name) for name in sinks]
+    batches = [batch_of(1, "a", "b", "c"), batch_of(4, "a", "b")]
+    with readers[0].reading(1), readers[1].reading(1), readers[2].reading(1):
+        await together(cache, readers, batches)
+    assert (decoder.batches, form.events) == (2, 4)
+
+
+async def test_a_sink_that_nobody_reads_for_costs_nothing() -> None:
+    form, unwanted = Marked(""), Marked("")
+    cache = FormatCache(Formatter({"up": sink("", form), "down": sink("", unwanted)}, {}, Words()))
+    reader = cache.reader("up")
+    with reader.reading(1):
+        await reader.messages(batch_of(1, "a", "b"))
+    assert (form.events, unwanted.events) == (2, 0)
+
+
+async def test_a_lagging_sink_does_not_empty_the_cache() -> None:
+    decoder, form = Words(), Marked("")
+    sinks = {name: sink("", form) for name in ("one", "two", "lagging")}
+    cache = FormatCache(Formatter(sinks, {}, decoder))
+    one, two, lagging = (cache.reader(name) for name in sinks)
+    old = [batch_of(n, "x" * 900_000) for n in range(1, 30)]
+    new = [batch_of(n, "x" * 900_000) for n in range(101, 104)]
+    with one.reading(101), two.reading(101), lagging.reading(1):
+        await together(cache, [one], new)
+        await together(cache, [lagging], old)
+        await together(cache, [two], new)
+    assert decoder.batches == len(new) + len(old)
+
+
+async def test_a_sink_too_far_behind_formats_for_itself_and_memory_stays_bounded() -> None:
+    decoder, form = Words(), Marked("")
+    cache = FormatCache(Formatter({"fast": sink("", form), "slow": sink("", form)}, {}, decoder))
+    fast, slow = cache.reader("fast"), cache.reader("slow")
+    batches = [batch_of(n, "x" * 500_000) for n in range(1, 41)]
+    with fast.reading(1), slow.reading(1):
+        await together(cache, [fast], batches)
+        assert cache.size_bytes <= 8 << 20
+        await together(cache, [slow], batches)
+        assert cache.size_bytes == 0
+    assert len(batches) < decoder.batches < 2 * len(batches)
+
+
+async def test_what_a_sink_leaves_behind_is_forgotten_when_it_stops() -> None:
+    form = Marked("")
+    cache = FormatCache(Formatter({"fast": sink("", form), "slow": sink("", form)}, {}, Words()))
+    fast, slow = cache.reader("fast"), cache.reader("slow")
+    with fast.reading(1):
+        with slow.reading(1):
+            await together(cache, [fast], [batch_of(1, "a", "b"), batch_of(3, "a")])
+            assert cache.size_bytes
+        assert not cache.size_bytes
+
+
+async def test_long_records_leave_turns_to_others() -> None:
+    """Five sinks want ten long records each; somebody who needs four turns waits for one record."""
+    forms = [Marked(str(n)) for n in range(5)]
+    sinks = {f"s{n}": sink("", form) for n, form in enumerate(forms)}
+    cache = FormatCache(Formatter(sinks, {}, Words()))
+    batches = [batch_of(n, "x" * (2 << 20)) for n in range(1, 11)]
+    light = most = 0
+    done = trio.Event()
+
+    async def read(name: str, running: list[str]) -> None:
+        reader = cache.reader(name)
+        with reader.reading(1):
+            for batch in batches:
+                await reader.messages(batch)
+        running.remove(name)
+        if not running:
+            done.set()
+
+    async def bystander() -> None:
+        nonlocal light, most
+        while not done.is_set():
+            before = sum(form.events for form in forms)
+            for _ in range(4):
+                await trio.lowlevel.checkpoint()
+            light, most = light + 1, max(most, sum(form.events for form in forms) - before)
+
+    async with trio.open_nursery() as nursery:
+        running = list(sinks)
+        for name in sinks:
+            nursery.start_soon(read, name, running)
+        nursery.start_soon(bystander)
+    assert most <= 1
+    assert light >= 40
+
+
+async def test_usual_batches_wait_for_nobody() -> None:
+    cache = FormatCache(Formatter({"s": sink("", Marked(""))}, {}, Words()))
+    reader = cache.reader("s")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        # Without a checkpoint it cannot be cancelled.
+        await reader.messages(batch_of(1, "x" * (512 << 10)))
+        return
+    raise AssertionError("it waited")

@@ -11,6 +11,7 @@ import uuid
 from typing import Any, Final
 
 import click
+import msgspec
 import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
@@ -20,6 +21,7 @@ from siemrelay.cli.person import audit
 from siemrelay.cli.person import person as this_person
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
+from siemrelay.config.presets import search_text
 from siemrelay.core.errors import (
     BatchRefused,
     ConfigurationRefused,
@@ -32,6 +34,7 @@ from siemrelay.core.event_types import TEST, TEST_SENT
 from siemrelay.core.times import rfc3339
 from siemrelay.pipeline.truncate import truncated
 from siemrelay.relay.assembly import Assembly, SinkParts
+from siemrelay.relay.own_events import new_test_mark
 from siemrelay.telemetry.log import Redactor, configure
 
 # Longer than every sink's default timeout; only a missing acknowledgement takes longer.
@@ -68,7 +71,7 @@ def test(
 
     The event skips the sink's `events` filter and the buffer and takes its format, framing and
     connection. The running relay is not touched. Exits with 0 only if the receiver (with --all:
-    every receiver) accepted the event.
+    every receiver) accepted the event; then prints what finds it there, in the SIEM's own words.
 
     With --through the running relay stores the event like any other, so every sink gets it that
     takes events of its type; exits with 0 only if each sink confirmed it or its `events` leave it
@@ -96,7 +99,7 @@ def test(
     assembly = Assembly(loaded.config)
     width = max(map(len, names)) if every else 0
     trials = [
-        _Trial(assembly.sink(name), _event(person or this_person(), name),
+        _Trial(assembly.sink(name), person or this_person(),
                _Steps(redactor, silent=as_json, prefix=name.ljust(width) if every else ""))
         for name in names
     ]  # fmt: skip
@@ -127,11 +130,12 @@ def _chosen(config: RelayConfig, sink: str | None, *, every: bool) -> list[str]:
 def _report(trial: _Trial, *, as_json: bool) -> None:
     name, event = trial.parts.name, trial.event
     if as_json:
-        result = {"sink": name, "taken": trial.taken, "event_id": event.id,
-                  "steps": trial.steps.done}  # fmt: skip
+        result = {"sink": name, "taken": trial.taken, "event_id": event.id, "mark": trial.mark,
+                  "search": trial.search, "steps": trial.steps.done}  # fmt: skip
         click.echo(json.dumps({**result, "advice": trial.advice} if trial.advice else result))
     elif trial.taken:
         click.secho(f"{name} accepted the test event {event.id}.", fg="green")
+        click.echo(f"Find it there: {trial.search}")
     else:
         click.secho(f"{name} did not accept the test event: {trial.advice}", fg="red", err=True)
 
@@ -163,8 +167,10 @@ class _Steps:
 class _Trial:
     """One sink's test: the event, the steps, and the verdict once it has run."""
 
-    def __init__(self, parts: SinkParts, event: AuditEvent, steps: _Steps) -> None:
-        self.parts, self.event, self.steps = parts, event, steps
+    def __init__(self, parts: SinkParts, person: str, steps: _Steps) -> None:
+        self.parts, self.steps, self.mark = parts, steps, new_test_mark()
+        self.event = marked_event(person, parts.name, self.mark)
+        self.search = search_text(parts.config.siem, self.mark)
         self.taken, self.advice = False, ""
 
     async def run(self) -> None:
@@ -182,7 +188,9 @@ class _Trial:
             self.advice = self._why(leaves(failed)[0])
 
     async def _send(self) -> None:
-        batch = Batch(1, 1, "test", time.time(), b"{}\n")
+        # `format: raw` sends the record itself.
+        record = msgspec.json.encode(self.event) + b"\n"
+        batch = Batch(1, 1, "test", time.time(), record)
         decoded, parts = DecodedBatch(batch, [self.event]), self.parts
         (message,) = parts.format.encode(Selection(decoded))
         limit = parts.max_message_bytes
@@ -209,13 +217,14 @@ def _refused(code: str, reason: str) -> str:
     return f"the receiver answered {code} {reason}; {advice}"
 
 
-def _event(person: str, sink: str) -> AuditEvent:
+def marked_event(person: str, sink: str, mark: str) -> AuditEvent:
+    """The test event of a person for a sink; its message begins with the mark."""
     now = time.time()
     return AuditEvent(
         id=str(uuid.uuid4()), time=rfc3339(now), type=TEST, category="relay", severity=1,
         outcome="success", actor=Actor(name=person, address=_address()),
         target=Target(type="sink", name=sink),
-        message=f"siemrelay test event for sink {sink}, sent by {person}",
+        message=f"{mark}: siemrelay test event for sink {sink}, sent by {person}",
         attributes={"test": True},
     )  # fmt: skip
 

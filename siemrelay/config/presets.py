@@ -17,7 +17,8 @@ class Preset(msgspec.Struct, frozen=True):
     `also` lists other protocols over which this SIEM takes the same format: if the file chooses one
     of them, the preset's format, header, map and message size still apply. `page` is the vendor's
     page that states what the row relies on, and the limits that no key here sets. `credential` is
-    advice for a sink without a credential, beside that of the protocol.
+    advice for a sink without a credential, beside that of the protocol. `search` finds the word
+    `{mark}` there.
     """
 
     summary: str
@@ -25,6 +26,7 @@ class Preset(msgspec.Struct, frozen=True):
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
     also: tuple[str, ...] = ()
     credential: str = ""
+    search: str = "search for {mark}"
 
 
 _SYSLOG_TCP: Final = {"protocol": "tcp", "port": 514, "framing": "newline"}
@@ -37,6 +39,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         # A request has at most `max_content_length` bytes: 838,860,800 ([http_input]).
         "https://docs.splunk.com/Documentation/Splunk/latest/Admin/Limitsconf",
         {"protocol": "splunk-hec", "format": "json", "compression": "gzip"},
+        search="search index=* {mark}",
     ),
     "elastic": Preset(
         "Elasticsearch and Elastic Security: a data stream of ECS documents",
@@ -44,6 +47,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/"
         "networking-settings",
         {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
+        search="in Discover: message : {mark}",
     ),
     "opensearch": Preset(
         "OpenSearch: a data stream of ECS documents",
@@ -51,12 +55,14 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "https://docs.opensearch.org/latest/install-and-configure/configuring-opensearch/"
         "network-settings/",
         {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
+        search="in Discover: message : {mark}",
     ),
     "sentinel": Preset(
         "Microsoft Sentinel: Logs Ingestion API",
         # A call has at most 1 MB (the protocol's own limit here), a value 64 KB.
         "https://learn.microsoft.com/azure/azure-monitor/fundamentals/service-limits",
         {"protocol": "sentinel", "format": "json"},
+        search='in Logs: search "{mark}"',
     ),
     "qradar": Preset(
         "IBM QRadar: LEEF 2.0 behind a syslog header",
@@ -64,6 +70,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "https://www.ibm.com/docs/en/qsip/7.5?topic=tasks-configuring-system-settings",
         {**_SYSLOG_TCP, "format": "leef", "header": "rfc3164", "max_message_size": "4096B"},
         _OTHER_SYSLOG,
+        search="AQL: SELECT UTF8(payload) FROM events WHERE UTF8(payload) ILIKE '%{mark}%' "
+        "LAST 1 HOURS",
     ),
     "arcsight": Preset(
         "ArcSight SmartConnector (syslog daemon): CEF behind a syslog header",
@@ -85,6 +93,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "max_message_size": "2MiB",
         },
         ("udp", "tls"),
+        search='search "{mark}"',
     ),
     "logrhythm": Preset(
         "LogRhythm System Monitor: CEF behind a syslog header",
@@ -104,6 +113,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "max_message_size": "64kB",
             "batch": {"encoding": "ndjson", "max_bytes": "1MB"},
         },
+        search='search "{mark}"',
         credential="Sumo Logic knows a source by the key in its address: copy the whole `url`",
     ),
     "datadog": Preset(
@@ -128,6 +138,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "max_message_size": "1MB",
             "batch": {"encoding": "array", "max_events": 1000, "max_bytes": "4MB"},
         },
+        search="in the Log Explorer: {mark}",
         credential="Datadog takes no logs without a key: set `authorization` to the API key",
     ),
     "chronicle": Preset(
@@ -141,6 +152,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "max_message_size": "3999kB",
             "batch": {"encoding": "ndjson", "max_bytes": "4MB"},
         },
+        search='raw log search: raw = "{mark}"',
         credential="the feed takes no events without its secret: set `authorization` to it, and "
         "`headers: {X-goog-api-key: …}`",
     ),
@@ -160,3 +172,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
 }
 """The value of `siem:` → its row."""
+
+
+def search_text(siem: str, mark: str) -> str:
+    """What a person enters at that SIEM to find the message with this word."""
+    return PRESETS[siem].search.format(mark=mark)

@@ -34,13 +34,15 @@ def test_test_sends_one_event_of_the_person_behind_sudo_and_prints_each_step(
         for name, receiver in (("stream", stream), ("datagrams", datagrams), ("web", web)):
             found = daemon.command("test", name, environment={"SUDO_USER": "grace"})
             assert found.returncode == 0, found.stderr
-            steps = [line.split()[0] for line in found.stdout.splitlines()[:-1]]
+            steps = [line.split()[0] for line in found.stdout.splitlines()[:-2]]
             assert {"message", "connect", "send", "answer"} <= set(steps)
             receiver.until(1)
             (message,) = map(json.loads, receiver.arrived.messages)
             assert message["type"] == "SIEM Integration Test"
             assert message["actor"]["name"] == person
             assert message["id"] in found.stdout
+            mark = message["message"].split(":")[0]
+            assert found.stdout.splitlines()[-1] == f"Find it there: search for {mark}"
     assert not daemon.state.exists(), "a test touches nothing of the relay"
 
 

@@ -44,10 +44,13 @@ def test_through(
     if not found:
         print_answer(answer)
     if as_json:
-        result = {"taken": answer.done, "sinks": msgspec.to_builtins(found)}
+        result = {"taken": answer.done, "mark": answer.lines[-1],
+                  "sinks": msgspec.to_builtins(found)}  # fmt: skip
         click.echo(json.dumps(result))
     elif answer.done:
         click.secho(f"{answer.lines[0]}: no sink failed to take it", fg="green")
     else:
         click.secho(f"{answer.lines[0]}: not every sink took it", err=True, fg="red")
+    if not as_json:
+        click.echo(f"A search for {answer.lines[-1]} finds it at the receivers.")
     raise SystemExit(0 if answer.done else 1)

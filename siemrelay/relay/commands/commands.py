@@ -38,7 +38,7 @@ from siemrelay.relay.control import (
     TapRequest,
     TestRequest,
 )
-from siemrelay.relay.own_events import own_event
+from siemrelay.relay.own_events import new_test_mark, own_event
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.reload import Reloader
 from siemrelay.relay.self_audit import SelfAudit
@@ -174,9 +174,11 @@ class Commands:
         names = self._sinks.names
         if faults := self._unknown("sink", command.sinks, names):
             return ControlAnswer(False, faults)
+        mark = new_test_mark()
         event_id, record = own_event(
             TEST, caller.person, ("relay", socket.gethostname()),
-            f"siemrelay test event through the running relay, sent by {caller.person}", test=True,
+            f"{mark}: siemrelay test event through the running relay, sent by {caller.person}",
+            test=True,
         )  # fmt: skip
         followed = Followed(event_id)
         sinks = [self._stats.sinks[name] for name in command.sinks or names]
@@ -186,7 +188,7 @@ class Commands:
                                  followed, emit, command.timeout_s)  # fmt: skip
         finally:
             self._observers.remove(followed)
-        return ControlAnswer(taken, [f"test event {event_id}"])
+        return ControlAnswer(taken, [f"test event {event_id}", mark])
 
     def _unknown(self, what: str, names: Iterable[str], known: Sequence[str]) -> list[str]:
         return [f"unknown {what} `{name}`; the {what}s are {', '.join(known)}"

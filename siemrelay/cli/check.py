@@ -19,7 +19,7 @@ from siemrelay.config.effective import (
     sink_settings,
     source_settings,
 )
-from siemrelay.config.host_checks import lacking
+from siemrelay.config.host_checks import doubts, exists, lacking
 from siemrelay.config.load import Loaded, load
 from siemrelay.config.service_checks import check_as_service
 from siemrelay.config.service_unit import ServiceUnit, is_service_config, service_unit
@@ -37,8 +37,9 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
 
     Prints every fault with its line and column and exits with 78 if there is one. It starts
     nothing, connects to nothing and changes nothing; it does look for the files and packages that
-    the configuration needs. Run by root on the service's own file, it looks as the service's user:
-    for what that may read and write, and whether it can listen. Secrets are shown as the file
+    the configuration needs, whether this user may read and write them, and whether the ports are
+    free; what another user may settle is a warning. Run by root on the service's own file, it looks
+    as the service's user. Secrets are shown as the file
     writes them, or as ***.
 
     \b
@@ -50,15 +51,17 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
         loaded = load(config, need_credentials=False)
     except ConfigurationRefused as refused:
         exit_with_faults(refused, as_json=as_json)
-    faults, doubts = lacking(loaded)
+    faults, uncertain = lacking(loaded)
     unit = service_unit()
-    user = unit.user if unit and not os.geteuid() and is_service_config(unit, config) else None
+    if unit is not None and not is_service_config(unit, config):
+        unit = None
+    user = unit.user if unit and not os.geteuid() else None
     if unit and user:
         # Root can read every credential that the service gets.
         faults = in_order(list({*faults, *_as_service(loaded, unit), *loaded.unread}))
     if faults:
         exit_with_faults(ConfigurationRefused(loaded.file, faults), as_json=as_json)
-    warnings = [*remarks(loaded), *doubts, *loaded.unread]
+    warnings = [*remarks(loaded), *uncertain, *_doubts(loaded, unit), *loaded.unread]
     if as_json:
         click.echo(json.dumps(_as_json(loaded, warnings), indent=2))
         return
@@ -73,6 +76,8 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
     if against_running:
         print_reload(send(loaded.config.state_dir, ReloadRequest(dry_run=True)))
     seen = f", as user {user} sees it" if user else ""
+    if unit and not user:
+        seen = f"; root sees what the service's user {unit.user} may do"
     click.echo(f"{loaded.file}: 0 faults, {plural(warnings, 'warning')} ({parts}){seen}")
 
 
@@ -82,6 +87,17 @@ def _as_service(loaded: Loaded, unit: ServiceUnit) -> list[Fault]:
         return check_as_service(loaded, unit, running=running)
     except LookupError:
         return [Fault(f"there is no user {unit.user}, as whom the unit runs it: siemrelay install")]
+
+
+def _doubts(loaded: Loaded, unit: ServiceUnit | None) -> list[Fault]:
+    """`unit` runs the relay with this file; without one, a process of this user's would."""
+    state_dir = loaded.config.state_dir
+    running: bool | None = running_process(state_dir) is not None
+    if not running and exists(state_dir) and not os.access(state_dir, os.X_OK):
+        running = None  # its lock is not for this user to see
+    tried = unit is not None and (unit.sockets or not os.geteuid())
+    return doubts(loaded, as_this_user=unit is None, ports=not tried, running=running,
+                  made=unit.made if unit else ())  # fmt: skip
 
 
 def _print(title: str, settings: list[Setting]) -> None:

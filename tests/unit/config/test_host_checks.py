@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import trustme
@@ -15,7 +19,7 @@ from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import load_text
 from siemrelay.core import extras
 from siemrelay.core.errors import ConfigurationRefused, Fault
-from tests.support.servers import program
+from tests.support.servers import other_users_run_it, program
 
 START = "sources:\n  a: {type: file, path: /var/log/a.json}\nsinks:\n  s: "
 SINK = "{server: h, protocol: tls, tls: {%s}}\n"
@@ -186,3 +190,66 @@ def test_a_file_that_is_missing_is_told_beside_other_faults() -> None:
         "f:4:43: sinks.s.tls.ca: there is no file /none.pem",
         "f:5:18: sinks.t.prot: unknown key `prot`; did you mean `protocol`?",
     ]
+
+
+# -- what may keep parts from working: warnings -----------------------------
+
+
+def warned(text: str, tmp_path: Path) -> list[str]:
+    file = tmp_path / "relay.yaml"
+    file.write_text(f"state_dir: {tmp_path}\n{text}")
+    result = CliRunner().invoke(check, ["-c", str(file)])
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    return [line.removeprefix(f"warning: {file}:") for line in lines]
+
+
+QUIET = "endpoint: {listen: off}\nsources:\n  a: {type: stdin}\nsinks:\n  s: {protocol: stdout}\n"
+
+
+def test_an_archive_without_its_directory_is_a_warning(tmp_path: Path) -> None:
+    sink = f"{{protocol: file, format: json, path: {tmp_path}/none/a.json}}"
+    (line,) = warned(QUIET.replace("{protocol: stdout}", sink), tmp_path)
+    assert line.startswith("6:43: sinks.s.path: there is no directory ")
+    assert f"{tmp_path}/none; make it" in line
+
+
+def test_a_port_of_another_program_is_a_warning(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        source = f"{{type: syslog, listen: 'tcp://127.0.0.1:{port}'}}"
+        (line,) = warned(QUIET.replace("{type: stdin}", source), tmp_path)
+    assert line.startswith(f"4:29: sources.a.listen: cannot listen on port {port} of ")
+    assert line.endswith("another program has it (ss -ltnup shows which)")
+
+
+def test_a_buffer_that_no_disk_here_holds_is_a_warning(tmp_path: Path) -> None:
+    (line,) = warned(f"buffer: {{max_size: 1000000TiB}}\n{QUIET}", tmp_path)
+    assert line.startswith("2:20: buffer.max_size: 1000000TiB is more than the whole file system")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@other_users_run_it
+def test_what_this_user_may_not_read_write_or_listen_at_are_warnings() -> None:
+    with TemporaryDirectory(prefix="siemrelay-place-") as made:
+        place = Path(made)
+        place.chmod(0o755)
+        (place / "audit.json").touch(mode=0o600)
+        (place / "closed").mkdir(mode=0o700)
+        file = place / "relay.yaml"
+        file.write_text(
+            f"state_dir: {place}/closed\nendpoint: {{listen: off}}\nsources:\n"
+            f"  a: {{type: file, path: [{place}/*.json, {place}/closed/in/*.json]}}\n"
+            "sinks:\n  s: {protocol: stdout}\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "siemrelay", "check", "-c", str(file)],
+            user="nobody", group="nogroup", extra_groups=[], capture_output=True, text=True,
+            check=False, cwd="/",
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    state, closed, shut = [line for line in done.stderr.splitlines() if "nobody" in line]
+    assert f"relay.yaml:1:12: state_dir: user nobody cannot write {place}/closed: " in state
+    assert f":4:25: sources.a.path: user nobody cannot read {place}/closed: directory" in closed
+    assert "has root:root 0700; let the relay's user read it" in closed
+    assert f"cannot read {place}/audit.json: file" in shut

@@ -306,7 +306,7 @@ def test_ports_that_the_service_cannot_take_are_faults(
             place, f"{{type: syslog, listen: ['tcp://127.0.0.1:{port}', 'udp://127.0.0.1:79']}}"
         )
         # Kernels of containers may leave all ports to everybody.
-        monkeypatch.setattr(service_checks, "_lowest_free_port", lambda: 1024)
+        monkeypatch.setattr(service_checks, "lowest_free_port", lambda: 1024)
         taken, low = faults(file)
         assert "another program has it" in taken
         assert "ports below 1024 need `siemrelay install --low-ports`" in low

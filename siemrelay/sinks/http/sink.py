@@ -23,7 +23,11 @@ class BatchOptions(Options):
         1024 * 1024, ge=1024, description="the most bytes in one request, before gzip"
     )
     max_wait: Duration = Field(
-        0.2, ge=0, le=60, description="how long a request waits for more events while few come"
+        0.2,
+        ge=0,
+        le=60,
+        description="how long after the one before a request waits for more events; one that comes "
+        "after a pause goes at once",
     )
 
     def limits(self, in_flight: int = 1, around_bytes: int = 0) -> BatchLimits:

@@ -286,19 +286,32 @@ async def test_no_run_is_over_its_limits_and_none_loses_a_record(rig: Rig, seed:
         assert len(run) == 1 or sum(map(len, run)) + len(run) <= limits.max_bytes
 
 
-async def test_few_events_wait_for_more_to_fill_a_run(rig: Rig) -> None:
-    for name in "abc":
-        await rig.add(name)
+async def test_an_event_after_a_pause_goes_at_once_and_those_behind_it_fill_a_run(rig: Rig) -> None:
     peer = Peer()
-    await rig.deliver(peer, BatchLimits(3, 1000, max_wait_s=10.0))
-    assert peer.runs == [[b"a", b"b", b"c"]]
+    delivery = rig.delivery(peer, BatchLimits(3, 1000, max_wait_s=1e9))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delivery.run)
+            for name in "abcd":
+                await rig.add(name)
+                if name == "a":
+                    await rig.settle_all()
+            await rig.settle_all()
+            nursery.cancel_scope.cancel()
+    assert peer.runs == [[b"a"], [b"b", b"c", b"d"]]
 
 
 async def test_a_run_that_is_not_full_is_sent_when_it_has_waited_long_enough(rig: Rig) -> None:
-    await rig.add("a")
     peer = Peer()
-    await rig.deliver(peer, BatchLimits(100, 1000, max_wait_s=0.01))
-    assert peer.runs == [[b"a"]]
+    delivery = rig.delivery(peer, BatchLimits(100, 1000, max_wait_s=0.01))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delivery.run)
+            for name in "ab":
+                await rig.add(name)
+                await rig.settle_all()
+            nursery.cancel_scope.cancel()
+    assert peer.runs == [[b"a"], [b"b"]]
 
 
 async def test_messages_over_the_limit_are_cut_and_counted_once(rig: Rig) -> None:

@@ -18,7 +18,7 @@ from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 class BatchOptions(Options):
     """Options about filling requests."""
 
-    max_events: int = Field(500, ge=1, le=10_000, description="the most events in one request")
+    max_events: int = Field(2000, ge=1, le=10_000, description="the most events in one request")
     max_bytes: Size = Field(
         1024 * 1024, ge=1024, description="the most bytes in one request, before gzip"
     )

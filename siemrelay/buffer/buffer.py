@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.cursors import (
@@ -39,7 +40,6 @@ from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.core.event import Batch
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import Broadcast, Mutex, next_second
 from siemrelay.telemetry.stats import BufferStats
 
@@ -54,7 +54,7 @@ _NONE: Final[Mapping[str, str]] = {}
 _NOBODY: Final[Mapping[str, int]] = {}
 
 _T = TypeVar("_T")
-_log = get_logger()
+_log = structlog.get_logger()
 
 
 class DiskBuffer:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.contract import Deliverable
@@ -36,7 +37,6 @@ from siemrelay.core.errors import (
     most_lasting_error,
     without_traceback,
 )
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.format_cache import SinkReader
@@ -54,7 +54,7 @@ from siemrelay.sinks.contract import (
 )
 from siemrelay.telemetry.stats import SinkStats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # Batches in flight where the protocol sets no other number: enough to hide a round trip, few
 # enough that little is sent twice after a broken connection.

@@ -15,13 +15,13 @@ from itertools import chain, islice
 from typing import Any, Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
 from siemrelay.core.lines import must_stay_alone
-from siemrelay.log import get_logger
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
@@ -30,7 +30,7 @@ from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # The memory of one entry beside its bytes, so that entries with positions alone are bounded too.
 _ENTRY_BYTES: Final = 256

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import second_after
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.health import stuck
 from siemrelay.telemetry.stats import RemovedSink, Stats
 from siemrelay.telemetry.status import StatusReporter
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 _INTERVAL_S: Final = 1.0
 

@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay.config.models import RelayConfig, SinkConfig, SourceConfig
 from siemrelay.config.requirements import pem_fault, pem_files
 from siemrelay.core.errors import Fault
-from siemrelay.log import get_logger
 from siemrelay.net.pem import FileState, file_state
 from siemrelay.net.tasks import next_second
 from siemrelay.relay.reload import Reloader
 from siemrelay.telemetry.stats import Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # A renewed certificate or token waits at most twice this long: a change counts once two looks have
 # found the same, so that no half-written file does.

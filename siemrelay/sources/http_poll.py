@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
+import structlog
 import trio
 from pydantic import Field, model_validator
 
@@ -18,7 +19,6 @@ from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, s
 from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.times import time_of
 from siemrelay.formats.writing.text import sanitize_for_display
-from siemrelay.log import get_logger
 from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.pem import TrustedAuthorities
 from siemrelay.net.tasks import report_alive
@@ -187,7 +187,7 @@ class HttpPollSource:
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Poll for ever; with `drain`, once. See `Source`."""
-        log = get_logger().bind(source=self.name)
+        log = structlog.get_logger().bind(source=self.name)
         options, trouble = self._options, ""
         position = _PollPosition(options, dict(intake.positions().get(_KEY, {})))
         async with open_client(options.authorization, options.headers, options.ca) as client:

@@ -7,11 +7,11 @@ import select
 import sys
 from typing import Final
 
+import structlog
 import trio
 from pydantic import Field
 
 from siemrelay.core.options import Options
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import report_alive
 from siemrelay.sources.chunks import LineSplitter, RecordSize
 from siemrelay.sources.contract import Intake, SourceKind
@@ -47,7 +47,7 @@ class StdinSource:
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Read until the end; then return if `drain`, else wait for ever. See `Source`."""
-        log, pace = get_logger().bind(source=self.name), StreamPace(intake)
+        log, pace = structlog.get_logger().bind(source=self.name), StreamPace(intake)
         while (data := await trio.to_thread.run_sync(_read)) != b"":
             intake.progress()
             for records in self._lines.feed(data or b""):

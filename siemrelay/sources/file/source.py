@@ -6,11 +6,11 @@ import math
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
+import structlog
 import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
 from siemrelay.core.options import Duration, Options, absolute
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import next_second
 from siemrelay.sources.chunks import Chunk, RecordSize
 from siemrelay.sources.contract import Intake, Records, SourceKind
@@ -108,7 +108,7 @@ class FileSource:
         logged, reported to the intake, and tried again. If cancelled, what is unread in deleted
         files, which nobody can read later, is offered for some seconds yet; then all are closed.
         """
-        log = get_logger().bind(source=self.name)
+        log = structlog.get_logger().bind(source=self.name)
         following = _Following(self._options, intake, log, drain=drain)
         try:
             await following.start()

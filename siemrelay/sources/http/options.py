@@ -6,11 +6,11 @@ import re
 from typing import Annotated, Final, NamedTuple
 from urllib.parse import urlsplit
 
+import structlog
 import trio
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from siemrelay.core.options import Duration, Size
-from siemrelay.log import get_logger
 from siemrelay.net.http_application import Application, HttpLimits
 from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import RejectionLog, is_loopback
@@ -25,7 +25,7 @@ from siemrelay.net.tls_server import TlsServer
 from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 STORE_S: Final = 5.0
 """A sender waits this long for its records to be stored, then gets 503: better than silence. A

@@ -139,7 +139,8 @@ class SourceKind(msgspec.Struct, frozen=True):
 
     `build` takes the source's name and options; `decoder` is the default. `alone`: a relay can have
     only one source of this type. `extra`: the package that it needs. `reads_tls_once`: its
-    TLS files are read when it starts, and not for each connection.
+    TLS files are read when it starts, and not for each connection. `splits_items`: it takes bodies
+    apart that hold many records (`items`); for others the intake does.
     """
 
     options: type[Options]
@@ -149,3 +150,4 @@ class SourceKind(msgspec.Struct, frozen=True):
     alone: bool = False
     extra: Extra | None = None
     reads_tls_once: bool = False
+    splits_items: bool = False

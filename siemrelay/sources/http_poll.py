@@ -82,10 +82,6 @@ class HttpPollOptions(Options):
     )
     ca: TrustedAuthorities = None
     timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
-    items: str | None = Field(
-        None, min_length=1, description="dotted path of the array of items in an answer; not "
-        "needed where it has one of the usual names",
-    )  # fmt: skip
     next: str | None = Field(
         None, min_length=1, description="dotted path of the next page's address in an answer; a "
         "`Link` header with rel=next is followed without it",
@@ -184,6 +180,8 @@ class HttpPollSource:
 
     def __init__(self, name: str, options: HttpPollOptions) -> None:
         self.name, self._options = name, options
+        # An option of every source, with which this model is joined.
+        self._items: str | None = getattr(options, "items", None)
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Poll for ever; with `drain`, once. See `Source`."""
@@ -225,7 +223,7 @@ class HttpPollSource:
         while url not in asked and idle < _IDLE_PAGES:
             asked.add(url)
             answer = await client.get(url)
-            items = page_items(answer.body, self._options.items)
+            items = page_items(answer.body, self._items)
             new = position.take(items, answer.body)
             idle = 0 if new else idle + 1
             yield new
@@ -362,4 +360,5 @@ HTTP_POLL: Final = SourceKind(
     "json",
     "a JSON HTTP API, polled for new items",
     reads_tls_once=True,
+    splits_items=True,
 )

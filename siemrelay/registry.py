@@ -15,7 +15,9 @@ from typing import Any, Final, Generic, TypeVar
 from siemrelay.decoders.contract import DecoderKind
 from siemrelay.formats.contract import Format, FormatKind, HeaderName
 from siemrelay.sinks.contract import ProtocolKind
-from siemrelay.sources.contract import SourceKind
+from siemrelay.sources.contract import Source, SourceKind
+from siemrelay.sources.framing import text_framing
+from siemrelay.wire.framing.contract import Framing
 
 _Kind = TypeVar("_Kind")
 
@@ -65,6 +67,8 @@ DECODERS: Final = Rows(DecoderKind, {
     "cef": "decoders.syslog.decoder:CEF",
     "leef": "decoders.syslog.decoder:LEEF",
     "key_value": "decoders.syslog.decoder:KEY_VALUE",
+    "csv": "decoders.csv:CSV",
+    "regex": "decoders.regex:REGEX",
     "text": "decoders.text:TEXT",
 })  # fmt: skip
 
@@ -99,8 +103,21 @@ PROTOCOLS: Final = Rows(ProtocolKind, {
 })  # fmt: skip
 
 __all__ = [
-    "DECODERS", "FORMATS", "PROTOCOLS", "SOURCES", "Rows", "build_format",
+    "DECODERS", "FORMATS", "PROTOCOLS", "SOURCES", "Rows", "build_format", "build_source",
+    "framing",
 ]  # fmt: skip
+
+
+def build_source(name: str, config: Any) -> Source:
+    """A source of that name by its joined options."""
+    kind = SOURCES[config.type]
+    return kind.build(name, config, framing(config)) if kind.framed else kind.build(name, config)
+
+
+def framing(config: Any) -> Framing:
+    """How records are found in what a source reads that is `framed`, by its joined options."""
+    declared = DECODERS[config.decoder].framing
+    return text_framing(config, declared and declared(config, config.max_record_size))
 
 
 def build_format(name: str, header: HeaderName, options: Any, host: str) -> Format:

@@ -9,23 +9,32 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO, Final, cast
 
 import click
 
+from siemrelay import registry
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.config.load import load
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
 from siemrelay.core.event_types import UNTYPED
+from siemrelay.core.lines import payloads, records_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.truncate import truncated
 from siemrelay.products.product import BUILT_IN
 from siemrelay.relay.assembly import Assembly, SinkParts
+from siemrelay.sources.contract import Records
+from siemrelay.sources.framing import RecordStream
+from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES, Framing
+from siemrelay.wire.framing.lines import LineFraming
 
 # Bounds memory when a whole log is piped through.
 _PORTION_RECORDS: Final = 1000
+
+_READ_BYTES: Final = 64 << 10
 
 # A gzip file begins so (RFC 1952, 2.3.1); no record does.
 _GZIP: Final = b"\x1f\x8b"
@@ -65,7 +74,10 @@ def preview(
     sinks = [assembly.sink(name) for name in settings.sinks if only in (None, name)]
     previewer = _Previewer(assembly, source, sinks)
     untyped = 0
-    for result in previewer.results(_lines(records)):
+    chosen = settings.sources[source]
+    framed = registry.SOURCES[chosen.type].framed
+    framing = registry.framing(chosen) if framed else LineFraming(MAX_WHOLE_BYTES)
+    for result in previewer.results(_records(_contents(records), framing)):
         untyped += result["event"].get("type") == UNTYPED
         if as_json:
             click.echo(json.dumps(result))
@@ -84,18 +96,31 @@ def _untyped(count: int, source: str) -> str:
     )
 
 
-def _lines(records: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file that may be gzip; of a damaged one, the lines before the damage."""
+def _contents(records: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a file that may be gzip; of a damaged one, those before the damage."""
     # A pipe cannot be rewound, so the first bytes are peeked at.
     content = io.BufferedReader(cast("io.RawIOBase", records))
     if not content.peek(len(_GZIP)).startswith(_GZIP):
-        yield from content
+        yield from iter(lambda: content.read1(_READ_BYTES), b"")
         return
     try:
-        yield from gzip.GzipFile(fileobj=content)
+        expanded = gzip.GzipFile(fileobj=content)
+        yield from iter(lambda: expanded.read1(_READ_BYTES), b"")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         warning = f"warning: damaged gzip file, showing the records before the damage: {error}"
         click.secho(warning, err=True, fg="yellow")
+
+
+def _records(contents: Iterator[bytes], framing: Framing) -> Iterator[bytes]:
+    """The records as the source finds them."""
+    stream = RecordStream(framing)
+    found = chain(chain.from_iterable(map(stream.feed, contents)), _last(stream))
+    for some in found:
+        yield from records_of(some.payload, some.count)
+
+
+def _last(stream: RecordStream) -> Iterator[Records]:
+    yield from stream.end()  # asked for when all others were taken
 
 
 class _Previewer:
@@ -105,12 +130,12 @@ class _Previewer:
         self._source, self._sinks = source, sinks
         self._decoder = assembly.decoder(source, sinks, everything=True)
 
-    def results(self, lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    def results(self, records: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         first = 1
         portion: list[bytes] = []
-        for line in lines:
-            if line.strip():
-                portion.append(line.rstrip(b"\n"))
+        for record in records:
+            if record.strip():
+                portion.append(record)
             if len(portion) == _PORTION_RECORDS:
                 yield from self._portion(first, portion)
                 first, portion = first + len(portion), []
@@ -118,16 +143,16 @@ class _Previewer:
             yield from self._portion(first, portion)
 
     def _portion(self, first: int, records: list[bytes]) -> Iterator[dict[str, Any]]:
-        payload = b"\n".join(records) + b"\n"
-        decoded = self._decoder.decode(
-            Batch(first, len(records), self._source, time.time(), payload)
-        )
-        for i, event in enumerate(decoded.events):
-            yield {
-                "record": first + i,
-                "event": _found(event),
-                "sinks": {parts.name: _shown(parts, decoded, i) for parts in self._sinks},
-            }
+        for payload, some in payloads(records):
+            batch = Batch(first, len(some), self._source, time.time(), payload)
+            first = batch.next_sequence
+            decoded = self._decoder.decode(batch)
+            for i, event in enumerate(decoded.events):
+                yield {
+                    "record": batch.first_sequence + i,
+                    "event": _found(event),
+                    "sinks": {parts.name: _shown(parts, decoded, i) for parts in self._sinks},
+                }
 
 
 def _found(event: AuditEvent) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def clashes(
     if OWN_SOURCE in sources:
         yield ("sources", OWN_SOURCE), f"`{OWN_SOURCE}` names the relay's own events; rename it"
     yield from _not_alone(sources)
+    yield from _not_framed(sources)
     yield from _same_address(sources, endpoint, line)
     yield from _renamed("source", sources)
     yield from _renamed("sink", sinks)
@@ -57,6 +58,25 @@ def _not_alone(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield ("sources", name, "type"), f"only one source can be of type {kind}"
         if kind in registry.SOURCES:
             met.add(kind)
+
+
+def _not_framed(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Every source whose decoder and options do not agree on what a record is."""
+    for name, source in sources.items():
+        if type(source) is SourceConfig or not isinstance(source, SourceConfig):
+            continue
+        decoder, framed = source.decoder, registry.SOURCES[source.type].framed
+        if getattr(source, "multiline", None) and registry.DECODERS[decoder].framing:
+            yield (
+                ("sources", name, "multiline"),
+                f"decoder {decoder} finds records of several lines by itself: remove `multiline`, "
+                "or choose another decoder",
+            )
+        if decoder == "csv" and not framed and source.columns is None:  # type: ignore[attr-defined]  # the joined model's
+            yield (
+                ("sources", name, "decoder"),
+                f"`columns` is required: records of type {source.type} come without a header line",
+            )
 
 
 def _renamed(kind: str, parts: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:

@@ -21,7 +21,6 @@ from siemrelay.config.models import (
     declared_catalogue,
 )
 from siemrelay.config.option_models import Joined, join_sink, join_source
-from siemrelay.config.products.own_files import own_products
 from siemrelay.config.requirements import missing, pem_files
 from siemrelay.config.secrets import (
     Substituted,
@@ -38,7 +37,7 @@ from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
-from siemrelay.products.product import Products
+from siemrelay.products.product import BUILT_IN
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -97,8 +96,7 @@ def of_pool(loaded: Loaded, pool: str) -> Loaded:
 def load_again(loaded: Loaded, environment: Mapping[str, str] | None = None) -> Loaded:
     """As `load_text`, from the texts of what was loaded, whatever its files say by now."""
     document = document_of(loaded.text, loaded.file, loaded.included)
-    products = loaded.config.products
-    return _load(document, loaded.text, loaded.file, environment, products=products)
+    return _load(document, loaded.text, loaded.file, environment)
 
 
 def load_text(
@@ -118,7 +116,6 @@ def load_text(
 def _load(
     document: Document, text: str, file: str, environment: Mapping[str, str] | None, *,
     need_credentials: bool = True, only_sinks: Collection[str] | None = None,
-    products: Products | None = None,
 ) -> Loaded:  # fmt: skip
     if document.value is None and not document.faults:
         document.faults.append(
@@ -131,9 +128,7 @@ def _load(
     filled = substitute(
         document, environment, need_credentials=need_credentials, only_sinks=only_sinks
     )
-    if products is None:
-        products = own_products(document, filled.value.get("products_dir"))
-    config = _validated(filled, document, products)
+    config = _validated(filled, document)
     if config is None or document.faults:
         raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
     inline = inline_secrets(config, filled)
@@ -157,13 +152,12 @@ def _load(
     )
 
 
-def _validated(filled: Substituted, document: Document, products: Products) -> RelayConfig | None:
+def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     """The configuration, or None after adding every fault to the document."""
     top = dict(filled.value)
     validator = _Validator(document, filled.failed)
-    catalogue = _catalogue(top, products)
-    join = partial(join_source, products=products)
-    top["sources"] = validator.parts(top, "sources", join, SourceConfig)
+    catalogue = _catalogue(top)
+    top["sources"] = validator.parts(top, "sources", join_source, SourceConfig)
     top["sinks"] = validator.parts(top, "sinks", join_sink, SinkConfig)
     found = clashes(top["sources"], top["sinks"], _endpoint(top), partial(_line, document))
     for path, message in found:
@@ -181,7 +175,7 @@ def _validated(filled: Substituted, document: Document, products: Products) -> R
         # Refused in any case, so report everything that needs fixing at once, and what explains it.
         document.faults += document.remarks
         document.faults += missing(document, top.get("sources"), top.get("sinks"))[0]
-    return config.with_products(products) if isinstance(config, RelayConfig) else None
+    return config if isinstance(config, RelayConfig) else None
 
 
 _ABSENT: Final = object()
@@ -252,7 +246,7 @@ def _line(document: Document, path: KeyPath) -> str:
     return f" ({mark.file}:{mark.line})" if mark.file else f" (line {mark.line})"
 
 
-def _catalogue(top: Mapping[str, Any], products: Products) -> Catalogue:
+def _catalogue(top: Mapping[str, Any]) -> Catalogue:
     """The catalogue with the valid declared types; their faults are reported elsewhere."""
     declared = top.get("event_types")
     if isinstance(declared, list):
@@ -263,14 +257,14 @@ def _catalogue(top: Mapping[str, Any], products: Products) -> Catalogue:
             good[name] = EventTypeConfig.model_validate(settings or {})
         except ValidationError:
             good[name] = EventTypeConfig()
-    return declared_catalogue(good, products, _products_named(top, products))
+    return declared_catalogue(good, BUILT_IN, _products_named(top))
 
 
-def _products_named(top: Mapping[str, Any], products: Products) -> Iterator[str]:
+def _products_named(top: Mapping[str, Any]) -> Iterator[str]:
     sources = top.get("sources")
     for source in sources.values() if isinstance(sources, dict) else ():
         name = source.get("product") if isinstance(source, dict) else None
-        if isinstance(name, str) and name in products:
+        if isinstance(name, str) and name in BUILT_IN:
             yield name
 
 

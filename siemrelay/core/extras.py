@@ -32,3 +32,4 @@ class Extra(msgspec.Struct, frozen=True):
 KAFKA = Extra("kafka", "confluent_kafka", "Kafka's client")
 REDIS = Extra("redis", "redis", "the Redis client")
 AMQP = Extra("amqp", "pika", "the AMQP client")
+REGEX = Extra("regex", "re2", "RE2, which matches patterns in linear time,")

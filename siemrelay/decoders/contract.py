@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from siemrelay.core.event import Batch, DecodedBatch
 from siemrelay.core.options import Duration, Options
+from siemrelay.decoders.times import zone_of
+from siemrelay.wire.framing.contract import Framing
 
 MAX_TIME_PAST_S: Final = 3650 * 86400.0
 MAX_TIME_AHEAD_S: Final = 86400.0
@@ -41,12 +43,30 @@ class TimeBoundOptions(Options):
     )  # fmt: skip
 
 
+def _known(name: str) -> str:
+    zone_of(name)
+    return name
+
+
+class ZonedOptions(TimeBoundOptions):
+    """Settings of every decoder whose records may write times without a zone."""
+
+    timezone: Annotated[str, AfterValidator(_known)] = Field(
+        "UTC",
+        description="where times without a zone are (RFC 3164; `rt`, `devTime`; CSV), the devices' "
+        "own: a name like Europe/Berlin, or an offset like +02:00",
+    )
+
+
 class DecoderKind(msgspec.Struct, frozen=True):
     """How records are read.
 
     `build` takes spellings, the fields wanted and the catalogue, and `options` by their names.
+    `framing` takes the options and `max_record_size`, and says where such records are in a file;
+    without it each line is one, or as many as `multiline` puts together.
     """
 
     options: type[Options]
     build: Callable[..., Decoder]
     summary: str
+    framing: Callable[[Any, int], Framing] | None = None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from siemrelay.core.times import rfc3339
 
@@ -52,6 +53,7 @@ _DAY_FIRST: Final = re.compile(
     rf"[ :]{_CLOCK}{_ZONED}(?P<last>(?!))?",
     re.ASCII,
 )
+_OFFSET: Final = re.compile(r"([+-])([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _EPOCH: Final = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
 
 # Longer text is no time: no pattern has to look at it.
@@ -221,3 +223,25 @@ def plain_times(times: Sequence[str]) -> list[datetime] | None:
         return moments
     plain = all(map(_RFC3339.fullmatch, set(forms.decode().split("\n")[:-1])))
     return moments if plain else None
+
+
+def zone_of(name: str) -> tzinfo:
+    """The zone of a name from the IANA database, or of an offset like `+02:00`. Raises ValueError.
+
+    It is where a device's clock is, if the device writes times without a zone.
+    """
+    if name == "UTC":
+        return UTC
+    offset = _OFFSET.fullmatch(name)
+    if offset is not None:
+        size = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+        return timezone(-size if offset[1] == "-" else size)
+    try:
+        zone = ZoneInfo(name)
+        datetime(2000, 1, 1, tzinfo=zone).utcoffset()
+    except (KeyError, ValueError, OSError):
+        raise ValueError(
+            "write a zone like Europe/Berlin (as in /usr/share/zoneinfo, Debian package tzdata) "
+            "or an offset like +02:00"
+        ) from None
+    return zone

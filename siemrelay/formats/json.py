@@ -72,7 +72,6 @@ class Json:
     """
 
     fields = frozenset({*FIELDS, "attributes"})
-    members = frozenset[str]()
 
     def __init__(self, options: JsonOptions) -> None:
         self._map = MemberMap(options.map) if options.map else None

@@ -21,7 +21,6 @@ class Raw:
     """
 
     fields: frozenset[str] = frozenset()
-    members = None
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""

@@ -23,7 +23,6 @@ class Rfc3164:
     """
 
     fields = frozenset(FIELDS)
-    members = None
 
     def __init__(self, options: HeaderOptions, host: str) -> None:
         self._header = Rfc3164Header(options, host)

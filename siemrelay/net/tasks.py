@@ -25,18 +25,18 @@ async def report_alive(progress: Callable[[], None]) -> None:
         await trio.sleep(_ALIVE_S)
 
 
-async def next_second(seconds: int = 1) -> None:
-    """Wait for the next full second of trio's clock, or for one so many seconds ahead.
+async def next_second() -> None:
+    """Wait for the next full second of trio's clock.
 
-    Parts that look at something every few seconds do it in the same round, which wakes an idle
-    process once instead of once for each of them.
+    Parts that look at something every second do it in the same round, which wakes an idle process
+    once instead of once for each of them.
     """
-    await trio.sleep_until(second_after(trio.current_time(), seconds))
+    await trio.sleep_until(second_after(trio.current_time()))
 
 
-def second_after(now: float, seconds: int = 1) -> float:
+def second_after(now: float) -> float:
     """The deadline of `next_second`, for those who also wait for something else."""
-    return float(math.floor(now) + seconds)
+    return math.floor(now) + 1.0
 
 
 class Activity:

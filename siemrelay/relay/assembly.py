@@ -20,7 +20,6 @@ from siemrelay.pipeline.delivery import Delivery, Retry
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
-from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sinks.contract import BatchLimits, Sink, unwrapped
 from siemrelay.sources.contract import Source
@@ -111,8 +110,7 @@ class Assembly:
 
     def source(self, name: str) -> Source:
         """One source."""
-        config = self._config.sources[name]
-        return registry.SOURCES[config.type].build(name, config)
+        return registry.build_source(name, self._config.sources[name])
 
     def decoder(
         self, source: str | None, sinks: list[SinkParts], *, everything: bool = False
@@ -156,13 +154,6 @@ class Assembly:
         unreadable = AuditEvent(type=UNPARSED, category=UNKNOWN)
         keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
         return SourceFilter(source, self._reader(source, events.fields), events, keep_unparsed=keep)
-
-    def splitter(self, source: str) -> RecordSplitter | None:
-        """What takes the source's records apart; None if it does so itself, or they stay whole."""
-        config = self._config.sources[source]
-        if config.items is None or registry.SOURCES[config.type].splits_items:
-            return None
-        return RecordSplitter(source, config.items)
 
     def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
         if source is None:

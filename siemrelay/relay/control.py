@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
-import structlog
 import trio
 
-_log = structlog.get_logger()
+from siemrelay.log import get_logger
+
+_log = get_logger()
 
 _NAME: Final = "control.sock"
 

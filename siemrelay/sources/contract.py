@@ -57,8 +57,9 @@ class Intake(Protocol):
         within `at_most_s` of it. Not for sources whose peer waits for an answer.
         """
 
-    async def offer(self, records: Records) -> None:
-        """Hand over records to be stored in the order offered; waits only while there is no room.
+    async def offer(self, *records: Records) -> None:
+        """Hand over records to be stored in the order offered, those of one call in one commit;
+        waits only while there is no room.
 
         For sources whose position is stored with the records: nobody waits for the fsync. If
         cancelled, the records count as not offered.
@@ -137,17 +138,17 @@ class Source(Protocol):
 class SourceKind(msgspec.Struct, frozen=True):
     """A row of the registry: one type of source.
 
-    `build` takes the source's name and options; `decoder` is the default. `alone`: a relay can have
-    only one source of this type. `extra`: the package that it needs. `reads_tls_once`: its
-    TLS files are read when it starts, and not for each connection. `splits_items`: it takes bodies
-    apart that hold many records (`items`); for others the intake does.
+    `build` takes the source's name and options, and if it is `framed`, which reads text whose
+    options are `FramingOptions`, how records are found in it. `decoder` is the default. `alone`: a
+    relay can have only one source of this type. `extra`: the package that it needs.
+    `reads_tls_once`: its TLS files are read when it starts, and not for each connection.
     """
 
     options: type[Options]
-    build: Callable[[str, Any], Source]
+    build: Callable[..., Source]
     decoder: str
     summary: str
     alone: bool = False
+    framed: bool = False
     extra: Extra | None = None
     reads_tls_once: bool = False
-    splits_items: bool = False

@@ -7,15 +7,14 @@ import select
 import sys
 from typing import Final
 
-import structlog
 import trio
-from pydantic import Field
 
-from siemrelay.core.options import Options
+from siemrelay.log import get_logger
 from siemrelay.net.tasks import report_alive
-from siemrelay.sources.chunks import LineSplitter, RecordSize
 from siemrelay.sources.contract import Intake, SourceKind
+from siemrelay.sources.framing import FramingOptions, RecordStream, text_framing
 from siemrelay.sources.pacing import StreamPace
+from siemrelay.wire.framing.contract import Framing
 
 # As much as the file source reads at once, and eight times what a pipe holds.
 _READ_BYTES: Final = 512 * 1024
@@ -24,41 +23,38 @@ _READ_BYTES: Final = 512 * 1024
 _WAIT_S: Final = 0.2
 
 
-class StdinOptions(Options):
+class StdinOptions(FramingOptions):
     """Options of `type: stdin`."""
-
-    max_record_size: RecordSize = Field(
-        1 << 20,
-        description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
-        "split into parts.",
-    )
 
 
 class StdinSource:
-    """Every line of standard input, also a last one without a line feed.
+    """Every record of standard input, also a last one without a line feed.
 
     A pipe cannot be read again: lines that were read and are not on disk are lost when the process
     is killed.
     """
 
-    def __init__(self, name: str, options: StdinOptions) -> None:
+    def __init__(self, name: str, options: StdinOptions, framing: Framing | None = None) -> None:
+        """`framing` finds the records; by default it is that of the options."""
         self.name = name
-        self._lines = LineSplitter(options.max_record_size)
+        self._stream = RecordStream(framing or text_framing(options))
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Read until the end; then return if `drain`, else wait for ever. See `Source`."""
-        log, pace = structlog.get_logger().bind(source=self.name), StreamPace(intake)
+        log, pace = get_logger().bind(source=self.name), StreamPace(intake)
+        stream, quiet_s = self._stream, 0.0
         while (data := await trio.to_thread.run_sync(_read)) != b"":
             intake.progress()
-            for records in self._lines.feed(data or b""):
+            quiet_s = 0.0 if data else quiet_s + _WAIT_S
+            for records in stream.feed(data) if data else stream.pause(quiet_s):
                 await intake.offer(records)
-            for size in self._lines.oversize:
+            for size in stream.oversize:
                 intake.oversize(size)
-            self._lines.oversize.clear()
+            stream.oversize.clear()
             if data:  # after it was offered: a stop would lose what was read and waits
                 pace.note_read(len(data))
                 await pace.turn()
-        for records in self._lines.end():
+        for records in stream.end():
             await intake.offer(records)
         if not drain:
             log.info("standard input ended")
@@ -77,5 +73,5 @@ def _read() -> bytes | None:
 
 
 STDIN: Final = SourceKind(
-    StdinOptions, StdinSource, "json", "standard input, a record a line", alone=True
+    StdinOptions, StdinSource, "json", "standard input, a record a line", alone=True, framed=True
 )

@@ -58,11 +58,12 @@ class StoringIntake:
     async def turn(self, at_most_s: float = 0.0) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def offer(self, records: Records) -> None:
+    async def offer(self, *records: Records) -> None:
         await trio.lowlevel.checkpoint()
         self.flush()
-        self._take(records)
-        self._offered.append(records)
+        for each in records:
+            self._take(each)
+        self._offered += records
         self._changed.wake_all()
 
     async def store(self, *records: Records) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from siemrelay.core.lines import records_of
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.sources.contract import Records
 from siemrelay.sources.file.source import FileOptions, FileSource
@@ -37,21 +38,26 @@ class CollectingIntake:
     async def turn(self, at_most_s: float = 0.0) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def offer(self, records: Records) -> None:
+    async def offer(self, *records: Records) -> None:
         await trio.lowlevel.checkpoint()
-        assert records.payload.count(b"\n") == records.count or records.part is not None
+        for some in records:
+            self._take(some)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _take(self, records: Records) -> None:
+        lines = records.payload.count(b"\n")
+        assert lines == records.count or records.part is not None or records.count == 1
         assert records.payload == b"" or records.payload.endswith(b"\n")
         if records.payload:
             self.offered.append(records)
-            self.lines += records.payload[:-1].split(b"\n")
+            self.lines += records_of(records.payload, records.count)
         for position in records.positions:
             if position.value is None:
                 self.stored.pop(position.key, None)
             else:
                 # As from the buffer: only what JSON can hold comes back.
                 self.stored[position.key] = json.loads(json.dumps(position.value))
-        async with self._changed:
-            self._changed.notify_all()
 
     async def store(self, *records: Records) -> int:
         for some in records:
@@ -124,7 +130,8 @@ class CollectingIntake:
 
 def source(path: Path | str | list[str], **settings: Any) -> FileSource:
     path = str(path) if isinstance(path, Path) else path
-    return FileSource("audit", FileOptions(path=path, **settings))
+    framing = settings.pop("framing", None)
+    return FileSource("audit", FileOptions(path=path, **settings), framing)
 
 
 @asynccontextmanager

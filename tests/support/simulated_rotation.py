@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, Final
 
-from siemrelay.sources.chunks import Chunk
 from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.finder import Finder, Globs
 from siemrelay.sources.file.fingerprint import ContentChanged
@@ -22,6 +21,8 @@ from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.tracker import Tracker
 from siemrelay.sources.file.warnings import UnreadableFiles
+from siemrelay.wire.framing.contract import Chunk
+from siemrelay.wire.framing.lines import LineFraming
 from tests.support.simulated_disk import DIRECTORY, Inode, SimulatedDisk, SimulatedWatcher
 
 LOG: Final = f"{DIRECTORY}/audit.log"
@@ -230,7 +231,7 @@ class Relay:
             Finder(globs, world.disk), self.watcher, world.disk, self.store, self.schedule,
             UnreadableFiles(log, lambda files, why: None),
             lambda path, unread: self.lost.append((path, unread)),
-            log, max_record_bytes=1 << 20, clock=clock, wall_clock=clock,
+            log, framing=LineFraming(1 << 20), clock=clock, wall_clock=clock,
             pause=lambda seconds: None,
         )  # fmt: skip
         self.tracker.survey(full=True)

@@ -24,7 +24,10 @@ def asked_for(requirements: list[str]) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("file", "extras"),
-    [("requirements.lock", ("redis", "amqp", "kafka")), ("requirements-test.lock", ("test",))],
+    [
+        ("requirements.lock", ("redis", "amqp", "kafka", "regex")),
+        ("requirements-test.lock", ("test",)),
+    ],
 )
 def test_a_lock_file_has_each_package_within_its_bounds_and_with_hashes(
     file: str, extras: tuple[str, ...]

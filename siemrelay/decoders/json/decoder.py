@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,8 @@ from siemrelay.decoders.fields import Spellings, rest_of
 from siemrelay.decoders.json.learned import DEEPEST, Learner
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.normalise import ALWAYS_WANTED, Finisher, unparsed
+from siemrelay.wire.framing.contract import Framing
+from siemrelay.wire.framing.json_documents import JsonFraming
 
 
 class JsonDecoder:
@@ -27,12 +30,12 @@ class JsonDecoder:
     def __init__(
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
         max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S, *,
-        learns: bool = True,
+        learns: bool = True, zone: tzinfo = UTC,
     ) -> None:  # fmt: skip
         """`wanted` are the fields that filters and formats read; others stay empty.
 
         Times are as in `TimeBoundOptions`, in seconds. Without `learns` every record is looked up
-        by itself: the same events, slower.
+        by itself: the same events, slower. Times without a zone are in `zone`.
         """
         self._attributes = "attributes" in wanted
         # Attributes are what no field took, so with them every field is looked up.
@@ -42,7 +45,7 @@ class JsonDecoder:
             if self._attributes or field in wanted | ALWAYS_WANTED
         }
         self._lookup = FieldLookup(self._spellings, catalogue.values)
-        self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead).finished
+        self._finished = Finisher(catalogue, wanted, max_time_past, max_time_ahead, zone).finished
         self._learner = Learner(
             self._spellings,
             msgspec.Raw if self._attributes else None,
@@ -113,4 +116,13 @@ def _deep(rest: dict[str, Any], record: bytes) -> bool:
     return True
 
 
-JSON: Final = DecoderKind(TimeBoundOptions, JsonDecoder, "one JSON object a record")
+def _framing(options: TimeBoundOptions, max_record_bytes: int) -> Framing:
+    return JsonFraming(max_record_bytes)
+
+
+JSON: Final = DecoderKind(
+    TimeBoundOptions, JsonDecoder,
+    "one JSON object a record; in a file one a line, or documents over several lines, one after "
+    "the other or in an array",
+    _framing,
+)  # fmt: skip

@@ -6,9 +6,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import UNTYPED, Catalogue
@@ -16,28 +16,18 @@ from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
     DecoderKind,
-    TimeBoundOptions,
+    ZonedOptions,
 )
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.normalise import Finisher, unparsed
 from siemrelay.decoders.syslog.bodies import Bodies, Body, Fields
 from siemrelay.decoders.syslog.columns import HeaderReader, Headers
-from siemrelay.decoders.syslog.header import zone_of
+from siemrelay.decoders.times import zone_of
 
 
-def _known(name: str) -> str:
-    zone_of(name)
-    return name
-
-
-class SyslogHeaderOptions(TimeBoundOptions):
+class SyslogHeaderOptions(ZonedOptions):
     """Settings of the decoders that read syslog headers."""
 
-    timezone: Annotated[str, AfterValidator(_known)] = Field(
-        "UTC",
-        description="where times without a zone are (RFC 3164; `rt`, `devTime`), the devices' own: "
-        "a name like Europe/Berlin, or an offset like +02:00",
-    )
     tag_without_colon: bool = Field(
         False,
         description="the word after the host is the tag whether or not a colon follows it, as in "

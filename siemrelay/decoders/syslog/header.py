@@ -6,9 +6,8 @@ What does not fit a header is part of the message: nothing is refused here.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Final, Literal, NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -85,31 +84,6 @@ class SyslogHeader(msgspec.Struct, gc=False):
     pid: str | None = None
     msgid: str | None = None
     data: dict[str, dict[str, str]] | None = None
-
-
-_OFFSET: Final = re.compile(r"([+-])([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
-
-
-def zone_of(name: str) -> tzinfo:
-    """The zone of a name from the IANA database, or of an offset like `+02:00`. Raises ValueError.
-
-    It is where a device's clock is, if the device writes times without a zone.
-    """
-    if name == "UTC":
-        return UTC
-    offset = _OFFSET.fullmatch(name)
-    if offset is not None:
-        size = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
-        return timezone(-size if offset[1] == "-" else size)
-    try:
-        zone = ZoneInfo(name)
-        datetime(2000, 1, 1, tzinfo=zone).utcoffset()
-    except (KeyError, ValueError, OSError):
-        raise ValueError(
-            "write a zone like Europe/Berlin (as in /usr/share/zoneinfo, Debian package tzdata) "
-            "or an offset like +02:00"
-        ) from None
-    return zone
 
 
 def header_of(

@@ -23,12 +23,11 @@ class Elements:
 
     def __init__(self, inner: Format) -> None:
         self._inner = inner
-        self.fields, self.members = inner.fields, inner.members
+        self.fields = inner.fields
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        messages = self._inner.encode(selection)
-        return messages if self.members is not None else list(map(_element, messages))
+        return list(map(_element, self._inner.encode(selection)))
 
 
 def _element(message: bytes) -> bytes:

@@ -10,11 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from siemrelay.core.errors import SinkHolds, SinkWaits
+from siemrelay.log import get_logger
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 # Only the relay's user may read audit events.
 MODE: Final = 0o600

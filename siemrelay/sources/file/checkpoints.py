@@ -14,6 +14,7 @@ import msgspec
 
 from siemrelay.sources.contract import Position
 from siemrelay.sources.file.rotated_names import base_name
+from siemrelay.wire.framing.contract import Ahead
 
 # How long a file must be gone before its checkpoint is forgotten. Not less than a day: a file
 # system that is mounted late, and a log that is compressed with tomorrow's rotation, are known.
@@ -42,6 +43,8 @@ class FileCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     tail_sha256: str
     part: int = 0
     """How many parts of a split record lie before `offset`."""
+    ahead: Ahead = ()
+    """What lies behind `offset` and was taken before what lies there, as `Chunk.ahead`."""
     finished_size: int | None = None
     """Of a compressed file that was read to its end: its (compressed) size then."""
     compressed: bool | None = None

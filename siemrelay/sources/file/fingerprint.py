@@ -15,6 +15,7 @@ from siemrelay.sources.contract import Position
 from siemrelay.sources.file.checkpoints import FileCheckpoint, printable
 from siemrelay.sources.file.disk import FileId
 from siemrelay.sources.file.rotated_names import base_name
+from siemrelay.wire.framing.contract import Ahead
 
 # How much of a file's beginning, and of what was read last, tells it from others: two or three
 # audit events with their time stamps and ids. A kilobyte costs two microseconds to compare.
@@ -79,9 +80,9 @@ class Progress:
     """How far one content was read, and its fingerprint; grows with what is read."""
 
     __slots__ = (
-        "_ends", "_prefix_sha256", "_stored_tail_sha256", "begin", "compressed", "copied", "device",
-        "end_sha256", "finished_size", "inode", "key", "log", "offset", "part", "path", "recent",
-        "serial", "truncated",
+        "_ends", "_prefix_sha256", "_stored_tail_sha256", "ahead", "begin", "compressed", "copied",
+        "device", "end_sha256", "finished_size", "inode", "key", "line_feed", "log",
+        "offset", "part", "path", "recent", "serial", "truncated",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +99,10 @@ class Progress:
         self.recent = b""
         """The bytes before the offset: the last `TAIL_BYTES` at least, if there are so many."""
         self.part = 0
+        self.line_feed = b"\n"
+        """What ends a line in its encoding."""
+        self.ahead: Ahead = ()
+        """What was taken behind the offset, as `Chunk.ahead`."""
         self.finished_size: int | None = None
         self.end_sha256: str | None = None
         self.copied = self.truncated = False
@@ -117,6 +122,7 @@ class Progress:
         progress.key, progress.log = key, checkpoint.log_name
         progress.begin = begin
         progress.offset, progress.part = checkpoint.offset, checkpoint.part
+        progress.ahead = checkpoint.ahead
         progress.finished_size, progress.copied = checkpoint.finished_size, checkpoint.copied
         progress.end_sha256 = checkpoint.end_sha256
         progress._prefix_sha256 = checkpoint.prefix_sha256
@@ -146,7 +152,7 @@ class Progress:
             if self.offset + len(consumed) > len(self.begin):
                 self.begin = (self.begin[: self.offset] + consumed[:PREFIX_BYTES])[:PREFIX_BYTES]
             self._prefix_sha256 = None
-        self.offset += len(consumed)
+        self.offset, self.ahead = self.offset + len(consumed), ()
         self._stored_tail_sha256 = None
         if len(consumed) >= RECENT_BYTES:
             self.recent = consumed[-RECENT_BYTES:]
@@ -182,7 +188,7 @@ class Progress:
         if stored is not None and digest(recent) != stored:
             raise ContentChanged(self.path)
         if offset != self.offset:
-            self._ends = ()
+            self._ends = self.ahead = ()
         self.begin, self.recent, self.offset = begin[:offset], recent, offset
         self.see_begin(begin)
         self._prefix_sha256 = self._stored_tail_sha256 = None
@@ -208,7 +214,8 @@ class Progress:
         end = len(recent)
         while start + end > known and len(fresh) < _MOST_ENDS and (start == 0 or end >= TAIL_BYTES):
             fresh.append((start + end, _short(recent[max(0, end - TAIL_BYTES) : end])))
-            end = recent.rfind(b"\n", 0, end - 1) + 1
+            at = recent.rfind(self.line_feed, 0, end - 1)
+            end = at + len(self.line_feed) if at >= 0 else 0
         self._ends = (*self._ends, *reversed(fresh))[-_MOST_ENDS:]
 
     def checkpoint(self, *, gone: float | None = None) -> FileCheckpoint:
@@ -227,6 +234,7 @@ class Progress:
             prefix_sha256=self._prefix_sha256,
             tail_sha256=self._stored_tail_sha256 or digest(self.tail),
             part=self.part,
+            ahead=self.ahead,
             finished_size=self.finished_size,
             compressed=self.compressed,
             end_sha256=self.end_sha256,

@@ -9,18 +9,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from siemrelay.sources.chunks import Chunk
 from siemrelay.sources.file.checkpoints import printable
 from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compression_of
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Progress, continues_at
-from siemrelay.sources.file.lines import LineReader
 from siemrelay.sources.file.reconcile import Stage
+from siemrelay.sources.file.records import RecordReader
 from siemrelay.sources.file.rotated_names import age, base_name, family, is_rotated_name
-
-# Where reading starts at the end, the beginning of an incomplete line is looked for this far back.
-_LAST_LINE_BYTES: Final = 64 << 10
+from siemrelay.wire.framing.contract import Chunk, Framing, Rest
 
 # The coarsest time stamps of a file system that logs are on.
 _TIME_STEP_S: Final = 2.0
@@ -34,7 +31,7 @@ class FollowedFile:
     """A file of this source, open or closed. Blocks on the disk in `open` and `read`."""
 
     def __init__(
-        self, path: str, progress: Progress, *, max_record_bytes: int,
+        self, path: str, progress: Progress, *, framing: Framing,
         compression: Compression | None = None,
         clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
@@ -65,7 +62,9 @@ class FollowedFile:
         """Size and time of the last write, as last seen."""
         self.surveyed: tuple[int, int] | None = None
         """As `stamp`, at the last survey."""
-        self._lines = LineReader(progress, max_record_bytes)
+        self._records = RecordReader(progress, framing)
+        self._settled: tuple[int, int] | None = None
+        """The stamp of the file when its end was last taken for quiet, and gave nothing."""
         self._clock, self._wall_clock = clock, wall_clock
         self._verified_at = 0.0
         self._verified_size = self._shrunk_from = 0
@@ -99,12 +98,12 @@ class FollowedFile:
         assert self.content is not None
         self.progress.move_to(self.content, offset)
         self.progress.part = part
-        self._lines.restart(self.progress)
+        self._records.restart(self.progress)
 
     def adopt_progress(self, progress: Progress, family: str) -> None:
         """Go on as the file that was read before, whatever its name is now."""
         self.progress, self.family = progress, family
-        self._lines.restart(progress)
+        self._records.restart(progress)
 
     @property
     def birth(self) -> tuple[bool, int, bool, tuple[int, int, str]]:
@@ -125,18 +124,18 @@ class FollowedFile:
         if self.compressed:
             consumed = self.content.consumed if isinstance(self.content, CompressedContent) else 0
             return max(1, self.size - consumed) if self.size else 0
-        return self._lines.waiting(self.size)
+        return self._records.waiting(self.size)
 
     @property
     def unread_when_intact(self) -> int:
         """As `unread`, when what was read was last known to be still there."""
         if self.compressed or self.content is None or not self.changed:
             return self.unread
-        return self._lines.waiting(self._shrunk_from or self._verified_size)
+        return self._records.waiting(self._shrunk_from or self._verified_size)
 
     def take_skipped_nuls(self) -> int:
         """How many NULs of holes were skipped in it since the last call."""
-        skipped, self._lines.skipped_nuls = self._lines.skipped_nuls, 0
+        skipped, self._records.skipped_nuls = self._records.skipped_nuls, 0
         return skipped
 
     @property
@@ -152,6 +151,20 @@ class FollowedFile:
         store in steps: what was read is compared with the file again after that.
         """
         return self._verified_at - self.mtime_s < _TIME_STEP_S
+
+    @property
+    def waits(self) -> bool:
+        """Whether what is left in it is a record once nothing is written for a while."""
+        return (
+            self._records.wait_s is not None and not self.compressed
+            and self._settled != self.stamp and self.unread > 0
+        )  # fmt: skip
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether nothing was written for so long that what is left in it is a record now."""
+        wait_s = self._records.wait_s
+        return self.waits and wait_s is not None and self._clock() - self.changed_at >= wait_s
 
     def has_reached(self, size: int) -> bool:
         """Whether everything up to that size of the file was read."""
@@ -251,10 +264,7 @@ class FollowedFile:
         """Take everything that is in the file as read, but for an incomplete last line."""
         content = self.content
         if isinstance(content, PlainContent):
-            start = max(0, self.size - _LAST_LINE_BYTES)
-            last = content.pread(self.size - start, start)
-            line_start = start + last.rfind(b"\n") + 1
-            self.start_at(line_start if b"\n" in last else self.size)
+            self.start_at(self._records.last_line(content, self.size))
         elif content is not None:
             self.start_at(len(content.pread(PREFIX_BYTES, 0)))
             self.finish()
@@ -287,14 +297,17 @@ class FollowedFile:
         again later).
         """
         content, progress = self.content, self.progress
+        rest = Rest.FINAL if finish else Rest.QUIET if self.is_settling else Rest.OPEN
         if content is None:
             assert disk is not None
             content = self.reopen(disk)
         if isinstance(content, PlainContent):
             began = self._wall_clock()
-            chunk = self._lines.next(content, self.size, finish=finish)
+            chunk = self._records.next(content, self.size, rest)
             if chunk is None:
-                self._lines.verify(content)
+                self._records.verify(content)
+                if rest is Rest.QUIET:
+                    self._settled = self.stamp
             self._verified_at, self._verified_size, self._shrunk_from = began, self.size, 0
             self.ready = chunk is not None and progress.offset < self.size
             return chunk
@@ -306,9 +319,9 @@ class FollowedFile:
         content.keep_from(progress.offset)
         if finish:
             content.give_up_at_end()
-        chunk = self._lines.next(content, self.size, finish=False)
+        chunk = self._records.next(content, self.size, Rest.OPEN)
         if chunk is None and content.ended:
-            chunk = self._lines.next(content, self.size, finish=True)
+            chunk = self._records.next(content, self.size, Rest.FINAL)
             if chunk is None:
                 self.finish()
                 chunk = Chunk(b"", 0)

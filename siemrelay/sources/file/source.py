@@ -6,13 +6,13 @@ import math
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
-import structlog
+import msgspec
 import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from siemrelay.core.options import Duration, Options, absolute
+from siemrelay.core.options import Duration, absolute
+from siemrelay.log import get_logger
 from siemrelay.net.tasks import next_second
-from siemrelay.sources.chunks import Chunk, RecordSize
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.content import CompressedContent
@@ -21,10 +21,12 @@ from siemrelay.sources.file.finder import Finder, Globs
 from siemrelay.sources.file.fingerprint import ContentChanged
 from siemrelay.sources.file.links import FollowLinks
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
-from siemrelay.sources.file.schedule import Schedule, pause_after_full_survey
+from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.tracker import Tracker
 from siemrelay.sources.file.warnings import MissingLogs, UnreadableFiles
 from siemrelay.sources.file.watcher import Watcher
+from siemrelay.sources.framing import FramingOptions, text_framing
+from siemrelay.wire.framing.contract import Chunk, Framing
 
 # So much is a batch by itself; of less, more is waited for within the relay's `batch_window`.
 _BATCH_BYTES: Final = 64 * 1024
@@ -33,8 +35,14 @@ _BATCH_BYTES: Final = 64 * 1024
 _TICK_S: Final = 0.25
 # How often the lag is counted while reading: it is a metric, scraped every few seconds.
 _LAG_EVERY_S: Final = 0.25
-# A look at what events say has changed is followed by a pause this many times as long as it took:
-# rotation of a full directory, too, leaves time for reading.
+# A look at every file is followed by a pause this many times as long as it took: with thousands
+# of files it takes no more than 1 % of a core, while inotify reports what happens.
+_PAUSE_PER_FULL_SURVEY: Final = 100
+# And on a machine where it takes no time there are no more looks a second than this: a core that
+# idles may sleep.
+_FILES_PER_S: Final = 1000
+# As above for a look at what events say has changed: rotation of a full directory, too, leaves
+# time for reading.
 _PAUSE_PER_SURVEY: Final = 2
 
 # How long a relay that stops reads on in deleted files: much less than systemd gives it to stop.
@@ -43,7 +51,7 @@ _LAST_READS_S: Final = 5.0
 Pattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(absolute)]
 
 
-class FileOptions(Options):
+class FileOptions(FramingOptions):
     """Settings of `type: file`."""
 
     path: Annotated[
@@ -73,17 +81,11 @@ class FileOptions(Options):
         "they lead to; a stranger's could lead the relay to a secret. `always`: all. `never`: none "
         "(Kubernetes' `/var/log/containers` holds nothing else).",
     )
-    max_record_size: RecordSize = Field(
-        1 << 20,
-        description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
-        "split into parts.",
-    )
     poll: Annotated[Duration, Field(gt=0)] = Field(
         1.0,
         description="How often to look for changes that inotify did not report (network file "
-        "systems, limits reached). While inotify reports everything it is five times less often. "
-        "With thousands of files it is less often, too: looking takes no more than 1 % of a core, "
-        "and no more than 1,000 files are looked at in a second.",
+        "systems, limits reached). With thousands of files it is less often: looking takes no more "
+        "than 1 % of a core, and no more than 1,000 files are looked at in a second.",
     )
 
     @property
@@ -98,8 +100,10 @@ class FileSource:
     Two starts deliver a record twice only if its position was not stored with it.
     """
 
-    def __init__(self, name: str, options: FileOptions) -> None:
+    def __init__(self, name: str, options: FileOptions, framing: Framing | None = None) -> None:
+        """`framing` finds the records in the files; by default it is that of the options."""
         self.name, self._options = name, options
+        self._framing = framing or text_framing(options)
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Follow the files for ever; with `drain`, return when what there is now was offered.
@@ -108,8 +112,8 @@ class FileSource:
         logged, reported to the intake, and tried again. If cancelled, what is unread in deleted
         files, which nobody can read later, is offered for some seconds yet; then all are closed.
         """
-        log = structlog.get_logger().bind(source=self.name)
-        following = _Following(self._options, intake, log, drain=drain)
+        log = get_logger().bind(source=self.name)
+        following = _Following(self._options, self._framing, intake, log, drain=drain)
         try:
             await following.start()
             async with trio.open_nursery() as nursery:
@@ -126,7 +130,10 @@ class FileSource:
 class _Following:
     """One run of a source: surveys and reads in turns."""
 
-    def __init__(self, options: FileOptions, intake: Intake, log: Any, *, drain: bool) -> None:
+    def __init__(
+        self, options: FileOptions, framing: Framing, intake: Intake, log: Any,
+        *, drain: bool,
+    ) -> None:  # fmt: skip
         self._intake, self._log, self._drains, self._poll_s = intake, log, drain, options.poll
         globs, disk, stored = (
             Globs(options.patterns),
@@ -146,12 +153,11 @@ class _Following:
         self._unreadable = UnreadableFiles(log, intake.unreadable)
         self._tracker = Tracker(
             Finder(globs, disk), self._watcher, disk, self._store, self._schedule,
-            self._unreadable, self._lost, log,
-            max_record_bytes=options.max_record_size,
+            self._unreadable, self._lost, log, framing=framing,
         )  # fmt: skip
         self._next_survey = self._next_full_survey = self._next_lag = 0.0
         self._taken_bytes = 0
-        self._unoffered: Records | None = None
+        self._unoffered: tuple[Records, ...] = ()
         """Records that were read, while the intake has not taken them."""
 
     async def start(self) -> None:
@@ -178,9 +184,7 @@ class _Following:
         self._next_survey = now + _PAUSE_PER_SURVEY * (now - began)
         if full:
             files = len(self._tracker.files)
-            pause_s = pause_after_full_survey(
-                files, now - began, self._poll_s, events_suffice=self._tracker.events_suffice
-            )
+            pause_s = pause_after_full_survey(files, now - began, self._poll_s)
             self._next_full_survey = now + pause_s
             if pause_s >= 1:  # on a full second: see `next_second`
                 self._next_full_survey = float(math.floor(self._next_full_survey))
@@ -231,12 +235,9 @@ class _Following:
                 self._intake.lag(self._tracker.unread() + grown)
 
     def _growth(self, seen: list[tuple[str, FileId, int]]) -> int:
-        grown = 0
-        for path, file_id, size in seen:
-            status = self._disk.status(path)
-            if status is not None and status.file_id == file_id:
-                grown += max(status.size - size, 0)
-        return grown
+        now = ((self._disk.status(path), file_id, size) for path, file_id, size in seen)
+        return sum(max(status.size - size, 0) for status, file_id, size in now
+                   if status is not None and status.file_id == file_id)  # fmt: skip
 
     async def drain(self) -> None:
         """Read what is there now; some of what is written meanwhile may come along."""
@@ -307,14 +308,18 @@ class _Following:
             return await trio.to_thread.run_sync(lambda: file.read(finish=finish, disk=self._disk))
 
     async def _hand_over(self, file: FollowedFile, chunk: Chunk) -> None:
-        self._taken_bytes += len(chunk.payload)
+        self._taken_bytes += len(chunk.consumed)
         for size in chunk.oversize:
             self._intake.oversize(size)
         if skipped := file.take_skipped_nuls():
             self._note_hole(file, skipped)
         # What is to be stored already goes first: it may hold an earlier position of this file.
         positions = (*self._store.take_changes(), file.progress.position())
-        await self._offer(Records(chunk.payload, chunk.count, positions, chunk.part, file.mtime_s))
+        apart = [Records(chunk.payload, chunk.count, (), chunk.part, file.mtime_s),
+                 *(Records(payload, count, (), None, file.mtime_s)
+                   for payload, count in chunk.apart)]  # fmt: skip
+        apart[-1] = msgspec.structs.replace(apart[-1], positions=positions)
+        await self._offer(*apart)
         self._tracker.read(file)
         if file.progress.finished_size is not None:
             content = file.content
@@ -326,10 +331,10 @@ class _Following:
                 self._log.info("finished", path=file.progress.path)
             file.close()
 
-    async def _offer(self, records: Records) -> None:
+    async def _offer(self, *records: Records) -> None:
         self._unoffered = records
-        await self._intake.offer(records)
-        self._unoffered = None
+        await self._intake.offer(*records)
+        self._unoffered = ()
 
     async def read_deleted(self) -> None:
         """Read what only an open descriptor leads to, now that the relay stops; the generations
@@ -339,8 +344,8 @@ class _Following:
         if not await trio.to_thread.run_sync(tracker.settle_deleted):
             return
         # What was read before it goes first: the files go on behind it.
-        if self._unoffered is not None:
-            await self._offer(self._unoffered)
+        if self._unoffered:
+            await self._offer(*self._unoffered)
         for family in {file.family for file in tracker.deleted_unread()}:
             while any(file.family == family for file in tracker.deleted_unread()):
                 if await self._turn(family):
@@ -385,6 +390,11 @@ class _Following:
         self._watcher.close()
 
 
+def pause_after_full_survey(files: int, took_s: float, poll_s: float) -> float:
+    """Seconds until the next look at every file."""
+    return max(poll_s, _PAUSE_PER_FULL_SURVEY * took_s, files / _FILES_PER_S)
+
+
 FILE: Final = SourceKind(
-    FileOptions, FileSource, "json", "files by glob, followed through rotation"
+    FileOptions, FileSource, "json", "files by glob, followed through rotation", framed=True
 )

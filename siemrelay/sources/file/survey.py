@@ -27,6 +27,7 @@ from siemrelay.sources.file.reconcile import Seen, Stage
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.warnings import UnreadableFiles
 from siemrelay.sources.file.watcher import Changes, Watching
+from siemrelay.wire.framing.contract import Framing
 
 # How often to look again while files are being renamed, and the pause before. A rotation takes
 # milliseconds; names that change for longer than this are looked at again a moment later.
@@ -51,13 +52,13 @@ class Surveyor:
 
     def __init__(
         self, finder: Finder, watcher: Watching, disk: Disk, store: CheckpointStore,
-        schedule: Schedule, unreadable: UnreadableFiles, log: Any, *, max_record_bytes: int,
+        schedule: Schedule, unreadable: UnreadableFiles, log: Any, *, framing: Framing,
         clock: Callable[[], float], wall_clock: Callable[[], float],
         pause: Callable[[float], None],
     ) -> None:  # fmt: skip
         self._finder, self._watcher, self._disk, self._store = finder, watcher, disk, store
         self._schedule, self._unreadable, self._log = schedule, unreadable, log
-        self._max_record_bytes, self._pause = max_record_bytes, pause
+        self._framing, self._pause = framing, pause
         self._clock, self._wall_clock = clock, wall_clock
         self._moved_before: dict[str, str] = {}
         self._unsettled: frozenset[Unsettled] = frozenset()
@@ -224,7 +225,7 @@ class Surveyor:
             found.path, found.file_id, self._serial, compressed=compression is not None
         )
         followed = FollowedFile(
-            found.path, progress, max_record_bytes=self._max_record_bytes,
+            found.path, progress, framing=self._framing,
             compression=compression, clock=self._clock, wall_clock=self._wall_clock,
         )  # fmt: skip
         followed.adopt(file)

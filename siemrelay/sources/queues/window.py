@@ -19,8 +19,8 @@ from pydantic import Field
 from siemrelay.core.errors import BufferBroken, SiemrelayError, leaves
 from siemrelay.core.options import Options, Size
 from siemrelay.net.tasks import Broadcast
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake, Records, joined
+from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 
 Token = TypeVar("Token")
 

@@ -11,11 +11,11 @@ import trio
 from siemrelay.net.body_memory import BodyMemory
 from siemrelay.net.listener import RejectionLog, plain_address
 from siemrelay.net.tasks import Activity
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.options import SyslogOptions
 from siemrelay.sources.syslog.rate_limit import PeerRateLimiter
+from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 
 # Incomplete messages of all connections together are whole up to here; beyond, long ones come in
 # parts of CROWDED_BYTES, so that thousands of peers cannot fill the memory.

@@ -11,10 +11,10 @@ from siemrelay.core.errors import FrameRefused
 from siemrelay.decoders.syslog.host import with_host
 from siemrelay.net.body_memory import HeldBody, OutOfMemory
 from siemrelay.net.listener import AcceptedConnection
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import joined
 from siemrelay.sources.syslog.listener import CROWDED_BYTES
 from siemrelay.sources.syslog.stream import PeerStream, ReadSize, StreamListener
+from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 from siemrelay.wire.relp import Frame, RelpServer, answers
 
 # A client that does not read its answers holds its own messages up, and no others.

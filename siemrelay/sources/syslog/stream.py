@@ -21,12 +21,12 @@ import trio
 from siemrelay.decoders.syslog.host import payload_with_host
 from siemrelay.net.listener import AcceptedConnection
 from siemrelay.net.tls_server import HandshakeFailed, TlsServer, TlsStream
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.pacing import StreamPace
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.listener import CROWDED_BYTES, SourceActivity, SyslogListener
 from siemrelay.sources.syslog.options import SyslogOptions
+from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 from siemrelay.wire.stream_framing import Messages, StreamSplitter
 
 # One read takes at most this much: enough that the work per read is lost in it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.sources.chunks import cut
+from siemrelay.wire.framing.lines import cut
 
 
 @given(st.lists(st.sampled_from([b"", b"\r", b"a", b"bb\r", b"\0", b"c" * 50])), st.binary())

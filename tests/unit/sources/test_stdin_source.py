@@ -8,13 +8,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES, LineSplitter
+from siemrelay.core.lines import records_of
+from siemrelay.sources.chunks import LineSplitter
 from siemrelay.sources.contract import Records
+from siemrelay.sources.framing import RecordStream, text_framing
+from siemrelay.sources.stdin import StdinOptions
+from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 from tests.support.daemon import PATIENCE_S, event, ids, tcp
 from tests.support.receivers import TcpReceiver
 
@@ -36,6 +41,35 @@ def test_lines_come_out_whole_wherever_the_stream_is_cut(
     found += cutter.end()
     assert lines_of(found) == [line for line in stream.split(b"\n") if line]
     assert all(records.count == len(lines_of([records])) for records in found)
+
+
+@given(
+    pieces=st.lists(st.sampled_from([b"one\n", b"  more\n", b"two", b"\n", b"\tx\n"]), max_size=9),
+    size=st.integers(1, 9),
+    settings=st.sampled_from([{}, {"multiline": {"indented": True}}, {"encoding": "latin-1"}]),
+)  # fmt: skip
+def test_a_stream_gives_the_records_of_its_framing_however_it_comes(
+    pieces: list[bytes], size: int, settings: dict[str, Any]
+) -> None:
+    content, framing = b"".join(pieces), text_framing(StdinOptions(**settings))
+    stream, at_once = RecordStream(framing), RecordStream(framing)
+    cut = [content[at : at + size] for at in range(0, len(content), size)]
+    found = [records for data in cut for records in stream.feed(data)]
+    whole = [*at_once.feed(content), *at_once.end()]
+    assert records_in([*found, *stream.end()]) == records_in(whole)
+
+
+def records_in(found: list[Records]) -> list[bytes]:
+    return [record for some in found for record in records_of(some.payload, some.count)]
+
+
+def test_a_record_on_standard_input_ends_when_nothing_comes_for_a_while() -> None:
+    settings = {"multiline": {"indented": True, "flush_after": "2s"}}
+    stream = RecordStream(text_framing(StdinOptions(**settings)))
+    assert records_in(stream.feed(b"one\n  more\n")) == []
+    assert records_in(stream.pause(1.9)) == []
+    assert records_in(stream.pause(2.1)) == [b"one\n  more"]
+    assert records_in(stream.feed(b"  late\ntwo\n")) == [b"  late"]
 
 
 def test_a_line_without_end_comes_out_in_numbered_parts() -> None:

@@ -19,6 +19,7 @@ from siemrelay.sources.file.fingerprint import (
     Progress,
 )
 from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.wire.framing.lines import LineFraming
 
 
 def _plain(path: Path, data: bytes) -> PlainContent:
@@ -64,7 +65,7 @@ def test_what_is_not_in_memory_is_left_to_a_read_that_may_wait(
     lines = b"".join(b"line %d\n" % n for n in range(9000))
     content = _plain(tmp_path / "audit.log", lines)
     progress = Progress("audit.log", content.file.status().file_id, 1)
-    followed = FollowedFile(str(tmp_path / "audit.log"), progress, max_record_bytes=1 << 20)
+    followed = FollowedFile(str(tmp_path / "audit.log"), progress, framing=LineFraming(1 << 20))
     followed.content = content
     followed.look()
     first = followed.read_in_memory(finish=False)

@@ -1,5 +1,5 @@
-"""Reads one content line by line from where its progress is: short lines many at a time, a long
-one alone or in parts, and past the NULs of holes.
+"""Reads the records of one content from where its progress is: many short lines at a time, a long
+one alone or in parts, whatever a framing finds, and past the NULs of holes.
 
 A file has holes after a crash of the machine, and after `copytruncate` if its writer does not
 append: it goes on at its old offset in the emptied file. What is mapped into memory, or allocated
@@ -10,9 +10,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from siemrelay.sources.chunks import MAX_WHOLE_BYTES, Chunk, cut
 from siemrelay.sources.file.content import Content, PlainContent
 from siemrelay.sources.file.fingerprint import ContentChanged, Progress
+from siemrelay.wire.framing.contract import (
+    MAX_WHOLE_BYTES,
+    Chunk,
+    Framing,
+    Rest,
+    Splitter,
+    with_oversize,
+)
+from siemrelay.wire.framing.encodings import line_feed
+from siemrelay.wire.framing.lines import LineFraming
 
 # What is read at once while catching up: a thousand audit events, so that a thread hop costs
 # little, and only milliseconds of work between two turns of the event loop.
@@ -22,22 +31,27 @@ _MIN_READ_BYTES: Final = 16 << 10
 # An incomplete line up to this long is simply read again when it has grown; of a longer one only
 # the new part is searched for its end, or a line written in small pieces would cost its square.
 _REREAD_BYTES: Final = 64 << 10
+# Where reading starts at the end, the beginning of an incomplete line is looked for this far back.
+_LAST_LINE_BYTES: Final = 64 << 10
 # So many NULs in a row are a hole, which ends a line; a few may be a field's.
 _HOLE: Final = bytes(64)
 
 
-class LineReader:
-    """Takes whole lines from a content and moves its progress past them. Blocks on the disk."""
+class RecordReader:
+    """Takes whole records from a content and moves its progress past them. Blocks on the disk."""
 
-    def __init__(self, progress: Progress, max_record_bytes: int) -> None:
+    def __init__(self, progress: Progress, framing: Framing) -> None:
         self.skipped_nuls = 0
         """Bytes of holes that were skipped."""
-        self._max_record_bytes = max_record_bytes
+        self._framing, self._max_record_bytes = framing, framing.max_record_bytes
         self.restart(progress)
 
     def restart(self, progress: Progress) -> None:
         """Go on from there."""
         self._progress = progress
+        self._splitter: Splitter | None = None
+        self.wait_s: float | None = None
+        """See `Splitter.wait_s`; None as long as nothing was looked at."""
         self._searched = progress.offset
         """Up to here no line feed follows the offset."""
         self._blank = (0, 0)
@@ -48,14 +62,20 @@ class LineReader:
         blank = self._progress.offset <= start and end >= size
         return max(0, (start if blank else size) - self._progress.offset)
 
-    def next(self, content: Content, size: int, *, finish: bool) -> Chunk | None:
+    def next(self, content: Content, size: int, rest: Rest) -> Chunk | None:
         """The next records, which may be none where NULs were skipped; None if there are none now.
 
-        `size`: of a plain file, as last seen. `finish`: take an incomplete end as it is.
+        `size`: of a plain file, as last seen. `rest`: what may follow at the end of the content.
         Raises ContentChanged if what was read before is no longer there, OSError.
         """
         progress = self._progress
         self._blank = (0, 0)
+        splitter = self._splitter
+        if splitter is None:
+            splitter = self._made_splitter(content)
+        if not isinstance(splitter, LineFraming):
+            return self._framed(content, splitter, size, rest)
+        finish = rest is Rest.FINAL
         if progress.part or self._searched - progress.offset > _REREAD_BYTES:
             return self._long_line(content, finish=finish)
         want = CHUNK_BYTES
@@ -68,7 +88,7 @@ class LineReader:
                 return self._skip_nuls(content, data, finish=finish)
             hole = data.find(_HOLE)
             data = data[:hole] if hole >= 0 else data
-        chunk = cut(data, self._max_record_bytes)
+        chunk = splitter.split(data, Rest.OPEN)
         if chunk is not None:
             self.verify(content)
             progress.advance(chunk.consumed)
@@ -80,6 +100,62 @@ class LineReader:
         if len(data) == want or finish:
             return self._long_line(content, finish=finish)
         return None
+
+    def last_line(self, content: Content, size: int) -> int:
+        """Where the incomplete last line begins; `size` if it is longer than is looked at."""
+        start = max(0, size - _LAST_LINE_BYTES) & ~1  # two bytes a character, perhaps
+        last = content.pread(size - start, start)
+        feed = line_feed(self._framing, content.pread(self._framing.begin_bytes, 0))
+        at = last.rfind(feed)
+        while at > 0 and at % len(feed):
+            at = last.rfind(feed, 0, at + len(feed) - 1)
+        return start + at + len(feed) if at >= 0 else size
+
+    def _made_splitter(self, content: Content) -> Splitter:
+        """The content's splitter, which is kept once something was taken."""
+        progress, framing = self._progress, self._framing
+        begin = progress.begin
+        if framing.begin_bytes > len(begin):
+            begin = content.pread(framing.begin_bytes, 0)
+        splitter = framing.splitter(begin, at_start=progress.offset == 0)
+        self.wait_s = splitter.wait_s
+        progress.line_feed = line_feed(framing, begin)
+        if progress.offset:
+            self._splitter = splitter
+        return splitter
+
+    def _framed(self, content: Content, splitter: Splitter, size: int, rest: Rest) -> Chunk | None:
+        """As `next`, of a framing that is more than lines."""
+        progress, want = self._progress, CHUNK_BYTES
+        while True:
+            data = content.pread(want, progress.offset)
+            if rest is Rest.QUIET:  # only what was there all the time
+                data = data[: max(0, size - progress.offset)]
+            hole = data.find(_HOLE) if b"\0" in data else -1
+            if not hole:
+                return self._skip_nuls(content, data, finish=rest is Rest.FINAL)
+            ended, now = len(data) < want or hole > 0, Rest.OPEN
+            if hole > 0:
+                data, now = data[:hole], self._before_rest(content, progress.offset + hole, rest)
+            elif ended:
+                now = rest
+            elif want >= MAX_WHOLE_BYTES:
+                now = Rest.FINAL  # a record over 16 MiB is split
+            chunk = splitter.split(data, now, progress.ahead)
+            if chunk is not None:
+                self.verify(content)
+                progress.advance(chunk.consumed)
+                progress.ahead, progress.part = chunk.ahead, 0
+                self._searched = progress.offset
+                return with_oversize(chunk, self._max_record_bytes)
+            if ended:
+                return None
+            want *= 4
+
+    def _before_rest(self, content: Content, hole: int, rest: Rest) -> Rest:
+        """A hole ends a record, once it is known to be one: something follows."""
+        followed = self._end_of_nuls(content, hole, hole + len(_HOLE)) is not None
+        return Rest.FINAL if followed else rest
 
     def verify(self, content: Content) -> None:
         """Raise ContentChanged unless what was read before is still there; asked after each read:

@@ -16,6 +16,7 @@ from siemrelay.sources.file.compression import COMPRESSIONS
 from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.fingerprint import Progress
 from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.wire.framing.lines import LineFraming
 from tests.support.file_source_rig import CollectingIntake, append, drained, running
 
 HOLE = bytes(4096)
@@ -26,7 +27,7 @@ def follow(path: Path, *, compressed: bool = False) -> FollowedFile:
     file = Disk().open(str(path))
     progress = Progress(str(path), file.status().file_id, 1, compressed=compressed)
     followed = FollowedFile(
-        str(path), progress, max_record_bytes=MIB,
+        str(path), progress, framing=LineFraming(MIB),
         compression=COMPRESSIONS[0] if compressed else None,
     )  # fmt: skip
     followed.adopt(file)

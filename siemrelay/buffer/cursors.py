@@ -37,7 +37,7 @@ _FULL_PAUSE_S: Final = 1.0
 _DROPPED_ADVICE: Final = {
     True: "`when_full: drop_oldest` does this; find out why the sink lags",
     False: "it is disabled, paused or no longer configured, and such a sink does not make intake "
-    "wait: enable or resume it, or discard its records (`siemrelay reload --discard-backlog`)",
+    "wait: enable or resume it, or discard its records (`--discard-backlog` of `siemrelay reload`)",
 }
 
 

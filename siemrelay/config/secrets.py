@@ -202,7 +202,8 @@ def _look_up(reference: str | None, variables: _Variables) -> str:
             raise _Missing(
                 f"`{name}` must be an absolute path, like ${{file:/etc/siemrelay/token}}"
             )
-        return _content(Path(name), f"cannot read {name}", "let the service's user read it")
+        return _content(Path(name), f"cannot read {name}", "let the relay's user read it",
+                        absent="write the secret there, for the relay's user to read")  # fmt: skip
     if kind == "credential" and _CREDENTIAL.fullmatch(name) and name not in (".", ".."):
         return _credential(name, variables)
     raise _Missing(
@@ -236,13 +237,13 @@ def _credential(name: str, variables: _Variables) -> str:
     )
 
 
-def _content(path: Path, trouble: str, advice: str) -> str:
+def _content(path: Path, trouble: str, advice: str, absent: str = "") -> str:
     try:
         # A FIFO or a device would hang the start; a regular file answers.
         if not path.is_file():
-            raise _Missing(
-                f"{trouble}: {'not a file' if path.exists() else 'no such file'}; {advice}"
-            )
+            if path.exists():
+                raise _Missing(f"{trouble}: not a file; {advice}")
+            raise _Missing(f"{trouble}: no such file; {absent or advice}")
         with path.open("rb") as file:
             data = file.read(_MAX_SECRET_BYTES + 1)
         text = data.decode()

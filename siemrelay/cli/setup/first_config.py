@@ -10,8 +10,10 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from siemrelay.config.describe import field_names, is_secret
+from siemrelay.config.load import load_text
 from siemrelay.config.option_models import join_sink
 from siemrelay.config.presets import PRESETS
+from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.products.product import BUILT_IN
 
 LISTENERS: Final = ("udp", "tcp", "tls", "relp", "relp+tls", "unix", "unixgram")
@@ -103,7 +105,13 @@ def credentials(answers: Answers) -> list[Credential]:
     found = [
         Credential(name, secret.meaning)
         for secret in _SECRETS.get(answers.siem, ())
+        if secret.key == "url" or secret.key not in answers.keys
         for name in _named(str(secret.value))
+    ]
+    found += [
+        Credential(name, f"the secret of `{key}`")
+        for key, value in answers.keys.items()
+        for name in _named(str(value))
     ]
     if answers.source.startswith(("http://", "https://")):
         found.append(Credential("hook_token", "a token that you choose; senders show it"))
@@ -138,6 +146,32 @@ def source_keys(source: str) -> dict[str, Any]:
         "write an absolute path, an address to listen on (udp://0.0.0.0:514, "
         "https://0.0.0.0:8443/events), or journal"
     )
+
+
+def source_fault(source: str) -> str | None:
+    """Why that cannot be a source; None if it can."""
+    try:
+        keys = source_keys(source)
+    except ValueError as error:
+        return str(error)
+    return _fault({"sources": {"a": keys}, "sinks": {"s": {"protocol": "stdout"}}}, "sources.a")
+
+
+def sink_fault(siem: str, keys: Mapping[str, Any], key: str, value: Any) -> str | None:
+    """Why that cannot be the value of the sink's key beside its other `keys`; None if it can."""
+    own = {} if siem == "generic" else {"siem": siem}
+    sinks = {"s": {**own, **keys, key: value}}
+    return _fault({"sources": {"a": {"type": "stdin"}}, "sinks": sinks}, f"sinks.s.{key}")
+
+
+def _fault(config: Mapping[str, Any], key: str) -> str | None:
+    """The first fault at that key or below it."""
+    try:
+        load_text(yaml.safe_dump(config), "", need_credentials=False, only_sinks=[])
+    except ConfigurationRefused as refused:
+        found = (f.message for f in refused.faults if f"{f.key}.".startswith(f"{key}."))
+        return next(found, None)
+    return None
 
 
 def render(answers: Answers, file: str) -> str:

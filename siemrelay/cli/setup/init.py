@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ from siemrelay.cli.setup.first_config import (
     credentials,
     render,
     required_keys,
+    sink_fault,
+    source_fault,
     source_keys,
 )
 from siemrelay.config.load import load_text
@@ -61,23 +65,29 @@ def init(
     """
     if config != "-" and Path(config).exists():
         _refuse(f"{config} exists; edit it, or write another file with -c FILE")
+    if source is not None and (fault := source_fault(source)):
+        raise click.UsageError(f"--source {source}: {fault}")
     siem = siem or _ask("SIEM", "--siem", choices=[*PRESETS])
-    source = source or _ask("Source (file, glob or address)", "--source")
+    source = source or _ask("Source (file, glob or address)", "--source", source_fault)
     keys: dict[str, Any] = {"server": server, "url": url, "port": port}
     keys = {key: value for key, value in keys.items() if value is not None}
     keys.update(_pair(pair) for pair in more)
     if siem == "sentinel" and "url" in keys:
         keys["endpoint"] = keys.pop("url")
     missing = required_keys(siem, keys)
+    if siem == "generic" and missing == ["server"]:
+        receiver = _ask("Receiver (a host, or http(s)://…)", "--server … or --url …",
+                        lambda answer: sink_fault(siem, keys, _key_of(answer), answer))  # fmt: skip
+        keys[_key_of(receiver)], missing = receiver, []
     options = " ".join(map(_option, missing))
-    keys.update({key: _ask(f"{siem}: {key}", options) for key in missing})
+    for key in missing:
+        keys[key] = _ask(f"{siem}: {key}", options, partial(sink_fault, siem, {**keys}, key))
     answers = Answers(siem, source, product, name or siem, keys)
     _refuse_secrets(answers)
+    text = render(answers, DEFAULT_FILE if config == "-" else config)
     try:
-        text = render(answers, DEFAULT_FILE if config == "-" else config)
-        loaded = load_text(text, config, need_credentials=False)
-    except ValueError as error:
-        raise click.UsageError(f"--source {source}: {error}") from error
+        # Secrets may be stored later; the file says where.
+        loaded = load_text(text, config, need_credentials=False, only_sinks=[])
     except ConfigurationRefused as refused:
         exit_with_faults(refused, "no file was written")
     if loaded.inline_secrets:
@@ -86,18 +96,39 @@ def init(
         click.echo(text, nl=False)
         return
     _write(Path(config), text)
-    _say_next(answers, config)
+    files = [fault.message for fault in loaded.unread if "credential" not in fault.message]
+    _say_next(answers, config, files)
 
 
 def _option(key: str) -> str:
     return f"--{key} …" if key in ("server", "url") else f"--set {key}=…"
 
 
-def _ask(what: str, option: str, choices: list[str] | None = None) -> str:
-    if not sys.stdin.isatty():
+def _key_of(receiver: str) -> str:
+    return "url" if "://" in receiver else "server"
+
+
+def _may_ask() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ask(
+    what: str, option: str, fault: Callable[[str], str | None] = lambda answer: None,
+    choices: list[str] | None = None,
+) -> str:  # fmt: skip
+    """Ask until the answer has no fault. Without a terminal the option must be given."""
+    if not _may_ask():
         raise click.UsageError(f"give {option}{': ' if choices else ''}{', '.join(choices or ())}")
-    kind = click.Choice(choices) if choices else click.STRING
-    answer: str = click.prompt(what, type=kind, err=True)
+
+    def checked(answer: str) -> str:
+        if wrong := fault(answer):
+            raise click.UsageError(wrong)
+        return answer
+
+    answer: str = (
+        click.prompt(what, type=click.Choice(choices), err=True) if choices
+        else click.prompt(what, value_proc=checked, err=True)
+    )  # fmt: skip
     return answer
 
 
@@ -148,7 +179,7 @@ def _group() -> int | None:
         return None  # not installed as a service
 
 
-def _say_next(answers: Answers, config: str) -> None:
+def _say_next(answers: Answers, config: str, absent: list[str]) -> None:
     wanted = credentials(answers)
     service = config == DEFAULT_FILE
     which = "" if service else f" -c {config}"
@@ -165,6 +196,8 @@ def _say_next(answers: Answers, config: str) -> None:
         click.echo("  systemctl daemon-reload")
     elif wanted:
         click.echo("  export CREDENTIALS_DIRECTORY=$PWD")
+    for message in absent:
+        click.echo(f"  # {message}")
     tls = source_keys(answers.source).get("tls")
     if tls:
         click.echo(f"  # put the listener's certificate at {tls['certificate']}, its key (0640, "

@@ -57,7 +57,7 @@ def test_the_file_for_every_siem_passes_check_once_its_secrets_are_there(
         (tmp_path / name).write_text("not-really\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     checked = CliRunner().invoke(check, ["-c", str(file)])
-    assert (checked.exit_code, checked.stderr) == (0, "")
+    assert (checked.exit_code, "sinks." in checked.stderr) == (0, False), checked.stderr
     assert load(file).config.sinks[siem].siem == siem
 
 
@@ -99,6 +99,7 @@ def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
         ("--source journal --siem qradar", 2, "give --server …"),
         ("--source journal --siem sentinel --url https://a", 2, "--set rule=… --set stream=…"),
         ("--source journal", 2, "give --siem: generic, splunk"),
+        ("--source journal --siem generic", 2, "give --server … or --url …"),
         ("--siem qradar --server q", 2, "give --source"),
         ("--siem qradar --server q --source audit.json", 2, "write an absolute path"),
         ("--siem qradar --server q --source journal --set colour=red", 78, "unknown key `colour`"),
@@ -120,6 +121,47 @@ def test_what_cannot_be_is_refused_with_what_to_give_and_nothing_is_written(
     assert "pass1234" not in result.output
     assert "abcdefgh" not in result.output
     assert not file.exists()
+
+
+def test_each_answer_on_a_terminal_is_asked_for_until_it_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("siemrelay.cli.setup.init._may_ask", lambda: True)
+    file = tmp_path / "x.yaml"
+    answers = ["generic", "audit.json", "udp://0.0.0.0:99999", "journal", "ftp://x", "https://x/in"]
+    result = CliRunner().invoke(init, ["-c", str(file)], input="\n".join([*answers, ""]))
+    assert result.exit_code == 0, result.output
+    asked = [line for line in result.stderr.splitlines() if "Error: " in line]
+    for line, why in zip(asked, ("write an absolute path", "Port out of range", "like https://"),
+                         strict=True):  # fmt: skip
+        assert why in line
+    assert getattr(load(file).config.sinks["generic"], "url", "") == "https://x/in"
+
+
+def test_a_wrong_source_is_found_before_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("siemrelay.cli.setup.init._may_ask", lambda: True)
+    result = invoked("-c", "-", "--source", "audit.json")
+    assert (result.exit_code, "SIEM (" in result.output) == (2, False)
+    assert "--source audit.json: write an absolute path" in result.output
+
+
+@pytest.mark.parametrize(
+    ("secret", "advice"),
+    [
+        ("Splunk ${file:/etc/none/token}", "/etc/none/token: no such file; write the secret there"),
+        ("Splunk ${credential:mine}", "cat > mine)"),
+    ],
+)
+def test_a_secret_of_ones_own_takes_the_place_of_the_usual_one(
+    tmp_path: Path, secret: str, advice: str
+) -> None:
+    file = tmp_path / "x.yaml"
+    result = invoked("-c", str(file), "--siem", "splunk", "--url", "https://s:8088", "--source",
+                     "journal", "--set", f"authorization={secret}")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert secret in file.read_text()
+    assert advice in result.output
+    assert "splunk_token" not in result.output
 
 
 def test_without_its_directory_it_names_the_command_that_makes_it(tmp_path: Path) -> None:

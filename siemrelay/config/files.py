@@ -101,9 +101,17 @@ def _matches(document: Document, patterns: Any, file: str) -> dict[str, KeyPath]
             continue
         whole = os.path.join(folder, pattern)
         is_glob = glob.has_magic(pattern)
+        if is_glob and (closed := _closed(whole)):
+            # Without this its parts would be missing, and nobody would know.
+            who = "run as root or as the service's user"
+            message = f"user {_own_name()} may not list {closed}; {who}"
+            document.faults.append(document.fault(at, message))
+            continue
         matched = sorted(glob.iglob(whole)) if is_glob else [whole]
         if not matched:
-            document.remarks.append(
+            # A directory for drop-ins is empty at first.
+            ready = is_glob and Path(os.path.dirname(whole)).is_dir()
+            (document.explanations if ready else document.remarks).append(
                 document.fault(at, f"no file matches {whole}; write the parts there, or leave "
                 "`include` out"))  # fmt: skip
         for path in matched:
@@ -114,6 +122,15 @@ def _matches(document: Document, patterns: Any, file: str) -> dict[str, KeyPath]
         document.faults.append(document.fault(("include",), message))
         return {}
     return found
+
+
+def _closed(pattern: str) -> str | None:
+    """The directory of the pattern, if it is there and this process cannot list it."""
+    folder = os.path.dirname(pattern)
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder)
+    is_open = os.access(folder or ".", os.R_OK | os.X_OK, effective_ids=True)
+    return folder if not is_open and Path(folder).is_dir() else None
 
 
 def _texts(document: Document, found: Mapping[str, KeyPath]) -> Iterator[tuple[str, str]]:

@@ -173,7 +173,7 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
     config = validator.model(RelayConfig, top, filled.value, ())
     if document.faults:
         # Refused in any case, so report everything that needs fixing at once, and what explains it.
-        document.faults += document.remarks
+        document.faults += [*document.remarks, *document.explanations]
         document.faults += missing(document, top.get("sources"), top.get("sinks"))[0]
     return config if isinstance(config, RelayConfig) else None
 

@@ -47,7 +47,8 @@ class Mark(msgspec.Struct, frozen=True):
 class Document(msgspec.Struct):
     """The values of a file, the position of each, and the faults of the YAML itself.
 
-    `included` has the texts of the files that it includes, by their paths; `remarks` are warnings.
+    `included` has the texts of the files that it includes, by their paths; `remarks` are warnings,
+    and `explanations` what may explain a fault and alone is nothing to warn of.
     """
 
     value: Any = None
@@ -55,6 +56,7 @@ class Document(msgspec.Struct):
     values: dict[KeyPath, Mark] = msgspec.field(default_factory=dict)
     faults: list[Fault] = msgspec.field(default_factory=list)
     remarks: list[Fault] = msgspec.field(default_factory=list)
+    explanations: list[Fault] = msgspec.field(default_factory=list)
     included: Mapping[str, str] = {}
     unread: set[KeyPath] = msgspec.field(default_factory=set)
     """Paths of values that lack what a faulty file may have."""

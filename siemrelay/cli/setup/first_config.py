@@ -14,6 +14,7 @@ from siemrelay.config.load import load_text
 from siemrelay.config.option_models import join_sink
 from siemrelay.config.presets import PRESETS
 from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.core.own_commands import DEFAULT_FILE
 from siemrelay.products.product import BUILT_IN
 
 LISTENERS: Final = ("udp", "tcp", "tls", "relp", "relp+tls", "unix", "unixgram")
@@ -190,6 +191,10 @@ def _lines(answers: Answers, file: str) -> Iterator[str]:
     yield "# offer every key with its meaning."
     yield "# No secrets in here: ${credential:NAME} is a systemd credential."
     yield ""
+    if file == DEFAULT_FILE:
+        yield "# Further sources and sinks may have files of their own there."
+        yield "include: conf.d/*.yaml"
+        yield ""
     yield "# Where records come from. The name is yours; it appears in logs and metrics."
     yield "sources:"
     keys = source_keys(answers.source)

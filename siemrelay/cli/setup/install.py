@@ -70,8 +70,10 @@ def install(
     program = program or _this_program()
     manifest = Manifest(prefix, root)
     require(root, dry_run=dry_run)
-    if root == Path("/"):
-        _refuse_what_cannot_work(program, prefix)
+    for obstacle in _obstacles(program, prefix) if root == Path("/") else ():
+        if not dry_run:
+            refuse(obstacle, os.EX_USAGE)
+        click.secho(f"warning: this would be refused: {obstacle}", err=True, fg="yellow")
     chosen = _drop_ins(manifest, (low_ports, read_all_files))
     wanted = system_files(program, prefix, chosen)
     changed = write_files(wanted, manifest, root, dry_run=dry_run)
@@ -101,18 +103,21 @@ def _this_program() -> str:
     return str(program)
 
 
-def _refuse_what_cannot_work(program: str, prefix: Path) -> None:
-    for path in (program, str(Path(sys.executable).resolve())):
-        if path.startswith(_HIDDEN):
-            hidden = ", ".join(name.rstrip("/") for name in _HIDDEN)
-            refuse(f"the service cannot run {path}: it sees nothing below {hidden}. Install into "
-                   "/opt/siemrelay with the system's Python", os.EX_USAGE)  # fmt: skip
+def _obstacles(program: str, prefix: Path) -> Iterator[str]:
+    """What would keep the service from working here, each with what to do."""
+    interpreter = str(Path(sys.executable).resolve())
+    unseen = [path for path in (program, interpreter) if path.startswith(_HIDDEN)]
+    if unseen:
+        hidden = ", ".join(name.rstrip("/") for name in _HIDDEN)
+        yield (f"the service cannot run {unseen[0]}: it sees nothing below {hidden}. Make the "
+               "virtual environment in /opt/siemrelay, with the system's Python: python3 -m venv "
+               "/opt/siemrelay && /opt/siemrelay/bin/pip install .")  # fmt: skip
     packaged = next((unit for unit in _PACKAGED if unit.exists()), None)
     if packaged is not None and prefix != Path("/usr"):
-        refuse(f"{packaged} is there already: a package has installed the service", os.EX_USAGE)
+        yield f"{packaged} is there already: a package has installed the service"
     if shutil.which("systemd-sysusers") is None:
-        refuse("systemd-sysusers is missing: this machine has no systemd; run `siemrelay run` "
-               "under another supervisor", os.EX_USAGE)  # fmt: skip
+        yield ("systemd-sysusers is missing: this machine has no systemd; run `siemrelay run` "
+               "under another supervisor")  # fmt: skip
 
 
 def _drop_ins(manifest: Manifest, asked: tuple[bool | None, ...]) -> Mapping[str, bool]:

@@ -85,6 +85,11 @@ def test_a_single_file_is_followed_with_its_rotated_ones() -> None:
     assert getattr(config.sinks["siem-1"], "port", 0) == 5514
 
 
+def test_the_services_file_includes_the_parts_in_conf_d() -> None:
+    result = invoked("-c", "-", "--siem", "qradar", "--server", "q", "--source", "journal")
+    assert parse(result.output).value["include"] == "conf.d/*.yaml"
+
+
 def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "siemrelay.yaml"
     file.write_text("mine")

@@ -123,10 +123,19 @@ def test_without_root_it_says_so_and_does_nothing() -> None:
 
 
 @pytest.mark.parametrize("place", ["/home/ada/venv/bin/siemrelay", "/tmp/venv/bin/siemrelay"])
-def test_a_program_that_the_service_could_not_see_is_refused(place: str) -> None:
-    result = CliRunner().invoke(install, ["--dry-run", "--program", place])
-    assert result.exit_code == 64
-    assert f"the service cannot run {place}" in result.output
+def test_a_program_that_the_service_could_not_see_is_refused_and_a_dry_run_shows_all_the_same(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = f"the service cannot run {place}: it sees nothing below /home"
+    shown = CliRunner().invoke(install, ["--dry-run", "--program", place])
+    assert shown.exit_code == 0, shown.output
+    assert f"warning: this would be refused: {why}" in shown.stderr
+    assert f"/{UNIT}\n" in shown.stdout
+    monkeypatch.setattr("siemrelay.cli.setup.install.require", lambda root, dry_run: None)
+    refused = CliRunner().invoke(install, ["--program", place])
+    assert (refused.exit_code, refused.stdout) == (64, "")
+    assert why in refused.stderr
+    assert "python3 -m venv /opt/siemrelay" in refused.stderr
 
 
 @pytest.mark.parametrize("name", system_files.DROP_INS)
@@ -165,6 +174,7 @@ def test_systemd_makes_the_user_and_the_directories_of_the_service(tmp_path: Pat
     assert found == {
         "siemrelay": (0, group, "0o750"),
         "siemrelay.yaml": (0, group, "0o640"),
+        "conf.d": (0, group, "0o750"),
         "tls": (0, group, "0o750"),
         "credentials": (0, 0, "0o700"),
     }

@@ -115,10 +115,11 @@ def test_more_files_than_a_configuration_has_are_refused(
     assert "matches 2 files; at most 1 " in faults(write(tmp_path, a=SINK, b=""))[0]
 
 
-def test_a_pattern_without_a_match_is_a_warning_and_explains_what_is_missing(
-    tmp_path: Path,
-) -> None:
-    (warning,) = warned(load(write(tmp_path, main=MAIN + SINK)))
+def test_a_pattern_without_a_match_explains_what_is_missing(tmp_path: Path) -> None:
+    file = write(tmp_path, main=MAIN + SINK)
+    assert warned(load(file)) == [], "a directory for drop-ins is empty at first"
+    (tmp_path / "conf.d").rmdir()
+    (warning,) = warned(load(file))
     assert ":1:10: include: no file matches " in warning
     found = faults(write(tmp_path))
     assert [line for line in found if "sinks: is required" in line]
@@ -183,3 +184,19 @@ def test_a_fault_in_a_shared_block_is_found_there() -> None:
     with pytest.raises(ConfigurationRefused) as refused:
         load_text(SHARED.replace("siem: splunk", "siem: splunk\n  compres: no"), "f.yaml", {})
     assert {fault.line for fault in refused.value.faults} == {3}
+
+
+def test_a_directory_that_may_not_be_listed_is_a_fault_and_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, main=MAIN + SINK, more=SINK)
+    closed = str(tmp_path / "conf.d")
+    allowed = os.access
+
+    def access(path: str, mode: int, *, effective_ids: bool = False) -> bool:
+        return path != closed and allowed(path, mode, effective_ids=effective_ids)
+
+    monkeypatch.setattr(os, "access", access)
+    (fault,) = faults(file)
+    assert "relay.yaml:1:10: include: user " in fault
+    assert "may not list conf.d; run as root or as the service's user" in fault

@@ -17,11 +17,11 @@ from siemrelay.core.errors import SinkHolds
 from siemrelay.core.options import Secret, Size
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.timestamped import Timestamped
+from siemrelay.net.oauth import OauthOptions
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import ProtocolKind, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer
 from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions, TransportOptions
-from siemrelay.sinks.http.oauth import OauthOptions
 from siemrelay.sinks.http.sink import BRACKETS_BYTES, BatchOptions
 
 _API_VERSION: Final = "2023-01-01"

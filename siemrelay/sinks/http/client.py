@@ -19,11 +19,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, Secret
+from siemrelay.net.oauth import (
+    OauthOptions,
+    TokenAnswer,
+    TokenRefused,
+    TokenSource,
+    TokenUnavailable,
+)
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Report, Settlement, no_report
 from siemrelay.sinks.http.answer import Answer, timeout_error, transport_error
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
-from siemrelay.sinks.http.oauth import OauthOptions, TokenSource
 from siemrelay.sinks.http.proxies import proxy_advice, proxy_for, tunnel_error, unusable_proxies
 from siemrelay.sinks.http.trace import RequestTrace
 
@@ -122,12 +128,15 @@ class Client:
     """Makes requests; one per session, for any number of tasks at a time."""
 
     def __init__(
-        self, client: httpx2.AsyncClient, options: RequestOptions, contexts: TlsContexts,
-        report: Report,
+        self, client: httpx2.AsyncClient, headers: httpx2.Headers, options: RequestOptions,
+        contexts: TlsContexts, report: Report,
     ) -> None:  # fmt: skip
-        """`contexts` keeps the expiry of the receiver's certificate."""
-        self._client, self._options, self._report = client, options, report
-        self._contexts = contexts
+        """`headers` go to the receiver, and not to the token endpoint: they may be credentials.
+
+        `contexts` keeps the expiry of the receiver's certificate.
+        """
+        self._client, self._headers, self._options = client, headers, options
+        self._contexts, self._report = contexts, report
         self._tokens = TokenSource(options.oauth, self._ask_token) if options.oauth else None
 
     async def post(
@@ -141,8 +150,8 @@ class Client:
         within `timeout`. After a 401 to an OAuth token the next request asks for a new one. If
         cancelled, the connection is closed and the receiver may or may not have the body.
         """
-        own = self._client.headers.get("Content-Type")
-        sent = {"Content-Type": own or content_type}
+        sent = dict(self._headers)
+        sent.setdefault("content-type", content_type)
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         if compress and self._options.compression == "gzip":
             sent["Content-Encoding"] = "gzip"
@@ -150,7 +159,7 @@ class Client:
             large = len(body) > _COMPRESS_IN_THREAD_BYTES
             body = await trio.to_thread.run_sync(work) if large else work()
         if self._tokens is not None:
-            sent["Authorization"] = f"Bearer {await self._tokens.token()}"
+            sent["Authorization"] = f"Bearer {await self._token(self._tokens)}"
         answer = await self._exchange(url, body, sent)
         self._report("answer", str(answer))
         if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
@@ -166,10 +175,18 @@ class Client:
             raise SinkWaits(f"{answer}; asking for a new token", after_s=0)
         return answer
 
-    async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def _token(self, tokens: TokenSource) -> str:
+        try:
+            return await tokens.token()
+        except TokenRefused as error:
+            raise SinkHolds(error.reason, advice=error.advice) from error
+        except TokenUnavailable as error:
+            raise SinkWaits(str(error), after_s=error.after_s) from error
+
+    async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> TokenAnswer:
         answer = await self._exchange(url, body, headers)
         self._report("token", f"HTTP {answer.status}")  # without the body: it is the token
-        return answer
+        return TokenAnswer(answer.status, answer.body, answer.retry_after_s)
 
     async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         import httpx2
@@ -233,7 +250,8 @@ class RequestSink:
             raise unusable
         context = await trio.to_thread.run_sync(self._contexts.current)
         # No compressed answers: a small one could expand to any amount of memory.
-        headers = httpx2.Headers({"User-Agent": "siemrelay", "Accept-Encoding": "identity"})
+        every = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
+        headers = httpx2.Headers()
         for name, value in options.headers.items():
             headers[name] = str(value)  # in place of one in another case
         if options.authorization is not None:
@@ -243,9 +261,9 @@ class RequestSink:
             headers["Authorization"] = "Basic " + b64encode(pair).decode()
         # No timeout here: `_exchange` has one for the whole request.
         async with httpx2.AsyncClient(
-            verify=context, headers=headers, timeout=None, follow_redirects=False
+            verify=context, headers=every, timeout=None, follow_redirects=False
         ) as client:
-            yield Client(client, options, self._contexts, report)
+            yield Client(client, headers, options, self._contexts, report)
 
 
 class ExchangeSink(RequestSink, ABC):

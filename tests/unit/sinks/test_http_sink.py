@@ -328,6 +328,17 @@ async def test_the_token_is_in_no_exception(receiver: HttpReceiver) -> None:
     assert "secret" not in repr(options(receiver.url, authorization=TOKEN))
 
 
+async def test_headers_for_the_receiver_do_not_go_to_the_token_endpoint(
+    receiver: HttpReceiver,
+) -> None:
+    with HttpReceiver(always(200, '{"access_token": "t"}')) as tokens:
+        oauth = {"token_url": tokens.url, "client_id": "a", "client_secret": "b"}
+        await post(receiver.url, oauth=oauth, headers={"X-Api-Key": "for-the-receiver"})
+        assert receiver.requests[0].headers["x-api-key"] == "for-the-receiver"
+        assert receiver.requests[0].headers["authorization"] == "Bearer t"
+        assert "x-api-key" not in tokens.requests[0].headers
+
+
 async def test_a_token_that_no_header_can_carry_holds_and_is_not_told(
     receiver: HttpReceiver,
 ) -> None:

@@ -8,7 +8,8 @@ contract tests run over these tables and import all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, Generic, TypeVar
 
@@ -104,7 +105,7 @@ PROTOCOLS: Final = Rows(ProtocolKind, {
 
 __all__ = [
     "DECODERS", "FORMATS", "PROTOCOLS", "SOURCES", "Rows", "build_format", "build_source",
-    "framing",
+    "carrying", "framing",
 ]  # fmt: skip
 
 
@@ -118,6 +119,18 @@ def framing(config: Any) -> Framing:
     """How records are found in what a source reads that is `framed`, by its joined options."""
     declared = DECODERS[config.decoder].framing
     return text_framing(config, declared and declared(config, config.max_record_size))
+
+
+def carrying(name: str, options: Any, attributes: Sequence[str]) -> Any:
+    """A format's options, changed so that it carries these attributes (`attributes.NAME`) too."""
+    if not FORMATS[name].maps:
+        return options
+    # A prefix, or a name could be one of the format's own keys.
+    keys = {
+        re.sub(r"[^A-Za-z0-9]", "_", path): path
+        for path in attributes if path not in options.map.values()
+    }  # fmt: skip
+    return options.model_copy(update={"map": {**keys, **options.map}}) if keys else options
 
 
 def build_format(name: str, header: HeaderName, options: Any, host: str) -> Format:

@@ -165,15 +165,18 @@ def _shown(parts: SinkParts, decoded: DecodedBatch, index: int) -> dict[str, Any
     source = decoded.batch.source
     if parts.sources is not None and source not in parts.sources:
         kept, why = False, f"source {source} is not in sources"
+    if kept and parts.transform is not None:
+        kept, why = parts.transform.explain(decoded.events[index]) or (kept, why)
     if not kept:
         return {"kept": False, "why": why}
-    (message,) = parts.format.encode(
-        Selection(decoded, [i == index for i in range(len(decoded.events))])
-    )
+    selection = Selection(decoded).alone(index)
+    if parts.transform is not None:
+        selection = parts.transform.apply(selection)
+    (message,) = parts.format.encode(selection)
     limit = parts.max_message_bytes
     cut = limit is not None and len(message) > limit
     if cut and limit is not None:
-        message = truncated(parts.format, decoded, index, message, limit)
+        message = truncated(parts.format, selection, 0, message, limit)
     text = message.decode("utf-8")
     return {"kept": True, "why": why, "bytes": len(message), "cut": cut, "message": text}
 

@@ -192,10 +192,13 @@ class _Trial:
         record = msgspec.json.encode(self.event) + b"\n"
         batch = Batch(1, 1, "test", time.time(), record)
         decoded, parts = DecodedBatch(batch, [self.event]), self.parts
-        (message,) = parts.format.encode(Selection(decoded))
+        selection = Selection(decoded)
+        if parts.transform is not None:
+            selection = parts.transform.apply(selection)
+        (message,) = parts.format.encode(selection)
         limit = parts.max_message_bytes
         if limit is not None and len(message) > limit:
-            message = truncated(parts.format, decoded, 0, message, limit)
+            message = truncated(parts.format, selection, 0, message, limit)
         self.steps("message", message.decode("utf-8"))
         async with self.parts.sink.session(self.steps) as session:
             settlement = await session.confirm(await session.send([message]))

@@ -40,6 +40,13 @@ def clashes(
     yield from _renamed("source", sources)
     yield from _renamed("sink", sinks)
     yield from _unknown_sources(sources, sinks)
+    for name, sink in sinks.items():
+        if getattr(sink, "format", "") == "raw" and getattr(sink, "add", {}):
+            yield (
+                ("sinks", name, "add"),
+                "format raw forwards records as they were received, and nothing can be added to "
+                "them; choose another format",
+            )
     archives = {
         name: sink
         for name, sink in sinks.items()

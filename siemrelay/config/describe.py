@@ -150,11 +150,21 @@ def written(value: Any, annotation: Any, metadata: list[Any] | None = None) -> A
             return f"{value:04o}"
         return show_bytes(int(value)) if "size" in kind else value
     if isinstance(value, Mapping):
-        return {str(key): written(item, _inner(annotation)) for key, item in value.items()}
+        return {str(key): _written_item(item, annotation) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         items = sorted(value) if isinstance(value, (set, frozenset)) else value
         return [written(item, _inner(annotation)) for item in items]
     return URL_PASSWORD.sub(r"\g<user>:***", str(value))
+
+
+def _written_item(item: Any, annotation: Any) -> Any:
+    """One of many blocks is shown without the keys that it leaves out."""
+    shown = written(item, _inner(annotation))
+    if isinstance(item, BaseModel):
+        names = field_names(type(item))
+        own = dict(zip(type(item).model_fields, names, strict=True))
+        return {own[name]: shown[own[name]] for name in own if name in item.model_fields_set}
+    return shown
 
 
 def _inner(annotation: Any) -> Any:

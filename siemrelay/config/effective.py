@@ -169,10 +169,15 @@ def _text(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case dict():
-            return ", ".join(f"{key}: {_text(item) or 'null'}" for key, item in value.items())
+            return ", ".join(f"{key}: {_text_inside(item)}" for key, item in value.items())
         case list():
             return ", ".join(_text(item) for item in value)
     return str(value)
+
+
+def _text_inside(value: Any) -> str:
+    text = _text(value) or "null"
+    return f"{{{text}}}" if isinstance(value, dict) else text
 
 
 def _header_options(sink: SinkConfig) -> set[str]:

@@ -26,6 +26,7 @@ from siemrelay.core.event_types import Catalogue, EventType
 from siemrelay.core.filters import EventsChoice, EventsOptions
 from siemrelay.core.options import Duration, Options, Size, absolute
 from siemrelay.products.product import BUILT_IN, Products
+from siemrelay.transforms.transform import TransformOptions
 
 # Names become metric labels, command arguments and keys in the buffer: short and plain.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -74,7 +75,7 @@ Pools = Annotated[
 """Pool labels; a single one may be written without a list."""
 
 
-class SourceConfig(Options):
+class SourceConfig(TransformOptions):
     """Options of every source."""
 
     type: str = Field(description="the kind of source")
@@ -123,7 +124,7 @@ class RetryOptions(Options):
         return value
 
 
-class SinkConfig(Options):
+class SinkConfig(TransformOptions):
     """Options of every sink."""
 
     siem: str = Field("generic", description="the SIEM whose defaults are used (a preset)")

@@ -139,23 +139,49 @@ class DecodedBatch:
 
 
 class Selection:
-    """The events of one decoded batch that one sink takes, with the batch that they came from."""
+    """The events of one decoded batch that one sink takes, with the batch that they came from.
 
-    __slots__ = ("_columns", "_keep", "decoded", "events", "numbers")
+    `events` and `records` may have been changed for this sink; `received` is as it came.
+    """
+
+    __slots__ = ("_columns", "_keep", "_rewrite", "_rewritten", "decoded", "events", "numbers")
 
     def __init__(
         self, decoded: DecodedBatch, keep: Sequence[bool] | None = None,
-        numbers: Sequence[str] | None = None,
+        numbers: Sequence[str] | None = None, *, events: list[AuditEvent] | None = None,
+        rewrite: Rewrite | None = None,
     ) -> None:  # fmt: skip
-        """`keep` has a truth value per event; None takes them all."""
+        """`keep` has a truth value per event; None takes them all.
+
+        `events` are the selected events, changed, and `rewrite` returns their changed records.
+        """
         self.decoded, self._keep = decoded, keep
+        self._rewrite, self._rewritten = rewrite, list[bytes]()
         self.numbers = numbers
         """The number of each event in its sink's sealed stream, `STREAM:N`; None without `seal:`.
 
         A format writes it where no sender can: see `proof.leaf`.
         """
-        self.events = decoded.events if keep is None else list(compress(decoded.events, keep))
+        if events is None:
+            events = decoded.events if keep is None else list(compress(decoded.events, keep))
+        self.events = events
         self._columns: dict[str, list[Any]] = {}
+
+    def changed(self, events: list[AuditEvent], rewrite: Rewrite | None = None) -> Selection:
+        """The same selection with other events, one for each, in order; see `__init__`."""
+        assert len(events) == len(self.events), (len(events), len(self.events))
+        return Selection(
+            self.decoded, self._keep, self.numbers, events=events, rewrite=rewrite or self._rewrite
+        )
+
+    def alone(self, index: int) -> Selection:
+        """The selected event at `index`, as a selection of its own."""
+        at = self.sequences[index] - self.decoded.batch.first_sequence
+        keep = [number == at for number in range(self.decoded.batch.count)]
+        return Selection(
+            self.decoded, keep, self.numbers and [self.numbers[index]],
+            events=[self.events[index]], rewrite=self._rewrite,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.events)
@@ -180,10 +206,19 @@ class Selection:
         return column
 
     @property
-    def records(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         """The events' bytes as received."""
         every = self.decoded.records
         return every if self._keep is None else list(compress(every, self._keep))
+
+    @property
+    def records(self) -> list[bytes]:
+        """The events' bytes as this sink may forward them."""
+        if self._rewrite is None:
+            return self.received
+        if not self._rewritten:
+            self._rewritten = self._rewrite(self)
+        return self._rewritten
 
 
 _SYSLOG_SEVERITY: Final = (6, 6, 6, 6, 4, 4, 4, 3, 3, 2, 2)
@@ -192,6 +227,10 @@ _SYSLOG_SEVERITY: Final = (6, 6, 6, 6, 4, 4, 4, 3, 3, 2, 2)
 def syslog_severity(severity: int) -> int:
     """The event's 0 to 10 on syslog's scale: 6 informational, 4 warning, 3 error, 2 critical."""
     return _SYSLOG_SEVERITY[severity]
+
+
+Rewrite = Callable[[Selection], list[bytes]]
+"""Returns the records of a selection as they may be forwarded."""
 
 
 def field_getter(field: str) -> Callable[[AuditEvent], Any]:

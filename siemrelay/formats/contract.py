@@ -34,8 +34,9 @@ class FormatKind(msgspec.Struct, frozen=True):
     """One format of the registry. `build` takes the options and this machine's name.
 
     `header` is the default syslog header on protocols that carry syslog, and `headers` whether one
-    may be chosen. `tag`: whether RFC 3164's TAG stands before the message. `implies` has, by
-    protocol, options whose default differs with this format.
+    may be chosen. `maps`: attributes are in it only as its option `map` says. `tag`: whether
+    RFC 3164's TAG stands before the message. `implies` has, by protocol, options whose default
+    differs with this format.
     """
 
     options: type[Options]
@@ -43,5 +44,6 @@ class FormatKind(msgspec.Struct, frozen=True):
     summary: str
     header: HeaderName = "none"
     headers: bool = False
+    maps: bool = False
     tag: bool = True
     implies: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import Final
 
+from pydantic import Field
+
 from siemrelay.core.event import FIELDS, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
+from siemrelay.formats.field_map import PlainKeys, fields_read
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
 from siemrelay.formats.writing.columns import Column, Lines, nonempty
 from siemrelay.formats.writing.structured_data import quoted_pairs
 from siemrelay.formats.writing.text import visible
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
+
+
+class Rfc3164Options(HeaderOptions):
+    """The options of a sink with RFC 3164 messages."""
+
+    map: PlainKeys = Field(
+        default_factory=dict,
+        description="pairs to add after the event's own, each with the event field it takes "
+        "(`ticket: attributes.ticket`)",
+    )
 
 
 class Rfc3164:
@@ -22,9 +35,10 @@ class Rfc3164:
     the pairs are the event's own, whatever its message says: no value can begin a pair.
     """
 
-    fields = frozenset(FIELDS)
-
-    def __init__(self, options: HeaderOptions, host: str) -> None:
+    def __init__(self, options: Rfc3164Options, host: str) -> None:
+        self._pairs = [(name, name) for name in _SHOWN]
+        self._pairs += [(key, field) for key, field in options.map.items() if field is not None]
+        self.fields = fields_read((*FIELDS, *(field for _, field in self._pairs)))
         self._header = Rfc3164Header(options, host)
         self._types = BoundedMemo(visible)
 
@@ -35,11 +49,13 @@ class Rfc3164:
         lines.each(map(self._types.__getitem__, selection.column("type")))
         lines.pair(": ", nonempty(selection.column("message")).escaped(visible))
         lines.text(" (")
-        lines.pairs(quoted_pairs(selection, _SHOWN), " ")
+        lines.pairs(quoted_pairs(selection, self._pairs), " ")
         if selection.numbers:
             lines.pair(' n="', Column(selection.numbers), '"')
         lines.text(")")
         return lines.encoded()
 
 
-RFC3164: Final = FormatKind(HeaderOptions, Rfc3164, "RFC 3164 (BSD syslog), the event as key=value")
+RFC3164: Final = FormatKind(
+    Rfc3164Options, Rfc3164, "RFC 3164 (BSD syslog), the event as key=value", maps=True
+)

@@ -20,7 +20,7 @@ _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
 _NAME_CHARACTERS: Final = 32
 _PREFIX: Final = "attributes."
 
-_SHOWN: Final = tuple(field for field in FIELDS if field not in ("time", "message"))
+_SHOWN: Final = [(field, field) for field in FIELDS if field not in ("time", "message")]
 
 
 class Rfc5424Options(HeaderOptions):

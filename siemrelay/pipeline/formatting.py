@@ -22,6 +22,7 @@ from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.text import cut_utf8
 from siemrelay.pipeline.truncate import truncated
+from siemrelay.transforms.transform import EventTransform
 
 NONE: Final[Mapping[str, str]] = {}
 
@@ -30,7 +31,8 @@ class SinkFormat(msgspec.Struct, frozen=True):
     """How one sink's messages are made.
 
     `made_of` and `filtered_by` are compared: equal ones make equal messages, and select the same
-    events. `sources` are those whose records the sink takes; None for all of them.
+    events; what `transform` does counts among them. `sources` are those whose records the sink
+    takes; None for all of them.
     """
 
     events: EventFilter
@@ -39,6 +41,12 @@ class SinkFormat(msgspec.Struct, frozen=True):
     sources: frozenset[str] | None = None
     made_of: Any = None
     filtered_by: Any = None
+    transform: EventTransform | None = None
+
+    def select(self, decoded: DecodedBatch) -> list[bool] | None:
+        """Whether the sink takes each event; None for all of them."""
+        keep = self.events.select(decoded.events)
+        return keep if self.transform is None else self.transform.select(decoded, keep)
 
     def takes(self, batch: Batch) -> bool:
         """Whether the sink takes records of that batch's source."""
@@ -161,9 +169,11 @@ class Formatter:
     ) -> GroupMessages:  # fmt: skip
         """The messages of a group for some of its filters. Never raises, as `decode`."""
         first, filters = self._groups[group]
-        kept = {view: filters[view].events.select(decoded.events) for view in views}
+        kept = {view: filters[view].select(decoded) for view in views}
         together = _either([*kept.values()])
         selection = Selection(decoded, together)
+        if first.transform is not None:
+            selection = first.transform.apply(selection)
         sequences, failed = list(selection.sequences), dict[int, str]()
         try:
             messages = first.form.encode(selection)
@@ -172,7 +182,7 @@ class Formatter:
             sequences = [sequence for sequence in sequences if sequence not in failed]
         # Invariant: one message per event, or refusals would name the wrong records.
         assert len(messages) == len(sequences), (len(messages), len(sequences))
-        messages, cut = _truncated(first, messages, decoded, sequences, errors)
+        messages, cut = _truncated(first, messages, selection, sequences, errors)
         start = decoded.batch.first_sequence
         made = GroupMessages(messages, sequences, cut, {}, sum(map(len, messages)))
         for view, keep in kept.items():
@@ -281,11 +291,9 @@ def _formatted_one_by_one(
     """
     batch = selection.decoded.batch
     messages, failed = list[bytes](), dict[int, str]()
-    for sequence in selection.sequences:
-        at = sequence - batch.first_sequence
-        keep = [index == at for index in range(batch.count)]
+    for index, sequence in enumerate(selection.sequences):
         try:
-            (message,) = form.encode(Selection(selection.decoded, keep))
+            (message,) = form.encode(selection.alone(index))
         except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
             error = again
             failed[sequence] = f"{type(again).__name__}: {again}"
@@ -298,23 +306,25 @@ def _formatted_one_by_one(
 
 
 def _truncated(
-    sink: SinkFormat, messages: list[bytes], decoded: DecodedBatch, sequences: list[int],
+    sink: SinkFormat, messages: list[bytes], selection: Selection, sequences: list[int],
     errors: list[InternalError],
 ) -> tuple[list[bytes], list[int]]:  # fmt: skip
     """The messages, truncated to the limit, and the records whose message was over it."""
     limit = sink.max_message_bytes
     if limit is None or not messages or max(map(len, messages)) <= limit:
         return messages, []
-    first = decoded.batch.first_sequence
     over = [at for at, message in enumerate(messages) if len(message) > limit]
     messages = list(messages)  # `raw` returns the records themselves, which all sinks share
+    # A record on which the format raised has an event, and no message.
+    indexes = {sequence: index for index, sequence in enumerate(selection.sequences)}
     for at in over:
-        index = sequences[at] - first
+        index = indexes[sequences[at]]
         try:
-            messages[at] = truncated(sink.form, decoded, index, messages[at], limit)
+            messages[at] = truncated(sink.form, selection, index, messages[at], limit)
         except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
             errors.append(_internal_error(
-                "internal error: message truncated as bytes", decoded.batch, [sequences[at]], error
+                "internal error: message truncated as bytes", selection.decoded.batch,
+                [sequences[at]], error,
             ))  # fmt: skip
             messages[at] = cut_utf8(messages[at], limit)
     return messages, [sequences[at] for at in over]

@@ -1,4 +1,4 @@
-"""A source's own `events:` filter, applied before records are stored."""
+"""A source's own `events:` and `where:`, applied before records are stored."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter
 from siemrelay.decoders.contract import Decoder
 from siemrelay.sources.contract import Records
+from siemrelay.transforms.transform import EventTransform
 
 
 class SourceFilter:
     """Filters one source's records on their way into the buffer."""
 
     def __init__(
-        self, source: str, decoder: Decoder, events: EventFilter, *, keep_unparsed: bool
-    ) -> None:
-        """`keep_unparsed` keeps records that cannot be parsed, whatever `events` says."""
-        self._source, self._decoder, self._events = source, decoder, events
+        self, source: str, decoder: Decoder, events: EventFilter, *, keep_unparsed: bool,
+        transform: EventTransform | None = None,
+    ) -> None:  # fmt: skip
+        """`keep_unparsed` keeps records that cannot be parsed, whatever the filters say."""
+        self._source, self._decoder, self._events, self._transform = (
+            source,
+            decoder,
+            events,
+            transform,
+        )
         self._keep_unparsed = keep_unparsed
 
     def apply(self, records: Records) -> Records:
@@ -32,8 +39,11 @@ class SourceFilter:
         batch = Batch(
             1, records.count, self._source, time.time(), records.payload, records.part
         )  # fmt: skip
-        events = self._decoder.decode(batch).events
+        decoded = self._decoder.decode(batch)
+        events = decoded.events
         keep = self._events.select(events)
+        if self._transform is not None:
+            keep = self._transform.select(decoded, keep)
         if keep is not None and self._keep_unparsed:
             keep = [
                 kept or event.type == UNPARSED for kept, event in zip(keep, events, strict=True)

@@ -42,21 +42,22 @@ class _Draft(msgspec.Struct):
 
 
 def truncated(
-    form: Format, decoded: DecodedBatch, index: int, message: bytes, limit_bytes: int
+    form: Format, selection: Selection, index: int, message: bytes, limit_bytes: int
 ) -> bytes:
-    """The message of the event at `index`, at most `limit_bytes` long and marked as truncated.
+    """The message of the selected event at `index`, at most `limit_bytes` long, with a mark.
 
     Args: message: the event's full message from `form`, over the limit.
     Raises: whatever `form` raises.
     """
-    event = decoded.events[index]
-    draft = _Draft(event, decoded.records[index], event)
+    event = selection.events[index]
+    sequence = selection.sequences[index]
+    draft = _Draft(event, selection.records[index], event)
     for step in _STEPS:
         before = draft.event, draft.record
         step(draft, len(message) - limit_bytes)
         if (draft.event, draft.record) == before:
             continue
-        again = _message(form, decoded, index, draft)
+        again = _message(form, selection.decoded.batch, sequence, draft)
         if len(again) <= limit_bytes:
             return again
         # A step on a field that this format does not use leaves the message as long as before.
@@ -64,10 +65,9 @@ def truncated(
     return cut_utf8(message, limit_bytes, MARK.encode())
 
 
-def _message(form: Format, decoded: DecodedBatch, index: int, draft: _Draft) -> bytes:
-    batch = decoded.batch
+def _message(form: Format, batch: Batch, sequence: int, draft: _Draft) -> bytes:
     alone = Batch(
-        batch.first_sequence + index, 1, batch.source, batch.received_at, draft.record + b"\n",
+        sequence, 1, batch.source, batch.received_at, draft.record + b"\n",
         batch.part,
     )  # fmt: skip
     (message,) = form.encode(Selection(DecodedBatch(alone, [draft.event])))

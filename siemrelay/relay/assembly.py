@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +24,9 @@ from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sinks.contract import BatchLimits, Sink, unwrapped
 from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
+from siemrelay.transforms.additions import AddingDecoder, Additions
+from siemrelay.transforms.event_paths import decoded_field
+from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
 
 
 class SinkParts(msgspec.Struct, frozen=True):
@@ -39,13 +42,22 @@ class SinkParts(msgspec.Struct, frozen=True):
     sources: frozenset[str] | None
     """Whose records it takes, with their former names; None for all."""
     made_of: FormatRecipe
+    transform: EventTransform | None
+    """What it does with events before it formats them."""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What the decoder has to fill for it."""
+        transform = frozenset[str]() if self.transform is None else self.transform.fields
+        return self.events.fields | self.format.fields | transform
 
     @property
     def messages(self) -> SinkFormat:
         """How its messages are made, and what they share with those of other sinks."""
         return SinkFormat(
             self.events, self.format, self.max_message_bytes, self.sources,
-            made_of=(self.made_of, self.max_message_bytes), filtered_by=self.config.events,
+            made_of=(self.made_of, self.max_message_bytes, self.config.add),
+            filtered_by=(self.config.events, self.config.where), transform=self.transform,
         )  # fmt: skip
 
 
@@ -63,10 +75,10 @@ class FormatRecipe(msgspec.Struct, frozen=True):
     options: dict[str, Any]
 
     @classmethod
-    def of(cls, config: SinkConfig, host: str) -> tuple[FormatRecipe, Format]:
-        """The recipe of a sink's format, and the format."""
+    def of(cls, config: SinkConfig, host: str, added: Sequence[str]) -> tuple[FormatRecipe, Format]:
+        """The recipe of a sink's format, and the format, which carries the added attributes."""
         kind = registry.PROTOCOLS[config.protocol]
-        reads = _Reads(config)
+        reads = _Reads(registry.carrying(config.format, config, added))
         inner = registry.build_format(config.format, config.header, reads, host)
         protocol = config.protocol if kind.wrap is not unwrapped else ""
         form = kind.wrap(inner, reads)
@@ -97,16 +109,23 @@ class Assembly:
         config = self._config.sinks[name]
         kind = registry.PROTOCOLS[config.protocol]
         limits = filter(None, (config.max_message_size, kind.max_message_bytes(config)))
-        recipe, form = FormatRecipe.of(config, self._host)
+        recipe, form = FormatRecipe.of(config, self._host, self._added_attributes(config))
         return SinkParts(
             name, config, EventFilter(config.events, self.catalogue), form,
             kind.build(config), kind.limits(config), min(limits, default=None),
-            self._taken(config), recipe,
+            self._taken(config), recipe, transform_of(config),
         )  # fmt: skip
 
     def _taken(self, config: SinkConfig) -> frozenset[str] | None:
         former = (self.former_names.get(name) for name in config.sources)
         return frozenset((*config.sources, *filter(None, former))) if config.sources else None
+
+    def _added_attributes(self, sink: SinkConfig) -> list[str]:
+        """The attributes that `add` of the sink and of its sources sets."""
+        parts = [source for name, source in self._config.sources.items()
+                 if not sink.sources or name in sink.sources]  # fmt: skip
+        added = {path: None for part in (*parts, sink) for path in part.add}
+        return [path for path in added if path.startswith("attributes.")]
 
     def source(self, name: str) -> Source:
         """One source."""
@@ -119,8 +138,11 @@ class Assembly:
         wanted = frozenset((*FIELDS, "attributes")) if everything else frozenset[str]()
         for parts in sinks:
             if source is None or parts.sources is None or source in parts.sources:
-                wanted |= parts.events.fields | parts.format.fields
-        return self._reader(source, wanted)
+                wanted |= parts.fields
+        decoder = self._reader(source, wanted)
+        add = {} if source is None else self._config.sources[source].add
+        add = {path: value for path, value in add.items() if decoded_field(path) in wanted}
+        return AddingDecoder(decoder, Additions(add)) if add else decoder
 
     def decoders(self, sinks: list[SinkParts]) -> dict[str, Decoder]:
         """A decoder for the records of each source, also for those stored under a former name."""
@@ -147,13 +169,17 @@ class Assembly:
 
     def source_filter(self, source: str) -> SourceFilter | None:
         """What keeps the source's unwanted records out of the buffer; None if all are wanted."""
-        events = EventFilter(self._config.sources[source].events, self.catalogue)
-        if not events.fields and events.explain(AuditEvent())[0]:
+        config = self._config.sources[source]
+        events = EventFilter(config.events, self.catalogue)
+        transform = transform_of(TransformOptions(where=config.where))
+        if transform is None and not events.fields and events.explain(AuditEvent())[0]:
             return None
-        exclude = EventsOptions(exclude=self._config.sources[source].events.exclude)
+        exclude = EventsOptions(exclude=config.events.exclude)
         unreadable = AuditEvent(type=UNPARSED, category=UNKNOWN)
         keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
-        return SourceFilter(source, self._reader(source, events.fields), events, keep_unparsed=keep)
+        wanted = events.fields if transform is None else events.fields | transform.fields | {"type"}
+        reader = self._reader(source, wanted)
+        return SourceFilter(source, reader, events, keep_unparsed=keep, transform=transform)
 
     def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
         if source is None:

@@ -18,6 +18,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
 from siemrelay.products.product import BUILT_IN
+from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
 from siemrelay.wire.stream_framing import newline
 from tests.bench import corpus
 from tests.support.products import CATALOGUE
@@ -25,6 +26,16 @@ from tests.support.products import CATALOGUE
 _EVENTS = 40_000
 _BATCH_BYTES = 512 * 1024
 _ROUNDS = 3
+
+
+TRANSFORMS: dict[str, dict[str, Any]] = {
+    "where, a name": {"where": {"actor.name": "user-*"}},
+    "where, a network": {"where": {"actor.address": "10.0.0.0/8"}},
+    "where, an attribute": {"where": {"attributes.env": ["prod", "dr"]}},
+    "add, an attribute": {"add": {"attributes.env": "prod"}},
+    "add, a field": {"add": {"category": "custom"}},
+}
+"""What `where:` and `add:` cost; they are not to cost more than 0.3 µs."""
 
 
 def run() -> None:
@@ -41,6 +52,10 @@ def run() -> None:
         _decoding_syslog(path.read_text("utf-8").splitlines())
         events = EventFilter(EventsOptions(include=corpus.KEPT_TYPES), CATALOGUE)
         _measure_each("filter", batches, decode, lambda decoded: events.select(decoded.events))
+        for name, options in TRANSFORMS.items():
+            transform = transform_of(TransformOptions.model_validate(options))
+            assert transform is not None
+            _measure_each(name, batches, decode, partial(_transform, transform))
         for name, kind in registry.FORMATS.items():
             form = kind.build(kind.options(), "host")
             encode = partial(_encode, form)
@@ -94,6 +109,11 @@ def _cef() -> Any:
 
 def _encode(form: Format, decoded: DecodedBatch) -> list[bytes]:
     return form.encode(Selection(decoded))
+
+
+def _transform(transform: EventTransform, decoded: DecodedBatch) -> Selection:
+    keep = transform.select(decoded, None)
+    return transform.apply(Selection(decoded, keep))
 
 
 def _commit(folder: Path, batches: list[Batch]) -> None:

@@ -23,7 +23,7 @@ RANKS = {
         "core log",
         "wire net",
         "decoders formats proof",
-        "products",
+        "products transforms",
         "telemetry",
         "buffer",
         "sources sinks",
@@ -39,7 +39,7 @@ RANKS = {
 }  # fmt: skip
 """A folder or root module of siemrelay → its rank; it may import from lower ranks only."""
 
-PURE = {"core", "wire", "decoders", "formats", "proof"}
+PURE = {"core", "wire", "decoders", "formats", "proof", "transforms"}
 
 NOT_IN_PURE_RANKS = {
     "trio", "socket", "ssl", "select", "selectors", "asyncio", "threading", "subprocess", "signal",

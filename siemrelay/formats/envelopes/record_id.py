@@ -32,7 +32,7 @@ def record_ids(selection: Selection) -> list[str]:
             digest_size=_DIGEST_BYTES, salt=_SALT,
         ).hexdigest()
         for event, record, sequence in zip(
-            selection.events, selection.records, selection.sequences, strict=True
+            selection.events, selection.received, selection.sequences, strict=True
         )
     ]  # fmt: skip
 

@@ -9,10 +9,11 @@ from siemrelay.formats.writing.columns import Pair, field_column
 from siemrelay.formats.writing.text import replaced, visible
 
 
-def quoted_pairs(selection: Selection, fields: Iterable[str]) -> list[Pair]:
-    """The fields of every event, each under its own name."""
+def quoted_pairs(selection: Selection, named: Iterable[tuple[str, str]]) -> list[Pair]:
+    """The fields of every event, each under the name given with it."""
     return [
-        (f'{field}="', field_column(selection, field).escaped(param_value), '"') for field in fields
+        (f'{name}="', field_column(selection, field).escaped(param_value), '"')
+        for name, field in named
     ]
 
 

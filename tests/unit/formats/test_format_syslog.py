@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, given
 
 from siemrelay.core.event import AuditEvent, attributes_of
-from siemrelay.formats.rfc3164 import Rfc3164
+from siemrelay.formats.rfc3164 import Rfc3164, Rfc3164Options
 from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
-from siemrelay.formats.syslog_header import FACILITIES, HeaderOptions
+from siemrelay.formats.syslog_header import FACILITIES
 from siemrelay.formats.writing.attributes import unique_names
 from siemrelay.registry import FORMATS
 from tests.support.examples import examples
@@ -102,7 +102,7 @@ def test_the_parts_of_a_syslog_message() -> None:
         'outcome="success" actor.name="Ada Lovelace" actor.id="u1" actor.address="10.0.0.1" '
         'target.type="account" target.name="svc" target.id="t1" attributes.region="eu"] done'
     )
-    assert alone(Rfc3164(HeaderOptions(timezone="UTC"), HOST), PLAIN) == (
+    assert alone(Rfc3164(Rfc3164Options(timezone="UTC"), HOST), PLAIN) == (
         "<108>Mar  1 08:00:00 relay.example.com siemrelay: Account Provisioned: done "
         '(id="e1" time="2024-03-01T08:00:00.123Z" category="account" severity="5" '
         'outcome="success" actor.name="Ada Lovelace" actor.id="u1" actor.address="10.0.0.1" '
@@ -143,7 +143,7 @@ def test_rfc3164_has_english_months_a_padded_day_and_the_chosen_zone(
 
 @given(event=EVENTS)
 def test_rfc3164_is_read_back_as_it_went_in(event: AuditEvent) -> None:
-    line = alone(Rfc3164(HeaderOptions(timezone="Asia/Kolkata"), HOST), event)
+    line = alone(Rfc3164(Rfc3164Options(timezone="Asia/Kolkata"), HOST), event)
     match = re.fullmatch(
         r"<(\d{1,3})>([A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) (\S+) (\w+): (.*)", line
     )

@@ -59,7 +59,7 @@ def short(form: Format, event: AuditEvent, limit_bytes: int, record: bytes = b"{
     (message,) = form.encode(selection)
     if len(message) <= limit_bytes:
         return message
-    return truncated(form, selection.decoded, 0, message, limit_bytes)
+    return truncated(form, selection, 0, message, limit_bytes)
 
 
 def body(message: bytes) -> dict[str, Any]:

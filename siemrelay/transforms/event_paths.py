@@ -1,0 +1,39 @@
+"""Fields of an event as transforms name them: those of `FIELDS`, and `attributes.NAME`."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt, WithJsonSchema
+
+from siemrelay.core.event import FIELDS
+
+ATTRIBUTES: Final = "attributes"
+
+
+def _path(value: str) -> str:
+    if value in FIELDS:
+        return value
+    if value.startswith(f"{ATTRIBUTES}.") and all(value.split(".")):
+        return value
+    meant = get_close_matches(value, FIELDS, 1)
+    hint = f"did you mean `{meant[0]}`?" if meant else f"the fields are {', '.join(FIELDS)}"
+    raise ValueError(f"unknown event field `{value}`; {hint}; all others are attributes.NAME")
+
+
+EventPath = Annotated[
+    str,
+    AfterValidator(_path),
+    WithJsonSchema(
+        {"type": "string", "anyOf": [{"enum": [*FIELDS]}, {"pattern": r"^attributes\.[^.]"}]}
+    ),
+]
+"""A field of `FIELDS`, or `attributes.NAME`; dots in NAME descend into objects."""
+
+Scalar = StrictBool | StrictInt | StrictFloat | str
+
+
+def decoded_field(path: str) -> str:
+    """What a decoder has to fill so that this path can be read."""
+    return ATTRIBUTES if path.startswith(f"{ATTRIBUTES}.") else path

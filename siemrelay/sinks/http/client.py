@@ -6,7 +6,6 @@ status: only the sink knows what it means.
 
 from __future__ import annotations
 
-import gzip
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from siemrelay.net.oauth import (
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Report, Settlement, no_report
 from siemrelay.sinks.http.answer import Answer, timeout_error, transport_error
+from siemrelay.sinks.http.compression import gzipped
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
 from siemrelay.sinks.http.proxies import proxy_advice, proxy_for, tunnel_error, unusable_proxies
 from siemrelay.sinks.http.trace import RequestTrace
@@ -155,9 +155,8 @@ class Client:
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         if compress and self._options.compression == "gzip":
             sent["Content-Encoding"] = "gzip"
-            work = partial(gzip.compress, body, compresslevel=1, mtime=0)
             large = len(body) > _COMPRESS_IN_THREAD_BYTES
-            body = await trio.to_thread.run_sync(work) if large else work()
+            body = await trio.to_thread.run_sync(gzipped, body) if large else gzipped(body)
         if self._tokens is not None:
             sent["Authorization"] = f"Bearer {await self._token(self._tokens)}"
         answer = await self._exchange(url, body, sent)

@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
 import traceback
@@ -22,6 +23,7 @@ from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWa
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Certified
 from siemrelay.sinks.http.answer import retry_after_s
+from siemrelay.sinks.http.compression import gzipped
 from siemrelay.sinks.http.sink import HttpSink, HttpSinkOptions
 from siemrelay.sinks.http.trace import RequestTrace
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
@@ -587,3 +589,15 @@ async def test_a_connection_that_is_reset_at_once_is_no_error_of_our_own() -> No
     )
     await trace.step("connection.connect_tcp.complete", {"return_value": Reset()})
     assert steps == []
+
+
+@pytest.mark.parametrize("zlib_only", [False, True])
+def test_a_compressed_body_is_the_same_gzip_each_time(
+    zlib_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if zlib_only:
+        monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    for body in (b"", b"{}" * 100_000, bytes(range(256)) * 300):
+        assert gzip.decompress(gzipped(body)) == body
+        assert gzipped(body) == gzipped(body)
+    assert len(gzipped(b"{}" * 100_000)) < 1_000

@@ -8,7 +8,6 @@ Invariants, each checked in test_buffer.py:
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.cursors import (
@@ -40,7 +40,6 @@ from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.core.event import Batch
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import Broadcast, Mutex, next_second
 from siemrelay.telemetry.stats import BufferStats
 
@@ -49,13 +48,13 @@ READ_BYTES: Final = 1024 * 1024
 
 # After a power cut the high watermark is at most this old. It only detects losses, and each sync
 # of it competes with the commits' fsyncs, so it is synced seldom.
-_SYNC_EVERY_S: Final = 10
+_LOOK_EVERY_S: Final = 10
 
 _NONE: Final[Mapping[str, str]] = {}
 _NOBODY: Final[Mapping[str, int]] = {}
 
 _T = TypeVar("_T")
-_log = get_logger()
+_log = structlog.get_logger()
 
 
 class DiskBuffer:
@@ -391,9 +390,11 @@ class DiskBuffer:
             nursery.start_soon(self._watch_files)
 
     async def _watch_files(self) -> None:
-        # Every commit checks the files, too; this is for a buffer without traffic.
-        for seconds in itertools.count():
-            await self._writer.run(self._store.check_identity)
-            if seconds % _SYNC_EVERY_S == 0:
-                await in_thread(self._watermark.sync)
-            await next_second()
+        # Every commit checks the files, too; without traffic there is nothing to lose meanwhile.
+        while True:
+            await in_thread(self._look_at_files)
+            await next_second(_LOOK_EVERY_S)
+
+    def _look_at_files(self) -> None:
+        self._store.check_identity()
+        self._watermark.sync()

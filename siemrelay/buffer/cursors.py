@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.reserve import EmergencyReserve
@@ -14,11 +15,10 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import WriterThread
 from siemrelay.core.errors import BufferFull
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import Broadcast, Mutex
 from siemrelay.telemetry.stats import BufferStats, SinkCounts
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # Moved cursors are stored with the next records, or alone if none come within this time: that saves
 # a transaction for each event at ordinary load. After a crash of the process, deliveries of this

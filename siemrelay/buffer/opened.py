@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from siemrelay.buffer.rows import CURSOR_COLUMNS, StoredCursor
-from siemrelay.log import get_logger
 from siemrelay.telemetry.stats import SourceCounts
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 Execute = Callable[..., Any]
 """A connection's `execute`."""

@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-import trio
-
 from siemrelay.buffer.cursors import KeptRange, SinkCursors
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.core.errors import BufferFull
-from siemrelay.net.tasks import Mutex
+from siemrelay.net.tasks import Mutex, next_second
 from siemrelay.telemetry.stats import BufferStats
 
 # How often old rows are deleted while there is room.
-_RETENTION_PAUSE_S: Final = 5.0
+_RETENTION_PAUSE_S: Final = 5
 
 # New records need room in the log before they can reuse free pages: two groups of them.
 _COMING_BYTES: Final = 4 * 1024 * 1024
@@ -88,14 +86,24 @@ class Retention:
         while True:
             # A full disk stops deletion too, until `reclaim` or an operator makes room.
             with suppress(BufferFull):
-                while await self.delete(received_before=time.time() - self._keep_s):
+                while self._may_be_expired() and await self.delete(
+                    received_before=time.time() - self._keep_s
+                ):
                     pass
             # A buffer smaller than the reserve has less to delete than the reserve takes.
             size_bytes = self._reserve.size_bytes
             if size_bytes == SMALL.reserve_bytes or self._stats.size_bytes > size_bytes:
                 async with self._writing:
                     await self._writer.run(self._reserve.hold)
-            await trio.sleep(_RETENTION_PAUSE_S)
+            await next_second(_RETENTION_PAUSE_S)
+
+    def _may_be_expired(self) -> bool:
+        """Whether there may be something to delete; known without a look at the disk."""
+        if self._cursors.passed() <= self._kept.oldest:
+            return False
+        # A clock that was set back leaves a time to come on old records; those behind may be older.
+        now, oldest_at = time.time(), self._stats.oldest_received_at
+        return oldest_at is None or not now - self._keep_s <= oldest_at <= now
 
     async def delete(self, received_before: float) -> int:
         """Delete some rows that every sink has passed and that are older; returns bytes freed."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from siemrelay.buffer.rows import StoredCursor
-from siemrelay.log import get_logger
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 _CHECKSUM_DIGITS: Final = 8
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import click
+import structlog
 import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
@@ -26,7 +27,6 @@ from siemrelay.core.errors import (
     StartRefused,
     leaves,
 )
-from siemrelay.log import get_logger
 from siemrelay.relay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure, journal_prefix
 
@@ -82,7 +82,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     configure(log.level, log.format, redactor, config)
     for fault in itertools.chain(*lacking(loaded)):
         # Only the part that needs it waits for it.
-        get_logger().error("missing on this machine", fault=fault.located(loaded.file))
+        structlog.get_logger().error("missing on this machine", fault=fault.located(loaded.file))
     gc.freeze()  # loaded modules stay for ever: never scan them
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -112,7 +112,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _end(broken: BaseException) -> NoReturn:
-    get_logger().critical("the disk buffer failed; ending", error=str(broken))
+    structlog.get_logger().critical("the disk buffer failed; ending", error=str(broken))
     if isinstance(broken, BufferMoved):
         sys.stderr.flush()
         os._exit(os.EX_IOERR)

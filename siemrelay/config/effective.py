@@ -23,7 +23,7 @@ from siemrelay.core.errors import Fault
 from siemrelay.core.event_types import ANY
 from siemrelay.formats.syslog_header import HeaderOptions
 
-Origin = Literal["file", "preset", "default"]
+Origin = Literal["file", "preset", "product", "default"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,25 @@ class Setting:
 _FIRST: Final = ("type", "siem", "protocol", "server", "port", "url", "path", "format", "header")
 
 
+_RELAY_WIDE: Final = (
+    "include", "state_dir", "products_dir", "buffer", "endpoint", "log", "shutdown_timeout",
+)  # fmt: skip
+
+
 def relay_settings(loaded: Loaded) -> list[Setting]:
     """The settings of the whole relay."""
     config = loaded.config
     return [
         setting
-        for name in ("include", "state_dir", "buffer", "endpoint", "log", "shutdown_timeout")
+        for name in (
+            "include",
+            "state_dir",
+            "products_dir",
+            "buffer",
+            "endpoint",
+            "log",
+            "shutdown_timeout",
+        )
         for setting in _settings(loaded, config, name, ())
     ]
 
@@ -131,13 +144,14 @@ def _settings(loaded: Loaded, model: BaseModel, key: str, at: KeyPath) -> Iterat
 def _origin(loaded: Loaded, path: KeyPath, is_set: bool) -> Origin:
     if not is_set:
         return "default"
-    # A value that is set but not written came from the sink's preset.
+    # A value that is set but not written came from the sink's preset or the source's product.
+    filled: Origin = "product" if path[0] == "sources" else "preset"
     value: Any = loaded.document.value
     for key in path:
         if not isinstance(value, dict) or key not in value:
             # A short form (`events: NAME`) holds what its long form would.
             short = not isinstance(value, dict)
-            return "file" if short else "preset"
+            return "file" if short else filled
         value = value[key]
     return "file"
 

@@ -87,7 +87,7 @@ def _source(definitions: Schema) -> Schema:
     common = _properties(SourceConfig, definitions)
     common["type"] = _choice(registry.SOURCES, common["type"])
     common["decoder"] = _choice(registry.DECODERS, common["decoder"])
-    common["product"] = _choice(BUILT_IN, common["product"])
+    common["product"]["examples"] = [*BUILT_IN]  # others may be in `products_dir`
     decoding = _keys_of(registry.DECODERS)
     branches = [
         {

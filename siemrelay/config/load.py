@@ -21,6 +21,7 @@ from siemrelay.config.models import (
     declared_catalogue,
 )
 from siemrelay.config.option_models import Joined, join_sink, join_source
+from siemrelay.config.products.own_files import own_products
 from siemrelay.config.requirements import missing, pem_files
 from siemrelay.config.secrets import (
     Substituted,
@@ -37,7 +38,7 @@ from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
-from siemrelay.products.product import BUILT_IN
+from siemrelay.products.product import Products
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -96,7 +97,8 @@ def of_pool(loaded: Loaded, pool: str) -> Loaded:
 def load_again(loaded: Loaded, environment: Mapping[str, str] | None = None) -> Loaded:
     """As `load_text`, from the texts of what was loaded, whatever its files say by now."""
     document = document_of(loaded.text, loaded.file, loaded.included)
-    return _load(document, loaded.text, loaded.file, environment)
+    products = loaded.config.products
+    return _load(document, loaded.text, loaded.file, environment, products=products)
 
 
 def load_text(
@@ -116,6 +118,7 @@ def load_text(
 def _load(
     document: Document, text: str, file: str, environment: Mapping[str, str] | None, *,
     need_credentials: bool = True, only_sinks: Collection[str] | None = None,
+    products: Products | None = None,
 ) -> Loaded:  # fmt: skip
     if document.value is None and not document.faults:
         document.faults.append(
@@ -128,7 +131,9 @@ def _load(
     filled = substitute(
         document, environment, need_credentials=need_credentials, only_sinks=only_sinks
     )
-    config = _validated(filled, document)
+    if products is None:
+        products = own_products(document, filled.value.get("products_dir"))
+    config = _validated(filled, document, products)
     if config is None or document.faults:
         raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
     inline = inline_secrets(config, filled)
@@ -152,12 +157,13 @@ def _load(
     )
 
 
-def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
+def _validated(filled: Substituted, document: Document, products: Products) -> RelayConfig | None:
     """The configuration, or None after adding every fault to the document."""
     top = dict(filled.value)
     validator = _Validator(document, filled.failed)
-    catalogue = _catalogue(top)
-    top["sources"] = validator.parts(top, "sources", join_source, SourceConfig)
+    catalogue = _catalogue(top, products)
+    join = partial(join_source, products=products)
+    top["sources"] = validator.parts(top, "sources", join, SourceConfig)
     top["sinks"] = validator.parts(top, "sinks", join_sink, SinkConfig)
     found = clashes(top["sources"], top["sinks"], _endpoint(top), partial(_line, document))
     for path, message in found:
@@ -175,7 +181,7 @@ def _validated(filled: Substituted, document: Document) -> RelayConfig | None:
         # Refused in any case, so report everything that needs fixing at once, and what explains it.
         document.faults += [*document.remarks, *document.explanations]
         document.faults += missing(document, top.get("sources"), top.get("sinks"))[0]
-    return config if isinstance(config, RelayConfig) else None
+    return config.with_products(products) if isinstance(config, RelayConfig) else None
 
 
 _ABSENT: Final = object()
@@ -246,7 +252,7 @@ def _line(document: Document, path: KeyPath) -> str:
     return f" ({mark.file}:{mark.line})" if mark.file else f" (line {mark.line})"
 
 
-def _catalogue(top: Mapping[str, Any]) -> Catalogue:
+def _catalogue(top: Mapping[str, Any], products: Products) -> Catalogue:
     """The catalogue with the valid declared types; their faults are reported elsewhere."""
     declared = top.get("event_types")
     if isinstance(declared, list):
@@ -257,14 +263,14 @@ def _catalogue(top: Mapping[str, Any]) -> Catalogue:
             good[name] = EventTypeConfig.model_validate(settings or {})
         except ValidationError:
             good[name] = EventTypeConfig()
-    return declared_catalogue(good, BUILT_IN, _products_named(top))
+    return declared_catalogue(good, products, _products_named(top, products))
 
 
-def _products_named(top: Mapping[str, Any]) -> Iterator[str]:
+def _products_named(top: Mapping[str, Any], products: Products) -> Iterator[str]:
     sources = top.get("sources")
     for source in sources.values() if isinstance(sources, dict) else ():
         name = source.get("product") if isinstance(source, dict) else None
-        if isinstance(name, str) and name in BUILT_IN:
+        if isinstance(name, str) and name in products:
             yield name
 
 

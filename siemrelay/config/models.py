@@ -88,6 +88,12 @@ class SourceConfig(TransformOptions):
         description="event field → dotted path in the record (`actor.name: user.email`); "
         "added to what the product knows",
     )
+    items: NonEmpty | None = Field(
+        None,
+        description="dotted path of an array in JSON records that hold many (`Records`): each "
+        "element becomes an event of its own; a record without it stays one event. In the answers "
+        "to `http_poll` it is not needed where the array has one of the usual names",
+    )
     events: EventsChoice = Field(
         default_factory=EventsOptions,
         description="which records are stored at all, written as a sink's `events`; records that "
@@ -302,6 +308,11 @@ class RelayConfig(Options):
     )
     sources: dict[Name, SourceConfig] = Field(min_length=1, description="where records come from")
     sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where events go")
+    products_dir: Path | None = Field(
+        None,
+        description="directory of files of your own about products, one NAME.yaml each; a source "
+        "names one with `product: NAME`, and one with a built-in name replaces that",
+    )
     event_types: Annotated[
         dict[NonEmpty, EventTypeConfig],
         BeforeValidator(_declared, json_schema_input_type=DeclaredTypes),
@@ -331,10 +342,16 @@ class RelayConfig(Options):
         """The products that sources may name."""
         return self._products
 
-    @field_validator("state_dir")
+    @field_validator("state_dir", "products_dir")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return absolute(value)
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value if value is None else absolute(value)
+
+    def with_products(self, products: Products) -> RelayConfig:
+        """The same with these products."""
+        copied = self.model_copy()
+        copied._products = products
+        return copied
 
     def catalogue(self) -> Catalogue:
         """The event types of the sources' products and the declared ones."""

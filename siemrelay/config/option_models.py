@@ -19,7 +19,7 @@ from siemrelay.config.describe import field_names, meant_key, nearest
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.core.options import Options
-from siemrelay.products.product import BUILT_IN
+from siemrelay.products.product import BUILT_IN, Products
 from siemrelay.sinks.stream.servers import ports_within
 
 _FOREIGN_KEYS: Final = {
@@ -49,14 +49,19 @@ class Joined(msgspec.Struct):
     refused: list[Refused] = msgspec.field(default_factory=list)
 
 
-def join_source(written: Mapping[str, Any]) -> Joined:
-    """The model for a source as written; unknown choices and keys are in `refused`."""
+def join_source(written: Mapping[str, Any], products: Products = BUILT_IN) -> Joined:
+    """The model for a source as written; unknown choices and keys are in `refused`.
+
+    What the file leaves out and its product sets is filled in.
+    """
     joined = Joined(SourceConfig, dict(written))
     kind = _choice(joined, "type", registry.SOURCES, None)
+    product = _choice(joined, "product", products, "generic")
+    defaults = products[product].defaults(kind) if product and kind else {}
     default = registry.SOURCES[kind].decoder if kind else next(iter(registry.DECODERS))
-    decoder = _choice(joined, "decoder", registry.DECODERS, default)
-    _choice(joined, "product", BUILT_IN, "generic")
+    decoder = _choice(joined, "decoder", registry.DECODERS, defaults.get("decoder", default))
     joined.model = source_model(kind, decoder)
+    _fill_source(joined, defaults)
     _refuse_keys(
         joined,
         {"type": kind, "decoder": decoder},
@@ -94,6 +99,17 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
         {"protocol": registry.PROTOCOLS, "format": registry.FORMATS},
     )
     return joined
+
+
+def _fill_source(joined: Joined, defaults: Mapping[str, Any]) -> None:
+    """Fill in what the product sets; of a block (`signature`) only if the file has it."""
+    known = field_names(joined.model)
+    for key, value in defaults.items():
+        if not isinstance(value, dict):
+            if key in known:
+                joined.values.setdefault(key, value)
+        elif isinstance(joined.values.get(key), dict):
+            joined.values[key] = {**value, **joined.values[key]}
 
 
 def _refuse_second_port(joined: Joined, written: Mapping[str, Any]) -> None:
@@ -137,7 +153,7 @@ def _fill(
 def source_model(kind: str | None, decoder: str | None) -> type[SourceConfig]:
     """The model of that combination; None stands for an unknown choice."""
     parts: list[type[Options]] = [SourceConfig]
-    changed: dict[str, Any] = {"product": _one_of(SourceConfig, "product", BUILT_IN, "generic")}
+    changed: dict[str, Any] = {}
     if kind:
         parts.append(registry.SOURCES[kind].options)
         changed["type"] = _one_of(SourceConfig, "type", registry.SOURCES, ...)

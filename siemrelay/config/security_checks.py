@@ -18,7 +18,7 @@ from siemrelay.core.errors import Fault
 from siemrelay.net.listener import is_loopback
 from siemrelay.net.tls_client import ClientTlsOptions
 from siemrelay.net.tls_server import ServerTlsOptions
-from siemrelay.sources.http.webhook import WebhookOptions
+from siemrelay.sources.http.options import WebhookOptions
 
 _PLAIN_HTTP: Final = re.compile(r"http://(?:[^/@]*@)?(?:\[([^\]]*)\]|([^:/?#]*))", re.IGNORECASE)
 _SECRET_FILE: Final = re.compile(r"\$\{file:([^}]+)\}")

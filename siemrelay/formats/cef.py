@@ -57,6 +57,8 @@ _PLAIN: Final = {
 class Cef:
     """Events → CEF lines, a key of all of them at a time."""
 
+    members = None
+
     def __init__(self, options: CefOptions) -> None:
         self._prefix = "CEF:0|" + "|".join(
             _header(part) for part in (options.vendor, options.product, options.version)

@@ -19,6 +19,14 @@ class Format(Protocol):
     fields: frozenset[str]
     """The fields of an event that it reads, by the names of `FIELDS`, and `attributes`."""
 
+    @property
+    def members(self) -> frozenset[str] | None:
+        """Members that every message has with a value, if every message is one JSON object.
+
+        None if messages may be something else. Envelopes go around JSON objects without reading
+        them; checked by test_any_event_becomes_one_line_of_utf8.
+        """
+
     def encode(self, selection: Selection) -> list[bytes]:
         """One message per event, in order, unframed, in UTF-8, without a raw CR, LF or NUL.
 

@@ -49,6 +49,7 @@ class Gelf:
     """
 
     fields = frozenset({*FIELDS, "attributes"})
+    members = frozenset[str]()
 
     def __init__(self, options: GelfOptions, host: str) -> None:
         self._epoch = EpochMs()

@@ -72,6 +72,7 @@ class Json:
     """
 
     fields = frozenset({*FIELDS, "attributes"})
+    members = frozenset[str]()
 
     def __init__(self, options: JsonOptions) -> None:
         self._map = MemberMap(options.map) if options.map else None

@@ -103,6 +103,8 @@ def substitute_for(character: str) -> str:
 class Leef:
     """Events → LEEF lines, a key of all of them at a time."""
 
+    members = None
+
     def __init__(self, options: DeviceOptions, version: Literal["1.0", "2.0"]) -> None:
         delimiter = options.delimiter if isinstance(options, LeefOptions) else "\t"
         self._delimiter, self._instead = delimiter, substitute_for(delimiter)

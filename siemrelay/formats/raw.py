@@ -21,6 +21,7 @@ class Raw:
     """
 
     fields: frozenset[str] = frozenset()
+    members = None
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""

@@ -35,6 +35,8 @@ class Rfc3164:
     the pairs are the event's own, whatever its message says: no value can begin a pair.
     """
 
+    members = None
+
     def __init__(self, options: Rfc3164Options, host: str) -> None:
         self._pairs = [(name, name) for name in _SHOWN]
         self._pairs += [(key, field) for key, field in options.map.items() if field is not None]

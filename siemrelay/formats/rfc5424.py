@@ -40,6 +40,7 @@ class Rfc5424:
     """
 
     fields = frozenset({*FIELDS, "attributes"})
+    members = None
 
     def __init__(self, options: Rfc5424Options, host: str) -> None:
         self._header = Rfc5424Header(options, host)

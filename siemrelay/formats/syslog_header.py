@@ -148,6 +148,8 @@ class WithSyslogHeader:
     Behind RFC 3164 a CEF or LEEF line stands where the TAG would: receivers look for `CEF:` there.
     """
 
+    members = None
+
     def __init__(
         self, inner: Format, kind: Literal["rfc3164", "rfc5424"], options: HeaderOptions, host: str,
         *, tag: bool,

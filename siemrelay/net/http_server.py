@@ -235,7 +235,7 @@ class _HttpConnection:
         except (BufferBroken, self._h11.RemoteProtocolError, OSError, trio.BrokenResourceError):
             raise
         except Exception as error:
-            self._server.log.error("request failed", error=type(error).__name__, exc_info=error)
+            self._server.log.exception("request failed", error=type(error).__name__)
             return self._fault(500, "internal error, see the log of the relay")
         finally:
             self._connection.busy = False

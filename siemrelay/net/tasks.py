@@ -25,18 +25,18 @@ async def report_alive(progress: Callable[[], None]) -> None:
         await trio.sleep(_ALIVE_S)
 
 
-async def next_second() -> None:
-    """Wait for the next full second of trio's clock.
+async def next_second(seconds: int = 1) -> None:
+    """Wait for the next full second of trio's clock, or for one so many seconds ahead.
 
-    Parts that look at something every second do it in the same round, which wakes an idle process
-    once instead of once for each of them.
+    Parts that look at something every few seconds do it in the same round, which wakes an idle
+    process once instead of once for each of them.
     """
-    await trio.sleep_until(second_after(trio.current_time()))
+    await trio.sleep_until(second_after(trio.current_time(), seconds))
 
 
-def second_after(now: float) -> float:
+def second_after(now: float, seconds: int = 1) -> float:
     """The deadline of `next_second`, for those who also wait for something else."""
-    return math.floor(now) + 1.0
+    return float(math.floor(now) + seconds)
 
 
 class Activity:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.contract import Deliverable
@@ -36,7 +37,6 @@ from siemrelay.core.errors import (
     most_lasting_error,
     without_traceback,
 )
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.format_cache import SinkReader
@@ -54,7 +54,7 @@ from siemrelay.sinks.contract import (
 )
 from siemrelay.telemetry.stats import SinkStats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # Batches in flight where the protocol sets no other number: enough to hide a round trip, few
 # enough that little is sent twice after a broken connection.
@@ -98,6 +98,7 @@ class Delivery:
         self._status = SinkStatus(name, stats, self._undelivered)
         self._breaker = RejectionBreaker()
         self._sending, self._first_wanted_sequence = Mutex(), 0
+        self._handed_over_at = float("-inf")
         # Records before this may have been sent, by this process or by one before it.
         self._sent_end = buffer.end
 
@@ -221,7 +222,8 @@ class Delivery:
                             continue
                         if waiting is not None:
                             await self._hand_over(session, in_flight, waiting)
-                        waiting, deadline = batch, trio.current_time() + self._max_wait_s
+                        # What comes after a pause goes at once; what follows it is gathered.
+                        waiting, deadline = batch, self._handed_over_at + self._max_wait_s
                     position = stored.next_sequence
                 if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
                     await self._hand_over(session, in_flight, waiting)
@@ -229,6 +231,7 @@ class Delivery:
 
     async def _hand_over(self, session: Session, in_flight: InFlight, batch: DeliveryBatch) -> None:
         self._status.progressed()
+        self._handed_over_at = trio.current_time()
         ticket: Any = None
         if batch.messages:
             await in_flight.wait_for_room()

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay.core.event import Batch, DecodedBatch
-from siemrelay.log import get_logger
 from siemrelay.pipeline.formatting import (
     NO_MESSAGES,
     Formatter,
@@ -20,7 +20,7 @@ from siemrelay.pipeline.formatting import (
     replaced_of,
 )
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # Sinks share while the fastest is at most this far ahead of the slowest; one that is further behind
 # formats for itself, and the others go on sharing.

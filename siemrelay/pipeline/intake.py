@@ -15,22 +15,23 @@ from itertools import chain, islice
 from typing import Any, Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
 from siemrelay.core.lines import must_stay_alone
-from siemrelay.log import get_logger
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
 from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # The memory of one entry beside its bytes, so that entries with positions alone are bounded too.
 _ENTRY_BYTES: Final = 256
@@ -93,10 +94,13 @@ class Committer:
         self._warned_at = -math.inf
         self.sockets = ListeningSockets()
 
-    def intake(self, source: str, source_filter: SourceFilter | None = None) -> SourceIntake:
+    def intake(
+        self, source: str, source_filter: SourceFilter | None = None,
+        splitter: RecordSplitter | None = None,
+    ) -> SourceIntake:  # fmt: skip
         """One source's intake; what `source_filter` leaves out is counted and not stored."""
         stats, positions = self._stats.sources[source], self._buffer.positions(source)
-        return SourceIntake(self, stats, self._stats.buffer, positions, source_filter)
+        return SourceIntake(self, stats, self._stats.buffer, positions, source_filter, splitter)
 
     async def take(self, source: SourceStats, some: Sequence[Records], filtered: int) -> _Group:
         """Queue records, waiting only for room; returns the group that will store them.
@@ -247,13 +251,10 @@ class SourceIntake:
     def __init__(
         self, committer: Committer, stats: SourceStats, buffer: BufferStats,
         positions: Mapping[str, Mapping[str, Any]], source_filter: SourceFilter | None,
+        splitter: RecordSplitter | None,
     ) -> None:  # fmt: skip
-        self._committer, self._stats, self._buffer, self._source_filter = (
-            committer,
-            stats,
-            buffer,
-            source_filter,
-        )
+        self._committer, self._stats, self._buffer = committer, stats, buffer
+        self._source_filter, self._splitter = source_filter, splitter
         self._positions = dict(positions)
         self._logged_oversize_at = -_LOG_EVERY_S
         self._short_until = 0.0
@@ -339,6 +340,8 @@ class SourceIntake:
         return pause_s
 
     async def _take(self, offered: Sequence[Records]) -> _Group:
+        if self._splitter is not None:
+            offered = await self._splitter.split(offered)
         if pause_s := self._pause_s(offered):
             await trio.sleep(pause_s)
         kept: list[Records] = []

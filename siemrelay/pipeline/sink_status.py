@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay.core.backoff import HOLD_ADVICE
 from siemrelay.formats.writing.text import sanitize_for_display
-from siemrelay.log import get_logger
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.sinks.contract import Refusal
 from siemrelay.telemetry.stats import SinkStats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # A receiver's error message is part of the reason: enough to act on, too little to flood a log.
 _REASON_CHARACTERS: Final = 1000

@@ -75,6 +75,11 @@ class ProductFile(Options):
         default_factory=dict,
         description="category → event type → its severity (0 to 10) and a description",
     )
+    items: NonEmpty | None = Field(
+        None,
+        description="the `items` of every source of its records, but for `http_poll`: dotted path "
+        "of the array in a record that holds many",
+    )
     types_of: list[str] = Field(
         default_factory=list, description="products whose event types are known with this one"
     )
@@ -104,8 +109,14 @@ class Product(msgspec.Struct, frozen=True):
     values: Values
     types: tuple[EventType, ...]
     types_of: tuple[str, ...] = ()
+    items: str | None = None
     sources: Mapping[str, Mapping[str, Any]] = {}
-    """Source type → options by default."""
+
+    def defaults(self, source_type: str) -> Mapping[str, Any]:
+        """The options that a source of that type has for records of this product."""
+        # The answers of a product's API are no records.
+        wanted = self.items is not None and source_type != "http_poll"
+        return {**({"items": self.items} if wanted else {}), **self.sources.get(source_type, {})}
 
 
 class Products(Mapping[str, Product]):
@@ -192,12 +203,12 @@ def _product(name: str, file: ProductFile, extended: Product | None) -> Product:
     if extended is None:
         return Product(
             name, file.summary, spellings, file.values, tuple(types), tuple(file.types_of),
-            file.sources,
+            file.items, file.sources,
         )  # fmt: skip
     return Product(
         name, file.summary, spellings, {**extended.values, **file.values},
         (*extended.types, *types), (*extended.types_of, *file.types_of),
-        {**extended.sources, **file.sources},
+        file.items or extended.items, {**extended.sources, **file.sources},
     )  # fmt: skip
 
 

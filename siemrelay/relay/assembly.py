@@ -20,6 +20,7 @@ from siemrelay.pipeline.delivery import Delivery, Retry
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.sinks.contract import BatchLimits, Sink, unwrapped
 from siemrelay.sources.contract import Source
@@ -180,6 +181,13 @@ class Assembly:
         wanted = events.fields if transform is None else events.fields | transform.fields | {"type"}
         reader = self._reader(source, wanted)
         return SourceFilter(source, reader, events, keep_unparsed=keep, transform=transform)
+
+    def splitter(self, source: str) -> RecordSplitter | None:
+        """What takes the source's records apart; None if it does so itself, or they stay whole."""
+        config = self._config.sources[source]
+        if config.items is None or registry.SOURCES[config.type].splits_items:
+            return None
+        return RecordSplitter(source, config.items)
 
     def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
         if source is None:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
+import structlog
 import trio
 
-from siemrelay.log import get_logger
-
-_log = get_logger()
+_log = structlog.get_logger()
 
 _NAME: Final = "control.sock"
 

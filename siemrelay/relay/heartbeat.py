@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.log import get_logger
-from siemrelay.net.tasks import next_second
+from siemrelay.net.tasks import second_after
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.health import stuck
 from siemrelay.telemetry.stats import RemovedSink, Stats
 from siemrelay.telemetry.status import StatusReporter
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 _INTERVAL_S: Final = 1.0
 
@@ -40,8 +40,7 @@ class Heartbeat:
                 _log.error("no progress", parts=found)
             else:
                 self._notifier.alive(self._reporter.line())
-            with trio.move_on_after(interval_s):
-                await next_second()
+            await trio.sleep_until(min(second_after(now), now + interval_s))
 
     def refresh_backlog(self) -> None:
         """Bring the gauges up to date that are known in memory."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.times import rfc3339
-from siemrelay.log import get_logger
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 _NAME: Final = "paused.json"
 

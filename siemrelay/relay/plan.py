@@ -67,9 +67,13 @@ def plan(old: RelayConfig, new: RelayConfig, kept: Collection[str] = ()) -> Plan
     """Compare two valid configurations. `kept` are removed sinks whose place is kept.
 
     A part is restarted if any of its options differs, secrets included, or if the declared event
-    types do: filters and decoders are built from them.
+    types or the operator's products do: filters and decoders are built from them.
     """
-    restart_all = old.event_types != new.event_types or old.buffer.when_full != new.buffer.when_full
+    restart_all = (
+        old.event_types != new.event_types
+        or old.products != new.products
+        or old.buffer.when_full != new.buffer.when_full
+    )
     changes = [
         *_changes("sink", old.sinks, new.sinks, kept, restart_all=restart_all),
         *_changes("source", old.sources, new.sources, (), restart_all=restart_all),
@@ -118,7 +122,7 @@ def _changes(
         elif not _is_alike(old[name], part):
             yield Change(section, name, "restart", tuple(_details(old[name], part)))
         elif restart_all:
-            yield Change(section, name, "restart", ("event types or when_full",))
+            yield Change(section, name, "restart", ("event types, products or when_full",))
 
 
 def _is_alike(old: BaseModel, new: Any) -> bool:

@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import EndpointOptions
-from siemrelay.log import get_logger
 from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import Assembly, FullDecoders
 from siemrelay.relay.commands.commands import Commands, audit_reload
@@ -43,7 +43,7 @@ from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import StatusReporter
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # A start waits this long for the control socket.
 _CONTROL_S: Final = 2.0

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay import registry
@@ -18,7 +19,6 @@ from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import EndpointOptions, RelayConfig
 from siemrelay.core.errors import ConfigurationRefused, Fault, ListenRefused, StartRefused
-from siemrelay.log import get_logger
 from siemrelay.net.pem import FileState
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.control import ControlAnswer
@@ -29,7 +29,7 @@ from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.log import Redactor, configure
 from siemrelay.telemetry.stats import Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # How often it is looked whether the place of a removed sink has been kept for long enough.
 _EXPIRE_EVERY_S: Final = 60.0

@@ -11,13 +11,14 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.times import rfc3339
-from siemrelay.log import get_logger
 from siemrelay.telemetry.stats import BufferStats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 
 class RemovedSinks:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import trio
 
 from siemrelay.buffer.threads import in_thread
@@ -26,12 +27,11 @@ from siemrelay.core.event_types import (
     RELAY_STARTED,
     RELAY_STOPPED,
 )
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import second_after
 from siemrelay.relay.own_events import host_target, own_event
 from siemrelay.telemetry.stats import Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 _FOLDER: Final = "self-audit"
 

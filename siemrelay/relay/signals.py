@@ -6,11 +6,10 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
+import structlog
 import trio
 
-from siemrelay.log import get_logger
-
-_log = get_logger()
+_log = structlog.get_logger()
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
-from siemrelay.log import get_logger
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
@@ -24,7 +24,7 @@ from siemrelay.relay.plan import Plan
 from siemrelay.relay.removed_sinks import RemovedSinks
 from siemrelay.telemetry.stats import SinkStats, Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # A sink may also leave the drain by failing, which moves no cursor: the drain looks this often.
 _LOOK_EVERY_S: Final = 1.0

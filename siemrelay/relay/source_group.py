@@ -15,6 +15,7 @@ from siemrelay.core.errors import StartRefused
 from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.pipeline.intake import Committer, SourceIntake
 from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.own_events import OwnEvents
@@ -81,8 +82,9 @@ class SourceGroup:
                 name, before.records, before.bytes, filtered=before.filtered,
             )  # fmt: skip
         self._stats.sources[name].progress_at = trio.current_time()
-        source, source_filter = self._built[name]
-        intake = self._intakes[name] = self._committer.intake(name, source_filter)
+        source, source_filter, splitter = self._built[name]
+        intake = self._committer.intake(name, source_filter, splitter)
+        self._intakes[name] = intake
         read = partial(source.run, intake, drain=drain)
         self._running.start(name, read, partial(self._failed, name))
 
@@ -196,8 +198,10 @@ class SourceGroup:
         stats.last_error = summarize(error)
 
 
-def _build(assembly: Assembly, name: str) -> tuple[Source, SourceFilter | None]:
-    return assembly.source(name), assembly.source_filter(name)
+def _build(
+    assembly: Assembly, name: str
+) -> tuple[Source, SourceFilter | None, RecordSplitter | None]:
+    return assembly.source(name), assembly.source_filter(name), assembly.splitter(name)
 
 
 def _pairs(binds: Mapping[str, list[BindAddress]]) -> Iterator[tuple[str, BindAddress]]:

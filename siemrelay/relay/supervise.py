@@ -6,13 +6,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay.core.backoff import delay_s
 from siemrelay.core.errors import BufferBroken, SiemrelayError, leaves
-from siemrelay.log import get_logger
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0

@@ -11,21 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 
 from siemrelay.config.models import RelayConfig, SinkConfig, SourceConfig
 from siemrelay.config.requirements import pem_fault, pem_files
 from siemrelay.core.errors import Fault
-from siemrelay.log import get_logger
 from siemrelay.net.pem import FileState, file_state
+from siemrelay.net.tasks import next_second
 from siemrelay.relay.reload import Reloader
 from siemrelay.telemetry.stats import Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # A renewed certificate or token waits at most twice this long: a change counts once two looks have
 # found the same, so that no half-written file does.
-_LOOK_EVERY_S: Final = 2.0
+_LOOK_EVERY_S: Final = 2
 
 _KEPT: Final = "changed files cannot be used, the last good ones are"
 
@@ -61,15 +62,21 @@ class WatchedFiles:
     async def run(self) -> None:
         """Look at the files again and again until cancelled."""
         while True:
-            await self._look_at_tls()
-            await self._look_at_secrets()
-            await trio.sleep(_LOOK_EVERY_S)
+            await self._look()
+            await next_second(_LOOK_EVERY_S)
 
-    async def _look_at_tls(self) -> None:
+    async def _look(self) -> None:
         parts, known = _with_parts(self._reloader.config), self._reloader.tls_files
-        changed = await trio.to_thread.run_sync(self._changed, parts, known)
-        for key, fault in changed.items():
-            await self._note_tls(key, fault)
+        used = self._reloader.secret_files
+
+        def look() -> tuple[dict[tuple[str, str], str | None], States]:
+            return self._changed(parts, known), _states([*used])
+
+        if parts or self._parts or used:
+            changed, secrets = await trio.to_thread.run_sync(look)
+            for key, fault in changed.items():
+                await self._note_tls(key, fault)
+            await self._take_secrets(used, secrets)
 
     def _changed(
         self,
@@ -97,10 +104,9 @@ class WatchedFiles:
             _log.info("changed TLS files are used for new connections", restarted=restarted,
                       **{section: name})  # fmt: skip
 
-    async def _look_at_secrets(self) -> None:
-        used = self._reloader.secret_files
-        before = self._secrets_seen
-        now = self._secrets_seen = await trio.to_thread.run_sync(_states, [*used])
+    async def _take_secrets(self, used: Mapping[Path, FileState | None], now: States) -> None:
+        """Take the secrets anew if two looks at their files have found the same change."""
+        before, self._secrets_seen = self._secrets_seen, now
         if now != before or now in (used, self._secrets_tried):
             return
         self._secrets_tried = now

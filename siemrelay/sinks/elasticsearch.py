@@ -56,7 +56,6 @@ def _index_name(value: str) -> str:
 class BulkOptions(BatchOptions):
     """Options about filling bulk requests."""
 
-    max_events: int = Field(1000, ge=1, le=10_000, description="the most events in one request")
     max_bytes: Size = Field(
         5 * 1024 * 1024, ge=1024, description="the most bytes in one request, before gzip"
     )

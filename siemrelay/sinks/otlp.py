@@ -92,7 +92,7 @@ class OtlpSink(ExchangeSink):
         if rejected >= len(messages):
             return [Refusal(index, "rejected", why) for index in range(len(messages))]
         # The answer does not say which ones. Halving finds them; meanwhile the others are exported
-        # again, as often as their batch is halved (10 times at most for 500), with the same
+        # again, as often as their batch is halved (11 times at most for 2,000), with the same
         # `log.record.uid`.
         raise BatchRefused(
             code="rejected", reason=f"{rejected} of {len(messages)} log records: {why}"

@@ -142,6 +142,8 @@ class SourceKind(msgspec.Struct, frozen=True):
     options are `FramingOptions`, how records are found in it. `decoder` is the default. `alone`: a
     relay can have only one source of this type. `extra`: the package that it needs.
     `reads_tls_once`: its TLS files are read when it starts, and not for each connection.
+    `splits_items`: it takes bodies apart that hold many records (`items`); for others the intake
+    does.
     """
 
     options: type[Options]
@@ -152,3 +154,4 @@ class SourceKind(msgspec.Struct, frozen=True):
     framed: bool = False
     extra: Extra | None = None
     reads_tls_once: bool = False
+    splits_items: bool = False

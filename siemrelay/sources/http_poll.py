@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
+import structlog
 import trio
 from pydantic import Field, model_validator
 
@@ -18,7 +19,6 @@ from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, s
 from siemrelay.core.times import epoch_ms, rfc3339
 from siemrelay.decoders.times import time_of
 from siemrelay.formats.writing.text import sanitize_for_display
-from siemrelay.log import get_logger
 from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.pem import TrustedAuthorities
 from siemrelay.net.tasks import report_alive
@@ -82,10 +82,6 @@ class HttpPollOptions(Options):
     )
     ca: TrustedAuthorities = None
     timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
-    items: str | None = Field(
-        None, min_length=1, description="dotted path of the array of items in an answer; not "
-        "needed where it has one of the usual names",
-    )  # fmt: skip
     next: str | None = Field(
         None, min_length=1, description="dotted path of the next page's address in an answer; a "
         "`Link` header with rel=next is followed without it",
@@ -184,10 +180,12 @@ class HttpPollSource:
 
     def __init__(self, name: str, options: HttpPollOptions) -> None:
         self.name, self._options = name, options
+        # An option of every source, with which this model is joined.
+        self._items: str | None = getattr(options, "items", None)
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Poll for ever; with `drain`, once. See `Source`."""
-        log = get_logger().bind(source=self.name)
+        log = structlog.get_logger().bind(source=self.name)
         options, trouble = self._options, ""
         position = _PollPosition(options, dict(intake.positions().get(_KEY, {})))
         async with open_client(options.authorization, options.headers, options.ca) as client:
@@ -225,7 +223,7 @@ class HttpPollSource:
         while url not in asked and idle < _IDLE_PAGES:
             asked.add(url)
             answer = await client.get(url)
-            items = page_items(answer.body, self._options.items)
+            items = page_items(answer.body, self._items)
             new = position.take(items, answer.body)
             idle = 0 if new else idle + 1
             yield new
@@ -362,4 +360,5 @@ HTTP_POLL: Final = SourceKind(
     "json",
     "a JSON HTTP API, polled for new items",
     reads_tls_once=True,
+    splits_items=True,
 )

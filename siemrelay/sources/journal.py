@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Annotated, Final, Literal
 
 import msgspec
+import structlog
 import trio
 from pydantic import Field
 
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.options import NonEmpty, Options
-from siemrelay.log import get_logger
 from siemrelay.sources.chunks import LineSplitter, RecordSize
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.pacing import StreamPace
@@ -190,7 +190,7 @@ async def _end(process: trio.Process) -> None:
                 await process.wait()
         if process.poll() is None:
             process.kill()
-            get_logger().warning("journalctl did not end at SIGTERM: killed")
+            structlog.get_logger().warning("journalctl did not end at SIGTERM: killed")
             await process.wait()
         for stream in (process.stdout, process.stderr):
             if stream is not None:

@@ -7,9 +7,9 @@ import select
 import sys
 from typing import Final
 
+import structlog
 import trio
 
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import report_alive
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.framing import FramingOptions, RecordStream, text_framing
@@ -41,7 +41,7 @@ class StdinSource:
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Read until the end; then return if `drain`, else wait for ever. See `Source`."""
-        log, pace = get_logger().bind(source=self.name), StreamPace(intake)
+        log, pace = structlog.get_logger().bind(source=self.name), StreamPace(intake)
         stream, quiet_s = self._stream, 0.0
         while (data := await trio.to_thread.run_sync(_read)) != b"":
             intake.progress()

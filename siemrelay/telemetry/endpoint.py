@@ -9,10 +9,10 @@ from ipaddress import ip_address
 from typing import Final
 
 import msgspec
+import structlog
 import trio
 
 from siemrelay.core.errors import StartRefused
-from siemrelay.log import get_logger
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
@@ -26,7 +26,7 @@ from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import HistoryReport, RelayReport, StatusReporter
 from siemrelay.telemetry.status_text import lines
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # Requests are small and come from nearby. A connection that is silent for 5 seconds is closed, so
 # that none is kept from others: scrapers, which ask every few seconds, connect again.

@@ -6,20 +6,25 @@ A line reports a change of state or a loss, never a single event; ERROR means a 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+import structlog
+
 from siemrelay.core.options import URL_PASSWORD
 from siemrelay.core.own_commands import DEFAULT_FILE, with_config
 from siemrelay.formats.writing.text import sanitize_for_display
-from siemrelay.log import Line, set_output
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
+    "error": logging.ERROR,
+}  # fmt: skip
 
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """Level → priority of syslog(3)."""
@@ -41,7 +46,7 @@ def _forms(secret: str) -> set[str]:
 
 
 class Redactor:
-    """Writes `***` wherever a known secret stands."""
+    """A structlog processor that writes `***` wherever a known secret stands, at any depth."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets: list[str] = []
@@ -65,8 +70,8 @@ class Redactor:
             text = URL_PASSWORD.sub(r"\g<user>:***", text)
         return _CREDENTIALS.sub(r"\g<scheme> ***", text)
 
-    def line(self, line: Line) -> Line:
-        """A log line without secrets, at any depth of it."""
+    def __call__(self, logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+        """The log line without secrets; called by structlog."""
         return {key: self._clean(value) for key, value in line.items()}
 
     def _clean(self, value: Any) -> Any:
@@ -96,87 +101,71 @@ def journal_prefix(level: str) -> str:
     return f"<{_PRIORITIES[level]}>" if stream == f"{error.st_dev}:{error.st_ino}" else ""
 
 
+class _JournalRenderer:
+    """Writes one JSON line, with its priority where the journal reads it."""
+
+    def __init__(self) -> None:
+        self._prefixes = {level: journal_prefix(level) for level in _PRIORITIES}
+        self._render = structlog.processors.JSONRenderer(default=str)
+
+    def __call__(self, logger: Any, method: str, line: dict[str, Any]) -> str:
+        text = self._render(logger, method, line)
+        return f"{self._prefixes[line['level']]}{text if isinstance(text, str) else text.decode()}"
+
+
+def _harmless(logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+    """A structlog processor for terminals: names of files and peers must not steer one."""
+    # What is no text, the renderer writes by `repr`, which escapes it.
+    return {
+        sanitize_for_display(key): _one_line(key, value) if isinstance(value, str) else value
+        for key, value in line.items()
+    }
+
+
+def _one_line(key: str, text: str) -> str:
+    if key != "exception":
+        return sanitize_for_display(text)
+    # Indented, so that no line of an error's text passes for one of the log.
+    return "\n".join(f"  {sanitize_for_display(line)}" for line in text.split("\n"))
+
+
+def _advising(file: str) -> Any:
+    """A structlog processor: the commands in messages name the file that the relay runs with."""
+    file = str(Path(file).absolute())
+
+    def advise(logger: Any, method: str, line: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: with_config(value, file) if isinstance(value, str) else value
+            for key, value in line.items()
+        }
+
+    return advise
+
+
 def configure(level: str, form: str, redactor: Redactor, config_file: str = DEFAULT_FILE) -> None:
     """Set up the log on standard error. `form` is json, console, or auto: console on a terminal.
 
     `config_file` is what the commands in messages are about.
     """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    render = _console_renderer() if console else _json_renderer()
-    file = str(Path(config_file).absolute())
-
-    def write(level: str, line: Line) -> None:
-        error = line.pop("exc_info", None)
-        line |= {"level": level, "timestamp": _now()}
-        if error is not None:
-            # Before the redactor: it may quote a secret.
-            line["exception"] = "".join(traceback.format_exception(error)).rstrip("\n")
-        text = render(level, _advised(redactor.line(line), file))
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-
-    set_output(write, level)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _advised(line: Line, file: str) -> Line:
-    """The commands in messages name the file that the relay runs with."""
-    return {
-        key: with_config(value, file) if isinstance(value, str) else value
-        for key, value in line.items()
-    }
-
-
-_Render = Callable[[str, Line], str]
-
-
-def _json_renderer() -> _Render:
-    """One JSON line, with its priority where the journal reads it."""
-    prefixes = {level: journal_prefix(level) for level in _PRIORITIES}
-    return lambda level, line: prefixes[level] + json.dumps(line, default=str)
-
-
-_RESET: Final = "\x1b[0m"
-_COLOURS: Final = {
-    "debug": "\x1b[32m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m",
-    "critical": "\x1b[31m",
-}  # fmt: skip
-_DIM, _BOLD, _CYAN, _MAGENTA = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[35m"
-_EVENT_CHARACTERS: Final = 30
-"""So wide are most events; what is told of them begins in one column."""
-
-
-def _console_renderer() -> _Render:
-    """A line for a person: time, level, event and facts. Names of files and peers stay text."""
-
-    def styled(text: str, style: str) -> str:
-        return f"{style}{text}{_RESET}" if coloured else text
-
-    def render(level: str, line: Line) -> str:
-        exception = line.pop("exception", None)
-        line.pop("level")
-        event = sanitize_for_display(str(line.pop("event"))).ljust(_EVENT_CHARACTERS)
-        head = [styled(line.pop("timestamp"), _DIM), f"[{styled(f'{level:9}', _COLOURS[level])}]",
-                styled(event, _BOLD)]  # fmt: skip
-        facts = [
-            f"{styled(sanitize_for_display(key), _CYAN)}={styled(_shown(value), _MAGENTA)}"
-            for key, value in line.items()
-        ]
-        text = " ".join([*head, *facts]).rstrip()
-        return text if exception is None else f"{text}\n{_indented(exception)}"
-
-    coloured = sys.stderr.isatty()
-    return render
-
-
-def _shown(value: object) -> str:
-    # `repr` of a path or an error has the characters of its text.
-    return sanitize_for_display(value if isinstance(value, str) else repr(value))
-
-
-def _indented(text: str) -> str:
-    # So that no line of an error's text passes for one of the log.
-    return "\n".join(f"  {sanitize_for_display(line)}" for line in text.split("\n"))
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redactor,
+        _advising(config_file),
+    ]
+    if console:
+        # Tracebacks become text before the redactor runs; rich ones would show local variables.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        processors += [_harmless, renderer]
+    else:
+        processors.append(_JournalRenderer())
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )

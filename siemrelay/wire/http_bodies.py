@@ -19,6 +19,7 @@ import msgspec
 
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.lines import count_lines
+from siemrelay.wire.items import ItemSplitter
 from siemrelay.wire.json_slices import SLICE_BYTES, JsonFault, array_slices, value_slices
 
 T = TypeVar("T")
@@ -34,8 +35,8 @@ CODINGS: Final = ("gzip", "x-gzip", "deflate", "identity")
 # Senders make one member, or join a few; each costs a copy of everything behind it.
 _MOST_MEMBERS: Final = 64
 
-BodyKind = Literal["json", "values", "lines"]
-"""A JSON text, JSON values one after the other (NDJSON), lines of any text."""
+BodyKind = Literal["json", "values", "lines", "form"]
+"""A JSON text, JSON values one after the other (NDJSON), lines of any text, a form with JSON."""
 
 _KINDS: Final[dict[str, BodyKind]] = {
     "": "json",
@@ -47,6 +48,7 @@ _KINDS: Final[dict[str, BodyKind]] = {
     "application/x-jsonlines": "values",
     "application/jsonlines": "values",
     "text/plain": "lines",
+    "application/x-www-form-urlencoded": "form",
 }
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([^";\s]+)', re.IGNORECASE)
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
@@ -166,14 +168,20 @@ def decompressed(body: bytes, coding: str, limit_bytes: int) -> bytes:
     raise BodyRefused(f"the {coding} data has more than {_MOST_MEMBERS} members")
 
 
-def read_records(body: bytes, kind: BodyKind, most: int) -> Generator[None, None, Payload]:
+def read_records(
+    body: bytes, kind: BodyKind, most: int, items: ItemSplitter | None = None,
+    members: bytes = b"",
+) -> Generator[None, None, Payload]:  # fmt: skip
     """The records in a body, in order: array elements, values or lines, each on one line.
 
-    Values keep their bytes, but for the space between their parts where that has line feeds. Blank
-    lines are no records. Raises BodyRefused when the body is empty or has a fault, TooManyRecords
-    as soon as there are more than `most`.
+    Of a value with an array for `items` each element is a record. Values keep their bytes, but for
+    the space between their parts where that has line feeds; objects get `members`, as JSON, behind
+    their own. Blank lines are no records. Raises BodyRefused when the body is empty or has a fault,
+    TooManyRecords as soon as there are more than `most`.
     """
     body = body.removeprefix(_BOM)
+    if items is not None and not items.may_split(body):
+        items = None
     array = _ARRAY.match(body) if kind == "json" else None
     slices: Iterator[list[bytes]] | Iterator[list[msgspec.Raw]]
     if kind == "lines":
@@ -182,15 +190,17 @@ def read_records(body: bytes, kind: BodyKind, most: int) -> Generator[None, None
         slices = _checked(body, array_slices(body, _array, array.end() - 1))
     else:
         slices = _checked(body, value_slices(body, _values))
-    pieces, count = list[bytes](), 0
-    for records in slices:
-        count += len(records)
-        if count > most:
-            raise TooManyRecords(most)
-        if records:
-            pieces.append(_joined(records))
-        yield
-    if not count and array is None:
+    pieces, count, values = list[bytes](), 0, 0
+    for found in slices:
+        values += len(found)
+        for records in [found] if items is None else _split(found, items):
+            count += len(records)
+            if count > most:
+                raise TooManyRecords(most)
+            if records:
+                pieces.append(_joined(records, members))
+            yield
+    if not values and array is None:
         raise BodyRefused("the body is empty: send JSON, or lines as text/plain")
     return Payload(pieces[0] if len(pieces) == 1 else b"".join(pieces), count)
 
@@ -199,18 +209,43 @@ def _checked(body: bytes, slices: Iterator[list[T]]) -> Iterator[list[T]]:
     try:
         yield from slices
     except JsonFault as fault:
-        raise BodyRefused(fault.reason, body=body, byte=fault.byte) from fault
+        byte = fault.byte if body else None
+        raise BodyRefused(fault.reason, body=body, byte=byte) from fault
 
 
-def _joined(records: list[bytes] | list[msgspec.Raw]) -> bytes:
+def _split(
+    values: list[bytes] | list[msgspec.Raw], items: ItemSplitter
+) -> Iterator[list[bytes] | list[msgspec.Raw]]:
+    """The items of these values, and those that have none."""
+    for value in values:
+        if isinstance(value, bytes) or (found := items.slices(value)) is None:
+            yield [value]
+        else:
+            yield from _checked(b"", found)
+
+
+def _joined(records: list[bytes] | list[msgspec.Raw], members: bytes = b"") -> bytes:
     if isinstance(records[0], bytes):
         return b"".join(records)
     payload = b"\n".join([*records, b""])
     # Between values only; texts have no line feeds inside, or the decoder would have refused them.
     if count_lines(payload) != len(records):
-        compact = [msgspec.json.format(bytes(value), indent=-1) for value in records]
-        payload = b"\n".join([*compact, b""])
+        records = [
+            msgspec.Raw(msgspec.json.format(bytes(value), indent=-1)) for value in records
+        ]  # fmt: skip
+        payload = b"\n".join([*records, b""])
+    if members:
+        payload = b"\n".join([*(_with(bytes(each), members) for each in records), b""])
     return payload
+
+
+def _with(record: bytes, members: bytes) -> bytes:
+    """The record with further members; as it is if it is no object."""
+    text = record.strip()
+    if not text.startswith(b"{"):
+        return record
+    own = text[:-1].rstrip()
+    return own + (b"," if own != b"{" else b"") + members + b"}"
 
 
 def line_slices(body: bytes) -> Iterator[list[bytes]]:

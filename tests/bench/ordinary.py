@@ -28,6 +28,8 @@ _MEASURED_S: Final = 8.0
 _IDLE_S: Final = 10.0
 # Connecting, the first session's probation and every import are over by then.
 _SETTLED_S: Final = 2.5
+# After so long without surprises the relay looks less often for what no event reports.
+_QUIET_S: Final = 32.0
 _PATIENCE_S: Final = 30.0
 _MANY_SINKS: Final = 10
 # Debian's rsyslogd is not on a user's PATH.
@@ -142,6 +144,8 @@ def _measure(
     copies: int, seconds: float,
 ) -> int:  # fmt: skip
     """Write the load for so long and print a line; returns how many events that were."""
+    if not load.per_s:
+        time.sleep(_QUIET_S)
     cpu_s, started = _cpu_s(pid), time.monotonic()
     if not load.per_s:
         time.sleep(_IDLE_S)

@@ -70,6 +70,10 @@ def test_any_event_becomes_one_line_of_utf8(
     assert len(messages) == len(events)
     for message in messages:
         message.decode()
+        if form.members is not None:
+            assert message[:1] + message[-1:] == b"{}"
+            said = json.loads(message)
+            assert [name for name in form.members if said.get(name) is None] == []
         assert not {*message} & {*range(0x20)} - DELIMITERS.get(name, set())
     assert form.encode(selection_of(events, records)) == messages
     assert made(name, header).encode(selection_of(events, records)) == messages

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import structlog
 import trio
 
 from siemrelay.config.effective import relay_settings, remarks, sink_settings, source_settings
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused, FrameRefused
-from siemrelay.log import get_logger
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
@@ -331,7 +331,7 @@ async def test_damaged_requests_are_read_alike_however_the_network_cuts_them(
         b"Content-Length: +1\r\n", b"HTTP/1.1", b"\0", b"\xff", b"GET / HTTP/1.1\r\n\r\n",
         b"X: y\r\n" * 250, b"a" * 40_000,
     ]  # fmt: skip
-    recorder, log = Recorder(), RejectionLog(get_logger(), "http://127.0.0.1:0")
+    recorder, log = Recorder(), RejectionLog(structlog.get_logger(), "http://127.0.0.1:0")
     limits = HttpLimits(body_bytes=10_000, first_s=5, idle_s=5, request_s=5)
     server = HttpServer(recorder, recorder, limits, None, ConnectionLimiter([], 100, log), log)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")

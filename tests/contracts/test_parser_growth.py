@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import structlog
 import trio
 
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused, FrameRefused
-from siemrelay.log import get_logger
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
@@ -223,7 +223,7 @@ def serving(what: str, size: int) -> Callable[[], object]:
     sent = begin + unit * (size // len(unit)) + end
 
     async def exchange() -> None:
-        log = RejectionLog(get_logger(), "http://127.0.0.1:0")
+        log = RejectionLog(structlog.get_logger(), "http://127.0.0.1:0")
         limits, taker = HttpLimits(10 << 20, 5, 5, 5), Taker()
         server = HttpServer(taker, taker, limits, None, ConnectionLimiter([], 9, log), log)
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.rows import COLUMNS, Payloads, Row
 from siemrelay.core.errors import SiemrelayError
-from siemrelay.log import captured_logs
 from siemrelay.telemetry.stats import BufferStats
 from tests.torture.workload import SINKS, seen
 
@@ -57,7 +57,7 @@ class Past:
 def broken_laws(state: Path, past: Past) -> list[str]:
     """What is wrong with a relay that starts on this directory; empty if nothing is."""
     try:
-        with captured_logs() as said:
+        with capture_logs() as said:
             broken = trio.run(_broken, state, past)
         # Nothing is damaged or gone, so nothing may say so.
         return broken + [f"a false alarm: {line}" for line in said if line["log_level"] == "error"]

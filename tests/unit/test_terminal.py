@@ -79,17 +79,17 @@ def test_no_command_lets_a_name_steer_the_terminal(tmp_path: Path) -> None:
 _LOGGER = """
 import sys
 from pathlib import Path
-from siemrelay.log import get_logger
+import structlog
 from siemrelay.telemetry.log import Redactor, configure
 
 configure("info", sys.argv[1], Redactor(["secret"]))
 for text in sys.argv[2:]:
-    get_logger().warning(
+    structlog.get_logger().warning(
         text, peer=text, path=Path(text), several=[text], error=ValueError(text), **{text: 1})
     try:
         raise ValueError(text)
     except ValueError as error:
-        get_logger().error("failed", exc_info=error)
+        structlog.get_logger().error("failed", exc_info=error)
 """
 
 

@@ -47,6 +47,7 @@ class Ecs:
     """
 
     fields = frozenset({*FIELDS, "attributes"})
+    members = frozenset({"@timestamp"})
 
     def __init__(self, options: EcsOptions) -> None:
         self._original = options.original

@@ -18,6 +18,8 @@ class Bulk:
     is refused as a conflict instead of stored twice, and no sender can take another's id.
     """
 
+    members = None
+
     def __init__(self, inner: Format, index: str | None = None) -> None:
         """`index`: the name for each action, where the request's path does not have it."""
         self._inner = inner

@@ -23,11 +23,12 @@ class Elements:
 
     def __init__(self, inner: Format) -> None:
         self._inner = inner
-        self.fields = inner.fields
+        self.fields, self.members = inner.fields, inner.members
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
-        return list(map(_element, self._inner.encode(selection)))
+        messages = self._inner.encode(selection)
+        return messages if self.members is not None else list(map(_element, messages))
 
 
 def _element(message: bytes) -> bytes:

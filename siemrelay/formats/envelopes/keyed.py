@@ -25,6 +25,7 @@ class Keyed:
 
     def __init__(self, inner: Format, key: KeyName) -> None:
         self._inner, self._by_actor = inner, key == "actor"
+        self.members = inner.members
         self.fields = inner.fields | ({"actor.name", "actor.id"} if self._by_actor else set())
 
     def encode(self, selection: Selection) -> list[bytes]:

@@ -42,6 +42,8 @@ class LogRecords:
     with the same id will be considered duplicates"); the event's own id is `audit.id`.
     """
 
+    members: frozenset[str] | None = frozenset({"timeUnixNano", "body"})
+
     def __init__(self, inner: Format, body: BodyKind) -> None:
         self._inner, self._body = inner, body
         self.fields = inner.fields | _FIELDS

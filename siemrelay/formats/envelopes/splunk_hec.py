@@ -9,6 +9,7 @@ beside it. `time` is in seconds as a plain decimal: scientific notation is refus
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from siemrelay.core.event import AuditEvent, Selection, field_getter
 from siemrelay.formats.contract import Format
 from siemrelay.formats.field_map import fields_read
+from siemrelay.formats.writing.columns import Lines
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import message_of
 from siemrelay.formats.writing.text import text_of
@@ -32,6 +34,8 @@ class HecEnvelope:
     A message that is a JSON object is the event as it is, so that Splunk finds its fields; every
     other one is a text in it.
     """
+
+    members: frozenset[str] | None = frozenset({"event"})
 
     def __init__(
         self, inner: Format, *, host: str, source: str | None, sourcetype: str | None,
@@ -54,16 +58,29 @@ class HecEnvelope:
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
+        messages = self._inner.encode(selection)
+        if self._inner.members is None:
+            messages = list(map(_event, messages))
+        ends = map(self._fields, selection.events) if self._indexed else repeat(b"}", len(messages))
+        return list(map(b"".join, zip(self._starts(selection), messages, ends, strict=True)))
+
+    def _starts(self, selection: Selection) -> list[bytes]:
+        """Each envelope up to its event."""
         source = self._source or selection.decoded.batch.source
-        metadata = message_of({**self._metadata, "source": source})
-        before_event = b"," + metadata[1:-1] + b',"event":'
-        without_time = b"{" + before_event[1:]
-        return [
-            (b'{"time":' + self._seconds(event.time) + before_event if event.time else without_time)
-            + _event(message)
-            + (self._fields(event) if self._indexed else b"}")
-            for message, event in zip(self._inner.encode(selection), selection.events, strict=True)
-        ]
+        lines, times = Lines(len(selection)), selection.column("time")
+        halves = self._epoch.halves(times)
+        if halves is not None:
+            seconds, milliseconds = halves
+            lines.text('{"time":')
+            lines.each(seconds)
+            lines.text(".")
+            lines.each(milliseconds)
+            lines.text(",")
+        else:
+            lines.text("{")
+            lines.each([f'"time":{self._seconds(time)},' if time else "" for time in times])
+        lines.text(message_of({**self._metadata, "source": source}).decode()[1:-1] + ',"event":')
+        return lines.encoded()
 
     def _fields(self, event: AuditEvent) -> bytes:
         """The rest of the envelope after the event; what the event lacks is left out."""
@@ -71,11 +88,11 @@ class HecEnvelope:
         found = {name: value for name, value in found.items() if value not in (None, "", [])}
         return b',"fields":' + message_of(found) + b"}" if found else b"}"
 
-    def _seconds(self, time: str) -> bytes:
+    def _seconds(self, time: str) -> str:
         epoch_ms = self._epoch(time)
         if len(epoch_ms) > 3 and epoch_ms[0] != "-":
-            return f"{epoch_ms[:-3]}.{epoch_ms[-3:]}".encode()
-        return f"{int(epoch_ms) / 1000:.3f}".encode()
+            return f"{epoch_ms[:-3]}.{epoch_ms[-3:]}"
+        return f"{int(epoch_ms) / 1000:.3f}"
 
 
 def _flat(value: Any) -> Any:

@@ -30,10 +30,13 @@ class Timestamped:
         )
         self._found = msgspec.json.Decoder(found).decode
         self.fields = inner.fields | {"time"}
+        self.members: frozenset[str] | None = (inner.members or frozenset()) | {stamp}
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         messages = self._inner.encode(selection)
+        if self._stamp in (self._inner.members or ()):
+            return messages
         return list(map(self._stamped, messages, selection.events))
 
     def _stamped(self, message: bytes, event: AuditEvent) -> bytes:

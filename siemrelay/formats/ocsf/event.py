@@ -48,6 +48,7 @@ class Ocsf:
     """Events → OCSF events, the members that differ by class a class at a time."""
 
     fields = frozenset({*FIELDS, "attributes"})
+    members = frozenset[str]()
 
     def __init__(self, options: OcsfOptions) -> None:
         product = {"name": options.product, "vendor_name": options.vendor}

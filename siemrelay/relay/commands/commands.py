@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import structlog
 import trio
 
 from siemrelay import registry
@@ -22,7 +23,6 @@ from siemrelay.core.event_types import (
 )
 from siemrelay.core.filters import EventFilter, EventsOptions, entry_fault
 from siemrelay.formats.json import JsonOptions
-from siemrelay.log import get_logger
 from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import FullDecoders
 from siemrelay.relay.commands.tap import Tap
@@ -47,7 +47,7 @@ from siemrelay.relay.source_group import SourceGroup
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # Each costs some hundredths of a processor while events come in quickly.
 _MOST_TAPS: Final = 4

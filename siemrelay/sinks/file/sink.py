@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import structlog
 import trio
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.options import Options, Size, absolute
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.sinks.file.rotation import Interval, period, rotate, tidy
 from siemrelay.sinks.file.writer import ArchiveFile, fault
 from siemrelay.wire.stream_framing import newline
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 # Smaller files would be thousands.
 _LEAST_ROTATE_BYTES: Final = 64 * 1024

@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from siemrelay.core.errors import SinkHolds, SinkWaits
-from siemrelay.log import get_logger
+import structlog
 
-_log = get_logger()
+from siemrelay.core.errors import SinkHolds, SinkWaits
+
+_log = structlog.get_logger()
 
 # Only the relay's user may read audit events.
 MODE: Final = 0o600

@@ -161,15 +161,16 @@ class Client:
             sent["Authorization"] = f"Bearer {await self._token(self._tokens)}"
         answer = await self._exchange(url, body, sent)
         self._report("answer", str(answer))
-        if url.startswith("http:") and (proxy := proxy_for(url)) is not None:
-            # Without a tunnel, an answer of the proxy looks like one of the receiver.
+        # Without a tunnel, an answer of the proxy looks like one of the receiver.
+        tunnelled = not url.startswith("http:")
+        if answer.status in (403, 407) and not tunnelled and (proxy := proxy_for(url)) is not None:
+            advice = proxy_advice(answer.status, proxy)
             if answer.status == 407:
-                raise SinkHolds(str(answer), advice=proxy_advice(407, proxy))
-            if answer.status == 403:
-                raise SinkHolds(
-                    f"{answer}, by the receiver or by {proxy}",
-                    advice=f"check the credentials' rights, or {proxy_advice(403, proxy)}",
-                )
+                raise SinkHolds(str(answer), advice=advice)
+            raise SinkHolds(
+                f"{answer}, by the receiver or by {proxy}",
+                advice=f"check the credentials' rights, or {advice}",
+            )
         if answer.status == 401 and self._tokens is not None and self._tokens.reject():
             raise SinkWaits(f"{answer}; asking for a new token", after_s=0)
         return answer

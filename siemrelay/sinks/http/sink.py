@@ -18,12 +18,16 @@ from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
 class BatchOptions(Options):
     """Options about filling requests."""
 
-    max_events: int = Field(500, ge=1, le=10_000, description="the most events in one request")
+    max_events: int = Field(2000, ge=1, le=10_000, description="the most events in one request")
     max_bytes: Size = Field(
         1024 * 1024, ge=1024, description="the most bytes in one request, before gzip"
     )
     max_wait: Duration = Field(
-        0.2, ge=0, le=60, description="how long a request waits for more events while few come"
+        0.2,
+        ge=0,
+        le=60,
+        description="how long after the one before a request waits for more events; one that comes "
+        "after a pause goes at once",
     )
 
     def limits(self, in_flight: int = 1, around_bytes: int = 0) -> BatchLimits:

@@ -21,6 +21,22 @@ _FRAGMENT_QUIET_S: Final = 1.0
 _FRAGMENT_HOLD_S: Final = 5.0
 # A compressed file that ends too early is being written; one that is still for this long stays so.
 _COMPRESSED_QUIET_S: Final = 10.0
+# A look at every file is followed by a pause this many times as long as it took: with thousands
+# of files it takes no more than 1 % of a core, while inotify reports what happens.
+_PAUSE_PER_FULL_SURVEY: Final = 100
+# And on a machine where it takes no time there are no more looks a second than this: a core that
+# idles may sleep.
+_FILES_PER_S: Final = 1000
+# And it is so many times less often while events have reported everything.
+_RARER: Final = 5
+
+
+def pause_after_full_survey(
+    files: int, took_s: float, poll_s: float, *, events_suffice: bool = False
+) -> float:
+    """Seconds until the next look at every file."""
+    least_s = poll_s * (_RARER if events_suffice else 1)
+    return max(least_s, _PAUSE_PER_FULL_SURVEY * took_s, files / _FILES_PER_S)
 
 
 def max_held_files() -> int:

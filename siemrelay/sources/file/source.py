@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
+import structlog
 import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
 from siemrelay.core.options import Duration, absolute
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import next_second
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.file.checkpoints import CheckpointStore
@@ -21,7 +21,7 @@ from siemrelay.sources.file.finder import Finder, Globs
 from siemrelay.sources.file.fingerprint import ContentChanged
 from siemrelay.sources.file.links import FollowLinks
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
-from siemrelay.sources.file.schedule import Schedule
+from siemrelay.sources.file.schedule import Schedule, pause_after_full_survey
 from siemrelay.sources.file.tracker import Tracker
 from siemrelay.sources.file.warnings import MissingLogs, UnreadableFiles
 from siemrelay.sources.file.watcher import Watcher
@@ -35,14 +35,8 @@ _BATCH_BYTES: Final = 64 * 1024
 _TICK_S: Final = 0.25
 # How often the lag is counted while reading: it is a metric, scraped every few seconds.
 _LAG_EVERY_S: Final = 0.25
-# A look at every file is followed by a pause this many times as long as it took: with thousands
-# of files it takes no more than 1 % of a core, while inotify reports what happens.
-_PAUSE_PER_FULL_SURVEY: Final = 100
-# And on a machine where it takes no time there are no more looks a second than this: a core that
-# idles may sleep.
-_FILES_PER_S: Final = 1000
-# As above for a look at what events say has changed: rotation of a full directory, too, leaves
-# time for reading.
+# A look at what events say has changed is followed by a pause this many times as long as it took:
+# rotation of a full directory, too, leaves time for reading.
 _PAUSE_PER_SURVEY: Final = 2
 
 # How long a relay that stops reads on in deleted files: much less than systemd gives it to stop.
@@ -84,8 +78,9 @@ class FileOptions(FramingOptions):
     poll: Annotated[Duration, Field(gt=0)] = Field(
         1.0,
         description="How often to look for changes that inotify did not report (network file "
-        "systems, limits reached). With thousands of files it is less often: looking takes no more "
-        "than 1 % of a core, and no more than 1,000 files are looked at in a second.",
+        "systems, limits reached). While inotify reports everything it is five times less often. "
+        "With thousands of files it is less often, too: looking takes no more than 1 % of a core, "
+        "and no more than 1,000 files are looked at in a second.",
     )
 
     @property
@@ -112,7 +107,7 @@ class FileSource:
         logged, reported to the intake, and tried again. If cancelled, what is unread in deleted
         files, which nobody can read later, is offered for some seconds yet; then all are closed.
         """
-        log = get_logger().bind(source=self.name)
+        log = structlog.get_logger().bind(source=self.name)
         following = _Following(self._options, self._framing, intake, log, drain=drain)
         try:
             await following.start()
@@ -184,7 +179,9 @@ class _Following:
         self._next_survey = now + _PAUSE_PER_SURVEY * (now - began)
         if full:
             files = len(self._tracker.files)
-            pause_s = pause_after_full_survey(files, now - began, self._poll_s)
+            pause_s = pause_after_full_survey(
+                files, now - began, self._poll_s, events_suffice=self._tracker.events_suffice
+            )
             self._next_full_survey = now + pause_s
             if pause_s >= 1:  # on a full second: see `next_second`
                 self._next_full_survey = float(math.floor(self._next_full_survey))
@@ -388,11 +385,6 @@ class _Following:
         """Close every file."""
         self._tracker.close()
         self._watcher.close()
-
-
-def pause_after_full_survey(files: int, took_s: float, poll_s: float) -> float:
-    """Seconds until the next look at every file."""
-    return max(poll_s, _PAUSE_PER_FULL_SURVEY * took_s, files / _FILES_PER_S)
 
 
 FILE: Final = SourceKind(

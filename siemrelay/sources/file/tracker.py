@@ -34,7 +34,7 @@ from siemrelay.sources.file.reconcile import (
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.survey import Surveyor
 from siemrelay.sources.file.warnings import UnreadableFiles
-from siemrelay.sources.file.watcher import Changes, Watching
+from siemrelay.sources.file.watcher import Changes, Reliability, Watching
 from siemrelay.wire.framing.contract import Framing
 
 # How often what was decided may ask for another look at once: a truncated file begins anew.
@@ -72,7 +72,7 @@ class Tracker:
         """Open files whose content was truncated, to be met anew by the next survey."""
         self._changes = Changes(everything=True)
         self._again = False
-        self._first = True
+        self._first, self._events = True, Reliability()
         self._next_expiry = clock()
 
     @property
@@ -87,6 +87,11 @@ class Tracker:
             file.stage is Stage.WAITING for file in self.files.values()
         )
 
+    @property
+    def events_suffice(self) -> bool:
+        """Whether surveys find nothing that no event reported."""
+        return self._watcher.active and self._events.proven
+
     def unread(self) -> int:
         """How many bytes are known to wait in all files."""
         return sum(file.unread for file in self.files.values())
@@ -94,6 +99,7 @@ class Tracker:
     def collect(self) -> None:
         """Take in what the watcher has to report."""
         changes = self._watcher.take_changes()
+        self._events.reported(changes)
         for file_id in changes.written:
             if (file := self.files.get(file_id)) is not None:
                 file.ready = True
@@ -135,6 +141,7 @@ class Tracker:
         `full`: look at every file, also where no event says that it changed. `from_end`: skip
         what is in new files. `final`: decide at once what may be a copy.
         """
+        found, every = False, full
         for _ in range(_ROUNDS):
             self._again = False
             orphans = {key: orphan for key, (_, orphan) in self._orphans.items()}
@@ -144,6 +151,7 @@ class Tracker:
                 self.files, renewed, self._take_changes, self._calls_again, full=full
             )
             self._again = self._again or facts.again
+            found = found or bool(facts.newcomers) or any(s.grown for s in facts.seen.values())
             actions = reconcile(known, facts.seen, orphans, final=final)
             self._carry_out(actions, facts.newcomers, from_end=from_end)
             self._first = full = False
@@ -155,6 +163,8 @@ class Tracker:
             self._unreadable.add_directory(directory)
         self._unreadable.keep_only(facts.paths.union(followed, closed))
         self._note_rotated_and_expire()
+        self.collect()
+        self._events.surveyed(full=every, found=found)
 
     def _take_changes(self) -> Changes:
         self.collect()

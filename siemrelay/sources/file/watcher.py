@@ -42,6 +42,9 @@ _LIMITS: Final = {
     errno.ENOSPC: "raise fs.inotify.max_user_watches",
 }
 
+# After so many surveys of every file (half a minute) events are taken to report everything.
+_CLEAN_SURVEYS: Final = 30
+
 
 class Changes(msgspec.Struct):
     """What has happened since the last time."""
@@ -58,6 +61,31 @@ class Changes(msgspec.Struct):
     @property
     def call_for_survey(self) -> bool:
         return self.everything or bool(self.entries)
+
+
+class Reliability:
+    """Whether events report all that happens: on a network file system, say, they do not.
+
+    Checked by test_a_log_whose_writes_no_event_reports_is_looked_at_as_often_as_configured.
+    """
+
+    def __init__(self) -> None:
+        self._reported, self._missed, self._clean_surveys = True, False, 0
+
+    def reported(self, changes: Changes) -> None:
+        """Events came, since the last survey."""
+        self._reported = self._reported or bool(changes.written) or changes.call_for_survey
+
+    def surveyed(self, *, full: bool, found: bool) -> None:
+        """A survey, of every file or not, has `found` something that is new since the last one."""
+        self._missed = self._missed or (found and not self._reported)
+        self._clean_surveys += full
+        self._reported = False
+
+    @property
+    def proven(self) -> bool:
+        """Whether many surveys of every file have found nothing that was not reported."""
+        return not self._missed and self._clean_surveys >= _CLEAN_SURVEYS
 
 
 class Watching(Protocol):

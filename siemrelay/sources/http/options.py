@@ -1,16 +1,16 @@
-"""The base of webhooks and HEC: the address, the limits of requests, and the server."""
+"""The base of webhooks and HEC (the address, the limits, the server); the options of webhooks."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import structlog
 import trio
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from siemrelay.core.options import Duration, Size
-from siemrelay.log import get_logger
+from siemrelay.core.options import Duration, HeaderName, NonEmpty, Secret, Size
 from siemrelay.net.http_application import Application, HttpLimits
 from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import RejectionLog, is_loopback
@@ -23,9 +23,11 @@ from siemrelay.net.listener_options import (
 from siemrelay.net.listening_sockets import BindAddress
 from siemrelay.net.tls_server import TlsServer
 from siemrelay.sources.contract import Intake
+from siemrelay.sources.http.auth import SignatureOptions
 from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
+from siemrelay.wire.handshakes import HANDSHAKES
 
-_log = get_logger()
+_log = structlog.get_logger()
 
 STORE_S: Final = 5.0
 """A sender waits this long for its records to be stored, then gets 503: better than silence. A
@@ -130,6 +132,70 @@ class HttpListenOptions(ListenerOptions):
     def binds(self) -> list[BindAddress]:
         """See `net.listening_sockets.Listening`."""
         return [BindAddress(False, self.address.host, self.address.port)]
+
+
+_AUTHORIZATION: Final = "Authorization"
+
+
+class WebhookOptions(HttpListenOptions):
+    """Options of `type: http`."""
+
+    authorization_header: HeaderName = Field(
+        _AUTHORIZATION,
+        description="the header that has `authorization`, where a sender uses another one",
+    )
+    authorization: Secret | None = Field(
+        None,
+        description='the `Authorization` that senders must have, word for word: "Bearer TOKEN" or '
+        '"Basic USER:PASSWORD" (encoded for you)',
+    )
+    signature: SignatureOptions | None = Field(
+        None, description="the HMAC over the body that each request must have"
+    )
+    verify_token: Secret | None = Field(
+        None, description="with `handshake: meta`: the token that the sender shows"
+    )
+    handshake: Literal[
+        "okta", "slack", "zoom", "event_grid", "graph", "cloudevents", "meta"
+    ] | None = Field(
+        None,
+        description="how the sender makes sure that this address expects its events; such a "
+        "request is answered and not stored",
+    )  # fmt: skip
+    event_type_header: HeaderName | None = Field(
+        None,
+        description="a header that names the type of the event, put into the record under its own "
+        "name (`X-GitHub-Event`)",
+    )
+    form_field: NonEmpty | None = Field(
+        None,
+        description="the field with the JSON of a form (`application/x-www-form-urlencoded`), like "
+        "`payload`; without it forms are refused",
+    )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody who reaches the address can write audit events."""
+        certified = self.tls is not None and self.tls.client_ca is not None
+        return self.authorization is None and self.signature is None and not certified
+
+    @field_validator("authorization")
+    @classmethod
+    def _has_a_scheme(cls, value: Secret | None, info: ValidationInfo) -> Secret | None:
+        header = str(info.data.get("authorization_header", _AUTHORIZATION))
+        if value and header.casefold() == _AUTHORIZATION.casefold() and " " not in value.strip():
+            raise ValueError('write a scheme and its credentials, like "Bearer TOKEN"')
+        return value
+
+    @field_validator("handshake")
+    @classmethod
+    def _has_its_secret(cls, value: str | None, info: ValidationInfo) -> str | None:
+        asked = HANDSHAKES[value] if value else None
+        if asked is not None and asked.signed and info.data.get("signature") is None:
+            raise ValueError(f"`{value}` is answered with the secret of `signature`: give it one")
+        if asked is not None and asked.token and info.data.get("verify_token") is None:
+            raise ValueError(f"`{value}` needs `verify_token`, the token that the sender shows")
+        return value
 
 
 async def serve(

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from typing import Annotated, Final
+from collections.abc import Generator
+from typing import Final
 
 import msgspec
 import trio
-from pydantic import AfterValidator, Field
 
-from siemrelay.core.options import Secret
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer
 from siemrelay.net.http_server import RETRY_AFTER_S
 from siemrelay.net.listener import is_loopback
 from siemrelay.sources.contract import Intake, Records, SourceKind
-from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic
+from siemrelay.sources.http.auth import Authorization, Signature, basic
 from siemrelay.sources.http.bodies import BodyReader, content_coding
 from siemrelay.sources.http.idempotency import IdempotencyKeys, KeyedRequest, fingerprint, scoped
-from siemrelay.sources.http.options import STORE_S, HttpListenOptions, serve
+from siemrelay.sources.http.options import STORE_S, WebhookOptions, serve
+from siemrelay.wire.forms import form_value
+from siemrelay.wire.handshakes import HANDSHAKES, HandshakeReply, HandshakeSecrets
 from siemrelay.wire.http_bodies import (
     CODINGS,
+    BodyKind,
     BodyRefused,
     BodyTooLarge,
     Payload,
@@ -30,6 +32,7 @@ from siemrelay.wire.http_bodies import (
     body_kind,
     read_records,
 )
+from siemrelay.wire.items import ItemSplitter
 
 # Requests with a key are stored even after their sender has gone: at most this much at a time.
 _STORING_BYTES: Final = 64 << 20
@@ -41,31 +44,6 @@ _PROVEN: Final = 1024
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[([^\]]*)\]|([^:/\[\]]*))(?::[0-9]*)?")
 
 _FORM: Final = "application/x-www-form-urlencoded"
-
-
-def _authorization(value: Secret) -> Secret:
-    if " " not in value.strip():
-        raise ValueError('write a scheme and its credentials, like "Bearer TOKEN"')
-    return value
-
-
-class WebhookOptions(HttpListenOptions):
-    """Options of `type: http`."""
-
-    authorization: Annotated[Secret, AfterValidator(_authorization)] | None = Field(
-        None,
-        description='the `Authorization` that senders must have, word for word: "Bearer TOKEN" or '
-        '"Basic USER:PASSWORD" (encoded for you)',
-    )
-    signature: SignatureOptions | None = Field(
-        None, description="the HMAC over the body that each request must have"
-    )
-
-    @property
-    def is_open(self) -> bool:
-        """Whether everybody who reaches the address can write audit events."""
-        certified = self.tls is not None and self.tls.client_ca is not None
-        return self.authorization is None and self.signature is None and not certified
 
 
 class HttpSource:
@@ -100,7 +78,16 @@ class _Hooks:
         allowed = [basic(options.authorization)] if options.authorization else []
         self._authorization = Authorization(allowed)
         self._challenge = (allowed or ["Bearer"])[0].partition(" ")[0]
+        self._field = options.authorization_header.lower()
         self._signature = Signature(options.signature) if options.signature else None
+        self._handshake = HANDSHAKES[options.handshake] if options.handshake else None
+        self._shared = HandshakeSecrets(
+            options.signature.secret if options.signature else "", options.verify_token or ""
+        )
+        # `items` is an option of every source, with which this model is joined.
+        items = getattr(options, "items", None)
+        self._items = ItemSplitter(items) if items else None
+        self._type_header, self._form_field = options.event_type_header, options.form_field
         self._path = _trimmed(options.address.path)
         self._is_local = options.address.is_loopback
         self._bodies, self._most_records = BodyReader(options.max_body), options.max_records
@@ -112,6 +99,8 @@ class _Hooks:
     def admit(self, head: Head) -> HttpAnswer | bool:
         if _trimmed(head.path) != self._path:
             return self.fault(404, "unknown path: POST events to the path in `listen`")
+        if (reply := self._handshake_by_head(head)) is not None:
+            return reply
         if head.method in _ASKING:
             return _HERE
         if head.method != "POST":
@@ -119,13 +108,9 @@ class _Hooks:
             return _with(refusal, _ALLOWED)
         if self._is_local and not _is_of_this_machine(head.fields.get("origin")):
             return self.fault(403, "a web page of another site posts nothing here")
-        if (
-            self._authorization
-            and self._authorization.find(head.fields.get("authorization", "")) is None
-        ):
-            refusal = self.fault(401, "the Authorization field is missing or wrong")
-            return _with(refusal, ("WWW-Authenticate", f'{self._challenge} realm="siemrelay"'))
-        if body_kind(head.fields.get("content-type", "")) is None:
+        if not self._authorized(head):
+            return self._unauthorized()
+        if self._body_kind(head) is None:
             return self._unsupported(head.fields.get("content-type", ""))
         if content_coding(head) not in CODINGS:
             refusal = self.fault(415, "Content-Encoding can be gzip, deflate or identity")
@@ -139,6 +124,26 @@ class _Hooks:
         proven = bool(self._authorization) or head.certificate is not None
         return proven or head.peer in self._proven
 
+    def _authorized(self, head: Head) -> bool:
+        shown = head.fields.get(self._field, "")
+        return not self._authorization or self._authorization.find(shown) is not None
+
+    def _unauthorized(self) -> HttpAnswer:
+        refusal = self.fault(401, f"the field {self._field} is missing or wrong")
+        return _with(refusal, ("WWW-Authenticate", f'{self._challenge} realm="siemrelay"'))
+
+    def _handshake_by_head(self, head: Head) -> HttpAnswer | None:
+        if self._handshake is None:
+            return None
+        reply = self._handshake.to_head(head.method, head.query, head.fields, self._shared)
+        if reply is not None and self._handshake.authorized and not self._authorized(head):
+            return self._unauthorized()
+        return None if reply is None else _handshake_answer(reply)
+
+    def _body_kind(self, head: Head) -> BodyKind | None:
+        kind = body_kind(head.fields.get("content-type", ""))
+        return None if kind == "form" and self._form_field is None else kind
+
     async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         keys = list[str]()
         if self._signature is not None:
@@ -150,11 +155,13 @@ class _Hooks:
             self._prove(head.peer)
             if self._signature.has_time:
                 keys.append(scoped(mac.hex(), ["signature"]))
-        kind = body_kind(head.fields.get("content-type", ""))
-        assert kind is not None, "it was admitted"
+        if self._handshake is not None:
+            reply = self._handshake.to_body(head.fields, body.data, self._shared)
+            if reply is not None:
+                return _handshake_answer(reply)
         try:
             data, found = await self._bodies.read(
-                head, body, lambda data: read_records(data, kind, self._most_records)
+                head, body, lambda data: self._records(head, data)
             )
         except (BodyTooLarge, TooManyRecords) as error:
             return self.fault(413, str(error))
@@ -170,6 +177,19 @@ class _Hooks:
             await self._intake.store(*_rows(found))
         return self._busy() if scope_s.cancelled_caught else _stored(found.count)
 
+    def _records(self, head: Head, data: bytes) -> Generator[None, None, Payload]:
+        kind = self._body_kind(head)
+        assert kind is not None, "it was admitted"
+        if kind == "form" and self._form_field is not None:
+            data, kind = (yield from form_value(data, self._form_field)), "json"
+        members = b""
+        if self._type_header is not None:
+            event_type = head.fields.get(self._type_header.lower(), "")
+            if event_type:
+                member = msgspec.json.encode({self._type_header: event_type})
+                members = member[1:-1]
+        return (yield from read_records(data, kind, self._most_records, self._items, members))
+
     def _sender(self, head: Head) -> list[str]:
         """The owner of an Idempotency-Key: certificate, authorization, else the address.
 
@@ -177,7 +197,7 @@ class _Hooks:
         """
         certificate = hashlib.sha256(head.certificate).hexdigest() if head.certificate else ""
         proven = bool(certificate or self._authorization)
-        return [certificate, head.fields.get("authorization", ""), "" if proven else head.peer]
+        return [certificate, head.fields.get(self._field, ""), "" if proven else head.peer]
 
     def _prove(self, peer: str) -> None:
         if len(self._proven) >= _PROVEN and peer not in self._proven:
@@ -257,6 +277,11 @@ def _malformed(fault: BodyRefused) -> HttpAnswer:
     return HttpAnswer(400, msgspec.json.encode(fields), refused=_COUNTED[400])
 
 
+def _handshake_answer(reply: HandshakeReply) -> HttpAnswer:
+    refused = "" if reply.status == 200 else _COUNTED[401]
+    return HttpAnswer(reply.status, reply.body, reply.fields, refused, reply.content_type)
+
+
 def _stored(count: int) -> HttpAnswer:
     return HttpAnswer(200, b'{"stored":%d}' % count)
 
@@ -284,4 +309,6 @@ def _trimmed(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-HTTP: Final = SourceKind(WebhookOptions, HttpSource, "json", "webhooks: events POSTed over HTTP(S)")
+HTTP: Final = SourceKind(
+    WebhookOptions, HttpSource, "json", "webhooks: events POSTed over HTTP(S)", splits_items=True
+)

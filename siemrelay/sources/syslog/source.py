@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
 import trio
 
-from siemrelay.log import get_logger
 from siemrelay.net.tasks import report_alive
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.syslog.datagram import DatagramListener
@@ -38,7 +38,7 @@ class SyslogSource:
         options = self._options
         certified = options.tls is not None and options.tls.client_ca is not None
         activity = SourceActivity(authenticates=certified)
-        log = get_logger().bind(source=self.name)
+        log = structlog.get_logger().bind(source=self.name)
         async with trio.open_nursery() as nursery:
             for address, bind in zip(options.addresses, options.binds, strict=True):
                 kind = _LISTENERS.get(address.scheme, StreamListener)

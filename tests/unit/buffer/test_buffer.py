@@ -15,7 +15,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
+from structlog.testing import LogCapture
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
@@ -28,7 +30,6 @@ from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.buffer.store import Store
 from siemrelay.core.errors import BufferBroken, BufferFull, BufferMoved, DiskFull, StartRefused
 from siemrelay.core.event import Batch
-from siemrelay.log import Line, captured_logs
 from siemrelay.telemetry.stats import BufferStats, SinkCounts
 from tests.support.buffers import advance
 from tests.support.mounts import small_disk
@@ -77,9 +78,11 @@ def buffer(state_dir: Path) -> Iterator[DiskBuffer]:
 
 
 @pytest.fixture
-def log_output() -> Iterator[list[Line]]:
-    with captured_logs() as lines:
-        yield lines
+def log_output() -> Iterator[LogCapture]:
+    before, capture = structlog.get_config(), LogCapture()
+    structlog.configure(processors=[capture])
+    yield capture
+    structlog.configure(**before)
 
 
 def rows(state_dir: Path, query: str) -> list[tuple[object, ...]]:
@@ -463,12 +466,12 @@ async def test_records_that_are_dropped_while_in_flight_are_counted_once(state_d
 
 
 async def test_records_that_nothing_accounts_for_are_counted_as_lost_and_logged(
-    buffer: DiskBuffer, log_output: list[Line]
+    buffer: DiskBuffer, log_output: LogCapture
 ) -> None:
     await add(buffer, 10)
     buffer.advance("a", 6, Outcome(delivered=2))
     assert buffer.cursor("a").counts == SinkCounts(delivered=2, lost=3)
-    (line,) = log_output
+    (line,) = log_output.entries
     assert line["event"] == "stored records are missing on disk"
     assert (line["sink"], line["records"]) == ("a", 3)
     assert (line["from_sequence"], line["to_sequence"]) == (1, 5)

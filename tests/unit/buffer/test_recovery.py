@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkPolicy
@@ -17,7 +19,6 @@ from siemrelay.buffer.recovery import FoundState, recover
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.watermark import HighWatermark, Watermark
 from siemrelay.core.event import Batch
-from siemrelay.log import Line, captured_logs
 from siemrelay.telemetry.stats import BufferStats
 from tests.support.buffers import advance
 
@@ -124,9 +125,11 @@ def test_a_watermark_that_cannot_be_trusted_is_none(tmp_path: Path, damage: byte
 
 
 @pytest.fixture
-def log() -> Iterator[list[Line]]:
-    with captured_logs() as lines:
-        yield lines
+def log() -> Iterator[LogCapture]:
+    before, capture = structlog.get_config(), LogCapture()
+    structlog.configure(processors=[capture])
+    yield capture
+    structlog.configure(**before)
 
 
 def opened(state_dir: Path) -> DiskBuffer:
@@ -165,13 +168,13 @@ def cut_log(state_dir: Path) -> None:
 
 @pytest.mark.parametrize("harm", [empty, remove_log, cut_log])
 async def test_records_that_are_gone_are_told_counted_and_their_numbers_not_used_again(
-    tmp_path: Path, log: list[Line], harm: Callable[[Path], None]
+    tmp_path: Path, log: LogCapture, harm: Callable[[Path], None]
 ) -> None:
     state_dir = await killed(tmp_path)
     harm(state_dir)
     with opened(state_dir) as buffer:
         assert buffer.end == 31
-        (line,) = (entry for entry in log if entry["event"] == GONE)
+        (line,) = (entry for entry in log.entries if entry["event"] == GONE)
         assert line["to_sequence"] == 30
         gone = 31 - line["from_sequence"]
         assert line["undelivered"] == {"a": min(gone, 20)}
@@ -183,10 +186,10 @@ async def test_records_that_are_gone_are_told_counted_and_their_numbers_not_used
         assert (counts.lost, counts.settled()) == (min(gone, 20), 30)
         assert buffer.cursor("b").counts.settled() == 30
         assert buffer.cursor("b").counts.lost == 0
-    log.clear()
+    log.entries.clear()
     with opened(state_dir) as buffer:
         assert buffer.end == 31
-    assert log == []
+    assert log.entries == []
 
 
 def advance_by_records(buffer: DiskBuffer, batch: Batch) -> None:
@@ -211,7 +214,7 @@ def advance_by_records(buffer: DiskBuffer, batch: Batch) -> None:
     ],
 )
 async def test_a_start_with_damaged_values_goes_on_and_says_so(
-    tmp_path: Path, log: list[Line], statement: str
+    tmp_path: Path, log: LogCapture, statement: str
 ) -> None:
     state_dir = await killed(tmp_path)
     with closing(sqlite3.connect(state_dir / "buffer.db", isolation_level=None)) as file:
@@ -220,7 +223,7 @@ async def test_a_start_with_damaged_values_goes_on_and_says_so(
     with opened(state_dir) as buffer:
         damaged_position = "positions" in statement
         assert buffer.positions("app") == ({} if damaged_position else {"file": {"offset": 30}})
-        assert [entry["log_level"] for entry in log if "damaged" in entry["event"]]
+        assert [entry["log_level"] for entry in log.entries if "damaged" in entry["event"]]
         assert (buffer.end, buffer.stats.size_bytes) == (31, size)
         # The watermark has the cursors of the last commit.
         assert buffer.cursor("a").next_sequence == 11

@@ -26,7 +26,7 @@ BEYOND = (
     "must be at least 480B", "must be more than 0s", "must be at most 1m", "buffer.max_size: must",
     "the port", "the host in it", "invisible character", "write a whole address",
     "write a name or address", "a header cannot carry this text", "write a header's name",
-    "the relay sets this header itself", "which protocol?",
+    "the relay sets this header itself", "which protocol?", "unknown product",
 )  # fmt: skip
 """Parts of the faults that no schema can see: relations of two keys, what is inside a text."""
 

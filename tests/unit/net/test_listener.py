@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+import structlog
 import trio
 
-from siemrelay.log import get_logger
 from siemrelay.net.listener import AcceptedConnection, ConnectionLimiter, RejectionLog, group_of
 from siemrelay.net.tasks import Broadcast
 
-NOTHING = get_logger()
+NOTHING = structlog.get_logger()
 
 
 @pytest.mark.parametrize(

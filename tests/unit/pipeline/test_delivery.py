@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
@@ -23,7 +24,6 @@ from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw
-from siemrelay.log import captured_logs
 from siemrelay.pipeline.delivery import Delivery, Retry
 from siemrelay.pipeline.format_cache import FormatCache, SinkReader
 from siemrelay.pipeline.formatting import Formatter, InternalError, SinkFormat
@@ -286,19 +286,32 @@ async def test_no_run_is_over_its_limits_and_none_loses_a_record(rig: Rig, seed:
         assert len(run) == 1 or sum(map(len, run)) + len(run) <= limits.max_bytes
 
 
-async def test_few_events_wait_for_more_to_fill_a_run(rig: Rig) -> None:
-    for name in "abc":
-        await rig.add(name)
+async def test_an_event_after_a_pause_goes_at_once_and_those_behind_it_fill_a_run(rig: Rig) -> None:
     peer = Peer()
-    await rig.deliver(peer, BatchLimits(3, 1000, max_wait_s=10.0))
-    assert peer.runs == [[b"a", b"b", b"c"]]
+    delivery = rig.delivery(peer, BatchLimits(3, 1000, max_wait_s=1e9))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delivery.run)
+            for name in "abcd":
+                await rig.add(name)
+                if name == "a":
+                    await rig.settle_all()
+            await rig.settle_all()
+            nursery.cancel_scope.cancel()
+    assert peer.runs == [[b"a"], [b"b", b"c", b"d"]]
 
 
 async def test_a_run_that_is_not_full_is_sent_when_it_has_waited_long_enough(rig: Rig) -> None:
-    await rig.add("a")
     peer = Peer()
-    await rig.deliver(peer, BatchLimits(100, 1000, max_wait_s=0.01))
-    assert peer.runs == [[b"a"]]
+    delivery = rig.delivery(peer, BatchLimits(100, 1000, max_wait_s=0.01))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delivery.run)
+            for name in "ab":
+                await rig.add(name)
+                await rig.settle_all()
+            nursery.cancel_scope.cancel()
+    assert peer.runs == [[b"a"], [b"b"]]
 
 
 async def test_messages_over_the_limit_are_cut_and_counted_once(rig: Rig) -> None:
@@ -347,7 +360,7 @@ async def test_a_dead_peer_is_asked_again_until_it_lives(rig: Rig) -> None:
             raise SinkWaits("refused")
 
     peer.connect = connect
-    with captured_logs() as logs:
+    with capture_logs() as logs:
         await rig.deliver(peer)
     assert peer.confirmed == [b"a"]
     assert rig.stats.retries == 5
@@ -441,7 +454,7 @@ async def test_a_peer_that_closes_idle_connections_is_not_called_down(
                     yield self
 
     peer = ClosesIdle()
-    with captured_logs() as logs, trio.move_on_after(310):
+    with capture_logs() as logs, trio.move_on_after(310):
         await rig.delivery(peer, retry=Retry(1.0, 60.0)).run()
     assert peer.sessions == 10
     assert (rig.stats.state, rig.stats.retries) == ("up", 0)
@@ -488,7 +501,7 @@ async def test_a_peer_that_does_not_answer_is_called_down_though_nothing_waits_f
             raise SinkWaits("no answer within 30s")
             yield self
 
-    with captured_logs() as logs, trio.move_on_after(40):
+    with capture_logs() as logs, trio.move_on_after(40):
         await rig.delivery(Unreachable(), retry=Retry(1.0, 60.0)).run()
     assert (rig.stats.state, rig.stats.reason) == ("waiting", "no answer within 30s")
     assert [line["event"] for line in logs] == ["sink waiting"]
@@ -679,7 +692,7 @@ async def test_a_duplicate_is_a_delivery_only_of_what_was_sent_before(rig: Rig) 
     peer = Peer(at_confirm=at_confirm)
     delivery = rig.delivery(peer)
     await rig.add("answer is lost")
-    with captured_logs() as logs:
+    with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(delivery.run)
             with trio.fail_after(20):
@@ -752,7 +765,7 @@ async def test_a_record_that_a_format_fails_on_becomes_a_dead_letter_and_the_res
     await rig.add("a", "bug in format", "skip", "c")
     await rig.add("bug in format again")
     peer = Peer()
-    with captured_logs() as logs:
+    with capture_logs() as logs:
         await rig.deliver(peer, form=Buggy())
     assert peer.confirmed == [b"a", b"c"]
     assert rig.letters() == [
@@ -775,7 +788,7 @@ async def test_a_record_that_a_decoder_fails_on_is_passed_on_as_an_unparsed_reco
     assert None not in (decoded.events[1].id, decoded.events[1].time, decoded.events[1].severity)
     assert errors[0].facts["failed"] == [2]
     peer = Peer()
-    with captured_logs() as logs:
+    with capture_logs() as logs:
         await rig.deliver(peer)
     (told,) = [line for line in logs if "decoder failed" in line["event"]]
     assert "ValueError: a bug" in told["exception"]

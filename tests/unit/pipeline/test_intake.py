@@ -10,13 +10,13 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.core.event import Batch
 from siemrelay.core.event_types import OWN_SOURCE
-from siemrelay.log import captured_logs
 from siemrelay.pipeline.intake import Committer, SourceIntake
 from siemrelay.relay.own_events import OwnEvents
 from siemrelay.sources.contract import Position, Records, joined
@@ -320,7 +320,7 @@ async def test_a_store_that_is_cancelled_leaves_the_others_alone(tmp_path: Path)
 async def test_a_full_buffer_stops_intake_and_says_so_until_there_is_room(tmp_path: Path) -> None:
     async with rig_on(tmp_path, max_size_bytes=10_000) as rig:
         await rig.a.store(records(b"first"))
-        with captured_logs() as logs:
+        with capture_logs() as logs:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(rig.a.store, records(b"x" * 50_000, offset=7))
                 with trio.fail_after(10):
@@ -340,7 +340,7 @@ async def test_a_full_disk_stops_intake_until_there_is_room(tmp_path: Path) -> N
         async with rig_on(disk.path / "state") as rig:
             disk.fill()
             async with trio.open_nursery() as nursery:
-                with captured_logs() as logs:
+                with capture_logs() as logs:
                     nursery.start_soon(
                         rig.a.store, records(b"".join(b"%d" % n for n in range(99_999)))
                     )

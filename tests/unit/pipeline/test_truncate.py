@@ -228,6 +228,7 @@ class Failing:
     """A format with a bug that shows only in what is shortened."""
 
     fields = frozenset({"message"})
+    members = None
 
     def encode(self, selection: Any) -> list[bytes]:
         if any(MARK in (event.message or "") for event in selection.events):

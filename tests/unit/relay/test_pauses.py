@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from siemrelay.log import captured_logs
 from siemrelay.relay.pauses import Pauses
 
 
@@ -33,7 +33,7 @@ async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
 ) -> None:
     obstacle.put()
     pauses = Pauses(tmp_path)
-    with captured_logs() as log:
+    with capture_logs() as log:
         assert await pauses.add("siem", "ada") == "Is a directory"
         assert "siem" in pauses
         assert "siem" not in Pauses(tmp_path)

@@ -9,12 +9,12 @@ from unittest.mock import patch
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.cli.live.control_client import send
 from siemrelay.config.load import Loaded, load_text
 from siemrelay.core.errors import StartRefused
-from siemrelay.log import captured_logs
 from siemrelay.relay.control import ReloadRequest
 from siemrelay.relay.relay import Relay
 from tests.support.daemon import until
@@ -44,7 +44,7 @@ async def test_a_source_goes_on_by_its_old_name_where_the_new_one_cannot_be_stor
     relay = Relay(loaded("a", "s", ""), read=lambda text, variables: new)
     audit = tmp_path / "audit.json"
     audit.write_text('{"id": "1"}\n')
-    with patch.object(DiskBuffer, refused_by, side_effect=StartRefused("no room")), captured_logs():
+    with patch.object(DiskBuffer, refused_by, side_effect=StartRefused("no room")), capture_logs():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(relay.run, signals=False))
             await eventually(lambda: relay.stats.ready)

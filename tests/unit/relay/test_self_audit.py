@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from siemrelay.core.event_types import SINK_PAUSED
-from siemrelay.log import captured_logs
 from siemrelay.relay.self_audit import SelfAudit, leave_event
 from siemrelay.telemetry.stats import SinkStats, Stats
 
@@ -63,7 +63,7 @@ async def test_notes_are_bounded_while_the_buffer_is_full(
     stored = Stored()
     stored.room = trio.Event()
     audit = audit_of(Stats(), stored, tmp_path)
-    with captured_logs() as logs:
+    with capture_logs() as logs:
         for number in range(1003):
             audit.note(SINK_PAUSED, f"note {number}", sink="siem")
     assert len([line for line in logs if "too many wait" in line["event"]]) == 3

@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import BufferBroken, SiemrelayError
-from siemrelay.log import captured_logs
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.relay import Relay
 from siemrelay.relay.supervise import summarize, supervise
@@ -53,7 +53,7 @@ async def test_a_part_that_fails_is_run_again_and_told_once_each_time(
 ) -> None:
     errors = ValueError("one"), ExceptionGroup("two", [KeyError("x")])
     part = Part(*errors)
-    with captured_logs() as logs:
+    with capture_logs() as logs:
         await supervise("source x", part.run, part.failed)
     assert part.noted == list(errors)
     assert [(line["part"], line["log_level"]) for line in logs] == [("source x", "error")] * 2
@@ -62,7 +62,7 @@ async def test_a_part_that_fails_is_run_again_and_told_once_each_time(
 
 async def test_pauses_grow_to_half_a_minute(autojump_clock: trio.testing.MockClock) -> None:
     part = Part(*[ValueError("again")] * 12)
-    with captured_logs():
+    with capture_logs():
         await supervise("part", part.run, part.failed)
     assert part.pauses[0] <= 0.5
     assert 15 <= part.pauses[-1] <= 30
@@ -72,7 +72,7 @@ async def test_a_part_that_ran_for_long_starts_its_pauses_anew(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     part = Part(*[ValueError("again")] * 12, lives_s=100)
-    with captured_logs():
+    with capture_logs():
         await supervise("part", part.run, part.failed)
     assert all(pause <= 0.51 for pause in part.pauses)
 
@@ -105,7 +105,7 @@ async def test_a_stop_beside_a_failure_is_a_stop(autojump_clock: trio.testing.Mo
             nursery.start_soon(fail)
             await trio.sleep_forever()
 
-    with captured_logs() as logs, stop:
+    with capture_logs() as logs, stop:
         await supervise("part", run, lambda error: None)
     assert stop.cancelled_caught
     assert [line["part"] for line in logs] == ["part"]
@@ -113,7 +113,7 @@ async def test_a_stop_beside_a_failure_is_a_stop(autojump_clock: trio.testing.Mo
 
 async def test_cancelling_ends_a_part_and_a_pause(autojump_clock: trio.testing.MockClock) -> None:
     part = Part(ValueError("x"))
-    with captured_logs(), trio.move_on_after(0.01) as scope:
+    with capture_logs(), trio.move_on_after(0.01) as scope:
         await supervise("part", part.run, part.failed)
     assert scope.cancelled_caught
 
@@ -146,7 +146,7 @@ async def test_a_failed_sources_last_error_is_what_failed_not_the_nursery_around
         "sources: {a: {type: stdin}}\nsinks: {s: {protocol: stdout}}\n"
     )
     relay = Relay(load_text(text, "f.yaml", {}))
-    with patch.object(Assembly, "source", lambda self, name: Failing()), captured_logs():
+    with patch.object(Assembly, "source", lambda self, name: Failing()), capture_logs():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(relay.run, signals=False))
             with trio.fail_after(20):

@@ -6,10 +6,10 @@ import socket
 from typing import Any, cast
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
-from siemrelay.log import get_logger
 from siemrelay.net.listener import AcceptedConnection
 from siemrelay.sources.contract import Intake, Records
 from siemrelay.sources.syslog.address import SyslogAddress
@@ -99,7 +99,7 @@ async def test_what_was_read_is_handed_over_wherever_a_stop_comes(
         store = Store(steps)
         peer = Peer(steps, [b"one\ntwo\nthr", b"ee\nfour\n", b"five\n", last])
         options = SyslogOptions.model_validate({"listen": str(ADDRESS), "idle_timeout": idle})
-        made = StreamListener(ADDRESS, options, cast("Intake", store), get_logger(),
+        made = StreamListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
                               activity := SourceActivity())  # fmt: skip
         with steps.scope:
             await made.serve_peer(
@@ -127,7 +127,7 @@ async def test_no_relp_frame_is_answered_that_is_not_stored(
         ]
         peer = Peer(steps, frames)
         options = SyslogOptions.model_validate({"listen": "relp://127.0.0.1"})
-        made = RelpListener(ADDRESS, options, cast("Intake", store), get_logger(),
+        made = RelpListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
                             activity := SourceActivity())  # fmt: skip
         with steps.scope:
             await made.serve_peer(

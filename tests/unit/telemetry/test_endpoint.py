@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from siemrelay.core.errors import BufferBroken, StartRefused
-from siemrelay.log import captured_logs
 from siemrelay.net.http_application import HttpLimits
 from siemrelay.telemetry.endpoint import open_endpoint, serve
 from siemrelay.telemetry.log import Redactor
@@ -228,7 +228,7 @@ async def test_only_so_many_are_served_at_once_and_the_rest_wait() -> None:
 async def test_a_fault_of_our_own_is_told_and_does_not_stop_the_relay() -> None:
     async with serving() as served:
         served.fault = ValueError("a bug")
-        with captured_logs() as logs:
+        with capture_logs() as logs:
             assert (await served.get("/metrics"))[0] == 500
         assert logs[0]["event"] == "request failed"
         served.fault = None

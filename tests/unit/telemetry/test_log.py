@@ -18,12 +18,12 @@ SECRET = 'hunter2-very"secret'
 _PROGRAM = """
 import sys
 from pathlib import Path
-from siemrelay.log import get_logger
+import structlog
 from siemrelay.telemetry.log import Redactor, configure
 
 secret = sys.argv[3]
 configure(sys.argv[1], sys.argv[2], Redactor([secret, "abc"]))
-log = get_logger()
+log = structlog.get_logger()
 log.debug("a debug line")
 log.info("plain", n=1, ok=True, nothing=None, where=Path("/x"), short="abc")
 deep = {"a": [{secret: (secret, b"bytes " + secret.encode())}]}
@@ -99,7 +99,7 @@ def test_secrets_too_short_to_protect_anything_blot_out_nothing() -> None:
 
 def test_a_line_without_secrets_is_left_as_it_is() -> None:
     line = {"event": Path("x")}
-    assert Redactor([]).line(line) == line
+    assert Redactor([])(None, "info", line) == line
 
 
 def test_the_journal_gets_the_priority_of_each_line(tmp_path: Path) -> None:

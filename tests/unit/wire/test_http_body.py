@@ -160,7 +160,7 @@ def test_a_large_body_goes_into_several_rows_and_none_is_lost() -> None:
         ("application/x-ndjson", "values"),
         ("text/plain; charset=utf-8", "lines"),
         ("application/json; charset=utf-16", None),
-        ("application/x-www-form-urlencoded", None),
+        ("application/x-www-form-urlencoded", "form"),
         ("text/html", None),
     ],
 )

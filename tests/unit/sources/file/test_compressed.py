@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 import zstandard
 
-from siemrelay.log import captured_logs
 from tests.support.file_source_rig import CollectingIntake, append, drained, running
 
 LINES = [b'{"n":%d}' % n for n in range(20_000)]
@@ -65,7 +65,7 @@ async def test_cut_off_compressed_file_gives_what_can_be_read_and_an_error(
 ) -> None:
     (tmp_path / f"audit.log.1{suffix}").write_bytes(PACKS[suffix](TEXT)[:-cut])
     intake = CollectingIntake()
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         got = await drained(str(tmp_path / "*"), intake)
     whole = got[:-1]  # the last line may be cut
     assert whole == LINES[: len(whole)]
@@ -80,7 +80,7 @@ async def test_file_in_an_unsupported_compression_is_reported_until_it_is_gone(
     packed.write_bytes(b"\x04\x22\x4d\x18" + b"x" * 100)
     (tmp_path / "audit.log").write_bytes(b"one\n")
     intake = CollectingIntake()
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         async with running(str(tmp_path / "*"), intake, poll="20ms"):
             await intake.until_lines(1)
             packed.unlink()
@@ -99,7 +99,7 @@ async def test_an_empty_file_that_becomes_one_in_an_unsupported_compression_is_r
     (log := tmp_path / "audit.log").write_bytes(b"")
     (other := tmp_path / "other.log").write_bytes(b"one\n")
     intake = CollectingIntake()
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         async with running(str(tmp_path / "*"), intake, poll="20ms"):
             await intake.until_lines(1)
             append(log, b"\x04\x22\x4d\x18" + b"x" * 100)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siemrelay.sources.file.source import pause_after_full_survey
+from siemrelay.sources.file.schedule import pause_after_full_survey
 from tests.support.simulated_disk import DIRECTORY
 from tests.support.simulated_rotation import LOG, Relay, Step, World, check, play
 

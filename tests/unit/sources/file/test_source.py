@@ -14,10 +14,10 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import structlog
 import trio
 from pydantic import ValidationError
 
-from siemrelay.log import captured_logs
 from siemrelay.sources.contract import Records
 from siemrelay.sources.file.disk import Disk, OpenFile
 from siemrelay.sources.file.source import FileOptions
@@ -83,7 +83,7 @@ async def test_source_without_inotify_polls_and_says_so_once(tmp_path: Path) -> 
     refused = OSError(24, "Too many open files")
     with (
         patch("inotify_simple.INotify", side_effect=refused),
-        captured_logs() as logs,
+        structlog.testing.capture_logs() as logs,
     ):
         async with running(log, intake, poll="20ms"):
             await intake.until_lines(1)
@@ -424,7 +424,7 @@ async def test_damaged_gzip_file_gives_what_can_be_read_once(tmp_path: Path, dam
         packed[:2] = b"no"
     path.write_bytes(packed)
     intake = CollectingIntake()
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         got = list(await drained(str(tmp_path / "*.gz"), intake))
         await drained(str(tmp_path / "*.gz"), intake)
     assert intake.lines == got
@@ -486,7 +486,7 @@ async def test_unreadable_file_is_said_once_and_read_when_it_can_be(tmp_path: Pa
     shut.chmod(0)
     other.write_bytes(b"open\n")
     intake = CollectingIntake()
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         async with running(str(tmp_path / "*.log"), intake, poll="20ms"):
             await intake.until_lines(1)
             append(other, b"more\n")
@@ -543,7 +543,7 @@ async def test_directory_that_cannot_be_entered_is_reported_in_place_of_missing_
         return not Path(directory).is_relative_to(closed)
 
     intake = CollectingIntake()
-    with captured_logs() as logs, patch.object(Disk, "_may_enter", may_enter):
+    with structlog.testing.capture_logs() as logs, patch.object(Disk, "_may_enter", may_enter):
         await drained(str(tmp_path / pattern), intake)
     advice = "let the relay's user in, by its group or an ACL (setfacl -m u:USER:rx)"
     why = f"cannot read {closed}: Permission denied; {advice}"
@@ -552,7 +552,7 @@ async def test_directory_that_cannot_be_entered_is_reported_in_place_of_missing_
 
 
 async def test_paths_that_match_nothing_are_a_warning_at_the_start(tmp_path: Path) -> None:
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         await drained(str(tmp_path / "*.log"), CollectingIntake())
     (line,) = logs
     assert (line["log_level"], line["event"]) == ("warning", "no file matches `path`")
@@ -564,7 +564,7 @@ async def test_position_that_is_not_understood_is_said_and_does_no_harm(tmp_path
     log.write_bytes(b"one\n")
     intake = CollectingIntake()
     intake.stored["1:2:3"] = {"offset": "many"}
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         assert await drained(log, intake) == [b"one"]
     assert [entry["key"] for entry in logs if entry["log_level"] == "error"] == ["1:2:3"]
 
@@ -680,7 +680,7 @@ async def test_log_that_left_while_stopped_is_warned_of_once(
     if how != "deleted":
         append(log, b"two\n")
     (tmp_path / "audit-x.json").write_bytes(b"other\n")
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         if drain:
             await drained(pattern, intake)
             await drained(pattern, intake)
@@ -708,7 +708,7 @@ async def test_log_that_was_rotated_while_stopped_and_is_found_is_not_warned_of(
     append(log, b"two\n")
     log.rename(tmp_path / "audit.json.1")
     log.write_bytes(b"three\n")
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         assert await drained(pattern, intake) == [b"one", b"two", b"three"]
         (tmp_path / "audit.json.1").unlink()  # an older generation may go
         await drained(pattern, intake)
@@ -726,7 +726,7 @@ async def test_log_that_was_compressed_while_stopped_is_read_on_where_the_glob_m
     (tmp_path / "audit.json.0.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
     log.unlink()
     log.write_bytes(b"three\n")
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         if drain:
             await drained(pattern, intake)
         else:
@@ -751,7 +751,7 @@ async def test_log_that_was_rotated_while_followed_is_not_warned_of_when_it_is_g
         await intake.until_lines(2)
     (tmp_path / "audit.json.1").unlink()
     other.write_bytes(b"two\n")
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         await drained(str(tmp_path / "*.json"), intake)
     assert not warnings(logs)
 
@@ -763,7 +763,7 @@ async def test_log_whose_directory_is_not_there_is_not_warned_of(tmp_path: Path)
     intake = CollectingIntake()
     await drained(str(directory / "*.json"), intake)
     await trio.Path(directory).rename(tmp_path / "away")
-    with captured_logs() as logs:
+    with structlog.testing.capture_logs() as logs:
         await drained(str(directory / "*.json"), intake)
     assert [line["event"] for line in warnings(logs)] == ["no file matches `path`"]
 

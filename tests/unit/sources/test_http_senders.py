@@ -1,0 +1,107 @@
+"""Senders of webhooks with ways of their own, against a real daemon."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from urllib.parse import urlencode
+
+import pytest
+
+from siemrelay.config.load import load_text
+from siemrelay.core.errors import ConfigurationRefused
+from tests.conftest import MakeDaemon
+from tests.support.daemon import until
+from tests.support.http_sender import Sender, port_of, said
+from tests.support.listening import forwarded, relay_of
+
+HTTP = {"type": "http", "listen": "http://127.0.0.1:0/events"}
+SECRET = "hook-secret"
+
+
+def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon) -> None:
+    sources = {
+        "github": {**HTTP, "form_field": "payload", "event_type_header": "X-GitHub-Event",
+                   "signature": {"header": "X-Hub-Signature-256", "prefix": "sha256=",
+                                 "secret": SECRET}},
+        "okta": {**HTTP, "handshake": "okta", "items": "data.events",
+                 "authorization": "Bearer hook-token-2"},
+        "gitlab": {**HTTP, "authorization_header": "X-Gitlab-Token",
+                   "authorization": "hook-token-1"},
+        "slack": {**HTTP, "handshake": "slack", "items": "items", "max_records": 2},
+        "graph": {**HTTP, "handshake": "graph", "authorization": "Bearer hook-token-3"},
+    }  # fmt: skip
+    daemon = relay_of(make_daemon, sources, "out").start()
+
+    with Sender(port_of(daemon, "github")) as sender:
+        form = urlencode({"payload": '{"action":"added"}'}).encode()
+        for body, kind in ((form, "application/x-www-form-urlencoded"), (b"{}", "")):
+            mac = hmac.digest(SECRET.encode(), body, hashlib.sha256).hex()
+            status, _, answer = sender.post(
+                body, Content_Type=kind, X_GitHub_Event="member",
+                X_Hub_Signature_256=f"sha256={mac}",
+            )  # fmt: skip
+            assert (status, answer) == (200, b'{"stored":1}')
+
+    with Sender(port_of(daemon, "okta")) as sender:
+        asked = {"X_Okta_Verification_Challenge": "a challenge"}
+        assert sender.post(b"", method="GET", **asked)[0] == 401
+    with Sender(port_of(daemon, "okta")) as sender:
+        status, fields, answer = sender.post(
+            b"", method="GET", Authorization="Bearer hook-token-2", **asked
+        )
+        assert (status, said(answer)) == (200, {"verification": "a challenge"})
+        assert fields["x-content-type-options"] == "nosniff"
+    with Sender(port_of(daemon, "okta")) as sender:
+        body = b'{"eventId":"x","data":{"events":[{"n": 1},{"n":2}]}}'
+        assert sender.post(body, Authorization="Bearer hook-token-2")[2] == b'{"stored":2}'
+        assert sender.post(b'{"ping":1}', Authorization="Bearer hook-token-2")[2] == b'{"stored":1}'
+
+    with Sender(port_of(daemon, "gitlab")) as sender:
+        status, fields, answer = sender.post(b"3", Authorization="hook-token-1")
+        assert status == 401
+        assert "x-gitlab-token" in said(answer)["error"]
+    with Sender(port_of(daemon, "gitlab")) as sender:
+        assert sender.post(b"3", X_Gitlab_Token="hook-token-1")[0] == 200
+
+    with Sender(port_of(daemon, "slack")) as sender:
+        asking = json.dumps({"type": "url_verification", "challenge": "3eZb"}).encode()
+        status, fields, answer = sender.post(asking)
+        assert (status, answer, fields["content-type"][:10]) == (200, b"3eZb", "text/plain")
+        assert sender.post(b'{"items":[1,2,3]}')[0] == 413
+        assert sender.post(b"a=b", Content_Type="application/x-www-form-urlencoded")[0] == 415
+
+    with Sender(port_of(daemon, "graph")) as sender:
+        status, fields, answer = sender.post(b"", "/events?validationToken=a%3cb%3e")
+        assert (status, answer) == (200, b"a<b>")
+        assert fields["content-type"] == "text/plain; charset=utf-8"
+    with Sender(port_of(daemon, "graph")) as sender:
+        assert sender.post(b"{}")[0] == 401
+
+    stored = [
+        b'{"action":"added","X-GitHub-Event":"member"}', b'{"X-GitHub-Event":"member"}',
+        b'{"n": 1}', b'{"n":2}', b'{"ping":1}', b"3",
+    ]  # fmt: skip
+    assert until(lambda: len(forwarded(daemon)) >= len(stored))
+    assert forwarded(daemon) == stored
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("authorization: token", "sources.h.authorization: write a scheme"),
+        ("handshake: zoom", "sources.h.handshake: `zoom` is answered with the secret of `sign"),
+        ("handshake: meta", "sources.h.handshake: `meta` needs `verify_token`"),
+        ("handshake: octa", "did you mean `okta`?"),
+        ("authorization_header: a b", "sources.h.authorization_header: write a header's name"),
+    ],
+)
+def test_a_sender_that_could_not_be_answered_is_a_fault(source: str, fault: str) -> None:
+    text = f"""
+sources: {{h: {{type: http, listen: "http://127.0.0.1:1", {source}}}}}
+sinks: {{s: {{server: h}}}}
+"""
+    with pytest.raises(ConfigurationRefused) as refused:
+        load_text(text, "f.yaml", {})
+    assert fault in str(refused.value)

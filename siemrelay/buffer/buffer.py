@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -38,9 +38,10 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.state_dir import lock_state_dir, open_store
 from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.buffer.watermark import HighWatermark
-from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
+from siemrelay.core.errors import DiskFull
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast, Mutex, next_second
+from siemrelay.proof.stream import StreamState
 from siemrelay.telemetry.stats import BufferStats
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
@@ -53,7 +54,6 @@ _LOOK_EVERY_S: Final = 10
 _NONE: Final[Mapping[str, str]] = {}
 _NOBODY: Final[Mapping[str, int]] = {}
 
-_T = TypeVar("_T")
 _log = structlog.get_logger()
 
 
@@ -117,7 +117,7 @@ class DiskBuffer:
         used = opened.used_bytes
         if recovered.changed or used is None:
             repair = partial(self._store.repair, recovered.next_sequence, recovered.cursors)
-            used = self._with_reserve(repair)
+            used = self._reserve.spend_for(repair)
         return recovered.cursors, recovered.next_sequence, used
 
     def __enter__(self) -> DiskBuffer:
@@ -165,7 +165,7 @@ class DiskBuffer:
         cursors = self._cursors.stored()
         if gone or cursors != self._known_cursors or removed != self.removed:
             replace = partial(self._store.replace_cursors, cursors, renamed, removed)
-            self._with_reserve(replace)
+            self._reserve.spend_for(replace)
             self.removed = dict(removed)
         self._known_cursors = cursors
         self._watermark.start_with(self.end, cursors)
@@ -184,30 +184,17 @@ class DiskBuffer:
             with self._cursors.changing(sinks, renamed):
                 cursors = self._cursors.stored()
                 replace = partial(self._store.replace_cursors, cursors, renamed, removed)
-                await self._writer.run(self._with_reserve, replace)
+                await self._writer.run(self._reserve.spend_for, replace)
                 self.removed = dict(removed)
                 self._watermark.start_with(self.end, cursors)
         self._known_cursors = cursors
-
-    def _with_reserve(self, store: Callable[[], _T]) -> _T:
-        """Store, on a full disk with the room of the reserve."""
-        try:
-            try:
-                return store()
-            except DiskFull:
-                self._reserve.release()
-                return store()
-        except BufferFull as error:
-            raise StartRefused(
-                f"cannot store where each sink is: {error}; make some MiB of room under state_dir"
-            ) from error
 
     def rename_source(self, old: str, new: str) -> None:
         """Give a source's positions and counts to its new name, unless that has some. At a start.
 
         Raises StartRefused.
         """
-        renamed = self._with_reserve(partial(self._store.rename_source, old, new))
+        renamed = self._reserve.spend_for(partial(self._store.rename_source, old, new))
         if renamed and old in self.source_counts:
             self.source_counts[new] = self.source_counts.pop(old)
 
@@ -245,6 +232,16 @@ class DiskBuffer:
             stored = self._cursors[sink].after(next_sequence, outcome)
             await self._writer.run(self._store.store_dead_letters, letters, {sink: stored})
             self.advance(sink, next_sequence, outcome)
+
+    async def store_stream(self, sink: str, stream: StreamState) -> None:
+        """Make this the sink's stream; it and the cursor are on disk, fsynced, at return.
+
+        Raises BufferFull; the stream has changed all the same, and goes to disk with the cursor.
+        """
+        async with self._writing:
+            cursor = self._cursors[sink]
+            cursor.stream = stream
+            await self._writer.run(self._store.store_dead_letters, (), {sink: cursor.stored()})
 
     def set_enabled(self, sink: str, *, enabled: bool) -> None:
         """Treat a sink from now on as an enabled or a disabled one: see `SinkPolicy`."""

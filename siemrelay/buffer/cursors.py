@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -16,6 +16,7 @@ from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import WriterThread
 from siemrelay.core.errors import BufferFull
 from siemrelay.net.tasks import Broadcast, Mutex
+from siemrelay.proof.stream import Confirmed, StreamState
 from siemrelay.telemetry.stats import BufferStats, SinkCounts
 
 _log = structlog.get_logger()
@@ -65,7 +66,7 @@ class SinkPolicy(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """What became of the records that a cursor passes; `confirmed_at` 0 if no receiver had a part.
 
-    See `SinkCounts` for the names.
+    See `SinkCounts` for the names. `confirmed` is what became of the messages of a sealed stream.
     """
 
     delivered: int = 0
@@ -73,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
     filtered: int = 0
     refused: int = 0
     confirmed_at: float = 0.0
+    confirmed: Confirmed | None = None
 
 
 class SinkCursor(msgspec.Struct):
@@ -86,11 +88,13 @@ class SinkCursor(msgspec.Struct):
     first_sequence: int
     policy: SinkPolicy
     counts: SinkCounts
+    stream: StreamState | None = None
 
     def stored(self) -> StoredCursor:
         """As it is kept on disk."""
-        counts = msgspec.structs.astuple(self.counts)
-        return StoredCursor(self.next_sequence, self.first_sequence, *counts)
+        rest: list[Any] = [*msgspec.structs.astuple(self.counts)]
+        rest.append(self.stream.written() if self.stream is not None else "")
+        return StoredCursor(self.next_sequence, self.first_sequence, *rest)
 
     def after(self, next_sequence: int, outcome: Outcome) -> StoredCursor:
         """As it will be kept on disk once it has passed these records."""
@@ -107,6 +111,7 @@ class SinkCursor(msgspec.Struct):
         counts = self.counts
         counts.last_success_at = outcome.confirmed_at or counts.last_success_at
         left = next_sequence - self.next_sequence
+        self._pass_in_stream(next_sequence, outcome)
         if left <= 0:
             return 0
         self.next_sequence = next_sequence
@@ -121,6 +126,18 @@ class SinkCursor(msgspec.Struct):
         left -= delivered
         counts.lost += left
         return left
+
+    def _pass_in_stream(self, next_sequence: int, outcome: Outcome) -> None:
+        stream = self.stream
+        if stream is None or (outcome.delivered and outcome.confirmed is None):
+            return  # what is delivered without a number parts stream and cursor
+        if outcome.confirmed is not None:
+            stream = stream.confirmed(outcome.confirmed)
+        elif stream.next_sequence != self.next_sequence:
+            return
+        if next_sequence > self.next_sequence:
+            stream = msgspec.structs.replace(stream, next_sequence=next_sequence)
+        self.stream = stream
 
 
 class SinkCursors:
@@ -149,8 +166,9 @@ class SinkCursors:
             self._renamed[old] = new
             if (present := self._cursors.pop(old, None)) is not None:
                 self._cursors[new] = SinkCursor(
-                    new, present.next_sequence, present.first_sequence, sinks[new], present.counts
-                )
+                    new, present.next_sequence, present.first_sequence, sinks[new],
+                    present.counts, present.stream,
+                )  # fmt: skip
         for name in self._cursors.keys() - sinks.keys():
             del self._cursors[name]
             self._unstored.discard(name)
@@ -161,10 +179,11 @@ class SinkCursors:
             if (stored := known.get(name)) is None:
                 start = self._kept.oldest if policy.start_at_oldest else self._kept.end
                 stored = StoredCursor(start, start)
-            next_sequence, first_sequence, *counts = msgspec.structs.astuple(stored)
+            next_sequence, first_sequence, *counts, stream = msgspec.structs.astuple(stored)
             self._cursors[name] = SinkCursor(
-                name, next_sequence, first_sequence, policy, SinkCounts(*counts)
-            )
+                name, next_sequence, first_sequence, policy, SinkCounts(*counts),
+                StreamState.read(stream),
+            )  # fmt: skip
         return sorted(known.keys() - sinks.keys())
 
     def set_enabled(self, sink: str, *, enabled: bool) -> None:
@@ -231,6 +250,8 @@ class SinkCursors:
                        from_sequence=before, to_sequence=next_sequence - 1,
                        advice="they were acknowledged and are gone; check the disk, and run "
                        "`siemrelay buffer check`")  # fmt: skip
+        if outcome.confirmed is not None:
+            self._moved_on(cursor)
         if next_sequence > before:
             self._passed_unstored += next_sequence - before
             self._moved_on(cursor)

@@ -8,10 +8,15 @@ is kept, and removed when the room is needed.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
+
+from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
+
+_T = TypeVar("_T")
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -83,6 +88,19 @@ class EmergencyReserve:
         """Whether the disk lacks room for the reserve and `more_bytes`."""
         held = self._path.stat().st_size if self._path.exists() else 0
         return _free_bytes(self._path.parent) + held < self.size_bytes + more_bytes
+
+    def spend_for(self, store: Callable[[], _T]) -> _T:
+        """Store; on a full disk with the room of the reserve. Raises StartRefused without room."""
+        try:
+            try:
+                return store()
+            except DiskFull:
+                self.release()
+                return store()
+        except BufferFull as error:
+            raise StartRefused(
+                f"cannot store where each sink is: {error}; make some MiB of room under state_dir"
+            ) from error
 
     def release(self) -> None:
         """Remove the file, so that its room can be used."""

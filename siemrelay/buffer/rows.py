@@ -28,6 +28,7 @@ _SPILL_BYTES: Final = 4096
 class StoredCursor(msgspec.Struct, frozen=True, array_like=True):
     """A row of the table `cursors`, without the sink's name.
 
+    `stream` is the sink's `StreamState` as text, empty if it never had `seal:`.
     Invariant: the counts are those of `SinkCounts`, in their order, since each is made of the other
     by position; checked by test_a_stored_cursor_has_the_counts_of_a_sink_in_their_order.
     """
@@ -43,6 +44,7 @@ class StoredCursor(msgspec.Struct, frozen=True, array_like=True):
     last_success_at: float = 0.0
     retried: int = 0
     replayed: int = 0
+    stream: str = ""
 
 
 CURSOR_COLUMNS: Final = ", ".join(StoredCursor.__struct_fields__)

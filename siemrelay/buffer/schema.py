@@ -16,7 +16,7 @@ from siemrelay.buffer.rows import CURSOR_COLUMNS, StoredCursor
 from siemrelay.buffer.sqlite_errors import NO_ROOM
 from siemrelay.core.errors import DiskFull, StartRefused
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 _TABLES: Final = """
 CREATE TABLE batches (
@@ -39,7 +39,8 @@ CREATE TABLE cursors (                   -- what became of the records from firs
     delivered INTEGER NOT NULL, duplicates INTEGER NOT NULL, filtered INTEGER NOT NULL,
     refused INTEGER NOT NULL, dropped INTEGER NOT NULL, lost INTEGER NOT NULL,
     last_success_at REAL NOT NULL,       -- seconds since the epoch
-    retried INTEGER NOT NULL, replayed INTEGER NOT NULL  -- counted by commands beside the relay
+    retried INTEGER NOT NULL, replayed INTEGER NOT NULL, -- counted by commands beside the relay
+    stream TEXT NOT NULL                 -- of a sink with `seal:`, base64 of a msgpack
 ) WITHOUT ROWID;
 CREATE TABLE dead_letters (
     sink TEXT NOT NULL, sequence INTEGER NOT NULL,
@@ -80,6 +81,7 @@ UPDATE cursors SET next_sequence = max(next_sequence, coalesce(
     (SELECT value FROM facts WHERE name = 'next_sequence'), 1));
 UPDATE cursors SET first_sequence = next_sequence;
 """,
+    3: "ALTER TABLE cursors ADD COLUMN stream TEXT NOT NULL DEFAULT '';\n",
 }
 
 # Stores cursors given as a JSON object: sink → a `StoredCursor` as an array. What commands beside

@@ -8,7 +8,7 @@ import glob
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from siemrelay import registry
 from siemrelay.config.describe import nearest
@@ -47,6 +47,7 @@ def clashes(
                 "format raw forwards records as they were received, and nothing can be added to "
                 "them; choose another format",
             )
+    yield from _sealed(sinks)
     archives = {
         name: sink
         for name, sink in sinks.items()
@@ -114,6 +115,35 @@ def _unknown_sources(
                 meant = nearest(source, known)
                 hint = f"did you mean `{meant}`?" if meant else f"there are {', '.join(known)}"
                 yield ("sinks", name, "sources"), f"no source is named `{source}`; {hint}"
+
+
+# A seal accounts for hundreds of messages, and is of no use in part.
+_SEAL_BYTES: Final = 8 << 10
+
+
+def _sealed(sinks: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Every sink with `seal:` whose messages have no place for a number, or none for a seal."""
+    for name, sink in sinks.items():
+        if not isinstance(sink, SinkConfig) or sink.seal is None:
+            continue
+        limit = registry.PROTOCOLS[sink.protocol].max_message_bytes(sink)
+        if any(key.startswith("siemrelay") for key in getattr(sink, "map", ())):
+            yield (
+                ("sinks", name, "map"),
+                "with `seal` the members that begin with `siemrelay` are the relay's own: they "
+                "carry the number of a message",
+            )
+        if sink.format == "raw":
+            yield (
+                ("sinks", name, "seal"),
+                "the format `raw` has no place for the number of a message; take another format",
+            )
+        if min(filter(None, (limit, sink.max_message_size)), default=_SEAL_BYTES) < _SEAL_BYTES:
+            yield (
+                ("sinks", name, "seal"),
+                "a seal needs up to 8KiB, and this sink sends shorter messages; set "
+                "`max_message_size: 8KiB` or more, or leave `seal` out",
+            )
 
 
 def _same_address(

@@ -24,8 +24,9 @@ from siemrelay.config.describe import nearest
 from siemrelay.core.event import DEFAULT_SEVERITY, FIELDS
 from siemrelay.core.event_types import Catalogue, EventType
 from siemrelay.core.filters import EventsChoice, EventsOptions
-from siemrelay.core.options import Duration, Options, Size, absolute
+from siemrelay.core.options import Duration, NonEmpty, Options, Size, absolute
 from siemrelay.products.product import BUILT_IN, Products
+from siemrelay.proof.options import SealChoice
 from siemrelay.transforms.transform import TransformOptions
 
 # Names become metric labels, command arguments and keys in the buffer: short and plain.
@@ -61,7 +62,6 @@ Name = Annotated[str, AfterValidator(_name)]
 EventField = Annotated[
     str, AfterValidator(_event_field), WithJsonSchema({"type": "string", "enum": [*FIELDS]})
 ]
-NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 def _listed(value: Any) -> Any:
@@ -138,8 +138,7 @@ class SinkConfig(TransformOptions):
     format: str = Field("syslog", description="the message format")
     header: Header = Field("none", description="the syslog header in front of the message")
     enabled: bool = Field(
-        True,
-        description="`no`: off; records wait for it until the buffer needs the room",
+        True, description="`no`: off; records wait for it until the buffer needs the room"
     )
     sources: Names = Field(
         default=[],
@@ -164,6 +163,7 @@ class SinkConfig(TransformOptions):
     retry: RetryOptions = Field(
         default_factory=RetryOptions, description="the pauses between attempts"
     )
+    seal: SealChoice = None
     max_message_size: Annotated[Size, Field(ge=_MIN_MESSAGE_BYTES)] | None = Field(
         None, description="truncate longer messages to this size, with a mark; no limit if not set"
     )

@@ -144,11 +144,11 @@ class Selection:
     `events` and `records` may have been changed for this sink; `received` is as it came.
     """
 
-    __slots__ = ("_columns", "_keep", "_rewrite", "_rewritten", "decoded", "events", "numbers")
+    __slots__ = ("_columns", "_keep", "_rewrite", "_rewritten", "decoded", "events", "number")
 
     def __init__(
         self, decoded: DecodedBatch, keep: Sequence[bool] | None = None,
-        numbers: Sequence[str] | None = None, *, events: list[AuditEvent] | None = None,
+        number: str | None = None, *, events: list[AuditEvent] | None = None,
         rewrite: Rewrite | None = None,
     ) -> None:  # fmt: skip
         """`keep` has a truth value per event; None takes them all.
@@ -157,10 +157,10 @@ class Selection:
         """
         self.decoded, self._keep = decoded, keep
         self._rewrite, self._rewritten = rewrite, list[bytes]()
-        self.numbers = numbers
-        """The number of each event in its sink's sealed stream, `STREAM:N`; None without `seal:`.
+        self.number = number
+        """Stands for the number of each message in a sealed stream; None without `seal:`.
 
-        A format writes it where no sender can: see `proof.leaf`.
+        A format writes it where no sender can (see `proof.leaf`), once in a message.
         """
         if events is None:
             events = decoded.events if keep is None else list(compress(decoded.events, keep))
@@ -171,7 +171,7 @@ class Selection:
         """The same selection with other events, one for each, in order; see `__init__`."""
         assert len(events) == len(self.events), (len(events), len(self.events))
         return Selection(
-            self.decoded, self._keep, self.numbers, events=events, rewrite=rewrite or self._rewrite
+            self.decoded, self._keep, self.number, events=events, rewrite=rewrite or self._rewrite
         )
 
     def alone(self, index: int) -> Selection:
@@ -179,9 +179,8 @@ class Selection:
         at = self.sequences[index] - self.decoded.batch.first_sequence
         keep = [number == at for number in range(self.decoded.batch.count)]
         return Selection(
-            self.decoded, keep, self.numbers and [self.numbers[index]],
-            events=[self.events[index]], rewrite=self._rewrite,
-        )  # fmt: skip
+            self.decoded, keep, self.number, events=[self.events[index]], rewrite=self._rewrite
+        )
 
     def __len__(self) -> int:
         return len(self.events)

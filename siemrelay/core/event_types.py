@@ -41,6 +41,7 @@ RECORDS_DROPPED: Final = "Records Dropped"
 RECORDS_MISSING: Final = "Records Missing"
 SEAL: Final = "Delivery Seal"
 """The type of the signed seals that a sink with `seal:` gets about its own events."""
+SEAL_KEY_ROTATED: Final = "Seal Key Rotated"
 OWN_SOURCE: Final = "siemrelay"
 """The name of the source of the relay's own events; no configured source may have it."""
 
@@ -93,6 +94,7 @@ _OWN: Final = (
     (LETTERS_RETRIED, "relay", 4, "Somebody sent dead letters to a sink again"),
     (LETTERS_DROPPED, "relay", 7, "Somebody removed dead letters for good"),
     (RECORDS_DROPPED, "relay", 8, "A full buffer dropped records before a sink had them"),
+    (SEAL_KEY_ROTATED, "relay", 6, "Somebody made a new key that signs seals"),
     (SEAL, "relay", 1, "What a sink has received so far, signed, for `siemrelay verify`"),
     (RECORDS_MISSING, "relay", 8, "Stored records are gone from the disk"),
 )

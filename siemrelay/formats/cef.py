@@ -90,8 +90,8 @@ class Cef:
         return lines.encoded()
 
     def _columns(self, selection: Selection) -> Iterator[Pair]:
-        if selection.numbers:
-            yield "siemrelayN=", Column(selection.numbers), ""
+        if selection.number:
+            yield "siemrelayN=", Column([selection.number] * len(selection)), ""
         if self._epoch:
             yield "rt=", Column(self._epoch.column(selection.column("time"))), ""
         if self._by_address:

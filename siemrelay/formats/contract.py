@@ -33,7 +33,7 @@ class Format(Protocol):
         A message has the event's own fields only, each name once, whatever its sender calls its
         attributes. A character that the format cannot carry is replaced visibly. Never raises for
         an event of a decoder, whose texts are all valid. Time and memory grow with their size.
-        If the selection has `numbers`, each message has its own at the place that `proof.leaf`
+        If the selection has a `number`, each message has it once, at the place that `proof.leaf`
         reads, where no text of a sender can stand.
         """
 

@@ -72,8 +72,8 @@ class Gelf:
         lines.text(',"_siemrelay_sequence":')
         lines.each(map(repr, selection.sequences))
         lines.text(f',"_siemrelay_source":"{json_escape(selection.decoded.batch.source)}"')
-        if selection.numbers:
-            lines.pair(',"_siemrelay_n":"', Column(selection.numbers), '"')
+        if selection.number:
+            lines.text(f',"_siemrelay_n":"{selection.number}"')
         if fulls:
             lines.pair(*member("full_message", fulls, ","))
         lines.pair("", self._attributes.column(selection))

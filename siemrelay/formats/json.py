@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import repeat
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -82,8 +81,8 @@ class Json:
         batch = selection.decoded.batch
         source, received = batch.source, rfc3339(batch.received_at)
         messages = []
-        numbers = selection.numbers or repeat(None)
-        for sequence, event, number in zip(selection.sequences, selection.events, numbers):  # noqa: B905  (`repeat` has no end)
+        number = selection.number
+        for sequence, event in zip(selection.sequences, selection.events, strict=True):
             by, to = event.actor, event.target
             # Made anew: a decoded one is encoded with the names that its source uses.
             actor = target = None

@@ -131,8 +131,8 @@ class Leef:
 
     def _columns(self, selection: Selection) -> Iterator[Pair]:
         derived = self._derived
-        if selection.numbers:
-            yield "siemrelayN=", Column(selection.numbers), ""
+        if selection.number:
+            yield "siemrelayN=", Column([selection.number] * len(selection)), ""
         if "devTime" in derived:
             times = selection.column("time")
             if not with_milliseconds(times):

@@ -11,7 +11,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import PlainKeys, fields_read
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
-from siemrelay.formats.writing.columns import Column, Lines, nonempty
+from siemrelay.formats.writing.columns import Lines, nonempty
 from siemrelay.formats.writing.structured_data import quoted_pairs
 from siemrelay.formats.writing.text import visible
 
@@ -52,9 +52,7 @@ class Rfc3164:
         lines.pair(": ", nonempty(selection.column("message")).escaped(visible))
         lines.text(" (")
         lines.pairs(quoted_pairs(selection, self._pairs), " ")
-        if selection.numbers:
-            lines.pair(' n="', Column(selection.numbers), '"')
-        lines.text(")")
+        lines.text(f' n="{selection.number}")' if selection.number else ")")
         return lines.encoded()
 
 

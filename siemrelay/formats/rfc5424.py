@@ -57,9 +57,7 @@ class Rfc5424:
         self._header.begin(lines, selection)
         lines.text(self._open)
         lines.each(map(repr, selection.sequences))
-        if selection.numbers:
-            lines.pair('" n="', Column(selection.numbers))
-        lines.text('" ')
+        lines.text(f'" n="{selection.number}" ' if selection.number else '" ')
         lines.pairs(quoted_pairs(selection, _SHOWN), " ")
         lines.pair("", self._attributes.column(selection))
         lines.text("] ")

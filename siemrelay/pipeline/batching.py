@@ -10,6 +10,7 @@ import msgspec
 
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.formatting import SinkMessages
+from siemrelay.proof.stream import Numbering
 from siemrelay.sinks.contract import BatchLimits
 
 # Between two messages of a batch: a line feed, a comma.
@@ -22,7 +23,8 @@ class DeliveryBatch(msgspec.Struct):
     `next_sequence` is the first record after those that this batch settles, by a message, by the
     filter or by an internal error: `failed` has (sequence, error) for records on which the format
     raised. `received` has (arrival time, number of messages) for the delivery times. The first
-    `sent_before` messages may have been sent in an earlier attempt.
+    `sent_before` messages may have been sent in an earlier attempt. `first_number` is the number of
+    the first message in a sealed stream; `seal`: the one message is a seal, and no record's.
     """
 
     next_sequence: int
@@ -36,6 +38,8 @@ class DeliveryBatch(msgspec.Struct):
     last_type: str = ""
     failed: list[tuple[int, str]] = msgspec.field(default_factory=list)
     sent_before: int = 0
+    first_number: int = 0
+    seal: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -49,13 +53,18 @@ class BatchMaker:
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
 
-    def batches(self, batch: Batch, found: SinkMessages, position: int) -> Iterator[DeliveryBatch]:
+    def batches(
+        self, batch: Batch, found: SinkMessages, position: int, numbering: Numbering | None = None
+    ) -> Iterator[DeliveryBatch]:
         """The delivery batches for a stored batch from `position` on: at least one, in order.
 
-        Args: found: the sink's messages of the whole batch.
+        Args: found: the sink's messages of the whole batch. numbering: the numbers that they get
+        in their sealed stream.
         """
         start = bisect_left(found.sequences, position)
         messages, sequences = found.messages[start:], found.sequences[start:]
+        if numbering is not None:
+            messages = numbering.numbered(messages)
         failed = [(sequence, error) for sequence, error in found.failed if sequence >= position]
         considered = batch.next_sequence - max(position, batch.first_sequence)
         whole = DeliveryBatch(
@@ -65,6 +74,7 @@ class BatchMaker:
             invalid_utf8=sum(sequence >= position for sequence in found.replaced),
             received=[(batch.received_at, len(messages))],
             last_type=found.last_type if messages else "", failed=failed,
+            first_number=0 if numbering is None else numbering.first,
         )  # fmt: skip
         return self._split(whole)
 
@@ -81,11 +91,13 @@ class BatchMaker:
                 yield DeliveryBatch(
                     batch.sequences[i], messages[start:i], batch.sequences[start:i],
                     received=[(received_at, i - start)], last_type=batch.last_type,
+                    first_number=batch.first_number + start,
                 )  # fmt: skip
                 start, size = i, 0
             size += length
         batch.messages, batch.sequences = messages[start:], batch.sequences[start:]
         batch.received = [(received_at, len(batch.messages))]
+        batch.first_number += start
         yield batch
 
     def join(self, batch: DeliveryBatch, more: DeliveryBatch) -> bool:
@@ -98,6 +110,8 @@ class BatchMaker:
         if batch.size_bytes + more.size_bytes > limits.max_bytes:
             return False
         batch.next_sequence = more.next_sequence
+        if not batch.messages:
+            batch.first_number = more.first_number
         batch.messages += more.messages
         batch.sequences += more.sequences
         batch.filtered += more.filtered

@@ -7,7 +7,8 @@ end, and the next attempt starts from the cursor: whatever is unsettled is sent 
 Invariants (test_delivery.py):
 - the cursor passes a record only when it was filtered out, confirmed, found to be at the receiver
   already, or stored as a dead letter;
-- messages leave in sequence order.
+- messages leave in sequence order;
+- a message that is sent again has the same number in its sealed stream (`pipeline.sealing`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -37,12 +38,15 @@ from siemrelay.core.errors import (
     most_lasting_error,
     without_traceback,
 )
+from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.format_cache import SinkReader
+from siemrelay.pipeline.formatting import SinkMessages
 from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
+from siemrelay.pipeline.sealing import SealedStream
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import (
     BatchLimits,
@@ -83,7 +87,10 @@ class Delivery:
     def __init__(
         self, name: str, sink: Sink, reader: SinkReader, limits: BatchLimits, buffer: Deliverable,
         stats: SinkStats, retry: Retry, observers: Observers | None = None,
+        stream: SealedStream | None = None,
     ) -> None:  # fmt: skip
+        """`stream` numbers and seals the messages; None without `seal:`."""
+        self.stream = stream
         self._reader, self._maker = reader, BatchMaker(limits)
         self._observers: Observers = [] if observers is None else observers
         self._name, self._sink = name, sink
@@ -158,6 +165,8 @@ class Delivery:
                 self._note_certificate()
                 if not self._failures or not self._undelivered():
                     self._status.opened(connected=not self._connects_lazily)
+                if self.stream is not None:
+                    await self.stream.begin()
                 in_flight = InFlight(self._max_in_flight)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, session, in_flight)
@@ -202,22 +211,31 @@ class Delivery:
             waiting: DeliveryBatch | None = None
             deadline = float("inf")
             while True:
+                if self.stream is not None and self.stream.comes_next():
+                    if waiting is not None:
+                        await self._hand_over(session, in_flight, waiting)
+                        waiting, deadline = None, float("inf")
+                    if (seal := await self.stream.next_seal(position)) is not None:
+                        await self._hand_over(session, in_flight, seal)
+                        await self.stream.wait_for_room()
                 batches = None
-                if waiting is None:
+                if waiting is None and self.stream is None:
                     batches = await self._buffer.read(position)
                 else:
-                    with trio.move_on_at(deadline):
+                    with self._until(deadline):
                         batches = await self._buffer.read(position)
                 if batches is None:
-                    assert waiting is not None
-                    await self._hand_over(session, in_flight, waiting)
-                    waiting, deadline = None, float("inf")
+                    if waiting is not None and trio.current_time() >= deadline:
+                        await self._hand_over(session, in_flight, waiting)
+                        waiting, deadline = None, float("inf")
                     continue
                 for stored in batches:
                     if stored.next_sequence <= position:
                         continue
+                    if self.stream is not None and self.stream.comes_next():
+                        break
                     found = await self._reader.messages(stored)
-                    for batch in self._maker.batches(stored, found, position):
+                    for batch in self._batches(stored, found, position):
                         if waiting is not None and self._maker.join(waiting, batch):
                             continue
                         if waiting is not None:
@@ -229,6 +247,21 @@ class Delivery:
                     await self._hand_over(session, in_flight, waiting)
                     waiting, deadline = None, float("inf")
 
+    def _batches(
+        self, stored: Batch, found: SinkMessages, position: int
+    ) -> Iterator[DeliveryBatch]:
+        if self.stream is None:
+            yield from self._maker.batches(stored, found, position)
+            return
+        for batch in self._maker.batches(stored, found, position, self.stream.numbering):
+            self.stream.sent(batch)
+            yield batch
+
+    def _until(self, deadline: float) -> trio.CancelScope:
+        if self.stream is None:
+            return trio.CancelScope(deadline=deadline)
+        return self.stream.reading(deadline)
+
     async def _hand_over(self, session: Session, in_flight: InFlight, batch: DeliveryBatch) -> None:
         self._status.progressed()
         self._handed_over_at = trio.current_time()
@@ -236,13 +269,14 @@ class Delivery:
         if batch.messages:
             await in_flight.wait_for_room()
             batch.sent_before = bisect_left(batch.sequences, self._sent_end)
-            self._sent_end = max(self._sent_end, batch.sequences[-1] + 1)
+            if batch.sequences:
+                self._sent_end = max(self._sent_end, batch.sequences[-1] + 1)
             try:
                 async with self._sending:
                     ticket = await session.send(batch.messages)
             except BatchRefused as refused:
                 ticket = refused
-            for observer in self._observers:
+            for observer in () if batch.seal else self._observers:
                 observer.sent(self._name, batch)
         await in_flight.put(batch, ticket)
 
@@ -254,9 +288,16 @@ class Delivery:
             refusals: Settlement = ()
             if batch.messages:
                 refusals = await self._confirmed(session, batch, ticket)
+            if batch.seal:
+                await self._settle_seal(batch, refusals)
+                continue
             for observer in self._observers:
                 observer.settled(self._name, batch, refusals)
-            duplicates = [r.index for r in refusals if r.duplicate and r.index >= batch.sent_before]
+            lacking = [r for r in refusals if not r.duplicate or r.index >= batch.sent_before]
+            confirmed = None
+            if self.stream is not None and batch.messages:
+                confirmed = await self.stream.confirmed(batch, lacking)
+            duplicates = [refusal.index for refusal in lacking if refusal.duplicate]
             refusals = [refusal for refusal in refusals if not refusal.duplicate]
             outcome = Outcome(
                 delivered=len(batch.messages) - len(refusals) - len(duplicates),
@@ -264,12 +305,25 @@ class Delivery:
                 filtered=batch.filtered,
                 refused=len(refusals) + len(batch.failed),
                 confirmed_at=time.time() if batch.messages else 0.0,
+                confirmed=confirmed,
             )
             if outcome.refused:
                 await self._store_dead_letters(batch, refusals, outcome)
             else:
                 self._buffer.advance(self._name, batch.next_sequence, outcome)
             self._count(batch, refusals, duplicates)
+            if self.stream is not None:
+                self.stream.noted()
+
+    async def _settle_seal(self, batch: DeliveryBatch, refusals: Settlement) -> None:
+        assert self.stream is not None
+        # A seal that the receiver has already is the same one, sent before.
+        lacking = [refusal for refusal in refusals if not refusal.duplicate]
+        confirmed = await self.stream.confirmed(batch, lacking)
+        outcome = Outcome(confirmed_at=time.time(), confirmed=confirmed)
+        self._buffer.advance(self._name, batch.next_sequence, outcome)
+        self._count(batch, lacking, [])
+        self.stream.noted()
 
     async def _confirmed(self, session: Session, batch: DeliveryBatch, ticket: Any) -> Settlement:
         """The receiver's rejections of a batch, once everything else in it is confirmed."""

@@ -32,7 +32,8 @@ class SinkFormat(msgspec.Struct, frozen=True):
 
     `made_of` and `filtered_by` are compared: equal ones make equal messages, and select the same
     events; what `transform` does counts among them. `sources` are those whose records the sink
-    takes; None for all of them.
+    takes; None for all of them. `number` stands in the messages for their numbers in a
+    sealed stream.
     """
 
     events: EventFilter
@@ -42,6 +43,7 @@ class SinkFormat(msgspec.Struct, frozen=True):
     made_of: Any = None
     filtered_by: Any = None
     transform: EventTransform | None = None
+    number: str | None = None
 
     def select(self, decoded: DecodedBatch) -> list[bool] | None:
         """Whether the sink takes each event; None for all of them."""
@@ -171,7 +173,7 @@ class Formatter:
         first, filters = self._groups[group]
         kept = {view: filters[view].select(decoded) for view in views}
         together = _either([*kept.values()])
-        selection = Selection(decoded, together)
+        selection = Selection(decoded, together, first.number)
         if first.transform is not None:
             selection = first.transform.apply(selection)
         sequences, failed = list(selection.sequences), dict[int, str]()

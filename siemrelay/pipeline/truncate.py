@@ -57,7 +57,7 @@ def truncated(
         step(draft, len(message) - limit_bytes)
         if (draft.event, draft.record) == before:
             continue
-        again = _message(form, selection.decoded.batch, sequence, draft)
+        again = _message(form, selection, sequence, draft)
         if len(again) <= limit_bytes:
             return again
         # A step on a field that this format does not use leaves the message as long as before.
@@ -65,12 +65,14 @@ def truncated(
     return cut_utf8(message, limit_bytes, MARK.encode())
 
 
-def _message(form: Format, batch: Batch, sequence: int, draft: _Draft) -> bytes:
+def _message(form: Format, selection: Selection, sequence: int, draft: _Draft) -> bytes:
+    batch = selection.decoded.batch
     alone = Batch(
         sequence, 1, batch.source, batch.received_at, draft.record + b"\n",
         batch.part,
     )  # fmt: skip
-    (message,) = form.encode(Selection(DecodedBatch(alone, [draft.event])))
+    decoded = DecodedBatch(alone, [draft.event])
+    (message,) = form.encode(Selection(decoded, number=selection.number))
     return message
 
 

@@ -19,6 +19,9 @@ from siemrelay.proof.merkle import leaf_hash
 STREAM_CHARACTERS: Final = 10
 """Of the stream's part of a number: base 32, so 50 bits."""
 
+NUMBER_CHARACTERS: Final = STREAM_CHARACTERS + 1 + 16
+"""Of the longest number: stream, colon, digits."""
+
 _NUMBER: Final = rb"([a-z2-7]{10}):(0|[1-9]\d{0,15})"
 _PART: Final = rb"\|(?:[^|\\]|\\.)*"
 
@@ -51,6 +54,17 @@ class Leaf(NamedTuple):
     hash: bytes
     stream: str | None
     number: int | None
+
+
+def hash_of(message: bytes) -> bytes:
+    """The hash of `leaf_of`, without a look for the number."""
+    text = _content(message.rstrip(b"\r\n"))
+    if text.startswith(b"{"):
+        try:
+            return leaf_hash(canonical(text))
+        except ValueError:  # a text that only looks like JSON
+            pass
+    return leaf_hash(text)
 
 
 def leaf_of(message: bytes) -> Leaf:

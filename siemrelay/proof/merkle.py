@@ -26,7 +26,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\1" + left + right).digest()
 
 
-class Tree(msgspec.Struct, frozen=True):
+class Tree(msgspec.Struct, frozen=True, array_like=True):
     """A tree of `size` leaves by its peaks, the largest (leftmost) first."""
 
     size: int = 0

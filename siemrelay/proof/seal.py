@@ -60,8 +60,9 @@ class SealTally(msgspec.Struct, frozen=True, omit_defaults=True):
     `number` is the seal's own in its stream, `at` the relay's clock (RFC 3339), `reason` why it was
     made now, `every_s` how often one is made. `counts` are those of the sink since it began, up to
     the record `next_sequence`. `absent` are numbers since the seal before, of messages that the
-    receiver does not have. `previous` is the end of the stream before this one, `cause` why this
-    one began. `others` are the latest seals of the relay's other streams (origin → size and root).
+    receiver does not have. `previous` is the end of the stream before this one, `absent_before`
+    such numbers of that one, `cause` why this one began. `others` are the latest seals of the
+    relay's other streams (origin → size and root).
     """
 
     number: int
@@ -76,6 +77,7 @@ class SealTally(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str
     absent: list[Absent] = []
     previous: Anchor | None = None
+    absent_before: list[Absent] = []
     others: dict[str, tuple[int, str]] = {}
 
 

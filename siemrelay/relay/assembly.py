@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Callable, Sequence
-from typing import Any
+from base64 import b32encode
+from collections.abc import Callable, Collection, Sequence
+from hashlib import sha256
+from secrets import token_bytes
+from typing import Any, Final
 
 import msgspec
+from pydantic import BaseModel
 
-from siemrelay import registry
+from siemrelay import __version__, registry
 from siemrelay.buffer.contract import Deliverable
+from siemrelay.config.describe import written
 from siemrelay.config.models import RelayConfig, SinkConfig
 from siemrelay.core.event import FIELDS, AuditEvent
 from siemrelay.core.event_types import UNKNOWN, UNPARSED
@@ -21,13 +27,18 @@ from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
+from siemrelay.pipeline.sealing import SealedStream, StreamSettings
 from siemrelay.pipeline.source_filter import SourceFilter
+from siemrelay.proof.leaf import NUMBER_CHARACTERS
 from siemrelay.sinks.contract import BatchLimits, Sink, unwrapped
 from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
 from siemrelay.transforms.additions import AddingDecoder, Additions
 from siemrelay.transforms.event_paths import decoded_field
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
+
+_NUMBER: Final = b32encode(token_bytes(NUMBER_CHARACTERS)).decode()[:NUMBER_CHARACTERS].lower()
+"""Stands for a number in messages of this process. No sender can know it."""
 
 
 class SinkParts(msgspec.Struct, frozen=True):
@@ -57,8 +68,11 @@ class SinkParts(msgspec.Struct, frozen=True):
         """How its messages are made, and what they share with those of other sinks."""
         return SinkFormat(
             self.events, self.format, self.max_message_bytes, self.sources,
-            made_of=(self.made_of, self.max_message_bytes, self.config.add),
+            made_of=(
+                self.made_of, self.max_message_bytes, self.config.add, self.config.seal is None
+            ),
             filtered_by=(self.config.events, self.config.where), transform=self.transform,
+            number=None if self.config.seal is None else _NUMBER,
         )  # fmt: skip
 
 
@@ -127,6 +141,24 @@ class Assembly:
                  if not sink.sources or name in sink.sources]  # fmt: skip
         added = {path: None for part in (*parts, sink) for path in part.add}
         return [path for path in added if path.startswith("attributes.")]
+
+    def stream(self, name: str) -> StreamSettings | None:
+        """The sealed stream of a sink; None without `seal:`."""
+        config = self._config.sinks[name]
+        if config.seal is None:
+            return None
+        made_by = {
+            "version": __version__, "host": self._host, "sink": _settings(config, _OF_DELIVERY),
+            "sources": {name: _settings(each) for name, each in self._config.sources.items()},
+            "event types": {
+                name: _settings(each) for name, each in self._config.event_types.items()
+            },
+        }  # fmt: skip
+        digest = sha256(msgspec.json.encode(made_by, order="sorted")).hexdigest()
+        return StreamSettings(
+            relay_name(), name, config.protocol, config.format, digest[:_DIGEST_CHARACTERS],
+            config.seal.every,
+        )  # fmt: skip
 
     def source(self, name: str) -> Source:
         """One source."""
@@ -223,11 +255,33 @@ class FullDecoders:
         return self._made[source]
 
 
+# What changes how a sink is served, and no message.
+_OF_DELIVERY: Final = frozenset({
+    "enabled", "pool", "renamed_from", "retry", "seal", "start_at", "when_full",
+})  # fmt: skip
+
+# 128 bits: nobody finds another configuration with the same digest.
+_DIGEST_CHARACTERS: Final = 32
+
+
+def _settings(part: BaseModel, without: Collection[str] = ()) -> dict[str, Any]:
+    """The options of a part as the file writes them, without its secrets."""
+    found: dict[str, Any] = written(part, type(part))
+    return {name: value for name, value in found.items() if name not in without}
+
+
+def relay_name() -> str:
+    """This machine's name, as it stands in the origins of sealed streams and names its key."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname()) or "siemrelay"
+
+
 def delivery(
     parts: SinkParts, formatted: FormatCache, buffer: Deliverable, stats: SinkStats,
-    observers: Observers | None = None,
+    observers: Observers | None = None, stream: SealedStream | None = None,
 ) -> Delivery:  # fmt: skip
-    """What brings the buffer's records to that sink."""
+    """What brings the buffer's records to that sink, under seals if it has a stream."""
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
     reader = formatted.reader(parts.name)
-    return Delivery(parts.name, parts.sink, reader, parts.limits, buffer, stats, retry, observers)
+    return Delivery(
+        parts.name, parts.sink, reader, parts.limits, buffer, stats, retry, observers, stream
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -17,6 +17,8 @@ from siemrelay.config.models import RelayConfig
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.seal_keys import SealKeys
+from siemrelay.pipeline.sealing import SealedStream
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.pauses import Pauses
@@ -28,6 +30,9 @@ _log = structlog.get_logger()
 
 # A sink may also leave the drain by failing, which moves no cursor: the drain looks this often.
 _LOOK_EVERY_S: Final = 1.0
+
+# A receiver that has just confirmed the last record has this long for the last seal.
+_LAST_SEAL_S: Final = 5.0
 
 
 class SinkGroup:
@@ -117,13 +122,29 @@ class SinkGroup:
             self._deliveries.pop(name, None)
             if config.sinks[name].enabled:
                 self._deliveries[name] = delivery(
-                    each, self._formatted, self._buffer, stats, self._observers
-                )
+                    each, self._formatted, self._buffer, stats, self._observers,
+                    self._stream(config, assembly, each),
+                )  # fmt: skip
                 if name in self._pauses:
                     self._note_paused(stats)
             else:
                 stats.state, stats.reason = "disabled", "enabled: no"
         self._parts = parts
+
+    def _stream(
+        self, config: RelayConfig, assembly: Assembly, parts: SinkParts
+    ) -> SealedStream | None:
+        settings = assembly.stream(parts.name)
+        if settings is None:
+            return None
+        keys = SealKeys(config.state_dir, settings.relay)
+        keys.make()
+        return SealedStream(settings, parts.messages, self._buffer, keys, self._seals)
+
+    def _seals(self) -> dict[str, tuple[int, str]]:
+        """The latest seal of each stream, by origin."""
+        streams = [each.stream for each in self._deliveries.values() if each.stream is not None]
+        return dict(filter(None, (stream.latest() for stream in streams)))
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start every enabled sink in the nursery; each restarts by itself when it fails."""
@@ -269,9 +290,20 @@ class SinkGroup:
         enabled sinks that are not paused, for ever.
         """
         deadline = float("inf") if timeout_s is None else trio.current_time() + timeout_s
-        while self._undrained(reachable_only=timeout_s is not None):
-            if trio.current_time() >= deadline:
-                return
+        reachable_only = timeout_s is not None
+        await self._wait_while(lambda: self._undrained(reachable_only=reachable_only), deadline)
+        sealed = [each for name, each in self._deliveries.items() if self.is_up(name)]
+        for each in sealed:
+            if each.stream is not None:
+                each.stream.seal_at_end()
+        deadline = min(deadline, trio.current_time() + _LAST_SEAL_S)
+        await self._wait_while(
+            lambda: not all(each.stream is None or each.stream.is_sealed() for each in sealed),
+            deadline,
+        )
+
+    async def _wait_while(self, unfinished: Callable[[], bool], deadline: float) -> None:
+        while unfinished() and trio.current_time() < deadline:
             with trio.move_on_at(min(deadline, trio.current_time() + _LOOK_EVERY_S)):
                 await self._buffer.wait_settled()
 

@@ -87,8 +87,8 @@ class Ecs:
         lines.group(
             ',"labels":{', [*members(labels), ("", self._labels.column(selection), "")], "}"
         )
-        if selection.numbers:
-            lines.pair(',"siemrelay":{"n":"', Column(selection.numbers), '"}')
+        if selection.number:
+            lines.text(f',"siemrelay":{{"n":"{selection.number}"}}')
         lines.text("}")
         return lines.encoded()
 

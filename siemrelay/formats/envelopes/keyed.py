@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from siemrelay.core.event import AuditEvent, Selection
 from siemrelay.formats.contract import Format
@@ -14,6 +14,12 @@ class KeyedMessage(bytes):
     """A message; `key` is what it is ordered by."""
 
     key: bytes
+
+    def replace(self, *changed: Any) -> KeyedMessage:
+        """As of bytes; the key stays."""
+        message = KeyedMessage(super().replace(*changed))
+        message.key = self.key
+        return message
 
 
 class Keyed:

@@ -88,7 +88,7 @@ class Ocsf:
         lines.group(',"unmapped":{', [
             member("category", categories), ('"attributes":', _attributes(selection), ""),
             ("", unmapped, ""),
-            *([('"siemrelay_n":"', Column(selection.numbers), '"')] if selection.numbers else []),
+            ('"siemrelay_n":"', Column([selection.number] * len(selection)), '"'),
         ], "}")  # fmt: skip
         lines.text("}")
         return lines.encoded()

@@ -788,7 +788,11 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(
 
 def test_a_stored_cursor_has_the_counts_of_a_sink_in_their_order() -> None:
     sequences = ("next_sequence", "first_sequence")
-    assert StoredCursor.__struct_fields__ == (*sequences, *SinkCounts.__struct_fields__)
+    assert StoredCursor.__struct_fields__ == (
+        *sequences,
+        *SinkCounts.__struct_fields__,
+        "stream",
+    )
 
 
 async def test_records_do_not_take_the_room_that_deletion_needs(tmp_path: Path) -> None:

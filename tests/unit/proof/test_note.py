@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from siemrelay.proof.note import Signer, Verifier, open_note, sign
 
-SIGNER = Signer.generate("relay.example")
-OTHER = Signer.generate("relay.example")
+SIGNER = Signer("relay.example", bytes(range(32)))
+OTHER = Signer("relay.example", bytes(range(1, 33)))
+
+
+def test_two_new_keys_differ() -> None:
+    assert Signer.generate("relay.example") != Signer.generate("relay.example")
 
 
 def test_a_key_survives_as_text() -> None:

@@ -1,0 +1,104 @@
+"""`siemrelay seal`: the signing keys and the sealed streams of a relay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from siemrelay.buffer.rows import StoredCursor
+from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
+from siemrelay.cli.options import config_option
+from siemrelay.cli.person import audit
+from siemrelay.core.errors import StartRefused
+from siemrelay.core.event_types import SEAL_KEY_ROTATED
+from siemrelay.core.times import rfc3339
+from siemrelay.pipeline.seal_keys import SealKeys
+from siemrelay.proof.note import Signer
+from siemrelay.proof.stream import StreamState
+from siemrelay.relay.assembly import relay_name
+
+
+@click.group()
+def seal() -> None:
+    """The keys that sign what sinks with `seal:` receive, and how far each is sealed.
+
+    `siemrelay verify` checks a SIEM's export with the verifier key that `siemrelay seal key`
+    prints.
+    """
+
+
+@seal.command()
+@config_option()
+def key(config: str) -> None:
+    """Print the verifier key, for auditors; makes the signing key if there is none.
+
+    Keep a copy beside the relay's reach: who checks must have it from you and not from the SIEM.
+    After a rotation all keys are printed, the present one last.
+    """
+    for signer in _signers(load_or_exit(config).config.state_dir):
+        click.echo(str(signer.verifier))
+
+
+@seal.command()
+@config_option()
+def rotate(config: str) -> None:
+    """Make a new signing key; the relay signs with it from its next seal on.
+
+    For an hour both keys sign, so that an auditor with the old one can trust the new one. The old
+    signing key is removed then.
+    """
+    loaded = load_or_exit(config).config
+    signers = _signers(loaded.state_dir)
+    audit(loaded, SEAL_KEY_ROTATED, "", "made a new key that signs seals")
+    new = Signer.generate(relay_name())
+    SealKeys(loaded.state_dir, relay_name()).rotate(new)
+    click.echo(str(new.verifier))
+    before = signers[-1].verifier
+    click.echo(f"give this verifier key to your auditors; the one before was {before}", err=True)
+
+
+@seal.command()
+@config_option()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(config: str, as_json: bool) -> None:
+    """Show for each sink with `seal:` its stream, and until when it is sealed."""
+    loaded = load_or_exit(config).config
+    with open_buffer(loaded.state_dir) as store:
+        cursors = store.opened().sinks()
+    streams = {
+        name: found
+        for name, cursor in cursors.items()
+        if (found := _shown(cursor)) is not None and name in loaded.sinks
+    }
+    if as_json:
+        click.echo(msgspec.json.encode(streams).decode())
+        return
+    if not streams:
+        click.echo("no sink has sent anything under a seal; set `seal: yes` on one")
+    for name, stream in streams.items():
+        click.echo(f"{name}: {stream['origin']}, {stream['messages']:,} messages")
+        click.echo(f"  {stream['under_seal']:,} under seal, sealed until "
+                   f"{stream['sealed_at'] or 'never yet'}")  # fmt: skip
+
+
+def _shown(cursor: StoredCursor) -> dict[str, Any] | None:
+    state = StreamState.read(cursor.stream)
+    if state is None:
+        return None
+    sealed = state.sealed
+    return {
+        "origin": state.origin, "messages": state.tree.size, "under_seal": sealed.size,
+        "root": sealed.root, "sealed_at": rfc3339(sealed.at) if sealed.root else None,
+        "cause": state.cause,
+    }  # fmt: skip
+
+
+def _signers(state_dir: Path) -> list[Signer]:
+    try:
+        return SealKeys(state_dir, relay_name()).make()
+    except StartRefused as error:
+        click.secho(f"siemrelay: {error}", err=True, fg="red")
+        raise SystemExit(1) from error

@@ -1,0 +1,183 @@
+"""`siemrelay verify`: an auditor's check of what a SIEM exports, without the relay."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+import zstandard
+
+from siemrelay.core.options import seconds
+from siemrelay.core.times import rfc3339
+from siemrelay.proof.exports import rows
+from siemrelay.proof.note import Verifier
+from siemrelay.proof.report import Discrepancy, Report
+from siemrelay.proof.verification import Verification
+
+# Findings of a kind that are printed; all of them are in --json.
+_SHOWN: Final = 20
+
+_PROGRESS_ROWS: Final = 200_000
+
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+
+
+def _moment(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter("write a time like 2026-11-28T03:00:00Z") from error
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+def _age(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _keys(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> list[Verifier]:
+    try:
+        return [Verifier.read(value) for value in values]
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command()
+@click.option("--key", "keys", metavar="VKEY", multiple=True, required=True, callback=_keys,
+              help="The relay's verifier key, as `siemrelay seal key` prints it; give it again for "
+              "each older key.")  # fmt: skip
+@click.option("--since", metavar="TIME", callback=_moment,
+              help="Where the export begins, like 2026-11-01T00:00:00Z; what was sealed before is "
+              "not judged.")  # fmt: skip
+@click.option("--until", metavar="TIME", callback=_moment,
+              help="Where the export ends; now by default.")  # fmt: skip
+@click.option("--max-age", metavar="DURATION", callback=_age,
+              help="The age of the last seal at that time that is still fresh; by default twice "
+              "the time between seals and a minute.")  # fmt: skip
+@click.option("--sink", help="Judge the streams of this sink only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+@click.argument("exports", metavar="EXPORT...", nargs=-1, required=True,
+                type=click.Path(exists=True, dir_okay=False, allow_dash=True))  # fmt: skip
+def verify(
+    keys: list[Verifier], since: float | None, until: float | None, max_age: float | None,
+    sink: str | None, as_json: bool, exports: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Verify that nothing is missing, changed or added in what a SIEM received.
+
+    EXPORT is what the SIEM exports of a sink with `seal:`: Splunk's CSV or JSON, Elasticsearch's
+    hits, NDJSON, lines of CEF, LEEF, syslog, GELF, OTLP or OCSF; gzip and zstd are read, `-` is
+    standard input. Rows may come in any order and more than once. The relay, its configuration and
+    its state are not needed.
+
+    Exits with 0 if the export is complete, unchanged and fresh, 1 if not, 2 if it cannot be read.
+
+    \b
+    Examples:
+      siemrelay verify --key "$(cat relay.vkey)" splunk-export.csv.gz
+      siemrelay verify --key "$VKEY" --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z *.csv
+    """
+    end = time.time() if until is None else until
+    checked = Verification(keys, since=since, until=end, max_age_s=max_age, sink=sink)
+    for path in exports:
+        try:
+            _read(checked, path)
+        except (OSError, ValueError, zstandard.ZstdError, EOFError) as error:
+            click.secho(f"cannot read {path}: {error}", err=True, fg="red")
+            raise SystemExit(2) from error
+    if not checked.has_streams:
+        click.secho(
+            "no message in these exports has the number of a sealed stream: does the sink have "
+            "`seal:`, and does the export hold the messages as they were sent?",
+            err=True, fg="red",
+        )  # fmt: skip
+        raise SystemExit(2)
+    report = checked.report()
+    if as_json:
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        _print(report, end)
+    raise SystemExit(0 if report.is_proven else 1)
+
+
+def _read(checked: Verification, path: str) -> None:
+    shown = sys.stderr.isatty()
+    for row in rows(_lines(path)):
+        checked.add(row.leaf, row.text, f"{path}:{row.line}")
+        if shown and checked.rows % _PROGRESS_ROWS == 0:
+            click.echo(f"\r{checked.rows:,} rows", nl=False, err=True)
+    if shown and checked.rows >= _PROGRESS_ROWS:
+        click.echo("\r\033[K", nl=False, err=True)
+
+
+def _lines(path: str) -> Iterator[bytes]:
+    with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
+        buffered: Any = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
+        start = buffered.peek(4)[:4]
+        if start.startswith(_GZIP):
+            yield from gzip.GzipFile(fileobj=buffered)
+        elif start == _ZSTD:
+            reader = zstandard.ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
+            yield from io.BufferedReader(reader, 1 << 20)
+        else:
+            yield from buffered
+
+
+def _print(report: Report, end: float) -> None:
+    for stream in report.streams:
+        click.echo(f"stream {stream.origin}")
+        sealed = f"sealed until {stream.sealed_at}" if stream.sealed_at else "not sealed"
+        click.echo(f"  {stream.messages:,} messages in the export, {stream.sealed_messages:,} "
+                   f"under seal, {stream.seals:,} seals, {sealed}")  # fmt: skip
+        notes = (
+            (stream.repeats, "repeats of messages, equal to the first"),
+            (stream.absent, "refused by the receiver, accounted for in seals"),
+            (stream.unsealed, "after the last seal, not proven yet"),
+        )
+        for count, what in notes:
+            if count:
+                click.echo(f"  {count:,} {what}")
+    for finding in report.findings[:_SHOWN]:
+        click.secho(_finding(finding), fg="red")
+    rest = len(report.findings) + report.more - _SHOWN
+    if rest > 0:
+        click.echo(f"and {rest:,} more; --json lists them")
+    for good, yes, no in (
+        (report.complete, "complete: no message is missing", "NOT COMPLETE"),
+        (report.unchanged, "unchanged: every message under seal is as it was sent, none was added",
+         "NOT UNCHANGED"),
+        (report.fresh, f"fresh: sealed until {rfc3339(end)} or shortly before", "NOT FRESH"),
+    ):  # fmt: skip
+        click.secho(yes if good else no, fg="green" if good else "red", bold=True)
+
+
+def _finding(finding: Discrepancy) -> str:
+    parts: Iterable[str] = (
+        finding.kind,
+        finding.stream,
+        _numbers(finding),
+        f"between {finding.after or 'the start'} and {finding.before}" if finding.before else "",
+    )
+    return f"{' '.join(filter(None, parts))}: {finding.why}"
+
+
+def _numbers(finding: Discrepancy) -> str:
+    if finding.first is None or finding.last is None:
+        return ""
+    if finding.first == finding.last:
+        return f"n={finding.first}"
+    return f"n={finding.first}..{finding.last}"

@@ -1,0 +1,100 @@
+"""The relay's signing keys, in a file of the state directory for this user alone (0600).
+
+One key a line, each as Go's `sumdb/note` writes it; the last one signs. After `siemrelay seal
+rotate` there are two: for an hour both sign, which hands over, then the older one is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from siemrelay.buffer.threads import in_thread
+from siemrelay.core.errors import SinkHolds, StartRefused
+from siemrelay.proof.note import Signer
+
+# Long enough for every sink that delivers to get a seal by both keys.
+_HAND_OVER_S: Final = 3600.0
+
+
+def key_file(state_dir: Path) -> Path:
+    """Where the keys are."""
+    return state_dir / "seal.key"
+
+
+class SealKeys:
+    """The keys of one relay. The file is read for each seal, so that a rotation needs no reload."""
+
+    def __init__(self, state_dir: Path, name: str) -> None:
+        self._path, self._name = key_file(state_dir), name
+
+    def make(self) -> list[Signer]:
+        """The keys; makes the first one if there is none. Raises StartRefused."""
+        try:
+            return self._read()
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            raise StartRefused(f"cannot use the signing key {self._path}: {error}") from error
+        try:
+            write_keys(self._path, [Signer.generate(self._name)])
+            return self._read()
+        except (OSError, ValueError) as error:
+            raise StartRefused(f"cannot make the signing key {self._path}: {error}") from error
+
+    async def signers(self) -> list[Signer]:
+        """The keys that sign now. Raises SinkHolds without a usable one."""
+        try:
+            return await in_thread(self._signing)
+        except (OSError, ValueError) as error:
+            raise SinkHolds(
+                f"cannot sign: {self._path}: {error}",
+                advice="restore the key from your copy, or remove the file and restart: then a new "
+                "key signs, of which auditors must be told",
+            ) from error
+
+    def rotate(self, new: Signer) -> None:
+        """Sign with `new` from the next seal on. Raises OSError, ValueError."""
+        write_keys(self._path, [self._read()[-1], new])
+
+    def _signing(self) -> list[Signer]:
+        signers = self._read()
+        if len(signers) > 1 and time.time() - self._path.stat().st_mtime > _HAND_OVER_S:
+            signers = signers[-1:]
+            write_keys(self._path, signers)
+        return signers
+
+    def _read(self) -> list[Signer]:
+        return read_keys(self._path)
+
+
+def read_keys(path: Path) -> list[Signer]:
+    """The keys in a file. Raises OSError, and ValueError if it holds anything else."""
+    signers = [Signer.read(line) for line in path.read_text().splitlines() if line.strip()]
+    if not signers:
+        raise ValueError("there is no key in it")
+    return signers
+
+
+def write_keys(path: Path, signers: list[Signer]) -> None:
+    """Replace the file by one with these keys, whole or not at all, on disk at return."""
+    new = path.with_name(path.name + ".new")
+    with suppress(FileNotFoundError):
+        new.unlink()
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{signer.written()}\n" for signer in signers)
+        file.flush()
+        os.fsync(file.fileno())
+    if os.geteuid() == 0:  # made by a command of root's for the relay's user
+        owner = path.parent.stat()
+        os.chown(new, owner.st_uid, owner.st_gid)
+    new.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

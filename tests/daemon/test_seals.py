@@ -1,0 +1,201 @@
+"""What sinks with `seal:` send is verified by a person who has nothing but their exports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeDaemon
+from tests.support import launcher
+from tests.support.daemon import Daemon, append, event, tcp, until
+from tests.support.receivers import TcpReceiver
+
+SEAL = {"seal": {"every": "1s"}}
+
+
+def archive(path: Path, **settings: Any) -> dict[str, Any]:
+    """A sink that writes to a file, under seals."""
+    return {"protocol": "file", "path": str(path), "format": "json", **SEAL, **settings}
+
+
+def seal_command(daemon: Daemon, name: str, *options: str) -> Any:
+    """Run a command of `siemrelay seal` on the relay's configuration."""
+    return launcher.run("seal", name, "-c", str(daemon.file), *options)
+
+
+class Auditor:
+    """Has the relay's verifier key, and gets exports."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.key = seal_command(daemon, "key").stdout.strip()
+
+    def verify(self, *exports: Path, code: int = 0, **options: str) -> dict[str, Any]:
+        """The report as JSON; `code` is the exit code that it must have."""
+        more = [word for name, value in options.items() for word in (f"--{name}", value)]
+        keys = [word for key in self.key.splitlines() for word in ("--key", key)]
+        done = launcher.run("verify", *keys, "--json", *more, *map(str, exports))
+        assert (done.returncode, done.stderr) == (code, ""), done
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    def found(self, *exports: Path, **options: str) -> set[tuple[str, int, int]]:
+        """What is wrong: kind, first and last number."""
+        findings = self.verify(*exports, code=1, **options)["findings"]
+        return {(f["kind"], f.get("first"), f.get("last")) for f in findings}
+
+
+def sealed_events(path: Path) -> int:
+    """The events of the source in an export."""
+    return path.read_text().count('"id":"n0') if path.exists() else 0
+
+
+def is_sealed(daemon: Daemon, sink: str, messages: int) -> bool:
+    """Whether so many messages of the sink are under seal."""
+    shown = json.loads(seal_command(daemon, "show", "--json").stdout)
+    return sink in shown and bool(shown[sink]["under_seal"] >= messages)
+
+
+def test_an_export_is_verified_and_what_was_tampered_with_is_found(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    plain, cef = tmp_path / "out.json", tmp_path / "out.cef"
+    daemon = make_daemon(
+        {"plain": archive(plain), "cef": archive(cef, format="cef", header="rfc3164"),
+         "free": archive(tmp_path / "free.json", seal=False)}
+    )  # fmt: skip
+    append(daemon.audit, map(event, range(1, 101)))
+    daemon.start()
+    until(lambda: is_sealed(daemon, "plain", 101) and is_sealed(daemon, "cef", 101))
+    assert daemon.terminate() == 0
+    auditor = Auditor(daemon)
+    for export in (plain, cef):
+        report = auditor.verify(export)
+        assert report["streams"][0]["unsealed"] == 0
+        (line,) = [x for x in export.read_text().splitlines() if "number 42 was" in x]
+        tampered = tmp_path / "tampered"
+        for instead, kind in ((line.replace("ada", "eve"), "changed"), ("", "missing")):
+            tampered.write_text(export.read_text().replace(line, instead))
+            assert kind in {kind for kind, *_ in auditor.found(tampered)}
+    # Without `seal:` nothing is numbered.
+    assert '"n":' not in (tmp_path / "free.json").read_text()
+    done = launcher.run("verify", "--key", auditor.key, str(tmp_path / "free.json"))
+    assert (done.returncode, "no message" in done.stderr) == (2, True)
+
+
+def test_a_killed_relay_goes_on_with_its_stream(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"out": tcp(receiver.port, **SEAL)})
+        for attempt in range(4):
+            append(daemon.audit, map(event, range(attempt * 500 + 1, attempt * 500 + 501)))
+            daemon.start()
+            # At any moment: before the first message, behind the first seal, in the middle.
+            until(lambda: len(receiver.arrived) >= attempt * 500 + 90)  # noqa: B023  (called now)
+            daemon.kill()
+        daemon.start()
+        until(lambda: is_sealed(daemon, "out", 2000))
+        assert daemon.terminate() == 0
+        export = tmp_path / "export"
+        export.write_bytes(b"".join(message + b"\n" for message in receiver.arrived.messages))
+    report = Auditor(daemon).verify(export)
+    assert len(report["streams"]) == 1
+    assert json.loads(export.read_text().splitlines()[0])["type"] == "Delivery Seal"
+
+
+def test_a_changed_configuration_begins_a_new_stream_that_names_the_old_one(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    export = tmp_path / "out.json"
+    daemon = make_daemon({"out": archive(export)})
+    append(daemon.audit, map(event, range(1, 11)))
+    daemon.start()
+    until(lambda: sealed_events(export) == 10)
+    daemon.config["sinks"]["out"]["events"] = {"exclude": ["User Deleted"]}
+    assert daemon.command("reload").returncode == 0
+    append(daemon.audit, [event(11, type="User Deleted"), event(12)])
+    until(lambda: sealed_events(export) == 11)
+    assert daemon.terminate() == 0
+    auditor = Auditor(daemon)
+    report = auditor.verify(export)
+    assert [stream["unsealed"] for stream in report["streams"]] == [0, 0]
+    names = [stream["origin"].rpartition("/")[2] for stream in report["streams"]]
+    only_new = tmp_path / "only-new"
+    lines = export.read_text().splitlines(keepends=True)
+    only_new.write_text("".join(line for line in lines if f'"{names[0]}:' not in line))
+    assert {kind for kind, *_ in auditor.found(only_new)} == {"missing"}
+
+
+def test_a_state_that_was_set_back_is_found(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    export, backup = tmp_path / "out.json", tmp_path / "backup"
+    daemon = make_daemon({"out": archive(export)})
+    append(daemon.audit, map(event, range(1, 11)))
+    daemon.start()
+    until(lambda: sealed_events(export) == 10)
+    assert daemon.terminate() == 0
+    shutil.copytree(daemon.state, backup)
+    append(daemon.audit, map(event, range(11, 21)))
+    daemon.start()
+    until(lambda: sealed_events(export) == 20)
+    assert daemon.terminate() == 0
+    shutil.rmtree(daemon.state)
+    backup.rename(daemon.state)
+    append(daemon.audit, map(event, range(21, 31)))
+    daemon.start()
+    until(lambda: sealed_events(export) >= 40)
+    assert daemon.terminate() == 0
+    assert "split" in {kind for kind, *_ in Auditor(daemon).found(export)}
+
+
+def test_a_lost_state_directory_begins_a_stream_of_another_key(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    export = tmp_path / "out.json"
+    daemon = make_daemon({"out": archive(export)})
+    append(daemon.audit, [event(1)])
+    daemon.start()
+    until(lambda: sealed_events(export) == 1)
+    assert daemon.terminate() == 0
+    auditor = Auditor(daemon)
+    assert auditor.verify(export)["streams"][0]["messages"] >= 2
+    shutil.rmtree(daemon.state)
+    daemon.start()
+    until(lambda: sealed_events(export) == 2)
+    assert daemon.terminate() == 0
+    assert "forged" in {kind for kind, *_ in auditor.found(export)}
+
+
+def test_keys_are_rotated_while_the_relay_runs(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    export = tmp_path / "out.json"
+    daemon = make_daemon({"out": archive(export)})
+    append(daemon.audit, [event(1)])
+    daemon.start()
+    until(lambda: is_sealed(daemon, "out", 2))
+    assert (daemon.state / "seal.key").stat().st_mode & 0o777 == 0o600
+    old = Auditor(daemon)
+    done = seal_command(daemon, "rotate")
+    assert done.returncode == 0, done
+    assert old.key in done.stderr
+    append(daemon.audit, [event(2)])
+    until(lambda: sealed_events(export) == 2)
+    assert daemon.terminate() == 0
+    both = Auditor(daemon)
+    assert both.key.splitlines() == [old.key, done.stdout.strip()]
+    both.verify(export)
+    # For an hour both sign, so the old key is enough; the new one knows nothing of before.
+    old.verify(export)
+
+
+@pytest.mark.parametrize(("sink", "fault"), [
+    ({"format": "raw"}, "`raw` has no place"),
+    ({"max_message_size": "4KiB"}, "a seal needs up to 8KiB"),
+])  # fmt: skip
+def test_a_sink_that_cannot_be_sealed_is_a_fault(
+    make_daemon: MakeDaemon, tmp_path: Path, sink: dict[str, Any], fault: str
+) -> None:
+    daemon = make_daemon({"out": archive(tmp_path / "out", **sink)})
+    done = daemon.command("check")
+    assert done.returncode == 78
+    assert fault in done.stdout + done.stderr

@@ -1,0 +1,88 @@
+"""The messages in every shape of export: each shape of one stream is proven, and counts alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+
+from siemrelay.proof.exports import rows
+from siemrelay.proof.verification import Verification
+from tests.support.sealed import SIGNER, sealed
+
+
+def splunk_csv(lines: list[bytes]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["_time", "_raw", "host"])
+    for line in lines:
+        writer.writerow(["2026-11-28T03:00:00.000+0000", line.decode(), "relay"])
+    return out.getvalue().encode()
+
+
+def hit(line: bytes) -> dict[str, object]:
+    return {"_index": "logs", "_id": "x", "_source": json.loads(line), "sort": [1]}
+
+
+def lines_of(values: list[object]) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+def otlp(line: bytes) -> dict[str, object]:
+    record = {"timeUnixNano": "1", "body": {"stringValue": line.decode()}}
+    return {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+
+
+SHAPES: dict[str, Callable[[list[bytes]], bytes]] = {
+    "lines as sent": lambda x: b"".join(line + b"\n" for line in x),
+    "without a line feed at the end": b"\n".join,
+    "with a byte order mark": lambda x: b"\xef\xbb\xbf" + b"\r\n".join(x),
+    "behind a syslog header": lambda x: b"".join(
+        b"<110>Nov 28 03:00:00 relay siemrelay: " + line + b"\n" for line in x
+    ),
+    "Splunk, CSV": splunk_csv,
+    "Splunk, JSON lines": lambda x: lines_of(
+        [{"preview": False, "result": {"_raw": line.decode(), "host": "relay"}} for line in x]
+    ),
+    "Splunk, JSON": lambda x: json.dumps(
+        {"results": [{"_raw": line.decode()} for line in x]}, indent=1
+    ).encode(),
+    "Elasticsearch, hits": lambda x: lines_of(list(map(hit, x))),
+    "Elasticsearch, documents": lambda x: lines_of(list(map(json.loads, x))),
+    "Elasticsearch, a search": lambda x: json.dumps(
+        {"took": 1, "hits": {"total": {"value": len(x)}, "hits": list(map(hit, x))}}, indent=2
+    ).encode(),
+    "Elasticsearch, pages of a scroll": lambda x: lines_of(
+        [{"_scroll_id": "x", "hits": {"hits": list(map(hit, x[i : i + 5]))}}
+         for i in range(0, len(x), 5)]
+    ),
+    "an array": lambda x: json.dumps(list(map(json.loads, x))).encode(),
+    "a document with the message in a member": lambda x: lines_of(
+        [{"@timestamp": "now", "event": {}, "message": line.decode()} for line in x]
+    ),
+    "OTLP": lambda x: lines_of(list(map(otlp, x))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_stream_is_proven_in_every_shape_of_export(shape: Callable[[list[bytes]], bytes]) -> None:
+    stream = sealed()
+    checked = Verification([SIGNER.verifier], until=stream.now.timestamp())
+    for row in rows(io.BytesIO(shape(stream.lines))):
+        checked.add(row.leaf, row.text, str(row.line))
+    report = checked.report()
+    assert (report.findings, report.rows) == ([], len(stream.lines))
+    assert report.is_proven
+
+
+def test_an_export_that_is_cut_off_in_the_middle_of_its_json_cannot_be_read() -> None:
+    whole = SHAPES["Elasticsearch, a search"](sealed().lines)
+    with pytest.raises(ValueError, match="neither one JSON value a line nor one in all"):
+        list(rows(io.BytesIO(whole[:-100])))
+
+
+def test_an_empty_export_has_no_messages() -> None:
+    assert list(rows(io.BytesIO(b""))) == []

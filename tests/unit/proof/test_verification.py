@@ -1,0 +1,271 @@
+"""What an auditor is told about an export: a table of attacks, and of what is none."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from siemrelay.proof.exports import rows
+from siemrelay.proof.leaf import hash_of
+from siemrelay.proof.leaf_store import LeafStore
+from siemrelay.proof.note import Signer
+from siemrelay.proof.report import Report
+from siemrelay.proof.verification import Verification
+from tests.support.sealed import SIGNER, SealedStream, sealed
+
+Lines = list[bytes]
+
+
+def verified(
+    lines: Iterable[bytes], *, until: float | None = None, since: float | None = None,
+    sink: str | None = None, signers: Iterable[Signer] = (SIGNER,),
+    tiles: dict[str, LeafStore] | None = None,
+) -> Report:  # fmt: skip
+    """The report on an export of these lines, which ends with the last seal of `sealed()`."""
+    end = sealed().now.timestamp() if until is None else until
+    checked = Verification(
+        [signer.verifier for signer in signers], until=end, since=since, sink=sink
+    )
+    for row in rows(line + b"\n" for line in lines):
+        checked.add(row.leaf, row.text, f"export:{row.line}")
+    return checked.report(tiles)
+
+
+def found(report: Report) -> set[tuple[str, int | None, int | None]]:
+    return {(finding.kind, finding.first, finding.last) for finding in report.findings}
+
+
+def changed(lines: Lines, at: int, **fields: object) -> Lines:
+    event = json.dumps(json.loads(lines[at]) | fields).encode()
+    return [*lines[:at], event, *lines[at + 1 :]]
+
+
+def without(lines: Lines, *at: int) -> Lines:
+    return [line for i, line in enumerate(lines) if i not in at]
+
+
+def inserted(lines: Lines, number: int, at: int = 5) -> Lines:
+    event = {"type": "User Logged In", "siemrelay": {"n": f"abcdefgh22:{number}"}}
+    return [*lines[:at], json.dumps(event).encode(), *lines[at:]]
+
+
+# Each stream has ten events and a seal, three times: seals are the numbers 10, 21 and 32.
+HARMLESS: dict[str, Callable[[Lines], Lines]] = {
+    "as it was sent": lambda lines: lines,
+    "in another order": lambda lines: random.Random(7).sample(lines, len(lines)),
+    "backwards": lambda lines: lines[::-1],
+    "two events swapped": lambda lines: [lines[1], lines[0], *lines[2:]],
+    "each event twice": lambda lines: [*lines, *lines],
+    "with CR LF at the end of a line": lambda lines: [line + b"\r" for line in lines],
+    "with members in another order and other spaces": lambda lines: [
+        json.dumps(json.loads(line), sort_keys=True, separators=(" , ", " : ")).encode()
+        for line in lines
+    ],
+    "with empty lines": lambda lines: [part for line in lines for part in (line, b"")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
+def test_what_changes_no_event_is_complete_unchanged_and_fresh(
+    change: Callable[[Lines], Lines],
+) -> None:
+    report = verified(change(sealed().lines))
+    assert (found(report), report.is_proven) == (set(), True)
+
+
+ATTACKS: dict[str, tuple[Callable[[Lines], Lines], set[tuple[str, int | None, int | None]]]] = {
+    "the first event deleted": (lambda x: x[1:], {("missing", 0, 0), ("unproven", 0, 9)}),
+    "one in the middle": (
+        lambda x: without(x, 14), {("missing", 14, 14), ("unproven", 10, 20)},
+    ),
+    "several": (
+        lambda x: without(x, 2, 3, 4, 7),
+        {("missing", 2, 4), ("missing", 7, 7), ("unproven", 0, 9)},
+    ),
+    "the last one before the last seal": (
+        lambda x: without(x, 31), {("missing", 31, 31), ("unproven", 21, 31)},
+    ),
+    "a seal": (lambda x: without(x, 10), {("missing", 10, 10), ("unproven", 0, 20)}),
+    "a field changed": (lambda x: changed(x, 3, user="mallory"), {("changed", 0, 9)}),
+    "a field added": (lambda x: changed(x, 12, admin=True), {("changed", 10, 20)}),
+    "a field of another type": (lambda x: changed(x, 12, user=12), {("changed", 10, 20)}),
+    "an event with a used number": (lambda x: inserted(x, 4), {("added", 4, 4)}),
+    "an event with a used number, first": (lambda x: inserted(x, 4, 0), {("added", 4, 4)}),
+    "an event without a number": (
+        lambda x: [*x, b'{"type":"User Logged In"}'], {("added", None, None)},
+    ),
+    "a line that is no event": (lambda x: [*x, b"hello"], {("added", None, None)}),
+    "an event for a deleted one": (lambda x: inserted(without(x, 4), 4), {("changed", 0, 9)}),
+    "numbers of two events swapped": (
+        lambda x: changed(changed(x, 3, siemrelay={"n": "abcdefgh22:4"}), 4,
+                          siemrelay={"n": "abcdefgh22:3"}),
+        {("changed", 0, 9)},
+    ),
+    "all seals deleted": (
+        lambda x: without(x, 10, 21, 32), {("unproven", 0, 31), ("stale", None, None)},
+    ),
+    "an event of a stream that nobody sealed": (
+        lambda x: [*x, x[0].replace(b"abcdefgh22", b"zzzzzzzz22")], {("unproven", 0, 0)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("attack", "expected"), ATTACKS.values(), ids=ATTACKS)
+def test_an_attack_is_found_where_it_was(
+    attack: Callable[[Lines], Lines], expected: set[tuple[str, int | None, int | None]]
+) -> None:
+    lines = sealed().lines
+    report = verified(attack(lines))
+    assert found(report) == expected
+    assert not report.is_proven
+    # Whatever the order in which the SIEM gives it.
+    assert found(verified(attack(lines)[::-1])) == expected
+
+
+@pytest.mark.parametrize(("attack", "expected"), [
+    (lambda x: changed(x, 3, user="mallory"), {("changed", 3, 3)}),
+    (lambda x: changed(changed(x, 3, user="mallory"), 8, user="eve"),
+     {("changed", 3, 3), ("changed", 8, 8)}),
+    (lambda x: changed(without(x, 5), 3, user="mallory"), {("changed", 3, 3), ("missing", 5, 5)}),
+    (lambda x: without(x, 5), {("missing", 5, 5)}),
+    (lambda x: inserted(without(x, 4), 4), {("changed", 4, 4)}),
+])  # fmt: skip
+def test_with_the_relays_leaves_the_very_event_is_named(
+    attack: Callable[[Lines], Lines], expected: set[tuple[str, int | None, int | None]]
+) -> None:
+    stream = sealed()
+    leaves = LeafStore()
+    for number, line in enumerate(stream.lines):
+        leaves.add(number, hash_of(line))
+    assert found(verified(attack(stream.lines), tiles={stream.name: leaves})) == expected
+
+
+def test_leaves_that_do_not_give_the_signed_root_are_not_believed() -> None:
+    stream = sealed()
+    leaves = LeafStore()
+    for number, line in enumerate(changed(stream.lines, 3, user="mallory")):
+        leaves.add(number, hash_of(line))
+    forged = changed(stream.lines, 3, user="mallory")
+    assert found(verified(forged, tiles={stream.name: leaves})) == {("changed", 0, 9)}
+
+
+@pytest.mark.parametrize("kept", [22, 27])
+def test_an_end_that_is_cut_off_is_stale(kept: int) -> None:
+    stream = sealed()
+    lines = stream.lines[:kept]
+    assert found(verified(lines, until=stream.now.timestamp() + 300)) == {("stale", 21, 21)}
+
+
+def test_events_behind_the_last_seal_are_counted_and_no_fault() -> None:
+    stream = sealed()
+    stream.send(4)
+    report = verified(stream.lines)
+    assert report.is_proven
+    assert [s.unsealed for s in report.streams] == [4]
+
+
+def test_a_refused_message_is_accounted_for_and_may_come_later() -> None:
+    stream = SealedStream()
+    stream.send(3)
+    stream.refuse()
+    refused = stream.absent[0]
+    stream.send(3)
+    stream.seal()
+    until = stream.now.timestamp()
+    report = verified(stream.lines, until=until)
+    assert (found(report), report.streams[0].absent) == (set(), 1)
+    forged = json.dumps({"siemrelay": {"n": f"abcdefgh22:{refused.number}"}}).encode()
+    assert found(verified([*stream.lines, forged], until=until)) == {("changed", 0, 6)}
+
+
+def test_a_stream_is_proven_to_its_end_by_the_stream_that_follows() -> None:
+    first = sealed(1)
+    first.send(5)  # under no seal of its own
+    second = sealed(2, name="bcdefghi22", previous=first, start=first.now)
+    report = verified([*first.lines, *second.lines])
+    assert (found(report), [s.unsealed for s in report.streams]) == (set(), [0, 0])
+    assert found(verified([*first.lines[:-1], *second.lines])) == {
+        ("missing", 15, 15), ("unproven", 10, 15),
+    }  # fmt: skip
+    assert found(verified(second.lines)) == {("missing", 0, 15)}
+    first.send(2)  # sent, and not confirmed when the second began
+    assert found(verified([*first.lines, *second.lines])) == {("unproven", 16, 17)}
+
+
+def test_two_histories_of_one_stream_are_found() -> None:
+    one, other = sealed(1), sealed(1)
+    for stream, user in ((one, "ada"), (other, "eve")):
+        stream.send(10, user=user)
+        stream.seal()
+    kinds = {finding.kind for finding in verified([*one.lines, *other.lines]).findings}
+    assert "split" in kinds
+
+
+def test_a_stream_that_another_saw_sealed_must_be_there_to_its_end() -> None:
+    one, other = sealed(2), sealed(2, name="bcdefghi22", sink="qradar")
+    other.send(3)
+    other.seal(others=one.last_seal)
+    assert found(verified([*one.lines, *other.lines])) == set()
+    assert ("missing", 10, 20) in found(verified([*one.lines[:11], *other.lines]))
+
+
+def test_mixed_exports_of_two_relays_are_judged_stream_by_stream() -> None:
+    one, other = sealed(), sealed(name="bcdefghi22", signer=(second := Signer.generate("two")))
+    other_lines = [line.replace(b"user3", b"mallory") for line in other.lines]
+    report = verified([*one.lines, *other_lines], signers=(SIGNER, second))
+    assert {finding.stream for finding in report.findings} == {other.origin}
+
+
+def test_only_the_sink_that_is_asked_for_is_judged() -> None:
+    one, other = sealed(), sealed(name="bcdefghi22", sink="qradar")
+    lines = [*one.lines, *other.lines[:5], *other.lines[6:]]
+    assert found(verified(lines, sink="splunk")) == set()
+    assert found(verified(lines, sink="qradar")) == {("missing", 5, 5), ("unproven", 0, 9)}
+    assert found(verified(lines, sink="chronicle")) == {("stale", None, None)}
+
+
+def test_a_seal_by_another_key_proves_nothing() -> None:
+    forged = sealed(signer=Signer.generate("relay.example"))
+    report = verified(forged.lines)
+    assert {finding.kind for finding in report.findings} == {"forged", "unproven", "stale"}
+    assert not report.unchanged
+
+
+def test_events_sealed_anew_by_an_old_key_are_found_by_the_seals_of_the_new_one() -> None:
+    old, new = Signer.generate("relay.example"), SIGNER
+    stream = sealed(2, signer=old)
+    stream.signer = new
+    stream.send(10)
+    stream.seal()
+    assert verified(stream.lines, signers=(old, new)).is_proven
+    forged = sealed(2, signer=old)
+    forged.lines = changed(forged.lines, 3, user="mallory")
+    rewritten = SealedStream(signer=old)
+    for line in stream.lines[:10]:
+        rewritten.send(user="mallory") if b'"user3"' in line else rewritten.send()
+    rewritten.seal()
+    lines = [*rewritten.lines, *stream.lines[11:]]
+    assert "changed" in {finding.kind for finding in verified(lines, signers=(old, new)).findings}
+
+
+@pytest.mark.parametrize("damage", [
+    lambda line: line.replace(b"siemrelay-seal:k", b"siemrelay-seal:x"),
+    lambda line: line[:-60] + b'"' + line[line.index(b', "siemrelay"'):],
+])  # fmt: skip
+def test_a_malformed_seal_is_told(damage: Callable[[bytes], bytes]) -> None:
+    lines = sealed().lines
+    report = verified([*lines[:10], damage(lines[10]), *lines[11:]])
+    assert ("forged", 10, 10) in found(report)
+
+
+def test_what_was_sealed_before_the_export_begins_is_not_judged() -> None:
+    stream = sealed(4)
+    since = stream.now.timestamp() - 130
+    until = stream.now.timestamp()
+    assert found(verified(stream.lines[21:], since=since, until=until)) == set()
+    assert found(verified(without(stream.lines, 5, 23), since=since, until=until)) == {
+        ("missing", 23, 23), ("unproven", 21, 31),
+    }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -41,6 +41,35 @@ def advice(text: str) -> str:
     context = click.get_current_context(silent=True)
     file = context.params.get("config") if context else None
     return with_config(text, file or DEFAULT_FILE)
+
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def _named(section: str) -> Complete:
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        # Imported here, and read without validation: a shell waits for it at the tab key.
+        from siemrelay.config.files import document_of, text_of
+        from siemrelay.core.errors import ConfigurationRefused
+
+        file = context.params.get("config") or DEFAULT_FILE
+        try:
+            top = document_of(text_of(file), file).value
+        except ConfigurationRefused:
+            return []
+        names = top.get(section) if isinstance(top, dict) else None
+        return [
+            name for name in names or () if isinstance(name, str) and name.startswith(incomplete)
+        ]
+
+    return complete
+
+
+complete_sinks: Final = _named("sinks")
+"""For `shell_complete`: the sinks of the configuration in use."""
+
+complete_sources: Final = _named("sources")
+"""As `complete_sinks`, the sources."""
 
 
 def json_option() -> Callable[[Any], Any]:

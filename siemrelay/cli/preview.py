@@ -16,7 +16,7 @@ import click
 
 from siemrelay import registry
 from siemrelay.cli.config_faults import exit_with_faults
-from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.options import complete_sinks, complete_sources, config_option, json_option
 from siemrelay.config.load import load
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
@@ -42,10 +42,10 @@ _GZIP: Final = b"\x1f\x8b"
 
 @click.command()
 @config_option()
-@click.option("--sink", "only", metavar="NAME", help="Show only this sink.")
-@click.option(
-    "--source", metavar="NAME", help="Decode as this source does; the first one by default."
-)
+@click.option("--sink", "only", metavar="NAME", help="Show only this sink.",
+              shell_complete=complete_sinks)  # fmt: skip
+@click.option("--source", metavar="NAME", shell_complete=complete_sources,
+              help="Decode as this source does; the first one by default.")  # fmt: skip
 @json_option()
 @click.argument("records", metavar="[FILE]", type=click.File("rb"), default="-")
 def preview(

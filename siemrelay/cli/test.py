@@ -16,7 +16,7 @@ import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.live.through import test_through
-from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.options import complete_sinks, config_option, json_option
 from siemrelay.cli.person import audit
 from siemrelay.cli.person import person as this_person
 from siemrelay.config.load import load
@@ -62,7 +62,7 @@ _REFUSED_ADVICE: Final = {
               type=click.FloatRange(0, 3600, min_open=True),
               help="With --through: how long to wait for the confirmations.")  # fmt: skip
 @json_option()
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 def test(
     config: str, person: str | None, every: bool, through: bool, timeout_s: float, as_json: bool,
     sink: str | None,

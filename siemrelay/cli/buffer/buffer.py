@@ -18,7 +18,7 @@ from siemrelay.cli.buffer.dead_letters import dead_letters
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.buffer.replay import replay
 from siemrelay.cli.buffer.salvage import check, salvage
-from siemrelay.cli.options import advice, config_option, json_option
+from siemrelay.cli.options import advice, complete_sources, config_option, json_option
 from siemrelay.cli.tables import print_table
 from siemrelay.core.event import Batch
 from siemrelay.core.times import rfc3339
@@ -152,7 +152,8 @@ def _number(value: object) -> str:
 @config_option()
 @click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
 @click.option("--to", "last", type=click.IntRange(1), help="The last record's number.")
-@click.option("--source", metavar="NAME", help="Only records of this source.")
+@click.option("--source", metavar="NAME", help="Only records of this source.",
+              shell_complete=complete_sources)  # fmt: skip
 @json_option()
 def show(
     config: str, first: int | None, last: int | None, source: str | None, as_json: bool

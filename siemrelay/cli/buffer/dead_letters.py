@@ -15,7 +15,7 @@ from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.store import Store
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.buffer.replay import chosen, send
-from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.options import complete_sinks, config_option, json_option
 from siemrelay.cli.person import audit
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.event_types import LETTERS_DROPPED, LETTERS_RETRIED
@@ -43,7 +43,7 @@ _SHOWN: Final = 100
 @click.option("--drop", is_flag=True, help="Remove them without sending.")
 @click.option("--yes", is_flag=True, help="Drop without asking.")
 @json_option()
-@click.argument("sink", required=False)
+@click.argument("sink", required=False, shell_complete=complete_sinks)
 def dead_letters(
     config: str, first: int, last: int | None, retry: bool, drop: bool, yes: bool, as_json: bool,
     sink: str | None,

@@ -10,7 +10,7 @@ import trio
 
 from siemrelay.buffer.replay import Replay
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
-from siemrelay.cli.options import config_option
+from siemrelay.cli.options import complete_sinks, config_option
 from siemrelay.cli.person import audit
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
@@ -47,7 +47,7 @@ def _seconds(context: click.Context, option: click.Parameter, value: str | None)
               "one that the sink has received by default.")  # fmt: skip
 @click.option("--since", metavar="DURATION", callback=_seconds,
               help="Records received within this time, like 2h.")  # fmt: skip
-@click.argument("sink")
+@click.argument("sink", shell_complete=complete_sinks)
 def replay(
     config: str, first: int | None, last: int | None, since: float | None, sink: str
 ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from siemrelay.cli.live.control_client import directory_of, print_answer, send
-from siemrelay.cli.options import config_option
+from siemrelay.cli.options import complete_sinks, config_option
 from siemrelay.relay.control import PauseRequest, ResumeRequest
 
 
 @click.command()
 @config_option()
-@click.argument("sink")
+@click.argument("sink", shell_complete=complete_sinks)
 def pause(config: str, sink: str) -> None:
     """Stop delivering to SINK; the other sinks go on.
 
@@ -30,7 +30,7 @@ def pause(config: str, sink: str) -> None:
 
 @click.command()
 @config_option()
-@click.argument("sink")
+@click.argument("sink", shell_complete=complete_sinks)
 def resume(config: str, sink: str) -> None:
     """Deliver to a paused SINK again, from where it stopped.
 

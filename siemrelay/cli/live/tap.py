@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from siemrelay.cli.live.control_client import directory_of, follow, print_answer
-from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.options import complete_sinks, complete_sources, config_option, json_option
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.relay.control import ControlAnswer, TapLine, TapRequest
 
@@ -20,9 +20,10 @@ _SHOWN_CHARACTERS = 64 * 1024
 
 @click.command()
 @config_option()
-@click.option("--sink", "sinks", metavar="SINK", multiple=True,
+@click.option("--sink", "sinks", metavar="SINK", multiple=True, shell_complete=complete_sinks,
               help="Only events that are sent to this sink.")  # fmt: skip
 @click.option("--source", "sources", metavar="SOURCE", multiple=True,
+              shell_complete=complete_sources,
               help="Only events of this source.")  # fmt: skip
 @click.option("--type", "types", metavar="TYPE", multiple=True,
               help="Only events of this type, written as in `events:`.")  # fmt: skip

@@ -69,6 +69,27 @@ def test_bash_completes_commands_and_their_options(tmp_path: Path) -> None:
     assert completed(tmp_path, "siemrelay buffer dead-letters --re") == ["--retry"]
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("test -c FILE ", ["qradar", "splunk"]), ("pause -c FILE sp", ["splunk"]),
+        ("tap -c FILE --source ", ["alm"]), ("buffer dead-letters -c FILE q", ["qradar"]),
+        ("test -c /none.yaml ", []),
+    ],
+)  # fmt: skip
+def test_bash_completes_the_names_of_the_configuration_in_use(
+    tmp_path: Path, words: str, names: list[str]
+) -> None:
+    file = tmp_path / "relay.yaml"
+    file.write_text("include: more/*.yaml\nsources: {alm: }\nsinks: {qradar: {port: x}}\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/splunk.yaml").write_text("sinks: {splunk: {}}\n")
+    line = words.replace("FILE", str(file))
+    # An empty last word, as behind a space.
+    line = f"{line}''" if line.endswith(" ") else line
+    assert completed(tmp_path, f"siemrelay {line}") == names
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_other_shells_accept_their_scripts(shell: str, tmp_path: Path) -> None:
     file = tmp_path / "script"

@@ -175,23 +175,36 @@ def test_connections_that_dribble_give_way_without_delay(make_daemon: MakeDaemon
     assert daemon.terminate() == 0
 
 
+def speaking(daemon: Daemon, first: bytes, sockets: ExitStack) -> socket.socket:
+    """A connection whose first message was in time: on a busy machine the first one may not be."""
+    while True:
+        sock, closed = sockets.enter_context(connected(daemon)), daemon.refused("logs")
+        with suppress(OSError):
+            sock.sendall(first)
+        until(lambda before=closed: forwarded(daemon) or daemon.refused("logs") > before)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        if forwarded(daemon):
+            return sock
+
+
 @pytest.mark.parametrize("listen", [ANY, "relp://127.0.0.1:0"])
 def test_a_connection_that_never_sends_a_message_is_closed(
     make_daemon: MakeDaemon, listen: str
 ) -> None:
     daemon = relay(make_daemon, listen, first_message_timeout="1s").start()
     quick = b"1 open 0\n2 syslog 5 <13>a\n" if listen.startswith("relp") else b"<13>a\n"
-    with connected(daemon) as quiet, ExitStack() as others:
-        quiet.sendall(quick)
-        until(lambda: len(forwarded(daemon)) == 1)
+    with ExitStack() as others:
+        quiet = speaking(daemon, quick, others)
         silent, dribbling = (others.enter_context(connected(daemon)) for _ in range(2))
         dribbling.sendall(b"1")
         for sock in (silent, dribbling):
             assert sock.recv(1) == b""
         until(lambda: daemon.metric("source_connections", source="logs") == 1)
         quiet.sendall(b"3 syslog 5 <13>b\n" if listen.startswith("relp") else b"<13>b\n")
-        until(lambda: len(forwarded(daemon)) == 2)
+        until(lambda: b"<13>b" in forwarded(daemon))
     assert daemon.terminate() == 0
+    # What a stream holds at its end is a record; what RELP has begun is sent again.
+    torn = [] if listen.startswith("relp") else [b"1"]
+    assert sorted(forwarded(daemon)) == sorted([b"<13>a", *torn, b"<13>b"])
 
 
 def test_silent_clients_of_the_endpoint_do_not_keep_status_from_working(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from siemrelay import registry
 from siemrelay.config.describe import nearest
-from siemrelay.config.models import EndpointOptions, SinkConfig, SourceConfig
+from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import KeyPath
 from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.net.listening_sockets import BindAddress, Listening
@@ -20,6 +20,7 @@ from siemrelay.sinks.file.rotation import names
 from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sources.file.finder import Globs
 from siemrelay.sources.file.source import FileOptions
+from siemrelay.telemetry.endpoint_options import EndpointOptions
 
 
 def clashes(

@@ -7,11 +7,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from siemrelay.config.files import text_of
-from siemrelay.config.models import EndpointOptions, RelayConfig
+from siemrelay.config.models import RelayConfig
 from siemrelay.config.secrets import substitute
 from siemrelay.config.validation_errors import explain
 from siemrelay.config.yaml_document import Document, parse
 from siemrelay.core.errors import ConfigurationRefused
+from siemrelay.telemetry.endpoint_options import EndpointOptions
 
 
 def endpoint_address(path: str | Path) -> tuple[str, int] | None:

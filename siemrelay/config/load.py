@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 from siemrelay.config.cross_checks import clashes
 from siemrelay.config.files import document_of, text_of
 from siemrelay.config.models import (
-    EndpointOptions,
     EventTypeConfig,
     RelayConfig,
     SinkConfig,
@@ -39,6 +38,7 @@ from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
 from siemrelay.products.product import Products
+from siemrelay.telemetry.endpoint_options import EndpointOptions
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -45,6 +45,7 @@ from siemrelay.pipeline.format_cache import SinkReader
 from siemrelay.pipeline.formatting import SinkMessages
 from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.read_ahead import ReadAhead
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
 from siemrelay.pipeline.sealing import SealedStream
 from siemrelay.pipeline.sink_status import SinkStatus
@@ -208,6 +209,7 @@ class Delivery:
     async def _send(self, session: Session, in_flight: InFlight) -> None:
         position = self._cursor.next_sequence
         with self._reader.reading(position):
+            ahead = ReadAhead(self._buffer, self._reader, position)
             waiting: DeliveryBatch | None = None
             deadline = float("inf")
             while True:
@@ -218,31 +220,26 @@ class Delivery:
                     if (seal := await self.stream.next_seal(position)) is not None:
                         await self._hand_over(session, in_flight, seal)
                         await self.stream.wait_for_room()
-                batches = None
+                found = None
                 if waiting is None and self.stream is None:
-                    batches = await self._buffer.read(position)
+                    found = await ahead.next()
                 else:
                     with self._until(deadline):
-                        batches = await self._buffer.read(position)
-                if batches is None:
+                        found = await ahead.next()
+                if found is None:
                     if waiting is not None and trio.current_time() >= deadline:
                         await self._hand_over(session, in_flight, waiting)
                         waiting, deadline = None, float("inf")
                     continue
-                for stored in batches:
-                    if stored.next_sequence <= position:
+                stored, messages = found
+                for batch in self._batches(stored, messages, position):
+                    if waiting is not None and self._maker.join(waiting, batch):
                         continue
-                    if self.stream is not None and self.stream.comes_next():
-                        break
-                    found = await self._reader.messages(stored)
-                    for batch in self._batches(stored, found, position):
-                        if waiting is not None and self._maker.join(waiting, batch):
-                            continue
-                        if waiting is not None:
-                            await self._hand_over(session, in_flight, waiting)
-                        # What comes after a pause goes at once; what follows it is gathered.
-                        waiting, deadline = batch, self._handed_over_at + self._max_wait_s
-                    position = stored.next_sequence
+                    if waiting is not None:
+                        await self._hand_over(session, in_flight, waiting)
+                    # What comes after a pause goes at once; what follows it is gathered.
+                    waiting, deadline = batch, self._handed_over_at + self._max_wait_s
+                position = stored.next_sequence
                 if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
                     await self._hand_over(session, in_flight, waiting)
                     waiting, deadline = None, float("inf")

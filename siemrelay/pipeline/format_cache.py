@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -10,8 +10,10 @@ import structlog
 import trio
 
 from siemrelay.core.event import Batch, DecodedBatch
+from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.formatting import (
     NO_MESSAGES,
+    FormattedBatch,
     Formatter,
     GroupMessages,
     InternalError,
@@ -19,6 +21,7 @@ from siemrelay.pipeline.formatting import (
     messages_of,
     replaced_of,
 )
+from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 
 _log = structlog.get_logger()
 
@@ -29,6 +32,9 @@ _KEPT_BATCHES: Final = 64
 
 # A decoded batch takes about so many times the bytes of its records, with these.
 _DECODED: Final = 4
+
+WORTH_BYTES: Final = 32 * 1024
+"""A smaller batch is formatted faster than it is sent to a worker and back."""
 
 # A batch over this has one long record; a usual batch is at most half of it. Decoded or formatted,
 # 10 MiB take up to 0.2 s, which is done in one go.
@@ -46,8 +52,9 @@ class FormatCache:
     (test_a_lagging_sink_does_not_empty_the_cache).
     """
 
-    def __init__(self, formatter: Formatter) -> None:
-        self._large = trio.Lock()
+    def __init__(self, formatter: Formatter, pool: WorkerPool | None = None) -> None:
+        """With a pool, what is large goes to its workers while there are some."""
+        self._large, self._pool = trio.Lock(), pool
         self._readers: dict[SinkReader, None] = {}
         self.replace_formatter(formatter)
 
@@ -79,15 +86,67 @@ class FormatCache:
 
     async def get(self, reader: SinkReader, batch: Batch) -> SinkMessages:
         """That sink's messages of a batch. Never raises; yields only where it has long work."""
-        found = self._find(reader, batch)
-        if found is None and len(batch.payload) > _LARGE_BYTES:
-            # Between two batches of a long record, of all sinks, everybody else has some turns of
-            # the loop; checked by test_long_records_leave_turns_to_others.
-            async with self._large:
-                for _ in range(_TURNS):
-                    await trio.lowlevel.checkpoint()
-                return self._find(reader, batch) or self._make(reader, batch)
-        return found or self._make(reader, batch)
+        while (found := self._find(reader, batch)) is None:
+            kept = self._asked(reader, batch)
+            if kept is None:
+                return await self._make_in_turn(reader, batch)
+            formatter = self._formatter
+            await kept.answered.wait()
+            if formatter is self._formatter:
+                # Also if it was evicted meanwhile.
+                found = kept.messages(formatter.places[reader.sink])
+                if found is not None:
+                    return found
+        return found
+
+    def prepare(self, reader: SinkReader, batches: Iterable[Batch]) -> None:
+        """Have batches formatted that the reader will want next, if there are workers."""
+        for batch in batches:
+            if self._pool is None or not self._pool.has_room:
+                return
+            if self._find(reader, batch) is None:
+                self._asked(reader, batch)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether it is worth while to read ahead."""
+        return self._pool is not None and self._pool.ready
+
+    def note_behind(self) -> None:
+        """A reader has more to format than it has taken."""
+        if self._pool is not None:
+            self._pool.note_behind()
+
+    def _asked(self, reader: SinkReader, batch: Batch) -> _Kept | None:
+        """The batch while a worker formats it, for this reader and those near; None: none does."""
+        kept = self._kept.get(batch.first_sequence)
+        if kept is not None and kept.asked:
+            return kept
+        if self._pool is None or not self._pool.has_room or len(batch.payload) < WORTH_BYTES:
+            return None
+        if kept is None:
+            kept = _Kept(batch, {*self._near(reader, batch), reader})
+        wanted: dict[int, set[int]] = {}
+        for other in (*kept.waiting, reader):
+            group, view = self._formatter.places[other.sink]
+            if kept.messages((group, view)) is None:
+                wanted.setdefault(group, set()).add(view)
+        self._keep(kept)
+        kept.ask(batch)
+        self._pool.submit(PendingBatch(
+            batch, {group: sorted(views) for group, views in wanted.items()}, kept.answer
+        ))  # fmt: skip
+        return kept
+
+    async def _make_in_turn(self, reader: SinkReader, batch: Batch) -> SinkMessages:
+        if len(batch.payload) <= _LARGE_BYTES:
+            return self._make(reader, batch)
+        # Between two batches of a long record, of all sinks, everybody else has some turns of the
+        # loop; checked by test_long_records_leave_turns_to_others.
+        async with self._large:
+            for _ in range(_TURNS):
+                await trio.lowlevel.checkpoint()
+            return self._find(reader, batch) or self._make(reader, batch)
 
     def passed(self, reader: SinkReader, batch: Batch) -> None:
         """The reader needs nothing of that batch any more."""
@@ -119,8 +178,7 @@ class FormatCache:
             kept.decoded = None
         log_errors(errors)
         if near:
-            self._kept[kept.first_sequence] = self._by_end[kept.next_sequence] = kept
-        self._evict()
+            self._keep(kept)
         found = kept.messages((group, view))
         assert found is not None
         return found
@@ -139,7 +197,8 @@ class FormatCache:
             ):
                 yield other
 
-    def _evict(self) -> None:
+    def _keep(self, kept: _Kept) -> None:
+        self._kept[kept.first_sequence] = self._by_end[kept.next_sequence] = kept
         while len(self._kept) > 1 and (
             len(self._kept) > _KEPT_BATCHES or self.size_bytes > _KEPT_BYTES
         ):
@@ -169,6 +228,17 @@ class SinkReader:
         with self._cache.reading(self):
             yield
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether batches that it will want next can be prepared."""
+        return self._cache.has_workers
+
+    def prepare(self, batches: Sequence[Batch], *, behind: bool) -> None:
+        """Have batches formatted that are read next; `behind`: there are more than these."""
+        if behind and len(batches[-1].payload) >= WORTH_BYTES:
+            self._cache.note_behind()
+        self._cache.prepare(self, batches)
+
     async def messages(self, batch: Batch) -> SinkMessages:
         """The sink's messages of a batch, which it has then read. Never raises."""
         found = await self._cache.get(self, batch)
@@ -186,6 +256,7 @@ class _Kept:
         self.groups: dict[int, GroupMessages] = {}
         self._found: dict[tuple[int, int], SinkMessages] = {}
         self._decoded: DecodedBatch | None = None
+        self._asked_bytes, self.answered = 0, Broadcast()
         self._unparsed, self._replaced = 0, list[int]()
 
     @property
@@ -203,7 +274,25 @@ class _Kept:
     def size_bytes(self) -> int:
         """About the memory that it takes."""
         decoded = 0 if self._decoded is None else _DECODED * len(self._decoded.batch.payload)
-        return decoded + sum(made.size_bytes for made in self.groups.values())
+        return self._asked_bytes + decoded + sum(made.size_bytes for made in self.groups.values())
+
+    @property
+    def asked(self) -> bool:
+        """Whether a worker formats it now."""
+        return self._asked_bytes > 0
+
+    def ask(self, batch: Batch) -> None:
+        """Note that a worker was asked for what is not made yet."""
+        self._asked_bytes = _DECODED * len(batch.payload)
+
+    def answer(self, formatted: FormattedBatch | None) -> None:
+        """Add what the worker has made; None if it could not."""
+        self._asked_bytes = 0
+        if formatted is not None:
+            self._unparsed, self._replaced = formatted.unparsed, formatted.replaced
+            self.groups |= formatted.groups
+            log_errors(formatted.errors)
+        self.answered.wake_all()
 
     def add(self, group: int, made: GroupMessages) -> None:
         """Add a group's messages."""

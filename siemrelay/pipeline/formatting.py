@@ -37,13 +37,19 @@ class SinkFormat(msgspec.Struct, frozen=True):
     """
 
     events: EventFilter
-    form: Format
+    format: Format
     max_message_bytes: int | None = None
     sources: frozenset[str] | None = None
     made_of: Any = None
     filtered_by: Any = None
     transform: EventTransform | None = None
     number: str | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What the decoder has to fill."""
+        fields = self.events.fields | self.format.fields
+        return fields if self.transform is None else fields | self.transform.fields
 
     def select(self, decoded: DecodedBatch) -> list[bool] | None:
         """Whether the sink takes each event; None for all of them."""
@@ -88,6 +94,18 @@ class GroupMessages(msgspec.Struct, array_like=True):
     truncated: list[int]
     views: dict[int, SelectedMessages]
     size_bytes: int
+
+
+class FormattedBatch(msgspec.Struct, array_like=True):
+    """What was made of one batch, by the number of the group.
+
+    `replaced` are the records with bytes that are no UTF-8; `errors` the bugs that were found.
+    """
+
+    unparsed: int
+    replaced: list[int]
+    groups: dict[int, GroupMessages]
+    errors: list[InternalError]
 
 
 class SinkMessages(msgspec.Struct, frozen=True):
@@ -178,9 +196,9 @@ class Formatter:
             selection = first.transform.apply(selection)
         sequences, failed = list(selection.sequences), dict[int, str]()
         try:
-            messages = first.form.encode(selection)
+            messages = first.format.encode(selection)
         except Exception as error:  # noqa: BLE001  (logged by the caller; any bug ends here)
-            messages, failed = _formatted_one_by_one(first.form, selection, error, errors)
+            messages, failed = _formatted_one_by_one(first.format, selection, error, errors)
             sequences = [sequence for sequence in sequences if sequence not in failed]
         # Invariant: one message per event, or refusals would name the wrong records.
         assert len(messages) == len(sequences), (len(messages), len(sequences))
@@ -190,6 +208,15 @@ class Formatter:
         for view, keep in kept.items():
             made.views[view] = _view(decoded, keep, together, sequences, failed, start)
         return made
+
+    def formatted(self, batch: Batch, wanted: Mapping[int, Collection[int]]) -> FormattedBatch:
+        """The messages of all wanted groups, each for its filters. Never raises."""
+        errors: list[InternalError] = []
+        decoded = self.decode(batch, errors)
+        groups = {
+            group: self.format(decoded, group, views, errors) for group, views in wanted.items()
+        }
+        return FormattedBatch(decoded.unparsed, replaced_of(decoded), groups, errors)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -322,7 +349,7 @@ def _truncated(
     for at in over:
         index = indexes[sequences[at]]
         try:
-            messages[at] = truncated(sink.form, selection, index, messages[at], limit)
+            messages[at] = truncated(sink.format, selection, index, messages[at], limit)
         except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
             errors.append(_internal_error(
                 "internal error: message truncated as bytes", selection.decoded.batch,

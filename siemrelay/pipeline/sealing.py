@@ -217,7 +217,7 @@ class SealedStream:
         """
         pending = self.turn() or await self._make(self.due())
         selection = Selection(self._event(pending, position), number=self._messages.number)
-        (message,) = self.numbering.numbered(self._messages.form.encode(selection))
+        (message,) = self.numbering.numbered(self._messages.format.encode(selection))
         limit = self._messages.max_message_bytes
         if limit is not None and len(message) > limit:
             _log.error("a seal is longer than a message may be: the stream stays unsealed",

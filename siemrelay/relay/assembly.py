@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import socket
 from base64 import b32encode
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from secrets import token_bytes
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from pydantic import BaseModel
@@ -46,34 +46,48 @@ class SinkParts(msgspec.Struct, frozen=True):
 
     name: str
     config: SinkConfig
-    events: EventFilter
-    format: Format
+    messages: SinkFormat
     sink: Sink
     limits: BatchLimits
-    max_message_bytes: int | None
-    sources: frozenset[str] | None
-    """Whose records it takes, with their former names; None for all."""
-    made_of: FormatRecipe
-    transform: EventTransform | None
-    """What it does with events before it formats them."""
+
+    @property
+    def events(self) -> EventFilter:
+        """Which events it takes."""
+        return self.messages.events
+
+    @property
+    def format(self) -> Format:
+        """What its messages are made with."""
+        return self.messages.format
+
+    @property
+    def max_message_bytes(self) -> int | None:
+        """The size to which longer messages are truncated."""
+        return self.messages.max_message_bytes
+
+    @property
+    def transform(self) -> EventTransform | None:
+        """What it does with events before it formats them."""
+        return self.messages.transform
 
     @property
     def fields(self) -> frozenset[str]:
         """What the decoder has to fill for it."""
-        transform = frozenset[str]() if self.transform is None else self.transform.fields
-        return self.events.fields | self.format.fields | transform
+        return self.messages.fields
 
     @property
-    def messages(self) -> SinkFormat:
-        """How its messages are made, and what they share with those of other sinks."""
-        return SinkFormat(
-            self.events, self.format, self.max_message_bytes, self.sources,
-            made_of=(
-                self.made_of, self.max_message_bytes, self.config.add, self.config.seal is None
-            ),
-            filtered_by=(self.config.events, self.config.where), transform=self.transform,
-            number=None if self.config.seal is None else _NUMBER,
-        )  # fmt: skip
+    def sources(self) -> frozenset[str] | None:
+        """Whose records it takes, with their former names; None for all."""
+        return self.messages.sources
+
+
+class _Reading(Protocol):
+    """What the decoders have to know of a sink."""
+
+    @property
+    def fields(self) -> frozenset[str]: ...
+    @property
+    def sources(self) -> frozenset[str] | None: ...
 
 
 class FormatRecipe(msgspec.Struct, frozen=True):
@@ -114,8 +128,9 @@ class _Reads:
 class Assembly:
     """Builds parts by their names in the configuration."""
 
-    def __init__(self, config: RelayConfig) -> None:
-        self._config = config
+    def __init__(self, config: RelayConfig, number: str = _NUMBER) -> None:
+        """`number` stands for a number in messages of sealed streams."""
+        self._config, self.number = config, number
         self.catalogue = config.catalogue()
         self._host = socket.gethostname()
 
@@ -123,12 +138,23 @@ class Assembly:
         """One sink, enabled or not."""
         config = self._config.sinks[name]
         kind = registry.PROTOCOLS[config.protocol]
-        limits = filter(None, (config.max_message_size, kind.max_message_bytes(config)))
-        recipe, form = FormatRecipe.of(config, self._host, self._added_attributes(config))
         return SinkParts(
-            name, config, EventFilter(config.events, self.catalogue), form,
-            kind.build(config), kind.limits(config), min(limits, default=None),
-            self._taken(config), recipe, transform_of(config),
+            name, config, self.sink_format(name), kind.build(config), kind.limits(config)
+        )
+
+    def sink_format(self, name: str) -> SinkFormat:
+        """How one sink's messages are made, and what they share with those of other sinks."""
+        config = self._config.sinks[name]
+        limits = filter(None, (
+            config.max_message_size, registry.PROTOCOLS[config.protocol].max_message_bytes(config),
+        ))  # fmt: skip
+        limit = min(limits, default=None)
+        recipe, form = FormatRecipe.of(config, self._host, self._added_attributes(config))
+        return SinkFormat(
+            EventFilter(config.events, self.catalogue), form, limit, self._taken(config),
+            made_of=(recipe, limit, config.add, config.seal is None),
+            filtered_by=(config.events, config.where), transform=transform_of(config),
+            number=None if config.seal is None else self.number,
         )  # fmt: skip
 
     def _taken(self, config: SinkConfig) -> frozenset[str] | None:
@@ -165,7 +191,7 @@ class Assembly:
         return registry.build_source(name, self._config.sources[name])
 
     def decoder(
-        self, source: str | None, sinks: list[SinkParts], *, everything: bool = False
+        self, source: str | None, sinks: Iterable[_Reading], *, everything: bool = False
     ) -> Decoder:
         """Reads a source's records as far as these sinks need; None: of a source that is gone."""
         wanted = frozenset((*FIELDS, "attributes")) if everything else frozenset[str]()
@@ -177,18 +203,18 @@ class Assembly:
         add = {path: value for path, value in add.items() if decoded_field(path) in wanted}
         return AddingDecoder(decoder, Additions(add)) if add else decoder
 
-    def decoders(self, sinks: list[SinkParts]) -> dict[str, Decoder]:
+    def decoders(self, sinks: Collection[_Reading]) -> dict[str, Decoder]:
         """A decoder for the records of each source, also for those stored under a former name."""
         found = {name: self.decoder(name, sinks) for name in self._config.sources}
         for name, former in self.former_names.items():
             found.setdefault(former, found[name])
         return found
 
-    def formatter(self, sinks: list[SinkParts]) -> Formatter:
+    def formatter(self, sinks: Mapping[str, SinkFormat]) -> Formatter:
         """What makes the messages of these sinks; together they decide which fields are decoded."""
         return Formatter(
-            {parts.name: parts.messages for parts in sinks}, self.decoders(sinks),
-            self.decoder(None, sinks), self.former_names,
+            sinks, self.decoders(sinks.values()), self.decoder(None, sinks.values()),
+            self.former_names,
         )  # fmt: skip
 
     @property

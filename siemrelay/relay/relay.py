@@ -22,8 +22,8 @@ import trio
 from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
-from siemrelay.config.models import EndpointOptions
 from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.relay.assembly import Assembly, FullDecoders
 from siemrelay.relay.commands.commands import Commands, audit_reload
 from siemrelay.relay.control import serve_control, user_name
@@ -39,6 +39,7 @@ from siemrelay.relay.supervise import supervise
 from siemrelay.relay.systemd import Notifier
 from siemrelay.relay.watched_files import WatchedFiles
 from siemrelay.telemetry.endpoint import Endpoint, Pages, open_endpoint, serve
+from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import StatusReporter
@@ -89,8 +90,9 @@ class Relay:
             listener = await open_endpoint(config.endpoint.address)
             assembly = Assembly(config)
             pauses, observers = Pauses(config.state_dir), Observers()
+            pool = WorkerPool(stats.workers)
             sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats, pauses,
-                              observers)  # fmt: skip
+                              observers, pool)  # fmt: skip
             sources = SourceGroup(config, assembly, buffer, stats, observers)
             heartbeat = Heartbeat(buffer, stats, self._reporter, self._notifier)
             reloader = Reloader(
@@ -123,6 +125,7 @@ class Relay:
                 for name, run in (
                     ("removed sinks", reloader.drop_expired),
                     ("watched files", WatchedFiles(reloader, stats).run),
+                    ("workers", pool.run),
                     ("pauses", pauses.run),
                 ):
                     outer.start_soon(supervise, name, run, lambda error: None)

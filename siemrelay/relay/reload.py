@@ -17,7 +17,7 @@ from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.host_checks import lacking
 from siemrelay.config.load import Loaded
-from siemrelay.config.models import EndpointOptions, RelayConfig
+from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import ConfigurationRefused, Fault, ListenRefused, StartRefused
 from siemrelay.net.pem import FileState
 from siemrelay.relay.assembly import Assembly
@@ -26,6 +26,7 @@ from siemrelay.relay.plan import Plan, plan
 from siemrelay.relay.sink_group import SinkGroup
 from siemrelay.relay.source_group import SourceGroup
 from siemrelay.relay.systemd import Notifier
+from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.telemetry.log import Redactor, configure
 from siemrelay.telemetry.stats import Stats
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -19,11 +20,13 @@ from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.seal_keys import SealKeys
 from siemrelay.pipeline.sealing import SealedStream
+from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.plan import Plan
 from siemrelay.relay.removed_sinks import RemovedSinks
+from siemrelay.relay.worker_tables import most_workers, worker_tables
 from siemrelay.telemetry.stats import SinkStats, Stats
 
 _log = structlog.get_logger()
@@ -41,6 +44,7 @@ class SinkGroup:
     def __init__(
         self, config: RelayConfig, other_pools: Collection[str], assembly: Assembly,
         buffer: DiskBuffer, stats: Stats, pauses: Pauses, observers: Observers,
+        pool: WorkerPool,
     ) -> None:  # fmt: skip
         """`other_pools` names sinks of this configuration that another relay runs."""
         self._pauses, self._observers = pauses, observers
@@ -60,7 +64,7 @@ class SinkGroup:
             _log.info("sink renamed", sink=new, before=old, undelivered=self.backlog(new))
         for line in self.advice(config):
             _log.warning(line)
-        self._formatted = FormatCache(assembly.formatter([]))
+        self._pool, self._formatted = pool, FormatCache(assembly.formatter({}), pool)
         parts = {name: assembly.sink(name) for name in config.sinks}
         self._install(config, assembly, parts, restarted=set(), renamed={})
 
@@ -102,8 +106,12 @@ class SinkGroup:
 
         `renamed`, old names by new ones, keep their counts of this process.
         """
-        enabled = [each for name, each in parts.items() if config.sinks[name].enabled]
+        enabled = {
+            name: each.messages for name, each in parts.items() if config.sinks[name].enabled
+        }
         self._formatted.replace_formatter(assembly.formatter(enabled))
+        self._pool.set_tables(partial(worker_tables, config, [*enabled]))
+        self._pool.set_most(most_workers(config))
         before = {new: self._stats.sinks.get(old) for old, new in renamed.items()}
         for name in self._parts.keys() - parts.keys():
             del self._stats.sinks[name]

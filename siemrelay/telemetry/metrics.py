@@ -145,8 +145,10 @@ _BUFFER_ROWS: Final[tuple[_Row, ...]] = (
 
 _PROCESS_ROWS: Final[tuple[_Row, ...]] = (
     ("start_time_seconds", "gauge", "When the relay started.", lambda stats: stats.started_at),
-    ("cpu_seconds_total", "counter", "Processor time used.", lambda stats: process.cpu_s()),
-    ("resident_memory_bytes", "gauge", "Memory in use.", lambda stats: process.resident_bytes()),
+    ("cpu_seconds_total", "counter", "Processor time used, by workers too.",
+     lambda stats: process.cpu_s(stats.workers.pids)),
+    ("resident_memory_bytes", "gauge", "Memory in use, by workers too.",
+     lambda stats: process.resident_bytes(stats.workers.pids)),
     ("virtual_memory_bytes", "gauge", "Address space.", lambda stats: process.virtual_bytes()),
     ("open_fds", "gauge", "Open file descriptors.", lambda stats: process.open_files()),
     ("max_fds", "gauge", "File descriptors that it may open.",
@@ -182,6 +184,13 @@ METRICS: Final = (
     Metric("config_last_reload_success_timestamp_seconds", (), "gauge",
            "When a configuration was last applied.",
            lambda stats: [((), stats.reload.succeeded_at)]),
+    Metric("workers", (), "gauge", "Processes that format events now.",
+           lambda stats: [((), len(stats.workers.pids))]),
+    Metric("worker_batches_total", (), "counter", "Batches that workers formatted.",
+           lambda stats: [((), stats.workers.batches)]),
+    Metric("worker_failures_total", (), "counter",
+           "Workers that failed; the relay formatted their batches again.",
+           lambda stats: [((), stats.workers.failures)]),
     Metric("build_info", ("version", "python"), "gauge", "The version that runs.",
            lambda stats: [((__version__, platform.python_version()), 1)]),
     *(Metric(name, (), kind, text, partial(_of_process, read), "process_")

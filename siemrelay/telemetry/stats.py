@@ -191,6 +191,14 @@ class BufferStats(msgspec.Struct):
         self.commit_s.observe(took_s)
 
 
+class WorkerStats(msgspec.Struct):
+    """The processes that format, now (by their ids); what they formatted, and how many failed."""
+
+    pids: set[int] = msgspec.field(default_factory=set)
+    batches: int = 0
+    failures: int = 0
+
+
 class ReloadStats(msgspec.Struct):
     """The configuration's last reload; a start counts as a successful one."""
 
@@ -210,3 +218,4 @@ class Stats(msgspec.Struct):
     sinks: dict[str, SinkStats] = msgspec.field(default_factory=dict)
     buffer: BufferStats = msgspec.field(default_factory=BufferStats)
     reload: ReloadStats = msgspec.field(default_factory=ReloadStats)
+    workers: WorkerStats = msgspec.field(default_factory=WorkerStats)

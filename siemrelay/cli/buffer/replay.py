@@ -101,7 +101,7 @@ def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Repla
 
     Exits with 1 when the sink holds, since a person has to fix something first, 130 at Ctrl-C.
     """
-    formatted = FormatCache(assembly.formatter([parts]))
+    formatted = FormatCache(assembly.formatter({parts.name: parts.messages}))
     stats = SinkStats(parts.name, since=time.time(), counts=again.cursor(parts.name).counts)
 
     async def run() -> None:

@@ -16,10 +16,10 @@ import msgspec
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option
 from siemrelay.config.endpoint_address import endpoint_address
-from siemrelay.config.models import EndpointOptions
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.own_commands import DEFAULT_FILE
 from siemrelay.formats.writing.text import sanitize_for_display
+from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.telemetry.status import RelayReport
 
 # The relay answers between two batches, after a few look-ups on disk.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from siemrelay.core.event import AuditEvent, Selection
@@ -22,6 +23,24 @@ class KeyedMessage(bytes):
         return message
 
 
+def keys_of(messages: Sequence[bytes]) -> list[bytes | None] | None:
+    """The keys of messages, None for one without; None if no message has one."""
+    if KeyedMessage not in set(map(type, messages)):
+        return None
+    return [message.key if isinstance(message, KeyedMessage) else None for message in messages]
+
+
+def with_keys(messages: Iterable[bytes], keys: Iterable[bytes | None]) -> Iterator[bytes]:
+    """The messages with these keys; None leaves one as it is."""
+    for message, key in zip(messages, keys, strict=True):
+        if key is None:
+            yield message
+        else:
+            keyed = KeyedMessage(message)
+            keyed.key = key
+            yield keyed
+
+
 class Keyed:
     """The inner format's messages, each with its key.
 
@@ -37,12 +56,9 @@ class Keyed:
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         source = selection.decoded.batch.source.encode()
-        messages: list[bytes] = []
-        for message, event in zip(self._inner.encode(selection), selection.events, strict=True):
-            keyed = KeyedMessage(message)
-            keyed.key = (self._by_actor and _actor(event)) or source
-            messages.append(keyed)
-        return messages
+        messages = self._inner.encode(selection)
+        keys = [(self._by_actor and _actor(event)) or source for event in selection.events]
+        return list(with_keys(messages, keys))
 
 
 def _actor(event: AuditEvent) -> bytes:

@@ -31,7 +31,7 @@ sinks:
 
 def reader(sources: str) -> SinkReader:
     assembly = Assembly(load_text(CONFIG.format(sources=sources), "f").config)
-    return FormatCache(assembly.formatter([assembly.sink("siem")])).reader("siem")
+    return FormatCache(assembly.formatter({"siem": assembly.sink_format("siem")})).reader("siem")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ async def test_a_sink_takes_the_records_of_its_sources_and_passes_the_others(
 def test_the_records_of_a_renamed_source_keep_their_ids() -> None:
     """A queue may deliver again, under the new name, what was stored under the old one."""
     assembly = Assembly(load_text(CONFIG.format(sources="[]"), "f").config)
-    formatter = assembly.formatter([assembly.sink("siem")])
+    formatter = assembly.formatter({"siem": assembly.sink_format("siem")})
 
     def ids(source: str) -> tuple[list[str], str | None]:
         batch = Batch(11, 1, source, 1_700_000_000.0, b'{"type":"a"}\n')

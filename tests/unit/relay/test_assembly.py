@@ -34,7 +34,7 @@ def test_sinks_whose_messages_are_made_alike_are_one_group(
     other: str, group: int, view: int
 ) -> None:
     assembly = Assembly(load_text(CONFIG.format(other=other), "f").config)
-    formatter = assembly.formatter([assembly.sink("one"), assembly.sink("other")])
+    formatter = assembly.formatter({n: assembly.sink_format(n) for n in ("one", "other")})
     assert formatter.places == {"one": (0, 0), "other": (group, view)}
 
 
@@ -50,5 +50,5 @@ def test_an_envelope_is_shared_if_everything_in_it_is_equal(changed: str, shared
         text = text.replace("url: 'https://192.0.2.1/', authorization: Splunk a, ",
                             "authorization: Splunk b, ")  # fmt: skip
     assembly = Assembly(load_text(text, "f").config)
-    places = assembly.formatter([assembly.sink("one"), assembly.sink("other")]).places
+    places = assembly.formatter({n: assembly.sink_format(n) for n in ("one", "other")}).places
     assert (places["one"] == places["other"]) is shared

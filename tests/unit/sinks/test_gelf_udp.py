@@ -152,7 +152,7 @@ async def test_events_of_any_length_arrive_and_what_exceeds_128_chunks_is_cut_an
     parts = assembly.sink("graylog")
     payload = "".join(record + "\n" for record in records).encode()
     batch = Batch(1, len(records), "a", 1.7e9, payload)
-    messages = messages_for(assembly.formatter([parts]), "graylog", batch)
+    messages = messages_for(assembly.formatter({"graylog": parts.messages}), "graylog", batch)
     (run,) = BatchMaker(parts.limits).batches(batch, messages, 1)
     assert run.truncated == 1
     joiner = Joiner()

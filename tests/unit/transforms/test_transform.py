@@ -41,9 +41,12 @@ def messages(
     assembly: Assembly, name: str = "siem", *, payload: bytes = RECORDS, limit: int | None = None
 ) -> SinkMessages:
     """What that sink gets for these records."""
-    every = [assembly.sink(each) for each in ("siem", "cef")]
+    every = {each: assembly.sink_format(each) for each in ("siem", "cef")}
     if limit is not None:
-        every = [msgspec.structs.replace(parts, max_message_bytes=limit) for parts in every]
+        every = {
+            each: msgspec.structs.replace(form, max_message_bytes=limit)
+            for each, form in every.items()
+        }
     formatter, errors = assembly.formatter(every), list[InternalError]()
     batch = Batch(1, payload.count(b"\n"), "alm", 1.7e9, payload)
     decoded = formatter.decode(batch, errors)

@@ -1,0 +1,38 @@
+"""Reads a sink's batches in order; some ahead, where workers can format them meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from siemrelay.buffer.contract import Deliverable
+from siemrelay.core.event import Batch
+from siemrelay.pipeline.format_cache import SinkReader
+from siemrelay.pipeline.formatting import SinkMessages
+
+# Enough for a few workers: four batches of a busy source.
+_AHEAD_BYTES: Final = 2 * 1024 * 1024
+
+
+class ReadAhead:
+    """The stored batches from a position on, each with the sink's messages."""
+
+    def __init__(self, buffer: Deliverable, reader: SinkReader, position: int) -> None:
+        self._buffer, self._reader = buffer, reader
+        self._queue: deque[Batch] = deque()
+        self._end = position
+
+    async def next(self) -> tuple[Batch, SinkMessages]:
+        """The next batch; waits until there is one. If cancelled, the next call goes on."""
+        while not self._queue or (
+            self._reader.reads_ahead
+            and self._end < self._buffer.end
+            and sum(len(batch.payload) for batch in self._queue) < _AHEAD_BYTES
+        ):
+            for batch in await self._buffer.read(self._end):
+                if batch.next_sequence > self._end:
+                    self._queue.append(batch)
+                    self._end = batch.next_sequence
+        self._reader.prepare(self._queue, behind=self._end < self._buffer.end)
+        found = await self._reader.messages(self._queue[0])
+        return self._queue.popleft(), found

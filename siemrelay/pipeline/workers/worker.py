@@ -1,0 +1,147 @@
+"""The relay's end of one worker: its process and the two pipes to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Final
+
+import msgspec
+import trio
+
+from siemrelay.pipeline.workers.frames import (
+    HEADER_BYTES,
+    Done,
+    Job,
+    Ready,
+    Tables,
+    answer,
+    frame,
+    length_of,
+)
+
+# A whole batch goes through a pipe of this size at once. The kernel may allow less.
+_PIPE_BYTES: Final = 1024 * 1024
+
+# A worker gets these variables and Python's own, and not the secrets that others may hold.
+_VARIABLES: Final = ("PATH", "TZ", "TZDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD")
+
+# Meant for the relay, which ends its workers when it has no more use for them.
+_SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+# How long a worker that has closed its pipe may take to end by itself and tell why.
+_END_S: Final = 1.0
+
+
+class WorkerFailed(Exception):
+    """The worker ended or answers nonsense: have its batches formatted elsewhere."""
+
+
+class Worker:
+    """Use as a context manager: at its end the process is gone.
+
+    One task calls `send`, and one `receive`.
+    """
+
+    def __init__(self) -> None:
+        """Start the process. Raises OSError if the machine does not let it."""
+        theirs_in, self._jobs = os.pipe()
+        self._answers, theirs_out = os.pipe()
+        try:
+            for descriptor in (self._jobs, self._answers):
+                os.set_blocking(descriptor, False)
+                with suppress(OSError):
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            self._process = _start(theirs_in, theirs_out)
+        except BaseException:
+            os.close(self._jobs)
+            os.close(self._answers)
+            raise
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        self.pid = self._process.pid
+        self._header, self._body, self._have = bytearray(HEADER_BYTES), bytearray(), 0
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        for descriptor in (self._jobs, self._answers):
+            trio.lowlevel.notify_closing(descriptor)
+            os.close(descriptor)
+        # It holds nothing that would be lost.
+        self._process.kill()
+        self._process.wait()
+
+    async def send(self, message: Tables | Job) -> None:
+        """Give the worker a message; returns when it is in the pipe, or the worker has ended."""
+        left = memoryview(frame(message))
+        while left:
+            try:
+                left = left[os.write(self._jobs, left) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._jobs)
+            except BrokenPipeError:
+                return  # `receive` finds out why
+
+    async def receive(self) -> Ready | Done:
+        """The next answer. If cancelled, the next call goes on.
+
+        Raises WorkerFailed.
+        """
+        while True:
+            into = self._body or self._header
+            while self._have < len(into):
+                try:
+                    got = os.readv(self._answers, [memoryview(into)[self._have :]])
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(self._answers)
+                    continue
+                if not got:
+                    raise WorkerFailed(await self._end())
+                self._have += got
+            self._have = 0
+            if into is self._header:
+                self._body = bytearray(length_of(self._header))
+                continue
+            self._body = bytearray()
+            try:
+                return answer(into)
+            except msgspec.MsgspecError as error:
+                raise WorkerFailed(f"its answer makes no sense: {error}") from error
+
+    async def _end(self) -> str:
+        try:
+            code = await trio.to_thread.run_sync(partial(self._process.wait, _END_S))
+        except subprocess.TimeoutExpired:
+            return "it closed its pipe"
+        if code < 0:
+            return f"it was ended by {signal.Signals(-code).name}"
+        return f"it ended with exit code {code}"
+
+
+def _start(jobs: int, answers: int) -> subprocess.Popen[bytes]:
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _VARIABLES or name.startswith("PYTHON")
+    }
+    # The same modules as here, wherever they were found.
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    command = [sys.executable, "-P", "-m", "siemrelay.pipeline.workers.process", str(os.getpid())]
+    # Blocked signals stay so in the new process. A handler could only be set when it has begun.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return subprocess.Popen(command, stdin=jobs, stdout=answers, env=variables)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

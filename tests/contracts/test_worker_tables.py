@@ -1,0 +1,119 @@
+"""A worker formats every example of the configuration as the relay does, and holds no secret."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siemrelay.config.load import load, load_text
+from siemrelay.core.event import Batch
+from siemrelay.formats.envelopes.keyed import keys_of
+from siemrelay.pipeline.formatting import FormattedBatch
+from siemrelay.pipeline.workers.frames import (
+    HEADER_BYTES,
+    Done,
+    Job,
+    answer,
+    done,
+    frame,
+    length_of,
+    question,
+)
+from siemrelay.registry import FORMATS, PROTOCOLS
+from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.worker_tables import most_workers, worker_tables
+
+EXAMPLES = sorted(Path("config/examples").glob("*.yaml"))
+RECORDS = (
+    b'{"id":"1","type":"Account Provisioned","time":"2026-01-01T00:00:00Z","actor":"\xc3\xa4"}\n'
+    b'<134>1 2026-01-01T00:00:00.000Z host app 7 ID1 [a@32473 b="c"] hello\n'
+    b'{"type":"b","severity":"high","x":{"y":[1,2.5,null]}}\nno JSON \xff\n{"a":1}\n'
+)
+
+
+def through(message: Any, decode: Any) -> Any:
+    """The message as it comes out at the other end of the pipe."""
+    data = bytes(frame(message))
+    assert length_of(data[:HEADER_BYTES]) == len(data) - HEADER_BYTES
+    return decode(data[HEADER_BYTES:])
+
+
+def made_alike(config: Any, sinks: list[str]) -> None:
+    """Compare what the relay makes of records with what a worker makes of them."""
+    assembly = Assembly(config)
+    own = assembly.formatter({name: assembly.sink_format(name) for name in sinks})
+    theirs = pickle.loads(worker_tables(config, sinks))()
+    assert theirs.places == own.places
+    wanted: dict[int, list[int]] = {}
+    for group, view in set(own.places.values()):
+        wanted.setdefault(group, []).append(view)
+    for source in (*config.sources, "gone"):
+        batch = Batch(7, RECORDS.count(b"\n"), source, 1.7e9, RECORDS)
+        job = through(Job(batch, wanted), question)
+        result = through(done(theirs.formatted(job.batch, job.wanted)), answer)
+        assert isinstance(result, Done)
+        expected = own.formatted(batch, wanted)
+        assert compared(result.formatted) == compared(expected)
+
+
+def compared(formatted: FormattedBatch) -> Any:
+    keys = {group: keys_of(made.messages) for group, made in formatted.groups.items()}
+    return formatted, keys
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_a_worker_formats_an_example_as_the_relay_does(path: Path) -> None:
+    config = load(path, need_credentials=False).config
+    made_alike(config, [*config.sinks])
+
+
+def test_a_worker_formats_in_every_format_and_envelope_as_the_relay_does() -> None:
+    """Envelopes that the examples do not have in each form."""
+    tcp = {"protocol": "tcp", "server": "192.0.2.1"}
+    http, hec = ({"url": "https://192.0.2.1/"} for _ in range(2))
+    kafka = {"protocol": "kafka", "brokers": "192.0.2.1:9092", "topic": "a"}
+    sinks: dict[str, dict[str, Any]] = {form: tcp | {"format": form} for form in FORMATS}
+    sinks |= {"with-header": tcp | {"format": "json", "header": "rfc3164"}}
+    sinks |= {f"kafka-{key}": kafka | {"key": key} for key in ("none", "source", "actor")}
+    sinks["array"] = http | {"batch": {"encoding": "array"}}
+    sinks["events"] = hec | {"protocol": "splunk-hec", "authorization": "Splunk secret"}
+    sinks["shaped"] = tcp | {"add": {"attributes.env": "prod"}, "where": {"type": "b*"}}
+    sinks["sealed"] = tcp | {"format": "json", "seal": {"every": "1m"}}
+    sinks["short"] = kafka | {"key": "actor", "max_message_size": "480B"}
+    made_alike(load_text(yaml_of(sinks), "f", {}).config, [*sinks])
+
+
+def test_every_protocol_has_an_example() -> None:
+    configs = [load(path, need_credentials=False).config for path in EXAMPLES]
+    assert {s.protocol for config in configs for s in config.sinks.values()} == {*PROTOCOLS}
+
+
+def yaml_of(sinks: dict[str, Any], top: str = "") -> str:
+    import yaml
+
+    sources = {"a": {"type": "stdin"}, "b": {"type": "file", "path": "/b", "decoder": "syslog"}}
+    settings = {"state_dir": "/nowhere", "sinks": sinks, "sources": sources}
+    return f"{yaml.safe_dump(settings)}{top}"
+
+
+def test_the_tables_of_a_worker_have_no_secret() -> None:
+    sink = {"protocol": "splunk-hec", "url": "https://192.0.2.1/",
+            "authorization": "Splunk secret-of-the-sink"}  # fmt: skip
+    config = load_text(yaml_of({"a": sink}), "f").config
+    assert b"secret-of-the-sink" not in worker_tables(config, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "most"),
+    [("auto", 1, 0), ("auto", 2, 1), ("auto", 64, 4), ("0", 8, 0), ("6", 1, 6)],
+)
+def test_one_core_is_left_to_the_relay(
+    workers: str, cores: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {*range(cores)})
+    sinks = {"a": {"protocol": "tcp", "server": "192.0.2.1"}}
+    config = load_text(yaml_of(sinks, f"workers: {workers}\n"), "f").config
+    assert most_workers(config) == most

@@ -179,7 +179,7 @@ def test_a_replay_needs_to_know_from_where_and_to_whom(make_daemon: MakeDaemon) 
         assert "no sink is called wep; there is web" in buffer(
             daemon, "replay", "wep", "--since", "2h", code=2
         )
-        assert "10s or 24h" in buffer(daemon, "replay", "web", "--since", "2", code=2)
+        assert "write 2s or 2h" in buffer(daemon, "replay", "web", "--since", "2", code=2)
 
 
 def test_a_replay_to_a_sink_that_holds_ends_with_what_to_mend(make_daemon: MakeDaemon) -> None:

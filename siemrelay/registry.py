@@ -68,6 +68,7 @@ DECODERS: Final = Rows(DecoderKind, {
     "cef": "decoders.syslog.decoder:CEF",
     "leef": "decoders.syslog.decoder:LEEF",
     "key_value": "decoders.syslog.decoder:KEY_VALUE",
+    "auditd": "decoders.auditd.decoder:AUDITD",
     "csv": "decoders.csv:CSV",
     "regex": "decoders.regex:REGEX",
     "text": "decoders.text:TEXT",

@@ -81,6 +81,8 @@ def _not_framed(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
                 f"decoder {decoder} finds records of several lines by itself: remove `multiline`, "
                 "or choose another decoder",
             )
+        if decoder == "auditd" and getattr(source, "encoding", "auto") not in ("auto", "utf-8"):
+            yield ("sources", name, "encoding"), "audit logs are UTF-8: remove `encoding`"
         if decoder == "csv" and not framed and source.columns is None:  # type: ignore[attr-defined]  # the joined model's
             yield (
                 ("sources", name, "decoder"),

@@ -491,6 +491,22 @@ def test_no_key_of_a_source_means_two_things(kind: str, decoder: str) -> None:
     assert set(field_names(source_model(kind, decoder))) == set().union(*names)
 
 
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ("type: stdin, decoder: csv, multiline: {indented: yes}", "a.multiline: decoder csv finds"),
+        ("type: stdin, multiline: {indented: yes}", "a.multiline: decoder json finds"),
+        ("type: stdin, decoder: auditd, encoding: latin-1", "a.encoding: audit logs are UTF-8"),
+        ("type: syslog, listen: 'udp://127.0.0.1:5514', decoder: csv", "a.decoder: `columns` is"),
+        ("type: stdin, decoder: regex", "a.pattern: is required"),
+        ("type: stdin, decoder: csv, delimiter: ';;'", "a.delimiter: "),
+    ],
+)
+def test_a_decoder_and_its_source_must_agree_on_what_a_record_is(settings: str, fault: str) -> None:
+    (found,) = faults(f"sources:\n  a: {{{settings}}}\n{SINK}")
+    assert fault in found
+
+
 def test_standard_input_can_be_read_by_one_source_only() -> None:
     (found,) = faults(f"sources:\n  a: {{type: stdin}}\n  b: {{type: stdin}}\n{SINK}")
     assert found.endswith("sources.b.type: only one source can be of type stdin")

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from siemrelay.core.lines import records_of
+from siemrelay.wire.framing.audit_events import AuditEvents
 from siemrelay.wire.framing.contract import Ahead, Framing, Rest
 from siemrelay.wire.framing.csv_rows import CsvFraming, Dialect
 from siemrelay.wire.framing.encodings import Encoded, known_encoding
@@ -41,6 +42,7 @@ FRAMINGS: dict[str, Callable[[], Framing]] = {
     "utf-16-be": lambda: Encoded(JsonFraming(MIB), "utf-16-be"),
     "auto": lambda: Encoded(CsvFraming(Dialect(), None, MIB), "auto"),
     "latin-1": lambda: Encoded(LineFraming(MIB), known_encoding("latin-1")),
+    "auditd": lambda: AuditEvents(MIB),
     "cp932": lambda: Encoded(LineFraming(MIB), known_encoding("cp932")),
 }
 
@@ -71,7 +73,7 @@ class Reading:
         if chunk is None:
             return False
         assert content[self.offset :].startswith(chunk.consumed)
-        assert chunk.consumed
+        assert chunk.consumed or chunk.ahead != self.ahead
         self.offset, self.ahead = self.offset + len(chunk.consumed), chunk.ahead
         for payload, count in ((chunk.payload, chunk.count), *chunk.apart):
             if count:
@@ -94,13 +96,20 @@ def read(framing: Framing, content: bytes, stops: list[int], *, restart: bool) -
     return reading.records
 
 
+AUDIT_LINES = [
+    b"type=SYSCALL msg=audit(10.1:1): a\n", b"type=PATH msg=audit(10.1:1): b\n",
+    b"type=PROCTITLE msg=audit(10.1:1): c\n", b"type=EOE msg=audit(10.1:1): \n",
+    b"type=SYSCALL msg=audit(10.2:2): d\n", b"type=EOE msg=audit(10.2:2): \n",
+    b"node=x type=SYSCALL msg=audit(99.9:1): e\n", b"type=AVC msg=audit(13.1:3): f\n",
+    b"type=USER_CMD msg=audit(10.1:4): g msg='h'\n",
+]  # fmt: skip
 _PIECES = st.sampled_from([
     b"01 first\n", b"02 second\n", b"  indented\n", b"\tat x\r\n", b"\n", b"\r\n", b"word\n",
     b"word", b'"quoted, ""value"" \n over lines",b\n', b"a,b\n", b"a;b\n", b"'q\n';c\n", b'"', b"'",
     b"x\ry,z\n", b'{"a": 1}\n', b'{"a": {"b": [1, 2]}}',
     b'{\n  "a": "t\\"}",\n  "b": [\n{}, {"c": 1}]\n}\n', b"[\n", b",", b"]\n", b'{"torn": "x\n',
     b'{"torn": [\n', b"\xff\xfe", b"\x00", b"\xef\xbb\xbf", b"\xe9", b"\x81\x40",
-    b"a\x00\n\x00", b"\x00\n\x00{", b"\x3d\xd8\x00\xde",
+    *AUDIT_LINES, b"a\x00\n\x00", b"\x00\n\x00{", b"\x3d\xd8\x00\xde",
 ])  # fmt: skip
 
 
@@ -168,6 +177,43 @@ def records(framing: Framing, content: bytes) -> list[bytes]:
 )  # fmt: skip
 def test_a_content_has_these_records(framing: Framing, content: bytes, wanted: list[bytes]) -> None:
     assert records(framing, content) == wanted
+
+
+def test_the_lines_of_an_audit_event_are_put_together_however_they_are_mixed() -> None:
+    one, path, title, end, two, end_of_two, other, late, command = AUDIT_LINES
+    reading = Reading(AuditEvents(MIB))
+    content = command
+    assert reading.read(content, Rest.OPEN)
+    content += one + two + command + path
+    while reading.read(content, Rest.OPEN):
+        pass
+    assert reading.records == [command[:-1]] * 2
+    taken = (len(one + two), len(one + two + command))
+    assert (reading.offset, reading.ahead) == (len(command), (taken,))
+    reading.restart()
+    content += end_of_two + title + end + other
+    while reading.read(content, Rest.OPEN):
+        pass
+    assert reading.records[2:] == [two[:-1], b" ".join([one[:-1], path[:-1], title[:-1]])]
+    assert reading.offset == len(content) - len(other)
+    content += two + late
+    while reading.read(content, Rest.OPEN):
+        pass
+    assert reading.records[4:] == [two[:-1]]  # three seconds are over on this node
+    while reading.read(content, Rest.QUIET):
+        pass
+    assert reading.records[5:] == [other[:-1], late[:-1]]
+    assert (reading.offset, reading.ahead) == (len(content), ())
+
+
+def test_an_audit_event_that_never_ends_holds_up_so_much_and_no_more() -> None:
+    reading = Reading(AuditEvents(MIB))
+    one, command = AUDIT_LINES[0], AUDIT_LINES[8]
+    content = one + command * (300 * 1024 // len(command))
+    while reading.read(content, Rest.OPEN):
+        pass
+    assert reading.offset == len(content)
+    assert one[:-1] in reading.records
 
 
 def test_a_torn_document_costs_itself_and_not_what_follows() -> None:

@@ -12,8 +12,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siemrelay.core.lines import records_of
 from siemrelay.sources.file.source import FileOptions
-from siemrelay.wire.framing.contract import Framing
+from siemrelay.wire.framing.audit_events import AuditEvents, AuditSplitter
+from siemrelay.wire.framing.contract import Framing, Rest
 from siemrelay.wire.framing.csv_rows import CsvFraming, Dialect
 from siemrelay.wire.framing.json_documents import JsonFraming
 from tests.support.examples import examples
@@ -39,6 +41,8 @@ SETTINGS: dict[str, dict[str, Any]] = {"indented": INDENTED}
 
 
 def framing(name: str) -> Framing | None:
+    if name == "auditd":
+        return AuditEvents(MIB)
     if name == "csv":
         return CsvFraming(Dialect(), None, MIB)
     return JsonFraming(MIB) if name == "json" else None
@@ -87,6 +91,36 @@ async def test_a_kill_at_any_moment_loses_and_repeats_nothing(
             except* KeyboardInterrupt:
                 pass
     assert await drained(log, kept, framing=framing(name), **settings) == [r for *_, r in made]
+
+
+@examples(15)
+@given(data=st.data())
+async def test_a_kill_at_any_moment_loses_and_repeats_no_audit_event_however_mixed(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    # Some lines stay open for seconds; those of other events come and go meanwhile.
+    lines = [b"type=%b msg=audit(%d.000:%d): x=%d\n" % (kind, n // 4, n, n)
+             for n in range(24) for kind in (b"SYSCALL", b"CWD", b"PROCTITLE")
+             if kind != b"PROCTITLE" or n % 3]  # fmt: skip
+    order = data.draw(st.permutations(range(6)))
+    mixed = [lines[i + j] for i in range(0, len(lines), 6) for j in order if i + j < len(lines)]
+    log = tmp_path_factory.mktemp("logs") / "audit.log"
+    kept, whole = CollectingIntake(), b"".join(mixed)
+    stops = [*sorted(data.draw(st.sets(st.integers(0, len(whole)), max_size=4))), len(whole)]
+    for written, stop in zip([0, *stops], stops, strict=False):
+        append(log, whole[written:stop])
+        nth, stores = data.draw(st.integers(0, 3)), data.draw(st.booleans())
+        intake = KilledIntake(nth, stores=stores, kept=kept)
+        with trio.move_on_after(0.05):
+            try:
+                async with running(log, intake, framing=framing("auditd"), poll="10ms"):
+                    await trio.sleep_forever()
+            except* KeyboardInterrupt:
+                pass
+    found = await drained(log, kept, framing=framing("auditd"))
+    at_once = AuditSplitter(at_start=True).split(whole, Rest.FINAL)
+    assert at_once is not None
+    assert found == records_of(at_once.payload, at_once.count)
 
 
 async def test_the_last_record_is_read_when_nothing_was_written_for_a_while(

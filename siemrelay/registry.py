@@ -56,7 +56,7 @@ SOURCES: Final = Rows(SourceKind, {
     "kafka": "sources.queues.kafka:KAFKA",
     "amqp": "sources.queues.amqp:AMQP",
     "journal": "sources.journal:JOURNAL",
-    "http_poll": "sources.http_poll:HTTP_POLL",
+    "http_poll": "sources.http_poll.source:HTTP_POLL",
     "http": "sources.http.webhook:HTTP",
     "splunk-hec": "sources.splunk_hec.source:HEC",
     "syslog": "sources.syslog.source:SYSLOG",

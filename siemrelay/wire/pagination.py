@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -31,16 +31,19 @@ class NotAPage(SiemrelayError):
     """The answer has no items where the options look for them: the text states what it has."""
 
 
-def page_items(body: bytes, path: str | None) -> list[bytes]:
+def page_items(body: bytes, path: str | None, *, may_lack: bool = False) -> list[bytes]:
     """The items of an answer, each as compact JSON on one line.
 
     They are the array at the dotted `path`; without a path the answer itself, if it is an array, or
-    the first array under a usual name. Raises NotAPage.
+    the first array under a usual name. `may_lack`: an object without any is an empty page. Raises
+    NotAPage.
     """
     try:
         found = msgspec.Raw(body.strip())
         if path is not None:
             inner = raw_at(body, path)
+            if inner is None and may_lack and _is_object(body):
+                return []
             if inner is None:
                 raise NotAPage(f"the answer has nothing at `items: {path}`; {_members_of(body)}")
             found = inner
@@ -49,6 +52,8 @@ def page_items(body: bytes, path: str | None) -> list[bytes]:
             arrays = [
                 n for n in _ITEM_NAMES if bytes(members.get(n, b"")).lstrip().startswith(b"[")
             ]
+            if not arrays and may_lack:
+                return []
             if not arrays:
                 raise NotAPage(f"no array of items found; set `items:`; {_members_of(body)}")
             found = members[arrays[0]]
@@ -56,6 +61,14 @@ def page_items(body: bytes, path: str | None) -> list[bytes]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         where = "" if path is None else f" at `items: {path}`"
         raise NotAPage(f"the answer has no JSON array{where}: {error}") from error
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        _members(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _members_of(body: bytes) -> str:
@@ -86,13 +99,6 @@ def value_at(body: bytes | msgspec.Raw, path: str) -> Any:
     return None if found is None else _value(found)
 
 
-def with_parameter(url: str, name: str, value: str) -> str:
-    """`url` with this query parameter, which replaces those of the same name."""
-    parts = urlsplit(url)
-    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != name]
-    return urlunsplit(parts._replace(query=urlencode([*query, (name, value)])))
-
-
 def next_page(url: str, link: str | None) -> str | None:
     """The address of the page behind `url`, from a link in its answer; None without a link.
 
@@ -101,11 +107,32 @@ def next_page(url: str, link: str | None) -> str | None:
     if not link:
         return None
     address = urljoin(url, link)
-    if urlsplit(address)[:2] != urlsplit(url)[:2]:
+    if not same_origin(url, address):
         raise NotAPage(f"the next page is at another origin, {'://'.join(urlsplit(address)[:2])}")
     return address
 
 
-def item_fingerprint(item: bytes) -> str:
-    """A hash that identifies an item. 64 bits: a position holds thousands of them."""
-    return hashlib.blake2b(item, digest_size=8).hexdigest()
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Whether both have the same scheme, host and port (RFC 6454, 5), and none has a user."""
+    try:
+        parts = [urlsplit(each) for each in (url, other)]
+        ends = {
+            (each.scheme, each.hostname, each.port or _DEFAULT_PORTS.get(each.scheme))
+            for each in parts
+        }
+    except ValueError:  # no port
+        return False
+    return len(ends) == 1 and not any(each.username or each.password for each in parts)
+
+
+def item_mark(item: bytes, path: str | None) -> str:
+    """A hash that identifies an item: of the value at the dotted `path`, else of all of it.
+
+    64 bits: a position holds thousands of them.
+    """
+    named = None if path is None else raw_at(item, path)
+    text = item if named is None else bytes(named)
+    return hashlib.blake2b(text, digest_size=8).hexdigest()

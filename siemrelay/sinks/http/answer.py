@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import datetime
-import email.utils
 import socket
 import ssl
 import time
@@ -22,6 +20,7 @@ from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.tcp_client import connect_reason
 from siemrelay.net.tls_client import CUT_OFF, tls_error
 from siemrelay.sinks.http.proxies import Proxy, proxy_for
+from siemrelay.wire.rate_limits import retry_after_s
 
 # A receiver's message in errors and logs: enough to show why, too little to flood them.
 _TEXT_CHARACTERS: Final = 300
@@ -114,20 +113,6 @@ class Answer:
                 reason, advice=f"the receiver points to {where}: set `url` to the final address"
             )
         return SinkHolds(reason, advice=advice.get(status, "check `url` and `authorization`"))
-
-
-def retry_after_s(value: str | None, *, now_s: float) -> float | None:
-    """The seconds that a Retry-After header asks for (RFC 9110, 10.2.3), or None."""
-    value = (value or "").strip()
-    if value.isascii() and value.isdecimal():
-        return float(value)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-        if moment.tzinfo is None:  # RFC 9110, 5.6.7: the moment is in GMT
-            moment = moment.replace(tzinfo=datetime.UTC)
-        return max(moment.timestamp() - now_s, 0.0)
-    except (ValueError, OverflowError):
-        return None
 
 
 # -- no answer -----------------------------------------------------------------

@@ -22,10 +22,10 @@ import trustme
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
 from siemrelay.sinks.contract import Certified
-from siemrelay.sinks.http.answer import retry_after_s
 from siemrelay.sinks.http.compression import gzipped
 from siemrelay.sinks.http.sink import HttpSink, HttpSinkOptions
 from siemrelay.sinks.http.trace import RequestTrace
+from siemrelay.wire.rate_limits import retry_after_s
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
 
 TOKEN = "Splunk 5f6a7b-very-secret"

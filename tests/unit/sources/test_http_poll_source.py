@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from siemrelay.sources.http_poll import HttpPollOptions, HttpPollSource
-from siemrelay.wire.pagination import NotAPage, next_page, page_items, value_at, with_parameter
+from siemrelay.sources.http_poll.options import HttpPollOptions
+from siemrelay.sources.http_poll.source import HttpPollSource
+from siemrelay.wire.pagination import NotAPage, next_page, page_items, value_at
+from siemrelay.wire.request_templates import with_parameter
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, tcp, until
 from tests.support.file_source_rig import CollectingIntake
@@ -235,7 +237,7 @@ def test_credentials_do_not_follow_to_another_origin() -> None:
 
 
 def test_parameters_and_paths() -> None:
-    assert with_parameter("http://a/x?b=1&c=2", "b", "ü &") == "http://a/x?c=2&b=%C3%BC+%26"
+    assert with_parameter("http://a/x?b=1&c=2", "b", "ü &") == "http://a/x?c=2&b=%C3%BC%20%26"
     assert value_at(b'{"a": {"b": 3}}', "a.b") == 3
     assert value_at(b'{"a": {"b": null}}', "a.b") is None
     assert value_at(b"[1]", "a") is None

@@ -1,0 +1,190 @@
+"""Options of the HTTP poll source: the request, its pages, and where the next poll goes on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from siemrelay.core.options import (
+    Duration,
+    HeaderName,
+    HeaderValue,
+    NonEmpty,
+    Options,
+    seconds,
+)
+from siemrelay.net.oauth import OauthOptions
+from siemrelay.net.pem import TrustedAuthorities
+from siemrelay.net.url import Url
+from siemrelay.wire.request_templates import placeholders
+
+# Of each value a position is kept, and each is a request at least every `every`.
+_MOST_VALUES = 1000
+
+
+class TokenOptions(Options):
+    """A value that each answer names and the next request repeats."""
+
+    parameter: str = Field(
+        min_length=1,
+        description="the query parameter that takes it (with `post`: the dotted path in the body)",
+    )
+    source: str = Field(min_length=1, alias="from", description="dotted path of it in the answer")
+
+
+class SinceOptions(Options):
+    """Polling from the time of the newest item on."""
+
+    parameter: str | None = Field(
+        None, min_length=1, description="the query parameter that takes the time (with `post`: the "
+        "dotted path in the body); not needed where `{since}` stands in `parameters` or `post`",
+    )  # fmt: skip
+    field: str = Field(min_length=1, description="dotted path of the time in an item")
+    format: Literal["rfc3339", "rfc3339_s", "epoch", "epoch_ms"] = Field(
+        "rfc3339", description="how times are written; `rfc3339_s`: without fractions of a second"
+    )
+
+
+class PollWindowOptions(Options):
+    """How much of the past is asked for again, because items come late."""
+
+    overlap: Duration = Field(
+        0.0, ge=0,
+        description="each poll asks for items from so long before the newest one on: one that "
+        "becomes visible up to so much later than its time says is not missed",
+    )  # fmt: skip
+    lag: Duration = Field(
+        0.0, ge=0, description="`{until}` is so long before the present: later items are left to a "
+        "later poll",
+    )  # fmt: skip
+    size: Duration | None = Field(
+        None, gt=0,
+        description="the longest time between `{since}` and `{until}`, for APIs that limit it; a "
+        "long past is then read part by part",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> PollWindowOptions:
+        if self.size is not None and self.size <= self.overlap:
+            raise ValueError("`size` must be longer than `overlap`")
+        return self
+
+
+def _start(value: Any) -> Any:
+    return value if value in ("beginning", "now") else seconds(value)
+
+
+StartAt = Annotated[
+    Literal["beginning", "now"] | float,
+    BeforeValidator(_start, json_schema_input_type=Literal["beginning", "now"] | Duration),
+]
+
+
+def _each(values: list[str]) -> list[str]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value stands there twice")
+    return values
+
+
+class HttpPollOptions(Options):
+    """Options of `type: http_poll`."""
+
+    url: Url = Field(
+        description="the address that is requested; `{each}` in it stands for a value of `for_each`"
+    )
+    parameters: dict[NonEmpty, str] = Field(
+        default_factory=dict,
+        description="query parameters; `{since}`, `{until}` (RFC 3339 or as `since: {format}` "
+        'says) and `{each}` are filled in (`phrase: "created:>={since}"`), and one whose time is '
+        "not known yet is left out",
+    )
+    post: dict[str, Any] | None = Field(
+        None,
+        description="the JSON object to send by POST (without it: GET); its texts are filled in "
+        "like `parameters`",
+    )
+    for_each: Annotated[
+        list[NonEmpty], AfterValidator(_each), Field(max_length=_MOST_VALUES)
+    ] = Field(
+        default_factory=list,
+        description="poll once for each of these values of `{each}`, every one with a position of "
+        "its own",
+    )  # fmt: skip
+    every: Duration = Field(30.0, gt=0, description="the pause between two polls")
+    authorization: HeaderValue | None = Field(
+        None, description="the Authorization header, word for word"
+    )
+    oauth: OauthOptions | None = Field(
+        None, description="OAuth client credentials, instead of `authorization`"
+    )
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default_factory=dict, description="further request headers; their values are not shown"
+    )
+    ca: TrustedAuthorities = None
+    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    may_lack_items: bool = Field(
+        False, description="an answer without `items` is an empty page (Google leaves them out)"
+    )
+    next: str | None = Field(
+        None, min_length=1, description="dotted path of the next page's address in an answer; a "
+        "`Link` header with rel=next is followed without it. Only an address of the same scheme, "
+        "host and port is followed",
+    )  # fmt: skip
+    keep_next: bool = Field(
+        False,
+        description="the last page names a next one, too, on which later items will be: the next "
+        "poll begins there (Okta)",
+    )
+    page: TokenOptions | None = Field(
+        None, description="the next page is asked for by a token (Google's `nextPageToken`)"
+    )
+    cursor: TokenOptions | None = Field(
+        None, description="continue by the API's own cursor, which stays valid for later polls"
+    )
+    since: SinceOptions | None = Field(None, description="continue from the newest item's time")
+    window: PollWindowOptions = Field(
+        default_factory=PollWindowOptions, description="with `since`: how late items may come"
+    )
+    dedupe: str | None = Field(
+        None, min_length=1,
+        description="dotted path of an item's id: an item whose id has come before is not stored "
+        "again. Without it an item counts as the same if all of it is",
+    )  # fmt: skip
+    start_at: StartAt = Field(
+        "beginning",
+        description="with `since`: where the very first poll begins: `beginning` (without a time), "
+        "`now`, or so long ago (`30d`)",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> HttpPollOptions:
+        if self.cursor is not None and self.since is not None:
+            raise ValueError("give one of `cursor` and `since`, not both")
+        if sum(map(bool, (self.page, self.cursor, self.next or self.keep_next))) > 1:
+            raise ValueError("give one of `page`, `cursor` and `next`")
+        if self.authorization is not None and self.oauth is not None:
+            raise ValueError("give one of `authorization` and `oauth`, not both")
+        names = [name.lower() for name in self.headers]
+        names += ["authorization"] if self.authorization or self.oauth else []
+        if len(set(names)) < len(names):
+            raise ValueError("a header is given twice; only one can be sent")
+        return self
+
+    @model_validator(mode="after")
+    def _filled_in(self) -> HttpPollOptions:
+        used = placeholders([self.parameters, self.post])
+        if placeholders(self.url) - {"each"}:
+            raise ValueError("times belong in `parameters` or `post`; `url` takes `{each}` only")
+        if bool(self.for_each) != ("each" in used | placeholders(self.url)):
+            raise ValueError("`for_each` and `{each}` need each other")
+        if self.since is None:
+            if used & {"since", "until"}:
+                raise ValueError("`{since}` and `{until}` need `since`")
+            if self.window != PollWindowOptions() or isinstance(self.start_at, float):
+                raise ValueError("`window` and a time in `start_at` need `since`")
+        elif self.since.parameter is None and "since" not in used:
+            raise ValueError("`since` needs a `parameter`, or `{since}` in `parameters` or `post`")
+        if self.window.size is not None and self.start_at == "beginning":
+            raise ValueError("`window: {size}` needs a time in `start_at`, like 30d, or `now`")
+        return self

@@ -14,19 +14,25 @@ from siemrelay.core.event_types import Catalogue
 
 @click.command()
 @config_option(required=False)
+@click.option("--product", metavar="NAME", help="Only the types of this product.")
 @json_option()
-def events(config: str | None, as_json: bool) -> None:
+def events(config: str | None, product: str | None, as_json: bool) -> None:
     """List every known event type, with its category, severity (0 to 10) and description.
 
-    Use these names in a sink's `events`. With -c the list includes the types that the
-    configuration declares under `event_types`.
+    Use these names in a sink's `events`. With -c the list is that of one configuration: the types
+    of the products that its sources name, and those that it declares under `event_types`.
 
     \b
     Examples:
       siemrelay events
+      siemrelay events --product okta
       siemrelay events -c /etc/siemrelay/siemrelay.yaml --json
     """
     types = _catalogue(config).types
+    if product is not None:
+        types = tuple(known for known in types if known.product == product)
+        if not types:
+            raise click.UsageError(f"no product {product} is known here, or it has no types")
     if as_json:
         click.echo(json.dumps([asdict(known) for known in types], indent=2))
         return

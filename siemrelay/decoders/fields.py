@@ -2,9 +2,11 @@
 
 A path is dotted (`user.email`). In a list, a number takes an element (`resources.0.name`), and
 `NAME=VALUE` the first one that has it (`parameters.name=USER.value`). A text with braces is made of
-several values, if all are there (`{verb} {object.kind}`). For each field the first path that holds
-a usable value wins (`json.lookup`); a whole object under `actor` or `target` is looked into, never
-taken as a name.
+several values, if all are there (`{verb} {object.kind}`); `{user if code=1,2}` is there only where
+the record has one of these codes, `{user if user!=-}` where it has another value.
+
+For each field the first path that holds a usable value wins (`json.lookup`); a whole object under
+`actor` or `target` is looked into, never taken as a name.
 """
 
 from __future__ import annotations
@@ -66,23 +68,37 @@ class Template:
 
     def __init__(self, text: str) -> None:
         pieces = _PART.split(text)
-        self._parts = [
-            [(path,), tuple(path.split("."))] if "." in path else [(path,)]
-            for path in pieces[1::2]
-        ]  # fmt: skip
         self._form = [*pieces[::2]]
-        self.keys = {keys[0] for part in self._parts for keys in part}
+        self._parts: list[tuple[list[Where], list[Where], frozenset[str], bool]] = []
+        for part in pieces[1::2]:
+            path, _, condition = part.partition(" if ")
+            where, _, values = condition.partition("=")
+            at, wanted = where.removesuffix("!"), frozenset(values.split(","))
+            self._parts.append(
+                (_places(path), _places(at) if at else [], wanted, not where.endswith("!"))
+            )
+        self.keys = {keys[0] for path, at, *_ in self._parts for keys in (*path, *at)}
         """The keys of a record that it may need."""
 
     def text(self, record: Mapping[str, Any]) -> str | None:
-        """The text; None if the record lacks one of the values."""
+        """The text; None if the record lacks one of the values, or a condition is not met."""
         found = [self._form[0]]
-        for part, behind in zip(self._parts, self._form[1:], strict=True):
-            value = next(filter(is_usable, (value_at(record, where) for where in part)), None)
+        for (path, at, wanted, yes), behind in zip(self._parts, self._form[1:], strict=True):
+            if at and (text_of(_first_usable(record, at)) in wanted) is not yes:
+                return None
+            value = _first_usable(record, path)
             if value is None:
                 return None
             found += (str(text_of(value)), behind)
         return "".join(found)
+
+
+def _places(path: str) -> list[Where]:
+    return [(path,), tuple(path.split("."))] if "." in path else [(path,)]
+
+
+def _first_usable(record: Mapping[str, Any], places: list[Where]) -> Any:
+    return next(filter(is_usable, (value_at(record, where) for where in places)), None)
 
 
 def is_usable(value: Any) -> bool:

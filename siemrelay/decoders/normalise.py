@@ -107,6 +107,7 @@ class Kinds:
         return {field: value for field, value in lost.items() if field not in self._meanings}
 
     def _work_out(self, *given: Any) -> Kind:
+        written = given
         if self._meanings:
             given = tuple(
                 self._meanings[field].of(value) if field in self._meanings else value
@@ -121,7 +122,9 @@ class Kinds:
             level = known.severity if known else DEFAULT_SEVERITY
             if outcome == "failure":
                 level = max(level, FAILED_SEVERITY)
-        if category in (None, ""):
+        # A type's own category is more exact than a pattern for many types.
+        by_type = "category" in self._meanings and written[1] == written[0]
+        if category in (None, "") or (known and by_type):
             category = known.category if known else "other"
         return name, str(text_of(category)), level, outcome
 

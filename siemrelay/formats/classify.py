@@ -29,7 +29,7 @@ class Classification(NamedTuple):
 # test_every_category_of_a_product_has_a_subject.
 _BY_CATEGORY: Final[dict[str, Subject]] = {
     "account": "account", "user": "account", "user-management": "account", "group": "group",
-    "session": "session", "runtime-access": "api", "integration": "api",
+    "session": "session", "runtime-access": "api", "integration": "api", "api": "api",
     "configuration": "configuration", "template": "configuration",
     "approval": "entity", "lifecycle": "entity", "provision": "entity", "request": "entity",
 }  # fmt: skip

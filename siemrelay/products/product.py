@@ -26,7 +26,7 @@ from siemrelay.decoders.fields import Spellings
 _Loader: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 NO_PRODUCT: Final = "none"
-"""What `extends` says in a file that stands for itself."""
+"""What a file says that stands for itself: as its `extends`, or as the last path of a field."""
 
 _MAPPED: Final = ("type", "category", "severity", "outcome")
 _OUTCOMES: Final = ("success", "failure", "unknown")
@@ -64,7 +64,8 @@ class ProductFile(Options):
     )
     fields: dict[Annotated[str, AfterValidator(_field)], _Paths] = Field(
         default_factory=dict,
-        description="event field → where a record has it, one path or several in order",
+        description="event field → where a record has it, one path or several in order; `none` as "
+        "the last one leaves out those of the product that this one extends",
     )
     values: dict[Annotated[str, AfterValidator(_mapped)], dict[str, str]] = Field(
         default_factory=dict,
@@ -95,8 +96,11 @@ class ProductFile(Options):
             if meaning not in _OUTCOMES:
                 raise ValueError(f"the outcome of {written!r} must be {' or '.join(_OUTCOMES)}")
         for written, meaning in self.values.get("severity", {}).items():
-            if not meaning.isdecimal() or int(meaning) > _MOST_SEVERE:
-                raise ValueError(f"the severity of {written!r} must be from 0 to {_MOST_SEVERE}")
+            if meaning and (not meaning.isdecimal() or int(meaning) > _MOST_SEVERE):
+                raise ValueError(
+                    f"the severity of {written!r} must be from 0 to {_MOST_SEVERE}, or an empty "
+                    "text for that of the type"
+                )
         return self
 
 
@@ -190,11 +194,12 @@ class Products(Mapping[str, Product]):
 def _product(name: str, file: ProductFile, extended: Product | None) -> Product:
     fields = {field: tuple(spelled(paths)) for field, paths in file.fields.items()}
     known: Spellings = extended.spellings if extended else {}
-    spellings = {
-        field: tuple(dict.fromkeys((*fields.get(field, ()), *known.get(field, ()))))
-        for field in FIELDS
-        if field in fields or field in known
-    }
+    spellings = {}
+    for field in FIELDS:
+        paths = fields.get(field, ())
+        paths = paths[:-1] if paths[-1:] == (NO_PRODUCT,) else (*paths, *known.get(field, ()))
+        if paths:
+            spellings[field] = tuple(dict.fromkeys(paths))
     types = [
         EventType(each, category, severity, description, name)
         for category, rows in file.types.items()
@@ -216,7 +221,8 @@ def spelled(paths: Iterable[str]) -> Iterator[str]:
     """Each path; `user|actor.id|uid` stands for four: `user.id`, `user.uid`, `actor.id`, …"""
     for path in paths:
         if "|" in path and "{" not in path:
-            yield from map(".".join, every(*(step.split("|") for step in path.split("."))))
+            steps = [[name.strip() for name in step.split("|")] for step in path.split(".")]
+            yield from map(".".join, every(*steps))
         else:
             yield path
 

@@ -180,8 +180,11 @@ class _Hooks:
     def _records(self, head: Head, data: bytes) -> Generator[None, None, Payload]:
         kind = self._body_kind(head)
         assert kind is not None, "it was admitted"
-        if kind == "form" and self._form_field is not None:
-            data, kind = (yield from form_value(data, self._form_field)), "json"
+        if kind == "form":
+            # GitLab's audit event streams call their JSON a form, by default.
+            if not data.lstrip().startswith((b"{", b"[")):
+                data = yield from form_value(data, self._form_field or "")
+            kind = "json"
         members = b""
         if self._type_header is not None:
             event_type = head.fields.get(self._type_header.lower(), "")

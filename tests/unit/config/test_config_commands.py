@@ -16,7 +16,7 @@ from siemrelay.cli.check import check
 from siemrelay.cli.commands import main
 from siemrelay.cli.events import events
 from siemrelay.core.event_types import ANY
-from tests.support.products import CATALOGUE
+from siemrelay.products.product import BUILT_IN
 
 GOOD = """\
 sources:
@@ -92,8 +92,11 @@ def test_check_of_a_missing_file_exits_with_78() -> None:
 def test_events_lists_the_catalogue_and_what_a_file_declares(good: str, bad: str) -> None:
     plain = CliRunner().invoke(events, [])
     assert plain.exit_code == 0
-    assert len(plain.stdout.splitlines()) == len(CATALOGUE.types) + 1
+    assert len(plain.stdout.splitlines()) == len(BUILT_IN.catalogue(BUILT_IN).types) + 1
     assert ANY in plain.stdout
+    okta = CliRunner().invoke(events, ["--product", "okta"])
+    assert len(okta.stdout.splitlines()) == len(BUILT_IN["okta"].types) + 1
+    assert CliRunner().invoke(events, ["--product", "octa"]).exit_code == 2
     assert "Door Opened" not in plain.stdout
     declared = json.loads(CliRunner().invoke(events, ["-c", good, "--json"]).stdout)
     assert [known["severity"] for known in declared if known["name"] == "Door Opened"] == [7]

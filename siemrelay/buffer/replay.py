@@ -94,6 +94,7 @@ class DeadLetterRetry(Replay):
         super().__init__(store, sink, first, end)
         # Read and not removed yet, without those refused again.
         self._letters = dict[int, Batch]()
+        self._messages = dict[int, bytes]()
 
     async def _found(self, sequence: int) -> list[Batch]:
         await self.finish()
@@ -103,8 +104,13 @@ class DeadLetterRetry(Replay):
             batches = [letter.batch() for letter in letters if letter.record]
             if batches or not letters:
                 self._letters |= {batch.first_sequence: batch for batch in batches}
+                self._messages |= {letter.sequence: letter.message for letter in letters}
                 return batches
             sequence = letters[-1].sequence + 1
+
+    def message(self, sequence: int) -> bytes:
+        """The message of a dead letter, as it was refused; empty if it had none."""
+        return self._messages.get(sequence, b"")
 
     async def records(self, wanted: Set[int]) -> dict[int, Batch]:
         """See `contract.Deliverable`."""
@@ -129,3 +135,4 @@ class DeadLetterRetry(Replay):
         await in_thread(drop)
         for sequence in taken:
             del self._letters[sequence]
+            self._messages.pop(sequence, None)

@@ -15,9 +15,12 @@ from siemrelay.cli.person import audit
 from siemrelay.core.errors import StartRefused
 from siemrelay.core.event_types import SEAL_KEY_ROTATED
 from siemrelay.core.times import rfc3339
+from siemrelay.pipeline.seal_archive import read_leaves, read_seals
 from siemrelay.pipeline.seal_keys import SealKeys
+from siemrelay.proof.merkle import HASH_BYTES
 from siemrelay.proof.note import Signer
 from siemrelay.proof.stream import StreamState
+from siemrelay.proof.tiles import split, tiles_of
 from siemrelay.relay.assembly import relay_name
 
 
@@ -82,6 +85,51 @@ def show(config: str, as_json: bool) -> None:
         click.echo(f"{name}: {stream['origin']}, {stream['messages']:,} messages")
         click.echo(f"  {stream['under_seal']:,} under seal, sealed until "
                    f"{stream['sealed_at'] or 'never yet'}")  # fmt: skip
+
+
+@seal.command()
+@config_option()
+@click.argument("sink")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def export(config: str, sink: str, folder: Path) -> None:
+    """Write the hashes of SINK's messages into FOLDER, for `siemrelay verify --tiles`.
+
+    For each stream a folder of C2SP tiles and its last seal. They hold no event and need no trust:
+    the signed roots tell whether they are true. They are kept for `seal.keep`.
+    """
+    loaded = load_or_exit(config).config
+    with open_buffer(loaded.state_dir) as store:
+        cursor = store.opened().sinks().get(sink)
+    state = StreamState.read(cursor.stream) if cursor is not None else None
+    if state is None:
+        raise click.UsageError(f"sink {sink} has sent nothing under a seal")
+    streams = [path for path in sorted((loaded.state_dir / "seals").glob("*")) if path.is_dir()]
+    written = 0
+    for path in streams:
+        last = max(read_seals(path), key=lambda found: found.number, default=None)
+        origin = "" if last is None else last.origin
+        if last is None or not origin.endswith(f"/{sink}/{path.name}"):
+            continue
+        leaves = _leaves(path)
+        for name, tile in tiles_of(leaves):
+            target = folder / path.name / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(tile)
+        (folder / path.name).mkdir(parents=True, exist_ok=True)
+        (folder / path.name / "seal").write_text(last.text + "\n")
+        written += 1
+        click.echo(f"{origin}: {len(leaves):,} hashes")
+    if not written:
+        click.echo("no seal has been confirmed yet")
+
+
+def _leaves(path: Path) -> list[bytes]:
+    """The leaves of a stream from number 0 on; 32 zeros for those that are not kept any more."""
+    whole = bytearray()
+    for first, part in read_leaves(path):
+        whole += bytes(max(first * HASH_BYTES - len(whole), 0))
+        whole += part
+    return split(bytes(whole))
 
 
 def _shown(cursor: StoredCursor) -> dict[str, Any] | None:

@@ -18,8 +18,10 @@ import zstandard
 from siemrelay.core.options import seconds
 from siemrelay.core.times import rfc3339
 from siemrelay.proof.exports import rows
+from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.report import Discrepancy, Report
+from siemrelay.proof.tiles import leaf_tile, split
 from siemrelay.proof.verification import Verification
 
 # Findings of a kind that are printed; all of them are in --json.
@@ -61,6 +63,11 @@ def _keys(
 @click.option("--key", "keys", metavar="VKEY", multiple=True, required=True, callback=_keys,
               help="The relay's verifier key, as `siemrelay seal key` prints it; give it again for "
               "each older key.")  # fmt: skip
+@click.option(
+    "--tiles",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The hashes that `siemrelay seal export` wrote: names the very message.",
+)
 @click.option("--since", metavar="TIME", callback=_moment,
               help="Where the export begins, like 2026-11-01T00:00:00Z; what was sealed before is "
               "not judged.")  # fmt: skip
@@ -74,8 +81,8 @@ def _keys(
 @click.argument("exports", metavar="EXPORT...", nargs=-1, required=True,
                 type=click.Path(exists=True, dir_okay=False, allow_dash=True))  # fmt: skip
 def verify(
-    keys: list[Verifier], since: float | None, until: float | None, max_age: float | None,
-    sink: str | None, as_json: bool, exports: tuple[str, ...],
+    keys: list[Verifier], tiles: Path | None, since: float | None, until: float | None,
+    max_age: float | None, sink: str | None, as_json: bool, exports: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Verify that nothing is missing, changed or added in what a SIEM received.
 
@@ -106,7 +113,7 @@ def verify(
             err=True, fg="red",
         )  # fmt: skip
         raise SystemExit(2)
-    report = checked.report()
+    report = checked.report(_tiles(tiles) if tiles else None)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
@@ -122,6 +129,20 @@ def _read(checked: Verification, path: str) -> None:
             click.echo(f"\r{checked.rows:,} rows", nl=False, err=True)
     if shown and checked.rows >= _PROGRESS_ROWS:
         click.echo("\r\033[K", nl=False, err=True)
+
+
+def _tiles(folder: Path) -> dict[str, LeafStore]:
+    """The leaves in tiles of level 0, by the stream in whose folder they are."""
+    streams = dict[str, LeafStore]()
+    for path in sorted(folder.rglob("*")):
+        first = leaf_tile(path.relative_to(folder).as_posix()) if path.is_file() else None
+        if first is not None:
+            stream = path.relative_to(folder).parts[0]
+            store = streams.setdefault(stream, LeafStore())
+            for number, leaf in enumerate(split(path.read_bytes()), first):
+                if any(leaf):
+                    store.add(number, leaf)
+    return streams
 
 
 def _lines(path: str) -> Iterator[bytes]:

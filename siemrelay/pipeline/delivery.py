@@ -48,6 +48,7 @@ from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.read_ahead import ReadAhead
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
 from siemrelay.pipeline.sealing import SealedStream
+from siemrelay.pipeline.sent_again import NumberSource
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import (
     BatchLimits,
@@ -88,10 +89,13 @@ class Delivery:
     def __init__(
         self, name: str, sink: Sink, reader: SinkReader, limits: BatchLimits, buffer: Deliverable,
         stats: SinkStats, retry: Retry, observers: Observers | None = None,
-        stream: SealedStream | None = None,
+        stream: SealedStream | None = None, numbers: NumberSource | None = None,
     ) -> None:  # fmt: skip
-        """`stream` numbers and seals the messages; None without `seal:`."""
-        self.stream = stream
+        """`stream` numbers and seals the messages; None without `seal:`.
+
+        `numbers` only numbers those that were sent before.
+        """
+        self.stream, self._numbers = stream, stream or numbers
         self._reader, self._maker = reader, BatchMaker(limits)
         self._observers: Observers = [] if observers is None else observers
         self._name, self._sink = name, sink
@@ -247,11 +251,12 @@ class Delivery:
     def _batches(
         self, stored: Batch, found: SinkMessages, position: int
     ) -> Iterator[DeliveryBatch]:
-        if self.stream is None:
+        if self._numbers is None:
             yield from self._maker.batches(stored, found, position)
             return
-        for batch in self._maker.batches(stored, found, position, self.stream.numbering):
-            self.stream.sent(batch)
+        numbering = self._numbers.numbering_at(stored, position)
+        for batch in self._maker.batches(stored, found, position, numbering):
+            self._numbers.sent(batch)
             yield batch
 
     def _until(self, deadline: float) -> trio.CancelScope:

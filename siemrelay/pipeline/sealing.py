@@ -11,6 +11,7 @@ import secrets
 import time
 from base64 import b32encode
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -27,6 +28,7 @@ from siemrelay.core.times import rfc3339
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.formatting import SinkFormat
+from siemrelay.pipeline.seal_archive import SealArchive
 from siemrelay.pipeline.seal_keys import SealKeys
 from siemrelay.proof.leaf import ENVELOPES, STREAM_CHARACTERS, hash_of
 from siemrelay.proof.seal import Absent, Anchor, SealTally, made_text
@@ -71,6 +73,8 @@ class StreamSettings(msgspec.Struct, frozen=True):
     format: str
     configuration: str
     every_s: float
+    keep_s: float
+    state_dir: Path
 
 
 class SealedStream:
@@ -84,6 +88,7 @@ class SealedStream:
         assert messages.number is not None, "messages of a sealed stream have a number"
         self._messages, self._placeholder = messages, messages.number.encode()
         self._settings, self._buffer, self._keys, self._others = settings, buffer, keys, others
+        self._archive = SealArchive(settings.state_dir, "", settings.keep_s)
         self._unwrap = ENVELOPES.get(settings.protocol)
         self._next_number, self._next_at_s, self._not_before_s = 0, 0.0, 0.0
         self._stopping, self._confirmed = False, Broadcast()
@@ -108,10 +113,11 @@ class SealedStream:
         cursor = self._cursor
         if cause := self._cause(cursor):
             await self._store(self._successor(cursor, cause))
-        state = self.state
+        state, settings = self.state, self._settings
+        self._archive = SealArchive(settings.state_dir, state.name, settings.keep_s)
         self._next_number = state.tree.size
         since_s = max(time.time() - state.sealed.at, 0.0)
-        wait_s = max(self._settings.every_s - since_s, 0.0)
+        wait_s = max(settings.every_s - since_s, 0.0)
         self._next_at_s = trio.current_time() + wait_s
 
     def _cause(self, cursor: SinkCursor) -> str:
@@ -133,7 +139,7 @@ class SealedStream:
         origin = f"{settings.relay}/{settings.sink}/{name}"
         _log.info("sealed stream begins", sink=settings.sink, stream=name, cause=cause)
         return StreamState(
-            origin, settings.configuration, cause, cursor.next_sequence,
+            origin, settings.configuration, cause, cursor.next_sequence, cursor.next_sequence,
             previous=None if before is None else Anchor.of(before.origin, before.tree),
             absent_before=() if before is None else before.absent[: 2 * MOST_ABSENT],
         )  # fmt: skip
@@ -146,9 +152,12 @@ class SealedStream:
 
     # -- sending ----------------------------------------------------------
 
+    def numbering_at(self, stored: Batch, position: int) -> Numbering:
+        """The number of the next message, whichever it is."""
+        return self._numbering
+
     @property
-    def numbering(self) -> Numbering:
-        """The number of the next message."""
+    def _numbering(self) -> Numbering:
         return Numbering(self.state.name, self._next_number, self._placeholder)
 
     def sent(self, batch: DeliveryBatch) -> None:
@@ -183,8 +192,9 @@ class SealedStream:
             return "refusals"
         return "interval" if trio.current_time() >= self._next_at_s else ""
 
-    async def _make(self, reason: str) -> PendingSeal:
+    async def _make(self, reason: str, position: int) -> PendingSeal:
         """Make and store a seal of what is settled. Raises SinkWaits when it cannot be stored."""
+        await in_thread(self._archive.write)
         signers = await self._keys.signers()
         state, cursor, settings = self.state, self._cursor, self._settings
         now = time.time()
@@ -203,8 +213,9 @@ class SealedStream:
         )  # fmt: skip
         text = made_text(state.origin, state.tree, tally, signers)
         pending = PendingSeal(
-            self._next_number, state.tree.size, state.tree.root.hex(), len(absent), now, text
-        )
+            self._next_number, position, state.tree.size, state.tree.root.hex(), len(absent), now,
+            text,
+        )  # fmt: skip
         self._next_at_s = trio.current_time() + settings.every_s
         await self._store(msgspec.structs.replace(state, pending=pending))
         return pending
@@ -215,9 +226,9 @@ class SealedStream:
         None, logged, if its message is over the limit: a part of a seal says nothing. Raises
         SinkWaits when a new one cannot be stored.
         """
-        pending = self.turn() or await self._make(self.due())
+        pending = self.turn() or await self._make(self.due(), position)
         selection = Selection(self._event(pending, position), number=self._messages.number)
-        (message,) = self.numbering.numbered(self._messages.format.encode(selection))
+        (message,) = self._numbering.numbered(self._messages.format.encode(selection))
         limit = self._messages.max_message_bytes
         if limit is not None and len(message) > limit:
             _log.error("a seal is longer than a message may be: the stream stays unsealed",
@@ -280,6 +291,11 @@ class SealedStream:
             )
             for refusal in lacking
         ]  # fmt: skip
+        self._archive.add(batch.first_number, leaves)
+        if self._archive.is_full():
+            await in_thread(self._archive.write)
+        if batch.seal and (seal := state.pending) is not None and not absent:
+            await in_thread(self._archive.add_seal, state.origin, seal)
         if batch.seal and absent:
             _log.error("the receiver refused a seal", sink=self._settings.sink,
                        reason=absent[0].reason)  # fmt: skip

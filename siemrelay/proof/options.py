@@ -15,6 +15,11 @@ class SealOptions(Options):
     every: Annotated[Duration, Field(ge=1)] = Field(
         60.0, description="how often a seal is sent: at most so much is not under one"
     )
+    keep: Duration = Field(
+        90 * 86400.0,
+        description="how long the relay keeps the hash of each message (32 bytes), by which a "
+        "changed one is named; seals stay for ever",
+    )
 
 
 def _expanded(value: Any) -> Any:

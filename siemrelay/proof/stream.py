@@ -49,11 +49,12 @@ class Numbering(msgspec.Struct, frozen=True):
 class PendingSeal(msgspec.Struct, frozen=True, array_like=True):
     """A seal that is on disk and not confirmed: message `number`, sent whenever it is its turn.
 
-    `size` is that of the tree that it seals, `absent` how many numbers it accounts for; `text` and
-    `at` (seconds) make the same message again.
+    It stands before the record `position`. `size` is that of the tree that it seals, `absent` how
+    many numbers it accounts for; `text` and `at` (seconds) make the same message again.
     """
 
     number: int
+    position: int
     size: int
     root: str
     absent: int
@@ -84,7 +85,8 @@ class Confirmed(msgspec.Struct, frozen=True):
 class StreamState(msgspec.Struct, frozen=True, array_like=True):
     """A stream. `tree` has the settled messages, `absent` those of them that the receiver lacks.
 
-    `configuration` is the digest of what messages are made by, `cause` why the stream began,
+    `configuration` is the digest of what messages are made by, `cause` why the stream began, with
+    the record `first_sequence`,
     `previous` the end of the stream before, `absent_before` those of its messages that the receiver
     lacks and no seal of its own has named.
     """
@@ -92,6 +94,7 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
     origin: str
     configuration: str
     cause: str
+    first_sequence: int
     next_sequence: int
     tree: Tree = Tree()
     absent: tuple[Absent, ...] = ()

@@ -28,6 +28,7 @@ from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.sealing import SealedStream, StreamSettings
+from siemrelay.pipeline.sent_again import NumberSource
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.proof.leaf import NUMBER_CHARACTERS
 from siemrelay.sinks.contract import BatchLimits, Sink, unwrapped
@@ -183,7 +184,7 @@ class Assembly:
         digest = sha256(msgspec.json.encode(made_by, order="sorted")).hexdigest()
         return StreamSettings(
             relay_name(), name, config.protocol, config.format, digest[:_DIGEST_CHARACTERS],
-            config.seal.every,
+            config.seal.every, config.seal.keep, self._config.state_dir,
         )  # fmt: skip
 
     def source(self, name: str) -> Source:
@@ -304,10 +305,12 @@ def relay_name() -> str:
 def delivery(
     parts: SinkParts, formatted: FormatCache, buffer: Deliverable, stats: SinkStats,
     observers: Observers | None = None, stream: SealedStream | None = None,
+    numbers: NumberSource | None = None,
 ) -> Delivery:  # fmt: skip
     """What brings the buffer's records to that sink, under seals if it has a stream."""
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
     reader = formatted.reader(parts.name)
     return Delivery(
-        parts.name, parts.sink, reader, parts.limits, buffer, stats, retry, observers, stream
-    )
+        parts.name, parts.sink, reader, parts.limits, buffer, stats, retry, observers, stream,
+        numbers,
+    )  # fmt: skip

@@ -11,7 +11,8 @@ import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support import launcher
-from tests.support.daemon import Daemon, append, event, tcp, until
+from tests.support.daemon import Daemon, append, event, http, tcp, until
+from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
 from tests.support.receivers import TcpReceiver
 
 SEAL = {"seal": {"every": "1s"}}
@@ -84,6 +85,49 @@ def test_an_export_is_verified_and_what_was_tampered_with_is_found(
     assert '"n":' not in (tmp_path / "free.json").read_text()
     done = launcher.run("verify", "--key", auditor.key, str(tmp_path / "free.json"))
     assert (done.returncode, "no message" in done.stderr) == (2, True)
+
+
+def test_refused_and_replayed_messages_keep_their_numbers_and_the_hashes_name_the_changed_one(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    def refuse(request: Request) -> Answer:
+        return Answer(400, "no") if b"number 7 was" in request.content else TAKEN
+
+    export, tiles = tmp_path / "export", tmp_path / "tiles"
+    with HttpReceiver(refuse) as receiver:
+        daemon = make_daemon({"out": http(receiver.url, format="json", **SEAL)})
+        append(daemon.audit, map(event, range(1, 21)))
+        daemon.start()
+        until(lambda: is_sealed(daemon, "out", 21))
+        append(daemon.audit, map(event, range(21, 31)))
+        until(lambda: is_sealed(daemon, "out", 32))
+
+        def exported() -> Path:
+            messages = receiver.arrived.messages
+            export.write_bytes(b"".join(message + b"\n" for message in messages))
+            return export
+
+        auditor = Auditor(daemon)
+        assert auditor.verify(exported())["streams"][0]["absent"] == 1
+        receiver.answer = lambda request: TAKEN
+        done = launcher.run("buffer", "dead-letters", "-c", str(daemon.file), "out", "--retry")
+        assert "1 accepted" in done.stdout, done
+        assert auditor.verify(exported())["streams"][0]["absent"] == 1
+        done = launcher.run("buffer", "replay", "-c", str(daemon.file), "out", "--from", "5")
+        assert "26 delivered" in done.stdout, done
+        assert auditor.verify(exported())["streams"][0]["repeats"] == 26
+        assert daemon.terminate() == 0
+    assert seal_command(daemon, "export", "out", str(tiles)).returncode == 0
+    exported()
+    export.write_bytes(
+        export.read_bytes().replace(b"account number 9 was", b"account number 8 was")
+    )
+    assert {kind for kind, *_ in auditor.found(export)} == {"changed"}
+    (name,) = [path.name for path in tiles.iterdir()]
+    number = int(
+        export.read_text().partition('"id":"n0000009"')[2].partition(f'"{name}:')[2].split('"')[0]
+    )
+    assert auditor.found(export, tiles=str(tiles)) == {("changed", number, number)}
 
 
 def test_a_killed_relay_goes_on_with_its_stream(make_daemon: MakeDaemon, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import click
@@ -22,7 +22,9 @@ from siemrelay.core.event_types import LETTERS_DROPPED, LETTERS_RETRIED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.writing.text import sanitize_for_display
-from siemrelay.relay.assembly import Assembly
+from siemrelay.pipeline.sent_again import RetriedNumbers
+from siemrelay.proof.leaf import ENVELOPES, leaf_of
+from siemrelay.relay.assembly import Assembly, SinkParts
 from siemrelay.telemetry.log import Redactor
 
 _PAGE: Final = 64
@@ -84,12 +86,27 @@ def dead_letters(
             everything = EventFilter(EventsOptions(), assembly.catalogue)
             parts = msgspec.structs.replace(assembly.sink(sink), events=everything)
             again = DeadLetterRetry(store, sink, first, before)
-            outcome = send(loaded.config, assembly, parts, again).counts
+            number = parts.messages.number
+            numbers = RetriedNumbers(_number_of(parts, again), number.encode()) if number else None
+            outcome = send(loaded.config, assembly, parts, again, numbers).counts
             taken = outcome.delivered + outcome.duplicates
             click.echo(f"{sink}: {taken:,} accepted, {outcome.refused:,} refused again")
         else:
             _list(store, sorted(counts) if sink is None else [sink], first, before, redactor,
                   as_json=as_json)  # fmt: skip
+
+
+def _number_of(parts: SinkParts, again: DeadLetterRetry) -> Callable[[int], tuple[str, int] | None]:
+    """What finds the number of a refused message in the message."""
+    unwrap = ENVELOPES.get(parts.config.protocol)
+
+    def number_of(sequence: int) -> tuple[str, int] | None:
+        if not (message := again.message(sequence)):
+            return None
+        leaf = leaf_of(message if unwrap is None else unwrap(message))
+        return None if leaf.stream is None or leaf.number is None else (leaf.stream, leaf.number)
+
+    return number_of
 
 
 def _drop(

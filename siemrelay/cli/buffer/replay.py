@@ -8,7 +8,9 @@ from typing import Final
 import click
 import trio
 
+from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.replay import Replay
+from siemrelay.buffer.store import Store
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import complete_sinks, config_option
 from siemrelay.cli.person import audit
@@ -18,6 +20,10 @@ from siemrelay.core.errors import SiemrelayError, leaves
 from siemrelay.core.event_types import REPLAYED
 from siemrelay.core.options import seconds
 from siemrelay.pipeline.format_cache import FormatCache
+from siemrelay.pipeline.formatting import InternalError, messages_of
+from siemrelay.pipeline.seal_archive import folder_of, read_seals
+from siemrelay.pipeline.sent_again import NumberSource, ReplayedNumbers, RetriedNumbers
+from siemrelay.proof.stream import StreamState
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.telemetry.stats import SinkStats
 
@@ -84,8 +90,11 @@ def replay(
         audit(loaded.config, REPLAYED, name,
               f"sent the records {begin:,} to {end - 1:,} to sink {name} again")  # fmt: skip
         assembly = Assembly(loaded.config)
-        again = Replay(store, name, begin, end)
-        stats = send(loaded.config, assembly, assembly.sink(name), again)
+        again, parts = Replay(store, name, begin, end), assembly.sink(name)
+        numbers = None
+        if parts.messages.number is not None:
+            numbers = numbers_from(loaded.config, assembly, parts, store, begin)
+        stats = send(loaded.config, assembly, parts, again, numbers)
     counts = stats.counts
     held = f", {counts.duplicates:,} already held by the receiver" if counts.duplicates else ""
     missing = count - counts.settled() + counts.lost
@@ -96,7 +105,49 @@ def replay(
     )
 
 
-def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Replay) -> SinkStats:
+def numbers_from(
+    config: RelayConfig, assembly: Assembly, parts: SinkParts, store: Store, begin: int
+) -> NumberSource:
+    """The numbers that the sink's messages had from the record `begin` on.
+
+    Counted back from the next seal, or from the cursor: every message between has a number.
+    """
+    placeholder = (parts.messages.number or "").encode()
+    cursor = store.opened().sinks().get(parts.name)
+    state = StreamState.read(cursor.stream) if cursor is not None else None
+    settings = assembly.stream(parts.name)
+    if (state is None or settings is None or state.configuration != settings.configuration
+            or begin < state.first_sequence):  # fmt: skip
+        click.secho(
+            f"{parts.name} has had some of these records in another stream, or without `seal:`: "
+            "they are sent without a number, and `siemrelay verify` will report them as added",
+            err=True, fg="yellow",
+        )  # fmt: skip
+        return RetriedNumbers(lambda sequence: None, placeholder)
+    seals = [
+        (seal.position, seal.number)
+        for seal in read_seals(folder_of(config.state_dir, state.name))
+        if seal.position > begin
+    ]
+    before, number = min([*seals, (state.next_sequence, state.tree.size)])
+    formatter, errors = assembly.formatter([parts]), list[InternalError]()
+    group, view = formatter.places[parts.name]
+    count, position = 0, begin
+    while position < before:
+        rows = store.read(position, before, READ_BYTES)
+        for batch in rows:
+            made = formatter.format(formatter.decode(batch, errors), group, [view], errors)
+            found = messages_of(made, view, 0, []).sequences
+            if parts.messages.takes(batch):
+                count += sum(begin <= sequence < before for sequence in found)
+        position = rows[-1].next_sequence if rows else before
+    return ReplayedNumbers(state.name, begin, number - count, seals, placeholder)
+
+
+def send(
+    config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Replay,
+    numbers: NumberSource | None = None,
+) -> SinkStats:  # fmt: skip
     """Deliver everything and count it in the buffer, also when stopped early.
 
     Exits with 1 when the sink holds, since a person has to fix something first, 130 at Ctrl-C.
@@ -107,7 +158,8 @@ def send(config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Repla
     async def run() -> None:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(delivery(parts, formatted, again, stats).run)
+                sending = delivery(parts, formatted, again, stats, numbers=numbers)
+                nursery.start_soon(sending.run)
                 while not again.done.is_set() and stats.state != "holding":
                     with trio.move_on_after(_LOOK_EVERY_S):
                         await again.done.wait()

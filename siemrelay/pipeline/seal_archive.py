@@ -1,0 +1,142 @@
+"""What the relay itself keeps of a sealed stream, beside the buffer: its seals, and its leaves.
+
+The seals stay for ever: a line of JSON each. The leaves, 32 bytes a message, stay for `seal.keep`
+in files of 65,536; with them `siemrelay verify --tiles` names the very message that was changed.
+Nothing else depends on them: what cannot be written is logged, and a gap (zeros) is told by the
+signed root.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from siemrelay.proof.merkle import HASH_BYTES
+from siemrelay.proof.stream import PendingSeal
+
+_log = structlog.get_logger()
+
+LEAVES_PER_FILE: Final = 65_536
+
+# Leaves wait in memory until the next seal, or until there are so many.
+_MOST_WAITING: Final = 4_096
+
+_EXPIRE_EVERY_S: Final = 3600.0
+
+
+class ArchivedSeal(msgspec.Struct, frozen=True):
+    """A confirmed seal: origin, number, the record before which it stands, size, time, text."""
+
+    origin: str
+    number: int
+    position: int
+    size: int
+    at: float
+    text: str
+
+
+def folder_of(state_dir: Path, stream: str) -> Path:
+    """Where the archive of a stream is."""
+    return state_dir / "seals" / stream
+
+
+class SealArchive:
+    """The archive of one stream, written by its relay. Blocks: call it in threads."""
+
+    def __init__(self, state_dir: Path, stream: str, keep_s: float) -> None:
+        self._folder, self._keep_s = folder_of(state_dir, stream), keep_s
+        self._waiting: list[bytes] = []
+        self._first_waiting, self._expire_at_s, self._failed = 0, 0.0, False
+
+    def add(self, first: int, leaves: Sequence[bytes]) -> None:
+        """Add the leaves of messages from number `first` on; those of a stream come in order."""
+        if not self._waiting:
+            self._first_waiting = first
+        self._waiting += leaves
+
+    def is_full(self) -> bool:
+        """Whether so many leaves wait that they should be written now."""
+        return len(self._waiting) >= _MOST_WAITING
+
+    def write(self) -> None:
+        """Write the leaves that wait, and delete those whose time is over."""
+        leaves, self._waiting = self._waiting, []
+        try:
+            self._write(self._first_waiting, leaves)
+            if time.monotonic() >= self._expire_at_s:
+                self._expire_at_s = time.monotonic() + _EXPIRE_EVERY_S
+                self._expire()
+        except OSError as error:
+            self._note(error)
+
+    def add_seal(self, origin: str, seal: PendingSeal) -> None:
+        """Add a seal that was confirmed."""
+        line = ArchivedSeal(origin, seal.number, seal.position, seal.size, seal.at, seal.text)
+        try:
+            descriptor = self._open("seals", os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(descriptor, msgspec.json.encode(line) + b"\n")
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._note(error)
+
+    def _write(self, first: int, leaves: Sequence[bytes]) -> None:
+        while leaves:
+            file, at = divmod(first, LEAVES_PER_FILE)
+            now, leaves = leaves[: LEAVES_PER_FILE - at], leaves[LEAVES_PER_FILE - at :]
+            descriptor = self._open(f"leaves-{file:06d}", os.O_WRONLY)
+            try:
+                os.pwrite(descriptor, b"".join(now), at * HASH_BYTES)
+            finally:
+                os.close(descriptor)
+            first += len(now)
+
+    def _open(self, name: str, flags: int) -> int:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(self._folder / name, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _expire(self) -> None:
+        oldest = time.time() - self._keep_s
+        for path in self._folder.glob("leaves-*"):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+
+    def _note(self, error: OSError) -> None:
+        if not self._failed:  # once a process: deliveries go on
+            _log.error("the archive of seals cannot be written", folder=str(self._folder),
+                       reason=error.strerror, advice="make room; until then a changed message can "
+                       "be found only up to its minute")  # fmt: skip
+        self._failed = True
+
+
+def read_seals(folder: Path) -> Iterator[ArchivedSeal]:
+    """The confirmed seals of a stream, in order; without one of which a crash left a part."""
+    try:
+        lines = (folder / "seals").read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    last = -1
+    for line in lines:
+        try:
+            seal = msgspec.json.decode(line, type=ArchivedSeal)
+        except msgspec.DecodeError:
+            continue
+        if seal.number > last:  # one is written again after a crash
+            last = seal.number
+            yield seal
+
+
+def read_leaves(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """Files of leaves: the number of the first, and 32 bytes for each, zeros where one is unknown.
+
+    Raises OSError.
+    """
+    for path in sorted(folder.glob("leaves-*")):
+        yield int(path.name.partition("-")[2]) * LEAVES_PER_FILE, path.read_bytes()

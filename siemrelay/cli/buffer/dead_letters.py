@@ -84,7 +84,9 @@ def dead_letters(
                       f"sent dead letters of sink {sink} again")  # fmt: skip
             assembly = Assembly(loaded.config)
             everything = EventFilter(EventsOptions(), assembly.catalogue)
-            parts = msgspec.structs.replace(assembly.sink(sink), events=everything)
+            parts = assembly.sink(sink)
+            messages = msgspec.structs.replace(parts.messages, events=everything)
+            parts = msgspec.structs.replace(parts, messages=messages)
             again = DeadLetterRetry(store, sink, first, before)
             number = parts.messages.number
             numbers = RetriedNumbers(_number_of(parts, again), number.encode()) if number else None

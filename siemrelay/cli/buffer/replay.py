@@ -130,7 +130,7 @@ def numbers_from(
         if seal.position > begin
     ]
     before, number = min([*seals, (state.next_sequence, state.tree.size)])
-    formatter, errors = assembly.formatter([parts]), list[InternalError]()
+    formatter, errors = assembly.formatter({parts.name: parts.messages}), list[InternalError]()
     group, view = formatter.places[parts.name]
     count, position = 0, begin
     while position < before:

@@ -39,7 +39,7 @@ _TABLES: Final[dict[str, tuple[str, _Shape, int]]] = {
     "facts": ("name, value", [_TEXT, _NUMBER], 1),
     "cursors": (
         f"sink, {CURSOR_COLUMNS}",
-        [_TEXT, *[_NUMBER] * 8, (int, float), _NUMBER, _NUMBER], 1,
+        [_TEXT, *[_NUMBER] * 8, (int, float), _NUMBER, _NUMBER, _TEXT], 1,
     ),
     "positions": ("source, key, value", [_TEXT, _TEXT, _TEXT], 2),
     "dead_letters": (

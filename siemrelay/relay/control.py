@@ -90,12 +90,14 @@ class ControlRequest(msgspec.Struct):
 class ControlAnswer(msgspec.Struct, tag="end", tag_field="answer"):
     """The last line of an answer. `lines` are for a person; not `done`: the relay refused.
 
-    `elsewhere`: this relay has another state directory than the request names.
+    `elsewhere`: this relay has another state directory than the request names. `plan` is what a
+    reload would change, of a dry run.
     """
 
     done: bool
     lines: list[str]
     elsewhere: bool = False
+    plan: list[str] = msgspec.field(default_factory=list)
 
 
 class TapLine(msgspec.Struct, tag="tap", tag_field="answer"):

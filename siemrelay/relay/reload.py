@@ -125,15 +125,12 @@ class Reloader:
         refused_lines = self._objections(planned, discard_backlog)
         if not refused_lines:
             refused_lines = await self._unfinished(planned, discard_backlog, dry_run)
+        if dry_run:
+            refused_lines += await self._untaken(loaded.config)
+            would = [f"would {line}" for line in planned.lines()]
+            return ControlAnswer(not refused_lines, refused_lines, plan=would)
         if refused_lines:
             return self._refuse(refused_lines, dry_run)
-        if dry_run:
-            try:
-                await self._sources.take_addresses(loaded.config)
-            except ListenRefused as error:
-                return self._refuse([str(error)], dry_run)
-            self._sources.keep_addresses()
-            return ControlAnswer(True, [f"would {line}" for line in planned.lines()])
         try:
             await self._apply(loaded, planned, discard_backlog)
         except (StartRefused, ListenRefused) as error:
@@ -146,6 +143,15 @@ class Reloader:
         again += [f"source {name}" for name in await self._sources.try_again()]
         return self._succeed([*planned.lines(), *(f"try {part} again now" for part in again),
                               *self._sinks.advice(loaded.config)])  # fmt: skip
+
+    async def _untaken(self, config: RelayConfig) -> list[str]:
+        """Why an address of the configuration cannot be taken; changes nothing."""
+        try:
+            await self._sources.take_addresses(config)
+        except ListenRefused as error:
+            return [str(error)]
+        self._sources.keep_addresses()
+        return []
 
     def _prepare(self, variables: Mapping[str, str]) -> tuple[Loaded, Plan]:
         loaded = self._read(None, variables)

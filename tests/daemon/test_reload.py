@@ -183,6 +183,10 @@ def test_a_sink_with_a_backlog_is_removed_only_when_its_loss_is_confirmed(
         append(daemon.audit, [event(number) for number in range(7)])
         kept.until(7)
         settings = daemon.config["sinks"].pop("dead")
+        found = daemon.command("check", "--against-running")
+        assert found.returncode == 78
+        assert "would remove sink dead\nwould leave 2 parts alone" in found.stdout
+        assert "7 records wait for it" in found.stderr
         found = daemon.command("reload")
         assert found.returncode == 78
         assert "sink dead would be removed, and 7 records wait for it" in found.stderr

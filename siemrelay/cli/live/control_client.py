@@ -91,6 +91,8 @@ def follow(
 
 def print_answer(answer: ControlAnswer, refused_code: int = os.EX_USAGE) -> None:
     """Print the lines; exits with `refused_code` if the relay refused."""
+    for line in answer.plan:
+        click.echo(line)
     for line in answer.lines:
         click.secho(advice(line), err=not answer.done, fg=None if answer.done else "red")
     if not answer.done:

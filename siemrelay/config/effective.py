@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import has_magic, iglob
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from siemrelay import registry
 from siemrelay.config.describe import field_names, written
+from siemrelay.config.host_checks import fixed, obstacle
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS
@@ -235,6 +237,8 @@ def _of_receiver(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fault]
 def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fault]:
     paths = getattr(source, "path", None) if source.type == "file" else None
     for path in [paths] if isinstance(paths, (str, Path)) else paths or []:
+        if obstacle(fixed(str(path)), os.R_OK | os.X_OK):
+            continue  # what is there cannot be seen: `host_checks` says so
         # Path.glob takes no absolute pattern, and every pattern here is one.
         if next(iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 (see above)
             what = "no file matches it yet" if has_magic(str(path)) else "there is no such file yet"

@@ -38,10 +38,12 @@ SHARED: Final = "x-"
 
 def text_of(path: str | Path) -> str:
     """The file's text. Raises ConfigurationRefused if it cannot be read or is not text."""
-    return _text(str(path), "name the configuration with -c FILE")
+    absent = "name the configuration with -c FILE, or write a first one: `siemrelay init`"
+    return _text(str(path), absent, "name the file in it with -c FILE")
 
 
-def _text(file: str, advice: str) -> str:
+def _text(file: str, absent: str, directory: str) -> str:
+    """`absent` and `directory` are the advice where the file is not there, or is a directory."""
     try:
         with open(file, "rb") as stream:
             data = stream.read(_MAX_FILE_BYTES + 1)
@@ -49,7 +51,7 @@ def _text(file: str, advice: str) -> str:
             raise ConfigurationRefused(file, [Fault("larger than 1 MiB: not a configuration")])
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigurationRefused(file, [Fault(_cannot_read(error, advice))]) from error
+        raise ConfigurationRefused(file, [Fault(_cannot_read(error, absent, directory))]) from error
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         column = error.start - data[: error.start].rfind(b"\n")
@@ -140,7 +142,8 @@ def _texts(document: Document, found: Mapping[str, KeyPath]) -> Iterator[tuple[s
             # A FIFO or a device would hang the start; a directory has an error of its own.
             if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
                 raise ConfigurationRefused(path, [Fault("is not a regular file")])
-            yield path, _text(path, "`include` names files or patterns, like conf.d/*.yaml")
+            advice = "`include` names files or patterns, like conf.d/*.yaml"
+            yield path, _text(path, advice, advice)
         except ConfigurationRefused as refused:
             document.faults += [
                 document.fault(at, f"{path}: {fault.message}")
@@ -227,11 +230,11 @@ def _own_name() -> str:
         return str(os.geteuid())
 
 
-def _cannot_read(error: OSError, advice: str) -> str:
+def _cannot_read(error: OSError, absent: str, directory: str) -> str:
     if error.errno == errno.ENOENT:
-        return f"no such file; {advice}"
+        return f"no such file; {absent}"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"user {_own_name()} may not read it; run as root or as the service's user"
     if error.errno == errno.EISDIR:
-        return f"is a directory; {advice}"
+        return f"is a directory; {directory}"
     return f"cannot be read: {os.strerror(error.errno) if error.errno else error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -126,6 +127,14 @@ class ListeningSockets:
                 sock.close()
 
 
+_ADVICE: Final = {
+    errno.EADDRINUSE: "another program has it (ss -ltnup shows which): stop it, or set `listen` to "
+    "another address",
+    errno.EACCES: "ports below 1024 are for root and, by `siemrelay install --low-ports`, the "
+    "service; or set `listen` to another port",
+}
+
+
 def _key(owner: str, address: BindAddress) -> tuple[str, BindAddress]:
     # A fixed address moves from one owner to another; "any free port" is another one for each.
     return ("" if address.path or address.port else owner), address
@@ -140,8 +149,8 @@ async def _opened(address: BindAddress, mode: int) -> list[socket.socket]:
         return await _network(address)
     except OSError as error:
         raise ListenRefused(
-            f"cannot listen on {address}: {error.strerror or error}; set `listen` to a free "
-            "address of this machine that the service may use"
+            f"cannot listen on {address}: {error.strerror or error}; "
+            + _ADVICE.get(error.errno or 0, "set `listen` to a free address of this machine")
         ) from error
 
 

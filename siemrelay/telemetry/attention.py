@@ -8,6 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from siemrelay.core.backoff import HOLD_ADVICE
+from siemrelay.core.own_commands import with_config
 from siemrelay.telemetry.status import RelayReport, SinkReport
 from siemrelay.telemetry.status_text import span
 
@@ -36,7 +37,10 @@ _FULL: Final = {
 
 def attention(report: RelayReport) -> list[Attention]:
     """Everything, the bad before the warnings."""
-    found = list(_found(report))
+    found = [
+        msgspec.structs.replace(each, advice=with_config(each.advice, report.config_file))
+        for each in _found(report)
+    ]
     return sorted(found, key=lambda each: each.tone != "bad")
 
 

@@ -226,12 +226,8 @@ class _Pages:
             if head.path == "/status":
                 return _json(status)
             if head.path == "/overview":
-                found = [
-                    msgspec.structs.replace(each, advice=self._reporter.advice(each.advice))
-                    for each in attention(status)
-                ]
-                return _json(OverviewReport(status, found, await self._recent()))
-            shown = [self._reporter.advice(line.text) for line in lines(status)]
+                return _json(OverviewReport(status, attention(status), await self._recent()))
+            shown = [line.text for line in lines(status)]
             return _text(200, "\n".join([*shown, "", _PATHS, ""]))
         return _text(404, f"there is / and {_PATHS}\n")
 

@@ -97,6 +97,8 @@ class RelayReport(msgspec.Struct, frozen=True):
     buffer: BufferReport
     reload_error: str = ""
     """The first fault of the last reload, if that was refused."""
+    config_file: str = ""
+    """What the relay runs with; commands that are advised name it."""
 
 
 class HistoryReport(msgspec.Struct, frozen=True):
@@ -151,7 +153,7 @@ class StatusReporter:
             BufferReport(buffer.size_bytes, buffer.oldest_received_at, buffer.full,
                          dict(buffer.dead_letters), list(buffer.held_by),
                          buffer.max_size_bytes, dict(buffer.removed), buffer.disk_full),
-            self._clean(stats.reload.error),
+            self._clean(stats.reload.error), self._file,
         )  # fmt: skip
 
     def line(self) -> str:
@@ -170,11 +172,7 @@ class StatusReporter:
 
     def _clean(self, text: str, most: int = _MESSAGE_CHARACTERS) -> str:
         # Redact before truncating: the rest of a cut secret would not be recognised.
-        return sanitize_for_display(self.advice(self._redactor.text(text)), most)
-
-    def advice(self, text: str) -> str:
-        """The text; the commands in it name the file that the relay runs with."""
-        return with_config(text, self._file)
+        return sanitize_for_display(with_config(self._redactor.text(text), self._file), most)
 
     def _source(self, source: SourceStats) -> SourceReport:
         return SourceReport(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from siemrelay.core.backoff import HOLD_ADVICE
+from siemrelay.core.own_commands import with_config
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.status import RelayReport, SinkReport, SourceReport
 
@@ -40,7 +41,8 @@ def lines(status: RelayReport) -> Iterator[Line]:
     Free of control characters, whatever the report contains.
     """
     for line in _lines(status):
-        yield Line(sanitize_for_display(line.text), line.tone)
+        text = with_config(line.text, status.config_file)
+        yield Line(sanitize_for_display(text), line.tone)
 
 
 def _lines(status: RelayReport) -> Iterator[Line]:

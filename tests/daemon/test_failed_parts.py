@@ -31,7 +31,7 @@ def test_a_port_that_another_program_has_fails_one_source_until_it_is_free(
         assert line["part"] == "source devices"
         assert line["error"].startswith(f"cannot listen on port {port} of 127.0.0.1")
         assert "Address already in use" in line["error"]
-        assert "set `listen` to a free address" in line["error"]
+        assert "another program has it (ss -ltnup shows which)" in line["error"]
         # The others work, and so does the watchdog.
         append(daemon.audit, [event(1)])
         receiver.until(1)

@@ -214,7 +214,7 @@ def test_a_held_sink_says_what_to_mend_in_log_metric_and_status(make_daemon: Mak
         assert "check the token and its prefix" in logged["reason"]
         done = daemon.command("status", "--at", daemon.endpoint)
         assert done.returncode == 0, done.stderr
-        assert "at once by `siemrelay reload`" in logged["next"]
+        assert f"at once by `siemrelay reload -c {daemon.file}`" in logged["next"]
         assert logged["reason"] in done.stdout
         assert logged["next"] in done.stdout
         assert re.search(r"^up +up +40 ", done.stdout, re.MULTILINE)

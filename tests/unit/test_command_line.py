@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from siemrelay.cli.commands import main
+from siemrelay.config import files
 
 
 @pytest.mark.parametrize(
@@ -39,10 +40,10 @@ def test_a_file_that_this_user_may_not_read_is_answered_with_who_may(
     file = tmp_path / "siemrelay.yaml"
     file.write_text("sources: {}\n")
 
-    def refused(self: Path, mode: str) -> None:  # root reads everything
+    def refused(file: str, mode: str) -> None:  # root reads everything
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(files, "open", refused, raising=False)
     result = CliRunner().invoke(main, ["check", "-c", str(file)])
     assert result.exit_code == 78
     assert "may not read it; run as root or as the service's user" in result.output

@@ -14,7 +14,7 @@ from siemrelay.cli.live.endpoint_client import (
     exit_unreachable,
     fetch_status,
 )
-from siemrelay.cli.options import advice, json_option
+from siemrelay.cli.options import json_option
 from siemrelay.telemetry.status import RelayReport
 from siemrelay.telemetry.status_text import Line, Tone, lines
 
@@ -53,7 +53,7 @@ def status(config: str, at: tuple[str, int] | None, as_json: bool) -> None:
 
 def coloured(status: RelayReport) -> list[str]:
     """The report's lines with colours for a terminal."""
-    return [styled(Line(advice(line.text), line.tone)) for line in lines(status)]
+    return list(map(styled, lines(status)))
 
 
 def styled(line: Line) -> str:

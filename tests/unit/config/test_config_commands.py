@@ -59,7 +59,7 @@ def test_check_as_json_is_whole(good: str) -> None:
     result = CliRunner().invoke(check, ["-c", good, "--json"])
     shown = json.loads(result.stdout)
     assert shown["faults"] == []
-    assert shown["sinks"]["s"]["batch.max_events"] == {"value": 500, "from": "default"}
+    assert shown["sinks"]["s"]["batch.max_events"] == {"value": 2000, "from": "default"}
     assert shown["sinks"]["s"]["enabled"] == {"value": False, "from": "file"}
     assert [warning["key"] for warning in shown["warnings"]] == [
         "sources.audit.path",

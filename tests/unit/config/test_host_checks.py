@@ -248,6 +248,7 @@ def test_what_this_user_may_not_read_write_or_listen_at_are_warnings() -> None:
             check=False, cwd="/",
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "no file matches" not in done.stderr
     state, closed, shut = [line for line in done.stderr.splitlines() if "nobody" in line]
     assert f"relay.yaml:1:12: state_dir: user nobody cannot write {place}/closed: " in state
     assert f":4:25: sources.a.path: user nobody cannot read {place}/closed: directory" in closed

@@ -522,7 +522,7 @@ def test_an_address_in_use_is_said_and_taken_when_it_is_free(make_daemon: MakeDa
         daemon = relay(make_daemon, listen=f"http://127.0.0.1:{port}/").start(ready=False)
         until(lambda: f"cannot listen on port {port} of 127.0.0.1" in daemon.log_text)
     assert port_of(daemon) == port
-    assert "set `listen` to a free address" in daemon.log_text
+    assert "another program has it (ss -ltnup shows which)" in daemon.log_text
 
 
 def _post_over_tls(port: int, client: ssl.SSLContext, body: bytes) -> bytes:

@@ -13,11 +13,14 @@ import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+# The package cryptography is imported where a key is used: every start would pay for it.
 _ED25519 = b"\1"
 _KEY_BYTES = 32
 _ID_BYTES = 4
@@ -65,6 +68,9 @@ class Verifier(msgspec.Struct, frozen=True):
 
     def verify(self, text: bytes, signature: bytes) -> bool:
         """Whether this key signed the text."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         try:
             Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
         except InvalidSignature:
@@ -83,6 +89,8 @@ class Signer(msgspec.Struct, frozen=True):
         """A new key. Raises ValueError for a name that no key may have."""
         if not is_key_name(name):
             raise ValueError(f"{name!r} cannot name a key: no spaces, no `+`, not empty")
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         return cls(name, Ed25519PrivateKey.generate().private_bytes_raw())
 
     @classmethod
@@ -107,6 +115,8 @@ class Signer(msgspec.Struct, frozen=True):
 
     @property
     def _key(self) -> Ed25519PrivateKey:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         return Ed25519PrivateKey.from_private_bytes(self.seed)
 
     def written(self) -> str:

@@ -80,13 +80,17 @@ def _members_of(body: bytes) -> str:
 
 
 def raw_at(body: bytes | msgspec.Raw, path: str) -> msgspec.Raw | None:
-    """The JSON text at a dotted path of object members; None if it is absent or null."""
+    """The JSON text at a dotted path of object members; None if it is absent or null.
+
+    A member may have dots in its name (`@odata.nextLink`).
+    """
     found = msgspec.Raw(bytes(body))
-    for name in path.split("."):
+    while path:
         try:
             members = _members(found)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
+        name, _, path = (path, "", "") if path in members else path.partition(".")
         if name not in members:
             return None
         found = members[name]

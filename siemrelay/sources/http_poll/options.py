@@ -81,6 +81,13 @@ StartAt = Annotated[
 ]
 
 
+def _written(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_Text = Annotated[str, BeforeValidator(_written, json_schema_input_type=str | int)]
+
+
 def _each(values: list[str]) -> list[str]:
     if len(set(values)) < len(values):
         raise ValueError("a value stands there twice")
@@ -93,7 +100,7 @@ class HttpPollOptions(Options):
     url: Url = Field(
         description="the address that is requested; `{each}` in it stands for a value of `for_each`"
     )
-    parameters: dict[NonEmpty, str] = Field(
+    parameters: dict[NonEmpty, _Text] = Field(
         default_factory=dict,
         description="query parameters; `{since}`, `{until}` (RFC 3339 or as `since: {format}` "
         'says) and `{each}` are filled in (`phrase: "created:>={since}"`), and one whose time is '

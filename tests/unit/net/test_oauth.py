@@ -117,7 +117,7 @@ async def test_no_token_of_the_client_is_sent_twice() -> None:
 
 
 async def test_a_certificate_is_named_by_its_thumbprint() -> None:
-    made = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert("relay")
+    made = trustme.CA().issue_cert("relay", key_type=trustme.KeyType.RSA)
     text = made.cert_chain_pems[0].bytes().decode()
     sent = await form(private_key=made.private_key_pem.bytes().decode(), certificate=text)
     header = json.loads(decoded(sent["client_assertion"].split(".")[0]))

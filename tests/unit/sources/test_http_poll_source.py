@@ -241,3 +241,5 @@ def test_parameters_and_paths() -> None:
     assert value_at(b'{"a": {"b": 3}}', "a.b") == 3
     assert value_at(b'{"a": {"b": null}}', "a.b") is None
     assert value_at(b"[1]", "a") is None
+    assert value_at(b'{"@odata.nextLink": "l", "a": {"b.c": 1}}', "@odata.nextLink") == "l"
+    assert value_at(b'{"@odata.nextLink": "l", "a": {"b.c": 1}}', "a.b.c") == 1

@@ -30,6 +30,7 @@ from siemrelay.sources.contract import Records
 from siemrelay.sources.framing import RecordStream
 from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES, Framing
 from siemrelay.wire.framing.lines import LineFraming
+from siemrelay.wire.items import ItemSplitter, on_one_line
 
 # Bounds memory when a whole log is piped through.
 _PORTION_RECORDS: Final = 1000
@@ -53,9 +54,10 @@ def preview(
 ) -> None:
     """Show what each sink would receive for the records in FILE or on standard input.
 
-    FILE may be compressed with gzip. For each record it prints the fields that were found, then for
-    each sink whether the record is kept or filtered, and why, and the exact bytes of the message.
-    Nothing is sent or stored.
+    FILE may be compressed with gzip; a record that holds many is taken apart by the source's
+    `items`. For each record it prints the fields that were found, then for each sink whether the
+    record is kept or filtered, and why, and the exact bytes of the message. Nothing is sent or
+    stored.
 
     \b
     Example:
@@ -77,7 +79,10 @@ def preview(
     chosen = settings.sources[source]
     framed = registry.SOURCES[chosen.type].framed
     framing = registry.framing(chosen) if framed else LineFraming(MAX_WHOLE_BYTES)
-    for result in previewer.results(_records(_contents(records), framing)):
+    found = _records(_contents(records), framing)
+    if chosen.items is not None:
+        found = _items(found, ItemSplitter(chosen.items))
+    for result in previewer.results(found):
         untyped += result["event"].get("type") == UNTYPED
         if as_json:
             click.echo(json.dumps(result))
@@ -117,6 +122,13 @@ def _records(contents: Iterator[bytes], framing: Framing) -> Iterator[bytes]:
     found = chain(chain.from_iterable(map(stream.feed, contents)), _last(stream))
     for some in found:
         yield from records_of(some.payload, some.count)
+
+
+def _items(records: Iterator[bytes], splitter: ItemSplitter) -> Iterator[bytes]:
+    """The items of records that have some, and the others."""
+    for record in records:
+        slices = splitter.slices(record)
+        yield from [record] if slices is None else chain.from_iterable(map(on_one_line, slices))
 
 
 def _last(stream: RecordStream) -> Iterator[Records]:

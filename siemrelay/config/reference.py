@@ -76,6 +76,8 @@ def _sources() -> Iterator[str]:
         yield f"### Source type `{name}`"
         yield f"{_sentence(source.summary)} Decoder: `{source.decoder}`."
         yield from _own(source.options)
+    yield "### Products\n\nWhat a `product` sets where the source itself does not:"
+    yield _product_table()
     for name, decoder in registry.DECODERS.items():
         yield f"### Decoder `{name}`\n\n{_sentence(decoder.summary)}"
         yield from _own(decoder.options)
@@ -130,6 +132,21 @@ def _preset_table() -> str:
         also = ", ".join(f"`{protocol}`" for protocol in preset.also)
         page = f"[page]({preset.page})" if preset.page else ""
         lines.append(f"| `{name}` | {preset.summary} | {sets or 'nothing'} | {also} | {page} |")
+    return "\n".join(lines)
+
+
+def _product_table() -> str:
+    lines = ["| `product` | for | event types | sets |", "|---|---|---|---|"]
+    for name in BUILT_IN:
+        product = BUILT_IN[name]
+        sets = [f"`items: {product.items}`"] if product.items else []
+        sets += [
+            f"on `{kind}` `{key}: {_plain(value)}`"
+            for kind, options in product.sources.items()
+            for key, value in options.items()
+        ]
+        kinds = len(product.types) or "none"
+        lines.append(f"| `{name}` | {product.summary} | {kinds} | {', '.join(sets) or 'nothing'} |")
     return "\n".join(lines)
 
 

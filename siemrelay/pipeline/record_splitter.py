@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -11,7 +11,7 @@ import trio
 
 from siemrelay.core.lines import records_of
 from siemrelay.sources.contract import Records
-from siemrelay.wire.items import ItemSplitter
+from siemrelay.wire.items import ItemSplitter, on_one_line
 from siemrelay.wire.json_slices import JsonFault
 
 _log = structlog.get_logger()
@@ -61,7 +61,7 @@ class RecordSplitter:
         items = list[bytes]()
         try:
             for some in slices:
-                items += _on_one_line(some)
+                items += on_one_line(some)
                 if len(items) > MOST_ITEMS:
                     _log.warning(
                         "record with too many items is kept whole", source=self._source,
@@ -72,8 +72,3 @@ class RecordSplitter:
         except JsonFault:
             return None
         return items
-
-
-def _on_one_line(items: list[msgspec.Raw]) -> Iterator[bytes]:
-    for item in map(bytes, items):
-        yield item if b"\n" not in item else msgspec.json.format(item, indent=-1)

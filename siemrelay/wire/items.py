@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -11,6 +11,12 @@ from siemrelay.wire.json_slices import array_slices
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def on_one_line(items: Iterable[msgspec.Raw]) -> Iterator[bytes]:
+    """The items as records, without line feeds between their parts."""
+    for item in map(bytes, items):
+        yield item if b"\n" not in item else msgspec.json.format(item, indent=-1)
 
 
 class ItemSplitter:

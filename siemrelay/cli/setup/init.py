@@ -39,8 +39,9 @@ _CREDENTIALS = Path("/etc/siemrelay/credentials")
 @click.option("--siem", type=click.Choice([*PRESETS]), help="The SIEM that gets the events.")
 @click.option("--source", metavar="FROM", help="A file or glob (/var/log/alm/audit.json), an "
               "address to listen on (udp://0.0.0.0:514), or journal.")  # fmt: skip
-@click.option("--product", type=click.Choice([*BUILT_IN]), default="generic",
-              show_default=True, help="What writes the records.")  # fmt: skip
+@click.option("--product", type=click.Choice([*BUILT_IN]), default="generic", metavar="NAME",
+              show_default=True,
+              help="What writes the records: a known product, like github.")  # fmt: skip
 @click.option("--server", metavar="HOST", help="The receiver's name or address.")
 @click.option("--url", metavar="URL", help="The receiver's address, for HTTP; without secrets.")
 @click.option("--port", type=click.IntRange(1, 65535), help="If it is not the SIEM's own.")

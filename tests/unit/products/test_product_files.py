@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from siemrelay import registry
+from siemrelay.config.describe import field_names
+from siemrelay.config.option_models import source_model
 from siemrelay.config.yaml_document import parse
 from siemrelay.core.event import FIELDS
 from siemrelay.core.event_types import normal_key
 from siemrelay.formats.classify import classify
 from siemrelay.products.product import BUILT_IN, ProductFile, Products, spelled, text_of
 
+CONFIG = Path(__file__).parents[3] / "config"
 ALIAS = ProductFile(summary="another", extends="alm", fields={"type": ["kind"]})
 
 
@@ -40,6 +46,23 @@ def test_a_products_types_can_be_shown_and_judged(name: str) -> None:
 def test_every_category_of_a_product_has_a_subject(name: str) -> None:
     without = {t.category for t in BUILT_IN[name].types if not classify("", t.category).subject}
     assert without == set()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_product_sets_only_what_a_source_has(name: str) -> None:
+    for kind, options in BUILT_IN[name].sources.items():
+        decoder: Any = options.get("decoder", registry.SOURCES[kind].decoder)
+        assert {*options} <= {*field_names(source_model(kind, decoder))}
+
+
+def test_the_guide_has_a_row_for_every_product_and_links_every_example() -> None:
+    text = (CONFIG / "README.md").read_text()
+    table = text[text.index("## Sources and products") : text.index("## Products of your own")]
+    rows = re.findall(r"(?m)^\| (`.*?) \|", table)[1:]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted({*BUILT_IN} - {"generic"})
+    linked = {CONFIG / link for link in re.findall(r"\]\((examples/[^)]+)\)", table)}
+    examples = {*(CONFIG / "examples" / "products").glob("*[!l].yaml")}  # but for those that poll
+    assert examples <= linked
 
 
 def test_steps_with_a_bar_stand_for_every_path_the_first_step_first() -> None:

@@ -18,7 +18,7 @@ from siemrelay.core.event import FIELDS, field_getter
 from siemrelay.products.product import BUILT_IN
 from siemrelay.relay.assembly import Assembly
 from siemrelay.wire.forms import form_value
-from siemrelay.wire.http_bodies import finish, read_records
+from siemrelay.wire.http_bodies import BodyKind, finish, read_records
 from siemrelay.wire.items import ItemSplitter
 from tests.support.strategies import batch_of
 
@@ -39,7 +39,8 @@ def events_of(product: str, case: dict[str, Any]) -> list[dict[str, Any]]:
     text = json.dumps({"sources": {"s": source}, "sinks": {"q": {"server": "h"}}})
     config = load_text(text, "f.yaml", {}).config
     options: Any = config.sources["s"]
-    body, kind = case["body"].encode(), "values"
+    body = case["body"].encode()
+    kind: BodyKind = "values" if options.decoder == "json" else "lines"
     if "form" in case:
         body = urlencode({case["form"]: case["body"]}).encode() if case["form"] else body
         if not body.startswith(b"{"):
@@ -48,7 +49,7 @@ def events_of(product: str, case: dict[str, Any]) -> list[dict[str, Any]]:
     said = case.get("headers", {}).get(header)
     members = json.dumps({header: said})[1:-1].encode() if said else b""
     items = ItemSplitter(options.items) if options.items else None
-    found = finish(read_records(body, kind, 100, items, members))  # type: ignore[arg-type]  # a literal
+    found = finish(read_records(body, kind, 100, items, members))
     records = found.payload.split(b"\n")[:-1]
     decoder = Assembly(config).decoder("s", [], everything=True)
     # The same together and record by record.

@@ -153,7 +153,7 @@ class HeaderReader:
         if layout is None or len(pieces) % 2 == 0:
             return None
         name, names = layout
-        return {name: dict(zip(names, pieces[1::2], strict=True))}
+        return {name: dict(zip(names, pieces[1::2]))}  # noqa: B905  # as many, by their layout
 
     def _layout(self, around: str) -> tuple[str, list[str]] | None:
         """The names in an element from what stands around its values."""

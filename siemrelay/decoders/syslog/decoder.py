@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
 
@@ -122,7 +123,7 @@ class SyslogDecoder:
             for event, sender, data in zip(events, headers.senders, headers.data, strict=True):
                 # Never Raw: `Bodies` reads them as dicts.
                 attributes: Any = event.attributes or {}
-                about = {**sender.about, **data} if data else sender.about
+                about = sender.about | data if data else sender.about
                 if about:
                     attributes["syslog"] = about
                 event.attributes = attributes
@@ -145,16 +146,22 @@ def _own(headers: Headers) -> dict[int, Fields]:
 
     That element is removed from the headers.
     """
-    own = {}
+    own: dict[int, Fields] = {}
+    if not any(map(_is_event, set(chain.from_iterable(filter(None, headers.data))))):
+        return own
     for i, data in enumerate(headers.data):
         if not data:
             continue
         for name, params in data.items():
-            if name.startswith("event@") and "type" in params:
+            if _is_event(name) and "type" in params:
                 del data[name]
                 own[i] = _event_fields(params, headers.texts[i])
                 break
     return own
+
+
+def _is_event(name: str) -> bool:
+    return name.startswith("event@")
 
 
 def _event_fields(params: Fields, text: str) -> Fields:

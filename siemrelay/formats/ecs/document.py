@@ -134,7 +134,9 @@ _SEVERITIES: Final[dict[int | None, str | None]] = {
 
 def _label_values(values: Sequence[Any], types: set[type]) -> Written:
     if types != {str}:
-        values = [None if value is None else text_of(value) for value in values]
+        values = [
+            value if type(value) is str or value is None else text_of(value) for value in values
+        ]
     return "", Column(values).escaped(json_escape), '"'
 
 

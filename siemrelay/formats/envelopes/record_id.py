@@ -12,7 +12,7 @@ _DIGEST_BYTES: Final = 16
 _SALT: Final = b"siemrelay-record"
 
 # The end of an id or record that was shortened to fit a limit: such ones may be alike.
-_SHORTENED: Final = "[cut]"
+_SHORTENED: Final = b"[cut]"
 
 
 def record_ids(selection: Selection) -> list[str]:
@@ -26,21 +26,21 @@ def record_ids(selection: Selection) -> list[str]:
     """
     batch = selection.decoded.batch
     head = b"%b\n%d\n" % ((batch.identity or batch.source).encode(), batch.part or 0)
-    return [
-        hashlib.blake2b(
-            head + _own(event.id, record, sequence) + record,
-            digest_size=_DIGEST_BYTES, salt=_SALT,
-        ).hexdigest()
-        for event, record, sequence in zip(
-            selection.events, selection.received, selection.sequences, strict=True
-        )
-    ]  # fmt: skip
+    begun = hashlib.blake2b(head, digest_size=_DIGEST_BYTES, salt=_SALT)
+    ids = []
+    for event, record, sequence in zip(
+        selection.events, selection.received, selection.sequences, strict=True
+    ):
+        digest = begun.copy()
+        digest.update(_own(event.id, record, sequence) + record)
+        ids.append(digest.hexdigest())
+    return ids
 
 
 def _own(name: str | None, record: bytes, sequence: int) -> bytes:
     """The event's own id with its length in front, so that no record can end it elsewhere."""
     own = (name or "").encode("utf-8", "surrogatepass")
-    if not own or own.endswith(_SHORTENED.encode()) or record.endswith(_SHORTENED.encode()):
+    if not own or own.endswith(_SHORTENED) or record.endswith(_SHORTENED):
         own = b"%b\n%d" % (own, sequence)
         return b"-%d\n%b" % (len(own), own)
     return b"%d\n%b" % (len(own), own)

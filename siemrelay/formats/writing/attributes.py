@@ -25,6 +25,9 @@ _DEPTH: Final = 4
 # Columns pay off from about so many events with the same names.
 _EVENTS_FOR_COLUMNS: Final = 16
 
+# Values of these types that are equal are written alike, unlike 1, 1.0 and True.
+_EXACT: Final = {str, int}
+
 # `_` and a number of 7 digits: no record has more attributes.
 _SUFFIX_CHARACTERS: Final = 8
 
@@ -44,6 +47,15 @@ class _Named(NamedTuple):
     name: str
     values: Sequence[Any]
     types: set[type]
+
+    def is_constant(self) -> bool:
+        """Whether all events certainly have the same value."""
+        values = self.values
+        return (
+            self.types <= _EXACT
+            and values[0] == values[-1]
+            and values.count(values[0]) == len(values)
+        )
 
 
 class FlatAttributes:
@@ -99,7 +111,11 @@ class FlatAttributes:
         lines, heads = Lines(count), self._heads([one.name for one in named])
         pairs = []
         for head, one in zip(heads, named, strict=True):
-            opening, column, closing = self._value(one.values, one.types)
+            constant = one.is_constant()
+            values = one.values[:1] if constant else one.values
+            opening, column, closing = self._value(values, one.types)
+            if constant:
+                column = Column([column.texts[0]] * count)
             pairs.append((head + opening, column, closing))
         lines.pairs(pairs, self._between)
         return lines.column()
@@ -112,7 +128,7 @@ class FlatAttributes:
         """
         names: list[_Part] = list(chain.from_iterable(every))
         values = list(chain.from_iterable(map(dict.values, every)))
-        objects = self._object_texts(names, values)
+        objects = self._object_texts(names, values) if dict in map(type, values) else {}
         opening, column, closing = self._value(values, set(map(type, values)))
         texts = list(column.texts)
         for at, text in objects.items():

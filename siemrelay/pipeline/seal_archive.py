@@ -9,6 +9,7 @@ signed root.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,23 +53,25 @@ class SealArchive:
     def __init__(self, state_dir: Path, stream: str, keep_s: float) -> None:
         self._folder, self._keep_s = folder_of(state_dir, stream), keep_s
         self._waiting: list[bytes] = []
+        self._lock = threading.Lock()  # the settler adds, the sender writes before a seal
         self._first_waiting, self._expire_at_s, self._failed = 0, 0.0, False
 
     def add(self, first: int, leaves: Sequence[bytes]) -> None:
         """Add the leaves of messages from number `first` on; those of a stream come in order."""
-        if not self._waiting:
-            self._first_waiting = first
-        self._waiting += leaves
-
-    def is_full(self) -> bool:
-        """Whether so many leaves wait that they should be written now."""
-        return len(self._waiting) >= _MOST_WAITING
+        with self._lock:
+            if not self._waiting:
+                self._first_waiting = first
+            self._waiting += leaves
+            full = len(self._waiting) >= _MOST_WAITING
+        if full:
+            self.write()
 
     def write(self) -> None:
         """Write the leaves that wait, and delete those whose time is over."""
-        leaves, self._waiting = self._waiting, []
+        with self._lock:
+            first, leaves, self._waiting = self._first_waiting, self._waiting, []
         try:
-            self._write(self._first_waiting, leaves)
+            self._write(first, leaves)
             if time.monotonic() >= self._expire_at_s:
                 self._expire_at_s = time.monotonic() + _EXPIRE_EVERY_S
                 self._expire()

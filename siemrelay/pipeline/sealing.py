@@ -10,7 +10,8 @@ from __future__ import annotations
 import secrets
 import time
 from base64 import b32encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -31,6 +32,7 @@ from siemrelay.pipeline.formatting import SinkFormat
 from siemrelay.pipeline.seal_archive import SealArchive
 from siemrelay.pipeline.seal_keys import SealKeys
 from siemrelay.proof.leaf import ENVELOPES, STREAM_CHARACTERS, hash_of
+from siemrelay.proof.merkle import Tree
 from siemrelay.proof.seal import Absent, Anchor, SealTally, made_text
 from siemrelay.proof.stream import (
     MOST_ABSENT,
@@ -273,15 +275,9 @@ class SealedStream:
         """The stream with a settled batch; `lacking` are those that the receiver does not have."""
         state = self.state
         assert batch.first_number == state.tree.size, (batch.first_number, state.tree.size)
-        leaves = (
-            self._hashes(batch.messages)
-            if len(batch.messages) < _HASHED_AT_ONCE
-            else await in_thread(self._hashes, batch.messages)
-        )
-        tree = (
-            state.tree.extended(leaves)
-            if len(leaves) < _HASHED_AT_ONCE
-            else await in_thread(state.tree.extended, leaves)
+        settled = partial(self._settled, state.tree, batch)
+        leaves, tree = (
+            settled() if len(batch.messages) < _HASHED_AT_ONCE else await in_thread(settled)
         )
         absent = [
             Absent(
@@ -291,9 +287,6 @@ class SealedStream:
             )
             for refusal in lacking
         ]  # fmt: skip
-        self._archive.add(batch.first_number, leaves)
-        if self._archive.is_full():
-            await in_thread(self._archive.write)
         if batch.seal and (seal := state.pending) is not None and not absent:
             await in_thread(self._archive.add_seal, state.origin, seal)
         if batch.seal and absent:
@@ -307,9 +300,13 @@ class SealedStream:
         if self._stopping:
             self._look()
 
-    def _hashes(self, messages: Sequence[bytes]) -> list[bytes]:
+    def _settled(self, tree: Tree, batch: DeliveryBatch) -> tuple[list[bytes], Tree]:
+        """The leaves of a batch, and the tree with them."""
         unwrap = self._unwrap
-        return [hash_of(message if unwrap is None else unwrap(message)) for message in messages]
+        messages = batch.messages if unwrap is None else map(unwrap, batch.messages)
+        leaves = list(map(hash_of, messages))
+        self._archive.add(batch.first_number, leaves)
+        return leaves, tree.extended(leaves)
 
     def latest(self) -> tuple[str, tuple[int, str]] | None:
         """Origin, size and root of the last confirmed seal; None without one."""

@@ -7,20 +7,25 @@ canonical form is the same for all of them.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-# Here msgspec writes another form than RFC 8785: numbers that are no small integers, and names
-# beyond the Basic Multilingual Plane, which RFC 8785 sorts by UTF-16. A superset is found cheaply.
-_RARE = re.compile(rb"[0-9][.eE]|[0-9]{16}|[\xf0-\xf7]|-0|\\[uU][dD]|\x7f")
+_decode: Final = msgspec.json.Decoder().decode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
-_decode = msgspec.json.Decoder().decode
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+# Here msgspec's sorted form is another than that of RFC 8785: numbers that are no small integers
+# (`float_hook` tells of the others), and names beyond the Basic Multilingual Plane, which RFC 8785
+# sorts by UTF-16. What may be one of them is found cheaply, and written with care.
+_LONG_NUMBER: Final = b"0" * 16
+_ZEROS: Final = bytes(
+    ord("0") if chr(code).isdigit() and code < 128 else code for code in range(256)
+)
+_BEYOND: Final = re.compile(rb"[\xf0-\xf7]")
 
 # From here on Number.prototype.toString of ECMAScript writes an exponent, and below this one.
-_EXPONENT_FROM = 21
-_EXPONENT_BELOW = -6
+_EXPONENT_FROM: Final = 21
+_EXPONENT_BELOW: Final = -6
 
 
 def canonical(text: bytes) -> bytes:
@@ -29,12 +34,30 @@ def canonical(text: bytes) -> bytes:
     Raises ValueError if it is none, has a number beyond a double, or is nested too deep.
     """
     try:
-        value = _decode(text)
-        if _RARE.search(text) is None:
-            return _encode_sorted(value)
-        return _written(value).encode()
+        try:
+            value = _decode_without_floats(text)
+        except _HasFloats:
+            return _written(_decode(text)).encode()
+        if (
+            _LONG_NUMBER in text.translate(_ZEROS)
+            or b"\\u" in text
+            or not (text.isascii() or _BEYOND.search(text) is None)
+        ):
+            return _written(value).encode()
+        return _encode_sorted(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"no JSON: {error}") from error
+
+
+class _HasFloats(Exception):
+    """There is a number that is no integer."""
+
+
+def _refuse(number: str) -> float:
+    raise _HasFloats
+
+
+_decode_without_floats: Final = msgspec.json.Decoder(float_hook=_refuse).decode
 
 
 def canonical_value(value: Any) -> bytes:

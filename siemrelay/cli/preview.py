@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, BinaryIO, Final, cast
 
 import click
+import msgspec
 
 from siemrelay import registry
 from siemrelay.cli.config_faults import exit_with_faults
@@ -141,6 +142,7 @@ class _Previewer:
     def __init__(self, assembly: Assembly, source: str, sinks: list[SinkParts]) -> None:
         self._source, self._sinks = source, sinks
         self._decoder = assembly.decoder(source, sinks, everything=True)
+        self._source_filter = assembly.source_filter(source)
 
     def results(self, records: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         first = 1
@@ -159,12 +161,29 @@ class _Previewer:
             batch = Batch(first, len(some), self._source, time.time(), payload)
             first = batch.next_sequence
             decoded = self._decoder.decode(batch)
-            for i, event in enumerate(decoded.events):
+            stored, reasons = self._stored(decoded)
+            for i, event in enumerate(stored.events):
+                kept, why = reasons[i]
                 yield {
                     "record": batch.first_sequence + i,
                     "event": _found(event),
-                    "sinks": {parts.name: _shown(parts, decoded, i) for parts in self._sinks},
+                    "source": {"kept": kept, "why": why},
+                    "sinks": {
+                        parts.name: _shown(parts, stored, i) for parts in self._sinks if kept
+                    },
                 }
+
+    def _stored(self, decoded: DecodedBatch) -> tuple[DecodedBatch, list[tuple[bool, str]]]:
+        """The events as the source stores their records; and of each whether it does, and why."""
+        if self._source_filter is None:
+            return decoded, [(True, "")] * len(decoded.events)
+        reasons = [self._source_filter.explain(event) for event in decoded.events]
+        batch = decoded.batch
+        records = self._source_filter.redacted(decoded.records, decoded.events)
+        payload = b"".join([record + b"\n" for record in records])
+        if payload != batch.payload:
+            decoded = self._decoder.decode(msgspec.structs.replace(batch, payload=payload))
+        return decoded, reasons
 
 
 def _found(event: AuditEvent) -> dict[str, Any]:
@@ -183,7 +202,7 @@ def _shown(parts: SinkParts, decoded: DecodedBatch, index: int) -> dict[str, Any
         return {"kept": False, "why": why}
     selection = Selection(decoded).alone(index)
     if parts.transform is not None:
-        selection = parts.transform.apply(selection)
+        selection, _ = parts.transform.apply(selection)
     (message,) = parts.format.encode(selection)
     limit = parts.max_message_bytes
     cut = limit is not None and len(message) > limit
@@ -198,6 +217,8 @@ def _print(result: dict[str, Any]) -> None:
     click.secho(f"record {result['record']}", bold=colour)
     for field, value in result["event"].items():
         click.echo(f"  {field:14} {sanitize_for_display(str(value))}")
+    if not result["source"]["kept"]:
+        click.secho(f"  -> not stored: {result['source']['why']}", fg="yellow")
     for name, shown in result["sinks"].items():
         verdict = "kept" if shown["kept"] else "filtered"
         click.secho(

@@ -194,7 +194,7 @@ class _Trial:
         decoded, parts = DecodedBatch(batch, [self.event]), self.parts
         selection = Selection(decoded)
         if parts.transform is not None:
-            selection = parts.transform.apply(selection)
+            selection, _ = parts.transform.apply(selection)
         (message,) = parts.format.encode(selection)
         limit = parts.max_message_bytes
         if limit is not None and len(message) > limit:

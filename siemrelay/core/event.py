@@ -205,6 +205,12 @@ class Selection:
         return column
 
     @property
+    def decoded_events(self) -> list[AuditEvent]:
+        """The selected events as they were decoded."""
+        every = self.decoded.events
+        return every if self._keep is None else list(compress(every, self._keep))
+
+    @property
     def received(self) -> list[bytes]:
         """The events' bytes as received."""
         every = self.decoded.records

@@ -7,6 +7,7 @@ it refuses look-around and back-references, and never takes longer than the text
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -45,6 +46,21 @@ class LinearPattern:
         found = zip(self.names, map(match.group, self._numbers), strict=True)
         # A group may end inside a character only if the pattern asks for bytes (`\\C`).
         return {name: part.decode("utf-8", "replace") for name, part in found if part is not None}
+
+    def spans(self, text: str, group: str) -> Iterator[tuple[int, int]]:
+        """The places in the text where it matches; of that named group, if the pattern has it."""
+        data = text.encode("utf-8", "replace")
+        number = self._compiled.groupindex.get(group.encode(), 0)
+        for match in self._compiled.finditer(data):
+            start, end = match.span(number)
+            if 0 <= start < end:
+                if len(data) != len(text):  # counted in characters, not in bytes
+                    start, end = (len(data[:at].decode("utf-8", "ignore")) for at in (start, end))
+                yield start, end
+
+    def is_in_text(self, text: str) -> bool:
+        """Whether it matches anywhere in the text."""
+        return self.is_in(text.encode("utf-8", "replace"))
 
     def is_in(self, text: bytes) -> bool:
         """Whether it matches anywhere in the text."""

@@ -33,6 +33,7 @@ class DeliveryBatch(msgspec.Struct):
     filtered: int = 0
     unparsed: int = 0
     truncated: int = 0
+    redacted: int = 0
     invalid_utf8: int = 0
     received: list[tuple[float, int]] = msgspec.field(default_factory=list)
     last_type: str = ""
@@ -71,6 +72,7 @@ class BatchMaker:
             batch.next_sequence, messages, sequences,
             filtered=considered - len(messages) - len(failed), unparsed=found.unparsed,
             truncated=sum(sequence >= position for sequence in found.truncated),
+            redacted=sum(sequence >= position for sequence in found.redacted),
             invalid_utf8=sum(sequence >= position for sequence in found.replaced),
             received=[(batch.received_at, len(messages))],
             last_type=found.last_type if messages else "", failed=failed,
@@ -117,6 +119,7 @@ class BatchMaker:
         batch.filtered += more.filtered
         batch.unparsed += more.unparsed
         batch.truncated += more.truncated
+        batch.redacted += more.redacted
         batch.invalid_utf8 += more.invalid_utf8
         batch.received += more.received
         batch.last_type = more.last_type or batch.last_type

@@ -85,13 +85,14 @@ class GroupMessages(msgspec.Struct, array_like=True):
     """The messages of one batch for sinks whose messages are made alike, by their filters.
 
     `sequences` has the record of each message, `truncated` the records whose message was over the
-    size limit. `views` has what each filter selects, by the filter's number. `size_bytes` is the
-    size of all messages.
+    size limit, `redacted` those in which something was redacted. `views` has what each filter
+    selects, by the filter's number. `size_bytes` is the size of all messages.
     """
 
     messages: list[bytes]
     sequences: list[int]
     truncated: list[int]
+    redacted: list[int]
     views: dict[int, SelectedMessages]
     size_bytes: int
 
@@ -111,14 +112,15 @@ class FormattedBatch(msgspec.Struct, array_like=True):
 class SinkMessages(msgspec.Struct, frozen=True):
     """One sink's messages of a whole stored batch, and the record (sequence) of each.
 
-    `truncated` and `replaced` are the records whose message was over the limit, or that held bytes
-    which are no UTF-8; `failed` has the (sequence, error) of those on which the format raised.
-    Sinks share it: nothing in it may be changed.
+    `truncated`, `redacted` and `replaced` are the records whose message was over the limit, in
+    which something was redacted, or that held bytes which are no UTF-8; `failed` has the (sequence,
+    error) of those on which the format raised. Sinks share it: nothing in it may be changed.
     """
 
     messages: list[bytes] = []
     sequences: list[int] = []
     truncated: Sequence[int] = ()
+    redacted: Sequence[int] = ()
     replaced: Sequence[int] = ()
     failed: Sequence[tuple[int, str]] = ()
     unparsed: int = 0
@@ -192,8 +194,9 @@ class Formatter:
         kept = {view: filters[view].select(decoded) for view in views}
         together = _either([*kept.values()])
         selection = Selection(decoded, together, first.number)
+        redacted: list[int] = []
         if first.transform is not None:
-            selection = first.transform.apply(selection)
+            selection, redacted = first.transform.apply(selection)
         sequences, failed = list(selection.sequences), dict[int, str]()
         try:
             messages = first.format.encode(selection)
@@ -204,7 +207,7 @@ class Formatter:
         assert len(messages) == len(sequences), (len(messages), len(sequences))
         messages, cut = _truncated(first, messages, selection, sequences, errors)
         start = decoded.batch.first_sequence
-        made = GroupMessages(messages, sequences, cut, {}, sum(map(len, messages)))
+        made = GroupMessages(messages, sequences, cut, redacted, {}, sum(map(len, messages)))
         for view, keep in kept.items():
             made.views[view] = _view(decoded, keep, together, sequences, failed, start)
         return made
@@ -266,13 +269,21 @@ def messages_of(made: GroupMessages, view: int, unparsed: int, replaced: list[in
     if selected.keep is not None:
         messages = list(compress(messages, selected.keep))
         sequences = list(compress(sequences, selected.keep))
-    truncated, odd = made.truncated, replaced
-    if truncated or odd:
+    truncated, odd, redacted = made.truncated, replaced, made.redacted
+    if truncated or odd or redacted:
         own = {*sequences}
+        redacted = [sequence for sequence in redacted if sequence in own]
         truncated = [sequence for sequence in truncated if sequence in own]
         odd = [sequence for sequence in odd if sequence in own]
     return SinkMessages(
-        messages, sequences, truncated, odd, selected.failed, unparsed, selected.last_type
+        messages,
+        sequences,
+        truncated,
+        redacted,
+        odd,
+        selected.failed,
+        unparsed,
+        selected.last_type,
     )
 
 

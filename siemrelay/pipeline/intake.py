@@ -345,16 +345,20 @@ class SourceIntake:
         if pause_s := self._pause_s(offered):
             await trio.sleep(pause_s)
         kept: list[Records] = []
-        since_checkpoint = 0
+        since_checkpoint = redacted = 0
         for piece in chain.from_iterable(map(_pieces, offered)):
             if since_checkpoint >= _ROW_RECORDS:
                 await trio.lowlevel.checkpoint()
                 since_checkpoint = 0
             since_checkpoint += piece.count
-            selected = piece if self._source_filter is None else self._source_filter.apply(piece)
-            kept.append(selected)
+            if self._source_filter is not None:
+                piece, changed = self._source_filter.apply(piece)
+                redacted += changed
+            kept.append(piece)
         filtered = sum(records.count for records in offered) - sum(some.count for some in kept)
-        return await self._committer.take(self._stats, kept, filtered)
+        group = await self._committer.take(self._stats, kept, filtered)
+        self._stats.redacted += redacted
+        return group
 
     def _note(self, records: Records) -> None:
         # A source that restarts resumes after what it handed over, not from the last start.

@@ -115,6 +115,7 @@ class SinkStatus:
         stats, now = self._stats, time.time()
         stats.unparsed += batch.unparsed
         stats.truncated_messages += batch.truncated
+        stats.redacted += batch.redacted
         stats.invalid_utf8 += batch.invalid_utf8
         self.progressed()
         if batch.messages:

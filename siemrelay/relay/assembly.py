@@ -17,7 +17,7 @@ from siemrelay import __version__, registry
 from siemrelay.buffer.contract import Deliverable
 from siemrelay.config.describe import written
 from siemrelay.config.models import RelayConfig, SinkConfig
-from siemrelay.core.event import FIELDS, AuditEvent
+from siemrelay.core.event import AuditEvent
 from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
@@ -36,7 +36,12 @@ from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
 from siemrelay.transforms.additions import AddingDecoder, Additions
 from siemrelay.transforms.event_paths import decoded_field
-from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
+from siemrelay.transforms.transform import (
+    EVERYTHING,
+    EventTransform,
+    TransformOptions,
+    transform_of,
+)
 
 _NUMBER: Final = b32encode(token_bytes(NUMBER_CHARACTERS)).decode()[:NUMBER_CHARACTERS].lower()
 """Stands for a number in messages of this process. No sender can know it."""
@@ -153,7 +158,7 @@ class Assembly:
         recipe, form = FormatRecipe.of(config, self._host, self._added_attributes(config))
         return SinkFormat(
             EventFilter(config.events, self.catalogue), form, limit, self._taken(config),
-            made_of=(recipe, limit, config.add, config.seal is None),
+            made_of=(recipe, limit, config.add, config.redact, config.seal is None),
             filtered_by=(config.events, config.where), transform=transform_of(config),
             number=None if config.seal is None else self.number,
         )  # fmt: skip
@@ -195,7 +200,7 @@ class Assembly:
         self, source: str | None, sinks: Iterable[_Reading], *, everything: bool = False
     ) -> Decoder:
         """Reads a source's records as far as these sinks need; None: of a source that is gone."""
-        wanted = frozenset((*FIELDS, "attributes")) if everything else frozenset[str]()
+        wanted = EVERYTHING if everything else frozenset[str]()
         for parts in sinks:
             if source is None or parts.sources is None or source in parts.sources:
                 wanted |= parts.fields
@@ -231,7 +236,7 @@ class Assembly:
         """What keeps the source's unwanted records out of the buffer; None if all are wanted."""
         config = self._config.sources[source]
         events = EventFilter(config.events, self.catalogue)
-        transform = transform_of(TransformOptions(where=config.where))
+        transform = transform_of(TransformOptions(where=config.where, redact=config.redact))
         if transform is None and not events.fields and events.explain(AuditEvent())[0]:
             return None
         exclude = EventsOptions(exclude=config.events.exclude)

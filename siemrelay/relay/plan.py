@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from siemrelay.config.describe import field_names, written
 from siemrelay.config.models import RelayConfig
 from siemrelay.config.url_secrets import without_url_secrets
+from siemrelay.transforms.redaction.rules import key_id
+from siemrelay.transforms.transform import TransformOptions
 
 # The buffer is opened once.
 _FIXED: Final = ("state_dir",)
@@ -141,6 +143,10 @@ def _details(old: BaseModel, new: BaseModel) -> Iterator[str]:
         yield from differs
         if not differs and _value(old, key) != _value(new, key):
             yield f"{key} changed"  # a secret, which is shown as *** before and after
+    if isinstance(old, TransformOptions) and isinstance(new, TransformOptions):
+        first, second = old.redact.key, new.redact.key
+        if first is not None and second is not None and first != second:
+            yield f"pseudonyms differ from now on: key {key_id(first)} → {key_id(second)}"
 
 
 def _settings(part: BaseModel) -> Iterator[tuple[str, Any]]:

@@ -43,6 +43,7 @@ from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import StatusReporter
+from siemrelay.transforms.redaction.rules import key_id
 
 _log = structlog.get_logger()
 
@@ -82,6 +83,11 @@ class Relay:
         read, BufferBroken when the disk failed under it.
         """
         config, stats = self._config, self.stats
+        for kind, parts in (("source", config.sources), ("sink", config.sinks)):
+            for name, part in parts.items():
+                if part.redact.key is not None:
+                    _log.info("pseudonyms are made with a key; another one makes others",
+                              key_id=key_id(part.redact.key), **{kind: name})  # fmt: skip
         stats.started_at, stats.loop_at = time.time(), trio.current_time()
         with DiskBuffer(
             config.state_dir, max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep,

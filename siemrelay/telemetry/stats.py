@@ -57,6 +57,7 @@ class SourceStats(msgspec.Struct):
     bytes: int = 0
     oversize: int = 0
     filtered: int = 0
+    redacted: int = 0
     restarts: int = 0
     lag_bytes: int = 0
     upstream_dropped: int = 0
@@ -137,6 +138,7 @@ class SinkStats(msgspec.Struct):
     stored: int = 0
     retries: int = 0
     truncated_messages: int = 0
+    redacted: int = 0
     unparsed: int = 0
     invalid_utf8: int = 0
     sent_bytes: int = 0

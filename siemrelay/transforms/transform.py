@@ -1,19 +1,25 @@
 """What the operator does with events between decoding and formatting them.
 
-One order for all: conditions first, then fields that are added. Pure and made of plain options, so
+One order for all: conditions, redaction, fields that are added. Pure and made of plain options, so
 that it can run in any process.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import and_
+from typing import Final
 
 from pydantic import Field
 
-from siemrelay.core.event import AuditEvent, DecodedBatch, Selection
+from siemrelay.core.event import FIELDS, AuditEvent, DecodedBatch, Selection
 from siemrelay.core.options import Options
 from siemrelay.transforms.additions import Add, Additions
 from siemrelay.transforms.conditions import Conditions, Where
+from siemrelay.transforms.event_paths import ATTRIBUTES
+from siemrelay.transforms.redaction.events import EventRedactor
+from siemrelay.transforms.redaction.records import RecordRedactor
+from siemrelay.transforms.redaction.rules import Redact, RedactOptions, Rules
 
 
 class TransformOptions(Options):
@@ -29,6 +35,15 @@ class TransformOptions(Options):
         default={},
         description="fields to set on every event (`attributes.env: prod`), in every format",
     )
+    redact: Redact = Field(
+        default_factory=RedactOptions,
+        description="rules for what must not be seen: on a source before it is stored, on a sink "
+        "before it is sent",
+    )
+
+
+EVERYTHING: Final = frozenset((*FIELDS, ATTRIBUTES))
+"""All that a decoder can fill."""
 
 
 class EventTransform:
@@ -37,10 +52,15 @@ class EventTransform:
     def __init__(self, options: TransformOptions) -> None:
         self._conditions = Conditions(options.where)
         self._additions = Additions(options.add) if options.add else None
+        rules = Rules(options.redact)
+        self._redactor = EventRedactor(rules) if options.redact.rules else None
+        self._records = RecordRedactor(rules) if options.redact.rules else None
         self.fields = self._conditions.fields
         """What the decoder has to fill."""
         if self._additions is not None:
             self.fields |= self._additions.fields
+        if self._redactor is not None:
+            self.fields = EVERYTHING  # what a record holds is known by its whole event
 
     def select(self, decoded: DecodedBatch, keep: list[bool] | None) -> list[bool] | None:
         """`keep` without the events that the conditions leave out; None stands for all of them."""
@@ -53,13 +73,37 @@ class EventTransform:
         """Whether the conditions hold, and which one decided; None if there are none."""
         return self._conditions.explain(event) if self._conditions else None
 
-    def apply(self, selection: Selection) -> Selection:
-        """The selected events as they are to be formatted."""
-        if self._additions is None:
-            return selection
-        return selection.changed(self._additions.apply(selection.events))
+    @property
+    def redacts(self) -> bool:
+        """Whether something is redacted."""
+        return self._redactor is not None
+
+    def apply(self, selection: Selection) -> tuple[Selection, list[int]]:
+        """The selected events as they are to be formatted, and which records were redacted.
+
+        These are the sequences of those in whose event something was.
+        """
+        redacted: list[int] = []
+        if self._redactor is not None:
+            events, indexes = self._redactor.apply(selection.events)
+            sequences = selection.sequences
+            redacted = [sequences[index] for index in indexes]
+            selection = selection.changed(events, self._rewritten)
+        if self._additions is not None:
+            selection = selection.changed(self._additions.apply(selection.events))
+        return selection, redacted
+
+    def _rewritten(self, selection: Selection) -> list[bytes]:
+        return self.redacted(selection.received, selection.decoded_events)
+
+    def redacted(self, records: Sequence[bytes], events: Sequence[AuditEvent]) -> list[bytes]:
+        """Records without their secrets. `events`: what they were decoded to."""
+        if self._records is None:
+            return list(records)
+        return list(map(self._records.redacted, records, events))
 
 
 def transform_of(options: TransformOptions) -> EventTransform | None:
     """What these options ask for; None for nothing, which costs nothing."""
-    return EventTransform(options) if options.where or options.add else None
+    asked = options.where or options.add or options.redact.rules
+    return EventTransform(options) if asked else None

@@ -34,8 +34,13 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
     "where, an attribute": {"where": {"attributes.env": ["prod", "dr"]}},
     "add, an attribute": {"add": {"attributes.env": "prod"}},
     "add, a field": {"add": {"category": "custom"}},
-}
-"""What `where:` and `add:` cost; they are not to cost more than 0.3 µs."""
+    "redact, a field": {"redact": {"rules": [{"field": "actor.name", "action": "pseudonym"}],
+                                   "key": "0123456789abcdef"}},
+    "redact, an attribute": {"redact": [{"field": "attributes.host"}]},
+    "redact, a pattern": {"redact": [{"pattern": "ACME-[0-9]{6}"}]},
+    "redact, every kind": {"redact": [{"kind": ["email", "card", "iban", "token", "password"]}]},
+}  # fmt: skip
+"""The goals: `where:` and `add:` 0.3 µs, `redact:` 1 by field and 5 by pattern."""
 
 
 def run() -> None:
@@ -113,7 +118,7 @@ def _encode(form: Format, decoded: DecodedBatch) -> list[bytes]:
 
 def _transform(transform: EventTransform, decoded: DecodedBatch) -> Selection:
     keep = transform.select(decoded, None)
-    return transform.apply(Selection(decoded, keep))
+    return transform.apply(Selection(decoded, keep))[0]
 
 
 def _commit(folder: Path, batches: list[Batch]) -> None:

@@ -74,12 +74,12 @@ def test_a_sink_gets_the_events_for_which_its_conditions_hold() -> None:
 def test_a_source_stores_the_records_for_which_its_conditions_hold() -> None:
     source_filter = assembled(source=", where: {attributes.env: prod}").source_filter("alm")
     assert source_filter is not None
-    kept = source_filter.apply(Records(RECORDS, 4))
+    kept, _ = source_filter.apply(Records(RECORDS, 4))
     assert kept.payload.splitlines() == [*RECORDS.splitlines()[:2], b"nonsense"]
     excluding = ", events: {exclude: Unparsed Record}, where: {attributes.env: prod}"
     source_filter = assembled(source=excluding).source_filter("alm")
     assert source_filter is not None
-    assert source_filter.apply(Records(RECORDS, 4)).count == 2
+    assert source_filter.apply(Records(RECORDS, 4))[0].count == 2
     assert assembled().source_filter("alm") is None
 
 

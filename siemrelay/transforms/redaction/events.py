@@ -1,0 +1,265 @@
+"""Redacts events: whole fields, and secrets in any text of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from siemrelay.core.event import AuditEvent, attributes_of
+from siemrelay.transforms.event_paths import ATTRIBUTES
+from siemrelay.transforms.redaction.rules import Rules, TextRule, Token, redacted_text
+
+_PARTS: Final = ("actor", "target")
+_PLAIN: Final = ("id", "type", "category", "message")
+"""Fields whose text a sender chooses; the others are numbers, times and fixed choices."""
+
+# Attributes nest as their sender likes; what is deeper is withheld whole.
+_DEPTH: Final = 64
+
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class EventRedactor:
+    """Redacts events by the rules. Pure; several threads may use it."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._attribute_names = [
+            msgspec.json.encode(path.split(".")[1])
+            for path in rules.paths if path.startswith(ATTRIBUTES)
+        ]  # fmt: skip
+        # Kinds have no `"`, `\\` or `/`; of a pattern that somebody wrote nothing is known.
+        known = all(rule.is_kind for rule in rules.texts)
+        self._escapes = ("\\u", "\\t") if known else ("\\",)
+        self._concerns_attributes = bool(rules.texts or self._attribute_names)
+        self._fields_alone = not (rules.texts or rules.texts_of)
+        self._whole_members = {
+            path.split(".", 1)[1]: token
+            for path, token in rules.whole.items() if path.startswith(ATTRIBUTES)
+        }  # fmt: skip
+
+    def apply(self, events: Sequence[AuditEvent]) -> tuple[list[AuditEvent], list[int]]:
+        """The events, redacted; and the indexes of those in which something was."""
+        if self._fields_alone:
+            return self._without_fields(events)
+        changed, indexes = list(events), list[int]()
+        texts = list(map(_text_of, events))
+        active = self._active("\n".join(texts))
+        if not active and not self._rules.paths:
+            return changed, indexes
+        for index, (event, text) in enumerate(zip(events, texts, strict=True)):
+            if self._rules.paths or any(hint(text) for hint in active):
+                redacted = self.redacted(event, set())
+                if redacted is not event:
+                    changed[index] = redacted
+                    indexes.append(index)
+        return changed, indexes
+
+    def _active(self, text: str) -> list[Callable[[str], object]]:
+        """What finds out whether an event may hold a secret, of those that do in many events."""
+        hints: list[Callable[[str], object]] = [rule.hint for rule in self._rules.texts]
+        hints.append(self._hides)
+        return [hint for hint in hints if hint(text)]
+
+    def _hides(self, text: str) -> bool:
+        """Whether JSON's escapes in it may hide a secret from the hints."""
+        return self._concerns_attributes and any(escape in text for escape in self._escapes)
+
+    def _without_fields(self, events: Sequence[AuditEvent]) -> tuple[list[AuditEvent], list[int]]:
+        """As `apply`, where the rules are only for whole fields."""
+        copies: list[AuditEvent] = list(map(AuditEvent.__copy__, events))  # type: ignore[attr-defined]  # msgspec's own
+        indexes = set[int]()
+        if self._whole_members:
+            for index, event in enumerate(copies):
+                attributes = self._without_members(event)
+                if attributes is not None:
+                    event.attributes = attributes
+                    indexes.add(index)
+        for path, token in self._rules.whole.items():
+            if path.startswith(ATTRIBUTES):
+                continue
+            part, _, inner = path.rpartition(".")
+            values = list(map(attrgetter(path), events))
+            for index, value in enumerate(values):
+                if value:
+                    made = token(value) or None
+                    event = copies[index]
+                    if part:
+                        setattr(event, part, replace(getattr(event, part), **{inner: made}))
+                    else:
+                        setattr(event, inner, made)
+                    indexes.add(index)
+        return copies, sorted(indexes)
+
+    def _without_members(self, event: AuditEvent) -> msgspec.Raw | None:
+        """The attributes with the members redacted that are redacted whole; None if none is."""
+        if not event.attributes or not self._may_change(event.attributes):
+            return None
+        if isinstance(event.attributes, msgspec.Raw):
+            try:
+                members = _members(event.attributes)
+            except msgspec.DecodeError:
+                members = {}
+            for name, token in self._whole_members.items():
+                value = msgspec.json.decode(members.get(name, b"null"))
+                if not isinstance(value, str) or not value:
+                    break  # by the slow way, which knows every kind of value
+                made = token(value)
+                if not made:
+                    break
+                members[name] = msgspec.Raw(msgspec.json.encode(made))
+            else:
+                return msgspec.Raw(msgspec.json.encode(members))
+        before = attributes_of(event)
+        after = self._attributes(before, set())
+        return None if after == before else msgspec.Raw(msgspec.json.encode(after))
+
+    def redacted(self, event: AuditEvent, secrets: set[str]) -> AuditEvent:
+        """The event without its secrets, which are added to `secrets`; itself if it has none."""
+        changed: dict[str, Any] = {}
+        for name in _PLAIN:
+            self._text(name, getattr(event, name), changed, secrets)
+        for name in _PARTS:
+            part = getattr(event, name)
+            inside: dict[str, Any] = {}
+            for inner in part.__struct_fields__:
+                value = getattr(part, inner)
+                if value:
+                    self._text(f"{name}.{inner}", value, inside, secrets)
+            if inside:
+                changed[name] = replace(part, **{
+                    path.partition(".")[2]: value for path, value in inside.items()
+                })  # fmt: skip
+        if event.attributes and self._concerns_attributes and self._may_change(event.attributes):
+            before = attributes_of(event)
+            after = self._attributes(before, secrets)
+            if after != before:
+                changed[ATTRIBUTES] = msgspec.Raw(msgspec.json.encode(after))
+        if not changed:
+            return event
+        if changed.get("type") == "":  # the one text that every event has
+            changed["type"] = "***"
+        return replace(event, **changed)
+
+    def _text(
+        self, path: str, value: str | None, changed: dict[str, Any], secrets: set[str]
+    ) -> None:
+        """Redact one field; a change goes to `changed`, None for a field that is removed."""
+        if not value:
+            return
+        token = self._rules.whole.get(path)
+        if token is not None:
+            secrets.add(value)
+            changed[path] = token(value) or None
+            return
+        rules = (*self._rules.texts_of.get(path, ()), *self._rules.texts)
+        text = redacted_text(value, rules, secrets)
+        if text != value:
+            changed[path] = text or None
+
+    def _may_change(self, attributes: dict[str, Any] | msgspec.Raw) -> bool:
+        """Whether attributes may hold a secret: plain ones without a hint do not."""
+        if not isinstance(attributes, msgspec.Raw):
+            return True
+        raw = bytes(attributes)
+        if any(name in raw for name in self._attribute_names):
+            return True
+        text = raw.decode("utf-8", "replace")
+        return self._hides(text) or any(rule.hint(text) for rule in self._rules.texts)
+
+    def _attributes(self, own: Mapping[str, Any], secrets: set[str]) -> dict[str, Any]:
+        result: Any = redacted_json(own, self._rules.texts, secrets)
+        for path, token in self._rules.whole.items():
+            if path.startswith(ATTRIBUTES):
+                _at(result, path.split(".")[1:], token, secrets)
+        for path, rules in self._rules.texts_of.items():
+            if path.startswith(ATTRIBUTES):
+                _texts_at(result, path.split(".")[1:], rules, secrets)
+        return result if isinstance(result, dict) else {}
+
+
+def _text_of(event: AuditEvent) -> str:
+    """All texts of an event, one a line."""
+    actor, target, attributes = event.actor, event.target, event.attributes
+    texts = [
+        event.type, event.id, event.category, event.message, actor.name, actor.id, actor.address,
+        target.type, target.name, target.id,
+    ]  # fmt: skip
+    if isinstance(attributes, msgspec.Raw):
+        texts.append(bytes(attributes).decode("utf-8", "replace"))
+    elif attributes:
+        texts.append(msgspec.json.encode(attributes).decode())
+    return "\n".join(filter(None, texts))
+
+
+def redacted_json(
+    value: Any, rules: Sequence[TextRule], secrets: set[str], depth: int = _DEPTH
+) -> Any:
+    """A copy of a JSON value with the secrets in its texts, names and numbers redacted."""
+    if isinstance(value, dict):
+        if depth == 0:
+            return "***"
+        result: dict[str, Any] = {}
+        for name, inner in value.items():
+            token = next((rule.token for rule in rules if rule.names and rule.names(name)), None)
+            result[redacted_text(name, rules, secrets)] = (
+                redacted_json(inner, rules, secrets, depth - 1)
+                if token is None
+                else _all_of(inner, token, secrets, depth - 1)
+            )
+        return result
+    if isinstance(value, list):
+        if depth == 0:
+            return "***"
+        return [redacted_json(inner, rules, secrets, depth - 1) for inner in value]
+    if isinstance(value, str):
+        return redacted_text(value, rules, secrets)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        text = str(value)
+        redacted = redacted_text(text, rules, secrets)
+        return value if redacted == text else redacted
+    return value
+
+
+def _all_of(value: Any, token: Token, secrets: set[str], depth: int) -> Any:
+    """A copy of a JSON value in which every text and number is redacted whole."""
+    if isinstance(value, (dict, list)) and depth == 0:
+        return "***"
+    if isinstance(value, dict):
+        return {name: _all_of(inner, token, secrets, depth - 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_all_of(inner, token, secrets, depth - 1) for inner in value]
+    if value in (None, "") or isinstance(value, bool):
+        return value
+    return _whole(value, token, secrets)
+
+
+def _whole(value: Any, token: Token, secrets: set[str]) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    secrets.add(text)
+    return token(text)
+
+
+def _at(place: Any, path: Sequence[str], token: Token, secrets: set[str]) -> None:
+    """Redact the value at that path, whatever it is; an empty token removes it."""
+    for name in path[:-1]:
+        place = place.get(name) if isinstance(place, dict) else None
+    if isinstance(place, dict) and place.get(path[-1]) not in (None, ""):
+        made = _whole(place[path[-1]], token, secrets)
+        if made:
+            place[path[-1]] = made
+        else:
+            del place[path[-1]]
+
+
+def _texts_at(
+    place: Any, path: Sequence[str], rules: Sequence[TextRule], secrets: set[str]
+) -> None:
+    for name in path[:-1]:
+        place = place.get(name) if isinstance(place, dict) else None
+    if isinstance(place, dict) and path[-1] in place:
+        place[path[-1]] = redacted_json(place[path[-1]], rules, secrets)

@@ -1,0 +1,243 @@
+"""`redact:` of a source or sink: its options, and the rules made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from siemrelay.core.memo import BoundedMemo
+from siemrelay.core.options import Options, Secret
+from siemrelay.core.patterns import LinearPattern, Pattern
+from siemrelay.transforms.event_paths import EventPath
+from siemrelay.transforms.redaction.kinds import KINDS, Finder, Kind, SecretSpan
+
+MASK: Final = "***"
+PSEUDONYM: Final = "anon-"
+"""What a pseudonym begins with; 20 hexadecimal digits follow."""
+
+# 80 bits: among a thousand million values two share one once in a million times.
+_PSEUDONYM_DIGITS: Final = 20
+
+# NIST SP 800-107, 5.3.4: a key of less than 112 bits protects little; 16 characters of text.
+_LEAST_KEY_CHARACTERS: Final = 16
+
+# What an event cannot be without, or has from a fixed choice.
+_KEPT: Final = ("id", "time", "type", "category", "severity", "outcome")
+
+Action = Literal["mask", "remove", "pseudonym"]
+KindName = Literal["email", "card", "iban", "token", "password"]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _redactable(path: str) -> str:
+    if path in _KEPT:
+        raise ValueError(f"an event needs its `{path}`; patterns and kinds are redacted in it, too")
+    return path
+
+
+def _long_form(value: Any) -> Any:
+    return {"rules": value} if isinstance(value, list) else value
+
+
+RedactedPath = Annotated[EventPath, AfterValidator(_redactable)]
+
+
+class RedactRule(Options):
+    """One rule: a whole field, or what looks like a secret in any text."""
+
+    field: Annotated[
+        list[RedactedPath],
+        BeforeValidator(_listed, json_schema_input_type=RedactedPath | list[RedactedPath]),
+    ] = Field(
+        default=[],
+        description="fields of which the whole value is redacted; with `kind` or `pattern`, the "
+        "only fields in which these are looked for",
+    )
+    kind: Annotated[
+        list[KindName], BeforeValidator(_listed, json_schema_input_type=KindName | list[KindName])
+    ] = Field(
+        default=[],
+        description="kinds that are looked for in every text: e-mail addresses, card numbers "
+        "(Luhn), IBANs (check digits), bearer tokens, JWTs and keys of common services, passwords "
+        "after their name",
+    )
+    pattern: Pattern | None = Field(
+        None,
+        description="what is looked for in every text, in RE2's syntax; of a pattern with a group "
+        "named `secret` only that",
+    )
+    action: Action = Field(
+        "mask",
+        description="`mask`: `***`; `remove`: nothing is left; `pseudonym`: a token made with "
+        "`key`, the same for the same value everywhere",
+    )
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> RedactRule:
+        if self.kind and self.pattern is not None:
+            raise ValueError("`kind` and `pattern` are two rules: write two entries")
+        if not (self.field or self.kind or self.pattern):
+            raise ValueError("write what to redact: `field`, `kind` or `pattern`")
+        return self
+
+
+class RedactOptions(Options):
+    """What is redacted. A list of rules may be written without `rules`."""
+
+    rules: list[RedactRule] = Field(default=[], description="the rules, in their order")
+    key: Secret | None = Field(
+        None,
+        description="the key of pseudonyms, at least 16 characters; with another key the same "
+        "value gets another token",
+    )
+
+    @model_validator(mode="after")
+    def _keyed(self) -> RedactOptions:
+        pseudonyms = any(rule.action == "pseudonym" for rule in self.rules)
+        if pseudonyms and self.key is None:
+            raise ValueError("`action: pseudonym` needs a `key`, like ${credential:pseudonym_key}")
+        if self.key is not None and len(self.key) < _LEAST_KEY_CHARACTERS:
+            raise ValueError(f"`key` must have at least {_LEAST_KEY_CHARACTERS} characters")
+        return self
+
+
+Redact = Annotated[
+    RedactOptions,
+    BeforeValidator(_long_form, json_schema_input_type=list[RedactRule] | RedactOptions),
+]
+"""`redact:`: a list of rules, or the block with them and the key."""
+
+
+def key_id(key: str) -> str:
+    """Eight digits by which people tell keys apart; nobody can compute the key from them."""
+    return hmac.digest(key.encode(), b"siemrelay key id", "sha256").hex()[:8]
+
+
+class Pseudonyms:
+    """Tokens of values: HMAC-SHA-256 with a key (RFC 2104), the same wherever the value occurs."""
+
+    def __init__(self, key: str) -> None:
+        self._keyed = hmac.new(key.encode(), digestmod=hashlib.sha256)
+        self.token = BoundedMemo(self._token).__getitem__
+
+    def _token(self, value: str) -> str:
+        made = self._keyed.copy()
+        made.update(value.encode("utf-8", "surrogatepass"))
+        return PSEUDONYM + made.hexdigest()[:_PSEUDONYM_DIGITS]
+
+
+Token = Callable[[str], str]
+"""What stands in place of a value."""
+
+
+class TextRule:
+    """A kind or pattern, and what is written in its place."""
+
+    def __init__(
+        self, find: Finder, hint: Callable[[str], object], token: Token,
+        names: Callable[[str], object] | None = None, *, is_kind: bool = True,
+    ) -> None:  # fmt: skip
+        self._find, self.hint, self.token, self.names = find, hint, token, names
+        self.is_kind = is_kind
+
+    def apply(self, text: str, secrets: set[str]) -> str:
+        """The text without what the rule finds, which is added to `secrets`."""
+        parts, at = list[str](), 0
+        for found in self._find(text):
+            secret = text[found.start : found.end]
+            token = self.token(found.value)
+            if not secret or secret == token:
+                continue
+            secrets.add(secret)
+            parts += (text[at : found.start], token)
+            at = found.end
+        return text if not parts else "".join([*parts, text[at:]])
+
+
+_ESCAPED: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|/)")
+
+
+def redacted_text(text: str, rules: Iterable[TextRule], secrets: set[str]) -> str:
+    """The text without what the rules find, also where JSON's escapes hide it.
+
+    JSON inside of a text (a syslog message, a field that holds a document) may have any character
+    as `\\uXXXX`. Where the rules find something the escapes are undone, but for quotes.
+    """
+    plain = _ESCAPED.sub(_character, text) if "\\" in text else text
+    after = plain
+    for rule in rules:
+        if rule.hint(after):
+            after = rule.apply(after, secrets)
+    return text if after == plain else after
+
+
+def _character(escape: re.Match[str]) -> str:
+    found = chr(int(escape[1], 16)) if escape[1] else "/"
+    kept = found in '"\\' or not (found.isprintable() or found.isspace()) or found in "\r\n"
+    return escape[0] if kept else found
+
+
+class Rules:
+    """The compiled rules of one part: by whole field, and in texts, everywhere or in some field."""
+
+    def __init__(self, options: RedactOptions) -> None:
+        tokens = _tokens(options.key)
+        self.whole: dict[str, Token] = {}
+        self.texts: list[TextRule] = []
+        self.texts_of: dict[str, list[TextRule]] = {}
+        for rule in options.rules:
+            token = tokens[rule.action]
+            rules = [_of_kind(KINDS[name], token) for name in rule.kind]
+            if rule.pattern is not None:
+                rules.append(_of_pattern(rule.pattern, token))
+            if not rules:
+                self.whole |= dict.fromkeys(rule.field, token)
+            elif rule.field:
+                for path in rule.field:
+                    self.texts_of.setdefault(path, []).extend(rules)
+            else:
+                self.texts += rules
+
+    @property
+    def paths(self) -> set[str]:
+        """The fields that some rule names."""
+        return {*self.whole, *self.texts_of}
+
+
+def _tokens(key: str | None) -> Mapping[str, Token]:
+    made: dict[str, Token] = {"mask": lambda value: MASK, "remove": lambda value: ""}
+    return made if key is None else made | {"pseudonym": Pseudonyms(key).token}
+
+
+def _of_kind(kind: Kind, token: Token) -> TextRule:
+    return TextRule(kind.find, kind.hint, token, kind.names)
+
+
+def _of_pattern(pattern: str, token: Token) -> TextRule:
+    compiled = LinearPattern(pattern)
+
+    def find(text: str) -> Iterator[SecretSpan]:
+        for start, end in compiled.spans(text, "secret"):
+            yield SecretSpan(start, end, text[start:end])
+
+    return TextRule(find, compiled.is_in_text, token, is_kind=False)
+
+
+def written_forms(value: str) -> Sequence[str]:
+    """The value as records of all kinds may hold it: with JSON's, CEF's and RFC 5424's escapes."""
+    forms = (
+        value,
+        value.replace("\\", "\\\\").replace('"', '\\"'),
+        value.replace("\\", "\\\\").replace("=", "\\=").replace("|", "\\|"),
+        re.sub(r'([\\"\]])', r"\\\1", value),
+        value.replace("/", "\\/"),
+    )
+    return list(dict.fromkeys(forms))

@@ -1,0 +1,372 @@
+"""`redact:`: no marked secret leaves the relay, in whatever format and however it was written."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from siemrelay.cli.commands import main
+from siemrelay.config.load import load_text
+from siemrelay.core.event import Batch, Selection, attributes_of, field_getter
+from siemrelay.registry import FORMATS
+from siemrelay.relay.assembly import Assembly
+from siemrelay.relay.plan import plan
+from siemrelay.sources.contract import Records
+from siemrelay.transforms.redaction.kinds import KINDS
+from siemrelay.transforms.redaction.rules import Pseudonyms, Redact, key_id
+from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
+from tests.support.formats import PLAIN
+from tests.support.growth import grows_with_its_input
+from tests.support.strategies import selection_of
+
+KEY = "k" * 16
+READ = TypeAdapter(Redact).validate_python
+
+
+def transform(redact: Any) -> EventTransform:
+    made = transform_of(TransformOptions.model_validate({"redact": redact}))
+    assert made is not None
+    return made
+
+
+SECRETS = {
+    "email": "ada.lovelace+audit@mail.example.co.uk",
+    "card": "4111 1111 1111 1111",
+    "iban": "DE89 3704 0044 0532 0130 00",
+    "token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl",
+    "password": "password=Tr0ub4dor&3",
+    "pattern": "ACME-123456",
+}
+"""What is written in a record, by the kind that finds it."""
+
+LEAKS = {**SECRETS, "password": "Tr0ub4dor"}
+"""What then may be nowhere."""
+
+
+def rule_for(kind: str, action: str = "mask") -> dict[str, Any]:
+    found = {"pattern": "ACME-[0-9]{6}"} if kind == "pattern" else {"kind": kind}
+    return {"rules": [{**found, "action": action}], "key": KEY}
+
+
+# -- kinds --
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "found"),
+    [
+        ("email", "mail ada@example.com, <bob.b@x-y.org>", ["ada@example.com", "bob.b@x-y.org"]),
+        ("email", "Zoë@müller.example to user@host and a@b", ["Zoë@müller.example"]),
+        ("card", "4111111111111111 4111-1111-1111-1111", ["4111111111111111",
+                                                                 "4111-1111-1111-1111"]),
+        ("card", "ref 1234 4111 1111 1111 1111 end", ["4111 1111 1111 1111"]),
+        ("card", "4111111111111112 41111111111111111111111111 9999999999999995", []),
+        ("card", "2026-01-01 00:00:00.000 378282246310005", ["378282246310005"]),
+        ("iban", "GB82WEST12345698765432, NO93 8601 1117 947.", ["GB82WEST12345698765432",
+                                                               "NO93 8601 1117 947"]),
+        ("iban", "DE89370400440532013001 XX89370400440532013000 DE89370400440532013000X", []),
+        ("iban", "to DE89370400440532013000 FROM ADA", ["DE89370400440532013000"]),
+        ("token", "Authorization: Bearer abc.def-123 Basic QWxhZGRpbg==",
+         ["abc.def-123", "QWxhZGRpbg=="]),
+        ("token", "key AKIAIOSFODNN7EXAMPLE and ghp_0123456789abcdefghijABCD",
+         ["AKIAIOSFODNN7EXAMPLE", "ghp_0123456789abcdefghijABCD"]),
+        ("token", "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- x",
+         ["-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"]),
+        ("password", "user=ada password=x1 DB_PASSWORD: \"a b\" client_secret='q'",
+         ["x1", "a b", "q"]),
+        ("password", '{\\"apiKey\\":\\"s3\\"} userPassword=z the password is hunter2',
+         ["s3", "z", "hunter2"]),
+        ("password", "bypass=1 compass: north passed: 3 secretary=Bob", []),
+    ],
+)  # fmt: skip
+def test_a_kind_finds_what_is_real(kind: str, text: str, found: list[str]) -> None:
+    assert [text[each.start : each.end] for each in KINDS[kind].find(text)] == found
+    assert not found or KINDS[kind].hint(text)
+
+
+HOSTILE = [
+    "a", "1", "1 ", "@", "a@", "a.", "AA00", "DE89 ", "4111 ", "password=", "pass_", '"', "\\",
+    "eyJ", "eyJa.", "bearer ", "-----BEGIN PRIVATE KEY-----", "a.b-", "is ", "%+'",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_a_kind_takes_time_linear_in_the_text(piece: str) -> None:
+    for kind in KINDS.values():
+
+        def work(count: int, find: Any = kind.find) -> list[Any]:
+            return list(find(piece * count))
+
+        grows_with_its_input(lambda work=work: work(500), lambda work=work: work(1000))  # type: ignore[misc]
+
+
+# -- every place and every format --
+
+
+def places(secret: str) -> dict[str, dict[str, Any]]:
+    """Records with the secret in one place each."""
+    base = {"type": "User Logged In", "id": "e1", "user": "ada", "time": "2024-03-01T08:00:00Z"}
+    return {
+        "message": base | {"message": f"seen {secret} twice: {secret}"},
+        "actor": base | {"user": secret},
+        "target": base | {"target": {"name": secret, "id": f"({secret})"}},
+        "type": base | {"type": f"Login {secret}"},
+        "id": base | {"id": secret},
+        "attribute": base | {"note": secret, "deep": {"list": [{"x": f"a {secret} b"}]}},
+        "name": base | {"deep": {secret: "v"}},
+    }
+
+
+def written_as(record: dict[str, Any], how: str) -> tuple[str, bytes]:
+    """The decoder, and the record as one of its senders writes it."""
+    plain = json.dumps(record)
+    escaped = (
+        json.dumps(record).replace("@", "\\u0040").replace("1", "\\u0031").replace("o", "\\u006f")
+    )
+    text = " ".join(str(value) for value in record.values())
+    head = "<13>1 2024-03-01T08:00:00Z host app 7 - - "
+    match how:
+        case "json":
+            return "json", plain.encode()
+        case "escaped json":
+            return "json", escaped.encode()
+        case "twice":  # the first is lost in decoding, and is in the bytes
+            return "json", (plain[:-1] + ', "message": "x", "note": 1}').encode()
+        case "syslog":
+            return "syslog", (head + text).encode()
+        case "json in syslog":
+            return "syslog", (head + escaped).encode()
+        case "cef":
+            name = text.replace("\\", "\\\\").replace("|", "\\|").replace("=", "\\=")
+            return "cef", f"CEF:0|v|p|1|{name}|{name}|5|msg={name} suser={name} cs1={name}".encode()
+        case "key_value":
+            quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+            return "key_value", f'user="{quoted}" msg="{quoted}" other="{quoted}"'.encode()
+    return "text", text.encode()
+
+
+WAYS = ["json", "escaped json", "twice", "syslog", "json in syslog", "cef", "key_value", "text"]
+
+
+def shown(message: bytes) -> str:
+    """The message, and what it says once its escapes are undone."""
+    text = message.decode()
+    undone = re.sub(r"\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
+    return f"{text}\n{undone}\n{text.replace(chr(92), '')}"
+
+
+def assembled(decoder: str, redact: Any, *, at: str, format_name: str = "json") -> Assembly:
+    return _assembled(decoder, json.dumps(redact), at, format_name)
+
+
+@cache
+def _assembled(decoder: str, redact: str, at: str, format_name: str) -> Assembly:
+    source: dict[str, Any] = {"type": "stdin", "decoder": decoder}
+    sink: dict[str, Any] = {"server": "192.0.2.1", "protocol": "tcp", "format": format_name}
+    (source if at == "source" else sink)["redact"] = json.loads(redact)
+    text = json.dumps({"sources": {"s": source}, "sinks": {"siem": sink}})
+    return Assembly(load_text(text, "f.yaml", {}).config)
+
+
+def messages(assembly: Assembly, *records: bytes) -> list[bytes]:
+    parts = assembly.sink("siem")
+    payload = b"".join(record + b"\n" for record in records)
+    decoder = assembly.decoder("s", [parts])
+    selection = Selection(decoder.decode(Batch(1, len(records), "s", 1.7e9, payload)))
+    if parts.transform is not None:
+        selection, _ = parts.transform.apply(selection)
+    return parts.format.encode(selection)
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_no_secret_leaves_in_any_format(kind: str) -> None:
+    for how in WAYS:
+        written = [written_as(record, how) for record in places(SECRETS[kind]).values()]
+        decoder = written[0][0]
+        for name in FORMATS:
+            made = assembled(decoder, rule_for(kind), at="sink", format_name=name)
+            for message in messages(made, *(record for _, record in written)):
+                assert LEAKS[kind] not in shown(message), (how, name)
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("how", WAYS)
+def test_no_secret_reaches_the_disk_that_its_source_redacts(kind: str, how: str) -> None:
+    for place, record in places(SECRETS[kind]).items():
+        decoder, written = written_as(record, how)
+        source_filter = assembled(decoder, rule_for(kind, "pseudonym"), at="source").source_filter(
+            "s"
+        )
+        assert source_filter is not None
+        stored, changed = source_filter.apply(Records(written + b"\n", 1))
+        assert (stored.count, stored.payload.count(b"\n")) == (1, 1)
+        assert LEAKS[kind] not in shown(stored.payload), place
+        assert changed == 1
+        clean = b'{"type":"x"}\n'
+        untouched = Records(clean, 1)
+        assert source_filter.apply(untouched)[0] is untouched
+
+
+@given(
+    st.sampled_from([*SECRETS]), st.text(max_size=20), st.text(max_size=20), st.booleans(),
+    st.sampled_from([*FORMATS]),
+)  # fmt: skip
+@example("card", "1234 ", " 99", True, "raw")
+def test_whatever_stands_around_a_secret_it_does_not_leave(
+    kind: str, before: str, after: str, ascii_only: bool, name: str
+) -> None:
+    text = f"{before} \t{SECRETS[kind]} {after}".encode("utf-8", "replace").decode()
+    record = {"type": "x", "message": text, "note": [text]}
+    written = json.dumps(record, ensure_ascii=ascii_only).encode()
+    if kind == "card" and any(c.isdigit() for c in before[-2:]):
+        return  # digits and a blank before it: then it may be a longer number
+    for redact in (rule_for(kind), rule_for(kind, "remove")):
+        made = assembled("json", redact, at="sink", format_name=name)
+        for message in messages(made, written):
+            assert LEAKS[kind] not in shown(message)
+
+
+# -- fields --
+
+
+WHOLE = [
+    {"field": "actor.name", "action": "pseudonym"}, {"field": "actor.address", "action": "remove"},
+    {"field": ["target.id", "attributes.region", "attributes.deep.ssn"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [[], [{"kind": "email"}]], ids=["fields", "fields and kinds"])
+@pytest.mark.parametrize("raw", [False, True])
+def test_whole_fields_are_redacted_each_in_its_way(more: list[Any], raw: bool) -> None:
+    attributes: Any = {"region": "eu", "deep": {"ssn": 5}, "other": [1, "x"]}
+    if raw:
+        attributes = msgspec.Raw(msgspec.json.encode(attributes))
+    event = msgspec.structs.replace(PLAIN, attributes=attributes)
+    made = transform({"rules": [*WHOLE, *more], "key": KEY})
+    selection, redacted = made.apply(selection_of([event, event]))
+    assert redacted == list(selection.sequences)
+    (found, _) = selection.events
+    assert found.actor.name == Pseudonyms(KEY).token("Ada Lovelace")
+    assert (found.actor.id, found.actor.address) == ("u1", None)
+    assert (found.target.id, found.target.name) == ("***", "svc")
+    assert attributes_of(found) == {"region": "***", "deep": {"ssn": "***"}, "other": [1, "x"]}
+    assert event.actor.name == "Ada Lovelace", "the events are shared by all sinks"
+
+
+@pytest.mark.parametrize("how", [way for way in WAYS if way != "twice"])
+def test_a_field_is_redacted_in_records_too(how: str) -> None:
+    record = {"type": "x", "user": "Zoë O'Brien=1", "message": "hello"}
+    decoder, written = written_as(record, how)
+    fields = ["actor.name", "message"]
+    made = assembled(decoder, [{"field": fields}], at="sink", format_name="raw")
+    decoded = made.decoder("s", [], everything=True).decode(
+        Batch(1, 1, "s", 1.7e9, written + b"\n")
+    )
+    values = [field_getter(field)(decoded.events[0]) for field in fields]
+    (message,) = messages(made, written)
+    for value in filter(None, values):
+        assert value not in shown(message)
+
+
+def test_a_record_whose_secret_is_not_found_in_its_text_is_withheld() -> None:
+    # The line break is an escape in the record, and one character in the event.
+    made = assembled("cef", [{"field": "message"}], at="sink", format_name="raw")
+    (message,) = messages(made, b"CEF:0|v|p|1|1|Login|5|msg=top\\nsecret cs1=kept")
+    assert "secret" not in message.decode()
+    assert json.loads(message)["attributes"]["cs1"] == "kept"
+    assert json.loads(message)["message"] == "***"
+
+
+def test_a_rule_may_look_into_one_field_alone() -> None:
+    event = msgspec.structs.replace(PLAIN, message="a@example.com", type="b@example.com")
+    made = transform([{"kind": "email", "field": "message"}])
+    (found,) = made.apply(selection_of([event]))[0].events
+    assert (found.message, found.type) == ("***", "b@example.com")
+
+
+def test_of_a_pattern_with_a_group_named_secret_only_that_is_redacted() -> None:
+    event = msgspec.structs.replace(PLAIN, message="é pin: 1234, pin: 5678.")
+    made = transform([{"pattern": r"pin: (?P<secret>\d+)"}])
+    assert made.apply(selection_of([event]))[0].events[0].message == "é pin: ***, pin: ***."
+
+
+def test_members_named_as_secrets_are_redacted_whatever_they_hold() -> None:
+    attributes = {"password": "x", "db": {"client_secret": 5, "apiKey": ["k"]}, "passed": "3"}
+    event = msgspec.structs.replace(PLAIN, attributes=attributes)
+    (found,) = transform([{"kind": "password"}]).apply(selection_of([event]))[0].events
+    assert attributes_of(found) == {
+        "password": "***", "db": {"client_secret": "***", "apiKey": ["***"]}, "passed": "3",
+    }  # fmt: skip
+
+
+# -- pseudonyms --
+
+
+def test_a_value_has_one_pseudonym_everywhere_and_another_with_another_key() -> None:
+    made = transform({"rules": [{"kind": "email", "action": "pseudonym"}], "key": KEY})
+    message = "Ada@example.com wrote to ada@EXAMPLE.com"
+    event = msgspec.structs.replace(PLAIN, message=message, attributes={"to": "ada@example.com"})
+    (found,) = made.apply(selection_of([event]))[0].events
+    token = Pseudonyms(KEY).token("ada@example.com")
+    assert found.message == f"{token} wrote to {token}"
+    assert attributes_of(found) == {"to": token}
+    assert token != Pseudonyms("l" * 16).token("ada@example.com")
+    assert len(token) == 25
+    assert key_id(KEY) != key_id("l" * 16)
+
+
+def test_a_changed_key_is_told_by_a_reload_and_shown_nowhere() -> None:
+    text = (
+        "sources: {s: {type: stdin}}\nsinks: {siem: {server: a, redact: {key: '${K}', rules: "
+        "[{field: actor.name, action: pseudonym}]}}}\n"
+    )
+    old, new = (load_text(text, "f.yaml", {"K": letter * 16}).config for letter in "kl")
+    (change,) = plan(old, new).changes
+    told = f"pseudonyms differ from now on: key {key_id(KEY)} → {key_id('l' * 16)}"
+    assert change.details == ("redact changed", told)
+    assert KEY not in str(change)
+
+
+def test_preview_shows_what_is_stored_and_sent(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        "sources: {s: {type: stdin, where: {severity: {min: 2}}, redact: [{kind: email}]}}\n"
+        "sinks: {siem: {server: a, redact: [{field: actor.name}]}}\n"
+    )
+    records = (
+        b'{"type":"x","user":"ada","message":"to a@example.com","severity":5}\n'
+        b'{"type":"x","user":"bob","severity":1}\nnonsense a@example.com\n'
+    )
+    shown = CliRunner().invoke(main, ["preview", "-c", str(file)], input=records).output
+    assert "a@example.com" not in shown
+    assert 'actor.name="***"' in shown
+    assert "not stored: where: severity '1' is below 2" in shown
+    assert "to ***" in shown
+
+
+@pytest.mark.parametrize(
+    ("redact", "fault"),
+    [
+        ([{"field": "actor.name", "action": "pseudonym"}], "needs a `key`"),
+        ({"rules": [{"kind": "email"}], "key": "short"}, "at least 16 characters"),
+        ([{"field": "type"}], "an event needs its `type`"),
+        ([{"action": "mask"}], "write what to redact"),
+        ([{"kind": "email", "pattern": "x"}], "two rules"),
+        ([{"pattern": r"(a)\1"}], "no back-references"),
+        ([{"pattern": "(?=a)"}], "no look-around"),
+        ([{"kind": "phone"}], "'email', 'card', 'iban', 'token' or 'password'"),
+    ],
+)  # fmt: skip
+def test_rules_that_cannot_be_meant_are_faults(redact: Any, fault: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        READ(redact)
+    assert fault in str(refused.value)

@@ -1,14 +1,21 @@
 """Records as lines: the form in which they are handed over, stored and read back.
 
-Invariant: in a payload of `count` records each record ends with a line feed, and only the record of
-a payload of one may have line feeds inside. So a payload can be split only by those who know
-`count`; checked by test_records_of_any_bytes_survive_as_lines.
+Invariant: in a payload of `count` records each record ends with a line feed, and there are `count`
+lines. Records that have line feeds inside make more lines than there are records: then each ends
+with a record separator and a line feed (`\\x1e\\n`), unless there is just one. So a payload can be
+split only by those who know `count`; checked by test_records_of_any_bytes_survive_as_lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from typing import Final
+
+# Between records over several lines: ASCII's own character for it, which no text has.
+_SEPARATOR: Final = b"\x1e\n"
+# A payload of records over several lines fits into a row of the buffer; a longer record is alone.
+_MOST_BYTES: Final = 256 << 10
 
 
 def count_lines(payload: bytes) -> int:
@@ -24,7 +31,7 @@ def count_lines(payload: bytes) -> int:
 def payloads(records: Sequence[bytes]) -> Iterator[tuple[bytes, Sequence[bytes]]]:
     """Records of any bytes, in order, as few payloads as can hold them; usually one.
 
-    Each comes with its records. A record with a line feed inside gets a payload of its own.
+    Each comes with its records.
     """
     if not records:
         return
@@ -32,18 +39,40 @@ def payloads(records: Sequence[bytes]) -> Iterator[tuple[bytes, Sequence[bytes]]
     if len(records) == 1 or count_lines(payload) == len(records):
         yield payload, records
         return
+    if len(payload) <= _MOST_BYTES and _SEPARATOR not in payload:
+        yield separated(records), records
+        return
     half = len(records) // 2
     yield from payloads(records[:half])
     yield from payloads(records[half:])
 
 
+def separated(records: Sequence[bytes]) -> bytes:
+    """One payload of what was made of the records of one payload.
+
+    A separator that came into one of them meanwhile is taken out again.
+    """
+    payload = b"\n".join([*records, b""])
+    if len(records) <= 1 or count_lines(payload) == len(records):
+        return payload
+    return _SEPARATOR.join([*(record.replace(_SEPARATOR, b"\n") for record in records), b""])
+
+
 def records_of(payload: bytes, count: int) -> list[bytes]:
-    """The records of a payload, without the line feeds that end them."""
+    """The records of a payload, without what ends them."""
     if count == 1:
         return [payload[:-1]]
-    return [line[:-1] for line in BytesIO(payload).readlines()]
+    lines = BytesIO(payload).readlines()
+    if len(lines) == count:
+        return [line[:-1] for line in lines]
+    return payload.split(_SEPARATOR)[:-1]
 
 
 def must_stay_alone(payload: bytes, count: int) -> bool:
-    """Whether no other payload may be joined to this one: its record has a line feed inside."""
-    return count == 1 and payload.find(b"\n") < len(payload) - 1
+    """Whether no other payload may be joined to this one: its records may have line feeds inside.
+
+    It is true for few that have none.
+    """
+    if count == 1:
+        return payload.find(b"\n") < len(payload) - 1
+    return payload.endswith(_SEPARATOR)

@@ -10,8 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +20,7 @@ import trio
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.core.event import Batch
-from siemrelay.core.lines import must_stay_alone
+from siemrelay.core.lines import must_stay_alone, records_of, separated
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
@@ -230,13 +229,13 @@ def _pieces(records: Records) -> Iterator[Records]:
     if records.count <= _ROW_RECORDS:
         yield records
         return
-    lines, left = BytesIO(records.payload), records.count
-    while left > 0:
-        count = min(left, _ROW_RECORDS)
-        left -= count
+    whole = records_of(records.payload, records.count)
+    for start in range(0, records.count, _ROW_RECORDS):
+        some = whole[start : start + _ROW_RECORDS]
+        is_last = start + _ROW_RECORDS >= records.count
         yield msgspec.structs.replace(
-            records, payload=b"".join(islice(lines, count)), count=count,
-            positions=() if left else records.positions,
+            records, payload=separated(some), count=len(some),
+            positions=records.positions if is_last else (),
         )  # fmt: skip
 
 

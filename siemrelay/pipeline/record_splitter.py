@@ -9,7 +9,7 @@ import msgspec
 import structlog
 import trio
 
-from siemrelay.core.lines import records_of
+from siemrelay.core.lines import records_of, separated
 from siemrelay.sources.contract import Records
 from siemrelay.wire.items import ItemSplitter, on_one_line
 from siemrelay.wire.json_slices import JsonFault
@@ -50,7 +50,7 @@ class RecordSplitter:
                 items = [record]
             found += items
             count += len(items)
-        payload = b"\n".join([*found, b""]) if found else b""
+        payload = separated(found) if found else b""
         return msgspec.structs.replace(records, payload=payload, count=count)
 
     async def _items_of(self, record: bytes) -> list[bytes] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from io import BytesIO
 from itertools import compress
 from operator import ne
 
@@ -12,7 +11,7 @@ import msgspec
 from siemrelay.core.event import AuditEvent, Batch
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter
-from siemrelay.core.lines import records_of
+from siemrelay.core.lines import records_of, separated
 from siemrelay.decoders.contract import Decoder
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.transform import EventTransform
@@ -65,7 +64,7 @@ class SourceFilter:
             events = list(compress(events, keep))
             if records.count == 1:
                 return msgspec.structs.replace(records, payload=b"", count=0, part=None), 0
-            payload = b"".join(compress(BytesIO(records.payload).readlines(), keep))
+            payload = separated(list(compress(decoded.records, keep)))
             records = msgspec.structs.replace(records, payload=payload, count=sum(keep))
         if self._transform is None or not self._transform.redacts or not records.count:
             return records, 0
@@ -73,6 +72,6 @@ class SourceFilter:
         redacted = self.redacted(received, events)
         changed = sum(map(ne, received, redacted))
         if changed:
-            payload = b"".join([record + b"\n" for record in redacted])
+            payload = separated(redacted)
             records = msgspec.structs.replace(records, payload=payload)
         return records, changed

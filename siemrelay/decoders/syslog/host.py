@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from siemrelay.core.lines import records_of, separated
 from siemrelay.decoders.syslog.header import hostless
 
 _BOM = "\ufeff".encode()
@@ -41,7 +42,5 @@ def with_host(message: bytes, host: str, received: datetime) -> bytes:
 
 def payload_with_host(payload: bytes, count: int, host: str, received: datetime) -> bytes:
     """`with_host` for each of `count` records as `Records` hold them."""
-    if count == 1:
-        return with_host(payload[:-1], host, received) + b"\n"
-    records = payload[:-1].split(b"\n")
-    return b"\n".join([*(with_host(record, host, received) for record in records), b""])
+    records = records_of(payload, count)
+    return separated([with_host(record, host, received) for record in records])

@@ -50,7 +50,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     ahead: Ahead = ()
     """What was taken behind `consumed`, to be passed with what follows."""
     apart: tuple[tuple[bytes, int], ...] = ()
-    """More payloads with their counts: a record with line feeds inside has one of its own."""
+    """More payloads with their counts, in order (`core.lines.payloads`)."""
 
 
 class Splitter(Protocol):

@@ -1,13 +1,15 @@
-"""Records as lines: any bytes survive, and only a record with a line feed travels alone."""
+"""Records as lines: any bytes survive, and records with line feeds do not cost the others."""
 
 from __future__ import annotations
+
+from itertools import compress
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.core.lines import count_lines, must_stay_alone, payloads, records_of
+from siemrelay.core.lines import count_lines, must_stay_alone, payloads, records_of, separated
 
-RECORDS = st.lists(st.text("ab\n\r\0", max_size=4).map(str.encode), max_size=12)
+RECORDS = st.lists(st.text("ab\n\r\0\x1e", max_size=4).map(str.encode), max_size=12)
 
 
 @given(RECORDS)
@@ -15,11 +17,32 @@ def test_records_of_any_bytes_survive_as_lines(records: list[bytes]) -> None:
     made = list(payloads(records))
     assert [r for payload, some in made for r in records_of(payload, len(some))] == records
     for payload, some in made:
-        assert must_stay_alone(payload, len(some)) == any(b"\n" in record for record in some)
+        assert payload.endswith(b"\n")
+        if any(b"\n" in record for record in some):
+            assert must_stay_alone(payload, len(some))
+        elif b"\x1e" not in payload:
+            assert not must_stay_alone(payload, len(some))
         assert count_lines(payload) == payload.count(b"\n")
+
+
+@given(RECORDS, st.data())
+def test_some_of_the_records_of_a_payload_are_one_payload(
+    records: list[bytes], data: st.DataObject
+) -> None:
+    for payload, some in payloads(records):
+        keep = data.draw(st.lists(st.booleans(), min_size=len(some), max_size=len(some)))
+        if kept := list(compress(records_of(payload, len(some)), keep)):
+            assert records_of(separated(kept), len(kept)) == kept
 
 
 @given(RECORDS)
 def test_records_without_a_line_feed_inside_travel_together(records: list[bytes]) -> None:
     plain = [record for record in records if b"\n" not in record]
     assert len(list(payloads(plain))) == bool(plain)
+
+
+def test_records_over_several_lines_travel_together_within_bounds() -> None:
+    records = [b"%d\n  more" % n for n in range(10_000)] + [b"x" * 600_000 + b"\n"]
+    made = list(payloads(records))
+    assert len(made) < 20
+    assert [r for payload, some in made for r in records_of(payload, len(some))] == records

@@ -192,10 +192,20 @@ def test_records_of_any_bytes_come_back_as_they_were(some: list[bytes]) -> None:
     assert len(made) <= 1 or any(b"\n" in record for record in some)
 
 
-async def test_records_with_line_feeds_keep_rows_of_their_own(tmp_path: Path) -> None:
+async def test_records_with_line_feeds_share_a_row_with_none_but_those_they_came_with(
+    tmp_path: Path,
+) -> None:
     async with rig_on(tmp_path) as rig:
-        await rig.a.store(*joined([b"1", b"two\nlines", b"3", b"4"]))
-        assert [b.records() for b in await rig.stored()] == [[b"1"], [b"two\nlines"], [b"3", b"4"]]
+        some = [b"1", b"two\nlines", b"3", b"4"]
+        await rig.a.store(*joined([b"0"]), *joined(some), *joined([b"5"]), *joined([b"6"]))
+        assert [b.records() for b in await rig.stored()] == [[b"0"], some, [b"5", b"6"]]
+
+
+async def test_many_records_with_line_feeds_are_cut_into_rows_between_them(tmp_path: Path) -> None:
+    async with rig_on(tmp_path) as rig:
+        some = [b"%d\nx" % n for n in range(5000)]
+        await rig.a.store(*joined(some))
+        assert [record for b in await rig.stored() for record in b.records()] == some
 
 
 async def test_delivered_waits_for_the_slowest_sink_that_is_neither_disabled_nor_paused(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siemrelay.core.lines import records_of
 from siemrelay.wire.stream_framing import ENDLESS_BYTES, Messages, StreamSplitter
 
 PART_BYTES = 40
@@ -40,8 +41,7 @@ def received(
     out: list[tuple[bytes, int | None]] = []
     for messages in taken:
         assert messages.payload.endswith(b"\n")
-        whole = [messages.payload[:-1]]
-        records = whole if messages.count == 1 else messages.payload[:-1].split(b"\n")
+        records = records_of(messages.payload, messages.count)
         assert len(records) == messages.count
         out += [(record, messages.part) for record in records]
     return out, splitter.refusal

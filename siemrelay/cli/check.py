@@ -74,7 +74,8 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
     parts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
     if against_running:
-        print_reload(send(loaded.config.state_dir, ReloadRequest(dry_run=True)))
+        request = ReloadRequest(dry_run=True)
+        print_reload(send(loaded.config.state_dir, request), dry_run=True)
     seen = f", as user {user} sees it" if user else ""
     if unit and not user:
         seen = f"; root sees what the service's user {unit.user} may do"

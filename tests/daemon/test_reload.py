@@ -187,6 +187,7 @@ def test_a_sink_with_a_backlog_is_removed_only_when_its_loss_is_confirmed(
         assert found.returncode == 78
         assert "would remove sink dead\nwould leave 2 parts alone" in found.stdout
         assert "7 records wait for it" in found.stderr
+        assert "a reload would be refused" in found.stderr
         found = daemon.command("reload")
         assert found.returncode == 78
         assert "sink dead would be removed, and 7 records wait for it" in found.stderr

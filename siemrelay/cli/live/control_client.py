@@ -99,10 +99,13 @@ def print_answer(answer: ControlAnswer, refused_code: int = os.EX_USAGE) -> None
         raise SystemExit(refused_code)
 
 
-def print_reload(answer: ControlAnswer) -> None:
+def print_reload(answer: ControlAnswer, *, dry_run: bool) -> None:
     """As `print_answer` for a reload; exits with 78 if the relay refused."""
     if not answer.done:
-        answer.lines.append("the relay goes on with the configuration that it has")
+        answer.lines.append(
+            "a reload would be refused, and change nothing" if dry_run
+            else "the relay goes on with the configuration that it has"
+        )  # fmt: skip
     print_answer(answer, os.EX_CONFIG)
 
 

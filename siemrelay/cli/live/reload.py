@@ -49,4 +49,4 @@ def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...], environ
         names = [name for text in texts for name in variables_of(text)]
         variables = {name: os.environ[name] for name in names if name in os.environ}
     request = ReloadRequest(dry_run, list(discard_backlog), variables)
-    print_reload(send(directory_of(config), request))
+    print_reload(send(directory_of(config), request), dry_run=dry_run)

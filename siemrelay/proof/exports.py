@@ -14,10 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.leaf import Leaf, any_value_of, leaf_of, leaf_of_json
-
-# Columns and members that hold the whole message, the most exact first.
-_WHOLE: Final = ("_raw", "event.original", "RawData", "raw", "SyslogMessage", "message", "Message")
+from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaf, any_value_of, leaf_of, leaf_of_json
 
 # A CSV field may hold a message of this size.
 _FIELD_BYTES: Final = 64 << 20
@@ -62,12 +59,12 @@ def _csv_header(line: bytes) -> list[str] | None:
         names = next(csv.reader([line.decode()]), [])
     except (UnicodeDecodeError, csv.Error):
         return None
-    return names if set(names) & set(_WHOLE) else None
+    return names if set(names) & set(WHOLE_MESSAGE) else None
 
 
 def _csv_rows(lines: Iterable[bytes], names: list[str]) -> Iterator[ExportRow]:
     csv.field_size_limit(_FIELD_BYTES)
-    column = names.index(next(name for name in _WHOLE if name in names))
+    column = names.index(next(name for name in WHOLE_MESSAGE if name in names))
     reader = csv.reader(line.decode("utf-8", "surrogateescape") for line in lines)
     next(reader)
     try:
@@ -144,7 +141,7 @@ def _row(value: dict[str, Any], text: bytes, line: int) -> ExportRow | None:
     text = text or msgspec.json.encode(value)
     leaf = leaf_of_json(value)
     if leaf.number is None:
-        for name in _WHOLE:
+        for name in WHOLE_MESSAGE:
             whole = value.get(name)
             if isinstance(whole, str) and (found := leaf_of(whole.encode())).number is not None:
                 return ExportRow(found, whole.encode(), line)

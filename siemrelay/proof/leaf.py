@@ -115,13 +115,25 @@ def _content(message: bytes) -> bytes:
     return rest[tag.end() :] if header and tag else rest
 
 
+# Messages of no format begin so: the metadata of Splunk's envelope.
+_HEC: Final = re.compile(rb'\{"(?:time":[-0-9]|(?:host|sourcetype|index|source)":)')
+
+
 def _hec(message: bytes) -> bytes:
-    envelope = _decode(message)
-    return _of_value(envelope["event"])
+    return _of_value(_decode(message)["event"]) if _HEC.match(message) else message
 
 
 def _bulk(message: bytes) -> bytes:
-    return message.partition(b"\n")[2]
+    return _timestamped(message.partition(b"\n")[2])
+
+
+def _timestamped(document: bytes) -> bytes:
+    """The text in an object that was made around it, which has no number of its own."""
+    if b"siemrelay" in document and document.startswith(b"{"):
+        value = _decode(document)
+        if _json_number(value) is None:
+            return _whole_text(value) or document
+    return document
 
 
 def _otlp(message: bytes) -> bytes:
@@ -137,6 +149,21 @@ def _of_value(value: Any) -> bytes:
     return value.encode() if isinstance(value, str) else msgspec.json.encode(value)
 
 
+def _whole_text(value: Any) -> bytes | None:
+    """The numbered message that an object holds as a text."""
+    for name in WHOLE_MESSAGE:
+        text = value.get(name) if isinstance(value, dict) else None
+        if isinstance(text, str) and leaf_of(text.encode()).number is not None:
+            return text.encode()
+    return None
+
+
+WHOLE_MESSAGE: Final = (
+    "_raw", "event.original", "RawData", "raw", "SyslogMessage", "message", "Message",
+)  # fmt: skip
+"""Members and columns of exports that hold a whole message as it was sent, the surest first."""
+
+
 def any_value_of(value: Mapping[str, Any]) -> Any:
     """The JSON value of an OTLP AnyValue."""
     if "kvlistValue" in value:
@@ -150,6 +177,7 @@ def any_value_of(value: Mapping[str, Any]) -> Any:
 
 
 ENVELOPES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
-    "splunk-hec": _hec, "elasticsearch": _bulk, "otlp": _otlp, "http": _element,
+    "splunk-hec": _hec, "elasticsearch": _bulk, "sentinel": _timestamped, "otlp": _otlp,
+    "http": _element,
 }  # fmt: skip
-"""By protocol: from a message in its envelope to the message itself."""
+"""By protocol: from a message in its envelope to the message itself, as exports have it."""

@@ -183,6 +183,8 @@ def _signature(line: bytes) -> tuple[str, bytes]:
 
 def _decoded(encoded: str) -> bytes | None:
     try:
-        return b64decode(encoded, validate=True)
+        decoded = b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         return None
+    # Bits at the end that stand for nothing must be zero: a text has one form.
+    return decoded if b64encode(decoded).decode() == encoded else None

@@ -27,6 +27,8 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.proof import leaf as proof_leaf
+from siemrelay.proof.exports import rows as export_rows
 from siemrelay.registry import PROTOCOLS
 from tests.contracts.sink_peers import PEERS, Http, SinkPeer
 from tests.support.examples import examples
@@ -409,3 +411,57 @@ async def test_a_request_is_never_a_byte_longer_than_allowed(
             for most_bytes in (whole - 1, whole, whole + 1):
                 assert max(await bodies_within(most_bytes)) <= most_bytes
             assert len(await bodies_within(whole + 1)) == 1
+
+
+# Under seals
+
+NUMBER = "abcdefgh22:7"
+
+
+def _as_splunk(message: bytes) -> bytes:
+    if message.startswith(b'{"time":'):
+        event = json.loads(message)["event"]
+        message = event.encode() if isinstance(event, str) else _stored_anew(event)
+    return _stored_anew({"result": {"_raw": message.decode()}, "preview": False})
+
+
+def _stored_anew(value: Any) -> bytes:
+    """As a receiver may write it: members in another order, other spaces."""
+    return json.dumps(value, sort_keys=True, separators=(", ", " : "), ensure_ascii=True).encode()
+
+
+def _as_json(message: bytes) -> bytes:
+    try:
+        value = json.loads(message)
+    except ValueError:
+        return message
+    return value.encode() if isinstance(value, str) else _stored_anew(value)
+
+
+EXPORTS: dict[str, Callable[[bytes], bytes]] = {
+    "http": _as_json,
+    "splunk-hec": _as_splunk,
+    "elasticsearch": lambda message: _stored_anew({"_source": json.loads(message.split(b"\n")[1])}),
+    "sentinel": _as_json,
+    "otlp": lambda message: _stored_anew(
+        {"resourceLogs": [{"scopeLogs": [{"logRecords": [json.loads(message)]}]}]}
+    ),
+    "kafka": _as_json,
+}
+"""By protocol: what an export has of a message that was sent."""
+
+
+@pytest.mark.parametrize("name", ["json", "ecs", "ocsf", "gelf", "cef", "leef", "syslog"])
+@pytest.mark.parametrize(("row", "envelope"), _NAMED)
+@examples(15)
+@given(event=EVENTS)
+def test_an_export_has_the_leaf_that_the_relay_has(
+    row: str, envelope: Envelope, name: str, event: list[AuditEvent]
+) -> None:
+    plain = selection_of(event)
+    form = enveloped(row, made(name), envelope.settings)
+    unwrap = proof_leaf.ENVELOPES.get(row, lambda message: message)
+    for message in form.encode(Selection(plain.decoded, number=NUMBER)):
+        (exported,) = export_rows([EXPORTS[row](message)])
+        assert exported.leaf[1:] == ("abcdefgh22", 7)
+        assert exported.leaf.hash == proof_leaf.hash_of(unwrap(message))

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaf, any_value_of, leaf_of, leaf_of_json
+from siemrelay.proof.leaf import NO_JSON, WHOLE_MESSAGE, Leaf, any_value_of, leaf_of
 
 # A CSV field may hold a message of this size.
 _FIELD_BYTES: Final = 64 << 20
@@ -86,7 +86,7 @@ def _json_rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
             try:
                 yield from _messages(_decode(line), line, number)
                 continue
-            except msgspec.DecodeError:
+            except NO_JSON:
                 if number > 1 and line.lstrip()[:1] not in (b"{", b"["):
                     yield ExportRow(leaf_of(line), line, number)
                     continue
@@ -95,7 +95,7 @@ def _json_rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
         whole = b"".join(held)
         try:
             value = _decode(whole)
-        except msgspec.DecodeError as error:
+        except NO_JSON as error:
             raise ValueError(f"neither one JSON value a line nor one in all: {error}") from error
         yield from _messages(value, whole, 1)
 
@@ -139,7 +139,7 @@ def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
 
 def _row(value: dict[str, Any], text: bytes, line: int) -> ExportRow | None:
     text = text or msgspec.json.encode(value)
-    leaf = leaf_of_json(value)
+    leaf = leaf_of(text)
     if leaf.number is None:
         for name in WHOLE_MESSAGE:
             whole = value.get(name)
@@ -149,11 +149,25 @@ def _row(value: dict[str, Any], text: bytes, line: int) -> ExportRow | None:
 
 
 def _otlp_rows(resources: list[Any], line: int) -> Iterator[ExportRow]:
-    for resource in resources:
-        for scope in resource.get("scopeLogs", ()):
-            for record in scope.get("logRecords", ()):
-                body = any_value_of(record.get("body") or {})
-                if isinstance(body, str):
-                    yield ExportRow(leaf_of(body.encode()), body.encode(), line)
-                else:
-                    yield ExportRow(leaf_of_json(body), msgspec.json.encode(body), line)
+    try:
+        requests = msgspec.convert(resources, list[_Resource])
+        for record in (
+            r for each in requests for scope in each.scopeLogs for r in scope.logRecords
+        ):
+            body = any_value_of(record.body)
+            text = body.encode() if isinstance(body, str) else msgspec.json.encode(body)
+            yield ExportRow(leaf_of(text), text, line)
+    except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"line {line}: damaged OTLP: {error}") from error
+
+
+class _Record(msgspec.Struct):
+    body: dict[str, Any] = {}
+
+
+class _Scope(msgspec.Struct):
+    logRecords: list[_Record] = []
+
+
+class _Resource(msgspec.Struct):
+    scopeLogs: list[_Scope] = []

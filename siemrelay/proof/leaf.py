@@ -48,6 +48,10 @@ _JSON_PLACES: Final = (
 _decode: Final = msgspec.json.Decoder().decode
 
 
+NO_JSON: Final = (ValueError, RecursionError, msgspec.DecodeError)
+"""What is raised for a text that is no JSON, or has no canonical form."""
+
+
 class Leaf(NamedTuple):
     """A message under seal. `stream` and `number` are None where it carries none."""
 
@@ -67,13 +71,23 @@ def hash_of(message: bytes) -> bytes:
     return leaf_hash(text)
 
 
+def sent_hash(message: bytes, unwrap: Callable[[bytes], bytes] | None) -> bytes:
+    """The leaf of a message as it is sent, in an envelope of `ENVELOPES` or in none."""
+    if unwrap is None:
+        return hash_of(message)
+    try:
+        return hash_of(unwrap(message))
+    except (*NO_JSON, LookupError, TypeError):  # no envelope after all
+        return hash_of(message)
+
+
 def leaf_of(message: bytes) -> Leaf:
     """The leaf of a message, with or without its syslog header; a line ending is left out."""
     text = _content(message.rstrip(b"\r\n"))
     if text.startswith(b"{"):
         try:
             return leaf_of_json(_decode(text), text)
-        except (ValueError, RecursionError):  # a text that only looks like JSON
+        except NO_JSON:  # a text that only looks like it
             return Leaf(leaf_hash(text), None, None)
     found = next(filter(None, (place.match(text) for place in _AT_START)), None)
     if found is None and text.endswith(b'")'):

@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from siemrelay.proof.exports import rows
 from siemrelay.proof.verification import Verification
@@ -86,3 +88,25 @@ def test_an_export_that_is_cut_off_in_the_middle_of_its_json_cannot_be_read() ->
 
 def test_an_empty_export_has_no_messages() -> None:
     assert list(rows(io.BytesIO(b""))) == []
+
+
+GARBAGE = st.one_of(
+    st.binary(max_size=200),
+    st.sampled_from([
+        b'{"resourceLogs":[7]}', b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":7}]}]}]}',
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"kvlistValue":7}}]}]}]}',
+        b'{"hits":{"hits":[7,null]}}', b'{"hits":[[]]}', b'{"result":{"_raw":7},"preview":1}',
+        b'{"siemrelay":{"n":["x"]}}', b'{"_raw":"{"}', b'_raw\n"', b'a,_raw\n1\n"x', b"[[[[", b"{",
+        b'{"a":' * 5000, b"[" * 5000, b'{"n":1e999}', b'{"n":"\xff"}', b"\x00", b"CEF:0|",
+        b"LEEF:2.0|" + b"|" * 50, b"<0>" * 99, b"CEF:0" + b"|\\" * 4000,
+    ]),
+)  # fmt: skip
+
+
+@given(parts=st.lists(GARBAGE, max_size=4))
+def test_garbage_gives_rows_or_one_kind_of_error(parts: list[bytes]) -> None:
+    try:
+        for row in rows(io.BytesIO(b"\n".join(parts))):
+            assert len(row.leaf.hash) == 32
+    except ValueError:
+        pass

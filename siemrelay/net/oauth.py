@@ -29,6 +29,10 @@ _EARLY_S: Final = 60.0
 # RFC 6749 only recommends `expires_in`; without it a token is used for this long.
 _UNKNOWN_LIFE_S: Final = 300.0
 
+# A longer life is not believed, nor one that is no time; a longer token is none.
+_LONGEST_LIFE_S: Final = 86400.0
+_TOKEN_CHARACTERS: Final = 32 * 1024
+
 # A token that is refused so soon after it was issued was never valid: another would not help.
 _NEVER_GOOD_S: Final = 10.0
 
@@ -161,11 +165,12 @@ class TokenSource:
             found = json.loads(answer.body)
             self._token = str(found["access_token"])
             life_s = float(found.get("expires_in", _UNKNOWN_LIFE_S))
+            life_s = min(life_s, _LONGEST_LIFE_S) if life_s > 0 else _UNKNOWN_LIFE_S
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TokenRefused(
                 "the token endpoint's answer has no token", "check `oauth: token_url`"
             ) from error
-        if not is_header_value(self._token):
+        if len(self._token) > _TOKEN_CHARACTERS or not is_header_value(self._token):
             raise TokenRefused(
                 "the token endpoint's answer has a token that no header can carry",
                 "check `oauth: token_url`",

@@ -318,6 +318,9 @@ class SourceIntake:
     def unreadable(self, files: int, why: str) -> None:
         self._stats.unreadable(files, why)
 
+    def blocked(self, why: str) -> None:
+        self._stats.blocked(why)
+
     def lost_bytes(self, unread: int) -> None:
         self._stats.lost_bytes += unread
 

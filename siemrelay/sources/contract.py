@@ -113,6 +113,9 @@ class Intake(Protocol):
     def unreadable(self, files: int, why: str) -> None:
         """Report how many files cannot be read now and why; 0 and `""` when all can be again."""
 
+    def blocked(self, why: str) -> None:
+        """Report that only a person can make it get its records again, and why; `""`: it does."""
+
     def lost_bytes(self, unread: int) -> None:
         """Count bytes that left the disk before they were read."""
 

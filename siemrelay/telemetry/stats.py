@@ -72,6 +72,7 @@ class SourceStats(msgspec.Struct):
     failed_at: float = 0.0
     last_error: str = ""
     unreadable_why: str = ""
+    blocked_why: str = ""
     credentials_fault: str = ""
     has_task: bool = True
     """False for the relay's own events: they are stored where they happen, and no task of theirs
@@ -80,8 +81,16 @@ class SourceStats(msgspec.Struct):
 
     @property
     def failed(self) -> bool:
-        """Whether its last run ended with an error and no later one has made progress."""
-        return self.failed_at > 0 and self.failed_at >= self.progress_at
+        """Whether it gets no records: its last run ended with an error and no later one has made
+        progress, or it runs and is `blocked`.
+        """
+        return bool(self.blocked_why) or 0 < self.failed_at >= self.progress_at
+
+    def blocked(self, why: str) -> None:
+        """Note that only a person can make it get its records again, and why; `""`: it does."""
+        if why or self.last_error == self.blocked_why:
+            self.last_error = why
+        self.blocked_why = why
 
     def unreadable(self, files: int, why: str) -> None:
         """Note how many files cannot be read and why; that is the last error while it lasts.

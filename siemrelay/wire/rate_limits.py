@@ -46,6 +46,11 @@ def is_throttled(status: int, headers: Mapping[str, str], body: bytes) -> bool:
     return any(reason in body for reason in _GOOGLE_REASONS)
 
 
+def is_used_up(headers: Mapping[str, str]) -> bool:
+    """Whether an answer says that no request is left until the limit's reset."""
+    return _first(headers, _REMAINING) == 0
+
+
 def limit_pause_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
     """The seconds until requests are taken again; None if the answer does not say.
 

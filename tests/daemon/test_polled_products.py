@@ -218,6 +218,8 @@ def test_wrong_credentials_are_refused_with_advice_and_never_shown(
         known = "check `authorization`" if name in ("github", "gitlab") else "check `oauth`"
         assert "HTTP 401" in reason, name
         assert known in reason, name
+    until(lambda: all(daemon.metric("source_failed", source=name) == 1 for name in sources))
+    assert "source github failed: cannot poll for example http" in daemon.get("/readyz")[1]
     assert daemon.terminate() == 0
     assert stored(daemon) == 0
     assert "wr0ng" not in daemon.log_text

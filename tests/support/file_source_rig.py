@@ -30,6 +30,7 @@ class CollectingIntake:
         self.stored: dict[str, Mapping[str, Any]] = {}
         self.oversizes: list[int] = []
         self.unreadables: list[tuple[int, str]] = []
+        self.blocked_whys: list[str] = []
         self.third_unreadable = threading.Event()
         self.lost_total = self.nuls = 0
         self.lag_bytes = 0
@@ -99,6 +100,9 @@ class CollectingIntake:
         self.unreadables.append((files, why))
         if len(self.unreadables) > 2:
             self.third_unreadable.set()
+
+    def blocked(self, why: str) -> None:
+        self.blocked_whys.append(why)
 
     def lost_bytes(self, unread: int) -> None:
         self.lost_total += unread

@@ -18,7 +18,7 @@ from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.oauth import TokenAnswer, TokenRefused, TokenSource, TokenUnavailable
 from siemrelay.sources.http_poll.options import HttpPollOptions
 from siemrelay.sources.http_poll.position import ApiAnswer
-from siemrelay.wire.rate_limits import is_throttled, limit_pause_s
+from siemrelay.wire.rate_limits import is_throttled, is_used_up, limit_pause_s
 from siemrelay.wire.request_templates import Request
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class ApiClient:
         if status != 200:
             raise _refused(status, headers, body)
         link = headers.get("link")
-        pause_s = limit_pause_s(headers, now_s=time.time()) or 0.0
-        return Page(ApiAnswer(body, _next_link(link)), min(pause_s, _LONGEST_ASKED_S))
+        asked_s = limit_pause_s(headers, now_s=time.time()) if is_used_up(headers) else None
+        return Page(ApiAnswer(body, _next_link(link)), min(asked_s or 0.0, _LONGEST_ASKED_S))
 
     async def _authorized(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
         import httpx2

@@ -33,6 +33,7 @@ class HttpPollSource:
 
     def __init__(self, name: str, options: HttpPollOptions) -> None:
         self.name, self._options = name, options
+        self._blocked_why = ""
 
     async def run(self, intake: Intake, *, drain: bool) -> None:
         """Poll for ever; with `drain`, once. See `Source`."""
@@ -43,6 +44,8 @@ class HttpPollSource:
             _Poll(self._options, PollPosition(self._options, each, stored, now_ms), intake, log)
             for each in values
         ]
+        self._blocked_why = ""
+        intake.blocked("")
         async with open_client(self._options) as client:
             while True:
                 for poll in polls:
@@ -53,6 +56,10 @@ class HttpPollSource:
                         # The limit is about all requests of this client.
                         for other in polls:
                             other.wait(throttled_s)
+                blocked = next((poll.blocked_why for poll in polls if poll.blocked_why), "")
+                if blocked != self._blocked_why:
+                    self._blocked_why = blocked
+                    intake.blocked(blocked)
                 if drain and all(poll.has_worked for poll in polls):
                     return
                 with trio.move_on_at(min(poll.due_s for poll in polls)):
@@ -68,6 +75,8 @@ class _Poll:
         self._options, self._position, self._intake = options, position, intake
         self._log = log if position.each is None else log.bind(each=position.each)
         self._trouble, self._throttled_until_s = "", 0.0
+        self.blocked_why = ""
+        """What only a person can change, while that keeps the API's items away."""
         self._warned_of_room = False
         self.due_s = trio.current_time()
         """When to poll next, on trio's clock."""
@@ -88,7 +97,7 @@ class _Poll:
                 pass
         except NotAPage as error:
             pause_s = max(pause_s, _REFUSED_PAUSE_S)
-            self._log_trouble(str(error))
+            self._log_trouble(str(error), lasting=True)
         except PollFailed as error:
             if error.throttled:
                 throttled_s = error.after_s
@@ -102,14 +111,14 @@ class _Poll:
                     "of the time since then is asked for again, and nothing stored twice",
                 )  # fmt: skip
             else:
-                self._log_trouble(str(error))
+                self._log_trouble(str(error), lasting=error.lasting)
                 if error.lasting:
                     pause_s = max(pause_s, _REFUSED_PAUSE_S)
                 pause_s = error.after_s or pause_s
         else:
             if self._trouble:
                 self._log.info("poll works again", url=self._options.url)
-            self._trouble, self.has_worked = "", True
+            self._trouble, self.blocked_why, self.has_worked = "", "", True
         self.due_s = trio.current_time() + pause_s
         return throttled_s
 
@@ -156,7 +165,10 @@ class _Poll:
             with trio.move_on_after(pause_s):
                 await report_alive(self._intake.progress)
 
-    def _log_trouble(self, reason: str) -> None:
+    def _log_trouble(self, reason: str, *, lasting: bool) -> None:
+        if lasting:
+            of = f"for {self._position.each} " if self._position.each else ""
+            self.blocked_why = f"cannot poll {of}{self._options.url}: {reason}"
         if reason != self._trouble:
             self._log.error("poll failed", url=self._options.url, reason=reason)
         self._trouble = reason

@@ -167,6 +167,21 @@ async def test_a_token_is_used_until_a_minute_before_its_end(autojump_clock: obj
     assert found == ["token-1"] * 4 + ["token-2"] * 4
 
 
+@pytest.mark.parametrize("life", ["-5", "0", "NaN", "Infinity", "1e308"])
+async def test_a_life_that_is_no_time_neither_hammers_the_endpoint_nor_lasts_for_ever(
+    autojump_clock: object, life: str
+) -> None:
+    endpoint = Endpoint()
+    endpoint.answer = TokenAnswer(200, b'{"access_token":"t","expires_in":%b}' % life.encode())
+    tokens = TokenSource(options(client_secret="s"), endpoint)
+    await tokens.token()
+    await tokens.token()
+    assert len(endpoint.forms) == 1
+    await trio.sleep(86400)
+    await tokens.token()
+    assert len(endpoint.forms) == 2
+
+
 async def test_many_who_need_a_token_at_once_ask_for_one(autojump_clock: object) -> None:
     endpoint = Endpoint()
     tokens = TokenSource(options(client_secret="s"), endpoint)
@@ -196,6 +211,8 @@ async def test_a_refused_token_is_renewed_unless_it_was_just_made(autojump_clock
         (TokenAnswer(200, b"<html>"), TokenRefused, "has no token"),
         (TokenAnswer(200, b"[" * 100_000), TokenRefused, "has no token"),
         (TokenAnswer(200, b'{"access_token":"a\\nb"}'), TokenRefused, "no header can carry"),
+        (TokenAnswer(200, b'{"access_token":"%b"}' % (b"a" * 40_000)), TokenRefused,
+         "no header can carry"),
         (TokenAnswer(429, b"", 7.0), TokenUnavailable, "HTTP 429"),
         (TokenAnswer(503, b"busy"), TokenUnavailable, "HTTP 503"),
     ],

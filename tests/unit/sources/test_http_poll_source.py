@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 import trio
 
+from siemrelay.sources.http_poll import source
+from siemrelay.sources.http_poll.client import open_client
 from siemrelay.sources.http_poll.options import HttpPollOptions
 from siemrelay.sources.http_poll.source import HttpPollSource
 from siemrelay.wire.pagination import NotAPage, next_page, page_items, value_at
-from siemrelay.wire.request_templates import with_parameter
+from siemrelay.wire.request_templates import Request, with_parameter
 from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, tcp, until
 from tests.support.file_source_rig import CollectingIntake
+from tests.support.http_receiver import Answer, HttpReceiver
+from tests.support.http_receiver import Request as ReceivedRequest
 from tests.support.polled_api import Answered, Api
 from tests.support.receivers import TcpReceiver
 
@@ -136,6 +140,63 @@ async def test_link_headers_and_a_next_address_lead_on_and_repeats_are_known() -
             await poll(intake, api.url, **options)
             await poll(intake, api.url, **options)
         assert numbers(intake) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("headers", "pause_s"),
+    [
+        ({"RateLimit-Remaining": "0", "RateLimit-Reset": "30"}, 31.0),
+        ({"RateLimit-Remaining": "9", "RateLimit-Reset": "30"}, 0.0),
+        ({"RateLimit-Reset": "30"}, 0.0),
+        ({"RateLimit-Remaining": "0", "RateLimit-Reset": "99999"}, 3600.0),
+        ({}, 0.0),
+    ],
+)
+async def test_an_answer_that_uses_up_the_limit_is_followed_by_a_pause(
+    headers: dict[str, str], pause_s: float
+) -> None:
+    with Api(lambda query, _: (200, [], headers)) as api:
+        made = HttpPollOptions.model_validate({"url": api.url})
+        async with open_client(made) as client:
+            assert (await client.fetch(Request(api.url))).pause_s == pause_s
+
+
+async def test_headers_for_the_api_do_not_go_to_the_token_endpoint() -> None:
+    met: dict[str, Any] = {}
+
+    def token(request: ReceivedRequest) -> Answer:
+        met.update(request.headers)
+        return Answer(200, '{"access_token": "t"}')
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        assert headers["X-Api-Key"] == "for-the-api"
+        assert headers["Authorization"] == "Bearer t"
+        return 200, [], {}
+
+    with Api(answer) as api, HttpReceiver(token) as tokens:
+        oauth = {"token_url": tokens.url, "client_id": "a", "client_secret": "b"}
+        await poll(CollectingIntake(), api.url, oauth=oauth, headers={"X-Api-Key": "for-the-api"})
+    assert met["content-type"] == "application/x-www-form-urlencoded"
+    assert "x-api-key" not in met
+    assert "authorization" not in met
+
+
+async def test_what_a_person_must_change_is_reported_until_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A 503 passes by itself and is none of that, nor does it end the report."""
+    monkeypatch.setattr(source, "_REFUSED_PAUSE_S", 0.001)
+    statuses = [503, 401, 503, 401, 200]
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        return statuses.pop(0), [], {}
+
+    intake = CollectingIntake()
+    with Api(answer) as api:
+        await poll(intake, api.url, every="1ms")
+        assert intake.blocked_whys == [
+            "", f"cannot poll {api.url}: HTTP 401 []; check `authorization`", "",
+        ]  # fmt: skip
 
 
 def test_a_refusal_is_told_once_with_advice_and_without_the_token(make_daemon: MakeDaemon) -> None:

@@ -234,8 +234,8 @@ class SinkReader:
         return self._cache.has_workers
 
     def prepare(self, batches: Sequence[Batch], *, behind: bool) -> None:
-        """Have batches formatted that are read next; `behind`: there are more than these."""
-        if behind and len(batches[-1].payload) >= WORTH_BYTES:
+        """Have batches formatted that are read next; `behind`: there are many more than these."""
+        if behind:
             self._cache.note_behind()
         self._cache.prepare(self, batches)
 

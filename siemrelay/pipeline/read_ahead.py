@@ -13,6 +13,9 @@ from siemrelay.pipeline.formatting import SinkMessages
 # Enough for a few workers: four batches of a busy source.
 _AHEAD_BYTES: Final = 2 * 1024 * 1024
 
+# A delivery with more than this to go is behind; less comes in while a batch is sent.
+_BEHIND_BYTES: Final = 1024 * 1024
+
 
 class ReadAhead:
     """The stored batches from a position on, each with the sink's messages."""
@@ -33,6 +36,11 @@ class ReadAhead:
                 if batch.next_sequence > self._end:
                     self._queue.append(batch)
                     self._end = batch.next_sequence
-        self._reader.prepare(self._queue, behind=self._end < self._buffer.end)
+        self._reader.prepare(self._queue, behind=self._is_behind())
         found = await self._reader.messages(self._queue[0])
         return self._queue.popleft(), found
+
+    def _is_behind(self) -> bool:
+        last = self._queue[-1]
+        unread = self._buffer.end - self._end
+        return unread * len(last.payload) > _BEHIND_BYTES * last.count

@@ -36,7 +36,9 @@ _BUSY_S: Final = 1.0
 # Deliveries that are behind no more often than this catch up by themselves.
 _GAP_S: Final = 0.5
 
-_IDLE_S: Final = 15.0
+# When no delivery has been behind for so long, the relay formats alone; its workers end soon.
+_CALM_S: Final = 10.0
+_IDLE_S: Final = 5.0
 
 # One batch in its hands and the next one at hand.
 _JOBS_EACH: Final = 2
@@ -107,6 +109,8 @@ class WorkerPool:
 
     @property
     def _at_work(self) -> list[_Hand]:
+        if trio.current_time() > self._behind_at + _CALM_S:
+            return []
         return [hand for hand in self._hands if hand.ready and hand.tables is self._tables]
 
     def submit(self, pending: PendingBatch) -> None:

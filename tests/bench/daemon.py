@@ -51,27 +51,29 @@ class Counter:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, port: int, events: Any) -> Iterator[subprocess.Popen[bytes]]:
+def daemon(folder: Path, port: int, events: Any, **top: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Run the relay on the folder's *.ndjson towards a TCP port on this machine, as CEF."""
     sink = {
         "protocol": "tcp", "server": "127.0.0.1", "port": port, "format": "cef", "header": "none",
         "events": events,
     }  # fmt: skip
-    with run_configuration(folder, {"siem": sink}) as process:
+    with run_configuration(folder, {"siem": sink}, **top) as process:
         yield process
 
 
 @contextlib.contextmanager
-def run_configuration(folder: Path, sinks: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+def run_configuration(
+    folder: Path, sinks: dict[str, Any], **top: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run the relay on the folder's *.ndjson towards these sinks."""
     source = {"type": "file", "path": f"{folder}/*.ndjson", "product": "alm"}
-    with run_settings(folder, source, sinks) as process:
+    with run_settings(folder, source, sinks, **top) as process:
         yield process
 
 
 @contextlib.contextmanager
 def run_settings(
-    folder: Path, source: dict[str, Any], sinks: dict[str, Any]
+    folder: Path, source: dict[str, Any], sinks: dict[str, Any], **top: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the relay with one source, towards these sinks."""
     settings = {
@@ -82,6 +84,7 @@ def run_settings(
         "endpoint": {"listen": "off"},
         "log": {"level": "error", "format": "json"},
         "shutdown_timeout": "1s",
+        **top,
     }
     config = folder / "siemrelay.yaml"
     config.write_text(yaml.safe_dump(settings))
@@ -95,9 +98,17 @@ def run_settings(
 
 
 def usage(pid: int) -> tuple[float, float]:
-    """CPU seconds so far and the peak resident size in MB of a live process."""
+    """CPU seconds so far and the peak resident size in MB of a live process with its workers."""
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # What has ended counts for its parent.
+    own = _usage(pid, ended=True)
+    each = [own, *(_usage(int(worker)) for worker in workers)]
+    return sum(cpu_s for cpu_s, _ in each), sum(peak_mb for _, peak_mb in each)
+
+
+def _usage(pid: int, *, ended: bool = False) -> tuple[float, float]:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
+    ticks = sum(map(int, fields[11 : 15 if ended else 13]))
     status = Path(f"/proc/{pid}/status").read_text()
     peak_kib = int(status.partition("VmHWM:")[2].split()[0])
     return ticks / os.sysconf("SC_CLK_TCK"), peak_kib * 1024 / 1e6

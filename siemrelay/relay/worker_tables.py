@@ -1,4 +1,4 @@
-"""What workers format with: the relay's configuration, without its secrets, in bytes."""
+"""What workers format with: the relay's configuration, without its credentials, in bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from siemrelay.config.option_models import sink_model, source_model
 from siemrelay.core.options import Secret
 from siemrelay.pipeline.formatting import Formatter
 from siemrelay.relay.assembly import Assembly
+from siemrelay.transforms.redaction.rules import RedactOptions, RedactRule
 
 # More than these only wait for the process that owns buffer and connections; measured with one sink
 # and with ten formats.
@@ -39,8 +40,15 @@ def _formatter(config: RelayConfig, sinks: Sequence[str], number: str) -> Format
     return assembly.formatter({name: assembly.sink_format(name) for name in sinks})
 
 
+def _redact(rules: list[RedactRule], key: str | None) -> RedactOptions:
+    return RedactOptions.model_construct(rules=rules, key=None if key is None else Secret(key))
+
+
 class _Pickler(pickle.Pickler):
-    """Leaves secrets out, and names the models that were made for each combination of parts."""
+    """Leaves secrets out, and names the models that were made for each combination of parts.
+
+    Only the key of pseudonyms goes along: messages are made with it.
+    """
 
     def __init__(self, stream: io.BytesIO, config: RelayConfig) -> None:
         super().__init__(stream, pickle.HIGHEST_PROTOCOL)
@@ -53,6 +61,8 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """See `pickle`."""
+        if isinstance(value, RedactOptions):
+            return _redact, (value.rules, None if value.key is None else str(value.key))
         if isinstance(value, Secret):
             return Secret, ("",)
         if isinstance(value, type):

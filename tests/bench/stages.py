@@ -85,7 +85,7 @@ def _exchange(batches: list[Batch], messages: list[list[bytes]]) -> None:
     for batch, run in zip(batches, messages, strict=True):
         frame(Job(batch, {0: [0]}))
         sequences = [*range(batch.first_sequence, batch.next_sequence)]
-        made = GroupMessages(run, sequences, [], {0: SelectedMessages(None, "", [])}, 0)
+        made = GroupMessages(run, sequences, [], [], {0: SelectedMessages(None, "", [])}, 0)
         answer(bytes(frame(done(FormattedBatch(0, [], {0: made}, []))))[HEADER_BYTES:])
 
 

@@ -28,7 +28,7 @@ from siemrelay.relay.worker_tables import most_workers, worker_tables
 
 EXAMPLES = sorted(Path("config/examples").glob("*.yaml"))
 RECORDS = (
-    b'{"id":"1","type":"Account Provisioned","time":"2026-01-01T00:00:00Z","actor":"\xc3\xa4"}\n'
+    b'{"id":"1","type":"Login","time":"2026-01-01T00:00:00Z","actor":{"name":"\xc3\xa4"}}\n'
     b'<134>1 2026-01-01T00:00:00.000Z host app 7 ID1 [a@32473 b="c"] hello\n'
     b'{"type":"b","severity":"high","x":{"y":[1,2.5,null]}}\nno JSON \xff\n{"a":1}\n'
 )
@@ -81,6 +81,9 @@ def test_a_worker_formats_in_every_format_and_envelope_as_the_relay_does() -> No
     sinks["array"] = http | {"batch": {"encoding": "array"}}
     sinks["events"] = hec | {"protocol": "splunk-hec", "authorization": "Splunk secret"}
     sinks["shaped"] = tcp | {"add": {"attributes.env": "prod"}, "where": {"type": "b*"}}
+    rules = [{"field": "actor.name", "action": "pseudonym"}, {"kind": "email"}]
+    redact = {"key": "a key of pseudonyms", "rules": rules}
+    sinks["redacted"] = tcp | {"format": "json", "redact": redact}
     sinks["sealed"] = tcp | {"format": "json", "seal": {"every": "1m"}}
     sinks["short"] = kafka | {"key": "actor", "max_message_size": "480B"}
     made_alike(load_text(yaml_of(sinks), "f", {}).config, [*sinks])

@@ -9,7 +9,7 @@ each message (test_headers_of_a_batch_are_those_of_each_message).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from itertools import compress
 from typing import Any, Final, NamedTuple
@@ -98,9 +98,12 @@ def _after(match: re.Match[str]) -> str:
 class HeaderReader:
     """Reads the headers of one source; keeps its senders in bounded memory."""
 
-    def __init__(self, zone: tzinfo = UTC, *, tag_without_colon: bool = False) -> None:
-        """As in `header_of`."""
-        self._zone, self._tag_without_colon = zone, tag_without_colon
+    def __init__(
+        self, zone: tzinfo = UTC, *, tag_without_colon: bool = False,
+        data_of: Callable[[str], bool] = lambda element: True,
+    ) -> None:  # fmt: skip
+        """As in `header_of`. Structured data of other elements than `data_of` may be left out."""
+        self._zone, self._tag_without_colon, self._data_of = zone, tag_without_colon, data_of
         self._rfc5424 = BoundedMemo(_rfc5424_sender)
         self._rfc3164 = BoundedMemo(_rfc3164_sender)
         self._minutes = BoundedMemo(self._minute)
@@ -153,10 +156,12 @@ class HeaderReader:
         if layout is None or len(pieces) % 2 == 0:
             return None
         name, names = layout
+        if not names:
+            return {}
         return {name: dict(zip(names, pieces[1::2]))}  # noqa: B905  # as many, by their layout
 
     def _layout(self, around: str) -> tuple[str, list[str]] | None:
-        """The names in an element from what stands around its values."""
+        """The names in an element from what stands around its values; none if it is left out."""
         first, *others = around.split('"')
         opening = _OPENING.fullmatch(first)
         if opening is None or not others or others.pop():
@@ -164,7 +169,9 @@ class HeaderReader:
         element, name = opening.groups()
         names = [name, *(found[1] for text in others if (found := _NEXT_NAME.fullmatch(text)))]
         # A name twice, or text that is no name: `header_of` decides what that is.
-        return (element, names) if len(set(names)) == len(others) + 1 else None
+        if len(set(names)) <= len(others):
+            return None
+        return element, names if self._data_of(element) else []
 
     def _cut_rfc3164(self, matches: Sequence[re.Match[str]], received: datetime) -> _Columns:
         pris, minutes, seconds, times, named = zip(*map(_groups, matches), strict=True)

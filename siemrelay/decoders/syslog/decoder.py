@@ -81,7 +81,10 @@ class SyslogDecoder:
         """The settings are as in `SyslogDecoderOptions`, times in seconds; `learns` as for JSON."""
         self._attributes, self._unread = "attributes" in wanted, not wanted
         zone = zone_of(timezone)
-        self._headers = HeaderReader(zone, tag_without_colon=tag_without_colon).headers
+        self._headers = HeaderReader(
+            zone, tag_without_colon=tag_without_colon,
+            data_of=lambda element: self._attributes or _is_event(element),
+        ).headers  # fmt: skip
         self._bodies = Bodies(
             spellings, body, attributes=self._attributes, kept=catalogue.values, learns=learns
         )

@@ -104,13 +104,14 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "sumologic": Preset(
         "Sumo Logic: an HTTP source, whose `url` holds the key",
-        # A message has at most 64 KB; a request best has 100 KB to 1 MB before compression.
+        # A request has at most 1 MB before compression. A message over 64 KB is cut into slices
+        # that stay together (help.sumologic.com/docs/send-data/reference-information/
+        # collect-multiline-logs), so it is not truncated here.
         "https://help.sumologic.com/docs/send-data/hosted-collectors/http-source/logs-metrics/",
         {
             "protocol": "http",
             "format": "json",
             "compression": "gzip",
-            "max_message_size": "64kB",
             "batch": {"encoding": "ndjson", "max_bytes": "1MB"},
         },
         search='search "{mark}"',

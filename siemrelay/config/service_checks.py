@@ -99,6 +99,10 @@ def _look(user: str, loaded: Loaded, unit: ServiceUnit, files: dict[str, list[st
                     f"the service's user {user} cannot read {which}: {found}; see chgrp, chmod"
                 )
                 faults.append(fault(() if file == loaded.file else ("include",), message))
+        for place, mode in _of_products(loaded):
+            if found := obstacle(place, mode):
+                message = f"the service's user {user} cannot read {place}: {found}"
+                faults.append(fault(("products_dir",), message))
     for path, place in written(loaded):
         if any(place.is_relative_to(made) for made in unit.made):
             continue
@@ -113,6 +117,14 @@ def _look(user: str, loaded: Loaded, unit: ServiceUnit, files: dict[str, list[st
             message = f"the service's user {user} cannot write to this socket: {found}"
             faults.append(fault(("sinks", name, "path"), message))
     return faults
+
+
+def _of_products(loaded: Loaded) -> Iterator[tuple[Path, int]]:
+    """The directory of the operator's products and the files in it, each with how it is opened."""
+    folder = loaded.config.products_dir
+    if folder is not None:
+        yield folder, os.R_OK | os.X_OK
+        yield from ((file, os.R_OK) for file in sorted(folder.glob("*.yaml")))
 
 
 def _unreadable(loaded: Loaded, files: dict[str, list[str]]) -> Iterator[tuple[KeyPath, str]]:

@@ -32,20 +32,6 @@ def _is_into_list(step: str) -> bool:
     return step.isdecimal() or "=" in step
 
 
-def value_at(record: Mapping[str, Any], where: Where) -> Any:
-    """The value that these keys lead to, None if there is none."""
-    value: Any = record
-    for name in where:
-        value = (
-            value.get(name)
-            if type(value) is dict
-            else element(value, name)
-            if type(value) is list
-            else None
-        )
-    return value
-
-
 def element(values: list[Any], step: str) -> Any:
     """The element of a list that a step of a path takes, None if there is none."""
     if step.isascii() and step.isdecimal() and len(step) < 6:
@@ -53,9 +39,12 @@ def element(values: list[Any], step: str) -> Any:
     name, sign, wanted = step.partition("=")
     if not sign:
         return None
-    return next(
-        (each for each in values if type(each) is dict and text_of(each.get(name)) == wanted), None
-    )
+    for each in values:
+        if type(each) is dict:
+            value = each.get(name)
+            if value == wanted or (type(value) is not str and text_of(value) == wanted):
+                return each
+    return None
 
 
 _PART: Final = re.compile(r"\{([^{}]+)\}")
@@ -64,41 +53,114 @@ _PART: Final = re.compile(r"\{([^{}]+)\}")
 class Template:
     """A text made of several values of a record."""
 
-    __slots__ = ("_form", "_parts", "keys")
+    __slots__ = ("_before", "_parts", "keys")
 
     def __init__(self, text: str) -> None:
         pieces = _PART.split(text)
-        self._form = [*pieces[::2]]
-        self._parts: list[tuple[list[Where], list[Where], frozenset[str], bool]] = []
-        for part in pieces[1::2]:
+        self._before = pieces[0]
+        self._parts: list[tuple[list[Where], list[Where], frozenset[str], bool, str]] = []
+        for part, behind in zip(pieces[1::2], pieces[2::2], strict=True):
             path, _, condition = part.partition(" if ")
             where, _, values = condition.partition("=")
             at, wanted = where.removesuffix("!"), frozenset(values.split(","))
             self._parts.append(
-                (_places(path), _places(at) if at else [], wanted, not where.endswith("!"))
+                (_places(path), _places(at) if at else [], wanted, not where.endswith("!"), behind)
             )
         self.keys = {keys[0] for path, at, *_ in self._parts for keys in (*path, *at)}
         """The keys of a record that it may need."""
 
+    def may_be_in(self, keys: frozenset[str]) -> bool:
+        """Whether a record with just these keys, of those in `keys`, may have the text."""
+        return all(
+            any(where[0] in keys for where in path)
+            and (not at or not yes or any(where[0] in keys for where in at))
+            for path, at, _, yes, _ in self._parts
+        )
+
     def text(self, record: Mapping[str, Any]) -> str | None:
         """The text; None if the record lacks one of the values, or a condition is not met."""
-        found = [self._form[0]]
-        for (path, at, wanted, yes), behind in zip(self._parts, self._form[1:], strict=True):
-            if at and (text_of(_first_usable(record, at)) in wanted) is not yes:
-                return None
-            value = _first_usable(record, path)
+        found = self._before
+        for path, at, wanted, yes, behind in self._parts:
+            if at:
+                value = _usable_at(record, at)
+                if ((value if type(value) is str else text_of(value)) in wanted) is not yes:
+                    return None
+            value = _usable_at(record, path)
             if value is None:
                 return None
-            found += (str(text_of(value)), behind)
-        return "".join(found)
+            found += (value if type(value) is str else str(text_of(value))) + behind
+        return found
+
+    def texts(self, records: Sequence[dict[str, Any]]) -> list[str | None]:
+        """The text of each record, column by column; as `text`."""
+        found: list[str | None] = [self._before] * len(records)
+        for path, at, wanted, yes, behind in self._parts:
+            values = _column(records, path)
+            if at:
+                values = [
+                    value if value is not None and (text_of(given) in wanted) is yes else None
+                    for value, given in zip(values, _column(records, at), strict=True)
+                ]
+            found = [
+                None if before is None or value is None
+                else before + (value if type(value) is str else str(text_of(value))) + behind
+                for before, value in zip(found, values, strict=True)
+            ]  # fmt: skip
+        return found
+
+
+def _column(records: Sequence[dict[str, Any]], places: list[Where]) -> list[Any]:
+    """The first usable value of each record at these places; None where it has none."""
+    found: list[Any] = [None] * len(records)
+    for where in places:
+        values: list[Any] = [record.get(where[0]) for record in records]
+        for name in where[1:]:
+            values = steps(values, name)
+        if set(map(type, values)) <= _NO_VALUES:
+            continue
+        found = [
+            before if before is not None else value if is_usable(value) else None
+            for before, value in zip(found, values, strict=True)
+        ]
+        if None not in found:
+            break
+    return found
+
+
+def steps(values: Iterable[Any], name: str) -> list[Any]:
+    """One step further from each of these values."""
+    return [
+        v.get(name) if type(v) is dict else element(v, name) if type(v) is list else None
+        for v in values
+    ]
+
+
+_NO_VALUES: Final = {type(None), dict, list}
 
 
 def _places(path: str) -> list[Where]:
     return [(path,), tuple(path.split("."))] if "." in path else [(path,)]
 
 
-def _first_usable(record: Mapping[str, Any], places: list[Where]) -> Any:
-    return next(filter(is_usable, (value_at(record, where) for where in places)), None)
+def _usable_at(record: Mapping[str, Any], places: list[Where]) -> Any:
+    for where in places:
+        value: Any = record
+        for name in where:
+            if type(value) is dict:
+                value = value.get(name)
+            elif type(value) is list:
+                value = element(value, name)
+            else:
+                value = None
+                break
+        if (
+            value is not None
+            and value != ""
+            and type(value) is not dict
+            and type(value) is not list
+        ):
+            return value
+    return None
 
 
 def is_usable(value: Any) -> bool:

@@ -15,7 +15,6 @@ from siemrelay.config.option_models import join_sink
 from siemrelay.config.presets import PRESETS
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.own_commands import DEFAULT_FILE
-from siemrelay.products.product import BUILT_IN
 
 LISTENERS: Final = ("udp", "tcp", "tls", "relp", "relp+tls", "unix", "unixgram")
 
@@ -205,8 +204,7 @@ def _lines(answers: Answers, file: str) -> Iterator[str]:
     if answers.product != "generic":
         yield from _keys({"product": answers.product})
     else:
-        products = [name for name in BUILT_IN if name != "generic"]
-        yield f"    # product: {products[0]}    # its field names; or {', '.join(products[1:])}"
+        yield "    # product: alm          # what writes it: its fields, event types and severities"
     if keys["type"] == "file":
         yield "    # start_at: end          # of files never seen before; `beginning` by default"
     yield ""

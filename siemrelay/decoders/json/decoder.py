@@ -9,7 +9,7 @@ import msgspec
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import UNPARSED, Catalogue
-from siemrelay.core.forgiving_json import forgiving_json
+from siemrelay.core.forgiving_json import forgiving_json, may_hold_long_record
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
@@ -17,7 +17,7 @@ from siemrelay.decoders.contract import (
     TimeBoundOptions,
 )
 from siemrelay.decoders.fields import Spellings, rest_of
-from siemrelay.decoders.json.learned import DEEPEST, Learner
+from siemrelay.decoders.json.learned import DEEPEST, REFUSALS, Learner, decoded_lines
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.normalise import ALWAYS_WANTED, Finisher, unparsed
 from siemrelay.wire.framing.contract import Framing
@@ -34,8 +34,8 @@ class JsonDecoder:
     ) -> None:  # fmt: skip
         """`wanted` are the fields that filters and formats read; others stay empty.
 
-        Times are as in `TimeBoundOptions`, in seconds. Without `learns` every record is looked up
-        by itself: the same events, slower. Times without a zone are in `zone`.
+        Times are as in `TimeBoundOptions`, in seconds. Without `learns` no shape is: the same
+        events, slower. Times without a zone are in `zone`.
         """
         self._attributes = "attributes" in wanted
         # Attributes are what no field took, so with them every field is looked up.
@@ -64,7 +64,23 @@ class JsonDecoder:
         events = self._learner.together(payload, batch.count, split)
         if events is not None:
             return self._finished(batch, events, 0, tidy=self._learner.tidy)
+        events = self._together(payload, batch.count)
+        if events is not None:
+            return self._finished(batch, events, 0)
         return self._one_by_one(batch, split())
+
+    def _together(self, payload: bytes, count: int) -> list[AuditEvent] | None:
+        """The events of a payload's records that have no shape, if all are whole objects."""
+        if self._learner.shape is not None or may_hold_long_record(payload):
+            return None
+        brackets = payload.translate(None, _NO_BRACKET).split(b"\n")
+        if max(map(len, brackets)) > DEEPEST:
+            return None
+        try:
+            records = decoded_lines(_objects, payload, count)
+        except REFUSALS:
+            return None
+        return records and self._lookup.events(records, attributes=self._attributes)
 
     def _one_by_one(self, batch: Batch, records: list[bytes]) -> DecodedBatch:
         shaped = self._learner.each(records)
@@ -90,6 +106,10 @@ class JsonDecoder:
                 rest = {"record": record.decode("utf-8", "replace")}
             event.attributes = rest
         return event
+
+
+_objects: Final = msgspec.json.Decoder(dict[str, Any])
+_NO_BRACKET: Final = bytes({*range(256)} - {*b"{[\n"})
 
 
 def _is_utf8(record: bytes) -> bool:

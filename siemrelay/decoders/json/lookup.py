@@ -22,6 +22,7 @@ from siemrelay.decoders.fields import (
     event_of,
     is_usable,
     rest_of,
+    steps,
     text_of,
 )
 
@@ -146,7 +147,7 @@ class FieldLookup:
             for path in paths:
                 template = self._templates.get(path)
                 if template is not None:
-                    if template.keys & present:
+                    if template.may_be_in(present):
                         tried.append(template)
                     continue
                 steps = tuple(path.split("."))
@@ -170,18 +171,11 @@ def _found(records: list[dict[str, Any]], plan: Plan) -> tuple[Found, list[bool]
         for where in tried:
             values: list[Any]
             if isinstance(where, Template):
-                values = [where.text(record) for record in records]
+                values = where.texts(records)
             else:
                 values = list(map(itemgetter(where[0]), records))
                 for name in where[1:]:
-                    values = [
-                        v.get(name)
-                        if type(v) is dict
-                        else element(v, name)
-                        if type(v) is list
-                        else None
-                        for v in values
-                    ]
+                    values = steps(values, name)
             types = set(map(type, values))
             if types <= _NO_VALUES:
                 continue

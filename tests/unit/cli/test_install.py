@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from siemrelay.cli.setup import system_files
 from siemrelay.cli.setup.install import install
 from siemrelay.cli.setup.uninstall import uninstall
+from siemrelay.products.product import BUILT_IN
 from tests.support.servers import missing, other_users_run_it, program
 
 ROOT = Path(__file__).parents[3]
@@ -197,7 +198,7 @@ def test_the_package_has_the_folder_systemd_itself_and_declares_every_file_of_it
 
 
 @pytest.mark.slow
-def test_a_wheel_from_the_source_package_holds_the_files_of_the_folder_systemd(
+def test_a_wheel_from_the_source_package_holds_the_products_and_the_folder_systemd(
     tmp_path: Path,
 ) -> None:
     source = tmp_path / "source"
@@ -221,7 +222,9 @@ def test_a_wheel_from_the_source_package_holds_the_files_of_the_folder_systemd(
     place = "siemrelay/cli/setup/systemd/"
     with zipfile.ZipFile(wheel) as archive:
         held = {n: archive.read(n).decode() for n in archive.namelist() if n.startswith(place)}
+        shipped = {name for name in archive.namelist() if name.startswith("siemrelay/products/")}
         archive.extractall(tmp_path / "installed")
+    assert shipped >= {f"siemrelay/products/{name}.yaml" for name in BUILT_IN}
     assert held == {place + name: text for name, text in SHIPPED.items()}
     subprocess.run(
         [sys.executable, "-m", "siemrelay", "install", "--root", str(tmp_path / "root"),

@@ -267,6 +267,19 @@ def test_a_configuration_and_secrets_that_only_root_reads_are_faults(place: Path
 
 @as_root
 @other_users_run_it
+def test_products_that_the_services_user_cannot_read_are_faults(place: Path) -> None:
+    products = place / "products"
+    products.mkdir(mode=0o755)
+    (products / "doors.yaml").write_text("summary: doors")
+    (products / "doors.yaml").chmod(0o600)
+    file = configuration(place, "{type: stdin, product: doors}")
+    file.write_text(f"products_dir: {products}\n{file.read_text()}")
+    (found,) = faults(file)
+    assert f"cannot read {products}/doors.yaml: file {products}/doors.yaml has root:root" in found
+
+
+@as_root
+@other_users_run_it
 def test_places_that_the_user_cannot_write_are_faults(place: Path) -> None:
     archive = place / "archive"
     archive.mkdir(mode=0o755)

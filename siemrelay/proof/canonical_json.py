@@ -33,18 +33,24 @@ def canonical(text: bytes) -> bytes:
 
     Raises ValueError if it is none, has a number beyond a double, or is nested too deep.
     """
+    return parsed(text)[1]
+
+
+def parsed(text: bytes) -> tuple[Any, bytes]:
+    """A JSON value, and its canonical form. Raises ValueError as `canonical`."""
     try:
         try:
             value = _decode_without_floats(text)
         except _HasFloats:
-            return _written(_decode(text)).encode()
+            value = _decode(text)
+            return value, _written(value).encode()
         if (
             _LONG_NUMBER in text.translate(_ZEROS)
             or b"\\u" in text
             or not (text.isascii() or _BEYOND.search(text) is None)
         ):
-            return _written(value).encode()
-        return _encode_sorted(value)
+            return value, _written(value).encode()
+        return value, _encode_sorted(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"no JSON: {error}") from error
 
@@ -58,11 +64,6 @@ def _refuse(number: str) -> float:
 
 
 _decode_without_floats: Final = msgspec.json.Decoder(float_hook=_refuse).decode
-
-
-def canonical_value(value: Any) -> bytes:
-    """The canonical form of a value decoded from JSON. Raises ValueError as `canonical`."""
-    return canonical(msgspec.json.encode(value))
 
 
 def _written(value: Any) -> str:

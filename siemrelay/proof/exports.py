@@ -14,7 +14,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.leaf import NO_JSON, WHOLE_MESSAGE, Leaf, any_value_of, leaf_of
+from siemrelay.proof.canonical_json import parsed
+from siemrelay.proof.leaf import NO_JSON, WHOLE_MESSAGE, Leaf, any_value_of, leaf_of, leaf_of_json
+
+# Splunk's whole message; the fields that it has found stand beside it.
+_RAW: Final = "_raw"
 
 # A CSV field may hold a message of this size.
 _FIELD_BYTES: Final = 64 << 20
@@ -84,12 +88,18 @@ def _json_rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
             continue
         if not held:
             try:
-                yield from _messages(_decode(line), line, number)
-                continue
-            except NO_JSON:
+                value, form = parsed(line)
+            except ValueError:
                 if number > 1 and line.lstrip()[:1] not in (b"{", b"["):
                     yield ExportRow(leaf_of(line), line, number)
                     continue
+            else:
+                leaf = leaf_of_json(value, form)
+                if leaf.number is not None and _RAW not in value:
+                    yield ExportRow(leaf, line, number)
+                else:
+                    yield from _messages(value, line, number)
+                continue
         held.append(line)
     if held:
         whole = b"".join(held)
@@ -138,6 +148,8 @@ def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
 
 
 def _row(value: dict[str, Any], text: bytes, line: int) -> ExportRow | None:
+    if isinstance(raw := value.get(_RAW), str):
+        return ExportRow(leaf_of(raw.encode()), raw.encode(), line)
     text = text or msgspec.json.encode(value)
     leaf = leaf_of(text)
     if leaf.number is None:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import canonical, canonical_value
+from siemrelay.proof.canonical_json import canonical, parsed
 from siemrelay.proof.merkle import leaf_hash
 
 STREAM_CHARACTERS: Final = 10
@@ -86,8 +86,8 @@ def leaf_of(message: bytes) -> Leaf:
     text = _content(message.rstrip(b"\r\n"))
     if text.startswith(b"{"):
         try:
-            return leaf_of_json(_decode(text), text)
-        except NO_JSON:  # a text that only looks like it
+            return leaf_of_json(*parsed(text))
+        except ValueError:  # a text that only looks like it
             return Leaf(leaf_hash(text), None, None)
     found = next(filter(None, (place.match(text) for place in _AT_START)), None)
     if found is None and text.endswith(b'")'):
@@ -97,14 +97,9 @@ def leaf_of(message: bytes) -> Leaf:
     return Leaf(leaf_hash(text), found[1].decode(), int(found[2]))
 
 
-def leaf_of_json(value: Any, text: bytes | None = None) -> Leaf:
-    """The leaf of a JSON object, given decoded; `text` is what it was decoded from, if at hand.
-
-    Raises ValueError if there is no canonical form.
-    """
-    form = canonical_value(value) if text is None else canonical(text)
-    number = _json_number(value)
-    return Leaf(leaf_hash(form), *(number or (None, None)))
+def leaf_of_json(value: Any, form: bytes) -> Leaf:
+    """The leaf of a JSON value, given with its canonical form."""
+    return Leaf(leaf_hash(form), *(_json_number(value) or (None, None)))
 
 
 def _json_number(value: Any) -> tuple[str, int] | None:

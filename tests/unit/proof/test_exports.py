@@ -49,6 +49,10 @@ SHAPES: dict[str, Callable[[list[bytes]], bytes]] = {
     "Splunk, JSON lines": lambda x: lines_of(
         [{"preview": False, "result": {"_raw": line.decode(), "host": "relay"}} for line in x]
     ),
+    "Splunk, JSON with fields beside": lambda x: lines_of(
+        [{"preview": False, "result": {"_raw": line.decode(), "siemrelay.n": "abcdefgh22:1"}}
+         for line in x]
+    ),
     "Splunk, JSON": lambda x: json.dumps(
         {"results": [{"_raw": line.decode()} for line in x]}, indent=1
     ).encode(),

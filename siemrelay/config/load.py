@@ -275,17 +275,25 @@ def _products_named(top: Mapping[str, Any], products: Products) -> Iterator[str]
 
 
 def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:
-    """Every entry of every part's `events`, with its path."""
+    """Every entry of every part's `events` and of its `sample`, with its path."""
     for section in ("sources", "sinks"):
         parts = top.get(section)
         for name, part in parts.items() if isinstance(parts, dict) else ():
-            at: KeyPath = (section, name, "events")
-            events = part.get("events") if isinstance(part, dict) else None
-            lists: list[tuple[KeyPath, Any]] = [(at, events)]
-            if isinstance(events, dict):
-                lists = [((*at, key), events.get(key)) for key in ("include", "exclude")]
-            for path, value in lists:
-                if isinstance(value, str):
-                    yield path, value
-                elif isinstance(value, list):
-                    yield from (((*path, i), v) for i, v in enumerate(value) if isinstance(v, str))
+            if not isinstance(part, dict):
+                continue
+            yield from _entries((section, name, "events"), part.get("events"))
+            sample = part.get("sample")
+            for i, rule in enumerate(sample if isinstance(sample, list) else ()):
+                if isinstance(rule, dict):
+                    yield from _entries((section, name, "sample", i, "events"), rule.get("events"))
+
+
+def _entries(at: KeyPath, events: Any) -> Iterator[tuple[KeyPath, str]]:
+    lists: list[tuple[KeyPath, Any]] = [(at, events)]
+    if isinstance(events, dict):
+        lists = [((*at, key), events.get(key)) for key in ("include", "exclude")]
+    for path, value in lists:
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, list):
+            yield from (((*path, i), v) for i, v in enumerate(value) if isinstance(v, str))

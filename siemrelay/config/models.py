@@ -28,7 +28,7 @@ from siemrelay.core.options import Duration, NonEmpty, Options, Size, absolute
 from siemrelay.products.product import BUILT_IN, Products
 from siemrelay.proof.options import SealChoice
 from siemrelay.telemetry.endpoint_options import EndpointOptions
-from siemrelay.transforms.transform import TransformOptions
+from siemrelay.transforms.transform import SinkTransformOptions, TransformOptions
 
 # Names become metric labels, command arguments and keys in the buffer: short and plain.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -131,7 +131,7 @@ class RetryOptions(Options):
         return value
 
 
-class SinkConfig(TransformOptions):
+class SinkConfig(SinkTransformOptions):
     """Options of every sink."""
 
     siem: str = Field("generic", description="the SIEM whose defaults are used (a preset)")

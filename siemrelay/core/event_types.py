@@ -39,6 +39,7 @@ LETTERS_RETRIED: Final = "Dead Letters Retried"
 LETTERS_DROPPED: Final = "Dead Letters Dropped"
 RECORDS_DROPPED: Final = "Records Dropped"
 RECORDS_MISSING: Final = "Records Missing"
+EVENTS_SAMPLED: Final = "Events Sampled"
 SEAL: Final = "Delivery Seal"
 """The type of the signed seals that a sink with `seal:` gets about its own events."""
 SEAL_KEY_ROTATED: Final = "Seal Key Rotated"
@@ -97,6 +98,7 @@ _OWN: Final = (
     (SEAL_KEY_ROTATED, "relay", 6, "Somebody made a new key that signs seals"),
     (SEAL, "relay", 1, "What a sink has received so far, signed, for `siemrelay verify`"),
     (RECORDS_MISSING, "relay", 8, "Stored records are gone from the disk"),
+    (EVENTS_SAMPLED, "relay", 3, "A sink's `sample` left out events since the last such event"),
 )
 
 BUILT_IN: Final = (

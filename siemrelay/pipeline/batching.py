@@ -25,6 +25,7 @@ class DeliveryBatch(msgspec.Struct):
     raised. `received` has (arrival time, number of messages) for the delivery times. The first
     `sent_before` messages may have been sent in an earlier attempt. `first_number` is the number of
     the first message in a sealed stream; `seal`: the one message is a seal, and no record's.
+    `sampled` counts what a sample left out, by event type.
     """
 
     next_sequence: int
@@ -34,6 +35,7 @@ class DeliveryBatch(msgspec.Struct):
     unparsed: int = 0
     truncated: int = 0
     redacted: int = 0
+    sampled: dict[str, int] = msgspec.field(default_factory=dict)
     invalid_utf8: int = 0
     received: list[tuple[float, int]] = msgspec.field(default_factory=list)
     last_type: str = ""
@@ -73,6 +75,7 @@ class BatchMaker:
             filtered=considered - len(messages) - len(failed), unparsed=found.unparsed,
             truncated=sum(sequence >= position for sequence in found.truncated),
             redacted=sum(sequence >= position for sequence in found.redacted),
+            sampled=found.left_out(position, batch.next_sequence),
             invalid_utf8=sum(sequence >= position for sequence in found.replaced),
             received=[(batch.received_at, len(messages))],
             last_type=found.last_type if messages else "", failed=failed,
@@ -120,6 +123,8 @@ class BatchMaker:
         batch.unparsed += more.unparsed
         batch.truncated += more.truncated
         batch.redacted += more.redacted
+        for name, count in more.sampled.items():
+            batch.sampled[name] = batch.sampled.get(name, 0) + count
         batch.invalid_utf8 += more.invalid_utf8
         batch.received += more.received
         batch.last_type = more.last_type or batch.last_type

@@ -203,6 +203,7 @@ class Delivery:
                 wanted = found.first_wanted(position, batch.next_sequence)
                 filtered = wanted - max(position, batch.first_sequence)
                 self._buffer.advance(self._name, wanted, Outcome(filtered=filtered))
+                self._status.left_out(found.left_out(position, wanted))
                 if wanted < batch.next_sequence:
                     return wanted
                 position = wanted

@@ -51,10 +51,20 @@ class SinkFormat(msgspec.Struct, frozen=True):
         fields = self.events.fields | self.format.fields
         return fields if self.transform is None else fields | self.transform.fields
 
-    def select(self, decoded: DecodedBatch) -> list[bool] | None:
-        """Whether the sink takes each event; None for all of them."""
+    def select(self, decoded: DecodedBatch) -> tuple[list[bool] | None, dict[str, list[int]]]:
+        """Whether the sink takes each event (None: all), and what its sample leaves out."""
         keep = self.events.select(decoded.events)
-        return keep if self.transform is None else self.transform.select(decoded, keep)
+        return (keep, {}) if self.transform is None else self.transform.select(decoded, keep)
+
+    def made(self, selection: Selection) -> tuple[Selection, list[int], list[bytes]]:
+        """The events as they are formatted, the records redacted, a message for each event."""
+        redacted: list[int] = []
+        if self.transform is not None:
+            selection, redacted = self.transform.apply(selection)
+        messages = self.format.encode(selection)
+        # Invariant: one message per event, or refusals would name the wrong records.
+        assert len(messages) == len(selection), (len(messages), len(selection))
+        return selection, redacted, messages
 
     def takes(self, batch: Batch) -> bool:
         """Whether the sink takes records of that batch's source."""
@@ -74,11 +84,13 @@ class SelectedMessages(msgspec.Struct, array_like=True):
 
     `keep` has a byte (0 or 1) for each message; None takes them all. `failed` has the (sequence,
     error) of selected records on which the format raised, `last_type` the last one's event type.
+    `sampled` has the records that the sample leaves out, by event type.
     """
 
     keep: bytes | None
     last_type: str
     failed: list[tuple[int, str]]
+    sampled: dict[str, list[int]] = {}
 
 
 class GroupMessages(msgspec.Struct, array_like=True):
@@ -114,7 +126,8 @@ class SinkMessages(msgspec.Struct, frozen=True):
 
     `truncated`, `redacted` and `replaced` are the records whose message was over the limit, in
     which something was redacted, or that held bytes which are no UTF-8; `failed` has the (sequence,
-    error) of those on which the format raised. Sinks share it: nothing in it may be changed.
+    error) of those on which the format raised; `sampled` those that a sample leaves out, by event
+    type. Sinks share it: nothing in it may be changed.
     """
 
     messages: list[bytes] = []
@@ -125,6 +138,15 @@ class SinkMessages(msgspec.Struct, frozen=True):
     failed: Sequence[tuple[int, str]] = ()
     unparsed: int = 0
     last_type: str = ""
+    sampled: Mapping[str, Sequence[int]] = {}
+
+    def left_out(self, position: int, end: int) -> dict[str, int]:
+        """How many records from `position` to before `end` the sample leaves out, by type."""
+        counts = {
+            name: bisect_left(sequences, end) - bisect_left(sequences, position)
+            for name, sequences in self.sampled.items()
+        }
+        return {name: count for name, count in counts.items() if count > 0}
 
     def first_wanted(self, position: int, end: int) -> int:
         """The first record from `position` on that the sink takes; `end` if there is none."""
@@ -191,25 +213,22 @@ class Formatter:
     ) -> GroupMessages:  # fmt: skip
         """The messages of a group for some of its filters. Never raises, as `decode`."""
         first, filters = self._groups[group]
-        kept = {view: filters[view].select(decoded) for view in views}
+        found = {view: filters[view].select(decoded) for view in views}
+        kept = {view: keep for view, (keep, _) in found.items()}
         together = _either([*kept.values()])
         selection = Selection(decoded, together, first.number)
-        redacted: list[int] = []
-        if first.transform is not None:
-            selection, redacted = first.transform.apply(selection)
         sequences, failed = list(selection.sequences), dict[int, str]()
         try:
-            messages = first.format.encode(selection)
+            shaped, redacted, messages = first.made(selection)
+            messages, cut = _truncated(first, messages, shaped, errors)
         except Exception as error:  # noqa: BLE001  (logged by the caller; any bug ends here)
-            messages, failed = _formatted_one_by_one(first.format, selection, error, errors)
+            messages, redacted, cut, failed = _made_one_by_one(first, selection, error, errors)
             sequences = [sequence for sequence in sequences if sequence not in failed]
-        # Invariant: one message per event, or refusals would name the wrong records.
-        assert len(messages) == len(sequences), (len(messages), len(sequences))
-        messages, cut = _truncated(first, messages, selection, sequences, errors)
         start = decoded.batch.first_sequence
         made = GroupMessages(messages, sequences, cut, redacted, {}, sum(map(len, messages)))
         for view, keep in kept.items():
             made.views[view] = _view(decoded, keep, together, sequences, failed, start)
+            made.views[view].sampled = found[view][1]
         return made
 
     def formatted(self, batch: Batch, wanted: Mapping[int, Collection[int]]) -> FormattedBatch:
@@ -284,6 +303,7 @@ def messages_of(made: GroupMessages, view: int, unparsed: int, replaced: list[in
         selected.failed,
         unparsed,
         selected.last_type,
+        selected.sampled,
     )
 
 
@@ -322,52 +342,50 @@ def _unparsed(batch: Batch, record: bytes) -> AuditEvent:
     )  # fmt: skip
 
 
-def _formatted_one_by_one(
-    form: Format, selection: Selection, error: Exception, errors: list[InternalError]
-) -> tuple[list[bytes], dict[int, str]]:
-    """Format each event alone: the messages, and the errors of those that failed.
+def _made_one_by_one(
+    sink: SinkFormat, selection: Selection, error: Exception, errors: list[InternalError]
+) -> tuple[list[bytes], list[int], list[int], dict[int, str]]:
+    """Make each message alone: these, what was redacted and truncated, the errors of those failed.
 
-    A bug in a format must neither stop the sink for ever nor lose the event.
+    A bug in a format or transform must neither stop the sink for ever nor lose the event.
     """
     batch = selection.decoded.batch
-    messages, failed = list[bytes](), dict[int, str]()
+    messages, redacted, cut = list[bytes](), list[int](), list[int]()
+    failed = dict[int, str]()
     for index, sequence in enumerate(selection.sequences):
         try:
-            (message,) = form.encode(selection.alone(index))
+            shaped, changed, made = sink.made(selection.alone(index))
         except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
             error = again
             failed[sequence] = f"{type(again).__name__}: {again}"
         else:
-            messages.append(message)
+            made, too_long = _truncated(sink, made, shaped, errors)
+            messages, redacted, cut = messages + made, redacted + changed, cut + too_long
     errors.append(_internal_error(
         "internal error: format failed, records become dead letters", batch, [*failed], error
     ))  # fmt: skip
-    return messages, failed
+    return messages, redacted, cut, failed
 
 
 def _truncated(
-    sink: SinkFormat, messages: list[bytes], selection: Selection, sequences: list[int],
-    errors: list[InternalError],
-) -> tuple[list[bytes], list[int]]:  # fmt: skip
+    sink: SinkFormat, messages: list[bytes], selection: Selection, errors: list[InternalError]
+) -> tuple[list[bytes], list[int]]:
     """The messages, truncated to the limit, and the records whose message was over it."""
     limit = sink.max_message_bytes
     if limit is None or not messages or max(map(len, messages)) <= limit:
         return messages, []
     over = [at for at, message in enumerate(messages) if len(message) > limit]
     messages = list(messages)  # `raw` returns the records themselves, which all sinks share
-    # A record on which the format raised has an event, and no message.
-    indexes = {sequence: index for index, sequence in enumerate(selection.sequences)}
     for at in over:
-        index = indexes[sequences[at]]
         try:
-            messages[at] = truncated(sink.format, selection, index, messages[at], limit)
+            messages[at] = truncated(sink.format, selection, at, messages[at], limit)
         except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
             errors.append(_internal_error(
                 "internal error: message truncated as bytes", selection.decoded.batch,
-                [sequences[at]], error,
+                [selection.sequences[at]], error,
             ))  # fmt: skip
             messages[at] = cut_utf8(messages[at], limit)
-    return messages, [sequences[at] for at in over]
+    return messages, [selection.sequences[at] for at in over]
 
 
 def _internal_error(

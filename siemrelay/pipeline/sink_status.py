@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -27,6 +27,11 @@ _LOG_DUPLICATES_EVERY_S: Final = 60.0
 # A receiver that limits what it takes refuses and takes in turn: that is one state for the log,
 # until it has taken everything for so long.
 _THROTTLED_S: Final = 60.0
+
+
+# Types are the sender's: beyond so many they are counted together.
+_MOST_TYPES: Final = 100
+OTHER_TYPES: Final = "other types"
 
 
 class SinkStatus:
@@ -107,6 +112,13 @@ class SinkStatus:
         """Record a sign of life."""
         self._stats.progress_at = trio.current_time()
 
+    def left_out(self, sampled: Mapping[str, int]) -> None:
+        """Count events that the sink's sample left out, by type."""
+        counts = self._stats.sampled
+        for name, count in sampled.items():
+            known = name if name in counts or len(counts) < _MOST_TYPES else OTHER_TYPES
+            counts[known] = counts.get(known, 0) + count
+
     def settled(self, batch: DeliveryBatch, refused: int, duplicates: int = 0) -> None:
         """Note a settled batch, of which the receiver refused some and had some already.
 
@@ -116,6 +128,7 @@ class SinkStatus:
         stats.unparsed += batch.unparsed
         stats.truncated_messages += batch.truncated
         stats.redacted += batch.redacted
+        self.left_out(batch.sampled)
         stats.invalid_utf8 += batch.invalid_utf8
         self.progressed()
         if batch.messages:

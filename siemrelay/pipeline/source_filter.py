@@ -55,7 +55,7 @@ class SourceFilter:
         events = decoded.events
         keep = self._events.select(events)
         if self._transform is not None:
-            keep = self._transform.select(decoded, keep)
+            keep, _ = self._transform.select(decoded, keep)
         if keep is not None and self._keep_unparsed:
             keep = [
                 kept or event.type == UNPARSED for kept, event in zip(keep, events, strict=True)

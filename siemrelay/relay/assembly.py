@@ -159,7 +159,8 @@ class Assembly:
         return SinkFormat(
             EventFilter(config.events, self.catalogue), form, limit, self._taken(config),
             made_of=(recipe, limit, config.add, config.redact, config.seal is None),
-            filtered_by=(config.events, config.where), transform=transform_of(config),
+            filtered_by=(config.events, config.where, config.sample),
+            transform=transform_of(config, self.catalogue),
             number=None if config.seal is None else self.number,
         )  # fmt: skip
 

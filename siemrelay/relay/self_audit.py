@@ -22,6 +22,7 @@ import trio
 
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event_types import (
+    EVENTS_SAMPLED,
     RECORDS_DROPPED,
     RECORDS_MISSING,
     RELAY_STARTED,
@@ -42,6 +43,9 @@ _MOST_BYTES: Final = 256 * 1024
 # Of losses that go on there is an event this often.
 _LOSSES_EVERY_S: Final = 60.0
 
+# Of what samples leave out there is an event this often.
+_SAMPLED_EVERY_S: Final = 300.0
+
 # A folder that changed so recently may change again without a new time of its change.
 _CLOCK_STEP_NS: Final = 2_000_000_000
 
@@ -60,6 +64,8 @@ class SelfAudit:
         self._more, self._storing = trio.Event(), trio.Lock()
         self._losses: dict[tuple[str, str], int] = {}
         self._losses_at = -_LOSSES_EVERY_S
+        self._sampled: dict[str, dict[str, int]] = {}
+        self._sampled_at = 0.0
         self._looked_at_ns = 0
 
     def note(
@@ -95,6 +101,7 @@ class SelfAudit:
     async def stopped(self) -> None:
         """Note the stop and store everything that is noted; while the intake still runs."""
         self._note_losses()
+        self._note_sampled()
         self.note(RELAY_STOPPED, "The relay stopped in order")
         await self._store()
 
@@ -105,6 +112,8 @@ class SelfAudit:
             self._more = trio.Event()
             if trio.current_time() - self._losses_at >= _LOSSES_EVERY_S:
                 self._note_losses()
+            if trio.current_time() - self._sampled_at >= _SAMPLED_EVERY_S:
+                self._note_sampled()
             await self._store()
             if self._something_left():
                 await self.take_left()
@@ -139,6 +148,20 @@ class SelfAudit:
             )  # fmt: skip
             self.note(event_type, f"{more:,} records for sink {name} were {why}", sink=name,
                       outcome="failure", records=more)  # fmt: skip
+
+    def _note_sampled(self) -> None:
+        """Note what the samples of the sinks left out since the last time; also in the log."""
+        self._sampled_at = trio.current_time()
+        for name, sink in self._stats.sinks.items():
+            before, self._sampled[name] = self._sampled.get(name, {}), dict(sink.sampled)
+            more = {kind: count - before.get(kind, 0) for kind, count in sink.sampled.items()}
+            more = {kind: count for kind, count in more.items() if count > 0}
+            if not more:
+                continue
+            count = sum(more.values())
+            _log.info("events left out by the sample", sink=name, left_out=more)
+            self.note(EVENTS_SAMPLED, f"{count:,} events for sink {name} were left out by its "
+                      "`sample`", sink=name, records=count, left_out=more)  # fmt: skip
 
     def _something_left(self) -> bool:
         """Whether the folder may have changed. Every second: one system call, and no thread."""

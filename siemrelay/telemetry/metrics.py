@@ -90,7 +90,7 @@ _SOURCE_ROWS: Final[tuple[_Row, ...]] = (
 _SINK_ROWS: Final[tuple[_Row, ...]] = (
     ("delivered_total", "counter", "Events confirmed by the receiver.",
      lambda s: s.delivered),
-    ("filtered_total", "counter", "Events that `sources`, `events` and `where` left out.",
+    ("filtered_total", "counter", "Events that `sources`, `events`, `where` and `sample` left out.",
      lambda s: s.counts.filtered),
     ("dead_lettered_total", "counter", "Events the receiver refused, kept as dead letters.",
      lambda s: s.counts.refused),
@@ -172,6 +172,10 @@ METRICS: Final = (
       for name, kind, text, read in _SINK_ROWS),
     *(Metric(f"buffer_{name}", (), kind, text, partial(_of_buffer, read))
       for name, kind, text, read in _BUFFER_ROWS),
+    Metric("sink_sampled_total", ("sink", "type"), "counter",
+           "Events that the sink's `sample` left out, by type; they count as filtered, too.",
+           lambda stats: (((name, kind), count) for name, sink in stats.sinks.items()
+                          for kind, count in sink.sampled.items())),
     Metric("source_refused_total", ("source", "reason"), "counter",
            "Rejected requests, connections and messages.",
            lambda stats: (((name, reason), count) for name, source in stats.sources.items()

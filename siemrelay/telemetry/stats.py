@@ -147,6 +147,7 @@ class SinkStats(msgspec.Struct):
     stored: int = 0
     retries: int = 0
     truncated_messages: int = 0
+    sampled: dict[str, int] = msgspec.field(default_factory=dict)
     redacted: int = 0
     unparsed: int = 0
     invalid_utf8: int = 0

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import Field
 
 from siemrelay.core.event import FIELDS, AuditEvent, DecodedBatch, Selection
+from siemrelay.core.event_types import Catalogue
 from siemrelay.core.options import Options
 from siemrelay.transforms.additions import Add, Additions
 from siemrelay.transforms.conditions import Conditions, Where
@@ -20,6 +21,7 @@ from siemrelay.transforms.event_paths import ATTRIBUTES
 from siemrelay.transforms.redaction.events import EventRedactor
 from siemrelay.transforms.redaction.records import RecordRedactor
 from siemrelay.transforms.redaction.rules import Redact, RedactOptions, Rules
+from siemrelay.transforms.sampling import Sampler, SampleRule
 
 
 class TransformOptions(Options):
@@ -42,6 +44,16 @@ class TransformOptions(Options):
     )
 
 
+class SinkTransformOptions(TransformOptions):
+    """Options that shape the events of a sink alone: nothing is lost by them."""
+
+    sample: list[SampleRule] = Field(
+        default=[],
+        description="rules for events of which only a part is sent; what is left out is counted by "
+        "type, and an event *Events Sampled* says every 5 minutes what it was",
+    )
+
+
 EVERYTHING: Final = frozenset((*FIELDS, ATTRIBUTES))
 """All that a decoder can fill."""
 
@@ -49,7 +61,8 @@ EVERYTHING: Final = frozenset((*FIELDS, ATTRIBUTES))
 class EventTransform:
     """What one sink does with the events that its `events` takes. Several threads may use it."""
 
-    def __init__(self, options: TransformOptions) -> None:
+    def __init__(self, options: TransformOptions, sampler: Sampler | None = None) -> None:
+        self._sampler = sampler
         self._conditions = Conditions(options.where)
         self._additions = Additions(options.add) if options.add else None
         rules = Rules(options.redact)
@@ -59,19 +72,33 @@ class EventTransform:
         """What the decoder has to fill."""
         if self._additions is not None:
             self.fields |= self._additions.fields
+        if sampler is not None:
+            self.fields |= sampler.fields
         if self._redactor is not None:
             self.fields = EVERYTHING  # what a record holds is known by its whole event
 
-    def select(self, decoded: DecodedBatch, keep: list[bool] | None) -> list[bool] | None:
-        """`keep` without the events that the conditions leave out; None stands for all of them."""
-        if not self._conditions:
-            return keep
-        some = self._conditions.select(decoded.events)
-        return some if keep is None else list(map(and_, keep, some))
+    def select(
+        self, decoded: DecodedBatch, keep: list[bool] | None
+    ) -> tuple[list[bool] | None, dict[str, list[int]]]:
+        """`keep` without what conditions and sample leave out; None stands for all of them.
+
+        And what the sample leaves out: the records' sequences by the type of their event.
+        """
+        if self._conditions:
+            some = self._conditions.select(decoded.events)
+            keep = some if keep is None else list(map(and_, keep, some))
+        return (keep, {}) if self._sampler is None else self._sampler.select(decoded, keep)
 
     def explain(self, event: AuditEvent) -> tuple[bool, str] | None:
-        """Whether the conditions hold, and which one decided; None if there are none."""
-        return self._conditions.explain(event) if self._conditions else None
+        """Whether the conditions hold, and which one decided; None if there are none.
+
+        Which events are in a sample is not known before they are stored: its share is named.
+        """
+        found = self._conditions.explain(event) if self._conditions else None
+        share = 1 if self._sampler is None else self._sampler.share(event)
+        if share == 1 or (found is not None and not found[0]):
+            return found
+        return True, f"one in {share:,} of these is sent, by `sample`"
 
     @property
     def redacts(self) -> bool:
@@ -103,7 +130,11 @@ class EventTransform:
         return list(map(self._records.redacted, records, events))
 
 
-def transform_of(options: TransformOptions) -> EventTransform | None:
+def transform_of(
+    options: TransformOptions, catalogue: Catalogue | None = None
+) -> EventTransform | None:
     """What these options ask for; None for nothing, which costs nothing."""
-    asked = options.where or options.add or options.redact.rules
-    return EventTransform(options) if asked else None
+    rules = options.sample if isinstance(options, SinkTransformOptions) else []
+    sampler = Sampler(rules, catalogue or Catalogue()) if rules else None
+    asked = options.where or options.add or options.redact.rules or sampler
+    return EventTransform(options, sampler) if asked else None

@@ -135,7 +135,7 @@ def _encode(form: Format, decoded: DecodedBatch) -> list[bytes]:
 
 
 def _transform(transform: EventTransform, decoded: DecodedBatch) -> Selection:
-    keep = transform.select(decoded, None)
+    keep, _ = transform.select(decoded, None)
     return transform.apply(Selection(decoded, keep))[0]
 
 

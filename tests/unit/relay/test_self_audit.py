@@ -32,6 +32,28 @@ def audit_of(stats: Stats, stored: Stored, path: Path, *, enabled: bool = True) 
     return SelfAudit(stored.store, stats, path, "siemrelay", lambda: enabled)
 
 
+async def test_what_samples_leave_out_is_an_event_every_five_minutes_and_at_the_stop(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    stats, stored = Stats(), Stored()
+    sink = stats.sinks["siem"] = SinkStats("siem")
+    audit = audit_of(stats, stored, tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        for _ in range(700):
+            sink.sampled["User Logged In"] = sink.sampled.get("User Logged In", 0) + 1
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    sink.sampled["User Logged Out"] = 3
+    await audit.stopped()
+    events = [each for each in stored.events if each["type"] == "Events Sampled"]
+    assert 2 <= len(events) <= 4  # the virtual clock does not wait for threads
+    assert sum(each["left_out"]["User Logged In"] for each in events) == 700
+    assert events[-1]["left_out"]["User Logged Out"] == 3
+    assert [each["records"] for each in events] == [sum(e["left_out"].values()) for e in events]
+    assert {each["target"]["name"] for each in events} == {"siem"}
+
+
 async def test_dropped_records_are_an_event_a_minute_and_none_is_left_out(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

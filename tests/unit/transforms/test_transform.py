@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from siemrelay.cli.commands import main
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
-from siemrelay.core.event import Batch
+from siemrelay.core.event import AuditEvent, Batch
 from siemrelay.pipeline.formatting import InternalError, SinkMessages, messages_of
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Records
+from siemrelay.transforms.additions import Additions
+from siemrelay.transforms.redaction.events import EventRedactor
 
 CONFIG = """\
 sources:
@@ -129,3 +131,27 @@ def test_check_shows_conditions_as_the_file_writes_them(tmp_path: Path) -> None:
     assert [line for line in lines if line.startswith(
         "where actor.name: {not: root, adm*}, severity: {min: 3.0}, attributes.env: {any: prod} "
     )]  # fmt: skip
+
+
+def test_an_event_that_a_transform_cannot_take_becomes_a_dead_letter_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apply = Additions.apply
+
+    def broken(self: Additions, events: list[AuditEvent]) -> list[AuditEvent]:
+        if any(event.actor.name == "bob" for event in events):
+            raise ZeroDivisionError
+        return apply(self, events)
+
+    monkeypatch.setattr(Additions, "apply", broken)
+    assembly = assembled(sink=", add: {attributes.env: dr}, redact: [{field: actor.name}]")
+    monkeypatch.setattr(EventRedactor, "apply", lambda self, events: (list(events), []))
+    formatter = assembly.formatter({"siem": assembly.sink_format("siem")})
+    errors = list[InternalError]()
+    decoded = formatter.decode(Batch(1, 4, "alm", 1.7e9, RECORDS), errors)
+    made = formatter.format(decoded, 0, [0], errors)
+    assert made.sequences == [1, 2, 4]
+    assert [sequence for sequence, _ in made.views[0].failed] == [3]
+    assert [error.message for error in errors] == [
+        "internal error: format failed, records become dead letters"
+    ]

@@ -1,0 +1,89 @@
+"""`sample:` of a sink: of events that are many and alike, a part is sent.
+
+Which part is decided by the record's sequence number: the same at every attempt and restart, and
+for every sink with the same share. Nothing is left out in silence: what was is counted by type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from siemrelay.core.event import AuditEvent, DecodedBatch
+from siemrelay.core.event_types import OWN_SOURCE, Catalogue
+from siemrelay.core.filters import EventFilter, EventsChoice, EventsOptions
+from siemrelay.core.options import Options
+from siemrelay.transforms.conditions import Conditions, Where
+
+_MOST: Final = 1_000_000
+
+# Fibonacci hashing: neighbours go far apart, so that no rhythm of a source decides what is sent.
+_MULTIPLIER: Final = 0x9E3779B97F4A7C15
+_MASK: Final = (1 << 64) - 1
+_SHIFT: Final = 32
+
+
+class SampleRule(Options):
+    """Events of which one in so many is sent. The first rule that fits an event decides."""
+
+    events: EventsChoice = Field(
+        default_factory=EventsOptions, description="which events, written as a sink's `events`"
+    )
+    where: Where = Field(default={}, description="further conditions on them")
+    one_in: Annotated[int, Field(ge=2, le=_MOST)] = Field(
+        description="one in so many is sent; the others are counted and left out"
+    )
+
+
+class Sampler:
+    """The compiled rules of one sink. Pure; several threads may use it."""
+
+    def __init__(self, rules: Sequence[SampleRule], catalogue: Catalogue) -> None:
+        self._rules = [
+            (EventFilter(rule.events, catalogue), Conditions(rule.where), rule.one_in)
+            for rule in rules
+        ]
+        self.fields = frozenset(
+            field for events, where, _ in self._rules for field in events.fields | where.fields
+        ) | {"type"}
+        """What the decoder has to fill."""
+
+    def select(
+        self, decoded: DecodedBatch, keep: Sequence[bool] | None
+    ) -> tuple[list[bool] | None, dict[str, list[int]]]:
+        """`keep` without what is left out of the sample, and that: sequences by event type."""
+        if decoded.batch.source == OWN_SOURCE:  # what was left out is told by such an event
+            return None if keep is None else list(keep), {}
+        events, first = decoded.events, decoded.batch.first_sequence
+        open_ = [True] * len(events) if keep is None else list(keep)
+        kept, left_out = list(open_), dict[str, list[int]]()
+        for chosen, where, one_in in self._rules:
+            fits = chosen.select(events)
+            holds = where.select(events) if where else None
+            for index in range(len(events)):
+                if (
+                    open_[index]
+                    and (fits is None or fits[index])
+                    and (holds is None or holds[index])
+                ):
+                    open_[index] = False  # decided
+                    if not is_sampled(first + index, one_in):
+                        kept[index] = False
+                        left_out.setdefault(events[index].type, []).append(first + index)
+        for sequences in left_out.values():
+            sequences.sort()  # each rule went through all of them
+        return kept, left_out
+
+    def share(self, event: AuditEvent) -> int:
+        """One in how many events like this one is sent."""
+        for chosen, where, one_in in self._rules:
+            if chosen.explain(event)[0] and (not where or where.explain(event)[0]):
+                return one_in
+        return 1
+
+
+def is_sampled(sequence: int, one_in: int) -> bool:
+    """Whether the record is one of the sample."""
+    return (((sequence * _MULTIPLIER) & _MASK) >> _SHIFT) % one_in == 0

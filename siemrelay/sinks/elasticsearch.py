@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 
 import trio
+from msgspec.structs import replace
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
@@ -34,9 +35,17 @@ from siemrelay.wire.elasticsearch import (
     read_error,
 )
 
+# The code of a refusal of which the cluster kept the document, outside the data stream.
+_FAILURE_STORE: Final = "failure_store"
+
 # The pause before items that a busy cluster rejected are sent again: its queues empty in fractions
 # of a second. If none of them is taken then, the sink waits.
 RETRY_DOCUMENTS_S: Final = 0.5
+
+# While every document goes into the failure store, each attempt adds its documents there: so few of
+# them try first, and now and then all, as these few may be bad by themselves.
+_TRIAL_DOCUMENTS: Final = 10
+_ALL_EVERY: Final = 15
 
 # Elasticsearch's rules for names of indices and data streams: not these characters, no upper case,
 # no `-`, `_`, `+` or `.` in front (hidden ones begin with a dot, but those are not for events).
@@ -117,9 +126,34 @@ class ElasticsearchSink(ExchangeSink):
         self._url = url_below(options.url, path, filter_path=FILTER_PATH, **query)
         self._advice = _advice(options.index)
         self._accepts_failure_store = options.failure_store == "accept"
+        self._in_failure_store = self._trials = 0
 
     async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
         """See `ExchangeSink`; documents that were not stored for now are sent again here."""
+        trial = messages[:_TRIAL_DOCUMENTS]
+        if self._in_failure_store < len(trial) or len(trial) == len(messages):
+            return self._noted(await self._create(client, messages), len(messages))
+        self._trials += 1
+        refusals: list[Refusal] = []
+        if self._trials % _ALL_EVERY:
+            refusals = self._noted(await self._create(client, trial), len(trial))
+            if len(refusals) == len(trial):
+                raise SinkHolds(
+                    f"each of {len(trial)} documents: {refusals[-1].reason}",
+                    advice="change the mapping or the pipeline of the data stream so that it takes "
+                    "them, or set `failure_store: accept`",
+                )
+        else:
+            trial = []
+        rest = self._noted(await self._create(client, messages[len(trial) :]), len(messages))
+        return refusals + [replace(each, index=each.index + len(trial)) for each in rest]
+
+    def _noted(self, refusals: list[Refusal], of: int) -> list[Refusal]:
+        stored = sum(each.code == _FAILURE_STORE for each in refusals)
+        self._in_failure_store = self._in_failure_store + stored if stored == of else 0
+        return refusals
+
+    async def _create(self, client: Client, messages: Sequence[bytes]) -> list[Refusal]:
         refusals: list[Refusal] = []
         left: Sequence[int] = range(len(messages))
         sent_before = False
@@ -169,7 +203,7 @@ class ElasticsearchSink(ExchangeSink):
             store = f"{self._options.index}::failures"
             # The answer about such a document has no error: it is kept with the document.
             why = reason or f"search `{store}` for its error"
-            return Refusal(index, "failure_store", f"it is not in the data stream; {why}")
+            return Refusal(index, _FAILURE_STORE, f"it is not in the data stream; {why}")
         return Refusal(index, str(item.status), reason or "no reason given")
 
     def _advice_about(self, item: ItemResult) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
+from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits, leaves
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.ecs.document import Ecs, EcsOptions
 from siemrelay.formats.json import Json, JsonOptions
@@ -194,6 +194,36 @@ async def test_a_document_in_the_failure_store_is_refused(cluster: Elasticsearch
     assert "search `logs-siemrelay-default::failures` for its error" in refusal.reason
     assert sorted(cluster.events) == ["a", "b"]
     assert [failure["document"]["id"] for failure in cluster.failures] == ["bad"]
+
+
+async def test_a_stream_that_takes_nothing_does_not_fill_its_failure_store(
+    cluster: Elasticsearch,
+) -> None:
+    """The delivery tries the same batch again and again; ten of its documents try first."""
+    cluster.failures = []
+    bad = [b'{"create":{"_id":"%d"}}\n{"@timestamp":"no time"}' % n for n in range(200)]
+    settings = {"url": cluster.url, "authorization": KEY}
+    sink = ElasticsearchSink(ElasticsearchOptions.model_validate(settings))
+
+    async def attempt(messages: list[bytes]) -> int:
+        async with sink.session() as session:
+            return len(await session.confirm(await session.send(messages)))
+
+    assert await attempt(bad) == 200
+    for _ in range(5):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await attempt(bad)
+        assert "failure_store: accept" in str(leaves(caught.value)[0])
+    assert len(cluster.failures) == 200 + 5 * 10
+    for _ in range(9):
+        with pytest.raises(BaseExceptionGroup):
+            await attempt(bad)
+    assert await attempt(bad) == 200, "these ten may be bad by themselves"
+    good = documents(*map(str, range(200, 220)))
+    cluster.failures = []
+    assert await attempt([*good, bad[0]]) == 1
+    assert len(cluster.events) == 20
+    assert await attempt(bad[:30]) == 30
 
 
 async def test_a_document_in_the_failure_store_counts_as_stored_if_accepted(

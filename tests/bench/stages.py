@@ -20,6 +20,7 @@ from siemrelay.formats.contract import Format
 from siemrelay.pipeline.formatting import FormattedBatch, GroupMessages, SelectedMessages
 from siemrelay.pipeline.workers.frames import HEADER_BYTES, Job, answer, done, frame
 from siemrelay.products.product import BUILT_IN
+from siemrelay.sinks.http.compression import gzipped
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
 from siemrelay.wire.stream_framing import newline
 from tests.bench import corpus
@@ -72,6 +73,8 @@ def run() -> dict[str, float]:
             form = kind.build(kind.options(), "host")
             encode = partial(_encode, form)
             _measure_each(f"format {name}", batches, decode, encode)
+        for name in ("splunk-hec", "elasticsearch"):
+            _enveloping(name, batches, decode)
         cef = registry.FORMATS["cef"]
         form = cef.build(cef.options(), "host")
         messages = [_encode(form, decode(batch)) for batch in batches]
@@ -109,7 +112,24 @@ def _decoding(batches: list[Batch]) -> Callable[[Batch], DecodedBatch]:
     return decoder.decode
 
 
+def _enveloping(
+    protocol: str, batches: list[Batch], decode: Callable[[Batch], DecodedBatch]
+) -> None:
+    """The sink's own format in its envelope, and the bodies of its requests in gzip."""
+    kind = registry.PROTOCOLS[protocol]
+    inner = registry.FORMATS[kind.format]
+    form = kind.wrap(
+        inner.build(inner.options(), "host"),
+        kind.options.model_validate({"url": "http://receiver.example.com"}),
+    )
+    _measure_each(f"format {kind.format} for {protocol}", batches, decode, partial(_encode, form))
+    bodies = [b"\n".join(_encode(form, decode(batch))) for batch in batches]
+    _measure(f"gzip for {protocol}", lambda: list(map(gzipped, bodies)))
+
+
 def _decoding_syslog(bodies: list[str]) -> None:
+    syslog = registry.FORMATS["syslog"]
+    form = syslog.build(syslog.options(), "host")
     for name, header in (
         ("RFC 5424", '<134>1 2026-01-01T00:00:00.000Z host app 7 ID1 [a@32473 b="c"] '),
         ("RFC 3164", "<134>Jan  1 00:00:00 host app[7]: "),
@@ -119,6 +139,7 @@ def _decoding_syslog(bodies: list[str]) -> None:
         wanted = frozenset({*FIELDS, "attributes"})
         decoder = registry.DECODERS["syslog"].build(BUILT_IN["alm"].spellings, wanted, CATALOGUE)
         _measure(f"decode {name}, JSON inside", partial(_decode_all, decoder, batches))
+        _measure_each(f"{name} to syslog", batches, decoder.decode, partial(_encode, form))
 
 
 def _decode_all(decoder: Decoder, batches: list[Batch]) -> None:

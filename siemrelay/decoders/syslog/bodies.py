@@ -154,11 +154,12 @@ class _Records:
     def __init__(self, texts: list[str]) -> None:
         if set(map(_first, texts)) != {"{"}:
             texts = list(map(_json, texts))
-        self._texts = texts
-        self.payload = "\n".join([*texts, ""]).encode("utf-8", "replace")
+        # Joined as texts, one wide character would make all of them wide.
+        self._each = [text.encode("utf-8", "replace") for text in texts]
+        self.payload = b"\n".join([*self._each, b""])
 
     def each(self) -> list[bytes]:
-        return [text.encode("utf-8", "replace") for text in self._texts]
+        return self._each
 
 
 def _json(text: str) -> str:

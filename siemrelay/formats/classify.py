@@ -79,9 +79,9 @@ def classify(kind: str, category: str) -> Classification:
 
 
 def _session_action(found: frozenset[str]) -> Action:
-    if found & {"logout", "logoff", "signout", "out", "expired", "ended", "off"}:
+    if found & {"logout", "logoff", "signout", "out", "expired", "end", "ended", "off"}:
         return "logoff"
-    return "logon" if found & {"login", "logon", "signin", "in", "on", "started"} else ""
+    return "logon" if found & {"login", "logon", "signin", "in", "on", "start", "started"} else ""
 
 
 def _action(found: frozenset[str]) -> Action:

@@ -3,7 +3,8 @@
 A request that asks is answered and holds no events. Each handshake is its vendor's: Okta's one-time
 verification, Slack's `url_verification`, Zoom's `endpoint.url_validation`, Event Grid's
 `SubscriptionValidationEvent`, Microsoft Graph's `validationToken`, the validation request of
-CloudEvents' HTTP webhooks 1.0 (section 4), Meta's verification request.
+CloudEvents' HTTP webhooks 1.0 (section 4), Meta's verification request, the `sync` message of
+Google's push notifications.
 
 What a stranger sends comes back to nobody but him, bounded, as plain text or JSON that no browser
 takes for a page.
@@ -119,6 +120,14 @@ def _graph(
     return _text(token) if method == "POST" and token else None
 
 
+def _google(
+    method: str, query: Names, fields: Names, secrets: HandshakeSecrets
+) -> HandshakeReply | None:
+    # The first message of a channel says that it is there, and has no body.
+    is_sync = fields.get("x-goog-resource-state", "").casefold() == "sync"
+    return HandshakeReply(200, b"") if method == "POST" and is_sync else None
+
+
 def _meta(
     method: str, query: Names, fields: Names, secrets: HandshakeSecrets
 ) -> HandshakeReply | None:
@@ -178,6 +187,7 @@ HANDSHAKES: Final[Mapping[str, Handshake]] = {
     "zoom": Handshake(by_body=_zoom, signed=True),
     "event_grid": Handshake(_cloudevents, _event_grid, authorized=False),
     "graph": Handshake(_graph, authorized=False),
+    "google": Handshake(_google),
     "cloudevents": Handshake(_cloudevents, authorized=False),
     "meta": Handshake(_meta, authorized=False, token=True),
 }

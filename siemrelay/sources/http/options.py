@@ -156,7 +156,7 @@ class WebhookOptions(HttpListenOptions):
         None, description="with `handshake: meta`: the token that the sender shows"
     )
     handshake: Literal[
-        "okta", "slack", "zoom", "event_grid", "graph", "cloudevents", "meta"
+        "okta", "slack", "zoom", "event_grid", "graph", "google", "cloudevents", "meta"
     ] | None = Field(
         None,
         description="how the sender makes sure that this address expects its events; such a "

@@ -31,6 +31,8 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
                    "authorization": "hook-token-1"},
         "slack": {**HTTP, "handshake": "slack", "items": "items", "max_records": 2},
         "graph": {**HTTP, "handshake": "graph", "authorization": "Bearer hook-token-3"},
+        "hec": {"type": "splunk-hec", "listen": "http://127.0.0.1:0", "tokens": ["hook-token-4"],
+                "items": "Records"},
     }  # fmt: skip
     daemon = relay_of(make_daemon, sources, "out").start()
 
@@ -79,9 +81,16 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
     with Sender(port_of(daemon, "graph")) as sender:
         assert sender.post(b"{}")[0] == 401
 
+    with Sender(port_of(daemon, "hec")) as sender:
+        status, _, answer = sender.post(
+            b'{"Records":[{"r":1},{"r":2}]}\n{"r":3}', "/services/collector/raw",
+            Authorization="Splunk hook-token-4",
+        )  # fmt: skip
+        assert (status, said(answer)["text"]) == (200, "Success")
+
     stored = [
         b'{"action":"added","X-GitHub-Event":"member"}', b'{"X-GitHub-Event":"member"}',
-        b'{"n": 1}', b'{"n":2}', b'{"ping":1}', b"3",
+        b'{"n": 1}', b'{"n":2}', b'{"ping":1}', b"3", b'{"r":1}', b'{"r":2}', b'{"r":3}',
     ]  # fmt: skip
     assert until(lambda: len(forwarded(daemon)) >= len(stored))
     assert forwarded(daemon) == stored

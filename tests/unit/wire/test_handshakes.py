@@ -23,6 +23,9 @@ BY_HEAD = [
      "validationToken=Validation%3a+Testing+client+application+reachability+for+subscription", {},
      200, "text/plain; charset=utf-8",
      b"Validation: Testing client application reachability for subscription"),
+    # Google, "Push notifications": sync message
+    ("google", "POST", "", {"x-goog-resource-state": "sync", "x-goog-channel-id": "c1"},
+     200, "application/json", b""),
     # Meta, "Webhooks: getting started": verification requests
     ("meta", "GET",
      "hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=meatyhamhock", {},
@@ -111,6 +114,7 @@ def test_an_origin_that_asks_may_send_at_any_rate() -> None:
         ("meta", "GET", "hub.mode=unsubscribe&hub.challenge=x&hub.verify_token=meatyhamhock", {}),
         ("cloudevents", "OPTIONS", "", {"origin": "x"}),
         ("cloudevents", "OPTIONS", "", {"webhook-request-origin": "é"}),
+        ("google", "POST", "", {"x-goog-resource-state": "login_success"}),
         ("slack", "GET", "challenge=x", {}),
     ],
 )

@@ -63,10 +63,12 @@ class DecoderKind(msgspec.Struct, frozen=True):
 
     `build` takes spellings, the fields wanted and the catalogue, and `options` by their names.
     `framing` takes the options and `max_record_size`, and says where such records are in a file;
-    without it each line is one, or as many as `multiline` puts together.
+    without it each line is one, or as many as `multiline` puts together. `why` says of a record
+    that it cannot parse what is wrong with it, in words of the decoder's own.
     """
 
     options: type[Options]
     build: Callable[..., Decoder]
     summary: str
     framing: Callable[[Any, int], Framing] | None = None
+    why: Callable[[bytes], str] = lambda record: "it has another form"

@@ -64,5 +64,5 @@ def _framing(options: CsvOptions, max_record_bytes: int) -> Framing:
 
 CSV: Final = DecoderKind(
     CsvOptions, _built, "CSV: rows under the names of `columns`, or of each file's header line",
-    _framing,
+    _framing, lambda record: "no row with as many values as there are columns",
 )  # fmt: skip

@@ -60,5 +60,6 @@ def _built(
 
 
 REGEX: Final = DecoderKind(
-    RegexOptions, _built, "text that a pattern with named groups takes apart, in linear time"
-)
+    RegexOptions, _built, "text that a pattern with named groups takes apart, in linear time",
+    why=lambda record: "the pattern does not match it from its beginning to its end",
+)  # fmt: skip

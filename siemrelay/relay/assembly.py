@@ -288,6 +288,13 @@ class FullDecoders:
         return self._made[source]
 
 
+def unparsed_why(config: RelayConfig, source: str, record: bytes) -> str:
+    """Why the decoder of a source cannot parse a record: a clause for a person."""
+    known = config.sources.get(source)
+    name = known.decoder if known is not None else "json"
+    return f"{registry.DECODERS[name].why(record)} (decoder {name})"
+
+
 # What changes how a sink is served, and no message.
 _OF_DELIVERY: Final = frozenset({
     "enabled", "pool", "renamed_from", "retry", "seal", "start_at", "when_full",

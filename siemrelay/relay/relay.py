@@ -23,8 +23,9 @@ from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.unparsed import ParseCheck
 from siemrelay.pipeline.workers.pool import WorkerPool
-from siemrelay.relay.assembly import Assembly, FullDecoders
+from siemrelay.relay.assembly import Assembly, FullDecoders, unparsed_why
 from siemrelay.relay.commands.commands import Commands, audit_reload
 from siemrelay.relay.control import serve_control, user_name
 from siemrelay.relay.heartbeat import Heartbeat
@@ -135,6 +136,12 @@ class Relay:
                     ("pauses", pauses.run),
                 ):
                     outer.start_soon(supervise, name, run, lambda error: None)
+                check = ParseCheck(
+                    stats, decoders,
+                    lambda source, record: unparsed_why(reloader.config, source, record),
+                )  # fmt: skip
+                observers.append(check)
+                outer.start_soon(supervise, "parse check", check.run, lambda error: None)
                 commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
                                     self._redactor, decoders, audit)  # fmt: skip
                 listening = trio.Event()

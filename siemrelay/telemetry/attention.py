@@ -56,6 +56,12 @@ def _found(report: RelayReport) -> Iterator[Attention]:
         if source.credentials_fault:
             yield Attention("bad", f"Source {source.name} goes on with its earlier TLS files or "
                             "secrets", source.credentials_fault)  # fmt: skip
+        if source.unparsed_why:
+            yield Attention(
+                "warning", f"Source {source.name}: {source.unparsed_share:.0%} of its records "
+                "cannot be parsed", source.unparsed_why,
+                f"`siemrelay preview --source {source.name} FILE` proposes the decoder that fits.",
+            )  # fmt: skip
         if source.files == 0 and not source.unreadable_files:
             yield Attention("warning", f"Source {source.name}: no file matches its `path`", "",
                             "One is read as soon as it appears.")  # fmt: skip

@@ -84,6 +84,8 @@ _SOURCE_ROWS: Final[tuple[_Row, ...]] = (
     ("files", "gauge", "Files that are followed now.", lambda s: s.files or 0),
     ("unreadable_files", "gauge", "Files and directories that cannot be read now.",
      lambda s: s.unreadable_files),
+    ("unparsed_ratio", "gauge", "Share of the records looked at lately (20 a second at most) that "
+     "its decoder cannot parse.", lambda s: s.unparsed_share),
     ("connections", "gauge", "Connections open.", lambda s: s.connections),
 )  # fmt: skip
 

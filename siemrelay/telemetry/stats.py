@@ -73,6 +73,10 @@ class SourceStats(msgspec.Struct):
     last_error: str = ""
     unreadable_why: str = ""
     blocked_why: str = ""
+    unparsed_share: float = 0.0
+    """Of the records looked at lately, from 0 to 1."""
+    unparsed_why: str = ""
+    """Why the first of them cannot be parsed, while they are too many."""
     credentials_fault: str = ""
     has_task: bool = True
     """False for the relay's own events: they are stored where they happen, and no task of theirs

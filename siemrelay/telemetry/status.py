@@ -44,6 +44,10 @@ class SourceReport(msgspec.Struct, frozen=True):
     credentials_fault: str = ""
     """Why changed TLS or secret files are not used yet."""
     unreadable_files: int = 0
+    unparsed_share: float = 0.0
+    """Of the records looked at lately, from 0 to 1."""
+    unparsed_why: str = ""
+    """Why the first of them cannot be parsed, while they are too many."""
 
 
 class SinkReport(msgspec.Struct, frozen=True):
@@ -181,6 +185,7 @@ class StatusReporter:
             dict(source.refused), source.upstream_dropped, source.lost_bytes, source.restarts,
             self._clean(source.last_error), source.files, "failed" if source.failed else "up",
             self._clean(source.credentials_fault), source.unreadable_files,
+            source.unparsed_share, self._clean(source.unparsed_why),
         )  # fmt: skip
 
     def _sink(self, sink: SinkStats) -> SinkReport:

@@ -113,6 +113,9 @@ def _losses(source: SourceReport) -> Iterator[Line]:
         yield Line(text, "bad")
     if source.files == 0 and not source.unreadable_files:
         yield Line("  no file matches `path`; one is read as soon as it appears", "warning")
+    if source.unparsed_why:
+        share = f"{source.unparsed_share:.0%}"
+        yield Line(f"  {share} of its records cannot be parsed: {source.unparsed_why}", "warning")
     if source.restarts:
         yield Line(f"  failed and restarted {source.restarts:,} times", "warning")
     if source.state == "failed":

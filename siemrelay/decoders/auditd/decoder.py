@@ -163,5 +163,5 @@ def _framing(options: TimeBoundOptions, max_record_bytes: int) -> Framing:
 AUDITD: Final = DecoderKind(
     TimeBoundOptions, _built,
     "the log of Linux' auditd: the lines of one event together, with their values decoded",
-    _framing,
+    _framing, lambda record: "it does not begin with type=TYPE msg=audit(TIME:SERIAL):",
 )  # fmt: skip

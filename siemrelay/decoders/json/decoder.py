@@ -136,6 +136,14 @@ def _deep(rest: dict[str, Any], record: bytes) -> bool:
     return True
 
 
+def _why(record: bytes) -> str:
+    try:
+        msgspec.json.decode(record)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return f"no JSON: {error}"
+    return "no JSON object" if not record.lstrip().startswith(b"{") else "too many values"
+
+
 def _framing(options: TimeBoundOptions, max_record_bytes: int) -> Framing:
     return JsonFraming(max_record_bytes)
 
@@ -144,5 +152,5 @@ JSON: Final = DecoderKind(
     TimeBoundOptions, JsonDecoder,
     "one JSON object a record; in a file one a line, or documents over several lines, one after "
     "the other or in an array",
-    _framing,
+    _framing, _why,
 )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 
@@ -11,6 +13,7 @@ from siemrelay.buffer.state_dir import running_process
 from siemrelay.cli.config_faults import exit_with_faults, fault_as_json, plural
 from siemrelay.cli.live.control_client import print_reload, send
 from siemrelay.cli.options import config_option, json_option
+from siemrelay.cli.record_files import contents
 from siemrelay.cli.tables import print_table
 from siemrelay.config.effective import (
     Setting,
@@ -28,11 +31,22 @@ from siemrelay.core.errors import ConfigurationRefused, Fault
 from siemrelay.relay.control import ReloadRequest
 
 
+class _RecordFile(click.File):
+    """A file of records; a configuration is named by an option."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).endswith((".yaml", ".yml")):
+            # The command line adds how it is named.
+            raise click.UsageError(f"Got unexpected extra argument ({value})")
+        return super().convert(value, param, ctx)
+
+
 @click.command()
 @config_option()
 @click.option("--against-running", is_flag=True, help="Also print what a reload would change.")
 @json_option()
-def check(config: str, against_running: bool, as_json: bool) -> None:
+@click.argument("records", metavar="[FILE]", type=_RecordFile("rb"), required=False)
+def check(config: str, against_running: bool, as_json: bool, records: BinaryIO | None) -> None:
     """Validate the configuration and print the effective settings of each source and sink.
 
     Prints every fault with its line and column and exits with 78 if there is one. It starts
@@ -42,11 +56,18 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
     as the service's user. Secrets are shown as the file
     writes them, or as ***.
 
+    With FILE, a file of records, it looks at nothing else: it proposes the decoder that fits, with
+    the lines of the configuration.
+
     \b
     Examples:
       siemrelay check -c /etc/siemrelay/siemrelay.yaml
       siemrelay check --against-running
+      siemrelay check /var/log/audit/audit.log
     """
+    if records is not None:
+        _propose(records)
+        return
     try:
         loaded = load(config, need_credentials=False)
     except ConfigurationRefused as refused:
@@ -80,6 +101,22 @@ def check(config: str, against_running: bool, as_json: bool) -> None:
     if unit and not user:
         seen = f"; root sees what the service's user {unit.user} may do"
     click.echo(f"{loaded.file}: 0 faults, {plural(warnings, 'warning')} ({parts}){seen}")
+
+
+def _propose(records: BinaryIO) -> None:
+    from siemrelay.cli.proposals import SAMPLE_BYTES, proposal, shown_proposal  # builds decoders
+
+    # A pipe has a name in angle brackets.
+    path = "FILE" if records.name.startswith("<") else str(Path(records.name).absolute())
+    sample = b""
+    for piece in contents(records):
+        sample += piece
+        if len(sample) >= SAMPLE_BYTES:
+            break
+    found = proposal(sample, whole=len(sample) < SAMPLE_BYTES)
+    if found is None:
+        raise click.ClickException(f"{records.name} has no records")
+    click.echo("\n".join(shown_proposal(found, None, path)))
 
 
 def _as_service(loaded: Loaded, unit: ServiceUnit) -> list[Fault]:

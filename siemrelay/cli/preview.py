@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 import click
 import msgspec
@@ -18,28 +15,24 @@ import msgspec
 from siemrelay import registry
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import complete_sinks, complete_sources, config_option, json_option
+from siemrelay.cli.proposals import SAMPLE_BYTES, proposal, shown_proposal
+from siemrelay.cli.record_files import contents, records_in
 from siemrelay.config.load import load
+from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
-from siemrelay.core.event_types import UNTYPED
-from siemrelay.core.lines import payloads, records_of
+from siemrelay.core.event_types import UNPARSED, UNTYPED
+from siemrelay.core.lines import payloads
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.truncate import truncated
 from siemrelay.products.product import BUILT_IN
-from siemrelay.relay.assembly import Assembly, SinkParts
-from siemrelay.sources.contract import Records
-from siemrelay.sources.framing import RecordStream
-from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES, Framing
+from siemrelay.relay.assembly import Assembly, SinkParts, unparsed_why
+from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 from siemrelay.wire.framing.lines import LineFraming
 from siemrelay.wire.items import ItemSplitter, on_one_line
 
 # Bounds memory when a whole log is piped through.
 _PORTION_RECORDS: Final = 1000
-
-_READ_BYTES: Final = 64 << 10
-
-# A gzip file begins so (RFC 1952, 2.3.1); no record does.
-_GZIP: Final = b"\x1f\x8b"
 
 
 @click.command()
@@ -76,21 +69,72 @@ def preview(
     assembly = Assembly(settings)
     sinks = [assembly.sink(name) for name in settings.sinks if only in (None, name)]
     previewer = _Previewer(assembly, source, sinks)
-    untyped = 0
+    untyped, unparsed = 0, _Unparsed()
     chosen = settings.sources[source]
     framed = registry.SOURCES[chosen.type].framed
     framing = registry.framing(chosen) if framed else LineFraming(MAX_WHOLE_BYTES)
-    found = _records(_contents(records), framing)
+    sample = _Sample()
+    found = records_in(sample.of(contents(records)), framing)
     if chosen.items is not None:
         found = _items(found, ItemSplitter(chosen.items))
     for result in previewer.results(found):
         untyped += result["event"].get("type") == UNTYPED
+        unparsed.note(result)
         if as_json:
             click.echo(json.dumps(result))
         else:
             _print(result)
     if untyped:
         click.secho(f"warning: {_untyped(untyped, source)}", err=True, fg="yellow")
+    if unparsed.are_many:
+        click.secho(f"warning: {unparsed.text(settings, source)}", err=True, fg="yellow")
+        fitting = proposal(sample.data, whole=sample.is_whole)
+        if fitting is not None and fitting.settings["decoder"] not in (chosen.decoder, "text"):
+            click.echo(
+                "\n".join(shown_proposal(fitting, source if framed else None, "FILE")), err=True
+            )
+
+
+class _Sample:
+    """The beginning of what is read, for a proposal."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.is_whole = True
+
+    def of(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The same pieces; the first of them are kept."""
+        for piece in pieces:
+            if len(self.data) < SAMPLE_BYTES:
+                self.data += piece
+            else:
+                self.is_whole = False
+            yield piece
+
+
+class _Unparsed:
+    """The records that the decoder could not parse."""
+
+    def __init__(self) -> None:
+        self._count = self._all = 0
+        self._first: dict[str, Any] = {}
+
+    def note(self, result: dict[str, Any]) -> None:
+        self._all += 1
+        if result["event"].get("type") == UNPARSED:
+            self._first = self._first or result
+            self._count += 1
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is not just a line or two of something else."""
+        return self._count * 10 >= self._all > 0
+
+    def text(self, config: RelayConfig, source: str) -> str:
+        record = str(self._first["event"].get("message", ""))
+        why = unparsed_why(config, source, record.encode())
+        number = self._first["record"]
+        return f"{self._count:,} of {self._all:,} records cannot be parsed; record {number}: {why}"
 
 
 def _untyped(count: int, source: str) -> str:
@@ -102,38 +146,11 @@ def _untyped(count: int, source: str) -> str:
     )
 
 
-def _contents(records: BinaryIO) -> Iterator[bytes]:
-    """The bytes of a file that may be gzip; of a damaged one, those before the damage."""
-    # A pipe cannot be rewound, so the first bytes are peeked at.
-    content = io.BufferedReader(cast("io.RawIOBase", records))
-    if not content.peek(len(_GZIP)).startswith(_GZIP):
-        yield from iter(lambda: content.read1(_READ_BYTES), b"")
-        return
-    try:
-        expanded = gzip.GzipFile(fileobj=content)
-        yield from iter(lambda: expanded.read1(_READ_BYTES), b"")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        warning = f"warning: damaged gzip file, showing the records before the damage: {error}"
-        click.secho(warning, err=True, fg="yellow")
-
-
-def _records(contents: Iterator[bytes], framing: Framing) -> Iterator[bytes]:
-    """The records as the source finds them."""
-    stream = RecordStream(framing)
-    found = chain(chain.from_iterable(map(stream.feed, contents)), _last(stream))
-    for some in found:
-        yield from records_of(some.payload, some.count)
-
-
 def _items(records: Iterator[bytes], splitter: ItemSplitter) -> Iterator[bytes]:
     """The items of records that have some, and the others."""
     for record in records:
         slices = splitter.slices(record)
         yield from [record] if slices is None else chain.from_iterable(map(on_one_line, slices))
-
-
-def _last(stream: RecordStream) -> Iterator[Records]:
-    yield from stream.end()  # asked for when all others were taken
 
 
 class _Previewer:

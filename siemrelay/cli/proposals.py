@@ -1,0 +1,199 @@
+"""Which decoder fits a file: what `preview` and `check FILE` propose, with the lines to paste."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from siemrelay import registry
+from siemrelay.core.event import Batch
+from siemrelay.core.event_types import UNPARSED, Catalogue
+from siemrelay.core.extras import REGEX
+from siemrelay.core.lines import records_of
+from siemrelay.decoders.key_value import declared_pairs, whole_pairs
+from siemrelay.products.product import BUILT_IN
+from siemrelay.sources.framing import FramingOptions, RecordStream, text_framing
+from siemrelay.wire.framing.contract import Framing
+from siemrelay.wire.framing.csv_rows import Dialect
+
+SAMPLE_BYTES: Final = 256 << 10
+"""So much of a file's beginning is looked at."""
+
+_MOST_RECORDS: Final = 1000
+
+# A decoder fits if it reads this share: logs have a line or two of something else.
+_FITS: Final = 0.8
+# A record of pairs has at least so many; fewer may stand in any text.
+_PAIRS: Final = 3
+
+_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_CEF: Final = re.compile(r"(?:^|[\s:])CEF:\d\|")
+_LEEF: Final = re.compile(r"(?:^|[\s:])LEEF:[\d.]+\|")
+_SYSLOG: Final = re.compile(
+    r"<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d \S+ \S|"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* [\w.:-]+ [\w./-]+(?:\[\d+\])?: "
+)
+_DELIMITERS: Final = ",;\t|"
+_DATES: Final = (
+    r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*",
+    r"^\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]",
+    r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d",
+)
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """The settings of a source of type `file` that fit, and how well."""
+
+    settings: dict[str, Any]
+    fit: int
+    of: int
+    """`fit` of so many records are read."""
+
+    def lines(self, indent: str) -> list[str]:
+        """The settings as lines of the configuration."""
+        text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True, width=1000)
+        return [indent + line for line in text.splitlines()]
+
+
+def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
+    """What fits the beginning of a file best, or all of it (`whole`); None if it has no record."""
+    found = _Sample(sample, whole=whole)
+    for name, fits in _forms():
+        records = found.records(registry.DECODERS[name].framing)
+        fit = sum(map(fits, records))
+        if records and fit >= _FITS * len(records):
+            return Proposal({"decoder": name, **found.encoding}, fit, len(records))
+    return _csv(found) or _text(found)
+
+
+class _Sample:
+    def __init__(self, data: bytes, *, whole: bool) -> None:
+        self._data, self._whole = data, whole
+        self.encoding = _encoding(data)
+
+    def records(self, declared: Callable[[Any, int], Framing] | None = None) -> list[str]:
+        """Its first records under that framing; lines by default."""
+        options = FramingOptions(**self.encoding)
+        framing = declared(None, options.max_record_size) if declared else None
+        stream = RecordStream(text_framing(options, framing))
+        found = stream.feed(self._data)
+        if self._whole or not found:
+            found += stream.end()
+        records = [record for some in found for record in records_of(some.payload, some.count)]
+        return [
+            record.decode("utf-8", "replace").rstrip("\r") for record in records[:_MOST_RECORDS]
+        ]
+
+
+def _encoding(data: bytes) -> dict[str, str]:
+    """The setting that the text needs; none if it is UTF-8 or says by a mark what it is."""
+    if data.startswith(_MARKS):
+        return {}
+    even, odd = data[0::2].count(0), data[1::2].count(0)
+    if max(even, odd) * 4 > len(data):
+        return {"encoding": "utf-16-le" if odd > even else "utf-16-be"}
+    try:
+        data[: data.rfind(b"\n") + 1].decode()
+    except UnicodeDecodeError:
+        return {"encoding": "cp1252"}
+    return {}
+
+
+def _is_parsed_by(name: str) -> Callable[[str], bool]:
+    kind = registry.DECODERS[name]
+    decoder = kind.build(BUILT_IN["generic"].spellings, frozenset[str](), Catalogue())
+
+    def is_parsed(record: str) -> bool:
+        batch = Batch(1, 1, "", 0.0, record.encode() + b"\n")
+        return decoder.decode(batch).events[0].type != UNPARSED
+
+    return is_parsed
+
+
+def _is_pairs(record: str) -> bool:
+    pairs = whole_pairs(record)
+    if pairs is None and _SYSLOG.match(record) is None:
+        pairs = declared_pairs(record) if record.count("=") > 2 * _PAIRS else None
+    return pairs is not None and len(pairs) > _PAIRS
+
+
+def _forms() -> Iterator[tuple[str, Callable[[str], bool]]]:
+    """Decoders, the one that asks for most first, and whether a record is of their form."""
+    yield "auditd", _is_parsed_by("auditd")
+    yield "cef", lambda record: _CEF.search(record) is not None
+    yield "leef", lambda record: _LEEF.search(record) is not None
+    yield "json", _is_parsed_by("json")
+    yield "key_value", _is_pairs
+    yield "syslog", lambda record: _SYSLOG.match(record) is not None
+
+
+def _csv(sample: _Sample) -> Proposal | None:
+    lines = sample.records()
+    best: tuple[float, int, str, list[list[str]]] | None = None
+    for delimiter in _DELIMITERS:
+        dialect = Dialect(delimiter)
+        text = [line + "\n" for line in lines]
+        rows = [row for row, _ in dialect.split(text, final=True) if row]
+        width = len(rows[0]) if rows else 0
+        if width > 1 and len(rows) > 1:
+            share = sum(len(row) == width for row in rows) / len(rows)
+            if share >= _FITS and (best is None or (share, width) > best[:2]):
+                best = share, width, delimiter, rows
+    if best is None:
+        return None
+    _, width, delimiter, rows = best
+    settings: dict[str, Any] = {"decoder": "csv", **sample.encoding}
+    if delimiter != ",":
+        settings["delimiter"] = delimiter
+    if not _is_header(rows[0]):
+        settings["columns"] = [f"column{i}" for i in range(1, width + 1)]
+    fit = sum(len(row) == width for row in rows)
+    return Proposal(settings, fit, len(rows))
+
+
+def _is_header(row: list[str]) -> bool:
+    """Whether a first row is names: all different, none empty, none with a digit at its front."""
+    names = [value.strip() for value in row]
+    return len(set(names)) == len(names) and all(
+        name and not name[0].isdigit() and len(name) < 64 for name in names
+    )
+
+
+def _text(sample: _Sample) -> Proposal | None:
+    """Text: taken apart by the time with which its records begin, if they do."""
+    lines = sample.records()
+    if not lines:
+        return None
+    indented = sum(line[:1] in (" ", "\t") for line in lines)
+    for date in _DATES:
+        dated = [line for line in lines if re.match(date, line)]
+        if dated and len(dated) + indented >= len(lines) // 2 and re.match(date, lines[0]):
+            settings: dict[str, Any] = {**sample.encoding}
+            if len(dated) < len(lines):
+                settings["multiline"] = {"start": date}
+            pattern = f"(?s)(?P<time>{date.removeprefix('^')}) (?P<message>.*)"
+            settings |= {"decoder": "regex", "pattern": pattern}
+            return Proposal(settings, len(dated), len(dated))
+    settings = {"decoder": "text", **sample.encoding}
+    if indented:
+        settings["multiline"] = {"indented": True}
+    return Proposal(settings, len(lines) - indented, len(lines) - indented)
+
+
+def shown_proposal(found: Proposal, source: str | None, path: str) -> Iterator[str]:
+    """What a person reads: what fits, and the lines to paste."""
+    decoder = found.settings["decoder"]
+    yield f"decoder {decoder} reads {found.fit:,} of the first {found.of:,} records"
+    if REGEX.missing() and ("pattern" in found.settings or "start" in str(found.settings)):
+        yield f"{REGEX.absence}; {REGEX.advice}"
+    if source is not None:
+        yield f"set in source {source}:"
+        yield from found.lines("    ")
+    else:
+        yield "a source that reads it:"
+        yield from ("sources:", "  NAME:", "    type: file", f"    path: {path}")
+        yield from found.lines("    ")

@@ -1,0 +1,96 @@
+"""What `check FILE` and `preview` propose can be pasted, and then every record is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from siemrelay.__main__ import main
+from siemrelay.cli.proposals import proposal
+
+AUDIT = (Path(__file__).parents[2] / "corpus" / "audit.log").read_bytes()
+DATED = b"2026-11-20 08:00:00 ERROR failed\n  at x\n2026-11-20 08:00:01 INFO ok\n"
+SAMPLES: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "ndjson": (b'{"type":"a"}\n{"type":"b"}\n', {"decoder": "json"}),
+    "document": (
+        json.dumps([{"type": "a"}, {"type": "b"}], indent=1).encode(), {"decoder": "json"},
+    ),
+    "auditd": (AUDIT, {"decoder": "auditd"}),
+    "csv": (b"time,user,action\n1,ada,login\n2,bob,logout\n", {"decoder": "csv"}),
+    "semicolons": ("time;user\n1;M\u00fcller\n".encode("cp1252"),
+                   {"decoder": "csv", "encoding": "cp1252", "delimiter": ";"}),
+    "no header": (b"1\tada\tlogin\n2\tbob\tlogout\n",
+                  {"decoder": "csv", "delimiter": "\t",
+                   "columns": ["column1", "column2", "column3"]}),
+    "utf-16": ("\ufefftime,user\n1,M\u00fcller\n".encode("utf-16-le"), {"decoder": "csv"}),
+    "utf-16 without a mark": ('{"type":"a"}\n'.encode("utf-16-be"),
+                              {"decoder": "json", "encoding": "utf-16-be"}),
+    "cef": (b"CEF:0|v|p|1|t|n|5|src=1.2.3.4\n", {"decoder": "cef"}),
+    "leef": (b"<13>Nov 20 08:00:00 h LEEF:1.0|v|p|1|t|src=1.2.3.4\n", {"decoder": "leef"}),
+    "pairs": (b'date=2026-11-20 time=10:00:00 devname="x" action=deny\n', {"decoder": "key_value"}),
+    "syslog": (b"<13>Nov 20 08:00:00 host sshd[1]: hello\n", {"decoder": "syslog"}),
+    "text": (b"some words\nmore, of them\n", {"decoder": "text"}),
+    "stack traces": (b"Exception\n\tat x\n\tat y\nException\n\tat z\n",
+                     {"decoder": "text", "multiline": {"indented": True}}),
+    "dated": (DATED, {"decoder": "regex"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_decoder_that_fits_is_proposed(name: str) -> None:
+    data, wanted = SAMPLES[name]
+    found = proposal(data, whole=True)
+    assert found is not None
+    assert found.settings | wanted == found.settings
+    if found.settings["decoder"] != "regex":
+        assert found.settings == wanted
+    assert found.fit == found.of
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_proposed_lines_can_be_pasted_and_then_every_record_is_read(
+    name: str, tmp_path: Path
+) -> None:
+    (file := tmp_path / "records").write_bytes(SAMPLES[name][0])
+    checked = CliRunner().invoke(main, ["check", str(file)])
+    assert checked.exit_code == 0, checked.output
+    lines = checked.output[checked.output.index("sources:") :].replace("NAME", "audit")
+    config = tmp_path / "siemrelay.yaml"
+    config.write_text(lines + "sinks: {out: {server: siem.example.com}}\n")
+    assert yaml.safe_load(lines)["sources"]["audit"]["path"] == str(file)
+    shown = CliRunner().invoke(main, ["preview", "-c", str(config), "--json", str(file)])
+    assert shown.exit_code == 0, shown.output
+    found = [json.loads(line)["event"] for line in shown.stdout.splitlines()]
+    assert found
+    assert "Unparsed Record" not in {event["type"] for event in found}
+
+
+def test_preview_says_that_the_decoder_does_not_fit_and_which_one_does(tmp_path: Path) -> None:
+    (file := tmp_path / "records").write_bytes(SAMPLES["semicolons"][0])
+    config = tmp_path / "siemrelay.yaml"
+    config.write_text(
+        f"sources: {{badges: {{type: file, path: {file}}}}}\n"
+        "sinks: {out: {server: s.example.com}}\n"
+    )
+    shown = CliRunner().invoke(main, ["preview", "-c", str(config), str(file)])
+    assert "2 of 2 records cannot be parsed; record 1: no JSON" in shown.stderr
+    assert (
+        "set in source badges:\n    decoder: csv\n    encoding: cp1252\n    delimiter: ;"
+        in shown.stderr
+    )
+
+
+def test_a_file_without_records_and_a_configuration_are_answered(tmp_path: Path) -> None:
+    (empty := tmp_path / "empty").write_bytes(b"\n")
+    result = CliRunner().invoke(main, ["check", str(empty)])
+    assert result.exit_code == 1
+    assert "has no records" in result.output
+    (config := tmp_path / "x.yaml").write_text("{}")
+    result = CliRunner().invoke(main, ["check", str(config)])
+    assert result.exit_code == 2
+    assert result.output.count("a configuration is named with -c FILE") == 1

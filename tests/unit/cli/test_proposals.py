@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from siemrelay.__main__ import main
+from siemrelay.cli.commands import main
 from siemrelay.cli.proposals import proposal
 
 AUDIT = (Path(__file__).parents[2] / "corpus" / "audit.log").read_bytes()

@@ -42,6 +42,7 @@ from siemrelay.proof.stream import (
     StreamState,
 )
 from siemrelay.sinks.contract import Settlement
+from siemrelay.telemetry.stats import SealStatus, SinkStats
 
 _log = structlog.get_logger()
 
@@ -84,9 +85,10 @@ class SealedStream:
 
     def __init__(
         self, settings: StreamSettings, messages: SinkFormat, buffer: SealingBuffer, keys: SealKeys,
-        others: Callable[[], Mapping[str, tuple[int, str]]],
+        others: Callable[[], Mapping[str, tuple[int, str]]], stats: SinkStats,
     ) -> None:  # fmt: skip
         """`others` has the latest seals of all streams of the relay, by origin."""
+        self._stats = stats
         assert messages.number is not None, "messages of a sealed stream have a number"
         self._messages, self._placeholder = messages, messages.number.encode()
         self._settings, self._buffer, self._keys, self._others = settings, buffer, keys, others
@@ -119,6 +121,7 @@ class SealedStream:
         self._archive = SealArchive(settings.state_dir, state.name, settings.keep_s)
         self._next_number = state.tree.size
         since_s = max(time.time() - state.sealed.at, 0.0)
+        self._show()
         wait_s = max(settings.every_s - since_s, 0.0)
         self._next_at_s = trio.current_time() + wait_s
 
@@ -297,6 +300,7 @@ class SealedStream:
     def noted(self) -> None:
         """What `confirmed` returned is in the stream."""
         self._confirmed.wake_all()
+        self._show()
         if self._stopping:
             self._look()
 
@@ -305,6 +309,12 @@ class SealedStream:
         leaves = [sent_hash(message, self._unwrap) for message in batch.messages]
         self._archive.add(batch.first_number, leaves)
         return leaves, tree.extended(leaves)
+
+    def _show(self) -> None:
+        state = self.state
+        self._stats.seal = SealStatus(
+            state.origin, state.tree.size, state.sealed.size, state.sealed.at or None
+        )
 
     def latest(self) -> tuple[str, tuple[int, str]] | None:
         """Origin, size and root of the last confirmed seal; None without one."""

@@ -131,7 +131,7 @@ class SinkGroup:
             if config.sinks[name].enabled:
                 self._deliveries[name] = delivery(
                     each, self._formatted, self._buffer, stats, self._observers,
-                    self._stream(config, assembly, each),
+                    self._stream(config, assembly, each, stats),
                 )  # fmt: skip
                 if name in self._pauses:
                     self._note_paused(stats)
@@ -140,14 +140,14 @@ class SinkGroup:
         self._parts = parts
 
     def _stream(
-        self, config: RelayConfig, assembly: Assembly, parts: SinkParts
+        self, config: RelayConfig, assembly: Assembly, parts: SinkParts, stats: SinkStats
     ) -> SealedStream | None:
         settings = assembly.stream(parts.name)
         if settings is None:
             return None
         keys = SealKeys(config.state_dir, settings.relay)
         keys.make()
-        return SealedStream(settings, parts.messages, self._buffer, keys, self._seals)
+        return SealedStream(settings, parts.messages, self._buffer, keys, self._seals, stats)
 
     def _seals(self) -> dict[str, tuple[int, str]]:
         """The latest seal of each stream, by origin."""

@@ -131,6 +131,9 @@ _SINK_ROWS: Final[tuple[_Row, ...]] = (
      "When the peer's certificate ends; absent without one.",
      lambda s: s.certificate_expires_at),
     ("credentials_unusable", "gauge", _CREDENTIALS, lambda s: int(bool(s.credentials_fault))),
+    ("seal_timestamp_seconds", "gauge",
+     "When the last confirmed seal was made; absent without `seal`.",
+     lambda s: s.seal and s.seal.sealed_at),
     ("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
 )  # fmt: skip
 

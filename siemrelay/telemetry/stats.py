@@ -135,6 +135,15 @@ class SinkCounts(msgspec.Struct):
         )  # fmt: skip
 
 
+class SealStatus(msgspec.Struct, frozen=True):
+    """A sink's sealed stream: its origin, its messages, how many are under seal, until when."""
+
+    stream: str
+    messages: int
+    sealed_messages: int
+    sealed_at: float | None
+
+
 class SinkStats(msgspec.Struct):
     """One sink. `state` is one of STATES; `reason` says why it is not `up`.
 
@@ -165,6 +174,7 @@ class SinkStats(msgspec.Struct):
     last_error_at: float | None = None
     certificate_expires_at: float | None = None
     credentials_fault: str = ""
+    seal: SealStatus | None = None
     delivery_s: Histogram = msgspec.field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
 
     @property

@@ -13,7 +13,7 @@ from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import HISTORY_EVERY_S, History, Rates
-from siemrelay.telemetry.stats import RemovedSink, SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import RemovedSink, SealStatus, SinkStats, SourceStats, Stats
 
 _TROUBLED: Final = ("connecting", "waiting", "holding", "failed", "paused")
 
@@ -74,6 +74,8 @@ class SinkReport(msgspec.Struct, frozen=True):
     missing: int = 0
     credentials_fault: str = ""
     """Why changed TLS or secret files are not used yet."""
+    seal: SealStatus | None = None
+    """Of a sink with `seal:`, once it has connected."""
 
 
 class BufferReport(msgspec.Struct, frozen=True):
@@ -196,4 +198,5 @@ class StatusReporter:
             sink.counts.last_success_at or None, self._clean(sink.last_type),
             self._clean(sink.last_error), sink.last_error_at, sink.certificate_expires_at,
             sink.counts.duplicates, sink.counts.lost, self._clean(sink.credentials_fault),
+            sink.seal,
         )  # fmt: skip

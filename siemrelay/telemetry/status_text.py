@@ -148,6 +148,10 @@ def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
             yield Line(f"  {HOLD_ADVICE}", "bad")
     elif sink.last_error_at is not None:
         yield Line(f"  last error, {ago(sink.last_error_at, now)}: {sink.last_error}", "dim")
+    if (seal := sink.seal) is not None:
+        until = "not sealed yet" if seal.sealed_at is None else f"sealed {ago(seal.sealed_at, now)}"
+        count = f"{seal.sealed_messages:,} of {seal.messages:,} messages of {seal.stream}"
+        yield Line(f"  {until}: {count} are under seal", "dim")
     if sink.duplicates:
         yield Line(f"  {sink.duplicates:,} duplicates: the receiver already held them", "dim")
     if sink.missing:

@@ -71,6 +71,12 @@ def test_an_export_is_verified_and_what_was_tampered_with_is_found(
     append(daemon.audit, map(event, range(1, 101)))
     daemon.start()
     until(lambda: is_sealed(daemon, "plain", 101) and is_sealed(daemon, "cef", 101))
+    sinks = {sink["name"]: sink for sink in json.loads(daemon.get("/status")[1])["sinks"]}
+    assert sinks["plain"]["seal"]["sealed_messages"] >= 101
+    assert sinks["free"]["seal"] is None
+    shown = daemon.command("status", "--at", daemon.endpoint).stdout
+    assert "are under seal" in shown
+    assert daemon.metric("sink_seal_timestamp_seconds", sink="cef") > 0
     assert daemon.terminate() == 0
     auditor = Auditor(daemon)
     for export in (plain, cef):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from siemrelay.config.option_models import source_model
 from siemrelay.sources.http_poll import source
 from siemrelay.sources.http_poll.client import open_client
 from siemrelay.sources.http_poll.options import HttpPollOptions
@@ -140,6 +141,29 @@ async def test_link_headers_and_a_next_address_lead_on_and_repeats_are_known() -
             await poll(intake, api.url, **options)
             await poll(intake, api.url, **options)
         assert numbers(intake) == [1, 2]
+
+
+async def test_pages_are_asked_for_by_post_with_the_token_in_the_body() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(request: ReceivedRequest) -> Answer:
+        assert request.headers["content-type"] == "application/json"
+        bodies.append(json.loads(request.body))
+        start = int(bodies[-1].get("page", {}).get("after", 0))
+        found = {"hits": [{"n": n} for n in range(start, min(start + 3, 7))]}
+        return Answer(200, json.dumps(found | ({"last": start + 3} if start < 6 else {})))
+
+    intake = CollectingIntake()
+    with HttpReceiver(answer) as api:
+        made = source_model("http_poll", "json").model_validate({
+            "type": "http_poll", "url": api.url, "post": {"size": 3, "log": "audit"},
+            "items": "hits", "page": {"parameter": "page.after", "from": "last"},
+        })  # fmt: skip
+        assert isinstance(made, HttpPollOptions)
+        await HttpPollSource("api", made).run(intake, drain=True)
+    assert numbers(intake) == list(range(7))
+    assert bodies[0] == {"size": 3, "log": "audit"}
+    assert [body["page"]["after"] for body in bodies[1:]] == ["3", "6"]
 
 
 @pytest.mark.parametrize(

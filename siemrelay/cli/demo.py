@@ -9,6 +9,7 @@ import click
 import trio
 
 from siemrelay.demo.daemon import DaemonFailed
+from siemrelay.demo.proof import run_proof_demo
 from siemrelay.demo.run import DemoPlan, Stopped, run_demo
 from siemrelay.demo.view import LiveView, PlainView
 
@@ -22,7 +23,9 @@ _EXIT_STOPPED = 130
 @click.option("--rate", type=click.IntRange(1, 2000), default=200, show_default=True,
               help="Average events per second.")  # fmt: skip
 @click.option("--plain", is_flag=True, help="Print lines instead of the live view, as in a pipe.")
-def demo(seconds: float, rate: int, plain: bool) -> None:
+@click.option("--proof", is_flag=True, help="Instead: tamper with what a SIEM exports, and let "
+              "`siemrelay verify` find the very event.")  # fmt: skip
+def demo(seconds: float, rate: int, plain: bool, proof: bool) -> None:
     """Show the relay at work: live audit logs, the real daemon, three receivers, a live view.
 
     Needs no configuration, no network and no other program. It works in a temporary directory and
@@ -37,7 +40,10 @@ def demo(seconds: float, rate: int, plain: bool) -> None:
       siemrelay demo
       siemrelay demo --seconds 60 --rate 1000
       siemrelay demo --plain | tee demo.txt
+      siemrelay demo --proof
     """
+    if proof:
+        sys.exit(0 if run_proof_demo(click.echo) else 1)
     view = LiveView() if not plain and _can_draw() else PlainView()
     try:
         balance = trio.run(run_demo, DemoPlan(seconds, rate), view)

@@ -391,3 +391,12 @@ async def test_http_receiver_counts_only_what_comes_with_the_token() -> None:
         assert answer.startswith(b"HTTP/1.1 200")
         assert receiver.tally.unique == 1
         nursery.cancel_scope.cancel()
+
+
+def test_the_demo_of_proof_finds_the_changed_and_the_deleted_event() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "siemrelay", "demo", "--proof"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    kinds = [line.split()[0] for line in done.stdout.splitlines() if " n=" in line]
+    assert kinds == ["changed", "missing"]

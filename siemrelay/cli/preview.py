@@ -86,9 +86,13 @@ def preview(
             _print(result)
     if untyped:
         click.secho(f"warning: {_untyped(untyped, source)}", err=True, fg="yellow")
+    fitting = proposal(sample.data, whole=sample.is_whole)
+    product = fitting.settings.get("product") if fitting is not None else None
+    if product is not None and chosen.product == "generic":
+        warning = f"these are records of {product}; in source {source} set `product: {product}`"
+        click.secho(f"warning: {warning}", err=True, fg="yellow")
     if unparsed.are_many:
         click.secho(f"warning: {unparsed.text(settings, source)}", err=True, fg="yellow")
-        fitting = proposal(sample.data, whole=sample.is_whole)
         if fitting is not None and fitting.settings["decoder"] not in (chosen.decoder, "text"):
             click.echo(
                 "\n".join(shown_proposal(fitting, source if framed else None, "FILE")), err=True

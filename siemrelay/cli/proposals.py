@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -14,11 +15,13 @@ from siemrelay.core.event import Batch
 from siemrelay.core.event_types import UNPARSED, Catalogue
 from siemrelay.core.extras import REGEX
 from siemrelay.core.lines import records_of
+from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.key_value import declared_pairs, whole_pairs
 from siemrelay.products.product import BUILT_IN
 from siemrelay.sources.framing import FramingOptions, RecordStream, text_framing
 from siemrelay.wire.framing.contract import Framing
 from siemrelay.wire.framing.csv_rows import Dialect
+from siemrelay.wire.items import ItemSplitter
 
 SAMPLE_BYTES: Final = 256 << 10
 """So much of a file's beginning is looked at."""
@@ -29,6 +32,12 @@ _MOST_RECORDS: Final = 1000
 _FITS: Final = 0.8
 # A record of pairs has at least so many; fewer may stand in any text.
 _PAIRS: Final = 3
+
+# A product's own types are this share of its records at least, as others have types of no note; and
+# so many of its fields have names of its own: types like `login` are many a product's.
+_IS_PRODUCT: Final = 0.3
+_OWN_FIELDS: Final = 3
+_MOST_OBJECTS: Final = 100
 
 _MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CEF: Final = re.compile(r"(?:^|[\s:])CEF:\d\|")
@@ -66,7 +75,9 @@ def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
         records = found.records(registry.DECODERS[name].framing)
         fit = sum(map(fits, records))
         if records and fit >= _FITS * len(records):
-            return Proposal({"decoder": name, **found.encoding}, fit, len(records))
+            product = _product(records) if name == "json" else None
+            settings = {"decoder": name, **({"product": product} if product else {})}
+            return Proposal(settings | found.encoding, fit, len(records))
     return _csv(found) or _text(found)
 
 
@@ -112,6 +123,48 @@ def _is_parsed_by(name: str) -> Callable[[str], bool]:
         return decoder.decode(batch).events[0].type != UNPARSED
 
     return is_parsed
+
+
+def _product(records: list[str]) -> str | None:
+    """The product that most of these JSON objects are of: by its types and its own field names."""
+    objects = [found for found in map(_object, records[:_MOST_OBJECTS]) if found is not None]
+    common = BUILT_IN["generic"].spellings
+    shares = dict[str, float]()
+    for name in (name for name in BUILT_IN if BUILT_IN[name].types):
+        product = BUILT_IN[name]
+        own = {
+            field: tuple(path for path in paths if path not in common.get(field, ()))
+            for field, paths in product.spellings.items()
+        }
+        items = ItemSplitter(product.items) if product.items else None
+        apart = [item for each in objects for item in _items(each, items)]
+        finder, payload = FieldLookup(own), b"".join(item + b"\n" for item in apart)
+        kind = registry.DECODERS["json"]
+        catalogue = BUILT_IN.catalogue([name], product=name)
+        decoder = kind.build(product.spellings, frozenset[str](), catalogue)
+        events = decoder.decode(Batch(1, len(apart), "", 0.0, payload)).events if apart else []
+        types = {known.name for known in product.types}
+        fits = [
+            event.type in types and len(finder.find(msgspec.json.decode(item))) >= _OWN_FIELDS
+            for event, item in zip(events, apart, strict=True)
+        ]
+        shares[name] = sum(fits) / len(fits) if fits else 0
+    best = max(shares, key=lambda name: shares[name])
+    return best if shares[best] >= _IS_PRODUCT else None
+
+
+def _object(record: str) -> bytes | None:
+    try:
+        found = msgspec.json.decode(record)
+    except msgspec.DecodeError:
+        return None
+    return msgspec.json.encode(found) if isinstance(found, dict) else None
+
+
+def _items(record: bytes, splitter: ItemSplitter | None) -> Iterator[bytes]:
+    slices = splitter.slices(record) if splitter is not None else None
+    found = [record] if slices is None else map(bytes, chain.from_iterable(slices))
+    yield from (item for item in found if item.startswith(b"{"))
 
 
 def _is_pairs(record: str) -> bool:
@@ -187,6 +240,8 @@ def _text(sample: _Sample) -> Proposal | None:
 def shown_proposal(found: Proposal, source: str | None, path: str) -> Iterator[str]:
     """What a person reads: what fits, and the lines to paste."""
     decoder = found.settings["decoder"]
+    if "product" in found.settings:
+        yield f"these are records of product {found.settings['product']}"
     yield f"decoder {decoder} reads {found.fit:,} of the first {found.of:,} records"
     if REGEX.missing() and ("pattern" in found.settings or "start" in str(found.settings)):
         yield f"{REGEX.absence}; {REGEX.advice}"

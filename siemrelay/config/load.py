@@ -171,6 +171,12 @@ def _validated(filled: Substituted, document: Document, products: Products) -> R
     for path, entry in _event_entries(filled.value):
         wrong = entry_fault(entry, catalogue) if path not in filled.failed else None
         if wrong is not None:
+            owners = products.with_type(entry)
+            if owners:
+                wrong = (
+                    f"{entry!r} is an event type of {' and '.join(owners)}; no source has "
+                    f"`product: {owners[0]}`"
+                )
             document.faults.append(document.fault(path, wrong))
     if isinstance(top["sinks"], dict) and not document.faults:
         # Without a fault only those are placeholders that nobody needs (`only_sinks`).

@@ -18,7 +18,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from siemrelay.core.event import FIELDS
-from siemrelay.core.event_types import Catalogue, EventType, Values
+from siemrelay.core.event_types import Catalogue, EventType, Values, normal_key
 from siemrelay.core.options import NonEmpty, Options
 from siemrelay.decoders.fields import Spellings
 
@@ -176,6 +176,15 @@ class Products(Mapping[str, Product]):
         names = dict.fromkeys(each for name in named for each in (*self[name].types_of, name))
         types = [known for name in (*names, *own) for known in self[name].types]
         return Catalogue([*types, *declared], self[product].values if product else {})
+
+    def with_type(self, name: str) -> list[str]:
+        """The products that have an event type of that name, however it is spelled."""
+        key = normal_key(name)
+        return [
+            product
+            for product in self
+            if any(normal_key(known.name) == key for known in self[product].types)
+        ]
 
     def _made(self, name: str, file: ProductFile) -> Product:
         if name in self._making:

@@ -94,3 +94,34 @@ def test_a_file_without_records_and_a_configuration_are_answered(tmp_path: Path)
     result = CliRunner().invoke(main, ["check", str(config)])
     assert result.exit_code == 2
     assert result.output.count("a configuration is named with -c FILE") == 1
+
+
+RECORDS = Path(__file__).parents[1] / "products" / "records"
+
+
+@pytest.mark.parametrize("file", sorted(RECORDS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_products_records_are_recognised(file: Path) -> None:
+    bodies = [case["body"].rstrip() for case in yaml.safe_load(file.read_text())]
+    found = proposal("\n".join(bodies).encode() + b"\n", whole=True)
+    assert found is not None
+    assert found.settings.get("product", found.settings["decoder"]) == file.stem
+
+
+def test_preview_names_the_product_of_records_that_are_read_as_generic(tmp_path: Path) -> None:
+    case = yaml.safe_load((RECORDS / "github.yaml").read_text())[0]
+    (file := tmp_path / "records").write_text(case["body"] + "\n")
+    config = tmp_path / "siemrelay.yaml"
+    source = f"{{type: file, path: {file}}}"
+    config.write_text(f"sources: {{a: {source}}}\nsinks: {{out: {{server: h}}}}\n")
+    shown = CliRunner().invoke(main, ["preview", "-c", str(config), str(file)])
+    assert "these are records of github; in source a set `product: github`" in shown.stderr
+    config.write_text(config.read_text().replace("type: file", "type: file, product: github"))
+    shown = CliRunner().invoke(main, ["preview", "-c", str(config), str(file)])
+    assert "product" not in shown.stderr
+
+
+def test_records_that_only_have_a_type_in_common_with_a_product_are_not_its_own() -> None:
+    data = b'{"type":"LOGIN","user":"ada","time":1700000000}\n{"type":"LOGOUT","user":"ada"}\n'
+    found = proposal(data, whole=True)
+    assert found is not None
+    assert found.settings == {"decoder": "json"}

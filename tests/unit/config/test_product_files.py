@@ -140,6 +140,27 @@ def test_an_unknown_product_is_a_fault_that_names_the_nearest(tmp_path: Path) ->
         loaded(tmp_path, "type: file, path: /a, product: door")
 
 
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        (
+            "User.Session.Start",
+            "'User.Session.Start' is an event type of okta; no source has `prod",
+        ),
+        ("Door Opened", "'Door Opened' is an event type of doors; no source has `product: doors`"),
+        ("Door Opend", "unknown event type 'Door Opend'"),
+    ],
+)
+def test_a_type_of_a_product_that_no_source_has_names_that_product(
+    tmp_path: Path, entry: str, fault: str
+) -> None:
+    write(tmp_path, doors=DOORS)
+    with pytest.raises(ConfigurationRefused) as refused:
+        loaded(tmp_path, "type: file, path: /a", f"[{entry}]")
+    assert fault in str(refused.value)
+    loaded(tmp_path, "type: file, path: /a, product: doors", "[Door Opened]")
+
+
 def test_a_changed_file_restarts_the_parts_and_the_same_files_do_not(tmp_path: Path) -> None:
     write(tmp_path, doors=DOORS)
     source = "type: file, path: /a, product: doors"

@@ -1,5 +1,6 @@
 """`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners
-| datagrams | ordinary | sinks]`.
+| datagrams | ordinary | sinks
+| backlog [EVENTS]]`.
 
 Throughput and latency by default.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from tests.bench import (
+    backlog,
     datagrams,
     http_intake,
     isolation,
@@ -21,10 +23,11 @@ from tests.bench import (
 )
 
 _EVENTS = 500_000
+_BACKLOG = 1_000_000
 
 _KNOWN = (
     "all", "throughput", "latency", "stages", "isolation", "http", "listeners", "datagrams",
-    "ordinary", "sinks",
+    "ordinary", "sinks", "backlog",
 )  # fmt: skip
 
 
@@ -51,6 +54,8 @@ def main(arguments: list[str]) -> None:
         ordinary.run()
     if what == "sinks":
         sinks.run()
+    if what == "backlog":
+        backlog.run(int(rest[0]) if rest else _BACKLOG)
 
 
 if __name__ == "__main__":

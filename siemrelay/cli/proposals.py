@@ -75,7 +75,7 @@ def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
         records = found.records(registry.DECODERS[name].framing)
         fit = sum(map(fits, records))
         if records and fit >= _FITS * len(records):
-            product = _product(records) if name == "json" else None
+            product = _product(records) if name == "json" else name if name in BUILT_IN else None
             settings = {"decoder": name, **({"product": product} if product else {})}
             return Proposal(settings | found.encoding, fit, len(records))
     return _csv(found) or _text(found)

@@ -69,17 +69,16 @@ def audit_lines(record: str) -> list[AuditLine]:
     if " msg='" in record:  # whoever wrote what is inside cannot begin another line
         return [_line(head, record[head.end() :])]
     # Lines of one event have one time and one serial.
-    stamp = re.escape(f"msg=audit({head['time']}:{head['serial']})")
-    starts = [
-        found.start()
-        for found in re.finditer(rf"(?:node=\S{{1,256}} )?type=[\w\[\]]{{1,64}} {stamp} ?:", record)
+    heads = [
+        found
+        for found in _HEAD.finditer(record)
+        if found["serial"] == head["serial"] and found["time"] == head["time"]
     ]
-    lines = []
-    for start, end in zip(starts, [*starts[1:], len(record)], strict=True):
-        head = _HEAD.match(record, start)
-        assert head is not None, "it begins as one"
-        lines.append(_line(head, record[head.end() : end].rstrip()))
-    return lines
+    ends = [found.start() for found in heads[1:]]
+    return [
+        _line(found, record[found.end() : end].rstrip())
+        for found, end in zip(heads, [*ends, len(record)], strict=True)
+    ]
 
 
 def _line(head: re.Match[str], text: str) -> AuditLine:
@@ -97,7 +96,7 @@ def _line(head: re.Match[str], text: str) -> AuditLine:
 
 def _fields(text: str, kind: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    message = _MESSAGE.search(text)
+    message = _MESSAGE.search(text) if "msg='" in text else None
     inner = ""
     if message is not None:
         text, inner = text[: message.start()], message[1].rstrip().removesuffix("'")
@@ -115,7 +114,7 @@ def _fields(text: str, kind: str) -> dict[str, Any]:
             fields[name] = _decoded(written) if name in _ENCODED else written.strip("\"'")
     if arguments:
         fields["argv"] = [arguments[number] for number in sorted(arguments)]
-    avc = _AVC.search(text)
+    avc = _AVC.search(text) if "avc:" in text else None
     if avc is not None:
         fields["avc"], fields["permissions"] = avc[1], avc[2].split()
     return _meaningful(fields)

@@ -164,7 +164,7 @@ class FollowedFile:
     def is_settling(self) -> bool:
         """Whether nothing was written for so long that what is left in it is a record now."""
         wait_s = self._records.wait_s
-        return self.waits and wait_s is not None and self._clock() - self.changed_at >= wait_s
+        return wait_s is not None and self.waits and self._clock() - self.changed_at >= wait_s
 
     def has_reached(self, size: int) -> bool:
         """Whether everything up to that size of the file was read."""

@@ -20,7 +20,7 @@ SAMPLES: dict[str, tuple[bytes, dict[str, Any]]] = {
     "document": (
         json.dumps([{"type": "a"}, {"type": "b"}], indent=1).encode(), {"decoder": "json"},
     ),
-    "auditd": (AUDIT, {"decoder": "auditd"}),
+    "auditd": (AUDIT, {"product": "auditd", "decoder": "auditd"}),
     "csv": (b"time,user,action\n1,ada,login\n2,bob,logout\n", {"decoder": "csv"}),
     "semicolons": ("time;user\n1;M\u00fcller\n".encode("cp1252"),
                    {"decoder": "csv", "encoding": "cp1252", "delimiter": ";"}),

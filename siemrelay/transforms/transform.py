@@ -127,7 +127,7 @@ class EventTransform:
         """Records without their secrets. `events`: what they were decoded to."""
         if self._records is None:
             return list(records)
-        return list(map(self._records.redacted, records, events))
+        return self._records.apply(records, events)
 
 
 def transform_of(

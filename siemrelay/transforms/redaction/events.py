@@ -32,9 +32,6 @@ class EventRedactor:
             msgspec.json.encode(path.split(".")[1])
             for path in rules.paths if path.startswith(ATTRIBUTES)
         ]  # fmt: skip
-        # Kinds have no `"`, `\\` or `/`; of a pattern that somebody wrote nothing is known.
-        known = all(rule.is_kind for rule in rules.texts)
-        self._escapes = ("\\u", "\\t") if known else ("\\",)
         self._concerns_attributes = bool(rules.texts or self._attribute_names)
         self._fields_alone = not (rules.texts or rules.texts_of)
         self._whole_members = {
@@ -62,12 +59,8 @@ class EventRedactor:
     def _active(self, text: str) -> list[Callable[[str], object]]:
         """What finds out whether an event may hold a secret, of those that do in many events."""
         hints: list[Callable[[str], object]] = [rule.hint for rule in self._rules.texts]
-        hints.append(self._hides)
+        hints.append(self._rules.hides)
         return [hint for hint in hints if hint(text)]
-
-    def _hides(self, text: str) -> bool:
-        """Whether JSON's escapes in it may hide a secret from the hints."""
-        return self._concerns_attributes and any(escape in text for escape in self._escapes)
 
     def _without_fields(self, events: Sequence[AuditEvent]) -> tuple[list[AuditEvent], list[int]]:
         """As `apply`, where the rules are only for whole fields."""
@@ -169,7 +162,7 @@ class EventRedactor:
         if any(name in raw for name in self._attribute_names):
             return True
         text = raw.decode("utf-8", "replace")
-        return self._hides(text) or any(rule.hint(text) for rule in self._rules.texts)
+        return self._rules.hides(text) or any(rule.hint(text) for rule in self._rules.texts)
 
     def _attributes(self, own: Mapping[str, Any], secrets: set[str]) -> dict[str, Any]:
         result: Any = redacted_json(own, self._rules.texts, secrets)

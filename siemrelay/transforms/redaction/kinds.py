@@ -48,7 +48,8 @@ def _emails(text: str) -> Iterator[SecretSpan]:
 
 # -- payment cards (ISO/IEC 7812: 13 to 19 digits here, the last one by Luhn) --
 
-_DIGITS: Final = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,}(?![0-9])")
+# Beside a letter they are a part of an identifier, of which one in ten would be right by Luhn.
+_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z])[0-9](?:[ -]?[0-9]){12,}(?![0-9A-Za-z])")
 _NOT_DIGITS: Final = bytes(ord("0") if 48 <= code <= 57 else ord(".") for code in range(256))
 """Digits as `0`, everything else as `.`."""
 

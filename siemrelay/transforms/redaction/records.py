@@ -8,7 +8,9 @@ stands in its place, as JSON.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,26 +28,49 @@ class RecordRedactor:
     def __init__(self, rules: Rules) -> None:
         self._rules, self._events = rules, EventRedactor(rules)
         self._getters = {path: field_getter(path) for path in rules.paths}
+        # Which part of a record a field came from is not known here: rules for the texts of one
+        # field are applied to all of it.
+        self._texts = [*rules.texts, *(rule for some in rules.texts_of.values() for rule in some)]
+
+    def apply(self, records: Sequence[bytes], events: Sequence[AuditEvent]) -> list[bytes]:
+        """The records without their secrets. `events`: each record's, before its redaction."""
+        if self._rules.whole:
+            return list(map(self.redacted, records, events))
+        texts = [record.decode("utf-8", "replace") for record in records]
+        hints = [*(rule.hint for rule in self._texts), self._rules.hides]
+        active = [hint for hint in hints if hint("\n".join(texts))]
+        if not active:
+            return list(records)
+        return [
+            self.redacted(record, event) if any(hint(text) for hint in active) else record
+            for record, event, text in zip(records, events, texts, strict=True)
+        ]
 
     def redacted(self, record: bytes, event: AuditEvent) -> bytes:
-        """The record without its secrets; itself if it has none. `event`: before its redaction."""
-        secrets: set[str] = set()
-        clean = self._events.redacted(event, secrets)
+        """One record without its secrets; itself if it has none."""
         values = self._values(event)
-        found: set[str] = set()
+        secrets, found = set(values), set[str]()
+        if self._texts:
+            self._events.redacted(event, secrets)
         tree = _object(record)
-        if tree is not None:
-            after = self._in_tree(tree, values, found)
-            # Names that came twice, and escapes, may hide what the tree does not have.
-            if found or self._rules.paths or b"\\" in record or self._in_text(
-                record.decode("utf-8", "replace"), {}, set()
-            )[1]:  # fmt: skip
-                record = msgspec.json.encode(after)
-        else:
+        if tree is None:
             text = record.decode("utf-8", "replace")
-            redacted, _ = self._in_text(text, values, found)
-            record = record if redacted == text else redacted.encode("utf-8", "replace")
-        return record if secrets <= found else _as_json(clean)
+            after = self._in_text(text, values, found)
+            record = record if after == text else after.encode("utf-8", "replace")
+        else:
+            tree = self._in_tree(tree, values, found)
+            if found or self._may_hide(record):
+                record = msgspec.json.encode(tree)
+        return record if secrets <= found else _as_json(self._events.redacted(event, set()))
+
+    def _may_hide(self, record: bytes) -> bool:
+        """Whether JSON may hold a secret that is not in what it was read to.
+
+        Of a name that comes twice only the last value is.
+        """
+        text = record.decode("utf-8", "replace")
+        suspect = self._rules.whole or b"\\" in record or self._in_text(text, {}, set()) != text
+        return bool(suspect) and _repeats_names(record)
 
     def _values(self, event: AuditEvent) -> dict[str, Token]:
         """The values of the event that a rule redacts whole."""
@@ -59,28 +84,20 @@ class RecordRedactor:
 
     def _in_tree(self, tree: Any, values: dict[str, Token], found: set[str]) -> Any:
         # Whole values first: what the other rules leave of one is not it any more.
-        return redacted_json(_with_values(tree, values, found), self._everywhere, found)
+        tree = _with_values(tree, values, found) if values else tree
+        return redacted_json(tree, self._texts, found) if self._texts else tree
 
-    @property
-    def _everywhere(self) -> list[Any]:
-        """The rules for texts. Which part of a record a field came from is not known here, so that
-        those for one field are applied to all of it."""
-        own = [rule for rules in self._rules.texts_of.values() for rule in rules]
-        return [*self._rules.texts, *own]
-
-    def _in_text(self, text: str, values: dict[str, Token], found: set[str]) -> tuple[str, bool]:
-        before = text
+    def _in_text(self, text: str, values: dict[str, Token], found: set[str]) -> str:
         for value, token in values.items():
             for form in written_forms(value):
                 left = r"(?<!\w)" if form[0].isalnum() else ""
                 right = r"(?!\w)" if form[-1].isalnum() else ""
-                text, count = re.subn(
-                    left + re.escape(form) + right, lambda _: token(value), text  # noqa: B023  (called at once)
-                )  # fmt: skip
+                made = token(value)
+                pattern = re.compile(left + re.escape(form) + right)
+                text, count = pattern.subn(made.replace("\\", r"\\"), text)
                 if count:
                     found.add(value)
-        text = redacted_text(text, self._everywhere, found)
-        return text, text != before
+        return redacted_text(text, self._texts, found)
 
 
 def _object(record: bytes) -> Any:
@@ -90,6 +107,24 @@ def _object(record: bytes) -> Any:
         return forgiving_json(record)
     except (ValueError, RecursionError):
         return None
+
+
+class _Repeated(Exception):
+    """A name comes twice in an object."""
+
+
+def _repeats_names(record: bytes) -> bool:
+    """Whether a name comes twice in an object; also if that cannot be found out."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise _Repeated
+
+    try:
+        json.loads(record, object_pairs_hook=unique)
+    except (_Repeated, ValueError, RecursionError):
+        return True
+    return False
 
 
 def _with_values(value: Any, values: dict[str, Token], found: set[str]) -> Any:

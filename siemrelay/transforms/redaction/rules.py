@@ -206,6 +206,16 @@ class Rules:
             else:
                 self.texts += rules
 
+        every = [*self.texts, *(rule for some in self.texts_of.values() for rule in some)]
+        # Kinds have no `"`, `\\` or `/`; of a pattern that somebody wrote nothing is known.
+        self._escapes: tuple[str, ...] = ("\\u", "\\t") if every else ()
+        if not all(rule.is_kind for rule in every):
+            self._escapes = ("\\",)
+
+    def hides(self, text: str) -> bool:
+        """Whether JSON's escapes in the text may hide a secret from the hints."""
+        return any(escape in text for escape in self._escapes)
+
     @property
     def paths(self) -> set[str]:
         """The fields that some rule names."""

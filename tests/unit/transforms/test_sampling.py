@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
-from siemrelay.pipeline.formatting import InternalError, SinkMessages, messages_of
+from siemrelay.pipeline.formatting import FormattedBatch, InternalError, SinkMessages, messages_of
 from siemrelay.pipeline.sink_status import OTHER_TYPES, SinkStatus
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sinks.contract import BatchLimits
@@ -98,6 +99,15 @@ def test_every_record_is_accounted_for_from_any_position(position: int) -> None:
 def test_the_relays_own_events_are_all_sent() -> None:
     assert len(messages(assembled([{"one_in": 1000}]), "siemrelay").messages) == COUNT
     assert len(messages(assembled([{"one_in": 1000}])).messages) < COUNT // 100
+
+
+def test_workers_hand_over_what_was_sampled_and_redacted() -> None:
+    assembly = assembled(redact=[{"field": "actor.name"}])
+    formatter = assembly.formatter({"siem": assembly.sink_format("siem")})
+    made = formatter.formatted(Batch(FIRST, COUNT, "s", 1.7e9, PAYLOAD), {0: [0]})
+    assert made.groups[0].redacted
+    assert made.groups[0].views[0].sampled
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(made), type=FormattedBatch) == made
 
 
 def test_sinks_that_differ_in_their_sample_alone_are_formatted_once() -> None:

@@ -53,8 +53,8 @@ class ZonedOptions(TimeBoundOptions):
 
     timezone: Annotated[str, AfterValidator(_known)] = Field(
         "UTC",
-        description="where times without a zone are (RFC 3164; `rt`, `devTime`; CSV), the devices' "
-        "own: a name like Europe/Berlin, or an offset like +02:00",
+        description="where times without a zone are (RFC 3164; `rt`, `devTime`; CSV; JSON), the "
+        "devices' own: a name like Europe/Berlin, or an offset like +02:00",
     )
 
 

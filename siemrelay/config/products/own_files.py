@@ -63,6 +63,8 @@ def _is_product(name: str) -> bool:
 
 def _read(path: str) -> tuple[Document, ProductFile | None]:
     try:
+        if not Path(path).is_file():  # a FIFO would hang the start
+            raise ConfigurationRefused(path, [Fault("is not a regular file")])
         inner = parse(text_of(path))
     except ConfigurationRefused as refused:
         return Document(faults=refused.faults), None

@@ -14,12 +14,13 @@ from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
     DecoderKind,
-    TimeBoundOptions,
+    ZonedOptions,
 )
 from siemrelay.decoders.fields import Spellings, rest_of
 from siemrelay.decoders.json.learned import DEEPEST, REFUSALS, Learner, decoded_lines
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.normalise import ALWAYS_WANTED, Finisher, unparsed
+from siemrelay.decoders.times import zone_of
 from siemrelay.wire.framing.contract import Framing
 from siemrelay.wire.framing.json_documents import JsonFraming
 
@@ -144,12 +145,21 @@ def _why(record: bytes) -> str:
     return "no JSON object" if not record.lstrip().startswith(b"{") else "too many values"
 
 
-def _framing(options: TimeBoundOptions, max_record_bytes: int) -> Framing:
+def _built(
+    spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
+    max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S,
+    timezone: str = "UTC",
+) -> JsonDecoder:  # fmt: skip
+    zone = zone_of(timezone)
+    return JsonDecoder(spellings, wanted, catalogue, max_time_past, max_time_ahead, zone=zone)
+
+
+def _framing(options: ZonedOptions, max_record_bytes: int) -> Framing:
     return JsonFraming(max_record_bytes)
 
 
 JSON: Final = DecoderKind(
-    TimeBoundOptions, JsonDecoder,
+    ZonedOptions, _built,
     "one JSON object a record; in a file one a line, or documents over several lines, one after "
     "the other or in an array",
     _framing, _why,

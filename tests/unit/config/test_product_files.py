@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ def test_a_directory_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
         loaded(tmp_path / "missing", "type: file, path: /a")
     with pytest.raises(ConfigurationRefused, match="products_dir: write an absolute path"):
         loaded(Path("products"), "type: file, path: /a")
+
+
+def test_a_fifo_among_the_products_is_a_fault_and_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.yaml")
+    with pytest.raises(ConfigurationRefused, match=r"p\.yaml: is not a regular file"):
+        loaded(tmp_path, "type: file, path: /a")
 
 
 def test_an_unknown_product_is_a_fault_that_names_the_nearest(tmp_path: Path) -> None:

@@ -77,3 +77,10 @@ def test_a_products_record_becomes_this_event(product: str, case: dict[str, Any]
 
 def test_every_product_has_records() -> None:
     assert {product for product, _ in CASES} == {*BUILT_IN} - WITHOUT_RECORDS
+
+
+def test_times_without_a_zone_are_in_that_of_the_source() -> None:
+    record = '{"EventID":4720,"EventTime":"2024-03-01 08:00:03"}'
+    source = {"type": "file", "path": "/a", "timezone": "Europe/Berlin"}
+    (event,) = events_of("windows", {"source": source, "body": record})
+    assert event["time"] == "2024-03-01T08:00:03+01:00"

@@ -151,7 +151,7 @@ def test_a_sink_with_a_place_of_its_own_is_told_how_to_send_the_kept_records(
         daemon.config["sinks"]["new"]["renamed_from"] = "old"
         found = daemon.command("reload")
         assert found.returncode == 0, found.stderr
-        wanted = f"siemrelay buffer replay new --from 2 --to {1 + WAITING}`"
+        wanted = f"siemrelay buffer replay new --from 2 --to {1 + WAITING} -c {daemon.file}`"
         assert wanted in found.stdout
         buffer(daemon, "replay", "new", "--from", "2", "--to", str(1 + WAITING))
         assert sorted(old.arrived.ids) == ids(range(2 + WAITING))

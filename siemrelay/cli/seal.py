@@ -41,7 +41,10 @@ def key(config: str) -> None:
     Keep a copy beside the relay's reach: who checks must have it from you and not from the SIEM.
     After a rotation all keys are printed, the present one last.
     """
-    for signer in _signers(load_or_exit(config).config.state_dir):
+    loaded = load_or_exit(config).config
+    given = {sink.seal.key for sink in loaded.sinks.values() if sink.seal} or {None}
+    signers = [signer for text in given for signer in _signers(loaded.state_dir, text)]
+    for signer in dict.fromkeys(signers):
         click.echo(str(signer.verifier))
 
 
@@ -144,9 +147,9 @@ def _shown(cursor: StoredCursor) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _signers(state_dir: Path) -> list[Signer]:
+def _signers(state_dir: Path, given: str | None = None) -> list[Signer]:
     try:
-        return SealKeys(state_dir, relay_name()).make()
+        return SealKeys(state_dir, relay_name(), given).make()
     except StartRefused as error:
         click.secho(f"siemrelay: {error}", err=True, fg="red")
         raise SystemExit(1) from error

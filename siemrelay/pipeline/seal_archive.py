@@ -51,6 +51,7 @@ class SealArchive:
     """The archive of one stream, written by its relay. Blocks: call it in threads."""
 
     def __init__(self, state_dir: Path, stream: str, keep_s: float) -> None:
+        self.stream = stream
         self._folder, self._keep_s = folder_of(state_dir, stream), keep_s
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()  # the settler adds, the sender writes before a seal
@@ -61,6 +62,8 @@ class SealArchive:
         with self._lock:
             if not self._waiting:
                 self._first_waiting = first
+            # After a broken connection the same ones come again.
+            del self._waiting[first - self._first_waiting :]
             self._waiting += leaves
             full = len(self._waiting) >= _MOST_WAITING
         if full:

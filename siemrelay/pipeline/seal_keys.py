@@ -28,8 +28,9 @@ def key_file(state_dir: Path) -> Path:
 class SealKeys:
     """The keys of one relay. The file is read for each seal, so that a rotation needs no reload."""
 
-    def __init__(self, state_dir: Path, name: str) -> None:
-        self._path, self._name = key_file(state_dir), name
+    def __init__(self, state_dir: Path, name: str, given: str | None = None) -> None:
+        """`given` is a signing key from the configuration, used instead of the file."""
+        self._path, self._name, self._given = key_file(state_dir), name, given
 
     def make(self) -> list[Signer]:
         """The keys; makes the first one if there is none. Raises StartRefused."""
@@ -38,7 +39,8 @@ class SealKeys:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            raise StartRefused(f"cannot use the signing key {self._path}: {error}") from error
+            where = self._path if self._given is None else "in `seal.key` of a sink"
+            raise StartRefused(f"cannot use the signing key {where}: {error}") from error
         try:
             write_keys(self._path, [Signer.generate(self._name)])
             return self._read()
@@ -62,13 +64,17 @@ class SealKeys:
 
     def _signing(self) -> list[Signer]:
         signers = self._read()
-        if len(signers) > 1 and time.time() - self._path.stat().st_mtime > _HAND_OVER_S:
+        if (
+            self._given is None
+            and len(signers) > 1
+            and time.time() - self._path.stat().st_mtime > _HAND_OVER_S
+        ):
             signers = signers[-1:]
             write_keys(self._path, signers)
         return signers
 
     def _read(self) -> list[Signer]:
-        return read_keys(self._path)
+        return read_keys(self._path) if self._given is None else [Signer.read(self._given)]
 
 
 def read_keys(path: Path) -> list[Signer]:

@@ -118,7 +118,9 @@ class SealedStream:
         if cause := self._cause(cursor):
             await self._store(self._successor(cursor, cause))
         state, settings = self.state, self._settings
-        self._archive = SealArchive(settings.state_dir, state.name, settings.keep_s)
+        if self._archive.stream != state.name:
+            await in_thread(self._archive.write)
+            self._archive = SealArchive(settings.state_dir, state.name, settings.keep_s)
         self._next_number = state.tree.size
         since_s = max(time.time() - state.sealed.at, 0.0)
         self._show()

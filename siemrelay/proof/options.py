@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from siemrelay.core.options import Duration, Options
+from siemrelay.core.options import Duration, Options, Secret
 
 
 class SealOptions(Options):
@@ -19,6 +19,11 @@ class SealOptions(Options):
         90 * 86400.0,
         description="how long the relay keeps the hash of each message (32 bytes), by which a "
         "changed one is named; seals stay for ever",
+    )
+    key: Secret | None = Field(
+        None,
+        description="the signing key, as in the file `seal.key`; by default that file in "
+        "`state_dir`, which is made at the first start",
     )
 
 

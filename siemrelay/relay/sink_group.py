@@ -145,7 +145,8 @@ class SinkGroup:
         settings = assembly.stream(parts.name)
         if settings is None:
             return None
-        keys = SealKeys(config.state_dir, settings.relay)
+        seal = config.sinks[parts.name].seal
+        keys = SealKeys(config.state_dir, settings.relay, seal.key if seal else None)
         keys.make()
         return SealedStream(settings, parts.messages, self._buffer, keys, self._seals, stats)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from siemrelay.proof.note import Signer
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, tcp, until
@@ -236,6 +237,22 @@ def test_keys_are_rotated_while_the_relay_runs(make_daemon: MakeDaemon, tmp_path
     both.verify(export)
     # For an hour both sign, so the old key is enough; the new one knows nothing of before.
     old.verify(export)
+
+
+def test_a_key_may_come_from_the_configuration(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    export, key = tmp_path / "out.json", Signer("relay.example", bytes(range(32)))
+    (tmp_path / "key").write_text(key.written() + "\n")
+    (tmp_path / "key").chmod(0o600)
+    seal = {"every": "1s", "key": f"${{file:{tmp_path}/key}}"}
+    daemon = make_daemon({"out": archive(export, seal=seal)})
+    append(daemon.audit, [event(1)])
+    daemon.start()
+    until(lambda: is_sealed(daemon, "out", 2))
+    assert daemon.terminate() == 0
+    assert not (daemon.state / "seal.key").exists()
+    auditor = Auditor(daemon)
+    assert auditor.key == str(key.verifier)
+    auditor.verify(export)
 
 
 @pytest.mark.parametrize(("sink", "fault"), [

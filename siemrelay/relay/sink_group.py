@@ -217,9 +217,12 @@ class SinkGroup:
         renamed = plan.renamed("sink")
         affected = {*plan.names("sink", "restart", "add", "rename")}
         parts = {
-            name: assembly.sink(name) if name in affected else self._parts[name]
+            # What a sink's messages are made of also depends on its sources (`add`, former names).
+            name: assembly.sink(name) if name in affected else msgspec.structs.replace(
+                self._parts[name], messages=assembly.sink_format(name)
+            )
             for name in config.sinks
-        }
+        }  # fmt: skip
         for name in (*plan.names("sink", "restart", "remove"), *renamed):
             await self._running.stop(name)
         removed = self._removed.without({*discard, *renamed, *config.sinks})

@@ -6,7 +6,6 @@ import math
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 import structlog
 import trio
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
@@ -312,11 +311,10 @@ class _Following:
             self._note_hole(file, skipped)
         # What is to be stored already goes first: it may hold an earlier position of this file.
         positions = (*self._store.take_changes(), file.progress.position())
-        apart = [Records(chunk.payload, chunk.count, (), chunk.part, file.mtime_s),
-                 *(Records(payload, count, (), None, file.mtime_s)
-                   for payload, count in chunk.apart)]  # fmt: skip
-        apart[-1] = msgspec.structs.replace(apart[-1], positions=positions)
-        await self._offer(*apart)
+        records = Records(chunk.payload, chunk.count, positions, chunk.part, file.mtime_s)
+        apart = [Records(payload, count, (), None, file.mtime_s) for payload, count in chunk.apart]
+        # One commit has all of them, so the positions may be with any.
+        await self._offer(records, *apart)
         self._tracker.read(file)
         if file.progress.finished_size is not None:
             content = file.content

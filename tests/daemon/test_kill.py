@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -98,6 +99,62 @@ def test_killed_at_any_moment_the_relay_loses_nothing(make_daemon: MakeDaemon, k
             assert repeats <= bounds[sink]
         total = daemon.rows("SELECT sum(count) FROM batches")
         assert total == [(writer.written,)], "each line is in the buffer exactly once"
+
+
+def test_killed_at_any_moment_the_relay_has_every_event_of_several_lines_once(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    audit, traces = tmp_path / "audit.log", tmp_path / "traces.log"
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"out": tcp(receiver.port)})
+        daemon.config["sources"] = {
+            "audit": {"type": "file", "path": str(audit), "decoder": "auditd"},
+            "traces": {"type": "file", "path": str(traces), "decoder": "text",
+                       "multiline": {"indented": True, "flush_after": "500ms"}},
+        }  # fmt: skip
+        chance, written = random.Random(7), 0
+        for kill in range(4):
+            daemon.start(ready=False)
+            moment = time.monotonic() + chance.uniform(0.3, 0.9)
+            while not passed(moment):
+                written += 2
+                write_mixed(audit, traces, written)
+                time.sleep(PAUSE_S)
+            if kill < 3:
+                daemon.kill()
+        until(lambda: daemon.rows(BY_SOURCE) == [("audit", written), ("traces", written)])
+        until(lambda: settled(daemon))
+        assert daemon.terminate() == 0
+        found = [json.loads(message) for message in receiver.arrived.messages]
+        events = {event["siemrelay"]["sequence"]: event for event in found}
+        serials = [
+            event["attributes"]["serial"] for event in events.values() if event["type"] == "SYSCALL"
+        ]
+        assert sorted(serials, key=int) == [str(n) for n in range(1, written + 1)]
+        assert all(
+            set(event["attributes"]) == {"serial", "syscall", "cwd", "proctitle"}
+            for event in events.values() if event["type"] == "SYSCALL"
+        )  # fmt: skip
+        messages = [e["message"] for e in events.values() if e["siemrelay"]["source"] == "traces"]
+        assert sorted(messages) == sorted(f"{n} first\n  second" for n in range(1, written + 1))
+
+
+BY_SOURCE = "SELECT source, sum(count) FROM batches WHERE source != 'siemrelay' GROUP BY source"
+
+
+def write_mixed(audit: Path, traces: Path, last: int) -> None:
+    """Two events of each log; the lines of the audit events are mixed, and the last one is late."""
+    one, two = (
+        [f"type={kind} msg=audit({1_700_000_000 + n // 100}.{n % 100:03}:{n}): x={n}\n"
+         for kind in ("SYSCALL", "CWD", "PROCTITLE")]
+        for n in (last - 1, last)
+    )  # fmt: skip
+    with audit.open("a") as log:
+        log.write("".join([one[0], two[0], one[1], two[1], two[2]]))
+    with traces.open("a") as log:
+        log.write(f"{last - 1} first\n  second\n{last} first\n  second\n")
+    with audit.open("a") as log:
+        log.write(one[2])
 
 
 def passed(moment: float) -> bool:

@@ -116,7 +116,7 @@ def _column(records: Sequence[dict[str, Any]], places: list[Where]) -> list[Any]
         values: list[Any] = [record.get(where[0]) for record in records]
         for name in where[1:]:
             values = steps(values, name)
-        if set(map(type, values)) <= _NO_VALUES:
+        if set(map(type, values)) <= NO_VALUES:
             continue
         found = [
             before if before is not None else value if is_usable(value) else None
@@ -135,7 +135,8 @@ def steps(values: Iterable[Any], name: str) -> list[Any]:
     ]
 
 
-_NO_VALUES: Final = {type(None), dict, list}
+NO_VALUES: Final = {type(None), dict, list}
+"""Types of what is no usable value, as is an empty text."""
 
 
 def _places(path: str) -> list[Where]:

@@ -135,7 +135,6 @@ class Products(Mapping[str, Product]):
         """
         self.own: Mapping[str, ProductFile] = own or {}
         self._found: dict[str, Product] = {}
-        self._making = set[str]()
 
     def __getitem__(self, name: str) -> Product:
         """The product. Raises KeyError with the name of one that does not exist or extends itself.
@@ -187,21 +186,23 @@ class Products(Mapping[str, Product]):
         ]
 
     def _made(self, name: str, file: ProductFile) -> Product:
-        if name in self._making:
+        if self._is_in_circle(name):
             raise KeyError(name)
-        self._making.add(name)
-        try:
-            if file.extends == NO_PRODUCT:
-                extended = None
-            else:
-                extended = _built_in(name) if file.extends == name else self[file.extends]
-            return _product(name, file, extended)
-        finally:
-            self._making.discard(name)
+        if file.extends == NO_PRODUCT:
+            return _product(name, file, None)
+        extended = _built_in(name) if file.extends == name else self[file.extends]
+        return _product(name, file, extended)
+
+    def _is_in_circle(self, name: str) -> bool:
+        at, seen = name, set[str]()
+        while at not in seen and (file := self.own.get(at)) is not None and file.extends != at:
+            seen.add(at)
+            at = file.extends
+        return at in seen
 
 
 def _product(name: str, file: ProductFile, extended: Product | None) -> Product:
-    fields = {field: tuple(spelled(paths)) for field, paths in file.fields.items()}
+    fields = {field: tuple(expanded(paths)) for field, paths in file.fields.items()}
     known: Spellings = extended.spellings if extended else {}
     spellings = {}
     for field in FIELDS:
@@ -226,7 +227,7 @@ def _product(name: str, file: ProductFile, extended: Product | None) -> Product:
     )  # fmt: skip
 
 
-def spelled(paths: Iterable[str]) -> Iterator[str]:
+def expanded(paths: Iterable[str]) -> Iterator[str]:
     """Each path; `user|actor.id|uid` stands for four: `user.id`, `user.uid`, `actor.id`, …"""
     for path in paths:
         if "|" in path and "{" not in path:

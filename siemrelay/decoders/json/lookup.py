@@ -14,6 +14,7 @@ from typing import Any, Final
 from siemrelay.core.event import FIELDS, NOBODY, NOTHING, Actor, AuditEvent, Target
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.decoders.fields import (
+    NO_VALUES,
     TEXT_FIELDS,
     Spellings,
     Template,
@@ -32,7 +33,6 @@ _PLANS_KEPT: Final = 512
 # Fewer records with the same keys than this are faster one by one.
 _FEW: Final = 8
 
-_NO_VALUES: Final = {type(None), dict, list}
 _TEXT: Final = {str}
 _ALONE: Final = tuple(field for field in FIELDS if "." not in field)
 
@@ -177,9 +177,9 @@ def _found(records: list[dict[str, Any]], plan: Plan) -> tuple[Found, list[bool]
                 for name in where[1:]:
                     values = steps(values, name)
             types = set(map(type, values))
-            if types <= _NO_VALUES:
+            if types <= NO_VALUES:
                 continue
-            if not _NO_VALUES.isdisjoint(types) or "" in values:
+            if not NO_VALUES.isdisjoint(types) or "" in values:
                 usable = list(map(is_usable, values))
                 if any(usable):
                     return found, usable

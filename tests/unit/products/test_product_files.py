@@ -16,7 +16,7 @@ from siemrelay.config.yaml_document import parse
 from siemrelay.core.event import FIELDS
 from siemrelay.core.event_types import normal_key
 from siemrelay.formats.classify import classify
-from siemrelay.products.product import BUILT_IN, ProductFile, Products, spelled, text_of
+from siemrelay.products.product import BUILT_IN, ProductFile, Products, expanded, text_of
 
 CONFIG = Path(__file__).parents[3] / "config"
 ALIAS = ProductFile(summary="another", extends="alm", fields={"type": ["kind"]})
@@ -65,7 +65,7 @@ def test_the_guide_has_a_row_for_every_product_and_links_every_example() -> None
 
 
 def test_steps_with_a_bar_stand_for_every_path_the_first_step_first() -> None:
-    assert [*spelled(["a|b.c|d", "e", "{f|g}"])] == ["a.c", "a.d", "b.c", "b.d", "e", "{f|g}"]
+    assert [*expanded(["a|b.c|d", "e", "{f|g}"])] == ["a.c", "a.d", "b.c", "b.d", "e", "{f|g}"]
 
 
 def test_a_product_has_its_own_spellings_first_and_falls_back_to_those_in_common_use() -> None:

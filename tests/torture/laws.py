@@ -14,9 +14,10 @@ import trio
 from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.cursors import SinkCursor, SinkPolicy
 from siemrelay.buffer.rows import COLUMNS, Payloads, Row
 from siemrelay.core.errors import SiemrelayError
+from siemrelay.proof.merkle import Tree, leaf_hash
 from siemrelay.telemetry.stats import BufferStats
 from tests.torture.workload import SINKS, seen
 
@@ -31,11 +32,16 @@ class Past:
         self.stored: dict[int, int] = {}
         self.sent: dict[str, dict[int, int]] = {sink: {} for sink in SINKS}
         self.buried: dict[str, dict[int, int]] = {sink: {} for sink in SINKS}
+        self.sealed: int | None = None
+        """The number of the last seal that was stored, to be sent."""
 
     def note(self, marks: bytes) -> None:
         """More of the workload's marks."""
         for line in marks.splitlines():
             match json.loads(line):
+                case {"sealed": int(number)}:
+                    self.sealed = number
+                    continue
                 case {"stored": found}:
                     known = self.stored
                 case {"sink": sink, "sent": found}:
@@ -76,6 +82,7 @@ async def _broken(state: Path, past: Past) -> list[str]:
             buffer.set_sinks({sink: SinkPolicy() for sink in SINKS})
             for sink in SINKS:
                 broken += await _of_a_sink(buffer, file, sink, past)
+            broken += _of_the_stream(buffer.cursor("a"), past)
         if past.shown and buffer.end <= max(past.shown):
             broken.append(f"number {buffer.end} is used again; {max(past.shown)} was seen")
     return broken
@@ -118,6 +125,24 @@ async def _of_a_sink(buffer: DiskBuffer, file: _File, sink: str, past: Past) -> 
     if other := {number for number in got.keys() & shown.keys() if got[number] != shown[number]}:
         broken.append(f"numbers of {sink} stand for other records: {_some(other)}")
     return broken
+
+
+def _of_the_stream(cursor: SinkCursor, past: Past) -> Iterator[str]:
+    """A seal that may have been sent is known, and numbers go on where the cursor is."""
+    stream = cursor.stream
+    if past.sealed is None:
+        return
+    if stream is None:
+        yield "a stream that was sealed is forgotten"
+        return
+    leaves = [leaf_hash(b"%d" % n) for n in range(stream.tree.size)]
+    if stream.tree != Tree().extended(leaves):
+        yield "the tree is not that of the messages"
+    if stream.next_sequence != cursor.next_sequence:
+        yield f"the stream is at {stream.next_sequence}, its cursor at {cursor.next_sequence}"
+    known = -1 if stream.pending is None else stream.pending.number
+    if past.sealed > max(known, stream.tree.size - 1):
+        yield f"seal {past.sealed} may have been sent, and its number is given again"
 
 
 def _of_the_file(file: _File, past: Past) -> Iterator[str]:

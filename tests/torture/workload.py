@@ -1,8 +1,9 @@
 """A buffer's life in a process of its own: `python -m tests.torture.workload ROOT SEED STEPS`.
 
 ROOT/state is the state directory; what was acknowledged, and to whom which record was shown, goes
-to ROOT/marks, a JSON object a line, just after it happened (`laws.py` reads them). Sinks `a` and
-`b`; the source `file` keeps a position, `hook` has none. Ends in good order, or as if killed.
+to ROOT/marks, a JSON object a line, just after it happened (`laws.py` reads them). Sinks `a`, which
+is under seals, and `b`; the source `file` keeps a position, `hook` has none. Ends in good order, or
+as if killed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import trio
+from msgspec.structs import replace
 
 from siemrelay.buffer import buffer as buffer_module
 from siemrelay.buffer.buffer import DiskBuffer
@@ -27,6 +29,8 @@ from siemrelay.buffer.dead_letters import letter
 from siemrelay.buffer.reserve import Sizes
 from siemrelay.core.errors import BufferBroken, BufferFull, StartRefused
 from siemrelay.core.event import Batch
+from siemrelay.proof.merkle import leaf_hash
+from siemrelay.proof.stream import Confirmed, PendingSeal, StreamState
 from siemrelay.telemetry.stats import BufferStats
 
 SINKS = ("a", "b")
@@ -56,7 +60,7 @@ class Life:
         often = self._chance.choice(((6, 6, 3), (2, 12, 12)))
         each = zip((self.append, self.deliver, self.flush), often, strict=True)
         acts = [act for act, times in each for _ in range(times)]
-        return [*acts, self.refuse, self.delete, self.shrink]
+        return [*acts, self.refuse, self.delete, self.shrink, self.seal]
 
     def mark(self, **what: Any) -> None:
         """Write it down: whatever comes later in the write log came after this."""
@@ -90,8 +94,30 @@ class Life:
         self.mark(sink=sink, sent=shown)
         passed = end - position
         filtered = self._chance.randint(0, passed)
-        outcome = Outcome(delivered=passed - filtered, filtered=filtered, confirmed_at=time.time())
+        outcome = Outcome(
+            delivered=passed - filtered, filtered=filtered, confirmed_at=time.time(),
+            confirmed=self._confirmed(sink, passed - filtered),
+        )  # fmt: skip
         self._buffer.advance(sink, end, outcome)
+
+    def _confirmed(self, sink: str, messages: int) -> Confirmed | None:
+        stream = self._buffer.cursor(sink).stream
+        if stream is None:
+            return None
+        leaves = [
+            leaf_hash(b"%d" % n) for n in range(stream.tree.size, stream.tree.size + messages)
+        ]
+        return Confirmed(stream.tree.extended(leaves))
+
+    async def seal(self) -> None:
+        cursor = self._buffer.cursor("a")
+        stream = cursor.stream or StreamState(
+            "relay/a/abcdefgh22", "c0ffee", "start", cursor.next_sequence, cursor.next_sequence
+        )
+        size = stream.tree.size
+        pending = PendingSeal(size, cursor.next_sequence, size, "", 0, time.time(), "seal")
+        await self._buffer.store_stream("a", replace(stream, pending=pending))
+        self.mark(sealed=size)
 
     async def refuse(self) -> None:
         sink = self._chance.choice(SINKS)
@@ -100,7 +126,8 @@ class Life:
         if position not in found:
             return
         refused = letter(sink, position, "400", "no", found[position], b"as sent")
-        await self._buffer.store_dead_letters([refused], position + 1, Outcome(refused=1))
+        outcome = Outcome(refused=1, confirmed=self._confirmed(sink, 1))
+        await self._buffer.store_dead_letters([refused], position + 1, outcome)
         self.mark(sink=sink, buried=seen(found.values()))
 
     async def flush(self) -> None:

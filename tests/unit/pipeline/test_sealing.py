@@ -1,0 +1,215 @@
+"""A sealed stream goes on, or a new one begins: a number stands for one message for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
+from siemrelay.core.errors import DiskFull, SinkWaits
+from siemrelay.core.filters import EventFilter, EventsOptions
+from siemrelay.pipeline.batching import DeliveryBatch
+from siemrelay.pipeline.formatting import SinkFormat
+from siemrelay.pipeline.seal_archive import folder_of, read_leaves, read_seals
+from siemrelay.pipeline.seal_keys import SealKeys
+from siemrelay.pipeline.sealing import SealedStream, StreamSettings
+from siemrelay.proof.leaf import hash_of, leaf_of
+from siemrelay.proof.seal import find_seal, read_seal
+from siemrelay.proof.stream import MOST_ABSENT, StreamState
+from siemrelay.sinks.contract import Refusal
+from siemrelay.telemetry.stats import SinkCounts, SinkStats
+from tests.support.formats import made
+from tests.support.products import CATALOGUE
+
+
+class Rig:
+    """A sink's cursor, and the stream of a relay that may be started again on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stored, self.full = folder, 0, False
+        self.live = SinkCursor("out", 1, 1, SinkPolicy(), SinkCounts())
+        self.keys = SealKeys(folder, "relay")
+        self.keys.make()
+
+    def cursor(self, sink: str) -> SinkCursor:
+        return self.live
+
+    async def store_stream(self, sink: str, stream: StreamState) -> None:
+        if self.full:
+            raise DiskFull("no room")
+        self.live.stream = stream
+        self.stored += 1
+
+    async def start(
+        self, *, configuration: str = "c0ffee", limit: int | None = None, **more: Any
+    ) -> SealedStream:
+        settings = StreamSettings(
+            "relay", "out", "tcp", "json", configuration, 60.0, 1e9, self.folder
+        )
+        settings = msgspec.structs.replace(settings, **more)
+        messages = SinkFormat(
+            EventFilter(EventsOptions(), CATALOGUE), made("json"), max_message_bytes=limit,
+            number="x" * 27,
+        )  # fmt: skip
+        stream = SealedStream(settings, messages, self, self.keys, dict, SinkStats("out"))
+        await stream.begin()
+        return stream
+
+    async def deliver(self, stream: SealedStream, messages: int, *refusals: Refusal) -> None:
+        """Messages of as many records are sent and settled."""
+        first, end = self.live.stream, self.live.next_sequence + messages
+        assert first is not None
+        texts = [b"message %d" % n for n in range(messages)]
+        batch = DeliveryBatch(end, texts, first_number=first.tree.size)
+        stream.sent(batch)
+        confirmed = await stream.confirmed(batch, refusals)
+        delivered = messages - len(refusals)
+        outcome = Outcome(delivered=delivered, refused=len(refusals), confirmed=confirmed)
+        self.live.pass_records(end, outcome)
+
+    async def seal(self, stream: SealedStream) -> DeliveryBatch:
+        """The next seal, sent and settled."""
+        batch = await stream.next_seal(self.live.next_sequence)
+        assert batch is not None
+        confirmed = await stream.confirmed(batch, ())
+        self.live.pass_records(batch.next_sequence, Outcome(confirmed=confirmed))
+        return batch
+
+    @property
+    def state(self) -> StreamState:
+        assert self.live.stream is not None
+        return self.live.stream
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+async def test_a_stream_goes_on_after_a_restart(rig: Rig) -> None:
+    await rig.deliver(await rig.start(), 5)
+    name = rig.state.name
+    rig.live.stream = StreamState.read(rig.state.written())
+    await rig.deliver(await rig.start(), 20)
+    assert (rig.state.name, rig.state.tree.size) == (name, 25)
+    assert rig.state.next_sequence == rig.live.next_sequence == 26
+
+
+async def test_filtered_records_leave_stream_and_cursor_together(rig: Rig) -> None:
+    await rig.deliver(await rig.start(), 5)
+    rig.live.pass_records(10, Outcome(filtered=4))
+    name = rig.state.name
+    await rig.start()
+    assert rig.state.name == name
+
+
+@pytest.mark.parametrize(("change", "cause"), [
+    ({"configuration": "decaf"}, "configuration"),
+    ({"sink": "other"}, "renamed"),
+    ({"relay": "other"}, "renamed"),
+])  # fmt: skip
+async def test_a_change_begins_a_new_stream_that_names_the_end_of_the_old_one(
+    rig: Rig, change: dict[str, str], cause: str
+) -> None:
+    await rig.deliver(await rig.start(), 5)
+    before = rig.state
+    await rig.start(**change)
+    after = rig.state
+    assert (after.cause, after.tree.size, after.name == before.name) == (cause, 0, False)
+    assert after.previous is not None
+    assert (after.previous.origin, after.previous.tree) == (before.origin, before.tree)
+
+
+async def test_records_that_are_given_up_begin_a_new_stream(rig: Rig) -> None:
+    await rig.deliver(await rig.start(), 5)
+    rig.live.next_sequence += 10  # a full buffer drops them, maybe after some were sent
+    await rig.start()
+    assert rig.state.cause == "records given up"
+
+
+async def test_records_that_were_delivered_without_a_seal_begin_a_new_stream(rig: Rig) -> None:
+    await rig.deliver(await rig.start(), 5)
+    rig.live.pass_records(9, Outcome(delivered=3))
+    await rig.start()
+    assert rig.state.cause == "records given up"
+
+
+async def test_nothing_is_sent_in_a_new_stream_that_is_not_on_disk(rig: Rig) -> None:
+    rig.full = True
+    with pytest.raises(SinkWaits, match="cannot be stored"):
+        await rig.start()
+
+
+async def test_a_stored_seal_is_the_same_message_at_every_attempt(rig: Rig) -> None:
+    stream = await rig.start()
+    await rig.deliver(stream, 3)
+    first = await stream.next_seal(4)
+    assert first is not None
+    stored, rig.live.stream = rig.stored, StreamState.read(rig.state.written())
+    again = await rig.start()
+    assert again.comes_next()
+    second = await again.next_seal(4)
+    assert second is not None
+    assert (second.messages, second.first_number, rig.stored) == (first.messages, 3, stored)
+    assert not again.comes_next()
+
+
+async def test_a_seal_covers_what_is_settled_and_accounts_for_the_refused(rig: Rig) -> None:
+    stream = await rig.start()
+    await rig.deliver(stream, 5, Refusal(2, "400", "no"))
+    batch = await rig.seal(stream)
+    word = find_seal(batch.messages[0])
+    assert word is not None
+    seal = read_seal(word, [signer.verifier for signer in rig.keys.make()])
+    assert (seal.tree.size, seal.tally.number, seal.tally.reason) == (5, 5, "interval")
+    (absent,) = seal.tally.absent
+    assert (absent.number, absent.leaf) == (2, hash_of(b"message 2").hex())
+    assert leaf_of(batch.messages[0]).number == 5
+    assert (rig.state.absent, rig.state.pending, rig.state.sealed.size) == ((), None, 5)
+    assert stream.is_sealed()
+
+
+async def test_many_refusals_make_a_seal_due_and_each_is_accounted_for_once(rig: Rig) -> None:
+    stream = await rig.start()
+    await rig.seal(stream)
+    assert not stream.comes_next()
+    count = 3 * MOST_ABSENT
+    await rig.deliver(stream, count, *(Refusal(n, "400", "no") for n in range(count)))
+    numbers = list[int]()
+    while stream.comes_next():
+        word = find_seal((await rig.seal(stream)).messages[0])
+        assert word is not None
+        numbers += [absent.number for absent in read_seal(word, []).tally.absent]
+    left = [absent.number for absent in rig.state.absent]
+    assert numbers + left == [*range(1, count + 1)]
+    assert len(left) < MOST_ABSENT
+
+
+async def test_a_seal_over_the_limit_of_a_message_is_given_up_for_a_while(
+    rig: Rig, autojump_clock: trio.testing.MockClock
+) -> None:
+    stream = await rig.start(limit=100)
+    await rig.deliver(stream, 3)
+    assert await stream.next_seal(4) is None
+    assert rig.state.pending is None
+    assert not stream.comes_next()
+
+
+async def test_the_archive_has_every_leaf_and_seal(rig: Rig) -> None:
+    stream = await rig.start()
+    await rig.deliver(stream, 3)
+    await rig.deliver(stream, 20)
+    await rig.seal(stream)
+    await rig.seal(stream)
+    folder = folder_of(rig.folder, rig.state.name)
+    assert [(seal.number, seal.size, seal.position) for seal in read_seals(folder)] == [
+        (23, 23, 24), (24, 24, 24),
+    ]  # fmt: skip
+    ((first, leaves),) = read_leaves(folder)
+    whole = [leaves[i : i + 32] for i in range(0, len(leaves), 32)]
+    assert (first, whole[:3]) == (0, [hash_of(b"message %d" % n) for n in range(3)])
+    assert rig.state.tree.size == len(whole) + 1

@@ -113,7 +113,7 @@ async def test_filtered_records_leave_stream_and_cursor_together(rig: Rig) -> No
     ({"relay": "other"}, "renamed"),
 ])  # fmt: skip
 async def test_a_change_begins_a_new_stream_that_names_the_end_of_the_old_one(
-    rig: Rig, change: dict[str, str], cause: str
+    rig: Rig, change: dict[str, Any], cause: str
 ) -> None:
     await rig.deliver(await rig.start(), 5)
     before = rig.state

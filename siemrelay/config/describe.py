@@ -153,18 +153,22 @@ def written(value: Any, annotation: Any, metadata: list[Any] | None = None) -> A
         return {str(key): _written_item(item, annotation) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         items = sorted(value) if isinstance(value, (set, frozenset)) else value
-        return [written(item, _inner(annotation)) for item in items]
+        return [_written_item(item, annotation) for item in items]
     return URL_PASSWORD.sub(r"\g<user>:***", str(value))
 
 
 def _written_item(item: Any, annotation: Any) -> Any:
     """One of many blocks is shown without the keys that it leaves out."""
-    shown = written(item, _inner(annotation))
-    if isinstance(item, BaseModel):
-        names = field_names(type(item))
-        own = dict(zip(type(item).model_fields, names, strict=True))
-        return {own[name]: shown[own[name]] for name in own if name in item.model_fields_set}
-    return shown
+    if not isinstance(item, BaseModel):
+        return written(item, _inner(annotation))
+    fields, names = type(item).model_fields, field_names(type(item))
+    return {
+        name: _written_item(getattr(item, own), info.annotation)
+        if isinstance(getattr(item, own), BaseModel)
+        else written(getattr(item, own), info.annotation, info.metadata)
+        for (own, info), name in zip(fields.items(), names, strict=True)
+        if own in item.model_fields_set
+    }
 
 
 def _inner(annotation: Any) -> Any:

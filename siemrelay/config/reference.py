@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -36,8 +36,9 @@ Generated from the code by `python -m siemrelay.config.reference > config/refere
   logged or shown; secrets are shown as `***` wherever they come from.
 - Top-level keys that begin with `x-` are ignored: a place for blocks that several parts share by
   YAML's anchors (`&name`), aliases (`*name`) and merge keys (`<<`).
-- A key with a dot is inside a block: `basic.username` is `username` below `basic:`. A key that is
-  *required in this block* is required only if the block is present.
+- A key with a dot is inside a block: `basic.username` is `username` below `basic:`,
+  `where.NAME.min` is `min` below any name below `where:`, and `sample[].one_in` is in each entry of
+  a list. A key that is *required in this block* is required only if the block is present.
 - A key that is unknown, given twice, or not used by the chosen type, protocol or format is a fault.
   `siemrelay check` shows every fault with its line, or the effective settings.
 """
@@ -180,13 +181,22 @@ def _rows(
         inside = nested_model(info.annotation) if name not in flat else None
         if inside is not None:
             left_out = optional or not info.is_required()
-            yield from _rows(inside, f"{prefix}{name}.", optional=left_out)
+            many = _MANY.get(get_origin(info.annotation) or info.annotation, "")
+            if many:
+                what = "mapping, a block for each key" if many != "[]" else "list of blocks"
+                default = "none" if left_out else "required"
+                yield f"`{prefix}{name}`", what, default, info.description or ""
+            yield from _rows(inside, f"{prefix}{name}{many}.", optional=left_out)
             continue
         kind, default = (changed or {}).get(name) or (
             type_text(info.annotation, info.metadata),
             _default(info, "required in this block" if optional else "required"),
         )
         yield f"`{prefix}{name}`", kind, default, info.description or ""
+
+
+_MANY: Final[dict[Any, str]] = {dict: ".NAME", list: "[]"}
+"""How the key of one of many blocks is written."""
 
 
 def _default(info: FieldInfo, required: str) -> str:

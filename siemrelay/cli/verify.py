@@ -6,7 +6,7 @@ import gzip
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ import click
 import msgspec
 import zstandard
 
+from siemrelay.cli.verify_html import html_report
 from siemrelay.core.options import seconds
 from siemrelay.core.times import rfc3339
 from siemrelay.proof.exports import rows
@@ -78,11 +79,14 @@ def _keys(
               "the time between seals and a minute.")  # fmt: skip
 @click.option("--sink", help="Judge the streams of this sink only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write the report as a page, too.")  # fmt: skip
 @click.argument("exports", metavar="EXPORT...", nargs=-1, required=True,
                 type=click.Path(exists=True, dir_okay=False, allow_dash=True))  # fmt: skip
 def verify(
     keys: list[Verifier], tiles: Path | None, since: float | None, until: float | None,
-    max_age: float | None, sink: str | None, as_json: bool, exports: tuple[str, ...],
+    max_age: float | None, sink: str | None, as_json: bool, html: Path | None,
+    exports: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Verify that nothing is missing, changed or added in what a SIEM received.
 
@@ -114,10 +118,15 @@ def verify(
         )  # fmt: skip
         raise SystemExit(2)
     report = checked.report(_tiles(tiles) if tiles else None)
+    if html is not None:
+        begin = "" if since is None else rfc3339(since)
+        page = html_report(report, exports=exports, keys=keys, since=begin, until=rfc3339(end),
+                           at=rfc3339(time.time()))  # fmt: skip
+        html.write_text(page, encoding="utf-8")
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
-        _print(report, end)
+        _print(report, end, _places(exports, report.findings[:_SHOWN]))
     raise SystemExit(0 if report.is_proven else 1)
 
 
@@ -158,7 +167,25 @@ def _lines(path: str) -> Iterator[bytes]:
             yield from buffered
 
 
-def _print(report: Report, end: float) -> None:
+def _places(exports: Sequence[str], findings: Sequence[Discrepancy]) -> dict[tuple[str, int], str]:
+    """Where in the exports the messages are that are named one by one, read a second time."""
+    wanted = {
+        (finding.stream.rpartition("/")[2], finding.first)
+        for finding in findings
+        if finding.kind in ("changed", "added") and finding.first is not None
+        and finding.first == finding.last
+    }  # fmt: skip
+    places = dict[tuple[str, int], str]()
+    for path in exports if wanted and "-" not in exports else ():
+        for row in rows(_lines(path)):
+            stream, number = row.leaf.stream, row.leaf.number
+            if stream is not None and number is not None and (stream, number) in wanted:
+                before = places.get((stream, number))
+                places[stream, number] = f"{before}, " * bool(before) + f"{path}:{row.line}"
+    return places
+
+
+def _print(report: Report, end: float, places: Mapping[tuple[str, int], str]) -> None:
     for stream in report.streams:
         click.echo(f"stream {stream.origin}")
         sealed = f"sealed until {stream.sealed_at}" if stream.sealed_at else "not sealed"
@@ -173,7 +200,8 @@ def _print(report: Report, end: float) -> None:
             if count:
                 click.echo(f"  {count:,} {what}")
     for finding in report.findings[:_SHOWN]:
-        click.secho(_finding(finding), fg="red")
+        place = places.get((finding.stream.rpartition("/")[2], finding.first or 0), "")
+        click.secho(_finding(finding) + (f" ({place})" if place else ""), fg="red")
     rest = len(report.findings) + report.more - _SHOWN
     if rest > 0:
         click.echo(f"and {rest:,} more; --json lists them")

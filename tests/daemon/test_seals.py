@@ -134,7 +134,14 @@ def test_refused_and_replayed_messages_keep_their_numbers_and_the_hashes_name_th
     number = int(
         export.read_text().partition('"id":"n0000009"')[2].partition(f'"{name}:')[2].split('"')[0]
     )
-    assert auditor.found(export, tiles=str(tiles)) == {("changed", number, number)}
+    page = tmp_path / "report.html"
+    assert auditor.found(export, tiles=str(tiles), html=str(page)) == {("changed", number, number)}
+    assert "Not unchanged." in page.read_text()
+    shown = launcher.run("verify", "--key", auditor.key, "--tiles", str(tiles), str(export)).stdout
+    (line,) = [i for i, text in enumerate(export.read_text().splitlines(), 1)
+               if '"id":"n0000009"' in text][:1]  # fmt: skip
+    assert f"n={number} " in shown
+    assert f"{export}:{line}" in shown
 
 
 def test_a_killed_relay_goes_on_with_its_stream(make_daemon: MakeDaemon, tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""The report of `siemrelay verify` as a page: for a person, to be filed and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any, Final
+
+from siemrelay import __version__
+from siemrelay.proof.report import Report
+
+# More than these nobody reads on paper; --json has all of them.
+_MOST_FINDINGS: Final = 500
+
+_STYLE: Final = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884;
+         overflow-wrap: anywhere; }
+.good { color: #1a7f37; } .bad { color: #c00; font-weight: bold; }
+"""
+
+
+def html_report(
+    report: Report, *, exports: Sequence[str], keys: Iterable[Any], since: str, until: str, at: str
+) -> str:
+    """The whole page; needs nothing from elsewhere."""
+    verdicts = "".join(
+        f'<li class="{"good" if good else "bad"}">{escape(yes if good else no)}</li>'
+        for good, yes, no in (
+            (report.complete, "Complete: no message is missing.", "Not complete."),
+            (report.unchanged, "Unchanged: every message under seal is as it was sent, and none "
+             "was added.", "Not unchanged."),
+            (report.fresh, "Fresh: the last seal is as young as it should be.", "Not fresh."),
+        )
+    )  # fmt: skip
+    streams = _table(
+        ("stream", "messages", "under seal", "sealed until", "repeats", "refused", "after it"),
+        ((s.origin, s.messages, s.sealed_messages, s.sealed_at or "never", s.repeats, s.absent,
+          s.unsealed) for s in report.streams),
+    )  # fmt: skip
+    found = _table(
+        ("what", "stream", "numbers", "sent after", "and before", "why"),
+        (
+            (f.kind, f.stream, _numbers(f.first, f.last), f.after, f.before, f.why)
+            for f in report.findings[:_MOST_FINDINGS]
+        ),
+    )
+    rest = len(report.findings) - _MOST_FINDINGS + report.more
+    more = f"<p>{rest:,} more are in the report of <code>--json</code>.</p>" if rest > 0 else ""
+    asked = _table(("checked", ""), (
+        ("exports", ", ".join(exports)), ("rows", f"{report.rows:,}"), ("since", since or "the start"),
+        ("until", until), ("keys", ", ".join(map(str, keys))), ("at", at),
+        ("by", f"siemrelay {__version__}"),
+    ))  # fmt: skip
+    findings = f"<h2>Findings</h2>{found}{more}" if report.findings else ""
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>Verification of delivery</title>"
+        f"<style>{_STYLE}</style><h1>Verification of delivery</h1><ul>{verdicts}</ul>{findings}"
+        f"<h2>Streams</h2>{streams}<h2>What was checked</h2>{asked}</html>\n"
+    )
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _text(cell: Any) -> str:
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
+
+
+def _numbers(first: int | None, last: int | None) -> str:
+    if first is None:
+        return ""
+    return f"{first:,}" if last in (None, first) else f"{first:,} to {last:,}"

@@ -49,7 +49,7 @@ def html_report(
     rest = len(report.findings) - _MOST_FINDINGS + report.more
     more = f"<p>{rest:,} more are in the report of <code>--json</code>.</p>" if rest > 0 else ""
     asked = _table(("checked", ""), (
-        ("exports", ", ".join(exports)), ("rows", f"{report.rows:,}"), ("since", since or "the start"),
+        ("exports", ", ".join(exports)), ("rows", f"{report.rows:,}"), ("since", since or "-"),
         ("until", until), ("keys", ", ".join(map(str, keys))), ("at", at),
         ("by", f"siemrelay {__version__}"),
     ))  # fmt: skip

@@ -73,6 +73,7 @@ LOUD_SINK, LOUD_SOURCE, RELAY = {"sink": "loud"}, {"source": "loud"}, dict[str, 
 DAY = 86400
 EXPIRY = "siemrelay_sink_certificate_expiry_timestamp_seconds"
 REMOVED = "siemrelay_removed_sink_backlog_records"
+SEALED, SAMPLED = "siemrelay_sink_seal_timestamp_seconds", "siemrelay_sink_sampled_total"
 
 CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
     ("SiemrelayDown", [series("up", "1x10 0x60")], "15m", []),
@@ -295,8 +296,8 @@ def test_prometheus_scrapes_a_running_relay_and_takes_the_rules(
                 f"{metric.prefix}{metric.name}" for metric in METRICS
                 if metric.kind != "histogram" and not (set(metric.labels) & {"reason"})
             }  # fmt: skip
-            absent = {EXPIRY, REMOVED}  # fmt: skip
-            assert wanted - set(names) == absent  # no TLS here, and no sink was removed
+            # No TLS here, no sink was removed, none is sealed or sampled.
+            assert wanted - set(names) == {EXPIRY, REMOVED, SEALED, SAMPLED}
             until(lambda: evaluated(ask("rules")) == dict.fromkeys(ALERTS, "ok"))
             assert ask("alerts")["alerts"] == []
             for query in queries():

@@ -24,6 +24,9 @@ from siemrelay.wire.framing.multiline import Multiline, is_indented
 
 _MOST_BYTES: Final = 1 << 20
 
+# An incomplete record up to this long is simply looked at again with each piece that comes.
+_LONG_BYTES: Final = 256 << 10
+
 
 class MultilineOptions(Options):
     """Which lines belong together."""
@@ -110,6 +113,8 @@ class RecordStream:
         self._begin = self._held = b""
         self._ahead: Ahead = ()
         self._taken = False
+        self._tried = 0
+        """So much of a long record was looked at in vain."""
 
     def feed(self, data: bytes) -> list[Records]:
         """The records that are complete with `data`, in order."""
@@ -118,12 +123,16 @@ class RecordStream:
         self._held += data
         if not self._taken:
             self._begin += data
+        if len(self._held) < 2 * self._tried:
+            return []  # a long record, looked for again when there is twice as much or a pause
         return self._records(Rest.OPEN)
 
     def pause(self, quiet_s: float) -> list[Records]:
         """The records that are complete because nothing came for so long."""
         wait_s = None if self._splitter is None else self._splitter.wait_s
-        return self._records(Rest.QUIET) if wait_s is not None and quiet_s >= wait_s else []
+        if wait_s is not None and quiet_s >= wait_s:
+            return self._records(Rest.QUIET)
+        return self._records(Rest.OPEN) if self._tried else []
 
     def end(self) -> list[Records]:
         """The last records: nothing follows."""
@@ -140,7 +149,9 @@ class RecordStream:
             now = Rest.FINAL if len(self._held) > MAX_WHOLE_BYTES else rest
             chunk = splitter.split(self._held, now, self._ahead)
             if chunk is None:
+                self._tried = len(self._held) if len(self._held) > _LONG_BYTES else 0
                 break
+            self._tried = 0
             chunk = with_oversize(chunk, self._framing.max_record_bytes)
             self.oversize += chunk.oversize
             self._held, self._ahead = self._held[len(chunk.consumed) :], chunk.ahead

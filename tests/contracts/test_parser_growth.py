@@ -16,6 +16,13 @@ from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
 from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.sources.framing import RecordStream
+from siemrelay.wire.framing.audit_events import AuditEvents
+from siemrelay.wire.framing.contract import Framing
+from siemrelay.wire.framing.csv_rows import CsvFraming, Dialect
+from siemrelay.wire.framing.encodings import Encoded
+from siemrelay.wire.framing.json_documents import JsonFraming
+from siemrelay.wire.framing.multiline import Multiline, is_indented
 from siemrelay.wire.hec_server import HecReader, HecRefused
 from siemrelay.wire.http_bodies import BodyRefused, decompressed, finish, read_records
 from siemrelay.wire.relp import RelpServer
@@ -94,6 +101,38 @@ def splitting(unit: bytes, size: int) -> Callable[[], object]:
     return work
 
 
+FRAMED = {
+    ("json", "open brackets"): b"{", ("json", "brackets over lines"): b"{\n",
+    ("json", "torn objects"): b'{"a": 1\n', ("json", "torn texts"): b'{"a": "\n',
+    ("json", "spaces before brackets"): b'{"a":' + b" " * 600, ("json", "elements"): b'[{"a":1},\n',
+    ("csv", "quotes"): b'"', ("csv", "rows"): b"a,b\n", ("csv", "open quotes"): b'"a,b\n',
+    ("csv", "returns in rows"): b"a\rb,c\n", ("multiline", "indented lines"): b"  x\n",
+    ("auditd", "events"): b"type=CWD msg=audit(1.1:%d): x\n",
+    ("auditd", "nodes"): b"node=%d type=A msg=audit(1.1:1): x\n",
+    ("utf-16", "objects"): b'{"a":{"b":1}}',
+}  # fmt: skip
+FRAMINGS: dict[str, Framing] = {
+    "json": JsonFraming(1 << 30), "csv": CsvFraming(Dialect(), None, 1 << 30),
+    "multiline": Multiline(is_indented, 1.0, 1000, 1 << 18, 1 << 30),
+    "auditd": AuditEvents(1 << 30), "utf-16": Encoded(JsonFraming(1 << 30), "utf-16-le"),
+}  # fmt: skip
+
+
+def framing(name: str, what: str, size: int) -> Callable[[], object]:
+    unit = FRAMED[name, what]
+    data = b"".join(unit % n if b"%d" in unit else unit for n in range(size // len(unit)))
+    # Both first lines say that documents follow.
+    data = b"{\n}\n" + data if name == "json" else data
+
+    def work() -> None:
+        stream = RecordStream(FRAMINGS[name])
+        for piece in cut(data, 64 * KIB):
+            stream.feed(piece)
+        stream.end()
+
+    return work
+
+
 def relp(what: str, size: int) -> Callable[[], object]:
     unit = SESSIONS[what]
     begin = b"1 open 0\n" + (b"2 syslog 9999999 " if what == "one frame" else b"")
@@ -145,6 +184,11 @@ def loading(what: str, count: int) -> Callable[[], object]:
 @pytest.mark.parametrize("what", STREAMS)
 def test_a_stream_of_syslog(what: str) -> None:
     grows_with_its_input(*(splitting(STREAMS[what], size * KIB) for size in (200, 400)))
+
+
+@pytest.mark.parametrize(("name", "what"), FRAMED)
+def test_a_file(name: str, what: str) -> None:
+    grows_with_its_input(*(framing(name, what, size * KIB) for size in (30, 60)))
 
 
 @pytest.mark.parametrize("what", SESSIONS)

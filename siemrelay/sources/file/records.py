@@ -26,6 +26,8 @@ from siemrelay.wire.framing.lines import LineFraming
 # What is read at once while catching up: a thousand audit events, so that a thread hop costs
 # little, and only milliseconds of work between two turns of the event loop.
 CHUNK_BYTES: Final = 1 << 19
+# To find other records than lines takes ten times as long.
+_FRAMED_BYTES: Final = 1 << 17
 # The least to ask for: a line that grew while we looked comes with it.
 _MIN_READ_BYTES: Final = 16 << 10
 # An incomplete line up to this long is simply read again when it has grown; of a longer one only
@@ -115,7 +117,8 @@ class RecordReader:
         """The content's splitter, which is kept once something was taken."""
         progress, framing = self._progress, self._framing
         begin = progress.begin
-        if framing.begin_bytes > len(begin):
+        enough = framing.by_first_line and b"\n" in begin
+        if framing.begin_bytes > len(begin) and not enough:
             begin = content.pread(framing.begin_bytes, 0)
         splitter = framing.splitter(begin, at_start=progress.offset == 0)
         self.wait_s = splitter.wait_s
@@ -126,8 +129,10 @@ class RecordReader:
 
     def _framed(self, content: Content, splitter: Splitter, size: int, rest: Rest) -> Chunk | None:
         """As `next`, of a framing that is more than lines."""
-        progress, want = self._progress, CHUNK_BYTES
+        progress, want = self._progress, _FRAMED_BYTES
         while True:
+            if isinstance(content, PlainContent) and content.in_memory_only and want > CHUNK_BYTES:
+                raise BlockingIOError  # a long record takes a while
             data = content.pread(want, progress.offset)
             if rest is Rest.QUIET:  # only what was there all the time
                 data = data[: max(0, size - progress.offset)]

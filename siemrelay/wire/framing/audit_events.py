@@ -22,7 +22,7 @@ WAIT_S: Final = 2.0
 """So much younger is a line behind which an event is complete (libaudit's END_OF_EVENT_TIMEOUT)."""
 
 # Behind an open event so many bytes are looked at; then it is complete, too.
-_MOST_BYTES: Final = 256 << 10
+_MOST_BYTES: Final = 64 << 10
 
 LINE: Final = re.compile(
     rb"(?:node=(?P<node>\S{1,256}) )?type=(?P<type>\S{1,64}) "
@@ -51,6 +51,7 @@ class AuditEvents:
     """The framing of audit logs."""
 
     begin_bytes: Final = 0
+    by_first_line = True
 
     def __init__(self, max_record_bytes: int) -> None:
         self.max_record_bytes = max_record_bytes
@@ -95,6 +96,10 @@ class AuditSplitter:
         return chunk_of(events.records, data[:consumed], behind)
 
 
+_Key = tuple[bytes, bytes, bytes]
+"""Node, time and serial."""
+
+
 class _Events:
     """The events of some lines, in the order in which they are complete."""
 
@@ -102,44 +107,50 @@ class _Events:
         self.records: list[bytes] = []
         self.spans: list[tuple[int, int]] = []
         """Where the lines that were taken begin and end."""
-        # By node: the clocks of two machines are not compared.
-        self._open: dict[bytes, dict[tuple[bytes, bytes], _Open]] = {}
+        self._open: dict[_Key, _Open] = {}
+        # By node, too: the clocks of two machines are not compared.
+        self._by_node: dict[bytes, dict[_Key, _Open]] = {}
 
     def add(self, at: int, line: bytes) -> None:
+        """Take in the line that begins there."""
         found = LINE.match(line)
         if found is None:
             self._take([(at, line)])
             return
         time_s, kind = float(found["time"]), found["type"]
-        node = self._open.setdefault(found["node"] or b"", {})
-        self._complete_before(node, at, time_s)
-        key = found["time"], found["serial"]
+        key = found["node"] or b"", found["time"], found["serial"]
+        self._complete_before(key[0], at, time_s)
         if kind == _END:
             # It says nothing but that the event is complete.
             self.spans.append((at, at + len(line)))
-            if key in node:
-                self._take(node.pop(key).lines)
+            if key in self._open:
+                self._complete(key)
         elif _MESSAGE in line or kind.startswith(_DAEMON):
             self._take([(at, line)])
         else:
-            event = node.setdefault(key, _Open(at, time_s))
+            event = self._open.get(key)
+            if event is None:
+                event = self._open[key] = _Open(at, time_s)
+                self._by_node.setdefault(key[0], {})[key] = event
             event.lines.append((at, line))
             if kind == _LAST:
-                self._take(node.pop(key).lines)
+                self._complete(key)
 
-    def _complete_before(self, own: dict[tuple[bytes, bytes], _Open], at: int, now: float) -> None:
+    def _complete_before(self, node: bytes, at: int, now: float) -> None:
+        own = self._by_node.get(node)
         while own and now - next(iter(own.values())).time_s >= WAIT_S:
-            self._take(own.pop(next(iter(own))).lines)
+            self._complete(next(iter(own)))
         while at - self.first_open(at) > _MOST_BYTES:
-            oldest = min(filter(None, self._open.values()), key=_first_of)
-            self._take(oldest.pop(next(iter(oldest))).lines)
+            self._complete(next(iter(self._open)))
+
+    def _complete(self, key: _Key) -> None:
+        del self._by_node[key[0]][key]
+        self._take(self._open.pop(key).lines)
 
     def finish(self) -> None:
         """Take what is open."""
-        for node in self._open.values():
-            for event in node.values():
-                self._take(event.lines)
-            node.clear()
+        while self._open:
+            self._complete(next(iter(self._open)))
 
     def _take(self, lines: list[tuple[int, bytes]]) -> None:
         self.records.append(b" ".join([line.rstrip(b"\r\n") for _, line in lines]))
@@ -147,11 +158,7 @@ class _Events:
 
     def first_open(self, end: int) -> int:
         """Where the oldest open event begins; `end` if none is open."""
-        return min(map(_first_of, filter(None, self._open.values())), default=end)
-
-
-def _first_of(node: dict[tuple[bytes, bytes], _Open]) -> int:
-    return next(iter(node.values())).first
+        return next(iter(self._open.values())).first if self._open else end
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -80,6 +80,10 @@ class Framing(Protocol):
     def begin_bytes(self) -> int:
         """How much of a content's beginning a splitter is made from."""
 
+    @property
+    def by_first_line(self) -> bool:
+        """Whether a beginning with one whole line is enough, however short it is."""
+
     def splitter(self, begin: bytes, *, at_start: bool) -> Splitter:
         """The splitter of a content that begins so, with `begin_bytes` or all that there is.
 

@@ -53,8 +53,9 @@ class Dialect(msgspec.Struct, frozen=True):
         while start < len(lines):
             end, whole = start, True
             # The blank line behind them shows whether the last row is open: it would take it in.
+            left = map(lines.__getitem__, range(start, len(lines)))
             reader = csv.reader(
-                chain(lines[start:], ("\n",)), delimiter=self.delimiter, quotechar=self.quote
+                chain(left, ("\n",)), delimiter=self.delimiter, quotechar=self.quote
             )
             try:
                 for row in reader:
@@ -118,6 +119,8 @@ def named(names: Sequence[str], values: Sequence[str]) -> dict[str, str] | None:
 
 class CsvFraming:
     """CSV with a header line, or with declared columns and none."""
+
+    by_first_line = False  # names may be quoted, and have line feeds
 
     def __init__(
         self, dialect: Dialect, columns: Sequence[str] | None, max_record_bytes: int

@@ -52,6 +52,7 @@ class Encoded:
         """`encoding` as from `known_encoding`; `auto` and `utf-16` go by the byte order mark."""
         self._inner, self._encoding = inner, encoding
         self.max_record_bytes = inner.max_record_bytes
+        self.by_first_line = inner.by_first_line
         self.begin_bytes = max(inner.begin_bytes * 2, _LONGEST_MARK)
 
     def splitter(self, begin: bytes, *, at_start: bool) -> Splitter:

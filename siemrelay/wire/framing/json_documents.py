@@ -62,8 +62,9 @@ def object_end(data: bytes, start: int) -> tuple[int, int]:
                 and (torn := data.rfind(b"\n", start, at) + 1)
             ):
                 return start, torn
-            if len(closing) >= _DEEPEST and (torn := data.find(b"\n", at) + 1):
-                return start, torn
+            if len(closing) >= _DEEPEST:
+                torn = data.find(b"\n", at) + 1
+                return (start, torn) if torn else (_INCOMPLETE, at)
             closing.append(end)
         elif bracket == closing[-1]:
             closing.pop()
@@ -74,7 +75,10 @@ def object_end(data: bytes, start: int) -> tuple[int, int]:
 
 def _before(data: bytes, start: int, at: int) -> bytes:
     """The last byte before `at` that is no white space."""
-    return data[max(start, at - _INDENT) : at].rstrip()[-1:] or data[start:at].rstrip()[-1:]
+    size = _INDENT
+    while not (before := data[max(start, at - size) : at].rstrip()) and size < at - start:
+        size *= 4
+    return before[-1:]
 
 
 class JsonFraming:
@@ -84,6 +88,7 @@ class JsonFraming:
     """
 
     begin_bytes = _BEGIN_BYTES
+    by_first_line = True
 
     def __init__(self, max_record_bytes: int) -> None:
         self.max_record_bytes = max_record_bytes

@@ -38,6 +38,7 @@ class LineFraming:
 
     wait_s: Final = None
     begin_bytes: Final = 0
+    by_first_line = True
 
     def __init__(self, max_record_bytes: int) -> None:
         self.max_record_bytes = max_record_bytes

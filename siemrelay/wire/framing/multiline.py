@@ -21,6 +21,7 @@ class Multiline:
     """A framing and its splitter in one: nothing depends on the content."""
 
     begin_bytes = 0
+    by_first_line = True
 
     def __init__(
         self, continues: Callable[[bytes], bool], wait_s: float, max_lines: int, max_bytes: int,

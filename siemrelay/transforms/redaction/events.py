@@ -11,14 +11,14 @@ from msgspec.structs import replace
 
 from siemrelay.core.event import AuditEvent, attributes_of
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.rules import Rules, TextRule, Token, redacted_text
+from siemrelay.transforms.redaction.rules import MASK, Rules, TextRule, Token, redacted_text
 
 _PARTS: Final = ("actor", "target")
 _PLAIN: Final = ("id", "type", "category", "message")
 """Fields whose text a sender chooses; the others are numbers, times and fixed choices."""
 
 # Attributes nest as their sender likes; what is deeper is withheld whole.
-_DEPTH: Final = 64
+DEPTH: Final = 64
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -135,7 +135,7 @@ class EventRedactor:
         if not changed:
             return event
         if changed.get("type") == "":  # the one text that every event has
-            changed["type"] = "***"
+            changed["type"] = MASK
         return replace(event, **changed)
 
     def _text(
@@ -190,12 +190,12 @@ def _text_of(event: AuditEvent) -> str:
 
 
 def redacted_json(
-    value: Any, rules: Sequence[TextRule], secrets: set[str], depth: int = _DEPTH
+    value: Any, rules: Sequence[TextRule], secrets: set[str], depth: int = DEPTH
 ) -> Any:
     """A copy of a JSON value with the secrets in its texts, names and numbers redacted."""
     if isinstance(value, dict):
         if depth == 0:
-            return "***"
+            return MASK
         result: dict[str, Any] = {}
         for name, inner in value.items():
             token = next((rule.token for rule in rules if rule.names and rule.names(name)), None)
@@ -207,7 +207,7 @@ def redacted_json(
         return result
     if isinstance(value, list):
         if depth == 0:
-            return "***"
+            return MASK
         return [redacted_json(inner, rules, secrets, depth - 1) for inner in value]
     if isinstance(value, str):
         return redacted_text(value, rules, secrets)
@@ -221,7 +221,7 @@ def redacted_json(
 def _all_of(value: Any, token: Token, secrets: set[str], depth: int) -> Any:
     """A copy of a JSON value in which every text and number is redacted whole."""
     if isinstance(value, (dict, list)) and depth == 0:
-        return "***"
+        return MASK
     if isinstance(value, dict):
         return {name: _all_of(inner, token, secrets, depth - 1) for name, inner in value.items()}
     if isinstance(value, list):

@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.events import EventRedactor, redacted_json
-from siemrelay.transforms.redaction.rules import Rules, Token, redacted_text, written_forms
+from siemrelay.transforms.redaction.events import DEPTH, EventRedactor, redacted_json
+from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text, written_forms
+
+_WITHHELD: Final = b'{"message":"*** (internal error: the record could not be redacted)"}'
 
 
 class RecordRedactor:
@@ -35,16 +37,22 @@ class RecordRedactor:
     def apply(self, records: Sequence[bytes], events: Sequence[AuditEvent]) -> list[bytes]:
         """The records without their secrets. `events`: each record's, before its redaction."""
         if self._rules.whole:
-            return list(map(self.redacted, records, events))
+            return list(map(self._safely, records, events))
         texts = [record.decode("utf-8", "replace") for record in records]
         hints = [*(rule.hint for rule in self._texts), self._rules.hides]
         active = [hint for hint in hints if hint("\n".join(texts))]
         if not active:
             return list(records)
         return [
-            self.redacted(record, event) if any(hint(text) for hint in active) else record
+            self._safely(record, event) if any(hint(text) for hint in active) else record
             for record, event, text in zip(records, events, texts, strict=True)
         ]
+
+    def _safely(self, record: bytes, event: AuditEvent) -> bytes:
+        try:
+            return self.redacted(record, event)
+        except Exception:  # noqa: BLE001  (a bug may neither stop a source for ever nor let a secret out)
+            return _WITHHELD
 
     def redacted(self, record: bytes, event: AuditEvent) -> bytes:
         """One record without its secrets; itself if it has none."""
@@ -90,14 +98,24 @@ class RecordRedactor:
     def _in_text(self, text: str, values: dict[str, Token], found: set[str]) -> str:
         for value, token in values.items():
             for form in written_forms(value):
-                left = r"(?<!\w)" if form[0].isalnum() else ""
-                right = r"(?!\w)" if form[-1].isalnum() else ""
-                made = token(value)
-                pattern = re.compile(left + re.escape(form) + right)
-                text, count = pattern.subn(made.replace("\\", r"\\"), text)
+                text, count = _without(text, form, token(value))
                 if count:
                     found.add(value)
         return redacted_text(text, self._texts, found)
+
+
+def _without(text: str, form: str, token: str) -> tuple[str, int]:
+    """The text with a token for a value as it is written, and how often it was there."""
+    if len(form) > _MOST_COMPILED:
+        return text.replace(form, token), text.count(form)
+    # A name is not a part of a longer word.
+    left = r"(?<!\w)" if form[0].isalnum() else ""
+    right = r"(?!\w)" if form[-1].isalnum() else ""
+    return re.compile(left + re.escape(form) + right).subn(token.replace("\\", r"\\"), text)
+
+
+# To compile a pattern takes a microsecond a character; so long a value is no part of a word.
+_MOST_COMPILED: Final = 256
 
 
 def _object(record: bytes) -> Any:
@@ -127,12 +145,16 @@ def _repeats_names(record: bytes) -> bool:
     return False
 
 
-def _with_values(value: Any, values: dict[str, Token], found: set[str]) -> Any:
-    """A copy in which whole values are replaced, wherever they stand."""
+def _with_values(value: Any, values: dict[str, Token], found: set[str], depth: int = DEPTH) -> Any:
+    """A copy in which whole values are replaced, wherever they stand; what is too deep, too."""
+    if isinstance(value, (dict, list)) and depth == 0:
+        return MASK
     if isinstance(value, dict):
-        return {name: _with_values(inner, values, found) for name, inner in value.items()}
+        return {
+            name: _with_values(inner, values, found, depth - 1) for name, inner in value.items()
+        }
     if isinstance(value, list):
-        return [_with_values(inner, values, found) for inner in value]
+        return [_with_values(inner, values, found, depth - 1) for inner in value]
     if value is None or isinstance(value, bool):
         return value
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -17,17 +18,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from siemrelay.cli.commands import main
 from siemrelay.config.load import load_text
-from siemrelay.core.event import Batch, Selection, attributes_of, field_getter
-from siemrelay.registry import FORMATS
+from siemrelay.core.event import AuditEvent, Batch, Selection, attributes_of, field_getter
+from siemrelay.registry import FORMATS, build_format
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.plan import plan
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.redaction.kinds import KINDS
 from siemrelay.transforms.redaction.rules import Pseudonyms, Redact, key_id
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
-from tests.support.formats import PLAIN
+from tests.support.formats import HOST, PLAIN
 from tests.support.growth import grows_with_its_input
-from tests.support.strategies import selection_of
+from tests.support.strategies import EVENTS, HOSTILE, selection_of
+from tests.unit.config.test_example_files import environment
 
 KEY = "k" * 16
 READ = TypeAdapter(Redact).validate_python
@@ -94,13 +96,13 @@ def test_a_kind_finds_what_is_real(kind: str, text: str, found: list[str]) -> No
     assert not found or KINDS[kind].hint(text)
 
 
-HOSTILE = [
+PIECES = [
     "a", "1", "1 ", "@", "a@", "a.", "AA00", "DE89 ", "4111 ", "password=", "pass_", '"', "\\",
     "eyJ", "eyJa.", "bearer ", "-----BEGIN PRIVATE KEY-----", "a.b-", "is ", "%+'",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("piece", PIECES)
 def test_a_kind_takes_time_linear_in_the_text(piece: str) -> None:
     for kind in KINDS.values():
 
@@ -199,6 +201,37 @@ def test_no_secret_leaves_in_any_format(kind: str) -> None:
                 assert LEAKS[kind] not in shown(message), (how, name)
 
 
+EXAMPLES = sorted((Path(__file__).parents[3] / "config/examples").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_no_secret_leaves_in_what_a_receiver_wraps_around_messages(
+    file: Path, tmp_path: Path
+) -> None:
+    text = file.read_text()
+    variables = environment(text, tmp_path)
+    config = yaml.safe_load(text)
+    rules = [{"kind": [*KINDS]}, {"field": ["actor.name", "target.id", "attributes.note"]}]
+    for sink in config["sinks"].values():
+        sink["redact"] = rules
+        sink.pop("sources", None)
+    config = {"sources": {"s": {"type": "stdin"}}, "sinks": config["sinks"]}
+    assembly = Assembly(load_text(json.dumps(config), str(file), variables).config)
+    record = {"type": "User Logged In", "id": "e1", "user": "Zoe Muster", "time": 1_709_280_000,
+              "target": {"id": "T-4711", "name": "db"}, "note": "N-0815",
+              "message": " ".join(LEAKS[kind] for kind in KINDS if kind != "password")}  # fmt: skip
+    written = json.dumps(record).encode() + b"\n"
+    for name in config["sinks"]:
+        parts = assembly.sink(name)
+        decoded = assembly.decoder("s", [parts]).decode(Batch(1, 2, "s", 1.7e9, written * 2))
+        assert parts.transform is not None
+        for message in parts.format.encode(parts.transform.apply(Selection(decoded))[0]):
+            for kind in KINDS:
+                assert LEAKS[kind] not in shown(message), name
+            for value in ("Zoe Muster", "T-4711", "N-0815"):
+                assert value not in shown(message), name
+
+
 @pytest.mark.parametrize("kind", SECRETS)
 @pytest.mark.parametrize("how", WAYS)
 def test_no_secret_reaches_the_disk_that_its_source_redacts(kind: str, how: str) -> None:
@@ -234,6 +267,28 @@ def test_whatever_stands_around_a_secret_it_does_not_leave(
         made = assembled("json", redact, at="sink", format_name=name)
         for message in messages(made, written):
             assert LEAKS[kind] not in shown(message)
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=3))
+def test_any_event_can_be_redacted_and_formatted(events: list[AuditEvent]) -> None:
+    for redact in (
+        [{"kind": [*KINDS]}, {"pattern": "[a-z]"}],
+        [{"field": ["actor.name", "message", "attributes.a"], "action": "remove"}],
+    ):
+        selection, _ = transform(redact).apply(selection_of(events))
+        for name, kind in FORMATS.items():
+            messages = build_format(name, "none", kind.options(), HOST).encode(selection)
+            assert len(messages) == len(events)
+
+
+@pytest.mark.parametrize("decoder", ["json", "syslog", "cef", "key_value", "text"])
+def test_any_record_can_be_redacted(decoder: str) -> None:
+    rules = [{"kind": [*KINDS]}, {"field": ["message", "actor.name", "attributes.a"]}]
+    source_filter = assembled(decoder, rules, at="source").source_filter("s")
+    assert source_filter is not None
+    for name, record in HOSTILE.items():
+        stored, _ = source_filter.apply(Records(record + b"\n", 1))
+        assert (stored.count, stored.payload.count(b"\n")) == (1, 1), name
 
 
 # -- fields --

@@ -19,6 +19,7 @@ from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.additions import Additions
 from siemrelay.transforms.redaction.events import EventRedactor
+from tests.support.strategies import HOSTILE
 
 CONFIG = """\
 sources:
@@ -155,3 +156,26 @@ def test_an_event_that_a_transform_cannot_take_becomes_a_dead_letter_and_no_othe
     assert [error.message for error in errors] == [
         "internal error: format failed, records become dead letters"
     ]
+
+
+@pytest.mark.parametrize("decoder", ["json", "syslog", "cef", "key_value", "text"])
+def test_any_record_goes_through_conditions_and_additions(decoder: str) -> None:
+    shaped = {
+        "where": {path: {"not": "x"} for path in ("attributes.a", "attributes.a.b.c", "message")},
+        "add": {"attributes.a.b": 1, "actor.name": "x"},
+    }  # fmt: skip
+    text = json.dumps({
+        "sources": {"s": {"type": "stdin", "decoder": decoder, **shaped}},
+        "sinks": {"siem": {"server": "a", "format": "json", **shaped}},
+    })  # fmt: skip
+    assembly = Assembly(load_text(text, "f.yaml", {}).config)
+    source_filter, parts = assembly.source_filter("s"), assembly.sink("siem")
+    formatter = assembly.formatter({"siem": parts.messages})
+    assert source_filter is not None
+    for name, record in HOSTILE.items():
+        kept, _ = source_filter.apply(Records(record + b"\n", 1))
+        assert kept.count == 1, name
+        made = formatter.formatted(Batch(1, 1, "s", 1.7e9, record + b"\n"), {0: [0]})
+        assert not made.errors, name
+        (message,) = made.groups[0].messages
+        assert json.loads(message)["attributes"]["a"]["b"] == 1

@@ -28,6 +28,10 @@ _EVENTS_FOR_COLUMNS: Final = 16
 # Values of these types that are equal are written alike, unlike 1, 1.0 and True.
 _EXACT: Final = {str, int}
 
+# An event with more attributes has no template: those that are kept take some 8 MiB at most;
+# checked by test_what_is_kept_of_sets_of_names_is_bounded.
+_MOST_PARTS: Final = 64
+
 # `_` and a number of 7 digits: no record has more attributes.
 _SUFFIX_CHARACTERS: Final = 8
 
@@ -136,7 +140,9 @@ class FlatAttributes:
         written: list[str | None] = []
         complete, start = None not in texts, 0
         for end in accumulate(map(len, every)):
-            template = self._templates[(opening, closing, *names[start:end])]
+            template = None
+            if end - start <= _MOST_PARTS:
+                template = self._templates[(opening, closing, *names[start:end])]
             if template is not None and (complete or None not in texts[start:end]):
                 written.append(template % tuple(texts[start:end]))
             else:

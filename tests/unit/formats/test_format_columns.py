@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, message_of
 from siemrelay.formats.writing.structured_data import param_value
 from siemrelay.formats.writing.text import visible
+from tests.support.memory import kept_bytes
 from tests.support.strategies import ADDRESSES, ATTRIBUTES, TIMES, selection_of, texts
 
 COLUMNS = st.lists(st.none() | texts() | st.sampled_from(["`", "a`b", "``"]), max_size=6)
@@ -116,6 +118,22 @@ def test_attributes_of_many_events_are_those_of_each(
         given_as = list(every)
     selection = selection_of([AuditEvent(id="e", type="t", attributes=own) for own in given_as])
     assert list(FLAT.column(selection).texts) == [alone(own) for own in every]
+
+
+def test_what_is_kept_of_sets_of_names_is_bounded() -> None:
+    names = [chr(0x4E00 + i) for i in range(300)]
+    flat = FlatAttributes("a rather long name of an attribute.{}=", str, values)
+
+    def flood() -> None:
+        rng = random.Random(1)
+        for _ in range(10):
+            sets = [dict.fromkeys(rng.sample(names, 300), 1) for _ in range(20)]
+            sets += [dict.fromkeys(rng.sample(names, 20), 1) for _ in range(20)]
+            events = [AuditEvent(id="e", type="t", attributes=own) for own in sets]
+            flat.column(selection_of(events))
+
+    # Of all of them it would be 5 MiB.
+    assert kept_bytes(flood) < 1 << 20
 
 
 @given(st.lists(st.text("ab", max_size=14).map(lambda name: name[:10]) | st.just("a_2")))

@@ -73,6 +73,7 @@ class Finder:
         self.directories: set[str] = set()
         """Where matching files are or may appear: every level of the patterns that exists."""
         self._statuses: dict[str, Found] = {}
+        self._listed: set[str] = set()
 
     def find(
         self, *, changed: Collection[str] | None, moved: Iterable[str] = (),
@@ -85,6 +86,7 @@ class Finder:
         seen moving to. `wanted`: inodes to look for among the files that do not match.
         """
         places = self._places()
+        self._listed = set(places)
         self.directories = self._levels().union(places)
         before, self._statuses = self._statuses, {}
         found: dict[FileId, Found] = {}
@@ -120,16 +122,26 @@ class Finder:
                     strays.append((os.path.join(directory, name), inode))
         return Picture(found, self._strays(strays, found, unsettled), frozenset(unsettled))
 
-    def closed(self) -> set[str]:
-        """The directories on the way of the patterns that this process may not enter or list."""
-        fixed = {pattern: os.path.dirname(pattern) for pattern in self.globs.patterns}
-        wanted = dict.fromkeys(self._places(), True)
-        for pattern, directory in fixed.items():
+    def closed(self) -> dict[str, bool]:
+        """The directories that this process may not enter or list, as the last `find` met them.
+
+        True for those that a pattern names, False for those to which only a wildcard leads.
+        """
+        named: dict[str, bool] = {}
+        for pattern in self.globs.patterns:
+            directory = os.path.dirname(pattern)
             while glob.has_magic(directory):
                 directory = os.path.dirname(directory)
-            wanted.setdefault(directory, glob.has_magic(pattern))
-        closed = (self._disk.barrier(each, listed=listed) for each, listed in wanted.items())
-        return set(filter(None, closed))
+            named[directory] = named.get(directory, False) or glob.has_magic(pattern)
+        closed = {
+            barrier: True
+            for directory, listed in named.items()
+            if (barrier := self._disk.barrier(directory, listed=listed)) is not None
+        }
+        for directory in self._listed.difference(named):
+            if (barrier := self._disk.barrier(directory, listed=True)) is not None:
+                closed.setdefault(barrier, False)
+        return closed
 
     def _note(self, found: dict[FileId, Found], file: Found | None) -> None:
         if file is not None:

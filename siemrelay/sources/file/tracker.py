@@ -73,6 +73,7 @@ class Tracker:
         self._changes = Changes(everything=True)
         self._again = False
         self._first, self._events = True, Reliability()
+        self._closed: list[str] = []
         self._next_expiry = clock()
 
     @property
@@ -158,10 +159,9 @@ class Tracker:
             if not self._again:
                 break
         followed = (file.path for file in self.files.values())
-        closed = self._finder.closed()
-        for directory in closed:
-            self._unreadable.add_directory(directory)
-        self._unreadable.keep_only(facts.paths.union(followed, closed))
+        if every:
+            self._closed = self._unreadable.add_directories(self._finder.closed())
+        self._unreadable.keep_only(facts.paths.union(followed, self._closed))
         self._note_rotated_and_expire()
         self.collect()
         self._events.surveyed(full=every, found=found)

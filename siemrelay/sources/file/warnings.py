@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from siemrelay.sources.file.checkpoints import CheckpointStore, FileCheckpoint, printable
@@ -23,6 +23,7 @@ _ADVICE: Final = {
     errno.ESTALE: "check the network file system",
     errno.EIO: "check the disk",
 }
+_DIRECTORY_ADVICE: Final = "let the relay's user in, by its group or an ACL (setfacl -m u:USER:rx)"
 # Named in one warning; the others are counted.
 _MOST_NAMED: Final = 10
 
@@ -36,6 +37,7 @@ class UnreadableFiles:
     def __init__(self, log: Any, report: Callable[[int, str], None]) -> None:
         self._log, self._report = log, report
         self._found: dict[str, str] = {}
+        self._warned: set[str] = set()
 
     @property
     def count(self) -> int:
@@ -49,10 +51,22 @@ class UnreadableFiles:
             advice = "name in `path` where it leads to, or set `follow_links`"
         self._add(path, why, advice)
 
-    def add_directory(self, path: str) -> None:
-        """Note a directory that cannot be entered or listed: what is in it is not seen."""
-        advice = "let the relay's user in, by its group or an ACL (setfacl -m u:USER:rx)"
-        self._add(path, os.strerror(errno.EACCES), advice)
+    def add_directories(self, closed: Mapping[str, bool]) -> list[str]:
+        """Note the directories that cannot be entered or listed; returns those that patterns name.
+
+        For the others, to which only a wildcard leads (False), a warning is enough: they need not
+        hold a log.
+        """
+        for path, is_named in closed.items():
+            if is_named:
+                self._add(path, os.strerror(errno.EACCES), _DIRECTORY_ADVICE)
+            elif path not in self._warned:
+                self._log.warning(
+                    "a directory that `path` matches cannot be listed, what is in it is not read",
+                    path=printable(path), advice=_DIRECTORY_ADVICE,
+                )  # fmt: skip
+        self._warned = {path for path, is_named in closed.items() if not is_named}
+        return [path for path, is_named in closed.items() if is_named]
 
     def add_unsupported(self, path: str, compression: str) -> None:
         """Note a file that is compressed in a way that cannot be read."""

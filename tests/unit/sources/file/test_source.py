@@ -532,7 +532,7 @@ async def test_file_that_cannot_be_read_is_reported_until_it_can_be(tmp_path: Pa
     assert intake.lines == [b"other", b"more", b"shut"]
 
 
-@pytest.mark.parametrize("pattern", ["app/*.log", "app/audit.log", "app/*/audit.log", "*/*.log"])
+@pytest.mark.parametrize("pattern", ["app/*.log", "app/audit.log", "app/*/audit.log"])
 async def test_directory_that_cannot_be_entered_is_reported_in_place_of_missing_files(
     tmp_path: Path, pattern: str
 ) -> None:
@@ -549,6 +549,22 @@ async def test_directory_that_cannot_be_entered_is_reported_in_place_of_missing_
     why = f"cannot read {closed}: Permission denied; {advice}"
     assert intake.unreadables == [(1, why)]
     assert [line["log_level"] for line in logs] == ["error"]
+
+
+async def test_closed_directory_that_only_a_wildcard_leads_to_is_a_warning(tmp_path: Path) -> None:
+    for name in ("closed", "app"):
+        (tmp_path / name / "audit.log").parent.mkdir()
+    append(tmp_path / "app" / "audit.log", b"one\n")
+
+    def may_enter(disk: Disk, directory: str, *, listed: bool = False) -> bool:
+        return not Path(directory).is_relative_to(tmp_path / "closed")
+
+    intake = CollectingIntake()
+    with structlog.testing.capture_logs() as logs, patch.object(Disk, "_may_enter", may_enter):
+        assert await drained(f"{tmp_path}/*/*.log", intake) == [b"one"]
+    assert intake.unreadables == []
+    (warning,) = warnings(logs)
+    assert warning["path"] == str(tmp_path / "closed")
 
 
 async def test_paths_that_match_nothing_are_a_warning_at_the_start(tmp_path: Path) -> None:

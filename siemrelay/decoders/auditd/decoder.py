@@ -6,7 +6,7 @@ import posixpath
 from typing import Any, Final
 
 from siemrelay.core.event_types import Catalogue
-from siemrelay.decoders.auditd.records import ABSENT, AuditLine, audit_lines
+from siemrelay.decoders.auditd.records import ABSENT, AuditLine, audit_lines, readable
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
@@ -77,7 +77,7 @@ def _message(main: AuditLine, said: dict[str, Any]) -> str:
     """What a person would be told: the command, or what the record says."""
     argv = said.get("argv")
     command = " ".join(argv) if argv else said.get("proctitle")
-    text = str(command) if command and main.type in ("EXECVE", "SYSCALL") else main.text
+    text = str(command) if command and main.type in ("EXECVE", "SYSCALL") else readable(main.text)
     return text[:_MOST_SHOWN]
 
 

@@ -29,6 +29,7 @@ _MESSAGE: Final = re.compile(r"\bmsg='(.*)'?\s*\Z", re.DOTALL)
 _ENRICHED: Final = "\x1d"
 _AVC: Final = re.compile(r"avc: +(denied|granted) +\{ ([^}]*) \}")
 _HEX: Final = re.compile(r"(?:[0-9A-F]{2})+")
+_FIELD_IN_HEX: Final = re.compile(r"(?<![\w.-])([A-Za-z_]\w{0,31})=((?:[0-9A-F]{2})+)(?![^\s'])")
 _ARGUMENT: Final = re.compile(r"a(\d+)(?:\[(\d+)\])?")
 
 _ENCODED: Final = frozenset({
@@ -124,6 +125,18 @@ def _decoded(written: str) -> str:
     if written[:1] in "\"'" or not _HEX.fullmatch(written):
         return written.strip("\"'")
     return bytes.fromhex(written).decode("utf-8", "replace")
+
+
+def readable(text: str) -> str:
+    """The text of a line with the values in hexadecimal decoded and quoted."""
+
+    def plain(field: re.Match[str]) -> str:
+        name, written = field.groups()
+        if name not in _ENCODED:
+            return field[0]
+        return f'{name}="{_decoded(written)}"'.replace("\0", " ")
+
+    return _FIELD_IN_HEX.sub(plain, text)
 
 
 def _meaningful(fields: dict[str, Any]) -> dict[str, Any]:

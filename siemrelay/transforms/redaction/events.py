@@ -16,6 +16,12 @@ from siemrelay.transforms.redaction.rules import MASK, Rules, TextRule, Token, r
 _PARTS: Final = ("actor", "target")
 _PLAIN: Final = ("id", "type", "category", "message")
 """Fields whose text a sender chooses; the others are numbers, times and fixed choices."""
+_ALWAYS: Final = ("id", "type", "category")
+"""Those that every event has: of what is removed there, the mask is left."""
+
+# `{"name": "password", "value": "x"}`, as CloudTrail, Google and Windows list parameters.
+_NAMES_OF: Final = ("name", "Name", "key", "Key", "field")
+_VALUES_OF: Final = frozenset({"value", "Value", "values", "multiValue"})
 
 # Attributes nest as their sender likes; what is deeper is withheld whole.
 DEPTH: Final = 64
@@ -44,7 +50,7 @@ class EventRedactor:
         if self._fields_alone:
             return self._without_fields(events)
         changed, indexes = list(events), list[int]()
-        texts = list(map(_text_of, events))
+        texts = list(map(text_of, events))
         active = self._active("\n".join(texts))
         if not active and not self._rules.paths:
             return changed, indexes
@@ -134,8 +140,9 @@ class EventRedactor:
                 changed[ATTRIBUTES] = msgspec.Raw(msgspec.json.encode(after))
         if not changed:
             return event
-        if changed.get("type") == "":  # the one text that every event has
-            changed["type"] = MASK
+        for name in _ALWAYS:
+            if name in changed and not changed[name]:
+                changed[name] = MASK
         return replace(event, **changed)
 
     def _text(
@@ -175,7 +182,7 @@ class EventRedactor:
         return result if isinstance(result, dict) else {}
 
 
-def _text_of(event: AuditEvent) -> str:
+def text_of(event: AuditEvent) -> str:
     """All texts of an event, one a line."""
     actor, target, attributes = event.actor, event.target, event.attributes
     texts = [
@@ -197,8 +204,10 @@ def redacted_json(
         if depth == 0:
             return MASK
         result: dict[str, Any] = {}
+        named = next((value[name] for name in _NAMES_OF if name in value), None)
         for name, inner in value.items():
-            token = next((rule.token for rule in rules if rule.names and rule.names(name)), None)
+            label = named if name in _VALUES_OF else value.get(f"{name}Label")  # CEF's cs1Label
+            token = _token_of(name, rules) or _token_of(label, rules)
             result[redacted_text(name, rules, secrets)] = (
                 redacted_json(inner, rules, secrets, depth - 1)
                 if token is None
@@ -208,7 +217,7 @@ def redacted_json(
     if isinstance(value, list):
         if depth == 0:
             return MASK
-        return [redacted_json(inner, rules, secrets, depth - 1) for inner in value]
+        return _redacted_list(value, rules, secrets, depth - 1)
     if isinstance(value, str):
         return redacted_text(value, rules, secrets)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -216,6 +225,28 @@ def redacted_json(
         redacted = redacted_text(text, rules, secrets)
         return value if redacted == text else redacted
     return value
+
+
+def _redacted_list(
+    items: list[Any], rules: Sequence[TextRule], secrets: set[str], depth: int
+) -> list[Any]:
+    """A copy of a list; what follows an option like `--password` in it is that option's value."""
+    result, token = list[Any](), None
+    for item in items:
+        if token is not None and isinstance(item, str) and not item.startswith("-"):
+            result.append(_all_of(item, token, secrets, depth))
+        else:
+            result.append(redacted_json(item, rules, secrets, depth))
+        option = isinstance(item, str) and item.startswith("-")
+        token = _token_of(item.lstrip("-"), rules) if option else None
+    return result
+
+
+def _token_of(name: Any, rules: Sequence[TextRule]) -> Token | None:
+    """What redacts the value of that name whole; None if its name says nothing."""
+    if not isinstance(name, str):
+        return None
+    return next((rule.token for rule in rules if rule.names and rule.names(name)), None)
 
 
 def _all_of(value: Any, token: Token, secrets: set[str], depth: int) -> Any:

@@ -34,16 +34,16 @@ class Kind(NamedTuple):
     """Whether the value under a key of that name is such a secret, whatever it looks like."""
 
 
-# -- e-mail addresses (RFC 5321, 4.5.3.1: 64 characters before the @) --
+# -- e-mail addresses (RFC 5321, 4.5.3.1: 64 characters before the @), also percent-encoded --
 
 _EMAIL: Final = re.compile(
-    r"(?<![\w.%+-])[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{0,62}[^\W_](?![\w-])"
+    r"(?:(?<![\w.%+-])|(?<=%[0-9A-Fa-f]{2}))[\w.%+'-]{1,64}?(?:@|%40)(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{0,62}[^\W_]"
 )
 
 
 def _emails(text: str) -> Iterator[SecretSpan]:
     for match in _EMAIL.finditer(text):
-        yield SecretSpan(*match.span(), match[0].casefold())
+        yield SecretSpan(*match.span(), match[0].replace("%40", "@").casefold())
 
 
 # -- payment cards (ISO/IEC 7812: 13 to 19 digits here, the last one by Luhn) --
@@ -192,15 +192,26 @@ _PASSWORD: Final = re.compile(
     rf"(?:[A-Za-z0-9_.-]{{0,60}}[_.-])?(?i:{_NAMES})|[A-Za-z0-9_.-]{{1,60}}?(?:{_CAMEL})"
     r")\\?[\"']?[ \t]{0,8}(?:[:=]|\bis\b)[ \t]{0,8}(?i:bearer[ \t]|basic[ \t])?"
     r"(?:\\\"(?P<escaped>(?:[^\"\\]|\\[^\"])+)|\"(?P<double>(?:[^\"\\]|\\.)+)"
-    r"|'(?P<single>[^']+)|(?P<bare>[^\s,;&\"'\\)\]}]+))",
+    r"|'(?P<single>[^']+)|(?P<bare>[^\s,;&\"'\\)\]}]+))"
+    # `--password hunter2`, and what stands in `postgres://user:hunter2@host`
+    rf"|(?<![A-Za-z0-9_.-])--?(?:[A-Za-z0-9_.-]{{0,60}}[_.-])?(?i:{_NAMES})[ \t]{{1,8}}"
+    r"[\"']?(?P<option>[^\s\"'-][^\s\"']*)"
+    r"|://[^\s/:@\"']{0,64}:(?P<url>[^\s/\"']{1,128})@",
     re.DOTALL,
 )
 _PASSWORD_HINTS: Final = (
     "pass", "pwd", "secret", "key", "token", "credential", "authorization", "jwt", "cookie",
 )  # fmt: skip
 _SECRET_NAME: Final = re.compile(
-    rf"(?:.{{0,60}}[_. -])?(?i:{_NAMES}|token|jwt|(?:set-)?cookie)|.{{1,60}}(?:{_CAMEL})"
+    rf"(?:.{{0,60}}[_. -])?(?i:(?:{_NAMES})s?|token|jwt|(?:set-)?cookie)|.{{1,60}}(?:{_CAMEL})"
 ).fullmatch
+
+
+_names_follow: Final = _holds(_PASSWORD_HINTS)
+
+
+def _may_hold_password(text: str) -> bool:
+    return _names_follow(text) or ("://" in text and "@" in text)
 
 
 def _names_password(name: str) -> bool:
@@ -211,10 +222,10 @@ _PASSWORD_NAME: Final = BoundedMemo(_names_password).__getitem__
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "email": Kind(_emails, lambda text: "@" in text),
+    "email": Kind(_emails, lambda text: "@" in text or "%40" in text),
     "card": Kind(_cards, _many_digits),
     "iban": Kind(_ibans, _begins_as_iban),
     "token": Kind(_named_groups(_TOKEN), _holds(_TOKEN_HINTS)),
-    "password": Kind(_named_groups(_PASSWORD), _holds(_PASSWORD_HINTS), _PASSWORD_NAME),
+    "password": Kind(_named_groups(_PASSWORD), _may_hold_password, _PASSWORD_NAME),
 }
 """The kinds by their name in the configuration."""

@@ -18,10 +18,14 @@ import msgspec
 from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.events import DEPTH, EventRedactor, redacted_json
+from siemrelay.transforms.redaction.events import DEPTH, EventRedactor, redacted_json, text_of
 from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text, written_forms
 
 _WITHHELD: Final = b'{"message":"*** (internal error: the record could not be redacted)"}'
+
+_HEXADECIMAL: Final = re.compile(r"\b(?:[0-9A-F]{2}){4,}\b")
+# A shorter one stands by chance in other words.
+_SHORTEST_AGAIN: Final = 4
 
 
 class RecordRedactor:
@@ -38,7 +42,7 @@ class RecordRedactor:
         """The records without their secrets. `events`: each record's, before its redaction."""
         if self._rules.whole:
             return list(map(self._safely, records, events))
-        texts = [record.decode("utf-8", "replace") for record in records]
+        texts = list(map(_searched, records, events))
         hints = [*(rule.hint for rule in self._texts), self._rules.hides]
         active = [hint for hint in hints if hint("\n".join(texts))]
         if not active:
@@ -69,7 +73,19 @@ class RecordRedactor:
             tree = self._in_tree(tree, values, found)
             if found or self._may_hide(record):
                 record = msgspec.json.encode(tree)
-        return record if secrets <= found else _as_json(self._events.redacted(event, set()))
+        kept = secrets <= found and (
+            tree is not None
+            or not (_has_one_of(secrets, after) or self._hexadecimal_hides(text, values))
+        )
+        return record if kept else _as_json(self._events.redacted(event, set()))
+
+    def _hexadecimal_hides(self, text: str, values: dict[str, Token]) -> bool:
+        """Whether a secret stands in hexadecimal in the text, as auditd writes commands."""
+        for run in _HEXADECIMAL.findall(text):
+            plain = bytes.fromhex(run).decode("utf-8", "replace").replace("\0", " ")
+            if self._in_text(plain, values, set()) != plain:
+                return True
+        return False
 
     def _may_hide(self, record: bytes) -> bool:
         """Whether JSON may hold a secret that is not in what it was read to.
@@ -116,6 +132,24 @@ def _without(text: str, form: str, token: str) -> tuple[str, int]:
 
 # To compile a pattern takes a microsecond a character; so long a value is no part of a word.
 _MOST_COMPILED: Final = 256
+
+
+def _searched(record: bytes, event: AuditEvent) -> str:
+    """What may hold a secret of a record: its text, and what its decoder made of that.
+
+    JSON says all itself; of other records the event has what was encoded, and the names of columns.
+    """
+    text = record.decode("utf-8", "replace")
+    return text if record[:1] == b"{" else f"{text}\n{text_of(event)}"
+
+
+def _has_one_of(secrets: set[str], text: str) -> bool:
+    """Whether a secret stands in the text a second time, where no rule finds it."""
+    return any(
+        _without(text, secret, MASK)[1] > 0
+        for secret in secrets
+        if len(secret) >= _SHORTEST_AGAIN and secret in text
+    )
 
 
 def _object(record: bytes) -> Any:

@@ -88,6 +88,10 @@ def rule_for(kind: str, action: str = "mask") -> dict[str, Any]:
          ["x1", "a b", "q"]),
         ("password", '{\\"apiKey\\":\\"s3\\"} userPassword=z the password is hunter2',
          ["s3", "z", "hunter2"]),
+        ("password", "mysql --password hunter2 -x; psql postgres://ada:p@ss@db/x http://h:80/a@b",
+         ["hunter2", "p@ss"]),
+        ("email", "?to=ada%40example.com&x=%3Dbob%40example.com ada@example.com- <z@x.de_>",
+         ["ada%40example.com", "%3Dbob%40example.com", "ada@example.com", "z@x.de"]),
         ("password", "bypass=1 compass: north passed: 3 secretary=Bob", []),
     ],
 )  # fmt: skip
@@ -98,7 +102,8 @@ def test_a_kind_finds_what_is_real(kind: str, text: str, found: list[str]) -> No
 
 PIECES = [
     "a", "1", "1 ", "@", "a@", "a.", "AA00", "DE89 ", "4111 ", "password=", "pass_", '"', "\\",
-    "eyJ", "eyJa.", "bearer ", "-----BEGIN PRIVATE KEY-----", "a.b-", "is ", "%+'",
+    "eyJ", "eyJa.", "--", "--pass ", "://", "://a:", "%40", "%3D",
+    "bearer ", "-----BEGIN PRIVATE KEY-----", "a.b-", "is ", "%+'",
 ]  # fmt: skip
 
 
@@ -340,6 +345,68 @@ def test_a_record_whose_secret_is_not_found_in_its_text_is_withheld() -> None:
     assert "secret" not in message.decode()
     assert json.loads(message)["attributes"]["cs1"] == "kept"
     assert json.loads(message)["message"] == "***"
+
+
+def in_hex(text: str) -> str:
+    return text.encode().hex().upper()
+
+
+@pytest.mark.parametrize("at", ["source", "sink"])
+@pytest.mark.parametrize("kind", ["email", "password"])
+def test_a_secret_that_auditd_writes_in_hexadecimal_does_not_leave(kind: str, at: str) -> None:
+    head, secret = "msg=audit(1709280000.100:10): ", SECRETS[kind]
+    records = [
+        f'type=EXECVE {head}argc=2 a0="x" a1={in_hex("x " + secret)}',
+        # In one line as it is, in the other one not.
+        f'type=EXECVE {head}argc=2 a0="x" a1="{secret}" '
+        f"type=PROCTITLE {head}proctitle={in_hex('x' + chr(0) + secret)}",
+        f"type=PROCTITLE {head}proctitle={in_hex(secret)}",
+        f"type=USER_CMD {head}pid=1 msg='cwd=\"/\" cmd={in_hex('mail ' + secret)} res=success'",
+    ]
+    for name in FORMATS:
+        made = assembled("auditd", rule_for(kind), at=at, format_name=name)
+        source_filter = made.source_filter("s")
+        for record in records:
+            written = record.encode()
+            if at == "source":
+                assert source_filter is not None
+                written = source_filter.apply(Records(written + b"\n", 1))[0].payload.rstrip()
+            for message in messages(made, written):
+                assert LEAKS[kind] not in shown(message), (name, record)
+                assert in_hex(LEAKS[kind]) not in shown(message), (name, record)
+
+
+def test_a_secret_known_by_the_name_of_its_column_is_not_in_the_record() -> None:
+    load = {"type": "stdin", "decoder": "csv", "columns": ["type", "password"]}
+    sink = {
+        "server": "192.0.2.1", "protocol": "tcp", "format": "raw", "redact": [{"kind": "password"}],
+    }  # fmt: skip
+    text = json.dumps({"sources": {"s": load}, "sinks": {"siem": sink}})
+    made = Assembly(load_text(text, "f.yaml", {}).config)
+    for message in messages(made, b'Login,"hunter2,b"', b'Login,"hunter""2"', b"Login,hunter2"):
+        assert b"hunter" not in message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_field_that_every_event_has_is_masked_where_its_secret_is_removed(name: str) -> None:
+    made = assembled("json", rule_for("email", "remove"), at="sink", format_name=name)
+    secret = SECRETS["email"]
+    record = {"type": secret, "id": secret, "category": secret, "message": secret}
+    (message,) = messages(made, json.dumps(record).encode())
+    assert secret not in shown(message)
+
+
+def test_the_value_of_a_name_beside_it_and_of_an_option_before_it_is_redacted() -> None:
+    attributes = {
+        "parameters": [{"name": "password", "value": "x"}, {"name": "region", "value": "eu"}],
+        "argv": ["mysql", "--password", "x", "-h", "db"], "cs1Label": "password", "cs1": "x",
+    }  # fmt: skip
+    event = msgspec.structs.replace(PLAIN, attributes=attributes)
+    (found,) = transform([{"kind": "password"}]).apply(selection_of([event]))[0].events
+    assert attributes_of(found) == {
+        "parameters": [{"name": "password", "value": "***"}, {"name": "region", "value": "eu"}],
+        "argv": ["mysql", "--password", "***", "-h", "db"], "cs1Label": "password", "cs1": "***",
+    }  # fmt: skip
 
 
 def test_a_rule_may_look_into_one_field_alone() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.support import examples
 from tests.support.daemon import Daemon
@@ -30,6 +31,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="the long form: run with --slow"))
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """Commands set the level of the log; the next test has that of the suite."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 MakeDaemon = Callable[..., Daemon]

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from siemrelay.config.describe import field_names, written
 from siemrelay.config.models import RelayConfig
 from siemrelay.config.url_secrets import without_url_secrets
-from siemrelay.transforms.redaction.rules import key_id
+from siemrelay.transforms.redaction.options import key_id
 from siemrelay.transforms.transform import TransformOptions
 
 # The buffer is opened once.

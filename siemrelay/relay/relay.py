@@ -44,7 +44,7 @@ from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import StatusReporter
-from siemrelay.transforms.redaction.rules import key_id
+from siemrelay.transforms.redaction.options import key_id
 
 _log = structlog.get_logger()
 

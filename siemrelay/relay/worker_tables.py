@@ -14,7 +14,7 @@ from siemrelay.config.option_models import sink_model, source_model
 from siemrelay.core.options import Secret
 from siemrelay.pipeline.formatting import Formatter
 from siemrelay.relay.assembly import Assembly
-from siemrelay.transforms.redaction.rules import RedactOptions, RedactRule
+from siemrelay.transforms.redaction.options import RedactOptions, RedactRule
 
 # More than these only wait for the process that owns buffer and connections; measured with one sink
 # and with ten formats.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import and_
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import Field
 
@@ -18,10 +18,12 @@ from siemrelay.core.options import Options
 from siemrelay.transforms.additions import Add, Additions
 from siemrelay.transforms.conditions import Conditions, Where
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.events import EventRedactor
-from siemrelay.transforms.redaction.records import RecordRedactor
-from siemrelay.transforms.redaction.rules import Redact, RedactOptions, Rules
+from siemrelay.transforms.redaction.options import Redact, RedactOptions
 from siemrelay.transforms.sampling import Sampler, SampleRule
+
+if TYPE_CHECKING:
+    from siemrelay.transforms.redaction.events import EventRedactor
+    from siemrelay.transforms.redaction.records import RecordRedactor
 
 
 class TransformOptions(Options):
@@ -65,9 +67,10 @@ class EventTransform:
         self._sampler = sampler
         self._conditions = Conditions(options.where)
         self._additions = Additions(options.add) if options.add else None
-        rules = Rules(options.redact)
-        self._redactor = EventRedactor(rules) if options.redact.rules else None
-        self._records = RecordRedactor(rules) if options.redact.rules else None
+        self._redactor: EventRedactor | None = None
+        self._records: RecordRedactor | None = None
+        if options.redact.rules:
+            self._redactor, self._records = _redactors(options.redact)
         self.fields = self._conditions.fields
         """What the decoder has to fill."""
         if self._additions is not None:
@@ -128,6 +131,16 @@ class EventTransform:
         if self._records is None:
             return list(records)
         return self._records.apply(records, events)
+
+
+def _redactors(options: RedactOptions) -> tuple[EventRedactor, RecordRedactor]:
+    # Their patterns take milliseconds to compile, at the start of every command: only if needed.
+    from siemrelay.transforms.redaction.events import EventRedactor
+    from siemrelay.transforms.redaction.records import RecordRedactor
+    from siemrelay.transforms.redaction.rules import Rules
+
+    rules = Rules(options)
+    return EventRedactor(rules), RecordRedactor(rules)
 
 
 def transform_of(

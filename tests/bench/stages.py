@@ -69,6 +69,9 @@ def run() -> dict[str, float]:
             transform = transform_of(TransformOptions.model_validate(options))
             assert transform is not None
             _measure_each(name, batches, decode, partial(_transform, transform))
+            if transform.redacts:
+                _measure_each(f"{name}, of records", batches, decode,
+                              partial(_redact_records, transform))  # fmt: skip
         for name, kind in registry.FORMATS.items():
             form = kind.build(kind.options(), "host")
             encode = partial(_encode, form)
@@ -158,6 +161,10 @@ def _encode(form: Format, decoded: DecodedBatch) -> list[bytes]:
 def _transform(transform: EventTransform, decoded: DecodedBatch) -> Selection:
     keep, _ = transform.select(decoded, None)
     return transform.apply(Selection(decoded, keep))[0]
+
+
+def _redact_records(transform: EventTransform, decoded: DecodedBatch) -> list[bytes]:
+    return transform.redacted(decoded.records, decoded.events)
 
 
 def _commit(folder: Path, batches: list[Batch]) -> None:

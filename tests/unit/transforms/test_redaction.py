@@ -24,7 +24,8 @@ from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.plan import plan
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.redaction.kinds import KINDS
-from siemrelay.transforms.redaction.rules import Pseudonyms, Redact, key_id
+from siemrelay.transforms.redaction.options import Redact, key_id
+from siemrelay.transforms.redaction.rules import Pseudonyms
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
 from tests.support.formats import HOST, PLAIN
 from tests.support.growth import grows_with_its_input

@@ -91,7 +91,8 @@ class FormatCache:
             if kept is None:
                 return await self._make_in_turn(reader, batch)
             formatter = self._formatter
-            await kept.answered.wait()
+            while kept.asked:
+                await kept.answered.wait()
             if formatter is self._formatter:
                 # Also if it was evicted meanwhile.
                 found = kept.messages(formatter.places[reader.sink])
@@ -126,16 +127,17 @@ class FormatCache:
             return None
         if kept is None:
             kept = _Kept(batch, {*self._near(reader, batch), reader})
-        wanted: dict[int, set[int]] = {}
-        for other in (*kept.waiting, reader):
-            group, view = self._formatter.places[other.sink]
-            if kept.messages((group, view)) is None:
-                wanted.setdefault(group, set()).add(view)
+        if kept.left_to_the_relay:
+            return None
+        places = {self._formatter.places[other.sink] for other in (*kept.waiting, reader)}
+        groups = {place[0] for place in places if kept.messages(place) is None}
+        wanted: dict[int, list[int]] = {group: [] for group in sorted(groups)}
+        for group, view in sorted(places):
+            if group in wanted:
+                wanted[group].append(view)
         self._keep(kept)
         kept.ask(batch)
-        self._pool.submit(PendingBatch(
-            batch, {group: sorted(views) for group, views in wanted.items()}, kept.answer
-        ))  # fmt: skip
+        self._pool.submit(PendingBatch(batch, wanted, kept.answer))
         return kept
 
     async def _make_in_turn(self, reader: SinkReader, batch: Batch) -> SinkMessages:
@@ -257,6 +259,8 @@ class _Kept:
         self._found: dict[tuple[int, int], SinkMessages] = {}
         self._decoded: DecodedBatch | None = None
         self._asked_bytes, self.answered = 0, Broadcast()
+        self.left_to_the_relay = False
+        """No worker could format it: none is asked again."""
         self._unparsed, self._replaced = 0, list[int]()
 
     @property
@@ -287,7 +291,7 @@ class _Kept:
 
     def answer(self, formatted: FormattedBatch | None) -> None:
         """Add what the worker has made; None if it could not."""
-        self._asked_bytes = 0
+        self._asked_bytes, self.left_to_the_relay = 0, formatted is None
         if formatted is not None:
             self._unparsed, self._replaced = formatted.unparsed, formatted.replaced
             self.groups |= formatted.groups

@@ -10,8 +10,9 @@ import pytest
 import trio
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
-from siemrelay.pipeline.format_cache import FormatCache, SinkReader
+from siemrelay.pipeline.format_cache import WORTH_BYTES, FormatCache, SinkReader
 from siemrelay.pipeline.formatting import Formatter, SinkFormat, SinkMessages
+from siemrelay.pipeline.workers.pool import PendingBatch
 from tests.support.formats import messages_for
 
 
@@ -212,3 +213,32 @@ async def test_usual_batches_wait_for_nobody() -> None:
         await reader.messages(batch_of(1, "x" * (512 << 10)))
         return
     raise AssertionError("it waited")
+
+
+class Unable:
+    """A pool in which no worker can format a batch."""
+
+    has_room = ready = True
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def submit(self, pending: PendingBatch) -> None:
+        self.asked += 1
+        pending.finished(None)
+
+    def note_behind(self) -> None:
+        pass
+
+
+async def test_what_no_worker_can_format_the_relay_formats_and_asks_none_again() -> None:
+    pool, form = Unable(), Marked("")
+    sinks = {"one": sink("", form), "two": sink("a", form)}
+    unable: Any = pool
+    cache = FormatCache(Formatter(sinks, {}, Words()), unable)
+    one, two = cache.reader("one"), cache.reader("two")
+    batch = batch_of(1, "a" * WORTH_BYTES, "b")
+    with one.reading(1), two.reading(1):
+        assert len((await one.messages(batch)).messages) == 2
+        assert len((await two.messages(batch)).messages) == 1
+    assert (pool.asked, form.events) == (1, 2)

@@ -31,7 +31,7 @@ from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.formatting import SinkFormat
 from siemrelay.pipeline.seal_archive import SealArchive
 from siemrelay.pipeline.seal_keys import SealKeys
-from siemrelay.proof.leaf import ENVELOPES, STREAM_CHARACTERS, sent_hash
+from siemrelay.proof.leaf import ENVELOPES, STREAM_CHARACTERS, sent_hashes
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.seal import Absent, Anchor, SealTally, made_text
 from siemrelay.proof.stream import (
@@ -308,7 +308,7 @@ class SealedStream:
 
     def _settled(self, tree: Tree, batch: DeliveryBatch) -> tuple[list[bytes], Tree]:
         """The leaves of a batch, and the tree with them."""
-        leaves = [sent_hash(message, self._unwrap) for message in batch.messages]
+        leaves = sent_hashes(batch.messages, self._unwrap)
         self._archive.add(batch.first_number, leaves)
         return leaves, tree.extended(leaves)
 

@@ -8,7 +8,7 @@ byte. The number stands at a fixed place, never in a text that a person can type
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -29,7 +29,9 @@ _HEADERS: Final = re.compile(
     rb"(?:<\d{1,3}>)?(?:1 (?:\S+ ){5}(?:- )?|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ )"
 )
 _TAG: Final = re.compile(rb"[A-Za-z0-9_.-]{1,32}(?:\[\d+\])?: ")
-_KINDS: Final = (b"CEF:", b"LEEF:", b"{", b"[event@")
+_TEXTS: Final = (b"CEF:", b"LEEF:", b"[event@")
+_KINDS: Final = (*_TEXTS, b"{")
+_LAST_CONTROL: Final = 0x1F
 _AT_START: Final = tuple(
     map(re.compile, (
         rb"CEF:\d+(?:%b){6}\|siemrelayN=%b(?= |$)" % (_PART, _NUMBER),
@@ -71,10 +73,20 @@ def hash_of(message: bytes) -> bytes:
     return leaf_hash(text)
 
 
-def sent_hash(message: bytes, unwrap: Callable[[bytes], bytes] | None) -> bytes:
-    """The leaf of a message as it is sent, in an envelope of `ENVELOPES` or in none."""
-    if unwrap is None:
-        return hash_of(message)
+def sent_hashes(messages: Iterable[bytes], unwrap: Callable[[bytes], bytes] | None) -> list[bytes]:
+    """The leaves of messages as they are sent, in an envelope of `ENVELOPES` or in none."""
+    if unwrap is not None:
+        return [_sent_hash(message, unwrap) for message in messages]
+    # Most lines are the whole text themselves.
+    return [
+        leaf_hash(message)
+        if message.startswith(_TEXTS) and message[-1] > _LAST_CONTROL
+        else hash_of(message)
+        for message in messages
+    ]
+
+
+def _sent_hash(message: bytes, unwrap: Callable[[bytes], bytes]) -> bytes:
     try:
         return hash_of(unwrap(message))
     except (*NO_JSON, LookupError, TypeError):  # no envelope after all

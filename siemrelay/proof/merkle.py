@@ -16,9 +16,15 @@ HASH_BYTES = 32
 _EMPTY = sha256(b"").digest()
 
 
+# A copy costs less than a new one.
+_LEAF = sha256(b"\0")
+
+
 def leaf_hash(data: bytes) -> bytes:
     """SHA-256(0x00 ‖ data)."""
-    return sha256(b"\0" + data).digest()
+    digest = _LEAF.copy()
+    digest.update(data)
+    return digest.digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

@@ -464,4 +464,4 @@ def test_an_export_has_the_leaf_that_the_relay_has(
     for message in form.encode(Selection(plain.decoded, number=NUMBER)):
         (exported,) = export_rows([EXPORTS[row](message)])
         assert exported.leaf[1:] == ("abcdefgh22", 7)
-        assert exported.leaf.hash == proof_leaf.sent_hash(message, unwrap)
+        assert [exported.leaf.hash] == proof_leaf.sent_hashes([message], unwrap)

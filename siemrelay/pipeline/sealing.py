@@ -95,7 +95,7 @@ class SealedStream:
         self._archive = SealArchive(settings.state_dir, "", settings.keep_s)
         self._unwrap = ENVELOPES.get(settings.protocol)
         self._next_number, self._next_at_s, self._not_before_s = 0, 0.0, 0.0
-        self._stopping, self._confirmed = False, Broadcast()
+        self._stopping, self._ending, self._confirmed = False, False, Broadcast()
         self._reading: trio.CancelScope | None = None
 
     @property
@@ -114,7 +114,7 @@ class SealedStream:
 
         Raises SinkWaits when a new stream cannot be stored: nothing may be sent under it.
         """
-        cursor = self._cursor
+        cursor, self._ending = self._cursor, False
         if cause := self._cause(cursor):
             await self._store(self._successor(cursor, cause))
         state, settings = self.state, self._settings
@@ -173,8 +173,9 @@ class SealedStream:
             self._next_number = batch.first_number + len(batch.messages)
 
     def comes_next(self) -> bool:
-        """Whether a seal comes next: a stored one that may have been sent before, or a new one."""
-        return self.turn() is not None or bool(self.due())
+        """Whether a seal comes next, or nothing: a stored one that may have been sent before, a new
+        one, the end."""
+        return self._ending or self.turn() is not None or bool(self.due())
 
     @property
     def due_at_s(self) -> float:
@@ -231,8 +232,10 @@ class SealedStream:
         """The seal to send before the record at `position`: a stored one, or one made now.
 
         None, logged, if its message is over the limit: a part of a seal says nothing. Raises
-        SinkWaits when a new one cannot be stored.
+        SinkWaits when a new one cannot be stored. Never returns once `settle` was called.
         """
+        if self._ending:
+            await trio.sleep_forever()
         pending = self.turn() or await self._make(self.due(), position)
         selection = Selection(self._event(pending, position), number=self._messages.number)
         (message,) = self._numbering.numbered(self._messages.format.encode(selection))
@@ -331,6 +334,17 @@ class SealedStream:
         """Whether a confirmed seal covers everything but itself."""
         state = self._cursor.stream
         return state is None or state.tree.size <= state.sealed.size + 1
+
+    async def settle(self, within_s: float) -> None:
+        """Send nothing more, and wait until what was sent is settled, for at most so long.
+
+        Before a change that begins a new stream: nothing of the old one is left unproven.
+        """
+        self._ending = True
+        self._look()
+        with trio.move_on_after(within_s):
+            while self._cursor.stream is not None and self.state.tree.size < self._next_number:
+                await self._confirmed.wait()
 
     def seal_at_end(self) -> None:
         """From now on make a seal whenever something is not under one: the relay stops."""

@@ -223,7 +223,9 @@ class SinkGroup:
             )
             for name in config.sinks
         }  # fmt: skip
-        for name in (*plan.names("sink", "restart", "remove"), *renamed):
+        stopped = (*plan.names("sink", "restart", "remove"), *renamed)
+        await self._settle_streams(stopped)
+        for name in stopped:
             await self._running.stop(name)
         removed = self._removed.without({*discard, *renamed, *config.sinks})
         gone = [*plan.names("sink", "remove"), *(self._buffer.removed.keys() & {*discard})]
@@ -237,6 +239,14 @@ class SinkGroup:
             await self._pauses.keep_only(config.sinks)
         finally:
             self._start_missing()
+
+    async def _settle_streams(self, names: Collection[str]) -> None:
+        """Let sealed sinks that will be stopped have the confirmation of what they have sent."""
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                each = self._deliveries.get(name)
+                if each is not None and each.stream is not None and name in self._running:
+                    nursery.start_soon(each.stream.settle, _LAST_SEAL_S if self.is_up(name) else 0)
 
     def is_up(self, name: str) -> bool:
         """Whether a sink delivers, or has not yet failed to."""

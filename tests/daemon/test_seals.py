@@ -186,6 +186,26 @@ def test_a_changed_configuration_begins_a_new_stream_that_names_the_old_one(
     assert {kind for kind, *_ in auditor.found(only_new)} == {"missing"}
 
 
+def test_a_configuration_that_changes_under_load_leaves_nothing_unproven(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"out": tcp(receiver.port, **SEAL)})
+        daemon.start()
+        for turn in range(4):
+            append(daemon.audit, map(event, range(turn * 5000 + 1, turn * 5000 + 5001)))
+            until(lambda: len(receiver.arrived) >= turn * 5000 + 200)  # noqa: B023  (called now)
+            daemon.config["sinks"]["out"]["events"] = {"min_severity": (turn + 1) % 2}
+            assert daemon.command("reload").returncode == 0
+        until(lambda: sum(b"Account Prov" in m for m in receiver.arrived.messages) >= 20_000)
+        assert daemon.terminate() == 0
+        export = tmp_path / "export"
+        export.write_bytes(b"".join(message + b"\n" for message in receiver.arrived.messages))
+    report = Auditor(daemon).verify(export)
+    assert len(report["streams"]) == 5
+    assert not any(stream["unsealed"] for stream in report["streams"])
+
+
 def test_a_state_that_was_set_back_is_found(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     export, backup = tmp_path / "out.json", tmp_path / "backup"
     daemon = make_daemon({"out": archive(export)})

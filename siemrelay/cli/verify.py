@@ -78,6 +78,9 @@ def _keys(
               help="The age of the last seal at that time that is still fresh; by default twice "
               "the time between seals and a minute.")  # fmt: skip
 @click.option("--sink", help="Judge the streams of this sink only.")
+@click.option("--added", metavar="MEMBER", multiple=True,
+              help="A member that the SIEM has added to JSON messages, like event.ingested: it is "
+              "left out of the comparison. Give it again for each.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the report as a page, too.")  # fmt: skip
@@ -86,7 +89,7 @@ def _keys(
 def verify(
     keys: list[Verifier], tiles: Path | None, since: float | None, until: float | None,
     max_age: float | None, sink: str | None, as_json: bool, html: Path | None,
-    exports: tuple[str, ...],
+    added: tuple[str, ...], exports: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Verify that nothing is missing, changed or added in what a SIEM received.
 
@@ -106,7 +109,7 @@ def verify(
     checked = Verification(keys, since=since, until=end, max_age_s=max_age, sink=sink)
     for path in exports:
         try:
-            _read(checked, path)
+            _read(checked, path, added)
         except (OSError, ValueError, zstandard.ZstdError, EOFError) as error:
             click.secho(f"cannot read {path}: {error}", err=True, fg="red")
             raise SystemExit(2) from error
@@ -130,9 +133,9 @@ def verify(
     raise SystemExit(0 if report.is_proven else 1)
 
 
-def _read(checked: Verification, path: str) -> None:
+def _read(checked: Verification, path: str, added: Sequence[str]) -> None:
     shown = sys.stderr.isatty()
-    for row in rows(_lines(path)):
+    for row in rows(_lines(path), added):
         checked.add(row.leaf, row.text, f"{path}:{row.line}")
         if shown and checked.rows % _PROGRESS_ROWS == 0:
             click.echo(f"\r{checked.rows:,} rows", nl=False, err=True)

@@ -8,7 +8,7 @@ syslog, GELF, OCSF and JSON as they were sent.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +26,9 @@ _FIELD_BYTES: Final = 64 << 20
 _decode: Final = msgspec.json.Decoder().decode
 
 
+Paths = Sequence[Sequence[str]]
+
+
 class ExportRow(NamedTuple):
     """One message of an export: its leaf, a text in which its seal may stand, its line."""
 
@@ -34,16 +37,17 @@ class ExportRow(NamedTuple):
     line: int
 
 
-def rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
+def rows(lines: Iterable[bytes], added: Sequence[str] = ()) -> Iterator[ExportRow]:
     """The messages of one export, given as its lines.
 
+    `added` are members (dots descend) that the SIEM has added to JSON messages: they are left out.
     Raises ValueError, with a sentence for a person, for what is no export that is known.
     """
     iterator = iter(lines)
     first = next(iterator, b"").removeprefix(b"\xef\xbb\xbf")
     every = chain([first], iterator)
     if first.lstrip()[:1] in (b"{", b"["):
-        yield from _json_rows(every)
+        yield from _json_rows(every, [name.split(".") for name in added])
     elif (names := _csv_header(first)) is not None:
         yield from _csv_rows(every, names)
     else:
@@ -80,7 +84,7 @@ def _csv_rows(lines: Iterable[bytes], names: list[str]) -> Iterator[ExportRow]:
         raise ValueError(f"line {reader.line_num}: a damaged CSV: {error}") from error
 
 
-def _json_rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
+def _json_rows(lines: Iterable[bytes], added: Paths) -> Iterator[ExportRow]:
     """One JSON value a line, or one value over all lines."""
     held = list[bytes]()
     for number, line in enumerate(lines, 1):
@@ -95,10 +99,10 @@ def _json_rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
                     continue
             else:
                 leaf = leaf_of_json(value, form)
-                if leaf.number is not None and _RAW not in value:
+                if leaf.number is not None and _RAW not in value and not added:
                     yield ExportRow(leaf, line, number)
                 else:
-                    yield from _messages(value, line, number)
+                    yield from _messages(value, line, number, added)
                 continue
         held.append(line)
     if held:
@@ -107,24 +111,24 @@ def _json_rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
             value = _decode(whole)
         except NO_JSON as error:
             raise ValueError(f"neither one JSON value a line nor one in all: {error}") from error
-        yield from _messages(value, whole, 1)
+        yield from _messages(value, whole, 1, added)
 
 
-def _messages(value: Any, text: bytes, line: int) -> Iterator[ExportRow]:
+def _messages(value: Any, text: bytes, line: int, added: Paths) -> Iterator[ExportRow]:
     """The messages in a JSON value: itself, or those that an answer of a SIEM wraps."""
     if isinstance(value, list):
         for each in value:
-            yield from _messages(each, b"", line)
+            yield from _messages(each, b"", line, added)
         return
     if not isinstance(value, dict):
         return
     for inner in _wrapped(value):
-        yield from _messages(inner, b"", line)
+        yield from _messages(inner, b"", line, added)
         return
     if isinstance(records := value.get("resourceLogs"), list):
         yield from _otlp_rows(records, line)
         return
-    row = _row(value, text, line)
+    row = _row(value, text, line, added)
     if row is not None:
         yield row
 
@@ -147,9 +151,11 @@ def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
         yield value["message"]
 
 
-def _row(value: dict[str, Any], text: bytes, line: int) -> ExportRow | None:
+def _row(value: dict[str, Any], text: bytes, line: int, added: Paths) -> ExportRow | None:
     if isinstance(raw := value.get(_RAW), str):
         return ExportRow(leaf_of(raw.encode()), raw.encode(), line)
+    for path in added:
+        value, text = _without(value, path), b""
     text = text or msgspec.json.encode(value)
     leaf = leaf_of(text)
     if leaf.number is None:
@@ -158,6 +164,18 @@ def _row(value: dict[str, Any], text: bytes, line: int) -> ExportRow | None:
             if isinstance(whole, str) and (found := leaf_of(whole.encode())).number is not None:
                 return ExportRow(found, whole.encode(), line)
     return ExportRow(leaf, text, line)
+
+
+def _without(value: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The object without a member; an object that has no other member goes, too."""
+    name, *rest = path
+    found = dict(value)
+    inner = found.pop(name, None)
+    if rest and isinstance(inner, dict) and (left := _without(inner, rest)):
+        found[name] = left
+    elif rest and inner is not None and not isinstance(inner, dict):
+        found[name] = inner
+    return {key: found[key] for key in value if key in found}
 
 
 def _otlp_rows(resources: list[Any], line: int) -> Iterator[ExportRow]:

@@ -90,6 +90,22 @@ def test_an_export_that_is_cut_off_in_the_middle_of_its_json_cannot_be_read() ->
         list(rows(io.BytesIO(whole[:-100])))
 
 
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"_source": value}])
+def test_members_that_the_siem_has_added_are_left_out_if_the_auditor_says_so(
+    wrap: Callable[[dict[str, object]], dict[str, object]],
+) -> None:
+    stream = sealed()
+    changed = [
+        wrap({**json.loads(line), "@version": "1", "event": {"ingested": "now"}, "tags": []})
+        for line in stream.lines
+    ]
+    for added, proven in ((("@version", "event.ingested", "tags"), True), (("@version",), False)):
+        checked = Verification([SIGNER.verifier], until=stream.now.timestamp())
+        for row in rows(io.BytesIO(lines_of(list(changed))), added):
+            checked.add(row.leaf, row.text, str(row.line))
+        assert checked.report().is_proven is proven
+
+
 def test_an_empty_export_has_no_messages() -> None:
     assert list(rows(io.BytesIO(b""))) == []
 

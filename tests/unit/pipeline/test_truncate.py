@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Target
+from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.truncate import MARK, truncated
+from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import BatchLimits
 from tests.support.examples import examples
@@ -242,3 +243,16 @@ def test_a_bug_in_shortening_leaves_a_message_cut_as_bytes() -> None:
     assert run.messages[0].endswith(MARK.encode())
     assert len(run.messages[0]) <= 481
     assert run.truncated == 1
+
+
+@pytest.mark.parametrize(("name", "header"), [(n, h) for n, h in EVERY if n != "raw"])
+@examples(20)
+@given(event=EVENTS)
+def test_a_truncated_message_keeps_its_number(name: str, header: Any, event: AuditEvent) -> None:
+    form = made(name, header)
+    long = msgspec.structs.replace(event, message="é " * 6000)
+    selection = Selection(selection_of([long]).decoded, number="abcdefgh22:1234567890123456")
+    (message,) = form.encode(selection)
+    cut = truncated(form, selection, 0, message, 8192)
+    assert len(cut) <= 8192
+    assert leaf_of(cut)[1:] == ("abcdefgh22", 1234567890123456)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
 import pytest
 
@@ -269,3 +270,11 @@ def test_what_was_sealed_before_the_export_begins_is_not_judged() -> None:
     assert found(verified(without(stream.lines, 5, 23), since=since, until=until)) == {
         ("missing", 23, 23), ("unproven", 21, 31),
     }  # fmt: skip
+
+
+def test_a_clock_that_was_set_back_spoils_nothing() -> None:
+    stream = sealed(2)
+    stream.now -= timedelta(hours=5)
+    stream.send(10)
+    stream.seal()
+    assert verified(stream.lines, until=sealed(2).now.timestamp()).is_proven

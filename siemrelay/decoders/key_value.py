@@ -57,6 +57,11 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _CLOCK: Final = re.compile(r"\d\d:\d\d:\d\d(?:\.\d+)?", re.ASCII)
 _ZONES: Final = ("tz", "timezone")
 
+# SonicWall's, an address with its port and interface.
+_ENDPOINT: Final = re.compile(
+    r"(\d{1,3}(?:\.\d{1,3}){3}):(\d{0,5})(?::([^:\s]{0,64}))?(?::\S{0,255})?"
+)
+
 _ABSENT: Final = frozenset({"N/A", "n/a", "-", "null", "NULL", "(null)"})
 """What devices write where there is nothing."""
 
@@ -114,7 +119,8 @@ def _record(pairs: dict[str, Any], text: str) -> dict[str, Any] | None:
 def normalise_device_pairs(pairs: dict[str, Any] | None) -> dict[str, Any] | None:
     """Pairs of a device with one `time`, and without the fields whose value says "none".
 
-    FortiGate and Sophos write the day, the clock and the zone apart. `N/A` and the like stay among
+    FortiGate and Sophos write the day, the clock and the zone apart, SonicWall an address together
+    with its port and interface. `N/A` and the like stay among
     the attributes.
     """
     if pairs is None:
@@ -125,6 +131,12 @@ def normalise_device_pairs(pairs: dict[str, Any] | None) -> dict[str, Any] | Non
     ):  # fmt: skip
         zone = next((pairs.pop(name) for name in _ZONES if name in pairs), "")
         pairs["time"] = f"{pairs.pop('date')} {pairs['time']}{zone and f' {zone}'}"
+    for name in ("src", "dst"):
+        endpoint = _ENDPOINT.fullmatch(pairs[name]) if ":" in pairs.get(name, "") else None
+        if endpoint is not None:
+            pairs[name] = endpoint[1]
+            parts = {f"{name}_port": endpoint[2], f"{name}_interface": endpoint[3]}
+            pairs |= {key: value for key, value in parts.items() if value and key not in pairs}
     if not _ABSENT.isdisjoint(pairs.values()):
         absent = {name: value for name, value in pairs.items() if value in _ABSENT}
         pairs = {name: value for name, value in pairs.items() if name not in absent}

@@ -44,9 +44,11 @@ _CISCO_TAG: Final = re.compile(
 # What Cisco puts before the time: a count of messages, the host (`logging origin-id`), a sequence
 # number, each with a colon, the node of IOS-XR or a line card; or a lone colon (ASA's EMBLEM,
 # NX-OS). In place of the time there may be the time since the start, or nothing.
+_NODE: Final = r"[A-Z][A-Z0-9]{0,15}(?: \d{1,3})?(?:/[A-Za-z0-9]{1,16})"
 _CISCO: Final = re.compile(
-    r"(?:: ?|\d{1,10}: (?:(?!\d\d:|\d{1,5}[ywdhm])([^\s<>=\"/]{1,255}): )?(?:\d{1,10}: )?"
-    r"(?:[A-Z][A-Z0-9]{0,15}(?: \d{1,3})?(?:/[A-Za-z0-9]{1,16}){1,4}: ?)?)"
+    rf"(?:: ?|{_NODE}{{2,4}}: ?|"
+    r"\d{1,10}: (?:(?!\d\d:|\d{1,5}[ywdhm])([^\s<>=\"/]{1,255}): )?(?:\d{1,10}: )?"
+    rf"(?:{_NODE}{{1,4}}: ?)?)"
     rf"(?=[*.]?(?:\d{{4}}[ -])?(?:\d\d|{MONTH})[ -:]|(?:\d{{1,5}}[ywdhm])|%[A-Z])"
 )
 _UPTIME: Final = re.compile(r"(?:(?:\d{1,5}[ywdhm]){1,4}|\d\d:\d\d:\d\d(?:\.\d{1,9})?): ")

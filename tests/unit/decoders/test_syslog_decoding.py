@@ -105,6 +105,8 @@ NOW = "2026-01-15T12:00:00.000Z"
         ("<187>138076: RP/0/RP0/CPU0:Oct 11 22:14:15.227 EST: snmpd[1002]: %SNMP-SNMP-3-AUTH_FAIL : "
          "Received: x",
          ("2025-10-11T22:14:15.227-05:00", "SNMP-SNMP-3-AUTH_FAIL", 7, "Received: x", None, "1002")),
+        ("<187>RP/0/RSP0/CPU0:Oct 11 22:14:15 UTC: SSHD_[65814]: %SECURITY-SSHD-6-INFO_SUCCESS : ok",
+         (OCT, "SECURITY-SSHD-6-INFO_SUCCESS", 7, "ok", None, "65814")),
         ("<187>3408: CLC 6/0: Oct 11 22:14:15 UTC: %PKI-3-INVALID: of a line card",
          (OCT, "PKI-3-INVALID", 7, "of a line card", None, None)),
         ("<14>1234: r1: Oct 11 22:14:15 gmt: %IOSXE-6-PLATFORM: F0: cpp_cp: zone in small letters",

@@ -172,6 +172,19 @@ def test_a_firewalls_pairs_fill_the_events_fields_and_nothing_names_nobody() -> 
     assert attributes_of(event)["user"] == "N/A"
 
 
+def test_sonicwalls_addresses_stand_without_port_and_interface() -> None:
+    event = only(
+        'id=firewall sn=0017 time="2026-11-20 07:00:00 UTC" fw=1.1.1.1 pri=6 m=29 '
+        'msg="Administrator login allowed" usr="admin" src=10.1.1.1:443:X1 dst=10.1.1.2::X0:gw'
+    )
+    assert event.time == "2026-11-20T07:00:00Z"
+    assert (event.actor.name, event.actor.address) == ("admin", "10.1.1.1")
+    assert event.target.name == "10.1.1.2"
+    attributes = attributes_of(event)
+    assert (attributes["src_port"], attributes["src_interface"]) == ("443", "X1")
+    assert attributes["dst_interface"] == "X0"
+
+
 def test_check_points_data_without_equals_signs_fills_the_events_fields() -> None:
     event = only(
         '<134>1 2026-11-20T02:58:25Z fw CheckPoint 22103 - [action:"Accept"; src_user_name:"bob"; '

@@ -151,7 +151,11 @@ def _compare(
         point = origin.checkpoint
         if not _near(copy, origin.directory) and 0 < same < _MIN_ELSEWHERE_BYTES:
             continue
-        likenesses.append(Likeness(key=origin.key, same=same, offset=point.offset, part=point.part))
+        likenesses.append(
+            Likeness(
+                key=origin.key, same=same, offset=point.offset, part=point.part, ahead=point.ahead
+            )
+        )
         if origin.file is not None and 0 < extent.length <= same:
             break  # it is all there
     content.keep_from(0)

@@ -17,7 +17,7 @@ from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Pro
 from siemrelay.sources.file.reconcile import Stage
 from siemrelay.sources.file.records import RecordReader
 from siemrelay.sources.file.rotated_names import age, base_name, family, is_rotated_name
-from siemrelay.wire.framing.contract import Chunk, Framing, Rest
+from siemrelay.wire.framing.contract import Ahead, Chunk, Framing, Rest
 
 # The coarsest time stamps of a file system that logs are on.
 _TIME_STEP_S: Final = 2.0
@@ -93,11 +93,11 @@ class FollowedFile:
         self.progress.path = printable(path)
         self.age, self.rotated_name = age(path), is_rotated_name(path)
 
-    def start_at(self, offset: int, part: int = 0) -> None:
+    def start_at(self, offset: int, part: int = 0, ahead: Ahead = ()) -> None:
         """Take what lies before the offset as read. Raises OSError."""
         assert self.content is not None
         self.progress.move_to(self.content, offset)
-        self.progress.part = part
+        self.progress.part, self.progress.ahead = part, ahead
         self._records.restart(self.progress)
 
     def adopt_progress(self, progress: Progress, family: str) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from siemrelay.sources.file.disk import FileId
+from siemrelay.wire.framing.contract import Ahead
 
 # A file that may be the copy of another is looked at until it has been still for this long:
 # cp and gzip write without pausing.
@@ -61,6 +62,7 @@ class Likeness(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     """How far that content was read."""
     part: int = 0
+    ahead: Ahead = ()
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +138,7 @@ class Copied(msgspec.Struct, frozen=True):
     part: int
     whole: bool
     """Whether nothing more is expected of it."""
+    ahead: Ahead = ()
 
 
 class FollowOn(msgspec.Struct, frozen=True):
@@ -332,6 +335,7 @@ def _decide(
             return Wait(file_id, best.key)
     elif proven and (now.length >= best.offset or now.complete) and not (patient and untold):
         through = min(best.offset, now.length)
-        part = best.part if through == best.offset else 0
-        return Copied(file_id, best.key, through, part, whole=now.length < best.offset)
+        part, ahead = (best.part, best.ahead) if through == best.offset else (0, ())
+        whole = now.length < best.offset
+        return Copied(file_id, best.key, through, part, whole=whole, ahead=ahead)
     return Wait(file_id, None) if patient else Begin(file_id)

@@ -293,7 +293,7 @@ class Tracker:
             self._store.note(file.progress.position())
 
     def _start_behind(self, file: FollowedFile, action: Copied) -> None:
-        file.start_at(action.through, action.part)
+        file.start_at(action.through, action.part, action.ahead)
         file.origin = action.origin if action.whole else None
         file.stage = Stage.COPY if action.whole else Stage.READING
         file.ready = not action.whole

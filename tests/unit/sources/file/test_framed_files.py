@@ -123,6 +123,23 @@ async def test_a_kill_at_any_moment_loses_and_repeats_no_audit_event_however_mix
     assert found == records_of(at_once.payload, at_once.count)
 
 
+async def test_a_copy_of_a_log_with_open_events_repeats_none_that_were_taken(
+    tmp_path: Path,
+) -> None:
+    log, intake = tmp_path / "audit.log", CollectingIntake()
+    first, last = (b"type=%b msg=audit(5.000:1): x\n" % kind for kind in (b"CWD", b"PROCTITLE"))
+    done = [b"type=PROCTITLE msg=audit(5.000:%d): x\n" % n for n in range(2, 6)]
+    append(log, done[0] + first + done[1] + done[2])
+    async with running(log, intake, framing=framing("auditd")):
+        await intake.until_lines(3)
+    assert intake.is_at(log, len(done[0]))
+    (tmp_path / "audit.log.1").write_bytes(log.read_bytes() + last)
+    log.write_bytes(done[3])
+    found = await drained(f"{tmp_path}/audit.log*", intake, framing=framing("auditd"))
+    event = first[:-1] + b" " + last[:-1]
+    assert found == [*(line[:-1] for line in done[:3]), event, done[3][:-1]]
+
+
 async def test_the_last_record_is_read_when_nothing_was_written_for_a_while(
     tmp_path: Path,
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_worker_formats_in_every_format_and_envelope_as_the_relay_does() -> No
     sinks["array"] = http | {"batch": {"encoding": "array"}}
     sinks["events"] = hec | {"protocol": "splunk-hec", "authorization": "Splunk secret"}
     sinks["shaped"] = tcp | {"add": {"attributes.env": "prod"}, "where": {"type": "b*"}}
+    sinks["sampled"] = tcp | {"sample": [{"events": "Any Audit Record", "one_in": 2}]}
     rules = [{"field": "actor.name", "action": "pseudonym"}, {"kind": "email"}]
     redact = {"key": "a key of pseudonyms", "rules": rules}
     sinks["redacted"] = tcp | {"format": "json", "redact": redact}

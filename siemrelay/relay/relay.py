@@ -157,6 +157,7 @@ class Relay:
                         drain=drain, stop=self._stop, started=started, stopped=audit.stopped
                     )
                     await self._drain(sinks, None if drain else sources.shutdown_s)
+                    audit.ended()
                     delivering.cancel_scope.cancel()
                 outer.cancel_scope.cancel()
             heartbeat.refresh_backlog()

@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -152,16 +152,25 @@ class SelfAudit:
     def _note_sampled(self) -> None:
         """Note what the samples of the sinks left out since the last time; also in the log."""
         self._sampled_at = trio.current_time()
+        for name, more in self._newly_sampled():
+            count = sum(more.values())
+            self.note(EVENTS_SAMPLED, f"{count:,} events for sink {name} were left out by its "
+                      "`sample`", sink=name, records=count, left_out=more)  # fmt: skip
+
+    def ended(self) -> None:
+        """Log what samples left out after the stop was noted, while the sinks went on."""
+        for _ in self._newly_sampled():
+            pass
+
+    def _newly_sampled(self) -> Iterator[tuple[str, dict[str, int]]]:
         for name, sink in self._stats.sinks.items():
             before, self._sampled[name] = self._sampled.get(name, {}), dict(sink.sampled)
             more = {kind: count - before.get(kind, 0) for kind, count in sink.sampled.items()}
             more = {kind: count for kind, count in more.items() if count > 0}
             if not more:
                 continue
-            count = sum(more.values())
             _log.info("events left out by the sample", sink=name, left_out=more)
-            self.note(EVENTS_SAMPLED, f"{count:,} events for sink {name} were left out by its "
-                      "`sample`", sink=name, records=count, left_out=more)  # fmt: skip
+            yield name, more
 
     def _something_left(self) -> bool:
         """Whether the folder may have changed. Every second: one system call, and no thread."""

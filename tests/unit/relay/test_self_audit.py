@@ -54,6 +54,21 @@ async def test_what_samples_leave_out_is_an_event_every_five_minutes_and_at_the_
     assert {each["target"]["name"] for each in events} == {"siem"}
 
 
+async def test_what_samples_leave_out_while_sinks_drain_is_in_the_log_with_and_without_events(
+    tmp_path: Path,
+) -> None:
+    for enabled in (True, False):
+        stats, stored = Stats(), Stored()
+        sink = stats.sinks["siem"] = SinkStats("siem")
+        audit = audit_of(stats, stored, tmp_path, enabled=enabled)
+        sink.sampled["User Logged In"] = 1
+        with capture_logs() as log:
+            await audit.stopped()
+            sink.sampled["User Logged In"] = 5
+            audit.ended()
+        assert [line["left_out"] for line in log] == [{"User Logged In": 1}, {"User Logged In": 4}]
+
+
 async def test_dropped_records_are_an_event_a_minute_and_none_is_left_out(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

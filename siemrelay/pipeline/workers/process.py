@@ -12,6 +12,8 @@ import os
 import pickle
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from siemrelay.pipeline.formatting import Formatter
@@ -28,10 +30,15 @@ from siemrelay.pipeline.workers.frames import (
 # prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1
 
+# proc(5): from -1000 to 1000; the kernel ends the highest first when memory runs out.
+_OOM_SCORE: Final = "500"
+
 
 def main() -> None:
     """Answer until the relay closes the input."""
     _die_with_the_relay(int(sys.argv[1]))
+    with suppress(OSError):  # before the relay, which holds what a worker does not
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     # What is printed by mistake must not stand among the answers.
     answers = os.dup(1)
     os.dup2(2, 1)

@@ -199,6 +199,8 @@ async def test_signals_for_the_relay_leave_its_workers_alone() -> None:
         await worker.send(Tables(TABLES, 700))
         with trio.fail_after(PATIENCE_S):
             assert isinstance(await worker.receive(), Ready)
+            # When memory runs out the kernel ends it before the relay.
+            assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text() == "500\n"
             os.kill(worker.pid, signal.SIGTERM)
             await worker.send(Job(batch_of(1), {0: [0]}))
             assert await worker.receive()

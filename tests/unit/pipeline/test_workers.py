@@ -206,8 +206,9 @@ async def test_signals_for_the_relay_leave_its_workers_alone() -> None:
 
 async def test_when_memory_runs_out_the_kernel_ends_a_worker_before_the_relay() -> None:
     with Worker() as worker, trio.fail_after(PATIENCE_S):
-        while _oom_score(worker.pid) != 500:
-            await trio.sleep(0.01)
+        await worker.send(Tables(TABLES, 700))
+        assert isinstance(await worker.receive(), Ready)
+        assert _oom_score(worker.pid) == 500
 
 
 def _oom_score(pid: int) -> int:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from siemrelay.core.event import AuditEvent, attributes_of
+from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
 from siemrelay.transforms.redaction.rules import MASK, Rules, TextRule, Token, redacted_text
 
@@ -157,7 +158,7 @@ class EventRedactor:
             changed[path] = token(value) or None
             return
         rules = (*self._rules.texts_of.get(path, ()), *self._rules.texts)
-        text = redacted_text(value, rules, secrets)
+        text = _redacted_string(value, rules, secrets, DEPTH)
         if text != value:
             changed[path] = text or None
 
@@ -219,12 +220,28 @@ def redacted_json(
             return MASK
         return _redacted_list(value, rules, secrets, depth - 1)
     if isinstance(value, str):
-        return redacted_text(value, rules, secrets)
+        return _redacted_string(value, rules, secrets, depth)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         text = str(value)
         redacted = redacted_text(text, rules, secrets)
         return value if redacted == text else redacted
     return value
+
+
+def _redacted_string(text: str, rules: Sequence[TextRule], secrets: set[str], depth: int) -> str:
+    """A text without its secrets; one that is JSON as a whole is taken apart.
+
+    The message of a syslog record may be a document, in which names and values stand apart.
+    """
+    if depth > 0 and text[:1] in ("{", "[") and any(r.names and r.hint(text) for r in rules):
+        try:
+            tree = forgiving_json(text.encode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return redacted_text(text, rules, secrets)
+        after = redacted_json(tree, rules, secrets, depth - 1)
+        if after != tree:
+            return msgspec.json.encode(after).decode()
+    return redacted_text(text, rules, secrets)
 
 
 def _redacted_list(

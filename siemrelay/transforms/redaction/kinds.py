@@ -191,6 +191,7 @@ _PASSWORD: Final = re.compile(
     r"(?<![A-Za-z0-9_.-])(?:"
     rf"(?:[A-Za-z0-9_.-]{{0,60}}[_.-])?(?i:{_NAMES})|[A-Za-z0-9_.-]{{1,60}}?(?:{_CAMEL})"
     r")\\?[\"']?[ \t]{0,8}(?:[:=]|\bis\b)[ \t]{0,8}(?i:bearer[ \t]|basic[ \t])?"
+    r"(?:\[[ \t]{0,8}(?=\\?[\"']))?"
     r"(?:\\\"(?P<escaped>(?:[^\"\\]|\\[^\"])+)|\"(?P<double>(?:[^\"\\]|\\.)+)"
     r"|'(?P<single>[^']+)|(?P<bare>[^\s,;&\"'\\)\]}]+))"
     # `--password hunter2`, and what stands in `postgres://user:hunter2@host`

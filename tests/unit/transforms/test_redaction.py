@@ -397,6 +397,22 @@ def test_a_field_that_every_event_has_is_masked_where_its_secret_is_removed(name
     assert secret not in shown(message)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_document_in_a_message_keeps_no_secret_that_is_named_apart_from_it(name: str) -> None:
+    document = {
+        "type": "x", "password": ["hunter2"], "old": {"password": {"was": "hunter2"}},
+        "parameters": [{"name": "password", "value": "hunter2"}], "run": ["--password", "hunter2"],
+    }  # fmt: skip
+    made = assembled("syslog", [{"kind": "password"}], at="sink", format_name=name)
+    for written in (
+        f"<13>1 2024-03-01T08:00:00Z host app 7 - - {json.dumps(document)}",
+        f"<13>1 2024-03-01T08:00:00Z host app 7 - - {json.dumps({'note': json.dumps(document)})}",
+        '<13>1 2024-03-01T08:00:00Z host app 7 - - sent {"password":["hunter2"]} to it',
+    ):
+        (message,) = messages(made, written.encode())
+        assert b"hunter2" not in message, written
+
+
 def test_the_value_of_a_name_beside_it_and_of_an_option_before_it_is_redacted() -> None:
     attributes = {
         "parameters": [{"name": "password", "value": "x"}, {"name": "region", "value": "eu"}],

@@ -69,8 +69,9 @@ def each_json(text: str) -> Iterator[Any]:
 
 def is_sealed(daemon: Daemon, sink: str, messages: int) -> bool:
     """Whether so many messages of the sink are under seal."""
-    shown = json.loads(seal_command(daemon, "show", "--json").stdout)
-    return sink in shown and bool(shown[sink]["under_seal"] >= messages)
+    sinks = {found["name"]: found for found in json.loads(daemon.get("/status")[1])["sinks"]}
+    seal = sinks[sink]["seal"]
+    return seal is not None and bool(seal["sealed_messages"] >= messages)
 
 
 def test_an_export_is_verified_and_what_was_tampered_with_is_found(
@@ -91,6 +92,8 @@ def test_an_export_is_verified_and_what_was_tampered_with_is_found(
     assert "are under seal" in shown
     assert daemon.metric("sink_seal_timestamp_seconds", sink="cef") > 0
     assert daemon.terminate() == 0
+    shown = json.loads(seal_command(daemon, "show", "--json").stdout)
+    assert {sink for sink, seal in shown.items() if seal["under_seal"] >= 101} == {"plain", "cef"}
     auditor = Auditor(daemon)
     for export in (plain, cef):
         report = auditor.verify(export)

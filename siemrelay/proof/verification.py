@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise, takewhile
 from typing import Final
 
 from siemrelay.proof.leaf import Leaf
@@ -33,6 +34,9 @@ _TWO_HISTORIES: Final = (
 
 # Of each kind of finding, so many are kept one by one; the others are counted.
 _MOST_FINDINGS: Final = 10_000
+
+# In a window of more numbers than a relay seals at once, holes are looked for first.
+_LARGE: Final = 1_000_000
 
 # A seal may be late by the way to the SIEM and by a pause of the receiver.
 _LATE_S: Final = 60.0
@@ -237,6 +241,8 @@ class Verification:
         tiles: LeafStore | None,
     ) -> None:
         start, end = before.tree.size, after.tree.size
+        if end - start > _LARGE and self._is_mostly_missing(stream, name, before, after):
+            return
         leaves = [stream.leaves.get(n) or stream.absent.get(n) for n in range(start, end)]
         times = before.at, after.at
         missing = [start + i for i, leaf in enumerate(leaves) if leaf is None]
@@ -264,6 +270,25 @@ class Verification:
             self._find("unproven", f"{present:,} messages beside missing ones cannot be checked "
                        "without the relay's tiles (`siemrelay seal export`)", name, start, end - 1,
                        *times)  # fmt: skip
+
+    def _is_mostly_missing(
+        self, stream: _Stream, name: str, before: SignedTree, after: SignedTree
+    ) -> bool:
+        """Whether a large window has holes, which are reported: an export of a few days, say."""
+        start, end = before.tree.size, after.tree.size
+        present = list(takewhile(lambda number: number < end, stream.leaves.numbers(start)))
+        known = sorted({*present, *(number for number in stream.absent if start <= number < end)})
+        if len(known) == end - start:
+            return False
+        for last, number in pairwise([start - 1, *known, end]):
+            if number > last + 1:
+                what = "not in the export; if it begins later, give --since"
+                self._find("missing", _count(last + 1, number - 1, what), name, last + 1,
+                           number - 1, before.at, after.at)  # fmt: skip
+        if present:
+            self._find("unproven", f"{len(present):,} messages beside missing ones cannot be "
+                       "checked", name, present[0], present[-1], before.at, after.at)  # fmt: skip
+        return True
 
     def _compare(
         self, stream: _Stream, name: str, window: tuple[SignedTree, SignedTree],

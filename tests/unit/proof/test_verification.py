@@ -12,6 +12,7 @@ import pytest
 from siemrelay.proof.exports import rows
 from siemrelay.proof.leaf import hash_of
 from siemrelay.proof.leaf_store import LeafStore
+from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Signer
 from siemrelay.proof.report import Report
 from siemrelay.proof.verification import Verification
@@ -270,6 +271,18 @@ def test_what_was_sealed_before_the_export_begins_is_not_judged() -> None:
     assert found(verified(without(stream.lines, 5, 23), since=since, until=until)) == {
         ("missing", 23, 23), ("unproven", 21, 31),
     }  # fmt: skip
+
+
+def test_an_export_that_begins_late_in_a_long_stream_is_one_finding() -> None:
+    stream = SealedStream()
+    stream.tree = Tree().extended([bytes(32)] * 1_100_000)
+    for _ in range(2):
+        stream.send(5)
+        stream.seal()
+    until = stream.now.timestamp()
+    report = verified(stream.lines, until=until)
+    assert found(report) == {("missing", 0, 1_099_999), ("unproven", 1_100_000, 1_100_004)}
+    assert found(verified(stream.lines[5:], since=until - 90, until=until)) == set()
 
 
 def test_a_clock_that_was_set_back_spoils_nothing() -> None:

@@ -76,9 +76,13 @@ class SyslogDecoder:
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
         body: Body = "auto", timezone: str = "UTC",
         max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S, *,
-        tag_without_colon: bool = False, learns: bool = True,
+        tag_without_colon: bool = False, learns: bool = True, of_one_form: bool = False,
     ) -> None:  # fmt: skip
-        """The settings are as in `SyslogDecoderOptions`, times in seconds; `learns` as for JSON."""
+        """The settings are as in `SyslogDecoderOptions`, times in seconds; `learns` as for JSON.
+
+        `of_one_form`: a record that has neither a header nor such a body is unparsed.
+        """
+        self._of_one_form = of_one_form
         self._attributes, self._unread = "attributes" in wanted, not wanted
         zone = zone_of(timezone)
         self._headers = HeaderReader(
@@ -104,8 +108,15 @@ class SyslogDecoder:
         own = _own(headers)
         texts = [text.removeprefix(_MARK) for text in headers.texts]
         events, tidy = self._bodies.events(texts, own)
+        formless = _formless(events, headers) if self._of_one_form else []
         self._complete(events, headers, texts)
-        decoded = self._finished(batch, events, 0, tidy=tidy, header_times=headers.times)
+        if formless:
+            records = batch.records()
+            for i in formless:
+                events[i] = unparsed(records[i])
+        decoded = self._finished(
+            batch, events, len(formless), tidy=tidy, header_times=headers.times
+        )
         decoded.replaced = replaced
         return decoded
 
@@ -130,6 +141,17 @@ class SyslogDecoder:
                 if about:
                     attributes["syslog"] = about
                 event.attributes = attributes
+
+
+def _formless(events: list[AuditEvent], headers: Headers) -> list[int]:
+    """Which messages are text alone, without a header."""
+    return [
+        i
+        for i, (event, sender, time) in enumerate(
+            zip(events, headers.senders, headers.times, strict=True)
+        )
+        if not event.type and event.message is None and time is None and not sender.about
+    ]
 
 
 def _texts(batch: Batch) -> tuple[list[str], frozenset[int]]:
@@ -188,16 +210,19 @@ SYSLOG: Final = DecoderKind(
 )  # fmt: skip
 
 CEF: Final = DecoderKind(
-    SyslogHeaderOptions, partial(SyslogDecoder, body="cef"),
+    SyslogHeaderOptions, partial(SyslogDecoder, body="cef", of_one_form=True),
     "CEF lines, also behind a syslog header",
+    why=lambda record: "neither CEF nor a syslog header",
 )  # fmt: skip
 
 LEEF: Final = DecoderKind(
-    SyslogHeaderOptions, partial(SyslogDecoder, body="leef"),
+    SyslogHeaderOptions, partial(SyslogDecoder, body="leef", of_one_form=True),
     "LEEF lines, also behind a syslog header",
+    why=lambda record: "neither LEEF nor a syslog header",
 )  # fmt: skip
 
 KEY_VALUE: Final = DecoderKind(
-    SyslogHeaderOptions, partial(SyslogDecoder, body="key_value"),
+    SyslogHeaderOptions, partial(SyslogDecoder, body="key_value", of_one_form=True),
     "key=value lines, also behind a syslog header and with words between the pairs",
+    why=lambda record: "neither key=value pairs nor a syslog header",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from siemrelay import registry
 from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, attributes_of
-from siemrelay.core.event_types import UNTYPED
+from siemrelay.core.event_types import UNPARSED, UNTYPED
 from siemrelay.decoders.syslog.decoder import SyslogDecoderOptions
 from siemrelay.decoders.syslog.host import payload_with_host, with_host
 from tests.support.products import CATALOGUE, GENERIC
@@ -336,6 +336,16 @@ def test_any_bytes_become_one_event_each(decoder: str, records: list[bytes]) -> 
 def test_every_cut_of_a_message_is_an_event(whole: bytes) -> None:
     cuts = [whole[:end] for end in range(len(whole) + 1)]
     assert len(decoded(*cuts).events) == len(cuts)
+
+
+@pytest.mark.parametrize("decoder", ["cef", "leef", "key_value"])
+def test_text_without_a_header_is_unparsed_where_lines_of_one_form_are_expected(
+    decoder: str,
+) -> None:
+    found = decoded(b"2026-01-01,Login,ada", b"<13>Nov 20 10:00:00 h app: words", decoder=decoder)
+    assert [event.type for event in found.events] == [UNPARSED, "app"]
+    assert found.unparsed == 1
+    assert found.events[0].message == "2026-01-01,Login,ada"
 
 
 def test_what_nobody_reads_is_not_looked_at() -> None:

@@ -20,6 +20,9 @@ _PLAIN: Final = ("id", "type", "category", "message")
 _ALWAYS: Final = ("id", "type", "category")
 """Those that every event has: of what is removed there, the mask is left."""
 
+SHORTEST_AGAIN: Final = 4
+"""Characters of a secret that is looked for again; a shorter one stands by chance in words."""
+
 # `{"name": "password", "value": "x"}`, as CloudTrail, Google and Windows list parameters.
 _NAMES_OF: Final = ("name", "Name", "key", "Key", "field")
 _VALUES_OF: Final = frozenset({"value", "Value", "values", "multiValue"})
@@ -121,6 +124,7 @@ class EventRedactor:
     def redacted(self, event: AuditEvent, secrets: set[str]) -> AuditEvent:
         """The event without its secrets, which are added to `secrets`; itself if it has none."""
         changed: dict[str, Any] = {}
+        named = set[str]()
         for name in _PLAIN:
             self._text(name, getattr(event, name), changed, secrets)
         for name in _PARTS:
@@ -136,15 +140,29 @@ class EventRedactor:
                 })  # fmt: skip
         if event.attributes and self._concerns_attributes and self._may_change(event.attributes):
             before = attributes_of(event)
-            after = self._attributes(before, secrets)
+            after = self._attributes(before, named)
             if after != before:
                 changed[ATTRIBUTES] = msgspec.Raw(msgspec.json.encode(after))
+        if named:
+            self._in_message(changed, event, named)
+            secrets |= named
         if not changed:
             return event
         for name in _ALWAYS:
             if name in changed and not changed[name]:
                 changed[name] = MASK
         return replace(event, **changed)
+
+    def _in_message(self, changed: dict[str, Any], event: AuditEvent, named: set[str]) -> None:
+        """Redact in the message what is secret by the name of an attribute (CEF's `cs1Label`)."""
+        text, token = changed.get("message", event.message), self._rules.token_of_names
+        if not text or token is None:
+            return
+        for secret in named:
+            if len(secret) >= SHORTEST_AGAIN and secret in text:
+                text = text.replace(secret, token(secret))
+        if text != event.message:
+            changed["message"] = text or None
 
     def _text(
         self, path: str, value: str | None, changed: dict[str, Any], secrets: set[str]

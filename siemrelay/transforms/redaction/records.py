@@ -18,14 +18,18 @@ import msgspec
 from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.events import DEPTH, EventRedactor, redacted_json, text_of
+from siemrelay.transforms.redaction.events import (
+    DEPTH,
+    SHORTEST_AGAIN,
+    EventRedactor,
+    redacted_json,
+    text_of,
+)
 from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text, written_forms
 
 _WITHHELD: Final = b'{"message":"*** (internal error: the record could not be redacted)"}'
 
 _HEXADECIMAL: Final = re.compile(r"\b(?:[0-9A-F]{2}){4,}\b")
-# A shorter one stands by chance in other words.
-_SHORTEST_AGAIN: Final = 4
 
 
 class RecordRedactor:
@@ -68,24 +72,40 @@ class RecordRedactor:
         if tree is None:
             text = record.decode("utf-8", "replace")
             after = self._in_text(text, values, found)
+            after = self._in_hexadecimal(after, values, found)
+            after = self._named_apart(after, secrets - found, found)
             record = record if after == text else after.encode("utf-8", "replace")
         else:
             tree = self._in_tree(tree, values, found)
             if found or self._may_hide(record):
                 record = msgspec.json.encode(tree)
-        kept = secrets <= found and (
-            tree is not None
-            or not (_has_one_of(secrets, after) or self._hexadecimal_hides(text, values))
-        )
+        kept = secrets <= found and (tree is not None or not _has_one_of(secrets, after))
         return record if kept else _as_json(self._events.redacted(event, set()))
 
-    def _hexadecimal_hides(self, text: str, values: dict[str, Token]) -> bool:
-        """Whether a secret stands in hexadecimal in the text, as auditd writes commands."""
-        for run in _HEXADECIMAL.findall(text):
-            plain = bytes.fromhex(run).decode("utf-8", "replace").replace("\0", " ")
-            if self._in_text(plain, values, set()) != plain:
-                return True
-        return False
+    def _in_hexadecimal(self, text: str, values: dict[str, Token], found: set[str]) -> str:
+        """The text without secrets in hexadecimal, as auditd writes commands; so is what is left.
+
+        What stands between NULs are arguments.
+        """
+
+        def without(run: re.Match[str]) -> str:
+            plain = bytes.fromhex(run[0]).decode("utf-8", "replace").replace("\0", " ")
+            after = self._in_text(plain, values, found)
+            return run[0] if after == plain else after.encode().hex().upper()
+
+        return _HEXADECIMAL.sub(without, text)
+
+    def _named_apart(self, text: str, secrets: set[str], found: set[str]) -> str:
+        """The text without secrets that are known by a name elsewhere, like that of a column."""
+        token = self._rules.token_of_names
+        if token is None:
+            return text
+        for secret in sorted(secrets, key=len, reverse=True):
+            for form in written_forms(secret):
+                text, count = _without(text, form, token(secret))
+                if count:
+                    found.add(secret)
+        return text
 
     def _may_hide(self, record: bytes) -> bool:
         """Whether JSON may hold a secret that is not in what it was read to.
@@ -148,7 +168,7 @@ def _has_one_of(secrets: set[str], text: str) -> bool:
     return any(
         _without(text, secret, MASK)[1] > 0
         for secret in secrets
-        if len(secret) >= _SHORTEST_AGAIN and secret in text
+        if len(secret) >= SHORTEST_AGAIN and secret in text
     )
 
 

@@ -106,6 +106,8 @@ class Rules:
             else:
                 self.texts += rules
 
+        self.token_of_names = next((rule.token for rule in self.texts if rule.names), None)
+        """What is written for a secret that is one by its name."""
         every = [*self.texts, *(rule for some in self.texts_of.values() for rule in some)]
         # Kinds have no `"`, `\\` or `/`; of a pattern that somebody wrote nothing is known.
         self._escapes: tuple[str, ...] = ("\\u", "\\t") if every else ()
@@ -142,12 +144,13 @@ def _of_pattern(pattern: str, token: Token) -> TextRule:
 
 
 def written_forms(value: str) -> Sequence[str]:
-    """The value as records of all kinds may hold it: with JSON's, CEF's and RFC 5424's escapes."""
+    """The value as records may hold it: with the escapes of JSON, CEF, RFC 5424 and CSV."""
     forms = (
         value,
         value.replace("\\", "\\\\").replace('"', '\\"'),
         value.replace("\\", "\\\\").replace("=", "\\=").replace("|", "\\|"),
         re.sub(r'([\\"\]])', r"\\\1", value),
         value.replace("/", "\\/"),
+        value.replace('"', '""'),
     )
     return list(dict.fromkeys(forms))

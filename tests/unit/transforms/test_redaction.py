@@ -388,6 +388,27 @@ def test_a_secret_known_by_the_name_of_its_column_is_not_in_the_record() -> None
         assert b"hunter" not in message
 
 
+@pytest.mark.parametrize(
+    ("decoder", "record", "kept"),
+    [
+        ("auditd", 'type=EXECVE msg=audit(1709280000.100:1): argc=2 a0="x" '
+         f"a1={in_hex('mail ada@example.com now')}", "EXECVE"),
+        ("cef", "CEF:0|v|p|1|1|Login|5|cs1Label=password cs1=hunter2 x=1", "Login"),
+    ],
+)  # fmt: skip
+def test_a_record_that_its_source_redacts_is_still_read_by_its_decoder(
+    decoder: str, record: str, kept: str
+) -> None:
+    made = assembled(decoder, [{"kind": ["email", "password"]}], at="source")
+    source_filter = made.source_filter("s")
+    assert source_filter is not None
+    stored, _ = source_filter.apply(Records(record.encode() + b"\n", 1))
+    (message,) = messages(made, stored.payload.rstrip())
+    assert json.loads(message)["type"] == kept
+    for secret in ("hunter2", "ada@example.com", in_hex("ada@example.com")):
+        assert secret not in shown(stored.payload) + shown(message)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_field_that_every_event_has_is_masked_where_its_secret_is_removed(name: str) -> None:
     made = assembled("json", rule_for("email", "remove"), at="sink", format_name=name)

@@ -32,6 +32,8 @@ _TAG: Final = re.compile(rb"[A-Za-z0-9_.-]{1,32}(?:\[\d+\])?: ")
 _TEXTS: Final = (b"CEF:", b"LEEF:", b"[event@")
 _KINDS: Final = (*_TEXTS, b"{")
 _LAST_CONTROL: Final = 0x1F
+_MOST_PRI: Final = 5  # `<191>`
+_TIME_CHARACTERS: Final = 1 + len("Mmm dd hh:mm:ss ")
 _AT_START: Final = tuple(
     map(re.compile, (
         rb"CEF:\d+(?:%b){6}\|siemrelayN=%b(?= |$)" % (_PART, _NUMBER),
@@ -77,13 +79,21 @@ def sent_hashes(messages: Iterable[bytes], unwrap: Callable[[bytes], bytes] | No
     """The leaves of messages as they are sent, in an envelope of `ENVELOPES` or in none."""
     if unwrap is not None:
         return [_sent_hash(message, unwrap) for message in messages]
-    # Most lines are the whole text themselves.
     return [
-        leaf_hash(message)
-        if message.startswith(_TEXTS) and message[-1] > _LAST_CONTROL
+        leaf_hash(message[start:])
+        if message.startswith(_TEXTS, start := _text_at(message)) and message[-1] > _LAST_CONTROL
         else hash_of(message)
         for message in messages
     ]
+
+
+def _text_at(message: bytes) -> int:
+    """Where the text begins behind a header of RFC 3164 of the relay's own, found without a
+    pattern; 0 without one. What does not begin there is looked at with care.
+    """
+    if not message.startswith(b"<"):
+        return 0
+    return message.find(b" ", message.find(b">", 0, _MOST_PRI) + _TIME_CHARACTERS) + 1
 
 
 def _sent_hash(message: bytes, unwrap: Callable[[bytes], bytes]) -> bytes:

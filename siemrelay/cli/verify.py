@@ -6,6 +6,7 @@ import gzip
 import io
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,7 +111,7 @@ def verify(
     for path in exports:
         try:
             _read(checked, path, added)
-        except (OSError, ValueError, zstandard.ZstdError, EOFError) as error:
+        except (OSError, ValueError, zlib.error, zstandard.ZstdError, EOFError) as error:
             click.secho(f"cannot read {path}: {error}", err=True, fg="red")
             raise SystemExit(2) from error
     if not checked.has_streams:
@@ -129,7 +130,7 @@ def verify(
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
-        _print(report, end, _places(exports, report.findings[:_SHOWN]))
+        _print(report, end, _places(exports, added, report.findings[:_SHOWN]))
     raise SystemExit(0 if report.is_proven else 1)
 
 
@@ -170,7 +171,9 @@ def _lines(path: str) -> Iterator[bytes]:
             yield from buffered
 
 
-def _places(exports: Sequence[str], findings: Sequence[Discrepancy]) -> dict[tuple[str, int], str]:
+def _places(
+    exports: Sequence[str], added: Sequence[str], findings: Sequence[Discrepancy]
+) -> dict[tuple[str, int], str]:
     """Where in the exports the messages are that are named one by one, read a second time."""
     wanted = {
         (finding.stream.rpartition("/")[2], finding.first)
@@ -180,7 +183,7 @@ def _places(exports: Sequence[str], findings: Sequence[Discrepancy]) -> dict[tup
     }  # fmt: skip
     places = dict[tuple[str, int], str]()
     for path in exports if wanted and "-" not in exports else ():
-        for row in rows(_lines(path)):
+        for row in rows(_lines(path), added):
             stream, number = row.leaf.stream, row.leaf.number
             if stream is not None and number is not None and (stream, number) in wanted:
                 before = places.get((stream, number))

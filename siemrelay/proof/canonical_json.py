@@ -6,6 +6,7 @@ canonical form is the same for all of them.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
@@ -28,6 +29,14 @@ _EXPONENT_FROM: Final = 21
 _EXPONENT_BELOW: Final = -6
 
 
+class RepeatedName(ValueError):
+    """An object has one name twice. Readers differ in which member counts; `value` has the last."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__("an object has one name twice")
+        self.value = value
+
+
 def canonical(text: bytes) -> bytes:
     """The canonical form of one JSON value.
 
@@ -39,20 +48,62 @@ def canonical(text: bytes) -> bytes:
 def parsed(text: bytes) -> tuple[Any, bytes]:
     """A JSON value, and its canonical form. Raises ValueError as `canonical`."""
     try:
-        try:
-            value = _decode_without_floats(text)
-        except _HasFloats:
-            value = _decode(text)
-            return value, _written(value).encode()
-        if (
-            _LONG_NUMBER in text.translate(_ZEROS)
-            or b"\\u" in text
-            or not (text.isascii() or _BEYOND.search(text) is None)
-        ):
-            return value, _written(value).encode()
-        return value, _encode_sorted(value)
+        value, form = _parsed(text)
+        if _repeats_a_name(text, form):
+            raise RepeatedName(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"no JSON: {error}") from error
+    return value, form
+
+
+def decoded(text: bytes) -> Any:
+    """A JSON value. Raises ValueError, also for an object with one name twice."""
+    try:
+        value = _decode(text)
+        if _repeats_a_name(text, msgspec.json.encode(value)):
+            raise RepeatedName(value)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ValueError(f"no JSON: {error}") from error
+    return value
+
+
+def _parsed(text: bytes) -> tuple[Any, bytes]:
+    try:
+        value = _decode_without_floats(text)
+    except _HasFloats:
+        value = _decode(text)
+        return value, _written(value).encode()
+    if (
+        _LONG_NUMBER in text.translate(_ZEROS)
+        or b"\\u" in text
+        or not (text.isascii() or _BEYOND.search(text) is None)
+    ):
+        return value, _written(value).encode()
+    return value, _encode_sorted(value)
+
+
+def _repeats_a_name(text: bytes, written: bytes) -> bool:
+    """Whether members are in the text that are not in its value, given as it is written anew.
+
+    Each member has quotes, and a text keeps its quotes when it is written anew, but for those that
+    stand as an escape of six characters.
+    """
+    if b"\\u0022" in text:
+        try:
+            json.loads(text, object_pairs_hook=_members)
+        except _Repeated:
+            return True
+        return False
+    return text.count(b'"') != written.count(b'"')
+
+
+class _Repeated(Exception):
+    """One name twice."""
+
+
+def _members(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise _Repeated
 
 
 class _HasFloats(Exception):

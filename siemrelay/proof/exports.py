@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import parsed
-from siemrelay.proof.leaf import NO_JSON, WHOLE_MESSAGE, Leaf, any_value_of, leaf_of, leaf_of_json
+from siemrelay.proof.canonical_json import RepeatedName, decoded, parsed
+from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaf, any_value_of, leaf_of, leaf_of_json
 
 # Splunk's whole message; the fields that it has found stand beside it.
 _RAW: Final = "_raw"
@@ -23,8 +23,28 @@ _RAW: Final = "_raw"
 # A CSV field may hold a message of this size.
 _FIELD_BYTES: Final = 64 << 20
 
-_decode: Final = msgspec.json.Decoder().decode
-
+# What stands beside the messages in a SIEM's answer. An object with another member is a message, so
+# that no event hides as an answer without messages.
+_BESIDE: Final[dict[str, frozenset[str]]] = {
+    "hits": frozenset((
+        "hits", "took", "timed_out", "total", "max_score", "aggregations", "suggest", "profile",
+        "pit_id", "point_in_time_id", "num_reduce_phases", "terminated_early",
+    )),
+    "results": frozenset((
+        "results", "preview", "init_offset", "post_process_count", "messages", "fields",
+        "highlighted",
+    )),
+    "messages": frozenset((
+        "messages", "query", "built_query", "used_indices", "fields", "time", "total_results",
+        "from", "to", "decoration_stats", "is_decorated",
+    )),
+    "value": frozenset(("value", "@odata.context", "@odata.nextLink", "@odata.count", "nextLink")),
+    "_source": frozenset((
+        "sort", "fields", "highlight", "ignored_field_values", "matched_queries", "inner_hits",
+    )),
+    "result": frozenset(("result", "preview", "offset", "lastrow")),
+    "message": frozenset(("message", "index", "highlight_ranges", "decoration_stats")),
+}  # fmt: skip
 
 Paths = Sequence[Sequence[str]]
 
@@ -77,8 +97,8 @@ def _csv_rows(lines: Iterable[bytes], names: list[str]) -> Iterator[ExportRow]:
     next(reader)
     try:
         for row in reader:
-            if len(row) > column and row[column]:
-                text = row[column].encode("utf-8", "surrogateescape")
+            if any(row):
+                text = (row[column] if len(row) > column else "").encode("utf-8", "surrogateescape")
                 yield ExportRow(leaf_of(text), text, reader.line_num)
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: a damaged CSV: {error}") from error
@@ -93,8 +113,9 @@ def _json_rows(lines: Iterable[bytes], added: Paths) -> Iterator[ExportRow]:
         if not held:
             try:
                 value, form = parsed(line)
-            except ValueError:
-                if number > 1 and line.lstrip()[:1] not in (b"{", b"["):
+            except ValueError as error:
+                other = line.lstrip()[:1] not in (b"{", b"[")
+                if isinstance(error, RepeatedName) or (number > 1 and other):
                     yield ExportRow(leaf_of(line), line, number)
                     continue
             else:
@@ -108,8 +129,8 @@ def _json_rows(lines: Iterable[bytes], added: Paths) -> Iterator[ExportRow]:
     if held:
         whole = b"".join(held)
         try:
-            value = _decode(whole)
-        except NO_JSON as error:
+            value = decoded(whole)
+        except ValueError as error:
             raise ValueError(f"neither one JSON value a line nor one in all: {error}") from error
         yield from _messages(value, whole, 1, added)
 
@@ -121,37 +142,31 @@ def _messages(value: Any, text: bytes, line: int, added: Paths) -> Iterator[Expo
             yield from _messages(each, b"", line, added)
         return
     if not isinstance(value, dict):
-        return
-    for inner in _wrapped(value):
+        whole = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+        yield ExportRow(leaf_of(whole), whole, line)
+    elif isinstance(inner := next(_wrapped(value), None), list):
         yield from _messages(inner, b"", line, added)
-        return
-    if isinstance(records := value.get("resourceLogs"), list):
+    elif inner is not None:
+        yield _row(inner, b"", line, added)
+    elif isinstance(records := value.get("resourceLogs"), list) and len(value) == 1:
         yield from _otlp_rows(records, line)
-        return
-    row = _row(value, text, line, added)
-    if row is not None:
-        yield row
+    else:
+        yield _row(value, text, line, added)
 
 
 def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
     """What stands around messages: a page of hits, a list of results, one hit, one result."""
-    hits = value.get("hits")
-    if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
-        yield hits["hits"]
-    if isinstance(hits, list):
-        yield hits
-    for name in ("results", "messages", "value"):
-        if isinstance(value.get(name), list) and "siemrelay" not in value:
-            yield value[name]
-    if isinstance(value.get("_source"), dict):
-        yield value["_source"]
-    if isinstance(value.get("result"), dict) and ("preview" in value or "_raw" in value["result"]):
-        yield value["result"]
-    if isinstance(value.get("message"), dict):  # Graylog's answer to a search
-        yield value["message"]
+    for name, beside in _BESIDE.items():
+        inner = value.get(name)
+        if inner is None or not all(key in beside or key[:1] == "_" for key in value):
+            continue
+        if name == "hits" and isinstance(inner, dict):
+            inner = inner.get("hits")
+        if isinstance(inner, dict if name in ("_source", "result", "message") else list):
+            yield inner
 
 
-def _row(value: dict[str, Any], text: bytes, line: int, added: Paths) -> ExportRow | None:
+def _row(value: dict[str, Any], text: bytes, line: int, added: Paths) -> ExportRow:
     if isinstance(raw := value.get(_RAW), str):
         return ExportRow(leaf_of(raw.encode()), raw.encode(), line)
     for path in added:

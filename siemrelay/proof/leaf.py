@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import canonical, parsed
+from siemrelay.proof.canonical_json import RepeatedName, canonical, parsed
 from siemrelay.proof.merkle import leaf_hash
 
 STREAM_CHARACTERS: Final = 10
@@ -109,6 +109,8 @@ def leaf_of(message: bytes) -> Leaf:
     if text.startswith(b"{"):
         try:
             return leaf_of_json(*parsed(text))
+        except RepeatedName as error:
+            return Leaf(leaf_hash(text), *(_json_number(error.value) or (None, None)))
         except ValueError:  # a text that only looks like it
             return Leaf(leaf_hash(text), None, None)
     found = next(filter(None, (place.match(text) for place in _AT_START)), None)

@@ -57,6 +57,11 @@ class _Stream:
         self.closing: SignedTree | None = None
         """Its end, as the stream after it says."""
         self.successor = ""
+        self.proven: list[range] = []
+        """Numbers whose messages give a signed root."""
+        self.doubtful: list[tuple[int, str, str]] = []
+        """Number, reason and origin of what looks like a seal and is none, until it is proven to
+        be a text that the relay sent: an event may have any text."""
 
 
 class Verification:
@@ -104,22 +109,28 @@ class Verification:
         try:
             seal = read_seal(word, self._verifiers)
         except ValueError as error:
-            self._find("forged", f"{where}: {error}", leaf.stream or "", leaf.number)
+            self._doubt(leaf, f"{where}: {error}")
             return
         if not seal.opened.verified:
             keys = ", ".join(seal.opened.unknown)
-            self._find("forged", f"{where}: a seal by {keys}, not by a key that you gave",
-                       seal.origin, leaf.number)  # fmt: skip
+            self._doubt(leaf, f"{where}: a seal by {keys}, not by a key that you gave", seal.origin)
             return
         stream = self._streams[leaf.stream or ""]
         if seal.stream != leaf.stream or seal.tally.number != leaf.number:
-            self._find("forged", f"{where}: a seal of {seal.origin} number {seal.tally.number:,} "
-                       "in another place", stream.name, leaf.number)  # fmt: skip
+            self._doubt(leaf, f"{where}: a seal of {seal.origin} number {seal.tally.number:,} in "
+                        "another place")  # fmt: skip
             return
         if seal.note not in stream.notes:
             stream.notes.add(seal.note)
             stream.origin = seal.origin
             stream.seals.append(seal)
+
+    def _doubt(self, leaf: Leaf, why: str, origin: str = "") -> None:
+        stream = self._streams[leaf.stream or ""]
+        if len(stream.doubtful) < _MOST_FINDINGS:
+            stream.doubtful.append((leaf.number or 0, why, origin or stream.name))
+        else:
+            self._more += 1
 
     def _find(
         self, kind: Kind, why: str, stream: str = "", first: int | None = None,
@@ -204,6 +215,9 @@ class Verification:
         known = len(self._findings)
         for before, after in windows(start, marks):
             self._judge_window(stream, name, before, after, tiles)
+        for number, why, origin in stream.doubtful:
+            if number in stream.others or not any(number in each for each in stream.proven):
+                self._find("forged", why, origin, number)
         contested = [each.tally for each in stream.seals if each.tally.number in stream.others]
         if contested and len(self._findings) > known:
             self._find("split", f"a signed seal and another message have one number: "
@@ -253,6 +267,7 @@ class Verification:
         if not missing:
             found = chosen_messages(stream.others, before.tree, after.tree, leaves, choices)
             if found is not None:
+                stream.proven.append(range(start, end))
                 for number, (chosen, every) in found.items():
                     for leaf, where in every:
                         if leaf != chosen:
@@ -326,6 +341,8 @@ class Verification:
         latest = dict[str, Seal]()
         for stream in self._streams.values():
             for seal in stream.seals:
+                if _seconds(seal.tally.at) > self._until:  # no proof of what came before it
+                    continue
                 sink = seal.origin.rpartition("/")[0]
                 if sink not in latest or latest[sink].tally.at < seal.tally.at:
                     latest[sink] = seal

@@ -30,7 +30,12 @@ class SealedStream:
 
     def _add(self, event: dict[str, Any]) -> bytes:
         number = self.tree.size
-        line = json.dumps(event | {"siemrelay": {"n": f"{self.name}:{number}"}}).encode()
+        return self.send_line(
+            json.dumps(event | {"siemrelay": {"n": f"{self.name}:{number}"}}).encode()
+        )
+
+    def send_line(self, line: bytes) -> bytes:
+        """Send a message that has the next number already."""
         self.lines.append(line)
         self.tree = self.tree.extended([hash_of(line)])
         return line

@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.proof.canonical_json import canonical
+from siemrelay.proof.canonical_json import RepeatedName, canonical
 
 TEXTS = st.text(max_size=12) | st.sampled_from(["\ufb33", "\U0001f600", "\x7f", "\u2028", "1e3"])
 NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -41,3 +41,15 @@ def test_every_double_is_written_as_ecmascript_writes_it(bits: bytes) -> None:
 def test_what_has_no_canonical_form_is_a_value_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"JSON|beyond"):
         canonical(text)
+
+
+@given(value=VALUES, name=TEXTS, ascii_only=st.booleans(), spaces=st.sampled_from([None, 2]))
+def test_a_name_that_stands_twice_in_an_object_is_refused(
+    value: Any, name: str, ascii_only: bool, spaces: int | None
+) -> None:
+    def written(each: Any) -> str:
+        return json.dumps(each, ensure_ascii=ascii_only, indent=spaces)
+
+    text = f'{{{written(name)}: 1, "x": [{written(value)}, "\\u0022"], {written(name)}: "\\u0022"}}'
+    with pytest.raises(RepeatedName, match="twice"):
+        canonical(text.encode("utf-8", "surrogatepass"))

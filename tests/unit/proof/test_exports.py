@@ -130,3 +130,8 @@ def test_garbage_gives_rows_or_one_kind_of_error(parts: list[bytes]) -> None:
             assert len(row.leaf.hash) == 32
     except ValueError:
         pass
+
+
+def test_a_row_of_a_csv_without_a_message_counts_as_one() -> None:
+    text = splunk_csv(sealed().lines) + b"2026-11-28T03:00:01,,mallory\r\n"
+    assert [row.leaf.number for row in rows(text.splitlines(keepends=True))][-1] is None

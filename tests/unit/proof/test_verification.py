@@ -291,3 +291,51 @@ def test_a_clock_that_was_set_back_spoils_nothing() -> None:
     stream.send(10)
     stream.seal()
     assert verified(stream.lines, until=sealed(2).now.timestamp()).is_proven
+
+
+# An event by somebody who wants that it is not seen among the messages.
+HIDDEN: dict[str, bytes] = {
+    "as a search without hits": b'{"user": "mallory", "hits": []}',
+    "as a hit that holds an empty list": b'{"_id": "1", "_source": {"u": "m", "messages": []}}',
+    "as a result that holds an empty list": b'{"result": {"user": "mallory", "value": []}}',
+    "as OTLP without records": b'{"resourceLogs": [], "user": "mallory"}',
+    "as a text in a list": b'["mallory logged in"]',
+}
+
+
+@pytest.mark.parametrize("event", HIDDEN.values(), ids=HIDDEN)
+def test_an_added_event_is_found_however_it_is_wrapped(event: bytes) -> None:
+    assert found(verified([*sealed().lines, event])) == {("added", None, None)}
+
+
+def test_a_second_member_of_one_name_changes_an_event() -> None:
+    lines = sealed().lines
+    lines[3] = b'{"user": "mallory", ' + lines[3][1:]
+    assert found(verified(lines)) == {("changed", 0, 9)}
+
+
+def test_a_record_that_has_one_name_twice_is_unchanged_as_it_was_sent() -> None:
+    stream = SealedStream()
+    stream.send_line(b'{"user": "a", "user": "b", "siemrelay": {"n": "abcdefgh22:0"}}')
+    stream.seal()
+    assert verified(stream.lines, until=stream.now.timestamp()).is_proven
+
+
+def test_a_seal_from_after_the_end_does_not_make_an_export_fresh() -> None:
+    stream = sealed(20)
+    cut = [*stream.lines[:11], *stream.lines[-11:]]
+    until = (stream.now - timedelta(seconds=30)).timestamp()
+    assert {kind for kind, _, _ in found(verified(cut, until=until))} == {"stale"}
+
+
+@pytest.mark.parametrize(
+    "text", [f"siemrelay-seal:{'A' * 200}", "a copied seal", "a seal of another"]
+)
+def test_an_event_may_have_a_text_that_looks_like_a_seal(text: str) -> None:
+    stream = sealed(1)
+    if text.startswith("a "):
+        signer = SIGNER if "copied" in text else Signer.generate("relay.example")
+        text = json.loads(sealed(1, signer=signer).lines[-1])["message"]
+    stream.send(user=text)
+    stream.seal()
+    assert verified(stream.lines, until=stream.now.timestamp()).is_proven

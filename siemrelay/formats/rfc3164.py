@@ -18,6 +18,17 @@ from siemrelay.formats.writing.text import visible
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
 
 
+# How messages of the other formats begin. A type that begins so has a space before it in a sealed
+# stream: `proof.leaf` would else take a number in it for the message's own
+# (test_a_type_that_looks_like_another_format_has_the_number_of_its_message).
+_OTHER_FORMATS: Final = ("CEF:", "LEEF:", "[event@", "{")
+
+
+def _numbered_type(text: str) -> str:
+    shown = visible(text)
+    return f" {shown}" if shown.startswith(_OTHER_FORMATS) else shown
+
+
 class Rfc3164Options(HeaderOptions):
     """The options of a sink with RFC 3164 messages."""
 
@@ -43,12 +54,14 @@ class Rfc3164:
         self.fields = fields_read((*FIELDS, *(field for _, field in self._pairs)))
         self._header = Rfc3164Header(options, host)
         self._types = BoundedMemo(visible)
+        self._numbered_types = BoundedMemo(_numbered_type)
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
-        lines.each(map(self._types.__getitem__, selection.column("type")))
+        types = self._numbered_types if selection.number else self._types
+        lines.each(map(types.__getitem__, selection.column("type")))
         lines.pair(": ", nonempty(selection.column("message")).escaped(visible))
         lines.text(" (")
         lines.pairs(quoted_pairs(selection, self._pairs), " ")

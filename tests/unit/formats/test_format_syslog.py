@@ -12,11 +12,12 @@ import msgspec
 import pytest
 from hypothesis import assume, given
 
-from siemrelay.core.event import AuditEvent, attributes_of
+from siemrelay.core.event import AuditEvent, Selection, attributes_of
 from siemrelay.formats.rfc3164 import Rfc3164, Rfc3164Options
 from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
 from siemrelay.formats.syslog_header import FACILITIES
 from siemrelay.formats.writing.attributes import unique_names
+from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS
 from tests.support.examples import examples
 from tests.support.formats import HOST, PLAIN, alone, carried, made
@@ -182,3 +183,22 @@ def test_a_header_stands_before_the_very_message(inner: str) -> None:
         b"<108>1 2024-03-01T08:00:00.123Z relay.example.com siemrelay - AccountProvisioned - "
         + body
     )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "CEF:0|a|b|c|d|e|f|siemrelayN=ffffffffff:7 x",
+        "LEEF:2.0|a|b|c|d|^|siemrelayN=ffffffffff:7",
+        '[event@1 sequence="1" n="ffffffffff:7"]',
+        '{"siemrelay":{"n":"ffffffffff:7"}}',
+        'x n="ffffffffff:7")',
+    ],
+)
+@pytest.mark.parametrize("name", ["syslog", "rfc3164"])
+def test_a_type_that_looks_like_another_format_has_the_number_of_its_message(
+    name: str, kind: str
+) -> None:
+    decoded = selection_of([msgspec.structs.replace(PLAIN, type=kind)]).decoded
+    (line,) = made(name).encode(Selection(decoded, number="abcdefgh22:1"))
+    assert leaf_of(line)[1:] == ("abcdefgh22", 1)

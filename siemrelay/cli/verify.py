@@ -126,7 +126,11 @@ def verify(
         begin = "" if since is None else rfc3339(since)
         page = html_report(report, exports=exports, keys=keys, since=begin, until=rfc3339(end),
                            at=rfc3339(time.time()))  # fmt: skip
-        html.write_text(page, encoding="utf-8")
+        try:
+            html.write_text(page, encoding="utf-8")
+        except OSError as error:
+            click.secho(f"cannot write {html}: {error}", err=True, fg="red")
+            raise SystemExit(2) from error
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:

@@ -1,4 +1,4 @@
-"""What `siemrelay verify` does with files that it cannot read or write: one sentence, and exit 2."""
+"""`siemrelay verify` on files that it cannot read or write: one sentence, and exit 2."""
 
 from __future__ import annotations
 

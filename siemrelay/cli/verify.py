@@ -209,6 +209,8 @@ def _print(report: Report, end: float, places: Mapping[tuple[str, int], str]) ->
         for count, what in notes:
             if count:
                 click.echo(f"  {count:,} {what}")
+    if report.elsewhere and report.streams:
+        click.echo(f"not in these exports, but sealed by the relay: {', '.join(report.elsewhere)}")
     for finding in report.findings[:_SHOWN]:
         place = places.get((finding.stream.rpartition("/")[2], finding.first or 0), "")
         click.secho(_finding(finding) + (f" ({place})" if place else ""), fg="red")

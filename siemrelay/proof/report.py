@@ -40,7 +40,11 @@ class StreamReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an export proves. `more` counts the findings that are not listed."""
+    """What an export proves. `more` counts the findings that are not listed.
+
+    `elsewhere` are streams that seals name and of which the export has nothing: other exports must
+    have them.
+    """
 
     complete: bool
     unchanged: bool
@@ -49,6 +53,7 @@ class Report(msgspec.Struct, frozen=True):
     streams: list[StreamReport]
     findings: list[Discrepancy]
     more: int = 0
+    elsewhere: list[str] = []
 
     @property
     def is_proven(self) -> bool:

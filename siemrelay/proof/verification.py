@@ -82,6 +82,7 @@ class Verification:
         self._findings: list[Discrepancy] = []
         self._more = self.rows = 0
         self._unnumbered, self._first_unnumbered = 0, ""
+        self._elsewhere = set[str]()
 
     # -- reading ----------------------------------------------------------
 
@@ -165,7 +166,7 @@ class Verification:
         kinds = {finding.kind for finding in self._findings}
         return Report(
             not kinds & {*COMPLETE}, not kinds & {*UNCHANGED}, not kinds & {*FRESH}, self.rows,
-            reports, self._findings, self._more,
+            reports, self._findings, self._more, sorted(self._elsewhere),
         )  # fmt: skip
 
     def _is_wanted(self, stream: _Stream) -> bool:
@@ -366,6 +367,8 @@ class Verification:
             for seal in stream.seals:
                 for origin, (size, root) in seal.tally.others.items():
                     other = self._streams.get(origin.rpartition("/")[2])
+                    if other is None:
+                        self._elsewhere.add(origin)
                     if other is None or not self._is_wanted(other):
                         continue
                     sizes = {known.tree.size: known.tree.root.hex() for known in other.seals}

@@ -339,3 +339,12 @@ def test_an_event_may_have_a_text_that_looks_like_a_seal(text: str) -> None:
     stream.send(user=text)
     stream.seal()
     assert verified(stream.lines, until=stream.now.timestamp()).is_proven
+
+
+def test_a_stream_of_which_nothing_is_left_is_named_by_its_neighbours() -> None:
+    gone = sealed(name="zzzzzzzz22", sink="elastic")
+    stream = SealedStream()
+    stream.send()
+    stream.seal(others=gone.last_seal)
+    report = verified(stream.lines, until=stream.now.timestamp())
+    assert report.elsewhere == [gone.origin]

@@ -26,7 +26,7 @@ from siemrelay.proof.report import (
     StreamReport,
 )
 from siemrelay.proof.seal import Anchor, Seal, find_seal, read_seal
-from siemrelay.proof.windows import SignedTree, chosen_messages, ranges, windows
+from siemrelay.proof.windows import SignedTree, chosen_messages, counted, ranges, windows
 
 _TWO_HISTORIES: Final = (
     "the stream has two histories (a cloned machine, or a state that was set back)"
@@ -262,7 +262,7 @@ class Verification:
         times = before.at, after.at
         missing = [start + i for i, leaf in enumerate(leaves) if leaf is None]
         for first, last in ranges(missing):
-            self._find("missing", _count(first, last, "not in the export"), name, first, last,
+            self._find("missing", counted(first, last, "not in the export"), name, first, last,
                        *times)  # fmt: skip
         choices = [n for n in range(start, end) if n in stream.others] if stream.others else []
         if not missing:
@@ -299,7 +299,7 @@ class Verification:
         for last, number in pairwise([start - 1, *known, end]):
             if number > last + 1:
                 what = "not in the export; if it begins later, give --since"
-                self._find("missing", _count(last + 1, number - 1, what), name, last + 1,
+                self._find("missing", counted(last + 1, number - 1, what), name, last + 1,
                            number - 1, before.at, after.at)  # fmt: skip
         if present:
             self._find("unproven", f"{len(present):,} messages beside missing ones cannot be "
@@ -379,11 +379,6 @@ class Verification:
                         self._find("missing", f"{seal.origin} says that it was sealed to here",
                                    origin, max(sizes, default=0), size - 1,
                                    before=seal.tally.at)  # fmt: skip
-
-
-def _count(first: int, last: int, what: str) -> str:
-    count = last - first + 1
-    return f"{count:,} {'message' if count == 1 else 'messages'} {what}"
 
 
 def _sink_of(origin: str) -> str:

@@ -29,6 +29,7 @@ EVERYTHING = frozenset({*FIELDS, "attributes"})
 _HEADERS = ["", "<13>1 2024-03-01T08:00:00Z h a - - - ", "<13>Mar  1 08:00:00 h a: "]
 _BODIES = [
     "CEF:0|v|p|1|t|n|5|src=10.0.0.1 msg=", "LEEF:2.0|v|p|1|t|^|usrName=a^msg=", "a=b c=d e=",
+    "1,2026/11/19 07:00:00,0018,SYSTEM,auth,0,2026/11/19 07:00:00,,e,o,0,0,m,high,x,7,0x0,0,0,0,0,",
     '{"type":"t","message":', "",
 ]  # fmt: skip
 _LINES = st.one_of(

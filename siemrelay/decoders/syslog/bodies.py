@@ -1,4 +1,4 @@
-"""The messages of a batch, behind their headers: JSON, CEF, LEEF, pairs or text.
+"""The messages of a batch, behind their headers: JSON, CEF, LEEF, PAN-OS, pairs or text.
 
 Text is not structure: unless the source declares a form, a message gives an event its fields only
 if it is structure as a whole (test_text_is_not_structure).
@@ -30,27 +30,32 @@ from siemrelay.decoders.key_value import (
     whole_pairs,
 )
 from siemrelay.decoders.leef import leef_fields
+from siemrelay.decoders.pan_os import pan_os_fields
 
 Fields = dict[str, Any]
 
-Body = Literal["auto", "text", "json", "key_value", "cef", "leef"]
+Body = Literal["auto", "text", "json", "key_value", "cef", "leef", "pan_os"]
 """What the messages of a source are declared to be."""
 
 _COOKIE: Final = "@cee:"
 _OBJECT: Final = ("{", _COOKIE)
 
-_CHECK_POINT: Final = "["
-_DICTIONARIES: Final = ("CEF:", "LEEF:")
+_BY_BEGINNING: Final[tuple[tuple[str, Callable[[str], Fields | None]], ...]] = (
+    ("CEF:", cef_fields),
+    ("LEEF:", leef_fields),
+    ("1,", pan_os_fields),
+    ("0,", pan_os_fields),
+    ("[", lambda text: normalise_device_pairs(check_point_pairs(text))),
+)
+_BEGINNINGS: Final = tuple(beginning for beginning, _ in _BY_BEGINNING)
 
 _first: Final = itemgetter(0)
 _objects: Final = msgspec.json.Decoder(Fields)
 
 
 def _by_its_beginning(text: str) -> Fields | None:
-    if text.startswith(_DICTIONARIES):
-        return cef_fields(text) if text.startswith("CEF:") else leef_fields(text)
-    if text.startswith(_CHECK_POINT):
-        return normalise_device_pairs(check_point_pairs(text))
+    if text.startswith(_BEGINNINGS):
+        return next(read(text) for begin, read in _BY_BEGINNING if text.startswith(begin))
     return normalise_device_pairs(whole_pairs(text)) if "=" in text else None
 
 
@@ -69,6 +74,7 @@ _READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
     "key_value": _declared,
     "cef": cef_fields,
     "leef": leef_fields,
+    "pan_os": pan_os_fields,
 }
 """What a message that is no JSON object says, under the event's names or any known spelling."""
 

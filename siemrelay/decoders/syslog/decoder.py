@@ -42,10 +42,11 @@ class SyslogDecoderOptions(SyslogHeaderOptions):
 
     body: Body = Field(
         "auto",
-        description="what follows the header. `auto`: a message is CEF or LEEF if it begins as "
-        "one, JSON if it is one object, key=value if it is pairs from beginning to end, else text; "
-        "pairs among its words become attributes (`attributes.text.NAME`) and nothing more. Any "
-        "other choice declares the form: `key_value` takes pairs from among words, too",
+        description="what follows the header. `auto`: a message is CEF, LEEF or Palo Alto's CSV "
+        "(`pan_os`) if it begins as one, JSON if it is one object, key=value if it is pairs from "
+        "beginning to end, else text; pairs among its words become attributes "
+        "(`attributes.text.NAME`) and nothing more. Any other choice declares the form: "
+        "`key_value` takes pairs from among words, too",
     )
 
 
@@ -206,7 +207,8 @@ _PREFIX: Final = "attributes."
 
 SYSLOG: Final = DecoderKind(
     SyslogDecoderOptions, SyslogDecoder,
-    "syslog; a message that is CEF, LEEF, one JSON object or key=value as a whole is read as such",
+    "syslog; a message that is CEF, LEEF, Palo Alto's CSV, one JSON object or key=value as a "
+    "whole is read as such",
 )  # fmt: skip
 
 CEF: Final = DecoderKind(

@@ -172,7 +172,7 @@ def hostless(text: str, received: datetime) -> Hostless | None:
 
 
 def _begins_message(rest: str) -> bool:
-    return rest.startswith(("CEF:", "LEEF:", "{", "@cee:"))
+    return rest.startswith(("CEF:", "LEEF:", "{", "@cee:", "1,20", "0,20"))
 
 
 def _stamped(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) -> str | None:

@@ -105,34 +105,51 @@ def _csv_rows(lines: Iterable[bytes], names: list[str]) -> Iterator[ExportRow]:
 
 
 def _json_rows(lines: Iterable[bytes], added: Paths) -> Iterator[ExportRow]:
-    """One JSON value a line, or one value over all lines."""
-    held = list[bytes]()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if not held:
-            try:
-                value, form = parsed(line)
-            except ValueError as error:
-                other = line.lstrip()[:1] not in (b"{", b"[")
-                if isinstance(error, RepeatedName) or (number > 1 and other):
-                    yield ExportRow(leaf_of(line), line, number)
-                    continue
-            else:
-                leaf = leaf_of_json(value, form)
-                if leaf.number is not None and _RAW not in value and not added:
-                    yield ExportRow(leaf, line, number)
-                else:
-                    yield from _messages(value, line, number, added)
-                continue
-        held.append(line)
-    if held:
-        whole = b"".join(held)
-        try:
-            value = decoded(whole)
-        except ValueError as error:
+    """One JSON value a line, or one value over all lines.
+
+    A line among values that is none itself is a message that the relay has not sent.
+    """
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        return
+    if _parses(first[1]):
+        yield from _value_rows(chain([first], numbered), added)
+        return
+    held = [first, *numbered]
+    whole = b"".join(line for _, line in held)
+    try:
+        value = decoded(whole)
+    except ValueError as error:
+        if not any(line.startswith(b"{") and _parses(line) for _, line in held):
             raise ValueError(f"neither one JSON value a line nor one in all: {error}") from error
+        yield from _value_rows(held, added)
+    else:
         yield from _messages(value, whole, 1, added)
+
+
+def _parses(line: bytes) -> bool:
+    try:
+        parsed(line)
+    except RepeatedName:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _value_rows(lines: Iterable[tuple[int, bytes]], added: Paths) -> Iterator[ExportRow]:
+    for number, line in lines:
+        try:
+            value, form = parsed(line)
+        except ValueError:
+            yield ExportRow(leaf_of(line), line, number)
+            continue
+        leaf = leaf_of_json(value, form)
+        if leaf.number is not None and _RAW not in value and not added:
+            yield ExportRow(leaf, line, number)
+        else:
+            yield from _messages(value, line, number, added)
 
 
 def _messages(value: Any, text: bytes, line: int, added: Paths) -> Iterator[ExportRow]:

@@ -90,6 +90,19 @@ def test_an_export_that_is_cut_off_in_the_middle_of_its_json_cannot_be_read() ->
         list(rows(io.BytesIO(whole[:-100])))
 
 
+@pytest.mark.parametrize("at", [0, 1, 50])
+def test_a_line_that_is_no_json_is_one_added_message_and_hides_no_other(at: int) -> None:
+    stream = sealed()
+    lines = [*stream.lines]
+    lines.insert(at, b'{"u":"\\ud800"}')
+    checked = Verification([SIGNER.verifier], until=stream.now.timestamp())
+    for row in rows(io.BytesIO(b"\n".join(lines))):
+        checked.add(row.leaf, row.text, str(row.line))
+    report = checked.report()
+    assert report.rows == len(lines)
+    assert [finding.kind for finding in report.findings] == ["added"]
+
+
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"_source": value}])
 def test_members_that_the_siem_has_added_are_left_out_if_the_auditor_says_so(
     wrap: Callable[[dict[str, object]], dict[str, object]],

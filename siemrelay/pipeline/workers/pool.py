@@ -40,7 +40,7 @@ _GAP_S: Final = 0.5
 _CALM_S: Final = 10.0
 _IDLE_S: Final = 5.0
 
-# One batch in its hands and the next one at hand.
+# One that it formats and the next one, which waits in its pipe.
 _JOBS_EACH: Final = 2
 
 # A batch takes milliseconds, one long record 0.2 s, a start half a second; machines can be busy.
@@ -75,7 +75,7 @@ class WorkerPool:
         self._pickle: Callable[[], bytes] = bytes
         self._tables: Tables | None = None
         self._queue: deque[PendingBatch] = deque()
-        self._hands: list[_Hand] = []
+        self._slots: list[_Slot] = []
         self._changed, self._wanted = Broadcast(), trio.Event()
         self._behind_since = self._behind_at = -math.inf
         self._failures, self._pause_until = 0, -math.inf
@@ -83,8 +83,8 @@ class WorkerPool:
     def set_most(self, most: int) -> None:
         """Change how many there may be; those above it end."""
         self._most = most
-        for hand in self._hands[most:]:
-            hand.scope.cancel()
+        for slot in self._slots[most:]:
+            slot.scope.cancel()
 
     def set_tables(self, pickle: Callable[[], bytes]) -> None:
         """Format with other tables from now on; batches that no worker has yet are given back.
@@ -98,20 +98,20 @@ class WorkerPool:
     @property
     def ready(self) -> bool:
         """Whether there is a worker."""
-        return any(hand.ready for hand in self._at_work)
+        return any(slot.ready for slot in self._at_work)
 
     @property
     def has_room(self) -> bool:
         """Whether one more batch would be formatted soon."""
-        hands = self._at_work
-        awaited = sum(len(hand.awaited) for hand in hands) + len(self._queue)
-        return awaited < _JOBS_EACH * len(hands)
+        slots = self._at_work
+        awaited = sum(len(slot.awaited) for slot in slots) + len(self._queue)
+        return awaited < _JOBS_EACH * len(slots)
 
     @property
-    def _at_work(self) -> list[_Hand]:
+    def _at_work(self) -> list[_Slot]:
         if trio.current_time() > self._behind_at + _CALM_S:
             return []
-        return [hand for hand in self._hands if hand.ready and hand.tables is self._tables]
+        return [slot for slot in self._slots if slot.ready and slot.tables is self._tables]
 
     def submit(self, pending: PendingBatch) -> None:
         """Have a batch formatted."""
@@ -122,12 +122,12 @@ class WorkerPool:
         """A delivery has more to format than it has taken: start a worker if that goes on."""
         now = trio.current_time()
         since, self._behind_at = self._behind_at, now
-        starting = any(not hand.ready for hand in self._hands)
-        if now - since > _GAP_S or starting or (self._hands and self.has_room):
+        starting = any(not slot.ready for slot in self._slots)
+        if now - since > _GAP_S or starting or (self._slots and self.has_room):
             self._behind_since = now
-        patience_s = _BUSY_S if self._hands else _BEHIND_S
+        patience_s = _BUSY_S if self._slots else _BEHIND_S
         if (
-            len(self._hands) < self._most
+            len(self._slots) < self._most
             and now - self._behind_since >= patience_s
             and now >= self._pause_until
         ):
@@ -140,72 +140,72 @@ class WorkerPool:
             while True:
                 await self._wanted.wait()
                 self._wanted = trio.Event()
-                nursery.start_soon(self._employ)
+                nursery.start_soon(self._run_worker)
 
-    async def _employ(self) -> None:
+    async def _run_worker(self) -> None:
         """One worker, from its start to its end."""
-        hand, failure = _Hand(), ""
+        slot, failure = _Slot(), ""
         try:
             with Worker() as worker:
-                self._hands.append(hand)
+                self._slots.append(slot)
                 self._stats.pids.add(worker.pid)
                 try:
                     async with trio.open_nursery() as nursery:
-                        hand.scope = nursery.cancel_scope
-                        nursery.start_soon(self._send, worker, hand)
+                        slot.scope = nursery.cancel_scope
+                        nursery.start_soon(self._send, worker, slot)
                         try:
-                            await self._receive(worker, hand)
+                            await self._receive(worker, slot)
                         except WorkerFailed as error:
                             failure = str(error)
                         nursery.cancel_scope.cancel()
                 finally:
                     self._stats.pids.discard(worker.pid)
-                    self._hands.remove(hand)
-                    self._take_back(hand)
+                    self._slots.remove(slot)
+                    self._take_back(slot)
         except OSError as error:
             failure = str(error)
         if failure:
             self._note_failure(failure)
 
-    async def _send(self, worker: Worker, hand: _Hand) -> None:
+    async def _send(self, worker: Worker, slot: _Slot) -> None:
         while True:
             if self._tables is None:
                 self._tables = Tables(self._pickle(), gc.get_threshold()[0])
-            if hand.tables is not self._tables:
-                hand.tables, hand.ready = self._tables, False
-                hand.expect(None)
+            if slot.tables is not self._tables:
+                slot.tables, slot.ready = self._tables, False
+                slot.expect(None)
                 await worker.send(self._tables)
-            elif self._queue and len(hand.awaited) < _JOBS_EACH:
+            elif self._queue and len(slot.awaited) < _JOBS_EACH:
                 pending = self._queue.popleft()
-                hand.expect(pending)
+                slot.expect(pending)
                 await worker.send(pending.job)
             else:
                 await self._changed.wait()
 
-    async def _receive(self, worker: Worker, hand: _Hand) -> None:
+    async def _receive(self, worker: Worker, slot: _Slot) -> None:
         """Take the answers, until the worker has had nothing to do for a while."""
         while True:
-            with trio.move_on_at(hand.deadline):
+            with trio.move_on_at(slot.deadline):
                 message = await worker.receive()
-                pending = hand.awaited.popleft()
-                hand.answered_at = trio.current_time()
+                pending = slot.awaited.popleft()
+                slot.answered_at = trio.current_time()
                 if isinstance(message, Done):
                     assert pending is not None, "answers come in the order of their questions"
                     self._stats.batches += 1
                     self._failures = 0
                     pending.finished(message.formatted)
                 else:
-                    hand.ready = True
+                    slot.ready = True
                 self._changed.wake_all()
                 continue
-            if trio.current_time() < hand.deadline:
+            if trio.current_time() < slot.deadline:
                 continue  # it got work while it was waited for
-            if not hand.awaited:
+            if not slot.awaited:
                 return
             raise WorkerFailed(f"it has not answered for {_HANGS_S:.0f} s")
 
-    def _take_back(self, hand: _Hand) -> None:
-        again = [pending for pending in hand.awaited if pending is not None]
+    def _take_back(self, slot: _Slot) -> None:
+        again = [pending for pending in slot.awaited if pending is not None]
         for pending in reversed(again):
             pending.attempts += 1
             self._queue.appendleft(pending)
@@ -227,7 +227,7 @@ class WorkerPool:
                      pause_s=round(pause_s, 1))  # fmt: skip
 
 
-class _Hand:
+class _Slot:
     """What the pool knows of one worker; `awaited` has its questions, None for tables."""
 
     def __init__(self) -> None:

@@ -107,7 +107,9 @@ def in_files(patterns: Iterable[str], *, within: bool = False) -> set[Line]:
 
 def _listing(patterns: Iterable[str]) -> set[tuple[Path, int]]:
     found = {path for pattern in patterns for path in Path("/").glob(pattern.lstrip("/"))}
-    return {(path, path.stat().st_ino) for path in found}
+    # A link stays without a target for as long as its program is stopped.
+    there = (path for path in found if path.exists() or not path.is_symlink())
+    return {(path, path.stat().st_ino) for path in there}
 
 
 def _plain(data: bytes) -> bytes:

@@ -134,7 +134,7 @@ def verify(
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
-        _print(report, end, _places(exports, added, report.findings[:_SHOWN]))
+        _print(report, _places(exports, added, report.findings[:_SHOWN]))
     raise SystemExit(0 if report.is_proven else 1)
 
 
@@ -195,12 +195,12 @@ def _places(
     return places
 
 
-def _print(report: Report, end: float, places: Mapping[tuple[str, int], str]) -> None:
+def _print(report: Report, places: Mapping[tuple[str, int], str]) -> None:
     for stream in report.streams:
         click.echo(f"stream {stream.origin}")
-        sealed = f"sealed until {stream.sealed_at}" if stream.sealed_at else "not sealed"
-        click.echo(f"  {stream.messages:,} messages in the export, {stream.sealed_messages:,} "
-                   f"under seal, {stream.seals:,} seals, {sealed}")  # fmt: skip
+        covers = f", the last, of {stream.sealed_at}, covers {stream.sealed_messages:,} messages"
+        click.echo(f"  {stream.messages:,} messages in the export, {stream.seals:,} seals among "
+                   "them" + covers * bool(stream.sealed_at))  # fmt: skip
         notes = (
             (stream.repeats, "repeats of messages, equal to the first"),
             (stream.absent, "refused by the receiver, accounted for in seals"),
@@ -221,7 +221,7 @@ def _print(report: Report, end: float, places: Mapping[tuple[str, int], str]) ->
         (report.complete, "complete: no message is missing", "NOT COMPLETE"),
         (report.unchanged, "unchanged: every message under seal is as it was sent, none was added",
          "NOT UNCHANGED"),
-        (report.fresh, f"fresh: sealed until {rfc3339(end)} or shortly before", "NOT FRESH"),
+        (report.fresh, "fresh: the last seal is as young as it should be", "NOT FRESH"),
     ):  # fmt: skip
         click.secho(yes if good else no, fg="green" if good else "red", bold=True)
 

@@ -92,6 +92,9 @@ class JournalSource:
                 nursery.start_soon(errors.listen, process.stderr)
                 await self._read(process, intake, stored)
                 code = await process.wait()
+                # What it said last may still be in the pipe.
+                with trio.move_on_after(_END_S):
+                    await errors.ended.wait()
                 nursery.cancel_scope.cancel()
         finally:
             await _end(process)
@@ -172,6 +175,7 @@ class _StandardError:
 
     def __init__(self) -> None:
         self._bytes = b""
+        self.ended = trio.Event()
 
     @property
     def text(self) -> str:
@@ -180,6 +184,7 @@ class _StandardError:
     async def listen(self, stream: trio.abc.ReceiveStream) -> None:
         async for data in stream:
             self._bytes = (self._bytes + data)[-_ERROR_BYTES:]
+        self.ended.set()
 
 
 async def _end(process: trio.Process) -> None:

@@ -213,6 +213,8 @@ def test_a_broker_that_starts_anew_is_read_on(make_daemon: MakeDaemon, tmp_path:
         until(lambda: daemon.said("part failed, restarting it"))
         with own:
             publish(own, "kept", range(20, 40))
-            receiver.until(40, 60)  # its back-off grew while the broker started
+            # Its back-off grew to 30 s while the broker started, and a try at a broker that is half
+            # started takes 15 s.
+            receiver.until(40, 120)
             assert daemon.terminate() == 0
     assert sorted(set(receiver.arrived.ids)) == ids(range(40))

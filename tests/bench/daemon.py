@@ -9,12 +9,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import yaml
+
+_LOOK_S: Final = 0.002
+_PATIENCE_S: Final = 300
+
+
+class Arrived(NamedTuple):
+    """Wall and CPU seconds from the first event that arrived to the last, and peak MB."""
+
+    seconds: float
+    cpu_s: float
+    peak_mb: float
 
 
 @dataclass
@@ -95,6 +106,20 @@ def run_settings(
     finally:
         process.terminate()
         process.wait()
+
+
+def until_all_arrived(process: subprocess.Popen[bytes], receivers: Sequence[Counter]) -> Arrived:
+    """Wait for every event of every receiver; what it took from the first event that arrived."""
+    while not any(receiver.arrivals for receiver in receivers):
+        time.sleep(_LOOK_S)
+    at_first, _ = usage(process.pid)
+    for receiver in receivers:
+        if not receiver.done.wait(_PATIENCE_S):
+            raise SystemExit(f"only {receiver.count} of {receiver.wanted} events arrived")
+    at_last, peak_mb = usage(process.pid)
+    first = min(receiver.arrivals[0] for receiver in receivers)
+    last = max(receiver.arrivals[-1] for receiver in receivers)
+    return Arrived(last - first, at_last - at_first, peak_mb)
 
 
 def usage(pid: int) -> tuple[float, float]:

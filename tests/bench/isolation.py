@@ -14,19 +14,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.bench import corpus
-from tests.bench.daemon import Counter, run_configuration, usage
+from tests.bench.daemon import Counter, run_configuration, until_all_arrived
 
 _EVENTS = 200_000
 _ROUNDS = 5
-_LOOK_S = 0.002
-_PATIENCE_S = 300
 _HEALTHY = ("cef", "json", "syslog", "leef", "raw")
 _SEQUENCE = re.compile(rb'"sequence":(\d+)')
 
@@ -67,16 +64,8 @@ def _round(broken: dict[str, Any]) -> tuple[float, float]:
             silent = Counter(0, reads=False)
             sinks["silent"] = {"protocol": "tcp", "server": "127.0.0.1", "port": silent.port}
         with run_configuration(folder, sinks | broken) as process:
-            while not any(receiver.arrivals for receiver in receivers):
-                time.sleep(_LOOK_S)
-            at_first, _ = usage(process.pid)
-            for receiver in receivers:
-                if not receiver.done.wait(_PATIENCE_S):
-                    raise SystemExit(f"only {receiver.count} of {_EVENTS} events arrived")
-            at_last, _ = usage(process.pid)
-        first = min(receiver.arrivals[0] for receiver in receivers)
-        last = max(receiver.arrivals[-1] for receiver in receivers)
-        return _EVENTS / (last - first), at_last - at_first
+            took = until_all_arrived(process, receivers)
+        return _EVENTS / took.seconds, took.cpu_s
 
 
 @contextlib.contextmanager

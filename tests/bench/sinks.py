@@ -6,17 +6,14 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from tests.bench import corpus
-from tests.bench.daemon import Counter, run_configuration, usage
+from tests.bench.daemon import Counter, run_configuration, until_all_arrived
 
 _EVENTS = 200_000
 _ROUNDS = 3
-_LOOK_S = 0.002
-_PATIENCE_S = 300
 _FORMATS = ("syslog", "rfc3164", "json", "raw", "cef", "leef", "leef1", "gelf", "ecs", "ocsf")
 
 
@@ -59,16 +56,7 @@ def _round(formats: list[str], dead: int) -> tuple[float, float, float]:
         }
         sinks |= {f"dead-{n}": _sink(_FORMATS[n % len(_FORMATS)], 9) for n in range(dead)}
         with run_configuration(folder, sinks) as process:
-            while not any(receiver.arrivals for receiver in receivers):
-                time.sleep(_LOOK_S)
-            at_first, _ = usage(process.pid)
-            for receiver in receivers:
-                if not receiver.done.wait(_PATIENCE_S):
-                    raise SystemExit(f"only {receiver.count} of {_EVENTS} events arrived")
-            at_last, peak_mb = usage(process.pid)
-        first = min(receiver.arrivals[0] for receiver in receivers)
-        last = max(receiver.arrivals[-1] for receiver in receivers)
-        return last - first, at_last - at_first, peak_mb
+            return until_all_arrived(process, receivers)
 
 
 def _sink(form: str, port: int) -> dict[str, Any]:

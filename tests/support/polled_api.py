@@ -12,7 +12,23 @@ from urllib.parse import parse_qs, urlsplit
 Answered = tuple[int, Any, dict[str, str]]
 
 
-class Api:
+class Served:
+    """A context in which the server `_server` runs in a thread."""
+
+    _server: ThreadingHTTPServer
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Api(Served):
     """An API on loopback; `answer` takes the query and the headers of a GET."""
 
     def __init__(self, answer: Callable[[dict[str, str], Any], Answered]) -> None:
@@ -40,13 +56,3 @@ class Api:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/audit"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()

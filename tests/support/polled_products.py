@@ -14,7 +14,7 @@ import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from cryptography.exceptions import InvalidSignature
@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509 import Certificate
 
 from siemrelay.core.times import epoch_ms, rfc3339
+from tests.support.polled_api import Answered, Served
 
 Headers = dict[str, str]
-Answered = tuple[int, Any, Headers]
 Query = dict[str, str]
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -47,7 +47,7 @@ class Event:
         self.number, self.at_ms, self.visible = number, at_ms, visible
 
 
-class AuditApi:
+class AuditApi(Served):
     """One vendor's API. `where` names the log of an event (an organization, an application)."""
 
     most_per_page: ClassVar[int] = 100
@@ -63,16 +63,6 @@ class AuditApi:
         self._lock = threading.Lock()
         self._server = _Server(self)
         self.origin = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def happened(self, where: str, number: int, at_ms: int, *, visible: bool = True) -> None:
         with self._lock:

@@ -111,9 +111,9 @@ def _text(detail: dict[str, Any], model: type[BaseModel], path: KeyPath) -> str:
         case "missing":
             info = field_at(model, path)
             kind_text = f": {type_text(info.annotation, info.metadata)}" if info else ""
-            return f"is required{kind_text}" + (
-                f" ({info.description})" if info and info.description else ""
-            )
+            # What it is, in one sentence; the reference has the others.
+            what = (info.description or "").partition(". ")[0].rstrip(".") if info else ""
+            return f"is required{kind_text}" + (f" ({what})" if what else "")
         case "literal_error":
             return _choice(detail["input"], _QUOTED.findall(context.get("expected", "")))
         case "value_error" | "assertion_error":

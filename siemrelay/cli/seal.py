@@ -15,8 +15,8 @@ from siemrelay.cli.person import audit
 from siemrelay.core.errors import StartRefused
 from siemrelay.core.event_types import SEAL_KEY_ROTATED
 from siemrelay.core.times import rfc3339
-from siemrelay.pipeline.seal_archive import read_leaves, read_seals
-from siemrelay.pipeline.seal_keys import SealKeys
+from siemrelay.pipeline.sealing.archive import read_leaves, read_seals
+from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.proof.merkle import HASH_BYTES
 from siemrelay.proof.note import Signer
 from siemrelay.proof.stream import StreamState

@@ -47,7 +47,7 @@ from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.read_ahead import ReadAhead
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
-from siemrelay.pipeline.sealing import SealedStream
+from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sent_again import NumberSource
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import (

@@ -18,8 +18,8 @@ from siemrelay.config.models import RelayConfig
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
-from siemrelay.pipeline.seal_keys import SealKeys
-from siemrelay.pipeline.sealing import SealedStream
+from siemrelay.pipeline.sealing.keys import SealKeys
+from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts

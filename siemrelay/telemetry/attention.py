@@ -117,3 +117,9 @@ def _sink(sink: SinkReport, report: RelayReport) -> Iterator[Attention]:
         when = f"ends in {span(ends - report.at)}" if ends > report.at else "has expired"
         yield Attention("warning", f"The certificate that {sink.name} shows {when}", "",
                         "It is the receiver's: have it renewed there.")  # fmt: skip
+    seal = sink.seal
+    if seal is not None and seal.is_stale(report.at) and sink.state == "up":
+        yield Attention("warning", f"The last seal of {sink.name} is late: "
+                        f"{span(report.at - (seal.sealed_at or 0))} old", f"One is sent every "
+                        f"{span(seal.every_s)}; what came after it is not proven.",
+                        "The log says why none could be made.")  # fmt: skip

@@ -134,6 +134,8 @@ _SINK_ROWS: Final[tuple[_Row, ...]] = (
     ("seal_timestamp_seconds", "gauge",
      "When the last confirmed seal was made; absent without `seal`.",
      lambda s: s.seal and s.seal.sealed_at),
+    ("seal_interval_seconds", "gauge", "How often a seal is sent; absent without `seal`.",
+     lambda s: s.seal and s.seal.every_s),
     ("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
 )  # fmt: skip
 

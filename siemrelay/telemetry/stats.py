@@ -135,13 +135,25 @@ class SinkCounts(msgspec.Struct):
         )  # fmt: skip
 
 
+# A seal may be late by a pause of the receiver; then two intervals and this have passed.
+_LATE_SEAL_S: Final = 60.0
+
+
 class SealStatus(msgspec.Struct, frozen=True):
-    """A sink's sealed stream: its origin, its messages, how many are under seal, until when."""
+    """A sink's sealed stream: its origin, its messages, how many are under seal, until when.
+
+    A seal is sent every `every_s` seconds.
+    """
 
     stream: str
     messages: int
     sealed_messages: int
     sealed_at: float | None
+    every_s: float
+
+    def is_stale(self, now: float) -> bool:
+        """Whether `siemrelay verify` no longer finds the last seal fresh."""
+        return self.sealed_at is not None and now - self.sealed_at > 2 * self.every_s + _LATE_SEAL_S
 
 
 class SinkStats(msgspec.Struct):

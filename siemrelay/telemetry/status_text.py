@@ -151,7 +151,9 @@ def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
     if (seal := sink.seal) is not None:
         until = "not sealed yet" if seal.sealed_at is None else f"sealed {ago(seal.sealed_at, now)}"
         count = f"{seal.sealed_messages:,} of {seal.messages:,} messages of {seal.stream}"
-        yield Line(f"  {until}: {count} are under seal", "dim")
+        stale = seal.is_stale(now)
+        late = f", which is late: one is sent every {span(seal.every_s)}" * stale
+        yield Line(f"  {until}: {count} are under seal{late}", "bad" if stale else "dim")
     if sink.duplicates:
         yield Line(f"  {sink.duplicates:,} duplicates: the receiver already held them", "dim")
     if sink.missing:

@@ -73,6 +73,7 @@ LOUD_SINK, LOUD_SOURCE, RELAY = {"sink": "loud"}, {"source": "loud"}, dict[str, 
 DAY = 86400
 EXPIRY = "siemrelay_sink_certificate_expiry_timestamp_seconds"
 REMOVED = "siemrelay_removed_sink_backlog_records"
+INTERVAL = "siemrelay_sink_seal_interval_seconds"
 SEALED, SAMPLED = "siemrelay_sink_seal_timestamp_seconds", "siemrelay_sink_sampled_total"
 
 CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
@@ -131,6 +132,19 @@ CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
         series(EXPIRY, f"{13 * DAY}x90", sink="loud"),
         series(EXPIRY, f"{15 * DAY}x90", sink="quiet"),
     ], "61m", [LOUD_SINK]),
+    # The last seal was made at 0 s, and one is due every minute: late from the fourth minute on.
+    *(("SiemrelaySealsStale", [
+        *(one for sink in ("loud", "away", "slow") for one in (
+            series(SEALED, "0x60", sink=sink),
+            series(INTERVAL, "3600x60" if sink == "slow" else "60x60", sink=sink),
+            *state(sink, "paused" if sink == "away" else "waiting"),
+        )),
+        series(SEALED, "0+60x60", sink="quiet"), series(INTERVAL, "60x60", sink="quiet"),
+    ], at, fires) for at, fires in (("8m", []), ("10m", [LOUD_SINK]))),
+    ("SiemrelayNeverSealed", [
+        *(series(INTERVAL, "60x60", sink=sink) for sink in ("loud", "off", "quiet")),
+        series(SEALED, "0+60x60", sink="quiet"), *state("off", "disabled"),
+    ], "16m", [LOUD_SINK]),
     ("SiemrelayBufferFull", [series("siemrelay_buffer_full", "1x10")], "2m", [RELAY]),
     ("SiemrelayBufferFull", [series("siemrelay_buffer_full", "0x10")], "2m", []),
     # From 600 of 1,000 on by 2 a minute: 480 more within 4 hours.
@@ -294,7 +308,7 @@ def test_prometheus_scrapes_a_running_relay_and_takes_the_rules(
                 if metric.kind != "histogram" and not (set(metric.labels) & {"reason"})
             }  # fmt: skip
             # No TLS here, no sink was removed, none is sealed or sampled.
-            assert wanted - set(names) == {EXPIRY, REMOVED, SEALED, SAMPLED}
+            assert wanted - set(names) == {EXPIRY, REMOVED, SEALED, INTERVAL, SAMPLED}
             until(lambda: evaluated(ask("rules")) == dict.fromkeys(ALERTS, "ok"))
             assert ask("alerts")["alerts"] == []
             for query in queries():

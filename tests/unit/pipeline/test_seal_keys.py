@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from siemrelay.core.errors import SinkHolds, StartRefused
-from siemrelay.pipeline.seal_keys import SealKeys, key_file
+from siemrelay.pipeline.sealing.keys import SealKeys, key_file
 from siemrelay.proof.note import Signer
 
 

@@ -14,9 +14,9 @@ from siemrelay.core.errors import DiskFull, SinkWaits
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.formatting import SinkFormat
-from siemrelay.pipeline.seal_archive import folder_of, read_leaves, read_seals
-from siemrelay.pipeline.seal_keys import SealKeys
-from siemrelay.pipeline.sealing import SealedStream, StreamSettings
+from siemrelay.pipeline.sealing.archive import folder_of, read_leaves, read_seals
+from siemrelay.pipeline.sealing.keys import SealKeys
+from siemrelay.pipeline.sealing.sealed_stream import SealedStream, StreamSettings
 from siemrelay.proof.leaf import hash_of, leaf_of
 from siemrelay.proof.seal import find_seal, read_seal
 from siemrelay.proof.stream import MOST_ABSENT, StreamState

@@ -8,7 +8,7 @@ import pytest
 
 from siemrelay.telemetry.attention import attention
 from siemrelay.telemetry.log import Redactor
-from siemrelay.telemetry.stats import RemovedSink, SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import RemovedSink, SealStatus, SinkStats, SourceStats, Stats
 from siemrelay.telemetry.status import RelayReport, StatusReporter
 
 
@@ -39,6 +39,8 @@ def sink(stats: Stats, **values: object) -> None:
         (lambda s: sink(s, credentials_fault="no key"), "bad", "Sink siem goes on with", ""),
         (lambda s: sink(s, certificate_expires_at=1.0), "warning",
          "The certificate that siem shows has expired", "renewed"),
+        (lambda s: sink(s, seal=SealStatus("o", 9, 5, 1.0, 60.0)), "warning",
+         "The last seal of siem is late", "The log"),
         (lambda s: setattr(s.sources["alm"], "files", 0), "warning", "Source alm: no file", ""),
         (lambda s: setattr(s.sources["alm"], "failed_at", 1.0), "bad", "Source alm failed", ""),
         (lambda s: setattr(s.sources["alm"], "credentials_fault", "no key"), "bad",

@@ -29,8 +29,8 @@ from siemrelay.core.times import rfc3339
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.formatting import SinkFormat
-from siemrelay.pipeline.seal_archive import SealArchive
-from siemrelay.pipeline.seal_keys import SealKeys
+from siemrelay.pipeline.sealing.archive import SealArchive
+from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.proof.leaf import ENVELOPES, STREAM_CHARACTERS, sent_hashes
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.seal import Absent, Anchor, SealTally, made_text
@@ -318,8 +318,9 @@ class SealedStream:
     def _show(self) -> None:
         state = self.state
         self._stats.seal = SealStatus(
-            state.origin, state.tree.size, state.sealed.size, state.sealed.at or None
-        )
+            state.origin, state.tree.size, state.sealed.size, state.sealed.at or None,
+            self._settings.every_s,
+        )  # fmt: skip
 
     def latest(self) -> tuple[str, tuple[int, str]] | None:
         """Origin, size and root of the last confirmed seal; None without one."""

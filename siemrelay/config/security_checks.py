@@ -49,6 +49,11 @@ def security_remarks(loaded: Loaded) -> Iterator[Fault]:
                     "set `authorization`, `signature` or `tls: {client_ca: FILE}`, or listen on "
                     "127.0.0.1"
                 )  # fmt: skip
+            if isinstance(part, WebhookOptions) and part.lacks_scheme:
+                yield remark(
+                    (*at, "authorization"), "senders must show this secret without a scheme before "
+                    "it; most send `Bearer SECRET`: then write that"
+                )  # fmt: skip
             yield from _of_part(loaded, part, at)
     for path, text in loaded.shown.items():
         for file in _SECRET_FILE.findall(text):

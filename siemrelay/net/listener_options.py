@@ -41,13 +41,14 @@ ConnectionCount = Annotated[int, Field(ge=1, le=10_000)]
 class ListenerOptions(Options):
     """Options of every source to which peers connect.
 
-    A source names its addresses of TLS: `tls_schemes` for people, `speaks_tls` for its `listen`.
+    A source says what may stand in `listen`, and which of its schemes are those of TLS.
     """
 
-    tls_schemes: ClassVar[str]
+    tls_schemes: ClassVar[tuple[str, ...]]
     tls_alternative: ClassVar[str] = ""
     """What else can be done where there is no certificate."""
 
+    listen: str | list[str]
     tls: ServerTlsOptions | None = Field(
         None, description="the certificate to show over TLS, and which clients are let in"
     )
@@ -67,19 +68,22 @@ class ListenerOptions(Options):
     )
 
     @property
-    def speaks_tls(self) -> bool:
-        """Whether an address in `listen` is one of TLS."""
-        raise NotImplementedError
+    def listen_urls(self) -> list[str]:
+        """The addresses in `listen`, as they are written."""
+        return [self.listen] if isinstance(self.listen, str) else self.listen
 
     @model_validator(mode="after")
     def _tls_where_it_is_spoken(self) -> Self:
-        if self.speaks_tls and self.tls is None:
+        schemes = {url.partition("://")[0].lower() for url in self.listen_urls}
+        speaks_tls = not schemes.isdisjoint(self.tls_schemes)
+        shown = " or ".join(f"{scheme}://" for scheme in self.tls_schemes)
+        if speaks_tls and self.tls is None:
             raise ValueError(
-                f"{self.tls_schemes} in `listen` needs `tls: {{certificate: FILE, key: FILE}}`"
+                f"{shown} in `listen` needs `tls: {{certificate: FILE, key: FILE}}`"
                 + self.tls_alternative
             )
-        if self.tls is not None and not self.speaks_tls:
-            raise ValueError(f"`tls` has no effect without {self.tls_schemes} in `listen`")
+        if self.tls is not None and not speaks_tls:
+            raise ValueError(f"`tls` has no effect without {shown} in `listen`")
         return self
 
     @property

@@ -128,10 +128,20 @@ def basic_password(authorization: str) -> str | None:
     return both.partition(":")[2]
 
 
+def challenge(authorization: str | None) -> str:
+    """The scheme that a refusal asks for (RFC 9110, 11.6.1).
+
+    What stands before the first space may be a part of a secret without a scheme, so only these two
+    are ever shown.
+    """
+    return "Basic" if (authorization or "").casefold().startswith("basic ") else "Bearer"
+
+
 def _plain(authorization: str) -> bytes:
-    # The scheme is case-insensitive (RFC 9110, 11.1), the credentials are not.
-    scheme, _, credentials = authorization.strip().partition(" ")
-    return f"{scheme.casefold()} {credentials.strip()}".encode("utf-8", "surrogateescape")
+    # The scheme is case-insensitive (RFC 9110, 11.1), the credentials are not, with or without one.
+    scheme, space, credentials = authorization.strip().partition(" ")
+    plain = f"{scheme.casefold()} {credentials.strip()}" if space else scheme
+    return plain.encode("utf-8", "surrogateescape")
 
 
 class Signature:

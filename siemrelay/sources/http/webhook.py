@@ -16,7 +16,7 @@ from siemrelay.net.http_application import Head, HttpAnswer
 from siemrelay.net.http_server import RETRY_AFTER_S
 from siemrelay.net.listener import is_loopback
 from siemrelay.sources.contract import Intake, Records, SourceKind
-from siemrelay.sources.http.auth import Authorization, Signature, basic
+from siemrelay.sources.http.auth import Authorization, Signature, basic, challenge
 from siemrelay.sources.http.bodies import BodyReader, content_coding
 from siemrelay.sources.http.idempotency import IdempotencyKeys, KeyedRequest, fingerprint, scoped
 from siemrelay.sources.http.options import STORE_S, WebhookOptions, serve
@@ -77,7 +77,7 @@ class _Hooks:
     ) -> None:
         allowed = [basic(options.authorization)] if options.authorization else []
         self._authorization = Authorization(allowed)
-        self._challenge = (allowed or ["Bearer"])[0].partition(" ")[0]
+        self._challenge = challenge(options.authorization)
         self._field = options.authorization_header.lower()
         self._signature = Signature(options.signature) if options.signature else None
         self._handshake = HANDSHAKES[options.handshake] if options.handshake else None

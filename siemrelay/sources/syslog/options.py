@@ -36,7 +36,7 @@ Listen = Annotated[
 class SyslogOptions(ListenerOptions):
     """Options of `type: syslog`."""
 
-    tls_schemes = "tls:// or relp+tls://"
+    tls_schemes = ("tls", "relp+tls")
 
     listen: Listen | Annotated[list[Listen], Field(min_length=1)] = Field(
         description="address to listen on, or a list: udp://0.0.0.0:514, tcp://0.0.0.0:514, "
@@ -94,13 +94,7 @@ class SyslogOptions(ListenerOptions):
     @property
     def addresses(self) -> list[SyslogAddress]:
         """The addresses in `listen`."""
-        some = [self.listen] if isinstance(self.listen, str) else self.listen
-        return [parse_address(one) for one in some]
-
-    @property
-    def speaks_tls(self) -> bool:
-        """See `ListenerOptions`."""
-        return any(address.scheme.endswith("tls") for address in self.addresses)
+        return [parse_address(url) for url in self.listen_urls]
 
     @property
     def binds(self) -> list[BindAddress]:

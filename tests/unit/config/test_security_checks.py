@@ -44,6 +44,21 @@ def test_a_hook_to_which_everybody_may_write(hook: str, open_to_all: bool) -> No
 
 
 @pytest.mark.parametrize(
+    ("hook", "key"),
+    [
+        ("authorization: abc", "sources.h.authorization"),
+        ("authorization_header: authorization, authorization: abc", "sources.h.authorization"),
+        ("authorization: Bearer abc", None),
+        ("authorization: abc, product: okta", None),
+        ("authorization_header: X-Gitlab-Token, authorization: abc", None),
+    ],
+)
+def test_a_secret_without_the_scheme_that_most_senders_write(hook: str, key: str | None) -> None:
+    found = warned(sources=f"h: {{type: http, listen: 'http://127.0.0.1:1', {hook}}}")
+    assert [at for at, _ in found] == ([key] if key else [])
+
+
+@pytest.mark.parametrize(
     ("sink", "key"),
     [
         ("{url: 'http://siem/', authorization: Bearer abcdef}", "sinks.k.url"),

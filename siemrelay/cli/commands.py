@@ -29,8 +29,8 @@ COMMANDS: Final = {
     "schema": ("setup.schema", "print the configuration's JSON Schema, for editors"),
     "install": ("setup.install", "install the systemd service, its user and directories"),
     "uninstall": ("setup.uninstall", "remove the service; keep configuration and records"),
-    "verify": ("verify", "verify a SIEM's export: nothing missing, changed or added"),
-    "seal": ("seal", "the keys that sign what sinks with `seal:` receive"),
+    "verify": ("proof.verify", "verify a SIEM's export: nothing missing, changed or added"),
+    "seal": ("proof.seal", "the keys that sign what sinks with `seal:` receive"),
     "events": ("events", "list the known event types"),
     "demo": ("demo", "show the relay at work; needs no configuration"),
 }

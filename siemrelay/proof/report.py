@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -11,6 +12,17 @@ Kind = Literal["missing", "changed", "added", "forged", "split", "unproven", "st
 COMPLETE: Final[tuple[Kind, ...]] = ("missing",)
 UNCHANGED: Final[tuple[Kind, ...]] = ("changed", "added", "forged", "split", "unproven")
 FRESH: Final[tuple[Kind, ...]] = ("stale",)
+
+# So many findings are kept one by one, so many notes, and so much of a text: they may be made of
+# what an attacker has written.
+_MOST_FINDINGS: Final = 10_000
+_MOST_NOTES: Final = 1_000
+_MOST_CHARACTERS: Final = 500
+
+
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """So many of them: `1 message`, `2,000 messages`."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 class Discrepancy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,6 +37,31 @@ class Discrepancy(msgspec.Struct, frozen=True, omit_defaults=True):
     before: str = ""
 
 
+class Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something to know that no verdict depends on."""
+
+    text: str
+    stream: str = ""
+    first: int | None = None
+    last: int | None = None
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """Messages behind the last seal of a stream that is no later than `until`.
+
+    `pending`: the next seal proves them. `overdue`: it should have come by now. `later`: seals from
+    after `until` are there, and are not judged.
+    """
+
+    state: Literal["pending", "overdue", "later"]
+    messages: int
+    first: int
+    last: int
+    after: str
+    until: str
+    why: str
+
+
 class StreamReport(msgspec.Struct, frozen=True):
     """One stream: its messages in the export, and up to where it is proven."""
 
@@ -35,6 +72,7 @@ class StreamReport(msgspec.Struct, frozen=True):
     sealed_messages: int
     sealed_at: str
     unsealed: int
+    tail: Tail | None
     seals: int
     counts: dict[str, int]
 
@@ -43,7 +81,7 @@ class Report(msgspec.Struct, frozen=True):
     """What an export proves. `more` counts the findings that are not listed.
 
     `elsewhere` are streams that seals name and of which the export has nothing: other exports must
-    have them.
+    have them. `schema` grows when a member changes its meaning or goes; new members may come.
     """
 
     complete: bool
@@ -54,8 +92,59 @@ class Report(msgspec.Struct, frozen=True):
     findings: list[Discrepancy]
     more: int = 0
     elsewhere: list[str] = []
+    notes: list[Note] = []
+    schema: int = 1
 
     @property
     def is_proven(self) -> bool:
         """Whether all three verdicts are good."""
         return self.complete and self.unchanged and self.fresh
+
+
+class Findings:
+    """Collects what is found, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._found, self._notes = list[Discrepancy](), list[Note]()
+        self._kinds = set[Kind]()
+        self.count = 0
+
+    def add(
+        self, kind: Kind, why: str, stream: str = "", first: int | None = None,
+        last: int | None = None, after: str = "", before: str = "",
+    ) -> None:  # fmt: skip
+        """One thing that is wrong; `last` is `first` if it is not given."""
+        self._kinds.add(kind)
+        self.count += 1
+        if len(self._found) < _MOST_FINDINGS:
+            last = first if last is None else last
+            self._found.append(
+                Discrepancy(kind, _shortened(why), _shortened(stream), first, last, after, before)
+            )
+
+    def note(
+        self, text: str, stream: str = "", first: int | None = None, last: int | None = None
+    ) -> None:
+        """Something to know."""
+        if len(self._notes) < _MOST_NOTES:
+            self._notes.append(Note(_shortened(text), _shortened(stream), first, last))
+
+    def report(self, rows: int, streams: list[StreamReport], elsewhere: Iterable[str]) -> Report:
+        """The verdicts. Findings stand by stream and number, those of no stream behind them."""
+        order = {stream.origin: place for place, stream in enumerate(streams)}
+        listed = sorted(
+            self._found,
+            key=lambda each: (
+                order.get(each.stream, len(order) + (not each.stream)), each.stream,
+                each.first is None, each.first or 0,
+            ),
+        )  # fmt: skip
+        return Report(
+            not self._kinds & {*COMPLETE}, not self._kinds & {*UNCHANGED},
+            not self._kinds & {*FRESH}, rows, streams, listed, self.count - len(listed),
+            sorted(elsewhere), self._notes,
+        )  # fmt: skip
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."

@@ -28,12 +28,14 @@ def tile_path(level: int, index: int, width: int = TILE_HASHES) -> str:
     return f"tile/{level}/{'/'.join(groups)}{partial}"
 
 
-def leaf_tile(path: str) -> int | None:
-    """The number of the first leaf of a tile of level 0; None for any other path."""
+def leaf_tile(path: str) -> tuple[int, int] | None:
+    """The number of the first leaf of a tile of level 0, and how many it has; None for any other
+    path."""
     found = _LEAF_TILE.search(path)
     if found is None:
         return None
-    return int(found[1].replace("x", "").replace("/", "")) * TILE_HASHES
+    first = int(found[1].replace("x", "").replace("/", "")) * TILE_HASHES
+    return first, int(found[2]) if found[2] else TILE_HASHES
 
 
 def tiles_of(leaves: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:

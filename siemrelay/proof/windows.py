@@ -70,9 +70,3 @@ def chosen_messages(
                 for number, (leaf, _), all_of in zip(choices, chosen, every, strict=True)
             }
     return None
-
-
-def counted(first: int, last: int, what: str) -> str:
-    """That so many messages, from `first` to `last`, are as `what` says."""
-    count = last - first + 1
-    return f"{count:,} {'message' if count == 1 else 'messages'} {what}"

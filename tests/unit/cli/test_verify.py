@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
 
-from siemrelay.cli.verify import verify
+from siemrelay.cli.proof.verify import verify
+from siemrelay.proof.leaf import hash_of
 from tests.support.sealed import SIGNER, sealed
 
 KEY = str(SIGNER.verifier)
@@ -29,3 +31,52 @@ def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(verify, ["--key", KEY, "--html", str(page), str(export)])
     assert result.exit_code == 2
     assert f"cannot write {page}" in result.output
+
+
+def shown(tmp_path: Path, lines: list[bytes], *options: str) -> tuple[int, str]:
+    """Exit code and output for an export of these lines, which ends with the last seal."""
+    export = tmp_path / "export.json"
+    export.write_bytes(b"\n".join(lines))
+    until = sealed().now.isoformat()
+    done = CliRunner().invoke(verify, ["--key", KEY, "--until", until, *options, str(export)])
+    return done.exit_code, done.output
+
+
+def test_what_is_behind_the_last_seal_is_part_of_the_verdict(tmp_path: Path) -> None:
+    stream, page = sealed(), tmp_path / "page.html"
+    stream.send()
+    code, text = shown(tmp_path, stream.lines, "--html", str(page))
+    assert code == 0
+    assert (
+        "1 message behind the last seal not proven yet: n=33, between 2026-11-28T03:03:00" in text
+    )
+    assert text.endswith("not proven yet: 1 message behind the last seal\n")
+    assert "1 message behind the last seal not proven yet" in page.read_text()
+    code, text = shown(tmp_path, stream.lines, "--json")
+    assert json.loads(text)["streams"][0]["tail"]["state"] == "pending"
+
+
+def test_a_sink_that_is_expected_and_missing_is_named(tmp_path: Path) -> None:
+    code, text = shown(tmp_path, sealed().lines, "--expect", "splunk", "--expect", "elastic")
+    assert code == 1
+    assert "missing: no sealed message of elastic is in the export" in text
+    # An export without any number is not "unreadable" then: what is expected is missing.
+    assert shown(tmp_path, [b"hello"], "--expect", "splunk")[0] == 1
+    assert shown(tmp_path, [b"hello"])[0] == 2
+
+
+def test_damaged_hashes_are_named(tmp_path: Path) -> None:
+    stream, tile = sealed(), tmp_path / "hashes/abcdefgh22/tile/0/000.p/33"
+    tile.parent.mkdir(parents=True)
+    tile.write_bytes(b"".join(map(hash_of, stream.lines))[:-1])
+    lines = [line.replace(b"user3", b"eve") for line in stream.lines]
+    code, text = shown(tmp_path, lines, "--tiles", str(tmp_path / "hashes"))
+    assert code == 1
+    assert "the hashes in abcdefgh22/tile/0/000.p/33 (--tiles) are damaged: 1,055 bytes" in text
+
+
+def test_counts_are_plain_english(tmp_path: Path) -> None:
+    _, text = shown(tmp_path, [*sealed(1).lines[:-2], b"hello"])
+    assert "10 messages" not in text
+    assert "9 messages in the export, with 0 seals" in text
+    assert "1 row without a number" in text

@@ -18,7 +18,7 @@ def test_a_tile_has_the_path_of_the_specification(
     level: int, index: int, width: int, path: str
 ) -> None:
     assert tile_path(level, index, width) == path
-    assert leaf_tile(path) == (None if level else index * 256)
+    assert leaf_tile(path) == (None if level else (index * 256, width))
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 600, 66_000])
@@ -26,6 +26,7 @@ def test_the_tiles_of_level_0_are_the_leaves_and_each_above_the_roots_below(size
     leaves = [leaf_hash(b"%d" % n) for n in range(size)]
     tiles = dict(tiles_of(leaves))
     read = {leaf_tile(path): split(tile) for path, tile in tiles.items()}
+    assert all(place is None or place[1] == len(tile) for place, tile in read.items())
     found = [leaf for first in sorted(x for x in read if x is not None) for leaf in read[first]]
     assert found == leaves
     assert all(len(tile) % 32 == 0 for tile in tiles.values())

@@ -24,13 +24,15 @@ Lines = list[bytes]
 def verified(
     lines: Iterable[bytes], *, until: float | None = None, since: float | None = None,
     sink: str | None = None, signers: Iterable[Signer] = (SIGNER,),
-    tiles: dict[str, LeafStore] | None = None,
+    tiles: dict[str, LeafStore] | None = None, max_age_s: float | None = None,
+    expected: tuple[str, ...] = (),
 ) -> Report:  # fmt: skip
     """The report on an export of these lines, which ends with the last seal of `sealed()`."""
     end = sealed().now.timestamp() if until is None else until
     checked = Verification(
-        [signer.verifier for signer in signers], until=end, since=since, sink=sink
-    )
+        [signer.verifier for signer in signers], until=end, since=since, sink=sink,
+        max_age_s=max_age_s, expected=expected,
+    )  # fmt: skip
     for row in rows(line + b"\n" for line in lines):
         checked.add(row.leaf, row.text, f"export:{row.line}")
     return checked.report(tiles)
@@ -161,12 +163,121 @@ def test_an_end_that_is_cut_off_is_stale(kept: int) -> None:
     assert found(verified(lines, until=stream.now.timestamp() + 300)) == {("stale", 21, 21)}
 
 
-def test_events_behind_the_last_seal_are_counted_and_no_fault() -> None:
+def tails(report: Report) -> list[tuple[str, int, int, int]]:
+    return [
+        (tail.state, tail.messages, tail.first, tail.last)
+        for stream in report.streams
+        if (tail := stream.tail) is not None
+    ]
+
+
+def with_tail(count: int = 4) -> SealedStream:
     stream = sealed()
-    stream.send(4)
+    stream.send(count)
+    return stream
+
+
+def test_events_behind_the_last_seal_are_shown_as_not_proven_yet_and_are_no_fault() -> None:
+    stream = with_tail()
     report = verified(stream.lines)
     assert report.is_proven
-    assert [s.unsealed for s in report.streams] == [4]
+    assert tails(report) == [("pending", 4, 33, 36)]
+    (tail,) = [stream.tail for stream in report.streams]
+    assert tail is not None
+    assert tail.after == stream.now.isoformat()
+    assert "export again after it" in tail.why
+
+
+@pytest.mark.parametrize(("max_age_s", "after_s", "state"), [
+    (None, 180, "pending"), (None, 181, "overdue"), (30, 30, "pending"), (30, 31, "overdue"),
+    (0, 1, "overdue"),
+])  # fmt: skip
+def test_events_behind_a_seal_that_is_too_old_are_a_fault(
+    max_age_s: float | None, after_s: float, state: str
+) -> None:
+    stream = with_tail()
+    until = stream.now.timestamp() + after_s
+    report = verified(stream.lines, until=until, max_age_s=max_age_s)
+    assert tails(report) == [(state, 4, 33, 36)]
+    assert (report.fresh, report.is_proven) == (state == "pending", state == "pending")
+
+
+def test_events_that_are_sealed_after_the_end_are_not_judged() -> None:
+    stream = sealed()
+    until = (stream.now - timedelta(seconds=30)).timestamp()
+    report = verified(changed(stream.lines, 25, user="mallory"), until=until)
+    assert tails(report) == [("later", 10, 22, 31)]
+    assert report.is_proven
+
+
+def test_events_of_a_stream_that_its_sink_has_left_unsealed_are_a_fault() -> None:
+    lost, new = with_tail(), sealed(9, name="bcdefghi22")
+    report = verified([*lost.lines, *new.lines], until=new.now.timestamp())
+    assert found(report) == {("unproven", 33, 36)}
+    assert tails(report) == [("overdue", 4, 33, 36)]
+
+
+@pytest.mark.parametrize("text", [f"siemrelay-seal:{'A' * 200}", "a seal of another"])
+def test_a_text_like_a_seal_behind_the_last_seal_is_not_proven_yet(text: str) -> None:
+    if text.startswith("a "):
+        text = json.loads(sealed(1, signer=Signer.generate("relay.example")).lines[-1])["message"]
+    stream = sealed()
+    stream.send(user=text)
+    report = verified(stream.lines)
+    assert (report.is_proven, tails(report)) == (True, [("pending", 1, 33, 33)])
+    assert [note.first for note in report.notes] == [33]
+    assert "looks like a seal and is none yet" in report.notes[0].text
+    # Once the seal that should prove it is late, it is a fault.
+    assert ("forged", 33, 33) in found(verified(stream.lines, until=stream.now.timestamp() + 300))
+    stream.seal()
+    assert not verified(stream.lines, until=stream.now.timestamp()).notes
+
+
+@pytest.mark.parametrize(("expected", "is_there"), [
+    ("splunk", True), ("relay.example/splunk", True), ("relay.example/splunk/abcdefgh22", True),
+    ("abcdefgh22", True), ("elastic", False), ("other/splunk", False), ("relay.example", False),
+    ("", False),
+])  # fmt: skip
+def test_a_sink_or_stream_that_the_auditor_expects_must_be_there(
+    expected: str, is_there: bool
+) -> None:
+    report = verified(sealed().lines, expected=("splunk", expected))
+    assert (report.complete, report.is_proven) == (is_there, is_there)
+    if not is_there:
+        assert f"no sealed message of {expected} is in the export" in report.findings[0].why
+
+
+def test_an_expected_stream_that_only_its_successor_names_is_missing() -> None:
+    first = sealed(1)
+    second = sealed(1, name="bcdefghi22", sink="other", previous=first, start=first.now)
+    report = verified(second.lines, until=second.now.timestamp(), expected=("splunk",))
+    assert ("missing", None, None) in found(report)
+
+
+@pytest.mark.parametrize(("damage", "said"), [
+    (lambda leaves: [*leaves[:5], b"x" * 32, *leaves[6:]], "do not give the signed root"),
+    (lambda leaves: leaves[:5], "lack 5 of 10"),
+])  # fmt: skip
+def test_hashes_of_the_relay_that_are_of_no_use_are_noted(
+    damage: Callable[[list[bytes]], list[bytes]], said: str
+) -> None:
+    stream = sealed(1)
+    leaves = LeafStore()
+    for number, leaf in enumerate(damage(list(map(hash_of, stream.lines)))):
+        leaves.add(number, leaf)
+    report = verified(changed(stream.lines, 3, user="eve"), tiles={stream.name: leaves},
+                      until=stream.now.timestamp())  # fmt: skip
+    assert found(report) == {("changed", 0, 9)}
+    assert said in report.notes[0].text
+
+
+def test_findings_stand_in_the_order_of_streams_and_numbers() -> None:
+    one, other = sealed(), sealed(name="bcdefghi22", sink="qradar", start=sealed().now)
+    lines = [b"hello", *without(other.lines, 5), *without(one.lines, 25, 3, 14)]
+    report = verified(lines, until=other.now.timestamp())
+    places = [(each.stream, each.first or 0) for each in report.findings if each.stream]
+    assert places == sorted(places, key=lambda place: (place[0] != one.origin, place[1]))
+    assert report.findings[-1].stream == ""
 
 
 def test_a_refused_message_is_accounted_for_and_may_come_later() -> None:

@@ -7,7 +7,7 @@ import io
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,18 +16,17 @@ import click
 import msgspec
 import zstandard
 
-from siemrelay.cli.verify_html import html_report
+from siemrelay.cli.proof.verify_html import html_report
+from siemrelay.cli.proof.verify_text import SHOWN, print_report
 from siemrelay.core.options import seconds
 from siemrelay.core.times import rfc3339
 from siemrelay.proof.exports import rows
 from siemrelay.proof.leaf_store import LeafStore
+from siemrelay.proof.merkle import HASH_BYTES
 from siemrelay.proof.note import Verifier
-from siemrelay.proof.report import Discrepancy, Report
+from siemrelay.proof.report import Discrepancy
 from siemrelay.proof.tiles import leaf_tile, split
 from siemrelay.proof.verification import Verification
-
-# Findings of a kind that are printed; all of them are in --json.
-_SHOWN: Final = 20
 
 _PROGRESS_ROWS: Final = 200_000
 
@@ -79,6 +78,9 @@ def _keys(
               help="The age of the last seal at that time that is still fresh; by default twice "
               "the time between seals and a minute.")  # fmt: skip
 @click.option("--sink", help="Judge the streams of this sink only.")
+@click.option("--expect", "expected", metavar="NAME", multiple=True,
+              help="A sink (SINK or RELAY/SINK) or stream that must be in the export: if it has "
+              "nothing of it, something is missing. Give it again for each.")  # fmt: skip
 @click.option("--added", metavar="MEMBER", multiple=True,
               help="A member that the SIEM has added to JSON messages, like event.ingested: it is "
               "left out of the comparison. Give it again for each.")  # fmt: skip
@@ -89,8 +91,8 @@ def _keys(
                 type=click.Path(exists=True, dir_okay=False, allow_dash=True))  # fmt: skip
 def verify(
     keys: list[Verifier], tiles: Path | None, since: float | None, until: float | None,
-    max_age: float | None, sink: str | None, as_json: bool, html: Path | None,
-    added: tuple[str, ...], exports: tuple[str, ...],
+    max_age: float | None, sink: str | None, expected: tuple[str, ...],
+    added: tuple[str, ...], as_json: bool, html: Path | None, exports: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Verify that nothing is missing, changed or added in what a SIEM received.
 
@@ -100,6 +102,8 @@ def verify(
     its state are not needed.
 
     Exits with 0 if the export is complete, unchanged and fresh, 1 if not, 2 if it cannot be read.
+    Messages behind the last seal are shown as not proven yet; while the last seal is fresh, they
+    do not change the exit code.
 
     \b
     Examples:
@@ -107,25 +111,26 @@ def verify(
       siemrelay verify --key "$VKEY" --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z *.csv
     """
     end = time.time() if until is None else until
-    checked = Verification(keys, since=since, until=end, max_age_s=max_age, sink=sink)
+    checked = Verification(keys, since=since, until=end, max_age_s=max_age, sink=sink,
+                           expected=expected)  # fmt: skip
     for path in exports:
         try:
             _read(checked, path, added)
         except (OSError, ValueError, zlib.error, zstandard.ZstdError, EOFError) as error:
             click.secho(f"cannot read {path}: {error}", err=True, fg="red")
             raise SystemExit(2) from error
-    if not checked.has_streams:
+    if not checked.has_streams and not expected:
         click.secho(
             "no message in these exports has the number of a sealed stream: does the sink have "
             "`seal:`, and does the export hold the messages as they were sent?",
             err=True, fg="red",
         )  # fmt: skip
         raise SystemExit(2)
-    report = checked.report(_tiles(tiles) if tiles else None)
+    report = checked.report(_read_tiles(checked, tiles) if tiles else None)
     if html is not None:
         begin = "" if since is None else rfc3339(since)
         page = html_report(report, exports=exports, keys=keys, since=begin, until=rfc3339(end),
-                           at=rfc3339(time.time()))  # fmt: skip
+                           expected=expected, at=rfc3339(time.time()))  # fmt: skip
         try:
             html.write_text(page, encoding="utf-8")
         except OSError as error:
@@ -134,7 +139,7 @@ def verify(
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
-        _print(report, _places(exports, added, report.findings[:_SHOWN]))
+        print_report(report, _places(exports, added, report.findings[:SHOWN]))
     raise SystemExit(0 if report.is_proven else 1)
 
 
@@ -148,17 +153,25 @@ def _read(checked: Verification, path: str, added: Sequence[str]) -> None:
         click.echo("\r\033[K", nl=False, err=True)
 
 
-def _tiles(folder: Path) -> dict[str, LeafStore]:
+def _read_tiles(checked: Verification, folder: Path) -> dict[str, LeafStore]:
     """The leaves in tiles of level 0, by the stream in whose folder they are."""
     streams = dict[str, LeafStore]()
     for path in sorted(folder.rglob("*")):
-        first = leaf_tile(path.relative_to(folder).as_posix()) if path.is_file() else None
-        if first is not None:
-            stream = path.relative_to(folder).parts[0]
-            store = streams.setdefault(stream, LeafStore())
-            for number, leaf in enumerate(split(path.read_bytes()), first):
-                if any(leaf):
-                    store.add(number, leaf)
+        name = path.relative_to(folder)
+        found = leaf_tile(name.as_posix()) if path.is_file() else None
+        if found is None:
+            continue
+        first, hashes = found
+        with path.open("rb") as file:
+            tile = file.read(hashes * HASH_BYTES + 1)
+        if len(tile) != hashes * HASH_BYTES:
+            checked.note(f"the hashes in {name} (--tiles) are damaged: {len(tile):,} bytes, not "
+                         f"{hashes * HASH_BYTES:,}; they are left out")  # fmt: skip
+            continue
+        store = streams.setdefault(name.parts[0], LeafStore())
+        for number, leaf in enumerate(split(tile), first):
+            if any(leaf):
+                store.add(number, leaf)
     return streams
 
 
@@ -193,52 +206,3 @@ def _places(
                 before = places.get((stream, number))
                 places[stream, number] = f"{before}, " * bool(before) + f"{path}:{row.line}"
     return places
-
-
-def _print(report: Report, places: Mapping[tuple[str, int], str]) -> None:
-    for stream in report.streams:
-        click.echo(f"stream {stream.origin}")
-        covers = f", the last, of {stream.sealed_at}, covers {stream.sealed_messages:,} messages"
-        click.echo(f"  {stream.messages:,} messages in the export, {stream.seals:,} seals among "
-                   "them" + covers * bool(stream.sealed_at))  # fmt: skip
-        notes = (
-            (stream.repeats, "repeats of messages, equal to the first"),
-            (stream.absent, "refused by the receiver, accounted for in seals"),
-            (stream.unsealed, "after the last seal, not proven yet"),
-        )
-        for count, what in notes:
-            if count:
-                click.echo(f"  {count:,} {what}")
-    if report.elsewhere and report.streams:
-        click.echo(f"not in these exports, but sealed by the relay: {', '.join(report.elsewhere)}")
-    for finding in report.findings[:_SHOWN]:
-        place = places.get((finding.stream.rpartition("/")[2], finding.first or 0), "")
-        click.secho(_finding(finding) + (f" ({place})" if place else ""), fg="red")
-    rest = len(report.findings) + report.more - _SHOWN
-    if rest > 0:
-        click.echo(f"and {rest:,} more; --json lists them")
-    for good, yes, no in (
-        (report.complete, "complete: no message is missing", "NOT COMPLETE"),
-        (report.unchanged, "unchanged: every message under seal is as it was sent, none was added",
-         "NOT UNCHANGED"),
-        (report.fresh, "fresh: the last seal is as young as it should be", "NOT FRESH"),
-    ):  # fmt: skip
-        click.secho(yes if good else no, fg="green" if good else "red", bold=True)
-
-
-def _finding(finding: Discrepancy) -> str:
-    parts: Iterable[str] = (
-        finding.kind,
-        finding.stream,
-        _numbers(finding),
-        f"between {finding.after or 'the start'} and {finding.before}" if finding.before else "",
-    )
-    return f"{' '.join(filter(None, parts))}: {finding.why}"
-
-
-def _numbers(finding: Discrepancy) -> str:
-    if finding.first is None or finding.last is None:
-        return ""
-    if finding.first == finding.last:
-        return f"n={finding.first}"
-    return f"n={finding.first}..{finding.last}"

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from siemrelay import __version__
+from siemrelay.cli.proof.verify_text import VERDICTS, tail_text
 from siemrelay.proof.report import Report
 
 # More than these nobody reads on paper; --json has all of them.
@@ -17,28 +18,37 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884;
          overflow-wrap: anywhere; }
-.good { color: #1a7f37; } .bad { color: #c00; font-weight: bold; }
+.good { color: #1a7f37; } .bad { color: #c00; font-weight: bold; } .open { color: #8a5a00; }
 """
 
 
 def html_report(
-    report: Report, *, exports: Sequence[str], keys: Iterable[Any], since: str, until: str, at: str
-) -> str:
+    report: Report, *, exports: Sequence[str], keys: Iterable[Any], since: str, until: str,
+    expected: Sequence[str], at: str,
+) -> str:  # fmt: skip
     """The whole page; needs nothing from elsewhere."""
     verdicts = "".join(
-        f'<li class="{"good" if good else "bad"}">{escape(yes if good else no)}</li>'
-        for good, yes, no in (
-            (report.complete, "Complete: no message is missing.", "Not complete."),
-            (report.unchanged, "Unchanged: every message under seal is as it was sent, and none "
-             "was added.", "Not unchanged."),
-            (report.fresh, "Fresh: the last seal is as young as it should be.", "Not fresh."),
-        )
-    )  # fmt: skip
+        f'<li class="{"good" if good else "bad"}">{escape(text)}</li>'
+        for name, yes, no in VERDICTS
+        for good in (getattr(report, name),)
+        for text in (f"{name.capitalize()}: {yes}." if good else f"Not {name}: {no}.",)
+    )
+    tails = [(stream.origin, stream.tail) for stream in report.streams if stream.tail is not None]
+    verdicts += "".join(
+        f'<li class="open">{escape(origin)}: {escape(tail_text(tail))}.</li>'
+        for origin, tail in tails
+    )
     streams = _table(
-        ("stream", "messages", "under seal", "sealed until", "repeats", "refused", "after it"),
-        ((s.origin, s.messages, s.sealed_messages, s.sealed_at or "never", s.repeats, s.absent,
-          s.unsealed) for s in report.streams),
+        ("stream", "messages", "seals", "under the last seal", "which is of", "repeats", "refused",
+         "behind it, not proven"),
+        ((s.origin, s.messages, s.seals, s.sealed_messages, s.sealed_at or "never", s.repeats,
+          s.absent, s.unsealed) for s in report.streams),
     )  # fmt: skip
+    notes = "".join(
+        f"<li>{escape(' '.join(filter(None, (n.stream, _numbers(n.first, n.last)))))} "
+        f"{escape(n.text)}</li>"
+        for n in report.notes
+    )
     found = _table(
         ("what", "stream", "numbers", "sent after", "and before", "why"),
         (
@@ -50,10 +60,14 @@ def html_report(
     more = f"<p>{rest:,} more are in the report of <code>--json</code>.</p>" if rest > 0 else ""
     asked = _table(("checked", ""), (
         ("exports", ", ".join(exports)), ("rows", f"{report.rows:,}"), ("since", since or "-"),
-        ("until", until), ("keys", ", ".join(map(str, keys))), ("at", at),
-        ("by", f"siemrelay {__version__}"),
+        ("until", until), ("expected", ", ".join(expected) or "-"),
+        ("keys", ", ".join(map(str, keys))), ("at", at), ("by", f"siemrelay {__version__}"),
     ))  # fmt: skip
     findings = f"<h2>Findings</h2>{found}{more}" if report.findings else ""
+    findings += f"<h2>Notes</h2><ul>{notes}</ul>" if notes else ""
+    if report.elsewhere:
+        findings += (f"<h2>Not in these exports</h2><p>Sealed by the relay: "
+                     f"{escape(', '.join(report.elsewhere))}</p>")  # fmt: skip
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Verification of delivery</title>"
         f"<style>{_STYLE}</style><h1>Verification of delivery</h1><ul>{verdicts}</ul>{findings}"

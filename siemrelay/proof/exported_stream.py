@@ -1,0 +1,143 @@
+"""What an export has of one stream: leaves by number, seals, and what only looks like a seal."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from siemrelay.proof.leaf import Leaf
+from siemrelay.proof.leaf_store import LeafStore
+from siemrelay.proof.note import Verifier
+from siemrelay.proof.seal import Anchor, Seal, read_seal
+from siemrelay.proof.windows import Message, SignedTree
+
+# Texts that only look like seals, and second messages of a number, that are kept one by one.
+_MOST_DOUBTFUL: Final = 10_000
+_MOST_OTHERS: Final = 100_000
+_MOST_OTHERS_OF_ONE: Final = 64
+
+
+class Doubtful(NamedTuple):
+    """A text like a seal that is none: an event may have any text, so it may be proven yet."""
+
+    number: int
+    why: str
+    origin: str
+
+
+class ExportedStream:
+    """Takes the messages of one stream, in any order."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.origin = name, ""
+        self.leaves = LeafStore()
+        self.others: dict[int, list[Message]] = {}
+        """Further, different messages of a number that another message has already."""
+        self.more_others = 0
+        """How many more there are than `others` holds."""
+        self._others = 0
+        self.repeats = 0
+        self.seals: list[Seal] = []
+        self._words = dict[bytes, int]()
+        self._notes = set[bytes]()
+        self.absent: dict[int, bytes] = {}
+        self.closing: SignedTree | None = None
+        """Its end, as the stream after it says."""
+        self.successor = ""
+        self.doubtful: list[Doubtful] = []
+        self.more_doubtful = 0
+
+    @property
+    def label(self) -> str:
+        """The whole origin, as far as it is known."""
+        return self.origin or self.name
+
+    @property
+    def sink(self) -> str:
+        """The sink's name; empty while no seal says it."""
+        return self.origin.split("/")[-2] if self.origin.count("/") >= 2 else ""
+
+    def is_called(self, name: str) -> bool:
+        """Whether `name` means this stream: STREAM, SINK, RELAY/SINK or RELAY/SINK/STREAM."""
+        sink = self.origin.rpartition("/")[0]
+        return name in (self.name, self.origin) or (bool(sink) and name in (sink, self.sink))
+
+    def add(self, number: int, leaf: bytes, where: str) -> None:
+        """A message of that number."""
+        known = self.leaves.add(number, leaf)
+        if known is None:
+            return
+        others = self.others.get(number, [])
+        if known == leaf or any(leaf == other for other, _ in others):
+            self.repeats += 1
+        elif self._others < _MOST_OTHERS and len(others) < _MOST_OTHERS_OF_ONE:
+            self.others.setdefault(number, []).append((leaf, where))
+            self._others += 1
+        else:
+            self.more_others += 1
+
+    def add_seal(self, word: bytes, leaf: Leaf, where: str, verifiers: Sequence[Verifier]) -> None:
+        """A message of the stream, which holds what looks like a seal."""
+        number = leaf.number or 0
+        if self._words.get(word) == number:
+            return
+        try:
+            seal = read_seal(word, verifiers)
+        except ValueError as error:
+            self._doubt(leaf, f"{where}: {error}")
+            return
+        if not seal.opened.verified:
+            keys = ", ".join(seal.opened.unknown)
+            self._doubt(leaf, f"{where}: a seal by {keys}, not by a key that you gave", seal.origin)
+        elif seal.stream != leaf.stream or seal.tally.number != number:
+            self._doubt(leaf, f"{where}: a seal of {seal.origin} number {seal.tally.number:,} in "
+                        "another place")  # fmt: skip
+        else:
+            self._words[word] = number
+            if seal.note not in self._notes:
+                self._notes.add(seal.note)
+                self.origin = seal.origin
+                self.seals.append(seal)
+
+    def _doubt(self, leaf: Leaf, why: str, origin: str = "") -> None:
+        if len(self.doubtful) < _MOST_DOUBTFUL:
+            self.doubtful.append(Doubtful(leaf.number or 0, why[:500], origin[:200] or self.name))
+        else:
+            self.more_doubtful += 1
+
+    def gather_absent(self) -> None:
+        """Bring the seals in order, and together what they say about absent messages."""
+        self.seals.sort(key=lambda seal: (seal.tree.size, seal.tally.number))
+        for seal in self.seals:
+            self.absent |= {each.number: bytes.fromhex(each.leaf) for each in seal.tally.absent}
+
+    def close(self, previous: Anchor, seal: Seal) -> None:
+        """The stream after this one says where it ends. Raises ValueError for a malformed end."""
+        self.origin = self.origin or previous.origin
+        self.absent |= {each.number: bytes.fromhex(each.leaf) for each in seal.tally.absent_before}
+        self.successor = seal.origin
+        mark = SignedTree(previous.tree, seal.tally.at)
+        if self.closing is None:
+            self.closing = mark
+
+    def marks(self) -> list[SignedTree]:
+        """Its signed states, the smallest first."""
+        marks = [SignedTree(seal.tree, seal.tally.at) for seal in self.seals]
+        if self.closing is not None:
+            marks.append(self.closing)
+        return sorted(marks, key=lambda mark: mark.tree.size)
+
+    def unsealed(self, end: int) -> tuple[int, int, int] | None:
+        """Count, first and last of the messages from `end` on that are no seals of its own."""
+        own = sorted({seal.tally.number for seal in self.seals})
+        count, first, last = 0, -1, -1
+        for begin, until in self.leaves.runs(end):
+            seals = own[bisect_left(own, begin) : bisect_right(own, until)]
+            if until - begin + 1 == len(seals):
+                continue
+            count += until - begin + 1 - len(seals)
+            if first < 0:
+                first = begin + next(i for i, n in enumerate([*seals, -1]) if n != begin + i)
+            last = until - next(i for i, n in enumerate([*seals[::-1], -1]) if n != until - i)
+        return (count, first, last) if count else None

@@ -25,8 +25,8 @@ from siemrelay.core.event import DEFAULT_SEVERITY, FIELDS
 from siemrelay.core.event_types import Catalogue, EventType
 from siemrelay.core.filters import EventsChoice, EventsOptions
 from siemrelay.core.options import Duration, NonEmpty, Options, Size, absolute
+from siemrelay.pipeline.sealing.options import SealChoice
 from siemrelay.products.product import BUILT_IN, Products
-from siemrelay.proof.options import SealChoice
 from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.transforms.transform import SinkTransformOptions, TransformOptions
 

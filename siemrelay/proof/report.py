@@ -7,10 +7,12 @@ from typing import Final, Literal
 
 import msgspec
 
-Kind = Literal["missing", "changed", "added", "forged", "split", "unproven", "stale"]
+Kind = Literal["missing", "changed", "added", "forged", "split", "unproven", "timestamp", "stale"]
 
 COMPLETE: Final[tuple[Kind, ...]] = ("missing",)
-UNCHANGED: Final[tuple[Kind, ...]] = ("changed", "added", "forged", "split", "unproven")
+UNCHANGED: Final[tuple[Kind, ...]] = (
+    "changed", "added", "forged", "split", "unproven", "timestamp",
+)  # fmt: skip
 FRESH: Final[tuple[Kind, ...]] = ("stale",)
 
 # So many findings are kept one by one, so many notes, and so much of a text: they may be made of
@@ -62,6 +64,14 @@ class Tail(msgspec.Struct, frozen=True):
     why: str
 
 
+class Stamped(msgspec.Struct, frozen=True):
+    """An authority vouches: seal `number` existed at a time, with `size` messages before it."""
+
+    number: int
+    size: int
+    at: str
+
+
 class StreamReport(msgspec.Struct, frozen=True):
     """One stream: its messages in the export, and up to where it is proven."""
 
@@ -75,6 +85,8 @@ class StreamReport(msgspec.Struct, frozen=True):
     tail: Tail | None
     seals: int
     counts: dict[str, int]
+    timestamps: int = 0
+    stamped: Stamped | None = None
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -4,6 +4,9 @@ A seal has three parts. The *note* is a C2SP checkpoint (origin, size, root) wit
 SHA-256 of the *tally*, signed. The tally is JSON and accounts for what is not in the stream. The
 *peaks* of the tree at that size let a reader check each stretch between two seals by itself; they
 need no signature, as they must add up to the signed root.
+
+A fourth part, in some seals, is the time stamp (RFC 3161) of an earlier seal of the stream: it came
+from its authority after that seal was sent. It is signed by the authority, over that seal's note.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import re
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -81,6 +84,20 @@ class SealTally(msgspec.Struct, frozen=True, omit_defaults=True):
     others: dict[str, tuple[int, str]] = {}
 
 
+class Timestamp(msgspec.Struct, frozen=True, array_like=True):
+    """An authority's answer about the note of seal `number`: a TimeStampResp in DER, as it came."""
+
+    number: int
+    response: bytes
+
+
+class _Parts(msgspec.Struct, frozen=True, array_like=True):
+    note: bytes
+    tally: bytes
+    peaks: bytes
+    timestamp: Timestamp | None = None
+
+
 class Seal(msgspec.Struct, frozen=True):
     """A seal whose parts belong together; `opened` says who signed it."""
 
@@ -89,6 +106,7 @@ class Seal(msgspec.Struct, frozen=True):
     tally: SealTally
     note: bytes
     opened: OpenedNote
+    timestamp: Timestamp | None = None
 
     @property
     def stream(self) -> str:
@@ -96,14 +114,18 @@ class Seal(msgspec.Struct, frozen=True):
         return self.origin.rpartition("/")[2]
 
 
-def made_text(origin: str, tree: Tree, tally: SealTally, signers: Iterable[Signer]) -> str:
+def made_text(
+    origin: str, tree: Tree, tally: SealTally, signers: Iterable[Signer],
+    timestamp: Timestamp | None = None,
+) -> str:  # fmt: skip
     """The seal as one word of text, without a character that any format would escape."""
     written = msgspec.json.encode(tally)
     digest = b64encode(sha256(written).digest()).decode()
     root = b64encode(tree.root).decode()
     text = f"{origin}\n{tree.size}\n{root}\n{_TALLY}{digest}\n"
     parts = (sign(text.encode(), signers), written, b"".join(tree.peaks))
-    return _MARK + urlsafe_b64encode(msgspec.msgpack.encode(parts)).decode().rstrip("=")
+    whole = parts if timestamp is None else (*parts, timestamp)
+    return _MARK + urlsafe_b64encode(msgspec.msgpack.encode(whole)).decode().rstrip("=")
 
 
 def find_seal(text: bytes) -> bytes | None:
@@ -119,11 +141,10 @@ def read_seal(word: bytes, verifiers: Iterable[Verifier]) -> Seal:
     to see.
     """
     try:
-        packed = urlsafe_b64decode(word + b"=" * (-len(word) % 4))
-        note, tally, peaks = _unpack(packed)
-        opened = open_note(note, verifiers)
+        parts = _unpack(word)
+        tally, opened = parts.tally, open_note(parts.note, verifiers)
         origin, size, root, line, *_ = opened.text.decode().split("\n")
-        tree = Tree(int(size), _cut(peaks))
+        tree = Tree(int(size), _cut(parts.peaks))
         accounted = msgspec.json.decode(tally, type=SealTally)
     except (binascii.Error, msgspec.MsgspecError, ValueError) as error:
         raise ValueError(f"a malformed seal: {error}") from error
@@ -131,12 +152,17 @@ def read_seal(word: bytes, verifiers: Iterable[Verifier]) -> Seal:
         raise ValueError("a malformed seal: its tally is not the signed one")
     if not tree.is_whole() or b64encode(tree.root).decode() != root:
         raise ValueError("a malformed seal: its peaks do not add up to the signed root")
-    return Seal(origin, tree, accounted, note, opened)
+    return Seal(origin, tree, accounted, parts.note, opened, parts.timestamp)
 
 
-def _unpack(packed: bytes) -> tuple[bytes, bytes, bytes]:
-    parts: Any = msgspec.msgpack.decode(packed, type=tuple[bytes, bytes, bytes])
-    return parts  # type: ignore[no-any-return]  # decode's type is that of its argument
+def note_of(text: str) -> bytes:
+    """The note of a seal's text, as `made_text` made it: what a time stamp is of."""
+    return _unpack(text.removeprefix(_MARK).encode()).note
+
+
+def _unpack(word: bytes) -> _Parts:
+    packed = urlsafe_b64decode(word + b"=" * (-len(word) % 4))
+    return msgspec.msgpack.decode(packed, type=_Parts)
 
 
 def _cut(peaks: bytes) -> tuple[bytes, ...]:

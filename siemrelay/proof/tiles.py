@@ -15,6 +15,9 @@ from siemrelay.proof.merkle import HASH_BYTES, Tree
 
 TILE_HASHES: Final = 256
 
+TIMESTAMPS_FOLDER: Final = "timestamps"
+"""Beside a stream's tiles: of each seal that has a time stamp the note, and `NUMBER.tsr`."""
+
 _LEAF_TILE: Final = re.compile(r"tile/0/((?:x\d{3}/)*\d{3})(?:\.p/(\d{1,3}))?$")
 
 

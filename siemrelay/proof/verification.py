@@ -19,6 +19,7 @@ from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.report import Findings, Report, StreamReport, Tail, counted
 from siemrelay.proof.seal import Anchor, Seal, find_seal
+from siemrelay.proof.timestamps import TimestampCheck
 from siemrelay.proof.window_checks import WindowChecks
 from siemrelay.proof.windows import SignedTree, windows
 
@@ -36,6 +37,7 @@ class Verification:
     def __init__(
         self, verifiers: Iterable[Verifier], *, since: float | None = None, until: float,
         max_age_s: float | None = None, sink: str | None = None, expected: Sequence[str] = (),
+        timestamps: TimestampCheck | None = None,
     ) -> None:  # fmt: skip
         """`since` and `until` (seconds) bound the time that is judged, by the relay's clock.
 
@@ -46,7 +48,7 @@ class Verification:
         self._verifiers = tuple(verifiers)
         self._since, self._until, self._max_age_s, self._sink = since, until, max_age_s, sink
         self._until_text = rfc3339(until)
-        self._expected = expected
+        self._expected, self._timestamps = expected, timestamps or TimestampCheck()
         self._streams: dict[str, ExportedStream] = {}
         self._findings = Findings()
         self.rows = 0
@@ -159,11 +161,14 @@ class Verification:
         if stream.more_others:
             self._findings.add("added", f"{counted(stream.more_others, 'message')} more of numbers "
                                "that other messages have", stream.label)  # fmt: skip
+        stamps, stamped, wrong = self._timestamps.judge(stream.name, stream.seals)
+        for number, why in wrong:
+            self._findings.add("timestamp", why, stream.label, number)
         last = stream.seals[-1].tally if stream.seals else None
         return StreamReport(
             stream.label, stream.leaves.count, stream.repeats, len(stream.absent), end,
             marks[-1].at if marks else "", tail.messages if tail else 0, tail, len(stream.seals),
-            last.counts if last else {},
+            last.counts if last else {}, stamps, stamped,
         )  # fmt: skip
 
     def _judge_doubtful(

@@ -9,7 +9,7 @@ from typing import Any
 from siemrelay.proof.leaf import hash_of
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Signer
-from siemrelay.proof.seal import Absent, Anchor, SealTally, made_text
+from siemrelay.proof.seal import Absent, Anchor, SealTally, Timestamp, made_text
 
 START = datetime(2026, 11, 28, 3, tzinfo=UTC)
 SIGNER = Signer("relay.example", bytes(range(32)))
@@ -27,6 +27,8 @@ class SealedStream:
         self.previous = None if previous is None else Anchor.of(previous.origin, previous.tree)
         self.now, self.lines = start, list[bytes]()
         self.absent, self.seals = list[Absent](), 0
+        self.timestamp: Timestamp | None = None
+        """Goes with the next seal."""
 
     def _add(self, event: dict[str, Any]) -> bytes:
         number = self.tree.size
@@ -62,7 +64,7 @@ class SealedStream:
             others=others or {},
         )  # fmt: skip
         self.absent = []
-        text = made_text(self.origin, self.tree, tally, [self.signer])
+        text = made_text(self.origin, self.tree, tally, [self.signer], self.timestamp)
         return self._add({"type": "Delivery Seal", "message": f"sealed: {text}"})
 
     @property

@@ -25,7 +25,7 @@ def asked_for(requirements: list[str]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("file", "extras"),
     [
-        ("requirements.lock", ("redis", "amqp", "kafka", "regex")),
+        ("requirements.lock", ("redis", "amqp", "kafka", "regex", "timestamps")),
         ("requirements-test.lock", ("test",)),
     ],
 )

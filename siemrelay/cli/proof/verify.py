@@ -25,7 +25,9 @@ from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import HASH_BYTES
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.report import Discrepancy
-from siemrelay.proof.tiles import leaf_tile, split
+from siemrelay.proof.seal import Timestamp
+from siemrelay.proof.tiles import TIMESTAMPS_FOLDER, leaf_tile, split
+from siemrelay.proof.timestamps import MOST_RESPONSE_BYTES, TimestampCheck, read_authorities
 from siemrelay.proof.verification import Verification
 
 _PROGRESS_ROWS: Final = 200_000
@@ -60,6 +62,15 @@ def _keys(
         raise click.BadParameter(str(error)) from error
 
 
+def _authorities(
+    context: click.Context, option: click.Parameter, value: Path | None
+) -> TimestampCheck:
+    try:
+        return TimestampCheck(() if value is None else read_authorities(value.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
 @click.option("--key", "keys", metavar="VKEY", multiple=True, required=True, callback=_keys,
               help="The relay's verifier key, as `siemrelay seal key` prints it; give it again for "
@@ -84,6 +95,10 @@ def _keys(
 @click.option("--added", metavar="MEMBER", multiple=True,
               help="A member that the SIEM has added to JSON messages, like event.ingested: it is "
               "left out of the comparison. Give it again for each.")  # fmt: skip
+@click.option("--tsa-ca", "authorities", metavar="FILE", callback=_authorities,
+              type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Certificates (PEM) of the time-stamping authority: its time stamps prove when "
+              "the seals existed. Needs siemrelay[timestamps].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the report as a page, too.")  # fmt: skip
@@ -92,7 +107,8 @@ def _keys(
 def verify(
     keys: list[Verifier], tiles: Path | None, since: float | None, until: float | None,
     max_age: float | None, sink: str | None, expected: tuple[str, ...],
-    added: tuple[str, ...], as_json: bool, html: Path | None, exports: tuple[str, ...],
+    authorities: TimestampCheck, added: tuple[str, ...], as_json: bool, html: Path | None,
+    exports: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Verify that nothing is missing, changed or added in what a SIEM received.
 
@@ -112,7 +128,7 @@ def verify(
     """
     end = time.time() if until is None else until
     checked = Verification(keys, since=since, until=end, max_age_s=max_age, sink=sink,
-                           expected=expected)  # fmt: skip
+                           expected=expected, timestamps=authorities)  # fmt: skip
     for path in exports:
         try:
             _read(checked, path, added)
@@ -126,6 +142,8 @@ def verify(
             err=True, fg="red",
         )  # fmt: skip
         raise SystemExit(2)
+    for stream, timestamp in _kept_timestamps(tiles) if tiles else ():
+        authorities.add(stream, timestamp)
     report = checked.report(_read_tiles(checked, tiles) if tiles else None)
     if html is not None:
         begin = "" if since is None else rfc3339(since)
@@ -173,6 +191,15 @@ def _read_tiles(checked: Verification, folder: Path) -> dict[str, LeafStore]:
             if any(leaf):
                 store.add(number, leaf)
     return streams
+
+
+def _kept_timestamps(folder: Path) -> Iterator[tuple[str, Timestamp]]:
+    """The time stamps that `siemrelay seal export` wrote, each with its stream."""
+    for path in folder.glob(f"*/{TIMESTAMPS_FOLDER}/*.tsr"):
+        if path.stem.isdecimal():
+            with path.open("rb") as file:
+                response = file.read(MOST_RESPONSE_BYTES + 1)
+            yield path.parts[-3], Timestamp(int(path.stem), response)
 
 
 def _lines(path: str) -> Iterator[bytes]:

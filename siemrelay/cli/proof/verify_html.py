@@ -40,9 +40,10 @@ def html_report(
     )
     streams = _table(
         ("stream", "messages", "seals", "under the last seal", "which is of", "repeats", "refused",
-         "behind it, not proven"),
+         "behind it, not proven", "existed before"),
         ((s.origin, s.messages, s.seals, s.sealed_messages, s.sealed_at or "never", s.repeats,
-          s.absent, s.unsealed) for s in report.streams),
+          s.absent, s.unsealed, f"{s.stamped.at} ({s.stamped.size:,})" if s.stamped else "")
+         for s in report.streams),
     )  # fmt: skip
     notes = "".join(
         f"<li>{escape(' '.join(filter(None, (n.stream, _numbers(n.first, n.last)))))} "

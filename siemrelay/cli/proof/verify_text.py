@@ -69,6 +69,11 @@ def _stream_lines(stream: StreamReport) -> Iterator[str]:
         yield f"{counted(stream.repeats, 'repeat')} of messages, equal to the first"
     if stream.absent:
         yield f"{counted(stream.absent, 'message')} refused by the receiver, accounted for in seals"
+    if (stamped := stream.stamped) is not None:
+        yield (f"{counted(stamped.size, 'message')} existed before {stamped.at}: the authority's "
+               f"time stamp of the seal n={stamped.number}")  # fmt: skip
+    elif stream.timestamps:
+        yield f"{counted(stream.timestamps, 'time stamp')}, not checked without --tsa-ca"
     if stream.tail is not None:
         yield tail_text(stream.tail)
 

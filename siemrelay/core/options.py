@@ -207,3 +207,21 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 HeaderValue = Annotated[Secret, AfterValidator(_header_value)]
 """A secret that an HTTP header can carry as it is."""
+
+# Headers that say what a request is about. Every other one may be a credential.
+_NO_CREDENTIALS: Final = frozenset({
+    "accept", "accept-language", "content-type", "prefer", "user-agent", "x-github-api-version",
+    "x-scope-orgid", "x-sumo-category", "x-sumo-fields", "x-sumo-host", "x-sumo-name",
+})  # fmt: skip
+
+
+def _plain_ones_shown(headers: dict[str, Secret]) -> dict[str, str]:
+    return {
+        name: str(value) if name.lower() in _NO_CREDENTIALS else value
+        for name, value in headers.items()
+    }
+
+
+_Name = TypeVar("_Name", bound=str)
+Headers = Annotated[dict[_Name, HeaderValue], AfterValidator(_plain_ones_shown)]
+"""Headers of a request; a value is a secret unless the name says that it is none."""

@@ -17,7 +17,7 @@ import trio
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
-from siemrelay.core.options import Duration, HeaderName, HeaderValue, Options, Secret
+from siemrelay.core.options import Duration, HeaderName, Headers, HeaderValue, Options, Secret
 from siemrelay.net.oauth import (
     OauthOptions,
     TokenAnswer,
@@ -99,10 +99,10 @@ class RequestOptions(TransportOptions):
     oauth: OauthOptions | None = Field(
         None, description="OAuth client credentials, instead of `authorization`"
     )
-    headers: dict[_OwnHeader, HeaderValue] = Field(
+    headers: Headers[_OwnHeader] = Field(
         default_factory=dict,
-        description="further request headers; their values are not shown. A `Content-Type` here "
-        "replaces the one that the protocol sets",
+        description="further request headers; values that may be credentials are not shown. A "
+        "`Content-Type` here replaces the one that the protocol sets",
     )
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from siemrelay.core.options import (
     Duration,
     HeaderName,
+    Headers,
     HeaderValue,
     NonEmpty,
     Options,
@@ -125,8 +126,9 @@ class HttpPollOptions(Options):
     oauth: OauthOptions | None = Field(
         None, description="OAuth client credentials, instead of `authorization`"
     )
-    headers: dict[HeaderName, HeaderValue] = Field(
-        default_factory=dict, description="further request headers; their values are not shown"
+    headers: Headers[HeaderName] = Field(
+        default_factory=dict,
+        description="further request headers; values that may be credentials are not shown",
     )
     ca: TrustedAuthorities = None
     timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")

@@ -74,6 +74,15 @@ def test_reference_is_shown_as_written_and_an_inline_secret_as_stars() -> None:
     assert found["authorization"] == Setting("authorization", "***", "file")
 
 
+def test_a_header_that_is_no_credential_is_shown_and_every_other_one_is_not() -> None:
+    sink = "{url: 'http://a/', headers: {X-Sumo-Category: audit, X-Key: hunter2}}"
+    found = settings_of(sink)["headers"].text
+    assert "audit" in found
+    assert "hunter2" not in found
+    text = f"sources: {{a: {{type: stdin}}}}\nsinks: {{s: {sink}}}\n"
+    assert load_text(text, "f.yaml", {}).inline_secrets == (("sinks", "s", "headers", "X-Key"),)
+
+
 URLS = [
     ("siem: sumologic, url: 'https://u.example.com/receiver/v1/http/SECRET=='",
      "https://u.example.com/receiver/v1/http/***"),

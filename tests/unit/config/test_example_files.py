@@ -42,7 +42,9 @@ def test_example_loads_without_fault(
 ) -> None:
     for name, value in environment(file.read_text(), tmp_path).items():
         monkeypatch.setenv(name, value)
-    assert load(file).config.sinks
+    found = load(file)
+    assert found.config.sinks
+    assert not found.inline_secrets
 
 
 def test_every_protocol_and_format_has_an_example(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ _NAME_CHARACTERS: Final = 32
 _PREFIX: Final = "attributes."
 
 _SHOWN: Final = [(field, field) for field in FIELDS if field not in ("time", "message")]
+# The header is not under seal: receivers write it anew.
+_UNDER_SEAL: Final = [("time", "time"), *_SHOWN]
 
 
 class Rfc5424Options(HeaderOptions):
@@ -58,7 +60,7 @@ class Rfc5424:
         lines.text(self._open)
         lines.each(map(repr, selection.sequences))
         lines.text(f'" n="{selection.number}" ' if selection.number else '" ')
-        lines.pairs(quoted_pairs(selection, _SHOWN), " ")
+        lines.pairs(quoted_pairs(selection, _UNDER_SEAL if selection.number else _SHOWN), " ")
         lines.pair("", self._attributes.column(selection))
         lines.text("] ")
         messages = selection.column("message")

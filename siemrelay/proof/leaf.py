@@ -25,10 +25,16 @@ NUMBER_CHARACTERS: Final = STREAM_CHARACTERS + 1 + 16
 _NUMBER: Final = rb"([a-z2-7]{10}):(0|[1-9]\d{0,15})"
 _PART: Final = rb"\|(?:[^|\\]|\\.)*"
 
-_HEADERS: Final = re.compile(
-    rb"(?:<\d{1,3}>)?(?:1 (?:\S+ ){5}(?:- )?|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ )"
+# Headers as they are sent, and as rsyslog and syslog-ng write them to files
+# (test_the_files_of_rsyslog_and_syslog_ng_are_verified): RFC 5424 with the TAG as APP-NAME and
+# maybe one more space, RFC 3164, and its fields with a time of RFC 3339.
+_RFC5424: Final = re.compile(rb"(?:<\d{1,3}>)?1 \S+ \S+ (\S+) \S+ \S+ (?:- )? ?")
+_RFC3164: Final = re.compile(
+    rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\dT)\d\d:\d\d:\d\d\S* \S+ "
 )
-_TAG: Final = re.compile(rb"[A-Za-z0-9_.-]{1,32}(?:\[\d+\])?: ")
+_TAG: Final = re.compile(rb"[A-Za-z0-9_.-]{1,32}(?:\[\d+\])?(: |:? (?=CEF:|LEEF:|\{))")
+# rsyslog writes a control character as its octal number.
+_ESCAPED_TABS: Final = re.compile(rb"LEEF:[^\t]*?\|siemrelayN=%b#011" % _NUMBER)
 _TEXTS: Final = (b"CEF:", b"LEEF:", b"[event@")
 _KINDS: Final = (*_TEXTS, b"{")
 _LAST_CONTROL: Final = 0x1F
@@ -139,13 +145,24 @@ def _json_number(value: Any) -> tuple[str, int] | None:
 def _content(message: bytes) -> bytes:
     """The message behind its syslog header."""
     if message.startswith(_KINDS):
+        return _with_tabs(message)
+    if header := _RFC5424.match(message):
+        rest = message[header.end() :]
+        if header[1] in (b"CEF", b"LEEF") and rest[:1].isdigit():  # it was taken for the TAG
+            rest = header[1] + b":" + rest
+    elif header := _RFC3164.match(message):
+        rest = message[header.end() :]
+        if rest.startswith((b"CEF: ", b"LEEF: ")):  # rsyslog writes a space behind what is no TAG
+            rest = rest.replace(b" ", b"", 1)
+        elif not rest.startswith(_KINDS) and (tag := _TAG.match(rest)):
+            rest = rest[tag.end() :]
+    else:
         return message
-    header = _HEADERS.match(message)
-    rest = message[header.end() :] if header else message
-    if rest.startswith(_KINDS):
-        return rest
-    tag = _TAG.match(rest)
-    return rest[tag.end() :] if header and tag else rest
+    return _with_tabs(rest)
+
+
+def _with_tabs(text: bytes) -> bytes:
+    return text.replace(b"#011", b"\t") if _ESCAPED_TABS.match(text) else text
 
 
 # Messages of no format begin so: the metadata of Splunk's envelope.

@@ -131,6 +131,33 @@ class ParsingRsyslogd(Server):
         return json_lines(self._output)
 
 
+_FILING = """
+global(workDirectory="{directory}" maxMessageSize="64k")
+module(load="imtcp")
+ruleset(name="keep") {{
+  action(type="omfile" file="{files}/file" template="RSYSLOG_FileFormat")
+  action(type="omfile" file="{files}/traditional" template="RSYSLOG_TraditionalFileFormat")
+  action(type="omfile" file="{files}/protocol23" template="RSYSLOG_SyslogProtocol23Format")
+}}
+input(type="imtcp" address="127.0.0.1" port="{port}" ruleset="keep")
+"""
+
+
+class FilingRsyslogd(Server):
+    """rsyslogd that takes TCP and writes `files` by its own templates, with its own defaults."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(free_port(), directory / "rsyslog.err")
+        self.directory, self.files = directory, directory / "rsyslog"
+        self.files.mkdir()
+        (directory / "rsyslog.conf").write_text(
+            _FILING.format(directory=directory, files=self.files, port=self.port)
+        )
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return _command(self.directory), {}
+
+
 @contextmanager
 def sending(directory: Path, configuration: str) -> Iterator[None]:
     """rsyslogd with this configuration of a sender, from `with` to its end."""

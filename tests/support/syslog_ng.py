@@ -55,14 +55,38 @@ class SyslogNg(Server):
         )
 
     def command(self) -> tuple[list[str], dict[str, str]]:
-        program, environment = command()
-        here = self.directory
-        return [
-            *program, "--foreground", "--no-caps", "--stderr", f"--cfgfile={here}/syslog-ng.conf",
-            f"--persist-file={here}/persist", f"--control={here}/control", f"--pidfile={here}/pid",
-        ], environment  # fmt: skip
+        return _running(self.directory)
 
     @property
     def parsed(self) -> list[dict[str, Any]]:
         """Every record so far, as syslog-ng understood it."""
         return json_lines(self._output)
+
+
+_FILING = """
+@version: 3.35
+options {{ keep-hostname(yes); use-dns(no); log-msg-size(262144); stats-freq(0); }};
+source s {{ network(ip("127.0.0.1") port({port})); }};
+destination d {{ file("{file}"); }};
+log {{ source(s); destination(d); }};
+"""
+
+
+class FilingSyslogNg(Server):
+    """syslog-ng that takes TCP and writes `file` by its own template."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(free_port(), directory / "syslog-ng.err")
+        self.directory, self.file = directory, directory / "file"
+        (directory / "syslog-ng.conf").write_text(_FILING.format(port=self.port, file=self.file))
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return _running(self.directory)
+
+
+def _running(here: Path) -> tuple[list[str], dict[str, str]]:
+    program, environment = command()
+    return [
+        *program, "--foreground", "--no-caps", "--stderr", f"--cfgfile={here}/syslog-ng.conf",
+        f"--persist-file={here}/persist", f"--control={here}/control", f"--pidfile={here}/pid",
+    ], environment  # fmt: skip

@@ -29,8 +29,10 @@ _FOREIGN_KEYS: Final = {
 }  # fmt: skip
 """Keys of other relays and SIEMs → the key that does the same here."""
 
-# A preset's keys about one message: they hold over every protocol that carries its format.
-_OF_MESSAGE: Final = ("header", "map", "max_message_size")
+# A preset's keys about one message: these hold over every protocol that carries its format, a size
+# in any format.
+_OF_FORMAT: Final = ("header", "map")
+_SIZE: Final = "max_message_size"
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -85,7 +87,7 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
     form = _choice(joined, "format", registry.FORMATS, default)
     joined.model = sink_model(protocol, form)
     _refuse_second_port(joined, written)
-    _fill(joined, preset, protocol, form, fits=fits)
+    _fill(joined, {**preset, **chosen.also.get(protocol or "", {})}, protocol, form, fits=fits)
     if not (joined.values.keys() | written.keys()) & {"protocol", "server", "url"}:
         joined.refused.append(
             Refused("server", "is required: the receiver's name or address (or `url` for http)")
@@ -131,14 +133,18 @@ def _fill(
     """Fill in the preset's values that the file leaves out.
 
     A preset's keys belong to its own protocol and format; those of a protocol or format that the
-    file does not use are skipped. `fits`: the SIEM takes the preset's format over this protocol.
+    file does not use are skipped. `fits`: the SIEM takes the preset's format over this protocol,
+    and messages of its size in any format.
     """
     own = protocol == preset.get("protocol")
     for key, value in preset.items():
         if key in ("protocol", "format"):
             if {"protocol": protocol, "format": form}[key] == value:
                 joined.values.setdefault(key, value)
-        elif key in _OF_MESSAGE:
+        elif key == _SIZE:
+            if fits:
+                joined.values.setdefault(key, value)
+        elif key in _OF_FORMAT:
             if fits and form == preset.get("format"):
                 written = joined.values.setdefault(key, value)
                 if isinstance(value, dict) and isinstance(written, dict):

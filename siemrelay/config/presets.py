@@ -1,6 +1,8 @@
 """Presets (`siem:` on a sink): one row of defaults for each SIEM.
 
-A preset fills in what the sink does not set; the file always wins.
+A preset fills in what the sink does not set; the file always wins. The limits were compared with
+the vendors' pages, or with the receivers' own source, in November 2026; a row says which of them
+could not be.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import msgspec
 class Preset(msgspec.Struct, frozen=True):
     """`defaults` are sink keys with their values as the file writes them.
 
-    `also` lists other protocols over which this SIEM takes the same format: if the file chooses one
-    of them, the preset's format, header, map and message size still apply. `page` is the vendor's
+    `also` has other protocols over which this SIEM takes the same format: if the file chooses one
+    of them, the preset's format, header, map and message size still apply, but for what stands
+    there. `page` is the vendor's
     page that states what the row relies on, and the limits that no key here sets. `credential` is
     advice for a sink without a credential, beside that of the protocol. `search` finds the word
     `{mark}` there.
@@ -24,26 +27,27 @@ class Preset(msgspec.Struct, frozen=True):
     summary: str
     page: str
     defaults: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    also: tuple[str, ...] = ()
+    also: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)
     credential: str = ""
     search: str = "search for {mark}"
 
 
 _SYSLOG_TCP: Final = {"protocol": "tcp", "port": 514, "framing": "newline"}
-_OTHER_SYSLOG: Final = ("udp", "tls")
+_OTHER_SYSLOG: Final[Mapping[str, Mapping[str, Any]]] = {"udp": {}, "tls": {}}
 
 PRESETS: Final[Mapping[str, Preset]] = {
     "generic": Preset("no SIEM in particular", ""),
     "splunk": Preset(
         "Splunk, Enterprise and Cloud: HTTP Event Collector",
-        # A request has at most `max_content_length` bytes: 838,860,800 ([http_input]).
+        # A request has at most `max_content_length` bytes: 838,860,800 ([http_input]). The page
+        # could not be read again; OpenTelemetry's splunkhecexporter states the same bound.
         "https://docs.splunk.com/Documentation/Splunk/latest/Admin/Limitsconf",
         {"protocol": "splunk-hec", "format": "json", "compression": "gzip"},
         search="search index=* {mark}",
     ),
     "elastic": Preset(
         "Elasticsearch and Elastic Security: a data stream of ECS documents",
-        # A request has at most `http.max_content_length`: 100mb.
+        # A request has at most `http.max_content_length`: 100mb (HttpTransportSettings).
         "https://www.elastic.co/docs/reference/elasticsearch/configuration-reference/"
         "networking-settings",
         {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
@@ -51,7 +55,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "opensearch": Preset(
         "OpenSearch: a data stream of ECS documents",
-        # A request has at most `http.max_content_length`: 100mb.
+        # A request has at most `http.max_content_length`: 100mb (HttpTransportSettings).
         "https://docs.opensearch.org/latest/install-and-configure/configuring-opensearch/"
         "network-settings/",
         {"protocol": "elasticsearch", "format": "ecs", "compression": "gzip"},
@@ -59,23 +63,26 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "sentinel": Preset(
         "Microsoft Sentinel: Logs Ingestion API",
-        # A call has at most 1 MB (the protocol's own limit here), a value 64 KB.
+        # A call has at most 1 MB, compressed or not (the protocol's own limit here); a value over
+        # 64 KB is truncated. 12,000 requests and 2 GB a minute for a rule, then Retry-After.
         "https://learn.microsoft.com/azure/azure-monitor/fundamentals/service-limits",
         {"protocol": "sentinel", "format": "json"},
         search='in Logs: search "{mark}"',
     ),
     "qradar": Preset(
         "IBM QRadar: LEEF 2.0 behind a syslog header",
-        # Max TCP Syslog Payload Length: 4,096 by default. UDP has its own setting, 1,024.
+        # Max TCP Syslog Payload Length is 4,096 by default, Max UDP Syslog Payload Length 1,024.
+        # The figures are from an earlier reading of the page and could not be read again; a file
+        # for a QRadar with other settings has its own `max_message_size`.
         "https://www.ibm.com/docs/en/qsip/7.5?topic=tasks-configuring-system-settings",
         {**_SYSLOG_TCP, "format": "leef", "header": "rfc3164", "max_message_size": "4096B"},
-        _OTHER_SYSLOG,
+        {"udp": {"max_message_size": "1024B"}, "tls": {}},
         search="AQL: SELECT UTF8(payload) FROM events WHERE UTF8(payload) ILIKE '%{mark}%' "
         "LAST 1 HOURS",
     ),
     "arcsight": Preset(
         "ArcSight SmartConnector (syslog daemon): CEF behind a syslog header",
-        # It states a length for each CEF key (msg: 1,023), none for a message.
+        # It states a length for each CEF key (msg: 1,023), none for a message. Not read again.
         "https://www.microfocus.com/documentation/arcsight/arcsight-smartconnectors-8.4/"
         "cef-implementation-standard/",
         {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
@@ -83,7 +90,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "graylog": Preset(
         "Graylog: a GELF input, over TCP, UDP or TLS",
-        # A TCP input takes messages up to its `max_message_size`: 2,097,152 bytes by default.
+        # A TCP input takes messages up to its `max_message_size`: 2,097,152 bytes by default
+        # (TcpTransport.java).
         "https://go2docs.graylog.org/current/getting_in_log_data/gelf.html",
         {
             "protocol": "tcp",
@@ -92,12 +100,12 @@ PRESETS: Final[Mapping[str, Preset]] = {
             "format": "gelf",
             "max_message_size": "2MiB",
         },
-        ("udp", "tls"),
+        _OTHER_SYSLOG,
         search='search "{mark}"',
     ),
     "logrhythm": Preset(
         "LogRhythm System Monitor: CEF behind a syslog header",
-        # It states no length of a message.
+        # It states no length of a message. Not read again.
         "https://docs.logrhythm.com/lrsiem/docs/syslog-collection",
         {**_SYSLOG_TCP, "format": "cef", "header": "rfc3164"},
         _OTHER_SYSLOG,
@@ -105,9 +113,10 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "sumologic": Preset(
         "Sumo Logic: an HTTP source, whose `url` holds the key",
         # A request has at most 1 MB before compression. A message over 64 KB is cut into slices
-        # that stay together (help.sumologic.com/docs/send-data/reference-information/
-        # collect-multiline-logs), so it is not truncated here.
-        "https://help.sumologic.com/docs/send-data/hosted-collectors/http-source/logs-metrics/",
+        # that stay together (sumologic.com/help/docs/send-data/reference-information/
+        # collect-multiline-logs), so it is not truncated here. A wrong address is answered with
+        # 401, a quota with 429 (…/http-source/troubleshooting).
+        "https://www.sumologic.com/help/docs/send-data/hosted-collectors/http-source/logs-metrics/",
         {
             "protocol": "http",
             "format": "json",
@@ -119,8 +128,9 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "datadog": Preset(
         "Datadog logs intake; `authorization` is the API key itself",
-        # A log has at most 1 MB, a request 5 MB and 1,000 logs. The time is read from `timestamp`;
-        # a number in `status`, or else in `severity`, counts as syslog's
+        # A log has at most 1 MB (a longer one is truncated there), a request 5 MB uncompressed and
+        # 1,000 logs; 202 confirms; times of up to 18 hours ago are taken. The time is read from
+        # `timestamp`; a number in `status`, or else in `severity`, counts as syslog's
         # (docs.datadoghq.com/logs/log_configuration/processors/log_status_remapper/).
         "https://docs.datadoghq.com/api/latest/logs/send-logs/",
         {
@@ -159,17 +169,18 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "otlp": Preset(
         "any OpenTelemetry collector: OTLP over HTTP",
-        # A request has at most `max_request_body_size`: 20 MiB by default.
+        # A request has at most `max_request_body_size`: 20 MiB by default. Not read again.
         "https://github.com/open-telemetry/opentelemetry-collector/blob/main/config/confighttp/"
         "README.md",
         {"protocol": "otlp", "format": "json"},
     ),
     "rsyslog": Preset(
         "rsyslog with imrelp: RFC 5424 over RELP, each message acknowledged",
-        # A message has at most global(maxMessageSize=): 8k by default, which is 8,096 bytes.
+        # A message has at most global(maxMessageSize=): 8k by default, which is 8,096 bytes
+        # (tried with rsyslogd).
         "https://www.rsyslog.com/doc/rainerscript/global.html",
         {"protocol": "relp", "port": 2514, "format": "syslog", "max_message_size": "8096B"},
-        ("tcp", "udp", "tls"),
+        {"tcp": {}, **_OTHER_SYSLOG},
     ),
 }
 """The value of `siem:` → its row."""

@@ -108,17 +108,19 @@ def test_every_preset_names_the_page_that_its_limits_are_from() -> None:
         assert preset.page.startswith("https://") or name == "generic"
 
 
-def test_limits_of_a_message_hold_over_every_protocol_that_carries_its_format() -> None:
+def test_limits_of_a_message_hold_in_every_format_over_every_protocol_of_its_siem() -> None:
     text = """
 sources: {a: {type: file, path: /var/log/a.json}}
 sinks:
   tls: {siem: qradar, protocol: tls, server: q.example.com}
+  udp: {siem: qradar, protocol: udp, server: q.example.com}
+  http: {siem: qradar, protocol: http, url: "https://q.example.com"}
   cef: {siem: qradar, server: q.example.com, format: cef}
   own: {siem: qradar, server: q.example.com, max_message_size: 32kB}
 """
     sinks = load_text(text, "x.yaml", {}).config.sinks
     sizes = {name: sink.max_message_size for name, sink in sinks.items()}
-    assert sizes == {"tls": 4096, "cef": None, "own": 32_000}
+    assert sizes == {"tls": 4096, "udp": 1024, "http": None, "cef": 4096, "own": 32_000}
 
 
 def test_datadog_reads_time_and_status_from_where_it_looks() -> None:

@@ -1,7 +1,9 @@
 """JSON in the one form of RFC 8785 (JSON Canonicalization Scheme).
 
 Receivers store JSON anew: other spaces, other order of members, other spelling of numbers. The
-canonical form is the same for all of them.
+canonical form is the same for all of them. In one point it is stricter than the RFC, which takes
+every number for a double: integers beyond 2^53 keep all their digits, since SIEMs keep them (64-bit
+numbers, or the text as it came), and one digit may be another user.
 """
 
 from __future__ import annotations
@@ -12,17 +14,10 @@ from typing import Any, Final
 
 import msgspec
 
-_decode: Final = msgspec.json.Decoder().decode
-_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
-
-# Here msgspec's sorted form is another than that of RFC 8785: numbers that are no small integers
-# (`float_hook` tells of the others), and names beyond the Basic Multilingual Plane, which RFC 8785
-# sorts by UTF-16. What may be one of them is found cheaply, and written with care.
-_LONG_NUMBER: Final = b"0" * 16
-_ZEROS: Final = bytes(
-    ord("0") if chr(code).isdigit() and code < 128 else code for code in range(256)
-)
+# Here msgspec's sorted form is another than that of RFC 8785: names beyond the Basic Multilingual
+# Plane, which the RFC sorts by UTF-16. What may have one is found cheaply, and written with care.
 _BEYOND: Final = re.compile(rb"[\xf0-\xf7]")
+_SURROGATES: Final = rb"\ud", rb"\uD"
 
 # From here on Number.prototype.toString of ECMAScript writes an exponent, and below this one.
 _EXPONENT_FROM: Final = 21
@@ -46,9 +41,13 @@ def canonical(text: bytes) -> bytes:
 
 
 def parsed(text: bytes) -> tuple[Any, bytes]:
-    """A JSON value, and its canonical form. Raises ValueError as `canonical`."""
+    """A JSON value, and its canonical form. Raises ValueError as `canonical`.
+
+    Numbers with a fraction or an exponent are `msgspec.Raw`, in their canonical form.
+    """
     try:
-        value, form = _parsed(text)
+        value = _decode(text)
+        form = _written(value).encode() if _sorts_otherwise(text) else _encode_sorted(value)
         if _repeats_a_name(text, form):
             raise RepeatedName(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -56,30 +55,51 @@ def parsed(text: bytes) -> tuple[Any, bytes]:
     return value, form
 
 
+def parsed_objects(lines: bytes, *, whole: bool = True) -> tuple[list[Any], list[bytes]] | None:
+    """The objects that stand one a line, and their canonical forms, all at once.
+
+    None if one of the lines, each with its line feed, has to be looked at by itself with `parsed`:
+    then it may be no object, have one name twice, or a form that takes care. `whole=False`: the
+    forms are not needed, and none are made.
+    """
+    count = lines.count(b"\n")
+    # Invariant: no value goes beyond its line, and no line has two. A value that goes on in the
+    # next line would have `}` before `{` without a comma; checked by
+    # test_lines_give_the_same_at_once_as_one_by_one.
+    if lines.count(b"}\n{") != count - 1 or not (lines[:1] == b"{" and lines[-2:] == b"}\n"):
+        return None
+    if rb"\u0022" in lines or _sorts_otherwise(lines):
+        return None
+    try:
+        values = _decode_lines(lines)
+        written = _encode_sorted_lines(values) if whole else _encode_lines(values)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
+        return None
+    if len(values) != count or lines.count(b'"') != written.count(b'"'):
+        return None
+    return values, written[:-1].split(b"\n") if whole else []
+
+
+def forms_of(values: list[Any]) -> list[bytes]:
+    """The canonical forms of values that `parsed_objects` gave, or of parts of them."""
+    return _encode_sorted_lines(values)[:-1].split(b"\n")
+
+
 def decoded(text: bytes) -> Any:
     """A JSON value. Raises ValueError, also for an object with one name twice."""
     try:
         value = _decode(text)
-        if _repeats_a_name(text, msgspec.json.encode(value)):
+        if _repeats_a_name(text, _encode(value)):
             raise RepeatedName(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ValueError(f"no JSON: {error}") from error
     return value
 
 
-def _parsed(text: bytes) -> tuple[Any, bytes]:
-    try:
-        value = _decode_without_floats(text)
-    except _HasFloats:
-        value = _decode(text)
-        return value, _written(value).encode()
-    if (
-        _LONG_NUMBER in text.translate(_ZEROS)
-        or b"\\u" in text
-        or not (text.isascii() or _BEYOND.search(text) is None)
-    ):
-        return value, _written(value).encode()
-    return value, _encode_sorted(value)
+def _sorts_otherwise(text: bytes) -> bool:
+    return any(half in text for half in _SURROGATES) or not (
+        text.isascii() or _BEYOND.search(text) is None
+    )
 
 
 def _repeats_a_name(text: bytes, written: bytes) -> bool:
@@ -88,7 +108,7 @@ def _repeats_a_name(text: bytes, written: bytes) -> bool:
     Each member has quotes, and a text keeps its quotes when it is written anew, but for those that
     stand as an escape of six characters.
     """
-    if b"\\u0022" in text:
+    if rb"\u0022" in text:
         try:
             json.loads(text, object_pairs_hook=_members)
         except _Repeated:
@@ -106,49 +126,42 @@ def _members(pairs: list[tuple[str, Any]]) -> None:
         raise _Repeated
 
 
-class _HasFloats(Exception):
-    """There is a number that is no integer."""
-
-
-def _refuse(number: str) -> float:
-    raise _HasFloats
-
-
-_decode_without_floats: Final = msgspec.json.Decoder(float_hook=_refuse).decode
-
-
 def _written(value: Any) -> str:
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: name.encode("utf-16-be"))
         return "{" + ",".join(f"{_text(name)}:{_written(value[name])}" for name in names) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_written, value)) + "]"
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number(value)
-    return msgspec.json.encode(value).decode()
+    return _text(value)
 
 
-def _text(text: str) -> str:
-    return msgspec.json.encode(text).decode()
+def _text(value: Any) -> str:
+    return _encode(value).decode()
 
 
-def _number(value: float) -> str:
-    """As ECMAScript writes a double (RFC 8785, 3.2.2.3)."""
-    try:
-        value = float(value)
-    except OverflowError as error:
-        raise ValueError("a number beyond a double") from error
+def _number(text: str) -> msgspec.Raw:
+    """A number with a fraction or an exponent as ECMAScript writes it (RFC 8785, 3.2.2.3)."""
+    value = float(text)
     if value in (float("inf"), float("-inf")):
         raise ValueError("a number beyond a double")
+    written = repr(value)
     if value == 0:
-        return "0"
+        written = "0"
+    elif "e" in written:
+        written = _with_exponent(value)
+    elif written.endswith(".0"):
+        written = written[:-2]
+    return msgspec.Raw(written.encode())
+
+
+def _with_exponent(value: float) -> str:
+    """Of a number that Python writes with an exponent, which begins elsewhere in ECMAScript."""
     sign = "-" if value < 0 else ""
     mantissa, _, exponent = f"{abs(value)!r}".partition("e")
     whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
+    digits = (whole + fraction).rstrip("0")
     # The value is 0.DIGITS times ten to the power of `point`.
-    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))
-    digits = digits.rstrip("0")
+    point = 1 + int(exponent)
     if _EXPONENT_BELOW < point <= _EXPONENT_FROM:
         if point <= 0:
             return f"{sign}0.{'0' * -point}{digits}"
@@ -158,3 +171,11 @@ def _number(value: float) -> str:
     power = point - 1
     rest = f".{digits[1:]}" if len(digits) > 1 else ""
     return f"{sign}{digits[0]}{rest}e{'+' if power > 0 else '-'}{abs(power)}"
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=_number)
+_decode, _decode_lines = _decoder.decode, _decoder.decode_lines
+_encoder: Final = msgspec.json.Encoder()
+_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
+_sorting: Final = msgspec.json.Encoder(order="sorted")
+_encode_sorted, _encode_sorted_lines = _sorting.encode, _sorting.encode_lines

@@ -151,7 +151,7 @@ def test_refused_and_replayed_messages_keep_their_numbers_and_the_hashes_name_th
     )
     page = tmp_path / "report.html"
     assert auditor.found(export, tiles=str(tiles), html=str(page)) == {("changed", number, number)}
-    assert "Not unchanged." in page.read_text()
+    assert "Not unchanged:" in page.read_text()
     shown = launcher.run("verify", "--key", auditor.key, "--tiles", str(tiles), str(export)).stdout
     (line,) = [i for i, text in enumerate(export.read_text().splitlines(), 1)
                if '"id":"n0000009"' in text][:1]  # fmt: skip

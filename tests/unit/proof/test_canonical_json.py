@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.proof.canonical_json import RepeatedName, canonical
+from siemrelay.proof.canonical_json import RepeatedName, canonical, forms_of, parsed, parsed_objects
 
 TEXTS = st.text(max_size=12) | st.sampled_from(["\ufb33", "\U0001f600", "\x7f", "\u2028", "1e3"])
 NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -53,3 +53,43 @@ def test_a_name_that_stands_twice_in_an_object_is_refused(
     text = f'{{{written(name)}: 1, "x": [{written(value)}, "\\u0022"], {written(name)}: "\\u0022"}}'
     with pytest.raises(RepeatedName, match="twice"):
         canonical(text.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("9007199254740993", "9007199254740992"), ("9223372036854775807", "9223372036854775806"),
+    ("18446744073709551616", "18446744073709551617"), ("1" * 40, "1" * 39 + "2"),
+    ("-9007199254740993", "-9007199254740992"), ("9007199254740993", "9007199254740993.5"),
+])  # fmt: skip
+def test_integers_beyond_2_to_the_53_differ_by_each_digit(one: str, other: str) -> None:
+    assert canonical(f'{{"id":{one}}}'.encode()) == f'{{"id":{one}}}'.encode()
+    assert canonical(f"[{one}]".encode()) != canonical(f"[{other}]".encode())
+
+
+ODD_LINES = (
+    '{"a":1}', "{}", '{"a":', "1}", '{"a":{}', "}", "{", '{"b":2} {"c":3}', "", '{"a":1,"a":2}',
+    '{"a":"\\u0022"}', '{"a":1e999}', "[]", '{"a":[{}', "{}]}", "\ufeff{}",
+    '{"\U0001f600":1,"\ufb33":1.50}', '{"n":123456789012345678901}',
+)  # fmt: skip
+LINES = st.lists(
+    st.dictionaries(TEXTS, VALUES, max_size=4).map(json.dumps) | st.sampled_from(ODD_LINES),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(lines=LINES)
+def test_lines_give_the_same_at_once_as_one_by_one(lines: list[str]) -> None:
+    texts = [line.encode("utf-8", "surrogatepass") for line in lines]
+    together = parsed_objects(b"".join(text + b"\n" for text in texts))
+    if together is not None:
+        forms = [parsed(text)[1] for text in texts]
+        assert together[1] == forms
+        assert forms_of(together[0]) == forms
+        assert all(form.startswith(b"{") for form in forms)
+
+
+def test_plain_lines_are_parsed_at_once() -> None:
+    lines = b'{"b":1.50,"a":"x\xc3\xa9"}\n{"n":[{"c":-0.0}]}\n'
+    values, forms = parsed_objects(lines) or ([], [])
+    assert forms == [b'{"a":"x\xc3\xa9","b":1.5}', b'{"n":[{"c":0}]}']
+    assert len(values) == 2

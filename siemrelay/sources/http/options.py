@@ -163,6 +163,11 @@ class WebhookOptions(HttpListenOptions):
         description="a header that names the type of the event, put into the record under its own "
         "name (`X-GitHub-Event`)",
     )
+    delivery_header: HeaderName | None = Field(
+        None,
+        description="a header with the id of a delivery, put into the record under its own name "
+        "(`X-GitHub-Delivery`); a delivery that is sent again is stored once",
+    )
     form_field: NonEmpty | None = Field(
         None,
         description="the field with the JSON of a form (`application/x-www-form-urlencoded`), like "

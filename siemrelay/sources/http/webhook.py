@@ -87,7 +87,9 @@ class _Hooks:
         # `items` is an option of every source, with which this model is joined.
         items = getattr(options, "items", None)
         self._items = ItemSplitter(items) if items else None
-        self._type_header, self._form_field = options.event_type_header, options.form_field
+        self._delivery_header, self._form_field = options.delivery_header, options.form_field
+        kept = (options.event_type_header, options.delivery_header)
+        self._kept_headers = [name for name in kept if name is not None]
         self._path = _trimmed(options.address.path)
         self._is_local = options.address.is_loopback
         self._bodies, self._most_records = BodyReader(options.max_body), options.max_records
@@ -169,6 +171,10 @@ class _Hooks:
             return _malformed(refused)
         if (key := head.fields.get("idempotency-key")) is not None:
             keys.append(scoped(key, self._sender(head)))
+        if (delivery := self._delivery_of(head)) is not None:
+            # Sent again it has the same body. Another body under its id is stored, and no conflict.
+            sender = [] if self._signature is not None else self._sender(head)
+            keys.append(scoped(delivery, ["delivery", fingerprint(data), *sender]))
         if keys:
             return await self._once(keys, data, found)
         if self._intake.full:
@@ -185,13 +191,14 @@ class _Hooks:
             if not data.lstrip().startswith((b"{", b"[")):
                 data = yield from form_value(data, self._form_field or "")
             kind = "json"
-        members = b""
-        if self._type_header is not None:
-            event_type = head.fields.get(self._type_header.lower(), "")
-            if event_type:
-                member = msgspec.json.encode({self._type_header: event_type})
-                members = member[1:-1]
+        kept = {name: head.fields.get(name.lower(), "") for name in self._kept_headers}
+        members = msgspec.json.encode({name: value for name, value in kept.items() if value})[1:-1]
         return (yield from read_records(data, kind, self._most_records, self._items, members))
+
+    def _delivery_of(self, head: Head) -> str | None:
+        """The id of the delivery, if its sender gives it one."""
+        name = self._delivery_header
+        return (head.fields.get(name.lower()) or None) if name is not None else None
 
     def _sender(self, head: Head) -> list[str]:
         """The owner of an Idempotency-Key: certificate, authorization, else the address.

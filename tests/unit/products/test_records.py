@@ -45,9 +45,9 @@ def events_of(product: str, case: dict[str, Any]) -> list[dict[str, Any]]:
         body = urlencode({case["form"]: case["body"]}).encode() if case["form"] else body
         if not body.startswith(b"{"):
             body = finish(form_value(body, options.form_field))
-    header = getattr(options, "event_type_header", None)
-    said = case.get("headers", {}).get(header)
-    members = json.dumps({header: said})[1:-1].encode() if said else b""
+    kept = [getattr(options, f"{kind}_header", None) for kind in ("event_type", "delivery")]
+    said = {name: value for name, value in case.get("headers", {}).items() if name in kept}
+    members = json.dumps(said)[1:-1].encode()
     items = ItemSplitter(options.items) if options.items else None
     found = finish(read_records(body, kind, 100, items, members))
     records = found.payload.split(b"\n")[:-1]

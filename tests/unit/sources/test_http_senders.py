@@ -23,6 +23,7 @@ SECRET = "hook-secret"
 def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon) -> None:
     sources = {
         "github": {**HTTP, "form_field": "payload", "event_type_header": "X-GitHub-Event",
+                   "delivery_header": "X-GitHub-Delivery",
                    "signature": {"header": "X-Hub-Signature-256", "prefix": "sha256=",
                                  "secret": SECRET}},
         "okta": {**HTTP, "handshake": "okta", "items": "data.events",
@@ -39,12 +40,14 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
 
     with Sender(port_of(daemon, "github")) as sender:
         form = urlencode({"payload": '{"action":"added"}'}).encode()
-        for body, kind in ((form, "application/x-www-form-urlencoded"), (b"{}", "")):
+        given = {"X_GitHub_Event": "member", "Content_Type": "application/x-www-form-urlencoded"}
+        # The second `d1` is a redelivery; an id with another body is none.
+        for body, delivery in ((form, ""), (b"{}", "d1"), (b"{}", "d1"), (b'{"n":9}', "d1")):
             mac = hmac.digest(SECRET.encode(), body, hashlib.sha256).hex()
-            status, _, answer = sender.post(
-                body, Content_Type=kind, X_GitHub_Event="member",
-                X_Hub_Signature_256=f"sha256={mac}",
-            )  # fmt: skip
+            given["X_Hub_Signature_256"] = f"sha256={mac}"
+            if delivery:
+                given |= {"X_GitHub_Delivery": delivery, "Content_Type": ""}
+            status, _, answer = sender.post(body, **given)
             assert (status, answer) == (200, b'{"stored":1}')
 
     with Sender(port_of(daemon, "okta")) as sender:
@@ -100,7 +103,9 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
         assert (status, said(answer)["text"]) == (200, "Success")
 
     stored = [
-        b'{"action":"added","X-GitHub-Event":"member"}', b'{"X-GitHub-Event":"member"}',
+        b'{"action":"added","X-GitHub-Event":"member"}',
+        b'{"X-GitHub-Event":"member","X-GitHub-Delivery":"d1"}',
+        b'{"n":9,"X-GitHub-Event":"member","X-GitHub-Delivery":"d1"}',
         b'{"n": 1}', b'{"n":2}', b'{"ping":1}', b"3", b'{"r":1}', b'{"r":2}', b'{"r":3}',
     ]  # fmt: skip
     assert until(lambda: len(forwarded(daemon)) >= len(stored))

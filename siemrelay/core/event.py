@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.core.forgiving_json import forgiving_json
-from siemrelay.core.lines import records_of
+from siemrelay.core.lines import lines_of, records_of
 
 FIELDS: Final = (
     "id", "time", "type", "category", "severity", "outcome",
@@ -128,13 +128,13 @@ class DecodedBatch:
         self.replaced: frozenset[int] = frozenset()
         """Which records (by index) had bytes that are no UTF-8, replaced in their events."""
         self.unparsed = unparsed
-        self._records: list[bytes] | None = None
+        self._records: Sequence[bytes] | None = None
 
     @property
-    def records(self) -> list[bytes]:
-        """The records' bytes, split when first asked for."""
+    def records(self) -> Sequence[bytes]:
+        """The records' bytes, taken apart when first looked at."""
         if self._records is None:
-            self._records = self.batch.records()
+            self._records = lines_of(self.batch.payload, self.batch.count)
         return self._records
 
 
@@ -211,13 +211,13 @@ class Selection:
         return every if self._keep is None else list(compress(every, self._keep))
 
     @property
-    def received(self) -> list[bytes]:
+    def received(self) -> Sequence[bytes]:
         """The events' bytes as received."""
         every = self.decoded.records
         return every if self._keep is None else list(compress(every, self._keep))
 
     @property
-    def records(self) -> list[bytes]:
+    def records(self) -> Sequence[bytes]:
         """The events' bytes as this sink may forward them."""
         if self._rewrite is None:
             return self.received

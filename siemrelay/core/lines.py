@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from typing import Final
+from typing import Final, overload
 
 # Between records over several lines: ASCII's own character for it, which no text has.
 _SEPARATOR: Final = b"\x1e\n"
@@ -66,6 +66,59 @@ def records_of(payload: bytes, count: int) -> list[bytes]:
     if len(lines) == count:
         return [line[:-1] for line in lines]
     return payload.split(_SEPARATOR)[:-1]
+
+
+class RecordLines(Sequence[bytes]):
+    """The records of a payload that has a line for each, taken apart only where one is looked at.
+
+    What passes on records as they are (`format: raw`, the framing of a stream) needs the payload
+    alone, and so costs no work per record.
+    """
+
+    __slots__ = ("_count", "_records", "payload")
+
+    def __init__(self, payload: bytes, count: int) -> None:
+        self.payload, self._count = payload, count
+        self._records: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice) and index.indices(self._count) == (0, self._count, 1):
+            return self
+        return self._taken_apart()[index]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._taken_apart())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._taken_apart() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+    def _taken_apart(self) -> list[bytes]:
+        if self._records is None:
+            self._records = records_of(self.payload, self._count)
+        return self._records
+
+
+def lines_of(payload: bytes, count: int) -> Sequence[bytes]:
+    """As `records_of`; as `RecordLines` where each record is a line."""
+    if must_stay_alone(payload, count):
+        return records_of(payload, count)
+    return RecordLines(payload, count)
+
+
+def size_of(records: Sequence[bytes]) -> int:
+    """The bytes of all of them together, without line feeds."""
+    if isinstance(records, RecordLines):
+        return len(records.payload) - len(records)
+    return sum(map(len, records))
 
 
 def must_stay_alone(payload: bytes, count: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -27,7 +27,7 @@ class Format(Protocol):
         them; checked by test_any_event_becomes_one_line_of_utf8.
         """
 
-    def encode(self, selection: Selection) -> list[bytes]:
+    def encode(self, selection: Selection) -> Sequence[bytes]:
         """One message per event, in order, unframed, in UTF-8, without a raw CR, LF or NUL.
 
         A message has the event's own fields only, each name once, whatever its sender calls its

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from siemrelay.core.event import Selection
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.formats.writing.text import has_no_controls, is_utf8, one_line_each
+from siemrelay.formats.writing.text import are_text_lines, is_utf8, one_line_each
 
 
 class RawOptions(HeaderOptions):
@@ -23,11 +24,10 @@ class Raw:
     fields: frozenset[str] = frozenset()
     members = None
 
-    def encode(self, selection: Selection) -> list[bytes]:
+    def encode(self, selection: Selection) -> Sequence[bytes]:
         """See `formats.contract.Format`."""
         records = selection.records
-        # Joined by LF, or two halves of a character could make a whole one.
-        if has_no_controls(records) and is_utf8(b"\n".join(records)):
+        if are_text_lines(records):
             return records
         texts = [record.rstrip(b"\r") for record in records]
         return one_line_each(

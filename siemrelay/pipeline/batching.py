@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 
 from siemrelay.core.event import Batch
+from siemrelay.core.lines import size_of
 from siemrelay.pipeline.formatting import SinkMessages
 from siemrelay.proof.stream import Numbering
 from siemrelay.sinks.contract import BatchLimits
@@ -29,8 +30,8 @@ class DeliveryBatch(msgspec.Struct):
     """
 
     next_sequence: int
-    messages: list[bytes] = msgspec.field(default_factory=list)
-    sequences: list[int] = msgspec.field(default_factory=list)
+    messages: Sequence[bytes] = ()
+    sequences: Sequence[int] = ()
     filtered: int = 0
     unparsed: int = 0
     truncated: int = 0
@@ -47,7 +48,17 @@ class DeliveryBatch(msgspec.Struct):
     @property
     def size_bytes(self) -> int:
         """The size of the messages with their separators."""
-        return sum(map(len, self.messages)) + _SEPARATOR_BYTES * len(self.messages)
+        return size_of(self.messages) + _SEPARATOR_BYTES * len(self.messages)
+
+
+_Each = TypeVar("_Each")
+
+
+def _appended(some: Sequence[_Each], more: Sequence[_Each]) -> list[_Each]:
+    # Lists of a delivery batch are its own; other sequences are parts of what sinks share.
+    joined: list[_Each] = some if isinstance(some, list) else [*some]
+    joined.extend(more)
+    return joined
 
 
 class BatchMaker:
@@ -117,8 +128,8 @@ class BatchMaker:
         batch.next_sequence = more.next_sequence
         if not batch.messages:
             batch.first_number = more.first_number
-        batch.messages += more.messages
-        batch.sequences += more.sequences
+        batch.messages = _appended(batch.messages, more.messages)
+        batch.sequences = _appended(batch.sequences, more.sequences)
         batch.filtered += more.filtered
         batch.unparsed += more.unparsed
         batch.truncated += more.truncated

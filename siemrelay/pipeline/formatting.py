@@ -17,6 +17,7 @@ import msgspec
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter
+from siemrelay.core.lines import size_of
 from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
@@ -56,7 +57,7 @@ class SinkFormat(msgspec.Struct, frozen=True):
         keep = self.events.select(decoded.events)
         return (keep, {}) if self.transform is None else self.transform.select(decoded, keep)
 
-    def made(self, selection: Selection) -> tuple[Selection, list[int], list[bytes]]:
+    def made(self, selection: Selection) -> tuple[Selection, list[int], Sequence[bytes]]:
         """The events as they are formatted, the records redacted, a message for each event."""
         redacted: list[int] = []
         if self.transform is not None:
@@ -101,8 +102,8 @@ class GroupMessages(msgspec.Struct, array_like=True):
     selects, by the filter's number. `size_bytes` is the size of all messages.
     """
 
-    messages: list[bytes]
-    sequences: list[int]
+    messages: Sequence[bytes]
+    sequences: Sequence[int]
     truncated: list[int]
     redacted: list[int]
     views: dict[int, SelectedMessages]
@@ -130,8 +131,8 @@ class SinkMessages(msgspec.Struct, frozen=True):
     type. Sinks share it: nothing in it may be changed.
     """
 
-    messages: list[bytes] = []
-    sequences: list[int] = []
+    messages: Sequence[bytes] = []
+    sequences: Sequence[int] = []
     truncated: Sequence[int] = ()
     redacted: Sequence[int] = ()
     replaced: Sequence[int] = ()
@@ -217,7 +218,7 @@ class Formatter:
         kept = {view: keep for view, (keep, _) in found.items()}
         together = _either([*kept.values()])
         selection = Selection(decoded, together, first.number)
-        sequences, failed = list(selection.sequences), dict[int, str]()
+        sequences, failed = selection.sequences, dict[int, str]()
         try:
             shaped, redacted, messages = first.made(selection)
             messages, cut = _truncated(first, messages, shaped, errors)
@@ -225,7 +226,7 @@ class Formatter:
             messages, redacted, cut, failed = _made_one_by_one(first, selection, error, errors)
             sequences = [sequence for sequence in sequences if sequence not in failed]
         start = decoded.batch.first_sequence
-        made = GroupMessages(messages, sequences, cut, redacted, {}, sum(map(len, messages)))
+        made = GroupMessages(messages, sequences, cut, redacted, {}, size_of(messages))
         for view, keep in kept.items():
             made.views[view] = _view(decoded, keep, together, sequences, failed, start)
             made.views[view].sampled = found[view][1]
@@ -257,7 +258,7 @@ def _either(kept: list[list[bool] | None]) -> list[bool] | None:
 
 def _view(
     decoded: DecodedBatch, keep: list[bool] | None, together: list[bool] | None,
-    sequences: list[int], failed: Mapping[int, str], start: int,
+    sequences: Sequence[int], failed: Mapping[int, str], start: int,
 ) -> SelectedMessages:  # fmt: skip
     own = [
         (sequence, error)
@@ -360,7 +361,8 @@ def _made_one_by_one(
             failed[sequence] = f"{type(again).__name__}: {again}"
         else:
             made, too_long = _truncated(sink, made, shaped, errors)
-            messages, redacted, cut = messages + made, redacted + changed, cut + too_long
+            messages += made
+            redacted, cut = redacted + changed, cut + too_long
     errors.append(_internal_error(
         "internal error: format failed, records become dead letters", batch, [*failed], error
     ))  # fmt: skip
@@ -368,8 +370,8 @@ def _made_one_by_one(
 
 
 def _truncated(
-    sink: SinkFormat, messages: list[bytes], selection: Selection, errors: list[InternalError]
-) -> tuple[list[bytes], list[int]]:
+    sink: SinkFormat, messages: Sequence[bytes], selection: Selection, errors: list[InternalError]
+) -> tuple[Sequence[bytes], list[int]]:
     """The messages, truncated to the limit, and the records whose message was over it."""
     limit = sink.max_message_bytes
     if limit is None or not messages or max(map(len, messages)) <= limit:

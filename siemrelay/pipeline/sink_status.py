@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from siemrelay.core.backoff import HOLD_ADVICE
+from siemrelay.core.lines import size_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.sinks.contract import Refusal
@@ -132,7 +133,7 @@ class SinkStatus:
         stats.invalid_utf8 += batch.invalid_utf8
         self.progressed()
         if batch.messages:
-            stats.sent_bytes += sum(map(len, batch.messages))
+            stats.sent_bytes += size_of(batch.messages)
             stats.last_type = batch.last_type
             # A refused message has no delivery time.
             left = len(batch.messages) - refused - duplicates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import compress
 from operator import ne
 
@@ -37,7 +38,7 @@ class SourceFilter:
             return True, "records that cannot be parsed are kept"
         return kept, why
 
-    def redacted(self, records: list[bytes], events: list[AuditEvent]) -> list[bytes]:
+    def redacted(self, records: Sequence[bytes], events: Sequence[AuditEvent]) -> Sequence[bytes]:
         """The records without what the source redacts. `events`: what they were decoded to."""
         return records if self._transform is None else self._transform.redacted(records, events)
 

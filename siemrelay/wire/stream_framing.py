@@ -18,13 +18,15 @@ from typing import Final
 
 import msgspec
 
-from siemrelay.core.lines import payloads
+from siemrelay.core.lines import RecordLines, payloads
 
 Framer = Callable[[Sequence[bytes]], bytes]
 
 
 def newline(messages: Sequence[bytes]) -> bytes:
     """Each message ended by LF (RFC 6587, 3.4.2); formats never write a raw LF themselves."""
+    if isinstance(messages, RecordLines):
+        return messages.payload
     return b"\n".join(messages) + b"\n"
 
 

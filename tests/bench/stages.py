@@ -155,7 +155,7 @@ def _cef() -> Any:
 
 
 def _encode(form: Format, decoded: DecodedBatch) -> list[bytes]:
-    return form.encode(Selection(decoded))
+    return list(form.encode(Selection(decoded)))
 
 
 def _transform(transform: EventTransform, decoded: DecodedBatch) -> Selection:

@@ -155,7 +155,7 @@ class SinkPeer:
         ]  # fmt: skip
         records = b"".join(b'{"id":"%b"}\n' % (event.id or "").encode() for event in events)
         batch = Batch(1, len(events), "audit", 1.7e9, records)
-        return form.encode(Selection(DecodedBatch(batch, events)))
+        return list(form.encode(Selection(DecodedBatch(batch, events))))
 
     def bad(self) -> bytes:
         """The message that is refused after `make_refuse`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -25,7 +26,7 @@ class Elements:
         self._inner = inner
         self.fields, self.members = inner.fields, inner.members
 
-    def encode(self, selection: Selection) -> list[bytes]:
+    def encode(self, selection: Selection) -> Sequence[bytes]:
         """See `formats.contract.Format`."""
         messages = self._inner.encode(selection)
         return messages if self.members is not None else list(map(_element, messages))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -32,7 +33,7 @@ class Timestamped:
         self.fields = inner.fields | {"time"}
         self.members: frozenset[str] | None = (inner.members or frozenset()) | {stamp}
 
-    def encode(self, selection: Selection) -> list[bytes]:
+    def encode(self, selection: Selection) -> Sequence[bytes]:
         """See `formats.contract.Format`."""
         messages = self._inner.encode(selection)
         if self._stamp in (self._inner.members or ()):

@@ -9,10 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
+from siemrelay.core.lines import RecordLines
+
 # Unicode's control pictures keep a control character visible and countable where the raw one
 # would end a record (CR, LF), end a C string (NUL) or steer a terminal (ESC).
 CONTROL_PICTURES: Final = {**{code: 0x2400 + code for code in range(0x20)}, 0x7F: 0x2421}
 _CONTROLS: Final = bytes(CONTROL_PICTURES)
+_CONTROLS_BUT_LF: Final = _CONTROLS.replace(b"\n", b"")
 _json: Final = msgspec.json.Encoder().encode
 _NO_CONTROLS: Final = bytes(set(range(256)).difference(CONTROL_PICTURES))
 
@@ -99,10 +102,22 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
+def are_text_lines(records: Sequence[bytes]) -> bool:
+    """Whether every record is UTF-8 without control characters, tested for all at once."""
+    if isinstance(records, RecordLines):
+        return _lacks(_CONTROLS_BUT_LF, records.payload) and is_utf8(records.payload)
+    # Joined by LF, or two halves of a character could make a whole one.
+    return has_no_controls(records) and is_utf8(b"\n".join(records))
+
+
 def has_no_controls(messages: Sequence[bytes]) -> bool:
     """Whether no message has a control character, tested for all of them at once."""
-    joined = b"".join(messages)
-    return len(joined.translate(None, _CONTROLS)) == len(joined)
+    return _lacks(_CONTROLS, b"".join(messages))
+
+
+def _lacks(characters: bytes, data: bytes) -> bool:
+    # To search for one after the other (memchr) takes a third of the time of `bytes.translate`.
+    return not any(character in data for character in characters)
 
 
 def one_line_each(messages: list[bytes]) -> list[bytes]:

@@ -80,9 +80,10 @@ def answer(body: bytes | bytearray | memoryview) -> Ready | Done:
 
 
 def done(formatted: FormattedBatch) -> Done:
-    """The answer with a formatted batch; its messages become plain bytes."""
+    """The answer with a formatted batch; its messages become plain bytes, its columns lists."""
     message = Done(formatted, {})
     for group, made in formatted.groups.items():
+        made.messages, made.sequences = list(made.messages), list(made.sequences)
         if (keys := keys_of(made.messages)) is not None:
             message.keys[group] = keys
             made.messages = list(map(bytes, made.messages))

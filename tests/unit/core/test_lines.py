@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import compress
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.core.lines import count_lines, must_stay_alone, payloads, records_of, separated
+from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
+from siemrelay.core.lines import (
+    count_lines,
+    lines_of,
+    must_stay_alone,
+    payloads,
+    records_of,
+    separated,
+    size_of,
+)
+from siemrelay.formats.raw import Raw
+from siemrelay.wire.stream_framing import newline
 
-RECORDS = st.lists(st.text("ab\n\r\0\x1e", max_size=4).map(str.encode), max_size=12)
+RECORDS = st.lists(
+    st.text("ab\n\r\0\x1e", max_size=4).map(str.encode) | st.binary(max_size=3), max_size=12
+)
+BOUND = st.none() | st.integers(-14, 14)
 
 
 @given(RECORDS)
@@ -46,3 +61,31 @@ def test_records_over_several_lines_travel_together_within_bounds() -> None:
     made = list(payloads(records))
     assert len(made) < 20
     assert [r for payload, some in made for r in records_of(payload, len(some))] == records
+
+
+@given(RECORDS, st.data())
+def test_records_that_are_lines_are_the_same_records_taken_apart_or_not(
+    records: list[bytes], data: st.DataObject
+) -> None:
+    for payload, some in payloads(records):
+        lines = lines_of(payload, len(some))
+        some_of_them = slice(*data.draw(st.tuples(BOUND, BOUND, st.sampled_from([None, 1, 2]))))
+        assert lines == some
+        assert lines[some_of_them] == some[some_of_them]
+        assert size_of(lines) == sum(map(len, some))
+        assert newline(lines) == newline(some)
+        assert Raw().encode(selected(payload, some)) == as_raw(some)
+
+
+def selected(payload: bytes, records: Sequence[bytes]) -> Selection:
+    batch = Batch(1, len(records), "s", 0.0, payload)
+    return Selection(DecodedBatch(batch, [AuditEvent()] * len(records)))
+
+
+def as_raw(records: Sequence[bytes]) -> list[bytes]:
+    """What `format: raw` makes of each record alone."""
+    return [
+        message
+        for record in records
+        for message in Raw().encode(selected(record + b"\n", [record]))
+    ]

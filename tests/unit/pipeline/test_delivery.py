@@ -53,7 +53,7 @@ class Keep:
 class Buggy(Raw):
     """A format with a bug about some events."""
 
-    def encode(self, selection: Selection) -> list[bytes]:
+    def encode(self, selection: Selection) -> Sequence[bytes]:
         if any(event.type.startswith("bug in format") for event in selection.events):
             raise KeyError("a bug")
         return super().encode(selection)

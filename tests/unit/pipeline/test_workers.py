@@ -30,7 +30,7 @@ from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import FormattedBatch, Formatter, SinkFormat
 from siemrelay.pipeline.workers import pool as pool_module
-from siemrelay.pipeline.workers.frames import Job, Ready, Tables
+from siemrelay.pipeline.workers.frames import Job, Ready, Tables, done
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 from siemrelay.pipeline.workers.worker import Worker
 from siemrelay.sinks.contract import BatchLimits
@@ -122,7 +122,7 @@ async def test_a_worker_answers_in_order_what_the_relay_would_have_made(
     async with workers(monkeypatch) as (pool, stats):
         found = await ask(pool, *batches)
         assert stats.batches == len(batches)
-    assert found == [formatter().formatted(batch, {0: [0]}) for batch in batches]
+    assert found == [done(formatter().formatted(batch, {0: [0]})).formatted for batch in batches]
 
 
 async def test_new_tables_count_for_every_batch_after_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def id_of(message: bytes) -> str:
 def encoded(inner: Any, events: list[AuditEvent], payload: bytes = b"") -> list[bytes]:
     batch = Batch(1, len(events), "audit", 1.7e9, payload or b"{}\n" * len(events))
     options = ElasticsearchOptions(url="http://localhost:9200")
-    return bulk_documents(inner, options).encode(Selection(DecodedBatch(batch, events)))
+    return list(bulk_documents(inner, options).encode(Selection(DecodedBatch(batch, events))))
 
 
 async def send(cluster: Elasticsearch, messages: list[bytes], **more: object) -> list[Refusal]:
@@ -243,7 +243,7 @@ async def test_the_index_stands_in_each_action_where_the_path_cannot_have_it(
         Batch(1, 1, "audit", 1.7e9, b"{}\n"), [AuditEvent(id="a", time="2026-03-04")]
     )
     messages = bulk_documents(Json(JsonOptions()), options).encode(Selection(decoded))
-    assert await send(cluster, messages, index_in="action") == []
+    assert await send(cluster, list(messages), index_in="action") == []
     assert list(cluster.events) == ["a"]
     assert cluster.requests[0].target.startswith("/_bulk?")
     assert b'{"create":{"_index":"logs-siemrelay-default","_id":' in messages[0]

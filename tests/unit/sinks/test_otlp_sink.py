@@ -51,7 +51,7 @@ def messages(
 ) -> list[bytes]:
     batch = Batch(7, len(events), "audit", 1_700_000_000.25, payload or b"{}\n" * len(events))
     form = log_records(inner or Json(JsonOptions()), options("http://a", **more))
-    return form.encode(Selection(DecodedBatch(batch, list(events))))
+    return list(form.encode(Selection(DecodedBatch(batch, list(events)))))
 
 
 def named(*names: str) -> list[bytes]:

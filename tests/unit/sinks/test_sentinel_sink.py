@@ -62,7 +62,7 @@ def records(*names: str, inner: Any = None) -> list[bytes]:
     events = [AuditEvent(id=name, time="2026-03-04T05:06:07.089Z", type="T") for name in names]
     batch = Batch(1, len(events), "audit", 1.7e9, b"{}\n" * len(events))
     form = sentinel_records(inner or Json(JsonOptions()), None)
-    return form.encode(Selection(DecodedBatch(batch, events)))
+    return list(form.encode(Selection(DecodedBatch(batch, events))))
 
 
 async def fails(azure: LogsIngestion, *messages: bytes, **more: object) -> DeliveryError:

@@ -193,7 +193,7 @@ def messages(assembly: Assembly, *records: bytes) -> list[bytes]:
     selection = Selection(decoder.decode(Batch(1, len(records), "s", 1.7e9, payload)))
     if parts.transform is not None:
         selection, _ = parts.transform.apply(selection)
-    return parts.format.encode(selection)
+    return list(parts.format.encode(selection))
 
 
 @pytest.mark.parametrize("kind", SECRETS)

@@ -10,7 +10,7 @@ import msgspec
 
 from siemrelay.core.event import Batch
 from siemrelay.core.lines import size_of
-from siemrelay.pipeline.formatting import SinkMessages
+from siemrelay.pipeline.messages import SinkMessages
 from siemrelay.proof.stream import Numbering
 from siemrelay.sinks.contract import BatchLimits
 

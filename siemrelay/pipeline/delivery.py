@@ -42,8 +42,8 @@ from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.format_cache import SinkReader
-from siemrelay.pipeline.formatting import SinkMessages
 from siemrelay.pipeline.in_flight import InFlight
+from siemrelay.pipeline.messages import SinkMessages
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.read_ahead import ReadAhead
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate

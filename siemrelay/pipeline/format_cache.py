@@ -11,15 +11,14 @@ import trio
 
 from siemrelay.core.event import Batch, DecodedBatch
 from siemrelay.net.tasks import Broadcast
-from siemrelay.pipeline.formatting import (
+from siemrelay.pipeline.formatting import Formatter, replaced_of
+from siemrelay.pipeline.messages import (
     NO_MESSAGES,
     FormattedBatch,
-    Formatter,
     GroupMessages,
     InternalError,
     SinkMessages,
     messages_of,
-    replaced_of,
 )
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 

@@ -11,7 +11,7 @@ import pytest
 from siemrelay.config.load import load, load_text
 from siemrelay.core.event import Batch
 from siemrelay.formats.envelopes.keyed import keys_of
-from siemrelay.pipeline.formatting import FormattedBatch
+from siemrelay.pipeline.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     Done,
@@ -61,6 +61,8 @@ def made_alike(config: Any, sinks: list[str]) -> None:
 
 def compared(formatted: FormattedBatch) -> Any:
     keys = {group: keys_of(made.messages) for group, made in formatted.groups.items()}
+    for made in formatted.groups.values():
+        made.messages, made.sequences = list(made.messages), list(made.sequences)
     return formatted, keys
 
 

@@ -20,7 +20,7 @@ import trio
 from siemrelay.core.backoff import delay_s
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast
-from siemrelay.pipeline.formatting import FormattedBatch
+from siemrelay.pipeline.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import Done, Job, Tables
 from siemrelay.pipeline.workers.worker import Worker, WorkerFailed
 from siemrelay.telemetry.stats import WorkerStats

@@ -26,7 +26,8 @@ from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.delivery import Delivery, Retry
 from siemrelay.pipeline.format_cache import FormatCache, SinkReader
-from siemrelay.pipeline.formatting import Formatter, InternalError, SinkFormat
+from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.pipeline.messages import InternalError
 from siemrelay.sinks.contract import BatchLimits, Refusal, Report, Settlement, no_report
 from siemrelay.telemetry.stats import BufferStats, SinkCounts, SinkStats
 from tests.support.buffers import advance

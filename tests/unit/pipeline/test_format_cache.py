@@ -11,7 +11,8 @@ import trio
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.pipeline.format_cache import WORTH_BYTES, FormatCache, SinkReader
-from siemrelay.pipeline.formatting import Formatter, SinkFormat, SinkMessages
+from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.pipeline.messages import SinkMessages
 from siemrelay.pipeline.workers.pool import PendingBatch
 from tests.support.formats import messages_for
 

@@ -28,7 +28,8 @@ from siemrelay.decoders.text import TEXT
 from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
-from siemrelay.pipeline.formatting import FormattedBatch, Formatter, SinkFormat
+from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.pipeline.messages import FormattedBatch
 from siemrelay.pipeline.workers import pool as pool_module
 from siemrelay.pipeline.workers.frames import Job, Ready, Tables, done
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool

@@ -12,7 +12,7 @@ from siemrelay import registry
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import Document, KeyPath, dotted
 from siemrelay.core.errors import Fault
-from siemrelay.core.extras import Extra
+from siemrelay.core.extras import TIMESTAMPS, Extra
 from siemrelay.net import pem
 
 
@@ -26,6 +26,9 @@ def missing(document: Document, sources: Any, sinks: Any) -> tuple[list[Fault], 
         if extra is not None and extra.missing():
             key = (*at, "type" if at[0] == "sources" else "protocol")
             faults.append(document.fault(key, f"{extra.absence}; {extra.advice}"))
+        if isinstance(part, SinkConfig) and _wants_timestamps(part) and TIMESTAMPS.missing():
+            why = f"{TIMESTAMPS.absence}; {TIMESTAMPS.advice}"
+            faults.append(document.fault((*at, "seal", "timestamp"), why))
         for path, options in _nested(part, at):
             for finding in pem.findings(options):
                 fault = document.fault((*path, finding.option), finding.message)
@@ -54,6 +57,10 @@ def _parts(sources: Any, sinks: Any) -> Iterator[tuple[KeyPath, BaseModel, Extra
     for name, sink in sinks.items() if isinstance(sinks, dict) else ():
         if isinstance(sink, SinkConfig) and type(sink) is not SinkConfig and sink.enabled:
             yield ("sinks", name), sink, registry.PROTOCOLS[sink.protocol].extra
+
+
+def _wants_timestamps(sink: SinkConfig) -> bool:
+    return sink.seal is not None and sink.seal.timestamp is not None
 
 
 def _nested(options: BaseModel, at: KeyPath) -> Iterator[tuple[KeyPath, BaseModel]]:

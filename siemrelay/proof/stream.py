@@ -108,6 +108,10 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
         """The stream's part of its numbers."""
         return self.origin.rpartition("/")[2]
 
+    def is_sealed(self) -> bool:
+        """Whether a confirmed seal covers everything but itself."""
+        return self.tree.size <= self.sealed.size + 1
+
     def confirmed(self, more: Confirmed) -> StreamState:
         """With a batch that was settled."""
         pending, sealed, absent = self.pending, self.sealed, (*self.absent, *more.absent)

@@ -27,7 +27,8 @@ from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
-from siemrelay.pipeline.sealing.sealed_stream import SealedStream, StreamSettings
+from siemrelay.pipeline.sealing.sealed_stream import SealedStream
+from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sent_again import NumberSource
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.proof.leaf import NUMBER_CHARACTERS

@@ -19,7 +19,9 @@ from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.sealing.keys import SealKeys
+from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
+from siemrelay.pipeline.sealing.timestamps import Timestamper
 from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
@@ -50,6 +52,7 @@ class SinkGroup:
         self._pauses, self._observers = pauses, observers
         self._buffer, self._stats, self._other_pools = buffer, stats, other_pools
         self._running: RunningParts
+        self._stamping: RunningParts
         self._parts: dict[str, SinkParts] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._removed = RemovedSinks(buffer, stats.buffer)
@@ -148,7 +151,10 @@ class SinkGroup:
         seal = config.sinks[parts.name].seal
         keys = SealKeys(config.state_dir, settings.relay, seal.key if seal else None)
         keys.make()
-        return SealedStream(settings, parts.messages, self._buffer, keys, self._seals, stats)
+        stamps = seal.timestamp if seal else None
+        stamper = None if stamps is None else Timestamper(parts.name, stamps, stats)
+        maker = SealMaker(settings, parts.messages, self._seals)
+        return SealedStream(settings, maker, self._buffer, keys, stats, stamper)
 
     def _seals(self) -> dict[str, tuple[int, str]]:
         """The latest seal of each stream, by origin."""
@@ -158,16 +164,23 @@ class SinkGroup:
     def start(self, nursery: trio.Nursery) -> None:
         """Start every enabled sink in the nursery; each restarts by itself when it fails."""
         self._running = RunningParts("sink", nursery)
+        self._stamping = RunningParts("time stamps of sink", nursery)
         self._start_missing()
 
     def _start_missing(self) -> None:
         for name, each in self._deliveries.items():
             if name not in self._running and name not in self._pauses:
                 self._running.start(name, each.run, each.failed)
+                if each.stream is not None and (stamper := each.stream.timestamper) is not None:
+                    self._stamping.start(name, stamper.run, lambda error: None)
+
+    async def _stop(self, name: str) -> None:
+        await self._stamping.stop(name)
+        await self._running.stop(name)
 
     async def restart(self, name: str) -> None:
         """Stop an enabled sink and start it again, from its cursor."""
-        await self._running.stop(name)
+        await self._stop(name)
         self._start_missing()
 
     @property
@@ -185,7 +198,7 @@ class SinkGroup:
         Like a disabled sink it keeps its records until the buffer needs the room, and nobody waits
         for it.
         """
-        await self._running.stop(name)
+        await self._stop(name)
         self._note_paused(self._stats.sinks[name])
         self._buffer.set_enabled(name, enabled=False)
 
@@ -226,7 +239,7 @@ class SinkGroup:
         stopped = (*plan.names("sink", "restart", "remove"), *renamed)
         await self._settle_streams(stopped)
         for name in stopped:
-            await self._running.stop(name)
+            await self._stop(name)
         removed = self._removed.without({*discard, *renamed, *config.sinks})
         gone = [*plan.names("sink", "remove"), *(self._buffer.removed.keys() & {*discard})]
         try:

@@ -117,6 +117,10 @@ def _sink(sink: SinkReport, report: RelayReport) -> Iterator[Attention]:
         when = f"ends in {span(ends - report.at)}" if ends > report.at else "has expired"
         yield Attention("warning", f"The certificate that {sink.name} shows {when}", "",
                         "It is the receiver's: have it renewed there.")  # fmt: skip
+    if sink.timestamps is not None and sink.timestamps.fault:
+        yield Attention("warning", f"The seals of {sink.name} get no time stamps",
+                        sink.timestamps.fault, "Seals and events go on without; it is asked again. "
+                        "Check `seal: {timestamp: …}`.")  # fmt: skip
     seal = sink.seal
     if seal is not None and seal.is_stale(report.at) and sink.state == "up":
         yield Attention("warning", f"The last seal of {sink.name} is late: "

@@ -136,6 +136,11 @@ _SINK_ROWS: Final[tuple[_Row, ...]] = (
      lambda s: s.seal and s.seal.sealed_at),
     ("seal_interval_seconds", "gauge", "How often a seal is sent; absent without `seal`.",
      lambda s: s.seal and s.seal.every_s),
+    ("tsa_timestamp_seconds", "gauge", "When an authority last stamped a seal; absent without one.",
+     lambda s: s.timestamps and s.timestamps.at),
+    ("tsa_failing", "gauge",
+     "1 while the authority gives no time stamp; absent without `seal: {timestamp: …}`.",
+     lambda s: s.timestamps and int(bool(s.timestamps.fault))),
     ("delivery_seconds", "histogram", "From received to confirmed.", lambda s: s.delivery_s),
 )  # fmt: skip
 

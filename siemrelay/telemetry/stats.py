@@ -156,6 +156,13 @@ class SealStatus(msgspec.Struct, frozen=True):
         return self.sealed_at is not None and now - self.sealed_at > 2 * self.every_s + _LATE_SEAL_S
 
 
+class TimestampStatus(msgspec.Struct, frozen=True):
+    """When an authority last stamped a seal of a sink, and why it does not now, if it fails."""
+
+    at: float | None = None
+    fault: str = ""
+
+
 class SinkStats(msgspec.Struct):
     """One sink. `state` is one of STATES; `reason` says why it is not `up`.
 
@@ -187,6 +194,7 @@ class SinkStats(msgspec.Struct):
     certificate_expires_at: float | None = None
     credentials_fault: str = ""
     seal: SealStatus | None = None
+    timestamps: TimestampStatus | None = None
     delivery_s: Histogram = msgspec.field(default_factory=lambda: Histogram(DELIVERY_BUCKETS_S))
 
     @property

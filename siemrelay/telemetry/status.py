@@ -13,7 +13,14 @@ from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.telemetry.health import stuck, unready
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.rates import HISTORY_EVERY_S, History, Rates
-from siemrelay.telemetry.stats import RemovedSink, SealStatus, SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import (
+    RemovedSink,
+    SealStatus,
+    SinkStats,
+    SourceStats,
+    Stats,
+    TimestampStatus,
+)
 
 _TROUBLED: Final = ("connecting", "waiting", "holding", "failed", "paused")
 
@@ -76,6 +83,8 @@ class SinkReport(msgspec.Struct, frozen=True):
     """Why changed TLS or secret files are not used yet."""
     seal: SealStatus | None = None
     """Of a sink with `seal:`, once it has connected."""
+    timestamps: TimestampStatus | None = None
+    """Of a sink whose seals get time stamps."""
 
 
 class BufferReport(msgspec.Struct, frozen=True):
@@ -190,6 +199,11 @@ class StatusReporter:
             source.unparsed_share, self._clean(source.unparsed_why),
         )  # fmt: skip
 
+    def _timestamps(self, status: TimestampStatus | None) -> TimestampStatus | None:
+        if status is None:
+            return None
+        return TimestampStatus(status.at, self._clean(status.fault))
+
     def _sink(self, sink: SinkStats) -> SinkReport:
         return SinkReport(
             sink.name, sink.state, self._clean(sink.reason), sink.since, sink.delivered,
@@ -198,5 +212,5 @@ class StatusReporter:
             sink.counts.last_success_at or None, self._clean(sink.last_type),
             self._clean(sink.last_error), sink.last_error_at, sink.certificate_expires_at,
             sink.counts.duplicates, sink.counts.lost, self._clean(sink.credentials_fault),
-            sink.seal,
+            sink.seal, self._timestamps(sink.timestamps),
         )  # fmt: skip

@@ -154,6 +154,10 @@ def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
         stale = seal.is_stale(now)
         late = f", which is late: one is sent every {span(seal.every_s)}" * stale
         yield Line(f"  {until}: {count} are under seal{late}", "bad" if stale else "dim")
+    if (stamps := sink.timestamps) is not None:
+        last = "never yet" if stamps.at is None else ago(stamps.at, now)
+        fault = f"; {stamps.fault}" * bool(stamps.fault)
+        yield Line(f"  last time stamp of a seal: {last}{fault}", "bad" if fault else "dim")
     if sink.duplicates:
         yield Line(f"  {sink.duplicates:,} duplicates: the receiver already held them", "dim")
     if sink.missing:

@@ -15,10 +15,11 @@ from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, tcp, until
 from tests.support.elasticsearch_receiver import Elasticsearch
-from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
+from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request, binary
 from tests.support.otlp_receiver import OtlpReceiver
 from tests.support.receivers import TcpReceiver
 from tests.support.splunk_receiver import TOKEN, SplunkReceiver
+from tests.support.timestamp_authority import TimestampAuthority
 
 SEAL = {"seal": {"every": "1s"}}
 
@@ -41,7 +42,11 @@ class Auditor:
 
     def verify(self, *exports: Path, code: int = 0, **options: str) -> dict[str, Any]:
         """The report as JSON; `code` is the exit code that it must have."""
-        more = [word for name, value in options.items() for word in (f"--{name}", value)]
+        more = [
+            word
+            for name, value in options.items()
+            for word in (f"--{name.replace('_', '-')}", value)
+        ]
         keys = [word for key in self.key.splitlines() for word in ("--key", key)]
         done = launcher.run("verify", *keys, "--json", *more, *map(str, exports))
         assert (done.returncode, done.stderr) == (code, ""), done
@@ -240,6 +245,40 @@ def test_a_state_that_was_set_back_is_found(make_daemon: MakeDaemon, tmp_path: P
     until(lambda: sealed_events(export) >= 40)
     assert daemon.terminate() == 0
     assert "split" in {kind for kind, *_ in Auditor(daemon).found(export)}
+
+
+def test_an_authority_stamps_seals_without_holding_up_seals_or_events(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    tsa, export, tiles = TimestampAuthority(tmp_path / "tsa"), tmp_path / "out.json", tmp_path / "x"
+    with HttpReceiver(lambda request: Answer(503)) as server:
+        settings = {"every": "1s", "timestamp": {"url": server.url, "every": "1s"}}
+        daemon = make_daemon({"out": archive(export, seal=settings)})
+        append(daemon.audit, map(event, range(1, 11)))
+        daemon.start()
+        until(
+            lambda: (
+                is_sealed(daemon, "out", 11) and daemon.metric("sink_tsa_failing", sink="out") == 1
+            )
+        )
+        assert "get no time stamps" in daemon.get("/overview")[1]
+        server.answer = lambda request: binary(tsa.answer(request.body))
+        until(lambda: daemon.metric("sink_tsa_failing", sink="out") == 0)
+        append(daemon.audit, [event(11)])  # the seal at the stop is of this, and has the stamp
+        until(lambda: sealed_events(export) == 11)
+        assert daemon.terminate() == 0
+    warned = [line for line in daemon.log if "no time stamp yet" in line["event"]]
+    assert len(warned) == 1
+    auditor = Auditor(daemon)
+    (stream,) = auditor.verify(export, tsa_ca=str(tsa.ca))["streams"]
+    assert stream["timestamps"] >= 1
+    assert stream["stamped"]["size"] >= 11
+    assert seal_command(daemon, "export", "out", str(tiles)).returncode == 0
+    notes = sorted(tiles.rglob("*.note"))
+    assert len(notes) >= stream["timestamps"]
+    assert all(tsa.accepts(note.with_suffix(".tsr"), note) for note in notes)
+    stranger = TimestampAuthority(tmp_path / "stranger")
+    assert {kind for kind, *_ in auditor.found(export, tsa_ca=str(stranger.ca))} == {"timestamp"}
 
 
 def test_a_lost_state_directory_begins_a_stream_of_another_key(

@@ -74,6 +74,7 @@ DAY = 86400
 EXPIRY = "siemrelay_sink_certificate_expiry_timestamp_seconds"
 REMOVED = "siemrelay_removed_sink_backlog_records"
 INTERVAL = "siemrelay_sink_seal_interval_seconds"
+STAMPED = ("siemrelay_sink_tsa_timestamp_seconds", "siemrelay_sink_tsa_failing")
 SEALED, SAMPLED = "siemrelay_sink_seal_timestamp_seconds", "siemrelay_sink_sampled_total"
 
 CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
@@ -145,6 +146,10 @@ CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
         *(series(INTERVAL, "60x60", sink=sink) for sink in ("loud", "off", "quiet")),
         series(SEALED, "0+60x60", sink="quiet"), *state("off", "disabled"),
     ], "16m", [LOUD_SINK]),
+    ("SiemrelaySealsUnstamped", [
+        series("siemrelay_sink_tsa_failing", "1x90", sink="loud"),
+        series("siemrelay_sink_tsa_failing", "1x50 0x40", sink="quiet"),
+    ], "61m", [LOUD_SINK]),
     ("SiemrelayBufferFull", [series("siemrelay_buffer_full", "1x10")], "2m", [RELAY]),
     ("SiemrelayBufferFull", [series("siemrelay_buffer_full", "0x10")], "2m", []),
     # From 600 of 1,000 on by 2 a minute: 480 more within 4 hours.
@@ -308,7 +313,7 @@ def test_prometheus_scrapes_a_running_relay_and_takes_the_rules(
                 if metric.kind != "histogram" and not (set(metric.labels) & {"reason"})
             }  # fmt: skip
             # No TLS here, no sink was removed, none is sealed or sampled.
-            assert wanted - set(names) == {EXPIRY, REMOVED, SEALED, INTERVAL, SAMPLED}
+            assert wanted - set(names) == {EXPIRY, REMOVED, SEALED, INTERVAL, *STAMPED, SAMPLED}
             until(lambda: evaluated(ask("rules")) == dict.fromkeys(ALERTS, "ok"))
             assert ask("alerts")["alerts"] == []
             for query in queries():

@@ -39,11 +39,18 @@ class Answer:
     """What the receiver says to a request; records count as arrived only with a 2xx."""
 
     def __init__(self, status: int, words: str = "", **headers: str) -> None:
-        self.status, self.words = status, words
+        self.status, self.words, self.body = status, words, words.encode()
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 TAKEN = Answer(200)
+
+
+def binary(body: bytes) -> Answer:
+    """A 200 with such a body."""
+    answer = Answer(200)
+    answer.body = body
+    return answer
 
 
 class HttpReceiver(Receiver):
@@ -122,13 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
         answer = receiver.answer(request)
         if 200 <= answer.status < 300:
             receiver.arrived.add(receiver.taken(request))
-        words = answer.words.encode()
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(words)))
+        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(words)
+        self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """The test says what happened."""

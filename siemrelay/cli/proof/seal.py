@@ -15,12 +15,13 @@ from siemrelay.cli.person import audit
 from siemrelay.core.errors import StartRefused
 from siemrelay.core.event_types import SEAL_KEY_ROTATED
 from siemrelay.core.times import rfc3339
-from siemrelay.pipeline.sealing.archive import read_leaves, read_seals
+from siemrelay.pipeline.sealing.archive import read_leaves, read_seals, read_timestamps
 from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.proof.merkle import HASH_BYTES
 from siemrelay.proof.note import Signer
+from siemrelay.proof.seal import note_of
 from siemrelay.proof.stream import StreamState
-from siemrelay.proof.tiles import split, tiles_of
+from siemrelay.proof.tiles import TIMESTAMPS_FOLDER, split, tiles_of
 from siemrelay.relay.assembly import relay_name
 
 
@@ -98,7 +99,9 @@ def export(config: str, sink: str, folder: Path) -> None:
     """Write the hashes of SINK's messages into FOLDER, for `siemrelay verify --tiles`.
 
     For each stream a folder of C2SP tiles and its last seal. They hold no event and need no trust:
-    the signed roots tell whether they are true. They are kept for `seal.keep`.
+    the signed roots tell whether they are true. They are kept for `seal.keep`. Time stamps are in
+    `timestamps/`: NUMBER.note is the signed note of that seal and NUMBER.tsr the authority's
+    answer, for `openssl ts -verify -data NUMBER.note -in NUMBER.tsr -CAfile …`, too.
     """
     loaded = load_or_exit(config).config
     with open_buffer(loaded.state_dir) as store:
@@ -120,10 +123,24 @@ def export(config: str, sink: str, folder: Path) -> None:
             target.write_bytes(tile)
         (folder / path.name).mkdir(parents=True, exist_ok=True)
         (folder / path.name / "seal").write_text(last.text + "\n")
+        stamps = _export_timestamps(path, folder / path.name / TIMESTAMPS_FOLDER)
         written += 1
-        click.echo(f"{origin}: {len(leaves):,} hashes")
+        click.echo(f"{origin}: {len(leaves):,} hashes" + f", {stamps:,} time stamps" * bool(stamps))
     if not written:
         click.echo("no seal has been confirmed yet")
+
+
+def _export_timestamps(archive: Path, target: Path) -> int:
+    """Write the time stamps of a stream's seals; returns how many."""
+    stamps = {stamp.number: stamp for stamp in read_timestamps(archive)}
+    count = 0
+    for found in read_seals(archive) if stamps else ():
+        if (stamp := stamps.get(found.number)) is not None:
+            target.mkdir(parents=True, exist_ok=True)
+            (target / f"{stamp.number}.note").write_bytes(note_of(found.text))
+            (target / f"{stamp.number}.tsr").write_bytes(stamp.response)
+            count += 1
+    return count
 
 
 def _leaves(path: Path) -> list[bytes]:

@@ -1,7 +1,8 @@
 """What the relay itself keeps of a sealed stream, beside the buffer: its seals, and its leaves.
 
-The seals stay for ever: a line of JSON each. The leaves, 32 bytes a message, stay for `seal.keep`
-in files of 65,536; with them `siemrelay verify --tiles` names the very message that was changed.
+The seals and their time stamps stay for ever: a line of JSON each. The leaves, 32 bytes a message,
+stay for `seal.keep` in files of 65,536; with them `siemrelay verify --tiles` names the very message
+that was changed.
 Nothing else depends on them: what cannot be written is logged, and a gap (zeros) is told by the
 signed root.
 """
@@ -11,14 +12,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
 
 from siemrelay.proof.merkle import HASH_BYTES
+from siemrelay.proof.seal import Timestamp
 from siemrelay.proof.stream import PendingSeal
 
 _log = structlog.get_logger()
@@ -30,6 +33,11 @@ _MOST_WAITING: Final = 4_096
 
 _EXPIRE_EVERY_S: Final = 3600.0
 
+# The last line is in here: a seal with a time stamp has up to 64 KiB.
+_END_BYTES: Final = 256 * 1024
+
+_Line = TypeVar("_Line")
+
 
 class ArchivedSeal(msgspec.Struct, frozen=True):
     """A confirmed seal: origin, number, the record before which it stands, size, time, text."""
@@ -40,6 +48,14 @@ class ArchivedSeal(msgspec.Struct, frozen=True):
     size: int
     at: float
     text: str
+
+
+class ArchivedTimestamp(msgspec.Struct, frozen=True):
+    """The time stamp of seal `number`: its time in seconds, the authority's answer in DER."""
+
+    number: int
+    at: float
+    response: bytes
 
 
 def folder_of(state_dir: Path, stream: str) -> Path:
@@ -84,8 +100,24 @@ class SealArchive:
     def add_seal(self, origin: str, seal: PendingSeal) -> None:
         """Add a seal that was confirmed."""
         line = ArchivedSeal(origin, seal.number, seal.position, seal.size, seal.at, seal.text)
+        self._append("seals", line)
+
+    def add_timestamp(self, timestamp: Timestamp, at: float) -> None:
+        """Add the time stamp of a seal, and its time in seconds."""
+        line = ArchivedTimestamp(timestamp.number, at, timestamp.response)
+        self._append("timestamps", line)
+
+    def unstamped(self) -> tuple[float | None, ArchivedSeal | None]:
+        """The time of the last time stamp, if there is one, and the last seal if it has none."""
+        stamp = _last(self._folder / "timestamps", ArchivedTimestamp)
+        seal = _last(self._folder / "seals", ArchivedSeal)
+        if stamp is None:
+            return None, seal
+        return stamp.at, seal if seal is not None and seal.number > stamp.number else None
+
+    def _append(self, name: str, line: msgspec.Struct) -> None:
         try:
-            descriptor = self._open("seals", os.O_WRONLY | os.O_APPEND)
+            descriptor = self._open(name, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(descriptor, msgspec.json.encode(line) + b"\n")
             finally:
@@ -124,19 +156,42 @@ class SealArchive:
 
 def read_seals(folder: Path) -> Iterator[ArchivedSeal]:
     """The confirmed seals of a stream, in order; without one of which a crash left a part."""
-    try:
-        lines = (folder / "seals").read_bytes().splitlines()
-    except FileNotFoundError:
-        return
     last = -1
-    for line in lines:
-        try:
-            seal = msgspec.json.decode(line, type=ArchivedSeal)
-        except msgspec.DecodeError:
-            continue
+    for seal in _lines(folder / "seals", ArchivedSeal):
         if seal.number > last:  # one is written again after a crash
             last = seal.number
             yield seal
+
+
+def read_timestamps(folder: Path) -> Iterator[ArchivedTimestamp]:
+    """The time stamps of a stream's seals, in order."""
+    yield from _lines(folder / "timestamps", ArchivedTimestamp)
+
+
+def _lines(path: Path, kind: type[_Line]) -> Iterator[_Line]:
+    try:
+        with path.open("rb") as file:
+            yield from _decoded(file, kind)
+    except FileNotFoundError:
+        return
+
+
+def _decoded(lines: Iterable[bytes], kind: type[_Line]) -> Iterator[_Line]:
+    """The values of lines, without one of which a crash left a part."""
+    for line in lines:
+        with suppress(msgspec.MsgspecError):
+            yield msgspec.json.decode(line, type=kind)
+
+
+def _last(path: Path, kind: type[_Line]) -> _Line | None:
+    """The value of the last line; None without one. The file may be large: its end is read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _END_BYTES, 0))
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    return next(_decoded(reversed(lines), kind), None)
 
 
 def read_leaves(folder: Path) -> Iterator[tuple[int, bytes]]:

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
-from siemrelay.core.options import Duration, Options, Secret
+from siemrelay.core.options import Duration, HeaderValue, Options, Secret
+from siemrelay.net.tls_client import TlsOptions
+from siemrelay.net.url import Url
+
+_HOUR_S: Final = 3600.0
+
+
+class TimestampOptions(Options):
+    """Time stamps of seals by an authority (RFC 3161)."""
+
+    url: Url = Field(description="the authority's address")
+    every: Annotated[Duration, Field(ge=1)] = Field(
+        _HOUR_S, description="how often a seal is stamped; each stamp vouches for all before it"
+    )
+    authorization: HeaderValue | None = Field(
+        None, description="the value of the Authorization header, for an authority that wants one"
+    )
+    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
+
+
+def _with_url(value: Any) -> Any:
+    """Expand the short form, a URL."""
+    return {"url": value} if isinstance(value, str) else value
 
 
 class SealOptions(Options):
@@ -24,6 +47,14 @@ class SealOptions(Options):
         None,
         description="the signing key, as in the file `seal.key`; by default that file in "
         "`state_dir`, which is made at the first start",
+    )
+    timestamp: Annotated[
+        TimestampOptions | None,
+        BeforeValidator(_with_url, json_schema_input_type=str | TimestampOptions | None),
+    ] = Field(
+        None,
+        description="a time-stamping authority (RFC 3161) that vouches when seals existed: its "
+        "URL, or a mapping; needs `pip install siemrelay[timestamps]`",
     )
 
 

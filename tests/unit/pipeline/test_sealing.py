@@ -16,7 +16,9 @@ from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.formatting import SinkFormat
 from siemrelay.pipeline.sealing.archive import folder_of, read_leaves, read_seals
 from siemrelay.pipeline.sealing.keys import SealKeys
-from siemrelay.pipeline.sealing.sealed_stream import SealedStream, StreamSettings
+from siemrelay.pipeline.sealing.maker import SealMaker
+from siemrelay.pipeline.sealing.sealed_stream import SealedStream
+from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.proof.leaf import hash_of, leaf_of
 from siemrelay.proof.seal import find_seal, read_seal
 from siemrelay.proof.stream import MOST_ABSENT, StreamState
@@ -55,7 +57,9 @@ class Rig:
             EventFilter(EventsOptions(), CATALOGUE), made("json"), max_message_bytes=limit,
             number="x" * 27,
         )  # fmt: skip
-        stream = SealedStream(settings, messages, self, self.keys, dict, SinkStats("out"))
+        stream = SealedStream(
+            settings, SealMaker(settings, messages, dict), self, self.keys, SinkStats("out")
+        )
         await stream.begin()
         return stream
 

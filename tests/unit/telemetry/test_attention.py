@@ -8,7 +8,14 @@ import pytest
 
 from siemrelay.telemetry.attention import attention
 from siemrelay.telemetry.log import Redactor
-from siemrelay.telemetry.stats import RemovedSink, SealStatus, SinkStats, SourceStats, Stats
+from siemrelay.telemetry.stats import (
+    RemovedSink,
+    SealStatus,
+    SinkStats,
+    SourceStats,
+    Stats,
+    TimestampStatus,
+)
 from siemrelay.telemetry.status import RelayReport, StatusReporter
 
 
@@ -41,6 +48,8 @@ def sink(stats: Stats, **values: object) -> None:
          "The certificate that siem shows has expired", "renewed"),
         (lambda s: sink(s, seal=SealStatus("o", 9, 5, 1.0, 60.0)), "warning",
          "The last seal of siem is late", "The log"),
+        (lambda s: sink(s, timestamps=TimestampStatus(None, "HTTP 503")), "warning",
+         "The seals of siem get no time stamps", "`seal: {timestamp: …}`"),
         (lambda s: setattr(s.sources["alm"], "files", 0), "warning", "Source alm: no file", ""),
         (lambda s: setattr(s.sources["alm"], "failed_at", 1.0), "bad", "Source alm failed", ""),
         (lambda s: setattr(s.sources["alm"], "credentials_fault", "no key"), "bad",

@@ -1,0 +1,20 @@
+"""What a sealed stream is named by and made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+
+class StreamSettings(msgspec.Struct, frozen=True):
+    """What a stream is named by and made of; see `StreamState` and `SealTally` for the fields."""
+
+    relay: str
+    sink: str
+    protocol: str
+    format: str
+    configuration: str
+    every_s: float
+    keep_s: float
+    state_dir: Path

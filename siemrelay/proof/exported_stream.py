@@ -45,6 +45,8 @@ class ExportedStream:
         self.closing: SignedTree | None = None
         """Its end, as the stream after it says."""
         self.successor = ""
+        self.rivals = dict[str, str]()
+        """Further streams that say to follow this one, each with the time of a seal of it."""
         self.doubtful: list[Doubtful] = []
         self.more_doubtful = 0
 
@@ -116,10 +118,11 @@ class ExportedStream:
         """The stream after this one says where it ends. Raises ValueError for a malformed end."""
         self.origin = self.origin or previous.origin
         self.absent |= {each.number: bytes.fromhex(each.leaf) for each in seal.tally.absent_before}
-        self.successor = seal.origin
         mark = SignedTree(previous.tree, seal.tally.at)
         if self.closing is None:
-            self.closing = mark
+            self.closing, self.successor = mark, seal.origin
+        elif seal.origin != self.successor:
+            self.rivals[seal.origin] = seal.tally.at
 
     def marks(self) -> list[SignedTree]:
         """Its signed states, the smallest first."""

@@ -52,7 +52,7 @@ class Tail(msgspec.Struct, frozen=True):
     """Messages behind the last seal of a stream that is no later than `until`.
 
     `pending`: the next seal proves them. `overdue`: it should have come by now. `later`: seals from
-    after `until` are there, and are not judged.
+    after `until` are there, and not all messages before them.
     """
 
     state: Literal["pending", "overdue", "later"]

@@ -8,7 +8,6 @@ window is proven by itself, and what is wrong in one does not spoil the next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 from siemrelay.core.times import rfc3339
@@ -17,6 +16,7 @@ from siemrelay.proof.leaf import Leaf
 from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Verifier
+from siemrelay.proof.period import START, check_early, first_state, seconds
 from siemrelay.proof.report import Findings, Report, StreamReport, Tail, counted
 from siemrelay.proof.seal import Anchor, Seal, find_seal
 from siemrelay.proof.timestamps import TimestampCheck
@@ -101,6 +101,7 @@ class Verification:
                                f"sealed stream, the first at {self._first_unnumbered}: export "
                                "only what the relay sent")  # fmt: skip
         self._judge_freshness(latest)
+        self._judge_ends(latest)
         self._judge_anchors()
         self._judge_expected()
         return self._findings.report(self.rows, reports, self._elsewhere)
@@ -124,7 +125,7 @@ class Verification:
         latest = dict[str, Seal]()
         for stream in self._streams.values():
             for seal in stream.seals:
-                if _seconds(seal.tally.at) > self._until:  # no proof of what came before it
+                if seconds(seal.tally.at) > self._until:  # no proof of what came before it
                     continue
                 sink = seal.origin.rpartition("/")[0]
                 if sink not in latest or latest[sink].tally.at < seal.tally.at:
@@ -135,22 +136,40 @@ class Verification:
         """How old this seal may be if it is the last one."""
         return 2 * seal.tally.every_s + _LATE_S if self._max_age_s is None else self._max_age_s
 
+    def _late_s(self) -> float:
+        """How long after any moment a seal of each stream comes while the relay runs."""
+        every_s = (seal.tally.every_s for each in self._streams.values() for seal in each.seals)
+        return 2 * max(every_s, default=0.0) + _LATE_S
+
+    def _began_within(self, stream: ExportedStream, since: float) -> bool:
+        """Whether the stream before this one was sealed after that time."""
+        previous = next((seal.tally.previous for seal in stream.seals), None)
+        before = self._streams.get(previous.origin.rpartition("/")[2]) if previous else None
+        return before is not None and any(seconds(s.tally.at) >= since for s in before.seals)
+
     def _age_s(self, seal: Seal) -> float:
-        return self._until - _seconds(seal.tally.at)
+        return self._until - seconds(seal.tally.at)
 
     def _judge(
         self, stream: ExportedStream, latest: Mapping[str, Seal], tiles: LeafStore | None
     ) -> StreamReport:
         every = stream.marks()
         self._find_splits(stream, every)
-        start = SignedTree(Tree(), "")
-        if self._since is not None:
-            start = next((mark for mark in every if _seconds(mark.at) >= self._since), start)
-        marks = [mark for mark in every if _seconds(mark.at) <= self._until]
         known, checks = self._findings.count, WindowChecks(stream, self._findings, tiles)
+        start = START
+        if self._since is not None:
+            start = first_state(stream, every, self._since, self._late_s(), self._findings,
+                                began_within=self._began_within(stream, self._since))  # fmt: skip
+            check_early(stream, every, start, self._since, checks, self._findings)
+        marks = [mark for mark in every if seconds(mark.at) <= self._until]
         for before, after in windows(start, marks):
             checks.check(before, after)
         end = max((mark.tree.size for mark in marks), default=0)
+        last_one = max(marks, key=lambda mark: mark.tree.size, default=START)
+        for before, after in windows(last_one, every):
+            if not checks.check_if_whole(before, after):
+                break
+            end = after.tree.size
         tail = self._tail(stream, end, latest)
         self._judge_doubtful(stream, checks, tail)
         contested = [each.tally for each in stream.seals if each.tally.number in stream.others]
@@ -192,6 +211,17 @@ class Verification:
             if by_size.setdefault(mark.tree.size, mark.tree) != mark.tree:
                 self._findings.add("split", f"two seals of one size disagree: {_TWO_HISTORIES}",
                                    stream.origin, mark.tree.size, before=mark.at)  # fmt: skip
+        for origin, at in stream.rivals.items():
+            end = stream.closing.tree.size if stream.closing else 0
+            self._findings.add("split", f"two streams follow this one, {stream.successor} and "
+                               f"{origin}: {_TWO_HISTORIES}", stream.label, end, end,
+                               before=at)  # fmt: skip
+        last = stream.seals[-1] if stream.seals else None
+        if stream.closing and last and last.tree.size > stream.closing.tree.size:
+            end = stream.closing.tree.size
+            self._findings.add("split", f"sealed on after its end, which {stream.successor} names: "
+                               f"{_TWO_HISTORIES}", stream.label, end, end,
+                               before=last.tally.at)  # fmt: skip
         numbers = dict[int, Seal]()
         for seal in stream.seals:
             if numbers.setdefault(seal.tally.number, seal) is not seal:
@@ -212,7 +242,7 @@ class Verification:
                    "and not confirmed before, or added")  # fmt: skip
             self._findings.add("unproven", why, stream.label, first, last, after=at)
             return Tail("overdue", count, first, last, at, self._until_text, why)
-        seals = [seal for seal in stream.seals if _seconds(seal.tally.at) <= self._until]
+        seals = [seal for seal in stream.seals if seconds(seal.tally.at) <= self._until]
         if not seals:
             why = (f"{messages} of a stream without any seal of a key that you gave: added, or "
                    "sent before its first seal (then export again in a minute)")  # fmt: skip
@@ -257,6 +287,24 @@ class Verification:
                                    seal.tally.number, after=seal.tally.at,
                                    before=self._until_text)  # fmt: skip
 
+    def _judge_ends(self, latest: Mapping[str, Seal]) -> None:
+        """The last stream of a sink must be fresh; each other one has its end from the next."""
+        for stream in self._streams.values():
+            seals = [seal for seal in stream.seals if seconds(seal.tally.at) <= self._until]
+            if not seals or stream.closing is not None or not self._is_wanted(stream):
+                continue
+            last = max(seals, key=lambda seal: seal.tree.size)
+            newest = latest[last.origin.rpartition("/")[0]]
+            is_late = self._age_s(last) > self._limit_s(last)
+            is_judged = self._since is None or seconds(last.tally.at) >= self._since
+            has_tail = stream.unsealed(last.tree.size) is not None  # which is found as one
+            if newest.origin != last.origin and is_late and is_judged and not has_tail:
+                what = (f"the sink goes on with {newest.origin}, which does not name the end of "
+                        "this stream: what came after its last seal may be missing (the relay's "
+                        "state was lost, or its seals deleted)")  # fmt: skip
+                self._findings.add("unproven", what, stream.label, last.tally.number + 1,
+                                   after=last.tally.at)  # fmt: skip
+
     def _judge_anchors(self) -> None:
         """A stream must reach as far as seals of other streams say it was sealed."""
         roots = {
@@ -296,11 +344,3 @@ def _sink_of(seal: Seal) -> str:
 
 def _first_seal_at(stream: ExportedStream) -> str:
     return min((seal.tally.at for seal in stream.seals), default="~")
-
-
-def _seconds(at: str) -> float:
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        return 0.0
-    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

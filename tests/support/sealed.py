@@ -25,7 +25,7 @@ class SealedStream:
         self.name, self.origin, self.signer = name, f"relay.example/{sink}/{name}", signer
         self.tree = Tree()
         self.previous = None if previous is None else Anchor.of(previous.origin, previous.tree)
-        self.now, self.lines = start, list[bytes]()
+        self.now, self.lines, self.start_s = start, list[bytes](), start.timestamp()
         self.absent, self.seals = list[Absent](), 0
         self.timestamp: Timestamp | None = None
         """Goes with the next seal."""

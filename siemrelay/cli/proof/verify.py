@@ -81,10 +81,11 @@ def _authorities(
     help="The hashes that `siemrelay seal export` wrote: names the very message.",
 )
 @click.option("--since", metavar="TIME", callback=_moment,
-              help="Where the export begins, like 2026-11-01T00:00:00Z; what was sealed before is "
-              "not judged.")  # fmt: skip
+              help="From when on messages must be complete, like 2026-11-01T00:00:00Z. Let the "
+              "export begin some minutes earlier: the seal before it proves them.")  # fmt: skip
 @click.option("--until", metavar="TIME", callback=_moment,
-              help="Where the export ends; now by default.")  # fmt: skip
+              help="Until when they must be complete; now by default. Let the export end some "
+              "minutes later: the seal after it proves the last ones.")  # fmt: skip
 @click.option("--max-age", metavar="DURATION", callback=_age,
               help="The age of the last seal at that time that is still fresh; by default twice "
               "the time between seals and a minute.")  # fmt: skip

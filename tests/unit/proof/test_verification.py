@@ -202,14 +202,6 @@ def test_events_behind_a_seal_that_is_too_old_are_a_fault(
     assert (report.fresh, report.is_proven) == (state == "pending", state == "pending")
 
 
-def test_events_that_are_sealed_after_the_end_are_not_judged() -> None:
-    stream = sealed()
-    until = (stream.now - timedelta(seconds=30)).timestamp()
-    report = verified(changed(stream.lines, 25, user="mallory"), until=until)
-    assert tails(report) == [("later", 10, 22, 31)]
-    assert report.is_proven
-
-
 def test_events_of_a_stream_that_its_sink_has_left_unsealed_are_a_fault() -> None:
     lost, new = with_tail(), sealed(9, name="bcdefghi22")
     report = verified([*lost.lines, *new.lines], until=new.now.timestamp())
@@ -379,8 +371,12 @@ def test_what_was_sealed_before_the_export_begins_is_not_judged() -> None:
     since = stream.now.timestamp() - 130
     until = stream.now.timestamp()
     assert found(verified(stream.lines[21:], since=since, until=until)) == set()
-    assert found(verified(without(stream.lines, 5, 23), since=since, until=until)) == {
+    assert found(verified(without(stream.lines[21:], 2), since=since, until=until)) == {
         ("missing", 23, 23), ("unproven", 21, 31),
+    }  # fmt: skip
+    # What of it is in the export must be proven: else an added event could have such a number.
+    assert found(verified(without(stream.lines, 5), since=since, until=until)) == {
+        ("unproven", 0, 4),
     }  # fmt: skip
 
 
@@ -459,3 +455,84 @@ def test_a_stream_of_which_nothing_is_left_is_named_by_its_neighbours() -> None:
     stream.seal(others=gone.last_seal)
     report = verified(stream.lines, until=stream.now.timestamp())
     assert report.elsewhere == [gone.origin]
+
+
+def test_days_that_were_deleted_with_their_seals_are_found_whatever_since_says() -> None:
+    stream = sealed(20)
+    since, until = stream.start_s + 130, stream.now.timestamp()
+    assert verified(stream.lines[22:], since=since, until=until).is_proven
+    deleted = stream.lines[22 + 99 :]
+    assert found(verified(deleted, since=since, until=until)) == {("unproven", 130, 130)}
+    # Those of a stream that began after that time, too.
+    first = sealed(3)
+    second = sealed(20, name="bcdefghi22", previous=first, start=first.now)
+    until = second.now.timestamp()
+    lines = [*first.lines[11:], *second.lines[110:]]
+    assert ("missing", 0, 109) in found(verified(lines, since=first.start_s + 60, until=until))
+    # And a whole one, from between two others.
+    third = sealed(3, name="cdefghij22", previous=second, start=second.now)
+    until, lines = third.now.timestamp(), [*first.lines[11:], *third.lines]
+    assert found(verified(lines, since=first.start_s + 60, until=until)) == {
+        ("unproven", 33, 33), ("unproven", 219, 219),
+    }  # fmt: skip
+
+
+def test_a_stream_that_begins_after_since_is_judged_from_its_first_message_on() -> None:
+    stream = sealed(3)
+    since, until = stream.start_s - 3600, stream.now.timestamp()
+    assert verified(stream.lines, since=since, until=until).is_proven
+    assert ("missing", 4, 4) in found(verified(without(stream.lines, 4), since=since, until=until))
+
+
+def test_an_event_with_a_number_from_before_since_is_found() -> None:
+    stream = sealed(6)
+    since, until = stream.start_s + 190, stream.now.timestamp()
+    kept = stream.lines[35:]  # some minutes, the first of them not whole
+    report = verified(kept, since=since, until=until)
+    assert (report.is_proven, [n.first for n in report.notes]) == (True, [35])
+    assert found(verified(inserted(kept, 7), since=since, until=until)) == {("unproven", 7, 7)}
+    # An export that begins earlier proves what was sent again, and not what was added.
+    assert verified([*kept, *stream.lines], since=since, until=until).is_proven
+    assert ("added", 7, 7) in found(verified(inserted(stream.lines, 7), since=since, until=until))
+
+
+def test_the_end_of_a_stream_that_no_later_one_names_is_not_proven() -> None:
+    first = sealed(5)
+    # As after a lost state directory under a key from a credential.
+    second = sealed(3, name="bcdefghi22", start=first.now + timedelta(hours=1))
+    until = second.now.timestamp()
+    lines = [*first.lines[:22], *second.lines]
+    assert found(verified(lines, until=until)) == {("unproven", 22, 22)}
+    # Before the time that is judged it is nobody's business.
+    since = second.start_s
+    assert found(verified(lines[22:], since=since, until=until)) == set()
+
+
+def test_two_streams_that_follow_one_are_two_histories() -> None:
+    first = sealed(2)
+    second = sealed(2, name="bcdefghi22", previous=first, start=first.now)
+    clone = sealed(2, name="cdefghij22", previous=first, start=first.now)
+    lines = [*first.lines, *second.lines, *clone.lines]
+    report = verified(lines, until=second.now.timestamp())
+    assert found(report) == {("split", 22, 22)}
+
+
+def test_a_stream_that_is_sealed_on_after_its_end_is_two_histories() -> None:
+    first = sealed(2)
+    second = sealed(2, name="bcdefghi22", previous=first, start=first.now)
+    first.send(3)
+    first.seal()
+    report = verified([*first.lines, *second.lines], until=second.now.timestamp())
+    assert ("split", 22, 22) in found(report)
+
+
+def test_a_seal_from_after_the_end_proves_what_was_sent_before_it() -> None:
+    stream = sealed(4)
+    until = stream.now.timestamp() - 70
+    report = verified(stream.lines, until=until)
+    assert (report.is_proven, report.streams[0].unsealed) == (True, 0)
+    forged = changed(stream.lines, 35, user="mallory")
+    assert found(verified(forged, until=until)) == {("changed", 32, 42)}
+    # As far as the export has it all.
+    report = verified(without(stream.lines, 40), until=until)
+    assert (report.is_proven, tails(report)) == (True, [("later", 9, 33, 42)])

@@ -1,0 +1,98 @@
+"""Where the time that is judged begins (`--since`), and the messages in the export from before it.
+
+Somebody who deletes what he did deletes its seals, too. So the first seal after `since` says
+nothing of a longer time before it; and a number from before it may be an added event's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from siemrelay.proof.exported_stream import ExportedStream
+from siemrelay.proof.merkle import Tree
+from siemrelay.proof.report import Findings, counted
+from siemrelay.proof.window_checks import WindowChecks
+from siemrelay.proof.windows import SignedTree, windows
+
+START = SignedTree(Tree(), "")
+
+
+def seconds(at: str) -> float:
+    """The seconds of a time as seals write it; 0 for what is none."""
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        return 0.0
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+def first_state(
+    stream: ExportedStream, marks: Sequence[SignedTree], since: float, late_s: float,
+    findings: Findings, *, began_within: bool,
+) -> SignedTree:  # fmt: skip
+    """The signed state of the stream with which judging begins.
+
+    `late_s` is how long after `since` a seal may come; `began_within`: the stream is known to have
+    begun after `since`, so it is judged from its first message on.
+    """
+    later = [mark for mark in marks if seconds(mark.at) >= since]
+    if began_within or not marks:
+        return START
+    if not later:
+        return marks[-1]
+    if seconds(later[0].at) <= since + late_s:
+        return later[0]
+    if stream.leaves.get(0) is not None:
+        return START
+    findings.add("unproven", "the first seal after --since is late: the relay was stopped, or the "
+                 "seals and messages before it are deleted; an export that begins before --since "
+                 "tells", stream.label, later[0].tree.size - 1, before=later[0].at)  # fmt: skip
+    return later[0]
+
+
+def check_early(
+    stream: ExportedStream, marks: Sequence[SignedTree], first: SignedTree, since: float,
+    checks: WindowChecks, findings: Findings,
+) -> None:  # fmt: skip
+    """Judge the messages from before the `first` state, as far as the export allows it."""
+    states = [mark for mark in marks if mark.tree.size <= first.tree.size]
+    every = deque(_runs(stream, first.tree.size))
+    for before, after in windows(START, states):
+        start, end = before.tree.size, after.tree.size
+        runs = list[tuple[int, int]]()
+        while every and every[0][0] < end:
+            begin, last = every.popleft()
+            if last >= end:
+                every.appendleft((end, last))
+            runs.append((begin, min(last, end - 1)))
+        if runs == [(start, end - 1)]:
+            checks.check(before, after)
+            continue
+        if runs and runs[-1][1] == end - 1:  # here the export begins
+            begin, last = runs.pop()
+            if after == first and seconds(before.at) < since <= seconds(after.at):
+                findings.note(f"{counted(last - begin + 1, 'message')} before the first seal after "
+                              "--since cannot be proven without those before them: export some "
+                              "minutes more", stream.label, begin, last)  # fmt: skip
+        stray = sum(last - begin + 1 for begin, last in runs)
+        if stray:
+            findings.add("unproven", f"{counted(stray, 'message')} with numbers from before the "
+                         "first seal after --since: sent again later, or added; an export that "
+                         "begins before them tells", stream.label, runs[0][0], runs[-1][1],
+                         before.at, after.at)  # fmt: skip
+
+
+def _runs(stream: ExportedStream, end: int) -> Iterator[tuple[int, int]]:
+    """Runs of numbers that have a message, or of which a seal says that there is none."""
+    absent = [(n, n) for n in stream.absent if n < end and stream.leaves.get(n) is None]
+    first = last = -2
+    for begin, until in sorted([*stream.leaves.runs(0, end), *absent]):
+        if begin != last + 1:
+            if first >= 0:
+                yield first, last
+            first = begin
+        last = until
+    if first >= 0:
+        yield first, last

@@ -41,7 +41,7 @@ from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.core.errors import DiskFull
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast, Mutex, next_second
-from siemrelay.proof.stream import StreamState
+from siemrelay.proof.stream import StreamChange
 from siemrelay.telemetry.stats import BufferStats
 
 # A lagging sink reads this much from disk at a time: one thread hop for a few batches.
@@ -233,14 +233,15 @@ class DiskBuffer:
             await self._writer.run(self._store.store_dead_letters, letters, {sink: stored})
             self.advance(sink, next_sequence, outcome)
 
-    async def store_stream(self, sink: str, stream: StreamState) -> None:
-        """Make this the sink's stream; it and the cursor are on disk, fsynced, at return.
+    async def change_stream(self, sink: str, change: StreamChange) -> None:
+        """Change the sink's stream; it and the cursor are on disk, fsynced, at return.
 
-        Raises BufferFull; the stream has changed all the same, and goes to disk with the cursor.
+        A batch may be settled while it waits, so `change` gets the stream as it is then. Raises
+        BufferFull; the stream has changed all the same, and goes to disk with the cursor.
         """
         async with self._writing:
             cursor = self._cursors[sink]
-            cursor.stream = stream
+            cursor.stream = change(cursor.stream)
             await self._writer.run(self._store.store_dead_letters, (), {sink: cursor.stored()})
 
     def set_enabled(self, sink: str, *, enabled: bool) -> None:

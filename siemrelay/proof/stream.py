@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -136,3 +136,7 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
         except (binascii.Error, ValueError, msgspec.MsgspecError):
             return None
         return state if state.tree.is_whole() else None
+
+
+StreamChange = Callable[[StreamState | None], StreamState]
+"""Makes a sink's new stream of the one that it has; it neither waits nor fails."""

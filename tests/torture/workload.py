@@ -116,7 +116,7 @@ class Life:
         )
         size = stream.tree.size
         pending = PendingSeal(size, cursor.next_sequence, size, "", 0, time.time(), "seal")
-        await self._buffer.store_stream("a", replace(stream, pending=pending))
+        await self._buffer.change_stream("a", lambda now: replace(now or stream, pending=pending))
         self.mark(sealed=size)
 
     async def refuse(self) -> None:

@@ -37,6 +37,7 @@ from siemrelay.proof.stream import (
     Confirmed,
     Numbering,
     PendingSeal,
+    StreamChange,
     StreamState,
 )
 from siemrelay.sinks.contract import Settlement
@@ -57,8 +58,8 @@ class SealingBuffer(Protocol):
     def cursor(self, sink: str) -> SinkCursor:
         """The sink's cursor, live, with its stream."""
 
-    async def store_stream(self, sink: str, stream: StreamState) -> None:
-        """Make this the sink's stream, on disk at return."""
+    async def change_stream(self, sink: str, change: StreamChange) -> None:
+        """Change the sink's stream, on disk at return; what is settled meanwhile stays settled."""
 
 
 class SealedStream:
@@ -94,7 +95,7 @@ class SealedStream:
         """
         cursor, self._ending = self._cursor, False
         if cause := self._cause(cursor):
-            await self._store(self._successor(cursor, cause))
+            await self._change(partial(self._successor, cursor, cause))
         state, settings = self.state, self._settings
         if self._archive.stream != state.name:
             await in_thread(self._archive.write)
@@ -118,8 +119,8 @@ class SealedStream:
             return "records given up"
         return ""
 
-    def _successor(self, cursor: SinkCursor, cause: str) -> StreamState:
-        settings, before = self._settings, cursor.stream
+    def _successor(self, cursor: SinkCursor, cause: str, before: StreamState | None) -> StreamState:
+        settings = self._settings
         name = b32encode(secrets.token_bytes(10)).decode().lower()[:STREAM_CHARACTERS]
         origin = f"{settings.relay}/{settings.sink}/{name}"
         _log.info("sealed stream begins", sink=settings.sink, stream=name, cause=cause)
@@ -129,9 +130,9 @@ class SealedStream:
             absent_before=() if before is None else before.absent[: 2 * MOST_ABSENT],
         )  # fmt: skip
 
-    async def _store(self, state: StreamState) -> None:
+    async def _change(self, change: StreamChange) -> None:
         try:
-            await self._buffer.store_stream(self._settings.sink, state)
+            await self._buffer.change_stream(self._settings.sink, change)
         except BufferFull as error:
             raise SinkWaits(f"the sealed stream cannot be stored: {error}") from error
 
@@ -168,8 +169,7 @@ class SealedStream:
         message = self._maker.message(self.state, pending)
         if message is None:
             self._schedule.gave_up()
-            if self.state.pending == pending:
-                await self._store(msgspec.structs.replace(self.state, pending=None))
+            await self._change(partial(_with_pending, None))
             return None
         batch = DeliveryBatch(position, [message], first_number=pending.number, seal=True)
         self.sent(batch)
@@ -186,7 +186,7 @@ class SealedStream:
             self._cursor, state, self._next_number, position, reason, signers, timestamp
         )
         self._schedule.made()
-        await self._store(msgspec.structs.replace(state, pending=pending))
+        await self._change(partial(_with_pending, pending))
         return pending
 
     async def wait_for_room(self) -> None:
@@ -282,3 +282,8 @@ class SealedStream:
         """Wake the sender, if it waits for records."""
         if self._reading is not None:
             self._reading.cancel()
+
+
+def _with_pending(seal: PendingSeal | None, state: StreamState | None) -> StreamState:
+    assert state is not None, "only a stream that has begun has seals"
+    return msgspec.structs.replace(state, pending=seal)

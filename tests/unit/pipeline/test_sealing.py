@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.proof.leaf import hash_of, leaf_of
 from siemrelay.proof.seal import find_seal, read_seal
-from siemrelay.proof.stream import MOST_ABSENT, StreamState
+from siemrelay.proof.stream import MOST_ABSENT, StreamChange, StreamState
 from siemrelay.sinks.contract import Refusal
 from siemrelay.telemetry.stats import SinkCounts, SinkStats
 from tests.support.formats import made
@@ -34,16 +36,18 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder, self.stored, self.full = folder, 0, False
         self.live = SinkCursor("out", 1, 1, SinkPolicy(), SinkCounts())
+        self.before_change: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.keys = SealKeys(folder, "relay")
         self.keys.make()
 
     def cursor(self, sink: str) -> SinkCursor:
         return self.live
 
-    async def store_stream(self, sink: str, stream: StreamState) -> None:
+    async def change_stream(self, sink: str, change: StreamChange) -> None:
         if self.full:
             raise DiskFull("no room")
-        self.live.stream = stream
+        await self.before_change()
+        self.live.stream = change(self.live.stream)
         self.stored += 1
 
     async def start(
@@ -175,6 +179,18 @@ async def test_a_seal_covers_what_is_settled_and_accounts_for_the_refused(rig: R
     assert leaf_of(batch.messages[0]).number == 5
     assert (rig.state.absent, rig.state.pending, rig.state.sealed.size) == ((), None, 5)
     assert stream.is_sealed()
+
+
+async def test_a_batch_that_is_settled_while_a_seal_is_stored_stays_settled(rig: Rig) -> None:
+    stream = await rig.start()
+    await rig.deliver(stream, 3)
+    stream.sent(DeliveryBatch(9, [b"in flight"] * 5, first_number=3))
+    rig.before_change = partial(rig.deliver, stream, 5)
+    batch = await stream.next_seal(9)
+    assert batch is not None
+    assert (rig.state.tree.size, rig.state.next_sequence) == (8, 9)
+    assert rig.state.pending is not None
+    assert (rig.state.pending.size, rig.state.pending.number) == (3, 8)
 
 
 async def test_many_refusals_make_a_seal_due_and_each_is_accounted_for_once(rig: Rig) -> None:

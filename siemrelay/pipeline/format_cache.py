@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -99,18 +99,30 @@ class FormatCache:
                     return found
         return found
 
-    def prepare(self, reader: SinkReader, batches: Iterable[Batch]) -> None:
-        """Have batches formatted that the reader will want next, if there are workers."""
+    def prepare(self, reader: SinkReader, batches: Sequence[Batch]) -> None:
+        """Have batches formatted that the reader will want next, if there are workers.
+
+        While all of them are busy and one has the first batch, the next that none has is formatted
+        here: the reader could only wait.
+        """
         for batch in batches:
-            if self._pool is None or not self._pool.has_room:
-                return
-            if self._find(reader, batch) is None:
-                self._asked(reader, batch)
+            if self._find(reader, batch) or self._asked(reader, batch) or self._has_room:
+                continue
+            first = self._kept.get(batches[0].first_sequence)
+            if first is not None and first.asked and len(batch.payload) <= _LARGE_BYTES:
+                if batch.first_sequence not in self._kept:
+                    self._keep(_Kept(batch, {*self._near(reader, batch), reader}))
+                self._make(reader, batch)
+            return
 
     @property
     def has_workers(self) -> bool:
         """Whether it is worth while to read ahead."""
         return self._pool is not None and self._pool.ready
+
+    @property
+    def _has_room(self) -> bool:
+        return self._pool is not None and self._pool.has_room
 
     def note_behind(self) -> None:
         """A reader has more to format than it has taken."""
@@ -122,7 +134,7 @@ class FormatCache:
         kept = self._kept.get(batch.first_sequence)
         if kept is not None and kept.asked:
             return kept
-        if self._pool is None or not self._pool.has_room or len(batch.payload) < WORTH_BYTES:
+        if self._pool is None or not self._has_room or len(batch.payload) < WORTH_BYTES:
             return None
         if kept is None:
             kept = _Kept(batch, {*self._near(reader, batch), reader})

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -15,6 +16,8 @@ from typing import Final
 import msgspec
 import trio
 
+from siemrelay.net.tasks import Mutex
+from siemrelay.pipeline.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     Done,
@@ -39,15 +42,16 @@ _SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _END_S: Final = 1.0
 
 
+# A batch takes milliseconds, one long record 0.2 s, a start half a second; machines can be busy.
+_HANGS_S: Final = 30.0
+
+
 class WorkerFailed(Exception):
     """The worker ended or answers nonsense: have its batches formatted elsewhere."""
 
 
 class Worker:
-    """Use as a context manager: at its end the process is gone.
-
-    One task calls `send`, and one `receive`.
-    """
+    """Use as a context manager: at its end the process is gone."""
 
     def __init__(self) -> None:
         """Start the process. Raises OSError if the machine does not let it."""
@@ -67,7 +71,8 @@ class Worker:
             os.close(theirs_in)
             os.close(theirs_out)
         self.pid = self._process.pid
-        self._header, self._body, self._have = bytearray(HEADER_BYTES), bytearray(), 0
+        self._tables: Tables | None = None
+        self._sending, self._receiving = Mutex(), Mutex()
 
     def __enter__(self) -> Worker:
         return self
@@ -83,8 +88,38 @@ class Worker:
         self._process.kill()
         self._process.wait()
 
-    async def send(self, message: Tables | Job) -> None:
-        """Give the worker a message; returns when it is in the pipe, or the worker has ended."""
+    async def prepare(self, tables: Tables) -> None:
+        """Wait until the worker can format with these tables. Raises WorkerFailed."""
+        with _answering():
+            await self._send(tables)
+            await self._receive()
+        self._tables = tables
+
+    async def format(self, tables: Tables, job: Job) -> FormattedBatch:
+        """Have a batch formatted. Raises WorkerFailed.
+
+        Several tasks may call it: while the worker formats for one, it has the batch of the next.
+        If cancelled, the worker cannot be used any more.
+        """
+        async with self._sending:
+            renewed = tables is not self._tables
+            with _answering():
+                if renewed:
+                    await self._send(tables)
+                    self._tables = tables
+                await self._send(job)
+        # Those that wait for an answer do so in the order in which they sent their questions.
+        async with self._receiving:
+            if renewed:
+                with _answering():
+                    await self._receive()
+            with _answering():
+                message = await self._receive()
+        if not isinstance(message, Done):
+            raise WorkerFailed("it answered another question")
+        return message.formatted
+
+    async def _send(self, message: Tables | Job) -> None:
         left = memoryview(frame(message))
         while left:
             try:
@@ -92,33 +127,29 @@ class Worker:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._jobs)
             except BrokenPipeError:
-                return  # `receive` finds out why
+                return  # `_receive` finds out why
 
-    async def receive(self) -> Ready | Done:
-        """The next answer. If cancelled, the next call goes on.
+    async def _receive(self) -> Ready | Done:
+        header = await self._read(HEADER_BYTES)
+        body = await self._read(length_of(header))
+        try:
+            return answer(body)
+        except msgspec.MsgspecError as error:
+            raise WorkerFailed(f"its answer makes no sense: {error}") from error
 
-        Raises WorkerFailed.
-        """
-        while True:
-            into = self._body or self._header
-            while self._have < len(into):
-                try:
-                    got = os.readv(self._answers, [memoryview(into)[self._have :]])
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self._answers)
-                    continue
-                if not got:
-                    raise WorkerFailed(await self._end())
-                self._have += got
-            self._have = 0
-            if into is self._header:
-                self._body = bytearray(length_of(self._header))
-                continue
-            self._body = bytearray()
+    async def _read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        left = memoryview(data)
+        while left:
             try:
-                return answer(into)
-            except msgspec.MsgspecError as error:
-                raise WorkerFailed(f"its answer makes no sense: {error}") from error
+                got = os.readv(self._answers, [left])
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._answers)
+                continue
+            if not got:
+                raise WorkerFailed(await self._end())
+            left = left[got:]
+        return data
 
     async def _end(self) -> str:
         try:
@@ -128,6 +159,15 @@ class Worker:
         if code < 0:
             return f"it was ended by {signal.Signals(-code).name}"
         return f"it ended with exit code {code}"
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raises WorkerFailed if what the worker has to do meanwhile takes too long."""
+    with trio.move_on_after(_HANGS_S) as patience:
+        yield
+    if patience.cancelled_caught:
+        raise WorkerFailed(f"it has not answered for {_HANGS_S:.0f} s")
 
 
 def _start(jobs: int, answers: int) -> subprocess.Popen[bytes]:

@@ -243,3 +243,47 @@ async def test_what_no_worker_can_format_the_relay_formats_and_asks_none_again()
         assert len((await one.messages(batch)).messages) == 2
         assert len((await two.messages(batch)).messages) == 1
     assert (pool.asked, form.events) == (1, 2)
+
+
+class Busy:
+    """A pool with one worker, which takes one batch and answers when the test lets it."""
+
+    ready = True
+
+    def __init__(self, formatter: Formatter) -> None:
+        self._formatter = formatter
+        self.taken: list[PendingBatch] = []
+
+    @property
+    def has_room(self) -> bool:
+        return not self.taken
+
+    def submit(self, pending: PendingBatch) -> None:
+        self.taken.append(pending)
+
+    def answer(self) -> None:
+        pending = self.taken.pop()
+        pending.finished(self._formatter.formatted(pending.job.batch, pending.job.wanted))
+
+    def note_behind(self) -> None:
+        pass
+
+
+async def test_while_the_worker_has_the_first_batch_the_relay_formats_the_next_one() -> None:
+    form = Marked("")
+    formatter = Formatter({"s": sink("", form)}, {}, Words())
+    pool = Busy(formatter)
+    busy: Any = pool
+    reader = FormatCache(formatter, busy).reader("s")
+    batches = [batch_of(n, "a" * WORTH_BYTES) for n in range(1, 5)]
+    with reader.reading(1):
+        reader.prepare(batches, behind=True)
+        assert [pending.job.batch for pending in pool.taken] == batches[:1]
+        assert form.events == 1, "of the second; the others are for the worker, once it is free"
+        pool.answer()
+        await reader.messages(batches[0])
+        reader.prepare(batches[1:], behind=True)
+        assert [pending.job.batch for pending in pool.taken] == batches[2:3]
+        assert form.events == 2, "the first of these is made: the reader waits for nobody"
+        assert len((await reader.messages(batches[1])).messages) == 1
+        assert form.events == 2

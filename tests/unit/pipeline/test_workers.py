@@ -31,7 +31,8 @@ from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.messages import FormattedBatch
 from siemrelay.pipeline.workers import pool as pool_module
-from siemrelay.pipeline.workers.frames import Job, Ready, Tables, done
+from siemrelay.pipeline.workers import worker as worker_module
+from siemrelay.pipeline.workers.frames import Job, Tables, done
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 from siemrelay.pipeline.workers.worker import Worker
 from siemrelay.sinks.contract import BatchLimits
@@ -111,6 +112,7 @@ async def ask(pool: WorkerPool, *batches: Batch) -> list[FormattedBatch | None]:
         def finished(result: FormattedBatch | None, first: int = batch.first_sequence) -> None:
             found[first] = result
 
+        await until(pool, lambda: pool.has_room)
         pool.submit(PendingBatch(batch, {0: [0]}, finished))
     await until(pool, lambda: len(found) == len(batches))
     return [found[batch.first_sequence] for batch in batches]
@@ -131,8 +133,6 @@ async def test_new_tables_count_for_every_batch_after_them(monkeypatch: pytest.M
         (first,) = await ask(pool, batch_of(1))
         pid = {*stats.pids}
         pool.set_tables(lambda: POISON)
-        assert not pool.has_room
-        await until(pool, lambda: pool.ready)
         (second,) = await ask(pool, batch_of(1))
         assert first == second
         assert pid == stats.pids
@@ -159,7 +159,7 @@ async def test_a_worker_that_hangs_is_replaced(
         found: list[FormattedBatch | None] = []
         pool.submit(PendingBatch(batch_of(1), {0: [0]}, found.append))
         await trio.testing.wait_all_tasks_blocked()
-        mock_clock.jump(pool_module._HANGS_S + 1)
+        mock_clock.jump(worker_module._HANGS_S + 1)
         await until(pool, lambda: found == [None])
         await until(pool, lambda: pool.ready)
         assert {pid} != stats.pids
@@ -172,12 +172,11 @@ async def test_a_worker_ends_some_time_after_the_last_delivery_was_behind(
     async with workers(monkeypatch) as (pool, stats):
         await ask(pool, batch_of(1))
         mock_clock.jump(pool_module._CALM_S - 0.1)
+        await trio.testing.wait_all_tasks_blocked()
         assert pool.has_room
         # Some work at ordinary load keeps no worker.
+        pool.submit(PendingBatch(batch_of(1), {0: [0]}, lambda found: None))
         mock_clock.jump(0.2)
-        assert not pool.has_room
-        await trio.testing.wait_all_tasks_blocked()
-        mock_clock.jump(pool_module._IDLE_S)
         await trio.testing.wait_all_tasks_blocked()
         assert not stats.pids
         assert stats.failures == 0
@@ -197,18 +196,15 @@ async def test_signals_for_the_relay_leave_its_workers_alone() -> None:
     with Worker() as worker:
         for meant_for_the_relay in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(worker.pid, meant_for_the_relay)
-        await worker.send(Tables(TABLES, 700))
         with trio.fail_after(PATIENCE_S):
-            assert isinstance(await worker.receive(), Ready)
+            await worker.prepare(tables := Tables(TABLES, 700))
             os.kill(worker.pid, signal.SIGTERM)
-            await worker.send(Job(batch_of(1), {0: [0]}))
-            assert await worker.receive()
+            assert await worker.format(tables, Job(batch_of(1), {0: [0]}))
 
 
 async def test_when_memory_runs_out_the_kernel_ends_a_worker_before_the_relay() -> None:
     with Worker() as worker, trio.fail_after(PATIENCE_S):
-        await worker.send(Tables(TABLES, 700))
-        assert isinstance(await worker.receive(), Ready)
+        await worker.prepare(Tables(TABLES, 700))
         assert _oom_score(worker.pid) == 500
 
 
@@ -225,9 +221,8 @@ def test_a_worker_ends_with_its_relay_even_if_it_hangs(tmp_path: Path) -> None:
         "from siemrelay.pipeline.workers.worker import Worker\n"
         "async def main():\n"
         "    worker = Worker()\n"
-        f"    await worker.send(Tables(pickle.dumps(functools.partial(exec, {hang!r})), 700))\n"
         "    print(worker.pid, flush=True)\n"
-        "    await trio.sleep_forever()\n"
+        f"    await worker.prepare(Tables(pickle.dumps(functools.partial(exec, {hang!r})), 700))\n"
         "trio.run(main)\n"
     )
     give_up_at = time.monotonic() + PATIENCE_S

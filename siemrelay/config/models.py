@@ -281,8 +281,8 @@ class RelayConfig(Options):
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto",
         description="the most processes that format events while more come than one core can "
-        "format; they end when it is over. `auto`: one less than there are cores, 4 at most; 0: "
-        "none",
+        "format; they end when it is over. `auto`: one less than the cores that the relay may use "
+        "(CPU set and quota of its control group), 4 at most; 0: none",
     )
     shutdown_timeout: Duration = Field(
         10.0, description="how long sinks may go on delivering when the relay stops"

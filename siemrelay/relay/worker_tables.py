@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from siemrelay.config.models import RelayConfig
 from siemrelay.config.option_models import sink_model, source_model
 from siemrelay.core.options import Secret
 from siemrelay.pipeline.formatting import Formatter
+from siemrelay.pipeline.workers.cores import usable_cores
 from siemrelay.relay.assembly import Assembly
 from siemrelay.transforms.redaction.options import RedactOptions, RedactRule
 
@@ -25,7 +25,7 @@ def most_workers(config: RelayConfig) -> int:
     """How many workers there may be at a time. One core is for the relay itself."""
     if config.workers != "auto":
         return config.workers
-    return min(len(os.sched_getaffinity(0)) - 1, _MOST_BY_DEFAULT)
+    return min(usable_cores() - 1, _MOST_BY_DEFAULT)
 
 
 def worker_tables(config: RelayConfig, sinks: Sequence[str]) -> bytes:

@@ -119,7 +119,7 @@ def test_the_tables_of_a_worker_have_no_secret() -> None:
 def test_one_core_is_left_to_the_relay(
     workers: str, cores: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {*range(cores)})
+    monkeypatch.setattr("siemrelay.relay.worker_tables.usable_cores", lambda: cores)
     sinks = {"a": {"protocol": "tcp", "server": "192.0.2.1"}}
     config = load_text(yaml_of(sinks, f"workers: {workers}\n"), "f").config
     assert most_workers(config) == most

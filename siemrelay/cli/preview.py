@@ -199,6 +199,8 @@ class _Previewer:
         if self._source_filter is None:
             return decoded, [(True, "")] * len(decoded.events)
         reasons = [self._source_filter.explain(event) for event in decoded.events]
+        admitted = self._source_filter.admit(decoded.events, [kept for kept, _ in reasons])
+        reasons = [(kept, why) for kept, (_, why) in zip(admitted, reasons, strict=True)]
         batch = decoded.batch
         records = self._source_filter.redacted(decoded.records, decoded.events)
         payload = b"".join([record + b"\n" for record in records])

@@ -34,6 +34,10 @@ _YES_OR_NO: Final = [True, False, "yes", "no", "on", "off", "true", "false"]
 _QUANTITIES: Final[Mapping[str, Schema]] = {
     "duration": {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d|w)\s*$|\$\{"},
     "size": {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(B|[kKMGT]B|[KMGT]iB)\s*$|\$\{"},
+    "rate": {
+        "type": "string",
+        "pattern": r"^\s*\d+\s*(/|per )\s*(\d+(\.\d+)?\s*)?(ms|s|m|h|d|w)\s*$|\$\{",
+    },
 }
 _PATH: Final[Schema] = {"type": "string", "pattern": r"^/|\$\{"}
 
@@ -248,7 +252,8 @@ def _as_written(schema: Any) -> Any:
     if kind in _QUANTITIES:
         shown = _SHOWN[kind](default) if isinstance(default, (int, float)) else None
         given = {} if shown is None else {"default": shown}
-        return {**text, **given, "anyOf": [_QUANTITIES[kind], {"const": 0}]}
+        none = [] if kind == "rate" else [{"const": 0}]
+        return {**text, **given, "anyOf": [_QUANTITIES[kind], *none]}
     if kind == "path":
         return {**text, **({} if default is None else {"default": default}), **_PATH}
     if "$ref" in schema:

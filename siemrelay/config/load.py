@@ -39,6 +39,7 @@ from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
 from siemrelay.products.product import Products
 from siemrelay.telemetry.endpoint_options import EndpointOptions
+from siemrelay.transforms.limiting import is_limit_rule
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -281,17 +282,25 @@ def _products_named(top: Mapping[str, Any], products: Products) -> Iterator[str]
 
 
 def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:
-    """Every entry of every part's `events` and of its `sample`, with its path."""
+    """Every entry of every part's `events` and of its `sample` or `limit`, with its path."""
     for section in ("sources", "sinks"):
         parts = top.get(section)
         for name, part in parts.items() if isinstance(parts, dict) else ():
             if not isinstance(part, dict):
                 continue
             yield from _entries((section, name, "events"), part.get("events"))
-            sample = part.get("sample")
-            for i, rule in enumerate(sample if isinstance(sample, list) else ()):
-                if isinstance(rule, dict):
-                    yield from _entries((section, name, "sample", i, "events"), rule.get("events"))
+            for key in ("sample", "limit"):
+                yield from _entries_of_rules((section, name, key), part.get(key))
+
+
+def _entries_of_rules(at: KeyPath, rules: Any) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(rules, dict) and not is_limit_rule(rules):  # `limit: {User Logged In: 100/s}`
+        yield from (((*at, entry), entry) for entry in rules if isinstance(entry, str))
+    elif isinstance(rules, dict):
+        yield from _entries((*at, "events"), rules.get("events"))
+    for i, rule in enumerate(rules if isinstance(rules, list) else ()):
+        if isinstance(rule, dict):
+            yield from _entries((*at, i, "events"), rule.get("events"))
 
 
 def _entries(at: KeyPath, events: Any) -> Iterator[tuple[KeyPath, str]]:

@@ -28,7 +28,7 @@ from siemrelay.core.options import Duration, NonEmpty, Options, Size, absolute
 from siemrelay.pipeline.sealing.options import SealChoice
 from siemrelay.products.product import BUILT_IN, Products
 from siemrelay.telemetry.endpoint_options import EndpointOptions
-from siemrelay.transforms.transform import SinkTransformOptions, TransformOptions
+from siemrelay.transforms.transform import SinkTransformOptions, SourceTransformOptions
 
 # Names become metric labels, command arguments and keys in the buffer: short and plain.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -76,7 +76,7 @@ Pools = Annotated[
 """Pool labels; a single one may be written without a list."""
 
 
-class SourceConfig(TransformOptions):
+class SourceConfig(SourceTransformOptions):
     """Options of every source."""
 
     type: str = Field(description="the kind of source")

@@ -26,8 +26,12 @@ _FOREIGN_KEYS: Final = {
     "token": "authorization", "api_key": "authorization", "hec_token": "authorization",
     "host": "server", "hostname": "server", "target": "server", "address": "server",
     "endpoint": "url", "uri": "url", "filter": "events", "hosts": "server",
+    **dict.fromkeys(("throttle", "rate_limit", "ratelimit"), "limit"),
 }  # fmt: skip
 """Keys of other relays and SIEMs → the key that does the same here."""
+
+# A limit of events, as it is called here and elsewhere.
+_LIMITS: Final = frozenset({"limit", "throttle", "rate_limit", "ratelimit"})
 
 # A preset's keys about one message: these hold over every protocol that carries its format, a size
 # in any format.
@@ -86,6 +90,7 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
         default = preset.get("format", default)
     form = _choice(joined, "format", registry.FORMATS, default)
     joined.model = sink_model(protocol, form)
+    _refuse_limit(joined)
     _refuse_second_port(joined, written)
     _fill(joined, {**preset, **chosen.also.get(protocol or "", {})}, protocol, form, fits=fits)
     if not (joined.values.keys() | written.keys()) & {"protocol", "server", "url"}:
@@ -112,6 +117,16 @@ def _fill_source(joined: Joined, defaults: Mapping[str, Any]) -> None:
                 joined.values.setdefault(key, value)
         elif isinstance(joined.values.get(key), dict):
             joined.values[key] = {**value, **joined.values[key]}
+
+
+def _refuse_limit(joined: Joined) -> None:
+    for key in _LIMITS & joined.values.keys():
+        message = (
+            f"a sink has no `{key}`: what a rate lets through depends on when it is sent, and a "
+            "repeat would send other events; write `limit:` on the source, which decides before "
+            "the record is stored, or `sample:` here"
+        )
+        _refuse(joined, key, message)
 
 
 def _refuse_second_port(joined: Joined, written: Mapping[str, Any]) -> None:

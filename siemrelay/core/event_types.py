@@ -40,6 +40,7 @@ LETTERS_DROPPED: Final = "Dead Letters Dropped"
 RECORDS_DROPPED: Final = "Records Dropped"
 RECORDS_MISSING: Final = "Records Missing"
 EVENTS_SAMPLED: Final = "Events Sampled"
+EVENTS_LIMITED: Final = "Events Limited"
 SEAL: Final = "Delivery Seal"
 """The type of the signed seals that a sink with `seal:` gets about its own events."""
 SEAL_KEY_ROTATED: Final = "Seal Key Rotated"
@@ -99,6 +100,7 @@ _OWN: Final = (
     (SEAL, "relay", 1, "What a sink has received so far, signed, for `siemrelay verify`"),
     (RECORDS_MISSING, "relay", 8, "Stored records are gone from the disk"),
     (EVENTS_SAMPLED, "relay", 3, "A sink's `sample` left out events since the last such event"),
+    (EVENTS_LIMITED, "relay", 5, "A source's `limit` left out events since the last such event"),
 )
 
 BUILT_IN: Final = (

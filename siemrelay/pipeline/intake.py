@@ -26,9 +26,9 @@ from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
-from siemrelay.pipeline.source_filter import SourceFilter
+from siemrelay.pipeline.source_filter import Filtered, SourceFilter
 from siemrelay.sources.contract import Records
-from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
+from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats, count_types
 
 _log = structlog.get_logger()
 
@@ -347,19 +347,28 @@ class SourceIntake:
         if pause_s := self._pause_s(offered):
             await trio.sleep(pause_s)
         kept: list[Records] = []
-        since_checkpoint = redacted = 0
-        for piece in chain.from_iterable(map(_pieces, offered)):
-            if since_checkpoint >= _ROW_RECORDS:
-                await trio.lowlevel.checkpoint()
-                since_checkpoint = 0
-            since_checkpoint += piece.count
+        outcomes: list[Filtered] = []
+        since_checkpoint = 0
+        try:
+            for piece in chain.from_iterable(map(_pieces, offered)):
+                if since_checkpoint >= _ROW_RECORDS:
+                    await trio.lowlevel.checkpoint()
+                    since_checkpoint = 0
+                since_checkpoint += piece.count
+                if self._source_filter is not None:
+                    outcomes.append(self._source_filter.apply(piece))
+                    piece = outcomes[-1].records
+                kept.append(piece)
+            filtered = sum(records.count for records in offered) - sum(some.count for some in kept)
+            group = await self._committer.take(self._stats, kept, filtered)
+        except trio.Cancelled:
             if self._source_filter is not None:
-                piece, changed = self._source_filter.apply(piece)
-                redacted += changed
-            kept.append(piece)
-        filtered = sum(records.count for records in offered) - sum(some.count for some in kept)
-        group = await self._committer.take(self._stats, kept, filtered)
-        self._stats.redacted += redacted
+                for outcome in outcomes:
+                    self._source_filter.not_stored(outcome.counted)
+            raise
+        for outcome in outcomes:
+            self._stats.redacted += outcome.redacted
+            count_types(self._stats.limited, outcome.limited)
         return group
 
     def _note(self, records: Records) -> None:

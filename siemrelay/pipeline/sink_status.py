@@ -15,7 +15,7 @@ from siemrelay.core.lines import size_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.sinks.contract import Refusal
-from siemrelay.telemetry.stats import SinkStats
+from siemrelay.telemetry.stats import SinkStats, count_types
 
 _log = structlog.get_logger()
 
@@ -28,11 +28,6 @@ _LOG_DUPLICATES_EVERY_S: Final = 60.0
 # A receiver that limits what it takes refuses and takes in turn: that is one state for the log,
 # until it has taken everything for so long.
 _THROTTLED_S: Final = 60.0
-
-
-# Types are the sender's: beyond so many they are counted together.
-_MOST_TYPES: Final = 100
-OTHER_TYPES: Final = "other types"
 
 
 class SinkStatus:
@@ -115,10 +110,7 @@ class SinkStatus:
 
     def left_out(self, sampled: Mapping[str, int]) -> None:
         """Count events that the sink's sample left out, by type."""
-        counts = self._stats.sampled
-        for name, count in sampled.items():
-            known = name if name in counts or len(counts) < _MOST_TYPES else OTHER_TYPES
-            counts[known] = counts.get(known, 0) + count
+        count_types(self._stats.sampled, sampled)
 
     def settled(self, batch: DeliveryBatch, refused: int, duplicates: int = 0) -> None:
         """Note a settled batch, of which the receiver refused some and had some already.

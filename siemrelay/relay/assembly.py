@@ -37,6 +37,7 @@ from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
 from siemrelay.transforms.additions import AddingDecoder, Additions
 from siemrelay.transforms.event_paths import decoded_field
+from siemrelay.transforms.limiting import Limiter
 from siemrelay.transforms.transform import (
     EVERYTHING,
     EventTransform,
@@ -239,14 +240,19 @@ class Assembly:
         config = self._config.sources[source]
         events = EventFilter(config.events, self.catalogue)
         transform = transform_of(TransformOptions(where=config.where, redact=config.redact))
-        if transform is None and not events.fields and events.explain(AuditEvent())[0]:
+        takes_all = not events.fields and events.explain(AuditEvent())[0]
+        if transform is None and takes_all and not config.limit:
             return None
+        limiter = Limiter(config.limit, self.catalogue) if config.limit else None
         exclude = EventsOptions(exclude=config.events.exclude)
         unreadable = AuditEvent(type=UNPARSED, category=UNKNOWN)
         keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
         wanted = events.fields if transform is None else events.fields | transform.fields | {"type"}
+        wanted |= frozenset() if limiter is None else limiter.fields
         reader = self._reader(source, wanted)
-        return SourceFilter(source, reader, events, keep_unparsed=keep, transform=transform)
+        return SourceFilter(
+            source, reader, events, keep_unparsed=keep, transform=transform, limiter=limiter
+        )
 
     def splitter(self, source: str) -> RecordSplitter | None:
         """What takes the source's records apart; None if it does so itself, or they stay whole."""

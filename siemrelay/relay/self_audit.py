@@ -12,22 +12,24 @@ import os
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 import trio
 
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event_types import (
+    EVENTS_LIMITED,
     EVENTS_SAMPLED,
     RECORDS_DROPPED,
     RECORDS_MISSING,
     RELAY_STARTED,
     RELAY_STOPPED,
 )
+from siemrelay.core.times import rfc3339
 from siemrelay.net.tasks import second_after
 from siemrelay.relay.own_events import host_target, own_event
 from siemrelay.telemetry.stats import Stats
@@ -40,7 +42,7 @@ _FOLDER: Final = "self-audit"
 _MOST_WAITING: Final = 1000
 _MOST_BYTES: Final = 256 * 1024
 
-# Of losses that go on there is an event this often.
+# Of losses, and of what limits leave out, there is an event this often while they go on.
 _LOSSES_EVERY_S: Final = 60.0
 
 # Of what samples leave out there is an event this often.
@@ -64,15 +66,15 @@ class SelfAudit:
         self._more, self._storing = trio.Event(), trio.Lock()
         self._losses: dict[tuple[str, str], int] = {}
         self._losses_at = -_LOSSES_EVERY_S
-        self._sampled: dict[str, dict[str, int]] = {}
-        self._sampled_at = 0.0
+        self._sampled, self._limited = _LeftOut(), _LeftOut()
+        self._sampled_at, self._limited_at = 0.0, -_LOSSES_EVERY_S
         self._looked_at_ns = 0
 
     def note(
         self, event_type: str, message: str, *, person: str = "", sink: str = "",
-        outcome: str = "success", always: bool = False, **attributes: Any,
+        source: str = "", outcome: str = "success", always: bool = False, **attributes: Any,
     ) -> None:  # fmt: skip
-        """Note something that `person` did (without one: the relay itself), to a sink or the relay.
+        """Note something that `person` did (without one: the relay itself), to a part or the relay.
 
         Attributes without a value are left out. `always`: also when the audit is off.
         """
@@ -82,7 +84,7 @@ class SelfAudit:
             _log.error("self-audit event not stored: too many wait", type=event_type,
                        message=message)  # fmt: skip
             return
-        target = ("sink", sink) if sink else host_target()
+        target = ("source", source) if source else ("sink", sink) if sink else host_target()
         _, record = own_event(event_type, person or self._person, target, message,
                               outcome=outcome, **attributes)  # fmt: skip
         self._waiting.append(record)
@@ -101,6 +103,7 @@ class SelfAudit:
     async def stopped(self) -> None:
         """Note the stop and store everything that is noted; while the intake still runs."""
         self._note_losses()
+        self._note_limited()
         self._note_sampled()
         self.note(RELAY_STOPPED, "The relay stopped in order")
         await self._store()
@@ -112,6 +115,8 @@ class SelfAudit:
             self._more = trio.Event()
             if trio.current_time() - self._losses_at >= _LOSSES_EVERY_S:
                 self._note_losses()
+            if trio.current_time() - self._limited_at >= _LOSSES_EVERY_S:
+                self._note_limited()
             if trio.current_time() - self._sampled_at >= _SAMPLED_EVERY_S:
                 self._note_sampled()
             await self._store()
@@ -153,23 +158,31 @@ class SelfAudit:
         """Note what the samples of the sinks left out since the last time; also in the log."""
         self._sampled_at = trio.current_time()
         for name, more in self._newly_sampled():
-            count = sum(more.values())
+            count = sum(more.left_out.values())
             self.note(EVENTS_SAMPLED, f"{count:,} events for sink {name} were left out by its "
-                      "`sample`", sink=name, records=count, left_out=more)  # fmt: skip
+                      "`sample`", sink=name, records=count, **more.attributes)  # fmt: skip
+
+    def _note_limited(self) -> None:
+        """Note what the limits of the sources left out since the last time; also in the log."""
+        counts = {name: source.limited for name, source in self._stats.sources.items()}
+        for name, more in self._limited.since_last_time(counts):
+            self._limited_at = trio.current_time()
+            _log.warning("events left out by the limit", source=name, left_out=more.left_out,
+                         advice="they are not stored; raise `limit`, or stop what sends so "
+                         "many")  # fmt: skip
+            count = sum(more.left_out.values())
+            self.note(EVENTS_LIMITED, f"{count:,} events of source {name} were left out by its "
+                      "`limit`", source=name, records=count, **more.attributes)  # fmt: skip
 
     def ended(self) -> None:
         """Log what samples left out after the stop was noted, while the sinks went on."""
         for _ in self._newly_sampled():
             pass
 
-    def _newly_sampled(self) -> Iterator[tuple[str, dict[str, int]]]:
-        for name, sink in self._stats.sinks.items():
-            before, self._sampled[name] = self._sampled.get(name, {}), dict(sink.sampled)
-            more = {kind: count - before.get(kind, 0) for kind, count in sink.sampled.items()}
-            more = {kind: count for kind, count in more.items() if count > 0}
-            if not more:
-                continue
-            _log.info("events left out by the sample", sink=name, left_out=more)
+    def _newly_sampled(self) -> Iterator[tuple[str, _More]]:
+        counts = {name: sink.sampled for name, sink in self._stats.sinks.items()}
+        for name, more in self._sampled.since_last_time(counts):
+            _log.info("events left out by the sample", sink=name, left_out=more.left_out)
             yield name, more
 
     def _something_left(self) -> bool:
@@ -202,6 +215,43 @@ class SelfAudit:
         with suppress(OSError):
             return sorted(self._folder.glob("*.json"))
         return []
+
+
+class _More(NamedTuple):
+    """How many more events of each type were left out, and within what time."""
+
+    left_out: dict[str, int]
+    begun_at: float
+    ended_at: float
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The same in an event."""
+        return {
+            "left_out": self.left_out, "from": rfc3339(self.begun_at), "to": rfc3339(self.ended_at),
+        }  # fmt: skip
+
+
+class _LeftOut:
+    """Counts by part and event type, as they were the last time."""
+
+    def __init__(self) -> None:
+        # Beside the live counts, which are those of the same part also under another name.
+        self._before: list[tuple[Mapping[str, int], dict[str, int]]] = []
+        self._looked_at = time.time()
+
+    def since_last_time(
+        self, parts: Mapping[str, Mapping[str, int]]
+    ) -> Iterator[tuple[str, _More]]:
+        """The parts whose counts have grown, and by how much."""
+        befores = {id(counts): before for counts, before in self._before}
+        self._before = [(counts, dict(counts)) for counts in parts.values()]
+        begun_at, self._looked_at = self._looked_at, time.time()
+        for name, counts in parts.items():
+            before = befores.get(id(counts), {})
+            more = {kind: count - before.get(kind, 0) for kind, count in counts.items()}
+            if more := {kind: count for kind, count in more.items() if count > 0}:
+                yield name, _More(more, begun_at, self._looked_at)
 
 
 def leave_event(

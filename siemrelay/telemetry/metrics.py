@@ -66,7 +66,7 @@ _SOURCE_ROWS: Final[tuple[_Row, ...]] = (
     ("oversize_total", "counter", "Records over max_record_size, kept whole.",
      lambda s: s.oversize),
     ("filtered_total", "counter",
-     "Records that the source's `events` and `where` left out, not stored.",
+     "Records that the source's `events`, `where` and `limit` left out, not stored.",
      lambda s: s.filtered),
     ("redacted_total", "counter", "Records in which something was redacted before they were "
      "stored.", lambda s: s.redacted),
@@ -188,6 +188,10 @@ METRICS: Final = (
            "Events that the sink's `sample` left out, by type; they count as filtered, too.",
            lambda stats: (((name, kind), count) for name, sink in stats.sinks.items()
                           for kind, count in sink.sampled.items())),
+    Metric("source_limited_total", ("source", "type"), "counter",
+           "Events that the source's `limit` left out, by type; they count as filtered, too.",
+           lambda stats: (((name, kind), count) for name, source in stats.sources.items()
+                          for kind, count in source.limited.items())),
     Metric("source_refused_total", ("source", "reason"), "counter",
            "Rejected requests, connections and messages.",
            lambda stats: (((name, reason), count) for name, source in stats.sources.items()

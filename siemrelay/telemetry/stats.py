@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -58,6 +59,7 @@ class SourceStats(msgspec.Struct):
     oversize: int = 0
     filtered: int = 0
     redacted: int = 0
+    limited: dict[str, int] = msgspec.field(default_factory=dict)
     restarts: int = 0
     lag_bytes: int = 0
     upstream_dropped: int = 0
@@ -105,6 +107,18 @@ class SourceStats(msgspec.Struct):
             self._failure = self.last_error
         self.last_error = why or self._failure
         self.unreadable_files, self.unreadable_why = files, why
+
+
+# Types are the sender's: beyond so many they are counted together.
+_MOST_TYPES: Final = 100
+OTHER_TYPES: Final = "other types"
+
+
+def count_types(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    """Add to counts by event type, of which there are a bounded number."""
+    for name, count in more.items():
+        known = name if name in counts or len(counts) < _MOST_TYPES else OTHER_TYPES
+        counts[known] = counts.get(known, 0) + count
 
 
 class SinkCounts(msgspec.Struct):

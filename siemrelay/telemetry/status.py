@@ -55,6 +55,8 @@ class SourceReport(msgspec.Struct, frozen=True):
     """Of the records looked at lately, from 0 to 1."""
     unparsed_why: str = ""
     """Why the first of them cannot be parsed, while they are too many."""
+    limited: dict[str, int] = {}
+    """Events that `limit` left out since the start, by type; they count as filtered, too."""
 
 
 class SinkReport(msgspec.Struct, frozen=True):
@@ -197,6 +199,7 @@ class StatusReporter:
             self._clean(source.last_error), source.files, "failed" if source.failed else "up",
             self._clean(source.credentials_fault), source.unreadable_files,
             source.unparsed_share, self._clean(source.unparsed_why),
+            {self._clean(name): count for name, count in source.limited.items()},
         )  # fmt: skip
 
     def _timestamps(self, status: TimestampStatus | None) -> TimestampStatus | None:

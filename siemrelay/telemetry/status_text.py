@@ -102,6 +102,12 @@ def _losses(source: SourceReport) -> Iterator[Line]:
     refused = ", ".join(f"{count:,} by {why}" for why, count in sorted(source.refused.items()))
     if refused:
         yield Line(f"  rejected: {refused}", "warning")
+    if source.limited:
+        most, _ = max(source.limited.items(), key=lambda each: each[1])
+        count = sum(source.limited.values())
+        yield Line(
+            f"  {count:,} left out by `limit` since the start, most of them {most}", "warning"
+        )
     if source.upstream_dropped:
         yield Line(
             f"  {source.upstream_dropped:,} dropped before they reached the relay (reported by the "

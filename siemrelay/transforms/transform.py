@@ -18,6 +18,7 @@ from siemrelay.core.options import Options
 from siemrelay.transforms.additions import Add, Additions
 from siemrelay.transforms.conditions import Conditions, Where
 from siemrelay.transforms.event_paths import ATTRIBUTES
+from siemrelay.transforms.limiting import Limit
 from siemrelay.transforms.redaction.options import Redact, RedactOptions
 from siemrelay.transforms.sampling import Sampler, SampleRule
 
@@ -43,6 +44,18 @@ class TransformOptions(Options):
         default_factory=RedactOptions,
         description="rules for what must not be seen: on a source before it is stored, on a sink "
         "before it is sent",
+    )
+
+
+class SourceTransformOptions(TransformOptions):
+    """Options that shape the events of a source alone: what they leave out is not stored."""
+
+    limit: Limit = Field(
+        default=[],
+        description="the most events that are stored in a time: `1000/s` for all together, "
+        '`{User Logged In: 100/s, "*": 6000/m}`, or a list of rules. What is left out is counted '
+        "by type, and an event *Events Limited* says every minute what it was; the relay's own "
+        "events are never limited",
     )
 
 
@@ -122,6 +135,13 @@ class EventTransform:
         if self._additions is not None:
             selection = selection.changed(self._additions.apply(selection.events))
         return selection, redacted
+
+    def redacted_type(self, name: str) -> str:
+        """An event's type without what is redacted in it."""
+        if self._redactor is None:
+            return name
+        (event,), _ = self._redactor.apply([AuditEvent(type=name)])
+        return event.type
 
     def _rewritten(self, selection: Selection) -> list[bytes]:
         return self.redacted(selection.received, selection.decoded_events)

@@ -49,11 +49,21 @@ def test_a_shaped_stream_adds_up_and_its_secrets_never_reach_the_disk(
         assert 0 < sampled < filtered
         assert redacted == delivered > 0
         # What a source adds later is in the messages of a sink that the reload leaves alone.
-        source["add"] = {"attributes.site": "here"}
+        source |= {"add": {"attributes.site": "here"}, "limit": {"User Logged Out": "2/d"}}
+        daemon.config["self_audit"] = True
         assert daemon.command("reload").returncode == 0
         append(daemon.audit, [event(COUNT, env="own")])
         until(lambda: any(b"attributes_site=here" in each for each in cef.arrived.messages))
         assert cef.connections_made == 1
+        # What a limit leaves out at once is told within a second, and to every sink.
+        append(daemon.audit, [event(COUNT + 1 + n, type="User Logged Out") for n in range(7)])
+        until(lambda: any(b"Events Limited" in each for each in cef.arrived.messages))
+        told = next(each for each in cef.arrived.messages if b"Events Limited" in each)
+        assert b"5 events of source audit were left out by its `limit`" in told
+        limited = {"source": "audit", "type": "User Logged Out"}
+        assert daemon.metric("source_limited_total", **limited) == 5
+        assert daemon.metric("source_filtered_total", source="audit") == COUNT // 5 + 5
+        assert sum(b"User Logged Out|" in each for each in cef.arrived.messages) == 2
         kept = launcher.run("buffer", "show", "-c", str(daemon.file), "--json")
         assert CARD not in kept.stdout
         assert "paid with ***" in kept.stdout, kept.stderr

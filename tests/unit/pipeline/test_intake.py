@@ -15,9 +15,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.config.load import load_text
 from siemrelay.core.event import Batch
 from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.pipeline.intake import Committer, SourceIntake
+from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.own_events import OwnEvents
 from siemrelay.sources.contract import Position, Records, joined
 from siemrelay.telemetry.health import stuck
@@ -310,6 +312,28 @@ async def test_an_offer_that_is_cancelled_while_it_waits_was_not_made(tmp_path: 
             nursery.cancel_scope.cancel()
         assert rig.buffer.end == 2
         assert rig.buffer.positions("a") == {"file": {"offset": 1}}
+
+
+async def test_what_a_cancelled_offer_did_not_store_counts_for_no_limit(tmp_path: Path) -> None:
+    text = """
+        sources: {a: {type: stdin, limit: 2/d}}
+        sinks: {s: {server: 127.0.0.1}}
+        """
+    limit = Assembly(load_text(text, "x.yaml").config).source_filter("a")
+    some = records(b'{"type": "User Logged In"}')
+    async with rig_on(tmp_path, running=False) as rig:
+        await rig.b.offer(records(b"x" * 3_000_000))
+        limited = rig.committer.intake("a", limit)
+        with trio.move_on_after(0) as scope:
+            await limited.offer(some, some)
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.committer.run)
+            await limited.store(some, some, some)
+            nursery.cancel_scope.cancel()
+        assert rig.buffer.end == 4
+        stats = rig.stats.sources["a"]
+        assert (stats.records, stats.filtered, stats.limited) == (2, 1, {"User Logged In": 1})
 
 
 async def test_a_store_that_is_cancelled_leaves_the_others_alone(tmp_path: Path) -> None:

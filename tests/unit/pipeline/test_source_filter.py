@@ -47,13 +47,13 @@ def test_what_events_leaves_out_is_gone_and_the_position_stays() -> None:
     made = source_filter({"exclude": [NOISE]})
     assert made is not None
     some = records(line(NOISE), line(KEPT), line(NOISE), b"no json")
-    kept, _ = made.apply(some)
+    kept = made.apply(some).records
     assert kept.payload == line(KEPT) + b"\nno json\n"
     assert (kept.count, kept.positions) == (2, some.positions)
-    nothing, _ = made.apply(records(line(NOISE)))
+    nothing = made.apply(records(line(NOISE))).records
     assert (nothing.payload, nothing.count, nothing.positions) == (b"", 0, some.positions)
     everything = records(line(KEPT), line(KEPT))
-    assert made.apply(everything)[0] is everything
+    assert made.apply(everything).records is everything
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from trio.testing import MockClock
 
 from siemrelay.core.event_types import SINK_PAUSED
 from siemrelay.relay.self_audit import SelfAudit, leave_event
-from siemrelay.telemetry.stats import SinkStats, Stats
+from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
 
 class Stored:
@@ -29,6 +31,11 @@ class Stored:
 
 
 def audit_of(stats: Stats, stored: Stored, path: Path, *, enabled: bool = True) -> SelfAudit:
+    folder = path / "self-audit"
+    if not folder.exists():
+        folder.mkdir()
+        # Nothing is in it: no thread looks, for which the virtual clock would not wait.
+        os.utime(folder, (0, 0))
     return SelfAudit(stored.store, stats, path, "siemrelay", lambda: enabled)
 
 
@@ -47,11 +54,39 @@ async def test_what_samples_leave_out_is_an_event_every_five_minutes_and_at_the_
     sink.sampled["User Logged Out"] = 3
     await audit.stopped()
     events = [each for each in stored.events if each["type"] == "Events Sampled"]
-    assert 2 <= len(events) <= 4  # the virtual clock does not wait for threads
+    assert 2 <= len(events) <= 4
     assert sum(each["left_out"]["User Logged In"] for each in events) == 700
     assert events[-1]["left_out"]["User Logged Out"] == 3
     assert [each["records"] for each in events] == [sum(e["left_out"].values()) for e in events]
     assert {each["target"]["name"] for each in events} == {"siem"}
+
+
+async def test_what_limits_leave_out_is_an_event_at_once_and_every_minute_while_it_goes_on(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    stats, stored = Stats(), Stored()
+    source = stats.sources["app"] = SourceStats("app")
+    audit = audit_of(stats, stored, tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        await trio.sleep(30.5)
+        for number in range(150):
+            source.limited["User Logged In"] = number + 1
+            await trio.sleep(1)
+        stats.sources = {"new name": source}
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    source.limited["User Logged Out"] = 3
+    await audit.stopped()
+    events = [each for each in stored.events if each["type"] == "Events Limited"]
+    assert [each["left_out"] for each in events] == [
+        {"User Logged In": 1}, {"User Logged In": 60}, {"User Logged In": 60},
+        {"User Logged In": 29}, {"User Logged Out": 3},
+    ]  # fmt: skip
+    assert [each["target"]["name"] for each in events] == ["app"] * 3 + ["new name"] * 2
+    assert {each["target"]["type"] for each in events} == {"source"}
+    assert all(each["from"] <= each["to"] for each in events)
+    assert all(a["to"] <= b["from"] for a, b in pairwise(events))
 
 
 async def test_what_samples_leave_out_while_sinks_drain_is_in_the_log_with_and_without_events(
@@ -85,7 +120,7 @@ async def test_dropped_records_are_an_event_a_minute_and_none_is_left_out(
         nursery.cancel_scope.cancel()
     await audit.stopped()
     drops = [each for each in stored.events if each["type"] == "Records Dropped"]
-    assert 1 <= len(drops) <= 4  # the virtual clock does not wait for threads
+    assert 1 <= len(drops) <= 4
     assert sum(each["records"] for each in drops) == 1500
     assert {each["target"]["name"] for each in drops} == {"siem"}
     assert (stored.events[0]["type"], stored.events[-1]["type"]) == (

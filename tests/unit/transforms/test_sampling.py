@@ -13,10 +13,10 @@ from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.messages import FormattedBatch, InternalError, SinkMessages, messages_of
-from siemrelay.pipeline.sink_status import OTHER_TYPES, SinkStatus
+from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sinks.contract import BatchLimits
-from siemrelay.telemetry.stats import SinkStats
+from siemrelay.telemetry.stats import OTHER_TYPES, SinkStats
 from siemrelay.transforms.sampling import is_sampled
 
 RULES = [

@@ -77,7 +77,7 @@ def test_a_sink_gets_the_events_for_which_its_conditions_hold() -> None:
 def test_a_source_stores_the_records_for_which_its_conditions_hold() -> None:
     source_filter = assembled(source=", where: {attributes.env: prod}").source_filter("alm")
     assert source_filter is not None
-    kept, _ = source_filter.apply(Records(RECORDS, 4))
+    kept = source_filter.apply(Records(RECORDS, 4)).records
     assert kept.payload.splitlines() == [*RECORDS.splitlines()[:2], b"nonsense"]
     excluding = ", events: {exclude: Unparsed Record}, where: {attributes.env: prod}"
     source_filter = assembled(source=excluding).source_filter("alm")
@@ -173,7 +173,7 @@ def test_any_record_goes_through_conditions_and_additions(decoder: str) -> None:
     formatter = assembly.formatter({"siem": parts.messages})
     assert source_filter is not None
     for name, record in HOSTILE.items():
-        kept, _ = source_filter.apply(Records(record + b"\n", 1))
+        kept = source_filter.apply(Records(record + b"\n", 1)).records
         assert kept.count == 1, name
         made = formatter.formatted(Batch(1, 1, "s", 1.7e9, record + b"\n"), {0: [0]})
         assert not made.errors, name

@@ -1,0 +1,230 @@
+"""`limit:` of a source: of events that come too fast, the first of each period are stored.
+
+A rate depends on what came before, so that it can be decided once only: in order, in the relay's
+own process, before the records are stored. Repeats, replays, sinks and workers see what was stored.
+Nothing is left out in silence: what was is counted by type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from siemrelay.core.event import AuditEvent, field_getter
+from siemrelay.core.event_types import Catalogue
+from siemrelay.core.filters import EventFilter, EventsChoice, EventsOptions
+from siemrelay.core.options import Options, seconds
+from siemrelay.core.times import epoch_ms
+from siemrelay.transforms.conditions import Conditions, Where
+from siemrelay.transforms.event_paths import EventPath, decoded_field
+
+# Periods of which the count is remembered, by rule and value of `per`: some 5 MiB. If there are
+# more, the first begun is forgotten: then more is stored than `rate` says, never less.
+_MOST_PERIODS: Final = 20_000
+
+# Values of `per` are compared by so many characters.
+_VALUE_CHARACTERS: Final = 256
+
+_RATE: Final = re.compile(r"\s*(\d{1,12})\s*(?:/|per\b)\s*(?:(\d+(?:\.\d+)?)\s*)?([A-Za-z]+)\s*")
+_EXAMPLE: Final = "100/s, 6000/m or 500/10s"
+
+
+def events_and_period(rate: str) -> tuple[int, float]:
+    """How many events in how many seconds: `100/s`, `500/10s`. Raises ValueError."""
+    match = _RATE.fullmatch(rate)
+    if match is None:
+        raise ValueError(f"write how many events in what time, like {_EXAMPLE}")
+    count, number, unit = match.groups()
+    period_s = seconds(f"{number or 1}{unit}")
+    if int(count) == 0 or period_s == 0:
+        raise ValueError("a limit of nothing: `events: {exclude: …}` leaves events out")
+    return int(count), period_s
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(f"a rate needs a time: write {value}/s or {value}/m")
+    return value
+
+
+def _checked(rate: str) -> str:
+    events_and_period(rate)
+    return rate
+
+
+Rate = Annotated[
+    str,
+    BeforeValidator(_text),
+    AfterValidator(_checked),
+    WithJsonSchema({"type": "string", "format": "rate"}),
+]
+"""So many events in a period, written `100/s`, `6000/m`, `500/10s`."""
+
+
+class LimitRule(Options):
+    """Events that are limited together. The first rule that fits an event decides."""
+
+    events: EventsChoice = Field(
+        default_factory=EventsOptions, description="which events, written as a sink's `events`"
+    )
+    where: Where = Field(default={}, description="further conditions on them")
+    rate: Rate = Field(
+        description="how many of them are stored in what time, at once or spread: `100/s`, "
+        "`6000/m`, `500/10s`; the others are counted and left out"
+    )
+    per: EventPath | None = Field(
+        None,
+        description="counts apart for each value of that field (`actor.address`, `type`); by "
+        "default all events of the rule are counted together",
+    )
+    clock: Literal["event", "arrival"] = Field(
+        "event",
+        description="the time by which events are counted: `event`, their own, so that of a "
+        "backlog no more is left out than if it had come at once; `arrival`, for senders that may "
+        "write false times",
+    )
+
+
+_KEYS: Final = frozenset(LimitRule.model_fields)
+
+
+def is_limit_rule(written: Mapping[str, Any]) -> bool:
+    """Whether a mapping is one rule; else it is `{User Logged In: 100/s}`, by event."""
+    return bool(written.keys() & _KEYS)
+
+
+def _long_form(value: Any) -> Any:
+    """`100/s`, one rule, or `{User Login Failed: 100/s, "*": 1000/m}` as a list of rules."""
+    if isinstance(value, dict):
+        if is_limit_rule(value):
+            return [value]
+        return [
+            {"events": entry, **(limit if isinstance(limit, dict) else {"rate": limit})}
+            for entry, limit in value.items()
+        ]
+    return value if isinstance(value, list) else [{"rate": value}]
+
+
+Limit = Annotated[
+    list[LimitRule],
+    BeforeValidator(
+        _long_form,
+        json_schema_input_type=Rate
+        | list[LimitRule]
+        | LimitRule
+        | dict[str, Rate | dict[str, Any]],
+    ),
+]
+"""`limit:`: a list of rules, in short one rate for all, or rates by entries of `events`."""
+
+
+class _Period(NamedTuple):
+    """A period in which events of one rule with one value of `per` are counted."""
+
+    rule: int
+    value: str
+    number: int
+
+
+class Admission(NamedTuple):
+    """Which events are stored, and those that are not, by type; `counted` is for `give_back`."""
+
+    kept: list[bool]
+    left_out: Counter[str]
+    counted: Counter[_Period]
+
+
+class Limiter:
+    """The compiled rules of one source, and what has been counted. For one thread.
+
+    What was counted is forgotten when the relay stops: a period may then be begun anew.
+    """
+
+    def __init__(self, rules: Sequence[LimitRule], catalogue: Catalogue) -> None:
+        self._rules = [_Rule(rule, catalogue) for rule in rules]
+        self.fields = frozenset(field for rule in self._rules for field in rule.fields)
+        """What the decoder has to fill."""
+        self._counts: dict[_Period, int] = {}
+
+    def admit(
+        self, events: Sequence[AuditEvent], keep: Sequence[bool] | None, now_s: float
+    ) -> Admission:
+        """Decide about events that come now, of those which `keep` names; None stands for all."""
+        open_ = [True] * len(events) if keep is None else list(keep)
+        kept, left_out, counted = list(open_), Counter[str](), Counter[_Period]()
+        for number, rule in enumerate(self._rules):
+            fits = rule.select(events)
+            for index, event in enumerate(events):
+                if not (open_[index] and fits[index]):
+                    continue
+                open_[index] = False  # decided
+                period = _Period(number, rule.value(event), rule.period(event, now_s))
+                if self._count(period, rule.most):
+                    counted[period] += 1
+                else:
+                    kept[index] = False
+                    left_out[event.type] += 1
+        return Admission(kept, left_out, counted)
+
+    def give_back(self, counted: Mapping[_Period, int]) -> None:
+        """Events that were admitted are not stored after all, and may come again."""
+        for period, count in counted.items():
+            if period in self._counts:
+                self._counts[period] -= count
+
+    def explain(self, event: AuditEvent) -> str | None:
+        """What limits events like this one, in a clause; None if nothing does."""
+        return next((rule.text for rule in self._rules if rule.select([event])[0]), None)
+
+    def _count(self, period: _Period, most: int) -> bool:
+        count = self._counts.get(period, 0)
+        if count >= most:
+            return False
+        if count == 0 and len(self._counts) >= _MOST_PERIODS:
+            del self._counts[next(iter(self._counts))]
+        self._counts[period] = count + 1
+        return True
+
+
+class _Rule:
+    """One compiled rule."""
+
+    def __init__(self, options: LimitRule, catalogue: Catalogue) -> None:
+        self._events = EventFilter(options.events, catalogue)
+        self._where = Conditions(options.where)
+        self.most, self._period_s = events_and_period(options.rate)
+        self._by_event = options.clock == "event"
+        self._get = None if options.per is None else field_getter(options.per)
+        self.fields = self._events.fields | self._where.fields | {"type", "time"}
+        if options.per is not None:
+            self.fields |= {decoded_field(options.per)}
+        per = f" for each {options.per}" if options.per else ""
+        self.text = f"at most {options.rate} of these are stored{per}, by `limit`"
+
+    def select(self, events: Sequence[AuditEvent]) -> Sequence[bool]:
+        """Whether the rule is for them, for each event, in order."""
+        fits = self._events.select(events)
+        if not self._where:
+            return [True] * len(events) if fits is None else fits
+        holds = self._where.select(events)
+        return holds if fits is None else [a and b for a, b in zip(fits, holds, strict=True)]
+
+    def value(self, event: AuditEvent) -> str:
+        """By what events of this rule are counted apart."""
+        value = None if self._get is None else self._get(event)
+        if value is None:
+            return ""
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return text[:_VALUE_CHARACTERS]
+
+    def period(self, event: AuditEvent, now_s: float) -> int:
+        """The number of the period to which an event belongs; none lies in the future."""
+        moment_s = now_s
+        if self._by_event and event.time is not None:
+            moment_s = min(epoch_ms(event.time) / 1000, now_s)
+        return int(moment_s // self._period_s)

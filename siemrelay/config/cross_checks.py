@@ -139,7 +139,8 @@ def _sealed(sinks: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
         if sink.format == "raw":
             yield (
                 ("sinks", name, "seal"),
-                "the format `raw` has no place for the number of a message; take another format",
+                "the format `raw` has no place for the number of a message; take another one, like "
+                "`syslog` or `json`, or leave `seal` out",
             )
         if min(filter(None, (limit, sink.max_message_size)), default=_SEAL_BYTES) < _SEAL_BYTES:
             yield (

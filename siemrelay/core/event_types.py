@@ -44,6 +44,7 @@ EVENTS_LIMITED: Final = "Events Limited"
 SEAL: Final = "Delivery Seal"
 """The type of the signed seals that a sink with `seal:` gets about its own events."""
 SEAL_KEY_ROTATED: Final = "Seal Key Rotated"
+STATE_DOUBTED: Final = "Relay State Copied"
 OWN_SOURCE: Final = "siemrelay"
 """The name of the source of the relay's own events; no configured source may have it."""
 
@@ -97,6 +98,12 @@ _OWN: Final = (
     (LETTERS_DROPPED, "relay", 7, "Somebody removed dead letters for good"),
     (RECORDS_DROPPED, "relay", 8, "A full buffer dropped records before a sink had them"),
     (SEAL_KEY_ROTATED, "relay", 6, "Somebody made a new key that signs seals"),
+    (
+        STATE_DOUBTED,
+        "relay",
+        7,
+        "The relay runs on a copied or restored state: its seals begin a new stream",
+    ),
     (SEAL, "relay", 1, "What a sink has received so far, signed, for `siemrelay verify`"),
     (RECORDS_MISSING, "relay", 8, "Stored records are gone from the disk"),
     (EVENTS_SAMPLED, "relay", 3, "A sink's `sample` left out events since the last such event"),

@@ -26,6 +26,32 @@ from siemrelay.proof.seal import Absent, Anchor
 MOST_ABSENT: Final = 100
 
 
+COPIED: Final = "state copied or restored"
+SET_BACK: Final = "state set back"
+ANOTHER_MACHINE: Final = "another machine"
+
+DOUBTS: Final = {
+    COPIED: "the relay's state directory was copied, or restored from a backup",
+    SET_BACK: "the relay's state is older than seals that it has sent: it was restored from a "
+    "backup",
+    ANOTHER_MACHINE: "the relay's state directory came to another machine: it was moved, or a "
+    "machine was cloned",
+}
+"""Causes of a new stream that a person should look at, each with a clause about it."""
+
+
+class Witness(msgspec.Struct, frozen=True, array_like=True):
+    """A file that a copy of the state does not have alike: its name, inode and time of change.
+
+    `machine` is a digest of the machine's id; empty where it has none.
+    """
+
+    name: str
+    inode: int
+    changed_ns: int
+    machine: str
+
+
 class Numbering(msgspec.Struct, frozen=True):
     """The numbers of messages in a stream, from `first` on.
 
@@ -88,7 +114,7 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
     `configuration` is the digest of what messages are made by, `cause` why the stream began, with
     the record `first_sequence`,
     `previous` the end of the stream before, `absent_before` those of its messages that the receiver
-    lacks and no seal of its own has named.
+    lacks and no seal of its own has named. `witness` tells the state from a copy of it.
     """
 
     origin: str
@@ -102,6 +128,7 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
     sealed: Sealed = Sealed()
     previous: Anchor | None = None
     absent_before: tuple[Absent, ...] = ()
+    witness: Witness | None = None
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from siemrelay.proof.note import Verifier
 from siemrelay.proof.period import START, check_early, first_state, seconds
 from siemrelay.proof.report import Findings, Report, StreamReport, Tail, counted
 from siemrelay.proof.seal import Anchor, Seal, find_seal
+from siemrelay.proof.stream import DOUBTS
 from siemrelay.proof.timestamps import TimestampCheck
 from siemrelay.proof.window_checks import WindowChecks
 from siemrelay.proof.windows import SignedTree, windows
@@ -180,6 +181,8 @@ class Verification:
         if stream.more_others:
             self._findings.add("added", f"{counted(stream.more_others, 'message')} more of numbers "
                                "that other messages have", stream.label)  # fmt: skip
+        if stream.seals and (doubt := DOUBTS.get(stream.seals[0].tally.cause)) is not None:
+            self._findings.note(f"the stream began because {doubt}", stream.label)
         stamps, stamped, wrong = self._timestamps.judge(stream.name, stream.seals)
         for number, why in wrong:
             self._findings.add("timestamp", why, stream.label, number)

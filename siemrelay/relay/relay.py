@@ -117,6 +117,7 @@ class Relay:
                 sources.own_events.store, stats, config.state_dir, await user_name(os.geteuid()),
                 lambda: reloader.config.self_audit and not drain,
             )  # fmt: skip
+            sinks.note_event = audit.note
             decoders = FullDecoders(lambda: reloader.config)
             async with trio.open_nursery() as outer:
                 endpoint, pages = Endpoint(outer), partial(self._pages, buffer, decoders, heartbeat)

@@ -15,6 +15,7 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
+from siemrelay.core.event_types import STATE_DOUBTED
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
@@ -23,6 +24,7 @@ from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sealing.timestamps import Timestamper
 from siemrelay.pipeline.workers.pool import WorkerPool
+from siemrelay.proof.stream import DOUBTS
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.pauses import Pauses
@@ -53,6 +55,8 @@ class SinkGroup:
         self._buffer, self._stats, self._other_pools = buffer, stats, other_pools
         self._running: RunningParts
         self._stamping: RunningParts
+        self.note_event: Callable[..., None] = lambda *values, **attributes: None
+        """Notes an event of the relay's own, as `SelfAudit.note`."""
         self._parts: dict[str, SinkParts] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._removed = RemovedSinks(buffer, stats.buffer)
@@ -154,7 +158,11 @@ class SinkGroup:
         stamps = seal.timestamp if seal else None
         stamper = None if stamps is None else Timestamper(parts.name, stamps, stats)
         maker = SealMaker(settings, parts.messages, self._seals)
-        return SealedStream(settings, maker, self._buffer, keys, stats, stamper)
+        return SealedStream(settings, maker, self._buffer, keys, stats, stamper, self._tell_doubt)
+
+    def _tell_doubt(self, sink: str, stream: str, cause: str) -> None:
+        text = f"The seals of sink {sink} begin a new stream: {DOUBTS[cause]}"
+        self.note_event(STATE_DOUBTED, text, sink=sink, outcome="failure", stream=stream)
 
     def _seals(self) -> dict[str, tuple[int, str]]:
         """The latest seal of each stream, by origin."""

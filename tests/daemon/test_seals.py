@@ -226,9 +226,11 @@ def test_a_configuration_that_changes_under_load_leaves_nothing_unproven(
     assert not any(stream["unsealed"] for stream in report["streams"])
 
 
-def test_a_state_that_was_set_back_is_found(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+def test_a_state_that_was_set_back_is_told_by_the_relay_and_found_by_verify(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
     export, backup = tmp_path / "out.json", tmp_path / "backup"
-    daemon = make_daemon({"out": archive(export)})
+    daemon = make_daemon({"out": archive(export)}, self_audit=True)
     append(daemon.audit, map(event, range(1, 11)))
     daemon.start()
     until(lambda: sealed_events(export) == 10)
@@ -244,7 +246,12 @@ def test_a_state_that_was_set_back_is_found(make_daemon: MakeDaemon, tmp_path: P
     daemon.start()
     until(lambda: sealed_events(export) >= 40)
     assert daemon.terminate() == 0
-    assert "split" in {kind for kind, *_ in Auditor(daemon).found(export)}
+    assert [line["sink"] for line in daemon.log if line["event"] == "a sealed stream begins anew"]
+    assert '"type":"Relay State Copied"' in export.read_text()
+    report = Auditor(daemon).verify(export, code=1)
+    assert {finding["kind"] for finding in report["findings"]} == {"split"}
+    assert "restored from a backup" in report["notes"][-1]["text"]
+    assert [stream["unsealed"] for stream in report["streams"]] == [0, 0]
 
 
 def test_an_authority_stamps_seals_without_holding_up_seals_or_events(

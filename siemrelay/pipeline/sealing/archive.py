@@ -107,10 +107,14 @@ class SealArchive:
         line = ArchivedTimestamp(timestamp.number, at, timestamp.response)
         self._append("timestamps", line)
 
+    def last_seal(self) -> ArchivedSeal | None:
+        """The last confirmed seal."""
+        return _last(self._folder / "seals", ArchivedSeal)
+
     def unstamped(self) -> tuple[float | None, ArchivedSeal | None]:
         """The time of the last time stamp, if there is one, and the last seal if it has none."""
         stamp = _last(self._folder / "timestamps", ArchivedTimestamp)
-        seal = _last(self._folder / "seals", ArchivedSeal)
+        seal = self.last_seal()
         if stamp is None:
             return None, seal
         return stamp.at, seal if seal is not None and seal.number > stamp.number else None

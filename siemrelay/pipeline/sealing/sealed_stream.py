@@ -10,6 +10,8 @@ from __future__ import annotations
 import secrets
 import time
 from base64 import b32encode
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
@@ -29,16 +31,20 @@ from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.schedule import SealSchedule
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sealing.timestamps import Timestamper
+from siemrelay.pipeline.sealing.witness import StateWitness
 from siemrelay.proof.leaf import ENVELOPES, STREAM_CHARACTERS, sent_hashes
 from siemrelay.proof.merkle import Tree
-from siemrelay.proof.seal import Absent, Anchor
+from siemrelay.proof.seal import Absent, Anchor, find_seal, read_seal
 from siemrelay.proof.stream import (
+    DOUBTS,
     MOST_ABSENT,
+    SET_BACK,
     Confirmed,
     Numbering,
     PendingSeal,
     StreamChange,
     StreamState,
+    Witness,
 )
 from siemrelay.sinks.contract import Settlement
 from siemrelay.telemetry.stats import SealStatus, SinkStats
@@ -62,13 +68,23 @@ class SealingBuffer(Protocol):
         """Change the sink's stream, on disk at return; what is settled meanwhile stays settled."""
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """Why a state is not the one that was left last, one of `DOUBTS`; the true end, if known."""
+
+    cause: str = ""
+    end: Anchor | None = None
+
+
 class SealedStream:
     """One sink's stream while a delivery runs."""
 
     def __init__(
         self, settings: StreamSettings, maker: SealMaker, buffer: SealingBuffer, keys: SealKeys,
         stats: SinkStats, timestamper: Timestamper | None = None,
+        tell: Callable[[str, str, str], None] = lambda sink, stream, cause: None,
     ) -> None:  # fmt: skip
+        """`tell` notes an event: this sink's new stream begins for one of `DOUBTS`."""
+        self._tell, self._witness = tell, StateWitness(settings.state_dir)
         self._settings, self._maker, self._buffer, self._keys = settings, maker, buffer, keys
         self._stats, self.timestamper = stats, timestamper
         self._archive = SealArchive(settings.state_dir, "", settings.keep_s)
@@ -94,8 +110,11 @@ class SealedStream:
         Raises SinkWaits when a new stream cannot be stored: nothing may be sent under it.
         """
         cursor, self._ending = self._cursor, False
-        if cause := self._cause(cursor):
-            await self._change(partial(self._successor, cursor, cause))
+        doubt = Doubt()
+        if not self._archive.stream and cursor.stream is not None:  # the first attempt
+            doubt = await in_thread(self._doubt, cursor.stream)
+        if cause := doubt.cause or self._cause(cursor):
+            await self._begin_anew(cursor, cause, doubt.end)
         state, settings = self.state, self._settings
         if self._archive.stream != state.name:
             await in_thread(self._archive.write)
@@ -105,6 +124,18 @@ class SealedStream:
         self._next_number = state.tree.size
         self._schedule.begin(max(time.time() - state.sealed.at, 0.0))
         self._show()
+
+    def _doubt(self, state: StreamState) -> Doubt:
+        """Whether the state is one that was left behind: by its witness, and by the archive."""
+        last = SealArchive(self._settings.state_dir, state.name, 0).last_seal()
+        # A seal is archived when it is confirmed, and stored in the state before it is sent.
+        known = state.sealed.size if state.pending is None else state.pending.size
+        if last is not None and last.origin == state.origin and last.size > known:
+            with suppress(ValueError):
+                tree = read_seal(find_seal(last.text.encode()) or b"", ()).tree
+                return Doubt(SET_BACK, Anchor.of(last.origin, tree))
+            return Doubt(SET_BACK)
+        return Doubt(self._witness.doubt(state))
 
     def _cause(self, cursor: SinkCursor) -> str:
         """Why the stream cannot go on; empty if it can."""
@@ -119,16 +150,33 @@ class SealedStream:
             return "records given up"
         return ""
 
-    def _successor(self, cursor: SinkCursor, cause: str, before: StreamState | None) -> StreamState:
+    async def _begin_anew(self, cursor: SinkCursor, cause: str, end: Anchor | None) -> None:
+        """Begin a new stream, whose seals name the end of the one before (`end`, if it is known).
+
+        Raises SinkWaits when it cannot be stored.
+        """
         settings = self._settings
         name = b32encode(secrets.token_bytes(10)).decode().lower()[:STREAM_CHARACTERS]
         origin = f"{settings.relay}/{settings.sink}/{name}"
-        _log.info("sealed stream begins", sink=settings.sink, stream=name, cause=cause)
-        return StreamState(
-            origin, settings.configuration, cause, cursor.next_sequence, cursor.next_sequence,
-            previous=None if before is None else Anchor.of(before.origin, before.tree),
-            absent_before=() if before is None else before.absent[: 2 * MOST_ABSENT],
-        )  # fmt: skip
+        witness = await in_thread(self._witness.renewed, name)
+
+        def successor(before: StreamState | None) -> StreamState:
+            previous = None if before is None else end or Anchor.of(before.origin, before.tree)
+            return StreamState(
+                origin, settings.configuration, cause, cursor.next_sequence, cursor.next_sequence,
+                previous=previous, witness=witness,
+                absent_before=() if before is None else before.absent[: 2 * MOST_ABSENT],
+            )  # fmt: skip
+
+        await self._change(successor)
+        if cause in DOUBTS:
+            _log.warning("a sealed stream begins anew", sink=settings.sink, stream=name,
+                         reason=DOUBTS[cause], advice="`siemrelay verify` joins the two; find out "
+                         "who copied or restored the state, and that no second relay runs on a "
+                         "copy")  # fmt: skip
+            self._tell(settings.sink, name, cause)
+        else:
+            _log.info("sealed stream begins", sink=settings.sink, stream=name, cause=cause)
 
     async def _change(self, change: StreamChange) -> None:
         try:
@@ -169,7 +217,7 @@ class SealedStream:
         message = self._maker.message(self.state, pending)
         if message is None:
             self._schedule.gave_up()
-            await self._change(partial(_with_pending, None))
+            await self._change(partial(_with_seal, None, self.state.witness))
             return None
         batch = DeliveryBatch(position, [message], first_number=pending.number, seal=True)
         self.sent(batch)
@@ -186,7 +234,10 @@ class SealedStream:
             self._cursor, state, self._next_number, position, reason, signers, timestamp
         )
         self._schedule.made()
-        await self._change(partial(_with_pending, pending))
+        witness = await in_thread(self._witness.renewed, state.name) or state.witness
+        await self._change(partial(_with_seal, pending, witness))
+        if witness is not None:
+            await in_thread(self._witness.keep_only, state.name, witness)
         return pending
 
     async def wait_for_room(self) -> None:
@@ -284,6 +335,8 @@ class SealedStream:
             self._reading.cancel()
 
 
-def _with_pending(seal: PendingSeal | None, state: StreamState | None) -> StreamState:
+def _with_seal(
+    seal: PendingSeal | None, witness: Witness | None, state: StreamState | None
+) -> StreamState:
     assert state is not None, "only a stream that has begun has seals"
-    return msgspec.structs.replace(state, pending=seal)
+    return msgspec.structs.replace(state, pending=seal, witness=witness)

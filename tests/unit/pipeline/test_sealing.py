@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,22 @@ from siemrelay.core.errors import DiskFull, SinkWaits
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.formatting import SinkFormat
+from siemrelay.pipeline.sealing import witness
 from siemrelay.pipeline.sealing.archive import folder_of, read_leaves, read_seals
 from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.proof.leaf import hash_of, leaf_of
-from siemrelay.proof.seal import find_seal, read_seal
-from siemrelay.proof.stream import MOST_ABSENT, StreamChange, StreamState
+from siemrelay.proof.seal import Anchor, find_seal, read_seal
+from siemrelay.proof.stream import (
+    ANOTHER_MACHINE,
+    COPIED,
+    MOST_ABSENT,
+    SET_BACK,
+    StreamChange,
+    StreamState,
+)
 from siemrelay.sinks.contract import Refusal
 from siemrelay.telemetry.stats import SinkCounts, SinkStats
 from tests.support.formats import made
@@ -35,6 +44,7 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stored, self.full = folder, 0, False
+        self.told = list[tuple[str, str, str]]()
         self.live = SinkCursor("out", 1, 1, SinkPolicy(), SinkCounts())
         self.before_change: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.keys = SealKeys(folder, "relay")
@@ -62,8 +72,9 @@ class Rig:
             number="x" * 27,
         )  # fmt: skip
         stream = SealedStream(
-            settings, SealMaker(settings, messages, dict), self, self.keys, SinkStats("out")
-        )
+            settings, SealMaker(settings, messages, dict), self, self.keys, SinkStats("out"),
+            tell=lambda *values: self.told.append(values),
+        )  # fmt: skip
         await stream.begin()
         return stream
 
@@ -233,3 +244,104 @@ async def test_the_archive_has_every_leaf_and_seal(rig: Rig) -> None:
     whole = [leaves[i : i + 32] for i in range(0, len(leaves), 32)]
     assert (first, whole[:3]) == (0, [hash_of(b"message %d" % n) for n in range(3)])
     assert rig.state.tree.size == len(whole) + 1
+
+
+async def sealed_stream(rig: Rig, messages: int = 5) -> SealedStream:
+    """A stream of so many messages, and a seal of them."""
+    stream = await rig.start()
+    await rig.deliver(stream, messages)
+    await rig.seal(stream)
+    return stream
+
+
+def copied(state: StreamState) -> StreamState:
+    """As it comes from the disk."""
+    found = StreamState.read(state.written())
+    assert found is not None
+    return found
+
+
+async def test_a_copy_of_the_state_begins_a_new_stream_that_names_the_end_of_the_old_one(
+    rig: Rig, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    await sealed_stream(rig)
+    clone = Rig(tmp_path_factory.mktemp("clone"))
+    shutil.copytree(rig.folder, clone.folder, dirs_exist_ok=True)
+    clone.live.stream, clone.live.next_sequence = copied(rig.state), rig.live.next_sequence
+    before = rig.state
+    await clone.start()
+    assert (clone.state.cause, clone.told) == (COPIED, [("out", clone.state.name, COPIED)])
+    assert clone.state.previous == Anchor.of(before.origin, before.tree)
+    # The one that was copied goes on, and so does the copy from now on.
+    for each, name in ((rig, before.name), (clone, clone.state.name)):
+        each.live.stream = copied(each.state)
+        await each.start()
+        assert each.state.name == name
+
+
+@pytest.mark.parametrize(("restored", "cause"), [("seals", COPIED), ("", SET_BACK)])
+async def test_an_older_state_begins_a_new_stream_after_the_last_seal_that_is_known(
+    rig: Rig, tmp_path_factory: pytest.TempPathFactory, restored: str, cause: str
+) -> None:
+    backup = tmp_path_factory.mktemp("backup")
+    stream = await sealed_stream(rig)
+    shutil.copytree(rig.folder, backup, dirs_exist_ok=True)
+    old, position = copied(rig.state), rig.live.next_sequence
+    await rig.deliver(stream, 5)
+    await rig.seal(stream)
+    # Over the files that are there, as `cp -a` does it: their inodes stay, and so do times.
+    if restored:
+        shutil.copytree(backup / restored, rig.folder / restored, dirs_exist_ok=True)
+    sealed = rig.state.sealed
+    rig.live.stream, rig.live.next_sequence = old, position
+    await rig.start()
+    assert rig.state.cause == cause
+    assert rig.state.previous is not None
+    end = (old.tree.size, old.tree.root.hex()) if restored else (sealed.size, sealed.root)
+    assert (rig.state.previous.size, rig.state.previous.tree.root.hex()) == end
+
+
+async def test_another_machine_begins_a_new_stream(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (first := tmp_path / "first").write_text("1" * 32)
+    (second := tmp_path / "second").write_text("2" * 32)
+    monkeypatch.setattr(witness, "_MACHINE_IDS", (tmp_path / "missing", first))
+    await sealed_stream(rig)
+    assert "1" * 32 not in rig.state.written()
+    monkeypatch.setattr(witness, "_MACHINE_IDS", (second,))
+    await rig.start()
+    assert rig.state.cause == ANOTHER_MACHINE
+
+
+async def test_a_relay_that_was_killed_while_it_made_a_seal_goes_on_with_its_stream(
+    rig: Rig,
+) -> None:
+    stream = await sealed_stream(rig)
+    name, stored = rig.state.name, copied(rig.state)
+    # Before the state with the new witness is on disk, and after.
+    rig.full = True
+    with pytest.raises(SinkWaits):
+        await stream.next_seal(rig.live.next_sequence)
+    rig.full, rig.live.stream = False, stored
+    assert (await rig.start()).state.name == name
+    await stream.next_seal(rig.live.next_sequence)
+    rig.live.stream = copied(rig.state)
+    assert (await rig.start()).state.name == name
+
+
+async def test_a_snapshot_of_the_whole_disk_cannot_be_seen(rig: Rig) -> None:
+    """Only `siemrelay verify` finds it: test_two_histories_of_one_stream_are_found."""
+    await sealed_stream(rig)
+    snapshot, position = copied(rig.state), rig.live.next_sequence
+    name = rig.state.name
+    await rig.deliver(await rig.start(), 5)
+    rig.live.stream, rig.live.next_sequence = snapshot, position
+    assert (await rig.start()).state.name == name
+
+
+async def test_a_stream_of_a_relay_without_witnesses_goes_on(rig: Rig) -> None:
+    await sealed_stream(rig)
+    rig.live.stream = msgspec.structs.replace(rig.state, witness=None)
+    name = rig.state.name
+    assert (await rig.start()).state.name == name

@@ -1,4 +1,4 @@
-"""Requests with `{since}`, `{until}` and `{each}` in their parameters and JSON bodies. Pure."""
+"""Requests with `{since}`, `{until}`, `{start}`, `{each}` in parameters and JSON bodies. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-_PLACEHOLDER: Final = re.compile(r"\{(since|until|each)\}")
+_PLACEHOLDER: Final = re.compile(r"\{(since|until|start|each)\}")
 
 Values = Mapping[str, str | None]
 """Placeholder → its value now; None while there is none yet."""

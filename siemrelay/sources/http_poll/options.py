@@ -24,6 +24,9 @@ from siemrelay.wire.request_templates import placeholders
 _MOST_VALUES = 1000
 
 
+TimeFormat = Literal["rfc3339", "rfc3339_s", "epoch", "epoch_ms"]
+
+
 class TokenOptions(Options):
     """A value that each answer names and the next request repeats."""
 
@@ -34,6 +37,17 @@ class TokenOptions(Options):
     source: str = Field(min_length=1, alias="from", description="dotted path of it in the answer")
 
 
+class CursorOptions(TokenOptions):
+    """A cursor of the API's own, and how to ask while there is none yet."""
+
+    first: dict[NonEmpty, Any] = Field(
+        default_factory=dict,
+        description="further query parameters (with `post`: members of the body) of requests that "
+        "have no cursor yet; `{start}` in them is the time of `start_at`",
+    )
+    format: TimeFormat = Field("rfc3339", description="how `{start}` is written")
+
+
 class SinceOptions(Options):
     """Polling from the time of the newest item on."""
 
@@ -42,7 +56,7 @@ class SinceOptions(Options):
         "dotted path in the body); not needed where `{since}` stands in `parameters` or `post`",
     )  # fmt: skip
     field: str = Field(min_length=1, description="dotted path of the time in an item")
-    format: Literal["rfc3339", "rfc3339_s", "epoch", "epoch_ms"] = Field(
+    format: TimeFormat = Field(
         "rfc3339", description="how times are written; `rfc3339_s`: without fractions of a second"
     )
 
@@ -148,7 +162,7 @@ class HttpPollOptions(Options):
     page: TokenOptions | None = Field(
         None, description="the next page is asked for by a token (Google's `nextPageToken`)"
     )
-    cursor: TokenOptions | None = Field(
+    cursor: CursorOptions | None = Field(
         None, description="continue by the API's own cursor, which stays valid for later polls"
     )
     since: SinceOptions | None = Field(None, description="continue from the newest item's time")
@@ -162,8 +176,8 @@ class HttpPollOptions(Options):
     )  # fmt: skip
     start_at: StartAt = Field(
         "beginning",
-        description="with `since`: where the very first poll begins: `beginning` (without a time), "
-        "`now`, or so long ago (`30d`)",
+        description="with `since`, or `{start}`: where the very first poll begins: `beginning` "
+        "(without a time), `now`, or so long ago (`30d`)",
     )
 
     @model_validator(mode="after")
@@ -183,6 +197,9 @@ class HttpPollOptions(Options):
     @model_validator(mode="after")
     def _filled_in(self) -> HttpPollOptions:
         used = placeholders([self.parameters, self.post])
+        first = placeholders(self.cursor.first if self.cursor is not None else None)
+        if "start" in used or first - {"start"}:
+            raise ValueError("`{start}` belongs into `cursor: {first}`, and nothing else does")
         if placeholders(self.url) - {"each"}:
             raise ValueError("times belong in `parameters` or `post`; `url` takes `{each}` only")
         if bool(self.for_each) != ("each" in used | placeholders(self.url)):
@@ -190,8 +207,10 @@ class HttpPollOptions(Options):
         if self.since is None:
             if used & {"since", "until"}:
                 raise ValueError("`{since}` and `{until}` need `since`")
-            if self.window != PollWindowOptions() or isinstance(self.start_at, float):
-                raise ValueError("`window` and a time in `start_at` need `since`")
+            if self.window != PollWindowOptions():
+                raise ValueError("`window` needs `since`")
+            if isinstance(self.start_at, float) and not first:
+                raise ValueError("a time in `start_at` needs `since`, or `{start}`")
         elif self.since.parameter is None and "since" not in used:
             raise ValueError("`since` needs a `parameter`, or `{since}` in `parameters` or `post`")
         if self.window.size is not None and self.start_at == "beginning":

@@ -86,9 +86,12 @@ class PollPosition:
         self._state = msgspec.convert(
             {k: v for k, v in (found or {}).items() if k in _State.__struct_fields__}, _State
         )
-        if found is None and options.since is not None and options.start_at != "beginning":
+        self._start_ms: int | None = None
+        if options.start_at != "beginning":
             ago_s = 0.0 if options.start_at == "now" else options.start_at
-            self._state.since_ms = now_ms - int(ago_s * 1000)
+            self._start_ms = now_ms - int(ago_s * 1000)
+        if found is None and options.since is not None:
+            self._state.since_ms = self._start_ms
         self._seen = SeenItems(_chunks(stored, self._key), MOST_SEEN)
         # Positions of earlier versions have the marks inside.
         self._seen.add((found or {}).get("seen", ()), now_ms)
@@ -144,19 +147,28 @@ class PollPosition:
             more[options.cursor.parameter] = state.cursor
         if options.page is not None and state.next is not None:
             more[options.page.parameter] = state.next
+        first = dict[str, Any]()
+        if options.cursor is not None and state.cursor is None:
+            start = None
+            if self._start_ms is not None:
+                start = _FORMATS[options.cursor.format](self._start_ms)
+            first = filled_body(options.cursor.first, {"start": start})
         query = filled_parameters(options.parameters, values)
         body = None
         if options.post is None:
-            query |= more
+            query |= more | {name: str(value) for name, value in first.items()}
         else:
-            body = self._body(values, more)
+            body = self._body(values, more, first)
         url = self._filled_url()
         for name, value in query.items():
             url = with_parameter(url, name, value)
         return Request(url, body)
 
-    def _body(self, values: Mapping[str, str | None], more: Mapping[str, str] = {}) -> bytes:
-        body = filled_body(self._options.post, values)
+    def _body(
+        self, values: Mapping[str, str | None], more: Mapping[str, str] = {},
+        first: Mapping[str, Any] = {},
+    ) -> bytes:  # fmt: skip
+        body = {**filled_body(self._options.post, values), **first}
         for path, value in more.items():
             body = with_member(body, path, value)
         return msgspec.json.encode(body)
@@ -198,6 +210,9 @@ class PollPosition:
             link, is_last = None, self._was_empty
         else:
             link = self._link(request, answer)
+            if link is None and options.keep_next and self._was_empty:
+                # An empty page without a link: later items will be where it was asked for.
+                link = state.next
             # The link of an empty page is the one to begin with later.
             is_last = link is None or (options.keep_next and self._was_empty)
         state.next = link

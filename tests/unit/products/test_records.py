@@ -41,6 +41,8 @@ def events_of(product: str, case: dict[str, Any]) -> list[dict[str, Any]]:
     options: Any = config.sources["s"]
     body = case["body"].encode()
     kind: BodyKind = "values" if options.decoder == "json" else "lines"
+    if source["type"] == "http":
+        kind = "json"
     if "form" in case:
         body = urlencode({case["form"]: case["body"]}).encode() if case["form"] else body
         if not body.startswith(b"{"):

@@ -202,6 +202,47 @@ def test_the_link_of_an_empty_page_is_where_the_next_poll_begins() -> None:
     assert not again.resumed
 
 
+def test_an_empty_page_without_a_link_is_asked_for_again() -> None:
+    position = PollPosition(options(keep_next=True), None, {}, NOW_MS)
+    first = ApiAnswer(b'[{"n":1}]', "/audit?after=1")
+    position.take(first)
+    following = position.following(position.begin(NOW_MS), first)
+    assert following is not None
+    position.take(ApiAnswer(b"[]"))
+    assert position.following(following, ApiAnswer(b"[]")) is None
+    position.finish()
+    assert position.begin(NOW_MS) == following
+
+
+def test_what_stands_in_first_is_sent_until_there_is_a_cursor() -> None:
+    made = options(
+        post={"kind": "audit"}, start_at="1h",
+        cursor={"parameter": "cursor", "from": "cursor",
+                "first": {"limit": 100, "start_time": "{start}"}},
+    )  # fmt: skip
+    stored = Stored()
+    position = PollPosition(made, None, stored, NOW_MS)
+
+    def sent(request: Request | None) -> Any:
+        assert request is not None
+        assert request.body is not None
+        return json.loads(request.body)
+
+    request = position.begin(NOW_MS)
+    assert sent(request) == {
+        "kind": "audit", "limit": 100, "start_time": rfc3339(NOW_MS / 1000 - 3600),
+    }  # fmt: skip
+    answer = ApiAnswer(b'{"cursor":"c1","items":[{"n":1}]}')
+    position.take(answer)
+    assert sent(position.following(request, answer)) == {"kind": "audit", "cursor": "c1"}
+    store(stored, position)
+    again = PollPosition(made, None, stored, NOW_MS)
+    assert sent(again.begin(NOW_MS)) == {"kind": "audit", "cursor": "c1"}
+    in_query = {"parameter": "from", "from": "last", "first": {"take": 100}}
+    asked = PollPosition(options(cursor=in_query), None, {}, NOW_MS).begin(NOW_MS)
+    assert query(asked) == {"take": "100"}
+
+
 def test_a_stored_link_to_another_server_is_not_followed() -> None:
     stored: Stored = {"poll": {"next": "https://api.example.com/audit?after=2"}}
     made = options(url="https://other.example.com/audit", keep_next=True)
@@ -302,8 +343,10 @@ def test_a_position_of_an_earlier_version_repeats_nothing() -> None:
         ({"for_each": ["a", "a"], "url": "https://a/{each}"}, "twice"),
         ({"parameters": {"p": "{since}"}}, "need `since`"),
         ({"since": {"field": "t"}}, "needs a `parameter`"),
-        ({"window": {"overlap": "1h"}}, "need `since`"),
-        ({"start_at": "30d"}, "need `since`"),
+        ({"window": {"overlap": "1h"}}, "needs `since`"),
+        ({"start_at": "30d"}, "needs `since`, or"),
+        ({"parameters": {"p": "{start}"}}, "belongs into `cursor: {first}`"),
+        ({"cursor": {"parameter": "c", "from": "c", "first": {"a": "{since}"}}}, "nothing else"),
         ({"since": {"field": "t", "parameter": "p"}, "window": {"size": "1h"}},
          "time in `start_at`"),
         ({"since": {"field": "t", "parameter": "p"}, "start_at": "1d",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import socket
 from base64 import b32encode
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 from secrets import token_bytes
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from pydantic import BaseModel
@@ -21,7 +21,7 @@ from siemrelay.core.event import AuditEvent
 from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
-from siemrelay.formats.contract import Format, HeaderName
+from siemrelay.formats.contract import Format
 from siemrelay.pipeline.delivery import Delivery, Retry
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
@@ -32,15 +32,20 @@ from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sent_again import NumberSource
 from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.proof.leaf import NUMBER_CHARACTERS
-from siemrelay.sinks.contract import BatchLimits, Sink, unwrapped
+from siemrelay.relay.recipes import (
+    DecoderRecipe,
+    FormatRecipe,
+    FormatterRecipe,
+    Reading,
+    SinkRecipe,
+)
+from siemrelay.sinks.contract import BatchLimits, Sink
 from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
-from siemrelay.transforms.additions import AddingDecoder, Additions
-from siemrelay.transforms.event_paths import decoded_field
 from siemrelay.transforms.limiting import Limiter
 from siemrelay.transforms.transform import (
-    EVERYTHING,
     EventTransform,
+    SinkTransformOptions,
     TransformOptions,
     transform_of,
 )
@@ -89,50 +94,6 @@ class SinkParts(msgspec.Struct, frozen=True):
         return self.messages.sources
 
 
-class _Reading(Protocol):
-    """What the decoders have to know of a sink."""
-
-    @property
-    def fields(self) -> frozenset[str]: ...
-    @property
-    def sources(self) -> frozenset[str] | None: ...
-
-
-class FormatRecipe(msgspec.Struct, frozen=True):
-    """What a sink's format is made of: equal ones write equal messages.
-
-    `options` are those that were read while the format was made. `protocol` is the one that puts
-    an envelope around the messages; empty for those that have none.
-    """
-
-    format: str
-    header: HeaderName
-    protocol: str
-    host: str
-    options: dict[str, Any]
-
-    @classmethod
-    def of(cls, config: SinkConfig, host: str, added: Sequence[str]) -> tuple[FormatRecipe, Format]:
-        """The recipe of a sink's format, and the format, which carries the added attributes."""
-        kind = registry.PROTOCOLS[config.protocol]
-        reads = _Reads(registry.carrying(config.format, config, added))
-        inner = registry.build_format(config.format, config.header, reads, host)
-        protocol = config.protocol if kind.wrap is not unwrapped else ""
-        form = kind.wrap(inner, reads)
-        return cls(config.format, config.header, protocol, host, reads.found), form
-
-
-class _Reads:
-    """Options that remember which of them were read."""
-
-    def __init__(self, options: SinkConfig) -> None:
-        self._options, self.found = options, dict[str, Any]()
-
-    def __getattr__(self, name: str) -> Any:
-        value = self.found[name] = getattr(self._options, name)
-        return value
-
-
 class Assembly:
     """Builds parts by their names in the configuration."""
 
@@ -152,18 +113,21 @@ class Assembly:
 
     def sink_format(self, name: str) -> SinkFormat:
         """How one sink's messages are made, and what they share with those of other sinks."""
+        return self._sink_recipe(name).build()
+
+    def _sink_recipe(self, name: str) -> SinkRecipe:
         config = self._config.sinks[name]
         limits = filter(None, (
             config.max_message_size, registry.PROTOCOLS[config.protocol].max_message_bytes(config),
         ))  # fmt: skip
-        limit = min(limits, default=None)
-        recipe, form = FormatRecipe.of(config, self._host, self._added_attributes(config))
-        return SinkFormat(
-            EventFilter(config.events, self.catalogue), form, limit, self._taken(config),
-            made_of=(recipe, limit, config.add, config.redact, config.seal is None),
-            filtered_by=(config.events, config.where, config.sample),
-            transform=transform_of(config, self.catalogue),
-            number=None if config.seal is None else self.number,
+        options = registry.carrying(config.format, config, self._added_attributes(config))
+        transform = SinkTransformOptions.model_construct(
+            where=config.where, add=config.add, redact=config.redact, sample=config.sample
+        )
+        return SinkRecipe(
+            FormatRecipe.of(config, options, self._host), config.events, transform, self.catalogue,
+            min(limits, default=None), self._taken(config),
+            None if config.seal is None else self.number,
         )  # fmt: skip
 
     def _taken(self, config: SinkConfig) -> frozenset[str] | None:
@@ -200,30 +164,21 @@ class Assembly:
         return registry.build_source(name, self._config.sources[name])
 
     def decoder(
-        self, source: str | None, sinks: Iterable[_Reading], *, everything: bool = False
+        self, source: str | None, sinks: Iterable[Reading], *, everything: bool = False
     ) -> Decoder:
         """Reads a source's records as far as these sinks need; None: of a source that is gone."""
-        wanted = EVERYTHING if everything else frozenset[str]()
-        for parts in sinks:
-            if source is None or parts.sources is None or source in parts.sources:
-                wanted |= parts.fields
-        decoder = self._reader(source, wanted)
-        add = {} if source is None else self._config.sources[source].add
-        add = {path: value for path, value in add.items() if decoded_field(path) in wanted}
-        return AddingDecoder(decoder, Additions(add)) if add else decoder
-
-    def decoders(self, sinks: Collection[_Reading]) -> dict[str, Decoder]:
-        """A decoder for the records of each source, also for those stored under a former name."""
-        found = {name: self.decoder(name, sinks) for name in self._config.sources}
-        for name, former in self.former_names.items():
-            found.setdefault(former, found[name])
-        return found
+        return self._decoder_recipe(source).build(sinks, everything=everything)
 
     def formatter(self, sinks: Mapping[str, SinkFormat]) -> Formatter:
         """What makes the messages of these sinks; together they decide which fields are decoded."""
-        return Formatter(
-            sinks, self.decoders(sinks.values()), self.decoder(None, sinks.values()),
-            self.former_names,
+        return self.formatter_recipe([]).of(sinks)
+
+    def formatter_recipe(self, sinks: Iterable[str]) -> FormatterRecipe:
+        """How the messages of these sinks are made, for a worker."""
+        return FormatterRecipe(
+            {name: self._sink_recipe(name) for name in sinks},
+            {name: self._decoder_recipe(name) for name in self._config.sources},
+            self._decoder_recipe(None), self.former_names,
         )  # fmt: skip
 
     @property
@@ -249,7 +204,7 @@ class Assembly:
         keep, _ = EventFilter(exclude, self.catalogue).explain(unreadable)
         wanted = events.fields if transform is None else events.fields | transform.fields | {"type"}
         wanted |= frozenset() if limiter is None else limiter.fields
-        reader = self._reader(source, wanted)
+        reader = self._decoder_recipe(source).reading(wanted)
         return SourceFilter(
             source, reader, events, keep_unparsed=keep, transform=transform, limiter=limiter
         )
@@ -261,20 +216,21 @@ class Assembly:
             return None
         return RecordSplitter(source, config.items)
 
-    def _reader(self, source: str | None, wanted: frozenset[str]) -> Decoder:
+    def _decoder_recipe(self, source: str | None) -> DecoderRecipe:
         if source is None:
             generic = self._config.products["generic"].spellings
-            return registry.DECODERS["json"].build(generic, wanted, self.catalogue)
+            return DecoderRecipe("", "json", generic, self.catalogue, {}, {})
         config = self._config.sources[source]
         spellings = dict(self._config.products[config.product].spellings)
         for field, path in config.fields.items():
             # The user's own word comes first; what the product knows stays for other records.
             known = [spelling for spelling in spellings.get(field, ()) if spelling != path]
             spellings[field] = (path, *known)
-        kind = registry.DECODERS[config.decoder]
-        own = {name: getattr(config, name) for name in kind.options.model_fields}
-        catalogue = self._config.catalogue_for(config.product)
-        return kind.build(spellings, wanted, catalogue, **own)
+        options = registry.DECODERS[config.decoder].options.model_fields
+        return DecoderRecipe(
+            source, config.decoder, spellings, self._config.catalogue_for(config.product),
+            {name: getattr(config, name) for name in options}, config.add,
+        )  # fmt: skip
 
 
 class FullDecoders:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -23,6 +22,7 @@ from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sealing.timestamps import Timestamper
+from siemrelay.pipeline.workers.cores import most_workers
 from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.proof.stream import DOUBTS
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
@@ -30,7 +30,6 @@ from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.plan import Plan
 from siemrelay.relay.removed_sinks import RemovedSinks
-from siemrelay.relay.worker_tables import most_workers, worker_tables
 from siemrelay.telemetry.stats import SinkStats, Stats
 
 _log = structlog.get_logger()
@@ -117,8 +116,8 @@ class SinkGroup:
             name: each.messages for name, each in parts.items() if config.sinks[name].enabled
         }
         self._formatted.replace_formatter(assembly.formatter(enabled))
-        self._pool.set_tables(partial(worker_tables, config, [*enabled]))
-        self._pool.set_most(most_workers(config))
+        self._pool.set_tables(lambda: assembly.formatter_recipe([*enabled]).pickled())
+        self._pool.set_most(most_workers(config.workers))
         before = {new: self._stats.sinks.get(old) for old, new in renamed.items()}
         for name in self._parts.keys() - parts.keys():
             del self._stats.sinks[name]

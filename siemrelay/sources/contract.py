@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from siemrelay.core.extras import Extra
 from siemrelay.core.lines import payloads
 from siemrelay.core.options import Options
-from siemrelay.net.listening_sockets import ListeningSockets
+
+if TYPE_CHECKING:
+    from siemrelay.net.listening_sockets import ListeningSockets
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

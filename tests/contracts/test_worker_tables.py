@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,6 @@ from siemrelay.pipeline.workers.frames import (
 )
 from siemrelay.registry import FORMATS, PROTOCOLS
 from siemrelay.relay.assembly import Assembly
-from siemrelay.relay.worker_tables import most_workers, worker_tables
 
 EXAMPLES = sorted(Path("config/examples").glob("*.yaml"))
 RECORDS = (
@@ -45,7 +46,7 @@ def made_alike(config: Any, sinks: list[str]) -> None:
     """Compare what the relay makes of records with what a worker makes of them."""
     assembly = Assembly(config)
     own = assembly.formatter({name: assembly.sink_format(name) for name in sinks})
-    theirs = pickle.loads(worker_tables(config, sinks))()
+    theirs = pickle.loads(assembly.formatter_recipe(sinks).pickled())()
     assert theirs.places == own.places
     wanted: dict[int, list[int]] = {}
     for group, view in set(own.places.values()):
@@ -109,17 +110,21 @@ def test_the_tables_of_a_worker_have_no_secret() -> None:
     sink = {"protocol": "splunk-hec", "url": "https://192.0.2.1/",
             "authorization": "Splunk secret-of-the-sink"}  # fmt: skip
     config = load_text(yaml_of({"a": sink}), "f").config
-    assert b"secret-of-the-sink" not in worker_tables(config, ["a"])
+    assert b"secret-of-the-sink" not in Assembly(config).formatter_recipe(["a"]).pickled()
 
 
-@pytest.mark.parametrize(
-    ("workers", "cores", "most"),
-    [("auto", 1, 0), ("auto", 2, 1), ("auto", 64, 4), ("0", 8, 0), ("6", 1, 6)],
-)
-def test_one_core_is_left_to_the_relay(
-    workers: str, cores: int, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("siemrelay.relay.worker_tables.usable_cores", lambda: cores)
-    sinks = {"a": {"protocol": "tcp", "server": "192.0.2.1"}}
-    config = load_text(yaml_of(sinks, f"workers: {workers}\n"), "f").config
-    assert most_workers(config) == most
+def test_a_worker_imports_only_what_it_formats_with() -> None:
+    """Each other module costs every worker its time and memory."""
+    sink = {"protocol": "tls", "server": "192.0.2.1", "format": "cef", "where": {"type": "a*"}}
+    config = load_text(yaml_of({"a": sink}), "f").config
+    code = (
+        "import pickle, sys, siemrelay.pipeline.workers.process\n"
+        "pickle.loads(sys.stdin.buffer.read())()\n"
+        "print(*sys.modules)"
+    )
+    tables = Assembly(config).formatter_recipe(["a"]).pickled()
+    found = subprocess.run([sys.executable, "-c", code], input=tables, capture_output=True)
+    modules = found.stdout.decode().split()
+    assert "siemrelay.formats.cef" in modules, found.stderr
+    for of_the_relay in ("trio", "structlog", "ssl", "sqlite3", "yaml", "siemrelay.config.models"):
+        assert of_the_relay not in modules

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
-from siemrelay.pipeline.workers.cores import cores, usable_cores
+from siemrelay.pipeline.workers.cores import cores, most_workers, usable_cores
 
 CGROUP = "/proc/self/cgroup"
 V1, V2 = "/sys/fs/cgroup/cpu", "/sys/fs/cgroup"
@@ -58,3 +60,14 @@ def test_cores_are_those_of_the_cpu_set_and_of_the_quotas(
 
 def test_the_cores_of_this_machine_are_found() -> None:
     assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("workers", "usable", "most"),
+    [("auto", 1, 0), ("auto", 2, 1), ("auto", 64, 4), (0, 8, 0), (6, 1, 6)],
+)
+def test_one_core_is_left_to_the_relay(
+    workers: Literal["auto"] | int, usable: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("siemrelay.pipeline.workers.cores.usable_cores", lambda: usable)
+    assert most_workers(workers) == most

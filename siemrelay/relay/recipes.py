@@ -1,0 +1,185 @@
+"""How messages are made, in plain values that can be sent to a worker.
+
+A worker imports this and the formats and decoders that it uses, and nothing that only the relay
+needs: it starts in half the time and takes half the memory
+(test_a_worker_imports_only_what_it_formats_with).
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from siemrelay import registry
+from siemrelay.core.event_types import Catalogue
+from siemrelay.core.filters import EventFilter, EventsOptions
+from siemrelay.core.options import Secret
+from siemrelay.decoders.contract import Decoder
+from siemrelay.formats.contract import Format, HeaderName
+from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.sinks.contract import unwrapped
+from siemrelay.transforms.additions import AddingDecoder, Additions
+from siemrelay.transforms.event_paths import decoded_field
+from siemrelay.transforms.redaction.options import RedactOptions, RedactRule
+from siemrelay.transforms.transform import EVERYTHING, SinkTransformOptions, transform_of
+
+if TYPE_CHECKING:
+    from siemrelay.config.models import SinkConfig
+
+
+class FormatRecipe(msgspec.Struct, frozen=True):
+    """What a sink's format is made of: equal ones write equal messages.
+
+    `options` are those that are read while the format is made. `protocol` is the one that puts an
+    envelope around the messages; empty for those that have none.
+    """
+
+    format: str
+    header: HeaderName
+    protocol: str
+    host: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, config: SinkConfig, options: Any, host: str) -> FormatRecipe:
+        """The recipe of a sink's format; `options` are the sink's, with what it carries beside."""
+        has_envelope = registry.PROTOCOLS[config.protocol].wrap is not unwrapped
+        reads = _Reads(options)
+        protocol = config.protocol if has_envelope else ""
+        recipe = cls(config.format, config.header, protocol, host, reads.found)
+        recipe._made(reads)
+        return recipe
+
+    def build(self) -> Format:
+        """The format, in its envelope."""
+        return self._made(SimpleNamespace(**self.options))
+
+    def _made(self, options: Any) -> Format:
+        inner = registry.build_format(self.format, self.header, options, self.host)
+        return registry.PROTOCOLS[self.protocol].wrap(inner, options) if self.protocol else inner
+
+
+class _Reads:
+    """Options that remember which of them were read."""
+
+    def __init__(self, options: Any) -> None:
+        self._options, self.found = options, dict[str, Any]()
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.found[name] = getattr(self._options, name)
+        return value
+
+
+class SinkRecipe(msgspec.Struct, frozen=True):
+    """How one sink's messages are made; the fields are as in `SinkFormat`."""
+
+    format: FormatRecipe
+    events: EventsOptions
+    transform: SinkTransformOptions
+    catalogue: Catalogue
+    max_message_bytes: int | None
+    sources: frozenset[str] | None
+    number: str | None
+
+    def build(self) -> SinkFormat:
+        """What makes the messages."""
+        limit, transform = self.max_message_bytes, self.transform
+        return SinkFormat(
+            EventFilter(self.events, self.catalogue), self.format.build(), limit, self.sources,
+            made_of=(self.format, limit, transform.add, transform.redact, self.number is None),
+            filtered_by=(self.events, transform.where, transform.sample),
+            transform=transform_of(transform, self.catalogue),
+            number=self.number,
+        )  # fmt: skip
+
+
+class Reading(Protocol):
+    """What the decoders have to know of a sink."""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What the decoder has to fill for it."""
+
+    @property
+    def sources(self) -> frozenset[str] | None:
+        """Whose records it takes, with their former names; None for all."""
+
+
+class DecoderRecipe(msgspec.Struct, frozen=True):
+    """How a source's records are read. `source` is empty for sources that are gone."""
+
+    source: str
+    decoder: str
+    spellings: Mapping[str, tuple[str, ...]]
+    catalogue: Catalogue
+    options: dict[str, Any]
+    add: dict[str, Any]
+
+    def build(self, sinks: Iterable[Reading], *, everything: bool = False) -> Decoder:
+        """Reads as far as these sinks need."""
+        wanted = EVERYTHING if everything else frozenset[str]()
+        for sink in sinks:
+            if not self.source or sink.sources is None or self.source in sink.sources:
+                wanted |= sink.fields
+        decoder = self.reading(wanted)
+        add = {path: value for path, value in self.add.items() if decoded_field(path) in wanted}
+        return AddingDecoder(decoder, Additions(add)) if add else decoder
+
+    def reading(self, wanted: frozenset[str]) -> Decoder:
+        """Reads these fields, without what the source adds."""
+        kind = registry.DECODERS[self.decoder]
+        return kind.build(self.spellings, wanted, self.catalogue, **self.options)
+
+
+class FormatterRecipe(msgspec.Struct, frozen=True):
+    """How the messages of all sinks are made.
+
+    `decoders` are those of the sources, `fallback` that of removed ones, and `former_names` the
+    ones of renamed sources by their present names.
+    """
+
+    sinks: dict[str, SinkRecipe]
+    decoders: dict[str, DecoderRecipe]
+    fallback: DecoderRecipe
+    former_names: dict[str, str]
+
+    def build(self) -> Formatter:
+        """What makes the messages."""
+        return self.of({name: sink.build() for name, sink in self.sinks.items()})
+
+    def of(self, sinks: Mapping[str, SinkFormat]) -> Formatter:
+        """The same for sinks that are made; together they decide which fields are decoded."""
+        decoders = {name: each.build(sinks.values()) for name, each in self.decoders.items()}
+        for name, former in self.former_names.items():
+            # Records that were stored under that name.
+            decoders.setdefault(former, decoders[name])
+        fallback = self.fallback.build(sinks.values())
+        return Formatter(sinks, decoders, fallback, self.former_names)
+
+    def pickled(self) -> bytes:
+        """A pickled function that makes the formatter; without secrets, but for one.
+
+        That is the key of pseudonyms: messages are made with it.
+        """
+        stream = io.BytesIO()
+        _Pickler(stream, pickle.HIGHEST_PROTOCOL).dump(self.build)
+        return stream.getvalue()
+
+
+def _redact(rules: list[RedactRule], key: str | None) -> RedactOptions:
+    return RedactOptions.model_construct(rules=rules, key=None if key is None else Secret(key))
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        """See `pickle`."""
+        if isinstance(value, RedactOptions):
+            return _redact, (value.rules, None if value.key is None else str(value.key))
+        if isinstance(value, Secret):
+            return Secret, ("",)
+        return NotImplemented

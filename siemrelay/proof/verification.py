@@ -8,6 +8,7 @@ window is proven by itself, and what is wrong in one does not spoil the next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final, Literal
 
 from siemrelay.core.times import rfc3339
@@ -103,6 +104,7 @@ class Verification:
                                "only what the relay sent")  # fmt: skip
         self._judge_freshness(latest)
         self._judge_ends(latest)
+        self._judge_given_up()
         self._judge_anchors()
         self._judge_expected()
         return self._findings.report(self.rows, reports, self._elsewhere)
@@ -308,6 +310,26 @@ class Verification:
                 self._findings.add("unproven", what, stream.label, last.tally.number + 1,
                                    after=last.tally.at)  # fmt: skip
 
+    def _judge_given_up(self) -> None:
+        """What a relay has given up has no number: the counts in its seals say how much it was."""
+        sinks = dict[str, list[Seal]]()
+        for stream in self._streams.values():
+            for seal in stream.seals if self._is_wanted(stream) else ():
+                if seconds(seal.tally.at) <= self._until:
+                    sinks.setdefault(seal.origin.rpartition("/")[0], []).append(seal)
+        for seals in sinks.values():
+            seals.sort(key=lambda seal: seconds(seal.tally.at))
+            for before, after in pairwise(seals):
+                if self._since is not None and seconds(after.tally.at) < self._since:
+                    continue
+                more = _given_up(after) - _given_up(before)
+                if more > 0:
+                    self._findings.add("missing", f"{counted(more, 'record')} that the relay gave "
+                                       "up before it could send them: its buffer was full or "
+                                       "damaged, or a person discarded them; its own log says "
+                                       "which", after.origin, after=before.tally.at,
+                                       before=after.tally.at)  # fmt: skip
+
     def _judge_anchors(self) -> None:
         """A stream must reach as far as seals of other streams say it was sealed."""
         roots = {
@@ -339,6 +361,10 @@ class Verification:
                        for stream in self._streams.values()):  # fmt: skip
                 self._findings.add("missing", f"no sealed message of {name} is in the export, and "
                                    "you expect some (--expect)")  # fmt: skip
+
+
+def _given_up(seal: Seal) -> int:
+    return seal.tally.counts.get("dropped", 0) + seal.tally.counts.get("lost", 0)
 
 
 def _sink_of(seal: Seal) -> str:

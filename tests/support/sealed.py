@@ -27,6 +27,7 @@ class SealedStream:
         self.previous = None if previous is None else Anchor.of(previous.origin, previous.tree)
         self.now, self.lines, self.start_s = start, list[bytes](), start.timestamp()
         self.absent, self.seals = list[Absent](), 0
+        self.dropped = 0
         self.timestamp: Timestamp | None = None
         """Goes with the next seal."""
 
@@ -59,9 +60,9 @@ class SealedStream:
         self.now += timedelta(minutes=1)
         tally = SealTally(
             number=self.tree.size, at=self.now.isoformat(), reason="interval", every_s=60.0,
-            next_sequence=1, counts={"delivered": self.tree.size}, format="json", version="1",
-            configuration="c0ffee", cause="start", absent=self.absent, previous=self.previous,
-            others=others or {},
+            next_sequence=1, counts={"delivered": self.tree.size, "dropped": self.dropped},
+            format="json", version="1", configuration="c0ffee", cause="start",
+            absent=self.absent, previous=self.previous, others=others or {},
         )  # fmt: skip
         self.absent = []
         text = made_text(self.origin, self.tree, tally, [self.signer], self.timestamp)

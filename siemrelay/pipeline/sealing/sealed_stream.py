@@ -91,6 +91,7 @@ class SealedStream:
         self._unwrap = ENVELOPES.get(settings.protocol)
         self._schedule = SealSchedule(settings.every_s)
         self._next_number, self._ending, self._confirmed = 0, False, Broadcast()
+        self._is_stored = False
         self._reading: trio.CancelScope | None = None
 
     @property
@@ -115,6 +116,8 @@ class SealedStream:
             doubt = await in_thread(self._doubt, cursor.stream)
         if cause := doubt.cause or self._cause(cursor):
             await self._begin_anew(cursor, cause, doubt.end)
+        elif not self._is_stored:
+            await self._change(_as_it_is)
         state, settings = self.state, self._settings
         if self._archive.stream != state.name:
             await in_thread(self._archive.write)
@@ -179,10 +182,14 @@ class SealedStream:
             _log.info("sealed stream begins", sink=settings.sink, stream=name, cause=cause)
 
     async def _change(self, change: StreamChange) -> None:
+        # Until this returns the stream may be in memory alone, and nothing is sent in it
+        # (test_a_seal_that_is_not_on_disk_is_stored_before_the_next_attempt_sends_it).
+        self._is_stored = False
         try:
             await self._buffer.change_stream(self._settings.sink, change)
         except BufferFull as error:
             raise SinkWaits(f"the sealed stream cannot be stored: {error}") from error
+        self._is_stored = True
 
     # -- sending ----------------------------------------------------------
 
@@ -333,6 +340,11 @@ class SealedStream:
         """Wake the sender, if it waits for records."""
         if self._reading is not None:
             self._reading.cancel()
+
+
+def _as_it_is(state: StreamState | None) -> StreamState:
+    assert state is not None, "begin comes first"
+    return state
 
 
 def _with_seal(

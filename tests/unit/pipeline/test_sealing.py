@@ -54,10 +54,10 @@ class Rig:
         return self.live
 
     async def change_stream(self, sink: str, change: StreamChange) -> None:
-        if self.full:
-            raise DiskFull("no room")
         await self.before_change()
         self.live.stream = change(self.live.stream)
+        if self.full:
+            raise DiskFull("no room")
         self.stored += 1
 
     async def start(
@@ -159,8 +159,27 @@ async def test_records_that_were_delivered_without_a_seal_begin_a_new_stream(rig
 
 async def test_nothing_is_sent_in_a_new_stream_that_is_not_on_disk(rig: Rig) -> None:
     rig.full = True
+    for _ in range(2):  # at the second attempt it is in memory already
+        with pytest.raises(SinkWaits, match="cannot be stored"):
+            await rig.start()
+    rig.full = False
+    await rig.start()
+    assert rig.stored == 1
+
+
+async def test_a_seal_that_is_not_on_disk_is_stored_before_the_next_attempt_sends_it(
+    rig: Rig,
+) -> None:
+    stream = await rig.start()
+    await rig.deliver(stream, 3)
+    rig.full = True
     with pytest.raises(SinkWaits, match="cannot be stored"):
-        await rig.start()
+        await stream.next_seal(4)
+    with pytest.raises(SinkWaits, match="cannot be stored"):
+        await stream.begin()
+    rig.full, stored = False, rig.stored
+    await stream.begin()
+    assert (rig.stored, stream.turn() is not None) == (stored + 1, True)
 
 
 async def test_a_stored_seal_is_the_same_message_at_every_attempt(rig: Rig) -> None:
@@ -168,8 +187,9 @@ async def test_a_stored_seal_is_the_same_message_at_every_attempt(rig: Rig) -> N
     await rig.deliver(stream, 3)
     first = await stream.next_seal(4)
     assert first is not None
-    stored, rig.live.stream = rig.stored, StreamState.read(rig.state.written())
+    rig.live.stream = StreamState.read(rig.state.written())
     again = await rig.start()
+    stored = rig.stored
     assert again.comes_next()
     second = await again.next_seal(4)
     assert second is not None

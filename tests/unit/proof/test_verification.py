@@ -536,3 +536,22 @@ def test_a_seal_from_after_the_end_proves_what_was_sent_before_it() -> None:
     # As far as the export has it all.
     report = verified(without(stream.lines, 40), until=until)
     assert (report.is_proven, tails(report)) == (True, [("later", 9, 33, 42)])
+
+
+def test_records_that_the_relay_gave_up_are_missing() -> None:
+    first = sealed(2)
+    second = SealedStream("bcdefghi22", previous=first, start=first.now)
+    second.dropped = 70
+    second.send(3)
+    second.seal()
+    second.send(3)
+    second.seal()
+    report = verified([*first.lines, *second.lines], until=second.now.timestamp())
+    (finding,) = report.findings
+    assert (finding.kind, finding.stream, finding.why[:10]) == (
+        "missing", second.origin, "70 records",
+    )  # fmt: skip
+    assert not report.complete
+    # What was given up before the time that is judged is not.
+    since = second.start_s + 70
+    assert verified(second.lines, since=since, until=second.now.timestamp()).is_proven

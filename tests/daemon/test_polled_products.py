@@ -1,4 +1,4 @@
-"""The examples that poll Okta, GitHub, GitLab, Entra and Google, against strict stand-ins."""
+"""The examples that poll the APIs of products, against strict stand-ins."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.support.polled_products import (
     GoogleWorkspace,
     Okta,
 )
+from tests.support.polled_saas import Atlassian, Auth0, Cloudflare, OnePassword, Slack
 from tests.support.receivers import TcpReceiver
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples" / "products"
@@ -34,9 +35,14 @@ EXAMPLES = Path(__file__).parents[2] / "config" / "examples" / "products"
 LOGS = {
     "okta": ["okta"], "github": ["example", "example-labs"],
     "gitlab": ["example", "example/platform"], "entra": ["signIns", "directoryAudits"],
-    "google_workspace": ["admin", "login"],
+    "google_workspace": ["admin", "login"], "slack": ["slack"], "auth0": ["auth0"],
+    "onepassword": ["auditevents", "signinattempts"], "cloudflare": ["account-1", "account-2"],
+    "atlassian": ["org-1"],
 }  # fmt: skip
 """Product → the logs that its example reads here."""
+
+IN_ORDER_OF_STORING = {"okta", "onepassword", "auth0", "atlassian"}
+"""Products whose APIs lead on from what was stored last: a late event does not exist before."""
 
 FIRST, LATE, LATER = 17, 4, 6
 """Events of each log: visible at once, late, and new after the second kill."""
@@ -60,7 +66,9 @@ class Vendors:
         self.entra = Entra(key, load_pem_x509_certificate(certificate.read_bytes()))
         self.by_name: dict[str, AuditApi] = {
             "okta": self.okta, "github": self.github, "gitlab": self.gitlab, "entra": self.entra,
-            "google_workspace": self.google,
+            "google_workspace": self.google, "slack": Slack("slack-token"),
+            "onepassword": OnePassword("1p-token"), "auth0": Auth0("auth0-secret"),
+            "cloudflare": Cloudflare("cf-token"), "atlassian": Atlassian("at-token"),
         }  # fmt: skip
         for api in self.by_name.values():
             stack.enter_context(api)
@@ -80,6 +88,17 @@ class Vendors:
             "https://oauth2.googleapis.com": self.google.origin,
             "relay@example-project.": "relay@example.",
             "${credential:google_service_account}": f"${{file:{account}}}",
+            "https://api.slack.com": self.by_name["slack"].origin,
+            "${credential:slack_token}": "slack-token",
+            "https://events.1password.com": self.by_name["onepassword"].origin,
+            "${credential:onepassword_token}": "1p-token",
+            "https://example.eu.auth0.com": self.by_name["auth0"].origin,
+            "${credential:auth0_client_secret}": "auth0-secret",
+            "aI61p8I8aFjmYRliLWgvM9ev97kCCNDB": "auth0-app",
+            "https://api.cloudflare.com": self.by_name["cloudflare"].origin,
+            "${credential:cloudflare_token}": "cf-token",
+            "https://api.atlassian.com": self.by_name["atlassian"].origin,
+            "${credential:atlassian_key}": "at-token",
         }  # fmt: skip
 
     def sources(self, product: str) -> dict[str, dict[str, Any]]:
@@ -92,23 +111,24 @@ class Vendors:
             source["every"] = "100ms"
             if "for_each" in source:
                 source["for_each"] = LOGS[product]
-            for size in ("limit", "per_page", "$top", "maxResults"):
-                if size in source["parameters"]:
-                    source["parameters"][size] = 5
+            asked = source.get("parameters", {}), source.get("cursor", {}).get("first", {})
+            for given in asked:
+                sizes = given.keys() & {"limit", "per_page", "$top", "maxResults", "take"}
+                given |= dict.fromkeys(sizes, 5)
         return found
 
 
 def identity(line: bytes) -> str:
     """Which event a record is, by the id that its vendor gives it."""
     item = json.loads(line)
-    named = item.get("uuid") or item.get("_document_id") or item["id"]
+    named = item.get("uuid") or item.get("_document_id") or item.get("_id") or item["id"]
     if isinstance(named, dict):
         return f"{named['applicationName']}-{named['uniqueQualifier']}"
     return str(named) if "entity_path" not in item else f"{item['entity_path']}-{named}"
 
 
 def expected() -> Counter[str]:
-    front = {"okta": "", "github": "github-", "entra": "entra-"}
+    front = {"github": "github-", "entra": "entra-"}
     return Counter(
         f"{front.get(product, '')}{log}-{number}"
         for product, logs in LOGS.items()
@@ -131,14 +151,14 @@ def test_every_event_is_stored_once_through_kills_limits_and_late_events(
     make_daemon: MakeDaemon, vendors: Vendors
 ) -> None:
     logs = [(vendors.by_name[product], log) for product, some in LOGS.items() for log in some]
+    stored_in_order = [vendors.by_name[product] for product in IN_ORDER_OF_STORING]
     began_ms = int(time.time() * 1000) - 300_000
     for api, log in logs:
         for number in range(FIRST):
             # Two of a millisecond, so that a time alone cannot tell what has come.
             api.happened(log, number, began_ms + number // 2 * 2000)
         for number in range(FIRST, FIRST + LATE):
-            # Okta's order is that of storing: there a late event does not exist before.
-            if api is not vendors.okta:
+            if api not in stored_in_order:
                 api.happened(log, number, began_ms + number * 1000 % 9000, visible=False)
     with TcpReceiver() as receiver:
         daemon = make_daemon({"out": tcp(receiver.port, format="raw")})
@@ -152,7 +172,7 @@ def test_every_event_is_stored_once_through_kills_limits_and_late_events(
         until(lambda: stored(daemon) == FIRST * len(logs))
         daemon.kill()
         for api, log in logs:
-            if api is vendors.okta:
+            if api in stored_in_order:
                 for number in range(FIRST, FIRST + LATE):
                     api.happened(log, number, began_ms + number * 1000 % 9000)
             for number in range(FIRST + LATE, FIRST + LATE + LATER):
@@ -202,12 +222,14 @@ def test_wrong_credentials_are_refused_with_advice_and_never_shown(
     make_daemon: MakeDaemon, vendors: Vendors
 ) -> None:
     sources = {name: source for p in LOGS for name, source in vendors.sources(p).items()}
-    sources["github"]["authorization"] = "Bearer wr0ng-token"
-    sources["gitlab"]["authorization"] = "Bearer wr0ng-token"
     other = trustme.CA().issue_cert("relay", key_type=trustme.KeyType.RSA)
     vendors.key_file.with_name("other.pem").write_bytes(other.private_key_pem.bytes())
     for source in sources.values():
-        if "oauth" in source:
+        if "oauth" not in source:
+            source["authorization"] = "Bearer wr0ng-token"
+        elif "client_secret" in source["oauth"]:
+            source["oauth"]["client_secret"] = "wr0ng-token"
+        else:
             source["oauth"]["private_key"] = f"${{file:{vendors.key_file.with_name('other.pem')}}}"
     daemon = make_daemon({"out": tcp(1)})
     daemon.config["sources"] = sources
@@ -215,7 +237,7 @@ def test_wrong_credentials_are_refused_with_advice_and_never_shown(
     until(lambda: {line["source"] for line in daemon.said("poll failed")} == set(sources))
     reasons = {line["source"]: line["reason"] for line in daemon.said("poll failed")}
     for name, reason in reasons.items():
-        known = "check `authorization`" if name in ("github", "gitlab") else "check `oauth`"
+        known = "check `oauth`" if "oauth" in sources[name] else "check `authorization`"
         assert "HTTP 401" in reason, name
         assert known in reason, name
     until(lambda: all(daemon.metric("source_failed", source=name) == 1 for name in sources))

@@ -91,14 +91,15 @@ class AuditApi(Served):
                 if len(query) < len(pairs):
                     raise Wrong(400, {"message": "a parameter twice"})
                 if method == "POST":
-                    return self.token(parts.path, dict(parse_qsl(body.decode())))
+                    return self.posted(parts.path, headers, body)
                 self.asked.append((parts.path, query))
-                self._limit()
+                self.limit()
                 return self.page(parts.path, query, headers)
             except Wrong as wrong:
                 return wrong.answered
 
-    def _limit(self) -> None:
+    def limit(self) -> None:
+        """Refuse the request that meets the limit, and note one that comes before its reset."""
         now_s = time.time()
         if now_s < self._reset_s:
             self.problems.append(f"asked {self._reset_s - now_s:.2f} s before the reset")
@@ -115,6 +116,10 @@ class AuditApi(Served):
 
     def page(self, path: str, query: Query, headers: Any) -> Answered:
         raise NotImplementedError
+
+    def posted(self, path: str, headers: Any, body: bytes) -> Answered:
+        """The answer to a POST: most APIs have it at their token endpoint only."""
+        return self.token(path, dict(parse_qsl(body.decode())))
 
     def token(self, path: str, form: Query) -> Answered:
         raise Wrong(404, {"message": "Not Found"})
@@ -232,7 +237,7 @@ def _decoded(part: str) -> bytes:
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
-def _expect(form: Query, **expected: str) -> None:
+def expect_form(form: Query, **expected: str) -> None:
     for name, value in expected.items():
         if form.get(name) != value:
             raise Wrong(400, {"error": "invalid_request", "error_description": f"bad {name}"})
@@ -257,7 +262,7 @@ class Okta(AuditApi):
     def token(self, path: str, form: Query) -> Answered:
         if path != "/oauth2/v1/token":
             raise Wrong(404, {})
-        _expect(form, grant_type="client_credentials", client_assertion_type=_ASSERTION_TYPE,
+        expect_form(form, grant_type="client_credentials", client_assertion_type=_ASSERTION_TYPE,
                 scope="okta.logs.read")  # fmt: skip
         head, _ = self.tokens.checked(form["client_assertion"], iss="okta-app", sub="okta-app")
         if head.get("kid") != "relay-2026":
@@ -386,7 +391,7 @@ class Entra(AuditApi):
     def token(self, path: str, form: Query) -> Answered:
         if path != "/tenant-1/oauth2/v2.0/token":
             raise Wrong(404, {})
-        _expect(form, grant_type="client_credentials", client_assertion_type=_ASSERTION_TYPE,
+        expect_form(form, grant_type="client_credentials", client_assertion_type=_ASSERTION_TYPE,
                 client_id="entra-app", scope="https://graph.microsoft.com/.default")  # fmt: skip
         head, _ = self.tokens.checked(form["client_assertion"], iss="entra-app", sub="entra-app")
         if _decoded(head.get("x5t#S256", "")) != self._thumbprint:
@@ -430,7 +435,7 @@ class GoogleWorkspace(AuditApi):
         return {"Retry-After": "1"}
 
     def token(self, path: str, form: Query) -> Answered:
-        _expect(form, grant_type=_JWT_BEARER)
+        expect_form(form, grant_type=_JWT_BEARER)
         self.tokens.checked(
             form["assertion"], iss="relay@example.iam.gserviceaccount.com",
             sub="auditor@example.com",

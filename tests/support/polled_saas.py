@@ -1,0 +1,204 @@
+"""Stand-ins for the audit APIs of Slack, 1Password, Auth0, Cloudflare and Atlassian, on loopback.
+
+As strict as those of `polled_products`: what the documentation does not name is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import urlencode
+
+from siemrelay.core.times import rfc3339
+from tests.support.polled_api import Answered
+from tests.support.polled_products import AuditApi, Headers, Query, Wrong, expect_form
+
+
+def _bearer(headers: Any, token: str, refused: Any) -> None:
+    if headers.get("Authorization") != f"Bearer {token}":
+        raise Wrong(401, refused)
+
+
+class Slack(AuditApi):
+    """The Audit Logs API: newest first, seconds, an empty cursor on the last page."""
+
+    most_per_page = 9999
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def limit_headers(self, reset_s: int) -> Headers:
+        return {"Retry-After": "1"}
+
+    def page(self, path: str, query: Query, headers: Any) -> Answered:
+        _bearer(headers, self._token, {"ok": False, "error": "invalid_auth"})
+        if path != "/audit/v1/logs":
+            raise Wrong(404, {})
+        self.known(query, "oldest", "latest", "limit", "action", "actor", "entity", "cursor")
+        size = self.size(query, "limit")
+        if not re.fullmatch(r"\d{10}", query.get("oldest", "")):
+            raise Wrong(400, {"ok": False, "error": "invalid_arguments"})
+        if "cursor" in query:
+            asked, left = self.recall(query["cursor"])
+            if asked != {**query, "cursor": ""}:
+                raise Wrong(400, {"ok": False, "error": "invalid_cursor"})
+        else:
+            left = self.visible("slack", int(query["oldest"]) * 1000, newest_first=True)
+        found, left = left[:size], left[size:]
+        entries = [{"id": f"slack-{e.number}", "date_create": e.at_ms // 1000,
+                    "action": "user_login"} for e in found]  # fmt: skip
+        after = self.remember(({**query, "cursor": ""}, left)) if left else ""
+        return 200, {"entries": entries, "response_metadata": {"next_cursor": after}}, {}
+
+
+class OnePassword(AuditApi):
+    """The Events API: the body is either how to begin, or the cursor and nothing else."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def limit_headers(self, reset_s: int) -> Headers:
+        return {"RateLimit-Limit": "600", "RateLimit-Remaining": "0", "RateLimit-Reset": "1"}
+
+    def page(self, path: str, query: Query, headers: Any) -> Answered:
+        raise Wrong(405, {"Error": {"Message": "POST"}})
+
+    def posted(self, path: str, headers: Any, body: bytes) -> Answered:
+        self.asked.append((path, {}))
+        self.limit()
+        _bearer(headers, self._token, {"Error": {"Message": "Unauthorized"}})
+        log = path.removeprefix("/api/v2/")
+        if log not in self.events or headers.get("Content-Type") != "application/json":
+            raise Wrong(404, {})
+        asked = json.loads(body)
+        if asked.keys() == {"cursor"}:
+            start, size = self.recall(asked["cursor"])
+        elif asked.keys() == {"limit", "start_time"} and isinstance(asked["limit"], int):
+            size, since_ms = asked["limit"], self.moment(asked["start_time"])
+            stored = self.events[log]
+            start = next((i for i, e in enumerate(stored) if e.at_ms >= since_ms), len(stored))
+        else:
+            raise Wrong(400, {"Error": {"Message": "a reset cursor or a cursor"}})
+        found = self.events[log][start : start + size]
+        items = [{"uuid": f"{log}-{e.number}", "timestamp": rfc3339(e.at_ms / 1000)} for e in found]
+        cursor = self.remember((start + len(found), size))
+        more = start + len(found) < len(self.events[log])
+        return 200, {"cursor": cursor, "has_more": more, "items": items}, {}
+
+
+class Auth0(AuditApi):
+    """Tenant logs from an id on, in the order of storing; an empty page has no link."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__()
+        self._secret = secret
+
+    def limit_headers(self, reset_s: int) -> Headers:
+        return {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "0",
+                "x-ratelimit-reset": str(reset_s)}  # fmt: skip
+
+    def token(self, path: str, form: Query) -> Answered:
+        if path != "/oauth/token" or form.get("client_secret") != self._secret:
+            raise Wrong(401, {"error": "access_denied"})
+        expect_form(form, grant_type="client_credentials", client_id="auth0-app",
+                    audience=f"{self.origin}/api/v2/")  # fmt: skip
+        return (
+            200,
+            {"access_token": "auth0-access", "token_type": "Bearer", "expires_in": 86400},
+            {},
+        )
+
+    def page(self, path: str, query: Query, headers: Any) -> Answered:
+        _bearer(headers, "auth0-access", {"statusCode": 401, "error": "Unauthorized"})
+        if path != "/api/v2/logs":
+            raise Wrong(404, {})
+        self.known(query, "from", "take")
+        size = self.size(query, "take")
+        if not re.fullmatch(r"900\d{53}", query.get("from", "")):
+            raise Wrong(400, {"statusCode": 400, "errorCode": "invalid_query_string"})
+        found = [
+            event for event in enumerate(self.events["auth0"]) if _log_id(event[0]) > query["from"]
+        ][:size]
+        body = [{"_id": f"auth0-{e.number}", "log_id": _log_id(at), "type": "s",
+                 "date": rfc3339(e.at_ms / 1000)} for at, e in found]  # fmt: skip
+        if not body:
+            return 200, body, {}
+        after = urlencode({"from": body[-1]["log_id"], "take": size})
+        return 200, body, {"Link": f'<{self.origin}{path}?{after}>; rel="next"'}
+
+
+def _log_id(at: int) -> str:
+    return f"90020991231235959{at:039d}"
+
+
+class Cloudflare(AuditApi):
+    """Audit logs, version 2: both ends of the time are required, the cursor is of one query."""
+
+    most_per_page = 1000
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def limit_headers(self, reset_s: int) -> Headers:
+        return {"Retry-After": "1"}
+
+    def page(self, path: str, query: Query, headers: Any) -> Answered:
+        refused = {"success": False, "errors": [{"code": 10000, "message": "Authentication error"}]}
+        _bearer(headers, self._token, refused)
+        match = re.fullmatch("/client/v4/accounts/([^/]+)/logs/audit", path)
+        if not match:
+            raise Wrong(404, {"success": False})
+        self.known(query, "since", "before", "direction", "limit", "cursor")
+        size = self.size(query, "limit")
+        since_ms, before_ms = self.moment(query["since"]), self.moment(query["before"])
+        if "cursor" in query:
+            asked, left = self.recall(query["cursor"])
+            if asked != {**query, "cursor": ""}:
+                raise Wrong(400, {"success": False})
+        else:
+            newest_first = query.get("direction", "desc") != "asc"
+            left = [e for e in self.visible(match[1], since_ms, newest_first=newest_first)
+                    if e.at_ms < before_ms]  # fmt: skip
+        found, left = left[:size], left[size:]
+        result = [{"id": f"{match[1]}-{e.number}", "action": {"time": rfc3339(e.at_ms / 1000),
+                   "result": "success", "type": "create"}} for e in found]  # fmt: skip
+        cursor = self.remember(({**query, "cursor": ""}, left)) if left else ""
+        info = {"count": str(len(result)), "cursor": cursor}
+        return 200, {"success": True, "errors": [], "result": result, "result_info": info}, {}
+
+
+class Atlassian(AuditApi):
+    """The stream of an organization's events: ascending, each page with something has a cursor."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    def limit_headers(self, reset_s: int) -> Headers:
+        return {"Retry-After": "1"}
+
+    def page(self, path: str, query: Query, headers: Any) -> Answered:
+        _bearer(headers, self._token, {"code": 401, "message": "Unauthorized"})
+        match = re.fullmatch("/admin/v1/orgs/([^/]+)/events-stream", path)
+        if not match:
+            raise Wrong(404, {"code": 404})
+        stored = self.events[match[1]]
+        if "cursor" in query:
+            self.known(query, "cursor")
+            start = self.recall(query["cursor"])
+        else:
+            self.known(query, "from", "sortOrder")
+            if query.get("sortOrder") != "asc" or not query.get("from", "").isdecimal():
+                raise Wrong(400, {"code": 400})
+            since_ms = int(query["from"])
+            start = next((i for i, e in enumerate(stored) if e.at_ms >= since_ms), len(stored))
+        found = stored[start : start + 5]
+        data = [{"type": "events", "id": f"{match[1]}-{e.number}", "attributes":
+                 {"time": rfc3339(e.at_ms / 1000), "action": "user_login"}}
+                for e in found]  # fmt: skip
+        following = self.remember(start + len(found)) if found else None
+        return 200, {"data": data, "meta": {"next": following, "page_size": len(data)}}, {}

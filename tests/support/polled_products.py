@@ -336,6 +336,10 @@ class GitHub(AuditApi):
         return 200, body, {"Link": f'{link}; rel="next", <{self.origin}{path}>; rel="first"'}
 
 
+_GITLAB_MOST_MS = 30 * 86_400_000
+"""A query for audit events covers 30 days at most."""
+
+
 class GitLab(AuditApi):
     """The audit events of groups: newest first, keyset pages, paths encoded in the address."""
 
@@ -356,9 +360,14 @@ class GitLab(AuditApi):
         size = self.size(query, "per_page")
         if query.get("pagination") != "keyset":
             raise Wrong(405, {"error": "Offset pagination is not supported"})
-        since_ms = self.moment(query["created_after"])
+        exact = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+        since_ms = self.moment(query["created_after"], exact)
+        before_ms = self.moment(query["created_before"], exact)
+        if before_ms - since_ms > _GITLAB_MOST_MS:
+            raise Wrong(400, {"message": "at most 30 days"})
         where = match[1].replace("%2F", "/")
         found = self.visible(where, since_ms, newest_first=True)
+        found = [e for e in found if e.at_ms <= before_ms]
         if "cursor" in query:
             last = self.recall(query["cursor"])
             found = [e for e in found if (e.at_ms, e.number) < last]

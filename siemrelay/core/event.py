@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.core.forgiving_json import forgiving_json
-from siemrelay.core.lines import lines_of, records_of
+from siemrelay.core.lines import invalid_utf8, lines_of, records_of
 
 FIELDS: Final = (
     "id", "time", "type", "category", "severity", "outcome",
@@ -114,21 +114,54 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 class DecodedBatch:
     """A batch and its events: exactly `batch.count` of them, in order.
 
-    Every sink near the end of the buffer shares it, so nothing changes once it is made; only
-    `records` and `replaced` are filled in later.
+    Every sink near the end of the buffer shares it, so nothing changes once it is made; what is
+    not needed at once is only filled in later.
     """
 
-    __slots__ = ("_records", "batch", "events", "replaced", "unparsed")
+    __slots__ = ("_decode", "_events", "_records", "_replaced", "batch", "is_syslog", "unparsed")
 
-    def __init__(self, batch: Batch, events: list[AuditEvent], *, unparsed: int = 0) -> None:
+    def __init__(
+        self, batch: Batch, events: list[AuditEvent] | Callable[[], DecodedBatch], *,
+        unparsed: int = 0, is_syslog: bool = False,
+    ) -> None:  # fmt: skip
+        """`events` may be what decodes the batch, for when an event is first looked at.
+
+        `is_syslog`: each record is a whole syslog message, and its event says what it says.
+        """
+        self.batch, self.unparsed, self.is_syslog = batch, unparsed, is_syslog
+        self._decode = events if callable(events) else None
+        self._events: list[AuditEvent] | None = None if callable(events) else events
+        self._replaced: frozenset[int] | None = None if callable(events) else frozenset()
+        self._records: Sequence[bytes] | None = None
         # Invariant: one event per record, or sequence numbers would shift between sinks;
         # checked by test_every_record_becomes_exactly_one_event.
-        assert len(events) == batch.count, (len(events), batch.count)
-        self.batch, self.events = batch, events
-        self.replaced: frozenset[int] = frozenset()
-        """Which records (by index) had bytes that are no UTF-8, replaced in their events."""
-        self.unparsed = unparsed
-        self._records: Sequence[bytes] | None = None
+        assert callable(events) or len(events) == batch.count, (events, batch.count)
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        """One for each record."""
+        if self._events is None:
+            assert self._decode is not None
+            decoded = self._decode()
+            self._events, self._replaced = decoded.events, decoded.replaced
+            self.unparsed = decoded.unparsed
+        return self._events
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the events are there; `unparsed` counts nothing before."""
+        return self._events is not None
+
+    @property
+    def replaced(self) -> frozenset[int]:
+        """Which records (by index) have bytes that are no UTF-8, replaced in events."""
+        if self._replaced is None:
+            self._replaced = frozenset(invalid_utf8(self.records))
+        return self._replaced
+
+    @replaced.setter
+    def replaced(self, replaced: frozenset[int]) -> None:
+        self._replaced = replaced
 
     @property
     def records(self) -> Sequence[bytes]:
@@ -144,7 +177,9 @@ class Selection:
     `events` and `records` may have been changed for this sink; `received` is as it came.
     """
 
-    __slots__ = ("_columns", "_keep", "_rewrite", "_rewritten", "decoded", "events", "number")
+    __slots__ = (
+        "_columns", "_events", "_keep", "_rewrite", "_rewritten", "decoded", "is_changed", "number",
+    )  # fmt: skip
 
     def __init__(
         self, decoded: DecodedBatch, keep: Sequence[bool] | None = None,
@@ -162,14 +197,21 @@ class Selection:
 
         A format writes it where no sender can (see `proof.leaf`), once in a message.
         """
-        if events is None:
-            events = decoded.events if keep is None else list(compress(decoded.events, keep))
-        self.events = events
+        self._events = events
+        self.is_changed = events is not None
+        """Whether the events say something else than their records as they came."""
         self._columns: dict[str, list[Any]] = {}
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        """The selected events, as this sink sends them."""
+        if self._events is None:
+            self._events = self.decoded_events
+        return self._events
 
     def changed(self, events: list[AuditEvent], rewrite: Rewrite | None = None) -> Selection:
         """The same selection with other events, one for each, in order; see `__init__`."""
-        assert len(events) == len(self.events), (len(events), len(self.events))
+        assert len(events) == len(self), (len(events), len(self))
         return Selection(
             self.decoded, self._keep, self.number, events=events, rewrite=rewrite or self._rewrite
         )
@@ -178,12 +220,22 @@ class Selection:
         """The selected event at `index`, as a selection of its own."""
         at = self.sequences[index] - self.decoded.batch.first_sequence
         keep = [number == at for number in range(self.decoded.batch.count)]
-        return Selection(
-            self.decoded, keep, self.number, events=[self.events[index]], rewrite=self._rewrite
-        )
+        events = [self.events[index]] if self.is_changed else None
+        return Selection(self.decoded, keep, self.number, events=events, rewrite=self._rewrite)
+
+    def where(self, some: Sequence[Any]) -> Selection:
+        """Those of the selected events, as they came, for which `some` has a true value."""
+        assert not self.is_changed
+        if self._keep is None:
+            return Selection(self.decoded, list(map(bool, some)), self.number)
+        fits = iter(some)
+        keep = [bool(taken and next(fits)) for taken in self._keep]
+        return Selection(self.decoded, keep, self.number)
 
     def __len__(self) -> int:
-        return len(self.events)
+        if self._events is not None:
+            return len(self._events)
+        return self.decoded.batch.count if self._keep is None else sum(map(bool, self._keep))
 
     @property
     def sequences(self) -> Sequence[int]:

@@ -103,7 +103,8 @@ class EventFilter:
         fields += ["severity"] if self._min_severity > 0 else []
         fields += ["outcome"] if self._outcomes else []
         self.fields = frozenset(fields)  # of an event: all that `select` reads
-        self._same_for_all = None if fields else self.explain(AuditEvent())[0]
+        self.same_for_all = None if fields else self.explain(AuditEvent())[0]
+        """What it decides of every event, whatever it says; None if that depends on the event."""
         if fields:
             # The whole of `select` runs in C on these two; Python is entered once per new key.
             self._key_of = attrgetter(*fields)
@@ -111,9 +112,9 @@ class EventFilter:
 
     def select(self, events: Sequence[AuditEvent]) -> list[bool] | None:
         """Whether to keep each event, in order; None to keep all, without looking at them."""
-        if self._same_for_all is None:
+        if self.same_for_all is None:
             return list(map(self._decision, map(self._key_of, events)))
-        return None if self._same_for_all else [False] * len(events)
+        return None if self.same_for_all else [False] * len(events)
 
     def _kept(self, fields: tuple[str, ...], key: Any) -> bool:
         """The decision about every event with these values in just the fields that matter to it.

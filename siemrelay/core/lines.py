@@ -75,11 +75,19 @@ class RecordLines(Sequence[bytes]):
     alone, and so costs no work per record.
     """
 
-    __slots__ = ("_count", "_records", "payload")
+    __slots__ = ("_count", "_records", "_utf8", "payload")
 
     def __init__(self, payload: bytes, count: int) -> None:
         self.payload, self._count = payload, count
         self._records: list[bytes] | None = None
+        self._utf8: bool | None = None
+
+    @property
+    def are_utf8(self) -> bool:
+        """Whether all of them are UTF-8; looked at once."""
+        if self._utf8 is None:
+            self._utf8 = is_utf8(self.payload)
+        return self._utf8
 
     def __len__(self) -> int:
         return self._count
@@ -112,6 +120,24 @@ def lines_of(payload: bytes, count: int) -> Sequence[bytes]:
     if must_stay_alone(payload, count):
         return records_of(payload, count)
     return RecordLines(payload, count)
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether the bytes are UTF-8."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def invalid_utf8(records: Sequence[bytes]) -> list[int]:
+    """Which of them (by index) are not UTF-8."""
+    if isinstance(records, RecordLines) and records.are_utf8:
+        return []
+    return [index for index, record in enumerate(records) if not is_utf8(record)]
 
 
 def size_of(records: Sequence[bytes]) -> int:

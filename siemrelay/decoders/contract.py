@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 from pydantic import AfterValidator, Field
@@ -22,6 +22,13 @@ class Decoder(Protocol):
 
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record, in order; never raises for what is in the records."""
+
+
+@runtime_checkable
+class ReadsSyslog(Protocol):
+    """A decoder whose records are syslog messages with their headers."""
+
+    reads_syslog: Literal[True]
 
 
 class NoOptions(Options):

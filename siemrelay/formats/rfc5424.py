@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, Final
 
 from pydantic import Field
@@ -14,7 +15,7 @@ from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
 from siemrelay.formats.writing.attributes import FlatAttributes, Written, texts_of
 from siemrelay.formats.writing.columns import Column, Lines
 from siemrelay.formats.writing.structured_data import param_value, quoted_pairs
-from siemrelay.formats.writing.text import visible
+from siemrelay.formats.writing.text import forwarded, visible
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
 _NAME_CHARACTERS: Final = 32
@@ -32,6 +33,29 @@ class Rfc5424Options(HeaderOptions):
         32473, ge=1, description="the private enterprise number in the structured data's id "
         "(`event@32473`); 32473 is the one reserved for examples"
     )  # fmt: skip
+    rewrite: bool = Field(
+        False,
+        description="write RFC 5424 messages of syslog sources anew, too, as events behind a "
+        "header of this relay's; by default they leave as they came, header, structured data and "
+        "text, unless the sink changes them (`add`, `redact`, `seal`) or their source has `add`",
+    )
+
+
+def _message(name: str, value: str) -> re.Pattern[bytes]:
+    """What a message begins with that is RFC 5424 to the letter, up to its text (section 6).
+
+    Its repetitions are bounded, so that what is remembered while it matches is, too.
+    """
+    clock = r"(?:[01]\d|2[0-3]):[0-5]\d"
+    day = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+    time = rf"(?:-|{day}T{clock}:[0-5]\d(?:\.\d{{1,6}})?(?:Z|[+-]{clock}))"
+    names = "[!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32}"
+    data = rf"(?:-|(?:\[{name}(?: {name}={value}){{0,64}}\]){{1,32}})"
+    begin = rf"<(?:1[0-8]\d|19[01]|[1-9]?\d)>1 {time} {names} {data}(?: |\Z)"
+    return re.compile(begin.encode())
+
+
+_MESSAGE: Final = _message(r"[!#-<>-\\^-~]{1,32}", r'"[^"\\\]]*(?:\\.[^"\\\]]*){0,256}"')
 
 
 class Rfc5424:
@@ -39,13 +63,17 @@ class Rfc5424:
 
     Attributes follow the event's own fields. The prefix keeps them apart from these whatever they
     are called; the rest of a name is without what SD-NAME does not allow, 32 characters in all.
+
+    A record that is such a message already is forwarded, as a relay should (RFC 5424, 3 and 6.2.4):
+    HOSTNAME and APP-NAME are its originator's. What is typed into its text stays text, since its
+    header and structured data are to the letter. Not so if its event was changed or has a number.
     """
 
     fields = frozenset({*FIELDS, "attributes"})
     members = None
 
     def __init__(self, options: Rfc5424Options, host: str) -> None:
-        self._header = Rfc5424Header(options, host)
+        self._header, self._rewrites = Rfc5424Header(options, host), options.rewrite
         # SD-ID has 32 characters: the number cannot be as long as all that.
         self._open = f'[event@{options.enterprise_id} sequence="'
         self._attributes = FlatAttributes(
@@ -53,8 +81,26 @@ class Rfc5424:
             most_characters=_NAME_CHARACTERS - len(_PREFIX),
         )  # fmt: skip
 
-    def encode(self, selection: Selection) -> list[bytes]:
+    def encode(self, selection: Selection) -> Sequence[bytes]:
         """See `formats.contract.Format`."""
+        decoded = selection.decoded
+        if self._rewrites or selection.number or selection.is_changed or not decoded.is_syslog:
+            return self._written(selection)
+        records = selection.records
+        own = list(map(_MESSAGE.match, records))
+        if None not in own:
+            return forwarded(records)
+        if not any(own):
+            return self._written(selection)
+        ready = iter(forwarded(list(compress(records, own))))
+        written = iter(self._written(selection.where([match is None for match in own])))
+        return [next(written) if match is None else next(ready) for match in own]
+
+    def forwards(self, record: bytes) -> bool:
+        """See `formats.contract.Forwarding`."""
+        return not self._rewrites and _MESSAGE.match(record) is not None
+
+    def _written(self, selection: Selection) -> list[bytes]:
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
         lines.text(self._open)

@@ -181,7 +181,7 @@ class FormatCache:
         if kept is None:
             near = [*self._near(reader, batch)]
             kept = _Kept(batch, {*near, reader})
-        errors: list[InternalError] = []
+        errors = kept.errors
         if kept.decoded is None:
             kept.decoded = formatter.decode(batch, errors)
         places = {formatter.places[other.sink] for other in kept.waiting}
@@ -190,6 +190,7 @@ class FormatCache:
         if all(own in kept.groups for own, _ in places):
             kept.decoded = None
         log_errors(errors)
+        errors.clear()
         if near:
             self._keep(kept)
         found = kept.messages((group, view))
@@ -272,6 +273,8 @@ class _Kept:
         self._asked_bytes, self.answered = 0, Broadcast()
         self.left_to_the_relay = False
         """No worker could format it: none is asked again."""
+        self.errors: list[InternalError] = []
+        """Bugs found in it that are not logged yet."""
         self._unparsed, self._replaced = 0, list[int]()
 
     @property
@@ -282,8 +285,6 @@ class _Kept:
     @decoded.setter
     def decoded(self, decoded: DecodedBatch | None) -> None:
         self._decoded = decoded
-        if decoded is not None:
-            self._unparsed, self._replaced = decoded.unparsed, replaced_of(decoded)
 
     @property
     def size_bytes(self) -> int:
@@ -312,6 +313,8 @@ class _Kept:
     def add(self, group: int, made: GroupMessages) -> None:
         """Add a group's messages."""
         self.groups[group] = made
+        if self._decoded is not None:
+            self._unparsed, self._replaced = self._decoded.unparsed, replaced_of(self._decoded)
 
     def messages(self, place: tuple[int, int]) -> SinkMessages | None:
         """The messages for a sink at that place (group, filter); None if they are not made."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from itertools import compress
 from operator import or_
 from typing import Any, Final
@@ -18,7 +19,7 @@ from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter
 from siemrelay.core.lines import size_of
 from siemrelay.core.times import rfc3339
-from siemrelay.decoders.contract import Decoder
+from siemrelay.decoders.contract import Decoder, ReadsSyslog
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.text import cut_utf8
 from siemrelay.pipeline.messages import (
@@ -59,7 +60,11 @@ class SinkFormat(msgspec.Struct, frozen=True):
 
     def select(self, decoded: DecodedBatch) -> tuple[list[bool] | None, dict[str, list[int]]]:
         """Whether the sink takes each event (None: all), and what its sample leaves out."""
-        keep = self.events.select(decoded.events)
+        same = self.events.same_for_all
+        if same is None:
+            keep = self.events.select(decoded.events)
+        else:  # no event is looked at
+            keep = None if same else [False] * decoded.batch.count
         return (keep, {}) if self.transform is None else self.transform.select(decoded, keep)
 
     def made(self, selection: Selection) -> tuple[Selection, list[int], Sequence[bytes]]:
@@ -115,16 +120,16 @@ class Formatter:
     def decode(self, batch: Batch, errors: list[InternalError]) -> DecodedBatch:
         """The events of a batch. Never raises: bugs are appended to `errors`.
 
-        A record on which its decoder raises becomes an Unparsed Record: a bug in one decoder must
+        Those of syslog messages are decoded when one is looked at: their sinks may need none. A
+        record on which its decoder raises becomes an Unparsed Record: a bug in one decoder must
         not stop the sinks for ever.
         """
         decoder = self._decoders.get(batch.source, self._fallback)
         if (identity := self._identities.get(batch.source)) is not None:
             batch = msgspec.structs.replace(batch, identity=identity)
-        try:
-            return decoder.decode(batch)
-        except Exception as error:  # noqa: BLE001  (logged by the caller; any bug ends here)
-            return _decoded_one_by_one(decoder, batch, error, errors)
+        if isinstance(decoder, ReadsSyslog) and batch.part is None:
+            return DecodedBatch(batch, partial(_decoded, decoder, batch, errors), is_syslog=True)
+        return _decoded(decoder, batch, errors)
 
     def format(
         self, decoded: DecodedBatch, group: int, views: Collection[int],
@@ -184,21 +189,32 @@ def _view(
         if keep is None or keep[sequence - start]
     ]
     if keep is None or keep == together:
-        last = decoded.events[sequences[-1] - start].type if sequences else ""
-        return SelectedMessages(None, last, own)
+        return SelectedMessages(None, _type_of(decoded, sequences[-1:]), own)
     if failed:
         chosen = bytes(keep[sequence - start] for sequence in sequences)
     else:
         chosen = bytes(keep if together is None else compress(keep, together))
     at = chosen.rfind(1)
-    return SelectedMessages(
-        chosen, decoded.events[sequences[at] - start].type if at >= 0 else "", own
-    )
+    return SelectedMessages(chosen, _type_of(decoded, sequences[at : at + 1]), own)
+
+
+def _type_of(decoded: DecodedBatch, last: Sequence[int]) -> str:
+    """The type of the last record's event, for people; empty if no event was looked at."""
+    if not last or not decoded.is_decoded:
+        return ""
+    return decoded.events[last[0] - decoded.batch.first_sequence].type
 
 
 def replaced_of(decoded: DecodedBatch) -> list[int]:
     """The records (by sequence) of a batch with bytes that are no UTF-8."""
     return [decoded.batch.first_sequence + index for index in sorted(decoded.replaced)]
+
+
+def _decoded(decoder: Decoder, batch: Batch, errors: list[InternalError]) -> DecodedBatch:
+    try:
+        return decoder.decode(batch)
+    except Exception as error:  # noqa: BLE001  (logged by the caller; any bug ends here)
+        return _decoded_one_by_one(decoder, batch, error, errors)
 
 
 def _decoded_one_by_one(

@@ -22,7 +22,8 @@ class SelectedMessages(msgspec.Struct, array_like=True):
     """What one filter selects of a group's messages.
 
     `keep` has a byte (0 or 1) for each message; None takes them all. `failed` has the (sequence,
-    error) of selected records on which the format raised, `last_type` the last one's event type.
+    error) of selected records on which the format raised, `last_type` the last one's event type,
+    empty if no event was looked at.
     `sampled` has the records that the sample leaves out, by event type.
     """
 

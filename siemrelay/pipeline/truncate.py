@@ -71,8 +71,9 @@ def _message(form: Format, selection: Selection, sequence: int, draft: _Draft) -
         sequence, 1, batch.source, batch.received_at, draft.record + b"\n",
         batch.part,
     )  # fmt: skip
-    decoded = DecodedBatch(alone, [draft.event])
-    (message,) = form.encode(Selection(decoded, number=selection.number))
+    decoded = DecodedBatch(alone, [draft.event], is_syslog=selection.decoded.is_syslog)
+    reduced = Selection(decoded, number=selection.number)
+    (message,) = form.encode(reduced.changed([draft.event]) if selection.is_changed else reduced)
     return message
 
 

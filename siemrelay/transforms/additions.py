@@ -119,6 +119,7 @@ class AddingDecoder:
         """See `decoders.contract.Decoder`."""
         decoded = self._decoder.decode(batch)
         self._additions.set(decoded.events)
+        decoded.is_syslog = False  # the events say more than their records
         return decoded
 
 

@@ -10,6 +10,7 @@ import msgspec
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import UNPARSED, Catalogue
 from siemrelay.core.forgiving_json import forgiving_json, may_hold_long_record
+from siemrelay.core.lines import is_utf8
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
@@ -90,7 +91,7 @@ class JsonDecoder:
         refused = sum(event.type == UNPARSED for event in others.values())
         self._learner.misfits(len(others) - refused, records)
         decoded = self._finished(batch, events, refused)
-        decoded.replaced = frozenset(i for i in others if not _is_utf8(records[i]))
+        decoded.replaced = frozenset(i for i in others if not is_utf8(records[i]))
         return decoded
 
     def _looked_up(self, record: bytes) -> AuditEvent:
@@ -111,14 +112,6 @@ class JsonDecoder:
 
 _objects: Final = msgspec.json.Decoder(dict[str, Any])
 _NO_BRACKET: Final = bytes({*range(256)} - {*b"{[\n"})
-
-
-def _is_utf8(record: bytes) -> bool:
-    try:
-        record.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _deep(rest: dict[str, Any], record: bytes) -> bool:

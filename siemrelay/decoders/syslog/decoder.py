@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBatch
-from siemrelay.core.event_types import UNTYPED, Catalogue
+from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
+from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
@@ -54,12 +54,6 @@ class SyslogDecoderOptions(SyslogHeaderOptions):
 _AROUND: Final = "\0\r\n \t"
 _MARK: Final = "\ufeff"
 
-# One event for all records if no sink reads any field.
-_UNREAD: Final = AuditEvent(
-    id="-", time="1970-01-01T00:00:00.000Z", type=UNTYPED, category="other",
-    severity=DEFAULT_SEVERITY, outcome="unknown",
-)  # fmt: skip
-
 
 _type = attrgetter("type")
 _severity, _message = attrgetter("severity"), attrgetter("message")
@@ -73,6 +67,8 @@ class SyslogDecoder:
     application's name. Of any other message everything but its text is the header's.
     """
 
+    reads_syslog: Final = True
+
     def __init__(
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
         body: Body = "auto", timezone: str = "UTC",
@@ -84,7 +80,7 @@ class SyslogDecoder:
         `of_one_form`: a record that has neither a header nor such a body is unparsed.
         """
         self._of_one_form = of_one_form
-        self._attributes, self._unread = "attributes" in wanted, not wanted
+        self._attributes = "attributes" in wanted
         zone = zone_of(timezone)
         self._headers = HeaderReader(
             zone, tag_without_colon=tag_without_colon,
@@ -97,8 +93,6 @@ class SyslogDecoder:
 
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""
-        if self._unread:
-            return DecodedBatch(batch, [_UNREAD] * batch.count)
         if batch.part is not None:
             return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
         messages, replaced = _texts(batch)
@@ -118,7 +112,7 @@ class SyslogDecoder:
         decoded = self._finished(
             batch, events, len(formless), tidy=tidy, header_times=headers.times
         )
-        decoded.replaced = replaced
+        decoded.replaced, decoded.is_syslog = replaced, True
         return decoded
 
     def _complete(self, events: list[AuditEvent], headers: Headers, texts: list[str]) -> None:

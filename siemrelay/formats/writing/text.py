@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.core.lines import RecordLines
+from siemrelay.core.lines import RecordLines, is_utf8
 
 # Unicode's control pictures keep a control character visible and countable where the raw one
 # would end a record (CR, LF), end a C string (NUL) or steer a terminal (ESC).
@@ -91,21 +91,23 @@ def utf8(texts: Iterable[str]) -> list[bytes]:
     return list(map(str.encode, texts))
 
 
-def is_utf8(data: bytes) -> bool:
-    """Whether the bytes are UTF-8."""
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def forwarded(records: Sequence[bytes]) -> Sequence[bytes]:
+    """Records as messages: the same bytes, but for what would break a line or is no UTF-8.
+
+    A CR at the end belongs to the line's ending and is left out.
+    """
+    if are_text_lines(records):
+        return records
+    texts = [record.rstrip(b"\r") for record in records]
+    return one_line_each(
+        [t if is_utf8(t) else t.decode("utf-8", "replace").encode() for t in texts]
+    )
 
 
 def are_text_lines(records: Sequence[bytes]) -> bool:
     """Whether every record is UTF-8 without control characters, tested for all at once."""
     if isinstance(records, RecordLines):
-        return _lacks(_CONTROLS_BUT_LF, records.payload) and is_utf8(records.payload)
+        return _lacks(_CONTROLS_BUT_LF, records.payload) and records.are_utf8
     # Joined by LF, or two halves of a character could make a whole one.
     return has_no_controls(records) and is_utf8(b"\n".join(records))
 

@@ -47,6 +47,8 @@ class Words:
 class Keep:
     """A filter: leaves out what begins with `skip`."""
 
+    same_for_all = None
+
     def select(self, events: Sequence[AuditEvent]) -> list[bool] | None:
         return [not event.type.startswith("skip") for event in events]
 

@@ -35,6 +35,8 @@ class Words:
 class Having:
     """A filter: takes what has one of these letters; an empty text takes everything."""
 
+    same_for_all = None
+
     def __init__(self, letters: str) -> None:
         self._letters = letters
 

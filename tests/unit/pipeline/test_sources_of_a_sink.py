@@ -50,7 +50,7 @@ async def test_a_sink_takes_the_records_of_its_sources_and_passes_the_others(
     messages = await reader(sources).messages(batch)
     (found,) = BatchMaker(BatchLimits()).batches(batch, messages, 12)
     assert [json.loads(message)["type"] for message in found.messages] == (["b"] if taken else [])
-    assert (found.sequences, found.filtered) == (([12], 0) if taken else ([], 1))
+    assert ([*found.sequences], found.filtered) == (([12], 0) if taken else ([], 1))
     assert found.next_sequence == 13
     assert messages.first_wanted(12, 13) == (12 if taken else 13)
 

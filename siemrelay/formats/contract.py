@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -36,6 +36,14 @@ class Format(Protocol):
         If the selection has a `number`, each message has it once, at the place that `proof.leaf`
         reads, where no text of a sender can stand.
         """
+
+
+@runtime_checkable
+class Forwarding(Protocol):
+    """A format that sends some records as they came, without a look at their events."""
+
+    def forwards(self, record: bytes, *, is_syslog: bool) -> bool:
+        """Whether that record leaves as it came. `is_syslog`: see `DecodedBatch`."""
 
 
 class FormatKind(msgspec.Struct, frozen=True):

@@ -25,6 +25,10 @@ class Raw:
         """See `formats.contract.Format`."""
         return forwarded(selection.records)
 
+    def forwards(self, record: bytes, *, is_syslog: bool) -> bool:
+        """See `formats.contract.Forwarding`."""
+        return True
+
 
 RAW: Final = FormatKind(
     RawOptions, lambda options, host: Raw(), "the bytes as received", headers=True

@@ -96,9 +96,9 @@ class Rfc5424:
         written = iter(self._written(selection.where([match is None for match in own])))
         return [next(written) if match is None else next(ready) for match in own]
 
-    def forwards(self, record: bytes) -> bool:
+    def forwards(self, record: bytes, *, is_syslog: bool) -> bool:
         """See `formats.contract.Forwarding`."""
-        return not self._rewrites and _MESSAGE.match(record) is not None
+        return is_syslog and not self._rewrites and _MESSAGE.match(record) is not None
 
     def _written(self, selection: Selection) -> list[bytes]:
         lines = Lines(len(selection))

@@ -124,13 +124,22 @@ class FormatCache:
     def _has_room(self) -> bool:
         return self._pool is not None and self._pool.has_room
 
+    def forwards(self, reader: SinkReader, batch: Batch) -> bool:
+        """Whether the reader's messages are the batch's records as they came."""
+        return self._formatter.forwards(reader.sink, batch)
+
     def note_behind(self) -> None:
         """A reader has more to format than it has taken."""
         if self._pool is not None:
             self._pool.note_behind()
 
     def _asked(self, reader: SinkReader, batch: Batch) -> _Kept | None:
-        """The batch while a worker formats it, for this reader and those near; None: none does."""
+        """The batch while a worker formats it, for this reader and those near; None: none does.
+
+        What is forwarded as it came goes to no worker: the way there and back is more work.
+        """
+        if self.forwards(reader, batch):
+            return None
         kept = self._kept.get(batch.first_sequence)
         if kept is not None and kept.asked:
             return kept
@@ -140,7 +149,10 @@ class FormatCache:
             kept = _Kept(batch, {*self._near(reader, batch), reader})
         if kept.left_to_the_relay:
             return None
-        places = {self._formatter.places[other.sink] for other in (*kept.waiting, reader)}
+        places = {
+            self._formatter.places[other.sink] for other in (*kept.waiting, reader)
+            if not self.forwards(other, batch)
+        }  # fmt: skip
         groups = {place[0] for place in places if kept.messages(place) is None}
         wanted: dict[int, list[int]] = {group: [] for group in sorted(groups)}
         for group, view in sorted(places):
@@ -249,7 +261,7 @@ class SinkReader:
 
     def prepare(self, batches: Sequence[Batch], *, behind: bool) -> None:
         """Have batches formatted that are read next; `behind`: there are many more than these."""
-        if behind:
+        if behind and not self._cache.forwards(self, batches[0]):
             self._cache.note_behind()
         self._cache.prepare(self, batches)
 

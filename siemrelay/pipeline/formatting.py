@@ -20,7 +20,7 @@ from siemrelay.core.filters import EventFilter
 from siemrelay.core.lines import size_of
 from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import Decoder, ReadsSyslog
-from siemrelay.formats.contract import Format
+from siemrelay.formats.contract import Format, Forwarding
 from siemrelay.formats.writing.text import cut_utf8
 from siemrelay.pipeline.messages import (
     FormattedBatch,
@@ -77,6 +77,14 @@ class SinkFormat(msgspec.Struct, frozen=True):
         assert len(messages) == len(selection), (len(messages), len(selection))
         return selection, redacted, messages
 
+    def forwards(self, record: bytes, *, is_syslog: bool) -> bool:
+        """Whether the sink takes any record, and gets that one as it came."""
+        return (
+            self.events.same_for_all is not None and self.transform is None and self.number is None
+            and isinstance(self.format, Forwarding)
+            and self.format.forwards(record, is_syslog=is_syslog)
+        )  # fmt: skip
+
     def takes(self, batch: Batch) -> bool:
         """Whether the sink takes records of that batch's source."""
         return self.sources is None or batch.source in self.sources
@@ -124,12 +132,21 @@ class Formatter:
         record on which its decoder raises becomes an Unparsed Record: a bug in one decoder must
         not stop the sinks for ever.
         """
-        decoder = self._decoders.get(batch.source, self._fallback)
+        decoder = self._decoder(batch)
         if (identity := self._identities.get(batch.source)) is not None:
             batch = msgspec.structs.replace(batch, identity=identity)
-        if isinstance(decoder, ReadsSyslog) and batch.part is None:
+        if _is_syslog(decoder, batch):
             return DecodedBatch(batch, partial(_decoded, decoder, batch, errors), is_syslog=True)
         return _decoded(decoder, batch, errors)
+
+    def forwards(self, sink: str, batch: Batch) -> bool:
+        """Whether that sink gets the batch's records as they came, by the looks of the first."""
+        first = batch.payload[: batch.payload.find(b"\n")]
+        is_syslog = _is_syslog(self._decoder(batch), batch)
+        return self.sinks[sink].forwards(first, is_syslog=is_syslog)
+
+    def _decoder(self, batch: Batch) -> Decoder:
+        return self._decoders.get(batch.source, self._fallback)
 
     def format(
         self, decoded: DecodedBatch, group: int, views: Collection[int],
@@ -208,6 +225,10 @@ def _type_of(decoded: DecodedBatch, last: Sequence[int]) -> str:
 def replaced_of(decoded: DecodedBatch) -> list[int]:
     """The records (by sequence) of a batch with bytes that are no UTF-8."""
     return [decoded.batch.first_sequence + index for index in sorted(decoded.replaced)]
+
+
+def _is_syslog(decoder: Decoder, batch: Batch) -> bool:
+    return batch.part is None and isinstance(decoder, ReadsSyslog)
 
 
 def _decoded(decoder: Decoder, batch: Batch, errors: list[InternalError]) -> DecodedBatch:

@@ -267,7 +267,7 @@ def test_structured_data_without_an_end_costs_no_memory(tail: bytes) -> None:
     form = Rfc5424(Rfc5424Options(), "host")
     tracemalloc.start()
     try:
-        assert not form.forwards(record)
+        assert not form.forwards(record, is_syslog=True)
         assert tracemalloc.get_traced_memory()[1] < len(record)
     finally:
         tracemalloc.stop()

@@ -10,11 +10,15 @@ import pytest
 import trio
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
+from siemrelay.core.filters import EventFilter, EventsOptions
+from siemrelay.formats.contract import Format
+from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.format_cache import WORTH_BYTES, FormatCache, SinkReader
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.messages import SinkMessages
 from siemrelay.pipeline.workers.pool import PendingBatch
 from tests.support.formats import messages_for
+from tests.support.products import CATALOGUE
 
 
 class Words:
@@ -224,14 +228,14 @@ class Unable:
     has_room = ready = True
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked, self.behind = 0, False
 
     def submit(self, pending: PendingBatch) -> None:
         self.asked += 1
         pending.finished(None)
 
     def note_behind(self) -> None:
-        pass
+        self.behind = True
 
 
 async def test_what_no_worker_can_format_the_relay_formats_and_asks_none_again() -> None:
@@ -245,6 +249,26 @@ async def test_what_no_worker_can_format_the_relay_formats_and_asks_none_again()
         assert len((await one.messages(batch)).messages) == 2
         assert len((await two.messages(batch)).messages) == 1
     assert (pool.asked, form.events) == (1, 2)
+
+
+async def test_what_is_forwarded_as_it_came_starts_no_worker_and_goes_to_none() -> None:
+    pool, written = Unable(), Marked("")
+    unable: Any = pool
+    sinks = {"raw": takes_all(Raw()), "written": sink("", written)}
+    cache = FormatCache(Formatter(sinks, {}, Words()), unable)
+    raw, other = cache.reader("raw"), cache.reader("written")
+    batch = batch_of(1, "a" * WORTH_BYTES, "b")
+    with raw.reading(1), other.reading(1):
+        raw.prepare([batch], behind=True)
+        assert (pool.asked, pool.behind) == (0, False)
+        assert (await raw.messages(batch)).messages == batch.records()
+        other.prepare([batch], behind=True)
+        assert (pool.asked, pool.behind) == (1, True)
+    assert written.events == 0
+
+
+def takes_all(form: Format) -> SinkFormat:
+    return SinkFormat(EventFilter(EventsOptions(), CATALOGUE), form)
 
 
 class Busy:

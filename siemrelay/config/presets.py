@@ -154,11 +154,13 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "chronicle": Preset(
         "Google SecOps (Chronicle): an HTTPS push feed; `authorization` is the feed's secret key",
-        # A request has at most 4 MB, the line feed behind its last message included.
+        # A request has at most 4 MB, the line feed behind its last message included. Objects on
+        # lines are called application/json there.
         "https://docs.cloud.google.com/chronicle/docs/ingestion/setup-siem-webhook",
         {
             "protocol": "http",
             "authorization_header": "X-Webhook-Access-Key",
+            "headers": {"Content-Type": "application/json"},
             "format": "json",
             "max_message_size": "3999kB",
             "batch": {"encoding": "ndjson", "max_bytes": "4MB"},

@@ -85,8 +85,11 @@ def test_every_preset_has_an_example_that_takes_its_defaults(tmp_path: Path) -> 
         loaded = load_text(text, file.name, environment(text, tmp_path))
         (settings,) = (sink_settings(loaded, sink) for sink in loaded.config.sinks)
         origins = {setting.key.partition(".")[0]: setting.origin for setting in settings}
+        (sink,) = loaded.document.value["sinks"].values()
         for key in preset.defaults:
-            assert origins[key] == "preset", (name, key)
+            # The headers of Google SecOps: one is the preset's, one the example's.
+            assert origins[key] == ("file" if key in sink else "preset"), (name, key)
+            assert key not in sink or key == "headers"
 
 
 def test_what_the_file_says_is_stronger_than_the_preset(tmp_path: Path) -> None:
@@ -121,6 +124,17 @@ sinks:
     sinks = load_text(text, "x.yaml", {}).config.sinks
     sizes = {name: sink.max_message_size for name, sink in sinks.items()}
     assert sizes == {"tls": 4096, "udp": 1024, "http": None, "cef": 4096, "own": 32_000}
+
+
+def test_google_secops_is_sent_the_media_type_of_its_page_and_the_headers_of_the_file() -> None:
+    text = """
+sources: {a: {type: stdin}}
+sinks: {c: {siem: chronicle, url: "https://c.example.com", authorization: feed-secret,
+            headers: {X-goog-api-key: the-key}}}
+"""
+    (sink,) = load_text(text, "x.yaml", {}).config.sinks.values()
+    headers = {"Content-Type": "application/json", "X-goog-api-key": "the-key"}
+    assert sink.headers == headers  # type: ignore[attr-defined]  # of the joined model
 
 
 def test_datadog_reads_time_and_status_from_where_it_looks() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import time
 from urllib.parse import urlencode
 
 import pytest
@@ -108,6 +109,54 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
         b'{"n":9,"X-GitHub-Event":"member","X-GitHub-Delivery":"d1"}',
         b'{"n": 1}', b'{"n":2}', b'{"ping":1}', b"3", b'{"r":1}', b'{"r":2}', b'{"r":3}',
     ]  # fmt: skip
+    assert until(lambda: len(forwarded(daemon)) >= len(stored))
+    assert forwarded(daemon) == stored
+
+
+def test_products_answer_their_vendors_handshakes_and_check_signatures(
+    make_daemon: MakeDaemon,
+) -> None:
+    signed = {"signature": {"secret": SECRET}}
+    sources = {
+        "slack": {**HTTP, "product": "slack", **signed},
+        "zoom": {**HTTP, "product": "zoom", **signed},
+        "azure": {**HTTP, "product": "azure_activity", "authorization": "Bearer grid-token"},
+    }
+    daemon = relay_of(make_daemon, sources, "out").start()
+    now_s = str(int(time.time()))
+
+    def mac(text: str) -> str:
+        return hmac.digest(SECRET.encode(), text.encode(), hashlib.sha256).hex()
+
+    def post(name: str, body: str) -> tuple[int, bytes]:
+        sign = f"v0={mac(f'v0:{now_s}:{body}')}"
+        fields = {
+            "slack": {"X_Slack_Signature": sign, "X_Slack_Request_Timestamp": now_s},
+            "zoom": {"x_zm_signature": sign, "x_zm_request_timestamp": now_s},
+            "azure": {"Authorization": "BEARER grid-token"},
+        }[name]
+        with Sender(port_of(daemon, name)) as sender:
+            status, _, answer = sender.post(body.encode(), **fields)
+            return status, answer
+
+    asked = '{"type":"url_verification","token":"t","challenge":"3eZb"}'
+    assert post("slack", asked) == (200, b"3eZb")
+    asked = '{"event":"endpoint.url_validation","payload":{"plainToken":"qgg8"},"event_ts":1}'
+    status, answer = post("zoom", asked)
+    assert (status, said(answer)) == (200, {"plainToken": "qgg8", "encryptedToken": mac("qgg8")})
+    asked = (
+        '[{"id":"1","eventType":"Microsoft.EventGrid.SubscriptionValidationEvent",'
+        '"data":{"validationCode":"512d"}}]'
+    )
+    status, answer = post("azure", asked)
+    assert (status, said(answer)) == (200, {"validationResponse": "512d"})
+
+    for name, body in (("slack", '{"event_id":"s"}'), ("zoom", '{"event":"z"}'),
+                       ("azure", '[{"id":"a"},{"id":"b"}]')):  # fmt: skip
+        assert post(name, body)[0] == 200
+        with Sender(port_of(daemon, name)) as sender:
+            assert sender.post(body.encode())[0] == 401
+    stored = [b'{"event_id":"s"}', b'{"event":"z"}', b'{"id":"a"}', b'{"id":"b"}']
     assert until(lambda: len(forwarded(daemon)) >= len(stored))
     assert forwarded(daemon) == stored
 

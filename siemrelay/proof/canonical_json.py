@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,9 @@ import msgspec
 # Plane, which the RFC sorts by UTF-16. What may have one is found cheaply, and written with care.
 _BEYOND: Final = re.compile(rb"[\xf0-\xf7]")
 _SURROGATES: Final = rb"\ud", rb"\uD"
+
+# So few lines are parsed one by one rather than in halves.
+_FEW: Final = 8
 
 # From here on Number.prototype.toString of ECMAScript writes an exponent, and below this one.
 _EXPONENT_FROM: Final = 21
@@ -47,7 +51,7 @@ def parsed(text: bytes) -> tuple[Any, bytes]:
     """
     try:
         value = _decode(text)
-        form = _written(value).encode() if _sorts_otherwise(text) else _encode_sorted(value)
+        form = _written(value).encode() if needs_care(text) else _encode_sorted(value)
         if _repeats_a_name(text, form):
             raise RepeatedName(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -55,34 +59,69 @@ def parsed(text: bytes) -> tuple[Any, bytes]:
     return value, form
 
 
-def parsed_objects(lines: bytes, *, whole: bool = True) -> tuple[list[Any], list[bytes]] | None:
-    """The objects that stand one a line, and their canonical forms, all at once.
+def parsed_lines(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes], set[int]]:
+    """The JSON values of lines and their canonical forms, many at once; and which need care.
 
-    None if one of the lines, each with its line feed, has to be looked at by itself with `parsed`:
-    then it may be no object, have one name twice, or a form that takes care. `whole=False`: the
-    forms are not needed, and none are made.
+    The value of a line without a canonical form is None, and its form the line itself. Those that
+    need care were parsed alone: `forms_of` may not be used on them and their parts.
     """
-    count = lines.count(b"\n")
+    values, forms, alone = list[Any](), list[bytes](), set[int]()
+    waiting = [lines]
+    while waiting:
+        some = waiting.pop()
+        together = _parsed_objects(some)
+        if together is not None:
+            values += together[0]
+            forms += together[1]
+        elif len(some) > _FEW:
+            middle = len(some) // 2
+            waiting += some[middle:], some[:middle]
+        else:
+            for line in some:
+                alone.add(len(values))
+                try:
+                    value, form = parsed(line)
+                except ValueError:
+                    value, form = None, line
+                values.append(value)
+                forms.append(form)
+    return values, forms, alone
+
+
+def _parsed_objects(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes]] | None:
+    """Objects that stand one a line; None if one of these may be none, have one name twice, or a
+    form that takes care."""
+    text = b"\n".join(lines) + b"\n"
     # Invariant: no value goes beyond its line, and no line has two. A value that goes on in the
     # next line would have `}` before `{` without a comma; checked by
     # test_lines_give_the_same_at_once_as_one_by_one.
-    if lines.count(b"}\n{") != count - 1 or not (lines[:1] == b"{" and lines[-2:] == b"}\n"):
+    if text.count(b"}\n{") != len(lines) - 1 or not (text[:1] == b"{" and text[-2:] == b"}\n"):
         return None
-    if rb"\u0022" in lines or _sorts_otherwise(lines):
+    if text.count(b"\n") != len(lines) or rb"\u0022" in text or needs_care(text):
         return None
+    fractions = list[str]()
+
+    def seen(number: str) -> msgspec.Raw:
+        fractions.append(number)
+        return _number(number)
+
     try:
-        values = _decode_lines(lines)
-        written = _encode_sorted_lines(values) if whole else _encode_lines(values)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError):
+        values = msgspec.json.Decoder(float_hook=seen).decode_lines(text)
+        written = _encode_sorted_lines(values)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    if len(values) != count or lines.count(b'"') != written.count(b'"'):
+    if len(values) != len(lines):
         return None
-    return values, written[:-1].split(b"\n") if whole else []
+    # Only a number with a fraction or an exponent is ever written longer than it was read. So if
+    # nothing is shorter, no member was dropped; counting quotes, as `_repeats_a_name`, takes long.
+    if (fractions or len(written) != len(text)) and text.count(b'"') != written.count(b'"'):
+        return None
+    return values, written[:-1].split(b"\n")
 
 
 def forms_of(values: list[Any]) -> list[bytes]:
-    """The canonical forms of values that `parsed_objects` gave, or of parts of them."""
-    return _encode_sorted_lines(values)[:-1].split(b"\n")
+    """The canonical forms of values of `parsed_lines`, or of parts of them, without care."""
+    return _encode_sorted_lines(values)[:-1].split(b"\n") if values else []
 
 
 def decoded(text: bytes) -> Any:
@@ -96,7 +135,8 @@ def decoded(text: bytes) -> Any:
     return value
 
 
-def _sorts_otherwise(text: bytes) -> bool:
+def needs_care(text: bytes) -> bool:
+    """Whether a JSON text may have names that msgspec sorts otherwise than RFC 8785."""
     return any(half in text for half in _SURROGATES) or not (
         text.isascii() or _BEYOND.search(text) is None
     )
@@ -173,9 +213,7 @@ def _with_exponent(value: float) -> str:
     return f"{sign}{digits[0]}{rest}e{'+' if power > 0 else '-'}{abs(power)}"
 
 
-_decoder: Final = msgspec.json.Decoder(float_hook=_number)
-_decode, _decode_lines = _decoder.decode, _decoder.decode_lines
-_encoder: Final = msgspec.json.Encoder()
-_encode, _encode_lines = _encoder.encode, _encoder.encode_lines
+_decode: Final = msgspec.json.Decoder(float_hook=_number).decode
+_encode: Final = msgspec.json.Encoder().encode
 _sorting: Final = msgspec.json.Encoder(order="sorted")
 _encode_sorted, _encode_sorted_lines = _sorting.encode, _sorting.encode_lines

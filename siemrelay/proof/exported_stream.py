@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from siemrelay.proof.leaf import Leaf
+import msgspec
+
 from siemrelay.proof.leaf_store import LeafStore
+from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Verifier
-from siemrelay.proof.seal import Anchor, Seal, read_seal
-from siemrelay.proof.windows import Message, SignedTree
+from siemrelay.proof.seal import Absent, Anchor, Seal, read_seal
+from siemrelay.proof.shown_fields import ShownFields
 
 # Texts that only look like seals, and second messages of a number, that are kept one by one.
 _MOST_DOUBTFUL: Final = 10_000
 _MOST_OTHERS: Final = 100_000
 _MOST_OTHERS_OF_ONE: Final = 64
+
+# Memory of a stream, of a seal with its tally, of a text that is kept, about.
+_STREAM_BYTES: Final = 3_000
+_SEAL_BYTES: Final = 6_000
+_TEXT_BYTES: Final = 500
+
+
+Message = tuple[bytes, str]
+"""A leaf, and where its message stands in the export."""
+
+
+class SignedTree(msgspec.Struct, frozen=True):
+    """A state of a stream's tree that a signature vouches for, and when it was signed."""
+
+    tree: Tree
+    at: str
+
+
+def windows(
+    start: SignedTree, marks: Iterable[SignedTree]
+) -> Iterator[tuple[SignedTree, SignedTree]]:
+    """Each state with the next larger one."""
+    for mark in marks:
+        if mark.tree.size > start.tree.size:
+            yield start, mark
+            start = mark
 
 
 class Doubtful(NamedTuple):
@@ -42,6 +70,7 @@ class ExportedStream:
         self._words = dict[bytes, int]()
         self._notes = set[bytes]()
         self.absent: dict[int, bytes] = {}
+        self._filled_in = set[int]()
         self.closing: SignedTree | None = None
         """Its end, as the stream after it says."""
         self.successor = ""
@@ -49,6 +78,9 @@ class ExportedStream:
         """Further streams that say to follow this one, each with the time of a seal of it."""
         self.doubtful: list[Doubtful] = []
         self.more_doubtful = 0
+        self.conflicts: list[tuple[int, str]] = []
+        """Numbers of messages beside which fields say something else, and what."""
+        self.more_conflicts = 0
 
     @property
     def label(self) -> str:
@@ -65,8 +97,14 @@ class ExportedStream:
         sink = self.origin.rpartition("/")[0]
         return name in (self.name, self.origin) or (bool(sink) and name in (sink, self.sink))
 
-    def add(self, number: int, leaf: bytes, where: str) -> None:
-        """A message of that number."""
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it takes, about."""
+        seals = _SEAL_BYTES * len(self.seals) + _TEXT_BYTES * len(self.doubtful)
+        return _STREAM_BYTES + self.leaves.held_bytes + _TEXT_BYTES * self._others + seals
+
+    def add(self, number: int, leaf: bytes, where: tuple[str, int]) -> None:
+        """A message of that number, at that line of an export."""
         known = self.leaves.add(number, leaf)
         if known is None:
             return
@@ -74,26 +112,34 @@ class ExportedStream:
         if known == leaf or any(leaf == other for other, _ in others):
             self.repeats += 1
         elif self._others < _MOST_OTHERS and len(others) < _MOST_OTHERS_OF_ONE:
-            self.others.setdefault(number, []).append((leaf, where))
+            self.others.setdefault(number, []).append((leaf, f"{where[0]}:{where[1]}"))
             self._others += 1
         else:
             self.more_others += 1
 
-    def add_seal(self, word: bytes, leaf: Leaf, where: str, verifiers: Sequence[Verifier]) -> None:
+    def add_conflict(self, number: int, shown: ShownFields, where: str) -> None:
+        """Fields beside a message of the stream."""
+        if shown.conflict and len(self.conflicts) < _MOST_DOUBTFUL:
+            self.conflicts.append((number, f"{where}: {shown.conflict}"))
+        elif shown.conflict:
+            self.more_conflicts += 1
+
+    def add_seal(self, word: bytes, number: int, where: str, verifiers: Sequence[Verifier]) -> None:
         """A message of the stream, which holds what looks like a seal."""
-        number = leaf.number or 0
         if self._words.get(word) == number:
             return
         try:
             seal = read_seal(word, verifiers)
         except ValueError as error:
-            self._doubt(leaf, f"{where}: {error}")
+            self._doubt(number, f"{where}: {error}")
             return
         if not seal.opened.verified:
             keys = ", ".join(seal.opened.unknown)
-            self._doubt(leaf, f"{where}: a seal by {keys}, not by a key that you gave", seal.origin)
-        elif seal.stream != leaf.stream or seal.tally.number != number:
-            self._doubt(leaf, f"{where}: a seal of {seal.origin} number {seal.tally.number:,} in "
+            self._doubt(
+                number, f"{where}: a seal by {keys}, not by a key that you gave", seal.origin
+            )
+        elif seal.stream != self.name or seal.tally.number != number:
+            self._doubt(number, f"{where}: a seal of {seal.origin} number {seal.tally.number:,} in "
                         "another place")  # fmt: skip
         else:
             self._words[word] = number
@@ -102,22 +148,36 @@ class ExportedStream:
                 self.origin = seal.origin
                 self.seals.append(seal)
 
-    def _doubt(self, leaf: Leaf, why: str, origin: str = "") -> None:
+    def _doubt(self, number: int, why: str, origin: str = "") -> None:
         if len(self.doubtful) < _MOST_DOUBTFUL:
-            self.doubtful.append(Doubtful(leaf.number or 0, why[:500], origin[:200] or self.name))
+            self.doubtful.append(Doubtful(number, why[:500], origin[:200] or self.name))
         else:
             self.more_doubtful += 1
 
-    def gather_absent(self) -> None:
-        """Bring the seals in order, and together what they say about absent messages."""
+    def sort_seals(self) -> None:
+        """Bring the seals in order."""
         self.seals.sort(key=lambda seal: (seal.tree.size, seal.tally.number))
         for seal in self.seals:
-            self.absent |= {each.number: bytes.fromhex(each.leaf) for each in seal.tally.absent}
+            self._absent(seal.tally.absent)
+
+    def _absent(self, absent: Sequence[Absent]) -> None:
+        self.absent |= {each.number: bytes.fromhex(each.leaf) for each in absent}
+
+    @property
+    def messages(self) -> int:
+        """How many different numbers have a message."""
+        return self.leaves.count - len(self._filled_in)
+
+    def fill_in(self) -> None:
+        """Put the leaves of messages that are absent, as seals say, to those of the others."""
+        for number, leaf in self.absent.items():
+            if self.leaves.add(number, leaf) is None:
+                self._filled_in.add(number)
 
     def close(self, previous: Anchor, seal: Seal) -> None:
         """The stream after this one says where it ends. Raises ValueError for a malformed end."""
         self.origin = self.origin or previous.origin
-        self.absent |= {each.number: bytes.fromhex(each.leaf) for each in seal.tally.absent_before}
+        self._absent(seal.tally.absent_before)
         mark = SignedTree(previous.tree, seal.tally.at)
         if self.closing is None:
             self.closing, self.successor = mark, seal.origin
@@ -133,7 +193,7 @@ class ExportedStream:
 
     def unsealed(self, end: int) -> tuple[int, int, int] | None:
         """Count, first and last of the messages from `end` on that are no seals of its own."""
-        own = sorted({seal.tally.number for seal in self.seals})
+        own = sorted({seal.tally.number for seal in self.seals} | self._filled_in)
         count, first, last = 0, -1, -1
         for begin, until in self.leaves.runs(end):
             seals = own[bisect_left(own, begin) : bisect_right(own, until)]

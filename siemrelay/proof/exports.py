@@ -1,4 +1,4 @@
-"""The messages in what SIEMs export: their lines in, one message after the other out.
+"""The messages in what SIEMs export: pieces of a file in, parts with many messages each out.
 
 Known are Splunk's CSV and JSON, Elasticsearch's hits (a search's answer, a scroll's pages, NDJSON),
 CSV with the message in a column, OTLP's log records, Graylog's messages, and lines of CEF, LEEF,
@@ -8,81 +8,110 @@ syslog, GELF, OCSF and JSON as they were sent.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import RepeatedName, decoded, parsed
-from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaf, any_value_of, leaf_of, leaf_of_json
+from siemrelay.proof.canonical_json import (
+    RepeatedName,
+    decoded,
+    forms_of,
+    needs_care,
+    parsed_lines,
+)
+from siemrelay.proof.export_lines import (
+    MOST_DOCUMENT_BYTES,
+    MOST_LINE_BYTES,
+    Block,
+    TooLarge,
+    blocks_of_lines,
+    check_decoded_size,
+)
+from siemrelay.proof.export_wrapping import Paths, Wrapped, unwrapped
+from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
+from siemrelay.proof.seal import SEAL_MARK, find_seal
+from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared
 
-# Splunk's whole message; the fields that it has found stand beside it.
-_RAW: Final = "_raw"
+# Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
+_AT_ONCE: Final = 1_000
 
-# A CSV field may hold a message of this size.
-_FIELD_BYTES: Final = 64 << 20
+# A line of more bytes is decoded only after a look at what it would take.
+_LONG_LINE: Final = 1 << 20
 
-# What stands beside the messages in a SIEM's answer. An object with another member is a message, so
-# that no event hides as an answer without messages.
-_BESIDE: Final[dict[str, frozenset[str]]] = {
-    "hits": frozenset((
-        "hits", "took", "timed_out", "total", "max_score", "aggregations", "suggest", "profile",
-        "pit_id", "point_in_time_id", "num_reduce_phases", "terminated_early",
-    )),
-    "results": frozenset((
-        "results", "preview", "init_offset", "post_process_count", "messages", "fields",
-        "highlighted",
-    )),
-    "messages": frozenset((
-        "messages", "query", "built_query", "used_indices", "fields", "time", "total_results",
-        "from", "to", "decoration_stats", "is_decorated",
-    )),
-    "value": frozenset(("value", "@odata.context", "@odata.nextLink", "@odata.count", "nextLink")),
-    "_source": frozenset((
-        "sort", "fields", "highlight", "ignored_field_values", "matched_queries", "inner_hits",
-    )),
-    "result": frozenset(("result", "preview", "offset", "lastrow")),
-    "message": frozenset(("message", "index", "highlight_ranges", "decoration_stats")),
-}  # fmt: skip
-
-Paths = Sequence[Sequence[str]]
+_encode: Final = msgspec.json.Encoder().encode
 
 
-class ExportRow(NamedTuple):
-    """One message of an export: its leaf, a text in which its seal may stand, its line."""
+class ExportPart(NamedTuple):
+    """Messages of an export in its order: their leaves, and the line of each.
 
-    leaf: Leaf
-    text: bytes
-    line: int
-
-
-def rows(lines: Iterable[bytes], added: Sequence[str] = ()) -> Iterator[ExportRow]:
-    """The messages of one export, given as its lines.
-
-    `added` are members (dots descend) that the SIEM has added to JSON messages: they are left out.
-    Raises ValueError, with a sentence for a person, for what is no export that is known.
+    `seals` are the words that look like seals, `shown` what is to be said of fields beside a
+    message, both by the message's place in the part.
     """
-    iterator = iter(lines)
-    first = next(iterator, b"").removeprefix(b"\xef\xbb\xbf")
-    every = chain([first], iterator)
-    if first.lstrip()[:1] in (b"{", b"["):
-        yield from _json_rows(every, [name.split(".") for name in added])
-    elif (names := _csv_header(first)) is not None:
-        yield from _csv_rows(every, names)
+
+    leaves: Leaves
+    lines: Sequence[int]
+    seals: Mapping[int, bytes]
+    shown: Mapping[int, ShownFields]
+
+
+def parts(pieces: Iterable[bytes], added: Sequence[str] = ()) -> Iterator[ExportPart]:
+    """The messages of one export, given in pieces of any size.
+
+    `added` are members (dots descend) that the SIEM has added to JSON messages, or shows beside
+    them: they are left out. Raises ValueError, with a sentence for a person, for what is no export
+    that is known, and TooLarge for what would take too much memory.
+    """
+    blocks = blocks_of_lines(pieces)
+    first = next(blocks, None)
+    if first is None:
+        return
+    blocks = chain([first], blocks)
+    line = next(filter(None, (line.strip() for line in first[1])), b"")
+    if line.startswith((b"{", b"[")):
+        yield from _json_parts(blocks, [tuple(name.split(".")) for name in added])
+    elif (names := _csv_header(first[1][0])) is not None:
+        yield from _csv_parts(blocks, names, frozenset(added))
     else:
-        yield from _text_rows(every)
+        yield from _text_parts(blocks)
 
 
-def _text_rows(lines: Iterable[bytes]) -> Iterator[ExportRow]:
-    for number, line in enumerate(lines, 1):
-        text = line.rstrip(b"\r\n")
-        if text:
-            yield ExportRow(leaf_of(text), text, number)
+def _part(
+    leaves: Leaves, lines: Sequence[int], texts: Sequence[bytes],
+    shown: Mapping[int, ShownFields] | None = None,
+) -> ExportPart:  # fmt: skip
+    seals = {
+        place: word for place, text in enumerate(texts)
+        if SEAL_MARK in text and (word := find_seal(text)) is not None
+    }  # fmt: skip
+    return ExportPart(leaves, lines, seals, shown or {})
+
+
+def _slices(block: Block) -> Iterator[Block]:
+    number, lines = block
+    for start in range(0, len(lines), _AT_ONCE):
+        yield number + start, lines[start : start + _AT_ONCE]
+
+
+def _text_parts(blocks: Iterable[Block]) -> Iterator[ExportPart]:
+    for number, lines in chain.from_iterable(map(_slices, blocks)):
+        texts = [line.rstrip(b"\r") for line in lines]
+        numbers: Sequence[int] = range(number, number + len(texts))
+        if not all(texts):
+            numbers = [n for n, text in zip(numbers, texts, strict=True) if text]
+            texts = [text for text in texts if text]
+        if texts:
+            yield _part(leaves_of(texts), numbers, texts)
+
+
+# -- CSV ------------------------------------------------------------------
 
 
 def _csv_header(line: bytes) -> list[str] | None:
     """The names of the columns, if this is the first line of a CSV with a message in it."""
+    if len(line) > _LONG_LINE:
+        return None
     try:
         names = next(csv.reader([line.decode()]), [])
     except (UnicodeDecodeError, csv.Error):
@@ -90,47 +119,119 @@ def _csv_header(line: bytes) -> list[str] | None:
     return names if set(names) & set(WHOLE_MESSAGE) else None
 
 
-def _csv_rows(lines: Iterable[bytes], names: list[str]) -> Iterator[ExportRow]:
-    csv.field_size_limit(_FIELD_BYTES)
-    column = names.index(next(name for name in WHOLE_MESSAGE if name in names))
-    reader = csv.reader(line.decode("utf-8", "surrogateescape") for line in lines)
+def _csv_parts(
+    blocks: Iterable[Block], names: list[str], added: frozenset[str]
+) -> Iterator[ExportPart]:
+    csv.field_size_limit(MOST_LINE_BYTES)
+    column = names.index(place := next(name for name in WHOLE_MESSAGE if name in names))
+    beside = [(i, name) for i, name in enumerate(names) if i != column and name not in added]
+    source = _CsvLines(blocks)
+    reader = csv.reader(source)
     next(reader)
     try:
-        for row in reader:
-            if any(row):
-                text = (row[column] if len(row) > column else "").encode("utf-8", "surrogateescape")
-                yield ExportRow(leaf_of(text), text, reader.line_num)
+        while read := list(source.rows_of(reader)):
+            rows = [(row, line) for row, line in read if any(row)]
+            texts = [
+                (row[column] if len(row) > column else "").encode("utf-8", "surrogateescape")
+                for row, _ in rows
+            ]
+            shown = dict[int, ShownFields]()
+            for i, (row, _) in enumerate(rows if beside else ()):
+                fields = {name: row[at] for at, name in beside if at < len(row) and row[at]}
+                if (found := compared(fields, place, texts[i])) is not None:
+                    shown[i] = found
+            yield _part(leaves_of(texts), [line for _, line in rows], texts, shown)
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: a damaged CSV: {error}") from error
 
 
-def _json_rows(lines: Iterable[bytes], added: Paths) -> Iterator[ExportRow]:
+class _CsvLines:
+    """Lines for a reader of CSV, which may put any number of them together in one row."""
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        self._lines = self._of(blocks)
+        self._row_bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines
+
+    def _of(self, blocks: Iterable[Block]) -> Iterator[str]:
+        for number, lines in blocks:
+            for place, line in enumerate(lines):
+                self._row_bytes += len(line)
+                if self._row_bytes > _LONG_LINE:
+                    self._check(line, number + place)
+                yield line.decode("utf-8", "surrogateescape") + "\n"
+
+    def _check(self, line: bytes, number: int) -> None:
+        if self._row_bytes > MOST_LINE_BYTES:
+            raise TooLarge(f"line {number:,}: one row of the CSV is longer than "
+                           f"{MOST_LINE_BYTES >> 20} MiB: a quote is missing, or this is no "
+                           "export")  # fmt: skip
+        check_decoded_size(line, number)
+
+    def rows_of(self, reader: Any) -> Iterator[tuple[list[str], int]]:
+        """Some rows, each with its last line; none at the end."""
+        for row in islice(reader, _AT_ONCE):
+            yield row, reader.line_num
+            self._row_bytes = 0
+
+
+# -- JSON -----------------------------------------------------------------
+
+_Entry = tuple[Wrapped, int]
+"""A message and its line."""
+
+
+def _json_parts(blocks: Iterator[Block], added: Paths) -> Iterator[ExportPart]:
     """One JSON value a line, or one value over all lines.
 
     A line among values that is none itself is a message that the relay has not sent.
     """
-    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    first = next(numbered, None)
-    if first is None:
-        return
-    if _parses(first[1]):
-        yield from _value_rows(chain([first], numbered), added)
-        return
-    held = [first, *numbered]
-    whole = b"".join(line for _, line in held)
+    held = list[Block]()
+    for block in blocks:
+        held.append(block)
+        if line := next(filter(None, (line.strip() for line in block[1])), b""):
+            if not _parses(line):
+                held += _bounded(blocks, sum(map(len, block[1])))
+                yield from _document_parts(held, added)
+                return
+            break
+    for block in chain(held, blocks):
+        yield from _line_parts(block, added)
+
+
+def _bounded(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+    for block in blocks:
+        size += sum(map(len, block[1]))
+        if size > MOST_DOCUMENT_BYTES:
+            raise TooLarge("one JSON value over many lines, of more than "
+                           f"{MOST_DOCUMENT_BYTES >> 20} MiB: export in parts, or one event a "
+                           "line (NDJSON)")  # fmt: skip
+        yield block
+
+
+def _document_parts(held: list[Block], added: Paths) -> Iterator[ExportPart]:
+    whole = b"\n".join(line for _, lines in held for line in lines)
+    check_decoded_size(whole, 1)
     try:
         value = decoded(whole)
     except ValueError as error:
-        if not any(line.startswith(b"{") and _parses(line) for _, line in held):
+        if not any(x.startswith(b"{") and _parses(x) for _, lines in held for x in lines):
             raise ValueError(f"neither one JSON value a line nor one in all: {error}") from error
-        yield from _value_rows(held, added)
+        for block in held:
+            yield from _line_parts(block, added)
     else:
-        yield from _messages(value, whole, 1, added)
+        care = needs_care(whole)
+        entries = ((_in_care(each) if care else each, 1) for each in unwrapped(value, added))
+        while some := list(islice(entries, _AT_ONCE)):
+            yield _entries_part(some)
 
 
 def _parses(line: bytes) -> bool:
+    check_decoded_size(line, 1)
     try:
-        parsed(line)
+        decoded(line)
     except RepeatedName:
         return True
     except ValueError:
@@ -138,98 +239,63 @@ def _parses(line: bytes) -> bool:
     return True
 
 
-def _value_rows(lines: Iterable[tuple[int, bytes]], added: Paths) -> Iterator[ExportRow]:
-    for number, line in lines:
+def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
+    for number, some in _slices(block):
+        lines = list(map(bytes.strip, some))
+        numbers: Sequence[int] = range(number, number + len(lines))
+        if not all(lines):
+            numbers = [n for n, line in zip(numbers, lines, strict=True) if line]
+            lines = [line for line in lines if line]
+        for place, line in enumerate(lines):
+            if len(line) > _LONG_LINE:
+                check_decoded_size(line, numbers[place])
+        values, forms, alone = parsed_lines(lines)
+        if not alone and not added and not any(SPLUNK_RAW in value for value in values):
+            leaves = leaves_of_objects(values, forms)
+            if None not in leaves.numbers:
+                yield _part(leaves, numbers, forms)
+                continue
+        entries = _unwrapped_lines(zip(values, lines, numbers, strict=True), alone, added)
+        while some_entries := list(islice(entries, _AT_ONCE)):
+            yield _entries_part(some_entries)
+
+
+def _unwrapped_lines(
+    values: Iterable[tuple[Any, bytes, int]], alone: Container[int], added: Paths
+) -> Iterator[_Entry]:
+    for place, (value, line, number) in enumerate(values):
+        if value is None or (
+            isinstance(value, dict) and not added and SPLUNK_RAW not in value
+            and number_in(value) is not None
+        ):  # fmt: skip
+            yield Wrapped(line), number
+            continue
         try:
-            value, form = parsed(line)
-        except ValueError:
-            yield ExportRow(leaf_of(line), line, number)
-            continue
-        leaf = leaf_of_json(value, form)
-        if leaf.number is not None and _RAW not in value and not added:
-            yield ExportRow(leaf, line, number)
-        else:
-            yield from _messages(value, line, number, added)
+            for each in unwrapped(value, added):
+                yield _in_care(each) if place in alone else each, number
+        except ValueError as error:
+            raise ValueError(f"line {number:,}: {error}") from error
 
 
-def _messages(value: Any, text: bytes, line: int, added: Paths) -> Iterator[ExportRow]:
-    """The messages in a JSON value: itself, or those that an answer of a SIEM wraps."""
-    if isinstance(value, list):
-        for each in value:
-            yield from _messages(each, b"", line, added)
-        return
-    if not isinstance(value, dict):
-        whole = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
-        yield ExportRow(leaf_of(whole), whole, line)
-    elif isinstance(inner := next(_wrapped(value), None), list):
-        yield from _messages(inner, b"", line, added)
-    elif inner is not None:
-        yield _row(inner, b"", line, added)
-    elif isinstance(records := value.get("resourceLogs"), list) and len(value) == 1:
-        yield from _otlp_rows(records, line)
+def _in_care(message: Wrapped) -> Wrapped:
+    """As a text, of which the canonical form is made with care."""
+    content = message.content
+    return message._replace(content=content if isinstance(content, bytes) else _encode(content))
+
+
+def _entries_part(entries: Sequence[_Entry]) -> ExportPart:
+    contents = [message.content for message, _ in entries]
+    objects = [each for each in contents if not isinstance(each, bytes)]
+    if len(objects) == len(contents):
+        texts = forms_of(objects)
+        leaves = leaves_of_objects(objects, texts)
     else:
-        yield _row(value, text, line, added)
-
-
-def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
-    """What stands around messages: a page of hits, a list of results, one hit, one result."""
-    for name, beside in _BESIDE.items():
-        inner = value.get(name)
-        if inner is None or not all(key in beside or key[:1] == "_" for key in value):
-            continue
-        if name == "hits" and isinstance(inner, dict):
-            inner = inner.get("hits")
-        if isinstance(inner, dict if name in ("_source", "result", "message") else list):
-            yield inner
-
-
-def _row(value: dict[str, Any], text: bytes, line: int, added: Paths) -> ExportRow:
-    if isinstance(raw := value.get(_RAW), str):
-        return ExportRow(leaf_of(raw.encode()), raw.encode(), line)
-    for path in added:
-        value, text = _without(value, path), b""
-    text = text or msgspec.json.encode(value)
-    leaf = leaf_of(text)
-    if leaf.number is None:
-        for name in WHOLE_MESSAGE:
-            whole = value.get(name)
-            if isinstance(whole, str) and (found := leaf_of(whole.encode())).number is not None:
-                return ExportRow(found, whole.encode(), line)
-    return ExportRow(leaf, text, line)
-
-
-def _without(value: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
-    """The object without a member; an object that has no other member goes, too."""
-    name, *rest = path
-    found = dict(value)
-    inner = found.pop(name, None)
-    if rest and isinstance(inner, dict) and (left := _without(inner, rest)):
-        found[name] = left
-    elif rest and inner is not None and not isinstance(inner, dict):
-        found[name] = inner
-    return {key: found[key] for key in value if key in found}
-
-
-def _otlp_rows(resources: list[Any], line: int) -> Iterator[ExportRow]:
-    try:
-        requests = msgspec.convert(resources, list[_Resource])
-        for record in (
-            r for each in requests for scope in each.scopeLogs for r in scope.logRecords
-        ):
-            body = any_value_of(record.body)
-            text = body.encode() if isinstance(body, str) else msgspec.json.encode(body)
-            yield ExportRow(leaf_of(text), text, line)
-    except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"line {line}: damaged OTLP: {error}") from error
-
-
-class _Record(msgspec.Struct):
-    body: dict[str, Any] = {}
-
-
-class _Scope(msgspec.Struct):
-    logRecords: list[_Record] = []
-
-
-class _Resource(msgspec.Struct):
-    scopeLogs: list[_Scope] = []
+        texts = [each if isinstance(each, bytes) else _encode(each) for each in contents]
+        leaves = leaves_of(texts)
+    shown = {
+        place: found
+        for place, (message, _) in enumerate(entries)
+        if message.shown is not None
+        and (found := compared(message.shown, message.place, texts[place])) is not None
+    }
+    return _part(leaves, [line for _, line in entries], texts, shown)

@@ -8,12 +8,13 @@ byte. The number stands at a fixed place, never in a text that a person can type
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import RepeatedName, canonical, parsed
+from siemrelay.proof.canonical_json import RepeatedName, canonical, parsed, parsed_lines
 from siemrelay.proof.merkle import leaf_hash
 
 STREAM_CHARACTERS: Final = 10
@@ -23,7 +24,7 @@ NUMBER_CHARACTERS: Final = STREAM_CHARACTERS + 1 + 16
 """Of the longest number: stream, colon, digits."""
 
 _NUMBER: Final = rb"([a-z2-7]{10}):(0|[1-9]\d{0,15})"
-_PART: Final = rb"\|(?:[^|\\]|\\.)*"
+_PART: Final = rb"\|[^|\\]*(?:\\.[^|\\]*)*"
 
 # Headers as they are sent, and as rsyslog and syslog-ng write them to files
 # (test_the_files_of_rsyslog_and_syslog_ng_are_verified): RFC 5424 with the TAG as APP-NAME and
@@ -47,8 +48,9 @@ _AT_START: Final = tuple(
         rb'\[event@\d+ sequence="\d+" n="%b"' % _NUMBER,
     ))
 )  # fmt: skip
+_CEF: Final = _AT_START[0]
 _AT_END: Final = re.compile(rb' n="%b"\)$' % _NUMBER)
-_JSON_NUMBER: Final = re.compile(_NUMBER.decode())
+_JSON_NUMBER: Final = re.compile(_NUMBER.decode(), re.ASCII)
 
 _JSON_PLACES: Final = (
     ("siemrelay", "n"), ("_siemrelay_n",), ("siemrelay_n",), ("unmapped", "siemrelay_n"),
@@ -116,7 +118,7 @@ def leaf_of(message: bytes) -> Leaf:
         try:
             return leaf_of_json(*parsed(text))
         except RepeatedName as error:
-            return Leaf(leaf_hash(text), *(_json_number(error.value) or (None, None)))
+            return Leaf(leaf_hash(text), *(number_in(error.value) or (None, None)))
         except ValueError:  # a text that only looks like it
             return Leaf(leaf_hash(text), None, None)
     found = next(filter(None, (place.match(text) for place in _AT_START)), None)
@@ -127,12 +129,57 @@ def leaf_of(message: bytes) -> Leaf:
     return Leaf(leaf_hash(text), found[1].decode(), int(found[2]))
 
 
+class Leaves(NamedTuple):
+    """Messages under seal: their hashes, and their numbers as `STREAM:N`, None where one has none;
+    two lists of one length."""
+
+    hashes: list[bytes]
+    numbers: list[str | None]
+
+
+def leaves_of(messages: Sequence[bytes]) -> Leaves:
+    """`leaf_of` of many messages without line endings, at once."""
+    texts = [text if text.startswith(b"CEF:") else _content(text) for text in messages]
+    if all(text.startswith(b"{") for text in texts):
+        values, forms, alone = parsed_lines(texts)
+        leaves = leaves_of_objects(values, forms)
+    else:
+        cef = [_CEF.match(text) for text in texts]
+        alone = {place for place, found in enumerate(cef) if found is None}
+        leaves = Leaves(
+            [sha256(b"\0" + text).digest() for text in texts],
+            [None if found is None else found[0][found.start(1) :].decode() for found in cef],
+        )
+    for place in alone:
+        leaf = leaf_of(messages[place])
+        leaves.hashes[place] = leaf.hash
+        leaves.numbers[place] = None if leaf.stream is None else f"{leaf.stream}:{leaf.number}"
+    return leaves
+
+
+def leaves_of_objects(values: Sequence[Any], forms: Iterable[bytes]) -> Leaves:
+    """The leaves of JSON objects, given with their canonical forms."""
+    hashes = [sha256(b"\0" + form).digest() for form in forms]
+    try:
+        numbers = [value["siemrelay"]["n"] for value in values]
+        whole = all(map(_JSON_NUMBER.fullmatch, numbers))
+    except (KeyError, TypeError, IndexError):
+        whole = False
+    if not whole:
+        numbers = [
+            None if (found := number_in(value)) is None else f"{found[0]}:{found[1]}"
+            for value in values
+        ]
+    return Leaves(hashes, numbers)
+
+
 def leaf_of_json(value: Any, form: bytes) -> Leaf:
     """The leaf of a JSON value, given with its canonical form."""
-    return Leaf(leaf_hash(form), *(_json_number(value) or (None, None)))
+    return Leaf(leaf_hash(form), *(number_in(value) or (None, None)))
 
 
-def _json_number(value: Any) -> tuple[str, int] | None:
+def number_in(value: Any) -> tuple[str, int] | None:
+    """Stream and number of a JSON value, at the first place that has one."""
     for path in _JSON_PLACES:
         inner = value
         for name in path:
@@ -181,7 +228,7 @@ def _timestamped(document: bytes) -> bytes:
     """The text in an object that was made around it, which has no number of its own."""
     if b"siemrelay" in document and document.startswith(b"{"):
         value = _decode(document)
-        if _json_number(value) is None:
+        if number_in(value) is None:
             return _whole_text(value) or document
     return document
 

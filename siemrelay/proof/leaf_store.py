@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from siemrelay.proof.merkle import HASH_BYTES
@@ -18,15 +18,26 @@ _EMPTY: Final = bytes(_BLOCK_BYTES)
 _ENTRY: Final = 1 + HASH_BYTES
 _MOST_ENTRIES: Final = 8
 
+# Memory of a block, with its place in a table.
+_DENSE_BYTES: Final = _BLOCK_BYTES + 200
+_SPARSE_BYTES: Final = 500
+
 
 class LeafStore:
     """Number → leaf."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, bytearray | bytes] = {}
+        self._dense = 0
         self.count = 0
         self.end = 0
         """The number after the highest."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it takes, about: each entry at its largest."""
+        sparse = len(self._blocks) - self._dense
+        return self._dense * _DENSE_BYTES + sparse * _SPARSE_BYTES
 
     def add(self, number: int, leaf: bytes) -> bytes | None:
         """Store a leaf, unless there is one of that number: then return that."""
@@ -37,9 +48,9 @@ class LeafStore:
         leaves = self._blocks.get(block, b"")
         if isinstance(leaves, bytes):
             leaves += bytes((place,)) + leaf
-            if len(leaves) > _MOST_ENTRIES * _ENTRY:
-                leaves = _dense(leaves)
             self._blocks[block] = leaves
+            if len(leaves) > _MOST_ENTRIES * _ENTRY:
+                self._make_dense(block)
         else:
             leaves[place * HASH_BYTES : (place + 1) * HASH_BYTES] = leaf
         self.count += 1
@@ -59,18 +70,23 @@ class LeafStore:
             part = leaves[at : at + _BLOCK_BYTES - start]
             held = self._blocks.get(block)
             if held is not None:
-                held = self._blocks[block] = _dense(held) if isinstance(held, bytes) else held
+                held = self._make_dense(block)
                 if held[start : start + len(part)] != _EMPTY[: len(part)]:
                     return False
             parts.append((block, start, part))
         for block, start, part in parts:
-            dense = self._blocks.get(block)
-            if not isinstance(dense, bytearray):
-                dense = self._blocks[block] = bytearray(_BLOCK_BYTES)
+            dense = self._make_dense(block)
             dense[start : start + len(part)] = part
         self.count += last - first + 1
         self.end = max(self.end, last + 1)
         return True
+
+    def _make_dense(self, block: int) -> bytearray:
+        leaves = self._blocks.get(block, b"")
+        if isinstance(leaves, bytes):
+            leaves = self._blocks[block] = _dense(leaves)
+            self._dense += 1
+        return leaves
 
     def get(self, number: int) -> bytes | None:
         """The leaf of that number."""
@@ -104,9 +120,11 @@ class LeafStore:
         """First and last of each run of consecutive numbers that have a leaf, rising."""
         end = self.end if end is None else end
         first = last = -2
-        for block in sorted(self._blocks):
-            if (block + 1) * _BLOCK <= start or block * _BLOCK >= end:
-                continue
+        within = range(start // _BLOCK, -(-end // _BLOCK))
+        blocks: Iterable[int] = within
+        if len(within) > len(self._blocks):
+            blocks = sorted(block for block in self._blocks if block in within)
+        for block in blocks:
             for number in self._numbers(block):
                 if start <= number < end:
                     if number != last + 1:
@@ -119,7 +137,7 @@ class LeafStore:
 
     def _numbers(self, block: int) -> list[int]:
         """The numbers of a block that have a leaf, rising."""
-        leaves, first = self._blocks[block], block * _BLOCK
+        leaves, first = self._blocks.get(block, b""), block * _BLOCK
         if isinstance(leaves, bytes):
             return sorted(first + place for place in leaves[::_ENTRY])
         return [

@@ -6,15 +6,13 @@ nothing of a longer time before it; and a number from before it may be an added 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from siemrelay.proof.exported_stream import ExportedStream
+from siemrelay.proof.exported_stream import ExportedStream, SignedTree, windows
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.report import Findings, counted
 from siemrelay.proof.window_checks import WindowChecks
-from siemrelay.proof.windows import SignedTree, windows
 
 START = SignedTree(Tree(), "")
 
@@ -58,15 +56,9 @@ def check_early(
 ) -> None:  # fmt: skip
     """Judge the messages from before the `first` state, as far as the export allows it."""
     states = [mark for mark in marks if mark.tree.size <= first.tree.size]
-    every = deque(_runs(stream, first.tree.size))
     for before, after in windows(START, states):
         start, end = before.tree.size, after.tree.size
-        runs = list[tuple[int, int]]()
-        while every and every[0][0] < end:
-            begin, last = every.popleft()
-            if last >= end:
-                every.appendleft((end, last))
-            runs.append((begin, min(last, end - 1)))
+        runs = list(stream.leaves.runs(start, end))
         if runs == [(start, end - 1)]:
             checks.check(before, after)
             continue
@@ -82,17 +74,3 @@ def check_early(
                          "first seal after --since: sent again later, or added; an export that "
                          "begins before them tells", stream.label, runs[0][0], runs[-1][1],
                          before.at, after.at)  # fmt: skip
-
-
-def _runs(stream: ExportedStream, end: int) -> Iterator[tuple[int, int]]:
-    """Runs of numbers that have a message, or of which a seal says that there is none."""
-    absent = [(n, n) for n in stream.absent if n < end and stream.leaves.get(n) is None]
-    first = last = -2
-    for begin, until in sorted([*stream.leaves.runs(0, end), *absent]):
-        if begin != last + 1:
-            if first >= 0:
-                yield first, last
-            first = begin
-        last = until
-    if first >= 0:
-        yield first, last

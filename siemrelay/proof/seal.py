@@ -24,6 +24,9 @@ from siemrelay.proof.merkle import HASH_BYTES, Tree
 from siemrelay.proof.note import OpenedNote, Signer, Verifier, open_note, sign
 
 _MARK: Final = "siemrelay-seal:"
+SEAL_MARK: Final = _MARK.encode()
+"""Begins the word of each seal."""
+
 _TOKEN: Final = re.compile(rb"siemrelay-seal:([A-Za-z0-9_-]{100,65536})")
 _TALLY: Final = "tally "
 
@@ -130,7 +133,7 @@ def made_text(
 
 def find_seal(text: bytes) -> bytes | None:
     """The word of a seal in a text; None if there is none."""
-    found = _TOKEN.search(text) if b"siemrelay-seal:" in text else None
+    found = _TOKEN.search(text) if SEAL_MARK in text else None
     return found[1] if found else None
 
 

@@ -7,23 +7,24 @@ window is proven by itself, and what is wrong in one does not spoil the next.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, Literal
 
 from siemrelay.core.times import rfc3339
-from siemrelay.proof.exported_stream import ExportedStream
-from siemrelay.proof.leaf import Leaf
+from siemrelay.proof.export_intake import MOST_BYTES, ExportIntake
+from siemrelay.proof.exported_stream import ExportedStream, SignedTree, windows
+from siemrelay.proof.exports import ExportPart
 from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.period import START, check_early, first_state, seconds
 from siemrelay.proof.report import Findings, Report, StreamReport, Tail, counted
-from siemrelay.proof.seal import Anchor, Seal, find_seal
+from siemrelay.proof.seal import Anchor, Seal
 from siemrelay.proof.stream import DOUBTS
 from siemrelay.proof.timestamps import TimestampCheck
 from siemrelay.proof.window_checks import WindowChecks
-from siemrelay.proof.windows import SignedTree, windows
 
 _TWO_HISTORIES: Final = (
     "the stream has two histories (a cloned machine, or a state that was set back)"
@@ -34,44 +35,38 @@ _LATE_S: Final = 60.0
 
 
 class Verification:
-    """Takes the rows of exports one by one, in any order; then `report`."""
+    """Takes the messages of exports, in any order; then `report`."""
 
     def __init__(
         self, verifiers: Iterable[Verifier], *, since: float | None = None, until: float,
         max_age_s: float | None = None, sink: str | None = None, expected: Sequence[str] = (),
-        timestamps: TimestampCheck | None = None,
+        timestamps: TimestampCheck | None = None, most_bytes: int = MOST_BYTES,
     ) -> None:  # fmt: skip
         """`since` and `until` (seconds) bound the time that is judged, by the relay's clock.
 
         `max_age_s` is the age of the last seal at `until` that is still fresh; by default twice the
         time between seals and a minute. `sink`: judge this one's streams only. `expected`: each of
-        these must have a stream with messages, see `ExportedStream.is_called`.
+        these must have a stream with messages, see `ExportedStream.is_called`. `most_bytes` of
+        memory may be held for messages, some 40 each.
         """
-        self._verifiers = tuple(verifiers)
         self._since, self._until, self._max_age_s, self._sink = since, until, max_age_s, sink
         self._until_text = rfc3339(until)
         self._expected, self._timestamps = expected, timestamps or TimestampCheck()
-        self._streams: dict[str, ExportedStream] = {}
+        self._intake = ExportIntake(verifiers, most_bytes)
+        self._streams = self._intake.streams
         self._findings = Findings()
-        self.rows = 0
-        self._unnumbered, self._first_unnumbered = 0, ""
         self._elsewhere = set[str]()
 
     # -- reading ----------------------------------------------------------
 
-    def add(self, leaf: Leaf, text: bytes, where: str) -> None:
-        """One row: its leaf, the text that may have a seal in it, and its place in the export."""
-        self.rows += 1
-        if leaf.stream is None or leaf.number is None:
-            self._unnumbered += 1
-            self._first_unnumbered = self._first_unnumbered or where
-            return
-        stream = self._streams.get(leaf.stream)
-        if stream is None:
-            stream = self._streams[leaf.stream] = ExportedStream(leaf.stream)
-        stream.add(leaf.number, leaf.hash, where)
-        if (word := find_seal(text)) is not None:
-            stream.add_seal(word, leaf, where, self._verifiers)
+    def add(self, part: ExportPart, export: str) -> None:
+        """Messages of an export of that name. Raises TooLarge if they take too much memory."""
+        self._intake.add(part, export)
+
+    @property
+    def rows(self) -> int:
+        """How many were added."""
+        return self._intake.rows
 
     @property
     def has_streams(self) -> bool:
@@ -87,7 +82,7 @@ class Verification:
     def report(self, tiles: Mapping[str, LeafStore] | None = None) -> Report:
         """The verdicts. `tiles` has the relay's own leaves, by stream, as far as they are known."""
         for stream in self._streams.values():
-            stream.gather_absent()
+            stream.sort_seals()
         for stream in [*self._streams.values()]:
             for seal in stream.seals:
                 if seal.tally.previous is not None:
@@ -98,10 +93,7 @@ class Verification:
             for stream in sorted(self._streams.values(), key=_first_seal_at)
             if self._is_wanted(stream)
         ]
-        if self._unnumbered:
-            self._findings.add("added", f"{counted(self._unnumbered, 'row')} without a number of a "
-                               f"sealed stream, the first at {self._first_unnumbered}: export "
-                               "only what the relay sent")  # fmt: skip
+        self._intake.find(self._findings)
         self._judge_freshness(latest)
         self._judge_ends(latest)
         self._judge_given_up()
@@ -159,6 +151,7 @@ class Verification:
         every = stream.marks()
         self._find_splits(stream, every)
         known, checks = self._findings.count, WindowChecks(stream, self._findings, tiles)
+        stream.fill_in()
         start = START
         if self._since is not None:
             start = first_state(stream, every, self._since, self._late_s(), self._findings,
@@ -180,6 +173,12 @@ class Verification:
             self._findings.add("split", "a signed seal and another message have one number: "
                                f"{_TWO_HISTORIES}", stream.label, contested[0].number,
                                before=contested[0].at)  # fmt: skip
+        for number, why in stream.conflicts:
+            self._findings.add("changed", why, stream.label, number, number,
+                               *_times_around(number, every))  # fmt: skip
+        if stream.more_conflicts:
+            self._findings.add("changed", f"{counted(stream.more_conflicts, 'message')} more with "
+                               "other fields beside them", stream.label)  # fmt: skip
         if stream.more_others:
             self._findings.add("added", f"{counted(stream.more_others, 'message')} more of numbers "
                                "that other messages have", stream.label)  # fmt: skip
@@ -190,7 +189,7 @@ class Verification:
             self._findings.add("timestamp", why, stream.label, number)
         last = stream.seals[-1].tally if stream.seals else None
         return StreamReport(
-            stream.label, stream.leaves.count, stream.repeats, len(stream.absent), end,
+            stream.label, stream.messages, stream.repeats, len(stream.absent), end,
             marks[-1].at if marks else "", tail.messages if tail else 0, tail, len(stream.seals),
             last.counts if last else {}, stamps, stamped,
         )  # fmt: skip
@@ -357,10 +356,16 @@ class Verification:
 
     def _judge_expected(self) -> None:
         for name in self._expected:
-            if not any(stream.is_called(name) and stream.leaves.count
+            if not any(stream.is_called(name) and stream.messages
                        for stream in self._streams.values()):  # fmt: skip
                 self._findings.add("missing", f"no sealed message of {name} is in the export, and "
                                    "you expect some (--expect)")  # fmt: skip
+
+
+def _times_around(number: int, marks: Sequence[SignedTree]) -> tuple[str, str]:
+    """When the states before and behind a number were signed, the smallest first."""
+    place = bisect_right(marks, number, key=lambda mark: mark.tree.size)
+    return marks[place - 1].at if place else "", marks[place].at if place < len(marks) else ""
 
 
 def _given_up(seal: Seal) -> int:

@@ -28,7 +28,7 @@ from siemrelay.formats.contract import Format
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.proof import leaf as proof_leaf
-from siemrelay.proof.exports import rows as export_rows
+from siemrelay.proof.exports import parts as export_parts
 from siemrelay.registry import PROTOCOLS
 from tests.contracts.sink_peers import PEERS, Http, SinkPeer
 from tests.support.examples import examples
@@ -462,6 +462,6 @@ def test_an_export_has_the_leaf_that_the_relay_has(
     form = enveloped(row, made(name), envelope.settings)
     unwrap = proof_leaf.ENVELOPES.get(row)
     for message in form.encode(Selection(plain.decoded, number=NUMBER)):
-        (exported,) = export_rows([EXPORTS[row](message)])
-        assert exported.leaf[1:] == ("abcdefgh22", 7)
-        assert [exported.leaf.hash] == proof_leaf.sent_hashes([message], unwrap)
+        (part,) = export_parts([EXPORTS[row](message)])
+        assert part.leaves.numbers == ["abcdefgh22:7"]
+        assert part.leaves.hashes == proof_leaf.sent_hashes([message], unwrap)

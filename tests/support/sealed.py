@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from siemrelay.proof.exports import parts
 from siemrelay.proof.leaf import hash_of
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Signer
 from siemrelay.proof.seal import Absent, Anchor, SealTally, Timestamp, made_text
+from siemrelay.proof.verification import Verification
 
 START = datetime(2026, 11, 28, 3, tzinfo=UTC)
 SIGNER = Signer("relay.example", bytes(range(32)))
@@ -83,3 +86,11 @@ def sealed(seals: int = 3, between: int = 10, **options: Any) -> SealedStream:
         stream.send(between)
         stream.seal()
     return stream
+
+
+def read_into(
+    checked: Verification, pieces: Iterable[bytes], added: Sequence[str] = ()
+) -> None:  # fmt: skip
+    """Add the messages of an export that is called `export`."""
+    for part in parts(pieces, added):
+        checked.add(part, "export")

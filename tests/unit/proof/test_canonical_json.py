@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.proof.canonical_json import RepeatedName, canonical, forms_of, parsed, parsed_objects
+from siemrelay.proof.canonical_json import RepeatedName, canonical, forms_of, parsed, parsed_lines
 
 TEXTS = st.text(max_size=12) | st.sampled_from(["\ufb33", "\U0001f600", "\x7f", "\u2028", "1e3"])
 NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -68,6 +68,7 @@ def test_integers_beyond_2_to_the_53_differ_by_each_digit(one: str, other: str) 
 ODD_LINES = (
     '{"a":1}', "{}", '{"a":', "1}", '{"a":{}', "}", "{", '{"b":2} {"c":3}', "", '{"a":1,"a":2}',
     '{"a":"\\u0022"}', '{"a":1e999}', "[]", '{"a":[{}', "{}]}", "\ufeff{}",
+    '{"a":1,"a":2,"b":1e10}', '{"a":1,"a":2,"b":10000000000.0}', '{"a":1E5,"b":-0,"c":1}',
     '{"\U0001f600":1,"\ufb33":1.50}', '{"n":123456789012345678901}',
 )  # fmt: skip
 LINES = st.lists(
@@ -77,19 +78,23 @@ LINES = st.lists(
 )
 
 
-@given(lines=LINES)
-def test_lines_give_the_same_at_once_as_one_by_one(lines: list[str]) -> None:
-    texts = [line.encode("utf-8", "surrogatepass") for line in lines]
-    together = parsed_objects(b"".join(text + b"\n" for text in texts))
-    if together is not None:
-        forms = [parsed(text)[1] for text in texts]
-        assert together[1] == forms
-        assert forms_of(together[0]) == forms
-        assert all(form.startswith(b"{") for form in forms)
+@given(lines=LINES, plain=st.integers(0, 20))
+def test_lines_give_the_same_at_once_as_one_by_one(lines: list[str], plain: int) -> None:
+    texts = [b'{"a":1}'] * plain + [line.encode("utf-8", "surrogatepass") for line in lines]
+    values, forms, alone = parsed_lines(texts)
+    assert len(values) == len(texts)
+    for place, text in enumerate(texts):
+        try:
+            expected = parsed(text)[1]
+        except ValueError:
+            assert (values[place], forms[place], place in alone) == (None, text, True)
+        else:
+            assert forms[place] == expected
+            assert place in alone or forms_of([values[place]]) == [expected]
 
 
-def test_plain_lines_are_parsed_at_once() -> None:
-    lines = b'{"b":1.50,"a":"x\xc3\xa9"}\n{"n":[{"c":-0.0}]}\n'
-    values, forms = parsed_objects(lines) or ([], [])
+def test_plain_lines_are_parsed_together() -> None:
+    lines = [b'{"b":1.50,"a":"x\xc3\xa9"}', b'{"n":[{"c":-0.0}]}']
+    values, forms, alone = parsed_lines(lines)
     assert forms == [b'{"a":"x\xc3\xa9","b":1.5}', b'{"n":[{"c":0}]}']
-    assert len(values) == 2
+    assert (len(values), alone) == (2, set())

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.proof.exports import rows
+from siemrelay.proof.exports import parts
 from siemrelay.proof.verification import Verification
-from tests.support.sealed import SIGNER, sealed
+from tests.support.sealed import SIGNER, read_into, sealed
 
 
 def splunk_csv(lines: list[bytes]) -> bytes:
@@ -50,7 +50,8 @@ SHAPES: dict[str, Callable[[list[bytes]], bytes]] = {
         [{"preview": False, "result": {"_raw": line.decode(), "host": "relay"}} for line in x]
     ),
     "Splunk, JSON with fields beside": lambda x: lines_of(
-        [{"preview": False, "result": {"_raw": line.decode(), "siemrelay.n": "abcdefgh22:1"}}
+        [{"preview": False, "result": {"_raw": line.decode(), "type": json.loads(line)["type"],
+                                       "siemrelay.n": json.loads(line)["siemrelay"]["n"]}}
          for line in x]
     ),
     "Splunk, JSON": lambda x: json.dumps(
@@ -77,8 +78,7 @@ SHAPES: dict[str, Callable[[list[bytes]], bytes]] = {
 def test_a_stream_is_proven_in_every_shape_of_export(shape: Callable[[list[bytes]], bytes]) -> None:
     stream = sealed()
     checked = Verification([SIGNER.verifier], until=stream.now.timestamp())
-    for row in rows(io.BytesIO(shape(stream.lines))):
-        checked.add(row.leaf, row.text, str(row.line))
+    read_into(checked, [shape(stream.lines)])
     report = checked.report()
     assert (report.findings, report.rows) == ([], len(stream.lines))
     assert report.is_proven
@@ -87,7 +87,7 @@ def test_a_stream_is_proven_in_every_shape_of_export(shape: Callable[[list[bytes
 def test_an_export_that_is_cut_off_in_the_middle_of_its_json_cannot_be_read() -> None:
     whole = SHAPES["Elasticsearch, a search"](sealed().lines)
     with pytest.raises(ValueError, match="neither one JSON value a line nor one in all"):
-        list(rows(io.BytesIO(whole[:-100])))
+        list(parts([whole[:-100]]))
 
 
 @pytest.mark.parametrize("at", [0, 1, 50])
@@ -96,8 +96,7 @@ def test_a_line_that_is_no_json_is_one_added_message_and_hides_no_other(at: int)
     lines = [*stream.lines]
     lines.insert(at, b'{"u":"\\ud800"}')
     checked = Verification([SIGNER.verifier], until=stream.now.timestamp())
-    for row in rows(io.BytesIO(b"\n".join(lines))):
-        checked.add(row.leaf, row.text, str(row.line))
+    read_into(checked, [b"\n".join(lines)])
     report = checked.report()
     assert report.rows == len(lines)
     assert [finding.kind for finding in report.findings] == ["added"]
@@ -114,13 +113,12 @@ def test_members_that_the_siem_has_added_are_left_out_if_the_auditor_says_so(
     ]
     for added, proven in ((("@version", "event.ingested", "tags"), True), (("@version",), False)):
         checked = Verification([SIGNER.verifier], until=stream.now.timestamp())
-        for row in rows(io.BytesIO(lines_of(list(changed))), added):
-            checked.add(row.leaf, row.text, str(row.line))
+        read_into(checked, [lines_of(list(changed))], added)
         assert checked.report().is_proven is proven
 
 
 def test_an_empty_export_has_no_messages() -> None:
-    assert list(rows(io.BytesIO(b""))) == []
+    assert list(parts([b"", b""])) == []
 
 
 GARBAGE = st.one_of(
@@ -136,15 +134,15 @@ GARBAGE = st.one_of(
 )  # fmt: skip
 
 
-@given(parts=st.lists(GARBAGE, max_size=4))
-def test_garbage_gives_rows_or_one_kind_of_error(parts: list[bytes]) -> None:
+@given(garbage=st.lists(GARBAGE, max_size=4))
+def test_garbage_gives_rows_or_one_kind_of_error(garbage: list[bytes]) -> None:
     try:
-        for row in rows(io.BytesIO(b"\n".join(parts))):
-            assert len(row.leaf.hash) == 32
+        for part in parts([b"\n".join(garbage)]):
+            assert all(len(leaf) == 32 for leaf in part.leaves.hashes)
     except ValueError:
         pass
 
 
 def test_a_row_of_a_csv_without_a_message_counts_as_one() -> None:
     text = splunk_csv(sealed().lines) + b"2026-11-28T03:00:01,,mallory\r\n"
-    assert [row.leaf.number for row in rows(text.splitlines(keepends=True))][-1] is None
+    assert next(parts([text])).leaves.numbers[-1] is None

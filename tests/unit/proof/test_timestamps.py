@@ -12,7 +12,6 @@ import pytest
 from cryptography.x509 import Certificate
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 
-from siemrelay.proof.exports import rows
 from siemrelay.proof.report import Report
 from siemrelay.proof.seal import Timestamp, find_seal, read_seal
 from siemrelay.proof.timestamps import (
@@ -22,7 +21,7 @@ from siemrelay.proof.timestamps import (
     read_authorities,
 )
 from siemrelay.proof.verification import Verification
-from tests.support.sealed import SIGNER, START, SealedStream
+from tests.support.sealed import SIGNER, START, SealedStream, read_into
 from tests.support.timestamp_authority import TimestampAuthority
 
 NOTE = b"relay.example/splunk/abcdefgh22\n11\nroot\n"
@@ -143,8 +142,7 @@ class Stamped(SealedStream):
 
 def verified(stream: SealedStream, check: TimestampCheck) -> Report:
     checked = Verification([SIGNER.verifier], until=stream.now.timestamp(), timestamps=check)
-    for row in rows(line + b"\n" for line in stream.lines):
-        checked.add(row.leaf, row.text, f"export:{row.line}")
+    read_into(checked, (line + b"\n" for line in stream.lines))
     return checked.report()
 
 

@@ -1,0 +1,176 @@
+"""Reads the files of `siemrelay verify`: exports, plain or compressed, and the relay's hashes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import zstandard
+
+from siemrelay.proof.exports import ExportPart, parts
+from siemrelay.proof.leaf_store import LeafStore
+from siemrelay.proof.merkle import HASH_BYTES
+from siemrelay.proof.report import Discrepancy, counted
+from siemrelay.proof.seal import Timestamp
+from siemrelay.proof.tiles import TIMESTAMPS_FOLDER, leaf_tile, split
+from siemrelay.proof.timestamps import MOST_RESPONSE_BYTES
+from siemrelay.proof.verification import Verification
+
+UNREADABLE: Final = (OSError, ValueError, zlib.error, zstandard.ZstdError, EOFError)
+"""What is raised for an export that cannot be read."""
+
+_GZIP: Final = b"\x1f\x8b"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+
+_PIECE_BYTES: Final = 512 << 10
+
+# A frame of zstd says how much memory it needs. What `zstd` writes without --long needs 8 MiB.
+_MOST_WINDOW_BYTES: Final = 128 << 20
+
+_PROGRESS_S: Final = 0.5
+
+
+def read_export(checked: Verification, path: str, added: Sequence[str], of: str) -> None:
+    """Add all messages of an export. `of` says which of several it is."""
+    with _ExportFile(path) as file:
+        progress = _Progress(file, path, of)
+        for part in parts(file.pieces(), added):
+            checked.add(part, path)
+            progress.show(checked.rows)
+        progress.clear()
+
+
+class _ExportFile:
+    """One export, opened: its bytes without compression."""
+
+    def __init__(self, path: str) -> None:
+        # Closed by `__exit__`.
+        self._file: Any = (
+            sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115
+        )
+        self.size = 0 if path == "-" else Path(path).stat().st_size
+
+    def __enter__(self) -> _ExportFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def read_bytes(self) -> int:
+        """How much of the file is read."""
+        return int(self._file.tell()) if self.size else 0
+
+    def pieces(self) -> Iterator[bytes]:
+        """The content, piece by piece."""
+        file = self._file
+        buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
+        start = buffered.peek(4)[:4]
+        content: Any = buffered
+        if start.startswith(_GZIP):
+            content = gzip.GzipFile(fileobj=buffered)
+        elif start == _ZSTD:
+            content = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW_BYTES).stream_reader(
+                buffered, read_across_frames=True
+            )
+        while piece := content.read(_PIECE_BYTES):
+            yield piece
+
+
+class _Progress:
+    """How far the reading is, on a terminal."""
+
+    def __init__(self, file: _ExportFile, path: str, of: str) -> None:
+        self._file, self._name, self._shown = file, f"{path}{of}", sys.stderr.isatty()
+        self._begun_s = self._next_s = time.monotonic() + _PROGRESS_S
+        self._rows: int | None = None
+
+    def show(self, rows: int) -> None:
+        """So many rows are read, of all exports together."""
+        now_s = time.monotonic()
+        if self._rows is None:
+            self._rows = rows
+        if not self._shown or now_s < self._next_s:
+            return
+        self._next_s = now_s + _PROGRESS_S
+        rate = (rows - self._rows) / (now_s - self._begun_s + _PROGRESS_S)
+        part = f", {100 * self._file.read_bytes // self._file.size} %" if self._file.size else ""
+        click.echo(f"\r\033[K{self._name}{part}: {counted(rows, 'row')}, {rate:,.0f}/s", nl=False,
+                   err=True)  # fmt: skip
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._shown:
+            click.echo("\r\033[K", nl=False, err=True)
+
+
+def places_of(
+    exports: Sequence[str], added: Sequence[str], findings: Sequence[Discrepancy]
+) -> dict[tuple[str, int], str]:
+    """Where in the exports the messages are that are named one by one, read a second time."""
+    wanted = {
+        f"{finding.stream.rpartition('/')[2]}:{finding.first}": (
+            finding.stream.rpartition("/")[2], finding.first,
+        )
+        for finding in findings
+        if finding.kind in ("changed", "added") and finding.first is not None
+        and finding.first == finding.last
+    }  # fmt: skip
+    places = dict[tuple[str, int], str]()
+    for path in exports if wanted and "-" not in exports else ():
+        with _ExportFile(path) as file:
+            for part in parts(file.pieces(), added):
+                for place in _named(part, wanted.keys()):
+                    key = wanted[part.leaves.numbers[place] or ""]
+                    before = f"{places[key]}, " if key in places else ""
+                    if len(before) < _MOST_PLACES:
+                        places[key] = f"{before}{path}:{part.lines[place]}"
+    return places
+
+
+# Characters: of a number that stands at a thousand places some are enough.
+_MOST_PLACES: Final = 300
+
+
+def _named(part: ExportPart, wanted: Any) -> list[int]:
+    if wanted.isdisjoint(part.leaves.numbers):
+        return []
+    return [place for place, number in enumerate(part.leaves.numbers) if number in wanted]
+
+
+def read_tiles(checked: Verification, folder: Path) -> dict[str, LeafStore]:
+    """The leaves in tiles of level 0, by the stream in whose folder they are."""
+    streams = dict[str, LeafStore]()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        found = leaf_tile(name.as_posix()) if path.is_file() else None
+        if found is None:
+            continue
+        first, hashes = found
+        with path.open("rb") as file:
+            tile = file.read(hashes * HASH_BYTES + 1)
+        if len(tile) != hashes * HASH_BYTES:
+            checked.note(f"the hashes in {name} (--tiles) are damaged: {len(tile):,} bytes, not "
+                         f"{hashes * HASH_BYTES:,}; they are left out")  # fmt: skip
+            continue
+        store = streams.setdefault(name.parts[0], LeafStore())
+        for number, leaf in enumerate(split(tile), first):
+            if any(leaf):
+                store.add(number, leaf)
+    return streams
+
+
+def kept_timestamps(folder: Path) -> Iterator[tuple[str, Timestamp]]:
+    """The time stamps that `siemrelay seal export` wrote, each with its stream."""
+    for path in folder.glob(f"*/{TIMESTAMPS_FOLDER}/*.tsr"):
+        if path.stem.isdecimal():
+            with path.open("rb") as file:
+                response = file.read(MOST_RESPONSE_BYTES + 1)
+            yield path.parts[-3], Timestamp(int(path.stem), response)

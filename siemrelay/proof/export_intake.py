@@ -1,0 +1,100 @@
+"""Takes in the messages of exports, in any order and with repeats, stream by stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from siemrelay.proof.export_lines import TooLarge
+from siemrelay.proof.exported_stream import ExportedStream
+from siemrelay.proof.exports import ExportPart
+from siemrelay.proof.leaf import STREAM_CHARACTERS
+from siemrelay.proof.note import Verifier
+from siemrelay.proof.report import Findings, counted
+from siemrelay.proof.shown_fields import UnprovenFields
+
+MOST_BYTES: Final = 2 << 30
+"""Of memory, for what is known of the messages: 50 million of them."""
+
+# A relay begins a stream for each sink, and at each change of its configuration.
+_MOST_STREAMS: Final = 10_000
+
+
+class ExportIntake:
+    """Collects streams, and counts what belongs to none."""
+
+    def __init__(self, verifiers: Iterable[Verifier], most_bytes: int) -> None:
+        """`verifiers` are the keys of seals; `most_bytes` of memory may be held."""
+        self._verifiers, self._most_bytes = tuple(verifiers), most_bytes
+        self.streams: dict[str, ExportedStream] = {}
+        self.rows = 0
+        self._unnumbered, self._first_unnumbered, self._of_more_streams = 0, "", 0
+        self._shown = UnprovenFields()
+
+    def add(self, part: ExportPart, export: str) -> None:
+        """Messages of an export of that name. Raises TooLarge if they take too much memory."""
+        (hashes, numbers), lines = part.leaves, part.lines
+        self.rows += len(hashes)
+        if not self._add_run(part):
+            for place, (leaf, number) in enumerate(zip(hashes, numbers, strict=True)):
+                stream = None if number is None else self._stream(number[:STREAM_CHARACTERS])
+                if stream is not None and number is not None:
+                    n = int(number[STREAM_CHARACTERS + 1 :])
+                    stream.add(n, leaf, (export, lines[place]))
+                elif number is None:
+                    self._unnumbered += 1
+                    self._first_unnumbered = self._first_unnumbered or f"{export}:{lines[place]}"
+        for place in sorted({*part.seals, *part.shown}):
+            number = numbers[place]
+            stream = None if number is None else self.streams.get(number[:STREAM_CHARACTERS])
+            if stream is None or number is None:
+                continue
+            n, where = int(number[STREAM_CHARACTERS + 1 :]), f"{export}:{lines[place]}"
+            if (word := part.seals.get(place)) is not None:
+                stream.add_seal(word, n, where, self._verifiers)
+            if (shown := part.shown.get(place)) is not None:
+                self._shown.add(shown)
+                stream.add_conflict(n, shown, where)
+        held = sum(stream.held_bytes for stream in self.streams.values())
+        if held > self._most_bytes:
+            raise TooLarge(f"the messages take more than {self._most_bytes >> 20:,} MiB of memory: "
+                           "verify an export of a shorter time, with --since and --until, or give "
+                           "a larger --memory")  # fmt: skip
+
+    def _stream(self, name: str) -> ExportedStream | None:
+        """The stream of that name; None, counted, for one more than there can be."""
+        stream = self.streams.get(name)
+        if stream is None:
+            if len(self.streams) >= _MOST_STREAMS:
+                self._of_more_streams += 1
+                return None
+            stream = self.streams[name] = ExportedStream(name)
+        return stream
+
+    def _add_run(self, part: ExportPart) -> bool:
+        """Add all at once if they have consecutive numbers, rising or falling, all of them new."""
+        hashes, numbers = part.leaves
+        if not numbers or numbers[0] is None or numbers[-1] is None:
+            return False
+        first, last = (int(number[STREAM_CHARACTERS + 1 :]) for number in (numbers[0], numbers[-1]))
+        if abs(last - first) != len(numbers) - 1:
+            return False
+        step, name = 1 if last >= first else -1, numbers[0][: STREAM_CHARACTERS + 1]
+        if numbers != [f"{name}{n}" for n in range(first, last + step, step)]:
+            return False
+        stream = self._stream(name[:-1])
+        return stream is not None and stream.leaves.add_run(
+            min(first, last), b"".join(hashes[::step])
+        )
+
+    def find(self, findings: Findings) -> None:
+        """Say what is wrong with what belongs to no stream, and what is not proven."""
+        if self._unnumbered:
+            findings.add("added", f"{counted(self._unnumbered, 'row')} without a number of a "
+                         f"sealed stream, the first at {self._first_unnumbered}: export only what "
+                         "the relay sent")  # fmt: skip
+        if self._of_more_streams:
+            findings.add("added", f"{counted(self._of_more_streams, 'row')} of further streams "
+                         f"than the first {_MOST_STREAMS:,}")  # fmt: skip
+        if self._shown.rows:
+            findings.note(self._shown.said)

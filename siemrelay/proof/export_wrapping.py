@@ -1,0 +1,149 @@
+"""What SIEMs wrap around messages in JSON: pages of hits, results, documents with a whole message.
+
+Which part of a document is the message decides what is proven of it: see `_message_in`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from siemrelay.proof.leaf import WHOLE_MESSAGE, any_value_of, leaf_of, number_in
+from siemrelay.proof.shown_fields import SPLUNK_RAW
+
+# What stands beside the messages in a SIEM's answer. An object with another member is a message, so
+# that no event hides as an answer without messages.
+_BESIDE: Final[dict[str, frozenset[str]]] = {
+    "hits": frozenset((
+        "hits", "took", "timed_out", "total", "max_score", "aggregations", "suggest", "profile",
+        "pit_id", "point_in_time_id", "num_reduce_phases", "terminated_early",
+    )),
+    "results": frozenset((
+        "results", "preview", "init_offset", "post_process_count", "messages", "fields",
+        "highlighted",
+    )),
+    "messages": frozenset((
+        "messages", "query", "built_query", "used_indices", "fields", "time", "total_results",
+        "from", "to", "decoration_stats", "is_decorated",
+    )),
+    "value": frozenset(("value", "@odata.context", "@odata.nextLink", "@odata.count", "nextLink")),
+    "_source": frozenset((
+        "sort", "fields", "highlight", "ignored_field_values", "matched_queries", "inner_hits",
+    )),
+    "result": frozenset(("result", "preview", "offset", "lastrow")),
+    "message": frozenset(("message", "index", "highlight_ranges", "decoration_stats")),
+}  # fmt: skip
+
+# Lists in lists, deeper than in any answer, are messages and wrap none.
+_MOST_DEPTH: Final = 16
+
+Paths = Sequence[Sequence[str]]
+
+
+class Wrapped(NamedTuple):
+    """A message: a text, or an object; and the object in whose member `place` it stands, if any."""
+
+    content: bytes | dict[str, Any]
+    shown: Mapping[str, Any] | None = None
+    place: str = ""
+
+
+def unwrapped(value: Any, added: Paths, depth: int = 0) -> Iterator[Wrapped]:
+    """The messages in a JSON value: itself, or those that an answer of a SIEM wraps.
+
+    Raises ValueError, with a sentence for a person, for damaged OTLP.
+    """
+    if isinstance(value, list) and depth < _MOST_DEPTH:
+        for each in value:
+            yield from unwrapped(each, added, depth + 1)
+    elif not isinstance(value, dict):
+        yield Wrapped(value.encode() if isinstance(value, str) else msgspec.json.encode(value))
+    elif isinstance(inner := next(_wrapped(value), None), list):
+        yield from unwrapped(inner, added, depth + 1)
+    elif inner is not None:
+        yield _message_in(inner, added)
+    elif isinstance(records := value.get("resourceLogs"), list) and len(value) == 1:
+        yield from _otlp_records(records)
+    else:
+        yield _message_in(value, added)
+
+
+def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
+    """What stands around messages: a page of hits, a list of results, one hit, one result."""
+    for name, beside in _BESIDE.items():
+        inner = value.get(name)
+        if inner is None or not all(key in beside or key[:1] == "_" for key in value):
+            continue
+        if name == "hits" and isinstance(inner, dict):
+            inner = inner.get("hits")
+        if isinstance(inner, dict if name in ("_source", "result", "message") else list):
+            yield inner
+
+
+def _message_in(document: dict[str, Any], added: Paths) -> Wrapped:
+    """The message of a document: the document itself, or the text in one of its members.
+
+    A document that carries a number itself is the message, whatever stands in it: a whole message
+    that somebody adds to it vouches for nothing. Only Splunk's rows repeat the number of their
+    `_raw`, in the fields that it finds there; all of these are texts.
+    """
+    for path in added:
+        document = _without(document, path)
+    is_numbered, raw = number_in(document) is not None, document.get(SPLUNK_RAW)
+    if isinstance(raw, str) and (not is_numbered or _are_texts(document)):
+        return Wrapped(raw.encode(), document, SPLUNK_RAW)
+    for name in () if is_numbered else WHOLE_MESSAGE:
+        text = document.get(name)
+        if isinstance(text, str) and leaf_of(text.encode()).number is not None:
+            return Wrapped(text.encode(), document, name)
+    return Wrapped(document)
+
+
+def _are_texts(document: dict[str, Any]) -> bool:
+    return all(
+        value is None
+        or isinstance(value, str)
+        or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+        for value in document.values()
+    )
+
+
+def _without(value: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The object without a member; an object that has no other member goes, too."""
+    name, *rest = path
+    found = dict(value)
+    if rest:
+        found.pop(".".join(path), None)
+    inner = found.pop(name, None)
+    if rest and isinstance(inner, dict) and (left := _without(inner, rest)):
+        found[name] = left
+    elif rest and inner is not None and not isinstance(inner, dict):
+        found[name] = inner
+    return {key: found[key] for key in value if key in found}
+
+
+def _otlp_records(resources: list[Any]) -> Iterator[Wrapped]:
+    try:
+        requests = msgspec.convert(resources, list[_Resource])
+        for record in (
+            r for each in requests for scope in each.scopeLogs for r in scope.logRecords
+        ):
+            body = any_value_of(record.body)
+            text = body.encode() if isinstance(body, str) else msgspec.json.encode(body)
+            yield Wrapped(text)
+    except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"damaged OTLP: {error}") from error
+
+
+class _Record(msgspec.Struct):
+    body: dict[str, Any] = {}
+
+
+class _Scope(msgspec.Struct):
+    logRecords: list[_Record] = []
+
+
+class _Resource(msgspec.Struct):
+    scopeLogs: list[_Scope] = []

@@ -1,0 +1,173 @@
+"""The fields that a SIEM shows beside a message: whether the message says the same.
+
+A SIEM may keep the message as it came (Splunk's `_raw`) and show fields that it made of it. The
+message is under seal and the fields are not; but people read the fields. So each field that the
+message has, too, must have its value, and of every other one it is said that nothing is proven.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from siemrelay.proof.canonical_json import decoded
+from siemrelay.proof.report import counted
+
+SPLUNK_RAW: Final = "_raw"
+
+# Splunk's own fields of an event: a message may have such names, too, and means something else.
+_SPLUNK_OWN: Final = frozenset((
+    "host", "source", "sourcetype", "index", "linecount", "punct", "splunk_server",
+    "splunk_server_group", "timestamp", "timestartpos", "timeendpos", "eventtype", "tag",
+))  # fmt: skip
+
+# Characters of a name or value that a finding shows.
+_MOST_SHOWN: Final = 60
+_MOST_DEPTH: Final = 32
+_MOST_NAMES: Final = 1_000
+_MOST_LISTED: Final = 30
+
+_CEF_PAIRS: Final = re.compile(r"(?:^| )([\w.\[\]-]+)=((?:[^=\\]|\\.)*?)(?= [\w.\[\]-]+=|$)")
+_LEEF_HEAD: Final = re.compile(r"^[^=]*\|")
+_QUOTED_PAIRS: Final = re.compile(r'([\w.@-]+)="((?:[^"\\\]]|\\.)*)"')
+_ESCAPE: Final = re.compile(r"\\(.)")
+
+
+class ShownFields(NamedTuple):
+    """What is wrong with a field beside a message, and the fields that the message has not."""
+
+    conflict: str
+    unproven: tuple[str, ...]
+
+
+class UnprovenFields:
+    """Counts rows with fields beside the message of which nothing is proven, and their names."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._names = set[str]()
+
+    def add(self, shown: ShownFields) -> None:
+        """Those of one more row."""
+        self.rows += bool(shown.unproven)
+        if len(self._names) < _MOST_NAMES:
+            self._names.update(name[:_MOST_SHOWN] for name in shown.unproven[:_MOST_NAMES])
+
+    @property
+    def said(self) -> str:
+        """What a person has to know of them."""
+        listed = ", ".join(sorted(self._names)[:_MOST_LISTED])
+        more = " and more" * (len(self._names) > _MOST_LISTED)
+        return (f"of {counted(self.rows, 'row')} the message itself is proven, and not the fields "
+                f"beside it that it does not have: {listed}{more}")  # fmt: skip
+
+
+def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownFields | None:
+    """Compare fields with the message that stands in the member `place`; None if there are none."""
+    beside = {name: value for name, value in shown.items() if name != place}
+    if not beside:
+        return None
+    own = _SPLUNK_OWN if place == SPLUNK_RAW else frozenset[str]()
+    sent: dict[str, list[Any]] | None = None
+    unproven, conflict = list[str](), ""
+    for name, value in _flat(beside):
+        if name in own or name.startswith("_") or name == "@timestamp":
+            unproven.append(name)
+            continue
+        sent = _fields_of(message) if sent is None else sent
+        values = sent.get(name) or sent.get(name.removesuffix("{}"))
+        if values is None:
+            unproven.append(name)
+        elif not conflict and not _agree(value, values):
+            conflict = (f"the export shows {_cut(name)} as {_cut(_text(value))}, and the message "
+                        f"beside it ({place}) as it was sent has {_cut(_text(values))}; name the "
+                        f"field with --added if the SIEM made another of it")  # fmt: skip
+    return ShownFields(conflict, tuple(unproven))
+
+
+def _fields_of(message: bytes) -> dict[str, list[Any]]:
+    """The fields of a message by their names: of JSON with dots, of the others their pairs."""
+    fields = dict[str, list[Any]]()
+    if message.startswith(b"{"):
+        try:
+            for name, value in _flat(decoded(message)):
+                fields.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+        except ValueError:
+            return {}
+        return fields
+    text = message.decode("utf-8", "replace")
+    for name, value in _pairs(text):
+        fields.setdefault(name, []).append(_ESCAPE.sub(_unescaped, value))
+    return fields
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return {"n": "\n", "r": "\r"}.get(found[1], found[1])
+
+
+def _pairs(text: str) -> Iterable[tuple[str, str]]:
+    _, found, extension = text.partition("CEF:")
+    if found:
+        return _CEF_PAIRS.findall(re.split(r"(?<!\\)\|", extension, maxsplit=7)[-1])
+    _, found, attributes = text.partition("LEEF:")
+    if found and "\t" in attributes:
+        pairs = _LEEF_HEAD.sub("", attributes).split("\t")
+        return [(name, value) for name, _, value in (pair.partition("=") for pair in pairs)]
+    return _QUOTED_PAIRS.findall(text)
+
+
+def _flat(value: Mapping[str, Any], before: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Members by their names with dots; of objects in lists as Splunk writes them: `name{}.x`."""
+    for name, inner in value.items():
+        path = before + name
+        if isinstance(inner, dict) and inner and depth < _MOST_DEPTH:
+            yield from _flat(inner, f"{path}.", depth + 1)
+        elif isinstance(inner, list) and any(isinstance(each, dict) for each in inner):
+            for each in inner:
+                if isinstance(each, dict) and depth < _MOST_DEPTH:
+                    yield from _flat(each, f"{path}{{}}.", depth + 1)
+        else:
+            yield path, inner
+
+
+def _agree(shown: Any, sent: Iterable[Any]) -> bool:
+    """Whether a shown value, or each of several, is one that was sent, and none is left out."""
+    each = shown if isinstance(shown, list) else [shown]
+    values = list(sent)
+    if each in ([""], [None], []):  # an empty cell shows nothing
+        return True
+    return all(any(_same(one, value) for value in values) for one in each) and all(
+        any(_same(one, value) for one in each) for value in values
+    )
+
+
+def _same(shown: Any, sent: Any) -> bool:
+    """Whether they are one value: SIEMs make texts of numbers and cut pairs at a space."""
+    one, other = _text(shown), _text(sent)
+    if one == other or (isinstance(sent, str) and one and sent.startswith(f"{one} ")):
+        return True
+    if isinstance(sent, (int, msgspec.Raw)) and not isinstance(sent, bool):
+        try:
+            return int(one) == int(other)
+        except ValueError:
+            pass
+        try:
+            return float(one) == float(other)
+        except ValueError:
+            return False
+    return False
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and len(value) == 1:
+        return _text(value[0])
+    return msgspec.json.encode(value).decode()
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")

@@ -17,6 +17,7 @@ from siemrelay.core.extras import REGEX
 from siemrelay.core.lines import records_of
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.key_value import declared_pairs, whole_pairs
+from siemrelay.decoders.snare import SNARE
 from siemrelay.products.product import BUILT_IN
 from siemrelay.sources.framing import FramingOptions, RecordStream, text_framing
 from siemrelay.wire.framing.contract import Framing
@@ -45,6 +46,7 @@ _LEEF: Final = re.compile(r"(?:^|[\s:])LEEF:[\d.]+\|")
 _SYSLOG: Final = re.compile(
     r"<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d \S+ \S|"
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* [\w.:-]+ [\w./-]+(?:\[\d+\])?: "
+    rf"|\S+\t{SNARE}\t"
 )
 _DELIMITERS: Final = ",;\t|"
 _DATES: Final = (
@@ -76,6 +78,8 @@ def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
         fit = sum(map(fits, records))
         if records and fit >= _FITS * len(records):
             product = _product(records) if name == "json" else name if name in BUILT_IN else None
+            if name == "syslog" and sum(SNARE in record for record in records) >= _FITS * fit:
+                product = "windows"
             settings = {"decoder": name, **({"product": product} if product else {})}
             return Proposal(settings | found.encoding, fit, len(records))
     return _csv(found) or _text(found)

@@ -1,4 +1,4 @@
-"""The messages of a batch, behind their headers: JSON, CEF, LEEF, PAN-OS, pairs or text.
+"""The messages of a batch, behind their headers: JSON, CEF, LEEF, PAN-OS, Snare, pairs or text.
 
 Text is not structure: unless the source declares a form, a message gives an event its fields only
 if it is structure as a whole (test_text_is_not_structure).
@@ -31,10 +31,12 @@ from siemrelay.decoders.key_value import (
 )
 from siemrelay.decoders.leef import leef_fields
 from siemrelay.decoders.pan_os import pan_os_fields
+from siemrelay.decoders.snare import BEGINNINGS as SNARE_BEGINNINGS
+from siemrelay.decoders.snare import snare_fields
 
 Fields = dict[str, Any]
 
-Body = Literal["auto", "text", "json", "key_value", "cef", "leef", "pan_os"]
+Body = Literal["auto", "text", "json", "key_value", "cef", "leef", "pan_os", "snare"]
 """What the messages of a source are declared to be."""
 
 _COOKIE: Final = "@cee:"
@@ -45,6 +47,7 @@ _BY_BEGINNING: Final[tuple[tuple[str, Callable[[str], Fields | None]], ...]] = (
     ("LEEF:", leef_fields),
     ("1,", pan_os_fields),
     ("0,", pan_os_fields),
+    *((beginning, snare_fields) for beginning in SNARE_BEGINNINGS),
     ("[", lambda text: normalise_device_pairs(check_point_pairs(text))),
 )
 _BEGINNINGS: Final = tuple(beginning for beginning, _ in _BY_BEGINNING)
@@ -75,6 +78,7 @@ _READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
     "cef": cef_fields,
     "leef": leef_fields,
     "pan_os": pan_os_fields,
+    "snare": snare_fields,
 }
 """What a message that is no JSON object says, under the event's names or any known spelling."""
 

@@ -29,7 +29,7 @@ _RFC5424: Final = re.compile(
 )
 # PRI, time, host and tag, or one of these two; a host alone only before what begins a message. A
 # tag of digits might be Cisco's count before another time, which depends on what follows.
-_BODY: Final = r"CEF:|LEEF:|@cee:|\{|[01],20"
+_BODY: Final = r"CEF:|LEEF:|@cee:|\{|[01],20|MSWinEventLog\t"
 _RFC3164: Final = re.compile(
     r"<(\d{1,3})>(?:([A-Z][a-z][a-z] [ \d]\d \d\d:\d\d):([0-5][0-9])"
     r"|(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d))) "

@@ -21,6 +21,7 @@ from siemrelay.decoders.contract import (
 )
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.normalise import Finisher, unparsed
+from siemrelay.decoders.snare import BEGINNINGS as SNARE_BEGINNINGS
 from siemrelay.decoders.syslog.bodies import Bodies, Body, Fields
 from siemrelay.decoders.syslog.columns import HeaderReader, Headers
 from siemrelay.decoders.times import zone_of
@@ -42,11 +43,11 @@ class SyslogDecoderOptions(SyslogHeaderOptions):
 
     body: Body = Field(
         "auto",
-        description="what follows the header. `auto`: a message is CEF, LEEF or Palo Alto's CSV "
-        "(`pan_os`) if it begins as one, JSON if it is one object, key=value if it is pairs from "
-        "beginning to end, else text; pairs among its words become attributes "
-        "(`attributes.text.NAME`) and nothing more. Any other choice declares the form: "
-        "`key_value` takes pairs from among words, too",
+        description="what follows the header. `auto`: a message is CEF, LEEF, Palo Alto's CSV "
+        "(`pan_os`) or Snare's Windows event (`snare`) if it begins as one, JSON if it is one "
+        "object, key=value if it is pairs from beginning to end, else text; pairs among its words "
+        "become attributes (`attributes.text.NAME`) and nothing more. Any other choice declares "
+        "the form: `key_value` takes pairs from among words, too",
     )
 
 
@@ -80,6 +81,7 @@ class SyslogDecoder:
         `of_one_form`: a record that has neither a header nor such a body is unparsed.
         """
         self._of_one_form = of_one_form
+        self._of_product = bool(catalogue.values)
         self._attributes = "attributes" in wanted
         zone = zone_of(timezone)
         self._headers = HeaderReader(
@@ -121,8 +123,11 @@ class SyslogDecoder:
             for event, sender in zip(events, headers.senders, strict=True):
                 event.type = event.type or sender.type
         if None in map(_severity, events):
-            for event, sender in zip(events, headers.senders, strict=True):
-                if event.severity is None:
+            for event, sender, text in zip(events, headers.senders, texts, strict=True):
+                # Snare's PRI says nothing of the event; where its product is known, its type does.
+                if event.severity is None and not (
+                    self._of_product and text.startswith(SNARE_BEGINNINGS)
+                ):
                     event.severity = sender.severity
         if None in map(_message, events):
             for event, text in zip(events, texts, strict=True):
@@ -201,8 +206,8 @@ _PREFIX: Final = "attributes."
 
 SYSLOG: Final = DecoderKind(
     SyslogDecoderOptions, SyslogDecoder,
-    "syslog; a message that is CEF, LEEF, Palo Alto's CSV, one JSON object or key=value as a "
-    "whole is read as such",
+    "syslog; a message that is CEF, LEEF, Palo Alto's CSV, Snare's `MSWinEventLog`, one JSON "
+    "object or key=value as a whole is read as such",
 )  # fmt: skip
 
 CEF: Final = DecoderKind(

@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from siemrelay.decoders.fields import first_of_each
+from siemrelay.decoders.snare import BEGINNINGS as SNARE_BEGINNINGS
 from siemrelay.decoders.times import MONTH, ZONE, placed, written_time
 
 # Facility 23, severity 7 (RFC 5424, 6.2.1).
@@ -73,6 +74,8 @@ _GLUED_TAG: Final = re.compile(r"([A-Za-z][\w./-]{0,47})(?:\[(\d{1,10})\])?:(?=[
 # A tag without a colon, as rsyslog's ForwardFormat writes those of imfile.
 _BARE_TAG: Final = re.compile(r"([A-Za-z][\w./-]{0,47})(?:\[(\d{1,10})\])? ")
 _HOST: Final = re.compile(r"([^\s\"={}|<>]{1,255}) ")
+# Without a header of syslog, Snare writes the host and a tab.
+_SNARE_HOST: Final = re.compile(r"([^\s\"={}|<>#]{1,255})(?:\t|#011)(?=MSWinEventLog(?:\t|#011))")
 
 
 class SyslogHeader(msgspec.Struct, gc=False):
@@ -106,6 +109,10 @@ def header_of(
         return _rfc5424(text, pri, version)
     header = SyslogHeader(text, pri)
     rest = text[at:].lstrip(" ") if pri is not None else text.lstrip(" ")
+    snare = _SNARE_HOST.match(rest)
+    if snare is not None:
+        header.host, header.text = snare[1], rest[snare.end() :]
+        return header
     after = _stamped(header, rest, received, zone)
     if after is None and pri is None and _CISCO_TAG.match(rest) is None:
         return header  # no header at all
@@ -115,7 +122,7 @@ def header_of(
         or header.host is not None or header.msgid is not None
     )  # fmt: skip
     if not named and not _begins_message(rest):
-        host = _HOST.match(rest)
+        host = _SNARE_HOST.match(rest) or _HOST.match(rest)
         if host is not None:
             header.host, rest = host[1], rest[host.end() :]
             if rest.startswith(": "):  # Cisco puts a colon of its own after the host
@@ -172,7 +179,7 @@ def hostless(text: str, received: datetime) -> Hostless | None:
 
 
 def _begins_message(rest: str) -> bool:
-    return rest.startswith(("CEF:", "LEEF:", "{", "@cee:", "1,20", "0,20"))
+    return rest.startswith(("CEF:", "LEEF:", "{", "@cee:", "1,20", "0,20", *SNARE_BEGINNINGS))
 
 
 def _stamped(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) -> str | None:

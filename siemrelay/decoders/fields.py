@@ -1,6 +1,7 @@
 """Which field of an event is found where in a record, and how the values become an event.
 
-A path is dotted (`user.email`). In a list, a number takes an element (`resources.0.name`), and
+A path is dotted (`user.email`); a name with dots in it stands between quotation marks
+(`claims."http://example.com/upn"`). In a list, a number takes an element (`resources.0.name`), and
 `NAME=VALUE` the first one that has it (`parameters.name=USER.value`). A text with braces is made of
 several values, if all are there (`{verb} {object.kind}`); `{user if code=1,2}` is there only where
 the record has one of these codes, `{user if user!=-}` where it has another value.
@@ -23,9 +24,20 @@ Where = tuple[str, ...]
 """The keys that lead to a value: one for each object on the way, or a step into a list."""
 
 
+_NAME: Final = re.compile(r'"([^"]*)"(?:\.|$)|([^.]*)(?:\.|$)')
+
+
+def steps_of(path: str) -> Where:
+    """The names along a path."""
+    if '"' not in path:
+        return tuple(path.split("."))
+    # A path that does not end in a dot has an empty match behind its last name.
+    return tuple(quoted or name for quoted, name in _NAME.findall(path))[:-1]
+
+
 def is_plain(path: str) -> bool:
-    """Whether a path leads through objects alone."""
-    return "{" not in path and not any(map(_is_into_list, path.split(".")))
+    """Whether a path leads through objects alone, by names without dots."""
+    return "{" not in path and '"' not in path and not any(map(_is_into_list, path.split(".")))
 
 
 def _is_into_list(step: str) -> bool:
@@ -140,7 +152,7 @@ NO_VALUES: Final = {type(None), dict, list}
 
 
 def _places(path: str) -> list[Where]:
-    return [(path,), tuple(path.split("."))] if "." in path else [(path,)]
+    return [(path,), steps_of(path)] if "." in path else [(path,)]
 
 
 def _usable_at(record: Mapping[str, Any], places: list[Where]) -> Any:

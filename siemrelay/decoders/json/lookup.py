@@ -24,6 +24,7 @@ from siemrelay.decoders.fields import (
     is_usable,
     rest_of,
     steps,
+    steps_of,
     text_of,
 )
 
@@ -61,7 +62,7 @@ class FieldLookup:
         parts = {key for template in self._templates.values() for key in template.keys}
         paths = parts | {path for paths in spellings.values() for path in paths}
         # `_rests` needs to know whether there is an `attributes` object.
-        self._names = paths | {path.partition(".")[0] for path in paths} | {"attributes"}
+        self._names = paths | {steps_of(path)[0] for path in paths} | {"attributes"}
         self._plans = BoundedMemo(self._plan, most=_PLANS_KEPT)
 
     def find(self, record: dict[str, Any]) -> list[tuple[str, Place, Any]]:
@@ -150,7 +151,7 @@ class FieldLookup:
                     if template.may_be_in(present):
                         tried.append(template)
                     continue
-                steps = tuple(path.split("."))
+                steps = steps_of(path)
                 if path in present:
                     tried.append((path,))
                 if len(steps) > 1 and steps[0] in present:

@@ -13,6 +13,7 @@ from siemrelay.decoders.json.lookup import FieldLookup
 RECORD: dict[str, Any] = {
     "a": {"b": "ab", "n": 5, "yes": True, "none": None},
     "a.b": "dotted",
+    "claims": {"http://e.com/upn": "u@e.com", "of.list": ["first"], "plain": {"x.y": 1}},
     "list": [{"name": "x", "value": 1}, {"name": "y", "value": 2}, "z"],
     "deep": {"rows": [{"cells": ["c0", "c1"]}]},
     "code": 4624,
@@ -36,6 +37,12 @@ RECORD: dict[str, Any] = {
         ("deep.rows.0.cells.1", "c1"),
         ("a.b.0", None),
         ("a.b", "dotted"),
+        ('claims."http://e.com/upn"', "u@e.com"),
+        ('claims."of.list".0', "first"),
+        ('claims.plain."x.y"', 1),
+        ('"claims".plain."x.y"', 1),
+        ('claims."missing.one"', None),
+        ('{a.n} {claims."http://e.com/upn"}', "5 u@e.com"),
         ("{a.n}-{a.yes}", "5-true"),
         ("{a.b}!", "dotted!"),
         ("{a.n}/{a.none}", None),
@@ -69,7 +76,7 @@ def test_what_a_text_is_made_of_and_what_is_kept_stays_among_the_attributes() ->
 
 def test_no_shape_is_learned_where_a_path_is_not_plain() -> None:
     assert is_plain("a.b")
-    assert not any(map(is_plain, ("a.0", "a.b=c.d", "{a}")))
+    assert not any(map(is_plain, ("a.0", "a.b=c.d", "{a}", 'a."b.c"')))
     assert learn([{"a": "x"}], {"type": ("a",)}, attributes=None) is not None
     assert learn([{"a": "x"}], {"type": ("a", "b.0")}, attributes=None) is None
 

@@ -16,6 +16,8 @@ from typing import Final, overload
 _SEPARATOR: Final = b"\x1e\n"
 # A payload of records over several lines fits into a row of the buffer; a longer record is alone.
 _MOST_BYTES: Final = 256 << 10
+# Several lines of usual length, far less than what the first cache of a processor holds.
+_PIECE_BYTES: Final = 4096
 
 
 def count_lines(payload: bytes) -> int:
@@ -124,12 +126,18 @@ def lines_of(payload: bytes, count: int) -> Sequence[bytes]:
 
 def is_utf8(data: bytes) -> bool:
     """Whether the bytes are UTF-8."""
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
+    start = 0 if not data.isascii() else len(data)
+    while start < len(data):
+        # No character has a line feed inside. To test a text takes no time if it is ASCII, as most
+        # are, and to decode it does.
+        end = data.find(b"\n", start + _PIECE_BYTES) + 1 or len(data)
+        piece = data[start:end]
+        start = end
+        if not piece.isascii():
+            try:
+                piece.decode()
+            except UnicodeDecodeError:
+                return False
     return True
 
 

@@ -164,7 +164,8 @@ class _Trailer:
             data = data[end + 1 :]
         end = data.rfind(self._trailer) + 1
         if end:
-            whole = rest.take() + data[:end] if rest.data else data[:end]
+            whole = b"".join((rest.data, memoryview(data)[:end]))
+            rest.data.clear()
             if self._trailer == b"\n":
                 found.add_lines(whole)
             else:

@@ -30,7 +30,7 @@ from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES
 from siemrelay.wire.stream_framing import Messages, StreamSplitter
 
 # One read takes at most this much: enough that the work per read is lost in it.
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 512 * 1024
 # From a connection that has sent little it takes this: most of thousands are quiet.
 _SMALL_READ_BYTES: Final = 16 * 1024
 # And about this many messages, however short they are: some 20 ms of work from here to the sinks.

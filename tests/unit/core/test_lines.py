@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.lines import (
     count_lines,
+    is_utf8,
     lines_of,
     must_stay_alone,
     payloads,
@@ -89,3 +90,11 @@ def as_raw(records: Sequence[bytes]) -> list[bytes]:
         for record in records
         for message in Raw().encode(selected(record + b"\n", [record]))
     ]
+
+
+@given(
+    st.lists(st.sampled_from([b"x" * 3000, "ä€😀".encode(), b"\n", b"\xc3", b"\xa4"]), max_size=9)
+)
+def test_bytes_are_utf_8_if_they_can_be_decoded(pieces: list[bytes]) -> None:
+    data = b"".join(pieces)
+    assert is_utf8(data) == (data.decode("utf-8", "replace").encode() == data)

@@ -178,7 +178,8 @@ class Selection:
     """
 
     __slots__ = (
-        "_columns", "_events", "_keep", "_rewrite", "_rewritten", "decoded", "is_changed", "number",
+        "_columns", "_count", "_events", "_keep", "_rewrite", "_rewritten", "decoded", "is_changed",
+        "number",
     )  # fmt: skip
 
     def __init__(
@@ -201,6 +202,7 @@ class Selection:
         self.is_changed = events is not None
         """Whether the events say something else than their records as they came."""
         self._columns: dict[str, list[Any]] = {}
+        self._count = decoded.batch.count if keep is None else sum(map(bool, keep))
 
     @property
     def events(self) -> list[AuditEvent]:
@@ -233,9 +235,7 @@ class Selection:
         return Selection(self.decoded, keep, self.number)
 
     def __len__(self) -> int:
-        if self._events is not None:
-            return len(self._events)
-        return self.decoded.batch.count if self._keep is None else sum(map(bool, self._keep))
+        return self._count
 
     @property
     def sequences(self) -> Sequence[int]:

@@ -33,6 +33,13 @@ _HOOK_PATH: Final = re.compile(r"/(?:incoming)?-?web-?hook[a-z0-9]{0,3}/", re.IG
 # Letters and digits mixed without a break for so long are no word; so are digests and UUIDs.
 _RUN: Final = re.compile(r"[A-Za-z0-9]{16,}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+# Hosts of Microsoft whose paths have the ids of tenants and subscriptions, which are no secrets.
+_TENANTS: Final = re.compile(
+    r"(?:login\.microsoftonline|graph\.microsoft|management\.azure|manage(?:-\w+)?\.office)"
+    r"\.(?:com|us)",
+    re.IGNORECASE,
+)
 _CASES: Final = re.compile(r"(?=.*[a-z])(?=.*[A-Z])[A-Za-z]{20,}")
 
 
@@ -81,11 +88,12 @@ def last_segment(url: str) -> str:
 
 def _in_path(url: str, *, also_words: bool) -> Iterator[str]:
     path = _path_of(url)
-    for segment in path.split("/"):
-        if _looks_random(segment):
-            yield segment
     host = re.sub(r"^[^:]+://(?:[^/@]*@)?", "", url)
     host = re.split(r"[:/?#]", host, maxsplit=1)[0]
+    ids = _UUID if _TENANTS.fullmatch(host) else None
+    for segment in path.split("/"):
+        if _looks_random(segment) and not (ids and ids.fullmatch(segment)):
+            yield segment
     if _HOOK_HOST.fullmatch(host) or (_HOOK_PATH.search(path) and _names_a_machine(host)):
         last = last_segment(url)
         if not _looks_random(last) and len(last) >= (1 if also_words else _NO_WORD):

@@ -27,7 +27,14 @@ from tests.support.polled_products import (
     GoogleWorkspace,
     Okta,
 )
-from tests.support.polled_saas import Atlassian, Auth0, Cloudflare, OnePassword, Slack
+from tests.support.polled_saas import (
+    Atlassian,
+    Auth0,
+    Cloudflare,
+    Microsoft365,
+    OnePassword,
+    Slack,
+)
 from tests.support.receivers import TcpReceiver
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples" / "products"
@@ -37,12 +44,14 @@ LOGS = {
     "gitlab": ["example", "example/platform"], "entra": ["signIns", "directoryAudits"],
     "google_workspace": ["admin", "login"], "slack": ["slack"], "auth0": ["auth0"],
     "onepassword": ["auditevents", "signinattempts"], "cloudflare": ["account-1", "account-2"],
-    "atlassian": ["org-1"],
+    "atlassian": ["org-1"], "m365": ["Audit.Exchange"],
 }  # fmt: skip
 """Product → the logs that its example reads here."""
 
 IN_ORDER_OF_STORING = {"okta", "onepassword", "auth0", "atlassian"}
 """Products whose APIs lead on from what was stored last: a late event does not exist before."""
+
+_ID = "11111111-2222-3333-4444-555555555555"
 
 FIRST, LATE, LATER = 17, 4, 6
 """Events of each log: visible at once, late, and new after the second kill."""
@@ -69,6 +78,7 @@ class Vendors:
             "google_workspace": self.google, "slack": Slack("slack-token"),
             "onepassword": OnePassword("1p-token"), "auth0": Auth0("auth0-secret"),
             "cloudflare": Cloudflare("cf-token"), "atlassian": Atlassian("at-token"),
+            "m365": Microsoft365("m365-secret"),
         }  # fmt: skip
         for api in self.by_name.values():
             stack.enter_context(api)
@@ -81,7 +91,7 @@ class Vendors:
             "https://graph.microsoft.com/v1.0": f"{self.entra.origin}/v1.0",
             "https://login.microsoftonline.com/example.onmicrosoft.com":
                 f"{self.entra.origin}/tenant-1",
-            "11111111-2222-3333-4444-555555555555": "entra-app",
+            _ID: "entra-app",
             "${credential:entra_key}": f"${{file:{self.key_file}}}",
             "${credential:entra_certificate}": f"${{file:{certificate}}}",
             "https://admin.googleapis.com": self.google.origin,
@@ -99,12 +109,23 @@ class Vendors:
             "${credential:cloudflare_token}": "cf-token",
             "https://api.atlassian.com": self.by_name["atlassian"].origin,
             "${credential:atlassian_key}": "at-token",
+            "https://manage.office.com/api": f"{self.by_name['m365'].origin}/api",
+            "${credential:m365_secret}": "m365-secret",
         }  # fmt: skip
 
     def sources(self, product: str) -> dict[str, dict[str, Any]]:
         """The example's sources, in small pages and asking often."""
         text = (EXAMPLES / f"{product}-poll.yaml").read_text()
-        for vendors, ours in self._instead.items():
+        instead = dict(self._instead)
+        if product == "m365":
+            # It has its token where Entra has its own, and its tenant's id in the address.
+            m365 = self.by_name["m365"].origin
+            instead["https://login.microsoftonline.com/example.onmicrosoft.com"] = (
+                f"{m365}/tenant-2"
+            )
+            text = text.replace(f"client_id: {_ID}", "client_id: m365-app")
+            instead[_ID] = "tenant-2"
+        for vendors, ours in instead.items():
             text = text.replace(vendors, ours)
         found: dict[str, dict[str, Any]] = yaml.safe_load(text)["sources"]
         for source in found.values():
@@ -121,7 +142,8 @@ class Vendors:
 def identity(line: bytes) -> str:
     """Which event a record is, by the id that its vendor gives it."""
     item = json.loads(line)
-    named = item.get("uuid") or item.get("_document_id") or item.get("_id") or item["id"]
+    named = item.get("uuid") or item.get("_document_id") or item.get("_id")
+    named = named or item.get("Id") or item["id"]
     if isinstance(named, dict):
         return f"{named['applicationName']}-{named['uniqueQualifier']}"
     return str(named) if "entity_path" not in item else f"{item['entity_path']}-{named}"

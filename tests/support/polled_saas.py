@@ -1,4 +1,4 @@
-"""Stand-ins for the audit APIs of Slack, 1Password, Auth0, Cloudflare and Atlassian, on loopback.
+"""Stand-ins for the audit APIs of Slack, 1Password, Auth0 and others, on loopback.
 
 As strict as those of `polled_products`: what the documentation does not name is refused.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -202,3 +203,54 @@ class Atlassian(AuditApi):
                 for e in found]  # fmt: skip
         following = self.remember(start + len(found)) if found else None
         return 200, {"data": data, "meta": {"next": following, "page_size": len(data)}}, {}
+
+
+class Microsoft365(AuditApi):
+    """The Management Activity API: lists of contents, at most 24 hours of the last seven days."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__()
+        self._secret = secret
+
+    def limit_headers(self, reset_s: int) -> Headers:
+        return {"Retry-After": "1"}
+
+    def token(self, path: str, form: Query) -> Answered:
+        if path != "/tenant-2/oauth2/v2.0/token" or form.get("client_secret") != self._secret:
+            raise Wrong(401, {"error": "invalid_client"})
+        expect_form(form, grant_type="client_credentials", client_id="m365-app",
+                    scope="https://manage.office.com/.default")  # fmt: skip
+        return 200, {"access_token": "m365-access", "token_type": "Bearer", "expires_in": 3599}, {}
+
+    def page(self, path: str, query: Query, headers: Any) -> Answered:
+        _bearer(headers, "m365-access", {"error": {"code": "AF10001"}})
+        if content := re.fullmatch(r"/api/v1\.0/tenant-2/activity/feed/audit/([^/]+)/(\d+)", path):
+            return 200, [{"Id": f"{content[1]}-{content[2]}", "Operation": "Send"}], {}
+        if path != "/api/v1.0/tenant-2/activity/feed/subscriptions/content":
+            raise Wrong(404, {"error": {"code": "AF20000"}})
+        self.known(query, "contentType", "startTime", "endTime", "PublisherIdentifier", "nextPage")
+        if "nextPage" in query:
+            left = self.recall(query["nextPage"])
+        else:
+            exact = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+            start_ms = self.moment(query["startTime"], exact)
+            end_ms = self.moment(query["endTime"], exact)
+            if end_ms - start_ms > _DAY_MS or start_ms < time.time() * 1000 - 7 * _DAY_MS:
+                raise Wrong(400, {"error": {"code": "AF20030"}})
+            left = [e for e in self.visible(query["contentType"], start_ms, newest_first=False)
+                    if e.at_ms < end_ms]  # fmt: skip
+        found, left = left[:4], left[4:]
+        log = query["contentType"]
+        contents = [
+            {"contentType": log, "contentId": f"{log}${e.number}", "contentCreated":
+             rfc3339(e.at_ms / 1000), "contentUri":
+             f"{self.origin}/api/v1.0/tenant-2/activity/feed/audit/{log}/{e.number}"}
+            for e in found
+        ]  # fmt: skip
+        if not left:
+            return 200, contents, {}
+        following = urlencode({"contentType": log, "nextPage": self.remember(left)})
+        return 200, contents, {"NextPageUri": f"{self.origin}{path}?{following}"}
+
+
+_DAY_MS = 86_400_000

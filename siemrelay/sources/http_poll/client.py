@@ -48,14 +48,16 @@ class PollFailed(SiemrelayError):
     """There is no usable answer: poll again after `after_s` seconds.
 
     `lasting`: only a person can fix it, so poll again seldom. `throttled`: the API limits the rate
-    of all requests. `expired`: it may be about the link that the poll went on from.
+    of all requests. `expired`: it may be about the link that the poll went on from. `gone`: there
+    is nothing at that address, or nothing any more.
     """
 
     def __init__(
         self, reason: str, *, lasting: bool = False, after_s: float = 0.0,
-        throttled: bool = False, expired: bool = False,
+        throttled: bool = False, expired: bool = False, gone: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(reason)
+        self.gone = gone
         self.lasting, self.after_s = lasting, after_s
         self.throttled, self.expired = throttled, expired
 
@@ -84,9 +86,10 @@ class ApiClient:
             status, headers, body = await self._authorized(request)
         if status != 200:
             raise _refused(status, headers, body)
-        link = headers.get("link")
+        named = self._options.next_header
+        link = headers.get(named.lower()) if named else _next_link(headers.get("link"))
         asked_s = limit_pause_s(headers, now_s=time.time()) if is_used_up(headers) else None
-        return Page(ApiAnswer(body, _next_link(link)), min(asked_s or 0.0, _LONGEST_ASKED_S))
+        return Page(ApiAnswer(body, link), min(asked_s or 0.0, _LONGEST_ASKED_S))
 
     async def _authorized(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
         import httpx2
@@ -173,7 +176,10 @@ def _refused(status: int, headers: Mapping[str, str], body: bytes) -> PollFailed
         )
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
     lasting = 300 <= status < 500 and status != 408
-    return PollFailed(reason + advice, lasting=lasting, after_s=after_s, expired=status in _EXPIRED)
+    return PollFailed(
+        reason + advice, lasting=lasting, after_s=after_s, expired=status in _EXPIRED,
+        gone=status in (404, 410),
+    )  # fmt: skip
 
 
 @asynccontextmanager

@@ -79,6 +79,12 @@ class PollWindowOptions(Options):
         "long past is then read part by part",
     )  # fmt: skip
 
+    reach: Duration | None = Field(
+        None, gt=0,
+        description="how far back the API can be asked: `{since}` is never longer ago. What lies "
+        "before, after a long stop, is lost, with a warning",
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _goes_on(self) -> PollWindowOptions:
         if self.size is not None and self.size <= self.overlap:
@@ -154,6 +160,16 @@ class HttpPollOptions(Options):
         "`Link` header with rel=next is followed without it. Only an address of the same scheme, "
         "host and port is followed",
     )  # fmt: skip
+    next_header: HeaderName | None = Field(
+        None, description="a header with the next page's address, where it is not `Link` "
+        "(Microsoft 365's `NextPageUri`)",
+    )  # fmt: skip
+    follow: str | None = Field(
+        None, min_length=1,
+        description="dotted path of an address in each item: what is stored are the items of the "
+        "answer there (Microsoft 365's `contentUri`). Only an address of the same scheme, host and "
+        "port is followed",
+    )  # fmt: skip
     keep_next: bool = Field(
         False,
         description="the last page names a next one, too, on which later items will be: the next "
@@ -184,8 +200,9 @@ class HttpPollOptions(Options):
     def _one_way(self) -> HttpPollOptions:
         if self.cursor is not None and self.since is not None:
             raise ValueError("give one of `cursor` and `since`, not both")
-        if sum(map(bool, (self.page, self.cursor, self.next or self.keep_next))) > 1:
-            raise ValueError("give one of `page`, `cursor` and `next`")
+        links = (self.next, self.next_header)
+        if sum(map(bool, (self.page, self.cursor, any(links) or self.keep_next))) > 1 or all(links):
+            raise ValueError("give one of `page`, `cursor`, `next` and `next_header`")
         if self.authorization is not None and self.oauth is not None:
             raise ValueError("give one of `authorization` and `oauth`, not both")
         names = [name.lower() for name in self.headers]

@@ -9,6 +9,7 @@ Invariants (test_http_poll_position.py):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import compress
 from typing import Any, Final
 
 import msgspec
@@ -54,7 +55,7 @@ _FORMATS: Final[dict[str, Callable[[int], str]]] = {
 
 
 class ApiAnswer(msgspec.Struct, frozen=True):
-    """An API's answer: its body, and the next page in its Link header (RFC 8288), if any."""
+    """An API's answer: its body, and the address of the next page in its header, if any."""
 
     body: bytes
     link: str | None = None
@@ -99,6 +100,8 @@ class PollPosition:
         self._idle, self._present_ms = 0, now_ms
         self._resumed, self._was_empty = False, False
         self._stored = dict(found or {})
+        self.out_of_reach: tuple[int, int] | None = None
+        """The time that the API can no longer be asked about, from and to, in milliseconds."""
 
     # -- requests ---------------------------------------------------------
 
@@ -107,6 +110,11 @@ class PollPosition:
         state, window = self._state, self._options.window
         self._asked.clear()
         self._idle, self._present_ms = 0, now_ms - int(window.lag * 1000)
+        if window.reach is not None and state.since_ms is not None:
+            earliest_ms = now_ms - int(window.reach * 1000)
+            if state.since_ms < earliest_ms:
+                self.out_of_reach = (state.since_ms, earliest_ms)
+                state.since_ms, state.next = earliest_ms, None
         self._resumed = state.next is not None and self._leads_on(state.next)
         if not self._resumed:
             state.next, state.newest_ms, state.until_ms = None, 0, self._present_ms
@@ -180,6 +188,16 @@ class PollPosition:
         return request
 
     # -- answers ----------------------------------------------------------
+
+    def unseen(self, answer: ApiAnswer) -> list[bytes]:
+        """The items of a page that are new, without moving past them. Raises NotAPage."""
+        items = page_items(answer.body, self._items, may_lack=self._options.may_lack_items)
+        marks = [item_mark(item, self._options.dedupe) for item in items]
+        return list(compress(items, self._seen.new(marks)))
+
+    def note(self, item: bytes) -> None:
+        """Remember one of these items: what it leads to is stored."""
+        self._note([item], [item_mark(item, self._options.dedupe)])
 
     def take(self, answer: ApiAnswer) -> list[bytes]:
         """The items of a page that are new; the position moves past them. Raises NotAPage."""

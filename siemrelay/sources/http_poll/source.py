@@ -9,12 +9,14 @@ import msgspec
 import structlog
 import trio
 
+from siemrelay.core.times import rfc3339
 from siemrelay.net.tasks import report_alive
 from siemrelay.sources.contract import Intake, Records, SourceKind, joined
 from siemrelay.sources.http_poll.client import ApiClient, PollFailed, open_client
 from siemrelay.sources.http_poll.options import HttpPollOptions
 from siemrelay.sources.http_poll.position import MOST_SEEN, PollPosition
-from siemrelay.wire.pagination import NotAPage
+from siemrelay.wire.pagination import NotAPage, next_page, page_items, value_at
+from siemrelay.wire.request_templates import Request
 
 # An API that limits the rate answers and refuses in turn: that is one line in the log, until it has
 # answered everything for so long.
@@ -126,9 +128,12 @@ class _Poll:
         """Poll once; whether there is more to ask for at once."""
         position = self._position
         request = position.begin(_now_ms())
+        self._warn_of_gap()
         while True:
             page = await client.fetch(request)
             self._intake.progress()
+            if self._options.follow is not None:
+                await self._follow(client, request, position.unseen(page.answer))
             await self._offer(position.take(page.answer))
             following = position.following(request, page.answer)
             if following is None:
@@ -148,6 +153,41 @@ class _Poll:
             )  # fmt: skip
         await self._let_renew(page.pause_s)
         return is_behind
+
+    async def _follow(self, client: ApiClient, request: Request, items: list[bytes]) -> None:
+        """Store what items lead to, each with its item's mark. Raises PollFailed, NotAPage."""
+        path = self._options.follow or ""
+        for item in items:
+            named = value_at(item, path)
+            address = next_page(request.url, named if isinstance(named, str) else None)
+            if address is None:
+                raise NotAPage(f"an item has no address at `follow: {path}`")
+            try:
+                page = await client.fetch(Request(address))
+                found = page_items(page.answer.body, None)
+            except PollFailed as error:
+                if not error.gone:
+                    raise
+                found = []
+                self._log.warning(
+                    "polled content is gone", url=address, reason=str(error),
+                    advice="what it held is lost: the API keeps content for some days only",
+                )  # fmt: skip
+            else:
+                await self._let_renew(page.pause_s)
+            self._intake.progress()
+            self._position.note(item)
+            await self._offer(found)
+
+    def _warn_of_gap(self) -> None:
+        gap, self._position.out_of_reach = self._position.out_of_reach, None
+        if gap is not None:
+            self._log.warning(
+                "poll gap", url=self._options.url, since=rfc3339(gap[0] / 1000),
+                until=rfc3339(gap[1] / 1000),
+                advice="the API cannot be asked about that time any more (`window: {reach}`): what "
+                "happened then and was not polled before is lost",
+            )  # fmt: skip
 
     async def _offer(self, items: list[bytes]) -> None:
         records = joined(items)

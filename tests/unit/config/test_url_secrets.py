@@ -31,6 +31,10 @@ from siemrelay.config.url_secrets import url_secrets, without_url_secrets
         ("https://TOKEN@host/", "https://***@host/"),
         ("https://user:pass@host/x", "https://user:***@host/x"),
         ("https://hooks.example.com/audit", "https://hooks.example.com/***"),
+        (
+            "https://login.microsoftonline.com.example.com/11111111-2222-3333-4444-555555555555/",
+            "https://login.microsoftonline.com.example.com/***/",
+        ),
     ],
 )
 def test_the_secret_of_a_url_is_hidden_wherever_it_is(url: str, shown: str) -> None:
@@ -51,6 +55,8 @@ def test_the_secret_of_a_url_is_hidden_wherever_it_is(url: str, shown: str) -> N
         "https://h/receiver/${credential:key}",
         "amqp://guest@broker/",
         "unix:///run/siemrelay/0123456789abcdef.sock",
+        "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token",
+        "https://manage.office.com/api/v1.0/11111111-2222-3333-4444-555555555555/activity/feed",
     ],
 )
 def test_names_in_a_url_are_shown(url: str) -> None:

@@ -202,6 +202,23 @@ def test_the_link_of_an_empty_page_is_where_the_next_poll_begins() -> None:
     assert not again.resumed
 
 
+def test_nothing_is_asked_for_that_is_out_of_the_apis_reach() -> None:
+    made = options(since={"parameter": "since", "field": "t"}, start_at="1h",
+                   window={"reach": "7d", "size": "1d"})  # fmt: skip
+    stored = Stored()
+    position = PollPosition(made, None, stored, NOW_MS)
+    position.begin(NOW_MS)
+    assert position.out_of_reach is None
+    position.finish()
+    store(stored, position)
+    later_ms = NOW_MS + 30 * 86_400_000
+    again = PollPosition(made, None, stored, later_ms)
+    asked = query(again.begin(later_ms))
+    earliest_ms = later_ms - 7 * 86_400_000
+    assert asked["since"] == rfc3339(earliest_ms / 1000)
+    assert again.out_of_reach == (NOW_MS - 3_600_000, earliest_ms)
+
+
 def test_an_empty_page_without_a_link_is_asked_for_again() -> None:
     position = PollPosition(options(keep_next=True), None, {}, NOW_MS)
     first = ApiAnswer(b'[{"n":1}]', "/audit?after=1")

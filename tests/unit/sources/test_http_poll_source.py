@@ -54,6 +54,53 @@ async def test_all_pages_of_a_cursor_are_read_and_the_next_poll_goes_on_after_th
         assert api.asked[-1] == {"cursor": "7"}
 
 
+async def test_what_items_lead_to_is_stored_once_though_some_of_it_fails_or_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The list is asked for again after a failure; contents that were stored are not."""
+    monkeypatch.setattr(source, "_REFUSED_PAUSE_S", 0.01)
+    fails = {"3": 2}
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        if (number := query.get("content")) is None:
+            listed = [{"id": n, "uri": f"/audit?content={n}"} for n in range(1, 6)]
+            return 200, listed[:3] if "page" not in query else listed[3:], (
+                {} if "page" in query else {"NextPageUri": "/audit?page=2"}
+            )  # fmt: skip
+        if fails.get(number, 0) > 0:
+            fails[number] -= 1
+            return 503, {}, {}
+        if number == "4":
+            return 404, {"error": "expired"}, {}
+        return 200, [{"n": int(number) * 10}, {"n": int(number) * 10 + 1}], {}
+
+    intake = CollectingIntake()
+    options = {"follow": "uri", "next_header": "NextPageUri", "dedupe": "id", "every": "10ms"}
+    with Api(answer) as api:
+        await poll(intake, api.url, **options)
+        asked = [query["content"] for query in api.asked if "content" in query]
+        assert numbers(intake) == [10, 11, 20, 21, 30, 31, 50, 51]
+        assert asked == ["1", "2", "3", "3", "3", "4", "5"]
+        await poll(intake, api.url, **options)
+        assert len(intake.lines) == 8
+
+
+async def test_an_item_leads_to_no_other_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_REFUSED_PAUSE_S", 0.001)
+    addresses = ["http://elsewhere/", "/audit?content=1"]
+
+    def answer(query: dict[str, str], headers: Any) -> Answered:
+        if "content" in query:
+            return 200, [{"n": 1}], {}
+        return 200, [{"uri": addresses.pop(0)}], {}
+
+    intake = CollectingIntake()
+    with Api(answer) as api:
+        await poll(intake, api.url, follow="uri", every="1ms")
+    assert numbers(intake) == [1]
+    assert "another origin, http://elsewhere" in intake.blocked_whys[1]
+
+
 @pytest.mark.parametrize("form", ["rfc3339", "epoch", "epoch_ms"])
 async def test_since_asks_from_the_newest_and_takes_nothing_twice(form: str) -> None:
     moments = ["2026-01-01T00:00:00.100Z", "2026-01-01T00:00:00.100Z", "2026-01-01T00:00:01.900Z"]

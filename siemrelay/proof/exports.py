@@ -29,7 +29,13 @@ from siemrelay.proof.export_lines import (
     blocks_of_lines,
     check_decoded_size,
 )
-from siemrelay.proof.export_wrapping import Paths, Wrapped, unwrapped
+from siemrelay.proof.export_wrapping import (
+    Paths,
+    Wrapped,
+    documents_alike,
+    raw_texts,
+    unwrapped,
+)
 from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
 from siemrelay.proof.seal import SEAL_MARK, find_seal
 from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared
@@ -137,7 +143,7 @@ def _csv_parts(
             ]
             shown = dict[int, ShownFields]()
             for i, (row, _) in enumerate(rows if beside else ()):
-                fields = {name: row[at] for at, name in beside if at < len(row) and row[at]}
+                fields = {name: row[at] for at, name in beside if at < len(row)}
                 if (found := compared(fields, place, texts[i])) is not None:
                     shown[i] = found
             yield _part(leaves_of(texts), [line for _, line in rows], texts, shown)
@@ -246,18 +252,39 @@ def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
         if not all(lines):
             numbers = [n for n, line in zip(numbers, lines, strict=True) if line]
             lines = [line for line in lines if line]
+        if not lines:
+            continue
         for place, line in enumerate(lines):
             if len(line) > _LONG_LINE:
                 check_decoded_size(line, numbers[place])
         values, forms, alone = parsed_lines(lines)
-        if not alone and not added and not any(SPLUNK_RAW in value for value in values):
-            leaves = leaves_of_objects(values, forms)
-            if None not in leaves.numbers:
-                yield _part(leaves, numbers, forms)
-                continue
+        if not alone and not added and (part := _alike_part(values, forms, numbers)) is not None:
+            yield part
+            continue
         entries = _unwrapped_lines(zip(values, lines, numbers, strict=True), alone, added)
         while some_entries := list(islice(entries, _AT_ONCE)):
             yield _entries_part(some_entries)
+
+
+def _alike_part(
+    values: list[dict[str, Any]], forms: list[bytes], lines: Sequence[int]
+) -> ExportPart | None:
+    """The messages of lines that are all messages, all hits or all rows of Splunk; else None."""
+    documents = documents_alike(values)
+    if documents is None:
+        return None
+    if (texts := raw_texts(documents)) is not None:
+        shown = {
+            place: found
+            for place, (document, text) in enumerate(zip(documents, texts, strict=True))
+            if (found := compared(document, SPLUNK_RAW, text)) is not None
+        }
+        return _part(leaves_of(texts), lines, texts, shown)
+    if any(SPLUNK_RAW in document for document in documents):
+        return None
+    forms = forms if documents is values else forms_of(documents)
+    leaves = leaves_of_objects(documents, forms)
+    return None if None in leaves.numbers else _part(leaves, lines, forms)
 
 
 def _unwrapped_lines(

@@ -56,6 +56,8 @@ _JSON_PLACES: Final = (
     ("siemrelay", "n"), ("_siemrelay_n",), ("siemrelay_n",), ("unmapped", "siemrelay_n"),
     ("siemrelay.n",),
 )  # fmt: skip
+NUMBERED: Final = frozenset(path[0] for path in _JSON_PLACES)
+"""An object without one of these members has no number of its own."""
 
 _decode: Final = msgspec.json.Decoder().decode
 

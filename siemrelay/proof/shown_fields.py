@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,8 @@ SPLUNK_RAW: Final = "_raw"
 _SPLUNK_OWN: Final = frozenset((
     "host", "source", "sourcetype", "index", "linecount", "punct", "splunk_server",
     "splunk_server_group", "timestamp", "timestartpos", "timeendpos", "eventtype", "tag",
+    "date_hour", "date_mday", "date_minute", "date_month", "date_second", "date_wday", "date_year",
+    "date_zone",
 ))  # fmt: skip
 
 # Characters of a name or value that a finding shows.
@@ -29,6 +32,9 @@ _MOST_SHOWN: Final = 60
 _MOST_DEPTH: Final = 32
 _MOST_NAMES: Final = 1_000
 _MOST_LISTED: Final = 30
+
+# Names that are remembered with what is to be done about them.
+_MOST_PLANNED: Final = 500
 
 _CEF_PAIRS: Final = re.compile(r"(?:^| )([\w.\[\]-]+)=((?:[^=\\]|\\.)*?)(?= [\w.\[\]-]+=|$)")
 _LEEF_HEAD: Final = re.compile(r"^[^=]*\|")
@@ -67,17 +73,14 @@ class UnprovenFields:
 
 def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownFields | None:
     """Compare fields with the message that stands in the member `place`; None if there are none."""
-    beside = {name: value for name, value in shown.items() if name != place}
-    if not beside:
-        return None
-    own = _SPLUNK_OWN if place == SPLUNK_RAW else frozenset[str]()
-    sent: dict[str, list[Any]] | None = None
-    unproven, conflict = list[str](), ""
-    for name, value in _flat(beside):
-        if name in own or name.startswith("_") or name == "@timestamp":
-            unproven.append(name)
-            continue
-        sent = _fields_of(message) if sent is None else sent
+    names = tuple(shown)
+    plan = _plan(names, place) if len(names) <= _MOST_PLANNED else _Plan.of(names, place)
+    if not plan.compared:
+        return plan.nothing
+    if message.startswith(b"{") and _agree_at_once(shown, plan.compared, message):
+        return plan.nothing
+    sent, unproven, conflict = _fields_of(message), list(plan.unproven), ""
+    for name, value in _flat({name: shown[name] for name, _ in plan.compared}):
         values = sent.get(name) or sent.get(name.removesuffix("{}"))
         if values is None:
             unproven.append(name)
@@ -85,7 +88,52 @@ def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownField
             conflict = (f"the export shows {_cut(name)} as {_cut(_text(value))}, and the message "
                         f"beside it ({place}) as it was sent has {_cut(_text(values))}; name the "
                         f"field with --added if the SIEM made another of it")  # fmt: skip
-    return ShownFields(conflict, tuple(unproven))
+    return ShownFields(conflict, tuple(unproven)) if unproven or conflict else None
+
+
+class _Plan(NamedTuple):
+    """What is to be compared of fields of some names: each with its way into a message of JSON."""
+
+    compared: tuple[tuple[str, tuple[str, ...]], ...]
+    unproven: tuple[str, ...]
+    nothing: ShownFields | None
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], place: str) -> _Plan:
+        own = _SPLUNK_OWN if place == SPLUNK_RAW else frozenset[str]()
+        unproven = tuple(
+            name for name in names
+            if name != place and (name in own or name.startswith("_") or name == "@timestamp")
+        )  # fmt: skip
+        compared = tuple(
+            (name, tuple(name.split(".")))
+            for name in names
+            if name != place and name not in unproven
+        )
+        return cls(compared, unproven, ShownFields("", unproven) if unproven else None)
+
+
+_plan: Final = lru_cache(1_000)(_Plan.of)
+
+
+def _agree_at_once(
+    shown: Mapping[str, Any], compared: Iterable[tuple[str, tuple[str, ...]]], message: bytes
+) -> bool:
+    """Whether all are plainly there with the same value; False if one takes a closer look."""
+    try:
+        whole = msgspec.json.decode(message)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    for name, path in compared:
+        value, sent = shown[name], whole
+        if value == "" or value is None:  # an empty cell shows nothing
+            continue
+        for key in path:
+            sent = sent.get(key) if isinstance(sent, dict) else None
+        kind = type(sent)
+        if not (kind is str and value == sent) and not (kind is int and str(sent) == value):
+            return False
+    return True
 
 
 def _fields_of(message: bytes) -> dict[str, list[Any]]:

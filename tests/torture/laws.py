@@ -14,12 +14,14 @@ import trio
 from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkCursor, SinkPolicy
+from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.rows import COLUMNS, Payloads, Row
 from siemrelay.core.errors import SiemrelayError
-from siemrelay.proof.merkle import Tree, leaf_hash
+from siemrelay.pipeline.sealing.archive import folder_of, read_seals
+from siemrelay.proof.leaf import hash_of
+from siemrelay.proof.merkle import Tree
 from siemrelay.telemetry.stats import BufferStats
-from tests.torture.workload import SINKS, seen
+from tests.torture.workload import SINKS, is_wanted, message, sealed_stream, seen
 
 # They add up to what a cursor has passed.
 COUNTS = "delivered + duplicates + filtered + refused + dropped + lost"
@@ -32,15 +34,25 @@ class Past:
         self.stored: dict[int, int] = {}
         self.sent: dict[str, dict[int, int]] = {sink: {} for sink in SINKS}
         self.buried: dict[str, dict[int, int]] = {sink: {} for sink in SINKS}
-        self.sealed: int | None = None
-        """The number of the last seal that was stored, to be sent."""
+        self.numbers: dict[int, str] = {}
+        """Of the sealed stream: what was sent under each number, as a leaf."""
+        self.stream = self.key = ""
+        """The stream's name and its key."""
 
     def note(self, marks: bytes) -> None:
         """More of the workload's marks."""
         for line in marks.splitlines():
             match json.loads(line):
-                case {"sealed": int(number)}:
-                    self.sealed = number
+                case {"numbers": found}:
+                    self.numbers |= {int(number): leaf for number, leaf in found.items()}
+                    continue
+                case {"stream": str(name)}:
+                    assert self.stream in ("", name), "a stream began anew"
+                    self.stream = name
+                    continue
+                case {"key": str(key)}:
+                    assert self.key in ("", key), "another key signs"
+                    self.key = key
                     continue
                 case {"stored": found}:
                     known = self.stored
@@ -82,7 +94,7 @@ async def _broken(state: Path, past: Past) -> list[str]:
             buffer.set_sinks({sink: SinkPolicy() for sink in SINKS})
             for sink in SINKS:
                 broken += await _of_a_sink(buffer, file, sink, past)
-            broken += _of_the_stream(buffer.cursor("a"), past)
+            broken += await _of_the_stream(buffer, state, past)
         if past.shown and buffer.end <= max(past.shown):
             broken.append(f"number {buffer.end} is used again; {max(past.shown)} was seen")
     return broken
@@ -127,22 +139,44 @@ async def _of_a_sink(buffer: DiskBuffer, file: _File, sink: str, past: Past) -> 
     return broken
 
 
-def _of_the_stream(cursor: SinkCursor, past: Past) -> Iterator[str]:
-    """A seal that may have been sent is known, and numbers go on where the cursor is."""
+async def _of_the_stream(buffer: DiskBuffer, state: Path, past: Past) -> list[str]:
+    """The relay goes on with its stream, and every number stands for what was sent under it."""
+    if not past.stream:
+        return []
+    broken, cursor = list[str](), buffer.cursor("a")
     stream = cursor.stream
-    if past.sealed is None:
-        return
-    if stream is None:
-        yield "a stream that was sealed is forgotten"
-        return
-    leaves = [leaf_hash(b"%d" % n) for n in range(stream.tree.size)]
-    if stream.tree != Tree().extended(leaves):
-        yield "the tree is not that of the messages"
+    if stream is None or stream.name != past.stream:
+        return ["the sealed stream is forgotten"]
     if stream.next_sequence != cursor.next_sequence:
-        yield f"the stream is at {stream.next_sequence}, its cursor at {cursor.next_sequence}"
-    known = -1 if stream.pending is None else stream.pending.number
-    if past.sealed > max(known, stream.tree.size - 1):
-        yield f"seal {past.sealed} may have been sent, and its number is given again"
+        broken.append(f"the stream is at {stream.next_sequence}, its cursor at "
+                      f"{cursor.next_sequence}")  # fmt: skip
+    size, pending = stream.tree.size, stream.pending
+    sent = [bytes.fromhex(past.numbers.get(n, "")) for n in range(size)]
+    if stream.tree != Tree().extended(sent):
+        broken.append("the tree is not that of the messages")
+    sealing, leaves = sealed_stream(buffer, state), dict[int, bytes]()
+    if pending is not None:
+        leaves[pending.number] = hash_of(sealing.maker.message(stream, pending) or b"")
+    number, position = size, cursor.next_sequence
+    while position < buffer.end:
+        for sequence, digest in seen(batches := await buffer.read(position)).items():
+            if sequence >= position and is_wanted(digest):
+                number += number in leaves
+                leaves[number] = hash_of(message(digest))
+                number += 1
+        position = batches[-1].next_sequence
+    again = {n: leaf for n, leaf in past.numbers.items() if n >= size}
+    if other := [n for n, leaf in again.items() if leaves.get(n, b"").hex() != leaf]:
+        broken.append(f"numbers that were used stand for other messages: {_some(other)}")
+    if str(sealing.keys.make()[-1].verifier) != past.key:
+        broken.append("the signing key is another one")
+    archive = folder_of(state, stream.name)
+    if stream.witness is not None and not (archive / stream.witness.name).exists():
+        broken.append("the state would be taken for a copy")
+    sealed = [seal.size for seal in read_seals(archive)]
+    if sealed and sealed[-1] > (stream.sealed.size if pending is None else pending.size):
+        broken.append("the state would be taken for one that was set back")
+    return broken
 
 
 def _of_the_file(file: _File, past: Past) -> Iterator[str]:

@@ -135,7 +135,7 @@ def test_a_power_cut_while_it_recovers_from_a_power_cut_loses_nothing_either(
         shutil.rmtree(root)
 
 
-@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [71, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("error", "times"), [(errno.EIO, 1), (errno.ENOSPC, 12)])
 def test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing(
     library: Path, ram: Path, seed: int, error: int, times: int, step: int

@@ -33,6 +33,8 @@ class StateWitness:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
+        self._durable = set[str]()
+        """Streams whose folders have their entries on disk."""
 
     def doubt(self, state: StreamState) -> str:
         """Why the state is not the one that this machine wrote last; empty if nothing says so."""
@@ -54,6 +56,10 @@ class StateWitness:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _made_on_disk(path)
+            if stream not in self._durable:
+                _sync(folder.parent, os.O_RDONLY)
+                _sync(self._state_dir, os.O_RDONLY)
+                self._durable.add(stream)
         except OSError:
             return None
         found = self._found(path)
@@ -85,9 +91,13 @@ def _machine() -> str:
 
 def _made_on_disk(path: Path) -> None:
     """Make an empty file and its entry, so that no power cut takes it from under the state."""
-    for name, flags in ((path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), (path.parent, os.O_RDONLY)):
-        descriptor = os.open(name, flags | os.O_CLOEXEC, 0o600)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    _sync(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    _sync(path.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -97,5 +97,5 @@ def _options(context: click.Context, heading: str) -> Iterator[str]:
 
 def _escaped(text: str) -> str:
     """Text that troff prints as it is."""
-    text = text.replace("\\", "\\e").replace("-", "\\-").replace("\u2026", "\\[...]")
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("\u2026", "\\[u2026]")
     return f"\\&{text}" if text.startswith((".", "'")) else text

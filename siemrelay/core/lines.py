@@ -17,7 +17,7 @@ _SEPARATOR: Final = b"\x1e\n"
 # A payload of records over several lines fits into a row of the buffer; a longer record is alone.
 _MOST_BYTES: Final = 256 << 10
 # Several lines of usual length, far less than what the first cache of a processor holds.
-_PIECE_BYTES: Final = 4096
+_PIECE_BYTES: Final = 8192
 
 
 def count_lines(payload: bytes) -> int:

@@ -77,13 +77,12 @@ class SinkFormat(msgspec.Struct, frozen=True):
         assert len(messages) == len(selection), (len(messages), len(selection))
         return selection, redacted, messages
 
-    def forwards(self, record: bytes, *, is_syslog: bool) -> bool:
-        """Whether the sink takes any record, and gets that one as it came."""
-        return (
-            self.events.same_for_all is not None and self.transform is None and self.number is None
-            and isinstance(self.format, Forwarding)
-            and self.format.forwards(record, is_syslog=is_syslog)
-        )  # fmt: skip
+    @property
+    def forwarding(self) -> Forwarding | None:
+        """The format, if no event has to be looked at and records may leave as they came."""
+        looks = self.events.same_for_all is None or self.transform is not None
+        form = self.format
+        return form if isinstance(form, Forwarding) and not looks and self.number is None else None
 
     def takes(self, batch: Batch) -> bool:
         """Whether the sink takes records of that batch's source."""
@@ -112,6 +111,11 @@ class Formatter:
         self._groups: list[tuple[SinkFormat, list[SinkFormat]]] = []
         for name, sink in sinks.items():
             self.places[name] = self._place(sink)
+        # To ask for a protocol is slow: done once.
+        self._of_syslog = {
+            name for name, decoder in decoders.items() if isinstance(decoder, ReadsSyslog)
+        }
+        self._forwarding = {name: sink.forwarding for name, sink in sinks.items()}
 
     def _place(self, sink: SinkFormat) -> tuple[int, int]:
         for group, (first, filters) in enumerate(self._groups):
@@ -132,21 +136,20 @@ class Formatter:
         record on which its decoder raises becomes an Unparsed Record: a bug in one decoder must
         not stop the sinks for ever.
         """
-        decoder = self._decoder(batch)
+        decoder = self._decoders.get(batch.source, self._fallback)
         if (identity := self._identities.get(batch.source)) is not None:
             batch = msgspec.structs.replace(batch, identity=identity)
-        if _is_syslog(decoder, batch):
+        if self._is_syslog(batch):
             return DecodedBatch(batch, partial(_decoded, decoder, batch, errors), is_syslog=True)
         return _decoded(decoder, batch, errors)
 
     def forwards(self, sink: str, batch: Batch) -> bool:
         """Whether that sink gets the batch's records as they came, by the looks of the first."""
-        first = batch.payload[: batch.payload.find(b"\n")]
-        is_syslog = _is_syslog(self._decoder(batch), batch)
-        return self.sinks[sink].forwards(first, is_syslog=is_syslog)
+        form, first = self._forwarding[sink], batch.payload[: batch.payload.find(b"\n")]
+        return form is not None and form.forwards(first, is_syslog=self._is_syslog(batch))
 
-    def _decoder(self, batch: Batch) -> Decoder:
-        return self._decoders.get(batch.source, self._fallback)
+    def _is_syslog(self, batch: Batch) -> bool:
+        return batch.part is None and batch.source in self._of_syslog
 
     def format(
         self, decoded: DecodedBatch, group: int, views: Collection[int],
@@ -225,10 +228,6 @@ def _type_of(decoded: DecodedBatch, last: Sequence[int]) -> str:
 def replaced_of(decoded: DecodedBatch) -> list[int]:
     """The records (by sequence) of a batch with bytes that are no UTF-8."""
     return [decoded.batch.first_sequence + index for index in sorted(decoded.replaced)]
-
-
-def _is_syslog(decoder: Decoder, batch: Batch) -> bool:
-    return batch.part is None and isinstance(decoder, ReadsSyslog)
 
 
 def _decoded(decoder: Decoder, batch: Batch, errors: list[InternalError]) -> DecodedBatch:

@@ -322,7 +322,8 @@ class _Found:
             self._messages.append(Messages(payload, len(some), None, oversize))
 
     def _oversize(self, payload: bytes, messages: Sequence[bytes]) -> tuple[int, ...]:
-        if len(payload) <= self._max_bytes + 1:
+        # The generator below costs more than all else that is done with a message here.
+        if len(payload) <= self._max_bytes + 1 or max(map(len, messages)) <= self._max_bytes:
             return ()
         sizes = (len(message) - message.endswith(b"\n") for message in messages)
         return tuple(size for size in sizes if size > self._max_bytes)

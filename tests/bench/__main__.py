@@ -1,6 +1,6 @@
 """`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners
 | datagrams | ordinary | sinks
-| backlog [EVENTS]]`.
+| backlog [EVENTS] | relaying [EVENTS]]`.
 
 Throughput and latency by default.
 """
@@ -17,6 +17,7 @@ from tests.bench import (
     latency,
     listeners,
     ordinary,
+    relaying,
     sinks,
     stages,
     throughput,
@@ -27,7 +28,7 @@ _BACKLOG = 1_000_000
 
 _KNOWN = (
     "all", "throughput", "latency", "stages", "isolation", "http", "listeners", "datagrams",
-    "ordinary", "sinks", "backlog",
+    "ordinary", "sinks", "backlog", "relaying",
 )  # fmt: skip
 
 
@@ -54,6 +55,8 @@ def main(arguments: list[str]) -> None:
         ordinary.run()
     if what == "sinks":
         sinks.run()
+    if what == "relaying":
+        relaying.run(int(rest[0]) if rest else _EVENTS)
     if what == "backlog":
         backlog.run(int(rest[0]) if rest else _BACKLOG)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,9 @@ import yaml
 
 _LOOK_S: Final = 0.002
 _PATIENCE_S: Final = 300
+_START_S: Final = 30.0
+# Debian's rsyslogd is not on a user's PATH.
+_PATH: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 
 class Arrived(NamedTuple):
@@ -106,6 +110,38 @@ def run_settings(
     finally:
         process.terminate()
         process.wait()
+
+
+def rsyslogd() -> str | None:
+    """Where rsyslog's program is; None if it is not installed."""
+    return shutil.which("rsyslogd", path=_PATH)
+
+
+@contextlib.contextmanager
+def rsyslog(folder: Path, settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run rsyslog, which is installed, with these settings."""
+    config, program = folder / "rsyslog.conf", rsyslogd()
+    config.write_text(settings)
+    assert program is not None
+    command = [program, "-n", "-iNONE", "-f", str(config)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def connected(port: int) -> socket.socket:
+    """A connection to a program that is about to listen there."""
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=_START_S)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def until_all_arrived(process: subprocess.Popen[bytes], receivers: Sequence[Counter]) -> Arrived:

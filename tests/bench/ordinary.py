@@ -7,8 +7,6 @@ beside the relay with a queue on disk (`queue.type="Disk"`, no fsync).
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -21,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench import corpus
-from tests.bench.daemon import run_settings
+from tests.bench.daemon import connected, rsyslog, rsyslogd, run_settings
 from tests.support.servers import free_port
 
 _MEASURED_S: Final = 8.0
@@ -32,8 +30,6 @@ _SETTLED_S: Final = 2.5
 _QUIET_S: Final = 32.0
 _PATIENCE_S: Final = 30.0
 _MANY_SINKS: Final = 10
-# Debian's rsyslogd is not on a user's PATH.
-_PATH: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def run(seconds: float = _MEASURED_S) -> None:
     _table("syslog/TCP to TCP", _relay_syslog, Arrivals, few, seconds)
     _table("file to HTTP", _relay_http, Posts, few, seconds)
     _table(f"file to {_MANY_SINKS} TCP sinks", _relay_many, Arrivals, few, seconds, _MANY_SINKS)
-    if shutil.which("rsyslogd", path=_PATH):
+    if rsyslogd():
         _table("rsyslog, file to TCP", _rsyslog, Arrivals, few, seconds)
     else:
         print("no rsyslogd here to compare with")
@@ -235,7 +231,7 @@ def _relay_syslog(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[by
     listen = free_port()
     source = {"type": "syslog", "listen": f"tcp://127.0.0.1:{listen}", "product": "alm"}
     with run_settings(folder, source, {"siem": _sink(port)}) as process:
-        sender = _connected(listen)
+        sender = connected(listen)
         header = b"<134>1 2026-01-01T00:00:00.000Z host app 7 ID1 - "
         # Nagle's algorithm would hold the lines back, not the relay.
         sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -245,10 +241,10 @@ def _relay_syslog(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[by
 
 @contextlib.contextmanager
 def _rsyslog(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], Writer]]:
-    path, config = folder / "live.ndjson", folder / "rsyslog.conf"
+    path = folder / "live.ndjson"
     path.touch()
     (folder / "spool").mkdir()
-    config.write_text(f"""
+    settings = f"""
 global(workDirectory="{folder}/spool" maxMessageSize="64k")
 module(load="imfile")
 template(name="line" type="string" string="%msg%\\n")
@@ -256,25 +252,6 @@ ruleset(name="out" queue.type="Disk" queue.filename="q" queue.spoolDirectory="{f
   action(type="omfwd" target="127.0.0.1" port="{port}" protocol="tcp" template="line")
 }}
 input(type="imfile" file="{path}" tag="audit" ruleset="out" persistStateInterval="1000")
-""")
-    program = shutil.which("rsyslogd", path=_PATH)
-    assert program is not None
-    command = [program, "-n", "-iNONE", "-f", str(config)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        with path.open("ab", buffering=0) as out:
-            yield process, out.write
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _connected(port: int) -> socket.socket:
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+"""
+    with rsyslog(folder, settings) as process, path.open("ab", buffering=0) as out:
+        yield process, out.write

@@ -132,7 +132,7 @@ def _enveloping(
 
 def _decoding_syslog(bodies: list[str]) -> None:
     syslog = registry.FORMATS["syslog"]
-    form = syslog.build(syslog.options(), "host")
+    form = syslog.build(syslog.options.model_validate({"rewrite": True}), "host")
     for name, header in (
         ("RFC 5424", '<134>1 2026-01-01T00:00:00.000Z host app 7 ID1 [a@32473 b="c"] '),
         ("RFC 3164", "<134>Jan  1 00:00:00 host app[7]: "),
@@ -143,6 +143,18 @@ def _decoding_syslog(bodies: list[str]) -> None:
         decoder = registry.DECODERS["syslog"].build(BUILT_IN["alm"].spellings, wanted, CATALOGUE)
         _measure(f"decode {name}, JSON inside", partial(_decode_all, decoder, batches))
         _measure_each(f"{name} to syslog", batches, decoder.decode, partial(_encode, form))
+        if name == "RFC 5424":
+            forwarding = syslog.build(syslog.options(), "host")
+            _measure(f"{name} forwarded", partial(_forward_all, forwarding, batches))
+
+
+def _forward_all(form: Format, batches: list[Batch]) -> None:
+    for batch in batches:
+        newline(form.encode(Selection(DecodedBatch(batch, _undecoded, is_syslog=True))))
+
+
+def _undecoded() -> DecodedBatch:
+    raise AssertionError("what is forwarded is not decoded")
 
 
 def _decode_all(decoder: Decoder, batches: list[Batch]) -> None:

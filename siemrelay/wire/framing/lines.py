@@ -25,7 +25,7 @@ def cut(data: bytes, max_record_bytes: int) -> Chunk | None:
         lines = [line for line in lines if line not in _BLANK]
         payload = b"".join(lines)
     oversize: tuple[int, ...] = ()
-    if end - 1 > max_record_bytes:
+    if end - 1 > max_record_bytes and max(map(len, lines), default=0) - 1 > max_record_bytes:
         oversize = tuple(len(line) - 1 for line in lines if len(line) - 1 > max_record_bytes)
     return Chunk(payload, len(lines), None, oversize, whole)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -392,3 +396,24 @@ def test_exports_of_splunk_elasticsearch_and_opentelemetry_are_verified(
     kept = [hit for hit in hits if "Delivery Seal" not in json.dumps(hit)]
     (tmp_path / "elastic.json").write_text(json.dumps({"hits": {"hits": kept[:50]}}))
     assert "missing" in {kind for kind, *_ in auditor.found(*(tmp_path / n for n in exports))}
+
+
+def test_a_reader_follows_the_guide_word_by_word(tmp_path: Path) -> None:
+    guide = Path(__file__).parents[2] / "config" / "auditors.md"
+    script = guide.read_text().partition("## Try it")[2].partition("```sh\n")[2].partition("```")[0]
+    command = tmp_path / "bin" / "siemrelay"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m siemrelay "$@"\n')
+    command.chmod(0o755)
+    places = os.environ.get("PATH", ""), os.environ.get("PYTHONPATH", "")
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": f"{command.parent}:{places[0]}",
+                          "PYTHONPATH": f"{guide.parents[1]}:{places[1]}"},
+    )  # fmt: skip
+    assert done.returncode == 1, done
+    proven, changed, deleted = done.stdout.split("stream ")[1:]
+    assert "NOT" not in proven
+    assert re.search(r"changed \S+ n=42 .*: not as it was sent \(changed.json:43\)", changed)
+    assert re.search(r"missing \S+ n=77 .*: 1 message not in the export", deleted)
+    assert ("NOT UNCHANGED" in changed, "NOT COMPLETE" in deleted) == (True, True)

@@ -46,6 +46,18 @@ class Forwarding(Protocol):
         """Whether that record leaves as it came. `is_syslog`: see `DecodedBatch`."""
 
 
+@runtime_checkable
+class Canonical(Protocol):
+    """A format whose messages, if they have a number, may be in the canonical form of JSON."""
+
+    canonical: bool
+    """Whether they are: the messages themselves, not what an envelope puts around them.
+
+    One without a canonical form stays as it is. Checked by
+    test_a_number_is_read_from_where_no_sender_can_write.
+    """
+
+
 class FormatKind(msgspec.Struct, frozen=True):
     """One format of the registry. `build` takes the options and this machine's name.
 

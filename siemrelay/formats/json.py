@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
 from pydantic import AfterValidator, Field
 
+from siemrelay.core.canonical_json import parsed_lines
 from siemrelay.core.event import FIELDS, Actor, AuditEvent, Selection, Target, field_getter
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.contract import FormatKind
@@ -62,6 +63,7 @@ class _Out(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 _encode: Final = msgspec.json.Encoder().encode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class Json:
@@ -75,6 +77,7 @@ class Json:
 
     def __init__(self, options: JsonOptions) -> None:
         self._map = MemberMap(options.map) if options.map else None
+        self.canonical = self._map is None
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
@@ -82,7 +85,14 @@ class Json:
         source, received = batch.source, rfc3339(batch.received_at)
         messages = []
         number = selection.number
-        for sequence, event in zip(selection.sequences, selection.events, strict=True):
+        # Under a seal, JSON is hashed in its canonical form: written so, nothing is parsed again.
+        canonical = number is not None and self.canonical
+        encode = _encode_sorted if canonical else _encode
+        every = [event.attributes or None for event in selection.events]
+        if canonical:
+            every = _in_canonical_form(every)
+        rows = zip(selection.sequences, selection.events, every, strict=True)
+        for sequence, event, attributes in rows:
             by, to = event.actor, event.target
             # Made anew: a decoded one is encoded with the names that its source uses.
             actor = target = None
@@ -92,11 +102,22 @@ class Json:
                 target = Target(to.type, to.name, to.id)
             out = _Out(
                 event.id, event.time, event.type, event.category, event.severity, event.outcome,
-                actor, target, event.message, event.attributes or None,
+                actor, target, event.message, attributes,
                 _Relay(sequence, source, received, number),
             )  # fmt: skip
-            messages.append(_encode(out))
+            messages.append(encode(out))
         return list(map(self._map, messages, selection.events)) if self._map else messages
+
+
+def _in_canonical_form(attributes: Sequence[Any]) -> list[Any]:
+    """Attributes of events; those that have one name twice have no such form, and stay."""
+    texts = [
+        bytes(each) if type(each) is msgspec.Raw else _encode(each)
+        for each in attributes
+        if each is not None
+    ]
+    forms = map(msgspec.Raw, parsed_lines(texts)[1])
+    return [None if each is None else next(forms) for each in attributes]
 
 
 _Members = dict[str, Any]  # each msgspec.Raw, or another one of these

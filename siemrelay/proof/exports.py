@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import (
+from siemrelay.core.canonical_json import (
     RepeatedName,
     decoded,
     forms_of,

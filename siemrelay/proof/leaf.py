@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import RepeatedName, canonical, parsed, parsed_lines
+from siemrelay.core.canonical_json import RepeatedName, canonical, parsed, parsed_lines
 from siemrelay.proof.merkle import leaf_hash
 
 STREAM_CHARACTERS: Final = 10
@@ -85,13 +85,29 @@ def hash_of(message: bytes) -> bytes:
     return leaf_hash(text)
 
 
-def sent_hashes(messages: Iterable[bytes], unwrap: Callable[[bytes], bytes] | None) -> list[bytes]:
-    """The leaves of messages as they are sent, in an envelope of `ENVELOPES` or in none."""
-    if unwrap is not None:
-        return [_sent_hash(message, unwrap) for message in messages]
+def sent_hashes(
+    messages: Iterable[bytes], protocol: str = "", *, canonical: bool = False
+) -> list[bytes]:
+    """The leaves of messages as a protocol sends them, in an envelope of `ENVELOPES` or in none.
+
+    `canonical`: as `formats.contract.Canonical` says; then no JSON is parsed.
+    """
+    if canonical and protocol in _TEXT_IN_ENVELOPE:
+        text_in = _TEXT_IN_ENVELOPE[protocol]
+        return [
+            _sent_hash(message, ENVELOPES[protocol])
+            if (text := text_in(message)) is None
+            else sha256(b"\0" + text).digest()
+            for message in messages
+        ]
+    if protocol in ENVELOPES:
+        return [_sent_hash(message, ENVELOPES[protocol]) for message in messages]
+    if canonical:
+        return [sha256(b"\0" + message).digest() for message in messages]
     return [
-        leaf_hash(message[start:])
-        if message.startswith(_TEXTS, start := _text_at(message)) and message[-1] > _LAST_CONTROL
+        sha256(b"\0" + message[start:]).digest()
+        if message.startswith(_TEXTS, start := _text_at(message) if message.startswith(b"<") else 0)
+        and message[-1] > _LAST_CONTROL
         else hash_of(message)
         for message in messages
     ]
@@ -99,10 +115,8 @@ def sent_hashes(messages: Iterable[bytes], unwrap: Callable[[bytes], bytes] | No
 
 def _text_at(message: bytes) -> int:
     """Where the text begins behind a header of RFC 3164 of the relay's own, found without a
-    pattern; 0 without one. What does not begin there is looked at with care.
+    pattern. What does not begin there is looked at with care.
     """
-    if not message.startswith(b"<"):
-        return 0
     return message.find(b" ", message.find(b">", 0, _MOST_PRI) + _TIME_CHARACTERS) + 1
 
 
@@ -222,6 +236,12 @@ def _hec(message: bytes) -> bytes:
     return _of_value(_decode(message)["event"]) if _HEC.match(message) else message
 
 
+def _hec_event(message: bytes) -> bytes | None:
+    """The object in an envelope of the relay's own, as it stands there; None if it may not."""
+    at = message.find(b'"event":{')
+    return message[at + len(b'"event":') : -1] if at >= 0 and message.endswith(b"}}") else None
+
+
 def _bulk(message: bytes) -> bytes:
     return _timestamped(message.partition(b"\n")[2])
 
@@ -280,3 +300,8 @@ ENVELOPES: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "http": _element,
 }  # fmt: skip
 """By protocol: from a message in its envelope to the message itself, as exports have it."""
+
+_TEXT_IN_ENVELOPE: Final[Mapping[str, Callable[[bytes], bytes | None]]] = {
+    "splunk-hec": _hec_event, "http": lambda message: message,
+}  # fmt: skip
+"""The same for messages in canonical form, without parsing; None for one to look at with care."""

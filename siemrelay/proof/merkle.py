@@ -64,8 +64,8 @@ class Tree(msgspec.Struct, frozen=True, array_like=True):
                 nodes.insert(0, left)
             if len(nodes) % 2:
                 peaks[level] = nodes.pop()
-            pairs = zip(nodes[::2], nodes[1::2], strict=True)
-            nodes = [sha256(b"\1" + left + right).digest() for left, right in pairs]
+            each = iter(nodes)
+            nodes = [sha256(b"\1" + left + right).digest() for left, right in zip(each, each)]  # noqa: B905  (an even number, of one iterator)
             level += 1
         peaks |= old
         return Tree(

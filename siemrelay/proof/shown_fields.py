@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.proof.canonical_json import decoded
+from siemrelay.core.canonical_json import decoded
 from siemrelay.proof.report import counted
 
 SPLUNK_RAW: Final = "_raw"

@@ -56,7 +56,7 @@ class Numbering(msgspec.Struct, frozen=True):
     """The numbers of messages in a stream, from `first` on.
 
     A message is formatted once for all sinks that want it alike, and each has its own numbers. So
-    it is written with `placeholder`: as long as the longest number, and nobody can guess it.
+    it is written with `placeholder`, once: as long as the longest number, and nobody can guess it.
     """
 
     stream: str
@@ -67,7 +67,7 @@ class Numbering(msgspec.Struct, frozen=True):
         """The messages, each with its number `STREAM:N` in the place of the placeholder."""
         before, replaced = f"{self.stream}:".encode(), self.placeholder
         return [
-            message.replace(replaced, b"%b%d" % (before, n))
+            message.replace(replaced, b"%b%d" % (before, n), 1)
             for n, message in enumerate(messages, self.first)
         ]
 

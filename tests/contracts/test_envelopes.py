@@ -24,7 +24,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.core.filters import EventFilter, EventsOptions
-from siemrelay.formats.contract import Format
+from siemrelay.formats.contract import Canonical, Format
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.proof import leaf as proof_leaf
@@ -460,8 +460,8 @@ def test_an_export_has_the_leaf_that_the_relay_has(
 ) -> None:
     plain = selection_of(event)
     form = enveloped(row, made(name), envelope.settings)
-    unwrap = proof_leaf.ENVELOPES.get(row)
+    canonical = isinstance(form, Canonical) and form.canonical
     for message in form.encode(Selection(plain.decoded, number=NUMBER)):
         (part,) = export_parts([EXPORTS[row](message)])
         assert part.leaves.numbers == ["abcdefgh22:7"]
-        assert part.leaves.hashes == proof_leaf.sent_hashes([message], unwrap)
+        assert part.leaves.hashes == proof_leaf.sent_hashes([message], row, canonical=canonical)

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from siemrelay.core.event import Selection
-from siemrelay.formats.contract import Format
+from siemrelay.formats.contract import Canonical, Format
 from siemrelay.formats.writing.json_text import message_of
 
 _check: Final = msgspec.json.Decoder(msgspec.Raw).decode
@@ -25,6 +25,7 @@ class Elements:
     def __init__(self, inner: Format) -> None:
         self._inner = inner
         self.fields, self.members = inner.fields, inner.members
+        self.canonical = isinstance(inner, Canonical) and inner.canonical
 
     def encode(self, selection: Selection) -> Sequence[bytes]:
         """See `formats.contract.Format`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from siemrelay.core.event import AuditEvent, Selection
-from siemrelay.formats.contract import Format
+from siemrelay.formats.contract import Canonical, Format
 
 KeyName = Literal["source", "actor"]
 
@@ -51,6 +51,7 @@ class Keyed:
     def __init__(self, inner: Format, key: KeyName) -> None:
         self._inner, self._by_actor = inner, key == "actor"
         self.members = inner.members
+        self.canonical = isinstance(inner, Canonical) and inner.canonical
         self.fields = inner.fields | ({"actor.name", "actor.id"} if self._by_actor else set())
 
     def encode(self, selection: Selection) -> list[bytes]:

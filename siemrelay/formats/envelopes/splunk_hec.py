@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.core.event import AuditEvent, Selection, field_getter
-from siemrelay.formats.contract import Format
+from siemrelay.formats.contract import Canonical, Format
 from siemrelay.formats.field_map import fields_read
 from siemrelay.formats.writing.columns import Lines
 from siemrelay.formats.writing.epoch import EpochMs
@@ -51,6 +51,8 @@ class HecEnvelope:
             for name, value in (("host", host), ("sourcetype", sourcetype), ("index", index))
             if value
         }
+        # With indexed fields behind it, the event is not the rest of the envelope.
+        self.canonical = isinstance(inner, Canonical) and inner.canonical and not fields
         self._epoch = EpochMs()
         taken = {name: field for name, field in (fields or {}).items() if field}
         self._indexed = [(name, field_getter(field)) for name, field in taken.items()]

@@ -13,6 +13,7 @@ from siemrelay.buffer.cursors import SinkCursor
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import OWN_SOURCE, SEAL
 from siemrelay.core.times import rfc3339
+from siemrelay.formats.contract import Canonical
 from siemrelay.pipeline.formatting import SinkFormat
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.proof.note import Signer
@@ -33,6 +34,8 @@ class SealMaker:
         assert messages.number is not None, "messages of a sealed stream have a number"
         self.placeholder = messages.number.encode()
         self._settings, self._messages, self._others = settings, messages, others
+        form = messages.format
+        self.canonical = isinstance(form, Canonical) and form.canonical
 
     def make(
         self, cursor: SinkCursor, state: StreamState, number: int, position: int, reason: str,

@@ -32,7 +32,7 @@ from siemrelay.pipeline.sealing.schedule import SealSchedule
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sealing.timestamps import Timestamper
 from siemrelay.pipeline.sealing.witness import StateWitness
-from siemrelay.proof.leaf import ENVELOPES, STREAM_CHARACTERS, sent_hashes
+from siemrelay.proof.leaf import STREAM_CHARACTERS, sent_hashes
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.seal import Absent, Anchor, find_seal, read_seal
 from siemrelay.proof.stream import (
@@ -88,7 +88,7 @@ class SealedStream:
         self._settings, self._maker, self._buffer, self._keys = settings, maker, buffer, keys
         self._stats, self.timestamper = stats, timestamper
         self._archive = SealArchive(settings.state_dir, "", settings.keep_s)
-        self._unwrap = ENVELOPES.get(settings.protocol)
+        self._leaves = partial(sent_hashes, protocol=settings.protocol, canonical=maker.canonical)
         self._schedule = SealSchedule(settings.every_s)
         self._next_number, self._ending, self._confirmed = 0, False, Broadcast()
         self._is_stored = False
@@ -295,7 +295,7 @@ class SealedStream:
 
     def _settled(self, tree: Tree, batch: DeliveryBatch) -> tuple[list[bytes], Tree]:
         """The leaves of a batch, and the tree with them."""
-        leaves = sent_hashes(batch.messages, self._unwrap)
+        leaves = self._leaves(batch.messages)
         self._archive.add(batch.first_number, leaves)
         return leaves, tree.extended(leaves)
 

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 
+from siemrelay.core.canonical_json import canonical
 from siemrelay.core.event import AuditEvent, DecodedBatch, Selection, attributes_of
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.json import Json, JsonOptions
@@ -79,3 +81,19 @@ def test_raw_is_the_bytes_as_received_where_they_are_clean(records: list[bytes])
         assert message.decode() == carried(text)
         if text.encode() == record and text.isprintable():
             assert message == record
+
+
+def test_json_under_a_seal_is_in_canonical_form_unless_it_has_none() -> None:
+    def numbered(attributes: bytes) -> bytes:
+        event = msgspec.structs.replace(PLAIN, attributes=msgspec.Raw(attributes))
+        selection = Selection(selection_of([event]).decoded, number="abcdefgh22:7")
+        (message,) = Json(JsonOptions()).encode(selection)
+        return bytes(message)
+
+    message = numbered(b'{"b":1.0, "a":"\\u00e9", "n":1E3, "c":{}}')
+    assert message == canonical(message)
+    assert '"attributes":{"a":"é","b":1,"c":{},"n":1000}'.encode() in message
+    twice = b'{"a":1, "a":2}'
+    assert twice in numbered(twice)
+    with pytest.raises(ValueError, match="twice"):
+        canonical(numbered(twice))

@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.proof.canonical_json import RepeatedName, canonical, forms_of, parsed, parsed_lines
+from siemrelay.core.canonical_json import RepeatedName, canonical, forms_of, parsed, parsed_lines
 
 TEXTS = st.text(max_size=12) | st.sampled_from(["\ufb33", "\U0001f600", "\x7f", "\u2028", "1e3"])
 NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -39,7 +39,8 @@ WORTH_BYTES: Final = 32 * 1024
 # 10 MiB take up to 0.2 s, which is done in one go.
 _LARGE_BYTES: Final = 1024 * 1024
 
-# To accept a connection, read its request and answer it takes so many turns of the loop.
+# To accept a connection, read its request and answer it takes so many turns of the loop; to take a
+# worker's answer and give it the next batch, fewer.
 _TURNS: Final = 4
 
 
@@ -83,15 +84,21 @@ class FormatCache:
             for kept in [*self._kept.values()]:
                 self._taken(kept, reader)
 
-    async def get(self, reader: SinkReader, batch: Batch) -> SinkMessages:
-        """That sink's messages of a batch. Never raises; yields only where it has long work."""
+    async def get(
+        self, reader: SinkReader, batch: Batch, following: Iterable[Batch] = ()
+    ) -> SinkMessages:
+        """That sink's messages of a batch. Never raises; yields only where it has long work.
+
+        While a worker has the batch, some that are `following` it are formatted here.
+        """
         while (found := self._find(reader, batch)) is None:
             kept = self._asked(reader, batch)
             if kept is None:
                 return await self._make_in_turn(reader, batch)
             formatter = self._formatter
             while kept.asked:
-                await kept.answered.wait()
+                if not await self._make_meanwhile(reader, following, kept):
+                    await kept.answered.wait()
             if formatter is self._formatter:
                 # Also if it was evicted meanwhile.
                 found = kept.messages(formatter.places[reader.sink])
@@ -99,30 +106,48 @@ class FormatCache:
                     return found
         return found
 
-    def prepare(self, reader: SinkReader, batches: Sequence[Batch]) -> None:
-        """Have batches formatted that the reader will want next, if there are workers.
-
-        While all of them are busy and one has the first batch, the next that none has is formatted
-        here: the reader could only wait.
-        """
+    def prepare(self, reader: SinkReader, batches: Iterable[Batch]) -> None:
+        """Have batches formatted that the reader will want next, if there are workers."""
         for batch in batches:
-            if self._find(reader, batch) or self._asked(reader, batch) or self._has_room:
-                continue
-            first = self._kept.get(batches[0].first_sequence)
-            if first is not None and first.asked and len(batch.payload) <= _LARGE_BYTES:
-                if batch.first_sequence not in self._kept:
-                    self._keep(_Kept(batch, {*self._near(reader, batch), reader}))
-                self._make(reader, batch)
-            return
+            if self._pool is None or not self._pool.has_room:
+                return
+            if self._find(reader, batch) is None:
+                self._asked(reader, batch)
+
+    async def _make_meanwhile(
+        self, reader: SinkReader, following: Iterable[Batch], awaited: _Kept
+    ) -> bool:
+        """Format one that no worker has, if they are all busy; False, at once, if there is none.
+
+        Only if `awaited` is still not answered after everybody else has had some turns: the process
+        that owns buffer and connections must not keep the workers waiting.
+        """
+        if self._left(reader, following) is None:
+            return False
+        for _ in range(_TURNS):
+            await trio.lowlevel.checkpoint()
+            if not awaited.asked:
+                return True
+        self.prepare(reader, following)
+        if (batch := self._left(reader, following)) is not None:
+            if batch.first_sequence not in self._kept:
+                self._keep(_Kept(batch, {*self._near(reader, batch), reader}))
+            self._make(reader, batch)
+        return True
+
+    def _left(self, reader: SinkReader, batches: Iterable[Batch]) -> Batch | None:
+        """The first usual batch that is neither formatted nor with a worker."""
+        for batch in batches:
+            kept = self._kept.get(batch.first_sequence)
+            asked = kept is not None and kept.asked
+            if not asked and len(batch.payload) <= _LARGE_BYTES and not self._find(reader, batch):
+                return batch
+        return None
 
     @property
     def has_workers(self) -> bool:
         """Whether it is worth while to read ahead."""
         return self._pool is not None and self._pool.ready
-
-    @property
-    def _has_room(self) -> bool:
-        return self._pool is not None and self._pool.has_room
 
     def forwards(self, reader: SinkReader, batch: Batch) -> bool:
         """Whether the reader's messages are the batch's records as they came."""
@@ -143,7 +168,7 @@ class FormatCache:
         kept = self._kept.get(batch.first_sequence)
         if kept is not None and kept.asked:
             return kept
-        if self._pool is None or not self._has_room or len(batch.payload) < WORTH_BYTES:
+        if self._pool is None or not self._pool.has_room or len(batch.payload) < WORTH_BYTES:
             return None
         if kept is None:
             kept = _Kept(batch, {*self._near(reader, batch), reader})
@@ -265,9 +290,12 @@ class SinkReader:
             self._cache.note_behind()
         self._cache.prepare(self, batches)
 
-    async def messages(self, batch: Batch) -> SinkMessages:
-        """The sink's messages of a batch, which it has then read. Never raises."""
-        found = await self._cache.get(self, batch)
+    async def messages(self, batch: Batch, following: Iterable[Batch] = ()) -> SinkMessages:
+        """The sink's messages of a batch, which it has then read. Never raises.
+
+        `following` will be read next: some are formatted while a worker has the batch.
+        """
+        found = await self._cache.get(self, batch, following)
         self.position = batch.next_sequence
         self._cache.passed(self, batch)
         return found

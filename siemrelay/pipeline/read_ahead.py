@@ -37,7 +37,7 @@ class ReadAhead:
                     self._queue.append(batch)
                     self._end = batch.next_sequence
         self._reader.prepare(self._queue, behind=self._is_behind())
-        found = await self._reader.messages(self._queue[0])
+        found = await self._reader.messages(self._queue[0], self._queue)
         return self._queue.popleft(), found
 
     def _is_behind(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.filters import EventFilter, EventsOptions
@@ -295,7 +296,7 @@ class Busy:
         pass
 
 
-async def test_while_the_worker_has_the_first_batch_the_relay_formats_the_next_one() -> None:
+async def test_while_the_worker_has_the_first_batch_the_relay_formats_those_that_follow() -> None:
     form = Marked("")
     formatter = Formatter({"s": sink("", form)}, {}, Words())
     pool = Busy(formatter)
@@ -304,12 +305,31 @@ async def test_while_the_worker_has_the_first_batch_the_relay_formats_the_next_o
     batches = [batch_of(n, "a" * WORTH_BYTES) for n in range(1, 5)]
     with reader.reading(1):
         reader.prepare(batches, behind=True)
-        assert [pending.job.batch for pending in pool.taken] == batches[:1]
-        assert form.events == 1, "of the second; the others are for the worker, once it is free"
-        pool.answer()
-        await reader.messages(batches[0])
-        reader.prepare(batches[1:], behind=True)
-        assert [pending.job.batch for pending in pool.taken] == batches[2:3]
-        assert form.events == 2, "the first of these is made: the reader waits for nobody"
-        assert len((await reader.messages(batches[1])).messages) == 1
-        assert form.events == 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.messages, batches[0], batches)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [pending.job.batch for pending in pool.taken] == batches[:1]
+            assert form.events == 3
+            pool.answer()
+        form.events = 0
+        for batch in batches[1:]:
+            assert len((await reader.messages(batch)).messages) == 1
+        assert form.events == 0
+
+
+async def test_a_worker_that_answers_soon_gets_the_batches_that_follow() -> None:
+    form = Marked("")
+    formatter = Formatter({"s": sink("", form)}, {}, Words())
+    pool = Busy(formatter)
+    busy: Any = pool
+    reader = FormatCache(formatter, busy).reader("s")
+    batches = [batch_of(n, "a" * WORTH_BYTES) for n in range(1, 4)]
+    with reader.reading(1):
+        for at in range(3):
+            reader.prepare(batches[at:], behind=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reader.messages, batches[at], batches[at:])
+                await trio.lowlevel.checkpoint()
+                pool.answer()
+    assert form.events == 3, "all by the worker"
+    assert not pool.taken

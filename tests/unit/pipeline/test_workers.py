@@ -20,12 +20,11 @@ from trio.testing import MockClock
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
-from siemrelay.core.event import Batch
+from siemrelay.core.event import Batch, Selection
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.decoders.text import TEXT
-from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
@@ -42,11 +41,21 @@ from tests.unit.pipeline.test_delivery import QUICK, Peer
 PATIENCE_S = 60
 
 
+class Copied:
+    """A format that writes every record as it is, like `raw`, but is asked to."""
+
+    fields: frozenset[str] = frozenset()
+    members = None
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        return [bytes(record) for record in selection.received]
+
+
 def formatter() -> Formatter:
     """One sink, `s`, that takes every record as it is."""
     everything = EventFilter(EventsOptions(), Catalogue(()))
     decoder: Decoder = TEXT.build({}, frozenset(), Catalogue(()))
-    return Formatter({"s": SinkFormat(everything, Raw())}, {}, decoder)
+    return Formatter({"s": SinkFormat(everything, Copied())}, {}, decoder)
 
 
 class Poisonous(Formatter):

@@ -20,7 +20,15 @@ from siemrelay.cli.record_files import contents, records_in
 from siemrelay.config.load import load
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import ConfigurationRefused
-from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Selection, field_getter
+from siemrelay.core.event import (
+    FIELDS,
+    REDACTED_PART,
+    AuditEvent,
+    Batch,
+    DecodedBatch,
+    Selection,
+    field_getter,
+)
 from siemrelay.core.event_types import UNPARSED, UNTYPED
 from siemrelay.core.lines import payloads
 from siemrelay.formats.writing.text import sanitize_for_display
@@ -202,10 +210,16 @@ class _Previewer:
         admitted = self._source_filter.admit(decoded.events, [kept for kept, _ in reasons])
         reasons = [(kept, why) for kept, (_, why) in zip(admitted, reasons, strict=True)]
         batch = decoded.batch
-        records = self._source_filter.redacted(decoded.records, decoded.events)
+        records, withheld = self._source_filter.redacted(decoded.records, decoded.events)
         payload = b"".join([record + b"\n" for record in records])
         if payload != batch.payload:
             decoded = self._decoder.decode(msgspec.structs.replace(batch, payload=payload))
+            for i in withheld:
+                alone = msgspec.structs.replace(
+                    batch, first_sequence=batch.first_sequence + i, count=1,
+                    payload=records[i] + b"\n", part=REDACTED_PART,
+                )  # fmt: skip
+                (decoded.events[i],) = self._decoder.decode(alone).events
         return decoded, reasons
 
 

@@ -75,14 +75,19 @@ class AuditEvent(msgspec.Struct, gc=False, kw_only=True):
     attributes: dict[str, Any] | msgspec.Raw | None = None
 
 
+REDACTED_PART: Final = 0
+"""`part` of a batch that holds one record, and that not as received: an event of which a part was
+redacted, as JSON with the event's own names. Whatever the source's decoder, it is read as that."""
+
+
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Consecutive records from one source: the unit of reading, storing and sending.
 
     `payload` holds `count` records as lines (see `core.lines`). Record i has the sequence number
     `first_sequence + i`, unique in the buffer and never reused. `received_at` is in seconds since
     the epoch. `part` is None, or the number (from 1) of this piece of a record that was too long
-    to keep in one: such a batch holds just that piece. `identity` is the source's name in the ids
-    of the records, where that is another one than its present name.
+    to keep in one: such a batch holds just that piece; or it is `REDACTED_PART`. `identity` is the
+    source's name in the ids of the records, where that is another one than its present name.
     """
 
     first_sequence: int

@@ -11,7 +11,7 @@ from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import MAX_TIME_AHEAD_S, MAX_TIME_PAST_S
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.lookup import FieldLookup
-from siemrelay.decoders.normalise import Finisher, unparsed
+from siemrelay.decoders.normalise import Finisher, event_of_part, unparsed
 
 
 class FieldsDecoder:
@@ -31,7 +31,8 @@ class FieldsDecoder:
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""
         if batch.part is not None:
-            return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
+            event, unparsed_count = event_of_part(batch)
+            return self._finished(batch, [event], unparsed_count)
         records = batch.records()
         texts = [record.decode("utf-8", "replace") for record in records]
         found = [self._read(text.rstrip("\r")) for text in texts]

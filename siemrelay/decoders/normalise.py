@@ -9,18 +9,24 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from fnmatch import translate
 from itertools import compress, repeat
 from operator import attrgetter
 from typing import Any, Final
 
+import msgspec
+
 from siemrelay.core.event import (
     DEFAULT_SEVERITY,
     FAILED_SEVERITY,
+    REDACTED_PART,
+    Actor,
     AuditEvent,
     Batch,
     DecodedBatch,
+    Target,
     attributes_of,
 )
 from siemrelay.core.event_types import UNPARSED, UNTYPED, Catalogue
@@ -284,12 +290,25 @@ def _keep(event: AuditEvent, lost: dict[str, Any]) -> None:
     event.attributes = {**lost, **attributes_of(event)}
 
 
-def unparsed(record: bytes, *, part: int | None = None) -> AuditEvent:
+def unparsed(record: bytes) -> AuditEvent:
     """The event of a record that cannot be parsed: its text, with invalid bytes replaced."""
-    return AuditEvent(
-        type=UNPARSED, message=record.decode("utf-8", "replace"),
-        attributes=None if part is None else {"part": part},
-    )  # fmt: skip
+    return AuditEvent(type=UNPARSED, message=record.decode("utf-8", "replace"))
+
+
+def event_of_part(batch: Batch) -> tuple[AuditEvent, int]:
+    """The event of a batch with a `part`, and 1 if its record cannot be parsed, else 0."""
+    if batch.part == REDACTED_PART:
+        # A disk that lies is possible, a sender who writes this is not: no record is refused.
+        with suppress(msgspec.DecodeError, msgspec.ValidationError, TypeError):
+            fields = msgspec.json.decode(batch.payload, type=dict[str, Any])
+            for name, part in (("actor", Actor), ("target", Target)):
+                if name in fields:
+                    fields[name] = msgspec.convert(fields[name], part)
+            return AuditEvent(**fields), 0
+        return unparsed(batch.payload[:-1]), 1
+    event = unparsed(batch.payload[:-1])
+    event.attributes = {"part": batch.part}
+    return event, 1
 
 
 def _set_ids(decoded: DecodedBatch) -> None:
@@ -298,12 +317,16 @@ def _set_ids(decoded: DecodedBatch) -> None:
     It depends on the sequence number, so equal lines get different ids.
     """
     batch = decoded.batch
-    source = f"\n{batch.identity or batch.source}\n".encode()
+    source = batch.identity or batch.source
     for sequence, event, record in zip(
         range(batch.first_sequence, batch.next_sequence), decoded.events, decoded.records,
         strict=True,
     ):  # fmt: skip
         if event.id is None:
-            event.id = hashlib.blake2b(
-                b"%b%b%d" % (record, source, sequence), digest_size=16, salt=b"siemrelay-id"
-            ).hexdigest()
+            event.id = made_id(record, source, sequence)
+
+
+def made_id(record: bytes, source: str, sequence: int) -> str:
+    """The id of an event whose record has none."""
+    text = b"%b\n%b\n%d" % (record, source.encode(), sequence)
+    return hashlib.blake2b(text, digest_size=16, salt=b"siemrelay-id").hexdigest()

@@ -8,7 +8,7 @@ from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import Catalogue
 from siemrelay.decoders.contract import DecoderKind, NoOptions
 from siemrelay.decoders.fields import Spellings
-from siemrelay.decoders.normalise import Finisher, unparsed
+from siemrelay.decoders.normalise import Finisher, event_of_part
 
 
 class TextDecoder:
@@ -20,7 +20,8 @@ class TextDecoder:
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""
         if batch.part is not None:
-            return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
+            event, unparsed_count = event_of_part(batch)
+            return self._finished(batch, [event], unparsed_count)
         records = batch.records()
         texts = [record.decode("utf-8", "replace") for record in records]
         events = [AuditEvent(message=text.rstrip("\r\0")) for text in texts]

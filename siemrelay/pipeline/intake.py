@@ -355,10 +355,11 @@ class SourceIntake:
                     await trio.lowlevel.checkpoint()
                     since_checkpoint = 0
                 since_checkpoint += piece.count
-                if self._source_filter is not None:
-                    outcomes.append(self._source_filter.apply(piece))
-                    piece = outcomes[-1].records
-                kept.append(piece)
+                if self._source_filter is None:
+                    kept.append(piece)
+                    continue
+                outcomes.append(self._source_filter.apply(piece))
+                kept += outcomes[-1].pieces()
             filtered = sum(records.count for records in offered) - sum(some.count for some in kept)
             group = await self._committer.take(self._stats, kept, filtered)
         except trio.Cancelled:

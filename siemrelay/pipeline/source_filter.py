@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import compress
-from operator import ne
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import compress, pairwise
 from typing import Any, NamedTuple
 
 import msgspec
 
-from siemrelay.core.event import AuditEvent, Batch
+from siemrelay.core.event import REDACTED_PART, AuditEvent, Batch
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter
 from siemrelay.core.lines import records_of, separated
 from siemrelay.decoders.contract import Decoder
+from siemrelay.decoders.normalise import made_id
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.limiting import Admission, Limiter
 from siemrelay.transforms.transform import EventTransform
@@ -25,13 +25,28 @@ class Filtered(NamedTuple):
     """The selected records with all positions, and in how many something was redacted.
 
     `limited`: how many are left out by `limit`, by type. Hand `counted` to `not_stored` if these
-    records are not stored.
+    records are not stored. Records of the indexes in `withheld` are events as JSON: store `pieces`.
     """
 
     records: Records
     redacted: int = 0
     limited: Mapping[str, int] = {}
     counted: Mapping[Any, int] = {}
+    withheld: Collection[int] = ()
+
+    def pieces(self) -> Iterator[Records]:
+        """The records in order, those that are withheld each by itself, marked by `part`."""
+        if not self.withheld:
+            yield self.records
+            return
+        whole = records_of(self.records.payload, self.records.count)
+        bounds = sorted({0, len(whole), *self.withheld, *(i + 1 for i in self.withheld)})
+        for start, end in pairwise(bounds):
+            yield msgspec.structs.replace(
+                self.records, payload=separated(whole[start:end]), count=end - start,
+                part=REDACTED_PART if start in self.withheld else None,
+                positions=self.records.positions if end == len(whole) else (),
+            )  # fmt: skip
 
 
 class SourceFilter:
@@ -63,9 +78,31 @@ class SourceFilter:
             return keep
         return self._limiter.admit(events, keep, time.time()).kept
 
-    def redacted(self, records: Sequence[bytes], events: Sequence[AuditEvent]) -> Sequence[bytes]:
-        """The records without what the source redacts. `events`: what they were decoded to."""
-        return records if self._transform is None else self._transform.redacted(records, events)
+    def redacted(
+        self, records: Sequence[bytes], events: Sequence[AuditEvent]
+    ) -> tuple[list[bytes], Collection[int]]:
+        """The records without what the source redacts. `events`: what they were decoded to.
+
+        And the indexes of those that are withheld: those in which the secrets cannot be found, and
+        those that the source's decoder would not read any more.
+        """
+        if self._transform is None:
+            return list(records), ()
+        found, withheld = self._transform.redacted(records, events)
+        changed = [
+            i for i, (before, after) in enumerate(zip(records, found, strict=True))
+            if i not in withheld and before != after and events[i].type != UNPARSED
+        ]  # fmt: skip
+        if not changed:
+            return found, withheld
+        some = separated([found[i] for i in changed])
+        again = self._decoder.decode(Batch(1, len(changed), self._source, time.time(), some))
+        broken = [
+            i for i, event in zip(changed, again.events, strict=True) if event.type == UNPARSED
+        ]
+        for i in broken:
+            found[i] = self._transform.instead(events[i])
+        return found, withheld.union(broken)
 
     def not_stored(self, counted: Mapping[Any, int]) -> None:
         """What `apply` selected is not stored and may come again: `limit` does not count it."""
@@ -93,8 +130,9 @@ class SourceFilter:
             admission = self._limiter.admit(events, keep, now_s)
             keep, counted = admission.kept, admission.counted
             limited = self._limited(admission)
+        sequences: Sequence[int] = range(1, records.count + 1)
         if keep is not None and not all(keep):
-            events = list(compress(events, keep))
+            events, sequences = list(compress(events, keep)), list(compress(sequences, keep))
             if not events:
                 nothing = msgspec.structs.replace(records, payload=b"", count=0, part=None)
                 return Filtered(nothing, 0, limited)
@@ -103,12 +141,22 @@ class SourceFilter:
         if self._transform is None or not self._transform.redacts:
             return Filtered(records, 0, limited, counted)
         received = records_of(records.payload, records.count)
-        redacted = self.redacted(received, events)
-        changed = sum(map(ne, received, redacted))
+        redacted, withheld = self.redacted(received, events)
+        for i in withheld:
+            # One made of the record would give its secrets away to whoever tries them all.
+            if events[i].id == made_id(received[i], self._source, sequences[i]):
+                nameless = msgspec.structs.replace(events[i], id=None)
+                redacted[i] = self._transform.instead(nameless)
+        changed = sum(
+            i in withheld or before != after
+            for i, (before, after) in enumerate(zip(received, redacted, strict=True))
+        )
         if changed:
             payload = separated(redacted)
             records = msgspec.structs.replace(records, payload=payload)
-        return Filtered(records, changed, limited, counted)
+        if records.part is not None:
+            withheld = ()
+        return Filtered(records, changed, limited, counted, withheld)
 
     def _limited(self, admission: Admission) -> dict[str, int]:
         """How many are left out by type, which may hold what is redacted."""

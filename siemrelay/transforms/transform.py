@@ -144,13 +144,23 @@ class EventTransform:
         return event.type
 
     def _rewritten(self, selection: Selection) -> list[bytes]:
-        return self.redacted(selection.received, selection.decoded_events)
+        return self.redacted(selection.received, selection.decoded_events)[0]
 
-    def redacted(self, records: Sequence[bytes], events: Sequence[AuditEvent]) -> list[bytes]:
-        """Records without their secrets. `events`: what they were decoded to."""
+    def redacted(
+        self, records: Sequence[bytes], events: Sequence[AuditEvent]
+    ) -> tuple[list[bytes], frozenset[int]]:
+        """Records without their secrets, and the indexes of those that are withheld.
+
+        `events`: what they were decoded to. For those that are withheld it is `instead`.
+        """
         if self._records is None:
-            return list(records)
+            return list(records), frozenset()
         return self._records.apply(records, events)
+
+    def instead(self, event: AuditEvent) -> bytes:
+        """The redacted event as the record of a batch whose `part` is `REDACTED_PART`."""
+        assert self._records is not None
+        return self._records.instead(event)
 
 
 def _redactors(options: RedactOptions) -> tuple[EventRedactor, RecordRedactor]:

@@ -176,7 +176,7 @@ def _transform(transform: EventTransform, decoded: DecodedBatch) -> Selection:
 
 
 def _redact_records(transform: EventTransform, decoded: DecodedBatch) -> list[bytes]:
-    return transform.redacted(decoded.records, decoded.events)
+    return transform.redacted(decoded.records, decoded.events)[0]
 
 
 def _commit(folder: Path, batches: list[Batch]) -> None:

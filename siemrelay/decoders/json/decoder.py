@@ -20,7 +20,7 @@ from siemrelay.decoders.contract import (
 from siemrelay.decoders.fields import Spellings, rest_of
 from siemrelay.decoders.json.learned import DEEPEST, REFUSALS, Learner, decoded_lines
 from siemrelay.decoders.json.lookup import FieldLookup
-from siemrelay.decoders.normalise import ALWAYS_WANTED, Finisher, unparsed
+from siemrelay.decoders.normalise import ALWAYS_WANTED, Finisher, event_of_part, unparsed
 from siemrelay.decoders.times import zone_of
 from siemrelay.wire.framing.contract import Framing
 from siemrelay.wire.framing.json_documents import JsonFraming
@@ -57,7 +57,8 @@ class JsonDecoder:
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""
         if batch.part is not None:
-            return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
+            event, unparsed_count = event_of_part(batch)
+            return self._finished(batch, [event], unparsed_count)
         payload, split = batch.payload, batch.records
         if b"\r" in payload:
             # Some systems end lines with it; attributes that are passed on raw must not hold it.

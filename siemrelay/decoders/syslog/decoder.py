@@ -20,7 +20,7 @@ from siemrelay.decoders.contract import (
     ZonedOptions,
 )
 from siemrelay.decoders.fields import Spellings
-from siemrelay.decoders.normalise import Finisher, unparsed
+from siemrelay.decoders.normalise import Finisher, event_of_part, unparsed
 from siemrelay.decoders.snare import BEGINNINGS as SNARE_BEGINNINGS
 from siemrelay.decoders.syslog.bodies import Bodies, Body, Fields
 from siemrelay.decoders.syslog.columns import HeaderReader, Headers
@@ -96,7 +96,8 @@ class SyslogDecoder:
     def decode(self, batch: Batch) -> DecodedBatch:
         """Exactly one event per record; never raises for what is in the records."""
         if batch.part is not None:
-            return self._finished(batch, [unparsed(batch.payload[:-1], part=batch.part)], 1)
+            event, unparsed_count = event_of_part(batch)
+            return self._finished(batch, [event], unparsed_count)
         messages, replaced = _texts(batch)
         headers = self._headers(
             [text.strip(_AROUND).removeprefix(_MARK) for text in messages],

@@ -27,7 +27,9 @@ from siemrelay.transforms.redaction.events import (
 )
 from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text, written_forms
 
-_WITHHELD: Final = b'{"message":"*** (internal error: the record could not be redacted)"}'
+_WITHHELD: Final = (
+    b'{"type":"Unparsed Record","message":"*** (internal error: the record could not be redacted)"}'
+)
 
 _HEXADECIMAL: Final = re.compile(r"\b(?:[0-9A-F]{2}){4,}\b")
 
@@ -42,28 +44,50 @@ class RecordRedactor:
         # field are applied to all of it.
         self._texts = [*rules.texts, *(rule for some in rules.texts_of.values() for rule in some)]
 
-    def apply(self, records: Sequence[bytes], events: Sequence[AuditEvent]) -> list[bytes]:
-        """The records without their secrets. `events`: each record's, before its redaction."""
+    def apply(
+        self, records: Sequence[bytes], events: Sequence[AuditEvent]
+    ) -> tuple[list[bytes], frozenset[int]]:
+        """The records without their secrets. `events`: each record's, before its redaction.
+
+        And the indexes of those that are withheld: in their place is what `instead` makes.
+        """
+        found = self._redacted(records, events)
+        withheld = frozenset(i for i, record in enumerate(found) if record is None)
+        return [
+            self.instead(event) if record is None else record
+            for record, event in zip(found, events, strict=True)
+        ], withheld
+
+    def instead(self, event: AuditEvent) -> bytes:
+        """The redacted event as a record, as `event_of_part` reads it."""
+        try:
+            return _as_json(self._events.redacted(event, set()))
+        except Exception:  # noqa: BLE001  (a bug may neither stop a source for ever nor let a secret out)
+            return _WITHHELD
+
+    def _redacted(
+        self, records: Sequence[bytes], events: Sequence[AuditEvent]
+    ) -> Sequence[bytes | None]:
         if self._rules.whole:
             return list(map(self._safely, records, events))
         texts = list(map(_searched, records, events))
         hints = [*(rule.hint for rule in self._texts), self._rules.hides]
         active = [hint for hint in hints if hint("\n".join(texts))]
         if not active:
-            return list(records)
+            return records
         return [
             self._safely(record, event) if any(hint(text) for hint in active) else record
             for record, event, text in zip(records, events, texts, strict=True)
         ]
 
-    def _safely(self, record: bytes, event: AuditEvent) -> bytes:
+    def _safely(self, record: bytes, event: AuditEvent) -> bytes | None:
         try:
-            return self.redacted(record, event)
-        except Exception:  # noqa: BLE001  (a bug may neither stop a source for ever nor let a secret out)
-            return _WITHHELD
+            return self._one(record, event)
+        except Exception:  # noqa: BLE001  (as above)
+            return None
 
-    def redacted(self, record: bytes, event: AuditEvent) -> bytes:
-        """One record without its secrets; itself if it has none."""
+    def _one(self, record: bytes, event: AuditEvent) -> bytes | None:
+        """One record without its secrets; itself if it has none, None if it is withheld."""
         values = self._values(event)
         secrets, found = set(values), set[str]()
         if self._texts:
@@ -80,7 +104,7 @@ class RecordRedactor:
             if found or self._may_hide(record):
                 record = msgspec.json.encode(tree)
         kept = secrets <= found and (tree is not None or not _has_one_of(secrets, after))
-        return record if kept else _as_json(self._events.redacted(event, set()))
+        return record if kept else None
 
     def _in_hexadecimal(self, text: str, values: dict[str, Token], found: set[str]) -> str:
         """The text without secrets in hexadecimal, as auditd writes commands; so is what is left.
@@ -220,7 +244,7 @@ def _with_values(value: Any, values: dict[str, Token], found: set[str], depth: i
 
 
 def _as_json(event: AuditEvent) -> bytes:
-    """An event as a record that the decoder of JSON reads back."""
+    """An event as a record, under its own names."""
     record: dict[str, Any] = {}
     for path in FIELDS:
         value = field_getter(path)(event)

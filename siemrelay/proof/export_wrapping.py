@@ -5,6 +5,7 @@ Which part of a document is the message decides what is proven of it: see `_mess
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -36,6 +37,17 @@ _BESIDE: Final[dict[str, frozenset[str]]] = {
     "message": frozenset(("message", "index", "highlight_ranges", "decoration_stats")),
 }  # fmt: skip
 
+# The members of an answer without messages, the last page of many; of these, texts that are ids.
+_ANSWER: Final = frozenset((
+    "took", "timed_out", "_shards", "total", "successful", "skipped", "failed", "hits", "value",
+    "relation", "max_score", "_scroll_id", "pit_id", "point_in_time_id", "num_reduce_phases",
+    "terminated_early", "results", "preview", "init_offset", "post_process_count", "messages",
+    "fields", "highlighted", "total_results", "resourceLogs", "scopeLogs", "logRecords",
+    "@odata.count",
+))  # fmt: skip
+_IDS: Final = frozenset(("_scroll_id", "pit_id", "point_in_time_id", "relation"))
+_ID: Final = re.compile(r"eq|gte|[A-Za-z0-9+/=_-]{16,}")
+
 # Lists in lists, deeper than in any answer, are messages and wrap none.
 _MOST_DEPTH: Final = 16
 
@@ -60,14 +72,24 @@ def unwrapped(value: Any, added: Paths, depth: int = 0) -> Iterator[Wrapped]:
             yield from unwrapped(each, added, depth + 1)
     elif not isinstance(value, dict):
         yield Wrapped(value.encode() if isinstance(value, str) else msgspec.json.encode(value))
-    elif isinstance(inner := next(_wrapped(value), None), list):
+    elif isinstance(inner := next(_wrapped(value), None), list) and (inner or _is_mute(value)):
         yield from unwrapped(inner, added, depth + 1)
-    elif inner is not None:
+    elif isinstance(inner, dict):
         yield _message_in(inner, added)
     elif isinstance(records := value.get("resourceLogs"), list) and len(value) == 1:
-        yield from _otlp_records(records)
+        found = [*_otlp_records(records)]
+        yield from found if found or _is_mute(value) else (_message_in(value, added),)
     else:
         yield _message_in(value, added)
+
+
+def _is_mute(value: Any, name: str = "") -> bool:
+    """Whether an answer without messages has nothing that somebody could read as an event."""
+    if isinstance(value, dict):
+        return all(key in _ANSWER and _is_mute(inner, key) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(_is_mute(each, name) for each in value)
+    return not isinstance(value, str) or bool(name in _IDS and _ID.fullmatch(value))
 
 
 def documents_alike(values: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -171,9 +193,13 @@ class _Record(msgspec.Struct):
     body: dict[str, Any] = {}
 
 
-class _Scope(msgspec.Struct):
+class _Scope(msgspec.Struct, forbid_unknown_fields=True):
     logRecords: list[_Record] = []
+    scope: Any = None
+    schemaUrl: Any = None
 
 
-class _Resource(msgspec.Struct):
+class _Resource(msgspec.Struct, forbid_unknown_fields=True):
     scopeLogs: list[_Scope] = []
+    resource: Any = None
+    schemaUrl: Any = None

@@ -179,6 +179,9 @@ class Verification:
         if stream.more_conflicts:
             self._findings.add("changed", f"{counted(stream.more_conflicts, 'message')} more with "
                                "other fields beside them", stream.label)  # fmt: skip
+        for number in sorted(number for number in stream.others if number >= end):
+            self._findings.add("added", "different messages of one number", stream.label, number,
+                               number, *_times_around(number, every))  # fmt: skip
         if stream.more_others:
             self._findings.add("added", f"{counted(stream.more_others, 'message')} more of numbers "
                                "that other messages have", stream.label)  # fmt: skip

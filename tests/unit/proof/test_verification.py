@@ -405,12 +405,41 @@ HIDDEN: dict[str, bytes] = {
     "as a result that holds an empty list": b'{"result": {"user": "mallory", "value": []}}',
     "as OTLP without records": b'{"resourceLogs": [], "user": "mallory"}',
     "as a text in a list": b'["mallory logged in"]',
+    "as a search that took a text": b'{"hits": [], "took": "mallory logged in"}',
+    "as aggregations": b'{"hits": {"hits": []}, "aggregations": {"user": "mallory"}}',
+    "as a member's name": b'{"hits": {"hits": []}, "_shards": {"mallory logged in": 1}}',
+    "as the id of a scroll": b'{"_scroll_id": "mallory did", "hits": {"hits": []}}',
+    "as what Splunk says": b'{"results": [], "messages": ["mallory logged in"]}',
+    "as the context of no values": b'{"value": [], "@odata.context": "mallory logged in"}',
+    "as an answer in a list": b'{"results": [{"hits": [], "took": "mallory logged in"}]}',
+    "as a resource without records": b'{"resourceLogs": [{"resource": {"attributes": ["m"]}}]}',
 }
 
 
 @pytest.mark.parametrize("event", HIDDEN.values(), ids=HIDDEN)
 def test_an_added_event_is_found_however_it_is_wrapped(event: bytes) -> None:
     assert found(verified([*sealed().lines, event])) == {("added", None, None)}
+
+
+@pytest.mark.parametrize("answer", [
+    b'{"took": 1, "timed_out": false, "_shards": {"total": 1, "successful": 1}, "hits": '
+    b'{"total": {"value": 0, "relation": "eq"}, "max_score": null, "hits": []}}',
+    b'{"_scroll_id": "DXF1ZXJ5QW5kRmV0Y2gBAAAA==", "hits": {"hits": []}}',
+    b'{"preview": false, "init_offset": 9, "messages": [], "fields": [], "results": []}',
+    b"[]", b'{"resourceLogs": [{"scopeLogs": []}]}',
+])  # fmt: skip
+def test_the_last_page_of_an_answer_may_be_empty(answer: bytes) -> None:
+    assert found(verified([*sealed().lines, answer])) == set()
+
+
+def test_a_second_message_of_a_number_behind_the_last_seal_is_found() -> None:
+    stream = sealed()
+    number = stream.tree.size - 1  # of the last seal
+    assert found(verified(inserted(stream.lines, number))) == {("added", number, number)}
+    assert found(verified(inserted(stream.lines, number, 40))) == {("added", number, number)}
+    stream.send(3)
+    late = inserted(stream.lines, number + 2)
+    assert ("added", number + 2, number + 2) in found(verified(late))
 
 
 def test_a_second_member_of_one_name_changes_an_event() -> None:

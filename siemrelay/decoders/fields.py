@@ -4,7 +4,8 @@ A path is dotted (`user.email`); a name with dots in it stands between quotation
 (`claims."http://example.com/upn"`). In a list, a number takes an element (`resources.0.name`), and
 `NAME=VALUE` the first one that has it (`parameters.name=USER.value`). A text with braces is made of
 several values, if all are there (`{verb} {object.kind}`); `{user if code=1,2}` is there only where
-the record has one of these codes, `{user if user!=-}` where it has another value.
+the record has one of these codes, `{user if user!=-}` where it has another value. `{client as
+address}` is the value without the port behind it.
 
 For each field the first path that holds a usable value wins (`json.lookup`); a whole object under
 `actor` or `target` is looked into, never taken as a name.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from siemrelay.core.event import FIELDS, Actor, AuditEvent, Target
 
@@ -62,6 +63,29 @@ def element(values: list[Any], step: str) -> Any:
 _PART: Final = re.compile(r"\{([^{}]+)\}")
 
 
+# `192.0.2.1:443`, `[2001:db8::1]:443`, `[2001:db8::1]`; an IPv6 address alone has more colons.
+_WITH_PORT: Final = re.compile(r"\[([^\]]+)\](?::\d+)?|([^:\[\]]+):\d+")
+
+
+def _without_port(address: str) -> str:
+    found = _WITH_PORT.fullmatch(address)
+    return (found[1] or found[2]) if found else address
+
+
+_AS_ADDRESS: Final = " as address"
+
+
+class _Part(NamedTuple):
+    """One value of a template, and the text behind it."""
+
+    path: list[Where]
+    at: list[Where]
+    wanted: frozenset[str]
+    yes: bool
+    is_address: bool
+    behind: str
+
+
 class Template:
     """A text made of several values of a record."""
 
@@ -70,29 +94,37 @@ class Template:
     def __init__(self, text: str) -> None:
         pieces = _PART.split(text)
         self._before = pieces[0]
-        self._parts: list[tuple[list[Where], list[Where], frozenset[str], bool, str]] = []
+        self._parts: list[_Part] = []
         for part, behind in zip(pieces[1::2], pieces[2::2], strict=True):
-            path, _, condition = part.partition(" if ")
+            value, _, condition = part.partition(" if ")
+            path = value.removesuffix(_AS_ADDRESS)
             where, _, values = condition.partition("=")
             at, wanted = where.removesuffix("!"), frozenset(values.split(","))
             self._parts.append(
-                (_places(path), _places(at) if at else [], wanted, not where.endswith("!"), behind)
+                _Part(
+                    _places(path),
+                    _places(at) if at else [],
+                    wanted,
+                    not where.endswith("!"),
+                    path != value,
+                    behind,
+                )
             )
-        self.keys = {keys[0] for path, at, *_ in self._parts for keys in (*path, *at)}
+        self.keys = {keys[0] for part in self._parts for keys in (*part.path, *part.at)}
         """The keys of a record that it may need."""
 
     def may_be_in(self, keys: frozenset[str]) -> bool:
         """Whether a record with just these keys, of those in `keys`, may have the text."""
         return all(
-            any(where[0] in keys for where in path)
-            and (not at or not yes or any(where[0] in keys for where in at))
-            for path, at, _, yes, _ in self._parts
+            any(where[0] in keys for where in part.path)
+            and (not part.at or not part.yes or any(where[0] in keys for where in part.at))
+            for part in self._parts
         )
 
     def text(self, record: Mapping[str, Any]) -> str | None:
         """The text; None if the record lacks one of the values, or a condition is not met."""
         found = self._before
-        for path, at, wanted, yes, behind in self._parts:
+        for path, at, wanted, yes, is_address, behind in self._parts:
             if at:
                 value = _usable_at(record, at)
                 if ((value if type(value) is str else text_of(value)) in wanted) is not yes:
@@ -100,14 +132,20 @@ class Template:
             value = _usable_at(record, path)
             if value is None:
                 return None
-            found += (value if type(value) is str else str(text_of(value))) + behind
+            text = value if type(value) is str else str(text_of(value))
+            found += (_without_port(text) if is_address else text) + behind
         return found
 
     def texts(self, records: Sequence[dict[str, Any]]) -> list[str | None]:
         """The text of each record, column by column; as `text`."""
         found: list[str | None] = [self._before] * len(records)
-        for path, at, wanted, yes, behind in self._parts:
+        for path, at, wanted, yes, is_address, behind in self._parts:
             values = _column(records, path)
+            if is_address:
+                values = [
+                    None if value is None else _without_port(str(text_of(value)))
+                    for value in values
+                ]
             if at:
                 values = [
                     value if value is not None and (text_of(given) in wanted) is yes else None

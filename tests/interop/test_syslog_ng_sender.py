@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,8 @@ def test_syslog_ng_sends_by_every_driver(make_daemon: MakeDaemon, tmp_path: Path
     listen = f"{scheme}://{tmp_path}/socket" if "unix" in scheme else f"{scheme}://127.0.0.1:0"
     daemon = make_daemon({})
     out = {"protocol": "file", "path": str(daemon.directory / "out"), "format": "json"}
-    daemon.config["sinks"] = {"out": out}
+    relayed = {"protocol": "file", "path": str(daemon.directory / "relayed"), "format": "syslog"}
+    daemon.config["sinks"] = {"out": out, "relayed": relayed}
     daemon.config["sources"] = {"logs": {"type": "syslog", "listen": listen}}
     if scheme == "tls":
         daemon.config["sources"]["logs"]["tls"] = {
@@ -88,6 +90,12 @@ def test_syslog_ng_sends_by_every_driver(make_daemon: MakeDaemon, tmp_path: Path
         with log.open("a") as file:
             file.writelines(f"number {number} of ada's\n" for number in range(TOTAL))
         until(lambda: len(received()) == TOTAL, what=(tmp_path / "sender.err").read_text())
+        until(lambda: daemon.metric("sink_delivered_total", sink="relayed") == TOTAL)
+    lines = (daemon.directory / "relayed").read_text().splitlines()
+    own = re.compile(r"<13>1 \S+ \S+ app - - (?:-|\[meta [^\]]*\]) number (\d+) of ada's")
+    forwarded = [int(match[1]) for match in map(own.fullmatch, lines) if match is not None]
+    assert forwarded == (list(range(TOTAL)) if way.startswith("syslog(") else [])
+    assert len(lines) == TOTAL
     assert received() == [f"number {number} of ada's" for number in range(TOTAL)]
     event = json.loads(written.read_bytes().splitlines()[0])
     assert event["attributes"]["syslog"]["app"] == "app"

@@ -81,6 +81,9 @@ class ExportedStream:
         self.conflicts: list[tuple[int, str]] = []
         """Numbers of messages beside which fields say something else, and what."""
         self.more_conflicts = 0
+        self._repeated = set[int]()
+        self._beside, self._with_fields = dict[int, str](), 0
+        """Of rows with fields beside the message the numbers and places, and how many they are."""
 
     @property
     def label(self) -> str:
@@ -111,6 +114,8 @@ class ExportedStream:
         others = self.others.get(number, [])
         if known == leaf or any(leaf == other for other, _ in others):
             self.repeats += 1
+            if len(self._repeated) < _MOST_DOUBTFUL:
+                self._repeated.add(number)
         elif self._others < _MOST_OTHERS and len(others) < _MOST_OTHERS_OF_ONE:
             self.others.setdefault(number, []).append((leaf, f"{where[0]}:{where[1]}"))
             self._others += 1
@@ -119,10 +124,23 @@ class ExportedStream:
 
     def add_conflict(self, number: int, shown: ShownFields, where: str) -> None:
         """Fields beside a message of the stream."""
+        self._with_fields += 1
+        if len(self._beside) < _MOST_DOUBTFUL:
+            self._beside.setdefault(number, where)
         if shown.conflict and len(self.conflicts) < _MOST_DOUBTFUL:
             self.conflicts.append((number, f"{where}: {shown.conflict}"))
         elif shown.conflict:
             self.more_conflicts += 1
+
+    def copies(self) -> list[tuple[int, str]]:
+        """Number and place of messages that are in the export as they are, and once more in a
+        document with other fields: as a copy, which vouches for none of them."""
+        rows = self.messages + self.repeats + self._others + self.more_others
+        if self._with_fields == rows:
+            return []
+        is_known = len(self._repeated) < _MOST_DOUBTFUL  # which messages were repeated
+        repeated = self._repeated if is_known else self._beside.keys()
+        return sorted((n, self._beside[n]) for n in self._beside.keys() & repeated)
 
     def add_seal(self, word: bytes, number: int, where: str, verifiers: Sequence[Verifier]) -> None:
         """A message of the stream, which holds what looks like a seal."""

@@ -173,6 +173,10 @@ class Verification:
             self._findings.add("split", "a signed seal and another message have one number: "
                                f"{_TWO_HISTORIES}", stream.label, contested[0].number,
                                before=contested[0].at)  # fmt: skip
+        for number, where in stream.copies():
+            self._findings.add("added", f"a copy of the message with other fields beside it "
+                               f"({where})", stream.label, number, number,
+                               *_times_around(number, every))  # fmt: skip
         for number, why in stream.conflicts:
             self._findings.add("changed", why, stream.label, number, number,
                                *_times_around(number, every))  # fmt: skip

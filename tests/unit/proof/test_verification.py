@@ -432,6 +432,18 @@ def test_the_last_page_of_an_answer_may_be_empty(answer: bytes) -> None:
     assert found(verified([*sealed().lines, answer])) == set()
 
 
+@pytest.mark.parametrize("place", ["message", "event.original", "_raw"])
+def test_a_copy_of_a_message_vouches_for_no_document_around_it(place: str) -> None:
+    lines = sealed().lines
+    document = {place: lines[3].decode(), "what": "mallory logged in"}
+    copies = [json.dumps({place: line.decode(), "what": "a login"}).encode() for line in lines]
+    assert found(verified(copies)) == set()
+    report = verified([*lines, json.dumps(document).encode()])
+    assert found(report) == {("added", 3, 3)}
+    assert "export:34" in report.findings[0].why
+    assert found(verified([json.dumps(document).encode(), *lines])) == {("added", 3, 3)}
+
+
 def test_a_second_message_of_a_number_behind_the_last_seal_is_found() -> None:
     stream = sealed()
     number = stream.tree.size - 1  # of the last seal

@@ -99,10 +99,11 @@ def _parsed_objects(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes]] | N
         return None
     if text.count(b"\n") != len(lines) or rb"\u0022" in text or needs_care(text):
         return None
-    fractions = list[str]()
+    fractions = False
 
     def seen(number: str) -> msgspec.Raw:
-        fractions.append(number)
+        nonlocal fractions
+        fractions = True
         return _number(number)
 
     try:

@@ -19,6 +19,9 @@ MOST_BYTES: Final = 2 << 30
 # A relay begins a stream for each sink, and at each change of its configuration.
 _MOST_STREAMS: Final = 10_000
 
+# To add up what thousands of streams hold takes a millisecond.
+_ROWS_BETWEEN_LOOKS: Final = 2_000
+
 
 class ExportIntake:
     """Collects streams, and counts what belongs to none."""
@@ -29,7 +32,7 @@ class ExportIntake:
         self.streams: dict[str, ExportedStream] = {}
         self.rows = 0
         self._unnumbered, self._first_unnumbered, self._of_more_streams = 0, "", 0
-        self._shown = UnprovenFields()
+        self._shown, self._look_at = UnprovenFields(), 0
 
     def add(self, part: ExportPart, export: str) -> None:
         """Messages of an export of that name. Raises TooLarge if they take too much memory."""
@@ -41,7 +44,9 @@ class ExportIntake:
                 if stream is not None and number is not None:
                     n = int(number[STREAM_CHARACTERS + 1 :])
                     stream.add(n, leaf, (export, lines[place]))
-                elif number is None:
+                elif number is not None:
+                    self._of_more_streams += 1
+                else:
                     self._unnumbered += 1
                     self._first_unnumbered = self._first_unnumbered or f"{export}:{lines[place]}"
         for place in sorted({*part.seals, *part.shown}):
@@ -55,6 +60,11 @@ class ExportIntake:
             if (shown := part.shown.get(place)) is not None:
                 self._shown.add(shown)
                 stream.add_conflict(n, shown, where)
+        if self.rows >= self._look_at:
+            self._look_at = self.rows + _ROWS_BETWEEN_LOOKS
+            self._check_memory()
+
+    def _check_memory(self) -> None:
         held = sum(stream.held_bytes for stream in self.streams.values())
         if held > self._most_bytes:
             raise TooLarge(f"the messages take more than {self._most_bytes >> 20:,} MiB of memory: "
@@ -62,11 +72,10 @@ class ExportIntake:
                            "a larger --memory")  # fmt: skip
 
     def _stream(self, name: str) -> ExportedStream | None:
-        """The stream of that name; None, counted, for one more than there can be."""
+        """The stream of that name; None for one more than there can be."""
         stream = self.streams.get(name)
         if stream is None:
             if len(self.streams) >= _MOST_STREAMS:
-                self._of_more_streams += 1
                 return None
             stream = self.streams[name] = ExportedStream(name)
         return stream

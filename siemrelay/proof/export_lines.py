@@ -11,12 +11,13 @@ MOST_LINE_BYTES: Final = 64 << 20
 MOST_DOCUMENT_BYTES: Final = 256 << 20
 """Of JSON that goes over many lines and is held as a whole."""
 
-# Bytes of memory that a value of a JSON text may take when it is decoded: an empty object with its
-# place in a list takes 72, a number with a fraction 130.
-_VALUE_BYTES: Final = 130
+# Memory of a JSON text while it is worked on: some copies of it, and for each value, of which there
+# are no more than commas and brackets, up to 170 bytes (a number with a fraction, with its name).
+_COPIES: Final = 5
+_VALUE_BYTES: Final = 200
 
 MOST_DECODED_BYTES: Final = 1 << 30
-"""Of memory that one JSON text may take, as far as its commas and brackets say."""
+"""Of memory that one JSON text or row of a CSV may take, as far as its commas and brackets say."""
 
 Block = tuple[int, list[bytes]]
 """Lines without their line feeds, and the number of the first one."""
@@ -62,10 +63,15 @@ def _without_mark(pieces: Iterable[bytes]) -> Iterator[bytes]:
 _MARK: Final = b"\xef\xbb\xbf"
 
 
+def decoded_bytes(text: bytes) -> int:
+    """How much memory a JSON text, or a row of a CSV, may take when it is decoded."""
+    return _COPIES * len(text) + _VALUE_BYTES * sum(map(text.count, (b",", b"[", b"{")))
+
+
 def check_decoded_size(text: bytes, line: int) -> None:
-    """Raise TooLarge if a JSON text may take too much memory when it is decoded."""
-    values = sum(map(text.count, (b",", b"[", b"{", b":")))
-    if len(text) + values * _VALUE_BYTES > MOST_DECODED_BYTES:
-        raise TooLarge(f"line {line:,}: one JSON text of {len(text) >> 20:,} MiB with some "
-                       f"{values:,} values would take too much memory: export in parts, or one "
-                       "event a line (NDJSON)")  # fmt: skip
+    """Raise TooLarge if a JSON text, or a row of a CSV, would take too much memory when decoded."""
+    size = decoded_bytes(text)
+    if size > MOST_DECODED_BYTES:
+        raise TooLarge(f"line {line:,}: one value of {len(text) >> 20:,} MiB with so many parts "
+                       f"that it would take {size >> 20:,} MiB of memory: export one event a line "
+                       "(NDJSON), or in parts")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -142,12 +143,14 @@ class ExportedStream:
         repeated = self._repeated if is_known else self._beside.keys()
         return sorted((n, self._beside[n]) for n in self._beside.keys() & repeated)
 
-    def add_seal(self, word: bytes, number: int, where: str, verifiers: Sequence[Verifier]) -> None:
+    def add_seal(
+        self, word: bytes, number: int, where: str, verifiers: tuple[Verifier, ...]
+    ) -> None:
         """A message of the stream, which holds what looks like a seal."""
         if self._words.get(word) == number:
             return
         try:
-            seal = read_seal(word, verifiers)
+            seal = _read_seal(word, verifiers)
         except ValueError as error:
             self._doubt(number, f"{where}: {error}")
             return
@@ -222,3 +225,7 @@ class ExportedStream:
                 first = begin + next(i for i, n in enumerate([*seals, -1]) if n != begin + i)
             last = until - next(i for i, n in enumerate([*seals[::-1], -1]) if n != until - i)
         return (count, first, last) if count else None
+
+
+# One text may stand in many messages, and each signature takes 0.1 ms to check.
+_read_seal: Final = lru_cache(256)(read_seal)

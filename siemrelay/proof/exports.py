@@ -22,12 +22,14 @@ from siemrelay.core.canonical_json import (
     parsed_lines,
 )
 from siemrelay.proof.export_lines import (
+    MOST_DECODED_BYTES,
     MOST_DOCUMENT_BYTES,
     MOST_LINE_BYTES,
     Block,
     TooLarge,
     blocks_of_lines,
     check_decoded_size,
+    decoded_bytes,
 )
 from siemrelay.proof.export_wrapping import (
     Paths,
@@ -178,9 +180,13 @@ class _CsvLines:
 
     def rows_of(self, reader: Any) -> Iterator[tuple[list[str], int]]:
         """Some rows, each with its last line; none at the end."""
+        size = 0
         for row in islice(reader, _AT_ONCE):
             yield row, reader.line_num
+            size += self._row_bytes
             self._row_bytes = 0
+            if size > _LONG_LINE:
+                break
 
 
 # -- JSON -----------------------------------------------------------------
@@ -199,34 +205,38 @@ def _json_parts(blocks: Iterator[Block], added: Paths) -> Iterator[ExportPart]:
         held.append(block)
         if line := next(filter(None, (line.strip() for line in block[1])), b""):
             if not _parses(line):
-                held += _bounded(blocks, sum(map(len, block[1])))
-                yield from _document_parts(held, added)
+                yield from _document_parts(_held_together(chain(held, blocks)), added)
                 return
             break
     for block in chain(held, blocks):
         yield from _line_parts(block, added)
 
 
-def _bounded(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    for block in blocks:
-        size += sum(map(len, block[1]))
-        if size > MOST_DOCUMENT_BYTES:
-            raise TooLarge("one JSON value over many lines, of more than "
-                           f"{MOST_DOCUMENT_BYTES >> 20} MiB: export in parts, or one event a "
-                           "line (NDJSON)")  # fmt: skip
-        yield block
+def _held_together(blocks: Iterable[Block]) -> list[tuple[int, bytes]]:
+    """Blocks, each in one piece. Raises TooLarge if all of them are too large for one value."""
+    held, size, decoded_size = list[tuple[int, bytes]](), 0, 0
+    for number, lines in blocks:
+        together = b"\n".join(lines)
+        held.append((number, together))
+        size += len(together)
+        decoded_size += decoded_bytes(together)
+        if size > MOST_DOCUMENT_BYTES or decoded_size > MOST_DECODED_BYTES:
+            raise TooLarge(f"one JSON value over many lines, of more than {size >> 20:,} MiB, "
+                           "would take too much memory: export one event a line (NDJSON), or in "
+                           "parts")  # fmt: skip
+    return held
 
 
-def _document_parts(held: list[Block], added: Paths) -> Iterator[ExportPart]:
-    whole = b"\n".join(line for _, lines in held for line in lines)
-    check_decoded_size(whole, 1)
+def _document_parts(held: list[tuple[int, bytes]], added: Paths) -> Iterator[ExportPart]:
+    whole = b"\n".join(text for _, text in held)
     try:
         value = decoded(whole)
     except ValueError as error:
-        if not any(x.startswith(b"{") and _parses(x) for _, lines in held for x in lines):
+        lines = (line for _, text in held for line in text.split(b"\n"))
+        if not any(line.startswith(b"{") and _parses(line) for line in lines):
             raise ValueError(f"neither one JSON value a line nor one in all: {error}") from error
-        for block in held:
-            yield from _line_parts(block, added)
+        for number, text in held:
+            yield from _line_parts((number, text.split(b"\n")), added)
     else:
         care = needs_care(whole)
         entries = ((_in_care(each) if care else each, 1) for each in unwrapped(value, added))

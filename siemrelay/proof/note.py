@@ -25,6 +25,7 @@ _ED25519 = b"\1"
 _KEY_BYTES = 32
 _ID_BYTES = 4
 _SIGNATURE_BYTES = 64
+_MOST_SIGNATURES = 100  # as in Go's sumdb/note
 _PRIVATE = "PRIVATE+KEY+"
 
 
@@ -158,7 +159,10 @@ def open_note(note: bytes, verifiers: Iterable[Verifier]) -> OpenedNote:
     text += b"\n"
     known = {(verifier.name, verifier.id): verifier for verifier in verifiers}
     verified, unknown = list[Verifier](), list[str]()
-    for line in signatures[:-1].split(b"\n"):
+    lines = signatures[:-1].split(b"\n")
+    if len(lines) > _MOST_SIGNATURES:
+        raise ValueError(f"a note with more than {_MOST_SIGNATURES} signatures")
+    for line in lines:
         name, signed = _signature(line)
         verifier = known.get((name, signed[:_ID_BYTES]))
         if verifier is None:

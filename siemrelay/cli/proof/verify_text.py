@@ -12,6 +12,8 @@ from siemrelay.proof.report import Discrepancy, Note, Report, StreamReport, Tail
 SHOWN: Final = 20
 """Findings that are printed; all of them are in --json."""
 
+_STREAMS: Final = 50
+
 Places = Mapping[tuple[str, int], str]
 """Stream and number → where in the exports such a message stands."""
 
@@ -26,10 +28,13 @@ VERDICTS: Final = (
 
 def print_report(report: Report, places: Places) -> None:
     """Print streams, findings, notes and verdicts."""
-    for stream in report.streams:
+    for stream in report.streams[:_STREAMS]:
         click.echo(f"stream {stream.origin}")
         for line in _stream_lines(stream):
             click.echo(f"  {line}")
+    if len(report.streams) > _STREAMS:
+        unshown = counted(len(report.streams) - _STREAMS, "more stream")
+        click.echo(f"and {unshown}; --json lists them")
     if report.elsewhere:
         click.echo(f"sealed by the relay, and not in these exports: {', '.join(report.elsewhere)}")
     for finding in report.findings[:SHOWN]:

@@ -9,7 +9,6 @@ numbers, or the text as it came), and one digit may be another user.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,8 +16,7 @@ import msgspec
 
 # Here msgspec's sorted form is another than that of RFC 8785: names beyond the Basic Multilingual
 # Plane, which the RFC sorts by UTF-16. What may have one is found cheaply, and written with care.
-_BEYOND: Final = re.compile(rb"[\xf0-\xf7]")
-_SURROGATES: Final = rb"\ud", rb"\uD"
+_BEYOND: Final = tuple(bytes([first]) for first in range(0xF0, 0xF8))
 
 # So few lines are parsed one by one rather than in halves.
 _FEW: Final = 8
@@ -138,8 +136,10 @@ def decoded(text: bytes) -> Any:
 
 def needs_care(text: bytes) -> bool:
     """Whether a JSON text may have names that msgspec sorts otherwise than RFC 8785."""
-    return any(half in text for half in _SURROGATES) or not (
-        text.isascii() or _BEYOND.search(text) is None
+    return (
+        rb"\ud" in text
+        or rb"\uD" in text
+        or (not text.isascii() and any(first in text for first in _BEYOND))
     )
 
 

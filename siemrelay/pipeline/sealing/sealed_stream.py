@@ -51,8 +51,8 @@ from siemrelay.telemetry.stats import SealStatus, SinkStats
 
 _log = structlog.get_logger()
 
-# A hop to a thread costs more than a few hashes.
-_HASHED_AT_ONCE: Final = 16
+# A hop to a thread costs as much as so many hashes.
+_HASHED_AT_ONCE: Final = 128
 
 # A refused message is accounted for with the receiver's reason, as far as it helps an auditor.
 _REASON_CHARACTERS: Final = 80

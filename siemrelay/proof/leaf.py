@@ -113,6 +113,11 @@ def sent_hashes(
     ]
 
 
+def is_plain(message: bytes, protocol: str) -> bool:
+    """Whether it is hashed as it is, and not parsed: neither JSON nor in an envelope."""
+    return protocol not in ENVELOPES and not _content(message).startswith(b"{")
+
+
 def _text_at(message: bytes) -> int:
     """Where the text begins behind a header of RFC 3164 of the relay's own, found without a
     pattern. What does not begin there is looked at with care.

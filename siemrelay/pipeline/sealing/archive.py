@@ -73,17 +73,18 @@ class SealArchive:
         self._lock = threading.Lock()  # the settler adds, the sender writes before a seal
         self._first_waiting, self._expire_at_s, self._failed = 0, 0.0, False
 
-    def add(self, first: int, leaves: Sequence[bytes]) -> None:
-        """Add the leaves of messages from number `first` on; those of a stream come in order."""
+    def add(self, first: int, leaves: Sequence[bytes]) -> bool:
+        """Add the leaves of messages from number `first` on; those of a stream come in order.
+
+        Does not block. Returns whether so many wait that they are to be written.
+        """
         with self._lock:
             if not self._waiting:
                 self._first_waiting = first
             # After a broken connection the same ones come again.
             del self._waiting[first - self._first_waiting :]
             self._waiting += leaves
-            full = len(self._waiting) >= _MOST_WAITING
-        if full:
-            self.write()
+            return len(self._waiting) >= _MOST_WAITING
 
     def write(self) -> None:
         """Write the leaves that wait, and delete those whose time is over."""

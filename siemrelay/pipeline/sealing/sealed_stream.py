@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from base64 import b32encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
@@ -32,7 +32,7 @@ from siemrelay.pipeline.sealing.schedule import SealSchedule
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sealing.timestamps import Timestamper
 from siemrelay.pipeline.sealing.witness import StateWitness
-from siemrelay.proof.leaf import STREAM_CHARACTERS, sent_hashes
+from siemrelay.proof.leaf import STREAM_CHARACTERS, is_plain, sent_hashes
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.seal import Absent, Anchor, find_seal, read_seal
 from siemrelay.proof.stream import (
@@ -51,8 +51,11 @@ from siemrelay.telemetry.stats import SealStatus, SinkStats
 
 _log = structlog.get_logger()
 
-# A hop to a thread costs as much as so many hashes.
-_HASHED_AT_ONCE: Final = 128
+# So much is hashed on the loop, where it is no longer than formatting as much: messages that are
+# hashed as they are, and JSON that is parsed for it.
+_PLAIN_AT_ONCE: Final = 1024
+_PARSED_AT_ONCE: Final = 128
+_BYTES_AT_ONCE: Final = 512 * 1024
 
 # A refused message is accounted for with the receiver's reason, as far as it helps an auditor.
 _REASON_CHARACTERS: Final = 80
@@ -265,10 +268,10 @@ class SealedStream:
         """The stream with a settled batch; `lacking` are those that the receiver does not have."""
         state = self.state
         assert batch.first_number == state.tree.size, (batch.first_number, state.tree.size)
-        settled = partial(self._settled, state.tree, batch)
-        leaves, tree = (
-            settled() if len(batch.messages) < _HASHED_AT_ONCE else await in_thread(settled)
-        )
+        settled = partial(self._settled, state.tree, batch.messages)
+        leaves, tree = settled() if self._is_quick(batch) else await in_thread(settled)
+        if self._archive.add(batch.first_number, leaves):
+            await in_thread(self._archive.write)
         absent = [
             Absent(
                 batch.first_number + refusal.index, leaves[refusal.index].hex(),
@@ -293,10 +296,18 @@ class SealedStream:
         if self._schedule.stopping:
             self._look()
 
-    def _settled(self, tree: Tree, batch: DeliveryBatch) -> tuple[list[bytes], Tree]:
-        """The leaves of a batch, and the tree with them."""
-        leaves = self._leaves(batch.messages)
-        self._archive.add(batch.first_number, leaves)
+    def _is_quick(self, batch: DeliveryBatch) -> bool:
+        """Whether its leaves are hashed within a millisecond or so: as long as a hop to a thread,
+        which, for messages of 2 KiB and less, would keep the interpreter from the loop as well."""
+        messages = batch.messages
+        # All messages of a sink are of one format.
+        plain = self._maker.canonical or is_plain(messages[0], self._settings.protocol)
+        most = _PLAIN_AT_ONCE if plain else _PARSED_AT_ONCE
+        return len(messages) <= most and batch.size_bytes <= _BYTES_AT_ONCE
+
+    def _settled(self, tree: Tree, messages: Sequence[bytes]) -> tuple[list[bytes], Tree]:
+        """The leaves of messages, and the tree with them."""
+        leaves = self._leaves(messages)
         return leaves, tree.extended(leaves)
 
     def _show(self) -> None:

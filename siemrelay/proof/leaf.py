@@ -31,7 +31,8 @@ _PART: Final = rb"\|[^|\\]*(?:\\.[^|\\]*)*"
 # maybe one more space, RFC 3164, and its fields with a time of RFC 3339.
 _RFC5424: Final = re.compile(rb"(?:<\d{1,3}>)?1 \S+ \S+ (\S+) \S+ \S+ (?:- )? ?")
 _RFC3164: Final = re.compile(
-    rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\dT)\d\d:\d\d:\d\d\S* \S+ "
+    rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\dT)"
+    rb"\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)? \S+ "
 )
 _TAG: Final = re.compile(rb"[A-Za-z0-9_.-]{1,32}(?:\[\d+\])?(: |:? (?=CEF:|LEEF:|\{))")
 # rsyslog writes a control character as its octal number.

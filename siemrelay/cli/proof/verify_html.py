@@ -14,10 +14,10 @@ from siemrelay.proof.report import Report
 _MOST_FINDINGS: Final = 500
 
 _STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884;
-         overflow-wrap: anywhere; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
+         border-bottom: 1px solid #8884; overflow-wrap: break-word; }
 .good { color: #1a7f37; } .bad { color: #c00; font-weight: bold; } .open { color: #8a5a00; }
 """
 

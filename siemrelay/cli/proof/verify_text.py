@@ -19,7 +19,7 @@ Places = Mapping[tuple[str, int], str]
 
 VERDICTS: Final = (
     ("complete", "no message up to the last seal is missing", "something is missing"),
-    ("unchanged", "every message under seal is as it was sent, and none was added",
+    ("unchanged", "each message there, up to the last seal, is as it was sent, and none was added",
      "something was changed or added, or cannot be proven"),
     ("fresh", "the last seal is as young as it should be", "the last seal is too old"),
 )  # fmt: skip
@@ -39,7 +39,8 @@ def print_report(report: Report, places: Places) -> None:
         click.echo(f"sealed by the relay, and not in these exports: {', '.join(report.elsewhere)}")
     for finding in report.findings[:SHOWN]:
         place = places.get((finding.stream.rpartition("/")[2], finding.first or 0), "")
-        click.secho(_finding(finding) + (f" ({place})" if place else ""), fg="red")
+        shown = f" ({place})" if place and place not in finding.why else ""
+        click.secho(_finding(finding) + shown, fg="red")
     rest = len(report.findings) + report.more - SHOWN
     if rest > 0:
         listed = f"{len(report.findings):,} in all" if report.more else "them"

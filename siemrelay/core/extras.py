@@ -32,5 +32,5 @@ class Extra(msgspec.Struct, frozen=True):
 KAFKA = Extra("kafka", "confluent_kafka", "Kafka's client")
 REDIS = Extra("redis", "redis", "the Redis client")
 AMQP = Extra("amqp", "pika", "the AMQP client")
-TIMESTAMPS = Extra("timestamps", "rfc3161_client", "The reader of time stamps (RFC 3161)")
+TIMESTAMPS = Extra("timestamps", "rfc3161_client", "the reader of time stamps (RFC 3161)")
 REGEX = Extra("regex", "re2", "RE2, which matches patterns in linear time,")

@@ -149,6 +149,9 @@ def test_a_file_that_only_this_user_may_not_read_is_a_doubt_that_names_the_user(
         (START + "{protocol: kafka, brokers: h, topic: t}\n",
          "f:4:17: sinks.s.protocol: Kafka's client is not installed; install it beside the relay: "
          "pip install 'siemrelay[kafka]'"),
+        (START + "{server: h, seal: {timestamp: 'https://tsa.example.com'}}\n",
+         "f:4:36: sinks.s.seal.timestamp: the reader of time stamps (RFC 3161) is not installed; "
+         "install it beside the relay: pip install 'siemrelay[timestamps]'"),
     ],
 )  # fmt: skip
 def test_a_part_without_its_package_says_what_to_install(

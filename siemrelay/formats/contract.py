@@ -35,6 +35,8 @@ class Format(Protocol):
         an event of a decoder, whose texts are all valid. Time and memory grow with their size.
         If the selection has a `number`, each message has it once, at the place that `proof.leaf`
         reads, where no text of a sender can stand.
+
+        A format that is `Forwarding` sends some records as they came instead.
         """
 
 

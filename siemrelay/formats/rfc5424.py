@@ -41,7 +41,7 @@ class Rfc5424Options(HeaderOptions):
     )
 
 
-def _message(name: str, value: str) -> re.Pattern[bytes]:
+def _up_to_text() -> re.Pattern[bytes]:
     """What a message begins with that is RFC 5424 to the letter, up to its text (section 6).
 
     Its repetitions are bounded, so that what is remembered while it matches is, too.
@@ -50,12 +50,13 @@ def _message(name: str, value: str) -> re.Pattern[bytes]:
     day = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
     time = rf"(?:-|{day}T{clock}:[0-5]\d(?:\.\d{{1,6}})?(?:Z|[+-]{clock}))"
     names = "[!-~]{1,255} [!-~]{1,48} [!-~]{1,128} [!-~]{1,32}"
+    name, value = r"[!#-<>-\\^-~]{1,32}", r'"[^"\\\]]*(?:\\.[^"\\\]]*){0,256}"'
     data = rf"(?:-|(?:\[{name}(?: {name}={value}){{0,64}}\]){{1,32}})"
     begin = rf"<(?:1[0-8]\d|19[01]|[1-9]?\d)>1 {time} {names} {data}(?: |\Z)"
     return re.compile(begin.encode())
 
 
-_MESSAGE: Final = _message(r"[!#-<>-\\^-~]{1,32}", r'"[^"\\\]]*(?:\\.[^"\\\]]*){0,256}"')
+_UP_TO_TEXT: Final = _up_to_text()
 
 
 class Rfc5424:
@@ -87,7 +88,7 @@ class Rfc5424:
         if self._rewrites or selection.number or selection.is_changed or not decoded.is_syslog:
             return self._written(selection)
         records = selection.records
-        own = list(map(_MESSAGE.match, records))
+        own = list(map(_UP_TO_TEXT.match, records))
         if None not in own:
             return forwarded(records)
         if not any(own):
@@ -98,7 +99,7 @@ class Rfc5424:
 
     def forwards(self, record: bytes, *, is_syslog: bool) -> bool:
         """See `formats.contract.Forwarding`."""
-        return is_syslog and not self._rewrites and _MESSAGE.match(record) is not None
+        return is_syslog and not self._rewrites and _UP_TO_TEXT.match(record) is not None
 
     def _written(self, selection: Selection) -> list[bytes]:
         lines = Lines(len(selection))

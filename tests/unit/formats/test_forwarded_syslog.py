@@ -19,6 +19,7 @@ from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
 from siemrelay.formats.writing.text import CONTROL_PICTURES
 from siemrelay.pipeline.formatting import Formatter
+from siemrelay.pipeline.messages import InternalError
 from siemrelay.relay.assembly import Assembly
 from tests.support.examples import examples
 from tests.support.formats import messages_for
@@ -251,6 +252,29 @@ def test_only_what_a_sink_reads_is_decoded(
     counting = Counting(assembly.decoder("devices", sinks.values()))
     assert len(sent(Formatter(sinks, {"devices": counting}, counting), *records)) >= 1
     assert counting.batches == batches
+
+
+class Broken(Decoder):
+    """A syslog decoder with a bug about every record."""
+
+    reads_syslog: Final = True
+
+    def decode(self, batch: Batch) -> DecodedBatch:
+        raise RuntimeError("a bug")
+
+
+def test_a_decoder_that_fails_late_costs_no_message() -> None:
+    broken, sinks = Broken(), formatter("", "", "siem", "other").sinks
+    made, errors = Formatter(sinks, {"devices": broken}, broken), list[InternalError]()
+    batch = Batch(1, 2, "devices", 1.7e9, USUAL + b"\ntext\n")
+    decoded = made.decode(batch, errors)
+    for name in ("siem", "other", "siem"):
+        group, view = made.places[name]
+        messages = made.format(decoded, group, [view], errors).messages
+        if name == "siem":
+            assert messages[0] == USUAL
+            assert b'type="Unparsed Record"' in messages[1]
+    assert [error.message.partition(":")[0] for error in errors] == ["internal error"]
 
 
 def test_bytes_that_are_no_utf_8_are_replaced_and_counted_without_an_event() -> None:

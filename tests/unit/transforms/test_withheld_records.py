@@ -101,7 +101,7 @@ async def test_the_mark_is_stored_and_nobody_can_send_it(tmp_path: Path) -> None
     events = [event for batch in batches for event in decoder.decode(batch).events]
     assert batches[0].part == REDACTED_PART
     assert [event.type for event in events] == ["Login", "Unparsed Record"]
-    assert stats.sources["s"].redacted == 1
+    assert stats.sources["s"].redacted == 2
 
 
 def test_the_id_of_one_is_not_made_of_its_secrets_and_its_own_id_stays() -> None:

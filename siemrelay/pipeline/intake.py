@@ -255,6 +255,7 @@ class SourceIntake:
         self._committer, self._stats, self._buffer = committer, stats, buffer
         self._source_filter, self._splitter = source_filter, splitter
         self._positions = dict(positions)
+        self._filtering = trio.Lock()
         self._logged_oversize_at = -_LOG_EVERY_S
         self._short_until = 0.0
 
@@ -358,7 +359,7 @@ class SourceIntake:
                 if self._source_filter is None:
                     kept.append(piece)
                     continue
-                outcomes.append(self._source_filter.apply(piece))
+                outcomes.append(await self._filtered(self._source_filter, piece))
                 kept += outcomes[-1].pieces()
             filtered = sum(records.count for records in offered) - sum(some.count for some in kept)
             group = await self._committer.take(self._stats, kept, filtered)
@@ -371,6 +372,13 @@ class SourceIntake:
             self._stats.redacted += outcome.redacted
             count_types(self._stats.limited, outcome.limited)
         return group
+
+    async def _filtered(self, source_filter: SourceFilter, piece: Records) -> Filtered:
+        """Apply the filter: here, but in a thread if it takes long; one at a time."""
+        if not (self._filtering.locked() or source_filter.takes_long(piece)):
+            return source_filter.apply(piece)
+        async with self._filtering:
+            return await trio.to_thread.run_sync(source_filter.apply, piece)
 
     def _note(self, records: Records) -> None:
         # A source that restarts resumes after what it handed over, not from the last start.

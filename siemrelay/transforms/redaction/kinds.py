@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from siemrelay.core.memo import BoundedMemo
@@ -34,6 +35,38 @@ class Kind(NamedTuple):
     """Whether the value under a key of that name is such a secret, whatever it looks like."""
 
 
+# A search in a very long text holds up every other thread until it has found something. It is done
+# in windows of so many characters; what begins in the last ones is looked for again in the next.
+_WINDOW: Final = 1 << 16
+_MARGIN: Final = 1 << 13
+
+
+def long_matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """As `finditer`, with a bound on each search.
+
+    It finds the same of patterns that end at the end of a text rather than not at all, and in
+    which at most `_MARGIN` characters must come before that.
+    """
+    at, size = 0, _WINDOW
+    while at < len(text):
+        end = min(at + size, len(text))
+        is_last = end == len(text)
+        sure, start = end if is_last else end - _MARGIN, at
+        for match in pattern.finditer(text, at, end):
+            start = match.start()
+            if start >= sure or (match.end() == end and not is_last):
+                break
+            yield match
+            at = match.end()
+        else:
+            if is_last:
+                return
+            at, size = max(at, sure), _WINDOW
+            continue
+        # What is cut at the end begins the next window; if it fills this one, in a larger one.
+        at, size = (start, _WINDOW) if start > at else (start, size * 2)
+
+
 # -- e-mail addresses (RFC 5321, 4.5.3.1: 64 characters before the @), also percent-encoded --
 
 _EMAIL: Final = re.compile(
@@ -42,14 +75,18 @@ _EMAIL: Final = re.compile(
 
 
 def _emails(text: str) -> Iterator[SecretSpan]:
-    for match in _EMAIL.finditer(text):
+    for match in long_matches(_EMAIL, text):
         yield SecretSpan(*match.span(), match[0].replace("%40", "@").casefold())
 
 
 # -- payment cards (ISO/IEC 7812: 13 to 19 digits here, the last one by Luhn) --
 
 # Beside a letter they are a part of an identifier, of which one in ten would be right by Luhn.
-_DIGITS: Final = re.compile(r"(?<![0-9A-Za-z])[0-9](?:[ -]?[0-9]){12,}(?![0-9A-Za-z])")
+# A longer run is taken in pieces, so that no search takes long.
+_MOST_DIGITS: Final = 4000
+_DIGITS: Final = re.compile(
+    rf"(?<![0-9A-Za-z])[0-9](?:[ -]?[0-9]){{12,{_MOST_DIGITS}}}(?![0-9A-Za-z])"
+)
 _NOT_DIGITS: Final = bytes(ord("0") if 48 <= code <= 57 else ord(".") for code in range(256))
 """Digits as `0`, everything else as `.`."""
 
@@ -61,38 +98,62 @@ def _many_digits(text: str) -> bool:
 
 _GROUP: Final = re.compile(r"[0-9]+")
 _CARD_DIGITS: Final = range(13, 20)
-_ISSUERS: Final = "23456"
+_CARD_CHARACTERS: Final = 2 * _CARD_DIGITS[-1]
+_ISSUERS: Final = frozenset("23456")
 
 
 def _cards(text: str) -> Iterator[SecretSpan]:
-    for run in _DIGITS.finditer(text):
+    at = 0
+    while (run := _DIGITS.search(text, at)) is not None:
         groups = [match.span() for match in _GROUP.finditer(text, *run.span())]
-        first = 0
-        while first < len(groups):
-            last, number = _card_from(text, groups, first)
-            if last is None:
-                first += 1
-            else:
-                yield SecretSpan(groups[first][0], groups[last][1], number)
-                first = last + 1
+        is_cut = run.end() - run.start() >= _MOST_DIGITS
+        sure = run.end() - (_CARD_CHARACTERS if is_cut else 0)
+        at = sure
+        for span in _cards_in(text, groups):
+            if span.start >= sure:
+                break
+            yield span
+            at = max(at, span.end)
+        if is_cut:
+            at = next((start for start, _ in groups if start >= at), run.end())
 
 
-def _card_from(text: str, groups: list[tuple[int, int]], first: int) -> tuple[int | None, str]:
-    """The last group of the longest card number that begins with the group `first`."""
-    number, found, card = "", None, ""
-    for last in range(first, len(groups)):
-        number += text[slice(*groups[last])]
-        if len(number) > _CARD_DIGITS[-1]:
+def _cards_in(text: str, groups: list[tuple[int, int]]) -> Iterator[SecretSpan]:
+    digits = "".join([text[start:end] for start, end in groups])
+    # Where each group ends among the digits alone.
+    ends = list(accumulate(end - start for start, end in groups))
+    at = first = shortest = 0
+    while first < len(groups):
+        last = None
+        while shortest < len(groups) and ends[shortest] - at < _CARD_DIGITS[0]:
+            shortest += 1
+        if digits[at] in _ISSUERS:
+            last = _longest_card(digits, ends, at, shortest)
+        if last is not None:
+            number = digits[at : ends[last]]
+            yield SecretSpan(groups[first][0], groups[last][1], number)
+            first = last
+        at, first = ends[first], first + 1
+
+
+def _longest_card(digits: str, ends: list[int], at: int, shortest: int) -> int | None:
+    """The last group of the longest card number that begins there."""
+    found = None
+    for group in range(shortest, len(ends)):
+        if ends[group] - at > _CARD_DIGITS[-1]:
             break
-        if len(number) in _CARD_DIGITS and number[0] in _ISSUERS and _luhn(number):
-            found, card = last, number
-    return found, card
+        if _luhn(digits[at : ends[group]]):
+            found = group
+    return found
+
+
+_DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
 
 
 def _luhn(number: str) -> bool:
-    digits = [int(digit) for digit in reversed(number)]
-    doubled = sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])
-    return (sum(digits[::2]) + doubled) % 10 == 0
+    digits = number.encode("ascii")
+    total = sum(digits[-1::-2]) + sum(digits[-2::-2].translate(_DOUBLED))
+    return (total - len(digits) * ord("0")) % 10 == 0
 
 
 # -- IBANs (ISO 13616: each country has its length; the check digits are modulo 97) --
@@ -125,20 +186,22 @@ def _ibans(text: str) -> Iterator[SecretSpan]:
     at = 0
     while (match := _IBAN.search(text, at)) is not None:
         length = _IBAN_LENGTHS.get(match[0][:2], 0)
-        compact, end = "", match.start()
-        while end < match.end() and len(compact) < length:
-            compact += text[end] if text[end] not in " -" else ""
-            end += 1
-        ends = end == len(text) or not text[end].isalnum()
-        if len(compact) == length and ends and length and _modulo_97(compact):
-            yield SecretSpan(match.start(), end, compact)
-            at = end
-        else:
-            at = match.start() + 4
+        compact = match[0].replace(" ", "").replace("-", "")[:length]
+        at = match.start() + 4
+        if len(compact) == length and length and _modulo_97(compact):
+            end = match.start()
+            for _ in range(length):
+                end += 1 + (text[end] in " -")
+            if end == len(text) or not text[end].isalnum():
+                yield SecretSpan(match.start(), end, compact)
+                at = end
+
+
+_BASE_36: Final = {ord(c): str(int(c, 36)) for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
 def _modulo_97(iban: str) -> bool:
-    return int("".join(str(int(c, 36)) for c in iban[4:] + iban[:4])) % 97 == 1
+    return int((iban[4:] + iban[:4]).translate(_BASE_36)) % 97 == 1
 
 
 # -- tokens and keys --
@@ -172,7 +235,7 @@ def _holds(parts: Sequence[str]) -> Callable[[str], bool]:
 
 def _named_groups(pattern: re.Pattern[str]) -> Finder:
     def find(text: str) -> Iterator[SecretSpan]:
-        for match in pattern.finditer(text):
+        for match in long_matches(pattern, text):
             name = match.lastgroup
             assert name is not None
             yield SecretSpan(*match.span(name), match[name])

@@ -25,6 +25,7 @@ from siemrelay.transforms.redaction.events import (
     redacted_json,
     text_of,
 )
+from siemrelay.transforms.redaction.kinds import long_matches
 from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text, written_forms
 
 _WITHHELD: Final = (
@@ -112,12 +113,14 @@ class RecordRedactor:
         What stands between NULs are arguments.
         """
 
-        def without(run: re.Match[str]) -> str:
+        parts, at = list[str](), 0
+        for run in long_matches(_HEXADECIMAL, text):
             plain = bytes.fromhex(run[0]).decode("utf-8", "replace").replace("\0", " ")
             after = self._in_text(plain, values, found)
-            return run[0] if after == plain else after.encode().hex().upper()
-
-        return _HEXADECIMAL.sub(without, text)
+            if after != plain:
+                parts += (text[at : run.start()], after.encode().hex().upper())
+                at = run.end()
+        return text if not parts else "".join([*parts, text[at:]])
 
     def _named_apart(self, text: str, secrets: set[str], found: set[str]) -> str:
         """The text without secrets that are known by a name elsewhere, like that of a column."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from siemrelay.config.load import load_text
 from siemrelay.core.event import Batch
 from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.pipeline.intake import Committer, SourceIntake
+from siemrelay.pipeline.source_filter import Filtered
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.own_events import OwnEvents
 from siemrelay.sources.contract import Position, Records, joined
@@ -334,6 +336,44 @@ async def test_what_a_cancelled_offer_did_not_store_counts_for_no_limit(tmp_path
         assert rig.buffer.end == 4
         stats = rig.stats.sources["a"]
         assert (stats.records, stats.filtered, stats.limited) == (2, 1, {"User Logged In": 1})
+
+
+async def test_long_records_are_redacted_in_a_thread_and_the_others_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        sources: {a: {type: stdin, redact: [{kind: email}]}}
+        sinks: {s: {server: 127.0.0.1}}
+        """
+    redacting = Assembly(load_text(text, "x.yaml").config).source_filter("a")
+    assert redacting is not None
+    apply, threads = redacting.apply, list[tuple[int, bool]]()
+    running = 0
+
+    def applied(some: Records) -> Filtered:
+        nonlocal running
+        assert running == 0
+        running += 1
+        threads.append((some.count, threading.current_thread() is threading.main_thread()))
+        found = apply(some)
+        running -= 1
+        return found
+
+    monkeypatch.setattr(redacting, "apply", applied)
+    long = records(b'{"message": "' + b"to ada@example.com " * 50_000 + b'"}')
+    short = records(b'{"message": "to ada@example.com"}', b'{"message": "to bob@example.com"}')
+    async with rig_on(tmp_path) as rig:
+        intake = rig.committer.intake("a", redacting)
+        await intake.store(short)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(intake.store, long)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(intake.store, short)
+        await intake.store(short)
+        assert threads[0] == threads[3] == (2, True)
+        assert threads[1] == (1, False)
+        assert b"example.com" not in b"".join(batch.payload for batch in await rig.stored())
+        assert rig.stats.sources["a"].redacted == 7
 
 
 async def test_a_store_that_is_cancelled_leaves_the_others_alone(tmp_path: Path) -> None:

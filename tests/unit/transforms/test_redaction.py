@@ -101,6 +101,40 @@ def test_a_kind_finds_what_is_real(kind: str, text: str, found: list[str]) -> No
     assert not found or KINDS[kind].hint(text)
 
 
+@pytest.mark.parametrize("size", [100, 70_000, 200_000])
+@pytest.mark.parametrize("kind", ["email", "token", "password"])
+def test_in_long_texts_the_same_is_found_as_in_short_ones(kind: str, size: int) -> None:
+    """Wherever the windows end in which it is looked for."""
+    secret = {
+        "email": "ada@example.com", "token": f"eyJ{'a' * 4000}.{'b' * 4000}.c",
+        "password": f'password="{"x" * (size // 2)} y"',
+    }[kind]  # fmt: skip
+    for before in (0, 1, 500, 8_190, 57_340, 57_344, 57_350, 65_520, 65_536, 65_540):
+        text = f"{'- ' * (before // 2)}{secret} {'. ' * (size // 2)}{secret} end"
+        found = [text[each.start : each.end] for each in KINDS[kind].find(text)]
+        one = secret.removeprefix('password="').removesuffix('"')
+        assert found == [one, one], before
+
+
+@pytest.mark.parametrize("group", ["0000 ", "00", "5 "])
+def test_cards_in_a_very_long_run_of_digits_are_all_found(group: str) -> None:
+    for before in (5, 3_960, 3_990, 4_000, 4_010, 7_950, 7_990, 8_000, 8_010, 120_000):
+        text = group * (before // len(group)) + " 4111 1111 1111 1111 " + group * 40_000
+        found = [text[each.start : each.end] for each in KINDS["card"].find(text)]
+        assert "4111 1111 1111 1111" in found, before
+
+
+@given(st.lists(st.sampled_from(["4111", "1111", " ", "-", "5", "x", "12", "0"]), max_size=40))
+def test_cards_are_found_in_any_groups(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    for found in KINDS["card"].find(text):
+        assert text[found.start : found.end].replace(" ", "").replace("-", "") == found.value
+        digits = [int(digit) for digit in reversed(found.value)]
+        doubled = sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])
+        assert (sum(digits[::2]) + doubled) % 10 == 0
+        assert 13 <= len(digits) <= 19
+
+
 PIECES = [
     "a", "1", "1 ", "@", "a@", "a.", "AA00", "DE89 ", "4111 ", "password=", "pass_", '"', "\\",
     "eyJ", "eyJa.", "--", "--pass ", "://", "://a:", "%40", "%3D",

@@ -7,6 +7,7 @@ signature and the chain of certificates, as of the time of the stamp, are none o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -30,6 +31,9 @@ MOST_RESPONSE_BYTES: Final = 16 * 1024
 # DER: [0] IMPLICIT SET, and lengths that follow in so many octets.
 _CERTIFICATES: Final = 0xA0
 _LONG_FORM: Final = 0x80
+
+# OpenSSL's reason, in what rfc3161-client says about it.
+_WHY: Final = re.compile(r'data: "Verify error: ([^"]+)"')
 
 _SHA256: Final = "2.16.840.1.101.3.4.2.1"
 
@@ -85,7 +89,10 @@ def check(response: bytes, note: bytes, authorities: Sequence[Certificate]) -> d
         verifier = VerifierBuilder(roots=list(authorities)).build()
         verifier.verify(read, sha256(note).digest())
     except (VerificationError, ValueError) as error:
-        raise ValueError(f"none of the given authorities vouches for it: {error}") from error
+        why = _WHY.search(str(error))
+        raise ValueError(
+            f"none of the given authorities vouches for it: {why[1] if why else error}"
+        ) from error
     return read.tst_info.gen_time
 
 

@@ -32,6 +32,7 @@ from siemrelay.proof.stream import (
     SET_BACK,
     StreamChange,
     StreamState,
+    Witness,
 )
 from siemrelay.sinks.contract import Refusal
 from siemrelay.telemetry.stats import SinkCounts, SinkStats
@@ -365,3 +366,13 @@ async def test_a_stream_of_a_relay_without_witnesses_goes_on(rig: Rig) -> None:
     rig.live.stream = msgspec.structs.replace(rig.state, witness=None)
     name = rig.state.name
     assert (await rig.start()).state.name == name
+
+
+@pytest.mark.parametrize(("changed_ns", "same"), [
+    (5_123_456_789, True), (5_123_000_000, True), (5_000_000_000, True),
+    (5_123_456_790, False), (4_000_000_000, False), (6_000_000_000, False),
+])  # fmt: skip
+def test_a_disk_may_keep_fewer_digits_of_a_time_than_memory(changed_ns: int, same: bool) -> None:
+    known = Witness("witness-7", 7, 5_123_456_789, "")
+    assert witness.is_the_file(known, 7, changed_ns) is same
+    assert not witness.is_the_file(known, 8, changed_ns)

@@ -54,12 +54,12 @@ class ExportIntake:
             stream = None if number is None else self.streams.get(number[:STREAM_CHARACTERS])
             if stream is None or number is None:
                 continue
-            n, where = int(number[STREAM_CHARACTERS + 1 :]), f"{export}:{lines[place]}"
+            n = int(number[STREAM_CHARACTERS + 1 :])
             if (word := part.seals.get(place)) is not None:
-                stream.add_seal(word, n, where, self._verifiers)
+                stream.add_seal(word, n, f"{export}:{lines[place]}", self._verifiers)
             if (shown := part.shown.get(place)) is not None:
                 self._shown.add(shown)
-                stream.add_conflict(n, shown, where)
+                stream.add_conflict(n, shown, (export, lines[place]))
         if self.rows >= self._look_at:
             self._look_at = self.rows + _ROWS_BETWEEN_LOOKS
             self._check_memory()

@@ -123,13 +123,13 @@ class ExportedStream:
         else:
             self.more_others += 1
 
-    def add_conflict(self, number: int, shown: ShownFields, where: str) -> None:
-        """Fields beside a message of the stream."""
+    def add_conflict(self, number: int, shown: ShownFields, where: tuple[str, int]) -> None:
+        """Fields beside a message of the stream, at that line of an export."""
         self._with_fields += 1
         if len(self._beside) < _MOST_DOUBTFUL:
-            self._beside.setdefault(number, where)
+            self._beside.setdefault(number, f"{where[0]}:{where[1]}")
         if shown.conflict and len(self.conflicts) < _MOST_DOUBTFUL:
-            self.conflicts.append((number, f"{where}: {shown.conflict}"))
+            self.conflicts.append((number, f"{where[0]}:{where[1]}: {shown.conflict}"))
         elif shown.conflict:
             self.more_conflicts += 1
 

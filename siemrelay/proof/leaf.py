@@ -161,7 +161,7 @@ class Leaves(NamedTuple):
 
 def leaves_of(messages: Sequence[bytes]) -> Leaves:
     """`leaf_of` of many messages without line endings, at once."""
-    texts = [text if text.startswith(b"CEF:") else _content(text) for text in messages]
+    texts = [text if text.startswith((b"CEF:", b"{")) else _content(text) for text in messages]
     if all(text.startswith(b"{") for text in texts):
         values, forms, alone = parsed_lines(texts)
         leaves = leaves_of_objects(values, forms)

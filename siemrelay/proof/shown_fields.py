@@ -55,11 +55,13 @@ class UnprovenFields:
     def __init__(self) -> None:
         self.rows = 0
         self._names = set[str]()
+        self._last: ShownFields | None = None
 
     def add(self, shown: ShownFields) -> None:
         """Those of one more row."""
         self.rows += bool(shown.unproven)
-        if len(self._names) < _MOST_NAMES:
+        if shown is not self._last and len(self._names) < _MOST_NAMES:
+            self._last = shown  # mostly one for all rows, as `compared` remembers it
             self._names.update(name[:_MOST_SHOWN] for name in shown.unproven[:_MOST_NAMES])
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option
 from siemrelay.cli.person import audit
+from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import StartRefused
 from siemrelay.core.event_types import SEAL_KEY_ROTATED
 from siemrelay.core.times import rfc3339
 from siemrelay.pipeline.sealing.archive import read_leaves, read_seals, read_timestamps
-from siemrelay.pipeline.sealing.keys import SealKeys
+from siemrelay.pipeline.sealing.keys import SealKeys, key_file
 from siemrelay.proof.merkle import HASH_BYTES
 from siemrelay.proof.note import Signer
 from siemrelay.proof.seal import note_of
@@ -71,12 +73,12 @@ def rotate(config: str) -> None:
 @config_option()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(config: str, as_json: bool) -> None:
-    """Show for each sink with `seal:` its stream, and until when it is sealed."""
+    """Show for each sink with `seal:` its stream, its last checkpoint and the key that signs."""
     loaded = load_or_exit(config).config
     with open_buffer(loaded.state_dir) as store:
         cursors = store.opened().sinks()
     streams = {
-        name: found
+        name: {**found, "key": _key_name(loaded, name)}
         for name, cursor in cursors.items()
         if (found := _shown(cursor)) is not None and name in loaded.sinks
     }
@@ -89,6 +91,10 @@ def show(config: str, as_json: bool) -> None:
         click.echo(f"{name}: {stream['origin']}, {stream['messages']:,} messages")
         click.echo(f"  {stream['under_seal']:,} under seal, sealed until "
                    f"{stream['sealed_at'] or 'never yet'}")  # fmt: skip
+        if stream["root"]:
+            root = b64encode(bytes.fromhex(stream["root"])).decode()
+            click.echo(f"  last checkpoint: size {stream['under_seal']}, root {root}")
+        click.echo(f"  key: {stream['key'] or 'none yet'}")
 
 
 @seal.command()
@@ -162,6 +168,16 @@ def _shown(cursor: StoredCursor) -> dict[str, Any] | None:
         "root": sealed.root, "sealed_at": rfc3339(sealed.at) if sealed.root else None,
         "cause": state.cause,
     }  # fmt: skip
+
+
+def _key_name(config: RelayConfig, sink: str) -> str | None:
+    """NAME+ID of the key that signs this sink's seals, as they stand in the verifier key."""
+    seal = config.sinks[sink].seal
+    given = seal.key if seal else None
+    if given is None and not key_file(config.state_dir).exists():
+        return None
+    verifier = _signers(config.state_dir, given)[-1].verifier
+    return f"{verifier.name}+{verifier.id.hex()}"
 
 
 def _signers(state_dir: Path, given: str | None = None) -> list[Signer]:

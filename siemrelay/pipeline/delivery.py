@@ -218,7 +218,7 @@ class Delivery:
             waiting: DeliveryBatch | None = None
             deadline = float("inf")
             while True:
-                if self.stream is not None and self.stream.comes_next():
+                if self.stream is not None and self.stream.comes_next(position):
                     if waiting is not None:
                         await self._hand_over(session, in_flight, waiting)
                         waiting, deadline = None, float("inf")

@@ -6,6 +6,7 @@ The attacks of the design on the relay and the way; on the export itself:
 | on the relay and the way | test |
 |---|---|
 | a message shortened by the relay; pause and resume | `…shortened_paused_or_lost…` |
+| kept without an answer, for longer than between two seals | `…without_an_answer…` |
 | lost on the way (UDP) | `…shortened_paused_or_lost…` |
 | refused, retried, replayed | `test_seals.py` |
 | `drop_oldest` in a full buffer | `…gave_up…` |
@@ -25,6 +26,7 @@ import json
 import os
 import re
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -43,7 +45,8 @@ from tests.daemon.test_seals import (
     seal_command,
     sealed_events,
 )
-from tests.support.daemon import Daemon, append, event, tcp, udp, until
+from tests.support.daemon import Daemon, append, event, http, tcp, udp, until
+from tests.support.http_receiver import TAKEN, Answer, HttpReceiver
 from tests.support.receivers import TcpReceiver, UdpReceiver
 
 # Of an interpreter: a wall clock that is ahead by what a file says, read at each call.
@@ -112,6 +115,32 @@ def test_messages_that_are_shortened_paused_or_lost_on_the_way(
     lost = sorted({numbered(row) for row in sent} - {numbered(row) for row in arrived})
     found = auditor.found(lines(tmp_path / "datagrams", arrived))
     assert sorted(n for kind, a, b in found if kind == "missing" for n in range(a, b + 1)) == lost
+
+
+def test_messages_that_a_receiver_kept_without_an_answer_keep_their_numbers(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """An outage longer than the time between seals: the seal that is due must take a free number,
+    or the receiver has two messages of one."""
+    with HttpReceiver() as receiver:
+        daemon = make_daemon({"out": http(receiver.url, format="json", **SEAL)})
+        append(daemon.audit, map(event, range(1, 11)))
+        daemon.start()
+        until(lambda: is_sealed(daemon, "out", 11))
+        receiver.answer = lambda request: Answer(503, "kept all the same")
+        append(daemon.audit, map(event, range(11, 16)))
+        before = len(receiver.requests)
+        outage = time.monotonic() + 1.5
+        until(lambda: len(receiver.requests) > before + 2 and time.monotonic() > outage)
+        daemon.kill()  # and the next process does not know what was sent
+        daemon.start()
+        until(lambda: len(receiver.requests) > before + 6)
+        receiver.answer = lambda request: TAKEN
+        until(lambda: is_sealed(daemon, "out", 17))
+        assert daemon.terminate() == 0
+        kept = [message for request in receiver.requests for message in request.messages]
+    report = Auditor(daemon).verify(lines(tmp_path / "export", kept))
+    assert report["streams"][0]["repeats"] >= 10
 
 
 def test_records_that_a_full_buffer_gave_up_are_missing_in_the_verdict(

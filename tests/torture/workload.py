@@ -148,7 +148,7 @@ class Life:
     async def seal(self) -> None:
         """Send a stored seal whose turn it is, or make one, unless one is on its way."""
         stream = self._stream.stream
-        if stream.turn() is None and stream.state.pending is not None:
+        if not stream.comes_next(self._sent):
             return
         batch = await stream.next_seal(self._sent)
         assert batch is not None

@@ -59,6 +59,10 @@ class SealSchedule:
         return max(self._next_at_s, trio.current_time() + self._every_s)
 
     @staticmethod
-    def holds_up(state: StreamState) -> bool:
-        """Whether a seal on its way holds up too many numbers without a message."""
-        return state.pending is not None and len(state.absent) >= _BACKLOG
+    def overflows(state: StreamState) -> bool:
+        """Whether there are too many numbers without a message for which no seal accounts."""
+        return len(state.absent) >= _BACKLOG
+
+    def holds_up(self, state: StreamState) -> bool:
+        """Whether a seal on its way holds up too many of them."""
+        return state.pending is not None and self.overflows(state)

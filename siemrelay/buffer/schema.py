@@ -99,48 +99,54 @@ ON CONFLICT (sink) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name
 
 
 class AppendedRow(NamedTuple):
-    """A row of the view `appended`, see below: of `batches`, or what is stored beside them."""
+    """A row of the view `appended`, see below: of `batches`, or what is stored beside them.
+
+    What a row lacks is no None: `sqlite3` looks for an adapter of each, which takes a microsecond.
+    """
 
     first_sequence: int = 0
     records: int = 0
     source: str = ""
     received_at: float = 0.0
-    payload: bytes = b""
-    part: int | None = None
+    payload: bytes | str = ""
+    part: int = 0
     raw_size: int = 0
     used_bytes: int = 0
-    positions: str = "[]"
-    cursors: str = "{}"
-    counts: str = "{}"
+    key: str = ""
+    value: str = ""
+    cursors: str = ""
+    counts: str = ""
 
 
 # One statement stores rows, positions and cursors, so that SQLite makes it one transaction by
 # itself. Before and after every statement the thread waits for Python's lock, which beside a busy
-# event loop is the larger part of a commit. A row with records stores these; one without stores
-# positions (JSON lists of source, key and value; null forgets the key), cursors (see WRITE_CURSORS)
-# and adds to counts (a JSON object by name).
+# event loop is the larger part of a commit. A row holds records, or a position (without a value the
+# key is forgotten), or cursors (see WRITE_CURSORS), or adds to counts (a JSON object by name).
 _APPENDING: Final = f"""
 CREATE TEMP VIEW appended AS SELECT {", ".join(f"NULL AS {name}" for name in AppendedRow._fields)};
 CREATE TEMP TRIGGER append_records INSTEAD OF INSERT ON appended WHEN new.records BEGIN
     INSERT INTO batches (first_sequence, count, source, received_at, payload, part, raw_size)
-    VALUES (new.first_sequence, new.records, new.source, new.received_at, new.payload, new.part,
-            new.raw_size);
+    VALUES (new.first_sequence, new.records, new.source, new.received_at, new.payload,
+            nullif(new.part, 0), new.raw_size);
     UPDATE facts SET value = new.first_sequence + new.records WHERE name = 'next_sequence';
     INSERT INTO facts VALUES
         ('used_bytes', new.used_bytes),
         ('records:' || new.source, new.records), ('bytes:' || new.source, new.raw_size)
     ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
 END;
-CREATE TEMP TRIGGER append_places INSTEAD OF INSERT ON appended WHEN NOT new.records BEGIN
-    DELETE FROM positions WHERE (source, key) IN (
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
-        FROM json_each(new.positions) WHERE json_extract(value, '$[2]') IS NULL);
-    INSERT OR REPLACE INTO positions
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-    FROM json_each(new.positions) WHERE json_extract(value, '$[2]') IS NOT NULL;
+CREATE TEMP TRIGGER append_position INSTEAD OF INSERT ON appended WHEN new.value <> '' BEGIN
+    INSERT OR REPLACE INTO positions VALUES (new.source, new.key, new.value);
+END;
+CREATE TEMP TRIGGER forget_position INSTEAD OF INSERT ON appended
+WHEN new.key <> '' AND new.value = '' BEGIN
+    DELETE FROM positions WHERE source = new.source AND key = new.key;
+END;
+CREATE TEMP TRIGGER append_cursors INSTEAD OF INSERT ON appended WHEN new.cursors <> '' BEGIN
+    {WRITE_CURSORS.format("new.cursors")};
+END;
+CREATE TEMP TRIGGER append_counts INSTEAD OF INSERT ON appended WHEN new.counts <> '' BEGIN
     INSERT INTO facts SELECT key, value FROM json_each(new.counts) WHERE true
     ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
-    {WRITE_CURSORS.format("new.cursors")};
 END;
 """
 

@@ -161,18 +161,18 @@ class Store:
         it is in a file that no start will find, and must not be acknowledged.
         """
         rows = [
-            AppendedRow(*row, used_bytes=used_bytes(len(row.payload)))
+            AppendedRow(*row[:5], row.part or 0, row.raw_size, used_bytes(len(row.payload)))
             for row in map(self._payloads.row, batches)
         ]
-        places = [
-            [source, key, None if value is None else json.dumps(value)]
-            for (source, key), value in positions.items()
-        ]
         used = sum(row.used_bytes for row in rows)
-        counts = {f"filtered:{source}": count for source, count in filtered.items()}
-        rows.append(
-            AppendedRow(positions=json.dumps(places), cursors=_json(cursors), counts=_json(counts))
-        )
+        for (source, key), value in positions.items():
+            text = "" if value is None else _text(value)
+            rows.append(AppendedRow(source=source, key=key, value=text))
+        if cursors:
+            rows.append(AppendedRow(cursors=_json(cursors)))
+        if filtered:
+            counts = {f"filtered:{source}": count for source, count in filtered.items()}
+            rows.append(AppendedRow(counts=_json(counts)))
         parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
         self._rewrite_log_after_failed_fsync()
         with self._errors.translated() if len(parts) == 1 else self._transaction():
@@ -391,3 +391,10 @@ class Store:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _text(position: Mapping[str, Any]) -> str:
+    try:
+        return _json(position)
+    except UnicodeEncodeError:  # the name of a file need not be UTF-8
+        return json.dumps(position)

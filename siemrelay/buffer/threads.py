@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import TypeVar, TypeVarTuple, cast
 
 import trio
 
@@ -20,25 +20,37 @@ async def in_thread(work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
 
 
 class WriterThread:
-    """One thread that runs one piece of work after the other.
+    """One thread that runs one piece of work after the other, for one task at a time.
 
     A lone event pays for a hop to it. `trio.to_thread` takes three rounds of the scheduler and some
-    30 system calls for one (a limiter, a thread looked up and named for each call); this takes one
-    round and a third of the time.
+    30 system calls for one (a limiter, a thread looked up and named for each call). Here the thread
+    makes a descriptor readable that the task itself waits for, which is one round back.
     """
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._ended = -1
 
     async def run(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
-        """Run `work` there, to its end; a cancelled caller notices that at its next checkpoint."""
+        """Run `work` there, to its end; a cancelled caller notices that at its next checkpoint.
+
+        The caller holds the lock of writers.
+        """
         if self._thread is None:
+            self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._thread = threading.Thread(target=self._serve, name="buffer writer", daemon=True)
             self._thread.start()
         job = _Job(lambda: work(*args))
         self._jobs.put(job)
-        await trio.lowlevel.wait_task_rescheduled(_wait_for_its_end)
+        try:
+            await trio.lowlevel.wait_readable(self._ended)
+        except trio.Cancelled:
+            # The work goes on, and its result counts. No `Cancelled` is lost: the scope stays
+            # cancelled, which the caller notices at its next checkpoint.
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.wait_readable(self._ended)
+        os.eventfd_read(self._ended)
         try:
             return cast("_T", job.result())
         finally:
@@ -50,35 +62,33 @@ class WriterThread:
             job.run()
             # The last batch is not kept alive until the next one comes.
             del job
+            os.eventfd_write(self._ended, 1)
 
     def close(self) -> None:
         """End the thread, once it has done what it was given."""
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
+            os.close(self._ended)
             self._thread = None
 
 
 class _Job:
-    """One piece of work, and the task that waits for its end."""
+    """One piece of work."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work: Callable[[], object] | None = work
-        self._task = trio.lowlevel.current_task()
-        self._token = trio.lowlevel.current_trio_token()
         self._value: object = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work, in the thread, and wake the task."""
+        """Do the work, in the thread."""
         assert self._work is not None
         try:
             self._value = self._work()
         except BaseException as error:  # noqa: BLE001  (raised in the task)
             self._error = error
         self._work = None
-        with suppress(trio.RunFinishedError):  # it crashed: nobody waits
-            self._token.run_sync_soon(trio.lowlevel.reschedule, self._task)
 
     def result(self) -> object:
         """What the work returned; raises what it raised."""
@@ -88,7 +98,3 @@ class _Job:
             finally:
                 self._error = None
         return self._value
-
-
-def _wait_for_its_end(_: Any) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.FAILED

@@ -22,12 +22,16 @@ class Coalescer:
         self._last_at, self._next_at = -math.inf, math.inf
         self._moment = Broadcast()
 
-    async def turn(self, at_most_s: float = math.inf) -> None:
-        """Wait for the next moment, for `at_most_s` after the last one; yields only if it waits."""
+    async def turn(self, at_most_s: float = math.inf) -> bool:
+        """Wait for the next moment, for `at_most_s` after the last one; yields only if it waits.
+
+        Returns whether it has waited.
+        """
         due_at = self._last_at + min(self.window_s, at_most_s)
         if trio.current_time() >= due_at:
             self._now()
-        elif self._next_at <= due_at:
+            return False
+        if self._next_at <= due_at:
             await self._moment.wait()
         else:
             # One of those that wait keeps the time for all. If it is cancelled they go early.
@@ -37,6 +41,7 @@ class Coalescer:
             finally:
                 self._next_at = math.inf
                 self._now()
+        return True
 
     def _now(self) -> None:
         self._last_at = trio.current_time()

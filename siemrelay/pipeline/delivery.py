@@ -53,6 +53,7 @@ from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import (
     BatchLimits,
     Certified,
+    ConfirmsEarly,
     ConnectsLazily,
     Session,
     Settlement,
@@ -281,42 +282,56 @@ class Delivery:
                 ticket = refused
             for observer in () if batch.seal else self._observers:
                 observer.sent(self._name, batch)
-        await in_flight.put(batch, ticket)
+        if in_flight.idle and self._is_confirmed(session, batch, ticket):
+            await self._note_settled(batch, ())
+        else:
+            await in_flight.put(batch, ticket)
 
     # -- settling ---------------------------------------------------------
+
+    def _is_confirmed(self, session: Session, batch: DeliveryBatch, ticket: Any) -> bool:
+        """Whether the receiver has taken all of its part in the batch."""
+        if not batch.messages:
+            return True
+        early = None if isinstance(ticket, BatchRefused) else session
+        if not (isinstance(early, ConfirmsEarly) and early.is_confirmed(ticket)):
+            return False
+        self._breaker.note(len(batch.messages), ())
+        return True
 
     async def _settle(self, session: Session, in_flight: InFlight) -> None:
         while True:
             batch, ticket = await in_flight.take()
-            refusals: Settlement = ()
-            if batch.messages:
-                refusals = await self._confirmed(session, batch, ticket)
-            if batch.seal:
-                await self._settle_seal(batch, refusals)
-                continue
-            for observer in self._observers:
-                observer.settled(self._name, batch, refusals)
-            lacking = [r for r in refusals if not r.duplicate or r.index >= batch.sent_before]
-            confirmed = None
-            if self.stream is not None and batch.messages:
-                confirmed = await self.stream.confirmed(batch, lacking)
-            duplicates = [refusal.index for refusal in lacking if refusal.duplicate]
-            refusals = [refusal for refusal in refusals if not refusal.duplicate]
-            outcome = Outcome(
-                delivered=len(batch.messages) - len(refusals) - len(duplicates),
-                duplicates=len(duplicates),
-                filtered=batch.filtered,
-                refused=len(refusals) + len(batch.failed),
-                confirmed_at=time.time() if batch.messages else 0.0,
-                confirmed=confirmed,
-            )
-            if outcome.refused:
-                await self._store_dead_letters(batch, refusals, outcome)
-            else:
-                self._buffer.advance(self._name, batch.next_sequence, outcome)
-            self._count(batch, refusals, duplicates)
-            if self.stream is not None:
-                self.stream.noted()
+            refusals = await self._confirmed(session, batch, ticket) if batch.messages else ()
+            await self._note_settled(batch, refusals)
+
+    async def _note_settled(self, batch: DeliveryBatch, refusals: Settlement) -> None:
+        if batch.seal:
+            await self._settle_seal(batch, refusals)
+            return
+        for observer in self._observers:
+            observer.settled(self._name, batch, refusals)
+        lacking = [r for r in refusals if not r.duplicate or r.index >= batch.sent_before]
+        confirmed = None
+        if self.stream is not None and batch.messages:
+            confirmed = await self.stream.confirmed(batch, lacking)
+        duplicates = [refusal.index for refusal in lacking if refusal.duplicate]
+        refusals = [refusal for refusal in refusals if not refusal.duplicate]
+        outcome = Outcome(
+            delivered=len(batch.messages) - len(refusals) - len(duplicates),
+            duplicates=len(duplicates),
+            filtered=batch.filtered,
+            refused=len(refusals) + len(batch.failed),
+            confirmed_at=time.time() if batch.messages else 0.0,
+            confirmed=confirmed,
+        )
+        if outcome.refused:
+            await self._store_dead_letters(batch, refusals, outcome)
+        else:
+            self._buffer.advance(self._name, batch.next_sequence, outcome)
+        self._count(batch, refusals, duplicates)
+        if self.stream is not None:
+            self.stream.noted()
 
     async def _settle_seal(self, batch: DeliveryBatch, refusals: Settlement) -> None:
         assert self.stream is not None

@@ -24,6 +24,12 @@ class InFlight:
         self._queue: deque[tuple[DeliveryBatch, Any, int]] = deque()
         self._max_batches, self._bytes = max_batches, 0
         self._added, self._taken = Broadcast(), Broadcast()
+        self._settles = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight, nor being settled."""
+        return not (self._queue or self._settles)
 
     async def wait_for_room(self) -> None:
         """Wait until fewer than 4 MiB are in flight."""
@@ -41,8 +47,10 @@ class InFlight:
 
     async def take(self) -> tuple[DeliveryBatch, Any]:
         """Remove and return the earliest batch; waits until there is one."""
+        self._settles = False
         while not self._queue:
             await self._added.wait()
+        self._settles = True
         batch, ticket, size_bytes = self._queue.popleft()
         self._bytes -= size_bytes
         self._taken.wake_all()

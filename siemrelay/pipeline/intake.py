@@ -271,8 +271,8 @@ class SourceIntake:
         await group.done.wait()
         return group.end
 
-    async def turn(self, at_most_s: float = math.inf) -> None:
-        await self._committer.coalescer.turn(at_most_s)
+    async def turn(self, at_most_s: float = math.inf) -> bool:
+        return await self._committer.coalescer.turn(at_most_s)
 
     async def delivered(self, stored: int) -> None:
         await self._committer.delivered(stored)

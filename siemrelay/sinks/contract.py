@@ -5,6 +5,7 @@ Checked for every protocol of the registry by tests/contracts/test_sinks.py.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -75,6 +76,17 @@ class Session(Protocol):
         """Wait until the peer has settled that batch, by the strongest proof of the protocol.
 
         Returns the messages that it refused. Raises, and is cancelled, as `send`.
+        """
+
+
+class ConfirmsEarly(ABC):
+    """A session whose peer may have settled a batch by the time it is sent, as on one machine."""
+
+    @abstractmethod
+    def is_confirmed(self, ticket: Any) -> bool:
+        """Whether the peer has taken all of that batch; then `confirm` is not called for it.
+
+        Never waits nor raises. Asked of the only batch in flight, after its `send`.
         """
 
 

@@ -52,11 +52,12 @@ def joined(records: Sequence[bytes]) -> list[Records]:
 class Intake(Protocol):
     """The buffer and the counters, as one source sees them. Several tasks may call it at once."""
 
-    async def turn(self, at_most_s: float = math.inf) -> None:
+    async def turn(self, at_most_s: float = math.inf) -> bool:
         """Before `offer` of few records: wait for those of others, and for more of one's own.
 
         Returns at once after a pause, else within the relay's `batch_window` of the last turn, or
-        within `at_most_s` of it. Not for sources whose peer waits for an answer.
+        within `at_most_s` of it: True if it has waited. Not for sources whose peer waits for an
+        answer.
         """
 
     async def offer(self, *records: Records) -> None:

@@ -55,8 +55,9 @@ class StoringIntake:
     def numbers(self) -> set[int]:
         return set(self.stored)
 
-    async def turn(self, at_most_s: float = 0.0) -> None:
+    async def turn(self, at_most_s: float = 0.0) -> bool:
         await trio.lowlevel.checkpoint()
+        return False
 
     async def offer(self, *records: Records) -> None:
         await trio.lowlevel.checkpoint()

@@ -36,8 +36,9 @@ class CollectingIntake:
         self.lag_bytes = 0
         self._changed = trio.Condition()
 
-    async def turn(self, at_most_s: float = 0.0) -> None:
+    async def turn(self, at_most_s: float = 0.0) -> bool:
         await trio.lowlevel.checkpoint()
+        return False
 
     async def offer(self, *records: Records) -> None:
         await trio.lowlevel.checkpoint()

@@ -263,7 +263,7 @@ class Relay:
                 if chunk is not None:
                     moved = True
                     self._deliver(last, chunk)
-                if last.ready:
+                if last.ready or (tracker.events_suffice and schedule.is_over(last)):
                     break
         schedule.wake_later()
         return moved

@@ -9,7 +9,7 @@ import trio
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.formats.writing.text import visible
-from siemrelay.sinks.contract import BatchLimits, Report, Settlement
+from siemrelay.sinks.contract import BatchLimits, ConfirmsEarly, Report, Settlement
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import ServerSession
 from siemrelay.wire.stream_framing import Framer
@@ -36,7 +36,7 @@ _WHY_EARLY: Final = {
 }
 
 
-class StreamSession(ServerSession):
+class StreamSession(ServerSession, ConfirmsEarly):
     """See `sinks.contract.Session`. A ticket is an offset in the stream.
 
     The first batch is confirmed only if the connection is still intact `probation_s` after its
@@ -72,6 +72,16 @@ class StreamSession(ServerSession):
             raise await self._reason_of_end(error) from error
         return self._sent
 
+    def is_confirmed(self, ticket: int) -> bool:
+        """See `sinks.contract.ConfirmsEarly`."""
+        try:
+            if self._probation_s or self.connection.counted.acknowledged_bytes() < ticket:
+                return False
+        except SinkWaits:
+            return False  # `confirm` says why
+        self._note_confirmed(ticket)
+        return True
+
     async def confirm(self, ticket: int) -> Settlement:
         """See `sinks.contract.Session`."""
         try:
@@ -80,10 +90,13 @@ class StreamSession(ServerSession):
                 await self._outlive_probation()
         except SinkWaits as error:
             raise await self._reason_of_end(error) from error
+        self._note_confirmed(ticket)
+        return ()
+
+    def _note_confirmed(self, ticket: int) -> None:
         self._confirmed = ticket
         received = self._received_text()
         self._report("answer", f"the peer sent: {received}" if received else self._answer)
-        return ()
 
     def _received_text(self) -> str:
         return " ".join(visible(self._received.decode("utf-8", "replace"), keep="\r\n\t").split())

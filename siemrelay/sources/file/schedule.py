@@ -151,6 +151,16 @@ class Schedule:
         self._ready.pop(family, None)
         return None
 
+    def is_over(self, file: FollowedFile) -> bool:
+        """Whether it is all that its family has, and was read to its end as last seen; then the
+        family has no turn until an event wakes it. Another look would cost a tenth of a lone line.
+        """
+        if file.ready or file.unread or len(self._families[file.family]) > 1:
+            return False
+        self._settle(file)
+        self._ready.pop(file.family, None)
+        return True
+
     def _may_finish(self, file: FollowedFile) -> bool:
         quiet_s = self._clock() - file.changed_at
         if file.compressed:

@@ -129,11 +129,8 @@ class _Following:
         *, drain: bool,
     ) -> None:  # fmt: skip
         self._intake, self._log, self._drains, self._poll_s = intake, log, drain, options.poll
-        globs, disk, stored = (
-            Globs(options.patterns),
-            Disk(options.follow_links),
-            intake.positions(),
-        )
+        globs, disk = Globs(options.patterns), Disk(options.follow_links)
+        stored = intake.positions()
         self._globs, self._disk = globs, disk
         self._store = CheckpointStore()
         for key, why in self._store.load(stored).items():
@@ -149,8 +146,9 @@ class _Following:
             Finder(globs, disk), self._watcher, disk, self._store, self._schedule,
             self._unreadable, self._lost, log, framing=framing,
         )  # fmt: skip
-        self._next_survey = self._next_full_survey = self._next_lag = 0.0
+        self._next_survey = self._next_full_survey = self._next_look = self._next_lag = 0.0
         self._taken_bytes = 0
+        self._trickles = False  # whether several records come in a `batch_window`
         self._unoffered: tuple[Records, ...] = ()
         """Records that were read, while the intake has not taken them."""
 
@@ -187,15 +185,24 @@ class _Following:
 
     async def follow(self) -> None:
         """Read what is written, for ever."""
-        tracker, schedule = self._tracker, self._schedule
-        next_look = 0.0
         while True:
+            # A scope for each wait would cost a tenth of a lone event, so all until the next look
+            # share one, with a deadline only while they wait.
+            with trio.CancelScope() as waiting:
+                await self._follow(waiting)
+
+    async def _follow(self, waiting: trio.CancelScope) -> None:
+        """As `follow`, until nothing was written for so long that a look is due."""
+        tracker, schedule = self._tracker, self._schedule
+        while not waiting.cancel_called:
+            tracker.collect()
+            schedule.wake_later()
             now = trio.current_time()
             full = now >= self._next_full_survey
-            looks = tracker.undecided and now >= next_look
+            looks = tracker.undecided and now >= self._next_look
             if full or looks or (tracker.survey_due and now >= self._next_survey):
                 await self._survey(full=full)
-                next_look = trio.current_time() + _TICK_S
+                self._next_look = trio.current_time() + _TICK_S
             await self._store_positions()
             moved = await self._round()
             if not moved or now >= self._next_lag:
@@ -209,16 +216,19 @@ class _Following:
                 await trio.sleep_until(self._next_survey)
             elif schedule.ready:
                 await trio.lowlevel.checkpoint()
+            elif moved and self._trickles:
+                # More will come before the next moment: to wait for that alone is one wake-up.
+                await self._intake.turn()
             else:
                 self._intake.progress()
-                pause_s = max(self._next_full_survey - trio.current_time(), 0.0)
-                waits = schedule.later or tracker.undecided
-                with trio.move_on_after(min(pause_s, _TICK_S) if waits else pause_s) as waiting:
-                    await self._watcher.wait()
-                if not waiting.cancelled_caught:
-                    await self._intake.turn()
-            tracker.collect()
-            schedule.wake_later()
+                until = self._next_full_survey
+                if schedule.later or tracker.undecided:
+                    until = min(until, trio.current_time() + _TICK_S)
+                waiting.deadline = until
+                await self._watcher.wait()
+                waiting.deadline = math.inf
+                if not waiting.cancel_called:
+                    self._trickles = await self._intake.turn()
 
     async def measure_while_full(self) -> None:
         """Count the unread bytes while a full buffer keeps the reading from going on, for ever."""
@@ -291,7 +301,7 @@ class _Following:
             if chunk is not None:
                 moved = True
                 await self._hand_over(last, chunk)
-            if last.ready:
+            if last.ready or (self._tracker.events_suffice and self._schedule.is_over(last)):
                 break
         return moved
 

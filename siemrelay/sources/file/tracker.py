@@ -99,7 +99,8 @@ class Tracker:
 
     def collect(self) -> None:
         """Take in what the watcher has to report."""
-        changes = self._watcher.take_changes()
+        if (changes := self._watcher.take_changes()) is None:
+            return
         self._events.reported(changes)
         for file_id in changes.written:
             if (file := self.files.get(file_id)) is not None:

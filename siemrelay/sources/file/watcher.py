@@ -9,8 +9,9 @@ failure here (no inotify, limits reached, a network file system) costs latency a
 from __future__ import annotations
 
 import errno
-import os.path
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -41,6 +42,10 @@ _LIMITS: Final = {
     errno.ENFILE: "raise fs.file-max",
     errno.ENOSPC: "raise fs.inotify.max_user_watches",
 }
+
+# A read gives as many events as fit, of which the longest (with a name of 255 bytes) has this size.
+_READ_BYTES: Final = 4096
+_EVENT_BYTES: Final = 16 + 256
 
 # After so many surveys of every file (half a minute) events are taken to report everything.
 _CLEAN_SURVEYS: Final = 30
@@ -98,7 +103,7 @@ class Watching(Protocol):
     def watch_directory(self, path: str) -> None: ...
     def watch_file(self, file: OpenFile, file_id: FileId) -> None: ...
     def unwatch_file(self, file_id: FileId) -> None: ...
-    def take_changes(self) -> Changes: ...
+    def take_changes(self) -> Changes | None: ...
     def forget_moved(self) -> None: ...
 
 
@@ -109,6 +114,7 @@ class Watcher:
         """`is_wanted`: whether a change to a file of that name (without directory) matters."""
         self._log, self._is_wanted = log, is_wanted
         self._inotify: INotify | None = None
+        self._parsed: Callable[[bytes], Iterable[tuple[int, int, int, str]]] = lambda data: ()
         self._directories: dict[int, str] = {}
         self._paths: dict[str, int] = {}
         self._files: dict[int, FileId] = {}
@@ -121,6 +127,7 @@ class Watcher:
         try:
             import inotify_simple
 
+            self._parsed = inotify_simple.parse_events
             self._inotify = inotify_simple.INotify(nonblocking=True)
         except (OSError, ImportError) as error:
             self._give_up(error)
@@ -170,13 +177,23 @@ class Watcher:
             except OSError:
                 return  # the kernel removed it with its file
 
-    def take_changes(self) -> Changes:
-        """What has happened since the last call."""
-        changes = Changes()
-        if self._inotify is None:
-            return changes
-        leaving: dict[int, str] = {}
-        for wd, mask, cookie, name in self._inotify.read(timeout=0):
+    def _reported(self) -> bytes:
+        """All events, as inotify(7) has them; one call where there are few, or none."""
+        reported = b""
+        with suppress(BlockingIOError):
+            while self._inotify is not None:
+                some = os.read(self._inotify.fileno(), _READ_BYTES)
+                reported += some
+                if len(some) <= _READ_BYTES - _EVENT_BYTES:
+                    break
+        return reported
+
+    def take_changes(self) -> Changes | None:
+        """What has happened since the last call; None if nothing has."""
+        if not (reported := self._reported()):
+            return None
+        changes, leaving = Changes(), dict[int, str]()
+        for wd, mask, cookie, name in self._parsed(reported):
             if (file_id := self._files.get(wd)) is not None:
                 if mask & _IGNORED:
                     del self._files[wd]

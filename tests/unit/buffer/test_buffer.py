@@ -233,6 +233,25 @@ async def test_a_position_of_none_is_forgotten(buffer: DiskBuffer) -> None:
     assert buffer.positions("other") == {}
 
 
+async def test_a_position_may_hold_the_name_of_a_file_that_is_not_utf_8(
+    buffer: DiskBuffer, state_dir: Path
+) -> None:
+    position = {"log": os.fsdecode(b"audit-\xff.log"), "ends": [[1, "é"]]}
+    await buffer.append([], {("app", "x"): position})
+    assert buffer.positions("app") == {"x": position}
+
+
+async def test_a_commit_that_is_cancelled_while_it_runs_counts(buffer: DiskBuffer) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await buffer.append([batch(1, 3)], {})
+        assert buffer.end == 4
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    await buffer.append([batch(4)], {})
+    assert [found.next_sequence for found in await buffer.read(4)] == [5]
+
+
 async def test_a_reader_never_sees_a_record_before_its_commit(state_dir: Path) -> None:
     with opened(state_dir) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})

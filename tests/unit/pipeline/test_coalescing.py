@@ -29,8 +29,9 @@ async def test_what_comes_after_a_pause_goes_at_once_and_what_follows_goes_toget
 
     async def one(after_s: float) -> None:
         await trio.sleep_until(began + after_s)
-        await coalescer.turn()
+        waited = await coalescer.turn()
         went.append(round(trio.current_time() - began, 6))
+        assert waited == (went[-1] > after_s)
 
     async with trio.open_nursery() as nursery:
         for after_s in arrivals:

@@ -28,7 +28,14 @@ from siemrelay.pipeline.delivery import Delivery, Retry
 from siemrelay.pipeline.format_cache import FormatCache, SinkReader
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.messages import InternalError
-from siemrelay.sinks.contract import BatchLimits, Refusal, Report, Settlement, no_report
+from siemrelay.sinks.contract import (
+    BatchLimits,
+    ConfirmsEarly,
+    Refusal,
+    Report,
+    Settlement,
+    no_report,
+)
 from siemrelay.telemetry.stats import BufferStats, SinkCounts, SinkStats
 from tests.support.buffers import advance
 
@@ -122,6 +129,17 @@ class Peer:
         refused = {refusal.index for refusal in settlement}
         self.confirmed += [m for i, m in enumerate(ticket) if i not in refused]
         return settlement
+
+
+class PromptPeer(Peer, ConfirmsEarly):
+    """A peer that has every other batch by the time it is sent."""
+
+    def is_confirmed(self, ticket: list[bytes]) -> bool:
+        assert self.confirmed + ticket == self.sent, "asked about the only one in flight"
+        if len(self.runs) % 2:
+            return False
+        self.confirmed += ticket
+        return True
 
 
 class Rig:
@@ -226,6 +244,15 @@ async def test_records_are_delivered_once_and_in_order_when_all_is_well(rig: Rig
     assert peer.confirmed == peer.sent == expected
     assert (rig.counts.delivered, rig.stats.state, rig.stats.retries) == (100, "up", 0)
     assert sum(rig.stats.delivery_s.counts) == 100
+
+
+async def test_batches_that_are_confirmed_when_they_are_sent_are_settled_in_order(rig: Rig) -> None:
+    for n in range(20):
+        await rig.add("skip" if n % 5 == 4 else f"event {n}")
+    peer = PromptPeer()
+    await rig.deliver(peer)
+    assert peer.confirmed == peer.sent == [b"event %d" % n for n in range(20) if n % 5 != 4]
+    assert (rig.counts.delivered, rig.counts.filtered, rig.cursor) == (16, 4, 21)
 
 
 async def test_filtered_records_are_passed_and_counted(rig: Rig) -> None:

@@ -45,3 +45,17 @@ async def test_the_sender_waits_for_the_settler_at_the_bound_of_runs_or_bytes(
         await flight.take()
         await trio.testing.wait_all_tasks_blocked()
         assert len(sent) == fit + 2
+
+
+async def test_nothing_is_in_flight_once_the_settler_asks_for_more() -> None:
+    flight = InFlight(3)
+    assert flight.idle
+    await flight.put(run_of(1), 0)
+    assert not flight.idle
+    await flight.take()
+    assert not flight.idle  # it is being settled
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flight.take)
+        await trio.testing.wait_all_tasks_blocked()
+        assert flight.idle
+        nursery.cancel_scope.cancel()

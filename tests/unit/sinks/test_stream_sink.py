@@ -86,6 +86,17 @@ async def test_messages_arrive_framed_and_are_confirmed(
     assert steps == ["resolve", "connect", "send", "answer"]
 
 
+async def test_a_batch_is_confirmed_when_it_is_sent_only_if_the_peer_has_all_of_it() -> None:
+    async with Listener(buffer=4096) as listener, listener.sink().session() as session:
+        await session.confirm(await session.send([b"the first outlives a probation"]))
+        peer = await listener.accept()
+        assert session.is_confirmed(await session.send([b"small"]))
+        assert not session.is_confirmed(await session.send([bytes(20_000)]))
+        ticket = await session.send([b"after the break"])
+        reset(peer)
+        assert not session.is_confirmed(ticket)
+
+
 async def test_confirming_waits_until_the_peer_has_room_for_every_byte() -> None:
     async with Listener(buffer=64 * 1024) as listener:
         async with listener.sink().session() as session:
@@ -136,7 +147,7 @@ async def test_a_peer_that_closes_with_unread_data_confirms_nothing_more() -> No
             with trio.fail_after(3):
                 with pytest.raises(SinkWaits):
                     async with listener.sink().session() as session:
-                        await session.confirm(await session.send([b"x" * 300_000]))
+                        await session.confirm(await session.send([bytes(20_000)]))
 
 
 async def test_what_was_acknowledged_before_a_close_in_good_order_is_confirmed() -> None:

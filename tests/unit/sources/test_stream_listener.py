@@ -46,8 +46,9 @@ class Store:
         self._steps = steps
         self.taken: list[bytes] = []
 
-    async def turn(self, at_most_s: float = 0.0) -> None:
+    async def turn(self, at_most_s: float = 0.0) -> bool:
         await self._steps.step()
+        return False
 
     async def offer(self, records: Records) -> None:
         await self._steps.step()

@@ -54,6 +54,15 @@ async def test_appended_lines_arrive_at_once_through_inotify(tmp_path: Path) -> 
     assert intake.lines == [b"one", b"0", b"1", b"2", b"3", b"4"]
 
 
+async def test_more_events_than_one_read_takes_are_all_taken(tmp_path: Path) -> None:
+    intake, names = CollectingIntake(), [f"{n:03}-{'x' * 200}.log" for n in range(60)]
+    async with running(str(tmp_path / "*.log"), intake, poll="1h"):
+        for name in names:
+            (tmp_path / name).write_bytes(f"{name}\n".encode())
+        await intake.until_lines(len(names))
+    assert sorted(intake.lines) == [name.encode() for name in names]
+
+
 async def test_file_that_appears_later_is_found_through_inotify(tmp_path: Path) -> None:
     intake = CollectingIntake()
     (tmp_path / "first.log").write_bytes(b"first\n")

@@ -149,9 +149,15 @@ def verify(
             err=True, fg="red",
         )  # fmt: skip
         raise SystemExit(2)
-    for stream, timestamp in kept_timestamps(tiles) if tiles else ():
-        authorities.add(stream, timestamp)
-    report = checked.report(read_tiles(checked, tiles) if tiles else None)
+    try:
+        for stream, timestamp in kept_timestamps(tiles) if tiles else ():
+            authorities.add(stream, timestamp)
+        known = read_tiles(checked, tiles) if tiles else None
+    except OSError as error:
+        click.secho(f"cannot read {tiles}: {error}", err=True, fg="red")
+        raise SystemExit(2) from error
+    with _without_gc():
+        report = checked.report(known)
     if html is not None:
         begin = "" if since is None else rfc3339(since)
         page = html_report(report, exports=exports, keys=keys, since=begin, until=rfc3339(end),
@@ -164,7 +170,12 @@ def verify(
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
-        print_report(report, places_of(exports, added, report.findings[:SHOWN]))
+        try:
+            with _without_gc():
+                places = places_of(exports, added, report.findings[:SHOWN])
+        except UNREADABLE:  # it was read before: somebody has moved it meanwhile
+            places = {}
+        print_report(report, places)
     raise SystemExit(0 if report.is_proven else 1)
 
 

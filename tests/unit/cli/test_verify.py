@@ -80,3 +80,12 @@ def test_counts_are_plain_english(tmp_path: Path) -> None:
     assert "10 messages" not in text
     assert "9 messages in the export, with 0 seals" in text
     assert "1 row without a number" in text
+
+
+def test_hashes_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    tile = tmp_path / "hashes/abcdefgh22/tile/0/000.p/33"
+    tile.parent.mkdir(parents=True)
+    tile.symlink_to("/proc/self/mem")  # a file that gives an error to all readers
+    code, text = shown(tmp_path, sealed().lines, "--tiles", str(tmp_path / "hashes"))
+    assert code == 2
+    assert f"cannot read {tmp_path / 'hashes'}" in text

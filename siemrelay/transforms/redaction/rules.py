@@ -10,6 +10,7 @@ from typing import Final
 
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.patterns import LinearPattern
+from siemrelay.transforms.redaction.hidden import blobs, may_hide, shown
 from siemrelay.transforms.redaction.kinds import KINDS, Finder, Kind, SecretSpan
 from siemrelay.transforms.redaction.options import RedactOptions
 
@@ -69,14 +70,45 @@ def redacted_text(text: str, rules: Iterable[TextRule], secrets: set[str]) -> st
     """The text without what the rules find, also where JSON's escapes hide it.
 
     JSON inside of a text (a syslog message, a field that holds a document) may have any character
-    as `\\uXXXX`. Where the rules find something the escapes are undone, but for quotes.
+    as `\\uXXXX`. Where the rules find something the escapes are undone, but for quotes. So are
+    entities, %-encoding and unusual characters, if something is found only without them; base64
+    in which something is found is a secret as a whole.
     """
     plain = _ESCAPED.sub(_character, text) if "\\" in text else text
-    after = plain
-    for rule in rules:
-        if rule.hint(after):
-            after = rule.apply(after, secrets)
+    rules = tuple(rules)
+    is_suspect = bool(rules) and may_hide(plain)
+    clear = shown(plain) if is_suspect else plain
+    if clear == plain:
+        after = _with_rules(plain, rules, secrets)
+    else:
+        as_written, as_read = set[str](), set[str]()
+        after = _with_rules(plain, rules, as_written)
+        after_clear = _with_rules(clear, rules, as_read)
+        if as_read != as_written:
+            after, as_written = after_clear, as_read
+        secrets |= as_written
+    if is_suspect:
+        after = _without_blobs(after, rules, secrets)
     return text if after == plain else after
+
+
+def _with_rules(text: str, rules: Sequence[TextRule], secrets: set[str]) -> str:
+    for rule in rules:
+        if rule.hint(text):
+            text = rule.apply(text, secrets)
+    return text
+
+
+def _without_blobs(text: str, rules: Sequence[TextRule], secrets: set[str]) -> str:
+    parts, at = list[str](), 0
+    for start, end, decoded in blobs(text):
+        for rule in rules:
+            if rule.hint(decoded) and rule.apply(decoded, set()) != decoded:
+                secrets.add(text[start:end])
+                parts += (text[at:start], rule.token(text[start:end]))
+                at = end
+                break
+    return text if not parts else "".join([*parts, text[at:]])
 
 
 def _character(escape: re.Match[str]) -> str:
@@ -115,8 +147,10 @@ class Rules:
             self._escapes = ("\\",)
 
     def hides(self, text: str) -> bool:
-        """Whether JSON's escapes in the text may hide a secret from the hints."""
-        return any(escape in text for escape in self._escapes)
+        """Whether escapes, encodings or odd characters may hide a secret from the hints."""
+        if not self._escapes:
+            return False
+        return any(escape in text for escape in self._escapes) or may_hide(text)
 
     @property
     def paths(self) -> set[str]:

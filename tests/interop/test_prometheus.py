@@ -76,6 +76,7 @@ REMOVED = "siemrelay_removed_sink_backlog_records"
 INTERVAL = "siemrelay_sink_seal_interval_seconds"
 STAMPED = ("siemrelay_sink_tsa_timestamp_seconds", "siemrelay_sink_tsa_failing")
 SEALED, SAMPLED = "siemrelay_sink_seal_timestamp_seconds", "siemrelay_sink_sampled_total"
+LIMITED = "siemrelay_source_limited_total"
 
 CASES: list[tuple[str, list[tuple[str, str]], str, list[dict[str, str]]]] = [
     ("SiemrelayDown", [series("up", "1x10 0x60")], "15m", []),
@@ -312,8 +313,9 @@ def test_prometheus_scrapes_a_running_relay_and_takes_the_rules(
                 f"{metric.prefix}{metric.name}" for metric in METRICS
                 if metric.kind != "histogram" and not (set(metric.labels) & {"reason"})
             }  # fmt: skip
-            # No TLS here, no sink was removed, none is sealed or sampled.
-            assert wanted - set(names) == {EXPIRY, REMOVED, SEALED, INTERVAL, *STAMPED, SAMPLED}
+            # No TLS here, no sink was removed, none is sealed or sampled, no source is limited.
+            absent = {EXPIRY, REMOVED, SEALED, INTERVAL, *STAMPED, SAMPLED, LIMITED}
+            assert wanted - set(names) == absent
             until(lambda: evaluated(ask("rules")) == dict.fromkeys(ALERTS, "ok"))
             assert ask("alerts")["alerts"] == []
             for query in queries():

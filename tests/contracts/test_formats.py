@@ -396,7 +396,6 @@ def _least_s(name: str, decoded: DecodedBatch) -> float:
     taken = []
     for _ in range(4):
         form = made(name)  # one that has seen no name yet
-        gc.collect()
         gc.disable()  # a collection costs what all the tests of the process have left behind
         try:
             started = time.process_time()

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from siemrelay.buffer.database_files import sync_directory
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.pages import Pages
 from siemrelay.buffer.rows import COLUMNS, CURSOR_COLUMNS, Payloads, Row, StoredCursor
@@ -157,11 +158,7 @@ def put_in_place(path: Path, new: Path) -> Path:
         log.unlink()  # it belongs to the damaged file: SQLite would apply it to the new one
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     new.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)
     return kept
 
 

@@ -5,7 +5,6 @@ An operator can open the file with `sqlite3` while the relay runs.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import ExitStack, closing
 from functools import cache
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from siemrelay.buffer.rows import CURSOR_COLUMNS, StoredCursor
-from siemrelay.buffer.sqlite_errors import NO_ROOM
-from siemrelay.core.errors import DiskFull, StartRefused
+from siemrelay.core.errors import StartRefused
 
 SCHEMA_VERSION: Final = 4
 
@@ -155,23 +153,6 @@ PAGE_BYTES: Final = 16384
 
 # Only this process writes to the file; a read transaction of another one is shorter than this.
 BUSY_TIMEOUT_S: Final = 10.0
-
-
-def create(path: Path) -> None:
-    """Make an empty file for this user alone (0600), if there is none.
-
-    SQLite gives the write-ahead log and its index the same mode. Call it before the first
-    `connect`, never after: closing any descriptor of a file drops this process's POSIX locks on it,
-    SQLite's among them. Another process would then take itself for the last user of the database
-    and delete the write-ahead log, with every record that the relay acknowledges from then on
-    (checked by test_another_process_that_closes_the_file_leaves_the_log_in_place).
-    """
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise DiskFull("the file system of state_dir is full") from error
-        raise
 
 
 def connect(path: Path, *, synchronous: str, log_bytes: int, busy_s: float) -> sqlite3.Connection:

@@ -49,7 +49,7 @@ class SqliteErrors:
         """Hold the write-ahead log open, to learn from the kernel why an fsync of it failed.
 
         The kernel reports a failed write-back once to every descriptor that was open then. Closing
-        this one is sanitize_for_display: SQLite holds no POSIX locks on the log.
+        this one is safe: SQLite holds no POSIX locks on the log.
         """
         with suppress(OSError):
             log = f"{self._path}-wal"

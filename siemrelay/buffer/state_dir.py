@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
+from siemrelay.buffer.database_files import rewrite, sync_directory
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite_errors import NO_ROOM
 from siemrelay.buffer.store import Store
-from siemrelay.buffer.write_ahead_log import rewrite
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 
 
@@ -60,20 +59,15 @@ def _make(state_dir: Path) -> None:
     # Its own entry also when it is there: the relay that made it may have been killed before this.
     for parent in above or [state_dir.parent]:
         try:
-            descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            sync_directory(parent)
         except PermissionError:
             continue  # whoever may write there made the directory
-        try:
-            os.fsync(descriptor)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # not every file system can
-                lacks = error.errno in NO_ROOM
-                advice = "make some MiB of room there" if lacks else "check the disk under it"
-                raise StartRefused(
-                    f"cannot write {parent} to disk: {error.strerror}; {advice}"
-                ) from error
-        finally:
-            os.close(descriptor)
+            lacks = error.errno in NO_ROOM
+            advice = "make some MiB of room there" if lacks else "check the disk under it"
+            raise StartRefused(
+                f"cannot write {parent} to disk: {error.strerror}; {advice}"
+            ) from error
 
 
 def running_process(state_dir: Path) -> str | None:
@@ -153,7 +147,7 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
 
 
 def _rewrite_log(state_dir: Path) -> None:
-    """See `write_ahead_log.rewrite`, of what an earlier process left. Raises StartRefused."""
+    """See `database_files.rewrite`, of what an earlier process left. Raises StartRefused."""
     database = buffer_file(state_dir)
     log = Path(f"{database}-wal")
     if not log.exists():

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.buffer import dead_letters as dead_letters
+from siemrelay.buffer.database_files import create, identities, identity, rewrite
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.opened import (
     OLDEST,
@@ -37,12 +38,10 @@ from siemrelay.buffer.schema import (
     AppendedRow,
     append_statement,
     connect,
-    create,
     prepare,
     prepare_append,
 )
 from siemrelay.buffer.sqlite_errors import SqliteErrors
-from siemrelay.buffer.write_ahead_log import identities, identity, rewrite
 from siemrelay.core.errors import BufferFull, BufferMoved
 from siemrelay.core.event import Batch
 
@@ -69,7 +68,7 @@ class Store:
             return opened.enter_context(closing(made))
 
         self._path, self._errors = path, SqliteErrors(path)
-        create(path)
+        create(path, log_bytes, self._errors)
         with ExitStack() as opened, self._errors.translated():
             self._records = connected("FULL")
             prepare(self._records, path)
@@ -382,7 +381,7 @@ class Store:
             yield execute
 
     def _rewrite_log_after_failed_fsync(self) -> None:
-        """After an fsync that failed for lack of room; see `write_ahead_log.rewrite`."""
+        """After an fsync that failed for lack of room; see `database_files.rewrite`."""
         if self._errors.fsync_failed:
             with self._errors.translated():
                 rewrite(self._records, self._path)

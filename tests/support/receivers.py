@@ -139,7 +139,8 @@ class TcpReceiver(Receiver):
             connections, self._connections = self._connections, []
         for connection in connections:
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not SSLSocket's: it ends the decryption of what the kernel has acknowledged.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
         self._join()
         for connection in connections:
             connection.close()

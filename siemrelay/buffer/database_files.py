@@ -1,0 +1,113 @@
+"""The database and its write-ahead log as files, where SQLite takes for granted what it wrote."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from siemrelay.buffer.schema import BUSY_TIMEOUT_S, connect
+from siemrelay.buffer.sqlite_errors import SqliteErrors
+
+_CHUNK_BYTES: Final = 1 << 20
+
+_SQLITE_MAKES: Final = ("", "-journal", "-wal", "-shm")
+
+
+def create(path: Path, log_bytes: int, errors: SqliteErrors) -> None:
+    """Make a database without tables for this user alone (0600), if there is none.
+
+    SQLite gives the write-ahead log and its index the same mode. The database gets its name only
+    when it is whole on disk: SQLite ignores that a directory cannot be written, so a power cut
+    while it makes a file could leave torn pages without the journal that mends them (checked by
+    test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing).
+
+    Call it before the first `connect`, never after: closing any descriptor of a file drops this
+    process's POSIX locks on it, SQLite's among them. Another process would then take itself for the
+    last user of the database and delete the write-ahead log, with every record that the relay
+    acknowledges from then on
+    (checked by test_another_process_that_closes_the_file_leaves_the_log_in_place).
+
+    Raises OSError for a file that is there and may not be opened, else BufferFull, BufferBroken.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        with errors.translated():
+            _create(path, log_bytes)
+
+
+def _create(path: Path, log_bytes: int) -> None:
+    new = path.with_name(f"{path.name}.new")
+    for kind in _SQLITE_MAKES:  # an earlier process may have been killed here
+        Path(f"{new}{kind}").unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with closing(connect(new, synchronous="FULL", log_bytes=log_bytes, busy_s=BUSY_TIMEOUT_S)):
+        pass
+    _sync(new, os.O_RDWR)
+    new.rename(path)
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        path.unlink()  # the next start makes it again, instead of one that a power cut takes back
+        raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in a directory durable, where the file system can. Raises OSError."""
+    try:
+        _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rewrite(connection: sqlite3.Connection, database: Path) -> None:
+    """Write the log, if there is one, to disk again as it reads now, and fsync it.
+
+    After a failed fsync the log may be whole in the kernel's memory only: its pages count as clean,
+    and no later fsync writes them. Records appended behind such pages would be lost with them when
+    the power fails, and a copy of them into the database could be torn with nothing to repair it.
+    Written again they are dirty again; checked by
+    test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing.
+
+    Holds the lock of writers meanwhile. Raises OSError, sqlite3.Error.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        with open(f"{database}-wal", "r+b", buffering=0) as log:
+            at = 0
+            while chunk := log.read(_CHUNK_BYTES):
+                os.pwrite(log.fileno(), chunk, at)
+                at += len(chunk)
+            os.fsync(log.fileno())
+    except FileNotFoundError:
+        pass
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def identities(path: Path) -> dict[Path, tuple[int, int] | None]:
+    """Device and inode of the database and of its log, where there is one."""
+    files = (path, path.with_name(f"{path.name}-wal"))
+    return {file: identity(file) for file in files if file.exists()}
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file at that path; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - at every commit, in half of Path.stat's time
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

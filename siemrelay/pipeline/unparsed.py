@@ -27,9 +27,12 @@ from siemrelay.telemetry.stats import SourceStats, Stats
 
 _log = structlog.get_logger()
 
-# So many records of one batch a second and source; of a long one as much as an event usually has.
+# So many records of one batch a second and source, or the first one alone if it has this many
+# bytes. A record beyond the second limit is not looked at: to decode it, and to say why it cannot
+# be, would hold the other tasks up; checked by test_no_body_keeps_the_others_waiting.
 _LOOKED_AT: Final = 20
 _MOST_BYTES: Final = 64 << 10
+_TOO_LONG_BYTES: Final = 1 << 20
 # The share is that of so many looks.
 _LOOKS: Final = 30
 # A decoder that fits has hardly any; what a program writes when it starts is a line or two. Below
@@ -79,14 +82,19 @@ class ParseCheck:
             await next_second()
 
     def look(self, source: SourceStats, batch: Batch) -> None:
-        """Decode the first records of a batch, and log it once if too many cannot be."""
+        """Decode the first records of a batch, and log it once if too many cannot be.
+
+        A batch that begins with a record of over 1 MiB is not looked at.
+        """
         records: list[bytes] = []
         size = 0
         for record in islice(batch.records(), _LOOKED_AT):
             size += len(record)
-            if records and size > _MOST_BYTES:
+            if size > (_MOST_BYTES if records else _TOO_LONG_BYTES):
                 break
             records.append(record)
+        if not records:
+            return
         some = Batch(batch.first_sequence, len(records), batch.source, batch.received_at,
                      separated(records))  # fmt: skip
         events = self._decoder(batch.source).decode(some).events

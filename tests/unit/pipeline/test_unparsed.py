@@ -76,6 +76,17 @@ def test_a_record_now_and_then_is_no_warning_and_a_fault_that_is_over_is_said() 
     assert (source.unparsed_share, source.unparsed_why) == (0.0, "")
 
 
+def test_a_record_that_takes_long_to_decode_is_not_looked_at_on_the_loop() -> None:
+    stats, checked = check()
+    source = stats.sources["audit"]
+    for records in ([b"x" * (1 << 20 | 1)], [b"x" * (2 << 20), BAD]):
+        for batch in batches(*records)[:1]:
+            checked.look(source, batch)
+    assert (source.unparsed_share, source.unparsed_why) == (0.0, "")
+    checked.look(source, batches(b"x" * (1 << 20))[0])
+    assert (source.unparsed_share, source.unparsed_why[:7]) == (1.0, "no JSON")
+
+
 async def test_one_batch_a_second_is_looked_at_and_an_idle_relay_is_not_woken(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="the long form: run with --slow"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Refuse a module that opens sockets when it is imported.
+
+    They stay open until the interpreter exits, when no test can fail for them any more. What a
+    test leaves open fails that test: `filterwarnings` makes an error of its ResourceWarning.
+    """
+    before = _open_sockets()
+    report = yield
+    if isinstance(collector, pytest.Module) and (opened := _open_sockets() - before):
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} opens sockets when it is imported: {opened}"
+    return report
+
+
+def _open_sockets() -> set[int]:
+    """The descriptors of this process that are sockets."""
+    opened = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the descriptor with which the folder was read is closed
+            if stat.S_ISSOCK(os.fstat(int(link.name)).st_mode):
+                opened.add(int(link.name))
+    return opened
 
 
 @pytest.fixture(autouse=True)

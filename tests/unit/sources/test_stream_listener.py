@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -65,16 +66,20 @@ class Store:
         return lambda *arguments: None  # the counters
 
 
-# The kernel's word that something has come.
-_READABLE, _WRITTEN = socket.socketpair()
-_WRITTEN.send(b".")
+@pytest.fixture
+def readable() -> Iterator[socket.socket]:
+    """A socket that the kernel reports as readable: a listener waits for that before it reads."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b".")
+        yield ours
 
 
 class Peer:
     """A stream that gives `chunks` one by one, then its end; `given` and `told` are what went."""
 
-    def __init__(self, steps: Steps, chunks: list[bytes]) -> None:
-        self._steps, self._chunks, self.socket = steps, chunks, _READABLE
+    def __init__(self, steps: Steps, readable: socket.socket, chunks: list[bytes]) -> None:
+        self._steps, self._chunks, self.socket = steps, chunks, readable
         self.given = self.told = b""
 
     async def receive_some(self, size: int) -> bytes:
@@ -91,14 +96,17 @@ class Peer:
 @pytest.mark.parametrize("last", [b"cut o", b""])
 @pytest.mark.parametrize("idle", [None, "1h"])
 async def test_what_was_read_is_handed_over_wherever_a_stop_comes(
-    autojump_clock: trio.testing.MockClock, last: bytes, idle: str | None
+    autojump_clock: trio.testing.MockClock,
+    readable: socket.socket,
+    last: bytes,
+    idle: str | None,
 ) -> None:
     at, over = 0, False
     while not over:
         at += 1
         steps = Steps(at)
         store = Store(steps)
-        peer = Peer(steps, [b"one\ntwo\nthr", b"ee\nfour\n", b"five\n", last])
+        peer = Peer(steps, readable, [b"one\ntwo\nthr", b"ee\nfour\n", b"five\n", last])
         options = SyslogOptions.model_validate({"listen": str(ADDRESS), "idle_timeout": idle})
         made = StreamListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
                               activity := SourceActivity())  # fmt: skip
@@ -114,7 +122,7 @@ async def test_what_was_read_is_handed_over_wherever_a_stop_comes(
 
 
 async def test_no_relp_frame_is_answered_that_is_not_stored(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, readable: socket.socket
 ) -> None:
     at, over = 0, False
     while not over:
@@ -126,7 +134,7 @@ async def test_no_relp_frame_is_answered_that_is_not_stored(
             b"log 3 two\n",
             b"4 syslog 5 three\n5 close 0\n",
         ]
-        peer = Peer(steps, frames)
+        peer = Peer(steps, readable, frames)
         options = SyslogOptions.model_validate({"listen": "relp://127.0.0.1"})
         made = RelpListener(ADDRESS, options, cast("Intake", store), structlog.get_logger(),
                             activity := SourceActivity())  # fmt: skip

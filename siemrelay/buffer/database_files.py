@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -11,6 +10,7 @@ from typing import Final
 
 from siemrelay.buffer.schema import BUSY_TIMEOUT_S, connect
 from siemrelay.buffer.sqlite_errors import SqliteErrors
+from siemrelay.durable_files import sync, sync_directory
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -47,30 +47,13 @@ def _create(path: Path, log_bytes: int) -> None:
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(connect(new, synchronous="FULL", log_bytes=log_bytes, busy_s=BUSY_TIMEOUT_S)):
         pass
-    _sync(new, os.O_RDWR)
+    sync(new, os.O_RDWR)
     new.rename(path)
     try:
         sync_directory(path.parent)
     except OSError:
         path.unlink()  # the next start makes it again, instead of one that a power cut takes back
         raise
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names in a directory durable, where the file system can. Raises OSError."""
-    try:
-        _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def rewrite(connection: sqlite3.Connection, database: Path) -> None:

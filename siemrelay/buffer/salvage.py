@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.buffer.database_files import sync_directory
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.pages import Pages
 from siemrelay.buffer.rows import COLUMNS, CURSOR_COLUMNS, Payloads, Row, StoredCursor
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.watermark import HighWatermark
+from siemrelay.durable_files import sync_directory
 
 # What integrity_check reports at most: one damaged page may be hundreds of lines.
 _MOST_FAULTS: Final = 20

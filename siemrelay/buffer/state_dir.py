@@ -8,12 +8,13 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from siemrelay.buffer.database_files import rewrite, sync_directory
+from siemrelay.buffer.database_files import rewrite
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite_errors import NO_ROOM
 from siemrelay.buffer.store import Store
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
+from siemrelay.durable_files import sync_directory
 
 
 def buffer_file(state_dir: Path) -> Path:

@@ -6,11 +6,9 @@ must get nothing now gets nothing after a reboot either.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +18,7 @@ import trio
 
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.times import rfc3339
+from siemrelay.durable_files import replace_file
 
 _log = structlog.get_logger()
 
@@ -108,7 +107,7 @@ class Pauses:
     def _store(self) -> str | None:
         with self._storing:  # the latest state wins, whichever thread comes last
             try:
-                self._write(msgspec.json.encode(self._pauses))
+                replace_file(self._path, msgspec.json.encode(self._pauses))
             except OSError as error:
                 reason = error.strerror or str(error)
                 if self._unstored != reason:
@@ -123,21 +122,3 @@ class Pauses:
                     _log.info("which sinks are paused is stored", file=str(self._path))
                 self._unstored = None
             return self._unstored
-
-    def _write(self, data: bytes) -> None:
-        new = self._path.with_suffix(".new")
-        try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
-        except OSError:
-            with suppress(OSError):
-                new.unlink()
-            raise
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

@@ -30,6 +30,7 @@ from siemrelay.core.event_types import (
     RELAY_STOPPED,
 )
 from siemrelay.core.times import rfc3339
+from siemrelay.durable_files import replace_file
 from siemrelay.net.tasks import second_after
 from siemrelay.relay.own_events import host_target, own_event
 from siemrelay.telemetry.stats import Stats
@@ -271,17 +272,6 @@ def leave_event(
         owner = state_dir.stat()
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
-            _give(folder, owner)
-        new = folder / f"{uuid.uuid4()}.new"
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(record)
-            file.flush()
-            os.fsync(file.fileno())
-        _give(new, owner)
-        new.rename(new.with_suffix(".json"))
-
-
-def _give(path: Path, owner: os.stat_result) -> None:
-    """Root's commands leave files that the relay's user may read and remove."""
-    if os.geteuid() == 0:
-        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            if os.geteuid() == 0:  # the relay's user reads and removes what is in it
+                os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        replace_file(folder / f"{uuid.uuid4()}.json", record)

@@ -21,7 +21,7 @@ RANKS = {
     name: rank
     for rank, names in enumerate([
         "core",
-        "wire net",
+        "wire net durable_files",
         "decoders formats proof",
         "products transforms",
         "telemetry",

@@ -6,14 +6,13 @@ rotate` there are two: for an hour both sign, which hands over, then the older o
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import SinkHolds, StartRefused
+from siemrelay.durable_files import replace_file
 from siemrelay.proof.note import Signer
 
 # Long enough for every sink that delivers to get a seal by both keys.
@@ -86,21 +85,8 @@ def read_keys(path: Path) -> list[Signer]:
 
 
 def write_keys(path: Path, signers: list[Signer]) -> None:
-    """Replace the file by one with these keys, whole or not at all, on disk at return."""
-    new = path.with_name(path.name + ".new")
-    with suppress(FileNotFoundError):
-        new.unlink()
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{signer.written()}\n" for signer in signers)
-        file.flush()
-        os.fsync(file.fileno())
-    if os.geteuid() == 0:  # made by a command of root's for the relay's user
-        owner = path.parent.stat()
-        os.chown(new, owner.st_uid, owner.st_gid)
-    new.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Replace the file by one with these keys, whole or not at all, on disk at return.
+
+    Raises OSError.
+    """
+    replace_file(path, "".join(f"{signer.written()}\n" for signer in signers).encode())

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from siemrelay.durable_files import sync, sync_directory
 from siemrelay.pipeline.sealing.archive import folder_of
 from siemrelay.proof.stream import ANOTHER_MACHINE, COPIED, StreamState, Witness
 
@@ -55,10 +56,11 @@ class StateWitness:
         path = folder / f"{_NAME}{secrets.token_hex(8)}"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _made_on_disk(path)
+            sync(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            sync_directory(folder)
             if stream not in self._durable:
-                _sync(folder.parent, os.O_RDONLY)
-                _sync(self._state_dir, os.O_RDONLY)
+                sync_directory(folder.parent)
+                sync_directory(self._state_dir)
                 self._durable.add(stream)
         except OSError:
             return None
@@ -94,17 +96,3 @@ def _machine() -> str:
             if identity := path.read_bytes().strip():
                 return sha256(b"siemrelay " + identity).hexdigest()[:_MACHINE_CHARACTERS]
     return ""
-
-
-def _made_on_disk(path: Path) -> None:
-    """Make an empty file and its entry, so that no power cut takes it from under the state."""
-    _sync(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    _sync(path.parent, os.O_RDONLY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,8 @@ from typing import Final, Literal
 
 import trio
 
-from siemrelay.sinks.file.writer import MODE, sync_directory
+from siemrelay.durable_files import sync_directory
+from siemrelay.sinks.file.writer import MODE
 
 Interval = Literal["none", "hourly", "daily"]
 

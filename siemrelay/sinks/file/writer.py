@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
+from siemrelay.durable_files import sync_directory
 
 _log = structlog.get_logger()
 
@@ -46,15 +47,6 @@ def fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
     said = f"{path}: {error.strerror or error}"
     advice = _ADVICE.get(error.errno or 0)
     return SinkWaits(said) if advice is None else SinkHolds(said, advice=advice)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names in a directory durable. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class ArchiveFile:

@@ -14,7 +14,7 @@ class Obstacle:
     """What makes every write fail, as a full disk does."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / "paused.new"
+        self._path = state_dir / "paused.json.new"
 
     def put(self) -> None:
         self._path.mkdir()

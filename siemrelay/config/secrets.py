@@ -314,8 +314,9 @@ def without_secrets(faults: list[Fault], filled: Substituted) -> list[Fault]:
     for fault in faults:
         message = URL_PASSWORD.sub(r"\g<user>:***", without_url_secrets(fault.message))
         if fault.key in values:
-            # A secret too short to redact everywhere is still hidden where a message quotes it.
-            message = re.sub(r"""(unknown \w+ )([`'"])[^`'"]*\2""", r"\1***", message)
+            # A secret too short to redact everywhere is still hidden where a message quotes it. A
+            # key is never filled in, so it is none.
+            message = re.sub(r"""(unknown (?!key )\w+ )([`'"])[^`'"]*\2""", r"\1***", message)
         for secret in secrets:
             message = message.replace(secret, "***")
         result.append(replace(fault, message=message))

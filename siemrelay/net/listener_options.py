@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, ClassVar, Final, Self
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -32,6 +33,16 @@ def without_scheme(listen: str) -> str | None:
     """HOST:PORT of an address that lacks its scheme (`514`, `:514`); None for everything else."""
     match = _NO_SCHEME.fullmatch(listen.strip())
     return match and f"{match['host'] or '0.0.0.0'}:{match['port']}"
+
+
+def split_address(listen: str, example: str) -> SplitResult:
+    """The parts of an address to listen at. Raises ValueError with the example."""
+    try:
+        parts = urlsplit(listen)
+        _ = parts.port  # it is looked at only now
+    except ValueError:
+        raise ValueError(f"not an address with a port from 0 to 65535; {example}") from None
+    return parts
 
 
 Network = Annotated[str, AfterValidator(_network)]

@@ -40,27 +40,30 @@ def events_and_period(rate: str) -> tuple[int, float]:
     if match is None:
         raise ValueError(f"write how many events in what time, like {_EXAMPLE}")
     count, number, unit = match.groups()
-    period_s = seconds(f"{number or 1}{unit}")
+    try:
+        period_s = seconds(f"{number or 1}{unit}")
+    except ValueError as error:
+        raise ValueError(f"{error}, in a rate like {_EXAMPLE}") from None
     if int(count) == 0 or period_s == 0:
         raise ValueError("a limit of nothing: `events: {exclude: …}` leaves events out")
     return int(count), period_s
 
 
-def _text(value: Any) -> Any:
+def _refuse_bare_number(value: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise ValueError(f"a rate needs a time: write {value}/s or {value}/m")
     return value
 
 
-def _checked(rate: str) -> str:
+def _refuse_malformed(rate: str) -> str:
     events_and_period(rate)
     return rate
 
 
 Rate = Annotated[
     str,
-    BeforeValidator(_text),
-    AfterValidator(_checked),
+    BeforeValidator(_refuse_bare_number),
+    AfterValidator(_refuse_malformed),
     WithJsonSchema({"type": "string", "format": "rate"}),
 ]
 """So many events in a period, written `100/s`, `6000/m`, `500/10s`."""
@@ -154,15 +157,18 @@ class Limiter:
     def admit(
         self, events: Sequence[AuditEvent], keep: Sequence[bool] | None, now_s: float
     ) -> Admission:
-        """Decide about events that come now, of those which `keep` names; None stands for all."""
-        open_ = [True] * len(events) if keep is None else list(keep)
-        kept, left_out, counted = list(open_), Counter[str](), Counter[_Period]()
+        """Decide which events are stored, of those that `keep` names; None stands for all of them.
+
+        `now_s`: the time of their arrival, in seconds since the epoch.
+        """
+        undecided = [True] * len(events) if keep is None else list(keep)
+        kept, left_out, counted = list(undecided), Counter[str](), Counter[_Period]()
         for number, rule in enumerate(self._rules):
             fits = rule.select(events)
             for index, event in enumerate(events):
-                if not (open_[index] and fits[index]):
+                if not (undecided[index] and fits[index]):
                     continue
-                open_[index] = False  # decided
+                undecided[index] = False
                 period = _Period(number, rule.value(event), rule.period(event, now_s))
                 if self._count(period, rule.most):
                     counted[period] += 1
@@ -215,7 +221,7 @@ class _Rule:
         return holds if fits is None else [a and b for a, b in zip(fits, holds, strict=True)]
 
     def value(self, event: AuditEvent) -> str:
-        """By what events of this rule are counted apart."""
+        """The value of `per`, by which events are counted apart; empty for none."""
         value = None if self._get is None else self._get(event)
         if value is None:
             return ""

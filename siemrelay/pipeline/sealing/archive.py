@@ -3,8 +3,8 @@
 The seals and their time stamps stay for ever: a line of JSON each. The leaves, 32 bytes a message,
 stay for `seal.keep` in files of 65,536; with them `siemrelay verify --tiles` names the very message
 that was changed.
-Nothing else depends on them: what cannot be written is logged, and a gap (zeros) is told by the
-signed root.
+Nothing else depends on them: what cannot be written is logged, and the signed roots show where
+leaves are missing (zeros).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class SealArchive:
                 self._expire_at_s = time.monotonic() + _EXPIRE_EVERY_S
                 self._expire()
         except OSError as error:
-            self._note(error)
+            self._log_failure(error)
 
     def add_seal(self, origin: str, seal: PendingSeal) -> None:
         """Add a seal that was confirmed."""
@@ -122,13 +122,15 @@ class SealArchive:
 
     def _append(self, name: str, line: msgspec.Struct) -> None:
         try:
-            descriptor = self._open(name, os.O_WRONLY | os.O_APPEND)
-            try:
-                os.write(descriptor, msgspec.json.encode(line) + b"\n")
-            finally:
-                os.close(descriptor)
+            with open(self._open(name, os.O_RDWR | os.O_APPEND), "ab") as file:
+                end = file.tell()
+                # A crash or a full disk may have left a part of a line: only that one is lost
+                # (test_a_torn_line_of_the_archive_costs_no_other).
+                if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                    file.write(b"\n")
+                file.write(msgspec.json.encode(line) + b"\n")
         except OSError as error:
-            self._note(error)
+            self._log_failure(error)
 
     def _write(self, first: int, leaves: Sequence[bytes]) -> None:
         while leaves:
@@ -151,7 +153,7 @@ class SealArchive:
             if path.stat().st_mtime < oldest:
                 path.unlink()
 
-    def _note(self, error: OSError) -> None:
+    def _log_failure(self, error: OSError) -> None:
         if not self._failed:  # once a process: deliveries go on
             _log.error("the archive of seals cannot be written", folder=str(self._folder),
                        reason=error.strerror, advice="make room; until then a changed message can "

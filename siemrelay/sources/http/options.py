@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Final, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -18,6 +17,7 @@ from siemrelay.net.listener_options import (
     ConnectionCount,
     ListenerOptions,
     port_as_text,
+    split_address,
     without_scheme,
 )
 from siemrelay.net.listening_sockets import BindAddress
@@ -59,11 +59,8 @@ def parse_listen(listen: str) -> ListenAddress:
     example = "write http(s)://HOST:PORT/PATH, like https://0.0.0.0:8443/events"
     if place := without_scheme(listen):
         raise ValueError(f"with TLS or without? write https://{place} or http://{place}")
-    try:
-        parts = urlsplit(listen)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{error}; {example}") from None
+    parts = split_address(listen, example)
+    port = parts.port
     if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
         raise ValueError(example)
     if parts.username is not None or parts.query or parts.fragment or not _PATH.fullmatch(

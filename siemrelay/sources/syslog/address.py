@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
-from siemrelay.net.listener_options import without_scheme
+from siemrelay.net.listener_options import split_address, without_scheme
 from siemrelay.net.listening_sockets import BindAddress
 
 DEFAULT_PORTS: Final = {
@@ -46,11 +45,8 @@ def parse_address(listen: str) -> SyslogAddress:
     """The parts of `tls://0.0.0.0`. Raises ValueError with an example."""
     if place := without_scheme(listen):
         raise ValueError(f"which protocol? write udp://{place} or tcp://{place}")
-    try:
-        parts = urlsplit(listen)
-        port, host = parts.port, parts.hostname
-    except ValueError as error:
-        raise ValueError(f"{error}; {_EXAMPLE}") from None
+    parts = split_address(listen, _EXAMPLE)
+    port, host = parts.port, parts.hostname
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError(f"only scheme, address and port belong here; {_EXAMPLE}")
     if parts.scheme in _LOCAL:

@@ -137,7 +137,7 @@ def test_each_answer_on_a_terminal_is_asked_for_until_it_can_be_used(
     result = CliRunner().invoke(init, ["-c", str(file)], input="\n".join([*answers, ""]))
     assert result.exit_code == 0, result.output
     asked = [line for line in result.stderr.splitlines() if "Error: " in line]
-    for line, why in zip(asked, ("write an absolute path", "Port out of range", "like https://"),
+    for line, why in zip(asked, ("write an absolute path", "a port from 0 to 65535", "like https://"),
                          strict=True):  # fmt: skip
         assert why in line
     assert getattr(load(file).config.sinks["generic"], "url", "") == "https://x/in"

@@ -25,7 +25,7 @@ CREDENTIAL = re.compile(r"\$\{credential:([^}]+)\}")
 def environment(text: str, folder: Path) -> dict[str, str]:
     """Whatever the text refers to."""
     for name in CREDENTIAL.findall(text):
-        (folder / name).write_text("not really\n")
+        (folder / name).write_text("not really a secret\n")
     variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "1")
     return {**variables, "CREDENTIALS_DIRECTORY": str(folder)}
 
@@ -197,13 +197,48 @@ def test_commented_out_parts_of_the_packaged_file_load_too(tmp_path: Path) -> No
     assert set(config.sinks) == {"archive", "qradar", "collector"}
 
 
-def test_every_whole_configuration_of_the_readme_loads(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", readme)
-    whole = [block for block in blocks if re.search(r"(?m)^sources:", block)]
+def blocks(document: str) -> list[str]:
+    """The YAML that a document shows."""
+    found = re.findall(r"(?ms)^```yaml\n(.*?)^```", (ROOT / document).read_text())
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("document", ["README.md", "config/README.md", "config/auditors.md"])
+def test_every_configuration_that_a_document_shows_loads(document: str, tmp_path: Path) -> None:
+    whole = [block for block in blocks(document) if re.search(r"(?m)^sinks:", block)]
     assert whole
-    for block in (block for block in whole if re.search(r"(?m)^sinks:", block)):
-        assert load_text(block, "README.md", environment(block, tmp_path)).config.sinks
+    for block in whole:
+        text = block
+        if not re.search(r"(?m)^sources:", block):
+            text += "sources: {a: {type: file, path: /var/log/a.json}}\n"
+        assert load_text(text, document, environment(text, tmp_path)).config.sinks
+
+
+def test_every_option_of_a_part_that_the_guide_shows_loads(tmp_path: Path) -> None:
+    """Each under its own name, also where a block shows several forms of one option."""
+    shown = [block for block in blocks("config/README.md")
+             if re.match("(events|where|redact|sample|limit):", block)]  # fmt: skip
+    options = [option for block in shown for option in re.split(r"(?m)^(?=\w)", block) if option]
+    assert {option.partition(":")[0] for option in options} == {
+        "events", "where", "redact", "sample", "limit",
+    }  # fmt: skip
+    for option in options:
+        indented = "".join(f"    {line}\n" for line in option.splitlines())
+        source, sink = (indented, "") if option.startswith("limit:") else ("", indented)
+        text = (f"sources:\n  a:\n    type: file\n    path: /var/log/a.json\n{source}"
+                f"sinks:\n  s:\n    server: h\n{sink}")  # fmt: skip
+        assert load_text(text, "config/README.md", environment(text, tmp_path)).config.sinks
+
+
+def test_the_product_that_the_guide_shows_loads(tmp_path: Path) -> None:
+    (product,) = (text for text in blocks("config/README.md") if text.startswith("summary:"))
+    (tmp_path / "door.yaml").write_text(product)
+    text = (f"products_dir: {tmp_path}\nsources:\n"
+            "  a: {type: file, path: /var/log/a.json, product: door}\n"
+            "  b: {type: http, listen: 'http://127.0.0.1:8080', product: door}\n"
+            "sinks: {s: {server: h}}\n")  # fmt: skip
+    assert load_text(text, "config/README.md", {}).config.sources
 
 
 def test_reference_shows_permissions_as_people_write_them() -> None:

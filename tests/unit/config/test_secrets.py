@@ -11,7 +11,7 @@ from siemrelay.config.effective import sink_settings
 from siemrelay.config.load import load_text
 from siemrelay.config.secrets import Substituted, redactable, substitute, variables_of
 from siemrelay.config.yaml_document import parse
-from siemrelay.core.errors import Fault
+from siemrelay.core.errors import ConfigurationRefused, Fault
 
 
 def filled(text: str, **environment: str) -> tuple[Substituted, list[Fault]]:
@@ -113,6 +113,18 @@ def test_pipe_and_binary_and_huge_files_are_refused(tmp_path: Path) -> None:
     for name, part in (("pipe", "not a file"), ("binary", "UTF-8"), ("huge", "1 MiB")):
         _, (fault,) = filled(f"${{file:{tmp_path}/{name}}}")
         assert part in fault.message
+
+
+def test_a_fault_names_an_unknown_key_whatever_fills_its_value() -> None:
+    text = "sources: {a: {type: stdin}}\nsinks: {s: {server: h, token: '${TOKEN}'}}"
+    with pytest.raises(ConfigurationRefused, match="unknown key `token`"):
+        load_text(text, "x.yaml", {"TOKEN": "something"})
+
+
+def test_a_fault_hides_an_unknown_name_that_a_variable_filled_in() -> None:
+    text = "sources: {a: {type: stdin}}\nsinks: {s: {server: h, format: '${FORMAT}'}}"
+    with pytest.raises(ConfigurationRefused, match=r"unknown format \*\*\*"):
+        load_text(text, "x.yaml", {"FORMAT": "abc"})
 
 
 def test_short_secrets_are_not_searched_for_in_logs() -> None:

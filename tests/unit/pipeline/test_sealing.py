@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,7 +19,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.formatting import SinkFormat
 from siemrelay.pipeline.sealing import witness
-from siemrelay.pipeline.sealing.archive import folder_of, read_leaves, read_seals
+from siemrelay.pipeline.sealing.archive import SealArchive, folder_of, read_leaves, read_seals
 from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
@@ -30,6 +31,7 @@ from siemrelay.proof.stream import (
     COPIED,
     MOST_ABSENT,
     SET_BACK,
+    PendingSeal,
     StreamChange,
     StreamState,
     Witness,
@@ -286,6 +288,24 @@ async def test_the_archive_has_every_leaf_and_seal(rig: Rig) -> None:
     whole = [leaves[i : i + 32] for i in range(0, len(leaves), 32)]
     assert (first, whole[:3]) == (0, [hash_of(b"message %d" % n) for n in range(3)])
     assert rig.state.tree.size == len(whole) + 1
+
+
+@pytest.mark.parametrize(
+    ("torn_bytes", "kept"), [(1, [0, 1, 2, 3]), (2, [0, 2, 3]), (60, [0, 2, 3])]
+)
+def test_a_torn_line_of_the_archive_costs_no_other(
+    tmp_path: Path, torn_bytes: int, kept: list[int]
+) -> None:
+    archive = SealArchive(tmp_path, "stream", 3600)
+    for number in range(4):
+        if number == 2:
+            file = folder_of(tmp_path, "stream") / "seals"
+            os.truncate(file, file.stat().st_size - torn_bytes)
+        archive.add_seal("relay/sink/stream", PendingSeal(number, number, number, "", 0, 1.0, "x"))
+    assert [seal.number for seal in read_seals(folder_of(tmp_path, "stream"))] == kept
+    last = archive.last_seal()
+    assert last is not None
+    assert last.number == 3
 
 
 async def sealed_stream(rig: Rig, messages: int = 5) -> SealedStream:

@@ -145,7 +145,7 @@ def test_rates_are_read(written: str, found: tuple[int, float]) -> None:
     ("limit", "fault"),
     [
         (100, "a rate needs a time: write 100/s or 100/m"),
-        ("100/min", "unknown unit 'min'; write 1m"),
+        ("100/min", "unknown unit 'min'; write 1m, in a rate like 100/s, 6000/m or 500/10s"),
         ("many", "write how many events in what time, like 100/s, 6000/m or 500/10s"),
         ("0/s", "`events: {exclude: …}` leaves events out"),
         ({"User Loged In": "5/s"}, "the nearest known name is 'User Logged In'"),

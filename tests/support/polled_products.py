@@ -112,7 +112,8 @@ class AuditApi(Served):
             )  # fmt: skip
 
     def limit_headers(self, reset_s: int) -> Headers:
-        raise NotImplementedError
+        """The headers of the answer at the rate limit, which ends at that time (seconds)."""
+        return {"Retry-After": "1"}
 
     def page(self, path: str, query: Query, headers: Any) -> Answered:
         raise NotImplementedError
@@ -157,6 +158,37 @@ class AuditApi(Served):
         if name not in self.cursors:
             raise Wrong(400, {"message": "invalid cursor"})
         return self.cursors[name]
+
+    def rest(self, query: Query, name: str, refused: Any) -> list[Event] | None:
+        """What is left behind the cursor in parameter `name`, which is of one query; None without.
+
+        `refused` is the body of the answer to a cursor of another query.
+        """
+        if name not in query:
+            return None
+        asked, left = self.recall(query[name])
+        if asked != {**query, name: ""}:
+            raise Wrong(400, refused)
+        found: list[Event] = left
+        return found
+
+    def cursor_to(self, left: list[Event], query: Query, name: str) -> str:
+        """The cursor for parameter `name`, if something is left; else the empty text."""
+        return self.remember(({**query, name: ""}, left)) if left else ""
+
+
+class SecretApi(AuditApi):
+    """An API that takes one fixed secret: a bearer token, or what a client gets tokens for."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__()
+        self.secret = secret
+
+
+def expect_bearer(headers: Any, token: str, refused: Any) -> None:
+    """Answer 401 with that body to a request without the token."""
+    if headers.get("Authorization") != f"Bearer {token}":
+        raise Wrong(401, refused)
 
 
 class _Server(ThreadingHTTPServer):
@@ -292,22 +324,17 @@ class Okta(AuditApi):
         return 200, body, {"Link": f'<{self.origin}{path}>; rel="self", {link}'}
 
 
-class GitHub(AuditApi):
+class GitHub(SecretApi):
     """The audit log of organizations: `phrase`, cursors in links, a 403 as the limit."""
 
     throttle_status = 403
-
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self._token = token
 
     def limit_headers(self, reset_s: int) -> Headers:
         return {"X-RateLimit-Limit": "1750", "X-RateLimit-Remaining": "0",
                 "X-RateLimit-Reset": str(reset_s)}  # fmt: skip
 
     def page(self, path: str, query: Query, headers: Any) -> Answered:
-        if headers.get("Authorization") != f"Bearer {self._token}":
-            raise Wrong(401, {"message": "Bad credentials"})
+        expect_bearer(headers, self.secret, {"message": "Bad credentials"})
         if not headers.get("User-Agent"):
             raise Wrong(403, {"message": "Request forbidden by administrative rules"})
         match = re.fullmatch(r"/orgs/([^/]+)/audit-log", path)
@@ -315,11 +342,8 @@ class GitHub(AuditApi):
             raise Wrong(404, {"message": "Not Found"})
         self.known(query, "phrase", "include", "after", "before", "order", "per_page")
         size = self.size(query, "per_page")
-        if "after" in query:
-            asked, left = self.recall(query["after"])
-            if asked != {**query, "after": ""}:
-                raise Wrong(400, {"message": "the cursor is of another query"})
-        else:
+        left = self.rest(query, "after", {"message": "the cursor is of another query"})
+        if left is None:
             phrase = re.fullmatch("created:>=(.+)", query["phrase"])
             if not phrase:
                 raise Wrong(400, {"message": "phrase not understood"})
@@ -331,7 +355,7 @@ class GitHub(AuditApi):
                  "action": "repo.create"} for e in found]  # fmt: skip
         if not left:
             return 200, body, {}
-        after = self.remember(({**query, "after": ""}, left))
+        after = self.cursor_to(left, query, "after")
         link = f"<{self.origin}{path}?{urlencode(query | {'after': after})}>"
         return 200, body, {"Link": f'{link}; rel="next", <{self.origin}{path}>; rel="first"'}
 
@@ -340,19 +364,14 @@ _GITLAB_MOST_MS = 30 * 86_400_000
 """A query for audit events covers 30 days at most."""
 
 
-class GitLab(AuditApi):
+class GitLab(SecretApi):
     """The audit events of groups: newest first, keyset pages, paths encoded in the address."""
-
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self._token = token
 
     def limit_headers(self, reset_s: int) -> Headers:
         return {"RateLimit-Remaining": "0", "RateLimit-Reset": str(reset_s), "Retry-After": "1"}
 
     def page(self, path: str, query: Query, headers: Any) -> Answered:
-        if headers.get("Authorization") != f"Bearer {self._token}":
-            raise Wrong(401, {"message": "401 Unauthorized"})
+        expect_bearer(headers, self.secret, {"message": "401 Unauthorized"})
         match = re.fullmatch("/api/v4/groups/([^/]+)/audit_events", path)
         if not match:
             raise Wrong(404, {"message": "404 Group Not Found"})
@@ -393,9 +412,6 @@ class Entra(AuditApi):
         super().__init__()
         self.tokens = Tokens(key, lambda: f"{self.origin}/tenant-1/oauth2/v2.0/token")
         self._thumbprint = certificate.fingerprint(hashes.SHA256())
-
-    def limit_headers(self, reset_s: int) -> Headers:
-        return {"Retry-After": "1"}
 
     def token(self, path: str, form: Query) -> Answered:
         if path != "/tenant-1/oauth2/v2.0/token":
@@ -440,9 +456,6 @@ class GoogleWorkspace(AuditApi):
         super().__init__()
         self.tokens = Tokens(key, lambda: f"{self.origin}/token")
 
-    def limit_headers(self, reset_s: int) -> Headers:
-        return {"Retry-After": "1"}
-
     def token(self, path: str, form: Query) -> Answered:
         expect_form(form, grant_type=_JWT_BEARER)
         self.tokens.checked(
@@ -459,11 +472,9 @@ class GoogleWorkspace(AuditApi):
             raise Wrong(400, {"error": {"code": 400, "message": "Invalid application"}})
         self.known(query, "startTime", "endTime", "maxResults", "pageToken")
         size = self.size(query, "maxResults")
-        if "pageToken" in query:
-            asked, left = self.recall(query["pageToken"])
-            if asked != {**query, "pageToken": ""}:
-                raise Wrong(400, {"error": {"code": 400, "message": "Invalid page token"}})
-        else:
+        refused = {"error": {"code": 400, "message": "Invalid page token"}}
+        left = self.rest(query, "pageToken", refused)
+        if left is None:
             left = self.visible(match[1], self.moment(query["startTime"]), newest_first=True)
         found, left = left[:size], left[size:]
         body: dict[str, Any] = {"kind": "admin#reports#activities"}
@@ -474,5 +485,5 @@ class GoogleWorkspace(AuditApi):
                 for e in found
             ]  # fmt: skip
         if left:
-            body["nextPageToken"] = self.remember(({**query, "pageToken": ""}, left))
+            body["nextPageToken"] = self.cursor_to(left, query, "pageToken")
         return 200, body, {}

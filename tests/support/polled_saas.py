@@ -13,53 +13,41 @@ from urllib.parse import urlencode
 
 from siemrelay.core.times import rfc3339
 from tests.support.polled_api import Answered
-from tests.support.polled_products import AuditApi, Headers, Query, Wrong, expect_form
+from tests.support.polled_products import (
+    Headers,
+    Query,
+    SecretApi,
+    Wrong,
+    expect_bearer,
+    expect_form,
+)
 
 
-def _bearer(headers: Any, token: str, refused: Any) -> None:
-    if headers.get("Authorization") != f"Bearer {token}":
-        raise Wrong(401, refused)
-
-
-class Slack(AuditApi):
+class Slack(SecretApi):
     """The Audit Logs API: newest first, seconds, an empty cursor on the last page."""
 
     most_per_page = 9999
 
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self._token = token
-
-    def limit_headers(self, reset_s: int) -> Headers:
-        return {"Retry-After": "1"}
-
     def page(self, path: str, query: Query, headers: Any) -> Answered:
-        _bearer(headers, self._token, {"ok": False, "error": "invalid_auth"})
+        expect_bearer(headers, self.secret, {"ok": False, "error": "invalid_auth"})
         if path != "/audit/v1/logs":
             raise Wrong(404, {})
         self.known(query, "oldest", "latest", "limit", "action", "actor", "entity", "cursor")
         size = self.size(query, "limit")
         if not re.fullmatch(r"\d{10}", query.get("oldest", "")):
             raise Wrong(400, {"ok": False, "error": "invalid_arguments"})
-        if "cursor" in query:
-            asked, left = self.recall(query["cursor"])
-            if asked != {**query, "cursor": ""}:
-                raise Wrong(400, {"ok": False, "error": "invalid_cursor"})
-        else:
+        left = self.rest(query, "cursor", {"ok": False, "error": "invalid_cursor"})
+        if left is None:
             left = self.visible("slack", int(query["oldest"]) * 1000, newest_first=True)
         found, left = left[:size], left[size:]
         entries = [{"id": f"slack-{e.number}", "date_create": e.at_ms // 1000,
                     "action": "user_login"} for e in found]  # fmt: skip
-        after = self.remember(({**query, "cursor": ""}, left)) if left else ""
+        after = self.cursor_to(left, query, "cursor")
         return 200, {"entries": entries, "response_metadata": {"next_cursor": after}}, {}
 
 
-class OnePassword(AuditApi):
+class OnePassword(SecretApi):
     """The Events API: the body is either how to begin, or the cursor and nothing else."""
-
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self._token = token
 
     def limit_headers(self, reset_s: int) -> Headers:
         return {"RateLimit-Limit": "600", "RateLimit-Remaining": "0", "RateLimit-Reset": "1"}
@@ -70,7 +58,7 @@ class OnePassword(AuditApi):
     def posted(self, path: str, headers: Any, body: bytes) -> Answered:
         self.asked.append((path, {}))
         self.limit()
-        _bearer(headers, self._token, {"Error": {"Message": "Unauthorized"}})
+        expect_bearer(headers, self.secret, {"Error": {"Message": "Unauthorized"}})
         log = path.removeprefix("/api/v2/")
         if log not in self.events or headers.get("Content-Type") != "application/json":
             raise Wrong(404, {})
@@ -90,19 +78,15 @@ class OnePassword(AuditApi):
         return 200, {"cursor": cursor, "has_more": more, "items": items}, {}
 
 
-class Auth0(AuditApi):
+class Auth0(SecretApi):
     """Tenant logs from an id on, in the order of storing; an empty page has no link."""
-
-    def __init__(self, secret: str) -> None:
-        super().__init__()
-        self._secret = secret
 
     def limit_headers(self, reset_s: int) -> Headers:
         return {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "0",
                 "x-ratelimit-reset": str(reset_s)}  # fmt: skip
 
     def token(self, path: str, form: Query) -> Answered:
-        if path != "/oauth/token" or form.get("client_secret") != self._secret:
+        if path != "/oauth/token" or form.get("client_secret") != self.secret:
             raise Wrong(401, {"error": "access_denied"})
         expect_form(form, grant_type="client_credentials", client_id="auth0-app",
                     audience=f"{self.origin}/api/v2/")  # fmt: skip
@@ -113,7 +97,7 @@ class Auth0(AuditApi):
         )
 
     def page(self, path: str, query: Query, headers: Any) -> Answered:
-        _bearer(headers, "auth0-access", {"statusCode": 401, "error": "Unauthorized"})
+        expect_bearer(headers, "auth0-access", {"statusCode": 401, "error": "Unauthorized"})
         if path != "/api/v2/logs":
             raise Wrong(404, {})
         self.known(query, "from", "take")
@@ -135,55 +119,38 @@ def _log_id(at: int) -> str:
     return f"90020991231235959{at:039d}"
 
 
-class Cloudflare(AuditApi):
+class Cloudflare(SecretApi):
     """Audit logs, version 2: both ends of the time are required, the cursor is of one query."""
 
     most_per_page = 1000
 
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self._token = token
-
-    def limit_headers(self, reset_s: int) -> Headers:
-        return {"Retry-After": "1"}
-
     def page(self, path: str, query: Query, headers: Any) -> Answered:
         refused = {"success": False, "errors": [{"code": 10000, "message": "Authentication error"}]}
-        _bearer(headers, self._token, refused)
+        expect_bearer(headers, self.secret, refused)
         match = re.fullmatch("/client/v4/accounts/([^/]+)/logs/audit", path)
         if not match:
             raise Wrong(404, {"success": False})
         self.known(query, "since", "before", "direction", "limit", "cursor")
         size = self.size(query, "limit")
         since_ms, before_ms = self.moment(query["since"]), self.moment(query["before"])
-        if "cursor" in query:
-            asked, left = self.recall(query["cursor"])
-            if asked != {**query, "cursor": ""}:
-                raise Wrong(400, {"success": False})
-        else:
+        left = self.rest(query, "cursor", {"success": False})
+        if left is None:
             newest_first = query.get("direction", "desc") != "asc"
             left = [e for e in self.visible(match[1], since_ms, newest_first=newest_first)
                     if e.at_ms < before_ms]  # fmt: skip
         found, left = left[:size], left[size:]
         result = [{"id": f"{match[1]}-{e.number}", "action": {"time": rfc3339(e.at_ms / 1000),
                    "result": "success", "type": "create"}} for e in found]  # fmt: skip
-        cursor = self.remember(({**query, "cursor": ""}, left)) if left else ""
+        cursor = self.cursor_to(left, query, "cursor")
         info = {"count": str(len(result)), "cursor": cursor}
         return 200, {"success": True, "errors": [], "result": result, "result_info": info}, {}
 
 
-class Atlassian(AuditApi):
+class Atlassian(SecretApi):
     """The stream of an organization's events: ascending, each page with something has a cursor."""
 
-    def __init__(self, token: str) -> None:
-        super().__init__()
-        self._token = token
-
-    def limit_headers(self, reset_s: int) -> Headers:
-        return {"Retry-After": "1"}
-
     def page(self, path: str, query: Query, headers: Any) -> Answered:
-        _bearer(headers, self._token, {"code": 401, "message": "Unauthorized"})
+        expect_bearer(headers, self.secret, {"code": 401, "message": "Unauthorized"})
         match = re.fullmatch("/admin/v1/orgs/([^/]+)/events-stream", path)
         if not match:
             raise Wrong(404, {"code": 404})
@@ -205,25 +172,18 @@ class Atlassian(AuditApi):
         return 200, {"data": data, "meta": {"next": following, "page_size": len(data)}}, {}
 
 
-class Microsoft365(AuditApi):
+class Microsoft365(SecretApi):
     """The Management Activity API: lists of contents, at most 24 hours of the last seven days."""
 
-    def __init__(self, secret: str) -> None:
-        super().__init__()
-        self._secret = secret
-
-    def limit_headers(self, reset_s: int) -> Headers:
-        return {"Retry-After": "1"}
-
     def token(self, path: str, form: Query) -> Answered:
-        if path != "/tenant-2/oauth2/v2.0/token" or form.get("client_secret") != self._secret:
+        if path != "/tenant-2/oauth2/v2.0/token" or form.get("client_secret") != self.secret:
             raise Wrong(401, {"error": "invalid_client"})
         expect_form(form, grant_type="client_credentials", client_id="m365-app",
                     scope="https://manage.office.com/.default")  # fmt: skip
         return 200, {"access_token": "m365-access", "token_type": "Bearer", "expires_in": 3599}, {}
 
     def page(self, path: str, query: Query, headers: Any) -> Answered:
-        _bearer(headers, "m365-access", {"error": {"code": "AF10001"}})
+        expect_bearer(headers, "m365-access", {"error": {"code": "AF10001"}})
         if content := re.fullmatch(r"/api/v1\.0/tenant-2/activity/feed/audit/([^/]+)/(\d+)", path):
             return 200, [{"Id": f"{content[1]}-{content[2]}", "Operation": "Send"}], {}
         if path != "/api/v1.0/tenant-2/activity/feed/subscriptions/content":

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
@@ -37,17 +36,20 @@ from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Signer
 from siemrelay.proof.seal import find_seal, made_text, read_seal
 from tests.conftest import MakeDaemon
-from tests.daemon.test_seals import (
+from tests.support.daemon import Daemon, append, event, http, tcp, udp, until
+from tests.support.http_receiver import TAKEN, Answer, HttpReceiver
+from tests.support.receivers import TcpReceiver, UdpReceiver
+from tests.support.sealed_relay import (
     SEAL,
     Auditor,
     archive,
     is_sealed,
     seal_command,
     sealed_events,
+    sealed_messages,
+    started_with_ten,
+    write_export,
 )
-from tests.support.daemon import Daemon, append, event, http, tcp, udp, until
-from tests.support.http_receiver import TAKEN, Answer, HttpReceiver
-from tests.support.receivers import TcpReceiver, UdpReceiver
 
 # Of an interpreter: a wall clock that is ahead by what a file says, read at each call.
 _CLOCK = """
@@ -62,23 +64,12 @@ siemrelay.__version__ = "99.0"
 """
 
 
-def lines(path: Path, messages: list[bytes]) -> Path:
-    path.write_bytes(b"".join(message + b"\n" for message in messages))
-    return path
-
-
 def customized(daemon: Daemon, folder: Path, code: str) -> None:
     """Let the relay's interpreter run that at its start."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
     places = [str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     daemon.environment["PYTHONPATH"] = ":".join(places)
-
-
-def sealed(path: Path) -> int:
-    """How many messages the last seal in a file covers."""
-    found = re.findall(r"sealed (\d+) messages of", path.read_text() if path.exists() else "")
-    return max(map(int, found), default=0)
 
 
 def numbered(row: bytes | str) -> int:
@@ -97,13 +88,18 @@ def test_messages_that_are_shortened_paused_or_lost_on_the_way(
         })  # fmt: skip
         append(daemon.audit, [event(1, message="x" * 30_000), *map(event, range(2, 31))])
         daemon.start()
-        until(lambda: sealed(short) >= 31 <= sealed(late) and is_sealed(daemon, "datagrams", 31))
+        until(
+            lambda: (
+                sealed_messages(short) >= 31 <= sealed_messages(late)
+                and is_sealed(daemon, "datagrams", 31)
+            )
+        )
         assert daemon.command("pause", "late").returncode == 0
         append(daemon.audit, map(event, range(31, 61)))
-        until(lambda: sealed(short) >= 62 and is_sealed(daemon, "datagrams", 62))
+        until(lambda: sealed_messages(short) >= 62 and is_sealed(daemon, "datagrams", 62))
         assert sealed_events(late) == 30
         assert daemon.command("resume", "late").returncode == 0
-        until(lambda: sealed(late) >= 62)
+        until(lambda: sealed_messages(late) >= 62)
         assert daemon.terminate() == 0
         sent = receiver.arrived.messages
     auditor = Auditor(daemon)
@@ -113,7 +109,7 @@ def test_messages_that_are_shortened_paused_or_lost_on_the_way(
     # Of three datagrams one does not arrive: neither events nor, but for the last, seals.
     arrived = [row for i, row in enumerate(sent) if i % 3 or i == len(sent) - 1]
     lost = sorted({numbered(row) for row in sent} - {numbered(row) for row in arrived})
-    found = auditor.found(lines(tmp_path / "datagrams", arrived))
+    found = auditor.found(write_export(tmp_path / "datagrams", arrived))
     assert sorted(n for kind, a, b in found if kind == "missing" for n in range(a, b + 1)) == lost
 
 
@@ -139,7 +135,7 @@ def test_messages_that_a_receiver_kept_without_an_answer_keep_their_numbers(
         until(lambda: is_sealed(daemon, "out", 17))
         assert daemon.terminate() == 0
         kept = [message for request in receiver.requests for message in request.messages]
-    report = Auditor(daemon).verify(lines(tmp_path / "export", kept))
+    report = Auditor(daemon).verify(write_export(tmp_path / "export", kept))
     assert report["streams"][0]["repeats"] >= 10
 
 
@@ -167,7 +163,7 @@ def test_records_that_a_full_buffer_gave_up_are_missing_in_the_verdict(
         until(lambda: daemon.metric("sink_backlog_records", sink="out") == 0)
         dropped = int(daemon.metric("sink_dropped_total", sink="out"))
         assert daemon.terminate() == 0
-        export = lines(tmp_path / "export", receiver.arrived.messages)
+        export = write_export(tmp_path / "export", receiver.arrived.messages)
     report = Auditor(daemon).verify(export, code=1)
     (finding,) = report["findings"]
     assert (finding["kind"], finding["why"].partition(" ")[0]) == ("missing", f"{dropped:,}")
@@ -216,10 +212,7 @@ def test_a_lost_state_under_the_same_key_leaves_an_end_that_is_not_proven(
 
 def test_a_cloned_machine_is_found(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     exports = [tmp_path / "one", tmp_path / "two", tmp_path / "three"]
-    daemon = make_daemon({"out": archive(exports[0])})
-    append(daemon.audit, map(event, range(1, 11)))
-    daemon.start()
-    until(lambda: sealed(exports[0]) >= 11)
+    daemon = started_with_ten(make_daemon, exports[0])
     assert daemon.terminate() == 0
     clones = [daemon]
     for number, (export, host) in enumerate(zip(exports[1:], ("", "other"), strict=True)):
@@ -250,10 +243,10 @@ def test_a_clock_that_is_set_back_leaves_everything_proven(
     customized(daemon, tmp_path / "site", _CLOCK.format(ahead=str(clock)))
     append(daemon.audit, map(event, range(1, 11)))
     daemon.start()
-    until(lambda: sealed(export) >= 11)
+    until(lambda: sealed_messages(export) >= 11)
     clock.write_text("-10800")
     append(daemon.audit, map(event, range(11, 21)))
-    until(lambda: sealed(export) >= 22)
+    until(lambda: sealed_messages(export) >= 22)
     assert daemon.terminate() == 0
     auditor = Auditor(daemon)
     late: Any = {"max-age": "4h"}
@@ -262,7 +255,7 @@ def test_a_clock_that_is_set_back_leaves_everything_proven(
     at = [json.loads(row)["time"] for row in export.read_text().splitlines() if "Seal" in row]
     assert at != sorted(at)
     rows = export.read_bytes().splitlines()
-    cut = lines(tmp_path / "cut", [row for row in rows if b'"id":"n0000015"' not in row])
+    cut = write_export(tmp_path / "cut", [row for row in rows if b'"id":"n0000015"' not in row])
     assert "missing" in {kind for kind, *_ in auditor.found(cut, **late)}
 
 
@@ -270,14 +263,11 @@ def test_what_an_old_key_seals_anew_is_found_by_the_seals_of_the_new_one(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
     export = tmp_path / "out.json"
-    daemon = make_daemon({"out": archive(export)})
-    append(daemon.audit, map(event, range(1, 11)))
-    daemon.start()
-    until(lambda: sealed(export) >= 11)
+    daemon = started_with_ten(make_daemon, export)
     stolen = Signer.read((daemon.state / "seal.key").read_text().split()[0])
     assert seal_command(daemon, "rotate").returncode == 0
     append(daemon.audit, map(event, range(11, 21)))
-    until(lambda: sealed(export) >= 22)
+    until(lambda: sealed_messages(export) >= 22)
     assert daemon.terminate() == 0
     forged, tree = list[bytes](), Tree()
     for row in export.read_bytes().splitlines():
@@ -289,16 +279,13 @@ def test_what_an_old_key_seals_anew_is_found_by_the_seals_of_the_new_one(
             row = row.replace(b"siemrelay-seal:" + word, text.encode()) if text else row
         tree = tree.extended([hash_of(row)])
         forged.append(row)
-    found = Auditor(daemon).found(lines(tmp_path / "forged", forged))
+    found = Auditor(daemon).found(write_export(tmp_path / "forged", forged))
     assert {"changed", "forged", "split"} & {kind for kind, *_ in found}
 
 
-def test_a_time_without_seals_is_told(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+def test_a_time_without_seals_is_found(make_daemon: MakeDaemon, tmp_path: Path) -> None:
     export = tmp_path / "out.json"
-    daemon = make_daemon({"out": archive(export)})
-    append(daemon.audit, map(event, range(1, 11)))
-    daemon.start()
-    until(lambda: sealed(export) >= 11)
+    daemon = started_with_ten(make_daemon, export)
     settings = daemon.config["sinks"]["out"]
     for seal, number in ((False, 11), ({"every": "1s"}, 12)):
         settings["seal"] = seal

@@ -18,55 +18,22 @@ import pytest
 from siemrelay.proof.note import Signer
 from tests.conftest import MakeDaemon
 from tests.support import launcher
-from tests.support.daemon import Daemon, append, event, http, tcp, until
+from tests.support.daemon import append, event, http, tcp, until
 from tests.support.elasticsearch_receiver import Elasticsearch
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request, binary
 from tests.support.otlp_receiver import OtlpReceiver
 from tests.support.receivers import TcpReceiver
+from tests.support.sealed_relay import (
+    SEAL,
+    Auditor,
+    archive,
+    is_sealed,
+    seal_command,
+    sealed_events,
+    write_export,
+)
 from tests.support.splunk_receiver import TOKEN, SplunkReceiver
 from tests.support.timestamp_authority import TimestampAuthority
-
-SEAL = {"seal": {"every": "1s"}}
-
-
-def archive(path: Path, **settings: Any) -> dict[str, Any]:
-    """A sink that writes to a file, under seals."""
-    return {"protocol": "file", "path": str(path), "format": "json", **SEAL, **settings}
-
-
-def seal_command(daemon: Daemon, name: str, *options: str) -> Any:
-    """Run a command of `siemrelay seal` on the relay's configuration."""
-    return launcher.run("seal", name, "-c", str(daemon.file), *options)
-
-
-class Auditor:
-    """Has the relay's verifier key, and gets exports."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self.key = seal_command(daemon, "key").stdout.strip()
-
-    def verify(self, *exports: Path, code: int = 0, **options: str) -> dict[str, Any]:
-        """The report as JSON; `code` is the exit code that it must have."""
-        more = [
-            word
-            for name, value in options.items()
-            for word in (f"--{name.replace('_', '-')}", value)
-        ]
-        keys = [word for key in self.key.splitlines() for word in ("--key", key)]
-        done = launcher.run("verify", *keys, "--json", *more, *map(str, exports))
-        assert (done.returncode, done.stderr) == (code, ""), done
-        report: dict[str, Any] = json.loads(done.stdout)
-        return report
-
-    def found(self, *exports: Path, **options: str) -> set[tuple[str, int, int]]:
-        """What is wrong: kind, first and last number."""
-        findings = self.verify(*exports, code=1, **options)["findings"]
-        return {(f["kind"], f.get("first"), f.get("last")) for f in findings}
-
-
-def sealed_events(path: Path) -> int:
-    """The events of the source in an export."""
-    return path.read_text().count('"id":"n0') if path.exists() else 0
 
 
 def each_json(text: str) -> Iterator[Any]:
@@ -75,13 +42,6 @@ def each_json(text: str) -> Iterator[Any]:
         value, end = json.JSONDecoder().raw_decode(text.lstrip())
         text = text.lstrip()[end:]
         yield value
-
-
-def is_sealed(daemon: Daemon, sink: str, messages: int) -> bool:
-    """Whether so many messages of the sink are under seal."""
-    sinks = {found["name"]: found for found in json.loads(daemon.get("/status")[1])["sinks"]}
-    seal = sinks[sink]["seal"]
-    return seal is not None and bool(seal["sealed_messages"] >= messages)
 
 
 def test_an_export_is_verified_and_what_was_tampered_with_is_found(
@@ -139,9 +99,7 @@ def test_refused_and_replayed_messages_keep_their_numbers_and_the_hashes_name_th
         until(lambda: is_sealed(daemon, "out", 32))
 
         def exported() -> Path:
-            messages = receiver.arrived.messages
-            export.write_bytes(b"".join(message + b"\n" for message in messages))
-            return export
+            return write_export(export, receiver.arrived.messages)
 
         auditor = Auditor(daemon)
         assert auditor.verify(exported())["streams"][0]["absent"] == 1
@@ -185,8 +143,7 @@ def test_a_killed_relay_goes_on_with_its_stream(make_daemon: MakeDaemon, tmp_pat
         daemon.start()
         until(lambda: is_sealed(daemon, "out", 2000))
         assert daemon.terminate() == 0
-        export = tmp_path / "export"
-        export.write_bytes(b"".join(message + b"\n" for message in receiver.arrived.messages))
+        export = write_export(tmp_path / "export", receiver.arrived.messages)
     report = Auditor(daemon).verify(export)
     assert len(report["streams"]) == 1
     assert json.loads(export.read_text().splitlines()[0])["type"] == "Delivery Seal"
@@ -228,14 +185,13 @@ def test_a_configuration_that_changes_under_load_leaves_nothing_unproven(
             assert daemon.command("reload").returncode == 0
         until(lambda: sum(b"Account Prov" in m for m in receiver.arrived.messages) >= 20_000)
         assert daemon.terminate() == 0
-        export = tmp_path / "export"
-        export.write_bytes(b"".join(message + b"\n" for message in receiver.arrived.messages))
+        export = write_export(tmp_path / "export", receiver.arrived.messages)
     report = Auditor(daemon).verify(export)
     assert len(report["streams"]) == 5
     assert not any(stream["unsealed"] for stream in report["streams"])
 
 
-def test_a_state_that_was_set_back_is_told_by_the_relay_and_found_by_verify(
+def test_a_state_that_was_set_back_is_reported_by_the_relay_and_found_by_verify(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
     export, backup = tmp_path / "out.json", tmp_path / "backup"

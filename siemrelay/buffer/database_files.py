@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -81,16 +82,24 @@ def rewrite(connection: sqlite3.Connection, database: Path) -> None:
         connection.execute("ROLLBACK")
 
 
-def identities(path: Path) -> dict[Path, tuple[int, int] | None]:
-    """Device and inode of the database and of its log, where there is one."""
+Identity = tuple[str, int, int]
+"""A path, and the device and the inode of the file there."""
+
+
+def identities(path: Path) -> list[Identity]:
+    """Those of the database and of its log, where there is one."""
     files = (path, path.with_name(f"{path.name}-wal"))
-    return {file: identity(file) for file in files if file.exists()}
+    found = ((str(file), file.stat()) for file in files if file.exists())
+    return [(file, status.st_dev, status.st_ino) for file, status in found]
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file at that path; None if there is none."""
+def are_in_place(files: Iterable[Identity]) -> bool:
+    """Whether the paths still lead to these files."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - at every commit, in half of Path.stat's time
+        for path, device, inode in files:
+            found = os.stat(path)  # noqa: PTH116 - at every commit, in a third of Path.stat's time
+            if found.st_ino != inode or found.st_dev != device:
+                return False
     except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return False
+    return True

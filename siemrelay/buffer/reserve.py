@@ -50,6 +50,7 @@ class EmergencyReserve:
 
     def __init__(self, state_dir: Path, size_bytes: int) -> None:
         self._path, self.size_bytes = state_dir / "reserve", size_bytes
+        self._folder = str(state_dir)  # looked at before every commit
 
     def hold(self, *, again: bool = False) -> bool:
         """Make the reserve if the disk has plenty of room; whether it exists. Never raises.
@@ -60,7 +61,7 @@ class EmergencyReserve:
             if self._path.exists() and self._path.stat().st_size == self.size_bytes:
                 return True
             needed = self.size_bytes * (1 if again else _ROOM_FACTOR)
-            if _free_bytes(self._path.parent) < needed:
+            if self._free_bytes() < needed:
                 return False
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -80,14 +81,14 @@ class EmergencyReserve:
         (test_records_do_not_take_the_room_that_deletion_needs).
         """
         try:
-            return not self._path.exists() and _free_bytes(self._path.parent) < self.size_bytes
+            return self._free_bytes() < self.size_bytes and not self._path.exists()
         except OSError:
             return False  # the directory is gone: the caller's next write says so
 
     def lacks(self, more_bytes: int) -> bool:
         """Whether the disk lacks room for the reserve and `more_bytes`."""
         held = self._path.stat().st_size if self._path.exists() else 0
-        return _free_bytes(self._path.parent) + held < self.size_bytes + more_bytes
+        return self._free_bytes() + held < self.size_bytes + more_bytes
 
     def spend_for(self, store: Callable[[], _T]) -> _T:
         """Store; on a full disk with the room of the reserve. Raises StartRefused without room."""
@@ -109,7 +110,6 @@ class EmergencyReserve:
         except OSError:
             return  # the caller finds the disk still full
 
-
-def _free_bytes(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
+    def _free_bytes(self) -> int:
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.buffer import dead_letters as dead_letters
-from siemrelay.buffer.database_files import create, identities, identity, rewrite
+from siemrelay.buffer.database_files import are_in_place, create, identities, rewrite
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.opened import (
     OLDEST,
@@ -111,7 +111,7 @@ class Store:
 
     def check_identity(self) -> None:
         """Raise BufferMoved when the names of the files lead to other files than those opened."""
-        if any(identity(path) != opened for path, opened in self._identities.items()):
+        if not are_in_place(self._identities):
             raise BufferMoved(
                 f"{self._path} is not the file that this relay opened: state_dir was removed, "
                 "renamed or replaced while the relay ran. Nothing was acknowledged since; move it "
@@ -159,11 +159,10 @@ class Store:
         Returns the bytes they use. On an error nothing of it is stored, but for BufferMoved: then
         it is in a file that no start will find, and must not be acknowledged.
         """
-        rows = [
-            AppendedRow(*row[:5], row.part or 0, row.raw_size, used_bytes(len(row.payload)))
-            for row in map(self._payloads.row, batches)
-        ]
-        used = sum(row.used_bytes for row in rows)
+        used, rows = 0, list[AppendedRow]()
+        for row in map(self._payloads.row, batches):
+            used += (size := used_bytes(len(row.payload)))
+            rows.append(AppendedRow(*row[:5], row.part or 0, row.raw_size, size))
         for (source, key), value in positions.items():
             text = "" if value is None else _text(value)
             rows.append(AppendedRow(source=source, key=key, value=text))

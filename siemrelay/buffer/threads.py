@@ -19,16 +19,19 @@ async def in_thread(work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
     return await trio.to_thread.run_sync(work, *args)
 
 
-class WriterThread:
+class WriterThread(trio.abc.Instrument):
     """One thread that runs one piece of work after the other, for one task at a time.
 
     A lone event pays for a hop to it. `trio.to_thread` takes three rounds of the scheduler and some
     30 system calls for one (a limiter, a thread looked up and named for each call). Here the thread
-    makes a descriptor readable that the task itself waits for, which is one round back.
+    makes a descriptor readable that the task itself waits for, which is one round back. It gets the
+    work when every task has had its turn and the loop is about to wait: beside a loop that runs,
+    each takes the interpreter's lock from the other, many times for one commit.
     """
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._next: _Job | None = None
         self._thread: threading.Thread | None = None
         self._ended = -1
 
@@ -41,8 +44,8 @@ class WriterThread:
             self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._thread = threading.Thread(target=self._serve, name="buffer writer", daemon=True)
             self._thread.start()
-        job = _Job(lambda: work(*args))
-        self._jobs.put(job)
+            trio.lowlevel.add_instrument(self)
+        job = self._next = _Job(lambda: work(*args))
         try:
             await trio.lowlevel.wait_readable(self._ended)
         except trio.Cancelled:
@@ -56,6 +59,12 @@ class WriterThread:
         finally:
             # The error's traceback holds this frame, and the frame would hold the error.
             del job
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Hand the work over: trio calls this when no task is left to run in this round."""
+        if self._next is not None:
+            self._jobs.put(self._next)
+            self._next = None
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:

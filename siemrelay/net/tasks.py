@@ -81,19 +81,19 @@ class Mutex:
     first, which is a round of the scheduler each time. So a loop around it must yield elsewhere.
     """
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_held", "_waiting")
 
     def __init__(self) -> None:
-        self._lock = trio.Lock()
+        self._held, self._waiting = False, trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
+        if self._held:
+            await self._waiting.park()  # the one who leaves hands it over: it stays held
+        self._held = True
 
     async def __aexit__(self, *exc: object) -> None:
-        self._lock.release()
+        if not self._waiting.unpark():
+            self._held = False
 
 
 @asynccontextmanager

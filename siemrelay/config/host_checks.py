@@ -158,8 +158,7 @@ def listed_files(loaded: Loaded) -> dict[str, list[str]]:
 
 def files(source: Any) -> Iterator[str]:
     for pattern in patterns(source):
-        # Patterns are text: a path would take `**` for a folder.
-        yield from filter(os.path.isfile, iglob(pattern, recursive=True))  # noqa: PTH207
+        yield from filter(os.path.isfile, iglob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no pattern that begins with /
 
 
 def patterns(source: Any) -> list[str]:

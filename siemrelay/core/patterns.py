@@ -22,7 +22,7 @@ class LinearPattern:
         """Raises ValueError with a sentence for a person."""
         if REGEX.missing():
             raise ValueError(f"{REGEX.absence}; {REGEX.advice}")
-        import re2  # type: ignore[import-untyped]  # an extra without types
+        import re2  # an extra without types
 
         options = re2.Options()
         options.log_errors = False

@@ -157,9 +157,11 @@ class SinkGroup:
         stamps = seal.timestamp if seal else None
         stamper = None if stamps is None else Timestamper(parts.name, stamps, stats)
         maker = SealMaker(settings, parts.messages, self._seals)
-        return SealedStream(settings, maker, self._buffer, keys, stats, stamper, self._tell_doubt)
+        return SealedStream(
+            settings, maker, self._buffer, keys, stats, stamper, self._note_new_stream
+        )
 
-    def _tell_doubt(self, sink: str, stream: str, cause: str) -> None:
+    def _note_new_stream(self, sink: str, stream: str, cause: str) -> None:
         text = f"The seals of sink {sink} begin a new stream: {DOUBTS[cause]}"
         self.note_event(STATE_DOUBTED, text, sink=sink, outcome="failure", stream=stream)
 

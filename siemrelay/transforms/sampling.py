@@ -54,7 +54,7 @@ class Sampler:
         self, decoded: DecodedBatch, keep: Sequence[bool] | None
     ) -> tuple[list[bool] | None, dict[str, list[int]]]:
         """`keep` without what is left out of the sample, and that: sequences by event type."""
-        if decoded.batch.source == OWN_SOURCE:  # what was left out is told by such an event
+        if decoded.batch.source == OWN_SOURCE:  # such an event says what was left out
             return None if keep is None else list(keep), {}
         events, first = decoded.events, decoded.batch.first_sequence
         open_ = [True] * len(events) if keep is None else list(keep)

@@ -17,12 +17,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-import pycef  # type: ignore[import-untyped]
+import pycef
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from ocsf_json_schema import (  # type: ignore[import-untyped]
+from ocsf_json_schema import (
     OcsfJsonSchemaEmbedded,
     get_ocsf_schema,
 )
@@ -49,7 +49,7 @@ from tests.support.strategies import EVENTS, RECORDS, batch_of, selection_of
 with warnings.catch_warnings():
     # What it parses with is older than the Python that warns of it.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from syslog_rfc5424_parser import SyslogMessage  # type: ignore[import-untyped]
+    from syslog_rfc5424_parser import SyslogMessage
 
 EVERY: list[tuple[str, Any]] = [
     (name, header)

@@ -73,13 +73,13 @@ def lines(text: str) -> list[dict[str, Any]]:
 def test_info_tells_what_is_kept_and_how_far_each_sink_is(make_daemon: MakeDaemon) -> None:
     with relay(make_daemon) as (daemon, _, _):
         assert daemon.process is not None
-        told = json.loads(buffer(daemon, "info", "--json"))
-        assert (told["oldest"], told["end"]) == (1, 46)
-        assert told["process"] == str(daemon.process.pid)
-        (web,) = told["sinks"]
+        info = json.loads(buffer(daemon, "info", "--json"))
+        assert (info["oldest"], info["end"]) == (1, 46)
+        assert info["process"] == str(daemon.process.pid)
+        (web,) = info["sinks"]
         assert (web["next_sequence"], web["dead_letters"], web["replayed"]) == (46, 2, 0)
         assert EQUATION(web) == (45, 38, 5, 2, 0, 0, True)
-        assert told["sources"] == [
+        assert info["sources"] == [
             {"source": "audit", "records": 45, "bytes": daemon.audit.stat().st_size, "filtered": 0}
         ]
         daemon.terminate()

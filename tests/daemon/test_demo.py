@@ -179,8 +179,8 @@ def test_the_comparison_names_missing_and_unwanted_events() -> None:
     wanted = [i for i, known in zip(ids, KINDS, strict=True) if CHOICES["cef-tcp"](known)]
     unwanted = next(i for i in ids if i not in wanted)
     tallies = {"cef-tcp": _taken(ledger, *wanted[1:], unwanted)}
-    told = SinkFigures("up", len(wanted), len(ids) - len(wanted))
-    (sink,) = compare(ledger, tallies, Figures(len(ids), 0, {"cef-tcp": told})).sinks
+    figures = SinkFigures("up", len(wanted), len(ids) - len(wanted))
+    (sink,) = compare(ledger, tallies, Figures(len(ids), 0, {"cef-tcp": figures})).sinks
     assert (sink.missing, sink.unwanted, sink.received) == ((wanted[0],), 1, len(wanted))
 
 
@@ -250,10 +250,10 @@ async def test_no_snapshot_shows_more_received_than_stored_or_stored_than_writte
 def test_settled_waits_for_the_receiver_and_not_only_for_the_relay() -> None:
     ledger = Ledger("run")
     one = ledger.enter(0)
-    told = Figures(1, 0, {"syslog-udp": SinkFigures("up", delivered=1)})
-    assert not settled(ledger, {"syslog-udp": _taken(ledger)}, told)
-    assert settled(ledger, {"syslog-udp": _taken(ledger, one)}, told)
-    assert not settled(ledger, {"syslog-udp": _taken(ledger, one)}, replace(told, stored=0))
+    figures = Figures(1, 0, {"syslog-udp": SinkFigures("up", delivered=1)})
+    assert not settled(ledger, {"syslog-udp": _taken(ledger)}, figures)
+    assert settled(ledger, {"syslog-udp": _taken(ledger, one)}, figures)
+    assert not settled(ledger, {"syslog-udp": _taken(ledger, one)}, replace(figures, stored=0))
 
 
 @pytest.mark.parametrize("rate", [1, 7, 200, 2000])

@@ -62,8 +62,8 @@ def test_want_of_descriptors_is_told_once_and_passes(make_daemon: MakeDaemon) ->
         with few_descriptors(daemon, 5):
             for _ in range(20):
                 crowd.enter_context(connected(daemon))
-            (told,) = until(lambda: daemon.said("cannot accept connections now, trying again"))
-            assert "LimitNOFILE" in told["advice"]
+            (warning,) = until(lambda: daemon.said("cannot accept connections now, trying again"))
+            assert "LimitNOFILE" in warning["advice"]
             serves(daemon, good, b"<13>during")
         with connected(daemon) as late:
             serves(daemon, late, b"<13>after")
@@ -219,11 +219,11 @@ def test_silent_clients_of_the_endpoint_do_not_keep_status_from_working(
     assert daemon.terminate() == 0
 
 
-def blast(sock: socket.socket, sent: list[int], until_told: threading.Event) -> None:
+def blast(sock: socket.socket, sent: list[int], enough: threading.Event) -> None:
     """Numbered messages as fast as they are taken; `sent` is how many the kernel took whole."""
     number = 0
     with suppress(OSError):
-        while not until_told.is_set():
+        while not enough.is_set():
             sock.sendall(b"".join(LINE + b"%d\n" % n for n in range(number, number + 100)))
             number += 100
             sent[0] = number
@@ -327,8 +327,8 @@ def test_a_stop_is_not_held_up_by_a_full_buffer(make_daemon: MakeDaemon, scheme:
             sock.close()
             thread.join()
     if scheme == "udp":
-        (told,) = daemon.said("stopped before datagrams could be stored")
-        assert told["upstream_dropped"] > 0
+        (warning,) = daemon.said("stopped before datagrams could be stored")
+        assert warning["upstream_dropped"] > 0
 
 
 def garbage_and_close(sock: socket.socket) -> None:

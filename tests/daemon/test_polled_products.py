@@ -177,7 +177,7 @@ def test_every_event_is_stored_once_through_kills_limits_and_late_events(
     began_ms = int(time.time() * 1000) - 300_000
     for api, log in logs:
         for number in range(FIRST):
-            # Two of a millisecond, so that a time alone cannot tell what has come.
+            # Two of a millisecond, so that a time alone does not say what has come.
             api.happened(log, number, began_ms + number // 2 * 2000)
         for number in range(FIRST, FIRST + LATE):
             if api not in stored_in_order:

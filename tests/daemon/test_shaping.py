@@ -55,11 +55,11 @@ def test_a_shaped_stream_adds_up_and_its_secrets_never_reach_the_disk(
         append(daemon.audit, [event(COUNT, env="own")])
         until(lambda: any(b"attributes_site=here" in each for each in cef.arrived.messages))
         assert cef.connections_made == 1
-        # What a limit leaves out at once is told within a second, and to every sink.
+        # What a limit leaves out at once is reported within a second, and to every sink.
         append(daemon.audit, [event(COUNT + 1 + n, type="User Logged Out") for n in range(7)])
         until(lambda: any(b"Events Limited" in each for each in cef.arrived.messages))
-        told = next(each for each in cef.arrived.messages if b"Events Limited" in each)
-        assert b"5 events of source audit were left out by its `limit`" in told
+        report = next(each for each in cef.arrived.messages if b"Events Limited" in each)
+        assert b"5 events of source audit were left out by its `limit`" in report
         limited = {"source": "audit", "type": "User Logged Out"}
         assert daemon.metric("source_limited_total", **limited) == 5
         assert daemon.metric("source_filtered_total", source="audit") == COUNT // 5 + 5

@@ -48,7 +48,7 @@ TOKEN = "Bearer hunter2-hunter2"
     [(-1, "0.0 s"), (0.24, "0.2 s"), (9.94, "9.9 s"), (10, "10 s"), (119, "119 s"),
      (120, "2 min"), (7199, "120 min"), (7200, "2 h"), (172_799, "48 h"), (172_800, "2 d")],
 )  # fmt: skip
-def test_a_span_is_told_in_the_largest_unit_that_counts(seconds: float, text: str) -> None:
+def test_a_span_is_written_in_the_largest_unit_that_counts(seconds: float, text: str) -> None:
     assert span(seconds) == text
 
 
@@ -57,11 +57,11 @@ def test_a_span_is_told_in_the_largest_unit_that_counts(seconds: float, text: st
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"), (3 << 29, "1.5 GiB"),
      (5 << 40, "5.0 TiB"), (5 << 50, "5120.0 TiB")],
 )  # fmt: skip
-def test_a_size_is_told_in_the_largest_unit_that_fits(count: int, text: str) -> None:
+def test_a_size_is_written_in_the_largest_unit_that_fits(count: int, text: str) -> None:
     assert size(count) == text
 
 
-def test_what_never_was_is_told_so() -> None:
+def test_what_never_was_is_shown_as_never() -> None:
     assert (ago(None, 100.0), ago(97.0, 100.0)) == ("never", "3.0 s ago")
 
 
@@ -133,7 +133,7 @@ def test_a_peers_words_cannot_end_or_command_anything(words: str) -> None:
         ("ünïcode-key", '{"key": "\\u00fcn\\u00efcode-key"}'),
     ],
 )
-def test_a_secret_is_told_in_whatever_form_a_peer_echoes_it(secret: str, said: str) -> None:
+def test_a_secret_is_hidden_in_whatever_form_a_peer_echoes_it(secret: str, said: str) -> None:
     assert Redactor([secret]).text(said) != said
     assert "***" in Redactor([secret]).text(said)
 
@@ -222,11 +222,11 @@ def test_a_held_sink_says_what_to_mend_in_log_metric_and_status(make_daemon: Mak
         assert re.search(r"^audit +40 ", done.stdout, re.MULTILINE)
         assert TOKEN not in done.stdout
         assert daemon.get("/")[1].splitlines()[3] == done.stdout.splitlines()[3]
-        told = json.loads(daemon.command("status", "--at", daemon.endpoint, "--json").stdout)
-        assert {sink["name"]: sink["backlog"] for sink in told["sinks"]} == {
+        status = json.loads(daemon.command("status", "--at", daemon.endpoint, "--json").stdout)
+        assert {sink["name"]: sink["backlog"] for sink in status["sinks"]} == {
             "up": 0, "dead": 40, "web": 40,
         }  # fmt: skip
-        assert all(sink["oldest_undelivered_at"] for sink in told["sinks"][1:])
+        assert all(sink["oldest_undelivered_at"] for sink in status["sinks"][1:])
 
 
 def test_the_status_needs_the_files_endpoint_and_none_of_its_secrets(

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-import pycef  # type: ignore[import-untyped]
+import pycef
 import pytest
 
 from tests.support.daemon import Daemon, append, event, tcp, udp, until

@@ -7,9 +7,10 @@ import io
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, Final
+from typing import BinaryIO, Final, cast
 
 import click
 import zstandard
@@ -51,9 +52,8 @@ class _ExportFile:
     """One export, opened: its bytes without compression."""
 
     def __init__(self, path: str) -> None:
-        # Closed by `__exit__`.
-        self._file: Any = (
-            sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115
+        self._file: BinaryIO = (
+            sys.stdin.buffer if path == "-" else Path(path).open("rb")  # noqa: SIM115 - `__exit__` closes it
         )
         self.size = 0 if path == "-" else Path(path).stat().st_size
 
@@ -71,16 +71,16 @@ class _ExportFile:
     def pieces(self) -> Iterator[bytes]:
         """The content, piece by piece."""
         file = self._file
-        buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
-        start = buffered.peek(4)[:4]
-        content: Any = buffered
+        if not isinstance(file, io.BufferedReader):
+            file = io.BufferedReader(cast("io.RawIOBase", file))
+        start = file.peek(4)[:4]
+        read: Callable[[int], bytes] = file.read
         if start.startswith(_GZIP):
-            content = gzip.GzipFile(fileobj=buffered)
+            read = gzip.GzipFile(fileobj=file).read
         elif start == _ZSTD:
-            content = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW_BYTES).stream_reader(
-                buffered, read_across_frames=True
-            )
-        while piece := content.read(_PIECE_BYTES):
+            unpacking = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW_BYTES)
+            read = unpacking.stream_reader(file, read_across_frames=True).read
+        while piece := read(_PIECE_BYTES):
             yield piece
 
 
@@ -127,7 +127,7 @@ def places_of(
     for path in exports if wanted and "-" not in exports else ():
         with _ExportFile(path) as file:
             for part in parts(file.pieces(), added):
-                for place in _named(part, wanted.keys()):
+                for place in _places_in(part, wanted.keys()):
                     key = wanted[part.leaves.numbers[place] or ""]
                     before = f"{places[key]}, " if key in places else ""
                     if len(before) < _MOST_PLACES:
@@ -139,7 +139,8 @@ def places_of(
 _MOST_PLACES: Final = 300
 
 
-def _named(part: ExportPart, wanted: Any) -> list[int]:
+def _places_in(part: ExportPart, wanted: AbstractSet[str]) -> list[int]:
+    """Where in the part the messages with these numbers are."""
     if wanted.isdisjoint(part.leaves.numbers):
         return []
     return [place for place, number in enumerate(part.leaves.numbers) if number in wanted]

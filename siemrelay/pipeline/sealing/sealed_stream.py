@@ -88,10 +88,10 @@ class SealedStream:
     def __init__(
         self, settings: StreamSettings, maker: SealMaker, buffer: SealingBuffer, keys: SealKeys,
         stats: SinkStats, timestamper: Timestamper | None = None,
-        tell: Callable[[str, str, str], None] = lambda sink, stream, cause: None,
+        on_doubt: Callable[[str, str, str], None] = lambda sink, stream, cause: None,
     ) -> None:  # fmt: skip
-        """`tell` notes an event: this sink's new stream begins for one of `DOUBTS`."""
-        self._tell, self._witness = tell, StateWitness(settings.state_dir)
+        """`on_doubt` is called with sink, stream and cause, one of `DOUBTS`, of a new stream."""
+        self._on_doubt, self._witness = on_doubt, StateWitness(settings.state_dir)
         self._settings, self._maker, self._buffer, self._keys = settings, maker, buffer, keys
         self._stats, self.timestamper = stats, timestamper
         self._archive = SealArchive(settings.state_dir, "", settings.keep_s)
@@ -189,7 +189,7 @@ class SealedStream:
                          reason=DOUBTS[cause], advice="`siemrelay verify` joins the two; find out "
                          "who copied or restored the state, and that no second relay runs on a "
                          "copy")  # fmt: skip
-            self._tell(settings.sink, name, cause)
+            self._on_doubt(settings.sink, name, cause)
         else:
             _log.info("sealed stream begins", sink=settings.sink, stream=name, cause=cause)
 

@@ -20,7 +20,7 @@ import trio
 from siemrelay.sources.file.disk import FileId, OpenFile
 
 if TYPE_CHECKING:
-    from inotify_simple import INotify  # type: ignore[import-untyped]  # it has no types
+    from inotify_simple import INotify  # it has no types
 
 # From <sys/inotify.h>; the kernel's interface, so these do not change.
 _MODIFY: Final = 0x2

@@ -30,7 +30,7 @@ _UNUSUAL: Final = re.compile(
     f"[{_INVISIBLE}{_FORMS}]|[A-Za-z0-9@][\u0370-\u04ff]|[\u0370-\u04ff][A-Za-z0-9@]"
 )
 _LOOK_ALIKES: Final = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХаеѕіјорсухԁһΑΒΕΖΗΙΚΜΝΟΡΤΥΧο٫․",  # noqa: RUF001
+    "АВЕЅІЈКМНОРСТУХаеѕіјорсухԁһΑΒΕΖΗΙΚΜΝΟΡΤΥΧο٫․",  # noqa: RUF001 - they only look like Latin ones
     "ABESIJKMHOPCTYXaesijopcyxdhABEZHIKMNOPTYXo..",
 )
 

@@ -44,12 +44,12 @@ def test_a_recipe_is_accepted_and_does_what_it_says(recipe: str, tmp_path: Path)
         shown = CliRunner().invoke(main, command, input=records)
         assert shown.exit_code == 0, shown.output
         results = [json.loads(line) for line in shown.stdout.splitlines()]
-        told = dict(_MESSAGES.findall(recipe))
+        promised = dict(_MESSAGES.findall(recipe))
         assert (
-            told.keys()
+            promised.keys()
             == load_text(config, "f.yaml", {}, need_credentials=False).config.sinks.keys()
         )
-        for sink, messages in told.items():
+        for sink, messages in promised.items():
             sent = [found["message"] for found in of_sink(results, sink) if found["kept"]]
             expected = messages.splitlines()
             assert len(sent) == len(expected), (sink, sent)

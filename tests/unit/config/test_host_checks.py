@@ -95,8 +95,8 @@ def test_files_that_can_be_used_are_no_fault(tls: str, pki: Path) -> None:
 def test_a_file_that_cannot_be_used_is_a_fault_at_its_place(
     tls: str, place: str, fault: str, pki: Path
 ) -> None:
-    told = faults(START + SINK % tls.replace("P", str(pki)))
-    assert told == [f"f:{place}: {fault}".replace("P/", f"{pki}/").replace("P is", f"{pki} is")]
+    found = faults(START + SINK % tls.replace("P", str(pki)))
+    assert found == [f"f:{place}: {fault}".replace("P/", f"{pki}/").replace("P is", f"{pki} is")]
 
 
 def test_files_of_listeners_and_queues_are_looked_at_too_and_those_of_disabled_sinks_are_not(

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-import pycef  # type: ignore[import-untyped]
+import pycef
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from ocsf_json_schema import (  # type: ignore[import-untyped]
+from ocsf_json_schema import (
     OcsfJsonSchemaEmbedded,
     get_ocsf_schema,
 )

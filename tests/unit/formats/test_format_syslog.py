@@ -27,7 +27,7 @@ from tests.support.strategies import EVENTS, selection_of
 with warnings.catch_warnings():
     # What it parses with is older than the Python that warns of it.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from syslog_rfc5424_parser import SyslogMessage  # type: ignore[import-untyped]
+    from syslog_rfc5424_parser import SyslogMessage
 
 
 def expected_params(event: AuditEvent) -> list[tuple[str, str]]:

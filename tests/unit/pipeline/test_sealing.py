@@ -47,7 +47,7 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stored, self.full, self.end = folder, 0, False, 1
-        self.told = list[tuple[str, str, str]]()
+        self.begun = list[tuple[str, str, str]]()
         self.live = SinkCursor("out", 1, 1, SinkPolicy(), SinkCounts())
         self.before_change: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.keys = SealKeys(folder, "relay")
@@ -76,7 +76,7 @@ class Rig:
         )  # fmt: skip
         stream = SealedStream(
             settings, SealMaker(settings, messages, dict), self, self.keys, SinkStats("out"),
-            tell=lambda *values: self.told.append(values),
+            on_doubt=lambda *values: self.begun.append(values),
         )  # fmt: skip
         await stream.begin()
         return stream
@@ -332,7 +332,7 @@ async def test_a_copy_of_the_state_begins_a_new_stream_that_names_the_end_of_the
     clone.live.stream, clone.live.next_sequence = copied(rig.state), rig.live.next_sequence
     before = rig.state
     await clone.start()
-    assert (clone.state.cause, clone.told) == (COPIED, [("out", clone.state.name, COPIED)])
+    assert (clone.state.cause, clone.begun) == (COPIED, [("out", clone.state.name, COPIED)])
     assert clone.state.previous == Anchor.of(before.origin, before.tree)
     # The one that was copied goes on, and so does the copy from now on.
     for each, name in ((rig, before.name), (clone, clone.state.name)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from siemrelay.pipeline.sealing import timestamps
 from siemrelay.pipeline.sealing.archive import SealArchive, folder_of, read_timestamps
@@ -123,8 +124,7 @@ async def test_the_latest_seal_is_stamped_and_no_other_before_its_time(
             nursery.start_soon(rig.stamper.run)
             await rig.until_stamped()
             rig.stamper.confirmed(12, pending(12).text)
-            for _ in range(20):
-                await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked(0.02)
             nursery.cancel_scope.cancel()
     assert [stamp.number for stamp in read_timestamps(folder_of(tmp_path, STREAM))] == [11]
     assert rig.asked == 1

@@ -139,7 +139,7 @@ async def test_a_session_goes_back_to_the_first_server_when_it_is_there_again(
         listening = second.listening() if make is to_relp else serving(read)
         async with listening as other:
             sink, confirmed = make(port, other), 0
-            with trio.fail_after(10), pytest.raises(SinkWaits, match="is back"):  # noqa: PT012
+            with trio.fail_after(10), pytest.raises(SinkWaits, match="is back"):  # noqa: PT012 - the fault comes at an await within, whichever
                 async with sink.session() as session:
                     for n in range(5):
                         await session.confirm(await session.send([b"%d" % n]))

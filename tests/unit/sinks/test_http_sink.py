@@ -65,7 +65,7 @@ async def post(url: str, *messages: bytes, **more: object) -> None:
         assert await session.confirm(await session.send(messages or (b'{"a":1}',))) == ()
 
 
-async def told(url: str, **more: object) -> list[tuple[str, str]]:
+async def steps_of(url: str, **more: object) -> list[tuple[str, str]]:
     """The steps of one delivery."""
     steps: list[tuple[str, str]] = []
     sink = HttpSink(options(url, **more))
@@ -236,7 +236,7 @@ async def test_each_step_is_told_in_the_order_in_which_it_happens(
 ) -> None:
     receiver.answer = always(202, "the peer's own words")
     address = receiver.url.replace("127.0.0.1", "localhost")
-    steps = await told(address)
+    steps = await steps_of(address)
     assert [step for step, _ in steps] == ["resolve", "connect", "send", "answer"]
     details = dict(steps)
     assert "127.0.0.1" in details["resolve"].split(", ")
@@ -244,7 +244,7 @@ async def test_each_step_is_told_in_the_order_in_which_it_happens(
     assert details["send"] == f"3 bytes to {address}"
     assert details["answer"] == "HTTP 202 the peer's own words"
     with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as secured:
-        steps = await told(secured.url, tls={"ca": ca_file})
+        steps = await steps_of(secured.url, tls={"ca": ca_file})
     assert [step for step, _ in steps] == ["resolve", "connect", "tls", "send", "answer"]
 
 
@@ -253,7 +253,7 @@ async def test_the_steps_to_a_token_come_before_those_to_the_receiver(
 ) -> None:
     with HttpReceiver(lambda request: Answer(200, '{"access_token": "secret"}')) as tokens:
         oauth = {"token_url": tokens.url, "client_id": "a", "client_secret": "b"}
-        steps = await told(receiver.url, oauth=oauth)
+        steps = await steps_of(receiver.url, oauth=oauth)
     way = ["resolve", "connect", "send"]
     assert [step for step, _ in steps] == [*way, "token", *way, "answer"]
     assert "secret" not in str(steps)
@@ -549,7 +549,7 @@ async def test_the_steps_through_a_tunnel_name_the_proxy_and_the_receivers_certi
 ) -> None:
     with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver, Tunnel() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        steps = await told(receiver.url, tls={"ca": ca_file})
+        steps = await steps_of(receiver.url, tls={"ca": ca_file})
     assert [step for step, _ in steps] == ["resolve", "connect", "tls", "send", "answer"]
     port = proxy.url.rpartition(":")[2]
     assert dict(steps)["connect"] == f"127.0.0.1 port {port}, the proxy of HTTPS_PROXY"

@@ -362,11 +362,11 @@ async def test_a_missing_page_is_waited_for_and_then_held(
             try:
                 await session.confirm(await session.send([hec_event(1)]))
             except (SinkWaits, SinkHolds) as error:
-                told.append(str(error))
+                faults.append(str(error))
                 return type(error)
             return None
 
-    told: list[str] = []
+    faults: list[str] = []
     assert await outcome() is SinkWaits
     mock_clock.jump(280)
     assert await outcome() is SinkWaits
@@ -376,7 +376,7 @@ async def test_a_missing_page_is_waited_for_and_then_held(
     assert await outcome() is None
     splunk.answer = lambda request: Answer(404, "not here")
     assert await outcome() is SinkWaits
-    assert all("check `url`" in one for one in told)
+    assert all("check `url`" in one for one in faults)
 
 
 async def test_the_pause_that_splunk_asks_for_is_passed_on(splunk: SplunkReceiver) -> None:
@@ -540,8 +540,8 @@ def test_every_event_is_taken_or_refused_alone_in_order_whatever_the_numbers(
 async def test_a_run_is_confirmed_only_when_the_indexers_have_it(
     indexers: SplunkReceiver, fast_clock: MockClock
 ) -> None:
-    told: dict[int, bool] = {}
-    indexers.indexed = lambda ack_id: told.get(ack_id, False)
+    indexed: dict[int, bool] = {}
+    indexers.indexed = lambda ack_id: indexed.get(ack_id, False)
     async with SplunkHecSink(
         options(indexers.url, indexer_acknowledgement=True)
     ).session() as session:
@@ -549,12 +549,12 @@ async def test_a_run_is_confirmed_only_when_the_indexers_have_it(
         second = await session.send([hec_event(2)])
         await trio.to_thread.run_sync(until, lambda: [0, 1] in map(sorted, indexers.asked))
         assert not first.ended.is_set()
-        told[0] = True
+        indexed[0] = True
         assert await session.confirm(first) == []
         assert not second.ended.is_set()
-        told[1] = True
+        indexed[1] = True
         assert await session.confirm(second) == []
-    assert indexers.asked[-1] == [1], "what was told `true` is not asked for again"
+    assert indexers.asked[-1] == [1], "what was answered `true` is not asked for again"
     assert numbers(indexers) == [1, 2]
     (channel,) = {r.headers["x-splunk-request-channel"] for r in indexers.requests}
     asked_in = [parse_qs(urlsplit(r.target).query) for r in indexers.requests if "ack" in r.target]
@@ -633,10 +633,10 @@ async def test_while_the_question_fails_it_is_asked_again_and_nothing_sent_again
 
 
 class Indexers:
-    """Answers questions without a network: `told` has what is indexed, `error` what goes wrong."""
+    """Answers questions without a network: `indexed` by ack id, `error` is what goes wrong."""
 
     def __init__(self) -> None:
-        self.told: dict[int, bool] = {}
+        self.indexed: dict[int, bool] = {}
         self.error: DeliveryError | None = None
         self.asked: list[list[int]] = []
 
@@ -645,7 +645,7 @@ class Indexers:
         self.asked.append(list(ack_ids))
         if self.error is not None:
             raise self.error
-        return {ack_id: self.told.pop(ack_id, False) for ack_id in ack_ids}
+        return {ack_id: self.indexed.pop(ack_id, False) for ack_id in ack_ids}
 
 
 async def waits(acknowledgements: IndexerAcknowledgements, *ack_ids: int) -> DeliveryError | None:
@@ -667,7 +667,7 @@ async def test_what_is_not_acknowledged_in_five_minutes_is_sent_again(
         assert isinstance(found, SinkWaits)
         assert trio.current_time() - began == LOST_AFTER_S
         assert 20 < len(indexers.asked) < 100
-        indexers.told = {2: True}
+        indexers.indexed = {2: True}
         assert await waits(acknowledgements, 2) is None
         assert indexers.asked[-1] == [2]
         nursery.cancel_scope.cancel()
@@ -716,7 +716,7 @@ async def test_neither_of_two_requests_with_one_acknowledgement_id_is_confirmed(
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(wait, 5)
         await trio.testing.wait_all_tasks_blocked()
-        indexers.told = {5: True}
+        indexers.indexed = {5: True}
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
     assert [type(error) for error in found] == [SinkWaits, SinkWaits]

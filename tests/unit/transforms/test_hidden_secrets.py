@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode, urlsafe_b64encode
 from html import unescape
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -64,12 +65,12 @@ def test_a_hidden_secret_is_neither_stored_nor_sent(how: str, decoder: str) -> N
     record = json.dumps({"type": "x", "message": text, "note": text}, ensure_ascii=False)
     record = {"json": record, "text": text, "syslog": f"<13>Feb 18 06:42:17 h app: {text}"}[decoder]
     for at in ("sources", "sinks"):
-        config = {
+        config: dict[str, dict[str, dict[str, Any]]] = {
             "sources": {"s": {"type": "stdin", "decoder": decoder}},
             "sinks": {name: {"server": "a", "format": name} for name in ("json", "raw", "cef")},
         }
         for part in config[at].values():
-            part["redact"] = RULES  # type: ignore[assignment]
+            part["redact"] = RULES
         made = Assembly(load_text(json.dumps(config), "f.yaml", {}).config)
         payload, mark = record.encode() + b"\n", None
         if (source_filter := made.source_filter("s")) is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ import trio
 from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
+from siemrelay.config.models import RelayConfig
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.unparsed import ParseCheck
 from siemrelay.pipeline.workers.pool import WorkerPool
@@ -84,87 +86,76 @@ class Relay:
         read, BufferBroken when the disk failed under it.
         """
         config, stats = self._config, self.stats
-        for kind, parts in (("source", config.sources), ("sink", config.sinks)):
-            for name, part in parts.items():
-                if part.redact.key is not None:
-                    _log.info("pseudonyms are made with a key; another one makes others",
-                              key_id=key_id(part.redact.key), **{kind: name})  # fmt: skip
+        _log_pseudonym_keys(config)
         stats.started_at, stats.loop_at = time.time(), trio.current_time()
         with DiskBuffer(
             config.state_dir, max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep,
             stats=stats.buffer,
         ) as buffer:  # fmt: skip
-            listener = await open_endpoint(config.endpoint.address)
-            assembly = Assembly(config)
-            pauses, observers = Pauses(config.state_dir), Observers()
-            pool = WorkerPool(stats.workers)
-            sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats, pauses,
-                              observers, pool)  # fmt: skip
-            sources = SourceGroup(config, assembly, buffer, stats, observers)
-            heartbeat = Heartbeat(buffer, stats, self._reporter, self._notifier)
-            reloader = Reloader(
-                self._loaded,
-                self._read,
-                buffer,
-                sinks,
-                sources,
-                self._redactor,
-                stats,
-                self._notifier,
-                drains=drain,
-            )
-            audit = SelfAudit(
-                sources.own_events.store, stats, config.state_dir, await user_name(os.geteuid()),
-                lambda: reloader.config.self_audit and not drain,
-            )  # fmt: skip
-            sinks.note_event = audit.note
-            decoders = FullDecoders(lambda: reloader.config)
-            async with trio.open_nursery() as outer:
-                endpoint, pages = Endpoint(outer), partial(self._pages, buffer, decoders, heartbeat)
-                endpoint.begin(config.endpoint.address, listener, pages(config.endpoint))
-                reloader.serve_pages = lambda new: endpoint.change(new.address, pages(new))
-                if signals:
-                    await outer.start(
-                        handle_signals, self.stop, outer.cancel_scope.cancel,
-                        partial(outer.start_soon, self._reload_by_signal, reloader, audit),
-                    )  # fmt: skip
-                outer.start_soon(heartbeat.run)
-                outer.start_soon(buffer.run)
-                for name, run in (
-                    ("removed sinks", reloader.drop_expired),
-                    ("watched files", WatchedFiles(reloader, stats).run),
-                    ("workers", pool.run),
-                    ("pauses", pauses.run),
-                ):
-                    outer.start_soon(supervise, name, run, lambda error: None)
-                check = ParseCheck(
-                    stats, decoders,
-                    lambda source, record: unparsed_why(reloader.config, source, record),
-                )  # fmt: skip
-                observers.append(check)
-                outer.start_soon(supervise, "parse check", check.run, lambda error: None)
-                commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
-                                    self._redactor, decoders, audit)  # fmt: skip
-                listening = trio.Event()
-                serve_commands = partial(serve_control, config.state_dir, commands.obey, listening)
-                outer.start_soon(supervise, "control socket", serve_commands, lambda error: None)
-                # So that a reload right after the start finds it; events matter more than commands.
-                with trio.move_on_after(_CONTROL_S):
-                    await listening.wait()
-                async with trio.open_nursery() as delivering:
-                    sinks.start(delivering)
-                    started = partial(self._started, reloader, audit, outer)
-                    await sources.run(
-                        drain=drain, stop=self._stop, started=started, stopped=audit.stopped
-                    )
-                    await self._drain(sinks, None if drain else sources.shutdown_s)
-                    audit.ended()
-                    delivering.cancel_scope.cancel()
-                outer.cancel_scope.cancel()
-            heartbeat.refresh_backlog()
-            at_end = sinks.at_end()
+            at_end = await self._run_on(buffer, drain=drain, signals=signals)
         _log.info("stopped", undelivered={n: s.backlog for n, s in stats.sinks.items()})
         return at_end
+
+    async def _run_on(self, buffer: DiskBuffer, *, drain: bool, signals: bool) -> bool:
+        """`run`, with the buffer open."""
+        config, stats = self._config, self.stats
+        listener = await open_endpoint(config.endpoint.address)
+        assembly = Assembly(config)
+        pauses, observers = Pauses(config.state_dir), Observers()
+        pool = WorkerPool(stats.workers)
+        sinks = SinkGroup(config, self._loaded.elsewhere, assembly, buffer, stats, pauses,
+                          observers, pool)  # fmt: skip
+        sources = SourceGroup(config, assembly, buffer, stats, observers)
+        heartbeat = Heartbeat(buffer, stats, self._reporter, self._notifier)
+        reloader = Reloader(self._loaded, self._read, buffer, sinks, sources, self._redactor,
+                            stats, self._notifier, drains=drain)  # fmt: skip
+        audit = SelfAudit(
+            sources.own_events.store, stats, config.state_dir, await user_name(os.geteuid()),
+            lambda: reloader.config.self_audit and not drain,
+        )  # fmt: skip
+        sinks.note_event = audit.note
+        decoders = FullDecoders(lambda: reloader.config)
+        check = ParseCheck(stats, decoders, partial(_unparsed_why, reloader))
+        observers.append(check)
+        commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
+                            self._redactor, decoders, audit)  # fmt: skip
+        listening = trio.Event()
+        supervised: dict[str, Callable[[], Awaitable[None]]] = {
+            "removed sinks": reloader.drop_expired,
+            "watched files": WatchedFiles(reloader, stats).run,
+            "workers": pool.run,
+            "pauses": pauses.run,
+            "parse check": check.run,
+            "control socket": partial(serve_control, config.state_dir, commands.obey, listening),
+        }
+        async with trio.open_nursery() as outer:
+            endpoint, pages = Endpoint(outer), partial(self._pages, buffer, decoders, heartbeat)
+            endpoint.begin(config.endpoint.address, listener, pages(config.endpoint))
+            reloader.serve_pages = lambda new: endpoint.change(new.address, pages(new))
+            if signals:
+                await outer.start(
+                    handle_signals, self.stop, outer.cancel_scope.cancel,
+                    partial(outer.start_soon, self._reload_by_signal, reloader, audit),
+                )  # fmt: skip
+            outer.start_soon(heartbeat.run)
+            outer.start_soon(buffer.run)
+            for name, run in supervised.items():
+                outer.start_soon(supervise, name, run, lambda error: None)
+            # So that a reload right after the start finds it; events matter more than commands.
+            with trio.move_on_after(_CONTROL_S):
+                await listening.wait()
+            async with trio.open_nursery() as delivering:
+                sinks.start(delivering)
+                started = partial(self._started, reloader, audit, outer)
+                await sources.run(
+                    drain=drain, stop=self._stop, started=started, stopped=audit.stopped
+                )
+                await self._drain(sinks, None if drain else sources.shutdown_s)
+                audit.ended()
+                delivering.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
+        heartbeat.refresh_backlog()
+        return sinks.at_end()
 
     def _pages(
         self, buffer: DiskBuffer, decoders: FullDecoders, heartbeat: Heartbeat,
@@ -201,3 +192,17 @@ class Relay:
     async def _stop_draining(self, scope: trio.CancelScope) -> None:
         await self._stop.wait()
         scope.cancel()
+
+
+def _log_pseudonym_keys(config: RelayConfig) -> None:
+    """Say by which key each part makes pseudonyms: by its id, which does not give the key away."""
+    for kind, parts in (("source", config.sources), ("sink", config.sinks)):
+        for name, part in parts.items():
+            if part.redact.key is not None:
+                _log.info("pseudonyms are made with a key; another one makes others",
+                          key_id=key_id(part.redact.key), **{kind: name})  # fmt: skip
+
+
+def _unparsed_why(reloader: Reloader, source: str, record: bytes) -> str:
+    """See `unparsed_why`, for the configuration of that moment."""
+    return unparsed_why(reloader.config, source, record)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from siemrelay.config.describe import field_names, written
 from siemrelay.config.models import RelayConfig
 from siemrelay.config.url_secrets import without_url_secrets
+from siemrelay.formats.writing.text import visible
 from siemrelay.transforms.redaction.options import key_id
 from siemrelay.transforms.transform import TransformOptions
 
@@ -185,4 +186,4 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
-    return without_url_secrets(str(value))
+    return visible(without_url_secrets(str(value)))

@@ -15,6 +15,7 @@ import click
 import pytest
 
 from siemrelay.cli.commands import COMMANDS
+from siemrelay.core.event_types import BUILT_IN, SEAL, TEST
 from siemrelay.registry import FORMATS, PROTOCOLS, SOURCES
 from siemrelay.telemetry import metrics
 from tests.support.servers import program
@@ -126,6 +127,13 @@ def test_every_format_protocol_and_source_is_in_the_guide() -> None:
     guide = document("config/README.md")
     missing = [name for name in (*FORMATS, *PROTOCOLS, *SOURCES) if f"`{name}`" not in guide]
     assert missing == []
+
+
+def test_every_event_of_the_relay_itself_is_in_the_guide() -> None:
+    _, _, section = document("systemd/README.md").partition("\n## The relay's own events\n")
+    named = set(re.findall(r"\*([A-Z][A-Za-z ]+)\*", section.partition("\n## ")[0]))
+    own = {known.name for known in BUILT_IN if known.category == "relay"}
+    assert named == own - {TEST, SEAL}, "`test` and `seal:` have chapters of their own"
 
 
 # -- the front page --------------------------------------------------------

@@ -83,6 +83,13 @@ def test_a_changed_protocol_restarts_the_sink() -> None:
     assert "protocol tcp → udp" in change.details
 
 
+def test_a_control_character_is_shown_as_its_picture() -> None:
+    text = changed(sinks__qradar={"server": "q.example.com", "protocol": "tcp", "port": 514,
+                                  "format": "leef"})  # fmt: skip
+    (change,) = plan(loaded(BASE).config, loaded(text).config).changes
+    assert "delimiter none → ␉" in change.details
+
+
 def test_a_changed_secret_restarts_the_sink_and_is_not_shown() -> None:
     other = loaded(BASE, "the-new-secret")
     (change,) = plan(loaded(BASE).config, other.config).changes

@@ -150,12 +150,20 @@ def _repeats_a_name(text: bytes, written: bytes) -> bool:
     stand as an escape of six characters.
     """
     if rb"\u0022" in text:
-        try:
-            json.loads(text, object_pairs_hook=_members)
-        except _Repeated:
-            return True
-        return False
+        return repeats_a_name(text)
     return text.count(b'"') != written.count(b'"')
+
+
+def repeats_a_name(text: bytes) -> bool:
+    """Whether an object in a JSON text has one name twice.
+
+    Raises ValueError or RecursionError for what is not JSON.
+    """
+    try:
+        json.loads(text, object_pairs_hook=_members)
+    except _Repeated:
+        return True
+    return False
 
 
 class _Repeated(Exception):

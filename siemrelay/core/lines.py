@@ -9,6 +9,7 @@ split only by those who know `count`; checked by test_records_of_any_bytes_survi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from io import BytesIO
 from typing import Final, overload
 
@@ -146,6 +147,17 @@ def invalid_utf8(records: Sequence[bytes]) -> list[int]:
     if isinstance(records, RecordLines) and records.are_utf8:
         return []
     return [index for index, record in enumerate(records) if not is_utf8(record)]
+
+
+def texts_of(records: Sequence[bytes]) -> tuple[list[str], frozenset[int]]:
+    """The records as texts, and which of them (by index) have U+FFFD for bytes that are no UTF-8.
+
+    One by one: a text is as wide as its widest character.
+    """
+    with suppress(UnicodeDecodeError):
+        return list(map(bytes.decode, records)), frozenset()
+    texts = [record.decode("utf-8", "replace") for record in records]
+    return texts, frozenset(invalid_utf8(records))
 
 
 def size_of(records: Sequence[bytes]) -> int:

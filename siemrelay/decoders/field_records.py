@@ -8,6 +8,7 @@ from typing import Any
 
 from siemrelay.core.event import Batch, DecodedBatch
 from siemrelay.core.event_types import Catalogue
+from siemrelay.core.lines import texts_of
 from siemrelay.decoders.contract import MAX_TIME_AHEAD_S, MAX_TIME_PAST_S
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.lookup import FieldLookup
@@ -34,7 +35,7 @@ class FieldsDecoder:
             event, unparsed_count = event_of_part(batch)
             return self._finished(batch, [event], unparsed_count)
         records = batch.records()
-        texts = [record.decode("utf-8", "replace") for record in records]
+        texts, replaced = texts_of(records)
         found = [self._read(text.rstrip("\r")) for text in texts]
         known = list(map(bool, found))
         present = [fields for fields in found if fields]
@@ -44,7 +45,5 @@ class FieldsDecoder:
             for is_known, record in zip(known, records, strict=True)
         ]
         decoded = self._finished(batch, events, len(records) - len(present))
-        decoded.replaced = frozenset(
-            i for i, text in enumerate(texts) if "\ufffd" in text and text.encode() != records[i]
-        )
+        decoded.replaced = replaced
         return decoded

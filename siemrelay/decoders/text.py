@@ -6,6 +6,7 @@ from typing import Final
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import Catalogue
+from siemrelay.core.lines import texts_of
 from siemrelay.decoders.contract import DecoderKind, NoOptions
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.normalise import Finisher, event_of_part
@@ -22,13 +23,10 @@ class TextDecoder:
         if batch.part is not None:
             event, unparsed_count = event_of_part(batch)
             return self._finished(batch, [event], unparsed_count)
-        records = batch.records()
-        texts = [record.decode("utf-8", "replace") for record in records]
+        texts, replaced = texts_of(batch.records())
         events = [AuditEvent(message=text.rstrip("\r\0")) for text in texts]
         decoded = self._finished(batch, events, 0)
-        decoded.replaced = frozenset(
-            i for i, text in enumerate(texts) if "\ufffd" in text and text.encode() != records[i]
-        )
+        decoded.replaced = replaced
         return decoded
 
 

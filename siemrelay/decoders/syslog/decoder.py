@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import Catalogue
+from siemrelay.core.lines import texts_of
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
@@ -98,7 +98,7 @@ class SyslogDecoder:
         if batch.part is not None:
             event, unparsed_count = event_of_part(batch)
             return self._finished(batch, [event], unparsed_count)
-        messages, replaced = _texts(batch)
+        messages, replaced = texts_of(batch.records())
         headers = self._headers(
             [text.strip(_AROUND).removeprefix(_MARK) for text in messages],
             datetime.fromtimestamp(batch.received_at, UTC),
@@ -153,18 +153,6 @@ def _formless(events: list[AuditEvent], headers: Headers) -> list[int]:
         )
         if not event.type and event.message is None and time is None and not sender.about
     ]
-
-
-def _texts(batch: Batch) -> tuple[list[str], frozenset[int]]:
-    """The records as text, and which of them had bytes that are not UTF-8."""
-    records = batch.records()
-    with suppress(UnicodeDecodeError):
-        # One by one: a text is as wide as its widest character.
-        return list(map(bytes.decode, records)), frozenset()
-    texts = [record.decode("utf-8", "replace") for record in records]
-    return texts, frozenset(
-        i for i, text in enumerate(texts) if "\ufffd" in text and text.encode() != records[i]
-    )
 
 
 def _own(headers: Headers) -> dict[int, Fields]:

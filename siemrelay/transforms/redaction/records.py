@@ -8,13 +8,13 @@ stands in its place, as JSON.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
+from siemrelay.core.canonical_json import repeats_a_name
 from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
@@ -141,7 +141,7 @@ class RecordRedactor:
         """
         text = record.decode("utf-8", "replace")
         suspect = self._rules.whole or b"\\" in record or self._in_text(text, {}, set()) != text
-        return bool(suspect) and _repeats_names(record)
+        return bool(suspect) and _may_repeat_a_name(record)
 
     def _values(self, event: AuditEvent) -> dict[str, Token]:
         """The values of the event that a rule redacts whole."""
@@ -208,22 +208,12 @@ def _object(record: bytes) -> Any:
         return None
 
 
-class _Repeated(Exception):
-    """A name comes twice in an object."""
-
-
-def _repeats_names(record: bytes) -> bool:
+def _may_repeat_a_name(record: bytes) -> bool:
     """Whether a name comes twice in an object; also if that cannot be found out."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise _Repeated
-
     try:
-        json.loads(record, object_pairs_hook=unique)
-    except (_Repeated, ValueError, RecursionError):
+        return repeats_a_name(record)
+    except (ValueError, RecursionError):
         return True
-    return False
 
 
 def _with_values(value: Any, values: dict[str, Token], found: set[str], depth: int = DEPTH) -> Any:

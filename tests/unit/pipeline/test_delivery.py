@@ -394,8 +394,8 @@ async def test_a_dead_peer_is_asked_again_until_it_lives(rig: Rig) -> None:
         await rig.deliver(peer)
     assert peer.confirmed == [b"a"]
     assert rig.stats.retries == 5
-    lines = [line["event"] for line in logs]
-    assert lines == ["sink waiting", "sink up"]  # once each, however often it was tried
+    said = [line["event"] for line in logs]
+    assert said == ["sink waiting", "sink up"]  # once each, however often it was tried
 
 
 async def test_holding_beats_waiting_when_both_tasks_fail_at_once(rig: Rig) -> None:
@@ -802,12 +802,8 @@ async def test_a_record_that_a_format_fails_on_becomes_a_dead_letter_and_the_res
         (2, "internal", b"bug in format", b""), (5, "internal", b"bug in format again", b""),
     ]  # fmt: skip
     assert (rig.counts.delivered, rig.counts.refused, rig.counts.filtered) == (2, 2, 1)
-    lines = [line for line in logs if "format failed" in line["event"]]
-    assert (lines[0]["first_sequence"], lines[0]["last_sequence"], lines[0]["failed"]) == (
-        1,
-        4,
-        [2],
-    )
+    line = next(line for line in logs if "format failed" in line["event"])
+    assert (line["first_sequence"], line["last_sequence"], line["failed"]) == (1, 4, [2])
 
 
 async def test_a_record_that_a_decoder_fails_on_is_passed_on_as_an_unparsed_record(
@@ -824,8 +820,8 @@ async def test_a_record_that_a_decoder_fails_on_is_passed_on_as_an_unparsed_reco
     peer = Peer()
     with capture_logs() as logs:
         await rig.deliver(peer)
-    (lines,) = [line for line in logs if "decoder failed" in line["event"]]
-    assert "ValueError: a bug" in lines["exception"]
+    (line,) = [line for line in logs if "decoder failed" in line["event"]]
+    assert "ValueError: a bug" in line["exception"]
     assert peer.confirmed == [b"a", b"bug in decoder", b"c"]
 
 

@@ -114,7 +114,8 @@ def test_killed_at_any_moment_the_relay_has_every_event_of_several_lines_once(
         }  # fmt: skip
         chance, written = random.Random(7), 0
         for kill in range(4):
-            daemon.start(ready=False)
+            # On a busy machine the others may be killed before there is a buffer.
+            daemon.start(ready=kill == 3)
             moment = time.monotonic() + chance.uniform(0.3, 0.9)
             while not passed(moment):
                 written += 2

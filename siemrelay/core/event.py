@@ -253,11 +253,8 @@ class Selection:
         """One of `FIELDS`, or `attributes.NAME`, of every event; read once, not to be changed."""
         column = self._columns.get(field)
         if column is None:
-            whole, _, part = field.partition(".")
-            if part and whole != "attributes":
-                column = list(map(attrgetter(part), self.column(whole)))
-            else:
-                column = list(map(field_getter(field), self.events))
+            whole, get = _GETTERS.get(field) or ("", field_getter(field))
+            column = list(map(get, self.column(whole) if whole else self.events))
             self._columns[field] = column
         return column
 
@@ -315,6 +312,15 @@ def field_getter(field: str) -> Callable[[AuditEvent], Any]:
 
         return attribute
     return attrgetter(field)
+
+
+def _part_getter(field: str) -> tuple[str, Callable[[Any], Any]]:
+    whole, _, part = field.rpartition(".")
+    return whole, attrgetter(part)
+
+
+_GETTERS: Final = {f: _part_getter(f) for f in (*FIELDS, "actor", "target", "attributes")}
+"""For a field the one that it is a part of, empty for an event's own, and how it is read there."""
 
 
 def attributes_of(event: AuditEvent) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from siemrelay.core.event import FIELDS, Selection, syslog_severity
 from siemrelay.core.options import Options
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.writing.attributes import FlatAttributes, Written
-from siemrelay.formats.writing.columns import Column, Lines
+from siemrelay.formats.writing.columns import Column, Lines, column_of
 from siemrelay.formats.writing.epoch import EpochMs
-from siemrelay.formats.writing.json_text import json_escape, member, message_of
+from siemrelay.formats.writing.json_text import json_escape, member, members, message_of
 from siemrelay.formats.writing.text import text_of
 
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")  # nor `.`, which Graylog would replace by `_`
@@ -67,8 +67,9 @@ class Gelf:
         lines.text(',"timestamp":')
         self._timestamps(lines, column("time"))
         lines.each(map(_LEVELS.__getitem__, column("severity")))
-        for name, field in _NAMES.items():
-            lines.pair(*member(name, Column(column(field)), ","))
+        named = {name: column_of(column(field)) for name, field in _NAMES.items()}
+        for pair in members(named, ","):
+            lines.pair(*pair)
         lines.text(',"_siemrelay_sequence":')
         lines.each(map(repr, selection.sequences))
         lines.text(f',"_siemrelay_source":"{json_escape(selection.decoded.batch.source)}"')
@@ -130,13 +131,13 @@ def _first_lines(messages: list[str], kinds: list[str]) -> tuple[Column, Column 
     shorts, fulls = list(messages), list[str | None]([None]) * len(messages)
     for at in odd:
         shorts[at], fulls[at] = _first_line(messages[at], kinds[at])
-    return Column(shorts), Column(fulls)
+    return Column(shorts), column_of(fulls)
 
 
 def _attribute_values(values: Sequence[Any], types: set[type]) -> Written:
     if types <= {str, type(None)}:
-        return '"', Column(values).escaped(json_escape), '"'
-    return "", Column([None if value is None else _json_of(value) for value in values]), ""
+        return '"', column_of(values).escaped(json_escape), '"'
+    return "", column_of([None if value is None else _json_of(value) for value in values]), ""
 
 
 def _json_of(value: Any) -> str:

@@ -12,7 +12,7 @@ from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import PlainKeys, fields_read
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
 from siemrelay.formats.writing.columns import Lines, nonempty
-from siemrelay.formats.writing.structured_data import quoted_pairs
+from siemrelay.formats.writing.structured_data import QuotedPairs
 from siemrelay.formats.writing.text import visible
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
@@ -49,9 +49,10 @@ class Rfc3164:
     members = None
 
     def __init__(self, options: Rfc3164Options, host: str) -> None:
-        self._pairs = [(name, name) for name in _SHOWN]
-        self._pairs += [(key, field) for key, field in options.map.items() if field is not None]
-        self.fields = fields_read((*FIELDS, *(field for _, field in self._pairs)))
+        named = [(name, name) for name in _SHOWN]
+        named += [(key, field) for key, field in options.map.items() if field is not None]
+        self.fields = fields_read((*FIELDS, *(field for _, field in named)))
+        self._pairs = QuotedPairs(named)
         self._header = Rfc3164Header(options, host)
         self._types = BoundedMemo(visible)
         self._numbered_types = BoundedMemo(_numbered_type)
@@ -64,7 +65,7 @@ class Rfc3164:
         lines.each(map(types.__getitem__, selection.column("type")))
         lines.pair(": ", nonempty(selection.column("message")).escaped(visible))
         lines.text(" (")
-        lines.pairs(quoted_pairs(selection, self._pairs), " ")
+        lines.pairs(self._pairs.of(selection), " ")
         lines.text(f' n="{selection.number}")' if selection.number else ")")
         return lines.encoded()
 

@@ -13,17 +13,18 @@ from siemrelay.core.event import FIELDS, Selection
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
 from siemrelay.formats.writing.attributes import FlatAttributes, Written, texts_of
-from siemrelay.formats.writing.columns import Column, Lines
-from siemrelay.formats.writing.structured_data import param_value, quoted_pairs
+from siemrelay.formats.writing.columns import Column, Lines, column_of
+from siemrelay.formats.writing.structured_data import QuotedPairs, param_value
 from siemrelay.formats.writing.text import forwarded, visible
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
 _NAME_CHARACTERS: Final = 32
 _PREFIX: Final = "attributes."
 
-_SHOWN: Final = [(field, field) for field in FIELDS if field not in ("time", "message")]
+_SHOWN_FIELDS: Final = [(field, field) for field in FIELDS if field not in ("time", "message")]
+_SHOWN: Final = QuotedPairs(_SHOWN_FIELDS)
 # The header is not under seal: receivers write it anew.
-_UNDER_SEAL: Final = [("time", "time"), *_SHOWN]
+_UNDER_SEAL: Final = QuotedPairs([("time", "time"), *_SHOWN_FIELDS])
 
 
 class Rfc5424Options(HeaderOptions):
@@ -107,7 +108,7 @@ class Rfc5424:
         lines.text(self._open)
         lines.each(map(repr, selection.sequences))
         lines.text(f'" n="{selection.number}" ' if selection.number else '" ')
-        lines.pairs(quoted_pairs(selection, _UNDER_SEAL if selection.number else _SHOWN), " ")
+        lines.pairs((_UNDER_SEAL if selection.number else _SHOWN).of(selection), " ")
         lines.pair("", self._attributes.column(selection))
         lines.text("] ")
         messages = selection.column("message")
@@ -122,7 +123,7 @@ def _attribute_name(name: str) -> str:
 
 
 def _attribute_values(values: Sequence[Any], types: set[type]) -> Written:
-    return "", Column(texts_of(values, types)).escaped(param_value), '"'
+    return "", column_of(texts_of(values, types)).escaped(param_value), '"'
 
 
 SYSLOG: Final = FormatKind(Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data")

@@ -67,7 +67,8 @@ class Broadcast:
 
     def wake_all(self) -> None:
         """Wake them, in the order in which they came. Costs next to nothing while nobody waits."""
-        self._waiting.unpark_all()
+        if self._waiting:
+            self._waiting.unpark_all()
 
     async def wait(self) -> None:
         """Wait for the next `wake_all`. Nothing is left behind when cancelled."""

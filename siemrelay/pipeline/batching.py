@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -55,7 +54,7 @@ _Each = TypeVar("_Each")
 
 
 def _appended(some: Sequence[_Each], more: Sequence[_Each]) -> list[_Each]:
-    # Lists of a delivery batch are its own; other sequences are parts of what sinks share.
+    # Where batches are joined `_split` has copied their lists; other sequences are shared.
     joined: list[_Each] = some if isinstance(some, list) else [*some]
     joined.extend(more)
     return joined
@@ -75,21 +74,19 @@ class BatchMaker:
         Args: found: the sink's messages of the whole batch. numbering: the numbers that they get
         in their sealed stream.
         """
-        start = bisect_left(found.sequences, position)
-        messages, sequences = found.messages[start:], found.sequences[start:]
+        count = batch.count
+        if position > batch.first_sequence:
+            found, count = found.since(position), batch.next_sequence - position
+        messages = found.messages
         if numbering is not None:
             messages = numbering.numbered(messages)
-        failed = [(sequence, error) for sequence, error in found.failed if sequence >= position]
-        considered = batch.next_sequence - max(position, batch.first_sequence)
         whole = DeliveryBatch(
-            batch.next_sequence, messages, sequences,
-            filtered=considered - len(messages) - len(failed), unparsed=found.unparsed,
-            truncated=sum(sequence >= position for sequence in found.truncated),
-            redacted=sum(sequence >= position for sequence in found.redacted),
+            batch.next_sequence, messages, found.sequences,
+            filtered=count - len(messages) - len(found.failed), unparsed=found.unparsed,
+            truncated=len(found.truncated), redacted=len(found.redacted),
             sampled=found.left_out(position, batch.next_sequence),
-            invalid_utf8=sum(sequence >= position for sequence in found.replaced),
-            received=[(batch.received_at, len(messages))],
-            last_type=found.last_type if messages else "", failed=failed,
+            invalid_utf8=len(found.replaced), received=[(batch.received_at, len(messages))],
+            last_type=found.last_type if messages else "", failed=[*found.failed],
             first_number=0 if numbering is None else numbering.first,
         )  # fmt: skip
         return self._split(whole)

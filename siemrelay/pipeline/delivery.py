@@ -53,7 +53,6 @@ from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import (
     BatchLimits,
     Certified,
-    ConfirmsEarly,
     ConnectsLazily,
     Session,
     Settlement,
@@ -105,13 +104,12 @@ class Delivery:
         self._max_wait_s = limits.max_wait_s
         self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
-        self._cursor = buffer.cursor(name)
+        self._cursor, self._first_wanted_sequence = buffer.cursor(name), 0
         self._failures, self._connected_at = 0, float("inf")
         self._pause: trio.CancelScope | None = None
         self._status = SinkStatus(name, stats, self._undelivered)
         self._breaker = RejectionBreaker()
-        self._sending, self._first_wanted_sequence = Mutex(), 0
-        self._handed_over_at = float("-inf")
+        self._sending, self._handed_over_at = Mutex(), float("-inf")
         # Records before this may have been sent, by this process or by one before it.
         self._sent_end = buffer.end
 
@@ -173,10 +171,10 @@ class Delivery:
                     self._status.opened(connected=not self._connects_lazily)
                 if self.stream is not None:
                     await self.stream.begin()
-                in_flight = InFlight(self._max_in_flight)
+                in_flight = InFlight(session, self._max_in_flight)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send, session, in_flight)
-                    nursery.start_soon(self._settle, session, in_flight)
+                    nursery.start_soon(self._send, in_flight)
+                    nursery.start_soon(self._settle, in_flight)
         except DeliveryError as error:
             return without_traceback(error)
         except BaseExceptionGroup as group:
@@ -212,7 +210,7 @@ class Delivery:
 
     # -- sending ----------------------------------------------------------
 
-    async def _send(self, session: Session, in_flight: InFlight) -> None:
+    async def _send(self, in_flight: InFlight) -> None:
         position = self._cursor.next_sequence
         with self._reader.reading(position):
             ahead = ReadAhead(self._buffer, self._reader, position)
@@ -221,10 +219,10 @@ class Delivery:
             while True:
                 if self.stream is not None and self.stream.comes_next(position):
                     if waiting is not None:
-                        await self._hand_over(session, in_flight, waiting)
+                        await self._hand_over(in_flight, waiting)
                         waiting, deadline = None, float("inf")
                     if (seal := await self.stream.next_seal(position)) is not None:
-                        await self._hand_over(session, in_flight, seal)
+                        await self._hand_over(in_flight, seal)
                         await self.stream.wait_for_room()
                 found = None
                 if waiting is None and self.stream is None:
@@ -234,7 +232,7 @@ class Delivery:
                         found = await ahead.next()
                 if found is None:
                     if waiting is not None and trio.current_time() >= deadline:
-                        await self._hand_over(session, in_flight, waiting)
+                        await self._hand_over(in_flight, waiting)
                         waiting, deadline = None, float("inf")
                     continue
                 stored, messages = found
@@ -242,12 +240,12 @@ class Delivery:
                     if waiting is not None and self._maker.join(waiting, batch):
                         continue
                     if waiting is not None:
-                        await self._hand_over(session, in_flight, waiting)
+                        await self._hand_over(in_flight, waiting)
                     # What comes after a pause goes at once; what follows it is gathered.
                     waiting, deadline = batch, self._handed_over_at + self._max_wait_s
                 position = stored.next_sequence
                 if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
-                    await self._hand_over(session, in_flight, waiting)
+                    await self._hand_over(in_flight, waiting)
                     waiting, deadline = None, float("inf")
 
     def _batches(
@@ -266,9 +264,8 @@ class Delivery:
             return trio.CancelScope(deadline=deadline)
         return self.stream.reading(deadline)
 
-    async def _hand_over(self, session: Session, in_flight: InFlight, batch: DeliveryBatch) -> None:
-        self._status.progressed()
-        self._handed_over_at = trio.current_time()
+    async def _hand_over(self, in_flight: InFlight, batch: DeliveryBatch) -> None:
+        self._handed_over_at = self._status.progressed()
         ticket: Any = None
         if batch.messages:
             await in_flight.wait_for_room()
@@ -277,32 +274,34 @@ class Delivery:
                 self._sent_end = max(self._sent_end, batch.sequences[-1] + 1)
             try:
                 async with self._sending:
-                    ticket = await session.send(batch.messages)
+                    ticket = await in_flight.session.send(batch.messages)
             except BatchRefused as refused:
                 ticket = refused
             for observer in () if batch.seal else self._observers:
                 observer.sent(self._name, batch)
-        if in_flight.idle and self._is_confirmed(session, batch, ticket):
+        if in_flight.idle and self._is_confirmed(in_flight, batch, ticket):
             await self._note_settled(batch, ())
         else:
             await in_flight.put(batch, ticket)
 
     # -- settling ---------------------------------------------------------
 
-    def _is_confirmed(self, session: Session, batch: DeliveryBatch, ticket: Any) -> bool:
+    def _is_confirmed(self, in_flight: InFlight, batch: DeliveryBatch, ticket: Any) -> bool:
         """Whether the receiver has taken all of its part in the batch."""
         if not batch.messages:
             return True
-        early = None if isinstance(ticket, BatchRefused) else session
-        if not (isinstance(early, ConfirmsEarly) and early.is_confirmed(ticket)):
+        early = None if isinstance(ticket, BatchRefused) else in_flight.early
+        if early is None or not early.is_confirmed(ticket):
             return False
         self._breaker.note(len(batch.messages), ())
         return True
 
-    async def _settle(self, session: Session, in_flight: InFlight) -> None:
+    async def _settle(self, in_flight: InFlight) -> None:
         while True:
             batch, ticket = await in_flight.take()
-            refusals = await self._confirmed(session, batch, ticket) if batch.messages else ()
+            refusals = (
+                await self._confirmed(in_flight.session, batch, ticket) if batch.messages else ()
+            )
             await self._note_settled(batch, refusals)
 
     async def _note_settled(self, batch: DeliveryBatch, refusals: Settlement) -> None:
@@ -311,12 +310,14 @@ class Delivery:
             return
         for observer in self._observers:
             observer.settled(self._name, batch, refusals)
-        lacking = [r for r in refusals if not r.duplicate or r.index >= batch.sent_before]
+        lacking, duplicates = refusals, list[int]()
+        if refusals:
+            lacking = [r for r in refusals if not r.duplicate or r.index >= batch.sent_before]
+            duplicates = [refusal.index for refusal in lacking if refusal.duplicate]
+            refusals = [refusal for refusal in refusals if not refusal.duplicate]
         confirmed = None
         if self.stream is not None and batch.messages:
             confirmed = await self.stream.confirmed(batch, lacking)
-        duplicates = [refusal.index for refusal in lacking if refusal.duplicate]
-        refusals = [refusal for refusal in refusals if not refusal.duplicate]
         outcome = Outcome(
             delivered=len(batch.messages) - len(refusals) - len(duplicates),
             duplicates=len(duplicates),

@@ -163,12 +163,12 @@ class FormatCache:
 
         What is forwarded as it came goes to no worker: the way there and back is more work.
         """
-        if self.forwards(reader, batch):
+        if len(batch.payload) < WORTH_BYTES or self.forwards(reader, batch):
             return None
         kept = self._kept.get(batch.first_sequence)
         if kept is not None and kept.asked:
             return kept
-        if self._pool is None or not self._pool.has_room or len(batch.payload) < WORTH_BYTES:
+        if self._pool is None or not self._pool.has_room:
             return None
         if kept is None:
             kept = _Kept(batch, {*self._near(reader, batch), reader})
@@ -217,6 +217,10 @@ class FormatCache:
         near: list[SinkReader] = []
         if kept is None:
             near = [*self._near(reader, batch)]
+            if not near:
+                made = formatter.formatted(batch, {group: (view,)})
+                log_errors(made.errors)
+                return messages_of(made.groups[group], view, made.unparsed, made.replaced)
             kept = _Kept(batch, {*near, reader})
         errors = kept.errors
         if kept.decoded is None:
@@ -236,6 +240,8 @@ class FormatCache:
 
     def _near(self, reader: SinkReader, batch: Batch) -> Iterator[SinkReader]:
         """The other readers that come to this batch over batches that are kept for them."""
+        if len(self._readers) == 1:
+            return  # that is this one
         start = batch.first_sequence
         while (before := self._by_end.get(start)) is not None:
             start = before.first_sequence

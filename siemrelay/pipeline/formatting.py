@@ -191,7 +191,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _either(kept: list[list[bool] | None]) -> list[bool] | None:
     """What any of the filters selects; None for everything."""
-    if any(keep is None for keep in kept):
+    if None in kept:
         return None
     first, *others = [keep for keep in kept if keep is not None]
     for keep in others:

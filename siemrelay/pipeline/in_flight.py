@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.batching import DeliveryBatch
+from siemrelay.sinks.contract import ConfirmsEarly, Session
 
 # A fast sink over a long distance needs megabytes on the way. They stay in memory until they are
 # settled, and after a broken connection they are sent again.
@@ -14,13 +15,16 @@ _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class InFlight:
-    """The queue between one connection's sender and its settler.
+    """The queue between one session's sender and its settler.
 
     Each entry is a batch with the ticket that `Session.send` returned for it. Neither side yields
     to other tasks unless it has to wait.
     """
 
-    def __init__(self, max_batches: int) -> None:
+    def __init__(self, session: Session, max_batches: int) -> None:
+        self.session = session
+        self.early = session if isinstance(session, ConfirmsEarly) else None
+        """The session, if it may confirm a batch by the time it is sent."""
         self._queue: deque[tuple[DeliveryBatch, Any, int]] = deque()
         self._max_batches, self._bytes = max_batches, 0
         self._added, self._taken = Broadcast(), Broadcast()

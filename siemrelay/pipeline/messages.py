@@ -80,8 +80,21 @@ class SinkMessages(msgspec.Struct, frozen=True):
     last_type: str = ""
     sampled: Mapping[str, Sequence[int]] = {}
 
+    def since(self, position: int) -> SinkMessages:
+        """What is of the records from `position` on."""
+        start = bisect_left(self.sequences, position)
+        return msgspec.structs.replace(
+            self, messages=self.messages[start:], sequences=self.sequences[start:],
+            truncated=[sequence for sequence in self.truncated if sequence >= position],
+            redacted=[sequence for sequence in self.redacted if sequence >= position],
+            replaced=[sequence for sequence in self.replaced if sequence >= position],
+            failed=[(sequence, error) for sequence, error in self.failed if sequence >= position],
+        )  # fmt: skip
+
     def left_out(self, position: int, end: int) -> dict[str, int]:
         """How many records from `position` to before `end` the sample leaves out, by type."""
+        if not self.sampled:
+            return {}
         counts = {
             name: bisect_left(sequences, end) - bisect_left(sequences, position)
             for name, sequences in self.sampled.items()

@@ -60,14 +60,14 @@ class SinkStatus:
         `throttled`: the receiver limits what it takes. The log has that once, however often the
         sink waits for it and delivers in between.
         """
-        stats, now_s = self._stats, trio.current_time()
+        stats = self._stats
         if throttled:
-            self._throttled_until_s = now_s + _THROTTLED_S
+            self._throttled_until_s = trio.current_time() + _THROTTLED_S
         if reason:
             reason = sanitize_for_display(reason, _REASON_CHARACTERS)
-        changed = (stats.state, stats.reason) != (state, reason)
+        changed = stats.state != state or stats.reason != reason
         if state == "up":
-            news = self._logged_state != state and now_s >= self._throttled_until_s
+            news = self._logged_state != state and trio.current_time() >= self._throttled_until_s
         else:
             news = changed and (self._logged_state != state or state == "holding")
         if news and state != "connecting":
@@ -104,9 +104,10 @@ class SinkStatus:
         """Count a failed attempt."""
         self._stats.retries += 1
 
-    def progressed(self) -> None:
-        """Record a sign of life."""
-        self._stats.progress_at = trio.current_time()
+    def progressed(self) -> float:
+        """Record a sign of life, on the loop's clock; returns what that says."""
+        self._stats.progress_at = now_s = trio.current_time()
+        return now_s
 
     def left_out(self, sampled: Mapping[str, int]) -> None:
         """Count events that the sink's sample left out, by type."""
@@ -121,7 +122,8 @@ class SinkStatus:
         stats.unparsed += batch.unparsed
         stats.truncated_messages += batch.truncated
         stats.redacted += batch.redacted
-        self.left_out(batch.sampled)
+        if batch.sampled:
+            self.left_out(batch.sampled)
         stats.invalid_utf8 += batch.invalid_utf8
         self.progressed()
         if batch.messages:

@@ -25,7 +25,7 @@ Framer = Callable[[Sequence[bytes]], bytes]
 
 def newline(messages: Sequence[bytes]) -> bytes:
     """Each message ended by LF (RFC 6587, 3.4.2); formats never write a raw LF themselves."""
-    if isinstance(messages, RecordLines):
+    if type(messages) is RecordLines:
         return messages.payload
     return b"\n".join(messages) + b"\n"
 

@@ -22,7 +22,7 @@ from siemrelay.formats.ecs.categories import USERS, VERSION, categorize, event_k
 from siemrelay.formats.syslog_header import HeaderOptions
 from siemrelay.formats.writing.address import are_ip
 from siemrelay.formats.writing.attributes import FlatAttributes, Written
-from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty
+from siemrelay.formats.writing.columns import Column, Lines, Pair, column_of, nonempty
 from siemrelay.formats.writing.json_text import json_escape, member, members, message_of
 from siemrelay.formats.writing.text import text_of
 
@@ -72,10 +72,10 @@ class Ecs:
             for about, prefix in (("user", ""), ("group", ""), ("", "target_"))
         )
         addresses = nonempty(column("actor.address"))
-        lines.pair(*member("@timestamp", Column(column("time")), "{"))
+        lines.pair(*member("@timestamp", column_of(column("time")), "{"))
         lines.text(f',"ecs":{{"version":"{VERSION}"}}')
         lines.group(',"event":{', self._event(selection, placed), "}")
-        lines.pair(*member("message", Column(column("message")), ","))
+        lines.pair(*member("message", column_of(column("message")), ","))
         lines.group(',"user":{', [
             *members({"name": nonempty(column("actor.name")), "id": nonempty(column("actor.id"))}),
             ('"target":', lines.objects(members(to_user)), ""),
@@ -99,9 +99,9 @@ class Ecs:
         )
         pairs = [
             ("", Column(list(map(_event_members, placed))), ""),
-            member("id", Column(column("id"))),
-            member("outcome", Column(column("outcome"))),
-            ('"severity":', Column(list(map(_SEVERITIES.__getitem__, column("severity")))), ""),
+            member("id", column_of(column("id"))),
+            member("outcome", column_of(column("outcome"))),
+            ('"severity":', column_of(list(map(_SEVERITIES.__getitem__, column("severity")))), ""),
             ('"sequence":', Column(list(map(repr, selection.sequences))), created),
         ]
         if self._original:
@@ -137,7 +137,7 @@ def _label_values(values: Sequence[Any], types: set[type]) -> Written:
         values = [
             value if type(value) is str or value is None else text_of(value) for value in values
         ]
-    return "", Column(values).escaped(json_escape), '"'
+    return "", column_of(values).escaped(json_escape), '"'
 
 
 def _target_objects(kinds: Column, about: list[str]) -> list[str]:

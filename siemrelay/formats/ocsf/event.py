@@ -30,7 +30,7 @@ from siemrelay.formats.ocsf.classes import (
 )
 from siemrelay.formats.ocsf.members import Parties, members_by_class
 from siemrelay.formats.syslog_header import HeaderOptions
-from siemrelay.formats.writing.columns import Column, Lines, nonempty
+from siemrelay.formats.writing.columns import Column, Lines, column_of, nonempty
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, member, message_of
 from siemrelay.formats.writing.text import replaced
@@ -77,18 +77,18 @@ class Ocsf:
         for digits in self._epoch.halves(column("time")) or [self._epoch.column(column("time"))]:
             lines.each(digits)
         lines.text(self._metadata)
-        lines.pair(*member("uid", Column(column("id")), ","))
+        lines.pair(*member("uid", column_of(column("id")), ","))
         lines.pair(',"event_code":"', parties.operation, '"')
         lines.text(f',"log_name":"{source}","sequence":')
         lines.each(map(repr, selection.sequences))
         lines.text("}")
-        lines.pair(*member("message", Column(column("message")), ","))
+        lines.pair(*member("message", column_of(column("message")), ","))
         by_class, unmapped = members_by_class(list(map(_uid, placed)), parties)
         lines.pair("", by_class)
         lines.group(',"unmapped":{', [
             member("category", categories), ('"attributes":', _attributes(selection), ""),
             ("", unmapped, ""),
-            ('"siemrelay_n":"', Column([selection.number] * len(selection)), '"'),
+            ('"siemrelay_n":"', column_of([selection.number] * len(selection)), '"'),
         ], "}")  # fmt: skip
         lines.text("}")
         return lines.encoded()
@@ -150,7 +150,7 @@ def _attributes(selection: Selection) -> Column:
         texts += replaced(b"\n".join(own).decode(), "\x7f", "\\u007f").split("\n")
     else:
         texts = [message_of(attributes).decode() if attributes else None for attributes in own]
-    return Column(texts)
+    return column_of(texts)
 
 
 OCSF: Final = FormatKind(

@@ -21,7 +21,7 @@ from siemrelay.formats.ocsf.classes import (
     fits_ip_type,
 )
 from siemrelay.formats.writing.address import dotted_quads
-from siemrelay.formats.writing.columns import Column, Lines, Pair, nonempty, put
+from siemrelay.formats.writing.columns import Column, Lines, Pair, column_of, nonempty, put
 from siemrelay.formats.writing.json_text import json_escape
 
 
@@ -61,7 +61,7 @@ class Parties(NamedTuple):
         """The same for some of the events."""
         columns = [column for column in self if isinstance(column, Column)]
         return self._of(
-            [Column(_pick(column.texts, events)) for column in columns],
+            [column_of(_pick(column.texts, events)) for column in columns],
             _pick(self.typed, events), self.product,
         )  # fmt: skip
 
@@ -86,7 +86,7 @@ class Parties(NamedTuple):
         kinds = self.kind
         if not self.to.complete:
             named = zip(kinds.texts, self.to.texts, strict=True)
-            kinds = Column([kind if text else None for kind, text in named])
+            kinds = column_of([kind if text else None for kind, text in named])
         return _texts({"name": self.to_name, "uid": self.to_uid, "type": kinds})
 
     @property
@@ -205,7 +205,7 @@ def members_by_class(uids: Sequence[int], parties: Parties) -> tuple[Column, Col
         put(members, events, lines.column().texts)
         if own.unmapped:
             put(unmapped, events, _joined(own.unmapped).texts)
-    return Column(members), Column(unmapped)
+    return column_of(members), column_of(unmapped)
 
 
 def _texts(columns: Mapping[str, Column]) -> list[Pair]:

@@ -16,7 +16,7 @@ import msgspec
 
 from siemrelay.core.event import Selection, attributes_of
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.formats.writing.columns import Column, Lines, nonempty, put
+from siemrelay.formats.writing.columns import Column, Lines, column_of, nonempty, put
 from siemrelay.formats.writing.text import text_of
 
 # Attributes nest as their sender likes; deeper than this they stay JSON text.
@@ -119,7 +119,7 @@ class FlatAttributes:
             values = one.values[:1] if constant else one.values
             opening, column, closing = self._value(values, one.types)
             if constant:
-                column = Column([column.texts[0]] * count)
+                column = column_of([column.texts[0]] * count)
             pairs.append((head + opening, column, closing))
         lines.pairs(pairs, self._between)
         return lines.column()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from siemrelay.formats.writing.columns import Column, Pair
+from siemrelay.formats.writing.columns import Column, Pair, escaped
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -38,6 +38,9 @@ def member(name: str, column: Column, before: str = "") -> Pair:
     return f'{before}"{name}":"', column.escaped(json_escape), '"'
 
 
-def members(columns: Mapping[str, Column]) -> list[Pair]:
-    """Several members of many objects."""
-    return [member(name, column) for name, column in columns.items()]
+def members(columns: Mapping[str, Column], before: str = "") -> list[Pair]:
+    """Several members of many objects; each as `member` makes it."""
+    shown = escaped([*columns.values()], json_escape)
+    return [
+        (f'{before}"{name}":"', column, '"') for name, column in zip(columns, shown, strict=True)
+    ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from siemrelay.core.event import Selection
-from siemrelay.formats.writing.columns import Pair, field_column
+from siemrelay.formats.writing.columns import FieldColumns, Pair
 from siemrelay.formats.writing.text import replaced, visible
 
 
-def quoted_pairs(selection: Selection, named: Iterable[tuple[str, str]]) -> list[Pair]:
-    """The fields of every event, each under the name given with it."""
-    return [
-        (f'{name}="', field_column(selection, field).escaped(param_value), '"')
-        for name, field in named
-    ]
+class QuotedPairs:
+    """Fields of events, each under a name; made once for a format."""
+
+    def __init__(self, named: Sequence[tuple[str, str]]) -> None:
+        """`named` has the names with the field of each."""
+        self._before = [f'{name}="' for name, _ in named]
+        self._columns = FieldColumns([field for _, field in named], param_value)
+
+    def of(self, selection: Selection) -> list[Pair]:
+        """The pairs of every event."""
+        columns = self._columns.of(selection)
+        return [(before, column, '"') for before, column in zip(self._before, columns, strict=True)]
 
 
 def param_value(value: str) -> str:

@@ -106,7 +106,7 @@ def forwarded(records: Sequence[bytes]) -> Sequence[bytes]:
 
 def are_text_lines(records: Sequence[bytes]) -> bool:
     """Whether every record is UTF-8 without control characters, tested for all at once."""
-    if isinstance(records, RecordLines):
+    if type(records) is RecordLines:
         return _lacks(_CONTROLS_BUT_LF, records.payload) and records.are_utf8
     # Joined by LF, or two halves of a character could make a whole one.
     return has_no_controls(records) and is_utf8(b"\n".join(records))

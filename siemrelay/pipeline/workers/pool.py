@@ -95,7 +95,7 @@ class WorkerPool:
     @property
     def has_room(self) -> bool:
         """Whether a worker takes one more batch now."""
-        return self._takers.statistics().tasks_waiting_receive > 0
+        return self._started > 0 and self._takers.statistics().tasks_waiting_receive > 0
 
     def submit(self, pending: PendingBatch) -> None:
         """Have a batch formatted; only while the pool has room."""

@@ -95,7 +95,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
 
     def _note_confirmed(self, ticket: int) -> None:
         self._confirmed = ticket
-        received = self._received_text()
+        received = self._received_text() if self._received else ""
         self._report("answer", f"the peer sent: {received}" if received else self._answer)
 
     def _received_text(self) -> str:

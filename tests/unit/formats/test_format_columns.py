@@ -15,7 +15,7 @@ from siemrelay.core.event import AuditEvent
 from siemrelay.core.times import epoch_ms
 from siemrelay.formats.writing.address import dotted_quad, dotted_quads, ip_version, ip_versions
 from siemrelay.formats.writing.attributes import FlatAttributes, Written, flattened, unique_names
-from siemrelay.formats.writing.columns import Column, Lines, nonempty
+from siemrelay.formats.writing.columns import Lines, column_of, nonempty
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.json_text import json_escape, message_of
 from siemrelay.formats.writing.structured_data import param_value
@@ -38,13 +38,13 @@ def test_a_column_is_escaped_as_each_of_its_texts(
     escape: Any, alone: Any, column: list[str | None]
 ) -> None:
     expected = [None if text is None else alone(text) for text in column]
-    assert list(Column(column).escaped(escape).texts) == expected
+    assert list(column_of(column).escaped(escape).texts) == expected
 
 
 @given(column=COLUMNS)
 def test_a_column_knows_who_is_without(column: list[str | None]) -> None:
     there = [text is not None for text in column]
-    made = Column(column)
+    made = column_of(column)
     assert made.complete == all(there)
     assert made.empty == (bool(column) and not any(there))
     assert list(nonempty(column).texts) == [text or None for text in column]
@@ -74,7 +74,7 @@ def test_addresses_are_of_the_same_kind_together(addresses: list[str]) -> None:
 
 def values(values: Sequence[Any], types: set[type]) -> Written:
     assert types == set(map(type, values))
-    return "<", Column([None if value is None else repr(value) for value in values]), ">"
+    return "<", column_of([None if value is None else repr(value) for value in values]), ">"
 
 
 def alone(own: dict[str, Any]) -> str | None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
 
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
+from siemrelay.sinks.contract import Settlement
+
+
+class Unused:
+    """The session: what is in flight over it is looked at here, and nothing sent."""
+
+    async def send(self, messages: Sequence[bytes]) -> Any:
+        raise AssertionError
+
+    async def confirm(self, ticket: Any) -> Settlement:
+        raise AssertionError
 
 
 def run_of(size_bytes: int) -> DeliveryBatch:
@@ -15,7 +29,7 @@ def run_of(size_bytes: int) -> DeliveryBatch:
 
 
 async def test_runs_come_out_in_order_with_what_sending_gave_for_them() -> None:
-    flight = InFlight(8)
+    flight = InFlight(Unused(), 8)
     runs = [run_of(n) for n in range(3)]
     for ticket, run in enumerate(runs):
         await flight.wait_for_room()
@@ -27,7 +41,7 @@ async def test_runs_come_out_in_order_with_what_sending_gave_for_them() -> None:
 async def test_the_sender_waits_for_the_settler_at_the_bound_of_runs_or_bytes(
     max_runs: int, size_bytes: int, fit: int
 ) -> None:
-    flight, sent = InFlight(max_runs), list[int]()
+    flight, sent = InFlight(Unused(), max_runs), list[int]()
 
     async def send() -> None:
         for number in range(fit + 2):
@@ -48,7 +62,7 @@ async def test_the_sender_waits_for_the_settler_at_the_bound_of_runs_or_bytes(
 
 
 async def test_nothing_is_in_flight_once_the_settler_asks_for_more() -> None:
-    flight = InFlight(3)
+    flight = InFlight(Unused(), 3)
     assert flight.idle
     await flight.put(run_of(1), 0)
     assert not flight.idle

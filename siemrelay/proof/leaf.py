@@ -27,8 +27,8 @@ _NUMBER: Final = rb"([a-z2-7]{10}):(0|[1-9]\d{0,15})"
 _PART: Final = rb"\|[^|\\]*(?:\\.[^|\\]*)*"
 
 # Headers as they are sent, and as rsyslog and syslog-ng write them to files
-# (test_the_files_of_rsyslog_and_syslog_ng_are_verified): RFC 5424 with the TAG as APP-NAME and
-# maybe one more space, RFC 3164, and its fields with a time of RFC 3339.
+# (test_what_changes_no_event_is_complete_unchanged_and_fresh): RFC 5424 with the TAG as APP-NAME
+# and maybe one more space, RFC 3164, and its fields with a time of RFC 3339.
 _RFC5424: Final = re.compile(rb"(?:<\d{1,3}>)?1 \S+ \S+ (\S+) \S+ \S+ (?:- )? ?")
 _RFC3164: Final = re.compile(
     rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\dT)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,7 @@ NOT_IN_PURE_RANKS = {
 """What reaches out of the process, waits or logs: pure folders take and return values."""
 
 MODULES = sorted(ROOT.rglob("*.py"))
+TESTS = sorted(Path(__file__).parents[1].rglob("test_*.py"))
 
 
 def name_of(path: Path) -> str:
@@ -184,6 +186,16 @@ def test_every_import_is_of_a_module_that_exists() -> None:
     missing = [f"{name_of(path)}:{line}: siemrelay.{module}" for path in MODULES
                for module, line in own(path) if not is_module(f"siemrelay.{module}")]  # fmt: skip
     assert not missing
+
+
+def test_every_test_that_the_code_names_exists() -> None:
+    tests = {file.stem for file in TESTS} | {
+        name for file in TESTS for name in re.findall(r"\bdef (test_\w+)\(", file.read_text())
+    }
+    gone = {f"{name_of(path)}: {name}" for path in MODULES
+            for name in re.findall(r"\btest_[a-z]+_\w+", path.read_text())
+            if name not in tests}  # fmt: skip
+    assert not gone
 
 
 def test_the_rules_see_what_they_forbid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

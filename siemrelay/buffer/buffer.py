@@ -95,7 +95,7 @@ class DiskBuffer:
         """What each source has stored, by name, before this start."""
         self._cursors = SinkCursors(known, self._kept)
         self._flusher = CursorFlusher(
-            self._store, self._cursors, self._writing, self._writer, reserve, stats
+            self._store, self._cursors, self._writing, self._writer, reserve
         )
         self._retention = Retention(
             self._store, self._writing, self._writer, self._cursors, self._kept, reserve, stats,
@@ -283,7 +283,7 @@ class DiskBuffer:
         await self._recent.throttle(sum(len(batch.payload) for batch in batches))
         started = time.perf_counter()
         async with self._writing:
-            with self._cursors.being_stored() as cursors:
+            with self._cursors.with_records() as cursors:
                 used = await self._writer.run(
                     self._append, batches, positions, cursors, filtered or {}
                 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 import msgspec
@@ -17,13 +18,14 @@ from siemrelay.buffer.threads import WriterThread
 from siemrelay.core.errors import BufferFull
 from siemrelay.net.tasks import Broadcast, Mutex
 from siemrelay.proof.stream import Confirmed, StreamState
-from siemrelay.telemetry.stats import BufferStats, SinkCounts
+from siemrelay.telemetry.stats import SinkCounts
 
 _log = structlog.get_logger()
 
-# Moved cursors are stored with the next records, or alone if none come within this time: that saves
-# a transaction for each event at ordinary load. After a crash of the process, deliveries of this
-# time are repeated, and those in flight.
+# Moved cursors are stored with the next records once they have waited for so long, which spares
+# most commits at ordinary load a page, or alone if none come in time. After a crash of the process,
+# deliveries of the longer time are repeated, and those in flight.
+_WITH_RECORDS_S: Final = 0.1
 _PAUSE_S: Final = 0.25
 
 # Cursors that have passed so many records are stored sooner: a sink that catches up while nothing
@@ -33,6 +35,8 @@ _SHORT_PAUSE_S: Final = 0.02
 
 # A full disk is tried again this often.
 _FULL_PAUSE_S: Final = 1.0
+
+_NO_CURSORS: Final[AbstractContextManager[dict[str, StoredCursor]]] = nullcontext({})
 
 # By whether the sink is enabled.
 _DROPPED_ADVICE: Final = {
@@ -147,13 +151,11 @@ class SinkCursors:
         """`known` are the cursors on disk."""
         self._known, self._kept = known, kept
         self._cursors: dict[str, SinkCursor] = {}
-        self._unstored = set[str]()
+        self._unstored, self._unstored_since = set[str](), math.inf
         self._passed_unstored, self._many = 0, Broadcast()
         self._logged_drops = set[str]()
         self._renamed: dict[str, str] = {}
         self._moved = Broadcast()
-        self.unstored = trio.Event()
-        """Set while moved cursors are not on disk; `CursorFlusher` replaces it."""
 
     def choose(self, sinks: Mapping[str, SinkPolicy], renamed: Mapping[str, str]) -> list[str]:
         """Make these the sinks, each with its policy; those that are sinks already keep moving.
@@ -259,18 +261,32 @@ class SinkCursors:
                 self._many.wake_all()
 
     def _moved_on(self, cursor: SinkCursor) -> None:
+        if not self._unstored:
+            self._unstored_since = trio.current_time()
         self._unstored.add(cursor.name)
-        self.unstored.set()
         self._moved.wake_all()
 
     async def wait_moved(self) -> None:
         """Wait until some cursor moves."""
         await self._moved.wait()
 
-    async def wait_many_unstored(self) -> None:
-        """Wait until the moved cursors have passed many records that no stored one has passed."""
-        while self._passed_unstored < _MANY_RECORDS:
-            await self._many.wait()
+    def waited(self, seconds: float) -> bool:
+        """Whether moved cursors have waited for so long to be stored, or have passed many records
+        since.
+        """
+        if not self._unstored:
+            return False
+        is_many = self._passed_unstored >= _MANY_RECORDS
+        return is_many or trio.current_time() >= self._unstored_since + seconds
+
+    async def wait_until_due(self) -> None:
+        """Wait until moved cursors are to be stored, with records or alone."""
+        while not self._unstored:
+            await self._moved.wait()
+        with trio.move_on_at(self._unstored_since + _PAUSE_S):
+            while self._passed_unstored < _MANY_RECORDS:
+                await self._many.wait()
+            await trio.sleep(_SHORT_PAUSE_S)
 
     def holders(self) -> list[str]:
         """The sinks whose undelivered records are the oldest; none when all are at the end."""
@@ -306,6 +322,10 @@ class SinkCursors:
             self._moved_on(cursor)
         return bool(behind)
 
+    def with_records(self) -> AbstractContextManager[dict[str, StoredCursor]]:
+        """As `being_stored`, of the cursors that are to be stored with the next records."""
+        return self.being_stored() if self.waited(_WITH_RECORDS_S) else _NO_CURSORS
+
     @contextmanager
     def being_stored(self) -> Iterator[dict[str, StoredCursor]]:
         """The moved cursors, for the block to store. If the block fails, they stay unstored."""
@@ -331,33 +351,21 @@ class CursorFlusher:
     """Writes moved cursors to the store, holding the lock `writing`."""
 
     def __init__(
-        self,
-        store: Store,
-        cursors: SinkCursors,
-        writing: Mutex,
-        writer: WriterThread,
+        self, store: Store, cursors: SinkCursors, writing: Mutex, writer: WriterThread,
         reserve: EmergencyReserve,
-        stats: BufferStats,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._store, self._cursors, self._writing = store, cursors, writing
-        self._writer = writer
-        self._reserve, self._stats = reserve, stats
+        self._writer, self._reserve = writer, reserve
 
     async def run(self, reclaim: Callable[[], Awaitable[bool]]) -> None:
         """Store cursors as they move, until cancelled. `reclaim` makes room on a full disk."""
         while True:
-            await self._cursors.unstored.wait()
-            commits = self._stats.commits
-            with trio.move_on_after(_PAUSE_S):
-                await self._cursors.wait_many_unstored()
-                await trio.sleep(_SHORT_PAUSE_S)
-            if self._stats.commits != commits:
+            await self._cursors.wait_until_due()
+            if not self._cursors.waited(_PAUSE_S):
                 continue  # stored with records
-            self._cursors.unstored = trio.Event()
             try:
                 await self.flush()
             except BufferFull:
-                self._cursors.unstored.set()
                 if not await reclaim():
                     await trio.sleep(_FULL_PAUSE_S)
 

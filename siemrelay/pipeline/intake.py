@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
@@ -66,14 +65,24 @@ _LOG_EVERY_S: Final = 10.0
 
 
 class _Group:
-    """The entries of one commit. Once they are on disk, `end` is set and then `done`."""
+    """The entries of one commit."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[SourceStats, Records, float]] = []
-        self.filtered: Counter[str] = Counter()
+        self.filtered: dict[str, int] = {}
         self.size_bytes = 0
-        self.end = 0
-        self.done = trio.Event()
+        self._end, self._stored = 0, Broadcast()
+
+    def stored(self, end: int) -> None:
+        """Note that they are on disk; `end` is the sequence number after them."""
+        self._end = end
+        self._stored.wake_all()
+
+    async def until_stored(self) -> int:
+        """Wait until they are on disk; returns the sequence number after them."""
+        while not self._end:
+            await self._stored.wait()
+        return self._end
 
 
 class Committer:
@@ -88,7 +97,7 @@ class Committer:
         self._observers: Observers = [] if observers is None else observers
         self._group = _Group()
         self._running: _Group | None = None
-        self._wanted = trio.Event()
+        self._is_wanted, self._wanted = False, Broadcast()
         self._room = Broadcast()
         self._warned_at = -math.inf
         self.sockets = ListeningSockets()
@@ -113,8 +122,9 @@ class Committer:
             group.entries.append((source, records, now))
             group.size_bytes += _ENTRY_BYTES + _cost(records)
         if filtered:
-            group.filtered[source.name] += filtered
-        self._wanted.set()
+            group.filtered[source.name] = group.filtered.get(source.name, 0) + filtered
+        self._is_wanted = True
+        self._wanted.wake_all()
         return group
 
     async def delivered(self, end: int) -> None:
@@ -128,14 +138,14 @@ class Committer:
     async def run(self) -> None:
         """Commit group after group until cancelled; a commit under way is finished first."""
         while True:
-            await self._wanted.wait()
+            while not self._is_wanted:
+                await self._wanted.wait()
             group = self._running = self._group
-            self._group, self._wanted = _Group(), trio.Event()
+            self._group, self._is_wanted = _Group(), False
             self._room.wake_all()
             await self._store(group)
             self._running = None
-            group.end = self._buffer.end
-            group.done.set()
+            group.stored(self._buffer.end)
 
     async def _store(self, group: _Group) -> None:
         positions: dict[tuple[str, str], Mapping[str, Any] | None] = {}
@@ -164,11 +174,12 @@ class Committer:
                 "buffer has room again",
                 waited_s=round(time.time() - self._stats.buffer.full_since, 1),
             )
+        now = trio.current_time()
         for source, records, taken_at in group.entries:
             source.filtered += group.filtered.pop(source.name, 0)
             source.records += records.count
             source.bytes += len(records.payload)
-            source.progress_at = trio.current_time()
+            source.progress_at = now
             if records.count:
                 source.last_record_at = records.last_record_at or taken_at
 
@@ -268,8 +279,7 @@ class SourceIntake:
         group = await self._take(records)
         for some in records:
             self._note(some)
-        await group.done.wait()
-        return group.end
+        return await group.until_stored()
 
     async def turn(self, at_most_s: float = math.inf) -> bool:
         return await self._committer.coalescer.turn(at_most_s)
@@ -287,7 +297,7 @@ class SourceIntake:
 
     async def settled(self) -> None:
         if (group := self._committer.newest()) is not None:
-            await group.done.wait()
+            await group.until_stored()
 
     def positions(self) -> Mapping[str, Mapping[str, Any]]:
         return self._positions
@@ -347,9 +357,9 @@ class SourceIntake:
             offered = await self._splitter.split(offered)
         if pause_s := self._pause_s(offered):
             await trio.sleep(pause_s)
-        kept: list[Records] = []
-        outcomes: list[Filtered] = []
-        since_checkpoint = 0
+        if self._source_filter is None and all(some.count <= _ROW_RECORDS for some in offered):
+            return await self._committer.take(self._stats, offered, 0)
+        kept, outcomes, since_checkpoint = list[Records](), list[Filtered](), 0
         try:
             for piece in chain.from_iterable(map(_pieces, offered)):
                 if since_checkpoint >= _ROW_RECORDS:

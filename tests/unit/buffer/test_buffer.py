@@ -18,7 +18,7 @@ import pytest
 import structlog
 import trio
 from structlog.testing import LogCapture
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkPolicy
@@ -386,6 +386,21 @@ async def test_moving_cursors_are_stored_by_the_running_buffer(
             }:
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
+
+
+async def test_moved_cursors_go_with_records_after_a_moment_or_once_they_passed_many(
+    buffer: DiskBuffer, state_dir: Path, mock_clock: MockClock
+) -> None:
+    await add(buffer, 300)
+    advance(buffer, "a", 2)
+    await add(buffer)
+    assert cursors_on_disk(state_dir)["a"] == 1
+    mock_clock.jump(0.1)
+    await add(buffer)
+    assert cursors_on_disk(state_dir)["a"] == 2
+    advance(buffer, "a", 202)
+    await add(buffer)
+    assert cursors_on_disk(state_dir)["a"] == 202
 
 
 async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_again(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 from structlog.testing import LogCapture
+from trio.testing import MockClock
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkPolicy
@@ -138,7 +139,7 @@ def opened(state_dir: Path) -> DiskBuffer:
     return buffer
 
 
-async def killed(tmp_path: Path) -> Path:
+async def killed(tmp_path: Path, clock: MockClock) -> Path:
     """What kill -9 leaves: 30 records stored, of which `a` has 10 and `b` all."""
     with opened(tmp_path / "state") as buffer:
         for first in range(1, 31, 3):
@@ -146,6 +147,7 @@ async def killed(tmp_path: Path) -> Path:
             await buffer.append([Batch(first, 3, "app", 5.0, payload)], {})
             advance(buffer, "a", min(11, buffer.end))
             advance(buffer, "b", buffer.end)
+        clock.jump(1)  # cursors go with the first records after a moment
         await buffer.append([], {("app", "file"): {"offset": 30}})
         shutil.copytree(tmp_path / "state", tmp_path / "killed")
     return tmp_path / "killed"
@@ -168,9 +170,9 @@ def cut_log(state_dir: Path) -> None:
 
 @pytest.mark.parametrize("harm", [empty, remove_log, cut_log])
 async def test_records_that_are_gone_are_told_counted_and_their_numbers_not_used_again(
-    tmp_path: Path, log: LogCapture, harm: Callable[[Path], None]
+    tmp_path: Path, mock_clock: MockClock, log: LogCapture, harm: Callable[[Path], None]
 ) -> None:
-    state_dir = await killed(tmp_path)
+    state_dir = await killed(tmp_path, mock_clock)
     harm(state_dir)
     with opened(state_dir) as buffer:
         assert buffer.end == 31
@@ -214,9 +216,9 @@ def advance_by_records(buffer: DiskBuffer, batch: Batch) -> None:
     ],
 )
 async def test_a_start_with_damaged_values_goes_on_and_says_so(
-    tmp_path: Path, log: LogCapture, statement: str
+    tmp_path: Path, mock_clock: MockClock, log: LogCapture, statement: str
 ) -> None:
-    state_dir = await killed(tmp_path)
+    state_dir = await killed(tmp_path, mock_clock)
     with closing(sqlite3.connect(state_dir / "buffer.db", isolation_level=None)) as file:
         (size,) = file.execute("SELECT value FROM facts WHERE name = 'used_bytes'").fetchone()
         file.execute(statement)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import Outcome, SinkPolicy
@@ -34,11 +35,12 @@ def opened(state_dir: Path) -> DiskBuffer:
 def state_dir(tmp_path: Path) -> Path:
     """A stopped relay's: 120 small rows and 12 large ones; `a` has 20 records and `b` 99."""
     path = tmp_path / "state"
-    trio.run(fill, path)
+    clock = MockClock()
+    trio.run(fill, path, clock, clock=clock)
     return path
 
 
-async def fill(path: Path) -> None:
+async def fill(path: Path, clock: MockClock) -> None:
     with opened(path) as buffer:
         buffer.set_sinks(SINKS)
         for n in range(132):
@@ -50,6 +52,7 @@ async def fill(path: Path) -> None:
         advance(buffer, "b", 100)
         letter = DeadLetter("a", 20, 1.0, "400", "bad", b"record", RNG.randbytes(40_000))
         await buffer.store_dead_letters([letter], 21, Outcome(refused=1))
+        clock.jump(1)  # cursors go with the first records after a moment
         await buffer.append([], {})
 
 

@@ -45,8 +45,8 @@ def first_state(
     if stream.leaves.get(0) is not None:
         return START
     findings.add("unproven", "the first seal after --since is late: the relay was stopped, or the "
-                 "seals and messages before it are deleted; an export that begins before --since "
-                 "tells", stream.label, later[0].tree.size - 1, before=later[0].at)  # fmt: skip
+                 "seals and messages before it are deleted; export from before --since to find out "
+                 "which", stream.label, later[0].tree.size - 1, before=later[0].at)  # fmt: skip
     return later[0]
 
 
@@ -71,6 +71,6 @@ def check_early(
         stray = sum(last - begin + 1 for begin, last in runs)
         if stray:
             findings.add("unproven", f"{counted(stray, 'message')} with numbers from before the "
-                         "first seal after --since: sent again later, or added; an export that "
-                         "begins before them tells", stream.label, runs[0][0], runs[-1][1],
+                         "first seal after --since: sent again later, or added; export from "
+                         "before them to find out which", stream.label, runs[0][0], runs[-1][1],
                          before.at, after.at)  # fmt: skip

@@ -103,7 +103,13 @@ def run_settings(
     }
     config = folder / "siemrelay.yaml"
     config.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "siemrelay", "run", "-c", str(config)]
+    with running(sys.executable, "-m", "siemrelay", "run", "-c", str(config)) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def running(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the end of the block, without its messages."""
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         yield process
@@ -123,13 +129,8 @@ def rsyslog(folder: Path, settings: str) -> Iterator[subprocess.Popen[bytes]]:
     config, program = folder / "rsyslog.conf", rsyslogd()
     config.write_text(settings)
     assert program is not None
-    command = [program, "-n", "-iNONE", "-f", str(config)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
+    with running(program, "-n", "-iNONE", "-f", str(config)) as process:
         yield process
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def connected(port: int) -> socket.socket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Final
 import trustme
 import yaml
 
+from tests.bench.daemon import connected
 from tests.support.servers import free_port
 
 _CONNECTIONS: Final = 1000
@@ -53,7 +53,7 @@ def _measure(scheme: str, bar: int | None) -> None:
         stack.callback(process.terminate)
 
         def say(message: bytes) -> None:
-            sock = _connected(port)
+            sock = connected(port)
             if scheme == "tls":
                 sock = client.wrap_socket(sock, server_hostname="localhost")
             stack.enter_context(sock).sendall(message)
@@ -70,17 +70,6 @@ def _measure(scheme: str, bar: int | None) -> None:
             verdict = f" ({'within' if more <= bar else 'OVER'} the bar of {bar / 1e6:.0f})"
         print(f"{_CONNECTIONS} open {scheme} connections: {more / 1e6:.1f} MB RSS{verdict} "
               f"over {before / 1e6:.1f} with one")  # fmt: skip
-
-
-def _connected(port: int) -> socket.socket:
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S)
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 def _arrived(out: Path, count: int) -> None:

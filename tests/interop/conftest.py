@@ -1,8 +1,18 @@
-"""After the tests of rotation, their figures in a table."""
+"""A Kafka cluster; and after the tests of rotation, their figures in a table."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.support.kafka_cluster import KafkaCluster
+
+
+@pytest.fixture
+def cluster() -> Iterator[KafkaCluster]:
+    with KafkaCluster() as made:
+        yield made
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

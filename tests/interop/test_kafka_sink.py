@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -27,12 +26,6 @@ from tests.support.servers import free_port
 
 TOPIC = "audit"
 WITHIN_S = 20
-
-
-@pytest.fixture
-def cluster() -> Iterator[KafkaCluster]:
-    with KafkaCluster() as made:
-        yield made
 
 
 def options(cluster: KafkaCluster | str, **more: object) -> KafkaOptions:

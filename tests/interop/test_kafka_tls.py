@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,6 @@ from tests.support.kafka_tls import KafkaOverTls
 
 TOPIC = "audit"
 WITHIN_S = 20
-
-
-@pytest.fixture
-def cluster() -> Iterator[KafkaCluster]:
-    with KafkaCluster() as made:
-        yield made
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_an_export_that_is_cut_off_is_not_fresh(export: Export, tmp_path: Path) 
         cut = export.tampered(lambda every: every[:rows])  # noqa: B023  (called now)
         code, report = verified(cut, folder=tmp_path, after_s=90)
         assert (code, {"stale"} <= {kind for kind, *_ in findings(report)}) == (1, True)
-        # Sooner, its neighbours tell: their seals name the ones that are gone.
+        # Sooner, the seals of its neighbours name the ones that are gone.
     code, report = verified(export, folder=tmp_path, after_s=90)
     assert {kind for kind, *_ in findings(report)} == {"stale"}
 

@@ -38,20 +38,31 @@ _PARAM: Final = re.compile(r'([^ =\]"]{1,255})="((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _ESCAPED: Final = re.compile(r'\\(["\\\]])')
 
 # Cisco's `%FACILITY-SEVERITY-MNEMONIC: `; some versions leave the colon out, or a space before it.
-# The second group, where other tags have a process id, matches nothing.
+# NX-OS may name its virtual device before it. The second group, where other tags have a process id,
+# matches nothing.
 _CISCO_TAG: Final = re.compile(
-    r"%([A-Z][\w-]{1,64}-[0-7]-\w{1,64})((?!))?(?: ?:(?: |$)| )", re.ASCII
+    r"(?:%\$ ?VDC[ -]\d{1,4} ?%\$ )?%([A-Z][\w-]{1,64}-[0-7]-\w{1,64})((?!))?(?: ?:(?: |$)| )",
+    re.ASCII,
 )
 # What Cisco puts before the time: a count of messages, the host (`logging origin-id`), a sequence
-# number, each with a colon, the node of IOS-XR or a line card; or a lone colon (ASA's EMBLEM,
-# NX-OS). In place of the time there may be the time since the start, or nothing.
-_NODE: Final = r"[A-Z][A-Z0-9]{0,15}(?: \d{1,3})?(?:/[A-Za-z0-9]{1,16})"
+# number, each with a colon, the node of IOS-XR (the host before it) or a line card; or a lone colon
+# (ASA's EMBLEM, NX-OS). In place of the time there may be the time since the start, or nothing.
+_NODE: Final = r"(?:[A-Z][A-Z0-9]{0,15}(?: \d{1,3})?|\d{1,3})(?:/[A-Za-z0-9]{1,16})"
+_CISCO_TIME: Final = rf"[*.]?(?:\d{{4}}[ -])?(?:\d\d|{MONTH})[ -:]"
 _CISCO: Final = re.compile(
     rf"(?:: ?|{_NODE}{{2,4}}: ?|"
-    r"\d{1,10}: (?:(?!\d\d:|\d{1,5}[ywdhm])([^\s<>=\"/]{1,255}): )?(?:\d{1,10}: )?"
+    r"\d{1,10}: (?:(?!\d\d:|\d{1,5}[ywdhm])(?P<host>[^\s<>=\"/]{1,255})"
+    rf"(?: ?: | (?={_NODE}{{2,4}}:)))?(?:\d{{1,10}}: )?"
     rf"(?:{_NODE}{{1,4}}: ?)?)"
-    rf"(?=[*.]?(?:\d{{4}}[ -])?(?:\d\d|{MONTH})[ -:]|(?:\d{{1,5}}[ywdhm])|%[A-Z])"
+    rf"(?={_CISCO_TIME}|(?:\d{{1,5}}[ywdhm])|%[A-Z$])"
 )
+# The host in front without a count: NX-OS before its time, ASA (`logging device-id`) before its tag
+# with a space before the colon, which no program's name has.
+_ORIGIN: Final = re.compile(
+    rf"(?P<host>[^\s<>=\"/%{{}}|]{{1,255}})(?: ?: (?={_CISCO_TIME})| : (?=%[A-Z$]))"
+)
+# Whoever sets the clock of a device names its zone; one that is not in `ZONES` is the source's.
+_NAMED_ZONE: Final = re.compile(r"[A-Za-z]{1,7}: (?=(?:[\w.-]{1,64}\[\d{1,10}\]: )?%[A-Z$])")
 _UPTIME: Final = re.compile(r"(?:(?:\d{1,5}[ywdhm]){1,4}|\d\d:\d\d:\d\d(?:\.\d{1,9})?): ")
 # `Oct 11 22:14:15`, with what devices add: a star before it (Cisco), a weekday, a year on either
 # side, a fraction, a zone, a colon.
@@ -186,7 +197,7 @@ def _stamped(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) 
     """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
     device = _CISCO.match(rest)
     if device is None:
-        return _clocked(header, rest, received, zone)
+        return _of_origin(header, rest, received, zone) or _clocked(header, rest, received, zone)
     rest = rest[device.end() :]
     after = _clocked(header, rest, received, zone)
     if after is None:
@@ -194,14 +205,31 @@ def _stamped(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) 
         after = rest if uptime is None else rest[uptime.end() :]
         if _CISCO_TAG.match(after) is None:
             return None
-    if device[1] is not None and not device[1].isdecimal():
-        header.host = device[1]
-    # IOS-XR names the process before the tag. What follows a tag is text, and never a tag.
+    if device["host"] is not None and not device["host"].isdecimal():
+        header.host = device["host"]
+    # IOS-XR names the process before the tag, and writes `: ` for a zone that it does not name.
+    # What follows a tag is text, and never a tag.
+    after = after.removeprefix(": ")
     process = _TAG.match(after)
     tag = _CISCO_TAG.match(after, process.end()) if process is not None else None
     if process is not None and process[2] is not None and tag is not None:
         header.app, header.pid, header.msgid = process[1], process[2], tag[1]
         after = after[tag.end() :]
+    return after
+
+
+def _of_origin(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) -> str | None:
+    """The tag and text of a message with the host in front of Cisco's time or tag; else None."""
+    origin = _ORIGIN.match(rest) if header.pri is not None and header.time is None else None
+    if origin is None:
+        return None
+    clocked = SyslogHeader("")
+    tail = rest[origin.end() :]
+    after = _clocked(clocked, tail, received, zone)
+    after = tail if after is None else after
+    if _CISCO_TAG.match(after) is None:
+        return None
+    header.host, header.time = origin["host"], clocked.time
     return after
 
 
@@ -224,8 +252,9 @@ def _clocked(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) 
     header.time = written_time(
         (match["month"], match["day"], match["clock"]), received, zone,
         year=year, fraction=(match["fraction"] or "")[1:7], named=match["zone"],
-    )  # fmt: skip
-    return rest[match.end() :]
+    ) or match[0].strip(" :")  # fmt: skip
+    odd_zone = _NAMED_ZONE.match(rest, match.end())
+    return rest[(odd_zone or match).end() :]
 
 
 def rfc5424_sender(pri: str, sender: str) -> SyslogHeader | None:

@@ -159,6 +159,15 @@ def test_a_time_that_cannot_be_read_gives_way_to_the_headers_then_to_the_arrival
     assert (attributes["time"], attributes["siemrelay.time_from"]) == ("soon", place)
 
 
+def test_a_header_whose_day_is_none_leaves_what_it_says_in_the_event() -> None:
+    event = only("<13>Feb 30 10:00:00 h app: x", decoder="syslog")
+    attributes = attributes_of(event)
+    assert event.time == "2026-11-28T12:00:00.000Z"
+    assert (attributes["time"], attributes["siemrelay.time_from"]) == (
+        "Feb 30 10:00:00", "arrival",
+    )  # fmt: skip
+
+
 def test_a_senders_own_word_for_where_its_time_is_from_does_not_count() -> None:
     event = only('{"time":"soon","siemrelay.time_from":"body"}')
     assert attributes_of(event)["siemrelay.time_from"] == "arrival"

@@ -31,7 +31,7 @@ _MOST_RECORDS: Final = 1000
 
 # A decoder fits if it reads this share: logs have a line or two of something else.
 _FITS: Final = 0.8
-# A record of pairs has at least so many; fewer may stand in any text.
+# Among words are so many pairs at least; fewer may stand in any text.
 _PAIRS: Final = 3
 
 # A product's own types are this share of its records at least, as others have types of no note; and
@@ -172,9 +172,11 @@ def _items(record: bytes, splitter: ItemSplitter | None) -> Iterator[bytes]:
 
 
 def _is_pairs(record: str) -> bool:
-    pairs = whole_pairs(record)
-    if pairs is None and _SYSLOG.match(record) is None:
-        pairs = declared_pairs(record) if record.count("=") > 2 * _PAIRS else None
+    if whole_pairs(record) is not None:
+        return True
+    if _SYSLOG.match(record) is not None or record.count("=") <= 2 * _PAIRS:
+        return False
+    pairs = declared_pairs(record)
     return pairs is not None and len(pairs) > _PAIRS
 
 

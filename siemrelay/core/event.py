@@ -6,7 +6,7 @@ One vocabulary (`FIELDS`) names an event's parts in `fields:`, filters, `map:`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import compress
 from operator import attrgetter
 from typing import Any, Final
@@ -295,22 +295,14 @@ Rewrite = Callable[[Selection], list[bytes]]
 def field_getter(field: str) -> Callable[[AuditEvent], Any]:
     """A function that reads a field of `FIELDS`, `syslog_severity` or `attributes.NAME`.
 
-    Dots in NAME descend.
+    Dots in NAME descend, or are part of a name in the record where there is no such object. If they
+    descend into a list of objects, the value is the list of what is in them.
     """
     if field == SYSLOG_SEVERITY:
         return lambda event: syslog_severity(event.severity or 0)
     if field.startswith("attributes."):
         path = field.split(".")[1:]
-
-        def attribute(event: AuditEvent) -> Any:
-            value: Any = attributes_of(event)
-            for name in path:
-                if not isinstance(value, dict):
-                    return None
-                value = value.get(name)
-            return value
-
-        return attribute
+        return lambda event: _value_at(attributes_of(event), path)
     return attrgetter(field)
 
 
@@ -321,6 +313,44 @@ def _part_getter(field: str) -> tuple[str, Callable[[Any], Any]]:
 
 _GETTERS: Final = {f: _part_getter(f) for f in (*FIELDS, "actor", "target", "attributes")}
 """For a field the one that it is a part of, empty for an event's own, and how it is read there."""
+
+
+def _value_at(value: Any, path: Sequence[str]) -> Any:
+    for end in range(1, len(path) + 1):
+        name = ".".join(path[:end])
+        found = [place[name] for place in _objects(value) if name in place]
+        if end < len(path):
+            found = [inner for each in found if (inner := _value_at(each, path[end:])) is not None]
+        if found and isinstance(value, list):
+            return [one for each in found for one in (each if isinstance(each, list) else [each])]
+        if found:
+            return found[0]
+    return None
+
+
+def places_of(value: Any, path: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every member of nested objects and lists that a dotted path may name: its object, its name.
+
+    `["user", "email"]` is `email` in `user`, in each element of a list `user`, and `user.email`.
+    """
+    for place in _objects(value):
+        for end in range(1, len(path) + 1):
+            name = ".".join(path[:end])
+            if name in place and end == len(path):
+                yield place, name
+            elif name in place:
+                yield from places_of(place[name], path[end:])
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """A value that is an object, or all those in a list, however its lists are nested."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            yield one
+        elif isinstance(one, list):
+            left += reversed(one)
 
 
 def attributes_of(event: AuditEvent) -> dict[str, Any]:

@@ -122,8 +122,8 @@ class _Test:
         self._attribute = _attribute_column(path) if path.startswith(ATTRIBUTES) else None
         # Attributes are compared as JSON: 1, true and "1" stay apart. A hit runs in C alone.
         self._decision = BoundedMemo(self._holds if self._attribute is None else self._holds_json)
-        numbers = path == "severity" or options.min is not None or options.max is not None
-        self._texts = self._attribute is None and not numbers
+        self._is_bounded = options.min is not None or options.max is not None
+        self._texts = self._attribute is None and path != "severity" and not self._is_bounded
 
     def select(self, events: Sequence[AuditEvent]) -> Sequence[bool]:
         """Whether it holds, for each event, in order."""
@@ -155,18 +155,20 @@ class _Test:
             )
         if options.present is False:
             return False
-        if options.min is not None or options.max is not None:
-            number = _number(value)
-            if number is None or not (
-                (options.min is None or options.min <= number)
-                and (options.max is None or number <= options.max)
-            ):
-                return False
         values = value if isinstance(value, list) else [value]
+        if self._is_bounded and not any(map(self._within, values)):
+            return False
         texts = list(map(_text, values))
         if self._any is not None and not any(map(self._any.matches, texts)):
             return False
         return self._not is None or not any(map(self._not.matches, texts))
+
+    def _within(self, value: Any) -> bool:
+        least, most = self._options.min, self._options.max
+        number = _number(value)
+        return number is not None and (
+            (least is None or least <= number) and (most is None or number <= most)
+        )
 
     def failure(self, event: AuditEvent) -> str:
         """What is wrong with an event for which it does not hold."""
@@ -176,12 +178,15 @@ class _Test:
         shown = f"{self._path} {_shown(_text(value))}"
         if options.present is False:
             return f"there is a {self._path}"
-        number = _number(value)
-        if options.min is not None and (number is None or number < options.min):
-            return f"{shown} is below {options.min:g}"
-        if options.max is not None and (number is None or number > options.max):
+        values = value if isinstance(value, list) else [value]
+        if self._is_bounded and not any(map(self._within, values)):
+            numbers = [number for each in values if (number := _number(each)) is not None]
+            if not numbers:
+                return f"{shown} is no number"
+            if options.min is not None and max(numbers) < options.min:
+                return f"{shown} is below {options.min:g}"
             return f"{shown} is above {options.max:g}"
-        texts = list(map(_text, value if isinstance(value, list) else [value]))
+        texts = list(map(_text, values))
         if self._any is not None and not any(map(self._any.matches, texts)):
             return f"{shown} is not {self._any}"
         return f"{shown} is {self._not}, which `not` excludes"
@@ -280,6 +285,8 @@ def _attribute_column(path: str) -> Callable[[Sequence[AuditEvent]], list[bytes]
         kind = kind | None if path.count(".") > 1 else kind
     decode_lines = msgspec.json.Decoder(kind).decode_lines
     depth, get = path.count("."), field_getter(path)
+    # A name that has the dots itself, perhaps in escapes.
+    dotted = [b"\\u", *(b"." + name.encode() for name in path.split(".")[2:])]
 
     def one(value: Any) -> bytes:
         for _ in range(depth):
@@ -300,7 +307,12 @@ def _attribute_column(path: str) -> Callable[[Sequence[AuditEvent]], list[bytes]
             found = decode_lines(b"\n".join(raws))
         except (TypeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return list(map(slow, events))
-        return list(map(one, found))
+        values = list(map(one, found))
+        if depth > 1 and b"" in values:
+            for index, (value, raw) in enumerate(zip(values, raws, strict=True)):
+                if not value and any(map(bytes(raw).__contains__, dotted)):
+                    values[index] = slow(events[index])
+        return values
 
     return column
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from siemrelay.core.event import AuditEvent, attributes_of
+from siemrelay.core.event import AuditEvent, attributes_of, places_of
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
 from siemrelay.transforms.redaction.rules import MASK, Rules, TextRule, Token, redacted_text
@@ -38,9 +38,12 @@ class EventRedactor:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
+        # `"user"` or `"user.email"`: a dot descends, or is part of the name.
         self._attribute_names = [
-            msgspec.json.encode(path.split(".")[1])
+            name
             for path in rules.paths if path.startswith(ATTRIBUTES)
+            for quoted in [msgspec.json.encode(path.split(".")[1])]
+            for name in ([quoted] if path.count(".") == 1 else [quoted, quoted[:-1] + b"."])
         ]  # fmt: skip
         self._concerns_attributes = bool(rules.texts or self._attribute_names)
         self._fields_alone = not (rules.texts or rules.texts_of)
@@ -48,6 +51,7 @@ class EventRedactor:
             path.split(".", 1)[1]: token
             for path, token in rules.whole.items() if path.startswith(ATTRIBUTES)
         }  # fmt: skip
+        self._members_alone = not any("." in name for name in self._whole_members)
 
     def apply(self, events: Sequence[AuditEvent]) -> tuple[list[AuditEvent], list[int]]:
         """The events, redacted; and the indexes of those in which something was."""
@@ -102,7 +106,7 @@ class EventRedactor:
         """The attributes with the members redacted that are redacted whole; None if none is."""
         if not event.attributes or not self._may_change(event.attributes):
             return None
-        if isinstance(event.attributes, msgspec.Raw):
+        if isinstance(event.attributes, msgspec.Raw) and self._members_alone:
             try:
                 members = _members(event.attributes)
             except msgspec.DecodeError:
@@ -303,22 +307,19 @@ def _whole(value: Any, token: Token, secrets: set[str]) -> str:
     return token(text)
 
 
-def _at(place: Any, path: Sequence[str], token: Token, secrets: set[str]) -> None:
-    """Redact the value at that path, whatever it is; an empty token removes it."""
-    for name in path[:-1]:
-        place = place.get(name) if isinstance(place, dict) else None
-    if isinstance(place, dict) and place.get(path[-1]) not in (None, ""):
-        made = _whole(place[path[-1]], token, secrets)
-        if made:
-            place[path[-1]] = made
-        else:
-            del place[path[-1]]
+def _at(value: Any, path: Sequence[str], token: Token, secrets: set[str]) -> None:
+    """Redact the values at that path, whatever they are; an empty token removes them."""
+    for place, name in list(places_of(value, path)):
+        if place[name] not in (None, ""):
+            made = _whole(place[name], token, secrets)
+            if made:
+                place[name] = made
+            else:
+                del place[name]
 
 
 def _texts_at(
-    place: Any, path: Sequence[str], rules: Sequence[TextRule], secrets: set[str]
+    value: Any, path: Sequence[str], rules: Sequence[TextRule], secrets: set[str]
 ) -> None:
-    for name in path[:-1]:
-        place = place.get(name) if isinstance(place, dict) else None
-    if isinstance(place, dict) and path[-1] in place:
-        place[path[-1]] = redacted_json(place[path[-1]], rules, secrets)
+    for place, name in list(places_of(value, path)):
+        place[name] = redacted_json(place[name], rules, secrets)

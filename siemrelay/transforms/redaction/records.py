@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
 from siemrelay.core.canonical_json import repeats_a_name
-from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
+from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter, places_of
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
 from siemrelay.transforms.redaction.events import (
@@ -40,7 +41,7 @@ class RecordRedactor:
 
     def __init__(self, rules: Rules) -> None:
         self._rules, self._events = rules, EventRedactor(rules)
-        self._getters = {path: field_getter(path) for path in rules.paths}
+        self._of_attributes = any(path.startswith(ATTRIBUTES) for path in rules.whole)
         # Which part of a record a field came from is not known here: rules for the texts of one
         # field are applied to all of it.
         self._texts = [*rules.texts, *(rule for some in rules.texts_of.values() for rule in some)]
@@ -146,11 +147,17 @@ class RecordRedactor:
     def _values(self, event: AuditEvent) -> dict[str, Token]:
         """The values of the event that a rule redacts whole."""
         values: dict[str, Token] = {}
+        attributes = attributes_of(event) if self._of_attributes else {}
         for path, token in self._rules.whole.items():
-            value = self._getters[path](event)
-            if value not in (None, ""):
-                text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-                values[text] = token
+            inside = path.split(".")[1:]
+            found = (
+                [place[name] for place, name in places_of(attributes, inside)]
+                if path.startswith(ATTRIBUTES) else [attrgetter(path)(event)]
+            )  # fmt: skip
+            for value in found:
+                if value not in (None, ""):
+                    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+                    values[text] = token
         return values
 
     def _in_tree(self, tree: Any, values: dict[str, Token], found: set[str]) -> Any:

@@ -18,7 +18,10 @@ READ = TypeAdapter(Where).validate_python
 
 ATTRIBUTES = {
     "env": "prod", "n": 7, "share": 0.5, "yes": True, "one": 1, "text": "1", "null": None,
-    "ips": ["192.0.2.1", "10.1.2.3"], "k8s": {"ns": "kube-system", "empty": {}}, "a.b": "literal",
+    "ips": ["192.0.2.1", "10.1.2.3"],
+    "k8s": {"ns": "kube-system", "empty": {}, "pod.ip": "10.0.0.3"},
+    "a.b": "literal", "numbers": [1, "9"], "host.ip": "10.0.0.1",
+    "users": [{"mail": "a@x"}, {"mail": ["c@x"]}, {"name": "b"}],
 }  # fmt: skip
 EVENT = AuditEvent(
     id="e1", time="2024-03-01T08:00:00Z", type="Account Provisioned", category="account",
@@ -65,6 +68,10 @@ def holds(where: dict[str, Any], event: AuditEvent = EVENT) -> bool:
         ("attributes.ips", ["10.0.0.0/8", "192.0.2.1"], ["192.0.2.2", {"not": "10.0.0.0/8"}]),
         ("attributes.k8s.ns", ["kube-*"], ["default"]),
         ("attributes.k8s", [{"present": True}, "*kube*"], [{"present": False}]),
+        ("attributes.numbers", [{"min": 4}, {"max": 1}, 9], [{"min": 10}, 5]),
+        ("attributes.host.ip", ["10.0.0.1", {"not": "10.0.0.2"}], [{"present": False}, "10.0.0.2"]),
+        ("attributes.users.mail", ["a@x", "c@x", {"not": "b@x"}], ["b@x", {"not": "*@x"}]),
+        ("attributes.k8s.pod.ip", ["10.0.0.3"], ["10.0.0.4", {"present": False}]),
     ],
 )  # fmt: skip
 def test_a_condition_takes_what_it_says_and_leaves_the_rest(
@@ -87,6 +94,22 @@ def test_a_condition_takes_what_it_says_and_leaves_the_rest(
 def test_networks_are_compared_with_addresses(address: str, network: str, inside: bool) -> None:
     event = AuditEvent(actor=Actor(address=address))
     assert Conditions(READ({"actor.address": network})).select([event]) == [inside]
+
+
+def test_an_object_goes_before_a_name_with_the_same_dots() -> None:
+    event = AuditEvent(attributes=msgspec.Raw(b'{"tenant.id":"forged","tenant":{"id":"added"}}'))
+    assert Conditions(READ({"attributes.tenant.id": "added"})).select([event]) == [True]
+    assert Conditions(READ({"attributes.tenant.id": "forged"})).select([event]) == [False]
+
+
+@pytest.mark.parametrize("name", [b"siemrelay.time_from", rb"siemrelay\u002etime_from"])
+def test_a_name_with_dots_is_found_among_events_without_it(name: bytes) -> None:
+    events = [
+        AuditEvent(attributes=msgspec.Raw(b'{"x":1}')),
+        AuditEvent(attributes=msgspec.Raw(b'{"' + name + b'":"arrival"}')),
+    ]
+    where = READ({"attributes.siemrelay.time_from": "arrival"})
+    assert Conditions(where).select(events) == [False, True]
 
 
 def test_all_conditions_must_hold() -> None:

@@ -359,6 +359,27 @@ def test_whole_fields_are_redacted_each_in_its_way(more: list[Any], raw: bool) -
     assert event.actor.name == "Ada Lovelace", "the events are shared by all sinks"
 
 
+@pytest.mark.parametrize("rule", [{}, {"pattern": "x-[0-9]+"}], ids=["whole", "pattern"])
+@pytest.mark.parametrize("format_name", ["json", "raw"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"u": {"mail": "x-1"}}, {"u.mail": "x-1"}, {"u": [{"mail": "x-1"}, {"mail": ["x-2"]}]},
+        {"u": [[{"mail": "x-1"}]], "u.mail": "x-2"},
+        {"a": {"u.mail": "x-1"}, "a.u": {"mail": "x-2"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_field_is_redacted_wherever_its_path_may_lead(
+    record: dict[str, Any], format_name: str, rule: dict[str, str]
+) -> None:
+    fields = ["attributes.u.mail", "attributes.a.u.mail"]
+    made = assembled("json", [{"field": fields, **rule}], at="sink", format_name=format_name)
+    (message,) = messages(made, json.dumps({"type": "t", "y": "y-1"} | record).encode())
+    assert b"x-" not in message
+    assert b"y-1" in message
+
+
 @pytest.mark.parametrize("how", [way for way in WAYS if way != "twice"])
 def test_a_field_is_redacted_in_records_too(how: str) -> None:
     record = {"type": "x", "user": "Zoë O'Brien=1", "message": "hello"}

@@ -3,7 +3,8 @@
 Receivers store JSON anew: other spaces, other order of members, other spelling of numbers. The
 canonical form is the same for all of them. In one point it is stricter than the RFC, which takes
 every number for a double: integers beyond 2^53 keep all their digits, since SIEMs keep them (64-bit
-numbers, or the text as it came), and one digit may be another user.
+numbers, or the text as it came), and one digit may be another user. A number beyond a double
+(`1e400`), which the RFC refuses, keeps its text: it is another than every number that was sent.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class RepeatedName(ValueError):
 def canonical(text: bytes) -> bytes:
     """The canonical form of one JSON value.
 
-    Raises ValueError if it is none, has a number beyond a double, or is nested too deep.
+    Raises ValueError if it is none, or is nested too deep.
     """
     return parsed(text)[1]
 
@@ -192,7 +193,7 @@ def _number(text: str) -> msgspec.Raw:
     """A number with a fraction or an exponent as ECMAScript writes it (RFC 8785, 3.2.2.3)."""
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError("a number beyond a double")
+        return msgspec.Raw(text.encode())
     written = repr(value)
     if value == 0:
         written = "0"

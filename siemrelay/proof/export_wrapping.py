@@ -147,10 +147,19 @@ def _message_in(document: dict[str, Any], added: Paths) -> Wrapped:
     if isinstance(raw, str) and (not is_numbered or _are_texts(document)):
         return Wrapped(raw.encode(), document, SPLUNK_RAW)
     for name in () if is_numbered else WHOLE_MESSAGE:
-        text = document.get(name)
+        text = _member(document, name)
         if isinstance(text, str) and leaf_of(text.encode()).number is not None:
             return Wrapped(text.encode(), document, name)
     return Wrapped(document)
+
+
+def _member(document: dict[str, Any], name: str) -> Any:
+    """A member by its name; with dots in it also as Elastic's agents write it, in an object."""
+    outer, _, inner = name.partition(".")
+    found = document.get(name)
+    if found is None and inner and isinstance(beneath := document.get(outer), dict):
+        return beneath.get(inner)
+    return found
 
 
 def _are_texts(document: dict[str, Any]) -> bool:

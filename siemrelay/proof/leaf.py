@@ -286,7 +286,8 @@ def _whole_text(value: Any) -> bytes | None:
 WHOLE_MESSAGE: Final = (
     "_raw", "event.original", "RawData", "raw", "SyslogMessage", "message", "Message",
 )  # fmt: skip
-"""Members and columns of exports that hold a whole message as it was sent, the surest first."""
+"""Members and columns of exports that hold a whole message as it was sent, the surest first; a dot
+may stand for an object in an object."""
 
 
 def any_value_of(value: Mapping[str, Any]) -> Any:

@@ -56,18 +56,21 @@ def check_early(
 ) -> None:  # fmt: skip
     """Judge the messages from before the `first` state, as far as the export allows it."""
     states = [mark for mark in marks if mark.tree.size <= first.tree.size]
+    has_begun = False
     for before, after in windows(START, states):
         start, end = before.tree.size, after.tree.size
         runs = list(stream.leaves.runs(start, end))
         if runs == [(start, end - 1)]:
+            has_begun = True
             checks.check(before, after)
             continue
-        if runs and runs[-1][1] == end - 1:  # here the export begins
+        if runs and runs[-1][1] == end - 1 and not has_begun:  # here the export begins
             begin, last = runs.pop()
-            if after == first and seconds(before.at) < since <= seconds(after.at):
-                findings.note(f"{counted(last - begin + 1, 'message')} before the first seal after "
-                              "--since cannot be proven without those before them: export some "
-                              "minutes more", stream.label, begin, last)  # fmt: skip
+            findings.note(f"{counted(last - begin + 1, 'message')} at the beginning of the export "
+                          "cannot be proven without those before them: they must be from before "
+                          "--since, else export some minutes more", stream.label, begin,
+                          last)  # fmt: skip
+        has_begun = has_begun or bool(runs) or stream.leaves.get(end - 1) is not None
         stray = sum(last - begin + 1 for begin, last in runs)
         if stray:
             findings.add("unproven", f"{counted(stray, 'message')} with numbers from before the "

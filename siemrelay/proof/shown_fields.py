@@ -83,6 +83,8 @@ def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownField
         return plan.nothing
     sent, unproven, conflict = _fields_of(message), list(plan.unproven), ""
     for name, value in _flat({name: shown[name] for name, _ in plan.compared}):
+        if name == place:  # in an object of other fields
+            continue
         values = sent.get(name) or sent.get(name.removesuffix("{}"))
         if values is None:
             unproven.append(name)

@@ -37,10 +37,15 @@ def test_every_double_is_written_as_ecmascript_writes_it(bits: bytes) -> None:
         assert canonical(repr(number).encode()) == rfc8785.dumps(number)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b'{"a":1} x', b"[1e999]", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("text", [b"", b"{", b'{"a":1} x', b"\xff", b"[" * 100_000])
 def test_what_has_no_canonical_form_is_a_value_error(text: bytes) -> None:
-    with pytest.raises(ValueError, match=r"JSON|beyond"):
+    with pytest.raises(ValueError, match="JSON"):
         canonical(text)
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "1E400", "17.5e999999999999"])
+def test_a_number_beyond_a_double_keeps_its_text(number: str) -> None:
+    assert canonical(f'{{"b": [ {number} ], "a": 1.0}}'.encode()) == f'{{"a":1,"b":[{number}]}}'.encode()
 
 
 @given(value=VALUES, name=TEXTS, ascii_only=st.booleans(), spaces=st.sampled_from([None, 2]))

@@ -70,6 +70,10 @@ SHAPES: dict[str, Callable[[list[bytes]], bytes]] = {
     "a document with the message in a member": lambda x: lines_of(
         [{"@timestamp": "now", "event": {}, "message": line.decode()} for line in x]
     ),
+    "Elasticsearch, the message in event.original as Elastic's agents keep it": lambda x: lines_of(
+        [{"_source": {"@timestamp": "now", "event": {"kind": "event", "original": line.decode()}}}
+         for line in x]
+    ),
     "OTLP": lambda x: lines_of(list(map(otlp, x))),
 }  # fmt: skip
 

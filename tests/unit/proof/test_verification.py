@@ -94,6 +94,10 @@ ATTACKS: dict[str, tuple[Callable[[Lines], Lines], set[tuple[str, int | None, in
     "a field changed": (lambda x: changed(x, 3, user="mallory"), {("changed", 0, 9)}),
     "a field added": (lambda x: changed(x, 12, admin=True), {("changed", 10, 20)}),
     "a field of another type": (lambda x: changed(x, 12, user=12), {("changed", 10, 20)}),
+    "a number beyond a double": (
+        lambda x: [*x[:3], x[3].replace(b"{", b'{"amount": 1e400, ', 1), *x[4:]],
+        {("changed", 0, 9)},
+    ),
     "an event with a used number": (lambda x: inserted(x, 4), {("added", 4, 4)}),
     "an event with a used number, first": (lambda x: inserted(x, 4, 0), {("added", 4, 4)}),
     "an event without a number": (
@@ -471,7 +475,9 @@ def test_a_seal_from_after_the_end_does_not_make_an_export_fresh() -> None:
     stream = sealed(20)
     cut = [*stream.lines[:11], *stream.lines[-11:]]
     until = (stream.now - timedelta(seconds=30)).timestamp()
-    assert {kind for kind, _, _ in found(verified(cut, until=until))} == {"stale"}
+    assert {kind for kind, _, _ in found(verified(cut, until=until))} == {
+        "stale", "missing", "unproven",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -530,6 +536,12 @@ def test_an_event_with_a_number_from_before_since_is_found() -> None:
     report = verified(kept, since=since, until=until)
     assert (report.is_proven, [n.first for n in report.notes]) == (True, [35])
     assert found(verified(inserted(kept, 7), since=since, until=until)) == {("unproven", 7, 7)}
+    # Only the message with which the export begins may stand there alone.
+    early = stream.lines[20:]
+    report = verified(early, since=since, until=until)
+    assert (report.is_proven, [n.first for n in report.notes]) == (True, [20])
+    report = verified([*stream.lines[9:11], *early], since=since, until=until)
+    assert (found(report), [n.first for n in report.notes]) == ({("unproven", 10, 20)}, [9])
     # An export that begins earlier proves what was sent again, and not what was added.
     assert verified([*kept, *stream.lines], since=since, until=until).is_proven
     assert ("added", 7, 7) in found(verified(inserted(stream.lines, 7), since=since, until=until))
@@ -572,9 +584,19 @@ def test_a_seal_from_after_the_end_proves_what_was_sent_before_it() -> None:
     assert (report.is_proven, report.streams[0].unsealed) == (True, 0)
     forged = changed(stream.lines, 35, user="mallory")
     assert found(verified(forged, until=until)) == {("changed", 32, 42)}
-    # As far as the export has it all.
+    # A message that is missing before that seal may have been sent before the end.
+    assert found(verified(without(stream.lines, 24), until=until)) == {
+        ("missing", 24, 24), ("unproven", 21, 31),
+    }  # fmt: skip
+    # Behind it, as far as the export has it all.
     report = verified(without(stream.lines, 40), until=until)
     assert (report.is_proven, tails(report)) == (True, [("later", 9, 33, 42)])
+
+
+def test_a_stream_that_begins_after_the_end_is_not_judged() -> None:
+    stream = with_tail()
+    report = verified(stream.lines, until=stream.start_s + 30)
+    assert (found(report), tails(report)) == ({("stale", None, None)}, [("later", 4, 33, 36)])
 
 
 def test_records_that_the_relay_gave_up_are_missing() -> None:

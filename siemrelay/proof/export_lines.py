@@ -75,3 +75,30 @@ def check_decoded_size(text: bytes, line: int) -> None:
         raise TooLarge(f"line {line:,}: one value of {len(text) >> 20:,} MiB with so many parts "
                        f"that it would take {size >> 20:,} MiB of memory: export one event a line "
                        "(NDJSON), or in parts")  # fmt: skip
+
+
+# Texts that are nowhere in a document: each takes a search of all of it.
+_MOST_UNFOUND: Final = 100
+
+
+class LineFinder:
+    """Finds the lines of texts that come one after the other in a document."""
+
+    def __init__(self, document: bytes) -> None:
+        self._document, self._at, self._line, self._unfound = document, 0, 1, 0
+
+    def line_of(self, text: bytes) -> int:
+        """The line of the next such text that no digit follows; that of the one before if there is
+        none."""
+        at, found = self._at, -1
+        while self._unfound < _MOST_UNFOUND:
+            found = self._document.find(text, at)
+            at = found + len(text)
+            if found < 0 or not self._document[at : at + 1].isdigit():
+                break
+        if found < 0:
+            self._unfound += 1
+        else:
+            self._line += self._document.count(b"\n", self._at, found)
+            self._at = found
+        return self._line

@@ -26,6 +26,7 @@ from siemrelay.proof.export_lines import (
     MOST_DOCUMENT_BYTES,
     MOST_LINE_BYTES,
     Block,
+    LineFinder,
     TooLarge,
     blocks_of_lines,
     check_decoded_size,
@@ -44,6 +45,9 @@ from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared
 
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
 _AT_ONCE: Final = 1_000
+
+# By so much of its begin a message without a number is found in a document.
+_MARK_CHARACTERS: Final = 60
 
 # A line of more bytes is decoded only after a look at what it would take.
 _LONG_LINE: Final = 1 << 20
@@ -240,8 +244,24 @@ def _document_parts(held: list[tuple[int, bytes]], added: Paths) -> Iterator[Exp
     else:
         care = needs_care(whole)
         entries = ((_in_care(each) if care else each, 1) for each in unwrapped(value, added))
+        lines_in = LineFinder(whole)
         while some := list(islice(entries, _AT_ONCE)):
-            yield _entries_part(some)
+            part = _entries_part(some)
+            yield part._replace(lines=[
+                lines_in.line_of(_mark_of(message, number))
+                for (message, _), number in zip(some, part.leaves.numbers, strict=True)
+            ])  # fmt: skip
+
+
+def _mark_of(message: Wrapped, number: str | None) -> bytes:
+    """A text by which a message is found in a document that has it: its number, else its begin."""
+    if number is not None:
+        return number.encode()
+    content = message.content
+    if isinstance(content, bytes):
+        return _encode(content[:_MARK_CHARACTERS].decode("utf-8", "replace"))[1:-1]
+    texts = (text for text in content.values() if isinstance(text, str) and text)
+    return _encode(next(texts, next(iter(content), "")))[:-1]
 
 
 def _parses(line: bytes) -> bool:

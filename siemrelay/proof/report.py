@@ -28,7 +28,10 @@ def counted(count: int, singular: str, plural: str = "") -> str:
 
 
 class Discrepancy(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is wrong: numbers `first` to `last` of a stream, between two moments."""
+    """One thing that is wrong: numbers `first` to `last` of a stream, between two moments.
+
+    `places` are where such a message stands in the exports, each as FILE:LINE.
+    """
 
     kind: Kind
     why: str
@@ -37,6 +40,7 @@ class Discrepancy(msgspec.Struct, frozen=True, omit_defaults=True):
     last: int | None = None
     after: str = ""
     before: str = ""
+    places: tuple[str, ...] = ()
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import click
+import msgspec
 import zstandard
 
 from siemrelay.proof.exports import ExportPart, parts
 from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import HASH_BYTES
-from siemrelay.proof.report import Discrepancy, counted
+from siemrelay.proof.report import Discrepancy, Report, counted
 from siemrelay.proof.seal import Timestamp
 from siemrelay.proof.tiles import TIMESTAMPS_FOLDER, leaf_tile, split
 from siemrelay.proof.timestamps import MOST_RESPONSE_BYTES
@@ -111,32 +112,38 @@ class _Progress:
             click.echo("\r\033[K", nl=False, err=True)
 
 
-def places_of(
-    exports: Sequence[str], added: Sequence[str], findings: Sequence[Discrepancy]
-) -> dict[tuple[str, int], str]:
-    """Where in the exports the messages are that are named one by one, read a second time."""
-    wanted = {
-        f"{finding.stream.rpartition('/')[2]}:{finding.first}": (
-            finding.stream.rpartition("/")[2], finding.first,
-        )
-        for finding in findings
-        if finding.kind in ("changed", "added") and finding.first is not None
-        and finding.first == finding.last
-    }  # fmt: skip
-    places = dict[tuple[str, int], str]()
-    for path in exports if wanted and "-" not in exports else ():
+def located(report: Report, exports: Sequence[str], added: Sequence[str]) -> Report:
+    """The report, with the places of messages that are named one by one; the exports are read once
+    more for it, but for standard input."""
+    wanted = {_number(finding) for finding in report.findings} - {""}
+    places = dict[str, list[str]]()
+    for path in exports if wanted else ():
+        if path == "-":
+            continue
         with _ExportFile(path) as file:
             for part in parts(file.pieces(), added):
-                for place in _places_in(part, wanted.keys()):
-                    key = wanted[part.leaves.numbers[place] or ""]
-                    before = f"{places[key]}, " if key in places else ""
-                    if len(before) < _MOST_PLACES:
-                        places[key] = f"{before}{path}:{part.lines[place]}"
-    return places
+                for place in _places_in(part, wanted):
+                    found = places.setdefault(part.leaves.numbers[place] or "", [])
+                    if len(found) < _MOST_PLACES:
+                        found.append(f"{path}:{part.lines[place]}")
+    findings = [
+        msgspec.structs.replace(finding, places=tuple(found))
+        if (found := places.get(_number(finding)))
+        else finding
+        for finding in report.findings
+    ]
+    return msgspec.structs.replace(report, findings=findings)
 
 
-# Characters: of a number that stands at a thousand places some are enough.
-_MOST_PLACES: Final = 300
+# Of a number that stands at a thousand places some are enough.
+_MOST_PLACES: Final = 10
+
+
+def _number(finding: Discrepancy) -> str:
+    """The number of the one message that is there and wrong; empty if there is none."""
+    if finding.kind not in ("changed", "added") or finding.first != finding.last:
+        return ""
+    return "" if finding.first is None else f"{finding.stream.rpartition('/')[2]}:{finding.first}"
 
 
 def _places_in(part: ExportPart, wanted: AbstractSet[str]) -> list[int]:

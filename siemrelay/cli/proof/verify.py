@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,12 +15,12 @@ import msgspec
 from siemrelay.cli.proof.export_files import (
     UNREADABLE,
     kept_timestamps,
-    places_of,
+    located,
     read_export,
     read_tiles,
 )
 from siemrelay.cli.proof.verify_html import html_report
-from siemrelay.cli.proof.verify_text import SHOWN, print_report
+from siemrelay.cli.proof.verify_text import print_report
 from siemrelay.core.options import seconds, size_bytes
 from siemrelay.core.times import rfc3339
 from siemrelay.proof.export_intake import MOST_BYTES
@@ -158,6 +158,9 @@ def verify(
         raise SystemExit(2) from error
     with _without_gc():
         report = checked.report(known)
+        # Somebody may have moved an export that was read before.
+        with suppress(*UNREADABLE):
+            report = located(report, exports, added)
     if html is not None:
         begin = "" if since is None else rfc3339(since)
         page = html_report(report, exports=exports, keys=keys, since=begin, until=rfc3339(end),
@@ -170,12 +173,7 @@ def verify(
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
-        try:
-            with _without_gc():
-                places = places_of(exports, added, report.findings[:SHOWN])
-        except UNREADABLE:  # it was read before: somebody has moved it meanwhile
-            places = {}
-        print_report(report, places)
+        print_report(report)
     raise SystemExit(0 if report.is_proven else 1)
 
 

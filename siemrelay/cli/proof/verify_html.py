@@ -51,9 +51,17 @@ def html_report(
         for n in report.notes
     )
     found = _table(
-        ("what", "stream", "numbers", "sent after", "and before", "why"),
+        ("what", "stream", "numbers", "sent after", "and before", "why", "where"),
         (
-            (f.kind, f.stream, _numbers(f.first, f.last), f.after, f.before, f.why)
+            (
+                f.kind,
+                f.stream,
+                _numbers(f.first, f.last),
+                f.after,
+                f.before,
+                f.why,
+                ", ".join(f.places),
+            )
             for f in report.findings[:_MOST_FINDINGS]
         ),
     )

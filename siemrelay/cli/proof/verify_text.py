@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import click
 
 from siemrelay.proof.report import Discrepancy, Note, Report, StreamReport, Tail, counted
 
-SHOWN: Final = 20
-"""Findings that are printed; all of them are in --json."""
+# Findings that are printed; all of them are in --json.
+_SHOWN: Final = 20
 
 _STREAMS: Final = 50
-
-Places = Mapping[tuple[str, int], str]
-"""Stream and number → where in the exports such a message stands."""
 
 VERDICTS: Final = (
     ("complete", "no message up to the last seal is missing", "something is missing"),
@@ -26,7 +23,7 @@ VERDICTS: Final = (
 """Of each verdict: its name, what it says if it holds, and if it does not."""
 
 
-def print_report(report: Report, places: Places) -> None:
+def print_report(report: Report) -> None:
     """Print streams, findings, notes and verdicts."""
     for stream in report.streams[:_STREAMS]:
         click.echo(f"stream {stream.origin}")
@@ -37,15 +34,14 @@ def print_report(report: Report, places: Places) -> None:
         click.echo(f"and {unshown}; --json lists them")
     if report.elsewhere:
         click.echo(f"sealed by the relay, and not in these exports: {', '.join(report.elsewhere)}")
-    for finding in report.findings[:SHOWN]:
-        place = places.get((finding.stream.rpartition("/")[2], finding.first or 0), "")
-        shown = f" ({place})" if place and place not in finding.why else ""
-        click.secho(_finding(finding) + shown, fg="red")
-    rest = len(report.findings) + report.more - SHOWN
+    for finding in report.findings[:_SHOWN]:
+        places = ", ".join(place for place in finding.places if place not in finding.why)
+        click.secho(_finding(finding) + f" ({places})" * bool(places), fg="red")
+    rest = len(report.findings) + report.more - _SHOWN
     if rest > 0:
         listed = f"{len(report.findings):,} in all" if report.more else "them"
         click.echo(f"and {rest:,} more; --json lists {listed}")
-    for note in report.notes[:SHOWN]:
+    for note in report.notes[:_SHOWN]:
         click.secho(_note(note), fg="yellow")
     for name, yes, no in VERDICTS:
         good = getattr(report, name)

@@ -89,3 +89,42 @@ def test_hashes_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     code, text = shown(tmp_path, sealed().lines, "--tiles", str(tmp_path / "hashes"))
     assert code == 2
     assert f"cannot read {tmp_path / 'hashes'}" in text
+
+
+def test_a_finding_has_its_place_in_the_export_in_every_report(tmp_path: Path) -> None:
+    """Also in a document over many lines, where the place is the line of the message's number."""
+    stream, page = sealed(), tmp_path / "page.html"
+    tile = tmp_path / "hashes/abcdefgh22/tile/0/000.p/33"
+    tile.parent.mkdir(parents=True)
+    tile.write_bytes(b"".join(map(hash_of, stream.lines)))
+    rows = [line.replace(b'user3"', b'eve"') for line in stream.lines]
+    options = "--tiles", str(tmp_path / "hashes")
+    hits = [{"_index": "logs", "_source": json.loads(row)} for row in rows]
+    documents = {
+        4: b"\n".join(rows),
+        1: json.dumps({"hits": {"hits": hits}}).encode(),
+    }
+    pretty = json.dumps({"took": 1, "hits": {"hits": hits}}, indent=2)
+    line = 1 + pretty[: pretty.index('"abcdefgh22:3"')].count("\n")
+    for at, export in {**documents, line: pretty.encode()}.items():
+        place = f"{tmp_path}/export.json:{at}"
+        code, text = shown(tmp_path, [export], *options, "--html", str(page))
+        assert (code, f"not as it was sent ({place})" in text) == (1, True)
+        assert f"<td>{place}</td>" in page.read_text()
+        (finding,) = json.loads(shown(tmp_path, [export], *options, "--json")[1])["findings"]
+        assert (finding["kind"], finding["places"]) == ("changed", [place])
+    splunk = json.dumps({"results": [{"_raw": row.decode()} for row in rows]}, indent=1)
+    text = shown(tmp_path, [splunk.encode()], *options)[1]
+    assert f"export.json:{1 + splunk[: splunk.index('abcdefgh22:3')].count(chr(10))})" in text
+
+
+def test_a_row_without_a_number_is_found_in_a_document_over_many_lines(tmp_path: Path) -> None:
+    events = [json.loads(line) for line in sealed().lines]
+    events.insert(5, {"count": 3, "user": 'mallory \N{SNOWMAN} "'})
+    pretty = json.dumps(events, indent=2, ensure_ascii=False)
+    line = 1 + pretty[: pretty.index("mallory")].count("\n")
+    text = shown(tmp_path, [pretty.encode()])[1]
+    assert "1 row without a number of a sealed stream, the first at " in text
+    assert f"export.json:{line}: " in text
+    events.insert(0, {"no text": 1})
+    assert "export.json:3: " in shown(tmp_path, [json.dumps(events, indent=2).encode()])[1]

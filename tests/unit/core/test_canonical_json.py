@@ -45,7 +45,10 @@ def test_what_has_no_canonical_form_is_a_value_error(text: bytes) -> None:
 
 @pytest.mark.parametrize("number", ["1e400", "-1e999", "1E400", "17.5e999999999999"])
 def test_a_number_beyond_a_double_keeps_its_text(number: str) -> None:
-    assert canonical(f'{{"b": [ {number} ], "a": 1.0}}'.encode()) == f'{{"a":1,"b":[{number}]}}'.encode()
+    assert (
+        canonical(f'{{"b": [ {number} ], "a": 1.0}}'.encode())
+        == f'{{"a":1,"b":[{number}]}}'.encode()
+    )
 
 
 @given(value=VALUES, name=TEXTS, ascii_only=st.booleans(), spaces=st.sampled_from([None, 2]))

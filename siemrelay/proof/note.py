@@ -63,9 +63,13 @@ class Verifier(msgspec.Struct, frozen=True):
         """The four bytes by which a signature names its key."""
         return sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:_ID_BYTES]
 
+    @property
+    def title(self) -> str:
+        """NAME+ID, with which the key begins as it is written."""
+        return f"{self.name}+{self.id.hex()}"
+
     def __str__(self) -> str:
-        key = b64encode(_ED25519 + self.public).decode()
-        return f"{self.name}+{self.id.hex()}+{key}"
+        return f"{self.title}+{b64encode(_ED25519 + self.public).decode()}"
 
     def verify(self, text: bytes, signature: bytes) -> bool:
         """Whether this key signed the text."""

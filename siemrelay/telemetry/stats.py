@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Final
@@ -156,7 +157,8 @@ _LATE_SEAL_S: Final = 60.0
 class SealStatus(msgspec.Struct, frozen=True):
     """A sink's sealed stream: its origin, its messages, how many are under seal, until when.
 
-    A seal is sent every `every_s` seconds.
+    A seal is sent every `every_s` seconds. `root` (hexadecimal) is that of the last confirmed one,
+    `key` the key that signs, as NAME+ID.
     """
 
     stream: str
@@ -164,6 +166,16 @@ class SealStatus(msgspec.Struct, frozen=True):
     sealed_messages: int
     sealed_at: float | None
     every_s: float
+    root: str = ""
+    key: str = ""
+
+    @property
+    def checkpoint(self) -> str:
+        """The last confirmed checkpoint, its root as in the note; empty without one."""
+        if not self.root:
+            return ""
+        root = b64encode(bytes.fromhex(self.root)).decode()
+        return f"size {self.sealed_messages}, root {root}"
 
     def is_stale(self, now: float) -> bool:
         """Whether `siemrelay verify` no longer finds the last seal fresh."""

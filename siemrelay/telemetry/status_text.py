@@ -160,6 +160,7 @@ def _reasons(sink: SinkReport, now: float) -> Iterator[Line]:
         stale = seal.is_stale(now)
         late = f", which is late: one is sent every {span(seal.every_s)}" * stale
         yield Line(f"  {until}: {count} are under seal{late}", "bad" if stale else "dim")
+        yield Line(f"  last checkpoint: {seal.checkpoint or 'none yet'}; key {seal.key}", "dim")
     if (stamps := sink.timestamps) is not None:
         last = "never yet" if stamps.at is None else ago(stamps.at, now)
         fault = f"; {stamps.fault}" * bool(stamps.fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -29,7 +30,10 @@ def watched(make_daemon: MakeDaemon, *, show_events: bool) -> Iterator[tuple[Dae
     name = program("chromium-headless-shell", "chromium-headless-shell")
     with TcpReceiver() as up, HttpReceiver(refuse) as web, chromium(name) as browser:
         daemon = make_daemon(
-            {"siem": tcp(up.port), "web": http(web.url, authorization=f"Bearer {TOKEN}")},
+            {
+                "siem": tcp(up.port, seal={"every": "1s"}),
+                "web": http(web.url, authorization=f"Bearer {TOKEN}"),
+            },
             endpoint={"listen": "127.0.0.1:0", "show_events": show_events},
         ).start()
         append(daemon.audit, [event(1, type=HOSTILE), event(2, actor={"name": HOSTILE})])
@@ -63,6 +67,9 @@ def test_the_page_shows_what_holds_first_and_takes_nothing_from_outside_for_mark
             for scheme in ("light", "dark"):
                 browser.look(width, scheme=scheme)
                 assert browser.value("document.documentElement.scrollWidth") <= width
+        until(lambda: "last checkpointsize " in browser.value(text(".sinks")))
+        seal = json.loads(daemon.get("/status")[1])["sinks"][0]["seal"]
+        assert f"key of seals{seal['key']}" in browser.value(text(".sinks"))
         assert browser.console == []
         daemon.terminate()
         browser.until(f"{text('#verdict')}.startsWith('No answer since')")

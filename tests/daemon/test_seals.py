@@ -58,14 +58,18 @@ def test_an_export_is_verified_and_what_was_tampered_with_is_found(
     sinks = {sink["name"]: sink for sink in json.loads(daemon.get("/status")[1])["sinks"]}
     assert sinks["plain"]["seal"]["sealed_messages"] >= 101
     assert sinks["free"]["seal"] is None
-    shown = daemon.command("status", "--at", daemon.endpoint).stdout
-    assert "are under seal" in shown
+    status = daemon.command("status", "--at", daemon.endpoint).stdout
+    assert "are under seal" in status
+    key = "+".join(Auditor(daemon).key.split("+")[:2])
+    assert (sinks["plain"]["seal"]["key"], len(sinks["plain"]["seal"]["root"])) == (key, 64)
+    assert len(re.findall(rf"last checkpoint: size \d+, root [\w+/]{{43}}=; key {re.escape(key)}\n",
+                          status)) == 2  # fmt: skip
     assert daemon.metric("sink_seal_timestamp_seconds", sink="cef") > 0
     assert daemon.terminate() == 0
     shown = json.loads(seal_command(daemon, "show", "--json").stdout)
     assert {sink for sink, seal in shown.items() if seal["under_seal"] >= 101} == {"plain", "cef"}
     auditor = Auditor(daemon)
-    text, key = seal_command(daemon, "show").stdout, "+".join(auditor.key.split("+")[:2])
+    text = seal_command(daemon, "show").stdout
     assert text.count(f"  key: {key}\n") == 2
     root = b64encode(bytes.fromhex(shown["cef"]["root"])).decode()
     assert f"last checkpoint: size {shown['cef']['under_seal']}, root {root}\n" in text

@@ -123,9 +123,9 @@ def located(report: Report, exports: Sequence[str], added: Sequence[str]) -> Rep
         with _ExportFile(path) as file:
             for part in parts(file.pieces(), added):
                 for place in _places_in(part, wanted):
-                    found = places.setdefault(part.leaves.numbers[place] or "", [])
-                    if len(found) < _MOST_PLACES:
-                        found.append(f"{path}:{part.lines[place]}")
+                    of_one = places.setdefault(part.leaves.numbers[place] or "", [])
+                    if len(of_one) < _MOST_PLACES:
+                        of_one.append(f"{path}:{part.lines[place]}")
     findings = [
         msgspec.structs.replace(finding, places=tuple(found))
         if (found := places.get(_number(finding)))

@@ -176,8 +176,7 @@ def _key_name(config: RelayConfig, sink: str) -> str | None:
     given = seal.key if seal else None
     if given is None and not key_file(config.state_dir).exists():
         return None
-    verifier = _signers(config.state_dir, given)[-1].verifier
-    return f"{verifier.name}+{verifier.id.hex()}"
+    return _signers(config.state_dir, given)[-1].verifier.title
 
 
 def _signers(state_dir: Path, given: str | None = None) -> list[Signer]:

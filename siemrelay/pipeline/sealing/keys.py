@@ -30,6 +30,8 @@ class SealKeys:
     def __init__(self, state_dir: Path, name: str, given: str | None = None) -> None:
         """`given` is a signing key from the configuration, used instead of the file."""
         self._path, self._name, self._given = key_file(state_dir), name, given
+        self.signing = ""
+        """The key that signs, as it was read last: NAME+ID, which begins its verifier key."""
 
     def make(self) -> list[Signer]:
         """The keys; makes the first one if there is none. Raises StartRefused."""
@@ -73,7 +75,10 @@ class SealKeys:
         return signers
 
     def _read(self) -> list[Signer]:
-        return read_keys(self._path) if self._given is None else [Signer.read(self._given)]
+        given = self._given
+        signers = read_keys(self._path) if given is None else [Signer.read(given)]
+        self.signing = signers[-1].verifier.title
+        return signers
 
 
 def read_keys(path: Path) -> list[Signer]:

@@ -331,7 +331,7 @@ class SealedStream:
         state = self.state
         self._stats.seal = SealStatus(
             state.origin, state.tree.size, state.sealed.size, state.sealed.at or None,
-            self._settings.every_s,
+            self._settings.every_s, state.sealed.root, self._keys.signing,
         )  # fmt: skip
 
     def latest(self) -> tuple[str, tuple[int, str]] | None:

@@ -43,6 +43,21 @@ def advice(text: str) -> str:
     return with_config(text, file or DEFAULT_FILE)
 
 
+def read_by(read: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback for an option: its value as `read` makes it of what was given; None stays None.
+
+    A ValueError or OSError of `read` is a usage error with that message.
+    """
+
+    def callback(_: click.Context, param: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else read(value)
+        except (OSError, ValueError) as error:
+            raise click.BadParameter(str(error), param=param) from error
+
+    return callback
+
+
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 

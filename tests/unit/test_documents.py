@@ -28,7 +28,7 @@ DOCUMENTS = sorted(
 )
 UNIT = (ROOT / "systemd/siemrelay.service").read_text()
 
-EXITS = ("SystemExit", "sys.exit")
+EXITS = ("SystemExit", "sys.exit", "refuse")
 
 # Folders whose files a document names by path.
 FOLDERS = ("siemrelay", "config", "systemd", "tests")

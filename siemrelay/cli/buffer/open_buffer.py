@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import click
-
 from siemrelay.buffer.state_dir import find_buffer
 from siemrelay.buffer.store import Store
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import advice
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import Loaded, load
 from siemrelay.core.errors import BufferBroken, BufferFull, ConfigurationRefused, StartRefused
 from siemrelay.telemetry.log import Redactor, configure
@@ -39,8 +38,6 @@ def open_buffer(state_dir: Path) -> Iterator[Store]:
         with closing(Store(find_buffer(state_dir))) as store:
             yield store
     except (StartRefused, BufferFull) as error:
-        click.secho(advice(f"siemrelay: {error}"), err=True, fg="red")
-        raise SystemExit(os.EX_TEMPFAIL) from error
+        refuse(advice(f"siemrelay: {error}"), os.EX_TEMPFAIL)
     except BufferBroken as error:
-        click.secho(advice(f"siemrelay: {error}"), err=True, fg="red")
-        raise SystemExit(os.EX_IOERR) from error
+        refuse(advice(f"siemrelay: {error}"), os.EX_IOERR)

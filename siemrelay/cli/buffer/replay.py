@@ -12,8 +12,9 @@ from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.replay import Replay
 from siemrelay.buffer.store import Store
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
-from siemrelay.cli.options import complete_sinks, config_option
+from siemrelay.cli.options import complete_sinks, config_option, read_by
 from siemrelay.cli.person import audit
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import SiemrelayError, leaves
@@ -39,19 +40,12 @@ def chosen(loaded: Loaded, sink: str) -> str:
     return sink
 
 
-def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else seconds(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command()
 @config_option()
 @click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
 @click.option("--to", "last", type=click.IntRange(1), help="The last record's number; the last "
               "one that the sink has received by default.")  # fmt: skip
-@click.option("--since", metavar="DURATION", callback=_seconds,
+@click.option("--since", metavar="DURATION", callback=read_by(seconds),
               help="Records received within this time, like 2h.")  # fmt: skip
 @click.argument("sink", shell_complete=complete_sinks)
 def replay(
@@ -181,6 +175,5 @@ def send(
         why = stats.reason
     if why:
         message = f"{parts.name}: {why}; {stats.delivered:,} were delivered before"
-        click.secho(message, err=True, fg="red")
-        raise SystemExit(130 if why == "stopped" else 1)
+        refuse(message, 130 if why == "stopped" else 1)
     return stats

@@ -17,6 +17,7 @@ from siemrelay.buffer.salvage import Survey, put_in_place, survey
 from siemrelay.buffer.state_dir import buffer_file, lock_state_dir, running_process
 from siemrelay.cli.buffer.open_buffer import load_or_exit
 from siemrelay.cli.options import advice, config_option, json_option
+from siemrelay.cli.refusal import refuse
 from siemrelay.cli.tables import print_table
 from siemrelay.core.errors import SiemrelayError, StartRefused
 
@@ -102,11 +103,9 @@ def _failures(path: Path) -> Iterator[None]:
     try:
         yield
     except StartRefused as error:
-        click.secho(f"siemrelay: {error}", err=True, fg="red")
-        raise SystemExit(os.EX_TEMPFAIL) from error
+        refuse(f"siemrelay: {error}", os.EX_TEMPFAIL)
     except (OSError, sqlite3.Error, SiemrelayError) as error:
-        click.secho(f"siemrelay: {path}: {error}", err=True, fg="red")
-        raise SystemExit(os.EX_IOERR) from error
+        refuse(f"siemrelay: {path}: {error}", os.EX_IOERR)
 
 
 def _report(path: Path, found: Survey) -> dict[str, Any]:

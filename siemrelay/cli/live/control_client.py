@@ -7,13 +7,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import click
 import msgspec
 
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import advice
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.endpoint_address import state_dir
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.relay.control import (
@@ -83,10 +84,12 @@ def follow(
         except (OSError, msgspec.DecodeError) as error:
             why = getattr(error, "strerror", None) or "no answer"
     if forbidden:
-        _exit(
-            f"no permission to control the relay on {directory}: run this as root or in its group"
+        refuse(
+            f"no permission to control the relay on {directory}: run this as root or in its group",
+            os.EX_UNAVAILABLE,
         )
-    _exit(f"no relay runs on {directory} ({why}); -c FILE names its configuration")
+    refuse(f"no relay runs on {directory} ({why}); -c FILE names its configuration",
+           os.EX_UNAVAILABLE)  # fmt: skip
 
 
 def print_answer(answer: ControlAnswer, refused_code: int = os.EX_USAGE) -> None:
@@ -107,8 +110,3 @@ def print_reload(answer: ControlAnswer, *, dry_run: bool) -> None:
             else "the relay goes on with the configuration that it has"
         )  # fmt: skip
     print_answer(answer, os.EX_CONFIG)
-
-
-def _exit(message: str) -> NoReturn:
-    click.secho(message, err=True, fg="red")
-    raise SystemExit(os.EX_UNAVAILABLE)

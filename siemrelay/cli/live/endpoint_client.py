@@ -15,6 +15,7 @@ import msgspec
 
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import config_option
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.endpoint_address import endpoint_address
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.own_commands import DEFAULT_FILE
@@ -53,11 +54,11 @@ def endpoint_of(config: str, at: tuple[str, int] | None) -> tuple[str, int]:
     """The endpoint's host and port; exits with 78 when the configuration does not have one."""
     address = at or _configured(config)
     if address is None:
-        _end(os.EX_CONFIG, f"{config} sets `endpoint: {{listen: off}}`: no endpoint to ask")
+        refuse(f"{config} sets `endpoint: {{listen: off}}`: no endpoint to ask", os.EX_CONFIG)
     host, port = address
     if port == 0:
-        _end(os.EX_CONFIG, f"{config} lets the system choose the endpoint's port; take it from the "
-             "relay's log and give --at HOST:PORT")  # fmt: skip
+        refuse(f"{config} lets the system choose the endpoint's port; take it from the relay's log "
+               "and give --at HOST:PORT", os.EX_CONFIG)  # fmt: skip
     return _EVERYWHERE.get(host, host), port
 
 
@@ -120,9 +121,4 @@ class RelayUnreachable(Exception):
 
 def exit_unreachable(error: RelayUnreachable) -> NoReturn:
     """Print the message and exit with 69 (EX_UNAVAILABLE)."""
-    _end(os.EX_UNAVAILABLE, str(error))
-
-
-def _end(code: int, message: str) -> NoReturn:
-    click.secho(message, err=True, fg="red")
-    raise SystemExit(code)
+    refuse(str(error), os.EX_UNAVAILABLE)

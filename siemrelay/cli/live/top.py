@@ -22,6 +22,7 @@ from siemrelay.cli.live.endpoint_client import (
     fetch_status,
 )
 from siemrelay.cli.live.status import styled
+from siemrelay.cli.refusal import refuse
 
 _EVERY_S: Final = 1.0
 
@@ -49,8 +50,7 @@ def top(config: str, at: tuple[str, int] | None) -> None:
       siemrelay top -c relay.yaml
     """
     if not sys.stdout.isatty():
-        click.secho("top needs a terminal; `siemrelay status` does not", err=True, fg="red")
-        raise SystemExit(os.EX_USAGE)
+        refuse("top needs a terminal; `siemrelay status` does not", os.EX_USAGE)
     address = endpoint_of(config, at)
     try:
         report = fetch_status(address)

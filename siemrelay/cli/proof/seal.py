@@ -13,6 +13,7 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import config_option
 from siemrelay.cli.person import audit
+from siemrelay.cli.refusal import refuse
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import StartRefused
 from siemrelay.core.event_types import SEAL_KEY_ROTATED
@@ -183,5 +184,4 @@ def _signers(state_dir: Path, given: str | None = None) -> list[Signer]:
     try:
         return SealKeys(state_dir, relay_name(), given).make()
     except StartRefused as error:
-        click.secho(f"siemrelay: {error}", err=True, fg="red")
-        raise SystemExit(1) from error
+        refuse(f"siemrelay: {error}", 1)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
+from siemrelay.cli.options import read_by
 from siemrelay.cli.proof.export_files import (
     UNREADABLE,
     kept_timestamps,
@@ -21,6 +23,7 @@ from siemrelay.cli.proof.export_files import (
 )
 from siemrelay.cli.proof.verify_html import html_report
 from siemrelay.cli.proof.verify_text import print_report
+from siemrelay.cli.refusal import refuse
 from siemrelay.core.options import seconds, size_bytes
 from siemrelay.core.times import rfc3339
 from siemrelay.proof.export_intake import MOST_BYTES
@@ -28,51 +31,32 @@ from siemrelay.proof.note import Verifier
 from siemrelay.proof.timestamps import TimestampCheck, read_authorities
 from siemrelay.proof.verification import Verification
 
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
-def _moment(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
+_UNREADABLE: Final = 2
+"""Exit code: nothing can be said, as an export cannot be read or a file not be written."""
+
+
+def _moment(text: str) -> float:
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise click.BadParameter("write a time like 2026-11-28T03:00:00Z") from error
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write a time like 2026-11-28T03:00:00Z") from None
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
-def _age(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else seconds(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+def _keys(texts: tuple[str, ...]) -> list[Verifier]:
+    return list(map(Verifier.read, texts))
 
 
-def _size(context: click.Context, option: click.Parameter, value: str) -> int:
-    try:
-        return size_bytes(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _keys(
-    context: click.Context, option: click.Parameter, values: tuple[str, ...]
-) -> list[Verifier]:
-    try:
-        return [Verifier.read(value) for value in values]
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _authorities(
-    context: click.Context, option: click.Parameter, value: Path | None
-) -> TimestampCheck:
-    try:
-        return TimestampCheck(() if value is None else read_authorities(value.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(str(error)) from error
+def _authorities(file: Path) -> Sequence[Certificate]:
+    return read_authorities(file.read_bytes())
 
 
 @click.command()
-@click.option("--key", "keys", metavar="VKEY", multiple=True, required=True, callback=_keys,
+@click.option("--key", "keys", metavar="VKEY", multiple=True, required=True,
+              callback=read_by(_keys),
               help="The relay's verifier key, as `siemrelay seal key` prints it; give it again for "
               "each older key.")  # fmt: skip
 @click.option(
@@ -80,13 +64,13 @@ def _authorities(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The hashes that `siemrelay seal export` wrote: names the very message.",
 )
-@click.option("--since", metavar="TIME", callback=_moment,
+@click.option("--since", metavar="TIME", callback=read_by(_moment),
               help="From when on messages must be complete, like 2026-11-01T00:00:00Z. Let the "
               "export begin some minutes earlier: the seal before it proves them.")  # fmt: skip
-@click.option("--until", metavar="TIME", callback=_moment,
+@click.option("--until", metavar="TIME", callback=read_by(_moment),
               help="Until when they must be complete; now by default. Let the export end some "
               "minutes later: the seal after it proves the last ones.")  # fmt: skip
-@click.option("--max-age", metavar="DURATION", callback=_age,
+@click.option("--max-age", metavar="DURATION", callback=read_by(seconds),
               help="The age of the last seal at that time that is still fresh; by default twice "
               "the time between seals and a minute.")  # fmt: skip
 @click.option("--sink", help="Judge the streams of this sink only.")
@@ -96,13 +80,13 @@ def _authorities(
 @click.option("--added", metavar="MEMBER", multiple=True,
               help="A member that the SIEM has added to JSON messages, like event.ingested: it is "
               "left out of the comparison. Give it again for each.")  # fmt: skip
-@click.option("--tsa-ca", "authorities", metavar="FILE", callback=_authorities,
+@click.option("--tsa-ca", "authorities", metavar="FILE", callback=read_by(_authorities),
               type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Certificates (PEM) of the time-stamping authority: its time stamps prove when "
               "the seals existed. Needs siemrelay[timestamps].")  # fmt: skip
 @click.option("--memory", metavar="SIZE", default=f"{MOST_BYTES >> 30}GiB", show_default=True,
-              callback=_size, help="For what is known of the messages: 10 million take some 400 "
-              "MiB.")  # fmt: skip
+              callback=read_by(size_bytes),
+              help="For what is known of the messages: 10 million take some 400 MiB.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the report as a page, too.")  # fmt: skip
@@ -111,7 +95,7 @@ def _authorities(
 def verify(
     keys: list[Verifier], tiles: Path | None, since: float | None, until: float | None,
     max_age: float | None, sink: str | None, expected: tuple[str, ...],
-    authorities: TimestampCheck, added: tuple[str, ...], memory: int, as_json: bool,
+    authorities: Sequence[Certificate] | None, added: tuple[str, ...], memory: int, as_json: bool,
     html: Path | None, exports: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Verify that nothing is missing, changed or added in what a SIEM received.
@@ -130,32 +114,27 @@ def verify(
       siemrelay verify --key "$(cat relay.vkey)" splunk-export.csv.gz
       siemrelay verify --key "$VKEY" --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z *.csv
     """
-    end = time.time() if until is None else until
+    end, timestamps = time.time() if until is None else until, TimestampCheck(authorities or ())
     checked = Verification(
         keys, since=since, until=end, max_age_s=max_age, sink=sink, expected=expected,
-        timestamps=authorities, most_bytes=memory,
+        timestamps=timestamps, most_bytes=memory,
     )  # fmt: skip
     for place, path in enumerate(exports, 1):
         try:
             with _without_gc():
                 read_export(checked, path, added, f" ({place} of {len(exports)})")
         except UNREADABLE as error:
-            click.secho(f"cannot read {path}: {error}", err=True, fg="red")
-            raise SystemExit(2) from error
+            refuse(f"cannot read {path}: {error}", _UNREADABLE)
     if not checked.has_streams and not expected:
-        click.secho(
-            "no message in these exports has the number of a sealed stream: does the sink have "
-            "`seal:`, and does the export hold the messages as they were sent?",
-            err=True, fg="red",
-        )  # fmt: skip
-        raise SystemExit(2)
+        refuse("no message in these exports has the number of a sealed stream: does the sink have "
+               "`seal:`, and does the export hold the messages as they were sent?",
+               _UNREADABLE)  # fmt: skip
     try:
         for stream, timestamp in kept_timestamps(tiles) if tiles else ():
-            authorities.add(stream, timestamp)
+            timestamps.add(stream, timestamp)
         known = read_tiles(checked, tiles) if tiles else None
     except OSError as error:
-        click.secho(f"cannot read {tiles}: {error}", err=True, fg="red")
-        raise SystemExit(2) from error
+        refuse(f"cannot read {tiles}: {error}", _UNREADABLE)
     with _without_gc():
         report = checked.report(known)
         # Somebody may have moved an export that was read before.
@@ -168,8 +147,7 @@ def verify(
         try:
             html.write_text(page, encoding="utf-8")
         except OSError as error:
-            click.secho(f"cannot write {html}: {error}", err=True, fg="red")
-            raise SystemExit(2) from error
+            refuse(f"cannot write {html}: {error}", _UNREADABLE)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     else:
@@ -179,7 +157,7 @@ def verify(
 
 @contextmanager
 def _without_gc() -> Iterator[None]:
-    """What is decoded has no cycles, and looking for some takes as long as all the rest."""
+    """Collect no cycles: what is decoded has none, and to look for some doubles the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 import yaml
 
 from siemrelay.cli.config_faults import exit_with_faults
+from siemrelay.cli.refusal import refuse
 from siemrelay.cli.setup.first_config import (
     Answers,
     credentials,
@@ -65,7 +66,7 @@ def init(
       siemrelay init --siem qradar --server qradar.example.com --source udp://0.0.0.0:5514
     """
     if config != "-" and Path(config).exists():
-        _refuse(f"{config} exists; edit it, or write another file with -c FILE")
+        refuse(f"{config} exists; edit it, or write another file with -c FILE", os.EX_USAGE)
     if source is not None and (fault := source_fault(source)):
         raise click.UsageError(f"--source {source}: {fault}")
     siem = siem or _ask("SIEM", "--siem", choices=[*PRESETS])
@@ -92,7 +93,10 @@ def init(
     except ConfigurationRefused as refused:
         exit_with_faults(refused, "no file was written")
     if loaded.inline_secrets:
-        _refuse("an answer holds a secret: leave it out, and write ${credential:NAME} in its place")
+        refuse(
+            "an answer holds a secret: leave it out, and write ${credential:NAME} in its place",
+            os.EX_USAGE,
+        )
     if config == "-":
         click.echo(text, nl=False)
         return
@@ -149,13 +153,8 @@ def _refuse_secrets(answers: Answers) -> None:
         return
     last = urlsplit(str(answers.keys.get("url", ""))).path.rstrip("/").rpartition("/")[2]
     if last != "http":
-        _refuse("--url: leave out what follows /http/ in the address, which is the secret; the "
-                "file takes it from a credential")  # fmt: skip
-
-
-def _refuse(message: str) -> NoReturn:
-    click.secho(message, err=True, fg="red")
-    raise SystemExit(os.EX_USAGE)
+        refuse("--url: leave out what follows /http/ in the address, which is the secret; the "
+               "file takes it from a credential", os.EX_USAGE)  # fmt: skip
 
 
 def _write(file: Path, text: str) -> None:
@@ -167,9 +166,12 @@ def _write(file: Path, text: str) -> None:
                 os.fchown(descriptor, -1, group)
             stream.write(text)
     except FileNotFoundError:
-        _refuse(f"there is no directory {file.parent}; `siemrelay install` makes the service's own")
+        refuse(
+            f"there is no directory {file.parent}; `siemrelay install` makes the service's own",
+            os.EX_USAGE,
+        )
     except OSError as error:
-        _refuse(f"cannot write {file}: {error.strerror}")
+        refuse(f"cannot write {file}: {error.strerror}", os.EX_USAGE)
     click.echo(f"wrote {file}")
 
 

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
+from siemrelay.cli.refusal import refuse
 from siemrelay.cli.setup.system_files import (
     DROP_INS,
     Manifest,
@@ -87,12 +88,6 @@ def require(root: Path, *, dry_run: bool) -> None:
     """Exit with 77 if this user cannot do it."""
     if os.geteuid() and root == Path("/") and not dry_run:
         refuse("only root can do this; --dry-run shows what would be done", os.EX_NOPERM)
-
-
-def refuse(message: str, code: int) -> NoReturn:
-    """Say why nothing was done, and exit."""
-    click.secho(message, err=True, fg="red")
-    raise SystemExit(code)
 
 
 def _this_program() -> str:

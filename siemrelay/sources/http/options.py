@@ -168,7 +168,7 @@ class WebhookOptions(HttpListenOptions):
     form_field: NonEmpty | None = Field(
         None,
         description="the field with the JSON of a form (`application/x-www-form-urlencoded`), like "
-        "`payload`; without it forms are refused. JSON that is only called a form is taken, too",
+        "`payload`; without it forms are refused. JSON that is only called a form is taken anyway",
     )
 
     @property

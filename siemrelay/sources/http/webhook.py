@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import trio
 
+from siemrelay.core.errors import SiemrelayError
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer
 from siemrelay.net.http_server import RETRY_AFTER_S
@@ -24,7 +25,6 @@ from siemrelay.wire.forms import form_value
 from siemrelay.wire.handshakes import HANDSHAKES, HandshakeReply, HandshakeSecrets
 from siemrelay.wire.http_bodies import (
     CODINGS,
-    BodyKind,
     BodyRefused,
     BodyTooLarge,
     Payload,
@@ -42,8 +42,6 @@ _PROVEN: Final = 1024
 
 # An Origin field: a scheme, an IPv6 address in brackets or another host, a port (RFC 6454, 6.2).
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[([^\]]*)\]|([^:/\[\]]*))(?::[0-9]*)?")
-
-_FORM: Final = "application/x-www-form-urlencoded"
 
 
 class HttpSource:
@@ -112,8 +110,11 @@ class _Hooks:
             return self.fault(403, "a web page of another site posts nothing here")
         if not self._authorized(head):
             return self._unauthorized()
-        if self._body_kind(head) is None:
-            return self._unsupported(head.fields.get("content-type", ""))
+        if body_kind(head.fields.get("content-type", "")) is None:
+            return self.fault(
+                415, "Content-Type can be application/json, application/x-ndjson or text/plain "
+                "(lines), in UTF-8"
+            )  # fmt: skip
         if content_coding(head) not in CODINGS:
             refusal = self.fault(415, "Content-Encoding can be gzip, deflate or identity")
             return _with(refusal, ("Accept-Encoding", "gzip, deflate"))
@@ -142,10 +143,6 @@ class _Hooks:
             return self._unauthorized()
         return None if reply is None else _handshake_answer(reply)
 
-    def _body_kind(self, head: Head) -> BodyKind | None:
-        kind = body_kind(head.fields.get("content-type", ""))
-        return None if kind == "form" and self._form_field is None else kind
-
     async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         keys = list[str]()
         if self._signature is not None:
@@ -169,6 +166,11 @@ class _Hooks:
             return self.fault(413, str(error))
         except BodyRefused as refused:
             return _malformed(refused)
+        except _NoFormField:
+            return self.fault(
+                415, "a form is not an event: send JSON, with Content-Type: application/json; for "
+                "senders of forms, `form_field` of the source names the field with the JSON"
+            )  # fmt: skip
         if (key := head.fields.get("idempotency-key")) is not None:
             keys.append(scoped(key, self._sender(head)))
         if (delivery := self._delivery_of(head)) is not None:
@@ -184,12 +186,14 @@ class _Hooks:
         return self._busy() if scope_s.cancelled_caught else _stored(found.count)
 
     def _records(self, head: Head, data: bytes) -> Generator[None, None, Payload]:
-        kind = self._body_kind(head)
+        kind = body_kind(head.fields.get("content-type", ""))
         assert kind is not None, "it was admitted"
         if kind == "form":
-            # GitLab's audit event streams call their JSON a form, by default.
+            # GitLab's audit event streams call their JSON a form, by default; so does `curl -d`.
             if not data.lstrip().startswith((b"{", b"[")):
-                data = yield from form_value(data, self._form_field or "")
+                if self._form_field is None:
+                    raise _NoFormField
+                data = yield from form_value(data, self._form_field)
             kind = "json"
         kept = {name: head.fields.get(name.lower(), "") for name in self._kept_headers}
         members = msgspec.json.encode({name: value for name, value in kept.items() if value})[1:-1]
@@ -256,14 +260,9 @@ class _Hooks:
     def _busy(self) -> HttpAnswer:
         return self.fault(503, f"the relay has no room now; try again in {RETRY_AFTER_S} s")
 
-    def _unsupported(self, content_type: str) -> HttpAnswer:
-        why = (
-            "a form is not an event: send JSON, with Content-Type: application/json"
-            if content_type.casefold().startswith(_FORM)
-            else "Content-Type can be application/json, application/x-ndjson or text/plain (lines),"
-            " in UTF-8"
-        )
-        return self.fault(415, why)
+
+class _NoFormField(SiemrelayError):
+    """A form came, and the source names no field of it."""
 
 
 # Many senders first check whether the address is a webhook, without credentials. CloudEvents'

@@ -91,7 +91,7 @@ def test_a_fault_in_the_body_is_said_with_its_place_and_nothing_is_stored(
         (401, {"Authorization": "Bearer token-of-the-hooK"}),
         (401, {"Authorization": "Basic token-of-the-hook"}),
         (401, {"Authorization": ""}),
-        (415, {"Content_Type": "application/x-www-form-urlencoded"}),
+        (415, {"Content_Type": "application/xml"}),
         (415, {"Content_Type": "application/json; charset=utf-16"}),
         (415, {"Content_Encoding": "br"}),
         (413, {"Content_Length": "4000000000"}),

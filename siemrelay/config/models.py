@@ -307,13 +307,16 @@ class RelayConfig(Options):
         return copied
 
     def catalogue(self) -> Catalogue:
-        """The event types of the sources' products and the declared ones."""
-        return self.catalogue_for(None)
-
-    def catalogue_for(self, product: str | None) -> Catalogue:
-        """The same, with what the values of that product's records mean."""
+        """The event types of the sources' products and the declared ones: a choice's vocabulary."""
         named = [source.product for source in self.sources.values()]
-        return declared_catalogue(self.event_types, self.products, named, product)
+        return declared_catalogue(self.event_types, self.products, named)
+
+    def catalogue_for(self, product: str) -> Catalogue:
+        """Those of that product alone, and what the values of its records mean.
+
+        A word like `login` means in the records of a source what it means to its own product.
+        """
+        return declared_catalogue(self.event_types, self.products, (), product)
 
     def of_pool(self, pool: str) -> RelayConfig:
         """The configuration with only the parts of that pool.

@@ -333,6 +333,17 @@ def test_declared_types_may_be_chosen_by_name_and_category() -> None:
     assert listed.find("Door Opened") is not None
 
 
+def test_a_word_means_in_a_sources_records_what_it_means_to_its_own_product() -> None:
+    config = loaded(
+        "sources:\n  web: {type: stdin}\n  linux: {type: file, path: /a, product: auditd}\n"
+        "sinks:\n  s: {server: a, events: [LOGIN, Door Opened]}\nevent_types: [Door Opened]\n"
+    ).config
+    assert config.catalogue_for("auditd").canonical("login") == "LOGIN"
+    assert config.catalogue_for("generic").find("login") is None
+    assert config.catalogue_for("generic").find("door opened") is not None
+    assert config.catalogue().find("login") is not None
+
+
 def test_yaml_off_turns_the_endpoint_off() -> None:
     for word in ("off", "'off'", "no"):
         text = f"{SOURCE}{SINK}endpoint: {{listen: {word}}}\n"

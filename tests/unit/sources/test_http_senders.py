@@ -87,10 +87,10 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
         status, fields, answer = sender.post(asking)
         assert (status, answer, fields["content-type"][:10]) == (200, b"3eZb", "text/plain")
         assert sender.post(b'{"items":[1,2,3]}')[0] == 413
-        form = {"Content_Type": "application/x-www-form-urlencoded"}  # which `curl -d` says, too
-        status, _, answer = sender.post(b"a=b", **form)
+        as_form = {"Content_Type": "application/x-www-form-urlencoded"}  # which `curl -d` says, too
+        status, _, answer = sender.post(b"a=b", **as_form)
         assert (status, "form_field" in said(answer)["error"]) == (415, True)
-        assert sender.post(b' {"items":[1,2]}', **form)[0] == 200
+        assert sender.post(b' {"items":[1,2]}', **as_form)[0] == 200
 
     with Sender(port_of(daemon, "graph")) as sender:
         status, fields, answer = sender.post(b"", "/events?validationToken=a%3cb%3e")

@@ -39,7 +39,7 @@ from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
 from siemrelay.products.product import Products
 from siemrelay.telemetry.endpoint_options import EndpointOptions
-from siemrelay.transforms.limiting import is_limit_rule
+from siemrelay.transforms.rules_in_short import is_rule
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -294,7 +294,7 @@ def _event_entries(top: Any) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _entries_of_rules(at: KeyPath, rules: Any) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(rules, dict) and not is_limit_rule(rules):  # `limit: {User Logged In: 100/s}`
+    if isinstance(rules, dict) and not is_rule(rules):  # `limit: {User Logged In: 100/s}`
         yield from (((*at, entry), entry) for entry in rules if isinstance(entry, str))
     elif isinstance(rules, dict):
         yield from _entries((*at, "events"), rules.get("events"))

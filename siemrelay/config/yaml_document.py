@@ -29,6 +29,7 @@ _HINTS: Final = (
     ("mapping values are not allowed", "put quotes around text that holds `: `"),
     ("could not find expected ':'", "write `key: value`, with a space after the colon"),
     ("expected <block end>", "line it up with the keys around it"),
+    ("'}', but got '{'", 'in braces, put quotes around "${NAME}"'),
     ("expected ',' or", "a bracket or brace may not be closed"),
     ("found unexpected end of stream", "a quotation mark may not be closed"),
     ("undefined alias", "give the value a name with `&name` before it is used"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from siemrelay.core.options import Options, seconds
 from siemrelay.core.times import epoch_ms
 from siemrelay.transforms.conditions import Conditions, Where
 from siemrelay.transforms.event_paths import EventPath, decoded_field
+from siemrelay.transforms.rules_in_short import listed_rules
 
 # Periods of which the count is remembered, by rule and value of `per`: some 5 MiB. If there are
 # more, the first begun is forgotten: then more is stored than `rate` says, never less.
@@ -93,30 +95,10 @@ class LimitRule(Options):
     )
 
 
-_KEYS: Final = frozenset(LimitRule.model_fields)
-
-
-def is_limit_rule(written: Mapping[str, Any]) -> bool:
-    """Whether a mapping is one rule; else it is `{User Logged In: 100/s}`, by event."""
-    return bool(written.keys() & _KEYS)
-
-
-def _long_form(value: Any) -> Any:
-    """`100/s`, one rule, or `{User Login Failed: 100/s, "*": 1000/m}` as a list of rules."""
-    if isinstance(value, dict):
-        if is_limit_rule(value):
-            return [value]
-        return [
-            {"events": entry, **(limit if isinstance(limit, dict) else {"rate": limit})}
-            for entry, limit in value.items()
-        ]
-    return value if isinstance(value, list) else [{"rate": value}]
-
-
 Limit = Annotated[
     list[LimitRule],
     BeforeValidator(
-        _long_form,
+        partial(listed_rules, measure="rate"),
         json_schema_input_type=Rate
         | list[LimitRule]
         | LimitRule

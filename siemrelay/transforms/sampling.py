@@ -7,15 +7,17 @@ for every sink with the same share. Nothing is left out in silence: what was is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from functools import partial
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from siemrelay.core.event import AuditEvent, DecodedBatch
 from siemrelay.core.event_types import OWN_SOURCE, Catalogue
 from siemrelay.core.filters import EventFilter, EventsChoice, EventsOptions
 from siemrelay.core.options import Options
 from siemrelay.transforms.conditions import Conditions, Where
+from siemrelay.transforms.rules_in_short import listed_rules
 
 _MOST: Final = 1_000_000
 
@@ -25,6 +27,9 @@ _MASK: Final = (1 << 64) - 1
 _SHIFT: Final = 32
 
 
+_Share = Annotated[int, Field(ge=2, le=_MOST)]
+
+
 class SampleRule(Options):
     """Events of which one in so many is sent. The first rule that fits an event decides."""
 
@@ -32,9 +37,22 @@ class SampleRule(Options):
         default_factory=EventsOptions, description="which events, written as a sink's `events`"
     )
     where: Where = Field(default={}, description="further conditions on them")
-    one_in: Annotated[int, Field(ge=2, le=_MOST)] = Field(
+    one_in: _Share = Field(
         description="one in so many is sent; the others are counted and left out"
     )
+
+
+Sample = Annotated[
+    list[SampleRule],
+    BeforeValidator(
+        partial(listed_rules, measure="one_in"),
+        json_schema_input_type=_Share
+        | list[SampleRule]
+        | SampleRule
+        | dict[str, _Share | dict[str, Any]],
+    ),
+]
+"""`sample:`: a list of rules, in short one share for all, or shares by entries of `events`."""
 
 
 class Sampler:

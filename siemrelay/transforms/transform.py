@@ -20,7 +20,7 @@ from siemrelay.transforms.conditions import Conditions, Where
 from siemrelay.transforms.event_paths import ATTRIBUTES
 from siemrelay.transforms.limiting import Limit
 from siemrelay.transforms.redaction.options import Redact, RedactOptions
-from siemrelay.transforms.sampling import Sampler, SampleRule
+from siemrelay.transforms.sampling import Sample, Sampler
 
 if TYPE_CHECKING:
     from siemrelay.transforms.redaction.events import EventRedactor
@@ -62,10 +62,11 @@ class SourceTransformOptions(TransformOptions):
 class SinkTransformOptions(TransformOptions):
     """Options that shape the events of a sink alone: nothing is lost by them."""
 
-    sample: list[SampleRule] = Field(
+    sample: Sample = Field(
         default=[],
-        description="rules for events of which only a part is sent; what is left out is counted by "
-        "type, and an event *Events Sampled* says every 5 minutes what it was",
+        description="of which events only a part is sent: `10` for one in ten of all, "
+        "`{User Logged In: 100}`, or a list of rules; what is left out is counted by type, and an "
+        "event *Events Sampled* says every 5 minutes what it was",
     )
 
 

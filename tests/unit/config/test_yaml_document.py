@@ -89,6 +89,7 @@ def test_anchors_and_merge_keys_work_and_own_keys_win() -> None:
         ("a: 1\n\tb: 2\n", 2, "tab"),
         ("a: b: c\n", 1, "quotes"),
         ("a: [1, 2\nb: 3\n", 2, "bracket"),
+        ("a: {b: ${PORT:-514}}\n", 1, 'quotes around "${NAME}"'),
         ("a: 'x\n", 2, "quotation mark"),
         ("a: *nowhere\n", 1, "undefined alias"),
         ("a: 1\n---\nb: 2\n", 2, "another document"),

@@ -136,6 +136,22 @@ def test_counts_are_bounded_however_many_types_there_are() -> None:
 
 
 @pytest.mark.parametrize(
+    ("short", "rules"),
+    [
+        (10, [{"one_in": 10}]),
+        ({"events": "User *", "one_in": 3}, [{"events": "User *", "one_in": 3}]),
+        ({"User Logged In": 10, "*": {"one_in": 2, "where": {"actor.name": "ada"}}},
+         [{"events": "User Logged In", "one_in": 10},
+          {"events": "*", "one_in": 2, "where": {"actor.name": "ada"}}]),
+    ],
+)  # fmt: skip
+def test_a_sample_in_short_is_the_same_as_its_rules(short: Any, rules: Any) -> None:
+    found, wanted = messages(assembled(short)), messages(assembled(rules))
+    assert (found.sequences, found.sampled) == (wanted.sequences, wanted.sampled)
+    assert found.sampled
+
+
+@pytest.mark.parametrize(
     ("rule", "fault"),
     [
         ({"events": "User Loged In", "one_in": 10}, "the nearest known name is 'User Logged In'"),

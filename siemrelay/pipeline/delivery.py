@@ -101,14 +101,12 @@ class Delivery:
         self._name, self._sink = name, sink
         self._certified = sink if isinstance(sink, Certified) else None
         self._connects_lazily = isinstance(sink, ConnectsLazily)
-        self._max_wait_s = limits.max_wait_s
         self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._cursor, self._first_wanted_sequence = buffer.cursor(name), 0
-        self._failures, self._connected_at = 0, float("inf")
+        self._failures, self._connected_at, self._max_wait_s = 0, float("inf"), limits.max_wait_s
         self._pause: trio.CancelScope | None = None
-        self._status = SinkStatus(name, stats, self._undelivered)
-        self._breaker = RejectionBreaker()
+        self._status, self._breaker = SinkStatus(name, stats, self._undelivered), RejectionBreaker()
         self._sending, self._handed_over_at = Mutex(), float("-inf")
         # Records before this may have been sent, by this process or by one before it.
         self._sent_end = buffer.end
@@ -236,6 +234,8 @@ class Delivery:
                         waiting, deadline = None, float("inf")
                     continue
                 stored, messages = found
+                if self.stream is not None:
+                    await self.stream.extend(stored.next_sequence)
                 for batch in self._batches(stored, messages, position):
                     if waiting is not None and self._maker.join(waiting, batch):
                         continue

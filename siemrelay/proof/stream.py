@@ -114,7 +114,8 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
     `configuration` is the digest of what messages are made by, `cause` why the stream began, with
     the record `first_sequence`,
     `previous` the end of the stream before, `absent_before` those of its messages that the receiver
-    lacks and no seal of its own has named. `witness` tells the state from a copy of it.
+    lacks and no seal of its own has named. `witness` tells the state from a copy of it. No record
+    from `sent_end` on was sent before this was stored; None where that is not known.
     """
 
     origin: str
@@ -129,6 +130,7 @@ class StreamState(msgspec.Struct, frozen=True, array_like=True):
     previous: Anchor | None = None
     absent_before: tuple[Absent, ...] = ()
     witness: Witness | None = None
+    sent_end: int | None = None
 
     @property
     def name(self) -> str:

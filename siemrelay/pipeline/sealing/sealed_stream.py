@@ -11,7 +11,6 @@ import secrets
 import time
 from base64 import b32encode
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
@@ -29,16 +28,16 @@ from siemrelay.pipeline.sealing.archive import SealArchive
 from siemrelay.pipeline.sealing.keys import SealKeys
 from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.schedule import SealSchedule
+from siemrelay.pipeline.sealing.sent_bound import SentBound
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sealing.timestamps import Timestamper
-from siemrelay.pipeline.sealing.witness import StateWitness
+from siemrelay.pipeline.sealing.witness import Doubt, StateWitness
 from siemrelay.proof.leaf import STREAM_CHARACTERS, is_plain, sent_hashes
 from siemrelay.proof.merkle import Tree
-from siemrelay.proof.seal import Absent, Anchor, find_seal, read_seal
+from siemrelay.proof.seal import Absent, Anchor
 from siemrelay.proof.stream import (
     DOUBTS,
     MOST_ABSENT,
-    SET_BACK,
     Confirmed,
     Numbering,
     PendingSeal,
@@ -75,11 +74,16 @@ class SealingBuffer(Protocol):
         """Change the sink's stream, on disk at return; what is settled meanwhile stays settled."""
 
 
-class Doubt(msgspec.Struct, frozen=True):
-    """Why a state is not the one that was left last, one of `DOUBTS`; the true end, if known."""
+def _as_it_is(state: StreamState | None) -> StreamState:
+    assert state is not None, "begin comes first"
+    return state
 
-    cause: str = ""
-    end: Anchor | None = None
+
+def _with_seal(
+    seal: PendingSeal | None, witness: Witness | None, state: StreamState | None
+) -> StreamState:
+    assert state is not None, "only a stream that has begun has seals"
+    return msgspec.structs.replace(state, pending=seal, witness=witness)
 
 
 class SealedStream:
@@ -102,6 +106,7 @@ class SealedStream:
         # A message may have been sent before, under the number that a new seal would take now: by
         # an attempt of this process, up to this number; by an earlier process, up to this record.
         self._sent_end, self._stored_end, self._is_barred = 0, 0, False
+        self._bound = SentBound()
         self._reading: trio.CancelScope | None = None
 
     @property
@@ -121,15 +126,16 @@ class SealedStream:
         Raises SinkWaits when a new stream cannot be stored: nothing may be sent under it.
         """
         cursor, self._ending = self._cursor, False
-        doubt = Doubt()
-        if not self._archive.stream and cursor.stream is not None:  # the first attempt
-            doubt = await in_thread(self._doubt, cursor.stream)
+        doubt, before = Doubt(), cursor.stream
+        if not self._archive.stream and before is not None:  # the first attempt
+            doubt = await in_thread(self._witness.doubt, before)
+            end = self._buffer.end
+            self._stored_end = end if before.sent_end is None else min(before.sent_end, end)
         if cause := doubt.cause or self._cause(cursor):
             await self._begin_anew(cursor, cause, doubt.end)
             self._sent_end = self._stored_end = 0
         elif not self._is_stored:
-            await self._change(_as_it_is)
-            self._stored_end = self._buffer.end
+            await self._change(self._bounded(cursor.next_sequence))
         state, settings = self.state, self._settings
         if self._archive.stream != state.name:
             await in_thread(self._archive.write)
@@ -139,18 +145,6 @@ class SealedStream:
         self._next_number = state.tree.size
         self._schedule.begin(max(time.time() - state.sealed.at, 0.0))
         self._show()
-
-    def _doubt(self, state: StreamState) -> Doubt:
-        """Whether the state is one that was left behind: by its witness, and by the archive."""
-        last = SealArchive(self._settings.state_dir, state.name, 0).last_seal()
-        # A seal is archived when it is confirmed, and stored in the state before it is sent.
-        known = state.sealed.size if state.pending is None else state.pending.size
-        if last is not None and last.origin == state.origin and last.size > known:
-            with suppress(ValueError):
-                tree = read_seal(find_seal(last.text.encode()) or b"", ()).tree
-                return Doubt(SET_BACK, Anchor.of(last.origin, tree))
-            return Doubt(SET_BACK)
-        return Doubt(self._witness.doubt(state))
 
     def _cause(self, cursor: SinkCursor) -> str:
         """Why the stream cannot go on; empty if it can."""
@@ -174,6 +168,7 @@ class SealedStream:
         name = b32encode(secrets.token_bytes(10)).decode().lower()[:STREAM_CHARACTERS]
         origin = f"{settings.relay}/{settings.sink}/{name}"
         witness = await in_thread(self._witness.renewed, name)
+        sent_end = self._bound.ahead_of(cursor.next_sequence)
 
         def successor(before: StreamState | None) -> StreamState:
             previous = None if before is None else end or Anchor.of(before.origin, before.tree)
@@ -181,6 +176,7 @@ class SealedStream:
                 origin, settings.configuration, cause, cursor.next_sequence, cursor.next_sequence,
                 previous=previous, witness=witness,
                 absent_before=() if before is None else before.absent[: 2 * MOST_ABSENT],
+                sent_end=sent_end,
             )  # fmt: skip
 
         await self._change(successor)
@@ -203,7 +199,24 @@ class SealedStream:
             raise SinkWaits(f"the sealed stream cannot be stored: {error}") from error
         self._is_stored = True
 
+    def _bounded(self, position: int, change: StreamChange = _as_it_is) -> StreamChange:
+        """The change, with a bound of what is sent from `position` on."""
+        ahead = self._bound.ahead_of(position)
+
+        def bounded(before: StreamState | None) -> StreamState:
+            state = change(before)
+            end = self._buffer.end if state.sent_end is None else state.sent_end
+            return msgspec.structs.replace(state, sent_end=max(end, ahead))
+
+        return bounded
+
     # -- sending ----------------------------------------------------------
+
+    async def extend(self, end: int) -> None:
+        """Before records to before `end` are sent: store that, so that a process after a kill
+        knows. Raises SinkWaits when it cannot be stored."""
+        if self.state.sent_end is None or self.state.sent_end < end:
+            await self._change(self._bounded(end))
 
     def numbering_at(self, stored: Batch, position: int) -> Numbering:
         """The number of the next message, whichever it is."""
@@ -263,7 +276,7 @@ class SealedStream:
         )
         self._schedule.made()
         witness = await in_thread(self._witness.renewed, state.name) or state.witness
-        await self._change(partial(_with_seal, pending, witness))
+        await self._change(self._bounded(position, partial(_with_seal, pending, witness)))
         if witness is not None:
             await in_thread(self._witness.keep_only, state.name, witness)
         return pending
@@ -368,15 +381,3 @@ class SealedStream:
         """Wake the sender, if it waits for records."""
         if self._reading is not None:
             self._reading.cancel()
-
-
-def _as_it_is(state: StreamState | None) -> StreamState:
-    assert state is not None, "begin comes first"
-    return state
-
-
-def _with_seal(
-    seal: PendingSeal | None, witness: Witness | None, state: StreamState | None
-) -> StreamState:
-    assert state is not None, "only a stream that has begun has seals"
-    return msgspec.structs.replace(state, pending=seal, witness=witness)

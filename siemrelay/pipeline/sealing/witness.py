@@ -16,9 +16,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from siemrelay.durable_files import sync, sync_directory
-from siemrelay.pipeline.sealing.archive import folder_of
-from siemrelay.proof.stream import ANOTHER_MACHINE, COPIED, StreamState, Witness
+from siemrelay.pipeline.sealing.archive import SealArchive, folder_of
+from siemrelay.proof.seal import Anchor, find_seal, read_seal
+from siemrelay.proof.stream import ANOTHER_MACHINE, COPIED, SET_BACK, StreamState, Witness
 
 _MACHINE_IDS: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
@@ -29,6 +32,13 @@ _MACHINE_CHARACTERS: Final = 16
 _NAME: Final = "witness-"
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """Why a state is not the one that was left last, one of `DOUBTS`; the true end, if known."""
+
+    cause: str = ""
+    end: Anchor | None = None
+
+
 class StateWitness:
     """The witnesses of one relay's streams. Blocks: call it in threads."""
 
@@ -37,7 +47,19 @@ class StateWitness:
         self._durable = set[str]()
         """Streams whose folders have their entries on disk."""
 
-    def doubt(self, state: StreamState) -> str:
+    def doubt(self, state: StreamState) -> Doubt:
+        """Whether the state is one that was left behind: by the archive, and by its witness."""
+        last = SealArchive(self._state_dir, state.name, 0).last_seal()
+        # A seal is archived when it is confirmed, and stored in the state before it is sent.
+        known = state.sealed.size if state.pending is None else state.pending.size
+        if last is not None and last.origin == state.origin and last.size > known:
+            with suppress(ValueError):
+                tree = read_seal(find_seal(last.text.encode()) or b"", ()).tree
+                return Doubt(SET_BACK, Anchor.of(last.origin, tree))
+            return Doubt(SET_BACK)
+        return Doubt(self._missed(state))
+
+    def _missed(self, state: StreamState) -> str:
         """Why the state is not the one that this machine wrote last; empty if nothing says so."""
         witness = state.witness
         if witness is None:  # of a relay before there were any, or the disk was full

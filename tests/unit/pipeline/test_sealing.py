@@ -236,6 +236,57 @@ async def test_a_seal_takes_no_number_that_was_sent_before(rig: Rig) -> None:
     assert not again.is_sealed()
 
 
+async def test_after_a_start_a_seal_waits_for_what_may_have_been_sent_and_not_for_a_backlog(
+    rig: Rig, autojump_clock: trio.abc.Clock
+) -> None:
+    rig.end = 10_000_000
+    stream = await rig.start()
+    bound = rig.state.sent_end
+    assert bound is not None
+    assert 1 < bound < 100_000
+    stored = rig.stored
+    await stream.extend(bound)
+    assert rig.stored == stored
+    # A fast stream stores the next bound some seconds ahead, before anything behind this one goes.
+    await trio.sleep(1)
+    await stream.extend(bound + 1)
+    assert rig.stored == stored + 1
+    far = rig.state.sent_end
+    assert far is not None
+    assert bound + 10_000 < far < bound + 1_000_000
+    # Killed there. The next process bars seals up to that record, even if it is killed at once.
+    for _ in range(2):
+        again = await rig.start()
+        assert rig.state.sent_end == far
+        assert not again.comes_next(far - 1)
+        assert again.comes_next(far)
+    # What an earlier version has sent is not known: all that is stored may have been.
+    rig.live.stream = msgspec.structs.replace(rig.state, sent_end=None)
+    again = await rig.start()
+    assert rig.state.sent_end == rig.end
+    assert not again.comes_next(rig.end - 1)
+
+
+async def test_nothing_is_sent_behind_a_bound_that_cannot_be_stored(rig: Rig) -> None:
+    stream = await rig.start()
+    rig.full, bound = True, rig.state.sent_end or 0
+    with pytest.raises(SinkWaits):
+        await stream.extend(bound + 1)
+    rig.full, stored = False, rig.stored
+    await stream.begin()  # stores what is in memory alone
+    assert rig.stored == stored + 1
+
+
+async def test_a_slow_stream_stores_its_bound_with_its_seals(rig: Rig) -> None:
+    stream = await rig.start()
+    for _ in range(20):
+        await rig.deliver(stream, 900)
+        stored = rig.stored
+        await stream.extend(rig.live.next_sequence + 900)
+        assert rig.stored == stored
+        await rig.seal(stream)
+
+
 async def test_a_batch_that_is_settled_while_a_seal_is_stored_stays_settled(rig: Rig) -> None:
     stream = await rig.start()
     await rig.deliver(stream, 3)

@@ -27,9 +27,9 @@ class Coalescer:
 
         Returns whether it has waited.
         """
-        due_at = self._last_at + min(self.window_s, at_most_s)
-        if trio.current_time() >= due_at:
-            self._now()
+        now, due_at = trio.current_time(), self._last_at + min(self.window_s, at_most_s)
+        if now >= due_at:
+            self._begin(now)
             return False
         if self._next_at <= due_at:
             await self._moment.wait()
@@ -40,9 +40,9 @@ class Coalescer:
                 await trio.sleep_until(due_at)
             finally:
                 self._next_at = math.inf
-                self._now()
+                self._begin(trio.current_time())
         return True
 
-    def _now(self) -> None:
-        self._last_at = trio.current_time()
+    def _begin(self, now: float) -> None:
+        self._last_at = now
         self._moment.wake_all()

@@ -206,14 +206,16 @@ class Progress:
         tail = self.recent[-_COMPARED_BYTES:]
         return content.pread(len(tail), self.offset - len(tail)) == tail
 
-    def _note_ends(self) -> None:
-        """Take note of the records that ended since this was asked last."""
+    def _note_ends(self, tail_sha256: str) -> None:
+        """Take note of the records that ended since this was asked last, the last one in `tail`."""
         recent, start = self.recent, self.offset - len(self.recent)
         known = self._ends[-1][0] if self._ends else 0
         fresh: list[tuple[int, str]] = []
         end = len(recent)
         while start + end > known and len(fresh) < _MOST_ENDS and (start == 0 or end >= TAIL_BYTES):
-            fresh.append((start + end, _short(recent[max(0, end - TAIL_BYTES) : end])))
+            is_last = end == len(recent)
+            before = tail_sha256[:16] if is_last else _short(recent[max(0, end - TAIL_BYTES) : end])
+            fresh.append((start + end, before))
             at = recent.rfind(self.line_feed, 0, end - 1)
             end = at + len(self.line_feed) if at >= 0 else 0
         self._ends = (*self._ends, *reversed(fresh))[-_MOST_ENDS:]
@@ -222,8 +224,9 @@ class Progress:
         """What to store of it now."""
         if self._prefix_sha256 is None:
             self._prefix_sha256 = digest(self.head)
+        tail_sha256 = self._stored_tail_sha256 or digest(self.tail)
         if not self.compressed:
-            self._note_ends()
+            self._note_ends(tail_sha256)
         return FileCheckpoint(
             path=self.path,
             device=self.device,
@@ -232,7 +235,7 @@ class Progress:
             offset=self.offset,
             prefix_length=min(self.offset, PREFIX_BYTES),
             prefix_sha256=self._prefix_sha256,
-            tail_sha256=self._stored_tail_sha256 or digest(self.tail),
+            tail_sha256=tail_sha256,
             part=self.part,
             ahead=self.ahead,
             finished_size=self.finished_size,

@@ -111,7 +111,7 @@ class FileSource:
         try:
             await following.start()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(following.measure_while_full)
+                nursery.start_soon(following.every_second)
                 await (following.drain() if drain else following.follow())
                 nursery.cancel_scope.cancel()
         finally:
@@ -129,10 +129,9 @@ class _Following:
         *, drain: bool,
     ) -> None:  # fmt: skip
         self._intake, self._log, self._drains, self._poll_s = intake, log, drain, options.poll
-        globs, disk = Globs(options.patterns), Disk(options.follow_links)
-        stored = intake.positions()
-        self._globs, self._disk = globs, disk
-        self._store = CheckpointStore()
+        globs = self._globs = Globs(options.patterns)
+        disk = self._disk = Disk(options.follow_links)
+        stored, self._store = intake.positions(), CheckpointStore()
         for key, why in self._store.load(stored).items():
             log.error("stored position not understood, ignored", key=key, why=why)
         self._from_end = options.start_at == "end" and not stored
@@ -147,7 +146,7 @@ class _Following:
             self._unreadable, self._lost, log, framing=framing,
         )  # fmt: skip
         self._next_survey = self._next_full_survey = self._next_look = self._next_lag = 0.0
-        self._taken_bytes = 0
+        self._taken_bytes, self._scope, self._waits = 0, trio.CancelScope(), False
         self._trickles = False  # whether several records come in a `batch_window`
         self._unoffered: tuple[Records, ...] = ()
         """Records that were read, while the intake has not taken them."""
@@ -171,25 +170,25 @@ class _Following:
 
         began = trio.current_time()
         await trio.to_thread.run_sync(survey)
-        self._intake.following(len(self._tracker.files))
+        self._intake.following(files := len(self._tracker.files))
         now = trio.current_time()
         self._next_survey = now + _PAUSE_PER_SURVEY * (now - began)
         if full:
-            files = len(self._tracker.files)
             pause_s = pause_after_full_survey(
                 files, now - began, self._poll_s, events_suffice=self._tracker.events_suffice
             )
-            self._next_full_survey = now + pause_s
-            if pause_s >= 1:  # on a full second: see `next_second`
-                self._next_full_survey = float(math.floor(self._next_full_survey))
+            # On a full second, if it can be: see `every_second`.
+            due_at = now + pause_s
+            self._next_full_survey = due_at if pause_s < 1 else float(math.floor(due_at))
 
     async def follow(self) -> None:
         """Read what is written, for ever."""
         while True:
             # A scope for each wait would cost a tenth of a lone event, so all until the next look
-            # share one, with a deadline only while they wait.
-            with trio.CancelScope() as waiting:
-                await self._follow(waiting)
+            # share one, which `every_second` cancels.
+            self._waits = False
+            with trio.CancelScope() as self._scope:
+                await self._follow(self._scope)
 
     async def _follow(self, waiting: trio.CancelScope) -> None:
         """As `follow`, until nothing was written for so long that a look is due."""
@@ -221,22 +220,25 @@ class _Following:
                 await self._intake.turn()
             else:
                 self._intake.progress()
-                until = self._next_full_survey
-                if schedule.later or tracker.undecided:
-                    until = min(until, trio.current_time() + _TICK_S)
-                waiting.deadline = until
+                if soon := schedule.later or tracker.undecided or self._poll_s < 1:
+                    waiting.deadline = min(self._next_full_survey, trio.current_time() + _TICK_S)
+                self._waits = True
                 await self._watcher.wait()
-                waiting.deadline = math.inf
+                self._waits = False
+                if soon:
+                    waiting.deadline = math.inf
                 if not waiting.cancel_called:
                     self._trickles = await self._intake.turn()
 
-    async def measure_while_full(self) -> None:
-        """Count the unread bytes while a full buffer keeps the reading from going on, for ever."""
+    async def every_second(self) -> None:
+        """Wake `follow` for its next look; count what is unread while a full buffer stops it."""
         while True:
             await next_second()
+            if self._waits and trio.current_time() >= self._next_full_survey:
+                self._scope.cancel()
             if self._intake.full:
-                files = list(self._tracker.files.values())
-                seen = [(file.path, file.file_id, file.size) for file in files]
+                files = self._tracker.files
+                seen = [(file.path, file_id, file.size) for file_id, file in files.items()]
                 grown = await trio.to_thread.run_sync(self._growth, seen)
                 self._intake.lag(self._tracker.unread() + grown)
 
@@ -270,6 +272,7 @@ class _Following:
         """Store the positions that changed though nothing was read."""
         if positions := self._store.take_changes():
             await self._intake.offer(Records(b"", 0, positions))
+            self._tracker.collect()
 
     async def _round(self) -> bool:
         """One turn for every family that may have something; whether anything was read.
@@ -374,19 +377,16 @@ class _Following:
             file.hole_noted = True
             self._log.warning(
                 "skipping a hole in the file: NULs, which hold no record",
-                path=file.progress.path,
-                nuls=nuls,
+                path=file.progress.path, nuls=nuls,
                 advice="after a crash of the machine this is what was not yet on its disk; with "
                 "`copytruncate` let the program open its log for appending",
-            )
+            )  # fmt: skip
 
     def _lost(self, path: str, unread_bytes: int) -> None:
-        self._log.error(
-            "records are lost: the file left before it was read to its end",
-            path=path,
-            unread_bytes=unread_bytes,
-            advice="keep rotated files for longer, and let `path` match rotated names, too",
-        )
+        self._log.error("records are lost: the file left before it was read to its end",
+                        path=path, unread_bytes=unread_bytes,
+                        advice="keep rotated files for longer, and let `path` match rotated names, "
+                        "too")  # fmt: skip
         self._intake.lost_bytes(unread_bytes)
 
     def close(self) -> None:

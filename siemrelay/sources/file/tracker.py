@@ -71,7 +71,9 @@ class Tracker:
         self._renewed: dict[FileId, FollowedFile] = {}
         """Open files whose content was truncated, to be met anew by the next survey."""
         self._changes = Changes(everything=True)
-        self._again = False
+        self._again = self._collected = False
+        self.undecided = False
+        """Whether there are files that may be copies, or contents whose copy may turn up."""
         self._first, self._events = True, Reliability()
         self._closed: list[str] = []
         self._next_expiry = clock()
@@ -80,13 +82,6 @@ class Tracker:
     def survey_due(self) -> bool:
         """Whether files were created, renamed, deleted or truncated since the last survey."""
         return self._again or self._changes.call_for_survey
-
-    @property
-    def undecided(self) -> bool:
-        """Whether there are files that may be copies, or contents whose copy may turn up."""
-        return bool(self._orphans) or any(
-            file.stage is Stage.WAITING for file in self.files.values()
-        )
 
     @property
     def events_suffice(self) -> bool:
@@ -99,6 +94,7 @@ class Tracker:
 
     def collect(self) -> None:
         """Take in what the watcher has to report."""
+        self._collected = True
         if (changes := self._watcher.take_changes()) is None:
             return
         self._events.reported(changes)
@@ -112,7 +108,9 @@ class Tracker:
 
     def next_read(self, family_name: str) -> tuple[FollowedFile, bool] | None:
         """As `Schedule.next_read`; a file that was truncated is left for the next survey."""
-        self.collect()
+        if not self._collected:
+            self.collect()
+        self._collected = False
         turn = self.schedule.next_read(family_name, survey_due=self.survey_due)
         if turn is not None and turn[0].changed:
             self._again = True
@@ -164,6 +162,8 @@ class Tracker:
             self._closed = self._unreadable.add_directories(self._finder.closed())
         self._unreadable.keep_only(facts.paths.union(followed, self._closed))
         self._note_rotated_and_expire()
+        waiting = any(file.stage is Stage.WAITING for file in self.files.values())
+        self.undecided = waiting or bool(self._orphans)
         self.collect()
         self._events.surveyed(full=every, found=found)
 

@@ -76,12 +76,16 @@ _AS_ADDRESS: Final = " as address"
 
 
 class _Part(NamedTuple):
-    """One value of a template, and the text behind it."""
+    """One value of a template: where it is, on what condition, and the text behind it.
+
+    The condition is that the value at `at` is one of `wanted`, or none of them if it `is_negated`;
+    without `at` there is none.
+    """
 
     path: list[Where]
     at: list[Where]
     wanted: frozenset[str]
-    yes: bool
+    is_negated: bool
     is_address: bool
     behind: str
 
@@ -100,16 +104,10 @@ class Template:
             path = value.removesuffix(_AS_ADDRESS)
             where, _, values = condition.partition("=")
             at, wanted = where.removesuffix("!"), frozenset(values.split(","))
-            self._parts.append(
-                _Part(
-                    _places(path),
-                    _places(at) if at else [],
-                    wanted,
-                    not where.endswith("!"),
-                    path != value,
-                    behind,
-                )
-            )
+            self._parts.append(_Part(
+                _places(path), _places(at) if at else [], wanted, is_negated=at != where,
+                is_address=path != value, behind=behind,
+            ))  # fmt: skip
         self.keys = {keys[0] for part in self._parts for keys in (*part.path, *part.at)}
         """The keys of a record that it may need."""
 
@@ -117,17 +115,17 @@ class Template:
         """Whether a record with just these keys, of those in `keys`, may have the text."""
         return all(
             any(where[0] in keys for where in part.path)
-            and (not part.at or not part.yes or any(where[0] in keys for where in part.at))
+            and (not part.at or part.is_negated or any(where[0] in keys for where in part.at))
             for part in self._parts
         )
 
     def text(self, record: Mapping[str, Any]) -> str | None:
         """The text; None if the record lacks one of the values, or a condition is not met."""
         found = self._before
-        for path, at, wanted, yes, is_address, behind in self._parts:
+        for path, at, wanted, is_negated, is_address, behind in self._parts:
             if at:
                 value = _usable_at(record, at)
-                if ((value if type(value) is str else text_of(value)) in wanted) is not yes:
+                if ((value if type(value) is str else text_of(value)) in wanted) is is_negated:
                     return None
             value = _usable_at(record, path)
             if value is None:
@@ -139,7 +137,7 @@ class Template:
     def texts(self, records: Sequence[dict[str, Any]]) -> list[str | None]:
         """The text of each record, column by column; as `text`."""
         found: list[str | None] = [self._before] * len(records)
-        for path, at, wanted, yes, is_address, behind in self._parts:
+        for path, at, wanted, is_negated, is_address, behind in self._parts:
             values = _column(records, path)
             if is_address:
                 values = [
@@ -148,7 +146,7 @@ class Template:
                 ]
             if at:
                 values = [
-                    value if value is not None and (text_of(given) in wanted) is yes else None
+                    None if value is None or (text_of(given) in wanted) is is_negated else value
                     for value, given in zip(values, _column(records, at), strict=True)
                 ]
             found = [

@@ -86,6 +86,8 @@ class DiskBuffer:
                 reserve.hold()
             opening.pop_all()
         self.stats = stats
+        self.compress_ahead = self._store.compress_ahead
+        """Begin to compress the records of a large row that the next commit will store."""
         self._kept = KeptRange(end, end)
         self._known_cursors, self._writing = known, Mutex()
         self._writer = WriterThread()

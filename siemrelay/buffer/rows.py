@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 import msgspec
@@ -24,6 +25,9 @@ _PARAMETERS: Final = zstandard.ZstdCompressionParameters.from_level(
 _ROW_BYTES: Final = 96
 _SPILLED_ROW_BYTES: Final = 8192
 _SPILL_BYTES: Final = 4096
+
+# More than one commit of large rows has, so that none is forgotten before it is taken.
+_MOST_AHEAD: Final = 16
 
 
 class StoredCursor(msgspec.Struct, frozen=True, array_like=True):
@@ -72,18 +76,59 @@ def used_bytes(payload_bytes: int) -> int:
     return payload_bytes + (_SPILLED_ROW_BYTES if payload_bytes > _SPILL_BYTES else _ROW_BYTES)
 
 
+class CompressingAhead:
+    """Compresses records that wait for a commit to end, which mostly waits for the disk."""
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        # By the identity of the bytes, which are kept for as long as they are here.
+        self._begun: dict[int, tuple[bytes, Future[bytes]]] = {}
+
+    def begin(self, payload: bytes) -> None:
+        """Compress these bytes, unless they are taken before it is their turn."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "compressing ahead")
+            self._compress = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compress
+        self._begun[id(payload)] = payload, self._thread.submit(self._compress, payload)
+        # Some are never taken: they were joined with others. The writer may take one meanwhile.
+        for forgotten in list(self._begun)[:-_MOST_AHEAD]:
+            if (found := self._begun.pop(forgotten, None)) is not None:
+                found[1].cancel()
+
+    def take(self, payload: bytes) -> bytes | None:
+        """The bytes compressed, waiting for that if it is under way; None if it has not begun."""
+        _, begun = self._begun.pop(id(payload), (payload, None))
+        return None if begun is None or begun.cancel() else begun.result()
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None
+
+
 class Payloads:
     """Batches to rows and back. One thread may pack while another one unpacks."""
 
     def __init__(self) -> None:
         self._compress = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
+        self._ahead = CompressingAhead()
+
+    def compress_ahead(self, payload: bytes) -> None:
+        """Begin to compress what will be a row, in a thread of its own."""
+        self._ahead.begin(payload)
+
+    def close(self) -> None:
+        """End that thread."""
+        self._ahead.close()
 
     def row(self, batch: Batch) -> Row:
         """The row that stores a batch."""
+        payload = self._ahead.take(batch.payload) or self._compress(batch.payload)
         return Row(
             batch.first_sequence, batch.count, batch.source, batch.received_at,
-            self._compress(batch.payload), batch.part, len(batch.payload),
+            payload, batch.part, len(batch.payload),
         )  # fmt: skip
 
     def unpacked(self, row: Row) -> bytes | None:

@@ -83,6 +83,7 @@ class Store:
         # A connection may be used by different threads, but by one at a time.
         self._read_lock = threading.Lock()
         self._payloads, self._saved = Payloads(), 0
+        self.compress_ahead = self._payloads.compress_ahead
 
     def close(self) -> None:
         """Close all connections; the last one copies the write-ahead log into the database.
@@ -93,6 +94,7 @@ class Store:
         would leave torn pages with nothing to repair them. The connections are then kept as they
         are until the process ends.
         """
+        self._payloads.close()
         if self.io_failed:
             _ABANDONED.append(self._opened)
             return

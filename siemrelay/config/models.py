@@ -85,7 +85,7 @@ class SourceConfig(SourceTransformOptions):
         "generic", description="the product that writes the records: a ready-made `fields:`"
     )
     fields: dict[EventField, NonEmpty] = Field(
-        default_factory=dict,
+        default={},
         description="event field → dotted path in the record (`actor.name: user.email`); "
         "added to what the product knows",
     )
@@ -264,7 +264,7 @@ class RelayConfig(Options):
         dict[NonEmpty, EventTypeConfig],
         BeforeValidator(_declared, json_schema_input_type=DeclaredTypes),
     ] = Field(
-        default_factory=dict,
+        default={},
         description="event types in addition to the built-in ones, for use in `events`",
     )
     buffer: BufferOptions = Field(default_factory=BufferOptions, description="the disk buffer")

@@ -67,7 +67,7 @@ class DeviceOptions(HeaderOptions):
     product: str = Field("audit", min_length=1, description="the header's device product")
     version: str = Field("1.0", min_length=1, description="the header's device version")
     map: PlainKeys = Field(
-        default_factory=dict,
+        default={},
         description="keys to add or replace, each with the event field it takes "
         "(`suser: actor.name`; `syslog_severity` is the severity as syslog's 0 to 7); null "
         "leaves a key out",

@@ -34,7 +34,7 @@ class JsonOptions(HeaderOptions):
     """The options of a sink with JSON messages."""
 
     map: Annotated[dict[str, str | None], AfterValidator(_dotted_names)] = Field(
-        default_factory=dict,
+        default={},
         description="members to add or replace, each with the event field it takes "
         "(`who.login: actor.name`; `syslog_severity` is the severity as syslog's 0 to 7); null "
         "leaves a member out",

@@ -33,7 +33,7 @@ class Rfc3164Options(HeaderOptions):
     """The options of a sink with RFC 3164 messages."""
 
     map: PlainKeys = Field(
-        default_factory=dict,
+        default={},
         description="pairs to add after the event's own, each with the event field it takes "
         "(`ticket: attributes.ticket`)",
     )

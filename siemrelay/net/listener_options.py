@@ -64,7 +64,7 @@ class ListenerOptions(Options):
         None, description="the certificate to show over TLS, and which clients are let in"
     )
     allow: list[Network] = Field(
-        default_factory=list,
+        default=[],
         description="networks or addresses that may connect; all if empty",
     )
     max_connections: ConnectionCount = Field(

@@ -61,7 +61,7 @@ class ServerTlsOptions(Options):
         "or the clients' certificates themselves, self-signed or not",
     )
     client_fingerprints: list[Fingerprint] = Field(
-        default_factory=list,
+        default=[],
         description="the only client certificates let in (`sha256:HEX`), of those that "
         "`client_ca` vouches for",
     )

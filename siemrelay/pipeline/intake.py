@@ -1,28 +1,28 @@
 """Stores records: sources hand over, one committer writes them in groups.
 
-Group commit needs no timer: while one commit runs, the next group collects. A lone record waits for
-one fsync; a thousand concurrent records share one.
+While one commit runs, the next group collects: a lone record waits for one fsync, a thousand
+concurrent records share one. In a rush a group also waits until it is full, at most for
+`batch_window`, as each commit costs a millisecond of processor time whatever its size; not if a
+sender waits for it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
-import msgspec
 import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.errors import BufferFull, DiskFull
-from siemrelay.core.event import Batch
-from siemrelay.core.lines import must_stay_alone, records_of, separated
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
+from siemrelay.pipeline.commit_group import ROW_RECORDS, CommitGroup, has_own_row, row_sized
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.source_filter import Filtered, SourceFilter
@@ -30,21 +30,6 @@ from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats, count_types
 
 _log = structlog.get_logger()
-
-# The memory of one entry beside its bytes, so that entries with positions alone are bounded too.
-_ENTRY_BYTES: Final = 256
-
-# Bytes handed over and not yet stored: enough for reading, compressing and fsyncing to overlap, too
-# few for a slow disk to fill the memory.
-_PENDING_BYTES: Final = 2 * 1024 * 1024
-
-# Small entries of one source are joined into one row up to this size: decoders work on payloads.
-_ROW_BYTES: Final = 512 * 1024
-
-# A record counts as at least this many bytes: to decode and format it costs that much however short
-# it is, and a row of 200,000 lines of one letter would hold the loop for seconds.
-_RECORD_BYTES: Final = 256
-_ROW_RECORDS: Final = _ROW_BYTES // _RECORD_BYTES
 
 # Records shorter than this are stored far faster than they are decoded and sent, so that a flood of
 # them would be ahead of everybody else's records. One source may hand over one in this many
@@ -64,27 +49,6 @@ _FULL_PAUSE_S: Final = 0.25
 _LOG_EVERY_S: Final = 10.0
 
 
-class _Group:
-    """The entries of one commit."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[SourceStats, Records, float]] = []
-        self.filtered: dict[str, int] = {}
-        self.size_bytes = 0
-        self._end, self._stored = 0, Broadcast()
-
-    def stored(self, end: int) -> None:
-        """Note that they are on disk; `end` is the sequence number after them."""
-        self._end = end
-        self._stored.wake_all()
-
-    async def until_stored(self) -> int:
-        """Wait until they are on disk; returns the sequence number after them."""
-        while not self._end:
-            await self._stored.wait()
-        return self._end
-
-
 class Committer:
     """Stores the records of all sources, each source's in the order it offered them."""
 
@@ -95,10 +59,11 @@ class Committer:
         self._buffer, self._stats = buffer, stats
         self.coalescer = Coalescer(batch_window_s)
         self._observers: Observers = [] if observers is None else observers
-        self._group = _Group()
-        self._running: _Group | None = None
+        self._group = CommitGroup()
+        self._running: CommitGroup | None = None
         self._is_wanted, self._wanted = False, Broadcast()
         self._room = Broadcast()
+        self._rush = False  # the sources hand over much at a time
         self._warned_at = -math.inf
         self.sockets = ListeningSockets()
 
@@ -110,17 +75,20 @@ class Committer:
         stats, positions = self._stats.sources[source], self._buffer.positions(source)
         return SourceIntake(self, stats, self._stats.buffer, positions, source_filter, splitter)
 
-    async def take(self, source: SourceStats, some: Sequence[Records], filtered: int) -> _Group:
+    async def take(
+        self, source: SourceStats, some: Sequence[Records], filtered: int
+    ) -> CommitGroup:
         """Queue records, waiting only for room; returns the group that will store them.
 
         `filtered` counts those that the source's filter left out of them.
         """
-        while self._group.size_bytes >= _PENDING_BYTES:
+        while self._group.is_full:
             await self._room.wait()
         group, now = self._group, time.time()
         for records in some:
-            group.entries.append((source, records, now))
-            group.size_bytes += _ENTRY_BYTES + _cost(records)
+            group.add(source, records, now)
+            if (self._rush or self._running is not None) and has_own_row(records):
+                self._buffer.compress_ahead(records.payload)
         if filtered:
             group.filtered[source.name] = group.filtered.get(source.name, 0) + filtered
         self._is_wanted = True
@@ -131,7 +99,7 @@ class Committer:
         """Wait until the cursor of every sink, unless disabled or paused, is there or past it."""
         await self._buffer.wait_passed(list(self._stats.sinks), end)
 
-    def newest(self) -> _Group | None:
+    def newest(self) -> CommitGroup | None:
         """The last pending group; None when everything is stored."""
         return self._group if self._group.entries else self._running
 
@@ -140,19 +108,18 @@ class Committer:
         while True:
             while not self._is_wanted:
                 await self._wanted.wait()
+            if self._rush:
+                await self._group.until_full(self.coalescer.window_s)
             group = self._running = self._group
-            self._group, self._is_wanted = _Group(), False
+            self._rush = group.is_large
+            self._group, self._is_wanted = CommitGroup(), False
             self._room.wake_all()
             await self._store(group)
             self._running = None
             group.stored(self._buffer.end)
 
-    async def _store(self, group: _Group) -> None:
-        positions: dict[tuple[str, str], Mapping[str, Any] | None] = {}
-        for source, records, _ in group.entries:
-            for position in records.positions:
-                positions[source.name, position.key] = position.value
-        batches = list(self._rows(group.entries))
+    async def _store(self, group: CommitGroup) -> None:
+        batches, positions = group.rows(self._buffer.end), group.positions()
         while True:
             try:
                 if batches and not await self._buffer.make_room(group.size_bytes // 2):
@@ -183,31 +150,6 @@ class Committer:
             if records.count:
                 source.last_record_at = records.last_record_at or taken_at
 
-    def _rows(self, entries: list[tuple[SourceStats, Records, float]]) -> Iterable[Batch]:
-        """The entries as rows, numbered from the buffer's end; small ones of a source joined."""
-        first = self._buffer.end
-        # Order matters within a source only; sorted, its entries can share a row.
-        entries = sorted(entries, key=lambda entry: entry[0].name)
-        payloads: list[bytes] = []
-        count = size = 0
-        for i, (source, records, taken_at) in enumerate(entries):
-            payloads.append(records.payload)
-            count, size = count + records.count, size + _cost(records)
-            following = entries[i + 1] if i + 1 < len(entries) else None
-            if (
-                following is not None
-                and following[0] is source
-                and not _alone(records)
-                and not _alone(following[1])
-                and size + _cost(following[1]) <= _ROW_BYTES
-            ):
-                continue
-            if count:
-                payload = payloads[0] if len(payloads) == 1 else b"".join(payloads)
-                yield Batch(first, count, source.name, taken_at, payload, records.part)
-                first += count
-            payloads, count, size = [], 0, 0
-
     def _warn_disk_full(self) -> None:
         now = trio.current_time()
         if now - self._warned_at >= _WARN_EVERY_S:
@@ -229,30 +171,6 @@ class Committer:
             holders = self._buffer.holders()
             _log.error("buffer is full", reason=str(error), advice=advice,
                        **({"held_by": holders} if holders else {}))  # fmt: skip
-
-
-def _cost(records: Records) -> int:
-    return max(len(records.payload), records.count * _RECORD_BYTES)
-
-
-def _pieces(records: Records) -> Iterator[Records]:
-    """The records in pieces that a row can hold, the positions with the last of them."""
-    if records.count <= _ROW_RECORDS:
-        yield records
-        return
-    whole = records_of(records.payload, records.count)
-    for start in range(0, records.count, _ROW_RECORDS):
-        some = whole[start : start + _ROW_RECORDS]
-        is_last = start + _ROW_RECORDS >= records.count
-        yield msgspec.structs.replace(
-            records, payload=separated(some), count=len(some),
-            positions=records.positions if is_last else (),
-        )  # fmt: skip
-
-
-def _alone(records: Records) -> bool:
-    """Whether the records need a row of their own."""
-    return records.part is not None or must_stay_alone(records.payload, records.count)
 
 
 class SourceIntake:
@@ -352,17 +270,17 @@ class SourceIntake:
         self._short_until = max(self._short_until, now) + short * _SHORT_S
         return pause_s
 
-    async def _take(self, offered: Sequence[Records]) -> _Group:
+    async def _take(self, offered: Sequence[Records]) -> CommitGroup:
         if self._splitter is not None:
             offered = await self._splitter.split(offered)
         if pause_s := self._pause_s(offered):
             await trio.sleep(pause_s)
-        if self._source_filter is None and all(some.count <= _ROW_RECORDS for some in offered):
+        if self._source_filter is None and all(some.count <= ROW_RECORDS for some in offered):
             return await self._committer.take(self._stats, offered, 0)
         kept, outcomes, since_checkpoint = list[Records](), list[Filtered](), 0
         try:
-            for piece in chain.from_iterable(map(_pieces, offered)):
-                if since_checkpoint >= _ROW_RECORDS:
+            for piece in chain.from_iterable(map(row_sized, offered)):
+                if since_checkpoint >= ROW_RECORDS:
                     await trio.lowlevel.checkpoint()
                     since_checkpoint = 0
                 since_checkpoint += piece.count

@@ -63,17 +63,17 @@ class ProductFile(Options):
         "`none`: no other",
     )
     fields: dict[Annotated[str, AfterValidator(_field)], _Paths] = Field(
-        default_factory=dict,
+        default={},
         description="event field → where a record has it, one path or several in order; `none` as "
         "the last one leaves out those of the product that this one extends",
     )
     values: dict[Annotated[str, AfterValidator(_mapped)], dict[str, str]] = Field(
-        default_factory=dict,
+        default={},
         description="event field → what the record has there, or a pattern with `*` and `?`, → its "
         "meaning; the empty text stands for a record that has nothing there",
     )
     types: dict[NonEmpty, dict[NonEmpty, _Row]] = Field(
-        default_factory=dict,
+        default={},
         description="category → event type → its severity (0 to 10) and a description",
     )
     items: NonEmpty | None = Field(
@@ -82,10 +82,10 @@ class ProductFile(Options):
         "of the array in a record that holds many",
     )
     types_of: list[str] = Field(
-        default_factory=list, description="products whose event types are known with this one"
+        default=[], description="products whose event types are known with this one"
     )
     sources: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
+        default={},
         description="source type → options that a source of that type has by default, for records "
         "of this product",
     )

@@ -39,7 +39,7 @@ class OtlpOptions(RequestOptions):
     )
     service: str = Field("siemrelay", min_length=1, description="the resource's service.name")
     resource: dict[str, str] = Field(
-        default_factory=dict,
+        default={},
         description="further resource attributes (`deployment.environment.name: production`); "
         "host.name is always there",
     )

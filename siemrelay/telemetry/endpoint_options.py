@@ -44,7 +44,7 @@ class EndpointOptions(Options):
         "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"
     )
     hosts: list[NonEmpty] = Field(
-        default_factory=list,
+        default=[],
         description="names that it answers to beside `localhost`, this machine's name and every IP "
         "address; requests for other names get 421, as a web page could send them from a browser "
         "on this machine",

@@ -100,7 +100,7 @@ class RequestOptions(TransportOptions):
         None, description="OAuth client credentials, instead of `authorization`"
     )
     headers: Headers[_OwnHeader] = Field(
-        default_factory=dict,
+        default={},
         description="further request headers; values that may be credentials are not shown. A "
         "`Content-Type` here replaces the one that the protocol sets",
     )

@@ -69,7 +69,7 @@ class KafkaOptions(KafkaConnectionOptions):
     )
     timeout: Duration = Field(30.0, gt=0, description="how long the brokers may take nothing")
     client: dict[str, str | bool | int | float] = Field(
-        default_factory=dict,
+        default={},
         description="further properties of librdkafka (`message.max.bytes: 4000000`)",
     )
 

@@ -71,7 +71,7 @@ class SplunkHecOptions(RequestOptions):
         None, min_length=1, description="Splunk's `host`; this machine's name by default"
     )
     fields: IndexedFields = Field(
-        default_factory=dict,
+        default={},
         description="indexed fields beside each event, on the event endpoint: a name and the event "
         "field it takes (`user: actor.name`)",
     )

@@ -41,7 +41,7 @@ class CursorOptions(TokenOptions):
     """A cursor of the API's own, and how to ask while there is none yet."""
 
     first: dict[NonEmpty, Any] = Field(
-        default_factory=dict,
+        default={},
         description="further query parameters (with `post`: members of the body) of requests that "
         "have no cursor yet; `{start}` in them is the time of `start_at`",
     )
@@ -122,7 +122,7 @@ class HttpPollOptions(Options):
         description="the address that is requested; `{each}` in it stands for a value of `for_each`"
     )
     parameters: dict[NonEmpty, _Text] = Field(
-        default_factory=dict,
+        default={},
         description="query parameters; `{since}`, `{until}` (RFC 3339 or as `since: {format}` "
         'says) and `{each}` are filled in (`phrase: "created:>={since}"`), and one whose time is '
         "not known yet is left out",
@@ -135,7 +135,7 @@ class HttpPollOptions(Options):
     for_each: Annotated[
         list[NonEmpty], AfterValidator(_each), Field(max_length=_MOST_VALUES)
     ] = Field(
-        default_factory=list,
+        default=[],
         description="poll once for each of these values of `{each}`, every one with a position of "
         "its own",
     )  # fmt: skip
@@ -147,7 +147,7 @@ class HttpPollOptions(Options):
         None, description="OAuth client credentials, instead of `authorization`"
     )
     headers: Headers[HeaderName] = Field(
-        default_factory=dict,
+        default={},
         description="further request headers; values that may be credentials are not shown",
     )
     ca: TrustedAuthorities = None

@@ -55,8 +55,8 @@ class ExportIntake:
             if stream is None or number is None:
                 continue
             n = int(number[STREAM_CHARACTERS + 1 :])
-            if (word := part.seals.get(place)) is not None:
-                stream.add_seal(word, n, f"{export}:{lines[place]}", self._verifiers)
+            if (found := part.seals.get(place)) is not None:
+                stream.add_seal(found, n, f"{export}:{lines[place]}", self._verifiers)
             if (shown := part.shown.get(place)) is not None:
                 self._shown.add(shown)
                 stream.add_conflict(n, shown, (export, lines[place]))

@@ -12,13 +12,14 @@ import msgspec
 from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Verifier
-from siemrelay.proof.seal import Absent, Anchor, Seal, read_seal
+from siemrelay.proof.seal import Absent, Anchor, Seal, SealText, read_seal
 from siemrelay.proof.shown_fields import ShownFields
 
 # Texts that only look like seals, and second messages of a number, that are kept one by one.
 _MOST_DOUBTFUL: Final = 10_000
 _MOST_OTHERS: Final = 100_000
 _MOST_OTHERS_OF_ONE: Final = 64
+_MOST_CHARACTERS: Final = 500
 
 # Memory of a stream, of a seal with its tally, of a text that is kept, about.
 _STREAM_BYTES: Final = 3_000
@@ -48,11 +49,15 @@ def windows(
 
 
 class Doubtful(NamedTuple):
-    """A text like a seal that is none: an event may have any text, so it may be proven yet."""
+    """A text like a seal that is none: an event may have any text, so it may be proven yet.
+
+    `has_its_id`: the message is by its id the seal of its number, which no event is by chance.
+    """
 
     number: int
     why: str
     origin: str
+    has_its_id: bool
 
 
 class ExportedStream:
@@ -144,34 +149,32 @@ class ExportedStream:
         return sorted((n, self._beside[n]) for n in self._beside.keys() & repeated)
 
     def add_seal(
-        self, word: bytes, number: int, where: str, verifiers: tuple[Verifier, ...]
+        self, text: SealText, number: int, where: str, verifiers: tuple[Verifier, ...]
     ) -> None:
         """A message of the stream, which holds what looks like a seal."""
+        word = text.word
         if self._words.get(word) == number:
             return
+        why, origin = "a malformed seal: its text is in pieces", self.name
         try:
-            seal = _read_seal(word, verifiers)
+            seal = _read_seal(word, verifiers) if word else None
         except ValueError as error:
-            self._doubt(number, f"{where}: {error}")
-            return
-        if not seal.opened.verified:
+            seal, why = None, str(error)
+        if seal is not None and not seal.opened.verified:
             keys = ", ".join(seal.opened.unknown)
-            self._doubt(
-                number, f"{where}: a seal by {keys}, not by a key that you gave", seal.origin
-            )
-        elif seal.stream != self.name or seal.tally.number != number:
-            self._doubt(number, f"{where}: a seal of {seal.origin} number {seal.tally.number:,} in "
-                        "another place")  # fmt: skip
-        else:
+            why, origin = f"a seal by {keys}, not by a key that you gave", seal.origin
+        elif seal is not None and (seal.stream != self.name or seal.tally.number != number):
+            why = f"a seal of {seal.origin} number {seal.tally.number:,} in another place"
+        elif seal is not None:
             self._words[word] = number
             if seal.note not in self._notes:
                 self._notes.add(seal.note)
                 self.origin = seal.origin
                 self.seals.append(seal)
-
-    def _doubt(self, number: int, why: str, origin: str = "") -> None:
+            return
         if len(self.doubtful) < _MOST_DOUBTFUL:
-            self.doubtful.append(Doubtful(number, why[:500], origin[:200] or self.name))
+            why = f"{where}: {why}"[:_MOST_CHARACTERS]
+            self.doubtful.append(Doubtful(number, why, origin[:200], text.has_its_id))
         else:
             self.more_doubtful += 1
 

@@ -40,7 +40,7 @@ from siemrelay.proof.export_wrapping import (
     unwrapped,
 )
 from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
-from siemrelay.proof.seal import SEAL_MARK, find_seal
+from siemrelay.proof.seal import SEAL_MARK, SealText, seal_text
 from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared
 
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
@@ -58,13 +58,13 @@ _encode: Final = msgspec.json.Encoder().encode
 class ExportPart(NamedTuple):
     """Messages of an export in its order: their leaves, and the line of each.
 
-    `seals` are the words that look like seals, `shown` what is to be said of fields beside a
+    `seals` is what looks like seals, `shown` what is to be said of fields beside a
     message, both by the message's place in the part.
     """
 
     leaves: Leaves
     lines: Sequence[int]
-    seals: Mapping[int, bytes]
+    seals: Mapping[int, SealText]
     shown: Mapping[int, ShownFields]
 
 
@@ -94,8 +94,8 @@ def _part(
     shown: Mapping[int, ShownFields] | None = None,
 ) -> ExportPart:  # fmt: skip
     seals = {
-        place: word for place, text in enumerate(texts)
-        if SEAL_MARK in text and (word := find_seal(text)) is not None
+        place: found for place, text in enumerate(texts)
+        if SEAL_MARK in text and (found := seal_text(text, leaves.numbers[place])) is not None
     }  # fmt: skip
     return ExportPart(leaves, lines, seals, shown or {})
 

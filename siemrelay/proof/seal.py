@@ -16,7 +16,7 @@ import re
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -129,6 +129,23 @@ def made_text(
     parts = (sign(text.encode(), signers), written, b"".join(tree.peaks))
     whole = parts if timestamp is None else (*parts, timestamp)
     return _MARK + urlsafe_b64encode(msgspec.msgpack.encode(whole)).decode().rstrip("=")
+
+
+class SealText(NamedTuple):
+    """What looks like a seal in a message: its word, empty for one in pieces.
+
+    `has_its_id`: the message has the id that only the seal of its number has, `STREAM-N`.
+    """
+
+    word: bytes
+    has_its_id: bool
+
+
+def seal_text(message: bytes, number: str | None) -> SealText | None:
+    """What looks like a seal in a message of that number (`STREAM:N`); None if nothing does."""
+    word = find_seal(message) or b""
+    has_its_id = number is not None and number.replace(":", "-").encode() in message
+    return SealText(word, has_its_id) if word or has_its_id else None
 
 
 def find_seal(text: bytes) -> bytes | None:

@@ -208,8 +208,9 @@ class Verification:
         self, stream: ExportedStream, checks: WindowChecks, tail: Tail | None
     ) -> None:
         """A text like a seal may be that of an event: proven messages are what the relay sent."""
-        for number, why, origin in stream.doubtful:
-            if tail is not None and tail.state != "overdue" and number >= tail.first:
+        for number, why, origin, has_its_id in stream.doubtful:
+            is_behind = tail is not None and tail.state != "overdue" and number >= tail.first
+            if is_behind and not has_its_id:
                 self._findings.note(f"looks like a seal and is none yet: {why}. It stands behind "
                                     "the last seal: the next one proves it to be the text of an "
                                     "event, or not", stream.label, number, number)  # fmt: skip

@@ -340,6 +340,10 @@ SEALS: dict[str, tuple[Callable[[Export], list[str]], set[str]]] = {
         lambda x: [damaged(row) if sealed_by(row) is not None else row for row in x.rows],
         {"forged", "unproven", "stale"},
     ),
+    "the last one damaged, while the one before is fresh": (
+        lambda x: [damaged(row) if row == seals([*x.rows])[-1] else row for row in x.rows],
+        {"forged"},
+    ),
     "copied into another stream": (
         lambda x: [*x.rows, seals([*x.rows])[1].replace(f"{x.stream}:", "zzzzzzzz22:")],
         {"forged", "unproven"},

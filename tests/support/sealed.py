@@ -69,7 +69,8 @@ class SealedStream:
         )  # fmt: skip
         self.absent = []
         text = made_text(self.origin, self.tree, tally, [self.signer], self.timestamp)
-        return self._add({"type": "Delivery Seal", "message": f"sealed: {text}"})
+        name = f"{self.name}-{self.tree.size}"
+        return self._add({"id": name, "type": "Delivery Seal", "message": f"sealed: {text}"})
 
     @property
     def last_seal(self) -> dict[str, tuple[int, str]]:

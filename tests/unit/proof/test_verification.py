@@ -227,6 +227,19 @@ def test_a_text_like_a_seal_behind_the_last_seal_is_not_proven_yet(text: str) ->
     assert not verified(stream.lines, until=stream.now.timestamp()).notes
 
 
+@pytest.mark.parametrize("damage", [
+    lambda seal: seal.replace(b"siemrelay-seal:k8", b"siemrelay-seal:k9", 1),
+    lambda seal: seal.replace(b"siemrelay-seal:k", b"siemrelay-seal:k ", 1),
+    lambda seal: seal[:500] + b'"' + seal[seal.rindex(b', "siem') :],
+], ids=["a letter", "a space in it", "cut off"])  # fmt: skip
+def test_a_last_seal_that_is_damaged_is_found_at_once(damage: Callable[[bytes], bytes]) -> None:
+    """By the message's id it is a seal, so nobody has to wait for the next one."""
+    lines = sealed().lines
+    report = verified([*lines[:-1], damage(lines[-1])])
+    assert ("forged", 32, 32) in found(report)
+    assert tails(report) == [("pending", 11, 22, 32)]
+
+
 @pytest.mark.parametrize(("expected", "is_there"), [
     ("splunk", True), ("relay.example/splunk", True), ("relay.example/splunk/abcdefgh22", True),
     ("abcdefgh22", True), ("elastic", False), ("other/splunk", False), ("relay.example", False),

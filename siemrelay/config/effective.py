@@ -46,27 +46,15 @@ class Setting:
 _FIRST: Final = ("type", "siem", "protocol", "server", "port", "url", "path", "format", "header")
 
 
-_RELAY_WIDE: Final = (
-    "include", "state_dir", "products_dir", "buffer", "endpoint", "log", "shutdown_timeout",
-)  # fmt: skip
+# These are shown part by part.
+_PARTS: Final = frozenset({"sources", "sinks"})
 
 
 def relay_settings(loaded: Loaded) -> list[Setting]:
     """The settings of the whole relay."""
     config = loaded.config
-    return [
-        setting
-        for name in (
-            "include",
-            "state_dir",
-            "products_dir",
-            "buffer",
-            "endpoint",
-            "log",
-            "shutdown_timeout",
-        )
-        for setting in _settings(loaded, config, name, ())
-    ]
+    names = [name for name in field_names(type(config)) if name not in _PARTS]
+    return [setting for name in names for setting in _settings(loaded, config, name, ())]
 
 
 def source_settings(loaded: Loaded, name: str) -> list[Setting]:

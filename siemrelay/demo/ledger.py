@@ -36,12 +36,11 @@ class Sample(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """One receiver's total and its last second; the lags are None if nothing came."""
+    """One receiver's total and its last second; the lag is None if nothing came."""
 
     received: int
     per_s: float
     median_lag_s: float | None
-    max_lag_s: float | None
 
 
 class Ledger:
@@ -109,13 +108,13 @@ class Tally:
             self.samples[number] = message
 
     def recent(self, now_s: float) -> Recent:
-        """The total, and rate and lags of the last second."""
+        """The total, and rate and lag of the last second."""
         while self._recent and self._recent[0][0] < now_s - _RECENT_S:
             self._recent.popleft()
         lags = [lag for _, lag in self._recent]
         if not lags:
-            return Recent(self.unique, 0.0, None, None)
-        return Recent(self.unique, len(lags) / _RECENT_S, median(lags), max(lags))
+            return Recent(self.unique, 0.0, None)
+        return Recent(self.unique, len(lags) / _RECENT_S, median(lags))
 
     def compare(self, wanted: bytes) -> tuple[list[str], int]:
         """The wanted ids that did not arrive, and the number of unwanted arrivals."""

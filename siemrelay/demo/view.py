@@ -159,7 +159,7 @@ def _sink_lines(progress: DemoProgress, *, colours: bool = False) -> list[str]:
     lines = []
     for name in CHOICES:
         sink = progress.snapshot.sink(name)
-        recent = progress.snapshot.received.get(name, Recent(0, 0.0, None, None))
+        recent = progress.snapshot.received.get(name, Recent(0, 0.0, None))
         state = f"{sink.state:9}"
         if colours:
             state = click.style(state, fg=_STATE_COLOURS.get(sink.state, "red"))

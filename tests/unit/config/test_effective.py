@@ -14,6 +14,7 @@ from siemrelay.config.effective import (
     source_settings,
 )
 from siemrelay.config.load import load, load_text
+from siemrelay.config.models import RelayConfig
 
 STDIN = "sources: {a: {type: stdin}}\n"
 SOURCE = "sources:\n  a: {type: file, path: /var/log/a.json}\n"
@@ -139,6 +140,17 @@ def test_remarks_tell_of_empty_globs_disabled_sinks_and_useless_header_keys(tmp_
         ("sinks.s.enabled", 5),
         ("sinks.s.facility", 5),
     ]
+
+
+def test_every_setting_of_the_relay_is_shown_but_its_parts() -> None:
+    text = (f"{STDIN}sinks: {{s: {{server: h}}}}\nself_audit: no\nworkers: 2\n"
+            "event_types: [Door Opened]\n")  # fmt: skip
+    shown = {setting.key: setting for setting in relay_settings(load_text(text, "f"))}
+    keys = {key.partition(".")[0] for key in shown}
+    assert keys == {*RelayConfig.model_fields} - {"sources", "sinks"}
+    assert [shown[key].text for key in ("self_audit", "workers")] == ["no", "2"]
+    assert shown["workers"].origin == "file"
+    assert "Door Opened" in shown["event_types"].text
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from siemrelay.core.errors import (
     StartRefused,
     leaves,
 )
+from siemrelay.net.clock import AlarmClock
 from siemrelay.relay.relay import Relay
 from siemrelay.telemetry.log import Redactor, configure, journal_prefix
 
@@ -87,8 +88,10 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     gc.set_threshold(GC_THRESHOLD)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _raise_descriptor_limit()
+    clock = AlarmClock()
     try:
-        at_end = trio.run(_run, Relay(loaded, redactor=redactor, read=read), drain)
+        relay = Relay(loaded, redactor=redactor, read=read)
+        at_end = trio.run(_run, relay, drain, clock=clock, instruments=[clock])
     except StartRefused as error:
         click.echo(advice(f"{journal_prefix('error')}siemrelay: {error}"), err=True)
         raise SystemExit(os.EX_TEMPFAIL) from error

@@ -6,6 +6,7 @@ import math
 
 import trio
 
+from siemrelay.net.clock import sleep_until
 from siemrelay.net.tasks import Broadcast
 
 
@@ -37,7 +38,7 @@ class Coalescer:
             # One of those that wait keeps the time for all. If it is cancelled they go early.
             self._next_at = due_at
             try:
-                await trio.sleep_until(due_at)
+                await sleep_until(due_at)
             finally:
                 self._next_at = math.inf
                 self._begin(trio.current_time())

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import sys
+from typing import Any, cast
 
 # Loading drops hardly anything: the collector would find nothing there and take a twentieth of a
 # start. The relay has it look again.
@@ -11,7 +13,14 @@ gc.set_threshold(1_000_000)
 # looking for them takes another twentieth.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-from siemrelay.cli.commands import main  # noqa: E402  (loading is what this is about)
+# structlog loads rich and pygments where it finds them, for tracebacks that show local variables.
+# The log has plain ones, and these packages are another tenth.
+sys.modules["rich"] = cast("Any", None)
+import structlog  # noqa: E402, F401  (loading is what this is about)
+
+del sys.modules["rich"]
+
+from siemrelay.cli.commands import main  # noqa: E402  (as above)
 
 if __name__ == "__main__":
     main()

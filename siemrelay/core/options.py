@@ -33,7 +33,10 @@ _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 class Options(BaseModel):
     """Base of every options model: unknown keys are faults, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    # A start builds the validators of the parts that it has, and not those of their bases as well.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True
+    )
 
 
 def formerly(*names: str) -> dict[str, Any]:

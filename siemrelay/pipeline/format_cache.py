@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
-import structlog
 import trio
 
 from siemrelay.core.event import Batch, DecodedBatch
@@ -18,11 +18,10 @@ from siemrelay.pipeline.messages import (
     GroupMessages,
     InternalError,
     SinkMessages,
+    log_errors,
     messages_of,
 )
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
-
-_log = structlog.get_logger()
 
 # Sinks share while the fastest is at most this far ahead of the slowest; one that is further behind
 # formats for itself, and the others go on sharing.
@@ -36,7 +35,7 @@ WORTH_BYTES: Final = 32 * 1024
 """A smaller batch is formatted faster than it is sent to a worker and back."""
 
 # A batch over this has one long record; a usual batch is at most half of it. Decoded or formatted,
-# 10 MiB take up to 0.2 s, which is done in one go.
+# 10 MiB take up to 0.2 s, which is done in one go; redacted, they take up to 3 s, in a thread.
 _LARGE_BYTES: Final = 1024 * 1024
 
 # To accept a connection, read its request and answer it takes so many turns of the loop; to take a
@@ -196,7 +195,14 @@ class FormatCache:
         async with self._large:
             for _ in range(_TURNS):
                 await trio.lowlevel.checkpoint()
-            return self._find(reader, batch) or self._make(reader, batch)
+            while (found := self._find(reader, batch)) is None:
+                formatter = self._formatter
+                if not formatter.redacts(reader.sink):
+                    return self._make(reader, batch)
+                made = await self._make_in_thread(reader, batch)
+                if formatter is self._formatter:
+                    return made
+            return found
 
     def passed(self, reader: SinkReader, batch: Batch) -> None:
         """The reader needs nothing of that batch any more."""
@@ -222,19 +228,46 @@ class FormatCache:
                 log_errors(made.errors)
                 return messages_of(made.groups[group], view, made.unparsed, made.replaced)
             kept = _Kept(batch, {*near, reader})
-        errors = kept.errors
-        if kept.decoded is None:
-            kept.decoded = formatter.decode(batch, errors)
-        places = {formatter.places[other.sink] for other in kept.waiting}
-        views = {wanted for own, wanted in places if own == group}
-        kept.add(group, formatter.format(kept.decoded, group, views | {view}, errors))
-        if all(own in kept.groups for own, _ in places):
-            kept.decoded = None
-        log_errors(errors)
-        errors.clear()
+        found = self._made(kept, (group, view), self._work(kept, batch, (group, view))())
         if near:
             self._keep(kept)
-        found = kept.messages((group, view))
+        return found
+
+    async def _make_in_thread(self, reader: SinkReader, batch: Batch) -> SinkMessages:
+        """As `_make`, while everybody else goes on."""
+        place = self._formatter.places[reader.sink]
+        kept = self._kept.get(batch.first_sequence)
+        if kept is None:
+            # From now on, so that a reader that leaves meanwhile is waited for no more.
+            self._keep(kept := _Kept(batch, {*self._near(reader, batch), reader}))
+        work = self._work(kept, batch, place)
+        # Decoders are for one thread: what is still to be decoded is decoded here.
+        assert kept.decoded is None or len(kept.decoded.events) == batch.count
+        found = self._made(kept, place, await trio.to_thread.run_sync(work))
+        if self._kept.get(kept.first_sequence) is kept:
+            self._keep(kept)  # with what it takes now
+        return found
+
+    def _work(
+        self, kept: _Kept, batch: Batch, place: tuple[int, int]
+    ) -> Callable[[], GroupMessages]:
+        """What makes the messages of a group for all that wait for it."""
+        if kept.decoded is None:
+            kept.decoded = self._formatter.decode(batch, kept.errors)
+        waiting = {self._formatter.places[other.sink] for other in kept.waiting}
+        views = {view for group, view in {*waiting, place} if group == place[0]}
+        return partial(self._formatter.format, kept.decoded, place[0], views, kept.errors)
+
+    def _made(self, kept: _Kept, place: tuple[int, int], made: GroupMessages) -> SinkMessages:
+        """The messages for that place; the events are forgotten when nobody waits for others."""
+        kept.add(place[0], made)
+        places = self._formatter.places
+        wanted = {places[other.sink][0] for other in kept.waiting if other.sink in places}
+        if wanted <= kept.groups.keys():
+            kept.decoded = None
+        log_errors(kept.errors)
+        kept.errors.clear()
+        found = kept.messages(place)
         assert found is not None
         return found
 
@@ -315,7 +348,8 @@ class _Kept:
         self.waiting = waiting
         self.groups: dict[int, GroupMessages] = {}
         self._found: dict[tuple[int, int], SinkMessages] = {}
-        self._decoded: DecodedBatch | None = None
+        self.decoded: DecodedBatch | None = None
+        """The events, until every group that is waited for has its messages."""
         self._asked_bytes, self.answered = 0, Broadcast()
         self.left_to_the_relay = False
         """No worker could format it: none is asked again."""
@@ -324,18 +358,9 @@ class _Kept:
         self._unparsed, self._replaced = 0, list[int]()
 
     @property
-    def decoded(self) -> DecodedBatch | None:
-        """The events, until every group that is waited for has its messages."""
-        return self._decoded
-
-    @decoded.setter
-    def decoded(self, decoded: DecodedBatch | None) -> None:
-        self._decoded = decoded
-
-    @property
     def size_bytes(self) -> int:
         """About the memory that it takes."""
-        decoded = 0 if self._decoded is None else _DECODED * len(self._decoded.batch.payload)
+        decoded = 0 if self.decoded is None else _DECODED * len(self.decoded.batch.payload)
         return self._asked_bytes + decoded + sum(made.size_bytes for made in self.groups.values())
 
     @property
@@ -359,8 +384,8 @@ class _Kept:
     def add(self, group: int, made: GroupMessages) -> None:
         """Add a group's messages."""
         self.groups[group] = made
-        if self._decoded is not None:
-            self._unparsed, self._replaced = self._decoded.unparsed, replaced_of(self._decoded)
+        if self.decoded is not None:
+            self._unparsed, self._replaced = self.decoded.unparsed, replaced_of(self.decoded)
 
     def messages(self, place: tuple[int, int]) -> SinkMessages | None:
         """The messages for a sink at that place (group, filter); None if they are not made."""
@@ -371,9 +396,3 @@ class _Kept:
             found = messages_of(made, view, self._unparsed, self._replaced)
             self._found[place] = found
         return found
-
-
-def log_errors(errors: list[InternalError]) -> None:
-    """Log bugs that were found while records were formatted."""
-    for error in errors:
-        _log.error(error.message, **error.facts, exception=error.trace)

@@ -148,6 +148,11 @@ class Formatter:
         form, first = self._forwarding[sink], batch.payload[: batch.payload.find(b"\n")]
         return form is not None and form.forwards(first, is_syslog=self._is_syslog(batch))
 
+    def redacts(self, sink: str) -> bool:
+        """Whether that sink's messages are redacted: of long records, a matter of seconds."""
+        transform = self.sinks[sink].transform
+        return transform is not None and transform.redacts
+
     def _is_syslog(self, batch: Batch) -> bool:
         return batch.part is None and batch.source in self._of_syslog
 

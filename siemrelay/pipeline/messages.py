@@ -8,6 +8,9 @@ from itertools import compress
 from typing import Any, Final
 
 import msgspec
+import structlog
+
+_log = structlog.get_logger()
 
 
 class InternalError(msgspec.Struct, array_like=True):
@@ -139,3 +142,9 @@ def messages_of(made: GroupMessages, view: int, unparsed: int, replaced: list[in
         selected.last_type,
         selected.sampled,
     )
+
+
+def log_errors(errors: list[InternalError]) -> None:
+    """Log bugs that were found while records were formatted."""
+    for error in errors:
+        _log.error(error.message, **error.facts, exception=error.trace)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.filters import EventFilter, EventsOptions
@@ -210,6 +212,48 @@ async def test_long_records_leave_turns_to_others() -> None:
         nursery.start_soon(bystander)
     assert most <= 1
     assert light >= 40
+
+
+class Redacting:
+    """A transform that takes long: until somebody else has had a turn. Counts its work."""
+
+    redacts, fields = True, frozenset[str]()
+
+    def __init__(self) -> None:
+        self.went_on, self.applied = threading.Event(), 0
+
+    def select(self, decoded: DecodedBatch, keep: Any) -> tuple[Any, dict[str, list[int]]]:
+        return keep, {}
+
+    def apply(self, selection: Selection) -> tuple[Selection, list[int]]:
+        assert self.went_on.wait(60), "nobody else had a turn"
+        self.applied += 1
+        return selection, list(selection.sequences)
+
+
+@pytest.mark.parametrize("change", ["", "formatter"])
+async def test_everybody_else_goes_on_while_a_long_record_is_redacted(change: str) -> None:
+    form, redacting = Marked(""), Redacting()
+    transform: Any = redacting
+    sinks = {n: replace(sink("", form), transform=transform) for n in ("one", "two")}
+    cache = FormatCache(Formatter(sinks, {}, Words()))
+    batch, found = batch_of(1, "x" * (2 << 20)), list[SinkMessages]()
+
+    async def read(name: str) -> None:
+        reader = cache.reader(name)
+        with reader.reading(1):
+            found.append(await reader.messages(batch))
+
+    async with trio.open_nursery() as nursery:
+        for name in sinks:
+            nursery.start_soon(read, name)
+        await trio.testing.wait_all_tasks_blocked()
+        if change:
+            cache.replace_formatter(Formatter(sinks, {}, Words()))
+        redacting.went_on.set()
+    assert [(made.messages, made.redacted) for made in found] == [([b"x" * (2 << 20)], [1])] * 2
+    assert redacting.applied == (2 if change else 1)
+    assert cache.size_bytes == 0
 
 
 async def test_usual_batches_wait_for_nobody() -> None:

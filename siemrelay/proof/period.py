@@ -51,7 +51,7 @@ def first_state(
 
 
 def check_early(
-    stream: ExportedStream, marks: Sequence[SignedTree], first: SignedTree, since: float,
+    stream: ExportedStream, marks: Sequence[SignedTree], first: SignedTree,
     checks: WindowChecks, findings: Findings,
 ) -> None:  # fmt: skip
     """Judge the messages from before the `first` state, as far as the export allows it."""

@@ -156,7 +156,7 @@ class Verification:
         if self._since is not None:
             start = first_state(stream, every, self._since, self._late_s(), self._findings,
                                 began_within=self._began_within(stream, self._since))  # fmt: skip
-            check_early(stream, every, start, self._since, checks, self._findings)
+            check_early(stream, every, start, checks, self._findings)
         marks = [mark for mark in every if seconds(mark.at) <= self._until]
         for before, after in windows(start, marks):
             checks.check(before, after)

@@ -90,7 +90,7 @@ def dead_letters(
             again = DeadLetterRetry(store, sink, first, before)
             number = parts.messages.number
             numbers = RetriedNumbers(_number_of(parts, again), number.encode()) if number else None
-            outcome = send(loaded.config, assembly, parts, again, numbers).counts
+            outcome = send(assembly, parts, again, numbers).counts
             taken = outcome.delivered + outcome.duplicates
             click.echo(f"{sink}: {taken:,} accepted, {outcome.refused:,} refused again")
         else:

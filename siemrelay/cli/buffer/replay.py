@@ -88,7 +88,7 @@ def replay(
         numbers = None
         if parts.messages.number is not None:
             numbers = numbers_from(loaded.config, assembly, parts, store, begin)
-        stats = send(loaded.config, assembly, parts, again, numbers)
+        stats = send(assembly, parts, again, numbers)
     counts = stats.counts
     held = f", {counts.duplicates:,} already held by the receiver" if counts.duplicates else ""
     missing = count - counts.settled() + counts.lost
@@ -139,7 +139,7 @@ def numbers_from(
 
 
 def send(
-    config: RelayConfig, assembly: Assembly, parts: SinkParts, again: Replay,
+    assembly: Assembly, parts: SinkParts, again: Replay,
     numbers: NumberSource | None = None,
 ) -> SinkStats:  # fmt: skip
     """Deliver everything and count it in the buffer, also when stopped early.

@@ -212,7 +212,7 @@ def learn(sample: list[dict[str, Any]], spellings: Spellings, *, attributes: Any
     try:
         root, places = Slot(), {}
         for field, found in seen.items():
-            place = _place(root, spellings[field], found, len(sample))
+            place = _place(root, found, len(sample))
             if place is not None:
                 places[field] = place
                 root.at(place).nullable = attributes is None
@@ -260,9 +260,7 @@ def _narrowed(
     return slot.exact is not None
 
 
-def _place(
-    root: Slot, paths: tuple[str, ...], found: list[tuple[Where, Any]], records: int
-) -> Where | None:
+def _place(root: Slot, found: list[tuple[Where, Any]], records: int) -> Where | None:
     places = {where for where, _ in found}
     if not places:
         return None

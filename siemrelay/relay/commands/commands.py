@@ -184,7 +184,7 @@ class Commands:
         sinks = [self._stats.sinks[name] for name in command.sinks or names]
         self._observers.append(followed)
         try:
-            taken = await follow(event_id, record, sinks, self._sources.own_events, self._buffer,
+            taken = await follow(record, sinks, self._sources.own_events, self._buffer,
                                  followed, emit, command.timeout_s)  # fmt: skip
         finally:
             self._observers.remove(followed)

@@ -52,7 +52,7 @@ class Followed:
 
 
 async def follow(
-    event_id: str, record: bytes, sinks: Sequence[SinkStats], own: OwnEvents, buffer: DiskBuffer,
+    record: bytes, sinks: Sequence[SinkStats], own: OwnEvents, buffer: DiskBuffer,
     followed: Followed, emit: Emit, timeout_s: float,
 ) -> bool:  # fmt: skip
     """Store the event and emit a line for each sink; whether every sink took it or filters it out.

@@ -24,7 +24,7 @@ from siemrelay.config.service_unit import ServiceUnit, service_unit
 from siemrelay.config.url_secrets import last_segment, url_secrets, without_url_secrets
 from siemrelay.config.yaml_document import Document, KeyPath, dotted
 from siemrelay.core.errors import Fault
-from siemrelay.core.options import URL_PASSWORD, Secret
+from siemrelay.core.options import UNREAD_CREDENTIAL, URL_PASSWORD, Secret
 from siemrelay.net.pem import FileState, file_state
 
 # systemd refuses credentials over 1 MiB; a larger file is the wrong file.
@@ -66,10 +66,6 @@ class _Missing(Exception):
 
 class _NoCredentials(_Missing):
     """A credential that the service may get, and this process does not."""
-
-
-# In place of a credential that was not read: nothing that a credential stands for is shorter.
-_UNREAD: Final = "unread-credential"
 
 
 def substitute(
@@ -117,7 +113,7 @@ def substitute(
                     result.unread.append(fault)
                     if elsewhere and path[0] == "sinks":
                         result.failed.add(path)  # the sink is not used, whatever it comes to
-                    return _UNREAD
+                    return UNREAD_CREDENTIAL
                 document.faults.append(fault)
                 result.failed.add(path)
                 return ""

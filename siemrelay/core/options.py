@@ -154,6 +154,11 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 """A text that is not empty."""
 
 
+UNREAD_CREDENTIAL: Final = "unread-credential"
+"""In place of a credential that was not read, and need not be: nothing that one stands for is
+shorter."""
+
+
 class Secret(str):
     """A text that is never shown: what prints options, errors or logs writes `***` for it."""
 

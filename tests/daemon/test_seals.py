@@ -310,11 +310,19 @@ def test_a_key_may_come_from_the_configuration(make_daemon: MakeDaemon, tmp_path
     auditor = Auditor(daemon)
     assert auditor.key == str(key.verifier)
     auditor.verify(export)
+    done = seal_command(daemon, "rotate")
+    assert (done.returncode, "put a new one into `seal.key`" in done.stderr) == (2, True)
+    # Whoever cannot read the credential sees everything else.
+    (tmp_path / "key").unlink()
+    assert "key: of a credential that this" in seal_command(daemon, "show").stdout
+    assert "is a credential that this command cannot read" in seal_command(daemon, "key").stderr
 
 
 @pytest.mark.parametrize(("sink", "fault"), [
     ({"format": "raw"}, "`raw` has no place"),
     ({"max_message_size": "4KiB"}, "a seal needs up to 8KiB"),
+    ({"seal": "60s"}, "write `yes`, `no`, or a mapping like `{every: 60s}`"),
+    ({"seal": {"key": "hunter2"}}, "seal.key: not a signing key"),
 ])  # fmt: skip
 def test_a_sink_that_cannot_be_sealed_is_a_fault(
     make_daemon: MakeDaemon, tmp_path: Path, sink: dict[str, Any], fault: str

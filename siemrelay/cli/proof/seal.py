@@ -17,6 +17,7 @@ from siemrelay.cli.refusal import refuse
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import StartRefused
 from siemrelay.core.event_types import SEAL_KEY_ROTATED
+from siemrelay.core.options import UNREAD_CREDENTIAL
 from siemrelay.core.times import rfc3339
 from siemrelay.pipeline.sealing.archive import read_leaves, read_seals, read_timestamps
 from siemrelay.pipeline.sealing.keys import SealKeys, key_file
@@ -58,9 +59,15 @@ def rotate(config: str) -> None:
     """Make a new signing key; the relay signs with it from its next seal on.
 
     For an hour both keys sign, so that an auditor with the old one can trust the new one. The old
-    signing key is removed then.
+    signing key is removed then. A key of the configuration (`seal.key`) is changed there.
     """
     loaded = load_or_exit(config).config
+    sealed = {name: sink.seal.key for name, sink in loaded.sinks.items() if sink.seal}
+    others = [name for name, given in sealed.items() if given is not None]
+    if others and len(others) == len(sealed):
+        raise click.UsageError("every sealed sink signs with the key of its configuration: put a "
+                               "new one into `seal.key` there, and give auditors both verifier "
+                               "keys")  # fmt: skip
     signers = _signers(loaded.state_dir)
     audit(loaded, SEAL_KEY_ROTATED, "", "made a new key that signs seals")
     new = Signer.generate(relay_name())
@@ -68,6 +75,8 @@ def rotate(config: str) -> None:
     click.echo(str(new.verifier))
     before = signers[-1].verifier
     click.echo(f"give this verifier key to your auditors; the one before was {before}", err=True)
+    if others:
+        click.echo(f"not of {', '.join(others)}: a key of the configuration signs there", err=True)
 
 
 @seal.command()
@@ -175,12 +184,22 @@ def _key_name(config: RelayConfig, sink: str) -> str | None:
     """NAME+ID of the key that signs this sink's seals, as they stand in the verifier key."""
     seal = config.sinks[sink].seal
     given = seal.key if seal else None
+    if given == UNREAD_CREDENTIAL:
+        return "of a credential that this command cannot read"
     if given is None and not key_file(config.state_dir).exists():
         return None
     return _signers(config.state_dir, given)[-1].verifier.title
 
 
 def _signers(state_dir: Path, given: str | None = None) -> list[Signer]:
+    if given == UNREAD_CREDENTIAL:
+        click.secho(
+            "siemrelay: the signing key is a credential that this command cannot read: run "
+            "it as the user, and with the credentials, of the service",
+            err=True,
+            fg="red",
+        )
+        raise SystemExit(1)
     try:
         return SealKeys(state_dir, relay_name(), given).make()
     except StartRefused as error:

@@ -1,7 +1,7 @@
 """The relay's signing keys, in a file of the state directory for this user alone (0600).
 
 One key a line, each as Go's `sumdb/note` writes it; the last one signs. After `siemrelay seal
-rotate` there are two: for an hour both sign, which hands over, then the older one is removed.
+rotate` there are more: for an hour all of them sign, which hands over, then the last one stays.
 """
 
 from __future__ import annotations
@@ -10,13 +10,21 @@ import time
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import SinkHolds, StartRefused
 from siemrelay.durable_files import replace_file
+from siemrelay.pipeline.sealing.archive import folder_of
 from siemrelay.proof.note import Signer
 
-# Long enough for every sink that delivers to get a seal by both keys.
+_log = structlog.get_logger()
+
+# Long enough for every sink that delivers to get a seal by all keys.
 _HAND_OVER_S: Final = 3600.0
+
+# Of several rotations within that time: each adds a signature to a seal.
+_MOST_KEYS: Final = 4
 
 
 def key_file(state_dir: Path) -> Path:
@@ -34,19 +42,37 @@ class SealKeys:
         """The key that signs, as it was read last: NAME+ID, which begins its verifier key."""
 
     def make(self) -> list[Signer]:
-        """The keys; makes the first one if there is none. Raises StartRefused."""
+        """The keys; makes the first one if there is none. Raises StartRefused.
+
+        Warns when others may read them, and when seals by another key were sent before.
+        """
         try:
-            return self._read()
+            signers = self._read()
+            if self._given is None and self._path.stat().st_mode & 0o077:
+                _log.warning("others than its owner may read the signing key",
+                             file=str(self._path), advice="chmod 600 that file; if somebody has "
+                             "read it, run `siemrelay seal rotate`")  # fmt: skip
+            return signers
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
             where = self._path if self._given is None else "in `seal.key` of a sink"
             raise StartRefused(f"cannot use the signing key {where}: {error}") from error
+        folder = self._path.parent
+        if not folder.is_dir():
+            raise StartRefused(f"there is no signing key yet, and no state directory {folder}: "
+                               "start the relay once, which makes both")  # fmt: skip
         try:
             write_keys(self._path, [Signer.generate(self._name)])
-            return self._read()
+            signers = self._read()
         except (OSError, ValueError) as error:
             raise StartRefused(f"cannot make the signing key {self._path}: {error}") from error
+        if folder_of(folder, "").exists():
+            _log.warning("the signing key was lost, and a new one signs from now on",
+                         file=str(self._path), verifier_key=str(signers[-1].verifier),
+                         advice="give auditors this verifier key beside the old one, or put the "
+                         "old file back and restart; find out who removed it")  # fmt: skip
+        return signers
 
     async def signers(self) -> list[Signer]:
         """The keys that sign now. Raises SinkHolds without a usable one."""
@@ -61,7 +87,7 @@ class SealKeys:
 
     def rotate(self, new: Signer) -> None:
         """Sign with `new` from the next seal on. Raises OSError, ValueError."""
-        write_keys(self._path, [self._read()[-1], new])
+        write_keys(self._path, [*self._read(), new][-_MOST_KEYS:])
 
     def _signing(self) -> list[Signer]:
         signers = self._read()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from siemrelay.core.options import Duration, HeaderValue, Options, Secret
+from siemrelay.core.options import UNREAD_CREDENTIAL, Duration, HeaderValue, Options, Secret
 from siemrelay.net.tls_client import TlsOptions
 from siemrelay.net.url import Url
+from siemrelay.proof.note import Signer
 
 _HOUR_S: Final = 3600.0
 
@@ -32,6 +33,12 @@ def _with_url(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
 
+def _signing_key(value: Secret) -> Secret:
+    if value != UNREAD_CREDENTIAL:
+        Signer.read(value)
+    return value
+
+
 class SealOptions(Options):
     """Seals, by which an auditor verifies at the receiver that nothing is missing or changed."""
 
@@ -43,7 +50,7 @@ class SealOptions(Options):
         description="how long the relay keeps the hash of each message (32 bytes), by which a "
         "changed one is named; seals stay for ever",
     )
-    key: Secret | None = Field(
+    key: Annotated[Secret, AfterValidator(_signing_key)] | None = Field(
         None,
         description="the signing key, as in the file `seal.key`; by default that file in "
         "`state_dir`, which is made at the first start",
@@ -62,6 +69,8 @@ def _expanded(value: Any) -> Any:
     """Expand the short forms `yes` and `no`."""
     if isinstance(value, bool):
         return {} if value else None
+    if isinstance(value, (str, int, float, list)):
+        raise ValueError("write `yes`, `no`, or a mapping like `{every: 60s}`")
     return value
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 from siemrelay.core.errors import SinkHolds, StartRefused
 from siemrelay.pipeline.sealing.keys import SealKeys, key_file
@@ -28,6 +29,40 @@ async def test_after_a_rotation_both_sign_for_an_hour(tmp_path: Path) -> None:
     os.utime(key_file(tmp_path), (an_hour_ago, an_hour_ago))
     assert await keys.signers() == [new]
     assert keys.make() == [new]
+
+
+async def test_every_key_of_rotations_within_an_hour_signs(tmp_path: Path) -> None:
+    """Else the second rotation would leave no seal that hands over from the first key."""
+    keys = SealKeys(tmp_path, "relay")
+    (old,) = keys.make()
+    new = [Signer.generate("relay") for _ in range(5)]
+    keys.rotate(new[0])
+    keys.rotate(new[1])
+    assert await keys.signers() == [old, *new[:2]]
+    for key in new[2:]:
+        keys.rotate(key)
+    assert await keys.signers() == new[1:]
+
+
+def test_a_lost_key_and_one_that_others_may_read_are_warned_of(tmp_path: Path) -> None:
+    keys = SealKeys(tmp_path, "relay")
+    with structlog.testing.capture_logs() as logs:
+        keys.make()
+        assert logs == []
+        key_file(tmp_path).chmod(0o640)
+        keys.make()
+        assert [log["event"] for log in logs] == ["others than its owner may read the signing key"]
+        (tmp_path / "seals/abcdefgh22").mkdir(parents=True)
+        key_file(tmp_path).unlink()
+        (new,) = keys.make()
+    assert logs[1]["event"] == "the signing key was lost, and a new one signs from now on"
+    assert logs[1]["verifier_key"] == str(new.verifier)
+
+
+def test_without_a_state_directory_no_key_is_made(tmp_path: Path) -> None:
+    """A command of root's would make it root's, and the relay's user could not start."""
+    with pytest.raises(StartRefused, match="start the relay once, which makes both"):
+        SealKeys(tmp_path / "state", "relay").make()
 
 
 async def test_a_damaged_key_refuses_the_start_and_holds_the_sink(tmp_path: Path) -> None:

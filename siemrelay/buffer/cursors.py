@@ -16,6 +16,7 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.store import Store
 from siemrelay.buffer.threads import WriterThread
 from siemrelay.core.errors import BufferFull
+from siemrelay.net.clock import sleep_until
 from siemrelay.net.tasks import Broadcast, Mutex
 from siemrelay.proof.stream import Confirmed, StreamState
 from siemrelay.telemetry.stats import SinkCounts
@@ -271,22 +272,23 @@ class SinkCursors:
         await self._moved.wait()
 
     def waited(self, seconds: float) -> bool:
-        """Whether moved cursors have waited for so long to be stored, or have passed many records
-        since.
-        """
+        """Whether moved cursors wait for so long to be stored, or have passed many records."""
         if not self._unstored:
             return False
         is_many = self._passed_unstored >= _MANY_RECORDS
         return is_many or trio.current_time() >= self._unstored_since + seconds
 
-    async def wait_until_due(self) -> None:
-        """Wait until moved cursors are to be stored, with records or alone."""
+    async def wait_until_late(self) -> None:
+        """Wait until moved cursors are to be stored alone if no records have taken them along."""
         while not self._unstored:
             await self._moved.wait()
-        with trio.move_on_at(self._unstored_since + _PAUSE_S):
-            while self._passed_unstored < _MANY_RECORDS:
-                await self._many.wait()
-            await trio.sleep(_SHORT_PAUSE_S)
+        await sleep_until(self._unstored_since + _PAUSE_S)
+
+    async def wait_until_many(self) -> None:
+        """As `wait_until_late`, for cursors that pass many records meanwhile."""
+        while self._passed_unstored < _MANY_RECORDS:
+            await self._many.wait()
+        await sleep_until(trio.current_time() + _SHORT_PAUSE_S)
 
     def holders(self) -> list[str]:
         """The sinks whose undelivered records are the oldest; none when all are at the end."""
@@ -359,8 +361,15 @@ class CursorFlusher:
 
     async def run(self, reclaim: Callable[[], Awaitable[bool]]) -> None:
         """Store cursors as they move, until cancelled. `reclaim` makes room on a full disk."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._store_after, self._cursors.wait_until_late, reclaim)
+            nursery.start_soon(self._store_after, self._cursors.wait_until_many, reclaim)
+
+    async def _store_after(
+        self, wait: Callable[[], Awaitable[None]], reclaim: Callable[[], Awaitable[bool]]
+    ) -> None:
         while True:
-            await self._cursors.wait_until_due()
+            await wait()
             if not self._cursors.waited(_PAUSE_S):
                 continue  # stored with records
             try:

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from siemrelay.core.errors import most_lasting_error
+from siemrelay.net.clock import sleep_until
 
 # The health check allows for minutes; a timer that ticks costs nothing.
 _ALIVE_S: Final = 30.0
@@ -31,7 +32,7 @@ async def next_second(seconds: int = 1) -> None:
     Parts that look at something every few seconds do it in the same round, which wakes an idle
     process once instead of once for each of them.
     """
-    await trio.sleep_until(second_after(trio.current_time(), seconds))
+    await sleep_until(second_after(trio.current_time(), seconds))
 
 
 def second_after(now: float, seconds: int = 1) -> float:

@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.net.clock import sleep_until
 from siemrelay.net.tasks import second_after
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.health import stuck
@@ -40,7 +41,7 @@ class Heartbeat:
                 _log.error("no progress", parts=found)
             else:
                 self._notifier.alive(self._reporter.line())
-            await trio.sleep_until(min(second_after(now), now + interval_s))
+            await sleep_until(min(second_after(now), now + interval_s))
 
     def refresh_backlog(self) -> None:
         """Bring the gauges up to date that are known in memory."""

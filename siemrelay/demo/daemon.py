@@ -61,7 +61,6 @@ class Figures:
     """The daemon's own metrics that the demo shows."""
 
     stored: int = 0
-    buffer_bytes: int = 0
     sinks: Mapping[str, SinkFigures] = field(default_factory=dict)
 
 
@@ -180,7 +179,7 @@ def read_metrics(text: str) -> Figures:
     """Parse the demo's figures from Prometheus' text format."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    stored = buffer_bytes = 0
+    stored = 0
     sinks: dict[str, dict[str, int]] = {}
     states: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
@@ -188,14 +187,12 @@ def read_metrics(text: str) -> Figures:
             sink = sample.labels.get("sink", "")
             if sample.name == "siemrelay_source_records_total":
                 stored += int(sample.value)
-            elif sample.name == "siemrelay_buffer_size_bytes":
-                buffer_bytes = int(sample.value)
             elif sample.name == "siemrelay_sink_state" and sample.value:
                 states[sink] = sample.labels["state"]
             elif sample.name in _SINK_SAMPLES:
                 sinks.setdefault(sink, {})[_SINK_SAMPLES[sample.name]] = int(sample.value)
     return Figures(
-        stored, buffer_bytes,
+        stored,
         {name: SinkFigures(states.get(name, "waiting"), **found) for name, found in sinks.items()},
     )  # fmt: skip
 

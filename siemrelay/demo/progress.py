@@ -10,7 +10,7 @@ import trio
 
 from siemrelay.demo.audit_log import Writer
 from siemrelay.demo.daemon import Daemon, Figures, SinkFigures
-from siemrelay.demo.ledger import Ledger, Recent, Tally
+from siemrelay.demo.ledger import Recent, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,6 @@ class DemoProgress:
     """The demo so far. Times are trio's; `down` names the sink whose receiver is down."""
 
     seconds: float
-    ledger: Ledger
     writer: Writer
     tallies: Mapping[str, Tally]
     started_at: float = field(default_factory=trio.current_time)

@@ -108,7 +108,7 @@ class _Demo:
             if self._stop.is_set():
                 raise Stopped
             self._view.opening(daemon.files, daemon.pid)
-            progress = DemoProgress(self._plan.seconds, self._ledger, writer, self._tallies)
+            progress = DemoProgress(self._plan.seconds, writer, self._tallies)
             await progress.refresh(daemon)
             await self._show(progress, daemon)
         await daemon.stop()

@@ -180,7 +180,7 @@ def test_the_comparison_names_missing_and_unwanted_events() -> None:
     unwanted = next(i for i in ids if i not in wanted)
     tallies = {"cef-tcp": _taken(ledger, *wanted[1:], unwanted)}
     figures = SinkFigures("up", len(wanted), len(ids) - len(wanted))
-    (sink,) = compare(ledger, tallies, Figures(len(ids), 0, {"cef-tcp": figures})).sinks
+    (sink,) = compare(ledger, tallies, Figures(len(ids), {"cef-tcp": figures})).sinks
     assert (sink.missing, sink.unwanted, sink.received) == ((wanted[0],), 1, len(wanted))
 
 
@@ -239,7 +239,7 @@ async def test_no_snapshot_shows_more_received_than_stored_or_stored_than_writte
                     tallies["syslog-udp"].take(Arrival(ledger.identity(number), 0.0), b"", 1.0)
                 return Figures(stored)
 
-        progress = DemoProgress(1.0, ledger, writer, tallies)
+        progress = DemoProgress(1.0, writer, tallies)
         for _ in range(5):
             await progress.refresh(BusyDaemon(DemoFiles(tmp_path, 1, "")))
             shown = progress.snapshot
@@ -250,7 +250,7 @@ async def test_no_snapshot_shows_more_received_than_stored_or_stored_than_writte
 def test_settled_waits_for_the_receiver_and_not_only_for_the_relay() -> None:
     ledger = Ledger("run")
     one = ledger.enter(0)
-    figures = Figures(1, 0, {"syslog-udp": SinkFigures("up", delivered=1)})
+    figures = Figures(1, {"syslog-udp": SinkFigures("up", delivered=1)})
     assert not settled(ledger, {"syslog-udp": _taken(ledger)}, figures)
     assert settled(ledger, {"syslog-udp": _taken(ledger, one)}, figures)
     assert not settled(ledger, {"syslog-udp": _taken(ledger, one)}, replace(figures, stored=0))
@@ -328,8 +328,7 @@ def test_metrics_are_read_back_as_the_daemon_writes_them() -> None:
     stats.sinks = {
         "x": SinkStats("x", state="up", counts=SinkCounts(delivered=5, filtered=2), backlog=1)
     }
-    stats.buffer.size_bytes = 4096
-    expected = Figures(7, 4096, {"x": SinkFigures("up", delivered=5, filtered=2, backlog=1)})
+    expected = Figures(7, {"x": SinkFigures("up", delivered=5, filtered=2, backlog=1)})
     assert read_metrics(render(stats).decode()) == expected
 
 

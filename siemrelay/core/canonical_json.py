@@ -10,7 +10,7 @@ numbers, or the text as it came), and one digit may be another user. A number be
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -87,9 +87,25 @@ def parsed_lines(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes], set[in
     return values, forms, alone
 
 
+def objects_of(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
+    """The values of `parsed_lines` where none of them needs care, without their forms; else None.
+
+    They may be given to `forms_of`.
+    """
+    read = _read_objects(lines, _encode_lines)
+    return None if read is None else read[0]
+
+
 def _parsed_objects(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes]] | None:
-    """Objects that stand one a line; None if one of these may be none, have one name twice, or a
-    form that takes care."""
+    read = _read_objects(lines, _encode_sorted_lines)
+    return None if read is None else (read[0], read[1][:-1].split(b"\n"))
+
+
+def _read_objects(
+    lines: Sequence[bytes], encode: Callable[[list[Any]], bytes]
+) -> tuple[list[Any], bytes] | None:
+    """Objects that stand one a line, and these written anew; None if one of them may be none, have
+    one name twice, or a form that takes care."""
     text = b"\n".join(lines) + b"\n"
     # Invariant: no value goes beyond its line, and no line has two. A value that goes on in the
     # next line would have `}` before `{` without a comma; checked by
@@ -98,25 +114,27 @@ def _parsed_objects(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes]] | N
         return None
     if text.count(b"\n") != len(lines) or rb"\u0022" in text or needs_care(text):
         return None
-    fractions = False
+    shorter = 0
 
-    def seen(number: str) -> msgspec.Raw:
-        nonlocal fractions
-        fractions = True
-        return _number(number)
+    def written_anew(number: str) -> msgspec.Raw:
+        nonlocal shorter
+        form = _number_form(number)
+        shorter += len(number) - len(form)
+        return msgspec.Raw(form)
 
     try:
-        values = msgspec.json.Decoder(float_hook=seen).decode_lines(text)
-        written = _encode_sorted_lines(values)
+        values = msgspec.json.Decoder(float_hook=written_anew).decode_lines(text)
+        written = encode(values)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     if len(values) != len(lines):
         return None
     # Only a number with a fraction or an exponent is ever written longer than it was read. So if
-    # nothing is shorter, no member was dropped; counting quotes, as `_repeats_a_name`, takes long.
-    if (fractions or len(written) != len(text)) and text.count(b'"') != written.count(b'"'):
+    # nothing but these is shorter, no member was dropped; counting quotes, as `_repeats_a_name`,
+    # takes long.
+    if len(written) + shorter != len(text) and text.count(b'"') != written.count(b'"'):
         return None
-    return values, written[:-1].split(b"\n")
+    return values, written
 
 
 def forms_of(values: list[Any]) -> list[bytes]:
@@ -190,18 +208,18 @@ def _text(value: Any) -> str:
 
 
 def _number(text: str) -> msgspec.Raw:
+    return msgspec.Raw(_number_form(text))
+
+
+def _number_form(text: str) -> str:
     """A number with a fraction or an exponent as ECMAScript writes it (RFC 8785, 3.2.2.3)."""
     value = float(text)
-    if value in (float("inf"), float("-inf")):
-        return msgspec.Raw(text.encode())
     written = repr(value)
-    if value == 0:
-        written = "0"
-    elif "e" in written:
-        written = _with_exponent(value)
-    elif written.endswith(".0"):
-        written = written[:-2]
-    return msgspec.Raw(written.encode())
+    if written[-2:] == ".0":
+        return written[:-2] if value else "0"
+    if "e" in written:
+        return _with_exponent(value)
+    return text if written[-1] == "f" else written  # inf: beyond a double
 
 
 def _with_exponent(value: float) -> str:
@@ -224,6 +242,7 @@ def _with_exponent(value: float) -> str:
 
 
 _decode: Final = msgspec.json.Decoder(float_hook=_number).decode
-_encode: Final = msgspec.json.Encoder().encode
+_writing: Final = msgspec.json.Encoder()
+_encode, _encode_lines = _writing.encode, _writing.encode_lines
 _sorting: Final = msgspec.json.Encoder(order="sorted")
 _encode_sorted, _encode_sorted_lines = _sorting.encode, _sorting.encode_lines

@@ -36,9 +36,10 @@ class ExportIntake:
 
     def add(self, part: ExportPart, export: str) -> None:
         """Messages of an export of that name. Raises TooLarge if they take too much memory."""
-        (hashes, numbers), lines = part.leaves, part.lines
+        hashes, numbers, lines = part.leaves.hashes, part.leaves.numbers, part.lines
         self.rows += len(hashes)
-        if not self._add_run(part):
+        run = self._add_run(part)
+        if run is None:
             for place, (leaf, number) in enumerate(zip(hashes, numbers, strict=True)):
                 stream = None if number is None else self._stream(number[:STREAM_CHARACTERS])
                 if stream is not None and number is not None:
@@ -49,20 +50,40 @@ class ExportIntake:
                 else:
                     self._unnumbered += 1
                     self._first_unnumbered = self._first_unnumbered or f"{export}:{lines[place]}"
-        for place in sorted({*part.seals, *part.shown}):
-            number = numbers[place]
-            stream = None if number is None else self.streams.get(number[:STREAM_CHARACTERS])
-            if stream is None or number is None:
-                continue
-            n = int(number[STREAM_CHARACTERS + 1 :])
-            if (found := part.seals.get(place)) is not None:
+        for place, found in part.seals.items():
+            if (known := self._known(numbers[place])) is not None:
+                stream, n = known
                 stream.add_seal(found, n, f"{export}:{lines[place]}", self._verifiers)
-            if (shown := part.shown.get(place)) is not None:
-                self._shown.add(shown)
-                stream.add_conflict(n, shown, (export, lines[place]))
+        self._add_shown(part, export, run)
         if self.rows >= self._look_at:
             self._look_at = self.rows + _ROWS_BETWEEN_LOOKS
             self._check_memory()
+
+    def _add_shown(
+        self, part: ExportPart, export: str, run: tuple[ExportedStream, range] | None
+    ) -> None:
+        """The fields beside messages: mostly the same are beside all messages of a run."""
+        every = [*part.shown.values()]
+        if run is not None and len(every) == len(part.lines) and len(set(map(id, every))) == 1:
+            stream, run_numbers = run
+            if not every[0].conflict:
+                self._shown.add(every[0], len(every))
+                stream.add_beside(run_numbers, part.lines, export)
+                return
+        for place, shown in sorted(part.shown.items()):
+            if (known := self._known(part.leaves.numbers[place])) is not None:
+                stream, n = known
+                self._shown.add(shown)
+                stream.add_beside((n,), (part.lines[place],), export)
+                if shown.conflict:
+                    stream.add_conflict(n, shown.conflict, f"{export}:{part.lines[place]}")
+
+    def _known(self, number: str | None) -> tuple[ExportedStream, int] | None:
+        """Stream and number of a message that was added."""
+        stream = None if number is None else self.streams.get(number[:STREAM_CHARACTERS])
+        if stream is None or number is None:
+            return None
+        return stream, int(number[STREAM_CHARACTERS + 1 :])
 
     def _check_memory(self) -> None:
         held = sum(stream.held_bytes for stream in self.streams.values())
@@ -80,21 +101,25 @@ class ExportIntake:
             stream = self.streams[name] = ExportedStream(name)
         return stream
 
-    def _add_run(self, part: ExportPart) -> bool:
-        """Add all at once if they have consecutive numbers, rising or falling, all of them new."""
-        hashes, numbers = part.leaves
+    def _add_run(self, part: ExportPart) -> tuple[ExportedStream, range] | None:
+        """Add all at once if they have consecutive numbers, rising or falling, all of them new.
+
+        Returns their stream and numbers; None if it added none.
+        """
+        hashes, numbers = part.leaves.hashes, part.leaves.numbers
         if not numbers or numbers[0] is None or numbers[-1] is None:
-            return False
+            return None
         first, last = (int(number[STREAM_CHARACTERS + 1 :]) for number in (numbers[0], numbers[-1]))
         if abs(last - first) != len(numbers) - 1:
-            return False
+            return None
         step, name = 1 if last >= first else -1, numbers[0][: STREAM_CHARACTERS + 1]
-        if numbers != [f"{name}{n}" for n in range(first, last + step, step)]:
-            return False
+        run = range(first, last + step, step)
+        if numbers != [f"{name}{n}" for n in run]:
+            return None
         stream = self._stream(name[:-1])
-        return stream is not None and stream.leaves.add_run(
-            min(first, last), b"".join(hashes[::step])
-        )
+        if stream is None or not stream.leaves.add_run(min(first, last), b"".join(hashes[::step])):
+            return None
+        return stream, run
 
     def find(self, findings: Findings) -> None:
         """Say what is wrong with what belongs to no stream, and what is not proven."""

@@ -6,7 +6,7 @@ Which part of a document is the message decides what is proven of it: see `_mess
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -92,22 +92,71 @@ def _is_mute(value: Any, name: str = "") -> bool:
     return not isinstance(value, str) or bool(name in _IDS and _ID.fullmatch(value))
 
 
-def documents_alike(values: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+def pages_alike(values: Sequence[Any], lines: Sequence[int]) -> tuple[list[Any], list[int]] | None:
+    """What lists in these answers have, each with its line; None if not all are such answers."""
+    if not values or _page_in(values[0]) is None:
+        return None
+    pages = list(map(_page_in, values))
+    if any(page is None for page in pages):
+        return None
+    numbers = [line for page, line in zip(pages, lines, strict=True) for _ in page or ()]
+    return [each for page in pages for each in page or ()], numbers
+
+
+def _page_in(value: Any) -> list[Any] | None:
+    """The list that an answer wraps, as `unwrapped` finds it; of a line with a number, none."""
+    if not isinstance(value, dict) or not NUMBERED.isdisjoint(value):
+        return None
+    inner = next(_wrapped(value), None)
+    if isinstance(inner, list) and (inner or _is_mute(value)):
+        return inner
+    return None
+
+
+def may_wrap(line: bytes) -> bool:
+    """Whether it is worth a look what a line of JSON wraps."""
+    try:
+        members = _members(line)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return SPLUNK_RAW in members or _wraps(members)
+
+
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def documents_alike(values: Sequence[Any], *, in_page: bool) -> list[dict[str, Any]] | None:
     """What each of these wraps, if all are hits or all are results: what `unwrapped` finds, faster.
 
-    `values` itself if the first wraps nothing; None for what is to be looked at one by one.
+    Values in the list of an answer (`in_page`) may wrap nothing. None for what is to be looked at
+    one by one.
     """
-    name = next((name for name in ("_source", "result") if name in values[0]), "")
+    if set(map(type, values)) != {dict}:
+        return None
+    kinds = {tuple(value) for value in values}
+    name = next((n for n in _ONE_DOCUMENT if isinstance(values[0].get(n), dict)), "")
     if not name:
-        return values
+        are_alone = (in_page or SPLUNK_RAW in values[0]) and not any(map(_wraps, kinds))
+        return list(values) if are_alone else None
     beside = _BESIDE[name]
-    for keys in {tuple(value) for value in values}:
+    for keys in kinds:
         if name not in keys or not NUMBERED.isdisjoint(keys):
             return None
         if not all(key in beside or key[:1] == "_" for key in keys):
             return None
     documents = [value[name] for value in values]
     return documents if set(map(type, documents)) == {dict} else None
+
+
+_ONE_DOCUMENT: Final = ("_source", "result", "message")
+
+
+def _wraps(keys: Collection[str]) -> bool:
+    """Whether a value with these members may be an answer, or something else with messages."""
+    return "resourceLogs" in keys or any(
+        name in keys and all(key in beside or key[:1] == "_" for key in keys)
+        for name, beside in _BESIDE.items()
+    )
 
 
 def raw_texts(documents: Sequence[dict[str, Any]]) -> list[bytes] | None:

@@ -13,7 +13,6 @@ from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.seal import Absent, Anchor, Seal, SealText, read_seal
-from siemrelay.proof.shown_fields import ShownFields
 
 # Texts that only look like seals, and second messages of a number, that are kept one by one.
 _MOST_DOUBTFUL: Final = 10_000
@@ -128,14 +127,19 @@ class ExportedStream:
         else:
             self.more_others += 1
 
-    def add_conflict(self, number: int, shown: ShownFields, where: tuple[str, int]) -> None:
-        """Fields beside a message of the stream, at that line of an export."""
-        self._with_fields += 1
-        if len(self._beside) < _MOST_DOUBTFUL:
-            self._beside.setdefault(number, f"{where[0]}:{where[1]}")
-        if shown.conflict and len(self.conflicts) < _MOST_DOUBTFUL:
-            self.conflicts.append((number, f"{where[0]}:{where[1]}: {shown.conflict}"))
-        elif shown.conflict:
+    def add_beside(self, numbers: Sequence[int], lines: Sequence[int], export: str) -> None:
+        """Messages of the stream have fields beside them, at these lines of an export."""
+        self._with_fields += len(numbers)
+        for number, line in zip(numbers, lines, strict=True):
+            if len(self._beside) >= _MOST_DOUBTFUL:
+                break
+            self._beside.setdefault(number, f"{export}:{line}")
+
+    def add_conflict(self, number: int, conflict: str, where: str) -> None:
+        """A field beside a message of the stream says something else."""
+        if len(self.conflicts) < _MOST_DOUBTFUL:
+            self.conflicts.append((number, f"{where}: {conflict}"))
+        else:
             self.more_conflicts += 1
 
     def copies(self) -> list[tuple[int, str]]:

@@ -19,6 +19,7 @@ from siemrelay.core.canonical_json import (
     decoded,
     forms_of,
     needs_care,
+    objects_of,
     parsed_lines,
 )
 from siemrelay.proof.export_lines import (
@@ -36,12 +37,14 @@ from siemrelay.proof.export_wrapping import (
     Paths,
     Wrapped,
     documents_alike,
+    may_wrap,
+    pages_alike,
     raw_texts,
     unwrapped,
 )
 from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
 from siemrelay.proof.seal import SEAL_MARK, SealText, seal_text
-from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared
+from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared, compared_all
 
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
 _AT_ONCE: Final = 1_000
@@ -284,9 +287,17 @@ def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
             lines = [line for line in lines if line]
         if not lines:
             continue
-        for place, line in enumerate(lines):
-            if len(line) > _LONG_LINE:
-                check_decoded_size(line, numbers[place])
+        if max(map(len, lines)) > _LONG_LINE:
+            for line, at in zip(lines, numbers, strict=True):
+                if len(line) > _LONG_LINE:
+                    check_decoded_size(line, at)
+        if not added and may_wrap(lines[0]) and (values := objects_of(lines)) is not None:
+            if (pages := pages_alike(values, numbers)) is not None:
+                yield from _page_parts(*pages)
+                continue
+            if (part := _wrapped_part(values, numbers, in_page=False)) is not None:
+                yield part
+                continue
         values, forms, alone = parsed_lines(lines)
         if not alone and not added and (part := _alike_part(values, forms, numbers)) is not None:
             yield part
@@ -296,24 +307,41 @@ def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
             yield _entries_part(some_entries)
 
 
-def _alike_part(
-    values: list[dict[str, Any]], forms: list[bytes], lines: Sequence[int]
-) -> ExportPart | None:
-    """The messages of lines that are all messages, all hits or all rows of Splunk; else None."""
-    documents = documents_alike(values)
+def _page_parts(values: list[Any], lines: list[int]) -> Iterator[ExportPart]:
+    """The messages in lists of answers."""
+    for start in range(0, len(values), _AT_ONCE):
+        some, numbers = values[start : start + _AT_ONCE], lines[start : start + _AT_ONCE]
+        if (part := _wrapped_part(some, numbers, in_page=True)) is not None:
+            yield part
+            continue
+        entries = (
+            (each, line)
+            for value, line in zip(some, numbers, strict=True)
+            for each in unwrapped(value, ())
+        )
+        while some_entries := list(islice(entries, _AT_ONCE)):
+            yield _entries_part(some_entries)
+
+
+def _wrapped_part(values: list[Any], lines: Sequence[int], *, in_page: bool) -> ExportPart | None:
+    """The messages of values that are all hits or all rows of Splunk, or, in the list of an answer,
+    all messages; else None."""
+    documents = documents_alike(values, in_page=in_page)
     if documents is None:
         return None
     if (texts := raw_texts(documents)) is not None:
-        shown = {
-            place: found
-            for place, (document, text) in enumerate(zip(documents, texts, strict=True))
-            if (found := compared(document, SPLUNK_RAW, text)) is not None
-        }
-        return _part(leaves_of(texts), lines, texts, shown)
-    if any(SPLUNK_RAW in document for document in documents):
+        leaves = leaves_of(texts)
+        return _part(
+            leaves, lines, texts, compared_all(documents, SPLUNK_RAW, texts, leaves.values)
+        )
+    return _alike_part(documents, forms_of(documents), lines)
+
+
+def _alike_part(values: list[Any], forms: list[bytes], lines: Sequence[int]) -> ExportPart | None:
+    """The messages of JSON values that are all messages; else None."""
+    if any(SPLUNK_RAW in value for value in values):
         return None
-    forms = forms if documents is values else forms_of(documents)
-    leaves = leaves_of_objects(documents, forms)
+    leaves = leaves_of_objects(values, forms)
     return None if None in leaves.numbers else _part(leaves, lines, forms)
 
 

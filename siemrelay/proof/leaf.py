@@ -23,7 +23,7 @@ STREAM_CHARACTERS: Final = 10
 NUMBER_CHARACTERS: Final = STREAM_CHARACTERS + 1 + 16
 """Of the longest number: stream, colon, digits."""
 
-_NUMBER: Final = rb"([a-z2-7]{10}):(0|[1-9]\d{0,15})"
+_NUMBER: Final = rb"([a-z2-7]{10}:(?:0|[1-9]\d{0,15}))"
 _PART: Final = rb"\|[^|\\]*(?:\\.[^|\\]*)*"
 
 # Headers as they are sent, and as rsyslog and syslog-ng write them to files
@@ -49,7 +49,6 @@ _AT_START: Final = tuple(
         rb'\[event@\d+ sequence="\d+" n="%b"' % _NUMBER,
     ))
 )  # fmt: skip
-_CEF: Final = _AT_START[0]
 _AT_END: Final = re.compile(rb' n="%b"\)$' % _NUMBER)
 _JSON_NUMBER: Final = re.compile(_NUMBER.decode(), re.ASCII)
 
@@ -96,22 +95,27 @@ def sent_hashes(
     if canonical and protocol in _TEXT_IN_ENVELOPE:
         text_in = _TEXT_IN_ENVELOPE[protocol]
         return [
-            _sent_hash(message, ENVELOPES[protocol])
+            hash_of(_unwrapped(message, ENVELOPES[protocol]))
             if (text := text_in(message)) is None
             else sha256(b"\0" + text).digest()
             for message in messages
         ]
-    if protocol in ENVELOPES:
-        return [_sent_hash(message, ENVELOPES[protocol]) for message in messages]
-    if canonical:
+    if canonical and protocol not in ENVELOPES:
         return [sha256(b"\0" + message).digest() for message in messages]
-    return [
-        sha256(b"\0" + message[start:]).digest()
+    if protocol in ENVELOPES:
+        messages = [_unwrapped(message, ENVELOPES[protocol]) for message in messages]
+    texts = [
+        message[start:]
         if message.startswith(_TEXTS, start := _text_at(message) if message.startswith(b"<") else 0)
         and message[-1] > _LAST_CONTROL
-        else hash_of(message)
+        else _content(message.rstrip(b"\r\n"))
         for message in messages
     ]
+    objects = [text for text in texts if text.startswith(b"{")]
+    if objects:
+        forms = iter(parsed_lines(objects)[1])
+        texts = [next(forms) if text.startswith(b"{") else text for text in texts]
+    return [sha256(b"\0" + text).digest() for text in texts]
 
 
 def is_plain(message: bytes, protocol: str) -> bool:
@@ -126,11 +130,11 @@ def _text_at(message: bytes) -> int:
     return message.find(b" ", message.find(b">", 0, _MOST_PRI) + _TIME_CHARACTERS) + 1
 
 
-def _sent_hash(message: bytes, unwrap: Callable[[bytes], bytes]) -> bytes:
+def _unwrapped(message: bytes, unwrap: Callable[[bytes], bytes]) -> bytes:
     try:
-        return hash_of(unwrap(message))
+        return unwrap(message)
     except (*NO_JSON, LookupError, TypeError):  # no envelope after all
-        return hash_of(message)
+        return message
 
 
 def leaf_of(message: bytes) -> Leaf:
@@ -148,15 +152,16 @@ def leaf_of(message: bytes) -> Leaf:
         found = _AT_END.search(text)
     if found is None:
         return Leaf(leaf_hash(text), None, None)
-    return Leaf(leaf_hash(text), found[1].decode(), int(found[2]))
+    return Leaf(leaf_hash(text), *_parts_of(found[1].decode()))
 
 
 class Leaves(NamedTuple):
     """Messages under seal: their hashes, and their numbers as `STREAM:N`, None where one has none;
-    two lists of one length."""
+    two lists of one length. `values` are the JSON values of all, or none."""
 
     hashes: list[bytes]
     numbers: list[str | None]
+    values: Sequence[Any] = ()
 
 
 def leaves_of(messages: Sequence[bytes]) -> Leaves:
@@ -166,33 +171,43 @@ def leaves_of(messages: Sequence[bytes]) -> Leaves:
         values, forms, alone = parsed_lines(texts)
         leaves = leaves_of_objects(values, forms)
     else:
-        cef = [_CEF.match(text) for text in texts]
-        alone = {place for place, found in enumerate(cef) if found is None}
+        # Mostly they are of one kind.
+        place = next((place for place in _AT_START if place.match(texts[0])), _AT_START[0])
+        found = [place.match(text) for text in texts]
+        alone = {i for i, each in enumerate(found) if each is None}
         leaves = Leaves(
             [sha256(b"\0" + text).digest() for text in texts],
-            [None if found is None else found[0][found.start(1) :].decode() for found in cef],
+            [None if each is None else each[1].decode() for each in found],
         )
-    for place in alone:
-        leaf = leaf_of(messages[place])
-        leaves.hashes[place] = leaf.hash
-        leaves.numbers[place] = None if leaf.stream is None else f"{leaf.stream}:{leaf.number}"
+    for i in alone:
+        leaf = leaf_of(messages[i])
+        leaves.hashes[i] = leaf.hash
+        leaves.numbers[i] = None if leaf.stream is None else f"{leaf.stream}:{leaf.number}"
     return leaves
 
 
 def leaves_of_objects(values: Sequence[Any], forms: Iterable[bytes]) -> Leaves:
     """The leaves of JSON objects, given with their canonical forms."""
-    hashes = [sha256(b"\0" + form).digest() for form in forms]
-    try:
-        numbers = [value["siemrelay"]["n"] for value in values]
-        whole = all(map(_JSON_NUMBER.fullmatch, numbers))
-    except (KeyError, TypeError, IndexError):
-        whole = False
-    if not whole:
-        numbers = [
-            None if (found := number_in(value)) is None else f"{found[0]}:{found[1]}"
-            for value in values
-        ]
-    return Leaves(hashes, numbers)
+    return Leaves([sha256(b"\0" + form).digest() for form in forms], _numbers_in(values), values)
+
+
+def _numbers_in(values: Sequence[Any]) -> list[str | None]:
+    """The numbers of JSON values: mostly they stand at one place, and no value has one before."""
+    for path in _JSON_PLACES:
+        found: Sequence[Any] = values
+        try:
+            for name in path:
+                found = [value[name] for value in found]
+            if all(map(_JSON_NUMBER.fullmatch, found)):
+                return list(found)
+        except (KeyError, TypeError, IndexError):
+            pass
+        if any(value is None or path[0] in value for value in values):
+            break
+    return [
+        None if (number := number_in(value)) is None else f"{number[0]}:{number[1]}"
+        for value in values
+    ]
 
 
 def leaf_of_json(value: Any, form: bytes) -> Leaf:
@@ -206,9 +221,14 @@ def number_in(value: Any) -> tuple[str, int] | None:
         inner = value
         for name in path:
             inner = inner.get(name) if isinstance(inner, dict) else None
-        if isinstance(inner, str) and (found := _JSON_NUMBER.fullmatch(inner)):
-            return found[1], int(found[2])
+        if isinstance(inner, str) and _JSON_NUMBER.fullmatch(inner):
+            return _parts_of(inner)
     return None
+
+
+def _parts_of(number: str) -> tuple[str, int]:
+    """Stream and number of `STREAM:N`."""
+    return number[:STREAM_CHARACTERS], int(number[STREAM_CHARACTERS + 1 :])
 
 
 def _content(message: bytes) -> bytes:

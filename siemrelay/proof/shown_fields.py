@@ -8,7 +8,7 @@ message has, too, must have its value, and of every other one it is said that no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -57,9 +57,9 @@ class UnprovenFields:
         self._names = set[str]()
         self._last: ShownFields | None = None
 
-    def add(self, shown: ShownFields) -> None:
-        """Those of one more row."""
-        self.rows += bool(shown.unproven)
+    def add(self, shown: ShownFields, rows: int = 1) -> None:
+        """Those of so many more rows."""
+        self.rows += rows * bool(shown.unproven)
         if shown is not self._last and len(self._names) < _MOST_NAMES:
             self._last = shown  # mostly one for all rows, as `compared` remembers it
             self._names.update(name[:_MOST_SHOWN] for name in shown.unproven[:_MOST_NAMES])
@@ -79,11 +79,9 @@ def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownField
     plan = _plan(names, place) if len(names) <= _MOST_PLANNED else _Plan.of(names, place)
     if not plan.compared:
         return plan.nothing
-    if message.startswith(b"{") and _agree_at_once(shown, plan.compared, message):
-        return plan.nothing
     sent, unproven, conflict = _fields_of(message), list(plan.unproven), ""
     for name, value in _flat({name: shown[name] for name, _ in plan.compared}):
-        if name == place:  # in an object of other fields
+        if name == place or _is_empty(value):  # `place` may be in an object of other fields
             continue
         values = sent.get(name) or sent.get(name.removesuffix("{}"))
         if values is None:
@@ -93,6 +91,30 @@ def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownField
                         f"beside it ({place}) as it was sent has {_cut(_text(values))}; name the "
                         f"field with --added if the SIEM made another of it")  # fmt: skip
     return ShownFields(conflict, tuple(unproven)) if unproven or conflict else None
+
+
+def compared_all(
+    rows: Sequence[Mapping[str, Any]], place: str, messages: Sequence[bytes], values: Sequence[Any]
+) -> dict[int, ShownFields]:
+    """What `compared` finds in rows, by their places.
+
+    `values` are the JSON values of the messages, or none: of rows with fields of the same names,
+    one field at a time is compared, in all rows.
+    """
+    found, alike = dict[int, ShownFields](), dict[tuple[str, ...], list[int]]()
+    for i, row in enumerate(rows):
+        alike.setdefault(tuple(row), []).append(i)
+    for names, places in alike.items():
+        plan = _plan(names, place) if len(names) <= _MOST_PLANNED else _Plan.of(names, place)
+        group, sent = [rows[i] for i in places], [values[i] for i in places] if values else []
+        if not plan.compared or (sent and _agree_in_columns(group, plan.compared, sent)):
+            if plan.nothing is not None:
+                found |= dict.fromkeys(places, plan.nothing)
+            continue
+        for i in places:
+            if (shown := compared(rows[i], place, messages[i])) is not None:
+                found[i] = shown
+    return found
 
 
 class _Plan(NamedTuple):
@@ -120,22 +142,27 @@ class _Plan(NamedTuple):
 _plan: Final = lru_cache(1_000)(_Plan.of)
 
 
-def _agree_at_once(
-    shown: Mapping[str, Any], compared: Iterable[tuple[str, tuple[str, ...]]], message: bytes
-) -> bool:
+def _agree_in_columns(
+    rows: Sequence[Mapping[str, Any]], compared: Iterable[tuple[str, tuple[str, ...]]],
+    values: Sequence[Any],
+) -> bool:  # fmt: skip
     """Whether all are plainly there with the same value; False if one takes a closer look."""
-    try:
-        whole = msgspec.json.decode(message)
-    except (msgspec.DecodeError, RecursionError):
-        return False
     for name, path in compared:
-        value, sent = shown[name], whole
-        if value == "" or value is None:  # an empty cell shows nothing
-            continue
-        for key in path:
-            sent = sent.get(key) if isinstance(sent, dict) else None
-        kind = type(sent)
-        if not (kind is str and value == sent) and not (kind is int and str(sent) == value):
+        shown, sent = [row[name] for row in rows], values
+        try:
+            for key in path:
+                sent = [None if value is None else value.get(key) for value in sent]
+        except AttributeError:
+            return False
+        if "" in shown or None in shown:
+            full = [i for i, value in enumerate(shown) if not _is_empty(value)]
+            shown, sent = [shown[i] for i in full], [sent[i] for i in full]
+        kinds = set(map(type, sent))
+        if kinds == {int}:
+            sent = list(map(str, sent))
+        elif kinds - {str}:
+            return False
+        if shown != sent:
             return False
     return True
 
@@ -185,12 +212,15 @@ def _flat(value: Mapping[str, Any], before: str = "", depth: int = 0) -> Iterato
             yield path, inner
 
 
+def _is_empty(shown: Any) -> bool:
+    """Whether a cell shows nothing."""
+    return shown in ("", None, [], [""], [None])
+
+
 def _agree(shown: Any, sent: Iterable[Any]) -> bool:
     """Whether a shown value, or each of several, is one that was sent, and none is left out."""
     each = shown if isinstance(shown, list) else [shown]
     values = list(sent)
-    if each in ([""], [None], []):  # an empty cell shows nothing
-        return True
     return all(any(_same(one, value) for value in values) for one in each) and all(
         any(_same(one, value) for one in each) for value in values
     )

@@ -53,7 +53,7 @@ _log = structlog.get_logger()
 # So much is hashed on the loop, where it is no longer than formatting as much: messages that are
 # hashed as they are, and JSON that is parsed for it.
 _PLAIN_AT_ONCE: Final = 1024
-_PARSED_AT_ONCE: Final = 128
+_PARSED_AT_ONCE: Final = 256
 _BYTES_AT_ONCE: Final = 512 * 1024
 
 # A refused message is accounted for with the receiver's reason, as far as it helps an auditor.

@@ -75,6 +75,13 @@ SHAPES: dict[str, Callable[[list[bytes]], bytes]] = {
          for line in x]
     ),
     "OTLP": lambda x: lines_of(list(map(otlp, x))),
+    "Splunk, results in one line": lambda x: lines_of(
+        [{"results": [{"_raw": line.decode(), "type": json.loads(line)["type"]} for line in x]}]
+    ),
+    "Graylog, pages": lambda x: lines_of(
+        [{"messages": [{"message": json.loads(line), "index": "siem_0"} for line in x[i : i + 5]],
+          "total_results": len(x)} for i in range(0, len(x), 5)]
+    ),
 }  # fmt: skip
 
 
@@ -86,6 +93,42 @@ def test_a_stream_is_proven_in_every_shape_of_export(shape: Callable[[list[bytes
     report = checked.report()
     assert (report.findings, report.rows) == ([], len(stream.lines))
     assert report.is_proven
+
+
+# Lines of JSON in which it is not plain what is the message.
+ODD: tuple[bytes, ...] = tuple(json.dumps(value).encode() for value in (
+    {"hits": [{"a": 1}], "_siemrelay_n": "abcdefgh22:7"},
+    {"hits": {"hits": []}, "took": 1}, {"hits": [], "user": "mallory"}, {"results": [[{"a": 1}]]},
+    {"results": [{"_source": {"siemrelay": {"n": "abcdefgh22:7"}}}, {"a": 1}]},
+    {"results": [{"message": {"a": 1}, "_siemrelay_n": "abcdefgh22:7"}]},
+    {"messages": [{"message": {"a": 1}, "index": "x"}, 7, None, "CEF:0"]},
+    {"messages": [{"message": {"a": 1}, "user": "mallory"}]},
+    {"_source": {"a": 1}, "user": "mallory"}, {"_source": {"_raw": "{}"}},
+    {"_raw": "{}", "siemrelay": {"n": "abcdefgh22:7"}}, {"_raw": "{}", "_source": {"a": 1}},
+    {"result": {"_raw": '{"a":1,"a":2}', "a": "1"}}, {"result": {"_raw": '{"a":1}', "a": "2"}},
+    {"result": {"_raw": '{"a":{"b":"x"}}', "a.b": "x", "a": ""}}, {"result": {"_raw": 7}},
+    {"unmapped": {"siemrelay_n": "abcdefgh22:7"}, "siemrelay": {"n": "abcdefgh22:8"}},
+    {"siemrelay.n": "abcdefgh22:7"}, {"a": 1.0, "b": 1e21, "c": 1.5}, {"timestamp": 1.50},
+))  # fmt: skip
+
+
+@given(
+    rows=st.lists(st.sampled_from(ODD), min_size=1, max_size=3),
+    shape=st.sampled_from([name for name in SHAPES if "line" in name or "page" in name]),
+)
+def test_messages_are_the_same_at_once_as_one_by_one(rows: list[bytes], shape: str) -> None:
+    text = SHAPES[shape](sealed().lines[:6]).rstrip(b"\n")
+    if not text.startswith(b"{"):
+        return
+    for lines in ([*rows, text], [text, *rows], rows):
+        at_once = [*parts([b"\n".join(lines)])]
+        # A line that takes care has all others looked at one by one, too.
+        alone = [*parts([b"\n".join((b'{"u":"\\ud800"}', *lines))])]
+        for of in ("hashes", "numbers"):
+            every = [each for part in alone for each in getattr(part.leaves, of)]
+            assert [each for part in at_once for each in getattr(part.leaves, of)] == every[1:]
+        every = [each for part in alone for each in part.shown.values()]
+        assert [each for part in at_once for each in part.shown.values()] == every
 
 
 def test_an_export_that_is_cut_off_in_the_middle_of_its_json_cannot_be_read() -> None:

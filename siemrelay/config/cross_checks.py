@@ -19,7 +19,7 @@ from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.sinks.file.rotation import names
 from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sources.file.finder import Globs
-from siemrelay.sources.file.source import FileOptions
+from siemrelay.sources.file.options import FileOptions
 from siemrelay.telemetry.endpoint_options import EndpointOptions
 
 

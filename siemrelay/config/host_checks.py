@@ -27,9 +27,8 @@ from siemrelay.core.errors import Fault
 from siemrelay.core.options import show_bytes
 from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.sinks.file.sink import ArchiveOptions
-from siemrelay.sinks.http.client import TransportOptions
-from siemrelay.sinks.http.proxies import unusable_proxies
-from siemrelay.sources.file.source import FileOptions
+from siemrelay.sinks.http.options import TransportOptions
+from siemrelay.sources.file.options import FileOptions
 
 # Of the files of one source; the others most likely have the same owner.
 _FILES_LOOKED_AT: Final = 1000
@@ -44,6 +43,9 @@ def lacking(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
     faults, uncertain = missing(loaded.document, loaded.config.sources, loaded.config.sinks)
     for name, sink in loaded.config.sinks.items():
         if sink.enabled and isinstance(sink, TransportOptions):
+            # With urllib's requests: a start pays for the parts that it has.
+            from siemrelay.sinks.http.proxies import unusable_proxies
+
             # A doubt: the relay may be started with other variables than this command.
             named = next(key for key in ("url", "endpoint") if hasattr(sink, key))
             uncertain += [

@@ -25,7 +25,8 @@ from siemrelay.formats.envelopes.timestamped import Timestamped
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Remark, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer, passing_fault_advice
-from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
+from siemrelay.sinks.http.client import Client, ExchangeSink
+from siemrelay.sinks.http.options import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.wire.elasticsearch import (
     FILTER_PATH,

@@ -16,7 +16,8 @@ from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Refusal, Settlement
 from siemrelay.sinks.http.answer import ADVICE
-from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
+from siemrelay.sinks.http.client import Client, ExchangeSink
+from siemrelay.sinks.http.options import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 from siemrelay.wire.otlp import NotAnExportResponse, ResourceLogs, read_partial_success
 

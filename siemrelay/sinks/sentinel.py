@@ -21,7 +21,8 @@ from siemrelay.net.oauth import OauthOptions
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import ProtocolKind, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer
-from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions, TransportOptions
+from siemrelay.sinks.http.client import Client, ExchangeSink
+from siemrelay.sinks.http.options import RequestOptions, TransportOptions
 from siemrelay.sinks.http.sink import BRACKETS_BYTES, BatchOptions
 
 _API_VERSION: Final = "2023-01-01"

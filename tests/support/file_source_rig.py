@@ -14,7 +14,8 @@ import trio
 from siemrelay.core.lines import records_of
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.sources.contract import Records
-from siemrelay.sources.file.source import FileOptions, FileSource
+from siemrelay.sources.file.options import FileOptions
+from siemrelay.sources.file.source import FileSource
 
 # Far above what any step takes; a test that waits longer has failed.
 PATIENCE_S = 20.0

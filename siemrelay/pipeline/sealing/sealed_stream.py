@@ -12,7 +12,7 @@ import time
 from base64 import b32encode
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 import structlog
@@ -30,7 +30,6 @@ from siemrelay.pipeline.sealing.maker import SealMaker
 from siemrelay.pipeline.sealing.schedule import SealSchedule
 from siemrelay.pipeline.sealing.sent_bound import SentBound
 from siemrelay.pipeline.sealing.settings import StreamSettings
-from siemrelay.pipeline.sealing.timestamps import Timestamper
 from siemrelay.pipeline.sealing.witness import Doubt, StateWitness
 from siemrelay.proof.leaf import STREAM_CHARACTERS, is_plain, sent_hashes
 from siemrelay.proof.merkle import Tree
@@ -47,6 +46,9 @@ from siemrelay.proof.stream import (
 )
 from siemrelay.sinks.contract import Settlement
 from siemrelay.telemetry.stats import SealStatus, SinkStats
+
+if TYPE_CHECKING:
+    from siemrelay.pipeline.sealing.timestamps import Timestamper
 
 _log = structlog.get_logger()
 

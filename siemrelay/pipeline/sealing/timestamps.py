@@ -23,7 +23,8 @@ from siemrelay.pipeline.sealing.options import TimestampOptions
 from siemrelay.proof.seal import Timestamp, note_of
 from siemrelay.proof.timestamps import TimestampRequest
 from siemrelay.sinks.contract import no_report
-from siemrelay.sinks.http.client import RequestOptions, RequestSink
+from siemrelay.sinks.http.client import RequestSink
+from siemrelay.sinks.http.options import RequestOptions
 from siemrelay.telemetry.stats import SinkStats, TimestampStatus
 
 _log = structlog.get_logger()

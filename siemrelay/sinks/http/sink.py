@@ -12,7 +12,8 @@ from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.elements import Elements
 from siemrelay.net.url import Url
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Remark, Settlement
-from siemrelay.sinks.http.client import Client, ExchangeSink, RequestOptions
+from siemrelay.sinks.http.client import Client, ExchangeSink
+from siemrelay.sinks.http.options import RequestOptions
 
 
 class BatchOptions(Options):

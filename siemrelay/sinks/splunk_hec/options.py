@@ -16,7 +16,7 @@ from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.formats.field_map import fields_of_events
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import BatchLimits, Remark
-from siemrelay.sinks.http.client import RequestOptions
+from siemrelay.sinks.http.options import RequestOptions
 from siemrelay.sinks.http.sink import BatchOptions
 
 # Indexers acknowledge after seconds: with so many batches in flight a busy feed keeps up.

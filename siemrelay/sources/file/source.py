@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import structlog
 import trio
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from siemrelay.core.options import Duration, absolute
 from siemrelay.net.tasks import next_second
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.file.checkpoints import CheckpointStore
@@ -18,13 +16,13 @@ from siemrelay.sources.file.content import CompressedContent
 from siemrelay.sources.file.disk import Disk, FileId
 from siemrelay.sources.file.finder import Finder, Globs
 from siemrelay.sources.file.fingerprint import ContentChanged
-from siemrelay.sources.file.links import FollowLinks
+from siemrelay.sources.file.options import FileOptions
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.schedule import Schedule, pause_after_full_survey
 from siemrelay.sources.file.tracker import Tracker
 from siemrelay.sources.file.warnings import MissingLogs, UnreadableFiles
 from siemrelay.sources.file.watcher import Watcher
-from siemrelay.sources.framing import FramingOptions, text_framing
+from siemrelay.sources.framing import text_framing
 from siemrelay.wire.framing.contract import Chunk, Framing
 
 # So much is a batch by itself; of less, more is waited for within the relay's `batch_window`.
@@ -40,52 +38,6 @@ _PAUSE_PER_SURVEY: Final = 2
 
 # How long a relay that stops reads on in deleted files: much less than systemd gives it to stop.
 _LAST_READS_S: Final = 5.0
-
-Pattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(absolute)]
-
-
-class FileOptions(FramingOptions):
-    """Settings of `type: file`."""
-
-    path: Annotated[
-        Annotated[Pattern, Tag("one")]
-        | Annotated[list[Pattern], Field(min_length=1), Tag("several")],
-        # Chosen before it is judged, so that a fault in a list is not said to be the list itself.
-        Discriminator(lambda value: "several" if isinstance(value, list) else "one"),
-        Field(
-            description="Glob, or list of globs, of the files to follow. Match the rotated names "
-            "too (`audit.log*`) and nothing is missed however often a file is rotated while the "
-            "relay is stopped: the copy of a log that was read, made by `copytruncate` "
-            "(`audit.log.1`) or by compression (`audit.log.1.gz`), is recognised by its content "
-            "and only its rest is read. Files compressed with gzip, zstd, xz or bzip2 are read "
-            "whatever they are called. A copy under another log's name (`copy.log`) is read as a "
-            "file of its own."
-        ),
-    ]
-    start_at: Literal["beginning", "end"] = Field(
-        "beginning",
-        description="Where to start in the files that are there at the very first start. Files "
-        "that appear later are always read from their beginning.",
-    )
-    follow_links: FollowLinks = Field(
-        "trusted",
-        description="Which symbolic links lead to files, be they the file itself or a directory on "
-        "the way to it. `trusted`: those of root, of the relay's user, and of the owner of what "
-        "they lead to; a stranger's could lead the relay to a secret. `always`: all. `never`: none "
-        "(Kubernetes' `/var/log/containers` holds nothing else).",
-    )
-    poll: Annotated[Duration, Field(gt=0)] = Field(
-        1.0,
-        description="How often to look for changes that inotify did not report (network file "
-        "systems, limits reached). While inotify reports everything it is five times less often. "
-        "With thousands of files it is less often, too: looking takes no more than 1 % of a core, "
-        "and no more than 1,000 files are looked at in a second.",
-    )
-
-    @property
-    def patterns(self) -> list[str]:
-        """The globs."""
-        return [self.path] if isinstance(self.path, str) else self.path
 
 
 class FileSource:

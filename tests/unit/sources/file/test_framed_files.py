@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.lines import records_of
-from siemrelay.sources.file.source import FileOptions
+from siemrelay.sources.file.options import FileOptions
 from siemrelay.wire.framing.audit_events import AuditEvents, AuditSplitter
 from siemrelay.wire.framing.contract import Framing, Rest
 from siemrelay.wire.framing.csv_rows import CsvFraming, Dialect

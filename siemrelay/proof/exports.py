@@ -49,6 +49,9 @@ from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared, comp
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
 _AT_ONCE: Final = 1_000
 
+# What is in a row of a CSV behind the last column: a person sees it, and it has no name.
+_BEYOND_HEADER: Final = "(a cell behind the last column)"
+
 # By so much of its begin a message without a number is found in a document.
 _MARK_CHARACTERS: Final = 60
 
@@ -138,6 +141,10 @@ def _csv_parts(
     blocks: Iterable[Block], names: list[str], added: frozenset[str]
 ) -> Iterator[ExportPart]:
     csv.field_size_limit(MOST_LINE_BYTES)
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the CSV has a column twice: {twice[0]!r}; which of them counts cannot "
+                         "be said")  # fmt: skip
     column = names.index(place := next(name for name in WHOLE_MESSAGE if name in names))
     beside = [(i, name) for i, name in enumerate(names) if i != column and name not in added]
     source = _CsvLines(blocks)
@@ -151,8 +158,12 @@ def _csv_parts(
                 for row, _ in rows
             ]
             shown = dict[int, ShownFields]()
-            for i, (row, _) in enumerate(rows if beside else ()):
+            for i, (row, _) in enumerate(rows):
                 fields = {name: row[at] for at, name in beside if at < len(row)}
+                if len(row) > len(names):
+                    fields[_BEYOND_HEADER] = row[-1]
+                if not fields:
+                    continue
                 if (found := compared(fields, place, texts[i])) is not None:
                     shown[i] = found
             yield _part(leaves_of(texts), [line for _, line in rows], texts, shown)

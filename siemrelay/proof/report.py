@@ -135,7 +135,7 @@ class Findings:
         if len(self._found) < _MOST_FINDINGS:
             last = first if last is None else last
             self._found.append(
-                Discrepancy(kind, _shortened(why), _shortened(stream), first, last, after, before)
+                Discrepancy(kind, _shown(why), _shown(stream), first, last, after, before)
             )
 
     def note(
@@ -143,7 +143,7 @@ class Findings:
     ) -> None:
         """Something to know."""
         if len(self._notes) < _MOST_NOTES:
-            self._notes.append(Note(_shortened(text), _shortened(stream), first, last))
+            self._notes.append(Note(_shown(text), _shown(stream), first, last))
 
     def report(self, rows: int, streams: list[StreamReport], elsewhere: Iterable[str]) -> Report:
         """The verdicts. Findings stand by stream and number, those of no stream behind them."""
@@ -162,5 +162,9 @@ class Findings:
         )  # fmt: skip
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."
+def _shown(text: str) -> str:
+    """As a report shows it: an attacker's text may not command the terminal of who reads it."""
+    text = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from siemrelay.proof.note import Signer
 from siemrelay.proof.report import Report
 from siemrelay.proof.shown_fields import compared
 from siemrelay.proof.verification import Verification
@@ -72,6 +73,54 @@ def test_a_column_that_shows_something_else_than_the_message_is_a_changed_event(
         writer.writerow([line.decode(), "mallory" if place == 3 else user, ""])
     report = verified(stream, out.getvalue().encode())
     assert [(each.kind, each.first) for each in report.findings] == [("changed", 3)]
+
+
+def test_a_second_whole_message_beside_the_one_that_is_compared_must_be_the_same() -> None:
+    stream, lines = sealed(), list[str]()
+    for place, line in enumerate(stream.lines):
+        beside = line.replace(b"user3", b"mallory") if place == 3 else line
+        lines.append(json.dumps({"event": {"original": line.decode()}, "message": beside.decode()}))
+    report = verified(stream, "\n".join(lines).encode())
+    assert [(each.kind, each.first) for each in report.findings] == [("changed", 3)]
+    assert "shows 'message' as" in report.findings[0].why
+    assert report.notes == []
+
+
+def test_a_csv_hides_nothing_in_a_second_column_or_behind_the_last_one() -> None:
+    stream = sealed()
+    rows = [
+        '"_raw","user"',
+        *(
+            json.dumps(line.decode()).replace("\\", '"')[:-1]
+            + '","'
+            + json.loads(line).get("user", "")
+            + '"'
+            for line in stream.lines
+        ),
+    ]
+    assert verified(stream, "\n".join(rows).encode()).notes == []
+    rows[4] += ',"mallory logged in"'
+    (note,) = verified(stream, "\n".join(rows).encode()).notes
+    assert note.text.endswith("does not have: (a cell behind the last column)")
+    for header in ('"_raw","user","user"', '"_raw","user","_raw"'):
+        with pytest.raises(ValueError, match="the CSV has a column twice: '"):
+            verified(stream, "\n".join([header, *rows[1:]]).encode())
+
+
+def test_a_name_or_text_of_an_attacker_does_not_reach_the_terminal_as_a_command() -> None:
+    """Else it overwrites the verdict that an auditor reads."""
+    stream, clear = sealed(), "\x1b[2Jcomplete\u202e"
+    named = rows(stream, **{clear: "x"})
+    (note,) = verified(stream, named).notes
+    assert r"\x1b[2Jcomplete\u202e" in note.text
+    forger = SealedStream(signer=Signer("relay\x1b[2J", bytes(32)))
+    forger.origin = f"relay\x1b[2J/splunk/{forger.name}"
+    forger.send(3)
+    forger.seal()
+    report = verified(stream, b"\n".join(forger.lines))
+    texts = [text for each in report.findings for text in (each.why, each.stream)]
+    assert any(r"relay\x1b[2J" in text for text in texts)
+    assert all(text.isprintable() for text in texts)
 
 
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"_source": value}])

@@ -94,12 +94,16 @@ def type_text(annotation: Any, metadata: list[Any] | None = None) -> str:
     if origin is Literal:
         return ("one of " if len(parts) > 1 else "") + ", ".join(f"`{part}`" for part in parts)
     if origin in (Union, types.UnionType):
-        some = [type_text(part) for part in parts if part is not type(None)]
-        return " or ".join(dict.fromkeys(some))
+        some = dict.fromkeys(type_text(part) for part in parts if part is not type(None))
+        if some.keys() >= _SCALARS:
+            some = {"value": None} | {text: None for text in some if text not in _SCALARS}
+        return " or ".join(some)
     if origin in (list, tuple, set, frozenset):
         return f"list of {type_text(parts[0])}" if parts else "list"
     if origin in (dict, Mapping) or annotation is dict:
-        return f"mapping to {type_text(parts[1])}" if parts else "mapping"
+        return f"mapping of names to {type_text(parts[1])}" if parts else "mapping"
+    if annotation is Any:
+        return "any value"
     if annotation in (int, float):
         return _number(metadata, whole=annotation is int)
     if isinstance(annotation, type):
@@ -112,6 +116,9 @@ def type_text(annotation: Any, metadata: list[Any] | None = None) -> str:
         return {bool: "yes or no", str: "text"}.get(annotation, annotation.__name__)
     return "text"
 
+
+_SCALARS: Final = frozenset({"yes or no", "whole number", "number", "text"})
+"""Types that are a `value` together."""
 
 _BOUNDS: Final = (("from", Ge, "ge"), ("above", Gt, "gt"), ("to", Le, "le"), ("below", Lt, "lt"))
 

@@ -29,7 +29,7 @@ _INTRODUCTION = """\
 Generated from the code by `python -m siemrelay.config.reference > config/reference.md`.
 
 - Durations are written with a unit: `500ms`, `10s`, `5m`, `24h`, `7d`, `2w`. Sizes too: `64KiB`,
-  `10MiB`, `1GiB` (1024) or `64kB`, `10MB`, `1GB` (1000).
+  `10MiB`, `1GiB` (1024) or `64kB`, `10MB`, `1GB` (1000). A *value* is text, a number, yes or no.
 - `${NAME}` is an environment variable, `${NAME:-DEFAULT}` one with a default for when it is not set
   or blank, `${file:/PATH}` what a file holds (without the line end at its end),
   `${credential:NAME}` a systemd credential; `$${` stands for `${` itself. Their values are never

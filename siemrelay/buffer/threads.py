@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar, TypeVarTuple, cast
 
@@ -80,6 +81,8 @@ class WriterThread(trio.abc.Instrument):
             self._thread.join()
             os.close(self._ended)
             self._thread = None
+            with suppress(RuntimeError, KeyError):  # the loop has ended, and its instruments
+                trio.lowlevel.remove_instrument(self)
 
 
 class _Job:

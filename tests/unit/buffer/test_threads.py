@@ -77,3 +77,23 @@ async def test_an_error_of_the_work_is_raised_in_the_task_and_the_next_work_goes
     with pytest.raises(ZeroDivisionError):
         await writer.run(divmod, 1, 0)
     assert await writer.run(divmod, 7, 2) == (3, 1)
+
+
+class CountedCalls(WriterThread):
+    """Counts how often the loop calls it."""
+
+    calls = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.calls += 1
+        super().before_io_wait(timeout)
+
+
+async def test_the_loop_calls_no_writer_that_is_closed() -> None:
+    writer = CountedCalls()
+    assert await writer.run(lambda: 7) == 7
+    assert writer.calls
+    writer.close()
+    at_close = writer.calls
+    await wait_all_tasks_blocked()
+    assert writer.calls == at_close

@@ -29,6 +29,7 @@ _BESIDE: Final[dict[str, frozenset[str]]] = {
         "messages", "query", "built_query", "used_indices", "fields", "time", "total_results",
         "from", "to", "decoration_stats", "is_decorated",
     )),
+    "events": frozenset(("events",)),
     "value": frozenset(("value", "@odata.context", "@odata.nextLink", "@odata.count", "nextLink")),
     "_source": frozenset((
         "sort", "fields", "highlight", "ignored_field_values", "matched_queries", "inner_hits",
@@ -43,7 +44,7 @@ _ANSWER: Final = frozenset((
     "relation", "max_score", "_scroll_id", "pit_id", "point_in_time_id", "num_reduce_phases",
     "terminated_early", "results", "preview", "init_offset", "post_process_count", "messages",
     "fields", "highlighted", "total_results", "resourceLogs", "scopeLogs", "logRecords",
-    "@odata.count",
+    "@odata.count", "events",
 ))  # fmt: skip
 _IDS: Final = frozenset(("_scroll_id", "pit_id", "point_in_time_id", "relation"))
 _ID: Final = re.compile(r"eq|gte|[A-Za-z0-9+/=_-]{16,}")

@@ -74,6 +74,9 @@ SHAPES: dict[str, Callable[[list[bytes]], bytes]] = {
         [{"_source": {"@timestamp": "now", "event": {"kind": "event", "original": line.decode()}}}
          for line in x]
     ),
+    "QRadar, results of a search": lambda x: json.dumps(
+        {"events": [{"raw": f"<110>Nov 28 03:00:00 relay app: {line.decode()}"} for line in x]}
+    ).encode(),
     "OTLP": lambda x: lines_of(list(map(otlp, x))),
     "Splunk, results in one line": lambda x: lines_of(
         [{"results": [{"_raw": line.decode(), "type": json.loads(line)["type"]} for line in x]}]

@@ -421,6 +421,7 @@ HIDDEN: dict[str, bytes] = {
     "as a hit that holds an empty list": b'{"_id": "1", "_source": {"u": "m", "messages": []}}',
     "as a result that holds an empty list": b'{"result": {"user": "mallory", "value": []}}',
     "as OTLP without records": b'{"resourceLogs": [], "user": "mallory"}',
+    "as an event of a search": b'{"events": ["mallory logged in"]}',
     "as a text in a list": b'["mallory logged in"]',
     "as a search that took a text": b'{"hits": [], "took": "mallory logged in"}',
     "as aggregations": b'{"hits": {"hits": []}, "aggregations": {"user": "mallory"}}',

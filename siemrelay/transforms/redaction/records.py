@@ -9,7 +9,8 @@ stands in its place, as JSON.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, Final
 
@@ -101,6 +102,10 @@ class RecordRedactor:
             after = self._in_hexadecimal(after, values, found)
             after = self._named_apart(after, secrets - found, found)
             record = record if after == text else after.encode("utf-8", "replace")
+        elif not self._texts and not any(map(_may_be_written_otherwise, values)):
+            written = replace_texts(msgspec.json.encode(tree), values, found)
+            if found or self._may_hide(record):
+                record = written
         else:
             tree = self._in_tree(tree, values, found)
             if found or self._may_hide(record):
@@ -162,7 +167,7 @@ class RecordRedactor:
 
     def _in_tree(self, tree: Any, values: dict[str, Token], found: set[str]) -> Any:
         # Whole values first: what the other rules leave of one is not it any more.
-        tree = _with_values(tree, values, found) if values else tree
+        tree = replace_values(tree, values, found) if values else tree
         return redacted_json(tree, self._texts, found) if self._texts else tree
 
     def _in_text(self, text: str, values: dict[str, Token], found: set[str]) -> str:
@@ -223,16 +228,18 @@ def _may_repeat_a_name(record: bytes) -> bool:
         return True
 
 
-def _with_values(value: Any, values: dict[str, Token], found: set[str], depth: int = DEPTH) -> Any:
+def replace_values(
+    value: Any, values: Mapping[str, Token], found: set[str], depth: int = DEPTH
+) -> Any:
     """A copy in which whole values are replaced, wherever they stand; what is too deep, too."""
     if isinstance(value, (dict, list)) and depth == 0:
         return MASK
     if isinstance(value, dict):
         return {
-            name: _with_values(inner, values, found, depth - 1) for name, inner in value.items()
+            name: replace_values(inner, values, found, depth - 1) for name, inner in value.items()
         }
     if isinstance(value, list):
-        return [_with_values(inner, values, found, depth - 1) for inner in value]
+        return [replace_values(inner, values, found, depth - 1) for inner in value]
     if value is None or isinstance(value, bool):
         return value
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
@@ -241,6 +248,36 @@ def _with_values(value: Any, values: dict[str, Token], found: set[str], depth: i
         return value
     found.add(text)
     return token(text)
+
+
+# A number, or what JSON writes between two texts.
+_NO_TEXT: Final = frozenset("-0123456789[]{},:")
+
+
+def _may_be_written_otherwise(value: str) -> bool:
+    """Whether a value may be in JSON as something else than a text, or between two texts."""
+    return value[0] in _NO_TEXT
+
+
+def replace_texts(written: bytes, values: Mapping[str, Token], found: set[str]) -> bytes:
+    """`replace_values` for JSON as msgspec writes it, and values that are texts.
+
+    No value begins with what stands between two texts: so behind a quote that no backslash escapes
+    it is a whole text, and it is a name if a colon follows.
+    """
+    for value, token in values.items():
+        form = msgspec.json.encode(value)
+        pieces = written.split(form)
+        if len(pieces) == 1:
+            continue
+        instead, parts = msgspec.json.encode(token(value)), pieces[:1]
+        for before, after in pairwise(pieces):
+            is_value = not before.endswith(b"\\") and not after.startswith(b":")
+            parts += (instead if is_value else form, after)
+            if is_value:
+                found.add(value)
+        written = b"".join(parts)
+    return written
 
 
 def _as_json(event: AuditEvent) -> bytes:

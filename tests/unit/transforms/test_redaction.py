@@ -26,6 +26,7 @@ from siemrelay.relay.plan import plan
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.redaction.kinds import KINDS, Finder
 from siemrelay.transforms.redaction.options import Redact, key_id
+from siemrelay.transforms.redaction.records import replace_texts, replace_values
 from siemrelay.transforms.redaction.rules import Pseudonyms
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
 from tests.support.formats import HOST, PLAIN
@@ -357,6 +358,28 @@ def test_whole_fields_are_redacted_each_in_its_way(more: list[Any], raw: bool) -
     assert (found.target.id, found.target.name) == ("***", "svc")
     assert attributes_of(found) == {"region": "***", "deep": {"ssn": "***"}, "other": [1, "x"]}
     assert event.actor.name == "Ada Lovelace", "the events are shared by all sinks"
+
+
+_PIECES = st.lists(
+    st.sampled_from(["ada", '"', "\\", ":", ",", "\n", "\u00e9", "\x7f", " ", "5", "b"]), max_size=5
+).map("".join)
+
+
+@given(
+    st.recursive(
+        st.one_of(_PIECES, st.integers(0, 9), st.booleans(), st.none()),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=4), st.dictionaries(_PIECES, inner, max_size=4)
+        ),
+    ),
+    st.lists(_PIECES.filter(lambda text: text[:1] not in ("", "5", ":", ",")), max_size=3),
+)
+def test_texts_are_replaced_in_written_json_as_in_what_it_says(tree: Any, values: Any) -> None:
+    tokens: dict[str, Any] = {value: lambda value: f"<{len(value)}>" for value in values}
+    found, wanted = set[str](), set[str]()
+    written = replace_texts(msgspec.json.encode(tree), tokens, found)
+    assert written == msgspec.json.encode(replace_values(tree, tokens, wanted))
+    assert found == wanted
 
 
 @pytest.mark.parametrize("rule", [{}, {"pattern": "x-[0-9]+"}], ids=["whole", "pattern"])

@@ -197,7 +197,8 @@ class Selection:
         `events` are the selected events, changed, and `rewrite` returns their changed records.
         """
         self.decoded, self._keep = decoded, keep
-        self._rewrite, self._rewritten = rewrite, list[bytes]()
+        self._rewrite = rewrite
+        self._rewritten: list[bytes] = []
         self.number = number
         """Stands for the number of each message in a sealed stream; None without `seal:`.
 

@@ -53,6 +53,8 @@ def may_hold_long_record(payload: bytes) -> bool:
     A record of that length leaves at least one window of half of it without a line feed.
     """
     half = LONG_RECORD_BYTES // 2
+    if len(payload) <= half:
+        return False
     return any(payload.find(b"\n", at, at + half) < 0 for at in range(0, len(payload) - half, half))
 
 

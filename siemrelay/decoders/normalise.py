@@ -80,15 +80,12 @@ class Kinds:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._meanings = {f: Meanings(values) for f, values in catalogue.values.items()}
+        self.as_written = not self._meanings
+        """Whether no value has a meaning of the product's own."""
         self._normal = BoundedMemo[tuple[Any, ...], Kind](lambda key: self._work_out(*key[:4]))
         self._is_canonical = BoundedMemo[str, bool](
             lambda name: bool(name) and catalogue.canonical(name) == name
         )
-
-    @property
-    def as_written(self) -> bool:
-        """Whether no value has a meaning of the product's own."""
-        return not self._meanings
 
     def all_canonical(self, names: set[str]) -> bool:
         """Whether every type name is spelled as events promise it."""

@@ -15,7 +15,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions, fields_read, mapped_keys
 from siemrelay.formats.writing.address import ip_versions
-from siemrelay.formats.writing.columns import Column, FieldColumns, Lines, Pair
+from siemrelay.formats.writing.columns import Column, FieldPairs, Lines, Pair, nonempty
 from siemrelay.formats.writing.epoch import EpochMs
 from siemrelay.formats.writing.text import is_plain, replaced, visible
 
@@ -65,8 +65,8 @@ class Cef:
         )
         self._heads = BoundedMemo(self._head)
         plain = mapped_keys(_PLAIN, options.map, last="msg")
-        self._keys, self._ends = [f"{key}=" for key in plain], [""] * len(plain)
-        self._texts = FieldColumns(["actor.address", *plain.values()], _value)
+        pairs = [(f"{key}=", field, "") for key, field in plain.items()]
+        self._plain = FieldPairs(pairs, _value, " ")
         self._by_address = [
             (f"{key}=", version, instead)
             for key, (version, instead) in _BY_ADDRESS.items()
@@ -95,19 +95,23 @@ class Cef:
             yield "siemrelayN=", Column([selection.number] * len(selection)), ""
         if self._epoch:
             yield "rt=", Column(self._epoch.column(selection.column("time"))), ""
-        addresses, *plain = self._texts.of(selection)
-        if self._by_address and not addresses.empty:
-            # Escaping makes no address of another text, nor another text of an address.
-            versions = addresses.map_present(ip_versions)
-            for key, wanted, instead in self._by_address:
-                if wanted in versions:
-                    value = (
-                        addresses.with_texts([instead] * len(selection)) if instead else addresses
-                    )
-                    yield key, value.where(versions, wanted), ""
-        yield from zip(self._keys, plain, self._ends, strict=True)
+        if self._by_address:
+            yield from self._address_pairs(selection)
+        yield from self._plain.of(selection)
+
+    def _address_pairs(self, selection: Selection) -> Iterator[Pair]:
+        addresses = nonempty(selection.column("actor.address"))
+        if addresses.empty:
+            return
+        versions = addresses.map_present(ip_versions)
+        shown = addresses if set(versions) == _IPV4 else addresses.escaped(_value)
+        for key, wanted, instead in self._by_address:
+            if wanted in versions:
+                value = shown.with_texts([instead] * len(selection)) if instead else shown
+                yield key, value.where(versions, wanted), ""
 
 
+_IPV4: Final = {4}  # these need no escaping
 _SEVERITIES: Final[dict[int | None, str]] = {level: f"{level}|" for level in (None, *range(11))}
 
 

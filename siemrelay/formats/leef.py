@@ -20,7 +20,7 @@ from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions, fields_read, mapped_keys
 from siemrelay.formats.writing.address import are_ip
-from siemrelay.formats.writing.columns import Column, FieldColumns, Lines, Pair
+from siemrelay.formats.writing.columns import Column, FieldPairs, Lines, Pair, nonempty
 from siemrelay.formats.writing.epoch import MILLISECOND_CHARACTERS, with_milliseconds
 from siemrelay.formats.writing.text import CONTROL_PICTURES, replaced, visible
 
@@ -118,8 +118,8 @@ class Leef:
         derived = {key: field for key, field in _DERIVED.items() if key not in options.map}
         self.fields = fields_read({"type", *plain.values(), *derived.values()})
         self._derived = derived
-        self._keys, self._ends = [f"{key}=" for key in plain], [""] * len(plain)
-        self._texts = FieldColumns(["actor.address", *plain.values()], self._value)
+        pairs = [(f"{key}=", field, "") for key, field in plain.items()]
+        self._plain = FieldPairs(pairs, self._value, delimiter)
 
     def _head(self, kind: str) -> str:
         return f"{self._start}{_header(kind)}{self._end}"
@@ -145,14 +145,13 @@ class Leef:
         if "sev" in derived:
             severities = list(map(_SEVERITIES.__getitem__, selection.column("severity")))
             yield "sev=", Column(severities), ""
-        addresses, *plain = self._texts.of(selection)
-        if not addresses.empty:
-            # `_value` makes no address of another text, nor another text of an address.
-            typed = addresses.map_present(are_ip)
+        if "src" in derived or "identHostName" in derived:
+            addresses = nonempty(selection.column("actor.address"))
+            typed, shown = addresses.map_present(are_ip), addresses.escaped(self._value)
             for key, wanted in (("src", True), ("identHostName", False)):
                 if key in derived:
-                    yield f"{key}=", addresses.where(typed, wanted), ""
-        yield from zip(self._keys, plain, self._ends, strict=True)
+                    yield f"{key}=", shown.where(typed, wanted), ""
+        yield from self._plain.of(selection)
 
     def _value(self, text: str) -> str:
         return visible(replaced(text, self._delimiter, self._instead))

@@ -12,7 +12,7 @@ from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import PlainKeys, fields_read
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc3164Header
 from siemrelay.formats.writing.columns import Lines, nonempty
-from siemrelay.formats.writing.structured_data import QuotedPairs
+from siemrelay.formats.writing.structured_data import quoted_pairs
 from siemrelay.formats.writing.text import visible
 
 _SHOWN: Final = tuple(field for field in FIELDS if field not in ("type", "message"))
@@ -52,7 +52,7 @@ class Rfc3164:
         named = [(name, name) for name in _SHOWN]
         named += [(key, field) for key, field in options.map.items() if field is not None]
         self.fields = fields_read((*FIELDS, *(field for _, field in named)))
-        self._pairs = QuotedPairs(named)
+        self._pairs = quoted_pairs(named)
         self._header = Rfc3164Header(options, host)
         self._types = BoundedMemo(visible)
         self._numbered_types = BoundedMemo(_numbered_type)

@@ -14,7 +14,7 @@ from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
 from siemrelay.formats.writing.attributes import FlatAttributes, Written, texts_of
 from siemrelay.formats.writing.columns import Column, Lines, column_of
-from siemrelay.formats.writing.structured_data import QuotedPairs, param_value
+from siemrelay.formats.writing.structured_data import param_value, quoted_pairs
 from siemrelay.formats.writing.text import forwarded, visible
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
@@ -22,9 +22,9 @@ _NAME_CHARACTERS: Final = 32
 _PREFIX: Final = "attributes."
 
 _SHOWN_FIELDS: Final = [(field, field) for field in FIELDS if field not in ("time", "message")]
-_SHOWN: Final = QuotedPairs(_SHOWN_FIELDS)
+_SHOWN: Final = quoted_pairs(_SHOWN_FIELDS)
 # The header is not under seal: receivers write it anew.
-_UNDER_SEAL: Final = QuotedPairs([("time", "time"), *_SHOWN_FIELDS])
+_UNDER_SEAL: Final = quoted_pairs([("time", "time"), *_SHOWN_FIELDS])
 
 
 class Rfc5424Options(HeaderOptions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -68,7 +68,7 @@ class BatchMaker:
 
     def batches(
         self, batch: Batch, found: SinkMessages, position: int, numbering: Numbering | None = None
-    ) -> Iterator[DeliveryBatch]:
+    ) -> Iterable[DeliveryBatch]:
         """The delivery batches for a stored batch from `position` on: at least one, in order.
 
         Args: found: the sink's messages of the whole batch. numbering: the numbers that they get
@@ -84,23 +84,25 @@ class BatchMaker:
             batch.next_sequence, messages, found.sequences,
             filtered=count - len(messages) - len(found.failed), unparsed=found.unparsed,
             truncated=len(found.truncated), redacted=len(found.redacted),
-            sampled=found.left_out(position, batch.next_sequence),
+            sampled=found.left_out(position, batch.next_sequence) if found.sampled else {},
             invalid_utf8=len(found.replaced), received=[(batch.received_at, len(messages))],
             last_type=found.last_type if messages else "", failed=[*found.failed],
             first_number=0 if numbering is None else numbering.first,
         )  # fmt: skip
-        return self._split(whole)
+        max_events, max_bytes = self._limits.max_events, self._limits.max_bytes
+        if max_events is None or max_bytes is None:
+            return (whole,)
+        return self._split(whole, max_events, max_bytes)
 
-    def _split(self, batch: DeliveryBatch) -> Iterator[DeliveryBatch]:
-        limits, messages = self._limits, batch.messages
-        if limits.max_events is None or limits.max_bytes is None:
-            yield batch
-            return
+    def _split(
+        self, batch: DeliveryBatch, max_events: int, max_bytes: int
+    ) -> Iterator[DeliveryBatch]:
+        messages = batch.messages
         start = size = 0
         received_at = batch.received[0][0]
         for i, message in enumerate(messages):
             length = len(message) + _SEPARATOR_BYTES
-            if i > start and (i - start >= limits.max_events or size + length > limits.max_bytes):
+            if i > start and (i - start >= max_events or size + length > max_bytes):
                 yield DeliveryBatch(
                     batch.sequences[i], messages[start:i], batch.sequences[start:i],
                     received=[(received_at, i - start)], last_type=batch.last_type,

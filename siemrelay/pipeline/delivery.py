@@ -210,6 +210,7 @@ class Delivery:
 
     async def _send(self, in_flight: InFlight) -> None:
         position = self._cursor.next_sequence
+        batches = self._maker.batches if self._numbers is None else self._numbered
         with self._reader.reading(position):
             ahead = ReadAhead(self._buffer, self._reader, position)
             waiting: DeliveryBatch | None = None
@@ -236,7 +237,7 @@ class Delivery:
                 stored, messages = found
                 if self.stream is not None:
                     await self.stream.extend(stored.next_sequence)
-                for batch in self._batches(stored, messages, position):
+                for batch in batches(stored, messages, position):
                     if waiting is not None and self._maker.join(waiting, batch):
                         continue
                     if waiting is not None:
@@ -248,12 +249,10 @@ class Delivery:
                     await self._hand_over(in_flight, waiting)
                     waiting, deadline = None, float("inf")
 
-    def _batches(
+    def _numbered(
         self, stored: Batch, found: SinkMessages, position: int
     ) -> Iterator[DeliveryBatch]:
-        if self._numbers is None:
-            yield from self._maker.batches(stored, found, position)
-            return
+        assert self._numbers is not None
         numbering = self._numbers.numbering_at(stored, position)
         for batch in self._maker.batches(stored, found, position, numbering):
             self._numbers.sent(batch)
@@ -310,7 +309,8 @@ class Delivery:
             return
         for observer in self._observers:
             observer.settled(self._name, batch, refusals)
-        lacking, duplicates = refusals, list[int]()
+        lacking: Settlement = ()
+        duplicates: list[int] = []
         if refusals:
             lacking = [r for r in refusals if not r.duplicate or r.index >= batch.sent_before]
             duplicates = [refusal.index for refusal in lacking if refusal.duplicate]
@@ -320,12 +320,10 @@ class Delivery:
             confirmed = await self.stream.confirmed(batch, lacking)
         outcome = Outcome(
             delivered=len(batch.messages) - len(refusals) - len(duplicates),
-            duplicates=len(duplicates),
-            filtered=batch.filtered,
+            duplicates=len(duplicates), filtered=batch.filtered,
             refused=len(refusals) + len(batch.failed),
-            confirmed_at=time.time() if batch.messages else 0.0,
-            confirmed=confirmed,
-        )
+            confirmed_at=time.time() if batch.messages else 0.0, confirmed=confirmed,
+        )  # fmt: skip
         if outcome.refused:
             await self._store_dead_letters(batch, refusals, outcome)
         else:
@@ -366,7 +364,8 @@ class Delivery:
             self._status.found_duplicates([batch.sequences[index] for index in duplicates])
         if batch.messages:
             self._failures = 0
-            self._note_certificate()
+            if self._connects_lazily:
+                self._note_certificate()
             if len(refusals) < len(batch.messages):
                 self._status.note("up")
             else:

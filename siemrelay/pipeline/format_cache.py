@@ -91,7 +91,10 @@ class FormatCache:
         While a worker has the batch, some that are `following` it are formatted here.
         """
         while (found := self._find(reader, batch)) is None:
-            kept = self._asked(reader, batch)
+            size_bytes = len(batch.payload)
+            kept = None if size_bytes < WORTH_BYTES else self._asked(reader, batch)
+            if kept is None and size_bytes <= _LARGE_BYTES:
+                return self._make(reader, batch)
             if kept is None:
                 return await self._make_in_turn(reader, batch)
             formatter = self._formatter
@@ -110,7 +113,7 @@ class FormatCache:
         for batch in batches:
             if self._pool is None or not self._pool.has_room:
                 return
-            if self._find(reader, batch) is None:
+            if len(batch.payload) >= WORTH_BYTES and self._find(reader, batch) is None:
                 self._asked(reader, batch)
 
     async def _make_meanwhile(
@@ -146,7 +149,7 @@ class FormatCache:
     @property
     def has_workers(self) -> bool:
         """Whether it is worth while to read ahead."""
-        return self._pool is not None and self._pool.ready
+        return self._pool is not None and self._pool.at_work > 0
 
     def forwards(self, reader: SinkReader, batch: Batch) -> bool:
         """Whether the reader's messages are the batch's records as they came."""
@@ -160,9 +163,9 @@ class FormatCache:
     def _asked(self, reader: SinkReader, batch: Batch) -> _Kept | None:
         """The batch while a worker formats it, for this reader and those near; None: none does.
 
-        What is forwarded as it came goes to no worker: the way there and back is more work.
+        It is `WORTH_BYTES`. To pass on what is forwarded as it came would be more work.
         """
-        if len(batch.payload) < WORTH_BYTES or self.forwards(reader, batch):
+        if self.forwards(reader, batch):
             return None
         kept = self._kept.get(batch.first_sequence)
         if kept is not None and kept.asked:
@@ -188,8 +191,6 @@ class FormatCache:
         return kept
 
     async def _make_in_turn(self, reader: SinkReader, batch: Batch) -> SinkMessages:
-        if len(batch.payload) <= _LARGE_BYTES:
-            return self._make(reader, batch)
         # Between two batches of a long record, of all sinks, everybody else has some turns of the
         # loop; checked by test_long_records_leave_turns_to_others.
         async with self._large:
@@ -222,10 +223,12 @@ class FormatCache:
         kept = self._kept.get(batch.first_sequence)
         near: list[SinkReader] = []
         if kept is None:
-            near = [*self._near(reader, batch)]
+            if len(self._readers) > 1:
+                near = [*self._near(reader, batch)]
             if not near:
                 made = formatter.formatted(batch, {group: (view,)})
-                log_errors(made.errors)
+                if made.errors:
+                    log_errors(made.errors)
                 return messages_of(made.groups[group], view, made.unparsed, made.replaced)
             kept = _Kept(batch, {*near, reader})
         found = self._made(kept, (group, view), self._work(kept, batch, (group, view))())
@@ -273,8 +276,6 @@ class FormatCache:
 
     def _near(self, reader: SinkReader, batch: Batch) -> Iterator[SinkReader]:
         """The other readers that come to this batch over batches that are kept for them."""
-        if len(self._readers) == 1:
-            return  # that is this one
         start = batch.first_sequence
         while (before := self._by_end.get(start)) is not None:
             start = before.first_sequence
@@ -355,7 +356,8 @@ class _Kept:
         """No worker could format it: none is asked again."""
         self.errors: list[InternalError] = []
         """Bugs found in it that are not logged yet."""
-        self._unparsed, self._replaced = 0, list[int]()
+        self._unparsed = 0
+        self._replaced: list[int] = []
 
     @property
     def size_bytes(self) -> int:

@@ -162,11 +162,14 @@ class Formatter:
     ) -> GroupMessages:  # fmt: skip
         """The messages of a group for some of its filters. Never raises, as `decode`."""
         first, filters = self._groups[group]
-        found = {view: filters[view].select(decoded) for view in views}
-        kept = {view: keep for view, (keep, _) in found.items()}
+        kept: dict[int, list[bool] | None] = {}
+        sampled: dict[int, dict[str, list[int]]] = {}
+        for view in views:
+            kept[view], sampled[view] = filters[view].select(decoded)
         together = _either([*kept.values()])
         selection = Selection(decoded, together, first.number)
-        sequences, failed = selection.sequences, dict[int, str]()
+        sequences = selection.sequences
+        failed: dict[int, str] = {}
         try:
             shaped, redacted, messages = first.made(selection)
             messages, cut = _truncated(first, messages, shaped, errors)
@@ -177,16 +180,16 @@ class Formatter:
         made = GroupMessages(messages, sequences, cut, redacted, {}, size_of(messages))
         for view, keep in kept.items():
             made.views[view] = _view(decoded, keep, together, sequences, failed, start)
-            made.views[view].sampled = found[view][1]
+            made.views[view].sampled = sampled[view]
         return made
 
     def formatted(self, batch: Batch, wanted: Mapping[int, Collection[int]]) -> FormattedBatch:
         """The messages of all wanted groups, each for its filters. Never raises."""
         errors: list[InternalError] = []
         decoded = self.decode(batch, errors)
-        groups = {
-            group: self.format(decoded, group, views, errors) for group, views in wanted.items()
-        }
+        groups: dict[int, GroupMessages] = {}
+        for group, views in wanted.items():
+            groups[group] = self.format(decoded, group, views, errors)
         return FormattedBatch(decoded.unparsed, replaced_of(decoded), groups, errors)
 
 
@@ -208,11 +211,11 @@ def _view(
     decoded: DecodedBatch, keep: list[bool] | None, together: list[bool] | None,
     sequences: Sequence[int], failed: Mapping[int, str], start: int,
 ) -> SelectedMessages:  # fmt: skip
-    own = [
+    own = [] if not failed else [
         (sequence, error)
         for sequence, error in failed.items()
         if keep is None or keep[sequence - start]
-    ]
+    ]  # fmt: skip
     if keep is None or keep == together:
         return SelectedMessages(None, _type_of(decoded, sequences[-1:]), own)
     if failed:
@@ -232,7 +235,8 @@ def _type_of(decoded: DecodedBatch, last: Sequence[int]) -> str:
 
 def replaced_of(decoded: DecodedBatch) -> list[int]:
     """The records (by sequence) of a batch with bytes that are no UTF-8."""
-    return [decoded.batch.first_sequence + index for index in sorted(decoded.replaced)]
+    replaced = decoded.replaced
+    return [decoded.batch.first_sequence + i for i in sorted(replaced)] if replaced else []
 
 
 def _decoded(decoder: Decoder, batch: Batch, errors: list[InternalError]) -> DecodedBatch:

@@ -96,8 +96,6 @@ class SinkMessages(msgspec.Struct, frozen=True):
 
     def left_out(self, position: int, end: int) -> dict[str, int]:
         """How many records from `position` to before `end` the sample leaves out, by type."""
-        if not self.sampled:
-            return {}
         counts = {
             name: bisect_left(sequences, end) - bisect_left(sequences, position)
             for name, sequences in self.sampled.items()

@@ -7,7 +7,7 @@ from typing import Final
 
 from siemrelay.buffer.contract import Deliverable
 from siemrelay.core.event import Batch
-from siemrelay.pipeline.format_cache import SinkReader
+from siemrelay.pipeline.format_cache import WORTH_BYTES, SinkReader
 from siemrelay.pipeline.messages import SinkMessages
 
 # Enough for a few workers: four batches of a busy source.
@@ -36,7 +36,8 @@ class ReadAhead:
                 if batch.next_sequence > self._end:
                     self._queue.append(batch)
                     self._end = batch.next_sequence
-        self._reader.prepare(self._queue, behind=self._is_behind())
+        if len(self._queue) > 1 or len(self._queue[0].payload) >= WORTH_BYTES:
+            self._reader.prepare(self._queue, behind=self._is_behind())
         found = await self._reader.messages(self._queue[0], self._queue)
         return self._queue.popleft(), found
 

@@ -82,6 +82,7 @@ class Shape:
         self._raw, self._native = attributes is msgspec.Raw, native
         # Without attributes an empty object and none give the same event.
         self._optional = [] if attributes is None else _optional(root, places)
+        self._may_lack = self._raw or bool(self._optional)
         self._decoder = msgspec.json.Decoder(kind)
         self._columns = {
             field: attrgetter(".".join(map(attribute, where))) for field, where in places.items()
@@ -93,7 +94,9 @@ class Shape:
         None, or one of REFUSALS raised, if one does not fit.
         """
         rows = decoded_lines(self._decoder, payload, count)
-        return rows if rows is not None and self._are_complete(rows) else None
+        if rows is None or not self._may_lack:
+            return rows
+        return rows if self._are_complete(rows) else None
 
     def row(self, record: bytes) -> Any:
         """One record, for `events`; as `rows`."""
@@ -155,6 +158,8 @@ def decoded_lines(
 
     Raises one of REFUSALS.
     """
+    if count == 1:  # the decoder takes no second value
+        return [decoder.decode(payload)] if payload.find(b"\n") == len(payload) - 1 else None
     # Two values on one line and one on two would change places with each other. Between a line that
     # ends with `}` and one that begins with `{` no value can go on; and then, if there are as many
     # values as lines, every line has its own.

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from siemrelay.core.event import Selection
-from siemrelay.formats.writing.columns import FieldColumns, Pair
+from siemrelay.formats.writing.columns import FieldPairs
 from siemrelay.formats.writing.text import replaced, visible
 
 
-class QuotedPairs:
-    """Fields of events, each under a name; made once for a format."""
-
-    def __init__(self, named: Sequence[tuple[str, str]]) -> None:
-        """`named` has the names with the field of each."""
-        self._before = [f'{name}="' for name, _ in named]
-        self._columns = FieldColumns([field for _, field in named], param_value)
-
-    def of(self, selection: Selection) -> list[Pair]:
-        """The pairs of every event."""
-        columns = self._columns.of(selection)
-        return [(before, column, '"') for before, column in zip(self._before, columns, strict=True)]
+def quoted_pairs(named: Iterable[tuple[str, str]]) -> FieldPairs:
+    """Fields of events, each under the name given with it, with a space between."""
+    return FieldPairs([(f'{name}="', field, '"') for name, field in named], param_value, " ")
 
 
 def param_value(value: str) -> str:

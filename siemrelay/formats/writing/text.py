@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -80,15 +80,6 @@ def sanitize_for_display(text: str, most_characters: int | None = None) -> str:
         text = f"{text[: most_characters + 1].rpartition(' ')[0]} ..."
     text = _STEERING.sub("\ufffd", visible(text))
     return text.encode("utf-8", "replace").decode()
-
-
-def utf8(texts: Iterable[str]) -> list[bytes]:
-    """Each text as UTF-8.
-
-    Joined first, one character outside Latin-1 would widen all of them. Encoded as they come, each
-    text reuses the memory of the one before, which is still in the cache.
-    """
-    return list(map(str.encode, texts))
 
 
 def forwarded(records: Sequence[bytes]) -> Sequence[bytes]:

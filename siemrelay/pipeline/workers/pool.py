@@ -69,7 +69,9 @@ class WorkerPool:
     def __init__(self, stats: WorkerStats, most: int = 0) -> None:
         self._stats, self._most = stats, most
         self._tables: Callable[[], Tables]
-        self._started = self._at_work = self._failures = 0
+        self._started = self._failures = 0
+        self.at_work = 0
+        """How many format now or wait for something to format."""
         self._rush, self._shortage, self._wanted = trio.CancelScope(), _Shortage(), trio.Event()
         # Without a buffer: a batch goes to somebody who waits for one.
         self._jobs, self._takers = trio.open_memory_channel[PendingBatch](0)
@@ -88,11 +90,6 @@ class WorkerPool:
         self._tables = cache(lambda: Tables(pickle(), gc.get_threshold()[0]))
 
     @property
-    def ready(self) -> bool:
-        """Whether there is a worker."""
-        return self._at_work > 0
-
-    @property
     def has_room(self) -> bool:
         """Whether a worker takes one more batch now."""
         return self._started > 0 and self._takers.statistics().tasks_waiting_receive > 0
@@ -105,7 +102,7 @@ class WorkerPool:
         """A delivery has more to format than it has taken: start a worker if that goes on."""
         now = trio.current_time()
         self._rush.deadline = now + _CALM_S
-        enough = self.has_room or self._started > self._at_work
+        enough = self.has_room or self._started > self.at_work
         short_s = self._shortage.lasts_s(now, enough=enough)
         if self._started < self._most and short_s >= (_BUSY_S if self._started else _BEHIND_S):
             self._wanted.set()
@@ -144,13 +141,13 @@ class WorkerPool:
             self._stats.pids.add(worker.pid)
             try:
                 await worker.prepare(self._tables())
-                self._at_work += 1
+                self.at_work += 1
                 try:
                     async with trio.open_nursery() as nursery:
                         for _ in range(_JOBS_EACH):
                             nursery.start_soon(self._feed, worker, taken)
                 finally:
-                    self._at_work -= 1
+                    self.at_work -= 1
             finally:
                 self._stats.pids.discard(worker.pid)
 

@@ -97,7 +97,7 @@ async def workers(
     pool.set_tables(lambda: tables)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)
-        await until(pool, lambda: pool.ready)
+        await until(pool, lambda: pool.at_work > 0)
         yield pool, stats
         nursery.cancel_scope.cancel()
     assert not stats.pids
@@ -154,7 +154,7 @@ async def test_a_batch_that_workers_die_of_is_left_to_the_relay_and_the_others_a
     async with workers(monkeypatch, POISON) as (pool, stats):
         assert await ask(pool, batch_of(1, "poison")) == [None]
         assert stats.failures == 1
-        await until(pool, lambda: pool.ready)
+        await until(pool, lambda: pool.at_work > 0)
         (found,) = await ask(pool, batch_of(41))
         assert found is not None
 
@@ -170,7 +170,7 @@ async def test_a_worker_that_hangs_is_replaced(
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(worker_module._HANGS_S + 1)
         await until(pool, lambda: found == [None])
-        await until(pool, lambda: pool.ready)
+        await until(pool, lambda: pool.at_work > 0)
         assert {pid} != stats.pids
         assert (await ask(pool, batch_of(1)))[0] is not None
 
@@ -196,7 +196,7 @@ async def test_workers_above_a_new_limit_end(monkeypatch: pytest.MonkeyPatch) ->
         pool.set_most(0)
         await trio.testing.wait_all_tasks_blocked()
         assert not stats.pids
-        assert not pool.ready
+        assert not pool.at_work
         assert stats.failures == 0
 
 
@@ -280,7 +280,7 @@ async def test_workers_killed_all_the_time_lose_and_double_nothing(
                 nursery.start_soon(delivery.run)
                 with trio.fail_after(PATIENCE_S * kills):
                     while killed < kills:
-                        await until(pool, lambda: pool.ready)
+                        await until(pool, lambda: pool.at_work > 0)
                         for _ in range(6):
                             batch = batch_of(first)
                             await buffer.append([batch], {})

@@ -174,10 +174,7 @@ def test_an_upgraded_relay_begins_a_new_stream_that_names_the_end_of_the_old_one
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
     export = tmp_path / "out.json"
-    daemon = make_daemon({"out": archive(export)})
-    append(daemon.audit, map(event, range(1, 11)))
-    daemon.start()
-    until(lambda: sealed_events(export) == 10)
+    daemon = started_with_ten(make_daemon, export, sealed=False)
     daemon.kill()  # whatever was in flight
     customized(daemon, tmp_path / "site", _VERSION)
     daemon.start()

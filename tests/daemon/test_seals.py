@@ -30,6 +30,7 @@ from tests.support.sealed_relay import (
     is_sealed,
     seal_command,
     sealed_events,
+    started_with_ten,
     write_export,
 )
 from tests.support.splunk_receiver import TOKEN, SplunkReceiver
@@ -157,10 +158,7 @@ def test_a_changed_configuration_begins_a_new_stream_that_names_the_old_one(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
     export = tmp_path / "out.json"
-    daemon = make_daemon({"out": archive(export)})
-    append(daemon.audit, map(event, range(1, 11)))
-    daemon.start()
-    until(lambda: sealed_events(export) == 10)
+    daemon = started_with_ten(make_daemon, export, sealed=False)
     daemon.config["sinks"]["out"]["events"] = {"exclude": ["User Deleted"]}
     assert daemon.command("reload").returncode == 0
     append(daemon.audit, [event(11, type="User Deleted"), event(12)])

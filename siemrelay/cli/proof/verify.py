@@ -143,7 +143,8 @@ def verify(
     if html is not None:
         begin = "" if since is None else rfc3339(since)
         page = html_report(report, exports=exports, keys=keys, since=begin, until=rfc3339(end),
-                           expected=expected, at=rfc3339(time.time()))  # fmt: skip
+                           expected=expected, sink=sink or "", added=added, max_age_s=max_age,
+                           at=rfc3339(time.time()))  # fmt: skip
         try:
             html.write_text(page, encoding="utf-8")
         except OSError as error:

@@ -24,9 +24,9 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
 
 def html_report(
     report: Report, *, exports: Sequence[str], keys: Iterable[Any], since: str, until: str,
-    expected: Sequence[str], at: str,
+    expected: Sequence[str], sink: str, added: Sequence[str], max_age_s: float | None, at: str,
 ) -> str:  # fmt: skip
-    """The whole page; needs nothing from elsewhere."""
+    """The whole page, with every option that a verdict depends on; needs nothing from elsewhere."""
     verdicts = "".join(
         f'<li class="{"good" if good else "bad"}">{escape(text)}</li>'
         for name, yes, no in VERDICTS
@@ -69,7 +69,9 @@ def html_report(
     more = f"<p>{rest:,} more are in the report of <code>--json</code>.</p>" if rest > 0 else ""
     asked = _table(("checked", ""), (
         ("exports", ", ".join(exports)), ("rows", f"{report.rows:,}"), ("since", since or "-"),
-        ("until", until), ("expected", ", ".join(expected) or "-"),
+        ("until", until), ("expected", ", ".join(expected) or "-"), ("only of sink", sink or "-"),
+        ("not compared, as added by the SIEM", ", ".join(added) or "-"),
+        ("longest age of the last seal", "-" if max_age_s is None else f"{max_age_s:,g} s"),
         ("keys", ", ".join(map(str, keys))), ("at", at), ("by", f"siemrelay {__version__}"),
     ))  # fmt: skip
     findings = f"<h2>Findings</h2>{found}{more}" if report.findings else ""

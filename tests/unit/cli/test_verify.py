@@ -118,6 +118,18 @@ def test_a_finding_has_its_place_in_the_export_in_every_report(tmp_path: Path) -
     assert f"export.json:{1 + splunk[: splunk.index('abcdefgh22:3')].count(chr(10))})" in text
 
 
+def test_a_page_names_every_option_that_its_verdict_depends_on(tmp_path: Path) -> None:
+    """Else somebody files a good one that compares nothing."""
+    page = tmp_path / "page.html"
+    given = {"--added": "actor.name", "--sink": "splunk", "--max-age": "90m", "--expect": "elastic",
+             "--since": "2026-11-28T03:00:00.000Z"}  # fmt: skip
+    options = [word for option in given.items() for word in option]
+    shown(tmp_path, sealed().lines, "--html", str(page), *options)
+    text = page.read_text()
+    for value in ("5,400 s", KEY, str(tmp_path / "export.json"), *({*given.values()} - {"90m"})):
+        assert f"<td>{value}</td>" in text
+
+
 def test_a_row_without_a_number_is_found_in_a_document_over_many_lines(tmp_path: Path) -> None:
     events = [json.loads(line) for line in sealed().lines]
     events.insert(5, {"count": 3, "user": 'mallory \N{SNOWMAN} "'})

@@ -172,6 +172,9 @@ def read_tiles(checked: Verification, folder: Path) -> dict[str, LeafStore]:
         for number, leaf in enumerate(split(tile), first):
             if any(leaf):
                 store.add(number, leaf)
+    if not streams:
+        checked.note(f"there are no hashes in {folder} (--tiles): give the folder that `siemrelay "
+                     "seal export` wrote")  # fmt: skip
     return streams
 
 

@@ -47,7 +47,8 @@ def _moment(text: str) -> float:
 
 
 def _keys(texts: tuple[str, ...]) -> list[Verifier]:
-    return list(map(Verifier.read, texts))
+    # After a rotation `siemrelay seal key` prints several, a line each.
+    return [Verifier.read(line) for text in texts for line in text.split("\n") if line or not text]
 
 
 def _authorities(file: Path) -> Sequence[Certificate]:
@@ -57,8 +58,8 @@ def _authorities(file: Path) -> Sequence[Certificate]:
 @click.command()
 @click.option("--key", "keys", metavar="VKEY", multiple=True, required=True,
               callback=read_by(_keys),
-              help="The relay's verifier key, as `siemrelay seal key` prints it; give it again for "
-              "each older key.")  # fmt: skip
+              help="The relay's verifier key, or several, a line each, as `siemrelay seal key` "
+              "prints them; give it again for each older key.")  # fmt: skip
 @click.option(
     "--tiles",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -115,6 +116,8 @@ def verify(
       siemrelay verify --key "$VKEY" --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z *.csv
     """
     end, timestamps = time.time() if until is None else until, TimestampCheck(authorities or ())
+    if since is not None and since >= end:
+        raise click.UsageError("--since is not before --until: there is no time to judge")
     checked = Verification(
         keys, since=since, until=end, max_age_s=max_age, sink=sink, expected=expected,
         timestamps=timestamps, most_bytes=memory,

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from siemrelay.cli.proof.verify import verify
 from siemrelay.proof.leaf import hash_of
+from siemrelay.proof.note import Signer
 from tests.support.sealed import SIGNER, sealed
 
 KEY = str(SIGNER.verifier)
@@ -80,6 +81,28 @@ def test_counts_are_plain_english(tmp_path: Path) -> None:
     assert "10 messages" not in text
     assert "9 messages in the export, with 0 seals" in text
     assert "1 row without a number" in text
+
+
+def test_a_folder_without_hashes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "hashes").mkdir()
+    code, text = shown(tmp_path, sealed().lines, "--tiles", str(tmp_path / "hashes"))
+    assert (code, f"there are no hashes in {tmp_path}/hashes (--tiles)" in text) == (0, True)
+
+
+def test_keys_may_come_as_lines_as_seal_key_prints_them_after_a_rotation(tmp_path: Path) -> None:
+    old, stream = Signer.generate("relay.example"), sealed()
+    (export := tmp_path / "export.json").write_bytes(b"\n".join(stream.lines))
+    options = ["--until", stream.now.isoformat(), str(export)]
+    for keys in (f"{old.verifier}\n{KEY}", f"{KEY}\n{old.verifier}\n", KEY):
+        assert CliRunner().invoke(verify, ["--key", keys, *options]).exit_code == 0
+    for keys in ("", f"{KEY}\nrelay.vkey"):
+        done = CliRunner().invoke(verify, ["--key", keys, *options])
+        assert (done.exit_code, "not a verifier key" in done.output) == (2, True)
+
+
+def test_a_time_that_ends_before_it_begins_is_refused(tmp_path: Path) -> None:
+    code, text = shown(tmp_path, sealed().lines, "--since", "2026-11-29T00:00:00Z")
+    assert (code, "--since is not before --until" in text) == (2, True)
 
 
 def test_hashes_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -99,6 +99,12 @@ class ExportedStream:
     def sink(self) -> str:
         """The sink's name; empty while no seal says it."""
         return self.origin.split("/")[-2] if self.origin.count("/") >= 2 else ""
+
+    def signed_by_others(self, relays: Container[str]) -> str:
+        """The names of the keys that signed, if none is its relay's, who is one of `relays`."""
+        relay = self.origin.partition("/")[0]
+        names = {key.name for seal in self.seals for key in seal.opened.verified}
+        return "" if relay in names or relay not in relays else ", ".join(sorted(names))
 
     def is_called(self, name: str) -> bool:
         """Whether `name` means this stream: STREAM, SINK, RELAY/SINK or RELAY/SINK/STREAM."""

@@ -52,6 +52,8 @@ class Verification:
         self._since, self._until, self._max_age_s, self._sink = since, until, max_age_s, sink
         self._until_text = rfc3339(until)
         self._expected, self._timestamps = expected, timestamps or TimestampCheck()
+        verifiers = tuple(verifiers)
+        self._relays = {verifier.name for verifier in verifiers}
         self._intake = ExportIntake(verifiers, most_bytes)
         self._streams = self._intake.streams
         self._findings = Findings()
@@ -194,6 +196,10 @@ class Verification:
                                "that other messages have", stream.label)  # fmt: skip
         if stream.seals and (doubt := DOUBTS.get(stream.seals[0].tally.cause)) is not None:
             self._findings.note(f"the stream began because {doubt}", stream.label)
+        if others := stream.signed_by_others(self._relays):
+            self._findings.note(f"its seals are signed by the key of {others}, and you gave one of "
+                                "its own relay, too: whoever has the other key may have made "
+                                "this stream", stream.label)  # fmt: skip
         stamps, stamped, wrong = self._timestamps.judge(stream.name, stream.seals)
         for number, why in wrong:
             self._findings.add("timestamp", why, stream.label, number)

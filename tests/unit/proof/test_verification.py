@@ -347,6 +347,18 @@ def test_only_the_sink_that_is_asked_for_is_judged() -> None:
     assert found(verified(lines, sink="chronicle")) == {("stale", None, None)}
 
 
+def test_seals_of_a_relay_by_the_key_of_another_one_are_noted() -> None:
+    """An auditor of many relays gives all their keys, and one of these may be in wrong hands."""
+    stolen = Signer.generate("other.example")
+    forged = sealed(signer=stolen)
+    for verifiers, notes in (([SIGNER, stolen], 1), ([stolen], 0)):  # a key may have any name
+        checked = Verification([each.verifier for each in verifiers], until=forged.now.timestamp())
+        read_into(checked, [b"\n".join(forged.lines)])
+        report = checked.report()
+        assert (report.is_proven, len(report.notes)) == (True, notes)
+    assert verified(sealed().lines).notes == []
+
+
 def test_a_seal_by_another_key_proves_nothing() -> None:
     forged = sealed(signer=Signer.generate("relay.example"))
     report = verified(forged.lines)

@@ -231,7 +231,7 @@ class Selection:
         events = [self.events[index]] if self.is_changed else None
         return Selection(self.decoded, keep, self.number, events=events, rewrite=self._rewrite)
 
-    def where(self, some: Sequence[Any]) -> Selection:
+    def where(self, some: Sequence[object]) -> Selection:
         """Those of the selected events, as they came, for which `some` has a true value."""
         assert not self.is_changed
         if self._keep is None:

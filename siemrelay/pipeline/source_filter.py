@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import compress, pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from siemrelay.core.lines import records_of, separated
 from siemrelay.decoders.contract import Decoder
 from siemrelay.decoders.normalise import made_id
 from siemrelay.sources.contract import Records
-from siemrelay.transforms.limiting import Admission, Limiter
+from siemrelay.transforms.limiting import Admission, Limiter, LimitPeriod
 from siemrelay.transforms.transform import EventTransform
 
 # To redact so many bytes takes 20 ms at worst, and usually one.
@@ -34,7 +34,7 @@ class Filtered(NamedTuple):
     records: Records
     redacted: int = 0
     limited: Mapping[str, int] = {}
-    counted: Mapping[Any, int] = {}
+    counted: Mapping[LimitPeriod, int] = {}
     withheld: Collection[int] = ()
 
     def pieces(self) -> Iterator[Records]:
@@ -112,7 +112,7 @@ class SourceFilter:
             found[i] = self._transform.instead(events[i])
         return found, withheld.union(broken)
 
-    def not_stored(self, counted: Mapping[Any, int]) -> None:
+    def not_stored(self, counted: Mapping[LimitPeriod, int]) -> None:
         """What `apply` selected is not stored and may come again: `limit` does not count it."""
         if self._limiter is not None:
             self._limiter.give_back(counted)
@@ -132,7 +132,7 @@ class SourceFilter:
             keep = [
                 kept or event.type == UNPARSED for kept, event in zip(keep, events, strict=True)
             ]
-        limited, counted = dict[str, int](), Counter[Any]()
+        limited, counted = dict[str, int](), Counter[LimitPeriod]()
         # A part alone is no event: a record in parts is stored whole.
         if self._limiter is not None and records.part is None:
             admission = self._limiter.admit(events, keep, now_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,9 @@ from siemrelay.proof.export_wrapping import (
 from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
 from siemrelay.proof.seal import SEAL_MARK, SealText, seal_text
 from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared, compared_all
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
 _AT_ONCE: Final = 1_000
@@ -196,7 +199,7 @@ class _CsvLines:
                            "export")  # fmt: skip
         check_decoded_size(line, number)
 
-    def rows_of(self, reader: Any) -> Iterator[tuple[list[str], int]]:
+    def rows_of(self, reader: Reader) -> Iterator[tuple[list[str], int]]:
         """Some rows, each with its last line; none at the end."""
         size = 0
         for row in islice(reader, _AT_ONCE):

@@ -108,7 +108,7 @@ Limit = Annotated[
 """`limit:`: a list of rules, in short one rate for all, or rates by entries of `events`."""
 
 
-class _Period(NamedTuple):
+class LimitPeriod(NamedTuple):
     """A period in which events of one rule with one value of `per` are counted."""
 
     rule: int
@@ -121,7 +121,7 @@ class Admission(NamedTuple):
 
     kept: list[bool]
     left_out: Counter[str]
-    counted: Counter[_Period]
+    counted: Counter[LimitPeriod]
 
 
 class Limiter:
@@ -134,7 +134,7 @@ class Limiter:
         self._rules = [_Rule(rule, catalogue) for rule in rules]
         self.fields = frozenset(field for rule in self._rules for field in rule.fields)
         """What the decoder has to fill."""
-        self._counts: dict[_Period, int] = {}
+        self._counts: dict[LimitPeriod, int] = {}
 
     def admit(
         self, events: Sequence[AuditEvent], keep: Sequence[bool] | None, now_s: float
@@ -144,14 +144,14 @@ class Limiter:
         `now_s`: the time of their arrival, in seconds since the epoch.
         """
         undecided = [True] * len(events) if keep is None else list(keep)
-        kept, left_out, counted = list(undecided), Counter[str](), Counter[_Period]()
+        kept, left_out, counted = list(undecided), Counter[str](), Counter[LimitPeriod]()
         for number, rule in enumerate(self._rules):
             fits = rule.select(events)
             for index, event in enumerate(events):
                 if not (undecided[index] and fits[index]):
                     continue
                 undecided[index] = False
-                period = _Period(number, rule.value(event), rule.period(event, now_s))
+                period = LimitPeriod(number, rule.value(event), rule.period(event, now_s))
                 if self._count(period, rule.most):
                     counted[period] += 1
                 else:
@@ -159,7 +159,7 @@ class Limiter:
                     left_out[event.type] += 1
         return Admission(kept, left_out, counted)
 
-    def give_back(self, counted: Mapping[_Period, int]) -> None:
+    def give_back(self, counted: Mapping[LimitPeriod, int]) -> None:
         """Events that were admitted are not stored after all, and may come again."""
         for period, count in counted.items():
             if period in self._counts:
@@ -169,7 +169,7 @@ class Limiter:
         """What limits events like this one, in a clause; None if nothing does."""
         return next((rule.text for rule in self._rules if rule.select([event])[0]), None)
 
-    def _count(self, period: _Period, most: int) -> bool:
+    def _count(self, period: LimitPeriod, most: int) -> bool:
         count = self._counts.get(period, 0)
         if count >= most:
             return False

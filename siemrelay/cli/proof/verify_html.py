@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 from siemrelay import __version__
 from siemrelay.cli.proof.verify_text import VERDICTS, tail_text
+from siemrelay.proof.note import Verifier
 from siemrelay.proof.report import Report
 
 # More than these nobody reads on paper; --json has all of them.
@@ -23,7 +24,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
 
 
 def html_report(
-    report: Report, *, exports: Sequence[str], keys: Iterable[Any], since: str, until: str,
+    report: Report, *, exports: Sequence[str], keys: Iterable[Verifier], since: str, until: str,
     expected: Sequence[str], sink: str, added: Sequence[str], max_age_s: float | None, at: str,
 ) -> str:  # fmt: skip
     """The whole page, with every option that a verdict depends on; needs nothing from elsewhere."""
@@ -86,7 +87,7 @@ def html_report(
     )
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>"
@@ -95,7 +96,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _text(cell: Any) -> str:
+def _text(cell: object) -> str:
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 

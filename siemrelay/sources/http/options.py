@@ -165,6 +165,11 @@ class WebhookOptions(HttpListenOptions):
         description="a header with the id of a delivery, put into the record under its own name "
         "(`X-GitHub-Delivery`); a delivery that is sent again is stored once",
     )
+    delivery_field: NonEmpty | None = Field(
+        None,
+        description="a field at the top of the JSON with the id of a delivery (Slack's "
+        "`event_id`); a delivery that is sent again is stored once",
+    )
     form_field: NonEmpty | None = Field(
         None,
         description="the field with the JSON of a form (`application/x-www-form-urlencoded`), like "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final
 
 import msgspec
@@ -86,6 +86,9 @@ class _Hooks:
         items = getattr(options, "items", None)
         self._items = ItemSplitter(items) if items else None
         self._delivery_header, self._form_field = options.delivery_header, options.form_field
+        self._delivery_field = (
+            None if options.delivery_field is None else _reader_of(options.delivery_field)
+        )
         kept = (options.event_type_header, options.delivery_header)
         self._kept_headers = [name for name in kept if name is not None]
         self._path = _trimmed(options.address.path)
@@ -173,7 +176,7 @@ class _Hooks:
             )  # fmt: skip
         if (key := head.fields.get("idempotency-key")) is not None:
             keys.append(scoped(key, self._sender(head)))
-        if (delivery := self._delivery_of(head)) is not None:
+        if (delivery := self._delivery_of(head, data)) is not None:
             # Sent again it has the same body. Another body under its id is stored, and no conflict.
             sender = [] if self._signature is not None else self._sender(head)
             keys.append(scoped(delivery, ["delivery", fingerprint(data), *sender]))
@@ -199,10 +202,12 @@ class _Hooks:
         members = msgspec.json.encode({name: value for name, value in kept.items() if value})[1:-1]
         return (yield from read_records(data, kind, self._most_records, self._items, members))
 
-    def _delivery_of(self, head: Head) -> str | None:
+    def _delivery_of(self, head: Head, data: bytes) -> str | None:
         """The id of the delivery, if its sender gives it one."""
         name = self._delivery_header
-        return (head.fields.get(name.lower()) or None) if name is not None else None
+        if name is not None and (found := head.fields.get(name.lower())):
+            return found
+        return None if self._delivery_field is None else self._delivery_field(data)
 
     def _sender(self, head: Head) -> list[str]:
         """The owner of an Idempotency-Key: certificate, authorization, else the address.
@@ -259,6 +264,20 @@ class _Hooks:
 
     def _busy(self) -> HttpAnswer:
         return self.fault(503, f"the relay has no room now; try again in {RETRY_AFTER_S} s")
+
+
+def _reader_of(field: str) -> Callable[[bytes], str | None]:
+    """Reads a text at the top of a JSON object; None where there is none."""
+    kind = msgspec.defstruct("Delivery", [("id", str, "")], rename={"id": field})
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(data: bytes) -> str | None:
+        try:
+            return decode(data).id or None  # type: ignore[attr-defined]  # made two lines above
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    return read
 
 
 class _NoFormField(SiemrelayError):

@@ -32,7 +32,8 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
         "gitlab": {**HTTP, "authorization_header": "X-Gitlab-Token",
                    "authorization": "hook-token-1"},
         "bare": {**HTTP, "handshake": "okta", "authorization": "Hook-token-5"},
-        "slack": {**HTTP, "handshake": "slack", "items": "items", "max_records": 2},
+        "slack": {**HTTP, "handshake": "slack", "items": "items", "max_records": 2,
+                  "delivery_field": "event_id"},
         "graph": {**HTTP, "handshake": "graph", "authorization": "Bearer hook-token-3"},
         "hec": {"type": "splunk-hec", "listen": "http://127.0.0.1:0", "tokens": ["hook-token-4"],
                 "items": "Records"},
@@ -91,6 +92,9 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
         status, _, answer = sender.post(b"a=b", **as_form)
         assert (status, "form_field" in said(answer)["error"]) == (415, True)
         assert sender.post(b' {"items":[1,2]}', **as_form)[0] == 200
+        for body in (b'{"event_id":"E1"}', b'{"event_id":"E1"}', b'{"event_id":"E1","n":2}',
+                     b'{"event_id":9}', b'{"event_id":9}'):  # fmt: skip
+            assert sender.post(body)[2] == b'{"stored":1}'
 
     with Sender(port_of(daemon, "graph")) as sender:
         status, fields, answer = sender.post(b"", "/events?validationToken=a%3cb%3e")
@@ -111,6 +115,7 @@ def test_each_sender_is_answered_and_read_in_its_own_way(make_daemon: MakeDaemon
         b'{"X-GitHub-Event":"member","X-GitHub-Delivery":"d1"}',
         b'{"n":9,"X-GitHub-Event":"member","X-GitHub-Delivery":"d1"}',
         b'{"n": 1}', b'{"n":2}', b'{"ping":1}', b"3", b"1", b"2",
+        b'{"event_id":"E1"}', b'{"event_id":"E1","n":2}', b'{"event_id":9}', b'{"event_id":9}',
         b'{"r":1}', b'{"r":2}', b'{"r":3}',
     ]  # fmt: skip
     assert until(lambda: len(forwarded(daemon)) >= len(stored))

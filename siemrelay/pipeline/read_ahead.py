@@ -28,8 +28,8 @@ class ReadAhead:
     async def next(self) -> tuple[Batch, SinkMessages]:
         """The next batch; waits until there is one. If cancelled, the next call goes on."""
         while not self._queue or (
-            self._reader.reads_ahead
-            and self._end < self._buffer.end
+            self._end < self._buffer.end
+            and self._reader.reads_ahead
             and sum(len(batch.payload) for batch in self._queue) < _AHEAD_BYTES
         ):
             for batch in await self._buffer.read(self._end):

@@ -58,7 +58,8 @@ class EpochMs:
 
     def column(self, times: Sequence[Any]) -> list[str]:
         """The milliseconds of every time."""
-        halves = self.halves(times)
+        # One time needs no look at how it is like others.
+        halves = self.halves(times) if len(times) > 1 else None
         return list(map(add, *halves)) if halves else [self(time or "") for time in times]
 
 

@@ -77,8 +77,10 @@ def check_decoded_size(text: bytes, line: int) -> None:
                        "(NDJSON), or in parts")  # fmt: skip
 
 
-# Texts that are nowhere in a document: each takes a search of all of it.
+# Texts that are nowhere in a document, each of which takes a search of all of it; and numbers that
+# only begin like the one that is looked for.
 _MOST_UNFOUND: Final = 100
+_MOST_LONGER: Final = 1_000
 
 
 class LineFinder:
@@ -91,14 +93,16 @@ class LineFinder:
         """The line of the next such text that no digit follows; that of the one before if there is
         none."""
         at, found = self._at, -1
-        while self._unfound < _MOST_UNFOUND:
+        for _ in range(_MOST_LONGER if self._unfound < _MOST_UNFOUND else 0):
             found = self._document.find(text, at)
             at = found + len(text)
             if found < 0 or not self._document[at : at + 1].isdigit():
                 break
+        else:
+            found = -1
         if found < 0:
             self._unfound += 1
         else:
             self._line += self._document.count(b"\n", self._at, found)
-            self._at = found
+            self._at = at
         return self._line

@@ -136,6 +136,9 @@ def test_a_finding_has_its_place_in_the_export_in_every_report(tmp_path: Path) -
         assert f"<td>{place}</td>" in page.read_text()
         (finding,) = json.loads(shown(tmp_path, [export], *options, "--json")[1])["findings"]
         assert (finding["kind"], finding["places"]) == ("changed", [place])
+    twice = json.dumps([json.loads(row) for row in (*sealed().lines, rows[3])], indent=2)
+    last = 1 + twice[: twice.rindex('"abcdefgh22:3"')].count("\n")
+    assert f"export.json:{last}" in shown(tmp_path, [twice.encode()], *options)[1]
     splunk = json.dumps({"results": [{"_raw": row.decode()} for row in rows]}, indent=1)
     text = shown(tmp_path, [splunk.encode()], *options)[1]
     assert f"export.json:{1 + splunk[: splunk.index('abcdefgh22:3')].count(chr(10))})" in text

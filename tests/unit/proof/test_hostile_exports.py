@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from siemrelay.proof.export_lines import TooLarge
+from siemrelay.proof.export_lines import LineFinder, TooLarge
 from siemrelay.proof.exports import parts
 from siemrelay.proof.report import Report
 from siemrelay.proof.verification import Verification
@@ -125,6 +125,15 @@ def test_a_document_of_lists_in_lists_is_read_or_refused() -> None:
             assert sum(len(part.leaves.hashes) for part in parts([text])) <= 1
         except ValueError as error:
             assert "JSON" in str(error)  # noqa: PT017  (either is right)
+
+
+def test_texts_that_a_document_does_not_have_are_not_searched_for_ever() -> None:
+    """A number may be written with escapes, and thousands of others begin like it."""
+    lines = LineFinder(b"\nabcdefgh22:1\n" + b"abcdefgh22:17\n" * 2_000)
+    assert [lines.line_of(b"abcdefgh22:1"), lines.line_of(b"abcdefgh22:17")] == [2, 3]
+    for _ in range(101):
+        assert lines.line_of(b"abcdefgh22:1") == 3
+    assert lines.line_of(b"abcdefgh22:17") == 3  # nothing is found any more, in no time
 
 
 def test_an_empty_stretch_of_a_csv_hides_no_row() -> None:

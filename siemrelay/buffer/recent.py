@@ -50,7 +50,9 @@ class RecentBatches:
         """The batch that holds `sequence`, which is below the end; None if all here are newer."""
         if not self._batches or self._batches[0].first_sequence > sequence:
             return None
-        batch = self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
+        batch = self._batches[-1]
+        if batch.first_sequence > sequence:
+            batch = self._batches[bisect_right(self._batches, sequence, key=_first) - 1]
         if batch.next_sequence > self._taken_end:
             self._taken_end = batch.next_sequence
             more_s = len(batch.payload) / _PACE_BYTES_PER_S

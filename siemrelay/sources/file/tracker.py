@@ -102,9 +102,10 @@ class Tracker:
             if (file := self.files.get(file_id)) is not None:
                 file.ready = True
                 self.schedule.wake(file)
-        self._changes.entries |= changes.entries
-        self._changes.moved |= changes.moved
-        self._changes.everything |= changes.everything
+        if changes.call_for_survey:
+            self._changes.entries |= changes.entries
+            self._changes.moved |= changes.moved
+            self._changes.everything |= changes.everything
 
     def next_read(self, family_name: str) -> tuple[FollowedFile, bool] | None:
         """As `Schedule.next_read`; a file that was truncated is left for the next survey."""

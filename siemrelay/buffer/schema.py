@@ -151,6 +151,9 @@ END;
 # Large pages: a compressed batch is some 100 KiB, and every overflow page costs a link.
 PAGE_BYTES: Final = 16384
 
+# Free pages are given back to the file system when that is asked for.
+_INCREMENTAL: Final = 2
+
 # Only this process writes to the file; a read transaction of another one is shorter than this.
 BUSY_TIMEOUT_S: Final = 10.0
 
@@ -158,18 +161,21 @@ BUSY_TIMEOUT_S: Final = 10.0
 def connect(path: Path, *, synchronous: str, log_bytes: int, busy_s: float) -> sqlite3.Connection:
     """A connection with the buffer's settings.
 
-    `synchronous` is FULL (fsync at commit) or NORMAL. The write-ahead log is copied into the
-    database when it has grown to `log_bytes`.
+    `synchronous` is FULL (fsync at commit), NORMAL, or OFF (no fsync at all). The write-ahead log
+    is copied into the database when it has grown to `log_bytes`. Nothing is written if the file has
+    the settings.
     """
     connection = sqlite3.connect(
         path, timeout=busy_s, isolation_level=None, check_same_thread=False
     )
     with ExitStack() as failing:
         failing.enter_context(closing(connection))  # a file that is no database
+        connection.execute(f"PRAGMA synchronous = {synchronous}")  # of what follows, too
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # To set it again would be a transaction with its fsync, at every connection.
+        if connection.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
+            connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {log_bytes // PAGE_BYTES}")
         connection.execute("PRAGMA temp_store = MEMORY")
         # Debian's SQLite overwrites deleted rows with zeros by default: it would write every record

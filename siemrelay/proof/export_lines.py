@@ -8,6 +8,9 @@ from typing import Final
 MOST_LINE_BYTES: Final = 64 << 20
 """Of one line: a page of a scroll or a whole answer of a search may be one."""
 
+LONG_LINE_BYTES: Final = 1 << 20
+"""A line of more bytes is decoded only after a look at what it would take."""
+
 MOST_DOCUMENT_BYTES: Final = 256 << 20
 """Of JSON that goes over many lines and is held as a whole."""
 

@@ -104,6 +104,30 @@ def pages_alike(values: Sequence[Any], lines: Sequence[int]) -> tuple[list[Any],
     return [each for page in pages for each in page or ()], numbers
 
 
+def texts_in_otlp(values: Sequence[Any]) -> list[list[bytes]] | None:
+    """The texts that are the bodies of all log records in these requests: what `unwrapped` finds,
+    faster. None if something else is in one."""
+    try:
+        if {tuple(value) for value in values} != {("resourceLogs",)}:
+            return None
+        requests = list[list[bytes]]()
+        for value in values:
+            resources = value["resourceLogs"]
+            scopes = [scope for each in resources for scope in each["scopeLogs"]]
+            records = [record for scope in scopes for record in scope["logRecords"]]
+            if not all(_RESOURCE.issuperset(each) for each in resources):
+                return None
+            if not records or not all(_SCOPE.issuperset(scope) for scope in scopes):
+                return None
+            bodies = [record["body"] for record in records]
+            if set(map(len, bodies)) != {1}:
+                return None
+            requests.append([body["stringValue"].encode() for body in bodies])
+    except (LookupError, TypeError, AttributeError):
+        return None
+    return requests
+
+
 def _page_in(value: Any) -> list[Any] | None:
     """The list that an answer wraps, as `unwrapped` finds it; of a line with a number, none."""
     if not isinstance(value, dict) or not NUMBERED.isdisjoint(value):
@@ -246,6 +270,10 @@ def _otlp_records(resources: list[Any]) -> Iterator[Wrapped]:
             yield Wrapped(text)
     except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged OTLP: {error}") from error
+
+
+_RESOURCE: Final = frozenset(("scopeLogs", "resource", "schemaUrl"))
+_SCOPE: Final = frozenset(("logRecords", "scope", "schemaUrl"))
 
 
 class _Record(msgspec.Struct):

@@ -7,10 +7,9 @@ syslog, GELF, OCSF and JSON as they were sent.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,10 +21,11 @@ from siemrelay.core.canonical_json import (
     objects_of,
     parsed_lines,
 )
+from siemrelay.proof.export_csv import csv_header, csv_rows
 from siemrelay.proof.export_lines import (
+    LONG_LINE_BYTES,
     MOST_DECODED_BYTES,
     MOST_DOCUMENT_BYTES,
-    MOST_LINE_BYTES,
     Block,
     LineFinder,
     TooLarge,
@@ -40,14 +40,18 @@ from siemrelay.proof.export_wrapping import (
     may_wrap,
     pages_alike,
     raw_texts,
+    texts_in_otlp,
     unwrapped,
 )
 from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
 from siemrelay.proof.seal import SEAL_MARK, SealText, seal_text
-from siemrelay.proof.shown_fields import SPLUNK_RAW, ShownFields, compared, compared_all
-
-if TYPE_CHECKING:
-    from _csv import Reader
+from siemrelay.proof.shown_fields import (
+    SPLUNK_RAW,
+    ShownFields,
+    compared,
+    compared_all,
+    compared_columns,
+)
 
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
 _AT_ONCE: Final = 1_000
@@ -57,9 +61,6 @@ _BEYOND_HEADER: Final = "(a cell behind the last column)"
 
 # By so much of its begin a message without a number is found in a document.
 _MARK_CHARACTERS: Final = 60
-
-# A line of more bytes is decoded only after a look at what it would take.
-_LONG_LINE: Final = 1 << 20
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -92,7 +93,7 @@ def parts(pieces: Iterable[bytes], added: Sequence[str] = ()) -> Iterator[Export
     line = next(filter(None, (line.strip() for line in first[1])), b"")
     if line.startswith((b"{", b"[")):
         yield from _json_parts(blocks, [tuple(name.split(".")) for name in added])
-    elif (names := _csv_header(first[1][0])) is not None:
+    elif (names := csv_header(first[1][0])) is not None:
         yield from _csv_parts(blocks, names, frozenset(added))
     else:
         yield from _text_parts(blocks)
@@ -129,85 +130,38 @@ def _text_parts(blocks: Iterable[Block]) -> Iterator[ExportPart]:
 # -- CSV ------------------------------------------------------------------
 
 
-def _csv_header(line: bytes) -> list[str] | None:
-    """The names of the columns, if this is the first line of a CSV with a message in it."""
-    if len(line) > _LONG_LINE:
-        return None
-    try:
-        names = next(csv.reader([line.decode()]), [])
-    except (UnicodeDecodeError, csv.Error):
-        return None
-    return names if set(names) & set(WHOLE_MESSAGE) else None
-
-
 def _csv_parts(
     blocks: Iterable[Block], names: list[str], added: frozenset[str]
 ) -> Iterator[ExportPart]:
-    csv.field_size_limit(MOST_LINE_BYTES)
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise ValueError(f"the CSV has a column twice: {twice[0]!r}; which of them counts cannot "
                          "be said")  # fmt: skip
-    column = names.index(place := next(name for name in WHOLE_MESSAGE if name in names))
+    place = next(name for name in WHOLE_MESSAGE if name in names)
+    column = names.index(place)
     beside = [(i, name) for i, name in enumerate(names) if i != column and name not in added]
-    source = _CsvLines(blocks)
-    reader = csv.reader(source)
-    next(reader)
-    try:
-        while read := list(source.rows_of(reader)):
-            rows = [(row, line) for row, line in read if any(row)]
-            texts = [
-                (row[column] if len(row) > column else "").encode("utf-8", "surrogateescape")
-                for row, _ in rows
-            ]
-            shown = dict[int, ShownFields]()
-            for i, (row, _) in enumerate(rows):
-                fields = {name: row[at] for at, name in beside if at < len(row)}
+    is_header = True
+    for rows, lines in csv_rows(blocks):
+        if is_header:
+            rows, lines, is_header = rows[1:], lines[1:], False
+        if not rows:
+            continue
+        texts = [
+            (row[column] if len(row) > column else "").encode("utf-8", "surrogateescape")
+            for row in rows
+        ]
+        leaves = leaves_of(texts)
+        if {len(row) for row in rows} == {len(names)}:
+            columns = list(zip(*rows, strict=True))
+            fields = {name: columns[i] for i, name in beside}
+            shown = compared_columns(fields, place, texts, leaves.values)
+        else:
+            every = [{name: row[i] for i, name in beside if i < len(row)} for row in rows]
+            for row, cells in zip(rows, every, strict=True):
                 if len(row) > len(names):
-                    fields[_BEYOND_HEADER] = row[-1]
-                if not fields:
-                    continue
-                if (found := compared(fields, place, texts[i])) is not None:
-                    shown[i] = found
-            yield _part(leaves_of(texts), [line for _, line in rows], texts, shown)
-    except csv.Error as error:
-        raise ValueError(f"line {reader.line_num}: a damaged CSV: {error}") from error
-
-
-class _CsvLines:
-    """Lines for a reader of CSV, which may put any number of them together in one row."""
-
-    def __init__(self, blocks: Iterable[Block]) -> None:
-        self._lines = self._of(blocks)
-        self._row_bytes = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self._lines
-
-    def _of(self, blocks: Iterable[Block]) -> Iterator[str]:
-        for number, lines in blocks:
-            for place, line in enumerate(lines):
-                self._row_bytes += len(line)
-                if self._row_bytes > _LONG_LINE:
-                    self._check(line, number + place)
-                yield line.decode("utf-8", "surrogateescape") + "\n"
-
-    def _check(self, line: bytes, number: int) -> None:
-        if self._row_bytes > MOST_LINE_BYTES:
-            raise TooLarge(f"line {number:,}: one row of the CSV is longer than "
-                           f"{MOST_LINE_BYTES >> 20} MiB: a quote is missing, or this is no "
-                           "export")  # fmt: skip
-        check_decoded_size(line, number)
-
-    def rows_of(self, reader: Reader) -> Iterator[tuple[list[str], int]]:
-        """Some rows, each with its last line; none at the end."""
-        size = 0
-        for row in islice(reader, _AT_ONCE):
-            yield row, reader.line_num
-            size += self._row_bytes
-            self._row_bytes = 0
-            if size > _LONG_LINE:
-                break
+                    cells[_BEYOND_HEADER] = row[-1]
+            shown = compared_all(every, place, texts, leaves.values)
+        yield _part(leaves, lines, texts, shown)
 
 
 # -- JSON -----------------------------------------------------------------
@@ -301,13 +255,16 @@ def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
             lines = [line for line in lines if line]
         if not lines:
             continue
-        if max(map(len, lines)) > _LONG_LINE:
+        if max(map(len, lines)) > LONG_LINE_BYTES:
             for line, at in zip(lines, numbers, strict=True):
-                if len(line) > _LONG_LINE:
+                if len(line) > LONG_LINE_BYTES:
                     check_decoded_size(line, at)
         if not added and may_wrap(lines[0]) and (values := objects_of(lines)) is not None:
             if (pages := pages_alike(values, numbers)) is not None:
                 yield from _page_parts(*pages)
+                continue
+            if (requests := texts_in_otlp(values)) is not None:
+                yield from _otlp_parts(requests, numbers)
                 continue
             if (part := _wrapped_part(values, numbers, in_page=False)) is not None:
                 yield part
@@ -319,6 +276,15 @@ def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
         entries = _unwrapped_lines(zip(values, lines, numbers, strict=True), alone, added)
         while some_entries := list(islice(entries, _AT_ONCE)):
             yield _entries_part(some_entries)
+
+
+def _otlp_parts(requests: list[list[bytes]], lines: Sequence[int]) -> Iterator[ExportPart]:
+    """The messages that are the texts of log records."""
+    texts = list(chain.from_iterable(requests))
+    numbers = [line for some, line in zip(requests, lines, strict=True) for _ in some]
+    for start in range(0, len(texts), _AT_ONCE):
+        some = texts[start : start + _AT_ONCE]
+        yield _part(leaves_of(some), numbers[start : start + _AT_ONCE], some)
 
 
 def _page_parts(values: list[Any], lines: list[int]) -> Iterator[ExportPart]:

@@ -76,8 +76,7 @@ class UnprovenFields:
 
 def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownFields | None:
     """Compare fields with the message that stands in the member `place`; None if there are none."""
-    names = tuple(shown)
-    plan = _plan(names, place) if len(names) <= _MOST_PLANNED else _Plan.of(names, place)
+    plan = _plan_of(tuple(shown), place)
     if not plan.compared:
         return plan.nothing
     sent, unproven, conflict = _fields_of(message), list(plan.unproven), ""
@@ -100,24 +99,37 @@ def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownField
 def compared_all(
     rows: Sequence[Mapping[str, Any]], place: str, messages: Sequence[bytes], values: Sequence[Any]
 ) -> dict[int, ShownFields]:
-    """What `compared` finds in rows, by their places.
-
-    `values` are the JSON values of the messages, or none: of rows with fields of the same names,
-    one field at a time is compared, in all rows.
-    """
+    """What `compared` finds in rows, by their places. `values`: see `compared_columns`."""
     found, alike = dict[int, ShownFields](), dict[tuple[str, ...], list[int]]()
     for i, row in enumerate(rows):
         alike.setdefault(tuple(row), []).append(i)
     for names, places in alike.items():
-        plan = _plan(names, place) if len(names) <= _MOST_PLANNED else _Plan.of(names, place)
-        group, sent = [rows[i] for i in places], [values[i] for i in places] if values else []
-        if not plan.compared or (sent and _agree_in_columns(group, plan.compared, sent)):
-            if plan.nothing is not None:
-                found |= dict.fromkeys(places, plan.nothing)
-            continue
-        for i in places:
-            if (shown := compared(rows[i], place, messages[i])) is not None:
-                found[i] = shown
+        columns = {name: [rows[i][name] for i in places] for name in names}
+        sent = [messages[i] for i in places]
+        in_group = compared_columns(
+            columns, place, sent, [values[i] for i in places] if values else ()
+        )
+        found |= {places[i]: shown for i, shown in in_group.items()}
+    return found
+
+
+def compared_columns(
+    columns: Mapping[str, Sequence[Any]], place: str, messages: Sequence[bytes],
+    values: Sequence[Any],
+) -> dict[int, ShownFields]:  # fmt: skip
+    """What `compared` finds in rows that have the same fields, given by the fields' columns.
+
+    `values` are the JSON values of the messages, or none.
+    """
+    plan = _plan_of(tuple(columns), place)
+    if not plan.compared or (values and _agree_in_columns(columns, plan.compared, values)):
+        nothing = plan.nothing
+        return {} if nothing is None else dict.fromkeys(range(len(messages)), nothing)
+    found = dict[int, ShownFields]()
+    for i, message in enumerate(messages):
+        row = {name: column[i] for name, column in columns.items()}
+        if (shown := compared(row, place, message)) is not None:
+            found[i] = shown
     return found
 
 
@@ -149,20 +161,28 @@ class _Plan(NamedTuple):
         return cls(compared, unproven, ShownFields("", unproven) if unproven else None)
 
 
-_plan: Final = lru_cache(1_000)(_Plan.of)
+_planned: Final = lru_cache(1_000)(_Plan.of)
+
+
+def _plan_of(names: tuple[str, ...], place: str) -> _Plan:
+    return _planned(names, place) if len(names) <= _MOST_PLANNED else _Plan.of(names, place)
 
 
 def _agree_in_columns(
-    rows: Sequence[Mapping[str, Any]], compared: Iterable[tuple[str, tuple[str, ...]]],
+    columns: Mapping[str, Sequence[Any]], compared: Iterable[tuple[str, tuple[str, ...]]],
     values: Sequence[Any],
 ) -> bool:  # fmt: skip
     """Whether all are plainly there with the same value; False if one takes a closer look."""
+    objects: dict[tuple[str, ...], Sequence[Any]] = {(): values}
     for name, path in compared:
-        shown, sent = [row[name] for row in rows], values
         try:
-            for key in path:
-                sent = [None if value is None else value.get(key) for value in sent]
-        except AttributeError:
+            for end in range(1, len(path)):
+                if path[:end] not in objects:
+                    key = path[end - 1]
+                    objects[path[:end]] = [value.get(key, {}) for value in objects[path[: end - 1]]]
+            shown, key = columns[name], path[-1]
+            sent = [value.get(key) for value in objects[path[:-1]]]
+        except AttributeError:  # no object
             return False
         if "" in shown or None in shown:
             full = [i for i, value in enumerate(shown) if not _is_empty(value)]
@@ -172,7 +192,7 @@ def _agree_in_columns(
             sent = list(map(str, sent))
         elif kinds - {str}:
             return False
-        if shown != sent:
+        if list(shown) != sent:
             return False
     return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -62,6 +63,10 @@ NUMBERED: Final = frozenset(path[0] for path in _JSON_PLACES)
 _decode: Final = msgspec.json.Decoder().decode
 
 
+# So many JSON messages are parsed at once under a seal: of more the values would outlive a round of
+# the garbage collector, which takes longer than to parse them.
+_PARSED_AT_ONCE: Final = 64
+
 NO_JSON: Final = (ValueError, RecursionError, msgspec.DecodeError)
 """What is raised for a text that is no JSON, or has no canonical form."""
 
@@ -113,7 +118,8 @@ def sent_hashes(
     ]
     objects = [text for text in texts if text.startswith(b"{")]
     if objects:
-        forms = iter(parsed_lines(objects)[1])
+        some = (objects[i : i + _PARSED_AT_ONCE] for i in range(0, len(objects), _PARSED_AT_ONCE))
+        forms = chain.from_iterable(parsed_lines(each)[1] for each in some)
         texts = [next(forms) if text.startswith(b"{") else text for text in texts]
     return [sha256(b"\0" + text).digest() for text in texts]
 

@@ -196,3 +196,21 @@ def test_garbage_gives_rows_or_one_kind_of_error(garbage: list[bytes]) -> None:
 def test_a_row_of_a_csv_without_a_message_counts_as_one() -> None:
     text = splunk_csv(sealed().lines) + b"2026-11-28T03:00:01,,mallory\r\n"
     assert next(parts([text])).leaves.numbers[-1] is None
+
+
+def test_rows_of_a_csv_are_whole_wherever_its_blocks_end() -> None:
+    stream = sealed()
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["_time", "_raw", "note"])
+    for i, line in enumerate(stream.lines):
+        raw = json.dumps(json.loads(line), indent=1) if i % 3 else line.decode()
+        writer.writerow(["now", raw, "" if i % 2 else 'a "b"\n\n,c'])
+    text = out.getvalue().encode() + b"\n,,\n"
+    (whole,) = parts([text])
+    assert len(whole.lines) == len(stream.lines)
+    assert whole.lines[-1] == text.count(b"\n") - 2
+    for size in (1, 7, 100, 1_000):
+        read = [*parts([text[i : i + size] for i in range(0, len(text), size)])]
+        assert [n for part in read for n in part.lines] == list(whole.lines)
+        assert [n for part in read for n in part.leaves.hashes] == whole.leaves.hashes

@@ -223,9 +223,7 @@ class FormatCache:
         kept = self._kept.get(batch.first_sequence)
         near: list[SinkReader] = []
         if kept is None:
-            if len(self._readers) > 1:
-                near = [*self._near(reader, batch)]
-            if not near:
+            if not (near := [*self._near(reader, batch)] if len(self._readers) > 1 else near):
                 made = formatter.formatted(batch, {group: (view,)})
                 if made.errors:
                     log_errors(made.errors)
@@ -255,10 +253,11 @@ class FormatCache:
         self, kept: _Kept, batch: Batch, place: tuple[int, int]
     ) -> Callable[[], GroupMessages]:
         """What makes the messages of a group for all that wait for it."""
-        if kept.decoded is None:
-            kept.decoded = self._formatter.decode(batch, kept.errors)
-        waiting = {self._formatter.places[other.sink] for other in kept.waiting}
-        views = {view for group, view in {*waiting, place} if group == place[0]}
+        places = frozenset((place, *(self._formatter.places[other.sink] for other in kept.waiting)))
+        fields = self._formatter.fields(places)
+        if kept.decoded is None or not fields <= kept.fields:
+            kept.decoded, kept.fields = self._formatter.decode(batch, kept.errors, fields), fields
+        views = {view for group, view in places if group == place[0]}
         return partial(self._formatter.format, kept.decoded, place[0], views, kept.errors)
 
     def _made(self, kept: _Kept, place: tuple[int, int], made: GroupMessages) -> SinkMessages:
@@ -350,7 +349,8 @@ class _Kept:
         self.groups: dict[int, GroupMessages] = {}
         self._found: dict[tuple[int, int], SinkMessages] = {}
         self.decoded: DecodedBatch | None = None
-        """The events, until every group that is waited for has its messages."""
+        self.fields = frozenset[str]()
+        """The events, until every group that is waited for has its messages; what they fill."""
         self._asked_bytes, self.answered = 0, Broadcast()
         self.left_to_the_relay = False
         """No worker could format it: none is asked again."""

@@ -6,7 +6,7 @@ Nothing here waits, logs or knows a receiver: what it finds comes back as values
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import compress
 from operator import or_
@@ -18,6 +18,7 @@ from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent, Batch, DecodedBat
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.core.filters import EventFilter
 from siemrelay.core.lines import size_of
+from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import Decoder, ReadsSyslog
 from siemrelay.formats.contract import Format, Forwarding
@@ -32,6 +33,16 @@ from siemrelay.pipeline.truncate import truncated
 from siemrelay.transforms.transform import EventTransform
 
 NONE: Final[Mapping[str, str]] = {}
+
+DecoderOf = Callable[[frozenset[str]], Decoder]
+"""Makes a source's decoder that fills these fields."""
+
+# Sinks that fail or lag make other sets of fields: a set that comes back finds what its decoder has
+# learned. A source with more sets than these is rare, and learns again.
+_DECODERS_PER_SOURCE: Final = 4
+
+Place = tuple[int, int]
+"""The numbers of a sink's group and filter."""
 
 
 class SinkFormat(msgspec.Struct, frozen=True):
@@ -97,8 +108,8 @@ class Formatter:
     """
 
     def __init__(
-        self, sinks: Mapping[str, SinkFormat], decoders: Mapping[str, Decoder], fallback: Decoder,
-        identities: Mapping[str, str] = NONE,
+        self, sinks: Mapping[str, SinkFormat], decoders: Mapping[str, DecoderOf],
+        fallback: Decoder, identities: Mapping[str, str] = NONE,
     ) -> None:  # fmt: skip
         """`fallback` decodes records of removed sources.
 
@@ -106,18 +117,37 @@ class Formatter:
         """
         self._decoders, self._fallback, self._identities = decoders, fallback, identities
         self.sinks = sinks
-        self.places: dict[str, tuple[int, int]] = {}
-        """The numbers of each sink's group and filter."""
+        self.places: dict[str, Place] = {}
         self._groups: list[tuple[SinkFormat, list[SinkFormat]]] = []
         for name, sink in sinks.items():
             self.places[name] = self._place(sink)
+        self._fields = BoundedMemo(self._fields_of)
+        most = _DECODERS_PER_SOURCE * len(decoders)
+        self._made = BoundedMemo[tuple[str, frozenset[str]], Decoder](
+            lambda key: decoders[key[0]](key[1]), most
+        )
         # To ask for a protocol is slow: done once.
         self._of_syslog = {
-            name for name, decoder in decoders.items() if isinstance(decoder, ReadsSyslog)
-        }
+            name for name in decoders
+            if isinstance(self._made[name, self.fields(self._taking(name))], ReadsSyslog)
+        }  # fmt: skip
         self._forwarding = {name: sink.forwarding for name, sink in sinks.items()}
 
-    def _place(self, sink: SinkFormat) -> tuple[int, int]:
+    def _taking(self, source: str) -> frozenset[Place]:
+        return frozenset(
+            self.places[name] for name, sink in self.sinks.items()
+            if sink.sources is None or source in sink.sources
+        )  # fmt: skip
+
+    def fields(self, places: frozenset[Place]) -> frozenset[str]:
+        """What a decoder has to fill for the sinks at these places."""
+        return self._fields[places]
+
+    def _fields_of(self, places: frozenset[Place]) -> frozenset[str]:
+        none = frozenset[str]()
+        return none.union(*(self._groups[group][1][view].fields for group, view in places))
+
+    def _place(self, sink: SinkFormat) -> Place:
         for group, (first, filters) in enumerate(self._groups):
             if not _same(sink.made_of, first.made_of):
                 continue
@@ -129,14 +159,20 @@ class Formatter:
         self._groups.append((sink, [sink]))
         return len(self._groups) - 1, 0
 
-    def decode(self, batch: Batch, errors: list[InternalError]) -> DecodedBatch:
+    def decode(
+        self, batch: Batch, errors: list[InternalError], fields: frozenset[str] | None = None
+    ) -> DecodedBatch:
         """The events of a batch. Never raises: bugs are appended to `errors`.
 
+        Only `fields` are filled: a sink that is down asks for nothing. None: what every sink needs.
         Those of syslog messages are decoded when one is looked at: their sinks may need none. A
         record on which its decoder raises becomes an Unparsed Record: a bug in one decoder must
         not stop the sinks for ever.
         """
-        decoder = self._decoders.get(batch.source, self._fallback)
+        source, decoder = batch.source, self._fallback
+        if source in self._decoders:
+            wanted = self.fields(self._taking(source)) if fields is None else fields
+            decoder = self._made[source, wanted]
         if (identity := self._identities.get(batch.source)) is not None:
             batch = msgspec.structs.replace(batch, identity=identity)
         if self._is_syslog(batch):
@@ -186,7 +222,8 @@ class Formatter:
     def formatted(self, batch: Batch, wanted: Mapping[int, Collection[int]]) -> FormattedBatch:
         """The messages of all wanted groups, each for its filters. Never raises."""
         errors: list[InternalError] = []
-        decoded = self.decode(batch, errors)
+        places = frozenset((group, view) for group, views in wanted.items() for view in views)
+        decoded = self.decode(batch, errors, self.fields(places))
         groups: dict[int, GroupMessages] = {}
         for group, views in wanted.items():
             groups[group] = self.format(decoded, group, views, errors)

@@ -170,7 +170,7 @@ class Assembly:
         return self._decoder_recipe(source).build(sinks, everything=everything)
 
     def formatter(self, sinks: Mapping[str, SinkFormat]) -> Formatter:
-        """What makes the messages of these sinks; together they decide which fields are decoded."""
+        """What makes the messages of these sinks; those that are up decide what is decoded."""
         return self.formatter_recipe([]).of(sinks)
 
     def formatter_recipe(self, sinks: Iterable[str]) -> FormatterRecipe:

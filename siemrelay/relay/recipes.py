@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterable, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +22,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.options import Secret
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format, HeaderName
-from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.pipeline.formatting import DecoderOf, Formatter, SinkFormat
 from siemrelay.sinks.contract import unwrapped
 from siemrelay.transforms.additions import AddingDecoder, Additions
 from siemrelay.transforms.event_paths import decoded_field
@@ -122,12 +123,26 @@ class DecoderRecipe(msgspec.Struct, frozen=True):
 
     def build(self, sinks: Iterable[Reading], *, everything: bool = False) -> Decoder:
         """Reads as far as these sinks need."""
-        wanted = EVERYTHING if everything else frozenset[str]()
-        for sink in sinks:
-            if not self.source or sink.sources is None or self.source in sink.sources:
-                wanted |= sink.fields
+        wanted = self._wanted(sinks) | (EVERYTHING if everything else frozenset())
+        return self._adding(wanted, wanted)
+
+    def fitted(self, sinks: Iterable[Reading]) -> DecoderOf:
+        """Makes decoders that read as far as some of these sinks need.
+
+        They all add the same, so that a message never depends on the sinks beside its own.
+        """
+        return partial(self._adding, self._wanted(sinks))
+
+    def _wanted(self, sinks: Iterable[Reading]) -> frozenset[str]:
+        taking = (
+            sink.fields for sink in sinks
+            if not self.source or sink.sources is None or self.source in sink.sources
+        )  # fmt: skip
+        return frozenset[str]().union(*taking)
+
+    def _adding(self, added: frozenset[str], wanted: frozenset[str]) -> Decoder:
         decoder = self.reading(wanted)
-        add = {path: value for path, value in self.add.items() if decoded_field(path) in wanted}
+        add = {path: value for path, value in self.add.items() if decoded_field(path) in added}
         return AddingDecoder(decoder, Additions(add)) if add else decoder
 
     def reading(self, wanted: frozenset[str]) -> Decoder:
@@ -153,8 +168,8 @@ class FormatterRecipe(msgspec.Struct, frozen=True):
         return self.of({name: sink.build() for name, sink in self.sinks.items()})
 
     def of(self, sinks: Mapping[str, SinkFormat]) -> Formatter:
-        """The same for sinks that are made; together they decide which fields are decoded."""
-        decoders = {name: each.build(sinks.values()) for name, each in self.decoders.items()}
+        """The same for sinks that are made; those that are up decide which fields are decoded."""
+        decoders = {name: each.fitted(sinks.values()) for name, each in self.decoders.items()}
         for name, former in self.former_names.items():
             # Records that were stored under that name.
             decoders.setdefault(former, decoders[name])

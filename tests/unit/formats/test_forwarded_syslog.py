@@ -250,7 +250,7 @@ def test_only_what_a_sink_reads_is_decoded(
     assembly = Assembly(load_text(CONFIG.format(source="", sink=sink), "f.yaml", {}).config)
     sinks = {"siem": assembly.sink_format("siem")}
     counting = Counting(assembly.decoder("devices", sinks.values()))
-    assert len(sent(Formatter(sinks, {"devices": counting}, counting), *records)) >= 1
+    assert len(sent(Formatter(sinks, {"devices": lambda _: counting}, counting), *records)) >= 1
     assert counting.batches == batches
 
 
@@ -265,7 +265,7 @@ class Broken(Decoder):
 
 def test_a_decoder_that_fails_late_costs_no_message() -> None:
     broken, sinks = Broken(), formatter("", "", "siem", "other").sinks
-    made, errors = Formatter(sinks, {"devices": broken}, broken), list[InternalError]()
+    made, errors = Formatter(sinks, {"devices": lambda _: broken}, broken), list[InternalError]()
     batch = Batch(1, 2, "devices", 1.7e9, USUAL + b"\ntext\n")
     decoded = made.decode(batch, errors)
     for name in ("siem", "other", "siem"):

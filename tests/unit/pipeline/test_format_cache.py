@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ class Having:
     """A filter: takes what has one of these letters; an empty text takes everything."""
 
     same_for_all = None
+    fields: frozenset[str] = frozenset()
 
     def __init__(self, letters: str) -> None:
         self._letters = letters
@@ -56,10 +58,8 @@ class Having:
 class Marked:
     """A format: a prefix and the event's type. Counts its events, and has a bug about some."""
 
-    fields: frozenset[str] = frozenset()
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix, self.events = prefix, 0
+    def __init__(self, prefix: str, *fields: str) -> None:
+        self._prefix, self.events, self.fields = prefix, 0, frozenset(fields)
 
     def encode(self, selection: Selection) -> list[bytes]:
         if any("bug" in event.type for event in selection.events):
@@ -139,6 +139,46 @@ async def test_a_sink_that_nobody_reads_for_costs_nothing() -> None:
     with reader.reading(1):
         await reader.messages(batch_of(1, "a", "b"))
     assert (form.events, unwanted.events) == (2, 0)
+
+
+class Fitted(Words):
+    """A decoder that fills some fields, the message by the record's text, and notes which."""
+
+    def __init__(self, noted: list[set[str]], fields: frozenset[str]) -> None:
+        super().__init__()
+        self._noted, self._fields = noted, fields
+
+    def decode(self, batch: Batch) -> DecodedBatch:
+        self._noted.append({*self._fields})
+        decoded = super().decode(batch)
+        for event in decoded.events:
+            event.message = event.type if "message" in self._fields else ""
+        return decoded
+
+
+class Messages(Marked):
+    """A format that writes the message."""
+
+    def encode(self, selection: Selection) -> list[bytes]:
+        return [event.message.encode() for event in selection.events]
+
+
+async def test_only_the_fields_of_sinks_that_read_a_batch_are_decoded() -> None:
+    noted: list[set[str]] = []
+    sinks = {"up": sink("", Marked("", "type")), "alike": sink("", Marked("", "type")),
+             "down": sink("", Messages("", "message"))}  # fmt: skip
+    cache = FormatCache(Formatter(sinks, {"app": partial(Fitted, noted)}, Words()))
+    up, alike, down = (cache.reader(name) for name in sinks)
+    with up.reading(1), alike.reading(1):
+        await together(cache, [up, alike], [batch_of(1, "a"), batch_of(2, "b")])
+        assert noted == [{"type"}] * 2
+        # One comes back while the events of the others are kept, without its field.
+        await up.messages(batch_of(3, "c"))
+        with down.reading(3):
+            found = await down.messages(batch_of(3, "c"))
+            assert [*found.messages] == [b"c"]
+            await together(cache, [up, alike, down], [batch_of(4, "d")])
+    assert noted[2:] == [{"type"}, {"type", "message"}, {"type", "message"}]
 
 
 async def test_a_lagging_sink_does_not_empty_the_cache() -> None:

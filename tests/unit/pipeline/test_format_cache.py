@@ -160,7 +160,7 @@ class Messages(Marked):
     """A format that writes the message."""
 
     def encode(self, selection: Selection) -> list[bytes]:
-        return [event.message.encode() for event in selection.events]
+        return [(event.message or "").encode() for event in selection.events]
 
 
 async def test_only_the_fields_of_sinks_that_read_a_batch_are_decoded() -> None:

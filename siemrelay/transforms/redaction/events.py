@@ -12,7 +12,14 @@ from msgspec.structs import replace
 from siemrelay.core.event import AuditEvent, attributes_of, places_of
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.rules import MASK, Rules, TextRule, Token, redacted_text
+from siemrelay.transforms.redaction.rules import (
+    MASK,
+    Rules,
+    TextRule,
+    Token,
+    redacted_text,
+    written_forms,
+)
 
 _PARTS: Final = ("actor", "target")
 _PLAIN: Final = ("id", "type", "category", "message")
@@ -82,9 +89,11 @@ class EventRedactor:
         indexes = set[int]()
         if self._whole_members:
             for index, event in enumerate(copies):
-                attributes = self._without_members(event)
+                values = dict[str, Token]()
+                attributes = self._without_members(event, values)
                 if attributes is not None:
                     event.attributes = attributes
+                    event.message = without_words(event.message, values)
                     indexes.add(index)
         for path, token in self._rules.whole.items():
             if path.startswith(ATTRIBUTES):
@@ -99,11 +108,16 @@ class EventRedactor:
                         setattr(event, part, replace(getattr(event, part), **{inner: made}))
                     else:
                         setattr(event, inner, made)
+                    if inner != "message":
+                        event.message = without_words(event.message, {value: token})
                     indexes.add(index)
         return copies, sorted(indexes)
 
-    def _without_members(self, event: AuditEvent) -> msgspec.Raw | None:
-        """The attributes with the members redacted that are redacted whole; None if none is."""
+    def _without_members(self, event: AuditEvent, values: dict[str, Token]) -> msgspec.Raw | None:
+        """The attributes with the members redacted that are redacted whole; None if none is.
+
+        What they were is added to `values`.
+        """
         if not event.attributes or not self._may_change(event.attributes):
             return None
         if isinstance(event.attributes, msgspec.Raw) and self._members_alone:
@@ -119,14 +133,27 @@ class EventRedactor:
                 if not made:
                     break
                 members[name] = msgspec.Raw(msgspec.json.encode(made))
+                values[value] = token
             else:
                 return msgspec.Raw(msgspec.json.encode(members))
         before = attributes_of(event)
+        values |= self.whole_attributes(before)
         after = self._attributes(before, set())
         return None if after == before else msgspec.Raw(msgspec.json.encode(after))
 
+    def whole_attributes(self, attributes: Mapping[str, Any]) -> dict[str, Token]:
+        """The values, as text, that are redacted whole among these attributes."""
+        values: dict[str, Token] = {}
+        for path, token in self._rules.whole.items():
+            if path.startswith(ATTRIBUTES):
+                for place, name in places_of(attributes, path.split(".")[1:]):
+                    if place[name] not in (None, ""):
+                        values[as_text(place[name])] = token
+        return values
+
     def redacted(self, event: AuditEvent, secrets: set[str]) -> AuditEvent:
         """The event without its secrets, which are added to `secrets`; itself if it has none."""
+        values = dict[str, Token]()
         changed: dict[str, Any] = {}
         named = set[str]()
         for name in _PLAIN:
@@ -144,6 +171,7 @@ class EventRedactor:
                 })  # fmt: skip
         if event.attributes and self._concerns_attributes and self._may_change(event.attributes):
             before = attributes_of(event)
+            values |= self.whole_attributes(before)
             after = self._attributes(before, named)
             if after != before:
                 changed[ATTRIBUTES] = msgspec.Raw(msgspec.json.encode(after))
@@ -152,6 +180,12 @@ class EventRedactor:
             secrets |= named
         if not changed:
             return event
+        for path, token in self._rules.whole.items():
+            value = None if path.startswith((ATTRIBUTES, "message")) else attrgetter(path)(event)
+            if isinstance(value, str) and value:
+                values[value] = token
+        if values:
+            changed["message"] = without_words(changed.get("message", event.message), values)
         for name in _ALWAYS:
             if name in changed and not changed[name]:
                 changed[name] = MASK
@@ -302,9 +336,45 @@ def _all_of(value: Any, token: Token, secrets: set[str], depth: int) -> Any:
 
 
 def _whole(value: Any, token: Token, secrets: set[str]) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = as_text(value)
     secrets.add(text)
     return token(text)
+
+
+def as_text(value: Any) -> str:
+    """A JSON value that is redacted whole as the text that its token stands for."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def without_words(text: str | None, values: Mapping[str, Token]) -> str | None:
+    """A message without the values of other fields, each a word of it or several.
+
+    A message is often the record itself, of which the fields were read. A value of one character
+    stays: it would be all over the text.
+    """
+    for value, token in values.items():
+        if text and len(value) > 1 and (value in text or "\\" in text):
+            for form in written_forms(value):
+                text = _without_word(text, form, token(value))
+    return text or None
+
+
+def _without_word(text: str, form: str, token: str) -> str:
+    parts, at, found = list[str](), 0, text.find(form)
+    while found >= 0:
+        end = found + len(form)
+        left, right = text[found - 1 : found] if found else "", text[end : end + 1]
+        if _goes_on(left, form[0]) or _goes_on(right, form[-1]):
+            found = text.find(form, found + 1)
+            continue
+        parts += (text[at:found], token)
+        at, found = end, text.find(form, end)
+    return "".join([*parts, text[at:]])
+
+
+def _goes_on(beside: str, edge: str) -> bool:
+    """Whether a character makes a longer word of the one that begins or ends with `edge`."""
+    return edge.isalnum() and (beside.isalnum() or beside == "_")
 
 
 def _at(value: Any, path: Sequence[str], token: Token, secrets: set[str]) -> None:

@@ -17,13 +17,14 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.core.canonical_json import repeats_a_name
-from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter, places_of
+from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
 from siemrelay.transforms.redaction.events import (
     DEPTH,
     SHORTEST_AGAIN,
     EventRedactor,
+    as_text,
     redacted_json,
     text_of,
 )
@@ -152,17 +153,12 @@ class RecordRedactor:
     def _values(self, event: AuditEvent) -> dict[str, Token]:
         """The values of the event that a rule redacts whole."""
         values: dict[str, Token] = {}
-        attributes = attributes_of(event) if self._of_attributes else {}
+        if self._of_attributes:
+            values |= self._events.whole_attributes(attributes_of(event))
         for path, token in self._rules.whole.items():
-            inside = path.split(".")[1:]
-            found = (
-                [place[name] for place, name in places_of(attributes, inside)]
-                if path.startswith(ATTRIBUTES) else [attrgetter(path)(event)]
-            )  # fmt: skip
-            for value in found:
-                if value not in (None, ""):
-                    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-                    values[text] = token
+            value = None if path.startswith(ATTRIBUTES) else attrgetter(path)(event)
+            if value not in (None, ""):
+                values[as_text(value)] = token
         return values
 
     def _in_tree(self, tree: Any, values: dict[str, Token], found: set[str]) -> Any:

@@ -360,6 +360,29 @@ def test_whole_fields_are_redacted_each_in_its_way(more: list[Any], raw: bool) -
     assert event.actor.name == "Ada Lovelace", "the events are shared by all sinks"
 
 
+@pytest.mark.parametrize("more", [[], [{"kind": "card"}]], ids=["fields", "fields and kinds"])
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ('{"type":"t","user":"ada","session":"adage","mail":"zz"}', "adage"),
+        ('{"type":"t","user":"a\\"b","ticket":"T-1"}', "T-1"),
+        ("CEF:0|v|p|1|t|n|5|suser=ada cs1=adamant", "adamant"),
+        ("user=ada action=t note=_ada", "_ada"),
+        ("user=ada action=t mail=zz x=ada,ada;ada y=zzz", "y=zzz"),
+    ],
+)
+def test_a_redacted_field_does_not_stay_in_a_message_that_is_the_record(
+    body: str, left: str, more: list[Any]
+) -> None:
+    rules = [{"field": ["actor.name", "attributes.mail"]}, *more]
+    made = assembled("syslog", rules, at="sink", format_name="json")
+    (message,) = messages(made, f"<13>1 2026-05-01T08:00:00Z h a - - - {body}".encode())
+    text = json.loads(message)["message"]
+    assert "***" in text
+    assert left in text
+    assert not re.search(r"(?<!\w)(?:ada|b|zz)(?!\w)", text)
+
+
 _PIECES = st.lists(
     st.sampled_from(["ada", '"', "\\", ":", ",", "\n", "\u00e9", "\x7f", " ", "5", "b"]), max_size=5
 ).map("".join)

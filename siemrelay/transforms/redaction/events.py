@@ -88,12 +88,14 @@ class EventRedactor:
         copies: list[AuditEvent] = list(map(AuditEvent.__copy__, events))  # type: ignore[attr-defined]  # msgspec's own
         indexes = set[int]()
         if self._whole_members:
+            words = dict[str, Token]()
             for index, event in enumerate(copies):
-                values = dict[str, Token]()
-                attributes = self._without_members(event, values)
+                words.clear()
+                attributes = self._without_members(event, words)
                 if attributes is not None:
                     event.attributes = attributes
-                    event.message = without_words(event.message, values)
+                    if event.message:
+                        event.message = without_words(event.message, words)
                     indexes.add(index)
         for path, token in self._rules.whole.items():
             if path.startswith(ATTRIBUTES):
@@ -108,8 +110,9 @@ class EventRedactor:
                         setattr(event, part, replace(getattr(event, part), **{inner: made}))
                     else:
                         setattr(event, inner, made)
-                    if inner != "message":
-                        event.message = without_words(event.message, {value: token})
+                    text = event.message
+                    if text and inner != "message" and (value in text or "\\" in text):
+                        event.message = without_words(text, {value: token})
                     indexes.add(index)
         return copies, sorted(indexes)
 

@@ -1,13 +1,22 @@
-"""Coalescing: records that come one by one are handed over together, so many times a second."""
+"""Coalescing: records that come one by one are handed over together, so many times a second.
+
+`Coalescer` does so for sources, `RequestPace` for sinks that fill requests.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import trio
 
 from siemrelay.net.clock import sleep_until
 from siemrelay.net.tasks import Broadcast
+
+# After a pause a sink may send at once as many requests as two seconds hold, ten at most: an alarm
+# of some events arrives without delay, and one who asks for seldom requests gets these.
+_AT_ONCE_S: Final = 2.0
+_MOST_AT_ONCE: Final = 10
 
 
 class Coalescer:
@@ -47,3 +56,24 @@ class Coalescer:
     def _begin(self, now: float) -> None:
         self._last_at = now
         self._moment.wake_all()
+
+
+class RequestPace:
+    """When a request that is not full is due: a token bucket (GCRA, ITU-T I.371, Annex A).
+
+    In a steady trickle one is sent every `max_wait_s`, with what came meanwhile. After a pause the
+    first ones, as many as two seconds hold, 1 to 10, go at once. However many went, full ones
+    too, the next waits for at most `max_wait_s` (test_coalescing.py).
+    """
+
+    def __init__(self, max_wait_s: float) -> None:
+        at_once = min(_AT_ONCE_S / max_wait_s, _MOST_AT_ONCE) if max_wait_s else 1
+        self._max_wait_s = max_wait_s
+        self._credit_s = max(int(at_once) - 1, 0) * max_wait_s
+        self.due_at = -math.inf
+        """The next one need not wait after this time of the loop's clock, in seconds."""
+
+    def note_sent(self, now: float) -> None:
+        """A request was handed over."""
+        spent_until = max(self.due_at + self._credit_s, now) + self._max_wait_s
+        self.due_at = min(spent_until - self._credit_s, now + self._max_wait_s)

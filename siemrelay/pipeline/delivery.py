@@ -41,6 +41,7 @@ from siemrelay.core.errors import (
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Mutex
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
+from siemrelay.pipeline.coalescing import RequestPace
 from siemrelay.pipeline.format_cache import SinkReader
 from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.messages import SinkMessages
@@ -104,10 +105,10 @@ class Delivery:
         self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._buffer, self._stats, self._retry = buffer, stats, retry
         self._cursor, self._first_wanted_sequence = buffer.cursor(name), 0
-        self._failures, self._connected_at, self._max_wait_s = 0, float("inf"), limits.max_wait_s
+        self._failures, self._connected_at = 0, float("inf")
         self._pause: trio.CancelScope | None = None
         self._status, self._breaker = SinkStatus(name, stats, self._undelivered), RejectionBreaker()
-        self._sending, self._handed_over_at = Mutex(), float("-inf")
+        self._sending, self._pace = Mutex(), RequestPace(limits.max_wait_s)
         # Records before this may have been sent, by this process or by one before it.
         self._sent_end = buffer.end
 
@@ -242,8 +243,7 @@ class Delivery:
                         continue
                     if waiting is not None:
                         await self._hand_over(in_flight, waiting)
-                    # What comes after a pause goes at once; what follows it is gathered.
-                    waiting, deadline = batch, self._handed_over_at + self._max_wait_s
+                    waiting, deadline = batch, self._pace.due_at
                 position = stored.next_sequence
                 if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
                     await self._hand_over(in_flight, waiting)
@@ -264,9 +264,10 @@ class Delivery:
         return self.stream.reading(deadline)
 
     async def _hand_over(self, in_flight: InFlight, batch: DeliveryBatch) -> None:
-        self._handed_over_at = self._status.progressed()
+        now = self._status.progressed()
         ticket: Any = None
         if batch.messages:
+            self._pace.note_sent(now)
             await in_flight.wait_for_room()
             batch.sent_before = bisect_left(batch.sequences, self._sent_end)
             if batch.sequences:

@@ -27,8 +27,8 @@ class BatchOptions(Options):
         0.2,
         ge=0,
         le=60,
-        description="how long after the one before a request waits for more events; one that comes "
-        "after a pause goes at once",
+        description="how long a request waits for more events while they trickle in; after a pause "
+        "the first requests, as many as 2 s hold, at most 10, go at once",
     )
 
     def limits(self, in_flight: int = 1, around_bytes: int = 0) -> BatchLimits:

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from siemrelay.pipeline.coalescing import Coalescer
+from siemrelay.pipeline.coalescing import Coalescer, RequestPace
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,49 @@ async def test_the_cancellation_of_one_that_waits_leaves_nobody_waiting(
             await trio.testing.wait_all_tasks_blocked()
             leaving.cancel_scope.cancel()
     await coalescer.turn()
+
+
+def requests(pace: RequestPace, arrivals: list[float]) -> list[tuple[float, int]]:
+    """When a sink sends its requests, none of which is full, and how many events are in each."""
+    found = list[tuple[float, int]]()
+    waiting: list[float] = []
+    for arrival in [*arrivals, math.inf]:
+        if waiting and (due_at := max(waiting[0], pace.due_at)) < arrival:
+            pace.note_sent(due_at)
+            found.append((round(due_at, 6), len(waiting)))
+            waiting = []
+        waiting.append(arrival)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("max_wait_s", "arrivals", "sent"),
+    [
+        (0.2, [n / 100 for n in range(10)], [(n / 100, 1) for n in range(10)]),
+        (0.2, [0.0, *[60 + n / 4 for n in range(400)]],
+         [(0.0, 1), *[(60 + n / 4, 1) for n in range(400)]]),
+        (0.5, [n / 100 for n in range(6)], [(0.0, 1), (0.01, 1), (0.02, 1), (0.03, 1), (0.5, 2)]),
+        (5.0, [0.0, 1.0, 2.0, 30.0], [(0.0, 1), (5.0, 2), (30.0, 1)]),
+    ],
+    ids=["a burst of ten", "four a second", "more than the burst", "seldom requests"],
+)  # fmt: skip
+def test_the_first_requests_after_a_pause_go_at_once_and_a_trickle_is_gathered(
+    max_wait_s: float, arrivals: list[float], sent: list[tuple[float, int]]
+) -> None:
+    assert requests(RequestPace(max_wait_s), arrivals) == sent
+
+
+@pytest.mark.parametrize("per_s", [7, 10, 100, 1000])
+def test_a_steady_flow_has_one_request_for_each_wait(per_s: int) -> None:
+    sent = requests(RequestPace(0.2), [n / per_s for n in range(60 * per_s)])
+    later = [count for at, count in sent if at >= 30]
+    assert len(later) <= 30 / 0.2 + 1
+    assert sum(count for _, count in sent) == 60 * per_s
+    assert max(later) <= per_s * 0.2 + 2
+
+
+def test_after_a_rush_the_next_request_waits_no_longer_than_it_may() -> None:
+    pace = RequestPace(0.2)
+    for n in range(10_000):
+        pace.note_sent(n / 1000)
+    assert pace.due_at == pytest.approx(9.999 + 0.2)

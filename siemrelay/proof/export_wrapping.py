@@ -139,7 +139,9 @@ def _page_in(value: Any) -> list[Any] | None:
 
 
 def may_wrap(line: bytes) -> bool:
-    """Whether it is worth a look what a line of JSON wraps."""
+    """Whether it is worth a look what a line of JSON wraps; a long one mostly is an answer."""
+    if len(line) > _LONG_MESSAGE_BYTES:
+        return True
     try:
         members = _members(line)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -147,6 +149,7 @@ def may_wrap(line: bytes) -> bool:
     return SPLUNK_RAW in members or _wraps(members)
 
 
+_LONG_MESSAGE_BYTES: Final = 64 << 10
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 

@@ -28,6 +28,9 @@ class Heartbeat:
     ) -> None:
         self._buffer, self._stats = buffer, stats
         self._reporter, self._notifier = reporter, notifier
+        # When the records arrived at which sinks stand: each is read once, from the disk, for all
+        # sinks and scrapes (test_heartbeat.py). A hundred reads would make a scrape late in a rush.
+        self._arrivals: dict[int, float | None] = {}
 
     async def run(self) -> None:
         """Beat until cancelled. While a part is stuck the watchdog is not fed: systemd restarts."""
@@ -65,11 +68,16 @@ class Heartbeat:
         """Bring all gauges up to date, also those that are read from the disk, for a scrape."""
         self.refresh_backlog()
         await self._buffer.note_commands()
+        arrivals = dict[int, float | None]()
         for name, sink in list(self._stats.sinks.items()):  # a reload may change them meanwhile
             if (cursor := self._buffer.find_cursor(name)) is None:
                 continue
             sequence = cursor.next_sequence
-            behind = sequence < self._buffer.end
-            sink.oldest_undelivered_at = (
-                await self._buffer.received_at(sequence) if behind else None
-            )
+            if sequence >= self._buffer.end:
+                sink.oldest_undelivered_at = None
+                continue
+            if sequence not in arrivals:
+                known = self._arrivals.get(sequence)
+                arrivals[sequence] = known or await self._buffer.received_at(sequence)
+            sink.oldest_undelivered_at = arrivals[sequence]
+        self._arrivals = arrivals

@@ -44,8 +44,12 @@ def run() -> None:
     one, alone = medians["one CEF sink"], sum(medians[f"{form} alone"][1] for form in _FORMATS)
     print(f"  ten CEF sinks cost {medians['ten CEF sinks'][1] / one[1]:.2f} times the CPU of one")
     print(f"  ten formats cost {medians['ten formats'][1] / alone:.2f} times the sum of each alone")
-    beside = medians["one CEF sink, 99 dead"]
-    print(f"  beside 99 dead sinks one takes {one[0] / beside[0]:.0%} of the events/s alone")
+    for few, many in (("one CEF sink", "one CEF sink, 99 dead"),
+                      ("ten CEF sinks", "ten CEF sinks, 90 dead")):  # fmt: skip
+        alone_s, alone_cpu_s, _ = medians[few]
+        beside_s, beside_cpu_s, _ = medians[many]
+        print(f"  {many}: {alone_s / beside_s:.0%} of the events/s alone, "
+              f"{beside_cpu_s / alone_cpu_s:.0%} of the CPU")  # fmt: skip
 
 
 def _round(formats: list[str], dead: int) -> tuple[float, float, float]:

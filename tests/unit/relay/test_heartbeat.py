@@ -1,16 +1,20 @@
-"""The heartbeat runs on while a reload removes sinks, whose cursors go before their stats."""
+"""The heartbeat: gauges while a reload removes sinks, and with many sinks that are down."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.core.event import Batch
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.systemd import Notifier
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import SinkStats, Stats
 from siemrelay.telemetry.status import StatusReporter
+from tests.support.buffers import advance
 
 
 async def test_a_sink_without_a_cursor_is_passed_over(tmp_path: Path) -> None:
@@ -23,3 +27,33 @@ async def test_a_sink_without_a_cursor_is_passed_over(tmp_path: Path) -> None:
         heartbeat.refresh_backlog()
         await heartbeat.refresh()
         assert stats.buffer.removed == {}
+
+
+async def test_a_scrape_reads_the_age_of_a_record_once_for_all_sinks_that_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stats, read = Stats(), list[int]()
+    with DiskBuffer(tmp_path, max_size_bytes=1 << 30, keep_s=60.0, stats=stats.buffer) as buffer:
+        names = [f"dead-{n}" for n in range(99)]
+        buffer.set_sinks({name: SinkPolicy() for name in names})
+        stats.sinks = {name: SinkStats(name) for name in names}
+        heartbeat = Heartbeat(buffer, stats, StatusReporter(stats, Redactor([])), Notifier())
+        first = buffer.end
+        await buffer.append([Batch(first, 2, "app", 1.7e9, b"a\nb\n")], {})
+        received_at = buffer.received_at
+
+        async def counted(sequence: int) -> float | None:
+            read.append(sequence)
+            return await received_at(sequence)
+
+        monkeypatch.setattr(buffer, "received_at", counted)
+        await heartbeat.refresh()
+        await heartbeat.refresh()
+        assert read == [first]
+        assert None not in {sink.oldest_undelivered_at for sink in stats.sinks.values()}
+        advance(buffer, "dead-7", first + 1)
+        await heartbeat.refresh()
+        assert read == [first, first + 1]
+        advance(buffer, "dead-7", first + 2)
+        await heartbeat.refresh()
+        assert stats.sinks["dead-7"].oldest_undelivered_at is None

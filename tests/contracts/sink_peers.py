@@ -225,7 +225,7 @@ class Tcp(_OfReceiver):
     def made(self) -> Receiver:
         receiver = TcpReceiver(tls=self.context)
         self.settings = {
-            "server": "127.0.0.1", "port": receiver.port, "framing": "newline", "timeout": "2s",
+            "server": "127.0.0.1", "port": receiver.port, "framing": "newline", "timeout": "20s",
             **self.tls,
         }  # fmt: skip
         return receiver
@@ -287,7 +287,7 @@ class Unix(_OfReceiver):
 
     def made(self) -> Receiver:
         path = self.directory / "log"
-        self.settings = {"path": str(path), "timeout": "2s"}
+        self.settings = {"path": str(path), "timeout": "20s"}
         return _UnixReceiver(path, socket.SOCK_STREAM)
 
     def make_wait(self) -> None:
@@ -320,7 +320,7 @@ class Unixgram(Unix):
 
     def made(self) -> Receiver:
         path = self.directory / "log"
-        self.settings = {"path": str(path), "timeout": "2s"}
+        self.settings = {"path": str(path), "timeout": "20s"}
         return _UnixReceiver(path, socket.SOCK_DGRAM)
 
     def make_hold(self) -> None:
@@ -392,7 +392,7 @@ class Relp(SinkPeer):
         self.receiver = RelpReceiver(offer_within=self.context)
         async with self.receiver.listening() as port:
             self.settings = {
-                "server": "127.0.0.1", "port": port, "timeout": "2s", "window": 8, **self.tls
+                "server": "127.0.0.1", "port": port, "timeout": "20s", "window": 8, **self.tls
             }  # fmt: skip
             yield
 
@@ -446,7 +446,7 @@ class Http(_Http):
         receiver = HttpReceiver(self._judge, tls=self.context)
         self.refused = b"none"
         self.settings = {
-            "url": receiver.url, "timeout": "2s", "authorization": "Bearer right", **self.tls
+            "url": receiver.url, "timeout": "20s", "authorization": "Bearer right", **self.tls
         }  # fmt: skip
         return receiver
 
@@ -465,7 +465,7 @@ class SplunkHec(_Http):
     def made(self) -> Receiver:
         receiver = SplunkReceiver(tls=self.context)
         self.settings = {
-            "url": receiver.url, "timeout": "2s", "authorization": f"Splunk {TOKEN}", **self.tls
+            "url": receiver.url, "timeout": "20s", "authorization": f"Splunk {TOKEN}", **self.tls
         }  # fmt: skip
         return receiver
 
@@ -480,7 +480,7 @@ class ElasticsearchPeer(_Http):
     def made(self) -> Receiver:
         receiver = Elasticsearch(authorization="ApiKey right", tls=self.context)
         self.settings = {
-            "url": receiver.url, "timeout": "2s", "authorization": "ApiKey right", **self.tls
+            "url": receiver.url, "timeout": "20s", "authorization": "ApiKey right", **self.tls
         }  # fmt: skip
         return receiver
 
@@ -513,7 +513,7 @@ class Sentinel(_Http):
         receiver = LogsIngestion(self.entra, tls=self.context)
         self.settings = {
             "endpoint": receiver.url, "authority": self.entra.url, "rule": RULE, "stream": STREAM,
-            "tenant": TENANT, "client_id": CLIENT, "client_secret": SECRET, "timeout": "2s",
+            "tenant": TENANT, "client_id": CLIENT, "client_secret": SECRET, "timeout": "20s",
             **self.tls,
         }  # fmt: skip
         return receiver
@@ -542,7 +542,7 @@ class Otlp(_Http):
     def made(self) -> Receiver:
         receiver = OtlpReceiver(authorization="Bearer right", tls=self.context)
         self.settings = {
-            "url": receiver.url, "timeout": "2s", "authorization": "Bearer right", **self.tls
+            "url": receiver.url, "timeout": "20s", "authorization": "Bearer right", **self.tls
         }  # fmt: skip
         return receiver
 

@@ -168,6 +168,7 @@ class SinkCursors:
         for old, new in renamed.items():
             self._renamed[old] = new
             if (present := self._cursors.pop(old, None)) is not None:
+                self._unstored = {new if name == old else name for name in self._unstored}
                 self._cursors[new] = SinkCursor(
                     new, present.next_sequence, present.first_sequence, sinks[new],
                     present.counts, present.stream,

@@ -403,6 +403,19 @@ async def test_moved_cursors_go_with_records_after_a_moment_or_once_they_passed_
     assert cursors_on_disk(state_dir)["a"] == 202
 
 
+async def test_a_sink_that_is_renamed_while_its_cursor_waits_to_be_stored_keeps_it(
+    state_dir: Path,
+) -> None:
+    sinks = {"a": SinkPolicy(), "b": SinkPolicy()}
+    with opened(state_dir) as buffer:
+        buffer.set_sinks(sinks)
+        await add(buffer, 5)
+        advance(buffer, "a", 3)
+        await buffer.change_sinks({"new": SinkPolicy(), "b": SinkPolicy()}, {"a": "new"})
+        advance(buffer, "new", 4)
+    assert cursors_on_disk(state_dir) == {"new": 4, "b": 1}
+
+
 async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_again(
     tmp_path: Path,
 ) -> None:

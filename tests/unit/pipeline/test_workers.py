@@ -97,7 +97,7 @@ async def workers(
     pool.set_tables(lambda: tables)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)
-        await until(pool, lambda: pool.at_work > 0)
+        await until(pool, lambda: pool.has_room)
         yield pool, stats
         nursery.cancel_scope.cancel()
     assert not stats.pids

@@ -93,10 +93,10 @@ class FormatCache:
         while (found := self._find(reader, batch)) is None:
             size_bytes = len(batch.payload)
             kept = None if size_bytes < WORTH_BYTES else self._asked(reader, batch)
-            if kept is None and size_bytes <= _LARGE_BYTES:
-                return self._make(reader, batch)
             if kept is None:
-                return await self._make_in_turn(reader, batch)
+                if size_bytes > _LARGE_BYTES:
+                    return await self._make_in_turn(reader, batch)
+                return self._make(reader, batch)
             formatter = self._formatter
             while kept.asked:
                 if not await self._make_meanwhile(reader, following, kept):
@@ -223,7 +223,8 @@ class FormatCache:
         kept = self._kept.get(batch.first_sequence)
         near: list[SinkReader] = []
         if kept is None:
-            if not (near := [*self._near(reader, batch)] if len(self._readers) > 1 else near):
+            near = [*self._near(reader, batch)] if len(self._readers) > 1 else []
+            if not near:
                 made = formatter.formatted(batch, {group: (view,)})
                 if made.errors:
                     log_errors(made.errors)
@@ -349,15 +350,14 @@ class _Kept:
         self.groups: dict[int, GroupMessages] = {}
         self._found: dict[tuple[int, int], SinkMessages] = {}
         self.decoded: DecodedBatch | None = None
-        self.fields = frozenset[str]()
-        """The events, until every group that is waited for has its messages; what they fill."""
+        """The events, until every group that is waited for has its messages."""
+        self.fields = frozenset[str]()  # those that the events have
         self._asked_bytes, self.answered = 0, Broadcast()
         self.left_to_the_relay = False
         """No worker could format it: none is asked again."""
         self.errors: list[InternalError] = []
         """Bugs found in it that are not logged yet."""
-        self._unparsed = 0
-        self._replaced: list[int] = []
+        self._unparsed, self._replaced = 0, list[int]()
 
     @property
     def size_bytes(self) -> int:

@@ -90,6 +90,10 @@ def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
     context.minimum_version = _VERSIONS[options.min_version]
     # A client of TLS 1.2 could have this side negotiate again and again; OpenSSL 1.1 lets it.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # No tickets after the handshake. A syslog client that never reads would close its socket with
+    # them unread; its kernel then sends RST, and this one drops what it has received and not read.
+    # Checked by test_a_client_that_never_reads_loses_nothing_by_closing.
+    context.num_tickets = 0
     with loading(*_files(options)):
         context.load_cert_chain(options.certificate, options.key, password=no_password)
         if options.client_ca is not None:

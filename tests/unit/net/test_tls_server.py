@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+import trio
 import trustme
 
+from siemrelay.net.tls_server import ServerTlsOptions, TlsServer
 from tests.conftest import MakeDaemon
 from tests.support.http_sender import port_of, relay
 from tests.support.servers import program
@@ -36,3 +41,39 @@ def test_a_client_cannot_have_the_handshake_again(make_daemon: MakeDaemon, tmp_p
         assert b"RENEGOTIATING" in rest
         assert b"no renegotiation" in rest.lower() or b"handshake failure" in rest.lower()
     assert daemon.terminate() == 0
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_that_never_reads_loses_nothing_by_closing(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """As Python's syslog handlers do. All is sent, and closed, before the server reads."""
+    ca, file, said = trustme.CA(), tmp_path / "server.pem", b"<13>said before closing\n" * 100
+    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(file))
+    server = TlsServer(ServerTlsOptions(certificate=file))
+    trusting = ssl.create_default_context()
+    trusting.maximum_version = version
+    ca.configure_trust(trusting)
+
+    def client(port: int) -> None:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            trusting.wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            secured.sendall(said)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, trio.open_nursery() as nursery:
+        closed = trio.Event()
+
+        async def in_thread() -> None:
+            await trio.to_thread.run_sync(client, listener.socket.getsockname()[1])
+            closed.set()
+
+        nursery.start_soon(in_thread)
+        async with await listener.accept() as accepted:
+            stream, received = await server.secure(accepted, 20), b""
+            await closed.wait()
+            while data := await stream.receive_some(65536):
+                received += data
+    assert received == said

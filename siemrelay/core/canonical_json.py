@@ -112,7 +112,7 @@ def _read_objects(
     # test_lines_give_the_same_at_once_as_one_by_one.
     if text.count(b"}\n{") != len(lines) - 1 or not (text[:1] == b"{" and text[-2:] == b"}\n"):
         return None
-    if text.count(b"\n") != len(lines) or rb"\u0022" in text or needs_care(text):
+    if b"\n" in b"".join(lines) or _hides_quotes(text) or needs_care(text):
         return None
     shorter = 0
 
@@ -155,11 +155,14 @@ def decoded(text: bytes) -> Any:
 
 def needs_care(text: bytes) -> bool:
     """Whether a JSON text may have names that msgspec sorts otherwise than RFC 8785."""
-    return (
-        rb"\ud" in text
-        or rb"\uD" in text
-        or (not text.isascii() and any(first in text for first in _BEYOND))
-    )
+    if not text.isascii() and any(first in text for first in _BEYOND):
+        return True
+    return b"\\" in text and (rb"\ud" in text or rb"\uD" in text)
+
+
+def _hides_quotes(text: bytes) -> bool:
+    """Whether it has quotes that stand as an escape of six characters."""
+    return b"\\" in text and rb"\u" in text and rb"\u0022" in text
 
 
 def _repeats_a_name(text: bytes, written: bytes) -> bool:
@@ -168,7 +171,7 @@ def _repeats_a_name(text: bytes, written: bytes) -> bool:
     Each member has quotes, and a text keeps its quotes when it is written anew, but for those that
     stand as an escape of six characters.
     """
-    if rb"\u0022" in text:
+    if _hides_quotes(text):
         return repeats_a_name(text)
     return text.count(b'"') != written.count(b'"')
 

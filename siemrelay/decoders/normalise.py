@@ -55,18 +55,31 @@ _SEVERITIES: Final = {
     "emergency": 10, "emerg": 10, "fatal": 10,
 }  # fmt: skip
 
+# The levels of Node's pino and bunyan. Their 10 (trace) cannot be told from the highest severity.
+_NODE_LEVELS: Final = {20: 0, 30: 2, 40: 5, 50: 7, 60: 10}
+
 
 def severity_of(value: Any) -> int | None:
-    """A number or a name on the event's scale of 0 to 10; None if it is neither."""
+    """A number or a name on the event's scale of 0 to 10; None if it is neither.
+
+    Numbers from 20 to 100 are a level of pino or bunyan, or else percent (a risk score); those
+    from 11 to 19 are beyond a scale that ends at 10.
+    """
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, (int, float)):
         # Compared before it is made an integer: infinity and NaN have none.
-        return int(min(max(value, 0), 10)) if value == value else None
+        return _on_scale(int(min(max(value, 0), 100))) if value == value else None
     text = str(value).strip().casefold()
     if text in _SEVERITIES:
         return _SEVERITIES[text]
-    return min(int(text), 10) if text.isdecimal() and len(text) < 4 else None
+    return _on_scale(int(text)) if text.isdecimal() and len(text) < 4 else None
+
+
+def _on_scale(number: int) -> int:
+    if number < 20:
+        return min(number, 10)
+    return _NODE_LEVELS.get(number, min(number // 10, 10))
 
 
 def outcome_of(value: Any) -> str:

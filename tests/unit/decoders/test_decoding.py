@@ -158,7 +158,8 @@ def test_an_id_depends_on_the_source_and_the_place_in_the_buffer() -> None:
     ("said", "severity"),
     [
         (0, 0), (10, 10), (11, 10), (-3, 0), (7.9, 7), (1e300, 10), ("7", 7), (" 8 ", 8),
-        ("99", 9), (100, 10), ("101", 10), (19, 10), (70, 7), ("Critical", 9), ("WARN", 5), ("info", 2), ("emergency", 10), (True, None),
+        ("99", 9), (100, 10), ("101", 10), (19, 10), (70, 7),
+        ("Critical", 9), ("WARN", 5), ("info", 2), ("emergency", 10), (True, None),
         (None, None), ("", None), ("blue", None), ("1e3", None), ("-1", None), ("٣", 3),
         (float("inf"), 10), (float("-inf"), 0), (float("nan"), None), ("9" * 5000, None),
         # pino and bunyan: debug, info, warn, error, fatal

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, Damaged, Expander
 from siemrelay.sources.file.disk import OpenFile
 from siemrelay.sources.file.fingerprint import digest
+from siemrelay.wire.compression import BEGIN_BYTES, Compression, Damaged, Expander
 
 # Compressed bytes per read: large enough that calls do not count.
 _INPUT_BYTES: Final = 64 << 10

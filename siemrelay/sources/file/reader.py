@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from siemrelay.sources.file.checkpoints import printable
-from siemrelay.sources.file.compression import BEGIN_BYTES, Compression, compression_of
 from siemrelay.sources.file.content import CompressedContent, Content, PlainContent
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile, Status
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Progress, continues_at
 from siemrelay.sources.file.reconcile import Stage
 from siemrelay.sources.file.records import RecordReader
 from siemrelay.sources.file.rotated_names import age, base_name, family, is_rotated_name
+from siemrelay.wire.compression import BEGIN_BYTES, Compression, compression_of
 from siemrelay.wire.framing.contract import Ahead, Chunk, Framing, Rest
 
 # The coarsest time stamps of a file system that logs are on.

@@ -3,7 +3,7 @@
 Rotation is a race: between two surveys a log may be renamed, copied, truncated, compressed and
 deleted, and its inode be given to the next one. A survey therefore first gathers facts (`Seen`),
 all of them proven by content, and only then decides here, all at once, what has become of each
-file. The tracker carries the actions out. Nothing here touches a disk, so that tests drive it
+file. `followed_files` carries the actions out. Nothing here touches a disk, so that tests drive it
 through any number of histories.
 """
 
@@ -70,7 +70,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     key: str = ""
-    """Names its content (of a file not known)."""
+    """Names its content."""
     matched: bool = True
     deleted: bool = False
     changed: bool = False

@@ -12,6 +12,8 @@ import os.path
 import re
 from typing import Final
 
+from siemrelay.wire.compression import COMPRESSED_SUFFIX
+
 # A date that stands between separators or at an end, with an optional time of day (or the hour that
 # logrotate adds to it for `hourly`), and the counter that some loggers add for the second file of
 # a day, or logrotate's `%s`. A bare number in the middle of a name is no rotation (`host-1.log` and
@@ -30,19 +32,10 @@ _NUMBER_INSIDE: Final = re.compile(r"\.(?P<number>\d{1,3})(?=\.[A-Za-z]+$)")
 _TAI64N: Final = re.compile(r"^@(?P<time>[0-9a-f]{24})(?:\.[a-z])?$")
 
 _NANOSECONDS: Final = re.compile(r"(?<=[A-Za-z])\d{6,}$")
-_COMPRESSED: Final = re.compile(
-    r"\.(?:gz|zst|xz|bz2|lzma|lz4|lzo|Z|zip|7z|br)$"
-)  # fmt: skip
-
-
-def compressed_suffix(path: str) -> str:
-    """The suffix that says that the file is compressed, as `.gz`; empty without one."""
-    found = _COMPRESSED.search(path)
-    return found[0] if found else ""
 
 
 def _plain_name(path: str) -> str:
-    name = _COMPRESSED.sub("", os.path.basename(path))
+    name = COMPRESSED_SUFFIX.sub("", os.path.basename(path))
     # kubelet compresses by way of `0.log.20240131-101112.tmp`, logback by way of
     # `audit.2024-01-31.1.log1706659200123.tmp`.
     if not name.endswith(".tmp"):

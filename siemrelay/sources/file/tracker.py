@@ -1,4 +1,4 @@
-"""The files of one source: gathers what there is, and carries out what `reconcile` decides."""
+"""When to look at a source's files, and what events and reads say about them in between."""
 
 from __future__ import annotations
 
@@ -7,30 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
-from siemrelay.sources.file.checkpoints import CheckpointStore, printable
-from siemrelay.sources.file.disk import Disk, FileId
+from siemrelay.sources.file.checkpoints import CheckpointStore
+from siemrelay.sources.file.discovery import Discovery
+from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.finder import Finder
-from siemrelay.sources.file.fingerprint import PREFIX_BYTES, ContentChanged, Progress
-from siemrelay.sources.file.reader import FileMoved, FollowedFile
-from siemrelay.sources.file.reconcile import (
-    Action,
-    Begin,
-    Copied,
-    FollowOn,
-    Known,
-    Lost,
-    Orphan,
-    Recovered,
-    Renamed,
-    Resume,
-    Retired,
-    Stage,
-    Truncated,
-    Wait,
-    reconcile,
-)
+from siemrelay.sources.file.followed_files import FollowedFiles
+from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.sources.file.reconcile import Stage, reconcile
 from siemrelay.sources.file.schedule import Schedule
 from siemrelay.sources.file.survey import Surveyor
 from siemrelay.sources.file.warnings import UnreadableFiles
@@ -58,18 +41,22 @@ class Tracker:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """`lost` is called with the path and the number of bytes that can no longer be read."""
-        self._finder, self._watcher, self._disk, self._store = finder, watcher, disk, store
-        self._unreadable, self._lost, self._log = unreadable, lost, log
+        self._finder, self._watcher, self._store = finder, watcher, store
+        self._schedule, self._unreadable = schedule, unreadable
         self._clock, self._wall_clock = clock, wall_clock
-        self.schedule = schedule
-        self.files: dict[FileId, FollowedFile] = {}
-        self._surveyor = Surveyor(
-            finder, watcher, disk, store, schedule, unreadable, log,
+        self._discovery = Discovery(
+            finder, watcher, disk, store, schedule, unreadable,
             framing=framing, clock=clock, wall_clock=wall_clock, pause=pause,
         )  # fmt: skip
-        self._orphans: dict[str, tuple[str, Orphan]] = {}
-        self._renewed: dict[FileId, FollowedFile] = {}
-        """Open files whose content was truncated, to be met anew by the next survey."""
+        self._surveyor = Surveyor(
+            self._discovery, finder.globs, disk, store, unreadable, log,
+            clock=clock, wall_clock=wall_clock,
+        )  # fmt: skip
+        self._followed = FollowedFiles(
+            self._discovery, watcher, disk, store, schedule, unreadable, lost, log,
+            clock=clock, wall_clock=wall_clock,
+        )  # fmt: skip
+        self.files = self._followed.by_id
         self._changes = Changes(everything=True)
         self._again = self._collected = False
         self.undecided = False
@@ -101,7 +88,7 @@ class Tracker:
         for file_id in changes.written:
             if (file := self.files.get(file_id)) is not None:
                 file.ready = True
-                self.schedule.wake(file)
+                self._schedule.wake(file)
         if changes.call_for_survey:
             self._changes.entries |= changes.entries
             self._changes.moved |= changes.moved
@@ -112,7 +99,7 @@ class Tracker:
         if not self._collected:
             self.collect()
         self._collected = False
-        turn = self.schedule.next_read(family_name, survey_due=self.survey_due)
+        turn = self._schedule.next_read(family_name, survey_due=self.survey_due)
         if turn is not None and turn[0].changed:
             self._again = True
             return None
@@ -133,8 +120,7 @@ class Tracker:
 
     def failed(self, file: FollowedFile, error: OSError) -> None:
         """A file could not be read: it is tried again when it changes and at every survey."""
-        self._unreadable.add(file.path, error)
-        file.try_later()
+        self._followed.failed(file, error)
 
     def survey(self, *, full: bool, from_end: bool = False, final: bool = False) -> None:
         """Look at the disk and act on every change. Blocks on the disk.
@@ -144,27 +130,27 @@ class Tracker:
         """
         found, every = False, full
         for _ in range(_ROUNDS):
-            self._again = False
-            orphans = {key: orphan for key, (_, orphan) in self._orphans.items()}
-            known = {file_id: self._known(file) for file_id, file in self.files.items()}
-            renewed, self._renewed = self._renewed, {}
+            known, orphans = self._followed.known(), self._followed.orphans()
             facts = self._surveyor.survey(
-                self.files, renewed, self._take_changes, self._calls_again, full=full
-            )
-            self._again = self._again or facts.again
+                self.files, self._followed.take_renewed(), self._take_changes, self._calls_again,
+                full=full,
+            )  # fmt: skip
             found = found or bool(facts.newcomers) or any(s.grown for s in facts.seen.values())
             actions = reconcile(known, facts.seen, orphans, final=final)
-            self._carry_out(actions, facts.newcomers, from_end=from_end)
+            again = self._followed.carry_out(
+                actions, facts.newcomers, from_end=from_end, quiet=self._first
+            )
             self._first = full = False
+            self._again = facts.again or again
             if not self._again:
                 break
         followed = (file.path for file in self.files.values())
         if every:
             self._closed = self._unreadable.add_directories(self._finder.closed())
         self._unreadable.keep_only(facts.paths.union(followed, self._closed))
-        self._note_rotated_and_expire()
-        waiting = any(file.stage is Stage.WAITING for file in self.files.values())
-        self.undecided = waiting or bool(self._orphans)
+        self._followed.note_rotated()
+        self._expire()
+        self.undecided = self._followed.undecided
         self.collect()
         self._events.surveyed(full=every, found=found)
 
@@ -177,194 +163,12 @@ class Tracker:
         self.collect()
         return self._changes.call_for_survey
 
-    def _known(self, file: FollowedFile) -> Known:
-        since = max(file.changed_at, file.rotated_at or 0.0)
-        return Known(
-            key=file.progress.key,
-            path=file.path,
-            matched=file.matched,
-            stage=file.stage,
-            offset=file.progress.offset,
-            unread=file.unread,
-            idle_s=self._clock() - since if file.idle else 0.0,
-        )
-
-    def _carry_out(
-        self, actions: list[Action], newcomers: dict[FileId, FollowedFile], *, from_end: bool
-    ) -> None:
-        """Do what `reconcile` decided, in its order."""
-        resumed: list[FollowedFile] = []
-        new: list[FollowedFile] = []
-        for action in actions:
-            if isinstance(action, Lost):
-                path, orphan = self._orphans.pop(action.key)
-                self._lost(path, orphan.unread)
-                continue
-            if isinstance(action, Recovered):
-                self._orphans.pop(action.key, None)
-                continue
-            newcomer = newcomers.get(action.file)
-            file = newcomer or self.files[action.file]
-            try:
-                self._do(action, file, from_end=from_end and newcomer is not None)
-            except ContentChanged:
-                file.changed = self._again = True
-            except FileMoved:
-                self._again = True
-            except OSError as error:
-                self.failed(file, error)
-            else:
-                if newcomer is not None:
-                    (resumed if isinstance(action, Resume) else new).append(file)
-                continue
-            if newcomer is not None:  # met anew by the next survey
-                self._watcher.unwatch_file(file.file_id)
-                file.close()
-        self._follow_new(resumed, new)
-
-    def _do(self, action: Action, file: FollowedFile, *, from_end: bool) -> None:
-        progress = file.progress
-        match action:
-            case Begin():
-                if from_end:
-                    file.skip_all()
-                    self._store.note(progress.position())
-                elif progress.offset:
-                    self._opened(file)
-                    progress.finished_size = progress.end_sha256 = None
-                    file.start_at(0)
-                file.stage, file.origin = Stage.READING, None
-                file.ready = progress.finished_size is None
-            case Resume():
-                self._opened(file)
-                self._resume(file, action.key)
-                file.stage, file.origin = Stage.READING, None
-            case Wait():
-                file.stage, file.origin = Stage.WAITING, action.origin
-            case Copied():
-                self._opened(file)
-                self._start_behind(file, action)
-            case FollowOn():
-                file.stage, file.origin, file.ready = Stage.READING, None, True
-            case Renamed():
-                if action.path != file.path:
-                    first = not file.rotated_name
-                    (self._log.info if first else self._log.debug)(
-                        "renamed", path=printable(action.path), was=progress.path
-                    )
-                    file.moved_to(action.path)
-                file.matched = action.matched
-            case Truncated():
-                self._log.info("truncated", path=progress.path, offset=progress.offset)
-                progress.truncated = self._again = True
-                unread = file.unread_when_intact
-                if (fresh := self._surveyor.renewed(file)) is not None:
-                    self._renewed[file.file_id] = fresh
-                self._retire(file, unread)
-            case Retired():
-                self._log.info(action.why, path=progress.path)
-                self._retire(file, file.unread)
-            case Lost() | Recovered():
-                raise AssertionError("these are of no file")
-
-    def _opened(self, file: FollowedFile) -> None:
-        if file.content is None:
-            file.reopen(self._disk)
-
-    def _resume(self, file: FollowedFile, key: str) -> None:
-        point = self._store.get(key)
-        content = file.content
-        assert point is not None
-        assert content is not None
-        begin = content.pread(PREFIX_BYTES, 0)
-        progress = Progress.resume(key, point, file.path, file.file_id, begin)
-        finished = file.compressed and point.finished_size == file.size
-        if not finished:
-            progress.move_to(content, point.offset)
-        self._store.pop(key)
-        followed = file.file_id in self.files
-        if followed:
-            self.schedule.remove(file)  # it may turn out to be of another log
-        file.adopt_progress(progress, point.family)
-        if followed:
-            self.schedule.add(file)
-        if finished:
-            file.ready = False
-            file.close()
-        if point.gone is not None or point.path != file.progress.path:
-            self._store.note(file.progress.position())
-
-    def _start_behind(self, file: FollowedFile, action: Copied) -> None:
-        file.start_at(action.through, action.part, action.ahead)
-        file.origin = action.origin if action.whole else None
-        file.stage = Stage.COPY if action.whole else Stage.READING
-        file.ready = not action.whole
-        if action.whole and file.compressed:
-            file.finish()
-        self._store.note(file.progress.position())
-        origin = self._origin(action.origin)
-        if origin is not None:
-            self._log.info(
-                "copy of a file that was read, reading only the rest",
-                path=file.progress.path,
-                origin=origin,
-                from_offset=action.through,
-            )
-        if action.whole:
-            file.close()
-
-    def _origin(self, key: str) -> str | None:
-        """Note that a content has been found copied; returns where it was."""
-        if (point := self._store.get(key)) is not None:
-            if not point.copied:
-                self._store.put(key, msgspec.structs.replace(point, copied=True))
-            return point.path
-        return next((f.progress.path for f in self.files.values() if f.progress.key == key), None)
-
-    def _follow_new(self, resumed: list[FollowedFile], new: list[FollowedFile]) -> None:
-        """Follow these files from now on, the older ones before the newer ones."""
-        # Those met before came before those that were not, whatever their times.
-        resumed.sort(key=lambda file: file.progress.serial)
-        log = self._log.debug if self._first else self._log.info
-        for file in resumed + new:
-            log("found", path=file.progress.path, offset=file.progress.offset, size=file.size)
-        # Those of which nothing was read yet are as new: the others may be older than they.
-        again = [f for name in {f.family for f in new} for f in self.schedule.take_unread(name)]
-        for file in resumed + sorted(new + again, key=lambda file: file.birth):
-            self.files[file.file_id] = file
-            self.schedule.add(file)
-
-    def _note_rotated_and_expire(self) -> None:
-        """Note what was rotated and what may be read; forget what is too old."""
-        now = self._clock()
-        for file in self.files.values():
-            if not self.schedule.is_rotated(file):
-                file.rotated_at = None
-            elif file.rotated_at is None:
-                file.rotated_at = now
-            if not file.idle:
-                self.schedule.wake(file)
-        for file in list(self.schedule.expendable()):
-            self._retire(file, 0)
-        if now >= self._next_expiry:
+    def _expire(self) -> None:
+        """Forget what is too old."""
+        if (now := self._clock()) >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_EVERY_S
             self._store.expire(self._wall_clock())
-            self._surveyor.forget_failures()
-
-    def _retire(self, file: FollowedFile, unread: int) -> None:
-        """Follow it no longer, and remember how far it was read; `unread` bytes were not."""
-        progress = file.progress
-        if unread and file.stage is Stage.READING:
-            orphan = Orphan(unread, file.log, progress.offset, progress.begin)
-            self._orphans[progress.key] = (progress.path, orphan)
-        recent = progress.recent
-        if file.file_id not in self._renewed:
-            self._watcher.unwatch_file(file.file_id)
-        file.close()
-        if progress.offset:
-            self._store.put(progress.key, progress.checkpoint(gone=self._wall_clock()), recent)
-        del self.files[file.file_id]
-        self.schedule.remove(file)
+            self._discovery.forget_failures()
 
     def settle_deleted(self) -> bool:
         """See which files have been deleted; whether something is unread in any.
@@ -390,11 +194,4 @@ class Tracker:
 
     def close(self) -> None:
         """Close every file; what is unread in deleted ones is lost."""
-        copied = {file.origin for file in self.files.values()}
-        for file in self.files.values():
-            unread = file.unread_when_intact if file.deleted and file.content is not None else 0
-            if unread and file.stage is Stage.READING and file.progress.key not in copied:
-                self._lost(file.progress.path, unread)
-            file.close()
-        for file in self._renewed.values():
-            file.close()
+        self._followed.close()

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.sources.file.compression import COMPRESSIONS
 from siemrelay.sources.file.content import CompressedContent, PlainContent
 from siemrelay.sources.file.disk import OpenFile
 from siemrelay.sources.file.fingerprint import (
     Progress,
 )
 from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.wire.compression import COMPRESSIONS
 from siemrelay.wire.framing.lines import LineFraming
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.sources.file.compression import COMPRESSIONS
 from siemrelay.sources.file.disk import Disk
 from siemrelay.sources.file.fingerprint import Progress
 from siemrelay.sources.file.reader import FollowedFile
+from siemrelay.wire.compression import COMPRESSIONS
 from siemrelay.wire.framing.lines import LineFraming
 from tests.support.file_source_rig import CollectingIntake, append, drained, running
 

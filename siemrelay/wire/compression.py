@@ -1,14 +1,13 @@
-"""The compressions that log files come in: recognised by their first bytes, expanded in steps."""
+"""The compressions of log files: recognised by their first bytes, expanded in steps. Pure."""
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
-
-from siemrelay.sources.file.rotated_names import compressed_suffix
 
 # The most that one step may expand to: a bomb costs no memory.
 OUTPUT_BYTES: Final = 256 << 10
@@ -166,6 +165,11 @@ COMPRESSIONS: Final = (
     Compression("Brotli", (".br",), ()),
 )  # fmt: skip
 
+COMPRESSED_SUFFIX: Final = re.compile(
+    "(?:" + "|".join(re.escape(suffix) for row in COMPRESSIONS for suffix in row.suffixes) + ")$"
+)
+"""How the name of a compressed file ends."""
+
 BEGIN_BYTES: Final = max(len(magic) for row in COMPRESSIONS for magic in row.magics)
 """How many of a file's first bytes say how it is compressed."""
 
@@ -178,5 +182,4 @@ def compression_of(begin: bytes, path: str) -> Compression | None:
     for row in COMPRESSIONS:
         if begin.startswith(row.magics):
             return row
-    suffix = compressed_suffix(path)
-    return next((row for row in COMPRESSIONS if suffix in row.suffixes), None)
+    return next((row for row in COMPRESSIONS if path.endswith(row.suffixes)), None)

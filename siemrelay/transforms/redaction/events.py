@@ -10,32 +10,22 @@ import msgspec
 from msgspec.structs import replace
 
 from siemrelay.core.event import AuditEvent, attributes_of, places_of
-from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.rules import (
-    MASK,
-    Rules,
-    TextRule,
-    Token,
-    redacted_text,
-    written_forms,
+from siemrelay.transforms.redaction.json_values import (
+    as_text,
+    redact_at,
+    redact_texts_at,
+    redacted_json,
+    redacted_string,
 )
+from siemrelay.transforms.redaction.rules import MASK, Rules, Token
+from siemrelay.transforms.redaction.words import SHORTEST_AGAIN, without_words
 
 _PARTS: Final = ("actor", "target")
 _PLAIN: Final = ("id", "type", "category", "message")
 """Fields whose text a sender chooses; the others are numbers, times and fixed choices."""
 _ALWAYS: Final = ("id", "type", "category")
 """Those that every event has: of what is removed there, the mask is left."""
-
-SHORTEST_AGAIN: Final = 4
-"""Characters of a secret that is looked for again; a shorter one stands by chance in words."""
-
-# `{"name": "password", "value": "x"}`, as CloudTrail, Google and Windows list parameters.
-_NAMES_OF: Final = ("name", "Name", "key", "Key", "field")
-_VALUES_OF: Final = frozenset({"value", "Value", "values", "multiValue"})
-
-# Attributes nest as their sender likes; what is deeper is withheld whole.
-DEPTH: Final = 64
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -217,7 +207,7 @@ class EventRedactor:
             changed[path] = token(value) or None
             return
         rules = (*self._rules.texts_of.get(path, ()), *self._rules.texts)
-        text = _redacted_string(value, rules, secrets, DEPTH)
+        text = redacted_string(value, rules, secrets)
         if text != value:
             changed[path] = text or None
 
@@ -235,10 +225,10 @@ class EventRedactor:
         result: Any = redacted_json(own, self._rules.texts, secrets)
         for path, token in self._rules.whole.items():
             if path.startswith(ATTRIBUTES):
-                _at(result, path.split(".")[1:], token, secrets)
+                redact_at(result, path.split(".")[1:], token, secrets)
         for path, rules in self._rules.texts_of.items():
             if path.startswith(ATTRIBUTES):
-                _texts_at(result, path.split(".")[1:], rules, secrets)
+                redact_texts_at(result, path.split(".")[1:], rules, secrets)
         return result if isinstance(result, dict) else {}
 
 
@@ -254,145 +244,3 @@ def text_of(event: AuditEvent) -> str:
     elif attributes:
         texts.append(msgspec.json.encode(attributes).decode())
     return "\n".join(filter(None, texts))
-
-
-def redacted_json(
-    value: Any, rules: Sequence[TextRule], secrets: set[str], depth: int = DEPTH
-) -> Any:
-    """A copy of a JSON value with the secrets in its texts, names and numbers redacted."""
-    if isinstance(value, dict):
-        if depth == 0:
-            return MASK
-        result: dict[str, Any] = {}
-        named = next((value[name] for name in _NAMES_OF if name in value), None)
-        for name, inner in value.items():
-            label = named if name in _VALUES_OF else value.get(f"{name}Label")  # CEF's cs1Label
-            token = _token_of(name, rules) or _token_of(label, rules)
-            result[redacted_text(name, rules, secrets)] = (
-                redacted_json(inner, rules, secrets, depth - 1)
-                if token is None
-                else _all_of(inner, token, secrets, depth - 1)
-            )
-        return result
-    if isinstance(value, list):
-        if depth == 0:
-            return MASK
-        return _redacted_list(value, rules, secrets, depth - 1)
-    if isinstance(value, str):
-        return _redacted_string(value, rules, secrets, depth)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        text = str(value)
-        redacted = redacted_text(text, rules, secrets)
-        return value if redacted == text else redacted
-    return value
-
-
-def _redacted_string(text: str, rules: Sequence[TextRule], secrets: set[str], depth: int) -> str:
-    """A text without its secrets; one that is JSON as a whole is taken apart.
-
-    The message of a syslog record may be a document, in which names and values stand apart.
-    """
-    if depth > 0 and text[:1] in ("{", "[") and any(r.names and r.hint(text) for r in rules):
-        try:
-            tree = forgiving_json(text.encode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            return redacted_text(text, rules, secrets)
-        after = redacted_json(tree, rules, secrets, depth - 1)
-        if after != tree:
-            return msgspec.json.encode(after).decode()
-    return redacted_text(text, rules, secrets)
-
-
-def _redacted_list(
-    items: list[Any], rules: Sequence[TextRule], secrets: set[str], depth: int
-) -> list[Any]:
-    """A copy of a list; what follows an option like `--password` in it is that option's value."""
-    result, token = list[Any](), None
-    for item in items:
-        if token is not None and isinstance(item, str) and not item.startswith("-"):
-            result.append(_all_of(item, token, secrets, depth))
-        else:
-            result.append(redacted_json(item, rules, secrets, depth))
-        option = isinstance(item, str) and item.startswith("-")
-        token = _token_of(item.lstrip("-"), rules) if option else None
-    return result
-
-
-def _token_of(name: Any, rules: Sequence[TextRule]) -> Token | None:
-    """What redacts the value of that name whole; None if its name says nothing."""
-    if not isinstance(name, str):
-        return None
-    return next((rule.token for rule in rules if rule.names and rule.names(name)), None)
-
-
-def _all_of(value: Any, token: Token, secrets: set[str], depth: int) -> Any:
-    """A copy of a JSON value in which every text and number is redacted whole."""
-    if isinstance(value, (dict, list)) and depth == 0:
-        return MASK
-    if isinstance(value, dict):
-        return {name: _all_of(inner, token, secrets, depth - 1) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_all_of(inner, token, secrets, depth - 1) for inner in value]
-    if value in (None, "") or isinstance(value, bool):
-        return value
-    return _whole(value, token, secrets)
-
-
-def _whole(value: Any, token: Token, secrets: set[str]) -> str:
-    text = as_text(value)
-    secrets.add(text)
-    return token(text)
-
-
-def as_text(value: Any) -> str:
-    """A JSON value that is redacted whole as the text that its token stands for."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def without_words(text: str | None, values: Mapping[str, Token]) -> str | None:
-    """A message without the values of other fields, each a word of it or several.
-
-    A message is often the record itself, of which the fields were read. A value of one character
-    stays: it would be all over the text.
-    """
-    for value, token in values.items():
-        if text and len(value) > 1 and (value in text or "\\" in text):
-            for form in written_forms(value):
-                text = _without_word(text, form, token(value))
-    return text or None
-
-
-def _without_word(text: str, form: str, token: str) -> str:
-    parts, at, found = list[str](), 0, text.find(form)
-    while found >= 0:
-        end = found + len(form)
-        left, right = text[found - 1 : found] if found else "", text[end : end + 1]
-        if _goes_on(left, form[0]) or _goes_on(right, form[-1]):
-            found = text.find(form, found + 1)
-            continue
-        parts += (text[at:found], token)
-        at, found = end, text.find(form, end)
-    return "".join([*parts, text[at:]])
-
-
-def _goes_on(beside: str, edge: str) -> bool:
-    """Whether a character makes a longer word of the one that begins or ends with `edge`."""
-    return edge.isalnum() and (beside.isalnum() or beside == "_")
-
-
-def _at(value: Any, path: Sequence[str], token: Token, secrets: set[str]) -> None:
-    """Redact the values at that path, whatever they are; an empty token removes them."""
-    for place, name in list(places_of(value, path)):
-        if place[name] not in (None, ""):
-            made = _whole(place[name], token, secrets)
-            if made:
-                place[name] = made
-            else:
-                del place[name]
-
-
-def _texts_at(
-    value: Any, path: Sequence[str], rules: Sequence[TextRule], secrets: set[str]
-) -> None:
-    for place, name in list(places_of(value, path)):
-        place[name] = redacted_json(place[name], rules, secrets)

@@ -20,16 +20,11 @@ from siemrelay.core.canonical_json import repeats_a_name
 from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
 from siemrelay.core.forgiving_json import forgiving_json
 from siemrelay.transforms.event_paths import ATTRIBUTES
-from siemrelay.transforms.redaction.events import (
-    DEPTH,
-    SHORTEST_AGAIN,
-    EventRedactor,
-    as_text,
-    redacted_json,
-    text_of,
-)
+from siemrelay.transforms.redaction.events import EventRedactor, text_of
+from siemrelay.transforms.redaction.json_values import DEPTH, as_text, redacted_json
 from siemrelay.transforms.redaction.kinds import long_matches
-from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text, written_forms
+from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text
+from siemrelay.transforms.redaction.words import SHORTEST_AGAIN, without_word, written_forms
 
 _WITHHELD: Final = (
     b'{"type":"Unparsed Record","message":"*** (internal error: the record could not be redacted)"}'
@@ -136,7 +131,7 @@ class RecordRedactor:
             return text
         for secret in sorted(secrets, key=len, reverse=True):
             for form in written_forms(secret):
-                text, count = _without(text, form, token(secret))
+                text, count = without_word(text, form, token(secret))
                 if count:
                     found.add(secret)
         return text
@@ -169,24 +164,10 @@ class RecordRedactor:
     def _in_text(self, text: str, values: dict[str, Token], found: set[str]) -> str:
         for value, token in values.items():
             for form in written_forms(value):
-                text, count = _without(text, form, token(value))
+                text, count = without_word(text, form, token(value))
                 if count:
                     found.add(value)
         return redacted_text(text, self._texts, found)
-
-
-def _without(text: str, form: str, token: str) -> tuple[str, int]:
-    """The text with a token for a value as it is written, and how often it was there."""
-    if len(form) > _MOST_COMPILED:
-        return text.replace(form, token), text.count(form)
-    # A name is not a part of a longer word.
-    left = r"(?<!\w)" if form[0].isalnum() else ""
-    right = r"(?!\w)" if form[-1].isalnum() else ""
-    return re.compile(left + re.escape(form) + right).subn(token.replace("\\", r"\\"), text)
-
-
-# To compile a pattern takes a microsecond a character; so long a value is no part of a word.
-_MOST_COMPILED: Final = 256
 
 
 def _searched(record: bytes, event: AuditEvent) -> str:
@@ -201,7 +182,7 @@ def _searched(record: bytes, event: AuditEvent) -> str:
 def _has_one_of(secrets: set[str], text: str) -> bool:
     """Whether a secret stands in the text a second time, where no rule finds it."""
     return any(
-        _without(text, secret, MASK)[1] > 0
+        without_word(text, secret, MASK)[1] > 0
         for secret in secrets
         if len(secret) >= SHORTEST_AGAIN and secret in text
     )

@@ -175,16 +175,3 @@ def _of_pattern(pattern: str, token: Token) -> TextRule:
             yield SecretSpan(start, end, text[start:end])
 
     return TextRule(find, compiled.is_in_text, token, is_kind=False)
-
-
-def written_forms(value: str) -> Sequence[str]:
-    """The value as records may hold it: with the escapes of JSON, CEF, RFC 5424 and CSV."""
-    forms = (
-        value,
-        value.replace("\\", "\\\\").replace('"', '\\"'),
-        value.replace("\\", "\\\\").replace("=", "\\=").replace("|", "\\|"),
-        re.sub(r'([\\"\]])', r"\\\1", value),
-        value.replace("/", "\\/"),
-        value.replace('"', '""'),
-    )
-    return list(dict.fromkeys(forms))

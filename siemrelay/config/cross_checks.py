@@ -21,6 +21,7 @@ from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sources.file.finder import Globs
 from siemrelay.sources.file.options import FileOptions
 from siemrelay.telemetry.endpoint_options import EndpointOptions
+from siemrelay.transforms.conditions import impossible
 
 
 def clashes(
@@ -41,6 +42,9 @@ def clashes(
     yield from _renamed("source", sources)
     yield from _renamed("sink", sinks)
     yield from _unknown_sources(sources, sinks)
+    for section, parts in (("sources", sources), ("sinks", sinks)):
+        for name, part in parts.items():
+            yield from _never_met(part, (section, name))
     for name, sink in sinks.items():
         if getattr(sink, "format", "") == "raw" and getattr(sink, "add", {}):
             yield (
@@ -118,6 +122,16 @@ def _unknown_sources(
                 meant = nearest(source, known)
                 hint = f"did you mean `{meant}`?" if meant else f"there are {', '.join(known)}"
                 yield ("sinks", name, "sources"), f"no source is named `{source}`; {hint}"
+
+
+def _never_met(part: Any, at: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every condition of a part that no event can fulfil."""
+    places: list[tuple[KeyPath, Any]] = [(at, part)]
+    for key in ("sample", "limit"):
+        places += [((*at, key, i), rule) for i, rule in enumerate(getattr(part, key, ()) or ())]
+    for place, having in places:
+        for field, message in impossible(getattr(having, "where", {})):
+            yield (*place, "where", field), message
 
 
 # A seal accounts for hundreds of messages, and is of no use in part.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
@@ -29,12 +29,62 @@ def nearest(name: str, known: list[str]) -> str | None:
 
 
 def meant_key(key: str, known: Mapping[str, FieldInfo]) -> str | None:
-    """The key most likely meant: the new name of a renamed one, or the nearest; else None."""
+    """The key most likely meant: the new name of a renamed one, the one that does here what `key`
+    does elsewhere, or the nearest; else None."""
     for name, info in known.items():
         extra = info.json_schema_extra
         if isinstance(extra, dict) and key in cast("tuple[str, ...]", extra.get("formerly", ())):
             return name
-    return nearest(key, list(known))
+    return key_elsewhere(key, known.keys()) or nearest(key, list(known))
+
+
+def key_elsewhere(key: str, known: Collection[str]) -> str | None:
+    """The first of `known` that does here what `key` does in other relays and SIEMs, or None."""
+    meant = _KEYS_ELSEWHERE.get(key.casefold(), ())
+    return next((name for name in meant if name in known), None)
+
+
+def meant_choice(key: str, value: str, known: Collection[str]) -> str | None:
+    """The value of `type`, `protocol` or `format` most likely meant, or None."""
+    meant = _CHOICES_ELSEWHERE.get(key, {}).get(value.casefold())
+    return meant if meant in known else nearest(value, list(known))
+
+
+_KEYS_ELSEWHERE: Final = {
+    **dict.fromkeys(("inputs", "receivers"), ("sources",)),
+    **dict.fromkeys(("outputs", "exporters"), ("sinks",)),
+    **dict.fromkeys(("token", "api_key", "hec_token", "default_token"), ("authorization",)),
+    **dict.fromkeys(
+        ("host", "hostname", "target", "address", "hosts", "destination", "remote"),
+        ("server", "listen", "url"),
+    ),
+    **dict.fromkeys(("endpoint", "endpoints", "uri"), ("url",)),
+    **dict.fromkeys(("port", "bind", "bind_address"), ("listen",)),
+    "protocol": ("listen",), "type": ("protocol",),
+    **dict.fromkeys(("codec", "encoding", "template", "formatter"), ("format",)),
+    **dict.fromkeys(("file", "files", "filename", "paths", "include"), ("path",)),
+    **dict.fromkeys(("read_from", "start_position"), ("start_at",)),
+    **dict.fromkeys(("exclude", "min_severity", "outcome", "filter", "filters"), ("events",)),
+    **dict.fromkeys(("throttle", "rate_limit", "ratelimit"), ("limit",)),
+    **dict.fromkeys(("insecure", "insecure_skip_verify", "verify_certificate"), ("verify",)),
+    **dict.fromkeys(("cert", "crt_file", "cert_file"), ("certificate",)),
+    "key_file": ("key",), "ca_file": ("ca", "client_ca"),
+}  # fmt: skip
+"""Keys of other relays and SIEMs, in lower case → the keys that do the same here, in order."""
+
+_CHOICES_ELSEWHERE: Final = {
+    "type": {
+        **dict.fromkeys(("tail", "filelog", "filestream"), "file"),
+        **dict.fromkeys(("udp", "tcp", "tls", "relp", "imudp", "imtcp", "imrelp"), "syslog"),
+        **dict.fromkeys(("systemd", "imjournal"), "journal"),
+        "webhook": "http", "hec": "splunk-hec", "rabbitmq": "amqp",
+    },
+    "protocol": {
+        "ssl": "tls", "hec": "splunk-hec", "opensearch": "elasticsearch", "es": "elasticsearch",
+        "webhook": "http",
+    },
+}  # fmt: skip
+"""Values of these keys in other relays, in lower case, and the same here."""
 
 
 # A shorter beginning of a name may as well be a typing error.

@@ -15,20 +15,12 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from siemrelay import registry
-from siemrelay.config.describe import field_names, meant_key, nearest
+from siemrelay.config.describe import field_names, key_elsewhere, meant_choice, meant_key
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.core.options import Options
 from siemrelay.products.product import BUILT_IN, Products
 from siemrelay.sinks.stream.servers import ports_within
-
-_FOREIGN_KEYS: Final = {
-    "token": "authorization", "api_key": "authorization", "hec_token": "authorization",
-    "host": "server", "hostname": "server", "target": "server", "address": "server",
-    "endpoint": "url", "uri": "url", "filter": "events", "hosts": "server",
-    **dict.fromkeys(("throttle", "rate_limit", "ratelimit"), "limit"),
-}  # fmt: skip
-"""Keys of other relays and SIEMs → the key that does the same here."""
 
 # A limit of events, as it is called here and elsewhere.
 _LIMITS: Final = frozenset({"limit", "throttle", "rate_limit", "ratelimit"})
@@ -238,9 +230,13 @@ def _choice(joined: Joined, key: str, table: Mapping[str, Any], default: str | N
     value = joined.values[key]
     if isinstance(value, str) and value in table:
         return value
-    meant = nearest(value, list(table)) if isinstance(value, str) else None
+    meant = meant_choice(key, value, table) if isinstance(value, str) else None
     text = f" `{value}`" if isinstance(value, str) else ""
     hint = f"; did you mean `{meant}`?" if meant else ""
+    if key == "protocol" and value in registry.FORMATS:
+        hint = f"; `{value}` is a format: write `format: {value}` and the protocol that carries it"
+    elif key == "protocol" and value in PRESETS:
+        hint = f"; did you mean `siem: {value}`?"
     _refuse(joined, key, f"unknown {key}{text}{hint}; expected {_names(table)}", at_key=False)
     return None
 
@@ -275,10 +271,11 @@ def _refuse_keys(
         what = owners[0][0] if owners else None
         if what is not None:
             having = ", ".join(name for _, name in owners)
-            message = f"`{key}` is not used by {what} {chosen[what]}; it belongs to {having}"
+            meant = key_elsewhere(key, known.keys() - joined.values.keys())
+            hint = f"did you mean `{meant}`?" if meant else f"it belongs to {having}"
+            message = f"`{key}` is not used by {what} {chosen[what]}; {hint}"
         else:
-            meant = _FOREIGN_KEYS.get(key)
-            meant = meant if meant in known else meant_key(key, known)
+            meant = meant_key(key, known)
             message = f"unknown key `{key}`" + (f"; did you mean `{meant}`?" if meant else "")
         _refuse(joined, key, message)
 

@@ -67,11 +67,19 @@ def explain(
         wanted = " or ".join(dict.fromkeys(kinds))
         found = _found(inputs[path])
         quote = "; put it in quotes" if wanted == "text" and found in _SCALARS else ""
-        texts.setdefault(path, []).append(f"expected {wanted}, found {found}{quote}")
+        hint = quote or _by_name(path, inputs[path])
+        texts.setdefault(path, []).append(f"expected {wanted}, found {found}{hint}")
     return [
         document.fault((*at, *path), "; ".join(dict.fromkeys(some)), at_key=path in at_keys)
         for path, some in texts.items()
     ]
+
+
+def _by_name(path: KeyPath, value: Any) -> str:
+    """A hint for who writes sources or sinks as a list, as other relays have them."""
+    if path not in (("sources",), ("sinks",)) or not isinstance(value, list):
+        return ""
+    return "; a name of your own goes before each: `NAME:` and its keys below, without `-`"
 
 
 def _path_in(values: Any, loc: tuple[int | str, ...], *, missing: bool) -> tuple[KeyPath, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from operator import and_, not_, or_
@@ -83,6 +83,47 @@ Where = dict[
     ],
 ]
 """`where:`, by field."""
+
+
+_NUMBERS: Final = {"severity": (0, 10)}
+_CHOICES: Final = {"outcome": ("success", "failure", "unknown")}
+_TEXTS: Final = ("time", "type", "category", "outcome")
+
+
+def impossible(where: Mapping[str, ConditionOptions]) -> Iterator[tuple[str, str]]:
+    """Every field whose condition no event can fulfil or fail, and a message for a person.
+
+    Such a condition lets nothing pass, or everything, and the relay would count that as wanted.
+    """
+    for path, options in where.items():
+        plain = [
+            entry for entry in (*options.any, *options.unless)
+            if not (isinstance(entry, str) and _WILDCARD.search(entry))
+        ]  # fmt: skip
+        if path in _NUMBERS:
+            low, high = _NUMBERS[path]
+            form = f"`{path}` is a whole number from {low} to {high}: write 7, or {{min: 7}}"
+            numbers = {str(number) for number in range(low, high + 1)}
+            if not numbers.issuperset(map(_text, plain)):
+                wrong = next(entry for entry in plain if _text(entry) not in numbers)
+                yield path, f"no event has the {path} {_shown(_text(wrong))}; {form}"
+            elif (options.min is not None and options.min > high) or (
+                options.max is not None and options.max < low
+            ):
+                yield path, f"no event has such a {path}; `{path}` is from {low} to {high}"
+        elif path in _CHOICES and not set(_CHOICES[path]).issuperset(map(_text, plain)):
+            wrong = next(entry for entry in plain if _text(entry) not in _CHOICES[path])
+            yield (
+                path,
+                (
+                    f"no event has the {path} {_shown(_text(wrong))}; it is one of "
+                    f"{', '.join(_CHOICES[path])}"
+                ),
+            )
+        if path in _TEXTS and (options.min is not None or options.max is not None):
+            yield path, f"`{path}` is no number: `min` and `max` do not fit it"
+        elif options.min is not None and options.max is not None and options.min > options.max:
+            yield path, "`min` is above `max`: no event fits"
 
 
 class Conditions:

@@ -13,17 +13,32 @@ from siemrelay.net.tcp_client import Address
 
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::(\d{1,5}))?")
 _NAMED: Final = re.compile(r"([^:\[\]\s/@,;]+)(?::(\d{1,5}))?")
+_DOTTED: Final = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _MAX_PORT: Final = 65535
 
 
 def _split(server: str) -> tuple[str, int | None]:
     if server.count(":") > 1 and _is_ipv6(server):
         return server, None
+    if "://" in server:
+        raise ValueError(
+            "write the name or address alone, like siem.example.com:6514; `protocol` says how it "
+            "is reached"
+        )
     match = _BRACKETED.fullmatch(server) or _NAMED.fullmatch(server)
     port = int(match[2]) if match and match[2] else None
     if match is None or port == 0 or (port or 0) > _MAX_PORT:
         raise ValueError("write a name or address, maybe with a port: siem.example.com:6514")
+    if _DOTTED.fullmatch(match[1]) and not _is_ipv4(match[1]):
+        raise ValueError(f"{match[1]} is no address: its numbers are from 0 to 255")
     return match[1], port
+
+
+def _is_ipv4(server: str) -> bool:
+    try:
+        return bool(ipaddress.IPv4Address(server))
+    except ValueError:
+        return False
 
 
 def _is_ipv6(server: str) -> bool:

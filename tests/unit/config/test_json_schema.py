@@ -27,6 +27,8 @@ BEYOND = (
     "the port", "the host in it", "invisible character", "write a whole address",
     "write a name or address", "a header cannot carry this text", "write a header's name",
     "the relay sets this header itself", "which protocol?", "unknown product",
+    "write the name or address alone", "is no address", "no event has", "is no number",
+    "`min` is above `max`",
 )  # fmt: skip
 """Parts of the faults that no schema can see: relations of two keys, what is inside a text."""
 

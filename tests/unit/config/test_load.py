@@ -125,6 +125,47 @@ def one_of(names: Iterable[str]) -> str:
         ("{server: a, header: none}",
          "f:4:18: sinks.s.header: `header` is not used by format syslog; "
          f"it belongs to {', '.join(n for n, kind in registry.FORMATS.items() if kind.headers)}"),
+        ("{siem: qradar, server: b, host: a}",
+         "f:4:32: sinks.s.host: `host` is not used by protocol tcp; it belongs to splunk-hec"),
+        ("{siem: elastic, url: 'https://a', hosts: [b]}",
+         "f:4:40: sinks.s.hosts: unknown key `hosts`; did you mean `url`?"),
+        ("{type: splunk_hec, url: 'https://a'}",
+         "f:4:7: sinks.s.type: unknown key `type`; did you mean `protocol`?"),
+        ("{url: 'https://a', exclude: [b]}",
+         "f:4:25: sinks.s.exclude: unknown key `exclude`; did you mean `events`?"),
+        ("{server: a, protocol: tls, tls: {insecure: yes}}",
+         "f:4:39: sinks.s.tls.insecure: unknown key `insecure`; did you mean `verify`?"),
+        ("{server: a, protocol: ssl}",
+         "f:4:28: sinks.s.protocol: unknown protocol `ssl`; did you mean `tls`?; "
+         f"expected {one_of(registry.PROTOCOLS)}"),
+        ("{server: a, protocol: syslog}",
+         "f:4:28: sinks.s.protocol: unknown protocol `syslog`; `syslog` is a format: write "
+         "`format: syslog` and the protocol that carries it; "
+         f"expected {one_of(registry.PROTOCOLS)}"),
+        ("{server: a, protocol: qradar}",
+         "f:4:28: sinks.s.protocol: unknown protocol `qradar`; did you mean `siem: qradar`?; "
+         f"expected {one_of(registry.PROTOCOLS)}"),
+        ("{server: 'tcp://a:514'}",
+         "f:4:15: sinks.s.server: write the name or address alone, like siem.example.com:6514; "
+         "`protocol` says how it is reached"),
+        ("{server: 10.0.0.256}",
+         "f:4:15: sinks.s.server: 10.0.0.256 is no address: its numbers are from 0 to 255"),
+        ("{server: a, where: {severity: '>5'}}",
+         "f:4:36: sinks.s.where.severity: no event has the severity '>5'; `severity` is a whole "
+         "number from 0 to 10: write 7, or {min: 7}"),
+        ("{server: a, where: {severity: {min: 11}}}",
+         "f:4:36: sinks.s.where.severity: no event has such a severity; `severity` is from 0 to "
+         "10"),
+        ("{server: a, where: {outcome: {not: failed}}}",
+         "f:4:35: sinks.s.where.outcome: no event has the outcome 'failed'; it is one of success, "
+         "failure, unknown"),
+        ("{server: a, where: {time: {min: 5}}}",
+         "f:4:32: sinks.s.where.time: `time` is no number: `min` and `max` do not fit it"),
+        ("{server: a, where: {attributes.a: {min: 5, max: 3}}}",
+         "f:4:40: sinks.s.where.attributes.a: `min` is above `max`: no event fits"),
+        ("{server: a, sample: [{where: {outcome: fail}, one_in: 3}]}",
+         "f:4:45: sinks.s.sample[0].where.outcome: no event has the outcome 'fail'; it is one of "
+         "success, failure, unknown"),
         ("{server: a, protocol: tpc}",
          "f:4:28: sinks.s.protocol: unknown protocol `tpc`; did you mean `tcp`?; "
          f"expected one of {', '.join(f'`{name}`' for name in registry.PROTOCOLS)}"),
@@ -281,6 +322,17 @@ def test_what_only_one_type_has_is_judged_beside_an_unknown_one() -> None:
     unknown, path = faults(f"sources:\n  s: {{type: fil, path: 5}}\n{SINK}")
     assert "unknown type `fil`; did you mean `file`?" in unknown
     assert path == "f:2:24: sources.s.path: expected text, found a number; put it in quotes"
+
+
+def test_a_key_of_another_protocol_that_stands_for_a_missing_one_is_answered_with_that() -> None:
+    required, host = sink_faults("{protocol: tcp, host: a}")
+    assert "sinks.s.server: is required" in required
+    assert host.endswith("`host` is not used by protocol tcp; did you mean `server`?")
+
+
+def test_sources_as_a_list_are_answered_with_the_form_that_they_have() -> None:
+    (fault,) = faults(f"sources:\n  - {{name: a, type: file, path: /a}}\n{SINK}")
+    assert "found a list; a name of your own goes before each: `NAME:`" in fault
 
 
 def test_an_unknown_protocol_does_not_ask_for_a_server() -> None:

@@ -83,6 +83,13 @@ def test_a_changed_protocol_restarts_the_sink() -> None:
     assert "protocol tcp → udp" in change.details
 
 
+def test_a_new_block_is_shown_as_it_stands_in_a_file() -> None:
+    tls = {"server": "q.example.com", "protocol": "tls", "tls": {"verify": False}}
+    (change,) = plan(loaded(BASE).config, loaded(changed(sinks__qradar=tls)).config).changes
+    assert any(line.startswith("tls none → {ca: none, ") for line in change.details)
+    assert any("verify: no" in line for line in change.details)
+
+
 def test_a_control_character_is_shown_as_its_picture() -> None:
     text = changed(sinks__qradar={"server": "q.example.com", "protocol": "tcp", "port": 514,
                                   "format": "leef"})  # fmt: skip

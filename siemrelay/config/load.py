@@ -60,6 +60,10 @@ class Loaded(msgspec.Struct, frozen=True):
     """The files that it includes: the text of each by its path."""
     secret_files: Mapping[Path, FileState | None] = {}
     """The files of its secrets, each as it was before it was read."""
+    secret_texts: Mapping[KeyPath, Mapping[Path, str]] = {}
+    """What was read from them, by the value that it was filled into."""
+    kept: tuple[Fault, ...] = ()
+    """Faults of new secrets in whose place the earlier ones are; see `load_again`."""
     tls_files: Mapping[Path, FileState | None] = {}
     """The PEM files of its parts, as they were when it was loaded."""
     elsewhere: tuple[str, ...] = ()
@@ -96,10 +100,31 @@ def of_pool(loaded: Loaded, pool: str) -> Loaded:
 
 
 def load_again(loaded: Loaded, environment: Mapping[str, str] | None = None) -> Loaded:
-    """As `load_text`, from the texts of what was loaded, whatever its files say by now."""
-    document = document_of(loaded.text, loaded.file, loaded.included)
-    products = loaded.config.products
-    return _load(document, loaded.text, loaded.file, environment, products=products)
+    """As `load_text`, from the texts of what was loaded, whatever its files say by now.
+
+    A part for which a file holds no usable secret keeps all of its secrets as they were loaded
+    (`Loaded.kept`), and the others get theirs.
+    """
+
+    def read(kept: Mapping[Path, str]) -> Loaded:
+        document = document_of(loaded.text, loaded.file, loaded.included)
+        return _load(
+            document, loaded.text, loaded.file, environment, products=loaded.config.products,
+            kept=kept,
+        )  # fmt: skip
+
+    try:
+        return read({})
+    except ConfigurationRefused as refused:
+        paths = {dotted(path): path for path in loaded.shown}
+        faults = [fault for fault in refused.faults if fault.key in paths]
+        parts = {paths[fault.key][:2] for fault in faults}
+        kept = {
+            file: text
+            for path, texts in loaded.secret_texts.items() if path[:2] in parts
+            for file, text in texts.items()
+        }  # fmt: skip
+        return msgspec.structs.replace(read(kept), kept=tuple(faults))
 
 
 def load_text(
@@ -119,7 +144,7 @@ def load_text(
 def _load(
     document: Document, text: str, file: str, environment: Mapping[str, str] | None, *,
     need_credentials: bool = True, only_sinks: Collection[str] | None = None,
-    products: Products | None = None,
+    products: Products | None = None, kept: Mapping[Path, str] | None = None,
 ) -> Loaded:  # fmt: skip
     if document.value is None and not document.faults:
         document.faults.append(
@@ -130,8 +155,9 @@ def _load(
     if not isinstance(document.value, dict):
         raise ConfigurationRefused(file, document.faults)
     filled = substitute(
-        document, environment, need_credentials=need_credentials, only_sinks=only_sinks
-    )
+        document, environment, need_credentials=need_credentials, only_sinks=only_sinks,
+        kept=kept or {},
+    )  # fmt: skip
     if products is None:
         products = own_products(document, filled.value.get("products_dir"))
     config = _validated(filled, document, products)
@@ -149,6 +175,7 @@ def _load(
         text=text,
         included=document.included,
         secret_files=filled.files,
+        secret_texts=filled.texts,
         tls_files={
             file: file_state(file)
             for part in (*config.sources.values(), *config.sinks.values())

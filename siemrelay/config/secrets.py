@@ -44,6 +44,9 @@ _CREDENTIAL: Final = re.compile(r"[^/\x00-\x1f]+")
 _SECRET_PATHS: Final = frozenset({"sumologic"})
 
 
+_NOTHING: Final[Mapping[Path, str]] = {}
+
+
 class Substituted(msgspec.Struct):
     """The document's values with every `${...}` filled in."""
 
@@ -56,6 +59,8 @@ class Substituted(msgspec.Struct):
     """Paths of values whose reference could not be resolved; they are not validated further."""
     files: dict[Path, FileState | None] = msgspec.field(default_factory=dict)
     """The files that references name, each as it was before it was read."""
+    texts: dict[KeyPath, dict[Path, str]] = msgspec.field(default_factory=dict)
+    """The secrets that were read from files, by the value that they are filled into."""
     unread: list[Fault] = msgspec.field(default_factory=list)
     """References that this process could not resolve and need not."""
 
@@ -71,6 +76,7 @@ class _NoCredentials(_Missing):
 def substitute(
     document: Document, environment: Mapping[str, str] | None = None, *,
     need_credentials: bool = True, only_sinks: Collection[str] | None = None,
+    kept: Mapping[Path, str] = _NOTHING,
 ) -> Substituted:  # fmt: skip
     """Fill in every `${...}`; one that cannot be resolved becomes a fault of the document.
 
@@ -78,7 +84,8 @@ def substitute(
     then variables and credentials that the service would get from its unit are found there, as far
     as this user may read them. Without `need_credentials`, a process that systemd gave none goes on
     without them; their faults are in `unread`. With `only_sinks`, so are those of every reference
-    in another sink or in a source, whatever keeps it from being resolved.
+    in another sink or in a source, whatever keeps it from being resolved. `kept` are secrets that
+    stand for what their files hold now.
     """
     result = Substituted(None, failed={*document.unread})
     variables = _Variables(environment)
@@ -103,7 +110,9 @@ def substitute(
             try:
                 if (default := _default(match[1], variables)) is not None:
                     return default  # the file has it in plain text: no secret to be redacted
-                secret = _look_up(match[1], variables)
+                secret = kept.get(file) if file else None
+                if secret is None:
+                    secret = _look_up(match[1], variables)
                 if not secret.strip():
                     raise _Missing(f"`{match[0]}` is empty; give it a value")
             except _Missing as missing:
@@ -118,6 +127,8 @@ def substitute(
                 result.failed.add(path)
                 return ""
             result.found.add(secret)
+            if file is not None:
+                result.texts.setdefault(path, {})[file] = secret
             return secret
 
         return _REFERENCE.sub(one, text)

@@ -164,7 +164,7 @@ class Reloader:
         """Fill the secrets in again, as their files are now, and restart the parts that use them.
 
         The configuration stays the one that runs, whatever its file says by now. Returns the
-        faults; if there is one nothing changes.
+        faults: a part that has one keeps its secrets; if one is of no part, nothing changes.
         """
         async with self.changing():
             if self._drains or self._relay_stats.stopping:
@@ -181,7 +181,7 @@ class Reloader:
             self._sinks.try_again()
             if planned.changes:
                 _log.info("changed secrets are taken", changes=planned.lines())
-            return []
+            return [*loaded.kept]
 
     async def take_tls_files(self, section: str, name: str) -> bool:
         """Let a part use its changed TLS files; returns whether it had to be restarted for that."""

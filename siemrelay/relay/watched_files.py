@@ -16,7 +16,6 @@ import trio
 
 from siemrelay.config.models import RelayConfig, SinkConfig, SourceConfig
 from siemrelay.config.requirements import pem_fault, pem_files
-from siemrelay.core.errors import Fault
 from siemrelay.net.pem import FileState, file_state
 from siemrelay.net.tasks import next_second
 from siemrelay.relay.reload import Reloader
@@ -118,15 +117,12 @@ class WatchedFiles:
             return
         self._secrets_tried = now
         faults = await self._reloader.take_secrets()
+        others = [f for f in faults if not f.key.startswith(("sources.", "sinks."))]
         for section, name in _with_parts(self._reloader.config, all_parts=True):
             at = f"{section}s.{name}."
             mine = [fault.message for fault in faults if fault.key.startswith(at)]
-            if mine or faults == []:
+            if mine or not others:
                 self._note(section, name, "secrets", "; ".join(mine))
-        self._log_others(faults)
-
-    def _log_others(self, faults: list[Fault]) -> None:
-        others = [f for f in faults if not f.key.startswith(("sources.", "sinks."))]
         if others:
             _log.error(_KEPT, faults=[f"{fault.key}: {fault.message}" for fault in others])
 

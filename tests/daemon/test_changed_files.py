@@ -36,25 +36,32 @@ def delivered(daemon: Daemon) -> None:
     assert "right-token" not in daemon.log_text
 
 
-def test_a_token_file_that_changes_is_taken_without_a_reload(
+def test_a_token_file_that_changes_is_taken_without_a_reload_whatever_another_sinks_holds(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
-    token = tmp_path / "token"
+    token, others = tmp_path / "token", tmp_path / "others"
     token.write_text("wrong-token\n")
+    others.write_text("wrong-token\n")
     with wants(RIGHT) as receiver:
         daemon = make_daemon(
-            {"web": http(receiver.url, authorization=f"Bearer ${{file:{token}}}")}
+            {
+                "web": http(receiver.url, authorization=f"Bearer ${{file:{token}}}"),
+                "other": http(receiver.url, authorization=f"Bearer ${{file:{others}}}"),
+            }
         ).start()
         holding(daemon)
         # Half an edit in the configuration is nobody's business yet.
         daemon.config["sinks"]["web"]["prot"] = "udp"
         daemon.write_config()
         token.write_text("")
+        others.write_text("right-token\n")
         until(lambda: daemon.metric("sink_credentials_unusable", sink="web") == 1)
         (line,) = daemon.said("changed files cannot be used, the last good ones are")
         assert (line["level"], line["sink"]) == ("error", "web")
         assert "is empty" in line["reason"]
         assert "is empty" in daemon.get("/")[1]
+        until(lambda: daemon.metric("sink_delivered_total", sink="other") == 1)
+        assert daemon.metric("sink_credentials_unusable", sink="other") == 0
         token.write_text("right-token\n")
         delivered(daemon)
         assert daemon.said("changed secrets are taken")

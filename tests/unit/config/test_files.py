@@ -146,6 +146,36 @@ def test_what_was_loaded_is_loaded_again_whatever_the_files_say_by_now(tmp_path:
     assert servers == ["before.example.com", "after.example.com"]
 
 
+def test_a_part_whose_new_secret_cannot_be_used_keeps_its_own_and_the_others_get_theirs(
+    tmp_path: Path,
+) -> None:
+    sinks = "".join(
+        f"  {name}: {{url: 'https://a/', authorization: 'Bearer ${{file:{tmp_path}/{name}}}'}}\n"
+        for name in ("empty", "gone", "broken", "good")
+    )
+    files = {name: tmp_path / name for name in ("empty", "gone", "broken", "good")}
+    for name, file in files.items():
+        file.write_text(f"old-{name}")
+    source = "sources:\n  a: {type: file, path: /a}\n"
+    before = load_text(f"{source}sinks:\n{sinks}", "f", {})
+    for name, text in {"empty": "", "broken": "é", "good": "new-good"}.items():
+        files[name].write_text(text)
+    files["gone"].unlink()
+    after = load_again(before, {})
+    assert {name: getattr(sink, "authorization") for name, sink in after.config.sinks.items()} == {  # noqa: B009  # the joined model's
+        "empty": "Bearer old-empty", "gone": "Bearer old-gone", "broken": "Bearer old-broken",
+        "good": "Bearer new-good",
+    }  # fmt: skip
+    assert [fault.key for fault in after.kept] == [
+        f"sinks.{name}.authorization" for name in ("empty", "gone", "broken")
+    ]
+    for name, file in files.items():
+        file.write_text(f"newer-{name}")
+    newest = load_again(after, {})
+    assert newest.kept == ()
+    assert "newer-broken" in newest.secrets
+
+
 def test_a_secret_in_an_included_file_is_judged_by_that_files_permissions(tmp_path: Path) -> None:
     file = write(tmp_path, a="sinks:\n  s: {url: 'https://a/', authorization: Bearer abcdefg}\n")
     file.chmod(0o600)

@@ -21,7 +21,7 @@ from siemrelay.core.canonical_json import (
     objects_of,
     parsed_lines,
 )
-from siemrelay.proof.export_csv import csv_header, csv_rows
+from siemrelay.proof.export_csv import csv_columns, csv_header
 from siemrelay.proof.export_lines import (
     LONG_LINE_BYTES,
     MOST_DECODED_BYTES,
@@ -138,30 +138,20 @@ def _csv_parts(
         raise ValueError(f"the CSV has a column twice: {twice[0]!r}; which of them counts cannot "
                          "be said")  # fmt: skip
     place = next(name for name in WHOLE_MESSAGE if name in names)
-    column = names.index(place)
-    beside = [(i, name) for i, name in enumerate(names) if i != column and name not in added]
+    at = names.index(place)
     is_header = True
-    for rows, lines in csv_rows(blocks):
+    for columns, lines in csv_columns(blocks, len(names)):
         if is_header:
-            rows, lines, is_header = rows[1:], lines[1:], False
-        if not rows:
+            columns, lines, is_header = [column[1:] for column in columns], lines[1:], False
+        if not lines:
             continue
-        texts = [
-            (row[column] if len(row) > column else "").encode("utf-8", "surrogateescape")
-            for row in rows
-        ]
+        texts = [cell.encode("utf-8", "surrogateescape") for cell in columns[at]]
         leaves = leaves_of(texts)
-        if {len(row) for row in rows} == {len(names)}:
-            columns = list(zip(*rows, strict=True))
-            fields = {name: columns[i] for i, name in beside}
-            shown = compared_columns(fields, place, texts, leaves.values)
-        else:
-            every = [{name: row[i] for i, name in beside if i < len(row)} for row in rows]
-            for row, cells in zip(rows, every, strict=True):
-                if len(row) > len(names):
-                    cells[_BEYOND_HEADER] = row[-1]
-            shown = compared_all(every, place, texts, leaves.values)
-        yield _part(leaves, lines, texts, shown)
+        fields = {
+            name: cells for name, cells in zip((*names, _BEYOND_HEADER), columns, strict=False)
+            if name != place and name not in added
+        }  # fmt: skip
+        yield _part(leaves, lines, texts, compared_columns(fields, place, texts, leaves.values))
 
 
 # -- JSON -----------------------------------------------------------------

@@ -29,12 +29,12 @@ from siemrelay.buffer.cursors import (
     SinkPolicy,
 )
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.opened import Opened
 from siemrelay.buffer.recent import KEPT_BYTES, RecentBatches
 from siemrelay.buffer.recovery import FoundState, recover
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
 from siemrelay.buffer.retention import Retention
 from siemrelay.buffer.rows import StoredCursor
+from siemrelay.buffer.sqlite.opened import Opened
 from siemrelay.buffer.state_dir import lock_state_dir, open_store
 from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.buffer.watermark import HighWatermark

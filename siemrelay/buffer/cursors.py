@@ -13,7 +13,7 @@ import trio
 
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.rows import StoredCursor
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.threads import WriterThread
 from siemrelay.core.errors import BufferFull
 from siemrelay.net.clock import sleep_until

@@ -14,7 +14,7 @@ import trio
 from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import SinkCounts

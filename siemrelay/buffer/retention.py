@@ -10,7 +10,7 @@ from typing import Final
 from siemrelay.buffer.cursors import KeptRange, SinkCursors
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve
 from siemrelay.buffer.rows import StoredCursor
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.core.errors import BufferFull
 from siemrelay.net.tasks import Mutex, next_second

@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.pages import Pages
 from siemrelay.buffer.rows import COLUMNS, CURSOR_COLUMNS, Payloads, Row, StoredCursor
-from siemrelay.buffer.schema import SCHEMA_VERSION
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.pages import Pages
+from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.durable_files import sync_directory
 

@@ -8,11 +8,11 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from siemrelay.buffer.database_files import rewrite
 from siemrelay.buffer.reserve import EmergencyReserve
-from siemrelay.buffer.schema import SCHEMA_VERSION
-from siemrelay.buffer.sqlite_errors import NO_ROOM
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.errors import NO_ROOM
+from siemrelay.buffer.sqlite.files import rewrite
+from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
 from siemrelay.durable_files import sync_directory
 

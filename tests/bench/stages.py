@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from siemrelay import registry
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.cli.run import GC_THRESHOLD
 from siemrelay.core.event import FIELDS, Batch, DecodedBatch, Selection
 from siemrelay.core.filters import EventFilter, EventsOptions

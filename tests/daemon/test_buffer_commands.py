@@ -18,8 +18,8 @@ from siemrelay.buffer.cursors import Outcome
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.rows import StoredCursor
-from siemrelay.buffer.schema import PAGE_BYTES, SCHEMA_VERSION
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.schema import PAGE_BYTES, SCHEMA_VERSION
+from siemrelay.buffer.sqlite.store import Store
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until

@@ -12,8 +12,8 @@ import msgspec
 
 from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.rows import StoredCursor
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.state_dir import running_process
-from siemrelay.buffer.store import Store
 from siemrelay.cli.buffer.dead_letters import dead_letters
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.buffer.replay import replay

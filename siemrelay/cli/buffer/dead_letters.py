@@ -12,7 +12,7 @@ import msgspec
 
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.replay import DeadLetterRetry
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.buffer.replay import chosen, send
 from siemrelay.cli.options import complete_sinks, config_option, json_option

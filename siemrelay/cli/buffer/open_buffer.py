@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.state_dir import find_buffer
-from siemrelay.buffer.store import Store
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import advice
 from siemrelay.cli.refusal import refuse

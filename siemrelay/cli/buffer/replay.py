@@ -10,7 +10,7 @@ import trio
 
 from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.replay import Replay
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
 from siemrelay.cli.options import complete_sinks, config_option, read_by
 from siemrelay.cli.person import audit

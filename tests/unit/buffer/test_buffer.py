@@ -25,9 +25,9 @@ from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.recent import KEPT_BYTES
 from siemrelay.buffer.rows import StoredCursor
-from siemrelay.buffer.schema import SCHEMA_VERSION
-from siemrelay.buffer.sqlite_errors import SqliteErrors
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.errors import SqliteErrors
+from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION
+from siemrelay.buffer.sqlite.store import Store
 from siemrelay.core.errors import BufferBroken, BufferFull, BufferMoved, DiskFull, StartRefused
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats, SinkCounts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from siemrelay.buffer.store import Store
+from siemrelay.buffer.sqlite.store import Store
 
 
 def test_a_start_on_a_buffer_from_before_writes_nothing_and_waits_for_no_fsync(

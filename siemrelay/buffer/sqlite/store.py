@@ -18,9 +18,12 @@ from typing import Any, Final
 import msgspec
 
 from siemrelay.buffer import dead_letters as dead_letters
-from siemrelay.buffer.database_files import are_in_place, create, identities, rewrite
 from siemrelay.buffer.dead_letters import DeadLetter
-from siemrelay.buffer.opened import (
+from siemrelay.buffer.reserve import LARGE
+from siemrelay.buffer.rows import COLUMNS, Payloads, Row, StoredCursor, used_bytes
+from siemrelay.buffer.sqlite.errors import SqliteErrors
+from siemrelay.buffer.sqlite.files import are_in_place, create, identities, rewrite
+from siemrelay.buffer.sqlite.opened import (
     OLDEST,
     Opened,
     note_removed,
@@ -30,9 +33,7 @@ from siemrelay.buffer.opened import (
     rename_sinks,
     rename_source,
 )
-from siemrelay.buffer.reserve import LARGE
-from siemrelay.buffer.rows import COLUMNS, Payloads, Row, StoredCursor, used_bytes
-from siemrelay.buffer.schema import (
+from siemrelay.buffer.sqlite.schema import (
     BUSY_TIMEOUT_S,
     WRITE_CURSORS,
     AppendedRow,
@@ -41,7 +42,6 @@ from siemrelay.buffer.schema import (
     prepare,
     prepare_append,
 )
-from siemrelay.buffer.sqlite_errors import SqliteErrors
 from siemrelay.core.errors import BufferFull, BufferMoved
 from siemrelay.core.event import Batch
 
@@ -382,7 +382,7 @@ class Store:
             yield execute
 
     def _rewrite_log_after_failed_fsync(self) -> None:
-        """After an fsync that failed for lack of room; see `database_files.rewrite`."""
+        """After an fsync that failed for lack of room; see `files.rewrite`."""
         if self._errors.fsync_failed:
             with self._errors.translated():
                 rewrite(self._records, self._path)

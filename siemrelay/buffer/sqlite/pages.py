@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from siemrelay.buffer.schema import PAGE_BYTES
+from siemrelay.buffer.sqlite.schema import PAGE_BYTES
 
 _TABLE_LEAF: Final = 0x0D
 _INDEX_LEAF: Final = 0x0A

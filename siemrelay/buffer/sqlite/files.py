@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from siemrelay.buffer.schema import BUSY_TIMEOUT_S, connect
-from siemrelay.buffer.sqlite_errors import SqliteErrors
+from siemrelay.buffer.sqlite.errors import SqliteErrors
+from siemrelay.buffer.sqlite.schema import BUSY_TIMEOUT_S, connect
 from siemrelay.durable_files import sync, sync_directory
 
 _CHUNK_BYTES: Final = 1 << 20

@@ -22,6 +22,9 @@ from siemrelay.core.lines import RecordLines, payloads
 
 Framer = Callable[[Sequence[bytes]], bytes]
 
+LONG_FRAME_BYTES: Final = 64 * 1024
+"""A longer frame is more than some receivers take: syslog-ng's default `log-msg-size`."""
+
 
 def newline(messages: Sequence[bytes]) -> bytes:
     """Each message ended by LF (RFC 6587, 3.4.2); formats never write a raw LF themselves."""
@@ -31,8 +34,17 @@ def newline(messages: Sequence[bytes]) -> bytes:
 
 
 def octet_counting(messages: Sequence[bytes]) -> bytes:
-    """`LENGTH SP MESSAGE`, one after another (RFC 6587, 3.4.1)."""
-    return b"".join([b"%d %b" % (len(message), message) for message in messages])
+    """`LENGTH SP MESSAGE`, one after another (RFC 6587, 3.4.1).
+
+    A message over LONG_FRAME_BYTES ends with LF, inside its frame: rsyslog does not believe a
+    length over its `maxFrameSize` (200,000) and takes what comes as lines from there on. Without
+    the LF this message and all that follow it in the connection become one, and are lost.
+    """
+    frames = b"".join([b"%d %b" % (len(message), message) for message in messages])
+    if len(frames) > LONG_FRAME_BYTES and max(map(len, messages)) > LONG_FRAME_BYTES:
+        ended = (m + b"\n" if len(m) > LONG_FRAME_BYTES else m for m in messages)
+        frames = b"".join([b"%d %b" % (len(message), message) for message in ended])
+    return frames
 
 
 def nul(messages: Sequence[bytes]) -> bytes:

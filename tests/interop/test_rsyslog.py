@@ -10,11 +10,13 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pycef
 import pytest
 
+from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, append, event, tcp, udp, until
 from tests.support.formats import carried
 from tests.support.hostile import forged_events
@@ -207,3 +209,19 @@ def unescaped(text: str) -> str:
     """A CEF value as it was before its escapes."""
     plain = {"n": "\n", "r": "\r"}
     return re.sub(r"\\(.)", lambda match: plain.get(match[1], match[1]), text)
+
+
+def test_a_frame_that_rsyslog_takes_for_none_costs_no_other_message(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """It believes no length over its `maxFrameSize`, 200,000, and reads lines from there on."""
+    with ParsingRsyslogd(tmp_path, "imtcp") as rsyslog:
+        daemon = make_daemon({"siem": tcp(rsyslog.port, framing="octet-counting", format="syslog")})
+        append(daemon.audit, [event(1), event(2, message="x" * 210_000), event(3), event(4)])
+        daemon.start("--drain", ready=False)
+        assert daemon.wait() == 0, daemon.log_text
+        until(lambda: len(rsyslog.parsed) >= 4)
+    first, long, *others = rsyslog.parsed
+    assert "x" * 1000 in long["msg"]
+    for number, record in zip((1, 3, 4), (first, *others), strict=True):
+        assert f'sequence="{number}"' in record["structured-data"]

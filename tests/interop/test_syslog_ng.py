@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeDaemon
-from tests.support.daemon import QUICK_RETRY, append, event, until
+from tests.support.daemon import QUICK_RETRY, append, event, tcp, until
 from tests.support.formats import carried
 from tests.support.hostile import forged_events
 from tests.support.syslog_ng import SyslogNg
@@ -72,3 +72,16 @@ def test_syslog_ng_without_our_certificate_confirms_nothing_and_the_advice_names
     assert tested.returncode == 1, tested.stdout
     assert "certificate" in tested.stderr
     assert server.parsed == []
+
+
+def test_a_message_over_syslog_ngs_size_holds_the_sink_and_the_advice_names_both_settings(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    with SyslogNg(tmp_path, driver="syslog") as server:
+        daemon = make_daemon(
+            {"siem": tcp(server.port, framing="octet-counting", retry=QUICK_RETRY)}
+        ).start()
+        append(daemon.audit, [event(1, message="x" * 300_000)])
+        until(lambda: "max_message_size" in daemon.log_text)
+        assert "`log-msg-size`" in daemon.log_text
+        assert daemon.metric("sink_backlog_records", sink="siem") >= 1

@@ -12,7 +12,7 @@ from siemrelay.formats.writing.text import visible
 from siemrelay.sinks.contract import BatchLimits, ConfirmsEarly, Report, Settlement
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import ServerSession
-from siemrelay.wire.stream_framing import Framer
+from siemrelay.wire.stream_framing import LONG_FRAME_BYTES, Framer, octet_counting
 
 # The kernel is asked at once. While enough is on the way to hold up the sender it is asked again
 # after a loopback's round trip first, and at a WAN's in the end. Otherwise nothing waits for the
@@ -35,6 +35,9 @@ _WHY_EARLY: Final = {
     True: "it may not accept this side's certificate or address: its log says why",
 }
 
+# A peer that refuses a long frame closes the connection about so soon after it.
+_REFUSES_WITHIN_S: Final = 5.0
+
 
 class StreamSession(ServerSession, ConfirmsEarly):
     """See `sinks.contract.Session`. A ticket is an offset in the stream.
@@ -55,6 +58,8 @@ class StreamSession(ServerSession, ConfirmsEarly):
         self._ended = trio.Event()
         self._why: DeliveryError = SinkWaits("the peer closed the connection")
         self._received = b""
+        self._long_bytes, self._long_at = 0, 0.0
+        """The longest frame of the last batch with one over LONG_FRAME_BYTES, and when it went."""
 
     async def send(self, messages: Sequence[bytes]) -> int:
         """See `sinks.contract.Session`."""
@@ -63,6 +68,10 @@ class StreamSession(ServerSession, ConfirmsEarly):
         if self._ended.is_set():
             raise self._why
         data = self._frame(messages)
+        if len(data) > LONG_FRAME_BYTES and self._frame is octet_counting:
+            longest = max(map(len, messages))
+            if longest > LONG_FRAME_BYTES:
+                self._long_bytes, self._long_at = longest, trio.current_time()
         self._report("send", f"{len(data)} bytes")
         # Until the write returns, more is in flight than is confirmed.
         self._sent += 1
@@ -144,8 +153,10 @@ class StreamSession(ServerSession, ConfirmsEarly):
             facts = [] if in_order else [str(self._why)]
             facts += [f"it sent: {self._received_text()}"] if self._received else []
             shown = f" ({'; '.join(facts)})" if facts else ""
-            self._why = SinkWaits(f"{_LEFT_EARLY}{shown}; {hint}")
+            self._why = SinkWaits(f"{_LEFT_EARLY}{shown}; {self._too_long() or hint}")
             in_order = False
+        elif not isinstance(self._why, SinkHolds) and (hint := self._too_long()):
+            self._why = SinkWaits(f"{self._why}; {hint}")
         if self._received.startswith(TLS_ALERT):
             self._why = SinkHolds(
                 "the peer speaks TLS on this port",
@@ -156,6 +167,15 @@ class StreamSession(ServerSession, ConfirmsEarly):
             with trio.move_on_after(self.connection.timeout_s):
                 await self.everything_confirmed()
         raise self._why
+
+    def _too_long(self) -> str:
+        """What to do if it was a long frame that made the peer leave; empty if none was sent."""
+        if not self._long_bytes or trio.current_time() - self._long_at > _REFUSES_WITHIN_S:
+            return ""
+        return (
+            f"it was sent a message of {self._long_bytes} bytes: if it takes none of that size "
+            "(syslog-ng's `log-msg-size`), let it, or set `max_message_size`"
+        )
 
     async def everything_confirmed(self) -> None:
         """See `ServerSession`. Raises SinkWaits if the connection breaks."""

@@ -46,11 +46,11 @@ def clashes(
         for name, part in parts.items():
             yield from _never_met(part, (section, name))
     for name, sink in sinks.items():
-        if getattr(sink, "format", "") == "raw" and getattr(sink, "add", {}):
+        if isinstance(sink, SinkConfig) and sink.add and registry.FORMATS[sink.format].as_received:
             yield (
                 ("sinks", name, "add"),
-                "format raw forwards records as they were received, and nothing can be added to "
-                "them; choose another format",
+                f"format {sink.format} forwards records as they were received, and nothing can be "
+                "added to them; choose another format",
             )
     yield from _sealed(sinks)
     archives = {
@@ -150,11 +150,11 @@ def _sealed(sinks: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
                 "with `seal` the members that begin with `siemrelay` are the relay's own: they "
                 "carry the number of a message",
             )
-        if sink.format == "raw":
+        if not registry.FORMATS[sink.format].numbered:
             yield (
                 ("sinks", name, "seal"),
-                "the format `raw` has no place for the number of a message; take another one, like "
-                "`syslog` or `json`, or leave `seal` out",
+                f"the format `{sink.format}` has no place for the number of a message; take "
+                "another one, like `syslog` or `json`, or leave `seal` out",
             )
         if min(filter(None, (limit, sink.max_message_size)), default=_SEAL_BYTES) < _SEAL_BYTES:
             yield (

@@ -190,10 +190,13 @@ def _header_options(sink: SinkConfig) -> set[str]:
 
 
 def _without_effect(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fault]:
-    if sink.format == "raw":
+    if registry.FORMATS[sink.format].as_received:
         for source, config in loaded.config.sources.items():
             if config.add and (not sink.sources or source in sink.sources):
-                message = f"has nothing of what `add` of source {source} sets: raw is as received"
+                message = (
+                    f"{sink.format} forwards records as they were received, without the fields "
+                    f"that `add` of source {source} sets"
+                )
                 yield loaded.document.fault(("sinks", name, "format"), message)
     if registry.FORMATS[sink.format].headers:
         for key in sorted(_header_options(sink) & sink.model_fields_set):

@@ -117,5 +117,5 @@ _SEVERITIES: Final[dict[int | None, str]] = {level: f"{level}|" for level in (No
 
 CEF: Final = FormatKind(
     CefOptions, lambda options, host: Cef(options), "ArcSight's Common Event Format",
-    header="rfc3164", headers=True, maps=True, tag=False,
+    header="rfc3164", headers=True, maps=True, tag=False, numbered=True,
 )  # fmt: skip

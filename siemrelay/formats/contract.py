@@ -33,8 +33,8 @@ class Format(Protocol):
         A message has the event's own fields only, each name once, whatever its sender calls its
         attributes. A character that the format cannot carry is replaced visibly. Never raises for
         an event of a decoder, whose texts are all valid. Time and memory grow with their size.
-        If the selection has a `number`, each message has it once, at the place that `proof.leaf`
-        reads, where no text of a sender can stand.
+        If the selection has a `number`, each message of a format whose kind is `numbered` has it
+        once, at the place that `proof.leaf` reads, where no text of a sender can stand.
 
         A format that is `Forwarding` sends some records as they came instead.
         """
@@ -65,8 +65,9 @@ class FormatKind(msgspec.Struct, frozen=True):
 
     `header` is the default syslog header on protocols that carry syslog, and `headers` whether one
     may be chosen. `maps`: attributes are in it only as its option `map` says. `tag`: whether
-    RFC 3164's TAG stands before the message. `implies` has, by protocol, options whose default
-    differs with this format.
+    RFC 3164's TAG stands before the message. `numbered`: messages have a place for their number, so
+    that `seal:` may be set. `as_received`: messages are the records' own bytes, whatever is done to
+    their events. `implies` has, by protocol, options whose default differs with this format.
     """
 
     options: type[Options]
@@ -76,4 +77,6 @@ class FormatKind(msgspec.Struct, frozen=True):
     headers: bool = False
     maps: bool = False
     tag: bool = True
+    numbered: bool = False
+    as_received: bool = False
     implies: Mapping[str, Mapping[str, Any]] = msgspec.field(default_factory=dict)

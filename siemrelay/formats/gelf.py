@@ -151,7 +151,7 @@ def _json_of(value: Any) -> str:
 _STREAM: Final = {"port": 12201, "framing": "nul"}
 
 GELF: Final = FormatKind(
-    GelfOptions, Gelf, "Graylog's GELF 1.1",
+    GelfOptions, Gelf, "Graylog's GELF 1.1", numbered=True,
     implies={"tcp": _STREAM, "tls": _STREAM, "unix": {"framing": "nul"},
              "udp": {"port": 12201, "framing": "gelf"}},
 )  # fmt: skip

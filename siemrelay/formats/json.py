@@ -181,5 +181,9 @@ def _put(members: _Members, path: list[str], value: msgspec.Raw) -> None:
 
 
 JSON: Final = FormatKind(
-    JsonOptions, lambda options, host: Json(options), "one JSON object an event", headers=True
+    JsonOptions,
+    lambda options, host: Json(options),
+    "one JSON object an event",
+    headers=True,
+    numbered=True,
 )

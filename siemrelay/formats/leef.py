@@ -164,9 +164,11 @@ def _header(text: str) -> str:
 LEEF: Final = FormatKind(
     LeefOptions, lambda options, host: Leef(options, "2.0"),
     "QRadar's Log Event Extended Format 2.0", header="rfc3164", headers=True, maps=True, tag=False,
+    numbered=True,
 )  # fmt: skip
 
 LEEF1: Final = FormatKind(
     Leef1Options, lambda options, host: Leef(options, "1.0"),
     "QRadar's Log Event Extended Format 1.0", header="rfc3164", headers=True, maps=True, tag=False,
+    numbered=True,
 )  # fmt: skip

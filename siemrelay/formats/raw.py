@@ -31,5 +31,9 @@ class Raw:
 
 
 RAW: Final = FormatKind(
-    RawOptions, lambda options, host: Raw(), "the bytes as received", headers=True
+    RawOptions,
+    lambda options, host: Raw(),
+    "the bytes as received",
+    headers=True,
+    as_received=True,
 )

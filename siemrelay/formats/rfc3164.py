@@ -71,5 +71,9 @@ class Rfc3164:
 
 
 RFC3164: Final = FormatKind(
-    Rfc3164Options, Rfc3164, "RFC 3164 (BSD syslog), the event as key=value", maps=True
+    Rfc3164Options,
+    Rfc3164,
+    "RFC 3164 (BSD syslog), the event as key=value",
+    maps=True,
+    numbered=True,
 )

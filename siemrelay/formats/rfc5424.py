@@ -126,4 +126,6 @@ def _attribute_values(values: Sequence[Any], types: set[type]) -> Written:
     return "", column_of(texts_of(values, types)).escaped(param_value), '"'
 
 
-SYSLOG: Final = FormatKind(Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data")
+SYSLOG: Final = FormatKind(
+    Rfc5424Options, Rfc5424, "RFC 5424, the event in structured data", numbered=True
+)

@@ -152,5 +152,9 @@ def _target_objects(kinds: Column, about: list[str]) -> list[str]:
 
 
 ECS: Final = FormatKind(
-    EcsOptions, lambda options, host: Ecs(options), "Elastic Common Schema 8", headers=True
+    EcsOptions,
+    lambda options, host: Ecs(options),
+    "Elastic Common Schema 8",
+    headers=True,
+    numbered=True,
 )

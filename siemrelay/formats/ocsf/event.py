@@ -155,5 +155,5 @@ def _attributes(selection: Selection) -> Column:
 
 OCSF: Final = FormatKind(
     OcsfOptions, lambda options, host: Ocsf(options),
-    "Open Cybersecurity Schema Framework 1.5", headers=True,
+    "Open Cybersecurity Schema Framework 1.5", headers=True, numbered=True,
 )  # fmt: skip

@@ -43,12 +43,7 @@ from siemrelay.sinks.contract import BatchLimits, Sink
 from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
 from siemrelay.transforms.limiting import Limiter
-from siemrelay.transforms.transform import (
-    EventTransform,
-    SinkTransformOptions,
-    TransformOptions,
-    transform_of,
-)
+from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
 
 _NUMBER: Final = b32encode(token_bytes(NUMBER_CHARACTERS)).decode()[:NUMBER_CHARACTERS].lower()
 """Stands for a number in messages of this process. No sender can know it."""
@@ -121,12 +116,9 @@ class Assembly:
             config.max_message_size, registry.PROTOCOLS[config.protocol].max_message_bytes(config),
         ))  # fmt: skip
         options = registry.carrying(config.format, config, self._added_attributes(config))
-        transform = SinkTransformOptions.model_construct(
-            where=config.where, add=config.add, redact=config.redact, sample=config.sample
-        )
         return SinkRecipe(
-            FormatRecipe.of(config, options, self._host), config.events, transform, self.catalogue,
-            min(limits, default=None), self._taken(config),
+            FormatRecipe.of(config, options, self._host), config.events, config.alone(),
+            self.catalogue, min(limits, default=None), self._taken(config),
             None if config.seal is None else self.number,
         )  # fmt: skip
 

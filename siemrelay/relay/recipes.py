@@ -92,8 +92,8 @@ class SinkRecipe(msgspec.Struct, frozen=True):
         limit, transform = self.max_message_bytes, self.transform
         return SinkFormat(
             EventFilter(self.events, self.catalogue), self.format.build(), limit, self.sources,
-            made_of=(self.format, limit, transform.add, transform.redact, self.number is None),
-            filtered_by=(self.events, transform.where, transform.sample),
+            made_of=(self.format, limit, transform.changing, self.number is None),
+            filtered_by=(self.events, transform.choosing),
             transform=transform_of(transform, self.catalogue),
             number=self.number,
         )  # fmt: skip

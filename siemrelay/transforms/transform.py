@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import and_
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field
 
@@ -68,6 +68,25 @@ class SinkTransformOptions(TransformOptions):
         "`{User Logged In: 100}`, or a list of rules; what is left out is counted by type, and an "
         "event *Events Sampled* says every 5 minutes what it was",
     )
+
+    def alone(self) -> SinkTransformOptions:
+        """These options without all others that a sink has."""
+        own = SinkTransformOptions.model_fields
+        return SinkTransformOptions.model_construct(**{name: getattr(self, name) for name in own})
+
+    @property
+    def choosing(self) -> tuple[Any, ...]:
+        """The values of the options that decide which events are sent, and change none."""
+        return tuple(getattr(self, name) for name in _CHOOSING)
+
+    @property
+    def changing(self) -> tuple[Any, ...]:
+        """The values of all others: sinks whose messages are equal have equal ones."""
+        own = SinkTransformOptions.model_fields
+        return tuple(getattr(self, name) for name in own if name not in _CHOOSING)
+
+
+_CHOOSING: Final = ("where", "sample")
 
 
 EVERYTHING: Final = frozenset((*FIELDS, ATTRIBUTES))

@@ -56,6 +56,9 @@ _BATCH: Final[_Shape] = [
 ]  # fmt: skip
 
 
+_DAMAGED: Final = "damaged"
+
+
 class Gap(msgspec.Struct, frozen=True):
     """Records `first` to `last` that cannot be read: their row is missing, or its bytes damaged."""
 
@@ -77,14 +80,15 @@ class Survey(msgspec.Struct):
     cursors: dict[str, StoredCursor]
     records: int
     gaps: list[Gap]
-    """Beginning with the first record that a sink waits for."""
+    """What is damaged, and what is missing from the first record on that a sink waits for."""
     dead_letters: int
     positions: int
 
     @property
     def healthy(self) -> bool:
         """Whether nothing is damaged and no record is missing that a sink still waits for."""
-        return not self.faults and not any(map(self.unreadable, self.cursors))
+        damaged = any(gap.state == _DAMAGED for gap in self.gaps)
+        return not (self.faults or damaged or any(map(self.unreadable, self.cursors)))
 
     def unreadable(self, sink: str) -> int:
         """The records that the sink waits for and would not get."""
@@ -247,8 +251,13 @@ def _survey(path: Path, content: _Content) -> Survey:
         ).fetchone()
         end = max(end, newest)
         first = min((cursor.next_sequence for cursor in cursors.values()), default=end)
+        # What every sink has is kept for replay; where it is damaged, the disk is.
+        query = "SELECT first, next FROM rows WHERE NOT whole AND next <= ? ORDER BY first"
+        gaps = [
+            Gap(one, following - 1, _DAMAGED) for one, following in index.execute(query, (first,))
+        ]
         query = "SELECT first, next, whole FROM rows WHERE next > ? ORDER BY first"
-        gaps = list(_gaps(index.execute(query, (first,)), first, end))
+        gaps += _gaps(index.execute(query, (first,)), first, end)
     letters, positions = content.tables["dead_letters"], content.tables["positions"]
     return Survey(content.faults, end, cursors, records, gaps, len(letters), len(positions))
 
@@ -263,7 +272,7 @@ def _gaps(rows: Iterable[tuple[int, int, int]], position: int, end: int) -> Iter
         if first > position:
             yield Gap(position, first - 1, "missing")
         if not whole:
-            yield Gap(max(first, position), following - 1, "damaged")
+            yield Gap(max(first, position), following - 1, _DAMAGED)
         position = max(position, following)
     if position < end:
         yield Gap(position, end - 1, "missing")

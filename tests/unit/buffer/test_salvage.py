@@ -140,6 +140,15 @@ def test_what_is_missing_is_told_for_each_sink(state_dir: Path) -> None:
     assert not found.healthy
 
 
+def test_damage_to_what_every_sink_has_is_damage_too(state_dir: Path) -> None:
+    with closing(sqlite3.connect(state_dir / "buffer.db", isolation_level=None)) as file:
+        file.execute("UPDATE batches SET payload = x'00' WHERE first_sequence IN (3, 7)")
+        file.execute("DELETE FROM batches WHERE first_sequence < 3")  # its `keep` is over
+    found = survey(state_dir / "buffer.db", quiet=False)
+    assert found.gaps == [Gap(3, 4, "damaged"), Gap(7, 8, "damaged")]
+    assert (found.unreadable("a"), found.unreadable("b"), found.healthy) == (0, 0, False)
+
+
 def test_records_in_the_log_of_a_killed_relay_are_saved_too(
     state_dir: Path, tmp_path: Path
 ) -> None:

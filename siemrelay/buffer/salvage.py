@@ -162,6 +162,8 @@ def put_in_place(path: Path, new: Path) -> Path:
         log.unlink()  # it belongs to the damaged file: SQLite would apply it to the new one
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     new.rename(path)
+    for ending in ("-wal", "-shm"):  # empty: who looked into it last could not remove them
+        new.with_name(f"{new.name}{ending}").unlink(missing_ok=True)
     sync_directory(path.parent)
     return kept
 

@@ -163,6 +163,7 @@ def test_records_in_the_log_of_a_killed_relay_are_saved_too(
     assert salvaged(killed).end == 266
     assert 265 in rows(killed / "buffer.db")
     assert not (killed / "buffer.db-wal").exists()
+    assert list(killed.glob("*.salvaged*")) == []
     (kept,) = killed.glob("buffer.db.damaged-*[0-9]")
     assert kept.with_name(f"{kept.name}-wal").exists()
 

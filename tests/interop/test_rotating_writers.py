@@ -1,4 +1,4 @@
-"""Programs that rotate their own logs: Python's handlers, log4j, logback, kubelet.
+"""Programs that rotate their own logs: Python's handlers, loguru, log4j, logback, kubelet.
 
 Nothing is lost or repeated, whatever happens to the relay meanwhile.
 """
@@ -50,6 +50,7 @@ PROGRAMS = {
         make=lambda log, root: programs.PythonWriter(log, programs.timed(root / f"{log}.log")),
         follows=("*.log*",),
     ),
+    "loguru with gzip": Program(make=programs.LoguruWriter, follows=("*.log*",)),
     "log4j": Program(
         make=lambda log, root: programs.Log4jWriter(log, root / f"{log}.log"), follows=("*.log*",)
     ),
@@ -98,6 +99,7 @@ def run(
         ("RotatingFileHandler", "stopped"),
         ("RotatingFileHandler with gzip", "live"),
         ("TimedRotatingFileHandler", "restarted"),
+        ("loguru with gzip", "live"),
         ("log4j", "restarted"),
         ("logback", "live"),
         ("kubelet, by its links", "live"),

@@ -11,12 +11,16 @@ import time
 from logging.handlers import RotatingFileHandler, TimedRotatingFileHandler, WatchedFileHandler
 from pathlib import Path
 
+import loguru
+
 from tests.support.numbered_logs import Writer
 from tests.support.servers import program
 
 # Many rotations in a short test. All programs keep so many files that none is deleted while the
 # relay is stopped or starts.
 ROLL_BYTES = 4096
+
+loguru.logger.remove()  # its own sink to stderr
 
 
 class PythonWriter(Writer):
@@ -66,6 +70,27 @@ def timed(path: Path) -> TimedRotatingFileHandler:
 def watched(path: Path) -> WatchedFileHandler:
     """Opens its log again when somebody else has renamed it."""
     return WatchedFileHandler(path, delay=True)
+
+
+class LoguruWriter(Writer):
+    """Writes through loguru: rotated files are named for the microsecond, and compressed at once.
+
+    loguru has one logger; each writer's sink takes the writer's own lines.
+    """
+
+    def __init__(self, log: str, root: Path) -> None:
+        super().__init__(log)
+        self._logger = loguru.logger.bind(log=log)
+        self._sink = loguru.logger.add(
+            root / f"{log}.log", rotation=2 * ROLL_BYTES, compression="gz", format="{message}",
+            filter=lambda record: record["extra"].get("log") == log, catch=False, delay=True,
+        )  # fmt: skip
+
+    def write(self, line: bytes) -> None:
+        self._logger.info(line.decode())
+
+    def close(self) -> None:
+        loguru.logger.remove(self._sink)
 
 
 class MultilogWriter(Writer):

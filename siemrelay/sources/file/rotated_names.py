@@ -16,12 +16,12 @@ from siemrelay.wire.compression import COMPRESSED_SUFFIX
 
 # A date that stands between separators or at an end, with an optional time of day (or the hour that
 # logrotate adds to it for `hourly`), and the counter that some loggers add for the second file of
-# a day, or logrotate's `%s`. A bare number in the middle of a name is no rotation (`host-1.log` and
-# `host-2.log` must not wait for each other).
+# a day, loguru's microseconds, or logrotate's `%s`. A bare number in the middle of a name is no
+# rotation (`host-1.log` and `host-2.log` must not wait for each other).
 _DATE: Final = re.compile(
     r"(?:^|[._-])(?P<date>(?:19|20)\d\d[._-]?[01]\d[._-]?[0-3]\d"
     r"(?:(?:[T._-]?\d\d[:._-]?\d\d(?:[:._-]?\d\d)?Z?)|(?<=\d{8})[0-2]\d)?)"
-    r"(?:[._-](?P<counter>\d{1,3}|\d{10}))?(?=$|[._-])"
+    r"(?:[._-](?P<counter>\d{1,3}|\d{6}|\d{10}))?(?=$|[._-])"
 )
 # Ten digits are logrotate's `dateformat -%s`.
 _NUMBER: Final = re.compile(r"[._-](?P<number>\d{1,10})$")

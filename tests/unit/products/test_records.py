@@ -23,7 +23,7 @@ from siemrelay.wire.items import ItemSplitter
 from tests.support.strategies import batch_of
 
 FOLDER = Path(__file__).parent / "records"
-WITHOUT_RECORDS = {"generic", "alm", "lightrun", "journal"}
+WITHOUT_RECORDS = {"alm", "lightrun", "journal"}
 CASES = [
     (file.stem, case)
     for file in sorted(FOLDER.glob("*.yaml"))

@@ -32,6 +32,8 @@ from siemrelay.sources.file.rotated_names import age, family, is_rotated_name
         ("audit.log-20240131-1706659200.gz", "audit.log"),
         ("@4000000065b9a2b01d4c3a2f.s", "current"),
         ("@4000000065b9a2b01d4c3a2f", "current"),
+        ("audit.2024-01-31_10-00-00_123456.log", "audit.log"),  # loguru
+        ("audit.2024-01-31_10-00-00_123456.log.gz", "audit.log"),
         ("host-1.log", "host-1.log"),
         ("host-2.log", "host-2.log"),
         ("20240131.log", ".log"),
@@ -51,6 +53,7 @@ def test_generations_of_one_log_are_one_family(name: str, log: str) -> None:
         ["audit-2024-01-09.log", "audit-2024-01-10.log"],
         ["audit-2024-01-09-2.log", "audit-2024-01-09-10.log", "audit-2024-01-10.log"],
         ["audit.log-20240131-1706659200", "audit.log-20240131-1706659201.gz", "audit.log"],
+        ["audit.2024-01-31_10-00-00_099999.log.gz", "audit.2024-01-31_10-00-00_123456.log.gz"],
         ["@4000000065b9a2b01d4c3a2f.s", "@4000000065b9a2b11d4c3a2f.s", "current"],
     ],
 )

@@ -52,7 +52,7 @@ def check(config: str, against_running: bool, as_json: bool, records: BinaryIO |
     Prints every fault with its line and column and exits with 78 if there is one. It starts
     nothing, connects to nothing and changes nothing; it does look for the files and packages that
     the configuration needs, whether this user may read and write them, and whether the ports are
-    free; what another user may settle is a warning. Run by root on the service's own file, it looks
+    free; what depends on another user is a warning. Run by root on the service's own file, it looks
     as the service's user. Secrets are shown as the file
     writes them, or as ***.
 

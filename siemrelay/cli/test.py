@@ -71,7 +71,7 @@ def test(
 
     The event skips the sink's `events` filter and the buffer and takes its format, framing and
     connection. The running relay is not touched. Exits with 0 only if the receiver (with --all:
-    every receiver) accepted the event; then prints what finds it there, in the SIEM's own words.
+    every receiver) accepted the event; then prints the search that finds it in the SIEM.
 
     With --through the running relay stores the event like any other, so every sink gets it that
     takes events of its type; exits with 0 only if each sink confirmed it or its `events` leave it

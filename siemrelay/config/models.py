@@ -176,12 +176,12 @@ class SinkConfig(SinkTransformOptions):
 class BufferOptions(Options):
     """The disk buffer."""
 
-    max_size: Size = Field(10 << 30, description="the most disk space that it uses")
+    max_size: Size = Field(10 << 30, description="the most disk space that the buffer uses")
     keep: Duration = Field(86400.0, description="how long delivered records stay, for replay")
     keep_removed: Duration = Field(
         7 * 86400.0,
-        description="how long records wait for a sink that is no longer in the file when the relay "
-        "starts; sooner if the buffer needs the room",
+        description="how long records wait for a sink that is no longer in the file when the "
+        "relay starts; less if the buffer needs the room",
     )
     when_full: WhenFull = Field(
         "block",
@@ -192,9 +192,9 @@ class BufferOptions(Options):
         0.02,
         ge=0,
         le=1,
-        description="while records come one by one, those of so much time are stored and sent "
-        "together; after a pause the first goes at once, and what a sender waits for (HTTP, HEC, "
-        "RELP) never waits. Longer saves CPU, `0` is for the least delay",
+        description="records that arrive one by one within this time are stored and sent "
+        "together. The first one after a pause goes at once, and so does what a sender waits for "
+        "(HTTP, HEC, RELP). A longer window saves CPU, `0` gives the least delay",
     )
 
     @field_validator("max_size")
@@ -280,12 +280,12 @@ class RelayConfig(Options):
     )
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto",
-        description="the most processes that format events while more come than one core can "
-        "format; they end when it is over. `auto`: one less than the cores that the relay may use "
-        "(CPU set and quota of its control group), 4 at most; 0: none",
+        description="the most worker processes, which format events while more arrive than one "
+        "core can format. `auto`: one less than the cores that the relay may use (CPU set and "
+        "quota of its control group), 4 at most; 0: none",
     )
     shutdown_timeout: Duration = Field(
-        10.0, description="how long sinks may go on delivering when the relay stops"
+        10.0, description="how long sinks may continue to deliver when the relay stops"
     )
 
     _products: Products = PrivateAttr(default=BUILT_IN)

@@ -53,15 +53,13 @@ class EventsOptions(Options):
     """
 
     include: Entries = Field(
-        default=[ANY], min_length=1, description="The events to take; one entry or a list."
+        default=[ANY], min_length=1, description="the events to take; one entry or a list"
     )
-    exclude: Entries = Field(default=[], description="Of those, the events to leave out.")
+    exclude: Entries = Field(default=[], description="the events to leave out of those")
     min_severity: int = Field(
-        default=0, ge=0, le=10, description="Leaves out events below this severity (0 to 10)."
+        default=0, ge=0, le=10, description="leave out events below this severity (0 to 10)"
     )
-    outcome: Outcomes = Field(
-        default=[], description="Takes only success, failure or unknown outcomes; empty: all."
-    )
+    outcome: Outcomes = Field(default=[], description="take only these outcomes; all if empty")
 
 
 EventsChoice = Annotated[EventsOptions, BeforeValidator(_long_form), _Short()]

@@ -40,13 +40,13 @@ class TimeBoundOptions(Options):
 
     max_time_past: Duration = Field(
         MAX_TIME_PAST_S, ge=0,
-        description="a time inside a record that lies further than this before its arrival is not "
-        "the event's: the syslog header's or the arrival is, and the odd one is kept as "
-        "`attributes.time`",
+        description="the furthest that the time in a record may lie before its arrival. Beyond it "
+        "the event gets the syslog header's time or that of its arrival, and the odd one is kept "
+        "as `attributes.time`",
     )  # fmt: skip
     max_time_ahead: Duration = Field(
         MAX_TIME_AHEAD_S, ge=0,
-        description="the same for a time that lies further than this after the arrival",
+        description="the same for a time that lies after the arrival",
     )  # fmt: skip
 
 
@@ -60,8 +60,8 @@ class ZonedOptions(TimeBoundOptions):
 
     timezone: Annotated[str, AfterValidator(_known)] = Field(
         "UTC",
-        description="where times without a zone are (RFC 3164; `rt`, `devTime`; CSV; JSON), the "
-        "devices' own: a name like Europe/Berlin, or an offset like +02:00",
+        description="the time zone of times that name none (RFC 3164; `rt`, `devTime`; CSV; "
+        "JSON), as the devices write them: a name like Europe/Berlin, or an offset like +02:00",
     )
 
 

@@ -31,7 +31,7 @@ class KafkaConnectionOptions(Options):
         description="HOST:PORT of some brokers; the others are found by them"
     )
     security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
-        "plaintext", description="as the brokers' listener has it"
+        "plaintext", description="as configured on the brokers' listener"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER"] = (
         Field("PLAIN", description="with sasl_plaintext and sasl_ssl")

@@ -38,17 +38,17 @@ class MultilineOptions(Options):
     )
     indented: bool = Field(
         False,
-        description="instead of `start`: lines that are blank or begin with white space go on with "
+        description="instead of `start`: lines that are blank or begin with white space continue "
         "the record before them",
     )
     flush_after: Annotated[Duration, Field(gt=0)] = Field(
         1.0, description="the last record is complete when nothing was written for this long"
     )
     max_lines: Annotated[int, Field(ge=2)] = Field(
-        1000, description="a longer record goes on as a record of its own"
+        1000, description="the most lines of a record; the rest becomes a record of its own"
     )
     max_size: Annotated[Size, Field(ge=1024, le=_MOST_BYTES)] = Field(
-        256 << 10, description="the same for its bytes"
+        256 << 10, description="the most bytes of a record, likewise"
     )
 
     @model_validator(mode="after")
@@ -68,14 +68,14 @@ class FramingOptions(Options):
     )
     encoding: Annotated[str, AfterValidator(known_encoding)] = Field(
         "auto",
-        description="`auto` is UTF-16 where a byte order mark says so, else UTF-8; or `utf-16-le`, "
-        "`latin-1`, `cp1252` or another name that Python knows. Records are stored as UTF-8. What "
-        "is no character is kept, and counted where the record is sent",
+        description="`auto` is UTF-16 where a byte order mark says so, else UTF-8; or "
+        "`utf-16-le`, `latin-1`, `cp1252` or another name that Python knows. Records are stored "
+        "as UTF-8; invalid bytes are kept, and counted where the record is sent",
     )
     max_record_size: RecordSize = Field(
         1 << 20,
-        description="Longer records are counted as oversize, and kept. Those over 16 MiB are "
-        "split into parts.",
+        description="longer records are counted as oversize, and kept. Those over 16 MiB are "
+        "split into parts",
     )
 
 

@@ -52,10 +52,10 @@ class SourceTransformOptions(TransformOptions):
 
     limit: Limit = Field(
         default=[],
-        description="the most events that are stored in a time: `1000/s` for all together, "
-        '`{User Logged In: 100/s, "*": 6000/m}`, or a list of rules. What is left out is counted '
-        "by type, and an event *Events Limited* says every minute what it was; the relay's own "
-        "events are never limited",
+        description="the most events to store in a period: `1000/s` for all together, `{User "
+        'Logged In: 100/s, "*": 6000/m}`, or a list of rules. The others are counted by type, '
+        "and an event *Events Limited* reports them every minute; the relay's own events are "
+        "never limited",
     )
 
 
@@ -64,9 +64,9 @@ class SinkTransformOptions(TransformOptions):
 
     sample: Sample = Field(
         default=[],
-        description="of which events only a part is sent: `10` for one in ten of all, "
-        "`{User Logged In: 100}`, or a list of rules; what is left out is counted by type, and an "
-        "event *Events Sampled* says every 5 minutes what it was",
+        description="events of which only a part is sent: `10` for one in ten of all, `{User "
+        "Logged In: 100}`, or a list of rules; the others are counted by type, and an event "
+        "*Events Sampled* reports them every 5 minutes",
     )
 
     def alone(self) -> SinkTransformOptions:

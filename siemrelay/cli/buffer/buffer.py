@@ -42,7 +42,7 @@ buffer.add_command(check)
 buffer.add_command(salvage)
 
 
-@buffer.command()
+@buffer.command(short_help="show what is stored and what became of it at each sink")
 @config_option()
 @json_option()
 def info(config: str, as_json: bool) -> None:
@@ -148,7 +148,7 @@ def _number(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-@buffer.command()
+@buffer.command(short_help="show records as they were received")
 @config_option()
 @click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
 @click.option("--to", "last", type=click.IntRange(1), help="The last record's number.")

@@ -33,7 +33,7 @@ _PAGE: Final = 64
 _SHOWN: Final = 100
 
 
-@click.command("dead-letters")
+@click.command("dead-letters", short_help="list, retry or drop the records that receivers refused")
 @config_option()
 @click.option(
     "--from", "first", type=click.IntRange(1), default=1, help="From this record's number on."

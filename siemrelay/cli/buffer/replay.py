@@ -40,7 +40,7 @@ def chosen(loaded: Loaded, sink: str) -> str:
     return sink
 
 
-@click.command()
+@click.command(short_help="send stored records to a sink again")
 @config_option()
 @click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
 @click.option("--to", "last", type=click.IntRange(1), help="The last record's number; the last "

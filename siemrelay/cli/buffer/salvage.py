@@ -25,7 +25,7 @@ from siemrelay.core.errors import SiemrelayError, StartRefused
 _SHOWN: Final = 20
 
 
-@click.command()
+@click.command(short_help="verify that the buffer is intact and can be read")
 @config_option()
 @json_option()
 def check(config: str, as_json: bool) -> None:
@@ -56,15 +56,15 @@ def check(config: str, as_json: bool) -> None:
     raise SystemExit(0 if found.healthy else os.EX_IOERR)
 
 
-@click.command()
+@click.command(short_help="make a new buffer of all that a damaged one still holds")
 @config_option()
 @json_option()
 def salvage(config: str, as_json: bool) -> None:
     """Make a new buffer of everything that can be read of a damaged one; the relay must not run.
 
     The damaged file is kept beside it as buffer.db.damaged-TIME. Cursors, positions and counts are
-    kept where they are sane. Needs as much room as the buffer takes. The next start of the relay
-    logs which records are missing, and for which sinks.
+    kept where they are consistent. Needs as much room as the buffer takes. The next start of the
+    relay logs which records are missing, and for which sinks.
 
     \b
     Example:

@@ -15,11 +15,11 @@ from siemrelay.relay.control import PauseRequest, ResumeRequest
 def pause(config: str, sink: str) -> None:
     """Stop delivering to SINK; the other sinks go on.
 
-    Its records wait in the buffer until `siemrelay resume SINK`, also over a restart of the relay.
-    Like a disabled sink it stops nobody: if the buffer is full, its oldest records give way,
-    counted as dropped. It holds at once also where it cannot be stored, on a full disk: then the
-    answer says so, and a restart before there is room resumes the sink. Exits with 0 when the sink
-    is paused, 64 when there is no such sink, 69 when no relay runs.
+    Its records wait in the buffer until `siemrelay resume SINK`, also across a restart of the
+    relay. A paused sink never stops the sources: if the buffer is full, its oldest records are
+    dropped and counted. The pause takes effect at once, even if it cannot be stored on a full disk:
+    the answer then says so, and a restart before there is room resumes the sink. Exits with 0 when
+    the sink is paused, 64 when there is no such sink, 69 when no relay runs.
 
     \b
     Example:

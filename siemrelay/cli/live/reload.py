@@ -29,9 +29,9 @@ from siemrelay.relay.control import ReloadRequest
 def reload(config: str, dry_run: bool, discard_backlog: tuple[str, ...], environment: bool) -> None:
     """Apply the changed configuration to the running relay, all of it or none.
 
-    The relay reads its own file again; parts that have not changed go on undisturbed. With any
-    fault nothing changes. Exits with 0 when the changes are made, 78 when they were refused, 69
-    when no relay runs.
+    The relay reads its own file again; unchanged parts keep running. With any fault nothing
+    changes. Exits with 0 when the changes are made, 78 when they were refused, 69 when no relay
+    runs.
 
     \b
     Examples:

@@ -31,20 +31,20 @@ from siemrelay.relay.assembly import relay_name
 
 @click.group()
 def seal() -> None:
-    """The keys that sign what sinks with `seal:` receive, and how far each is sealed.
+    """Manage the signing keys and sealed streams of sinks with `seal:`.
 
     `siemrelay verify` checks a SIEM's export with the verifier key that `siemrelay seal key`
     prints.
     """
 
 
-@seal.command()
+@seal.command(short_help="print the verifier key, for auditors")
 @config_option()
 def key(config: str) -> None:
     """Print the verifier key, for auditors; makes the signing key if there is none.
 
-    Keep a copy beside the relay's reach: who checks must have it from you and not from the SIEM.
-    After a rotation all keys are printed, the present one last.
+    Keep a copy where the relay cannot change it: auditors must have it from you and not from the
+    SIEM. After a rotation all keys are printed, the present one last.
     """
     loaded = load_or_exit(config).config
     given = {sink.seal.key for sink in loaded.sinks.values() if sink.seal} or {None}
@@ -53,13 +53,13 @@ def key(config: str) -> None:
         click.echo(str(signer.verifier))
 
 
-@seal.command()
+@seal.command(short_help="make a new signing key")
 @config_option()
 def rotate(config: str) -> None:
     """Make a new signing key; the relay signs with it from its next seal on.
 
     For an hour both keys sign, so that an auditor with the old one can trust the new one. The old
-    signing key is removed then. A key of the configuration (`seal.key`) is changed there.
+    signing key is removed then. A key in the configuration (`seal.key`) has to be changed there.
     """
     loaded = load_or_exit(config).config
     sealed = {name: sink.seal.key for name, sink in loaded.sinks.items() if sink.seal}
@@ -79,7 +79,7 @@ def rotate(config: str) -> None:
         click.echo(f"not of {', '.join(others)}: a key of the configuration signs there", err=True)
 
 
-@seal.command()
+@seal.command(short_help="show each sealed stream, its last checkpoint and its key")
 @config_option()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(config: str, as_json: bool) -> None:
@@ -107,16 +107,16 @@ def show(config: str, as_json: bool) -> None:
         click.echo(f"  key: {stream['key'] or 'none yet'}")
 
 
-@seal.command()
+@seal.command(short_help="write the hashes of a sink's messages, for `verify --tiles`")
 @config_option()
 @click.argument("sink")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def export(config: str, sink: str, folder: Path) -> None:
     """Write the hashes of SINK's messages into FOLDER, for `siemrelay verify --tiles`.
 
-    For each stream a folder of C2SP tiles and its last seal. They hold no event and need no trust:
-    the signed roots tell whether they are true. They are kept for `seal.keep`. Time stamps are in
-    `timestamps/`: NUMBER.note is the signed note of that seal and NUMBER.tsr the authority's
+    For each stream a folder of C2SP tiles and its last seal. They hold no event and need not be
+    trusted: the signed roots show whether they are true. They are kept for `seal.keep`. Time stamps
+    are in `timestamps/`: NUMBER.note is the signed note of that seal and NUMBER.tsr the authority's
     answer, for `openssl ts -verify -data NUMBER.note -in NUMBER.tsr -CAfile …`, too.
     """
     loaded = load_or_exit(config).config

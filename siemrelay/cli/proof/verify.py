@@ -63,17 +63,17 @@ def _authorities(file: Path) -> Sequence[Certificate]:
 @click.option(
     "--tiles",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The hashes that `siemrelay seal export` wrote: names the very message.",
+    help="The hashes that `siemrelay seal export` wrote: with them a finding names the message.",
 )
 @click.option("--since", metavar="TIME", callback=read_by(_moment),
-              help="From when on messages must be complete, like 2026-11-01T00:00:00Z. Let the "
-              "export begin some minutes earlier: the seal before it proves them.")  # fmt: skip
+              help="The time from which messages must be complete, like 2026-11-01T00:00:00Z. Let "
+              "the export begin some minutes earlier: the seal before it proves them.")  # fmt: skip
 @click.option("--until", metavar="TIME", callback=read_by(_moment),
-              help="Until when they must be complete; now by default. Let the export end some "
-              "minutes later: the seal after it proves the last ones.")  # fmt: skip
+              help="The time until which they must be complete; now by default. Let the export end "
+              "some minutes later: the seal after it proves the last ones.")  # fmt: skip
 @click.option("--max-age", metavar="DURATION", callback=read_by(seconds),
-              help="The age of the last seal at that time that is still fresh; by default twice "
-              "the time between seals and a minute.")  # fmt: skip
+              help="The greatest age of the last seal at that time; by default twice the time "
+              "between seals and a minute.")  # fmt: skip
 @click.option("--sink", help="Judge the streams of this sink only.")
 @click.option("--expect", "expected", metavar="NAME", multiple=True,
               help="A sink (SINK or RELAY/SINK) or stream that must be in the export: if it has "
@@ -87,7 +87,8 @@ def _authorities(file: Path) -> Sequence[Certificate]:
               "the seals existed. Needs siemrelay[timestamps].")  # fmt: skip
 @click.option("--memory", metavar="SIZE", default=f"{MOST_BYTES >> 30}GiB", show_default=True,
               callback=read_by(size_bytes),
-              help="For what is known of the messages: 10 million take some 400 MiB.")  # fmt: skip
+              help="The most memory for the hashes of messages: "
+              "10 million take some 400 MiB.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the report as a page, too.")  # fmt: skip

@@ -55,7 +55,7 @@ def init(
 ) -> None:  # fmt: skip
     """Write a first configuration with comments, and say what to do next.
 
-    Asks on a terminal for what the options do not say. It never overwrites a file, and asks for no
+    Asks on a terminal for what the options leave open. It never overwrites a file, and asks for no
     secret: the file refers to credentials, and the last lines say how to store them. Exits with 64
     if the file exists, 78 if the answers do not make a valid configuration.
 

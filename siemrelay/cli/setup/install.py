@@ -58,9 +58,9 @@ def install(
 ) -> None:  # fmt: skip
     """Install the systemd service with its user and directories; prints every step.
 
-    Run it as root, again after every upgrade: what is as it should be stays as it is, and so do
-    files that somebody has changed. It writes no configuration, and neither enables nor starts the
-    service.
+    Run it as root, again after every upgrade: files that are up to date stay as they are, and so
+    do those that somebody has changed. It writes no configuration, and neither enables nor starts
+    the service.
 
     \b
     Examples:

@@ -43,7 +43,7 @@ class SealOptions(Options):
     """Seals, by which an auditor verifies at the receiver that nothing is missing or changed."""
 
     every: Annotated[Duration, Field(ge=1)] = Field(
-        60.0, description="how often a seal is sent: at most so much is not under one"
+        60.0, description="how often a seal is sent: the longest time that is not sealed yet"
     )
     keep: Duration = Field(
         90 * 86400.0,

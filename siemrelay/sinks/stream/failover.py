@@ -60,7 +60,10 @@ class StreamOptions(Options):
 
     server: Servers
     timeout: Duration = Field(
-        30.0, gt=0, description="for a peer that takes nothing, and to connect (10 s at most)"
+        30.0,
+        gt=0,
+        description="how long the peer may accept nothing, and how long connecting "
+        "may take (10 s at most)",
     )
 
 

@@ -85,7 +85,7 @@ class UdpOptions(Options):
     rate: int = Field(
         _RATE, ge=0, le=1_000_000,
         description="the most datagrams a second, of up to 1 KiB each (a larger one counts as "
-        "several); 0: as fast as the kernel takes them, which a receiver loses part of",
+        "several); 0: as fast as the kernel takes them, of which receivers lose some",
     )  # fmt: skip
 
     @field_validator("chunk_size", "compression")

@@ -66,23 +66,23 @@ class PollWindowOptions(Options):
 
     overlap: Duration = Field(
         0.0, ge=0,
-        description="each poll asks for items from so long before the newest one on: one that "
-        "becomes visible up to so much later than its time says is not missed",
+        description="each poll starts this long before the newest item, so that items which "
+        "become visible late are not missed",
     )  # fmt: skip
     lag: Duration = Field(
-        0.0, ge=0, description="`{until}` is so long before the present: later items are left to a "
-        "later poll",
+        0.0, ge=0, description="`{until}` is this long before the present: later items are left "
+        "to a later poll",
     )  # fmt: skip
     size: Duration | None = Field(
         None, gt=0,
         description="the longest time between `{since}` and `{until}`, for APIs that limit it; a "
-        "long past is then read part by part",
+        "longer past is read part by part",
     )  # fmt: skip
 
     reach: Duration | None = Field(
         None, gt=0,
-        description="how far back the API can be asked: `{since}` is never longer ago. What lies "
-        "before, after a long stop, is lost, with a warning",
+        description="how far back the API answers: `{since}` never lies before that. After a "
+        "longer stop, earlier items are lost, with a warning",
     )  # fmt: skip
 
     @model_validator(mode="after")
@@ -193,7 +193,7 @@ class HttpPollOptions(Options):
     start_at: StartAt = Field(
         "beginning",
         description="with `since`, or `{start}`: where the very first poll begins: `beginning` "
-        "(without a time), `now`, or so long ago (`30d`)",
+        "(without a time), `now`, or a time ago (`30d`)",
     )
 
     @model_validator(mode="after")

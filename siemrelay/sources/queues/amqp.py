@@ -50,7 +50,8 @@ class AmqpOptions(AcknowledgingOptions):
     )
     prefetch: Annotated[int, Field(ge=1, le=65_535)] = Field(
         2000,
-        description="messages that may be read and not yet acknowledged: what a kill may repeat",
+        description="the most messages that are read and not yet acknowledged, which a kill may "
+        "repeat",
     )
     ca: TrustedAuthorities = None
 

@@ -68,7 +68,7 @@ class RedisOptions(WindowOptions):
     )
     claim_after: Annotated[Duration, Field(ge=1)] = Field(
         60.0,
-        description="entries that another relay has held without a sign of life for so long are "
+        description="entries that another relay has held for this long without a sign of life are "
         "taken over",
     )
     start_at: Literal["beginning", "end"] = Field(

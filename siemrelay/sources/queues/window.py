@@ -57,15 +57,15 @@ class WindowOptions(AcknowledgingOptions):
     """Options of the queue sources that ask for records."""
 
     batch: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        2000, description="how many records are asked for at once, at most"
+        2000, description="the most records to ask for at once"
     )
     in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         20_000,
-        description="records that may be read and not yet acknowledged: what a kill may repeat. "
-        "No more is read above it; one batch may come on top",
+        description="the most records that are read and not yet acknowledged, which a kill may "
+        "repeat; one batch may exceed it",
     )
     in_flight_size: Annotated[Size, Field(ge=1 << 20)] = Field(
-        16 << 20, description="the same for what is read and not yet stored: it is in memory"
+        16 << 20, description="the most bytes that are read and not yet stored: they are in memory"
     )
 
 

@@ -52,17 +52,17 @@ class SyslogOptions(ListenerOptions):
     )
     first_message_timeout: Annotated[Duration, Field(gt=0)] = Field(
         300.0,
-        description="close connections that have sent no message for so long after they began",
+        description="close connections that send no message within this time",
     )
     idle_timeout: Annotated[Duration, Field(gt=0)] | None = Field(
         None,
-        description="close connections that send nothing for so long; never by default, as quiet "
-        "devices stay connected and the kernel finds out dead ones",
+        description="close connections that send nothing for this long; never by default, because "
+        "quiet devices stay connected and the kernel detects dead peers",
     )
     max_record_size: RecordSize = Field(
         1 << 20,
-        description="Longer messages are counted as oversize, and kept. Those over 16 MiB are "
-        "split into parts.",
+        description="longer messages are counted as oversize, and kept. Those over 16 MiB are "
+        "split into parts",
     )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         None,

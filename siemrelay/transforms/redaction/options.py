@@ -58,13 +58,13 @@ class RedactRule(Options):
     )
     pattern: Pattern | None = Field(
         None,
-        description="what is looked for in every text, in RE2's syntax; of a pattern with a group "
-        "named `secret` only that",
+        description="a pattern (RE2) that is looked for in every text; if it has a group named "
+        "`secret`, only the group is redacted",
     )
     action: Action = Field(
         "mask",
-        description="`mask`: `***`; `remove`: nothing is left; `pseudonym`: a token made with "
-        "`key`, the same for the same value everywhere",
+        description="`mask`: write `***`; `remove`: delete it; `pseudonym`: write a token made "
+        "with `key`, the same for the same value everywhere",
     )
 
     @model_validator(mode="after")

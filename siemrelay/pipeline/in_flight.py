@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from siemrelay.net.tasks import Broadcast
+from siemrelay.net.tasks import Broadcast, Mutex
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.sinks.contract import ConfirmsEarly, Session
 
@@ -25,6 +25,8 @@ class InFlight:
         self.session = session
         self.early = session if isinstance(session, ConfirmsEarly) else None
         """The session, if it may confirm a batch by the time it is sent."""
+        self.sending = Mutex()
+        """Held by the one that uses the session to send."""
         self._queue: deque[tuple[DeliveryBatch, Any, int]] = deque()
         self._max_batches, self._bytes = max_batches, 0
         self._added, self._taken = Broadcast(), Broadcast()

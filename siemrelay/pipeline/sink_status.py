@@ -14,7 +14,7 @@ from siemrelay.core.backoff import HOLD_ADVICE
 from siemrelay.core.lines import size_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.batching import DeliveryBatch
-from siemrelay.sinks.contract import Refusal
+from siemrelay.sinks.contract import Certified, ConnectsLazily, Refusal
 from siemrelay.telemetry.stats import SinkStats, count_types
 
 _log = structlog.get_logger()
@@ -33,15 +33,23 @@ _THROTTLED_S: Final = 60.0
 class SinkStatus:
     """Maintains one sink's stats; logs a change of state once, however often it is reported."""
 
-    def __init__(self, name: str, stats: SinkStats, undelivered: Callable[[], int]) -> None:
+    def __init__(
+        self, name: str, sink: object, stats: SinkStats, undelivered: Callable[[], int]
+    ) -> None:
+        """`sink` is asked for its certificate, if it has one, and whether it connects lazily."""
         self._name, self._stats, self._undelivered = name, stats, undelivered
+        self._certified = sink if isinstance(sink, Certified) else None
+        self._connects_lazily = isinstance(sink, ConnectsLazily)
         self._logged_state = ""
         self._unlogged_duplicates, self._log_duplicates_at_s = 0, -math.inf
         self._throttled_until_s = -math.inf
 
-    def opened(self, *, connected: bool) -> None:
-        """A session is open, with nothing else to say; `connected`: so the receiver is there."""
-        if connected:
+    def opened(self, *, quiet: bool) -> None:
+        """A session is open. `quiet`: the state stays, since the last one failed to deliver."""
+        self._note_certificate()
+        if quiet:
+            return
+        if not self._connects_lazily:
             self.note("up")
         elif self._stats.state != "up":
             self.note("connecting")
@@ -127,6 +135,8 @@ class SinkStatus:
         stats.invalid_utf8 += batch.invalid_utf8
         self.progressed()
         if batch.messages:
+            if self._connects_lazily:
+                self._note_certificate()
             stats.sent_bytes += size_of(batch.messages)
             stats.last_type = batch.last_type
             # A refused message has no delivery time.
@@ -134,3 +144,7 @@ class SinkStatus:
             for received_at, count in batch.received:
                 stats.delivery_s.observe(max(now - received_at, 0.0), min(count, left))
                 left -= min(count, left)
+
+    def _note_certificate(self) -> None:
+        if self._certified is not None:
+            self._stats.certificate_expires_at = self._certified.certificate_expires_at

@@ -22,11 +22,12 @@ from siemrelay.core.event_types import UNKNOWN, UNPARSED
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
-from siemrelay.pipeline.delivery import Delivery, Retry
+from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
+from siemrelay.pipeline.retries import Retry
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sent_again import NumberSource

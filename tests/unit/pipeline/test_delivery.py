@@ -24,10 +24,11 @@ from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw
-from siemrelay.pipeline.delivery import Delivery, Retry
+from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache, SinkReader
 from siemrelay.pipeline.formatting import Formatter, SinkFormat
 from siemrelay.pipeline.messages import InternalError
+from siemrelay.pipeline.retries import Retry
 from siemrelay.sinks.contract import (
     BatchLimits,
     ConfirmsEarly,

@@ -13,6 +13,12 @@ from siemrelay.telemetry.stats import SinkStats
 BUSY = "HTTP 429 try again"
 
 
+class Lazy:
+    """A sink whose sessions open nothing."""
+
+    connects_lazily = True
+
+
 @pytest.fixture
 def stats() -> SinkStats:
     return SinkStats("s")
@@ -20,7 +26,7 @@ def stats() -> SinkStats:
 
 @pytest.fixture
 def status(stats: SinkStats) -> SinkStatus:
-    return SinkStatus("s", stats, lambda: 7)
+    return SinkStatus("s", Lazy(), stats, lambda: 7)
 
 
 async def test_a_receiver_that_limits_what_it_takes_is_one_line_in_the_log(
@@ -55,7 +61,7 @@ async def test_a_sink_that_has_only_met_refusals_is_not_up(
     status: SinkStatus, stats: SinkStats
 ) -> None:
     refusal = Refusal(0, "400", "no such field")
-    status.opened(connected=False)
+    status.opened(quiet=False)
     assert (stats.state, stats.reason) == ("connecting", "")
     status.only_refused(refusal)
     assert stats.state == "waiting"
@@ -67,9 +73,9 @@ async def test_a_sink_that_has_only_met_refusals_is_not_up(
 
 async def test_connecting_is_no_line_in_the_log(status: SinkStatus, stats: SinkStats) -> None:
     with capture_logs() as logs:
-        status.opened(connected=False)
+        status.opened(quiet=False)
         status.note("waiting", "gone")
-        status.opened(connected=False)
+        status.opened(quiet=False)
         status.note("waiting", "still gone")
         assert (stats.state, stats.reason) == ("waiting", "still gone")
     assert [line["event"] for line in logs] == ["sink waiting"]

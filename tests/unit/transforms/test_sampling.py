@@ -127,7 +127,7 @@ def test_sinks_that_differ_in_their_sample_alone_are_formatted_once() -> None:
 
 def test_counts_are_bounded_however_many_types_there_are() -> None:
     stats = SinkStats("siem")
-    status = SinkStatus("siem", stats, lambda: 0)
+    status = SinkStatus("siem", None, stats, lambda: 0)
     status.left_out({f"type {number}": 1 for number in range(500)})
     status.left_out({"type 0": 2, "type 499": 2})
     assert len(stats.sampled) == 101

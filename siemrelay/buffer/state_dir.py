@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -36,6 +37,8 @@ def lock_state_dir(state_dir: Path) -> int:
             if error.errno in NO_ROOM
             else "make it writable for this user, or set another `state_dir`"
         )
+        if isinstance(error, PermissionError) and os.access(state_dir, os.W_OK | os.X_OK):
+            advice = f"{state_dir / 'lock'} belongs to another user: chown -R all of the directory"
         raise StartRefused(
             f"cannot use state_dir {state_dir}: {error.strerror}; {advice}"
         ) from error
@@ -105,7 +108,12 @@ def find_buffer(state_dir: Path) -> Path:
             f"no permission to open {path}; run this as root or as the service's user"
         ) from error
     except OSError as error:
-        raise StartRefused(f"cannot open {path}: {error.strerror}") from error
+        advice = (
+            "; SQLite must write beside it: copy the directory elsewhere (cp -a), set `state_dir`"
+            if error.errno == errno.EROFS
+            else ""
+        )
+        raise StartRefused(f"cannot open {path}: {error.strerror}{advice}") from error
     except sqlite3.Error as error:
         raise StartRefused(
             f"cannot open {path}: {error}; `siemrelay buffer check` says what can be read"

@@ -86,6 +86,10 @@ def _forbidden(loaded: Loaded) -> Iterator[Fault]:
         yield loaded.document.fault(
             ("state_dir",), f"user {user} cannot write {place}: {found}; set `state_dir` to "
             "another place, or run the relay as another user")  # fmt: skip
+    elif exists(place) and place.stat().st_mode & stat.S_IWOTH:
+        yield loaded.document.fault(
+            ("state_dir",), f"every user of this machine can remove and replace the buffer in "
+            f"{place} (chmod o-w)")  # fmt: skip
 
 
 def _without_directory(loaded: Loaded, made: Collection[Path]) -> Iterator[Fault]:
@@ -182,7 +186,7 @@ def obstacle(path: Path, access: int) -> str | None:
     """
     for place in (*reversed(path.parents), path):
         if not os.access(place, access if place == path else os.X_OK):
-            return _described(place) if exists(place) else None
+            return _described(place, access) if exists(place) else None
     return None
 
 
@@ -199,9 +203,11 @@ def exists(path: Path) -> bool:
         return False
 
 
-def _described(path: Path) -> str:
+def _described(path: Path, access: int) -> str:
     try:
         found = path.stat()
+        if access & os.W_OK and os.statvfs(path).f_flag & os.ST_RDONLY:
+            return f"the file system of {path} is mounted read-only"
     except OSError as error:
         return f"{path} ({error.strerror})"
     what = "directory" if stat.S_ISDIR(found.st_mode) else "file"

@@ -96,6 +96,11 @@ def salvage(config: str, as_json: bool) -> None:
 def _must_exist(path: Path) -> None:
     if not path.is_file():
         raise StartRefused(f"there is no buffer at {path}")
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise StartRefused(
+            f"{path} is on a read-only file system, and SQLite must write beside it: copy the "
+            "directory elsewhere (cp -a), and set `state_dir`"
+        )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.sqlite.errors import SqliteErrors
 from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite.store import Store
+from siemrelay.buffer.state_dir import lock_state_dir
 from siemrelay.core.errors import BufferBroken, BufferFull, BufferMoved, DiskFull, StartRefused
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats, SinkCounts
@@ -150,6 +151,18 @@ def test_a_directory_that_cannot_be_made_refuses_the_start(tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StartRefused, match="state_dir"):
         opened(tmp_path / "file" / "state")
+
+
+def test_files_of_another_user_in_a_directory_that_is_ours_are_named(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    state_dir.mkdir()
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StartRefused, match="lock belongs to another user: chown -R"):
+        lock_state_dir(state_dir)
 
 
 async def test_a_full_disk_while_the_sinks_are_chosen_refuses_the_start(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -229,6 +230,22 @@ def test_a_port_of_another_program_is_a_warning(tmp_path: Path) -> None:
 def test_a_buffer_that_no_disk_here_holds_is_a_warning(tmp_path: Path) -> None:
     (line,) = warned(f"buffer: {{max_size: 1000000TiB}}\n{QUIET}", tmp_path)
     assert line.startswith("2:20: buffer.max_size: 1000000TiB is more than the whole file system")
+
+
+def test_a_state_directory_that_every_user_may_change_is_a_warning(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    (line,) = warned(QUIET, tmp_path)
+    assert line.startswith("1:12: state_dir: every user of this machine can remove and replace ")
+
+
+def test_a_read_only_file_system_is_named_and_not_the_directorys_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(
+        f_flag=os.ST_RDONLY, f_blocks=1 << 40, f_frsize=4096))  # fmt: skip
+    (line,) = warned(QUIET, tmp_path)
+    assert f"cannot write {tmp_path}: the file system of {tmp_path} is mounted read-only" in line
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -77,6 +77,13 @@ class ServerTlsOptions(Options):
         return self
 
 
+# librelp asks for an anonymous server unless it has a certificate of its own.
+_ANONYMOUS: Final = (
+    "; the client wants a server without a certificate, as rsyslog's omrelp does: give it "
+    "`tls.myCert` and `tls.myPrivKey`"
+)
+
+
 class HandshakeFailed(SiemrelayError):
     """A client is not served: close its connection. The text says why."""
 
@@ -133,7 +140,9 @@ class TlsServer:
         except trio.TooSlowError as error:
             raise HandshakeFailed(f"no TLS: no handshake within {within_s:g} s") from error
         except (OSError, trio.BrokenResourceError) as error:
-            raise HandshakeFailed(f"no TLS: {error.__cause__ or error}") from error
+            cause = error.__cause__
+            hint = _ANONYMOUS if getattr(cause, "reason", None) == "NO_SHARED_CIPHER" else ""
+            raise HandshakeFailed(f"no TLS: {cause or error}{hint}") from error
         if not self._admits(secured.certificate):
             raise HandshakeFailed("its certificate is not one of `client_fingerprints`")
         return secured

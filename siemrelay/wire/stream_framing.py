@@ -69,6 +69,12 @@ _COUNT_BEGUN: Final = re.compile(rb"(?:[1-9][0-9]{0,8})?")
 
 _TRAILERS: Final = b"\r\n\0"
 
+# What begins so is none: a record of TLS' handshake (RFC 8446, 5.1), RELP's first command.
+_NO_SYSLOG: Final = {
+    b"\x16\x03": "it speaks TLS and this address does not: listen on `tls://`, or turn its TLS off",
+    b"1 open ": "it speaks RELP and this address does not: listen on `relp://`",
+}
+
 
 class Messages(msgspec.Struct, frozen=True, gc=False):
     """`count` messages as lines in `payload` (see `core.lines`).
@@ -140,6 +146,9 @@ class StreamSplitter:
         rest, found = self._rest, self._found
         if not found.part and len(rest.data) <= _COUNT_DIGITS:
             whole = bytes(rest.data) + data
+            for beginning, reason in _NO_SYSLOG.items():
+                if whole.startswith(beginning):
+                    raise _NotSyslog(reason)
             if _COUNT.match(whole):
                 return _OctetCounting(rest, found)
             if _COUNT_BEGUN.fullmatch(whole):

@@ -55,6 +55,10 @@ class SyslogDecoderOptions(SyslogHeaderOptions):
 _AROUND: Final = "\0\r\n \t"
 _MARK: Final = "\ufeff"
 
+# How compressed messages begin: gzip's and zlib's (GELF over UDP), behind a `z` rsyslog's. Text
+# that happens to begin so is told from them by being UTF-8 to its end.
+_COMPRESSED: Final = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"zx")
+
 
 _type = attrgetter("type")
 _severity, _message = attrgetter("severity"), attrgetter("message")
@@ -107,6 +111,8 @@ class SyslogDecoder:
         texts = [text.removeprefix(_MARK) for text in headers.texts]
         events, tidy = self._bodies.events(texts, own)
         formless = _formless(events, headers) if self._of_one_form else []
+        if replaced and not self._of_one_form:
+            formless = [i for i, record in enumerate(batch.records()) if _is_compressed(record)]
         self._complete(events, headers, texts)
         if formless:
             records = batch.records()
@@ -155,6 +161,16 @@ def _formless(events: list[AuditEvent], headers: Headers) -> list[int]:
     ]
 
 
+def _is_compressed(record: bytes) -> bool:
+    if not record.startswith(_COMPRESSED):
+        return False
+    try:
+        record.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 def _own(headers: Headers) -> dict[int, Fields]:
     """Message number → fields of an event in its structured data, as `format: syslog` writes it.
 
@@ -197,6 +213,8 @@ SYSLOG: Final = DecoderKind(
     SyslogDecoderOptions, SyslogDecoder,
     "syslog; a message that is CEF, LEEF, Palo Alto's CSV, Snare's `MSWinEventLog`, one JSON "
     "object or key=value as a whole is read as such",
+    why=lambda record: "it is compressed: turn this off at its sender (rsyslog's `ziplevel`, "
+    "`compress` of a GELF library)",
 )  # fmt: skip
 
 CEF: Final = DecoderKind(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -417,3 +419,31 @@ def test_adding_hosts_changes_no_more_than_the_header(records: list[bytes]) -> N
         message = before.removeprefix(b"\xef\xbb\xbf")  # a mark at the beginning is of the header
         assert after.endswith(message[-1:])
         assert with_host(after, "other", MOMENT) == after, "it has one now"
+
+
+GELF = b'{"version":"1.1","host":"web1","short_message":"' + b"sold out, " * 20 + b'"}'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        gzip.compress(GELF),
+        *(zlib.compress(GELF, level) for level in (1, 6, 9)),
+        b"z" + zlib.compress(b"<13>Nov 28 15:00:00 web1 app: " + b"again " * 20, 9),  # rsyslog
+    ],
+)
+def test_a_compressed_message_is_unparsed_and_the_reason_says_what_to_turn_off(
+    record: bytes,
+) -> None:
+    events = decoded(*record.split(b"\n")).events
+    assert events[0].type == UNPARSED
+    assert "ziplevel" in registry.DECODERS["syslog"].why(record)
+
+
+@pytest.mark.parametrize(
+    "record", [b"zx is text", "x\x01 ünï".encode(), b"<13>Nov 28 15:00:00 h app: \x1f\x8b\xff"]
+)
+def test_text_that_begins_like_a_compressed_message_is_text(record: bytes) -> None:
+    (event, other) = decoded(record, b"\xfcber").events
+    assert event.type != UNPARSED
+    assert other.type != UNPARSED

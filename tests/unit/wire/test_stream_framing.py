@@ -125,3 +125,20 @@ def test_a_line_without_an_end_is_refused_at_the_bound() -> None:
 def test_messages_over_the_limit_are_kept_and_told_of() -> None:
     (messages,) = StreamSplitter(10, 1000).feed(b"short\n" + b"x" * 11 + b"\r\n")
     assert messages == Messages(b"short\n" + b"x" * 11 + b"\n", 2, None, (11,))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "advice"),
+    [
+        ([b"\x16\x03\x01\x05\xb8\x01\x00\x05\xb4\n\x00"], "`tls://`"),
+        ([b"\x16", b"\x03\x01\x05\xb8\x01\x00\x05\xb4\n"], "`tls://`"),
+        ([b"1 open 85 relp_version=0\nrelp_software=librelp,1.11.0"], "`relp://`"),
+    ],
+)
+def test_another_protocol_is_refused_and_the_reason_names_the_address_for_it(
+    beginning: list[bytes], advice: str
+) -> None:
+    records, refusal = received(beginning)
+    assert records == []
+    assert refusal is not None
+    assert advice in refusal

@@ -32,7 +32,7 @@ from siemrelay.core.event import (
 from siemrelay.core.event_types import UNPARSED, UNTYPED
 from siemrelay.core.lines import payloads
 from siemrelay.formats.writing.text import sanitize_for_display
-from siemrelay.pipeline.truncate import truncated
+from siemrelay.pipeline.formatting.truncate import truncated
 from siemrelay.products.product import BUILT_IN
 from siemrelay.relay.assembly import Assembly, SinkParts, unparsed_why
 from siemrelay.wire.framing.contract import MAX_WHOLE_BYTES

@@ -32,7 +32,7 @@ from siemrelay.core.errors import (
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
 from siemrelay.core.event_types import TEST, TEST_SENT
 from siemrelay.core.times import rfc3339
-from siemrelay.pipeline.truncate import truncated
+from siemrelay.pipeline.formatting.truncate import truncated
 from siemrelay.relay.assembly import Assembly, SinkParts
 from siemrelay.relay.own_events import new_test_mark
 from siemrelay.telemetry.log import Redactor, configure

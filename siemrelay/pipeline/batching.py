@@ -9,7 +9,7 @@ import msgspec
 
 from siemrelay.core.event import Batch
 from siemrelay.core.lines import size_of
-from siemrelay.pipeline.messages import SinkMessages
+from siemrelay.pipeline.formatting.messages import SinkMessages
 from siemrelay.proof.stream import Numbering
 from siemrelay.sinks.contract import BatchLimits
 

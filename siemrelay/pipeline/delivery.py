@@ -34,8 +34,8 @@ from siemrelay.core.event import Batch
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.coalescing import RequestPace
 from siemrelay.pipeline.format_cache import SinkReader
+from siemrelay.pipeline.formatting.messages import SinkMessages
 from siemrelay.pipeline.in_flight import InFlight
-from siemrelay.pipeline.messages import SinkMessages
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.read_ahead import ReadAhead
 from siemrelay.pipeline.retries import Retries, Retry

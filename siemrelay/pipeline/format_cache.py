@@ -9,27 +9,22 @@ from typing import Final
 
 import trio
 
-from siemrelay.core.event import Batch, DecodedBatch
-from siemrelay.net.tasks import Broadcast
-from siemrelay.pipeline.formatting import Formatter, replaced_of
-from siemrelay.pipeline.messages import (
+from siemrelay.core.event import Batch
+from siemrelay.pipeline.formatting.formatter import Formatter
+from siemrelay.pipeline.formatting.messages import (
     NO_MESSAGES,
-    FormattedBatch,
     GroupMessages,
-    InternalError,
     SinkMessages,
     log_errors,
     messages_of,
 )
+from siemrelay.pipeline.shared_batch import SharedBatch
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 
 # Sinks share while the fastest is at most this far ahead of the slowest; one that is further behind
 # formats for itself, and the others go on sharing.
 _KEPT_BYTES: Final = 8 * 1024 * 1024
 _KEPT_BATCHES: Final = 64
-
-# A decoded batch takes about so many times the bytes of its records, with these.
-_DECODED: Final = 4
 
 WORTH_BYTES: Final = 32 * 1024
 """A smaller batch is formatted faster than it is sent to a worker and back."""
@@ -60,8 +55,8 @@ class FormatCache:
     def replace_formatter(self, formatter: Formatter) -> None:
         """Format with this one from now on; what was formatted with another is forgotten."""
         self._formatter = formatter
-        self._kept: dict[int, _Kept] = {}
-        self._by_end: dict[int, _Kept] = {}
+        self._kept: dict[int, _Shared] = {}
+        self._by_end: dict[int, _Shared] = {}
 
     @property
     def size_bytes(self) -> int:
@@ -117,7 +112,7 @@ class FormatCache:
                 self._asked(reader, batch)
 
     async def _make_meanwhile(
-        self, reader: SinkReader, following: Iterable[Batch], awaited: _Kept
+        self, reader: SinkReader, following: Iterable[Batch], awaited: _Shared
     ) -> bool:
         """Format one that no worker has, if they are all busy; False, at once, if there is none.
 
@@ -133,7 +128,7 @@ class FormatCache:
         self.prepare(reader, following)
         if (batch := self._left(reader, following)) is not None:
             if batch.first_sequence not in self._kept:
-                self._keep(_Kept(batch, {*self._near(reader, batch), reader}))
+                self._keep(SharedBatch(batch, {*self._near(reader, batch), reader}))
             self._make(reader, batch)
         return True
 
@@ -160,7 +155,7 @@ class FormatCache:
         if self._pool is not None:
             self._pool.note_behind()
 
-    def _asked(self, reader: SinkReader, batch: Batch) -> _Kept | None:
+    def _asked(self, reader: SinkReader, batch: Batch) -> _Shared | None:
         """The batch while a worker formats it, for this reader and those near; None: none does.
 
         It is `WORTH_BYTES`. To pass on what is forwarded as it came would be more work.
@@ -173,7 +168,7 @@ class FormatCache:
         if self._pool is None or not self._pool.has_room:
             return None
         if kept is None:
-            kept = _Kept(batch, {*self._near(reader, batch), reader})
+            kept = SharedBatch(batch, {*self._near(reader, batch), reader})
         if kept.left_to_the_relay:
             return None
         places = {
@@ -229,7 +224,7 @@ class FormatCache:
                 if made.errors:
                     log_errors(made.errors)
                 return messages_of(made.groups[group], view, made.unparsed, made.replaced)
-            kept = _Kept(batch, {*near, reader})
+            kept = SharedBatch(batch, {*near, reader})
         found = self._made(kept, (group, view), self._work(kept, batch, (group, view))())
         if near:
             self._keep(kept)
@@ -241,7 +236,7 @@ class FormatCache:
         kept = self._kept.get(batch.first_sequence)
         if kept is None:
             # From now on, so that a reader that leaves meanwhile is waited for no more.
-            self._keep(kept := _Kept(batch, {*self._near(reader, batch), reader}))
+            self._keep(kept := SharedBatch(batch, {*self._near(reader, batch), reader}))
         work = self._work(kept, batch, place)
         # Decoders are for one thread: what is still to be decoded is decoded here.
         assert kept.decoded is None or len(kept.decoded.events) == batch.count
@@ -251,7 +246,7 @@ class FormatCache:
         return found
 
     def _work(
-        self, kept: _Kept, batch: Batch, place: tuple[int, int]
+        self, kept: _Shared, batch: Batch, place: tuple[int, int]
     ) -> Callable[[], GroupMessages]:
         """What makes the messages of a group for all that wait for it."""
         places = frozenset((place, *(self._formatter.places[other.sink] for other in kept.waiting)))
@@ -261,7 +256,7 @@ class FormatCache:
         views = {view for group, view in places if group == place[0]}
         return partial(self._formatter.format, kept.decoded, place[0], views, kept.errors)
 
-    def _made(self, kept: _Kept, place: tuple[int, int], made: GroupMessages) -> SinkMessages:
+    def _made(self, kept: _Shared, place: tuple[int, int], made: GroupMessages) -> SinkMessages:
         """The messages for that place; the events are forgotten when nobody waits for others."""
         kept.add(place[0], made)
         places = self._formatter.places
@@ -288,19 +283,19 @@ class FormatCache:
             ):
                 yield other
 
-    def _keep(self, kept: _Kept) -> None:
+    def _keep(self, kept: _Shared) -> None:
         self._kept[kept.first_sequence] = self._by_end[kept.next_sequence] = kept
         while len(self._kept) > 1 and (
             len(self._kept) > _KEPT_BATCHES or self.size_bytes > _KEPT_BYTES
         ):
             self._drop(next(iter(self._kept.values())))
 
-    def _taken(self, kept: _Kept, reader: SinkReader) -> None:
+    def _taken(self, kept: _Shared, reader: SinkReader) -> None:
         kept.waiting.discard(reader)
         if not kept.waiting:
             self._drop(kept)
 
-    def _drop(self, kept: _Kept) -> None:
+    def _drop(self, kept: _Shared) -> None:
         del self._kept[kept.first_sequence], self._by_end[kept.next_sequence]
 
 
@@ -341,60 +336,4 @@ class SinkReader:
         return found
 
 
-class _Kept:
-    """A batch, what has been made of it, and the readers that have yet to take it."""
-
-    def __init__(self, batch: Batch, waiting: set[SinkReader]) -> None:
-        self.first_sequence, self.next_sequence = batch.first_sequence, batch.next_sequence
-        self.waiting = waiting
-        self.groups: dict[int, GroupMessages] = {}
-        self._found: dict[tuple[int, int], SinkMessages] = {}
-        self.decoded: DecodedBatch | None = None
-        """The events, until every group that is waited for has its messages."""
-        self.fields = frozenset[str]()  # those that the events have
-        self._asked_bytes, self.answered = 0, Broadcast()
-        self.left_to_the_relay = False
-        """No worker could format it: none is asked again."""
-        self.errors: list[InternalError] = []
-        """Bugs found in it that are not logged yet."""
-        self._unparsed, self._replaced = 0, list[int]()
-
-    @property
-    def size_bytes(self) -> int:
-        """About the memory that it takes."""
-        decoded = 0 if self.decoded is None else _DECODED * len(self.decoded.batch.payload)
-        return self._asked_bytes + decoded + sum(made.size_bytes for made in self.groups.values())
-
-    @property
-    def asked(self) -> bool:
-        """Whether a worker formats it now."""
-        return self._asked_bytes > 0
-
-    def ask(self, batch: Batch) -> None:
-        """Note that a worker was asked for what is not made yet."""
-        self._asked_bytes = _DECODED * len(batch.payload)
-
-    def answer(self, formatted: FormattedBatch | None) -> None:
-        """Add what the worker has made; None if it could not."""
-        self._asked_bytes, self.left_to_the_relay = 0, formatted is None
-        if formatted is not None:
-            self._unparsed, self._replaced = formatted.unparsed, formatted.replaced
-            self.groups |= formatted.groups
-            log_errors(formatted.errors)
-        self.answered.wake_all()
-
-    def add(self, group: int, made: GroupMessages) -> None:
-        """Add a group's messages."""
-        self.groups[group] = made
-        if self.decoded is not None:
-            self._unparsed, self._replaced = self.decoded.unparsed, replaced_of(self.decoded)
-
-    def messages(self, place: tuple[int, int]) -> SinkMessages | None:
-        """The messages for a sink at that place (group, filter); None if they are not made."""
-        if (found := self._found.get(place)) is None:
-            group, view = place
-            if (made := self.groups.get(group)) is None or view not in made.views:
-                return None
-            found = messages_of(made, view, self._unparsed, self._replaced)
-            self._found[place] = found
-        return found
+_Shared = SharedBatch[SinkReader]

@@ -8,7 +8,7 @@ from typing import Final
 from siemrelay.buffer.contract import Deliverable
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.format_cache import WORTH_BYTES, SinkReader
-from siemrelay.pipeline.messages import SinkMessages
+from siemrelay.pipeline.formatting.messages import SinkMessages
 
 # Enough for a few workers: four batches of a busy source.
 _AHEAD_BYTES: Final = 2 * 1024 * 1024

@@ -24,7 +24,7 @@ from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
-from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.retries import Retry

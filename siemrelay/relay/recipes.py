@@ -22,7 +22,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.options import Secret
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format, HeaderName
-from siemrelay.pipeline.formatting import DecoderOf, Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import DecoderOf, Formatter, SinkFormat
 from siemrelay.sinks.contract import unwrapped
 from siemrelay.transforms.additions import AddingDecoder, Additions
 from siemrelay.transforms.event_paths import decoded_field

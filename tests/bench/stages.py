@@ -17,7 +17,7 @@ from siemrelay.core.event import FIELDS, Batch, DecodedBatch, Selection
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format
-from siemrelay.pipeline.messages import FormattedBatch, GroupMessages, SelectedMessages
+from siemrelay.pipeline.formatting.messages import FormattedBatch, GroupMessages, SelectedMessages
 from siemrelay.pipeline.workers.frames import HEADER_BYTES, Job, answer, done, frame
 from siemrelay.products.product import BUILT_IN
 from siemrelay.sinks.http.compression import gzipped

@@ -26,7 +26,7 @@ from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selecti
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Canonical, Format
 from siemrelay.pipeline.batching import BatchMaker
-from siemrelay.pipeline.formatting import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
 from siemrelay.proof import leaf as proof_leaf
 from siemrelay.proof.exports import parts as export_parts
 from siemrelay.registry import PROTOCOLS

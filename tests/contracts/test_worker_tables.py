@@ -13,7 +13,7 @@ import pytest
 from siemrelay.config.load import load, load_text
 from siemrelay.core.event import Batch
 from siemrelay.formats.envelopes.keyed import keys_of
-from siemrelay.pipeline.messages import FormattedBatch
+from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     Done,

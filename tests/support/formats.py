@@ -7,8 +7,8 @@ from typing import Any
 from siemrelay.core.event import Actor, AuditEvent, Batch, Target
 from siemrelay.formats.contract import Format
 from siemrelay.formats.writing.text import CONTROL_PICTURES
-from siemrelay.pipeline.formatting import Formatter, replaced_of
-from siemrelay.pipeline.messages import InternalError, SinkMessages, messages_of
+from siemrelay.pipeline.formatting.formatter import Formatter, replaced_of
+from siemrelay.pipeline.formatting.messages import InternalError, SinkMessages, messages_of
 from siemrelay.registry import FORMATS, build_format
 from tests.support.strategies import selection_of
 

@@ -21,7 +21,7 @@ from siemrelay.core.errors import SiemrelayError, leaves
 from siemrelay.core.event_types import REPLAYED
 from siemrelay.core.options import seconds
 from siemrelay.pipeline.format_cache import FormatCache
-from siemrelay.pipeline.messages import InternalError, messages_of
+from siemrelay.pipeline.formatting.messages import InternalError, messages_of
 from siemrelay.pipeline.sealing.archive import folder_of, read_seals
 from siemrelay.pipeline.sent_again import NumberSource, ReplayedNumbers, RetriedNumbers
 from siemrelay.proof.stream import StreamState

@@ -13,7 +13,7 @@ import msgspec
 
 from siemrelay.core.event import Batch
 from siemrelay.formats.envelopes.keyed import keys_of, with_keys
-from siemrelay.pipeline.messages import FormattedBatch
+from siemrelay.pipeline.formatting.messages import FormattedBatch
 
 _LENGTH: Final = struct.Struct("<Q")
 HEADER_BYTES: Final = _LENGTH.size

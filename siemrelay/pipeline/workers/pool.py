@@ -20,7 +20,7 @@ import trio
 
 from siemrelay.core.backoff import delay_s
 from siemrelay.core.event import Batch
-from siemrelay.pipeline.messages import FormattedBatch
+from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import Job, Tables
 from siemrelay.pipeline.workers.worker import Worker, WorkerFailed
 from siemrelay.telemetry.stats import WorkerStats

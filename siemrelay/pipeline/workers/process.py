@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from siemrelay.pipeline.formatting import Formatter
+from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     Ready,

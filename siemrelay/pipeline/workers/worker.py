@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from siemrelay.net.tasks import Mutex
-from siemrelay.pipeline.messages import FormattedBatch
+from siemrelay.pipeline.formatting.messages import FormattedBatch
 from siemrelay.pipeline.workers.frames import (
     HEADER_BYTES,
     Done,

@@ -18,8 +18,8 @@ from siemrelay.core.lines import payloads
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.rfc5424 import Rfc5424, Rfc5424Options
 from siemrelay.formats.writing.text import CONTROL_PICTURES
-from siemrelay.pipeline.formatting import Formatter
-from siemrelay.pipeline.messages import InternalError
+from siemrelay.pipeline.formatting.formatter import Formatter
+from siemrelay.pipeline.formatting.messages import InternalError
 from siemrelay.relay.assembly import Assembly
 from tests.support.examples import examples
 from tests.support.formats import messages_for

@@ -26,8 +26,8 @@ from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache, SinkReader
-from siemrelay.pipeline.formatting import Formatter, SinkFormat
-from siemrelay.pipeline.messages import InternalError
+from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.messages import InternalError
 from siemrelay.pipeline.retries import Retry
 from siemrelay.sinks.contract import (
     BatchLimits,

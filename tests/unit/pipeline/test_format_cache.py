@@ -18,8 +18,8 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.format_cache import WORTH_BYTES, FormatCache, SinkReader
-from siemrelay.pipeline.formatting import Formatter, SinkFormat
-from siemrelay.pipeline.messages import SinkMessages
+from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.formatting.messages import SinkMessages
 from siemrelay.pipeline.workers.pool import PendingBatch
 from tests.support.formats import messages_for
 from tests.support.products import CATALOGUE

@@ -12,7 +12,12 @@ from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
-from siemrelay.pipeline.messages import FormattedBatch, InternalError, SinkMessages, messages_of
+from siemrelay.pipeline.formatting.messages import (
+    FormattedBatch,
+    InternalError,
+    SinkMessages,
+    messages_of,
+)
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sinks.contract import BatchLimits

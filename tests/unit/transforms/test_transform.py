@@ -14,7 +14,7 @@ from siemrelay.cli.commands import main
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.event import AuditEvent, Batch
-from siemrelay.pipeline.messages import InternalError, SinkMessages, messages_of
+from siemrelay.pipeline.formatting.messages import InternalError, SinkMessages, messages_of
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Records
 from siemrelay.transforms.additions import Additions

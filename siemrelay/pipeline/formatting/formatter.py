@@ -23,13 +23,13 @@ from siemrelay.core.times import rfc3339
 from siemrelay.decoders.contract import Decoder, ReadsSyslog
 from siemrelay.formats.contract import Format, Forwarding
 from siemrelay.formats.writing.text import cut_utf8
-from siemrelay.pipeline.messages import (
+from siemrelay.pipeline.formatting.messages import (
     FormattedBatch,
     GroupMessages,
     InternalError,
     SelectedMessages,
 )
-from siemrelay.pipeline.truncate import truncated
+from siemrelay.pipeline.formatting.truncate import truncated
 from siemrelay.transforms.transform import EventTransform
 
 NONE: Final[Mapping[str, str]] = {}

@@ -49,7 +49,7 @@ class Pauses:
         except FileNotFoundError:
             pass
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            _log.error("which sinks are paused cannot be read; none is", file=str(self._path),
+            _log.error("cannot read which sinks are paused; none is now", file=str(self._path),
                        reason=str(error), advice="pause them again")  # fmt: skip
 
     def __contains__(self, sink: str) -> bool:
@@ -112,13 +112,13 @@ class Pauses:
                 reason = error.strerror or str(error)
                 if self._unstored != reason:
                     _log.error(
-                        "which sinks are paused cannot be stored", file=str(self._path),
+                        "cannot store which sinks are paused", file=str(self._path),
                         reason=reason, advice="a restart before it is stored undoes the last pause "
                         "or resume; it is tried again until it succeeds",
                     )  # fmt: skip
                 self._unstored = reason
             else:
                 if self._unstored:
-                    _log.info("which sinks are paused is stored", file=str(self._path))
+                    _log.info("stored which sinks are paused", file=str(self._path))
                 self._unstored = None
             return self._unstored

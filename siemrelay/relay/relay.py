@@ -199,7 +199,7 @@ def _log_pseudonym_keys(config: RelayConfig) -> None:
     for kind, parts in (("source", config.sources), ("sink", config.sinks)):
         for name, part in parts.items():
             if part.redact.key is not None:
-                _log.info("pseudonyms are made with a key; another one makes others",
+                _log.info("pseudonym key in use; another key gives other pseudonyms",
                           key_id=key_id(part.redact.key), **{kind: name})  # fmt: skip
 
 

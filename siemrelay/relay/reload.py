@@ -180,7 +180,7 @@ class Reloader:
                 return [Fault(str(error))]
             self._sinks.try_again()
             if planned.changes:
-                _log.info("changed secrets are taken", changes=planned.lines())
+                _log.info("changed secrets are in use", changes=planned.lines())
             return [*loaded.kept]
 
     async def take_tls_files(self, section: str, name: str) -> bool:

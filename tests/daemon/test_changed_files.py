@@ -64,7 +64,7 @@ def test_a_token_file_that_changes_is_taken_without_a_reload_whatever_another_si
         assert daemon.metric("sink_credentials_unusable", sink="other") == 0
         token.write_text("right-token\n")
         delivered(daemon)
-        assert daemon.said("changed secrets are taken")
+        assert daemon.said("changed secrets are in use")
         assert daemon.metric("sink_credentials_unusable", sink="web") == 0
 
 

@@ -73,7 +73,7 @@ def test_a_drain_does_not_wait_for_a_paused_sink_and_a_damaged_list_of_pauses_is
         assert other.arrived.ids == ids([1])
         (daemon.state / "paused.json").write_text("{")
         daemon.start()
-        assert daemon.said("which sinks are paused cannot be read; none is")
+        assert daemon.said("cannot read which sinks are paused; none is now")
         paused.until(1)
 
 

@@ -124,7 +124,7 @@ def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
         assert set(ids(range(1, acknowledged + 1))) <= set(receiver.arrived.ids)
         ballast.unlink()
         until(lambda: daemon.said("buffer has room again"))
-        until(lambda: daemon.said("which sinks are paused is stored"))
+        until(lambda: daemon.said("stored which sinks are paused"))
         writer.portion()
         until(lambda: len(set(receiver.arrived.ids)) >= writer.written)
         until(lambda: daemon.metric("buffer_full") == 0)

@@ -178,7 +178,7 @@ def _connected(server: str, found: Sequence[tuple[Any, ...]]) -> socket.socket:
             reason = error.strerror or str(error)
         else:
             return sock
-    raise SinkWaits(f"no way to {server}: {reason}")
+    raise SinkWaits(f"cannot send to {server}: {reason}")
 
 
 class DatagramSession:

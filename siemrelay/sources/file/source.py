@@ -85,7 +85,7 @@ class _Following:
         disk = self._disk = Disk(options.follow_links)
         stored, self._store = intake.positions(), CheckpointStore()
         for key, why in self._store.load(stored).items():
-            log.error("stored position not understood, ignored", key=key, why=why)
+            log.error("cannot understand a stored position, ignoring it", key=key, why=why)
         self._from_end = options.start_at == "end" and not stored
         if self._from_end:
             self._store.note_begun()
@@ -335,7 +335,7 @@ class _Following:
             )  # fmt: skip
 
     def _lost(self, path: str, unread_bytes: int) -> None:
-        self._log.error("records are lost: the file left before it was read to its end",
+        self._log.error("records are lost: the file disappeared before it was read to its end",
                         path=path, unread_bytes=unread_bytes,
                         advice="keep rotated files for longer, and let `path` match rotated names, "
                         "too")  # fmt: skip

@@ -142,7 +142,8 @@ class MissingLogs:
             return
         matched = all(self._globs.matches(point.path + ".1") for point in gone)
         self._log.warning(
-            "left while the relay was stopped; what was written after the place read to is lost",
+            "files disappeared while the relay was stopped; what was written to them after the "
+            "stored position is lost",
             files={point.path: point.offset for point in gone[:_MOST_NAMED]},
             count=len(gone),
             advice="keep rotated files for longer than the relay is stopped"

@@ -111,7 +111,7 @@ _Text = Annotated[str, BeforeValidator(_written, json_schema_input_type=str | in
 
 def _each(values: list[str]) -> list[str]:
     if len(set(values)) < len(values):
-        raise ValueError("a value stands there twice")
+        raise ValueError("a value is given twice")
     return values
 
 

@@ -93,7 +93,7 @@ class _Consuming:
                 await self.window.room()
             if self.window.size_bytes > 2 * _HELD_BYTES:
                 raise QueueFailed(
-                    "nothing could be stored for long: the messages held go back to the queue"
+                    "nothing could be stored for a long time: the messages held return to the queue"
                 )
             come: list[tuple[int, bytes]] = await self._call(self._look)
             self._intake.progress()

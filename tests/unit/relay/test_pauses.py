@@ -43,7 +43,7 @@ async def test_a_pause_that_cannot_be_stored_holds_and_is_stored_once_it_can_be(
         await pauses.store_pending()
     assert "siem" in Pauses(tmp_path)
     assert [line["event"] for line in log] == [
-        "which sinks are paused cannot be stored", "which sinks are paused is stored",
+        "cannot store which sinks are paused", "stored which sinks are paused",
     ]  # fmt: skip
 
 

@@ -716,7 +716,8 @@ async def test_log_that_left_while_stopped_is_warned_of_once(
                 await intake.until_lines(3 if how == "deleted" else 4)
     (warning,) = warnings(logs)
     assert warning["event"] == (
-        "left while the relay was stopped; what was written after the place read to is lost"
+        "files disappeared while the relay was stopped; what was written to them after the "
+        "stored position is lost"
     )
     assert warning["files"] == {str(log): len(b"one\n")}
     assert warning["advice"] == "let `path` match rotated names, too (audit.json*)"

@@ -71,7 +71,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
-    """What fits the beginning of a file best, or all of it (`whole`); None if it has no record."""
+    """The best fit to the beginning of a file, or to all of it (`whole`); None without a record."""
     found = _Sample(sample, whole=whole)
     for name, fits in _forms():
         records = found.records(registry.DECODERS[name].framing)
@@ -244,7 +244,7 @@ def _text(sample: _Sample) -> Proposal | None:
 
 
 def shown_proposal(found: Proposal, source: str | None, path: str) -> Iterator[str]:
-    """What a person reads: what fits, and the lines to paste."""
+    """The proposal as text: the decoder that fits, and the lines to paste."""
     decoder = found.settings["decoder"]
     if "product" in found.settings:
         yield f"these are records of product {found.settings['product']}"

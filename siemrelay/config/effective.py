@@ -217,7 +217,7 @@ def _below_min_severity(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator
 
 
 def _of_receiver(loaded: Loaded, name: str, sink: SinkConfig) -> Iterator[Fault]:
-    """What the protocol, or the SIEM, expects otherwise; not about a credential not read here."""
+    """Remarks where the protocol or the SIEM expects otherwise; none on credentials not read."""
     kind, preset = registry.PROTOCOLS[sink.protocol], PRESETS[sink.siem]
     advice = preset.credential or kind.credential
     tls = getattr(sink, "tls", None)

@@ -30,7 +30,7 @@ _MAX_FILE_BYTES: Final = 1 << 20
 _MAX_INCLUDED: Final = 1000
 
 SECTIONS: Final = ("sources", "sinks", "event_types")
-"""What an included file may hold."""
+"""The keys of an included file."""
 
 SHARED: Final = "x-"
 """Top-level keys that begin so are ignored: a place for YAML anchors, as in Compose files."""

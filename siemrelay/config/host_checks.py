@@ -1,4 +1,4 @@
-"""What this machine lacks for a configuration: PEM files, packages, proxies, files, ports, room.
+"""Resources that a configuration needs and this machine lacks: PEM files, packages, ports, room.
 
 `load` accepts such a configuration: a file may be missing for a while, and only the part that needs
 it waits for it. `siemrelay check` reports what is certain as a fault; `siemrelay run` logs it and
@@ -61,7 +61,7 @@ def doubts(
     loaded: Loaded, *, as_this_user: bool, ports: bool, running: bool | None,
     made: Collection[Path] = (),
 ) -> list[Fault]:  # fmt: skip
-    """What may keep parts from working, in the file's order.
+    """Conditions that may keep parts from working, in the file's order.
 
     `as_this_user`: the relay would run as the user of this process, whose rights therefore count.
     `ports`: whether to try them; a relay that is `running` with this configuration has them (None:
@@ -132,7 +132,7 @@ def _ports(loaded: Loaded, *, as_this_user: bool, running: bool | None) -> Itera
 
 
 def unreadable(loaded: Loaded, files: dict[str, list[str]]) -> Iterator[tuple[KeyPath, str]]:
-    """What this process cannot read of the file sources: where it is named, and why.
+    """Paths of the file sources that this process cannot read: where each is named, and why.
 
     `files` are those that there are, as `listed_files` of a user finds them that sees all.
     """
@@ -231,7 +231,7 @@ def _group(number: int) -> str:
 
 
 def written(loaded: Loaded) -> Iterator[tuple[KeyPath, Path]]:
-    """What the relay writes."""
+    """The files that the relay writes."""
     yield ("state_dir",), loaded.config.state_dir
     for name, sink in loaded.config.sinks.items():
         if sink.enabled and isinstance(sink, ArchiveOptions):

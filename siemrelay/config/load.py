@@ -61,7 +61,7 @@ class Loaded(msgspec.Struct, frozen=True):
     secret_files: Mapping[Path, FileState | None] = {}
     """The files of its secrets, each as it was before it was read."""
     secret_texts: Mapping[KeyPath, Mapping[Path, str]] = {}
-    """What was read from them, by the value that it was filled into."""
+    """Their contents, by the value that each was filled into."""
     kept: tuple[Fault, ...] = ()
     """Faults of new secrets in whose place the earlier ones are; see `load_again`."""
     tls_files: Mapping[Path, FileState | None] = {}

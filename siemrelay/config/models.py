@@ -227,7 +227,7 @@ class EventTypeConfig(Options):
 
 
 DeclaredTypes = dict[NonEmpty, EventTypeConfig | None] | list[NonEmpty]
-"""What may be written for `event_types`."""
+"""The forms of `event_types`."""
 
 
 def _declared(value: Any) -> Any:

@@ -189,5 +189,5 @@ PRESETS: Final[Mapping[str, Preset]] = {
 
 
 def search_text(siem: str, mark: str) -> str:
-    """What a person enters at that SIEM to find the message with this word."""
+    """The search that finds the message with this word in that SIEM."""
     return PRESETS[siem].search.format(mark=mark)

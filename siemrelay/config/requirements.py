@@ -1,4 +1,4 @@
-"""What parts need from this machine and do not find: PEM files, packages."""
+"""PEM files and packages that parts need and do not find on this machine."""
 
 from __future__ import annotations
 

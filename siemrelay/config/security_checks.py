@@ -1,4 +1,4 @@
-"""What a configuration allows and a security engineer would ask about: warnings of `check`."""
+"""Warnings of `check`: settings that are allowed and that a security engineer would question."""
 
 from __future__ import annotations
 

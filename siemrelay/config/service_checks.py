@@ -1,4 +1,4 @@
-"""What the service's user cannot do that the configuration asks of it: read, write, listen.
+"""Permissions that the service's user lacks for a configuration: to read, write, listen.
 
 `siemrelay check` runs these as root, for whom everything is allowed: a forked process becomes the
 service's user and looks; what the unit grants or takes away is read from the unit.
@@ -56,7 +56,7 @@ def check_as_service(loaded: Loaded, unit: ServiceUnit, *, running: bool) -> lis
 
 
 def _in_a_process_of(user: pwd.struct_passwd, loaded: Loaded, unit: ServiceUnit) -> list[Fault]:
-    """What that user finds. A process for it, since a process cannot become root again."""
+    """The faults of that user. A process for it, since a process cannot become root again."""
     files = listed_files(loaded)
     read, write = os.pipe()
     child = os.fork()

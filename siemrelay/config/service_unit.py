@@ -33,7 +33,7 @@ _TEMPORARY: Final = ("/tmp", "/var/tmp")
 
 
 class ServiceUnit(msgspec.Struct, frozen=True):
-    """What the unit says. `writable` is None if nothing is read-only."""
+    """The settings of a unit. `writable` is None if nothing is read-only."""
 
     user: str
     config: str

@@ -102,7 +102,7 @@ class EventFilter:
         fields += ["outcome"] if self._outcomes else []
         self.fields = frozenset(fields)  # of an event: all that `select` reads
         self.same_for_all = None if fields else self.explain(AuditEvent())[0]
-        """What it decides of every event, whatever it says; None if that depends on the event."""
+        """The decision, if it is the same for all events; None if it depends on the event."""
         if fields:
             # The whole of `select` runs in C on these two; Python is entered once per new key.
             self._key_of = attrgetter(*fields)

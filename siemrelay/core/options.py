@@ -79,7 +79,7 @@ def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str
 
 
 _BARE: Final = (("s", "h"), ("KiB", "MiB"))
-"""What is offered for a number without a unit: of time, of size."""
+"""The units offered for a number without one: of time, of size."""
 
 
 URL_PASSWORD: Final = re.compile(

@@ -39,7 +39,7 @@ class LinearPattern:
         self._numbers = [number for _, number in names]
 
     def groups(self, text: str) -> dict[str, str] | None:
-        """What each named group matched, if it did, where the pattern matches all of the text."""
+        """The matches of the named groups, where the pattern matches all of the text."""
         match = self._compiled.fullmatch(text.encode())
         if match is None:
             return None

@@ -288,7 +288,7 @@ def first_of_each(names: Sequence[str], values: Sequence[_Value]) -> dict[str, _
 
 
 def with_extension(fields: dict[str, Any], more: dict[str, Any], form: str) -> dict[str, Any]:
-    """What a header and a dictionary gave, and what else a message says beside it.
+    """The fields of a header and a dictionary, with the other values of the message beside them.
 
     A key that has the name of a field which is taken already goes into an object under the name of
     the form: `CEF:…|Login|…|type=Logout` keeps its type, and has an attribute `cef.type`.

@@ -63,7 +63,7 @@ _ENDPOINT: Final = re.compile(
 )
 
 _ABSENT: Final = frozenset({"N/A", "n/a", "-", "null", "NULL", "(null)"})
-"""What devices write where there is nothing."""
+"""Values that devices write for none."""
 
 # One pair may be all that a message of words comes to; two are a record.
 _LEAST: Final = 2

@@ -146,7 +146,7 @@ class Kinds:
 
 
 class Meanings:
-    """What a product's values of one field mean: exact ones first, then patterns in order."""
+    """The meanings of a product's values of one field: exact ones first, then patterns in order."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._exact = {written.casefold(): meaning for written, meaning in values.items()}

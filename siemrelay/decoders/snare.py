@@ -142,7 +142,7 @@ _SECTIONS: Final[Mapping[str, _Sections]] = {
 
 
 def snare_fields(text: str) -> dict[str, Any] | None:
-    """What a message that begins with one of `BEGINNINGS` says; None if it is not of that form."""
+    """The fields of a message that begins as one of `BEGINNINGS`; None in another form."""
     if text.startswith(BEGINNINGS[1]):
         text = text.replace("#011", "\t").replace("#012", "\n").replace("#015", "\r")
     values = text.split("\t")

@@ -43,7 +43,7 @@ class Rfc5424Options(HeaderOptions):
 
 
 def _up_to_text() -> re.Pattern[bytes]:
-    """What a message begins with that is RFC 5424 to the letter, up to its text (section 6).
+    """Matches the beginning of a message in strict RFC 5424, up to its text (section 6).
 
     Its repetitions are bounded, so that what is remembered while it matches is, too.
     """

@@ -61,7 +61,7 @@ class HeldBody:
 
 
 class _ProcessMemory:
-    """What the bodies of all sources hold: by sender, authenticated or not."""
+    """Memory held by the bodies of all sources, by sender, authenticated or not."""
 
     def __init__(self) -> None:
         self.held = {True: 0, False: 0}
@@ -100,7 +100,7 @@ class BodyMemory:
 
     @property
     def held_bytes(self) -> int:
-        """What all its bodies hold now."""
+        """The memory that all its bodies hold now."""
         return self._held[True] + self._held[False]
 
     def arriving(self, body: HeldBody, scope: trio.CancelScope | None) -> None:

@@ -57,7 +57,7 @@ class ListenerOptions(Options):
 
     tls_schemes: ClassVar[tuple[str, ...]]
     tls_alternative: ClassVar[str] = ""
-    """What else can be done where there is no certificate."""
+    """The alternative to a certificate, for the fault that asks for one."""
 
     listen: str | list[str]
     tls: ServerTlsOptions | None = Field(

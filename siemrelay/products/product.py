@@ -26,7 +26,7 @@ from siemrelay.decoders.fields import Spellings
 _Loader: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 NO_PRODUCT: Final = "none"
-"""What a file says that stands for itself: as its `extends`, or as the last path of a field."""
+"""Written in a file that builds on no product: as its `extends`, or a field's last path."""
 
 _MAPPED: Final = ("type", "category", "severity", "outcome")
 _OUTCOMES: Final = ("success", "failure", "unknown")

@@ -51,7 +51,7 @@ _NUMBER: Final = b32encode(token_bytes(NUMBER_CHARACTERS)).decode()[:NUMBER_CHAR
 
 
 class SinkParts(msgspec.Struct, frozen=True):
-    """What one sink is made of; nothing in it has been opened."""
+    """The parts of one sink; nothing in it has been opened."""
 
     name: str
     config: SinkConfig
@@ -66,7 +66,7 @@ class SinkParts(msgspec.Struct, frozen=True):
 
     @property
     def format(self) -> Format:
-        """What its messages are made with."""
+        """The format of its messages."""
         return self.messages.format
 
     @property
@@ -76,17 +76,17 @@ class SinkParts(msgspec.Struct, frozen=True):
 
     @property
     def transform(self) -> EventTransform | None:
-        """What it does with events before it formats them."""
+        """The transforms of its events."""
         return self.messages.transform
 
     @property
     def fields(self) -> frozenset[str]:
-        """What the decoder has to fill for it."""
+        """The fields that the decoder has to fill for it."""
         return self.messages.fields
 
     @property
     def sources(self) -> frozenset[str] | None:
-        """Whose records it takes, with their former names; None for all."""
+        """The sources that it takes records of, with their former names; None for all."""
         return self.messages.sources
 
 
@@ -163,7 +163,7 @@ class Assembly:
         return self._decoder_recipe(source).build(sinks, everything=everything)
 
     def formatter(self, sinks: Mapping[str, SinkFormat]) -> Formatter:
-        """What makes the messages of these sinks; those that are up decide what is decoded."""
+        """The formatter of these sinks; those that are up decide what is decoded."""
         return self.formatter_recipe([]).of(sinks)
 
     def formatter_recipe(self, sinks: Iterable[str]) -> FormatterRecipe:
@@ -184,7 +184,7 @@ class Assembly:
         }
 
     def source_filter(self, source: str) -> SourceFilter | None:
-        """What keeps the source's unwanted records out of the buffer; None if all are wanted."""
+        """The filter in front of the buffer for a source's records; None if it takes all."""
         config = self._config.sources[source]
         events = EventFilter(config.events, self.catalogue)
         transform = transform_of(TransformOptions(where=config.where, redact=config.redact))
@@ -203,7 +203,7 @@ class Assembly:
         )
 
     def splitter(self, source: str) -> RecordSplitter | None:
-        """What takes the source's records apart; None if it does so itself, or they stay whole."""
+        """The splitter of a source's records; None if it splits them itself, or they stay whole."""
         config = self._config.sources[source]
         if config.items is None or registry.SOURCES[config.type].splits_items:
             return None
@@ -276,7 +276,7 @@ def delivery(
     observers: Observers | None = None, stream: SealedStream | None = None,
     numbers: NumberSource | None = None,
 ) -> Delivery:  # fmt: skip
-    """What brings the buffer's records to that sink, under seals if it has a stream."""
+    """The delivery of the buffer's records to that sink, sealed if it has a stream."""
     retry = Retry(parts.config.retry.initial, parts.config.retry.max)
     reader = formatted.reader(parts.name)
     return Delivery(

@@ -117,7 +117,7 @@ class TapLine(msgspec.Struct, tag="tap", tag_field="answer"):
 
 
 class TestLine(msgspec.Struct, tag="test", tag_field="answer"):
-    """What became of the test event for one sink.
+    """The result of the test event for one sink.
 
     `outcome` is `delivered`, `filtered`, `refused`, `dropped`, `disabled`, `paused` or `no
     confirmation`.

@@ -29,7 +29,7 @@ _STORE_AGAIN_S: Final = 2.0
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Who paused a sink, and when, in seconds since the epoch."""
+    """The person who paused a sink, and the time in seconds since the epoch."""
 
     by: str
     at: float
@@ -56,7 +56,7 @@ class Pauses:
         return sink in self._pauses
 
     def reason(self, sink: str) -> str:
-        """Who paused the sink, when, and how to resume it."""
+        """The text that says by whom and when the sink was paused, and how to resume it."""
         pause = self._pauses[sink]
         return f"paused by {pause.by} at {rfc3339(pause.at)}; `siemrelay resume {sink}` resumes it"
 

@@ -1,4 +1,4 @@
-"""What a reload would change: a pure comparison of two configurations."""
+"""The changes of a reload: a pure comparison of two configurations."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class FormatRecipe(msgspec.Struct, frozen=True):
-    """What a sink's format is made of: equal ones write equal messages.
+    """The settings of a sink's format: equal ones write equal messages.
 
     `options` are those that are read while the format is made. `protocol` is the one that puts an
     envelope around the messages; empty for those that have none.
@@ -88,7 +88,7 @@ class SinkRecipe(msgspec.Struct, frozen=True):
     number: str | None
 
     def build(self) -> SinkFormat:
-        """What makes the messages."""
+        """Builds what formats the messages."""
         limit, transform = self.max_message_bytes, self.transform
         return SinkFormat(
             EventFilter(self.events, self.catalogue), self.format.build(), limit, self.sources,
@@ -100,15 +100,15 @@ class SinkRecipe(msgspec.Struct, frozen=True):
 
 
 class Reading(Protocol):
-    """What the decoders have to know of a sink."""
+    """The demands of a sink on decoders."""
 
     @property
     def fields(self) -> frozenset[str]:
-        """What the decoder has to fill for it."""
+        """The fields that the decoder has to fill for it."""
 
     @property
     def sources(self) -> frozenset[str] | None:
-        """Whose records it takes, with their former names; None for all."""
+        """The sources that it takes records of, with their former names; None for all."""
 
 
 class DecoderRecipe(msgspec.Struct, frozen=True):
@@ -164,7 +164,7 @@ class FormatterRecipe(msgspec.Struct, frozen=True):
     former_names: dict[str, str]
 
     def build(self) -> Formatter:
-        """What makes the messages."""
+        """Builds what formats the messages."""
         return self.of({name: sink.build() for name, sink in self.sinks.items()})
 
     def of(self, sinks: Mapping[str, SinkFormat]) -> Formatter:

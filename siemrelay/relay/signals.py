@@ -1,4 +1,4 @@
-"""What the process does on SIGTERM, SIGINT and SIGHUP."""
+"""Handles SIGTERM, SIGINT and SIGHUP: stops, stops at once, reloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs a person's attention, most urgent first, each with what to do."""
+"""Conditions that need a person, the most urgent first, each with its remedy."""
 
 from __future__ import annotations
 

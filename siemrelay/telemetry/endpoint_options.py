@@ -34,7 +34,7 @@ def _address(value: str) -> tuple[str, int]:
 
 
 HostPort = Annotated[str, Field(pattern=r"^(\[[^\]]+\]|[^:]+):\d{1,5}$|^off$")] | Literal[False]
-"""What may be written for `listen`: YAML reads `off` as false."""
+"""The values of `listen` as written: YAML reads `off` as false."""
 
 
 class EndpointOptions(Options):

@@ -1,4 +1,4 @@
-"""What the process uses, under the names that Prometheus' client libraries give it.
+"""Resources that the process uses, under the names that Prometheus' client libraries give it.
 
 Their own collector needs /proc/stat, which the unit hides (ProcSubset=pid).
 """

@@ -115,7 +115,7 @@ class RelayReport(msgspec.Struct, frozen=True):
     reload_error: str = ""
     """The first fault of the last reload, if that was refused."""
     config_file: str = ""
-    """What the relay runs with; commands that are advised name it."""
+    """The configuration file that the relay runs with, for commands that are advised."""
 
 
 class HistoryReport(msgspec.Struct, frozen=True):

@@ -50,7 +50,7 @@ class Additions:
 
     def __init__(self, add: Mapping[str, Any]) -> None:
         self.fields = frozenset(map(decoded_field, add))
-        """What the decoder has to fill, so that nothing of it is lost."""
+        """The fields that the decoder has to fill, so that nothing of them is lost."""
         self._attributes = {
             path.split(".", 1)[1]: value
             for path, value in add.items() if path.startswith(ATTRIBUTES)

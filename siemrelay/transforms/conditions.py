@@ -132,7 +132,7 @@ class Conditions:
     def __init__(self, where: Mapping[str, ConditionOptions]) -> None:
         self._tests = [_Test(path, options) for path, options in where.items()]
         self.fields = frozenset(map(decoded_field, where))
-        """What the decoder has to fill."""
+        """The fields that the decoder has to fill."""
 
     def __bool__(self) -> bool:
         return bool(self._tests)
@@ -212,7 +212,7 @@ class _Test:
         )
 
     def failure(self, event: AuditEvent) -> str:
-        """What is wrong with an event for which it does not hold."""
+        """Why it does not hold for an event."""
         value, options = self._get(event), self._options
         if value is None or value == "":
             return f"there is no {self._path}"

@@ -35,5 +35,5 @@ Scalar = StrictBool | StrictInt | StrictFloat | str
 
 
 def decoded_field(path: str) -> str:
-    """What a decoder has to fill so that this path can be read."""
+    """The field that a decoder has to fill so that this path can be read."""
     return ATTRIBUTES if path.startswith(f"{ATTRIBUTES}.") else path

@@ -133,7 +133,7 @@ class Limiter:
     def __init__(self, rules: Sequence[LimitRule], catalogue: Catalogue) -> None:
         self._rules = [_Rule(rule, catalogue) for rule in rules]
         self.fields = frozenset(field for rule in self._rules for field in rule.fields)
-        """What the decoder has to fill."""
+        """The fields that the decoder has to fill."""
         self._counts: dict[LimitPeriod, int] = {}
 
     def admit(
@@ -166,7 +166,7 @@ class Limiter:
                 self._counts[period] -= count
 
     def explain(self, event: AuditEvent) -> str | None:
-        """What limits events like this one, in a clause; None if nothing does."""
+        """The limit of events like this one, as a clause; None if there is none."""
         return next((rule.text for rule in self._rules if rule.select([event])[0]), None)
 
     def _count(self, period: LimitPeriod, most: int) -> bool:

@@ -66,7 +66,7 @@ class Sampler:
         self.fields = frozenset(
             field for events, where, _ in self._rules for field in events.fields | where.fields
         ) | {"type"}
-        """What the decoder has to fill."""
+        """The fields that the decoder has to fill."""
 
     def select(
         self, decoded: DecodedBatch, keep: Sequence[bool] | None

@@ -1,4 +1,4 @@
-"""What the operator does with events between decoding and formatting them.
+"""Applies the operator's options to events between decoding and formatting.
 
 One order for all: conditions, redaction, fields that are added. Pure and made of plain options, so
 that it can run in any process.
@@ -94,7 +94,7 @@ EVERYTHING: Final = frozenset((*FIELDS, ATTRIBUTES))
 
 
 class EventTransform:
-    """What one sink does with the events that its `events` takes. Several threads may use it."""
+    """The transforms of one sink, for events that its `events` takes. Thread-safe."""
 
     def __init__(self, options: TransformOptions, sampler: Sampler | None = None) -> None:
         self._sampler = sampler
@@ -105,7 +105,7 @@ class EventTransform:
         if options.redact.rules:
             self._redactor, self._records = _redactors(options.redact)
         self.fields = self._conditions.fields
-        """What the decoder has to fill."""
+        """The fields that the decoder has to fill."""
         if self._additions is not None:
             self.fields |= self._additions.fields
         if sampler is not None:
@@ -196,7 +196,7 @@ def _redactors(options: RedactOptions) -> tuple[EventRedactor, RecordRedactor]:
 def transform_of(
     options: TransformOptions, catalogue: Catalogue | None = None
 ) -> EventTransform | None:
-    """What these options ask for; None for nothing, which costs nothing."""
+    """The transforms of these options; None if there are none, which costs nothing."""
     rules = options.sample if isinstance(options, SinkTransformOptions) else []
     sampler = Sampler(rules, catalogue or Catalogue()) if rules else None
     asked = options.where or options.add or options.redact.rules or sampler

@@ -63,7 +63,7 @@ class _Gzip:
 
 
 def _salvage(inflater: zlib._Decompress, data: bytes) -> bytes:
-    """What `data` inflates to before the byte that breaks it."""
+    """The output of `data` up to the byte that breaks it."""
     saved = bytearray()
     for at in range(len(data)):
         try:

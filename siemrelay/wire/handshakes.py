@@ -41,7 +41,7 @@ class HandshakeReply(NamedTuple):
 
 
 class HandshakeSecrets(NamedTuple):
-    """What the two sides share: the key of signatures, and the token that Meta shows."""
+    """The secrets of both sides: the key of signatures, and the token that Meta shows."""
 
     signing: str = ""
     verify_token: str = ""

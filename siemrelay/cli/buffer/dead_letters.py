@@ -99,7 +99,7 @@ def dead_letters(
 
 
 def _number_of(parts: SinkParts, again: DeadLetterRetry) -> Callable[[int], tuple[str, int] | None]:
-    """What finds the number of a refused message in the message."""
+    """The function that finds the number of a refused message in it."""
     unwrap = ENVELOPES.get(parts.config.protocol)
 
     def number_of(sequence: int) -> tuple[str, int] | None:

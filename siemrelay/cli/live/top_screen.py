@@ -37,7 +37,7 @@ _REASON_LINES: Final = 3
 
 
 class TopView(msgspec.Struct):
-    """What the person chose. `picked` is a sink's name; `opened`: with all that is known of it."""
+    """The person's choices. `picked` is a sink's name; `opened`: with all that is known of it."""
 
     sort: str = "as configured"
     picked: str = ""

@@ -72,7 +72,7 @@ _HOW_TO_AUTHORIZE: Final = '# authorization: "Bearer ${credential:NAME}"    # if
 
 
 class Answers(NamedTuple):
-    """What a person was asked. `keys` are the sink's, as the file writes them."""
+    """The answers of a person. `keys` are the sink's, as the file writes them."""
 
     siem: str
     source: str

@@ -99,7 +99,7 @@ def _this_program() -> str:
 
 
 def _obstacles(program: str, prefix: Path) -> Iterator[str]:
-    """What would keep the service from working here, each with what to do."""
+    """Obstacles to the service on this machine, each with its remedy."""
     interpreter = str(Path(sys.executable).resolve())
     unseen = [path for path in (program, interpreter) if path.startswith(_HIDDEN)]
     if unseen:
@@ -116,7 +116,7 @@ def _obstacles(program: str, prefix: Path) -> Iterator[str]:
 
 
 def _drop_ins(manifest: Manifest, asked: tuple[bool | None, ...]) -> Mapping[str, bool]:
-    """What was asked for, or else what an earlier `install` chose."""
+    """The options given, or else those of an earlier `install`."""
     before = {path.name for path in manifest.digests}
     return {
         name: name in before if choice is None else choice

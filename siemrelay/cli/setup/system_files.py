@@ -43,7 +43,7 @@ class SystemFile(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """What two files that are the same have in common."""
+        """SHA-256 of the content, or of the link's target: the same for equal files."""
         return hashlib.sha256(self.content or f"link to {self.link_to}".encode()).hexdigest()
 
     def below(self, root: Path) -> Path:

@@ -74,7 +74,7 @@ def _outcome(said: dict[str, Any]) -> str | None:
 
 
 def _message(main: AuditLine, said: dict[str, Any]) -> str:
-    """What a person would be told: the command, or what the record says."""
+    """The message for a person: the command, or the record's own text."""
     argv = said.get("argv")
     command = " ".join(argv) if argv else said.get("proctitle")
     text = str(command) if command and main.type in ("EXECVE", "SYSCALL") else readable(main.text)
@@ -82,7 +82,7 @@ def _message(main: AuditLine, said: dict[str, Any]) -> str:
 
 
 def _actor(main: AuditLine, said: dict[str, Any], meanings: dict[str, str]) -> dict[str, Any]:
-    """Whoever logged in, whatever they have become since; else whose process it is."""
+    """The user who logged in, whoever they became since; else the owner of the process."""
     which = "auid" if "auid" in said else "uid"
     number, account = said.get(which), said.get("acct")
     name = meanings.get(which) or ("root" if number == _ROOT else None)
@@ -93,7 +93,7 @@ def _actor(main: AuditLine, said: dict[str, Any], meanings: dict[str, str]) -> d
 
 
 def _target(main: AuditLine, lines: list[AuditLine], said: dict[str, Any]) -> dict[str, Any]:
-    """What it was done to: a unit, an account, a command, an address, a file."""
+    """The object of the action: a unit, an account, a command, an address, a file."""
     if "unit" in said and main.type.startswith("SERVICE_"):
         return _of("service", said["unit"])
     if "argv" in said:

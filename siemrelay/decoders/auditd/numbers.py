@@ -1,4 +1,4 @@
-"""What the kernel's numbers mean in audit records: architectures, system calls, address families.
+"""Names for the kernel's numbers in audit records: architectures, system calls, address families.
 
 The numbers are part of the kernel's interface to programs and never change. Architectures that
 servers seldom have are named, their system calls stay numbers.

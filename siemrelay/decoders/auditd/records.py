@@ -42,7 +42,7 @@ _ENCODED: Final = frozenset({
 ABSENT: Final = frozenset({
     "", "?", "(null)", "(none)", "none", "unset", "4294967295", "-1", "unknown(4294967295)",
 })  # fmt: skip
-"""What stands where there is nothing: no login, no name, no terminal."""
+"""Values that stand for none: no login, no name, no terminal."""
 
 # A line of more fields is no audit record of the kernel, whose arguments come in several lines.
 _MOST_FIELDS: Final = 2000
@@ -59,7 +59,7 @@ class AuditLine(msgspec.Struct, frozen=True):
     meanings: dict[str, str]
     """Of enriched logs: the field's name in lower case → the name of its number."""
     text: str
-    """What follows the head."""
+    """The text behind the head."""
 
 
 def audit_lines(record: str) -> list[AuditLine]:

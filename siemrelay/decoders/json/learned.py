@@ -56,7 +56,7 @@ from siemrelay.decoders.json.structs import (
 )
 
 REFUSALS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a shape raises for records that it does not fit."""
+"""The errors that a shape raises for records that it does not fit."""
 
 DEEPEST: Final = 100
 """Attributes nested deeper than this are no data of anybody's; what writes them would recurse."""
@@ -154,7 +154,7 @@ class Shape:
 def decoded_lines(
     decoder: msgspec.json.Decoder[Any], payload: bytes, count: int
 ) -> list[Any] | None:
-    """What `decoder` makes of each of `count` lines with an object each; None if one has none.
+    """The values of `decoder` for each of `count` lines with an object each; None if one has none.
 
     Raises one of REFUSALS.
     """

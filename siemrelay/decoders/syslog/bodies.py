@@ -37,7 +37,7 @@ from siemrelay.decoders.snare import snare_fields
 Fields = dict[str, Any]
 
 Body = Literal["auto", "text", "json", "key_value", "cef", "leef", "pan_os", "snare"]
-"""What the messages of a source are declared to be."""
+"""The option `body`: the form of a source's messages."""
 
 _COOKIE: Final = "@cee:"
 _OBJECT: Final = ("{", _COOKIE)
@@ -80,7 +80,7 @@ _READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
     "pan_os": pan_os_fields,
     "snare": snare_fields,
 }
-"""What a message that is no JSON object says, under the event's names or any known spelling."""
+"""The fields of a message that is no JSON object, under the event's names or known spellings."""
 
 
 class Bodies:

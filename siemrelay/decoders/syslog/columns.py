@@ -148,7 +148,7 @@ class HeaderReader:
         return senders, times, data, list(map(_after, matches))
 
     def _data(self, element: str | None) -> Data | None:
-        """What stands between the brackets of an element; None if it is no element, or escaped."""
+        """The text between the brackets of an element; None if it is none, or escaped."""
         if element is None or "\\" in element:
             return None
         pieces = element.split('"')
@@ -193,7 +193,7 @@ class HeaderReader:
         return senders, times, [None] * len(times), list(map(_after, matches))
 
     def _minute(self, key: tuple[str, str]) -> tuple[str, str] | None:
-        """What stands before and after the second in the times of this minute, received that day.
+        """The texts around the second in the times of this minute, received that day.
 
         None if the minute is none, or if the year or the offset depends on the second.
         """

@@ -194,7 +194,7 @@ def _begins_message(rest: str) -> bool:
 
 
 def _stamped(header: SyslogHeader, rest: str, received: datetime, zone: tzinfo) -> str | None:
-    """What follows the time at the beginning of `rest`, the time noted; None if there is none."""
+    """The text behind the time that `rest` begins with, which is noted; None if there is none."""
     device = _CISCO.match(rest)
     if device is None:
         return _of_origin(header, rest, received, zone) or _clocked(header, rest, received, zone)

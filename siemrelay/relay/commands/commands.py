@@ -54,7 +54,7 @@ _MOST_TAPS: Final = 4
 
 
 class Commands:
-    """What a running relay does when it is told to. Changes of parts happen one at a time."""
+    """The commands that a running relay obeys. Changes of parts happen one at a time."""
 
     def __init__(
         self, reloader: Reloader, sinks: SinkGroup, sources: SourceGroup, pauses: Pauses,

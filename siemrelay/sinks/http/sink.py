@@ -41,7 +41,7 @@ class BatchOptions(Options):
 
 
 BRACKETS_BYTES: Final = 1
-"""What an array adds: two brackets, and no comma after its last element."""
+"""Bytes of an array around its elements: two brackets, less the last comma."""
 
 
 class BodyOptions(BatchOptions):

@@ -169,7 +169,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
         raise self._why
 
     def _too_long(self) -> str:
-        """What to do if it was a long frame that made the peer leave; empty if none was sent."""
+        """Advice if a long frame may have made the peer close; empty if none was sent."""
         if not self._long_bytes or trio.current_time() - self._long_at > _REFUSES_WITHIN_S:
             return ""
         return (

@@ -44,7 +44,7 @@ class FileCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     part: int = 0
     """How many parts of a split record lie before `offset`."""
     ahead: Ahead = ()
-    """What lies behind `offset` and was taken before what lies there, as `Chunk.ahead`."""
+    """Stretches behind `offset` that were taken before what is at it, as `Chunk.ahead`."""
     finished_size: int | None = None
     """Of a compressed file that was read to its end: its (compressed) size then."""
     compressed: bool | None = None
@@ -136,7 +136,7 @@ class CheckpointStore:
         self._changes[position.key] = position
 
     def take_changes(self) -> tuple[Position, ...]:
-        """What is to be stored since the last call, the earliest first."""
+        """The positions to store since the last call, the earliest first."""
         changes = tuple(self._changes.values())
         self._changes.clear()
         return changes

@@ -46,7 +46,7 @@ class PlainContent:
 
 
 class CompressedContent:
-    """What a compressed file expands to, in bounded steps; several members count as one.
+    """The content of a compressed file, expanded in bounded steps; all members count as one.
 
     Offsets are those of the expanded content. Only what lies between `keep_from` and the furthest
     read is in memory; reading before it expands from the start again.
@@ -56,7 +56,7 @@ class CompressedContent:
         """`compression` must have an expander."""
         self.file, self._compression = file, compression
         self.damage: str | None = None
-        """What is wrong with the file, once expanding met it; the content ends there."""
+        """The damage that expanding has met; the content ends there."""
         self._may_give_up = False
         self.rewind()
 

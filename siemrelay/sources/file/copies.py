@@ -57,7 +57,7 @@ class Origin(msgspec.Struct, frozen=True):
     checkpoint: FileCheckpoint
     directory: str
     recent: bytes
-    """What was read of it last, as far as it is remembered."""
+    """The bytes read of it last, as far as they are remembered."""
     file: FollowedFile | None = None
 
 
@@ -76,7 +76,7 @@ def may_be_a_copy(file: FollowedFile) -> bool:
 def origins_of(
     copy: FollowedFile, followed: Iterable[FollowedFile], store: CheckpointStore
 ) -> list[Origin]:
-    """What `copy` may be a copy of, by names: contents of the same log.
+    """Contents that `copy` may be a copy of, by names: those of the same log.
 
     A plain copy comes from the log itself, a compressed one from any generation. Plain files do
     not wait for compressed ones, nor for files that wait themselves, so that none waits for

@@ -165,7 +165,7 @@ class Discovery:
         return missed
 
     def _newcomer(self, found: Found, file: OpenFile) -> FollowedFile | None:
-        """What is open there as a new file; None (and closed) if it cannot be expanded."""
+        """The open file as a new one to follow; None, and closed, if it cannot be expanded."""
         begin = file.pread(PREFIX_BYTES, 0)
         compression = compression_of(begin, found.path)
         if compression is not None and compression.expander is None:

@@ -21,7 +21,7 @@ FileId = tuple[int, int]
 
 
 class Status(NamedTuple):
-    """What the source wants to know of a regular file."""
+    """The status of a regular file, as far as the source needs it."""
 
     device: int
     inode: int
@@ -114,7 +114,7 @@ class Disk:
         return _status(status) if stat.S_ISREG(status.st_mode) else None
 
     def entries(self, directory: str) -> list[Entry]:
-        """What may be a file in a directory; nothing if it cannot be listed.
+        """The entries of a directory but for its folders; none if it cannot be listed.
 
         Up to some hundred names come from one system call, which renames cannot interleave.
         """

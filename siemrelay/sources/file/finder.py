@@ -35,10 +35,10 @@ that is a regular file)."""
 
 
 class Picture(NamedTuple):
-    """What there is on the disk."""
+    """The files on the disk, as one look found them."""
 
     found: dict[FileId, Found]
-    """What matches, and what was seen leaving the reach of the globs."""
+    """Files that match, or were seen leaving the reach of the globs."""
     strays: dict[FileId, Found]
     """Other files that have a wanted inode; they need not be the files looked for."""
     unsettled: frozenset[Unsettled]

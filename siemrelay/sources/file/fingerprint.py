@@ -32,7 +32,7 @@ _COMPARED_BYTES: Final = 4 << 10
 
 
 class ContentChanged(Exception):
-    """What was read from the file is no longer in it: it was truncated or written anew."""
+    """The bytes read are no longer in the file: it was truncated or written anew."""
 
 
 class Readable(Protocol):
@@ -100,9 +100,9 @@ class Progress:
         """The bytes before the offset: the last `TAIL_BYTES` at least, if there are so many."""
         self.part = 0
         self.line_feed = b"\n"
-        """What ends a line in its encoding."""
+        """The line feed in its encoding."""
         self.ahead: Ahead = ()
-        """What was taken behind the offset, as `Chunk.ahead`."""
+        """Stretches taken behind the offset, as `Chunk.ahead`."""
         self.finished_size: int | None = None
         self.end_sha256: str | None = None
         self.copied = self.truncated = False
@@ -221,7 +221,7 @@ class Progress:
         self._ends = (*self._ends, *reversed(fresh))[-_MOST_ENDS:]
 
     def checkpoint(self, *, gone: float | None = None) -> FileCheckpoint:
-        """What to store of it now."""
+        """The checkpoint to store now."""
         if self._prefix_sha256 is None:
             self._prefix_sha256 = digest(self.head)
         tail_sha256 = self._stored_tail_sha256 or digest(self.tail)

@@ -1,4 +1,4 @@
-"""What to do about the files of a source, given those known and those seen now. Pure.
+"""Decides what becomes of a source's files, given those known and those seen now. Pure.
 
 Rotation is a race: between two surveys a log may be renamed, copied, truncated, compressed and
 deleted, and its inode be given to the next one. A survey therefore first gathers facts (`Seen`),
@@ -29,7 +29,7 @@ RENAMED_QUIET_S: Final = 3600.0
 
 
 class Stage(enum.Enum):
-    """What is done with a file."""
+    """The state of a followed file."""
 
     READING = "reading"
     WAITING = "waiting"
@@ -74,7 +74,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     matched: bool = True
     deleted: bool = False
     changed: bool = False
-    """What was read of it, or only seen, is no longer in it."""
+    """Bytes that were read of it, or only seen, are no longer in it."""
     grown: bool = False
     """Its size or time has changed."""
     checkpoint: str | None = None
@@ -154,7 +154,7 @@ class Renamed(msgspec.Struct, frozen=True):
 
 
 class Truncated(msgspec.Struct, frozen=True):
-    """What was read of it is gone: the file, or another with its inode, begins anew."""
+    """The bytes read are gone: the file, or another with its inode, begins anew."""
 
     file: FileId
 

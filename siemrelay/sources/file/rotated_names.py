@@ -56,7 +56,7 @@ def base_name(path: str) -> str:
 
 
 def family(path: str) -> str:
-    """What all generations of one log in one directory have in common."""
+    """The path that all generations of one log in one directory share."""
     return os.path.join(os.path.dirname(path), base_name(path))
 
 

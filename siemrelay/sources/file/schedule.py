@@ -1,4 +1,4 @@
-"""Whose turn it is to be read: the generations of each log in order, and the open descriptors."""
+"""Orders the reads: the generations of each log one after the other; bounds open descriptors."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from siemrelay.sources.file.watcher import Changes
 
 
 class Facts(msgspec.Struct):
-    """What one survey found."""
+    """The facts of one survey."""
 
     paths: set[str]
     """Of the files that match, or were seen moving out of reach."""
@@ -187,7 +187,7 @@ class Surveyor:
             opened.close()
 
     def _seen(self, file: FollowedFile, path: str, *, matched: bool) -> Seen:
-        """What is known of a file without comparing it; notes that it was surveyed."""
+        """The facts about a file without comparing it; notes that it was surveyed."""
         point = self._store.get(file.resumes) if file.resumes else None
         # By its time of last write, too: a relay that starts need not wait for what is long whole.
         quiet_s = max(self._clock() - file.changed_at, self._wall_clock() - file.mtime_s)

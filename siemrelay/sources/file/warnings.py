@@ -1,4 +1,4 @@
-"""What a person must know of a source's files: those that cannot be read, and what was lost."""
+"""Warns of a source's files: those that cannot be read, and those that disappeared unread."""
 
 # ruff: noqa: PTH120
 # Paths are text here: a survey handles them by the thousand, and Path costs tenfold.

@@ -62,7 +62,7 @@ class ApiAnswer(msgspec.Struct, frozen=True):
 
 
 class _State(msgspec.Struct):
-    """What is stored; `next` leads on from the last page that was stored."""
+    """The stored state; `next` leads on from the last page that was stored."""
 
     cursor: str | None = None
     since_ms: int | None = None
@@ -303,7 +303,7 @@ class PollPosition:
         return self._seen.forgotten_ms >= (self._state.since_ms or 0) > 0
 
     def positions(self) -> tuple[Position, ...]:
-        """What to store with the records of the last page: what has changed since the last call."""
+        """The changes since the last call, to be stored with the records of the last page."""
         changed = self._seen.changes()
         self._stored = self._value()
         return (

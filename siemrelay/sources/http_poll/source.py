@@ -78,7 +78,7 @@ class _Poll:
         self._log = log if position.each is None else log.bind(each=position.each)
         self._trouble, self._throttled_until_s = "", 0.0
         self.blocked_why = ""
-        """What only a person can change, while that keeps the API's items away."""
+        """The error that only a person can end, while it keeps the API's items away."""
         self._warned_of_room = False
         self.due_s = trio.current_time()
         """When to poll next, on trio's clock."""

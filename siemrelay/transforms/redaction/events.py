@@ -68,7 +68,7 @@ class EventRedactor:
         return changed, indexes
 
     def _active(self, text: str) -> list[Callable[[str], object]]:
-        """What finds out whether an event may hold a secret, of those that do in many events."""
+        """The hints that find something in the text of many events."""
         hints: list[Callable[[str], object]] = [rule.hint for rule in self._rules.texts]
         hints.append(self._rules.hides)
         return [hint for hint in hints if hint(text)]

@@ -84,7 +84,7 @@ def _redacted_list(
 
 
 def _token_of(name: Any, rules: Sequence[TextRule]) -> Token | None:
-    """What redacts the value of that name whole; None if its name says nothing."""
+    """The token for the value of that name; None if the name is not that of a secret."""
     if not isinstance(name, str):
         return None
     return next((rule.token for rule in rules if rule.names and rule.names(name)), None)

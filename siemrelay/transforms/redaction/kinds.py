@@ -1,4 +1,4 @@
-"""What kinds of secrets look like in text, and which of those that look so are real.
+"""Finds kinds of secrets in text by their form, and tells real ones by their check digits.
 
 Every pattern is bounded: no repetition in it is unlimited where something must follow, so that a
 hostile text costs no more than its length (test_a_kind_takes_time_linear_in_the_text).

@@ -77,7 +77,7 @@ class RedactRule(Options):
 
 
 class RedactOptions(Options):
-    """What is redacted. A list of rules may be written without `rules`."""
+    """The rules of redaction. A list of them may be written without `rules`."""
 
     rules: list[RedactRule] = Field(default=[], description="the rules, in their order")
     key: Secret | None = Field(

@@ -171,7 +171,7 @@ class RecordRedactor:
 
 
 def _searched(record: bytes, event: AuditEvent) -> str:
-    """What may hold a secret of a record: its text, and what its decoder made of that.
+    """The texts that may hold a secret of a record: its own, and its event's.
 
     JSON says all itself; of other records the event has what was encoded, and the names of columns.
     """

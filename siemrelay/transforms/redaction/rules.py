@@ -16,7 +16,7 @@ from siemrelay.transforms.redaction.options import RedactOptions
 
 MASK: Final = "***"
 PSEUDONYM: Final = "anon-"
-"""What a pseudonym begins with; 20 hexadecimal digits follow."""
+"""The beginning of a pseudonym; 20 hexadecimal digits follow."""
 
 # 80 bits: among a thousand million values two share one once in a million times.
 _PSEUDONYM_DIGITS: Final = 20
@@ -36,7 +36,7 @@ class Pseudonyms:
 
 
 Token = Callable[[str], str]
-"""What stands in place of a value."""
+"""Makes the text that stands in place of a value."""
 
 
 class TextRule:
@@ -139,7 +139,7 @@ class Rules:
                 self.texts += rules
 
         self.token_of_names = next((rule.token for rule in self.texts if rule.names), None)
-        """What is written for a secret that is one by its name."""
+        """Writes the token of a secret that is one by its name."""
         every = [*self.texts, *(rule for some in self.texts_of.values() for rule in some)]
         # Kinds have no `"`, `\\` or `/`; of a pattern that somebody wrote nothing is known.
         self._escapes: tuple[str, ...] = ("\\u", "\\t") if every else ()

@@ -28,7 +28,7 @@ LINE: Final = re.compile(
     rb"(?:node=(?P<node>\S{1,256}) )?type=(?P<type>\S{1,64}) "
     rb"msg=audit\((?P<time>\d{1,12}\.\d{1,9}):(?P<serial>\d{1,20})\) ?:"
 )
-"""What a line begins with."""
+"""The beginning of a line."""
 
 _LAST: Final = b"PROCTITLE"
 _END: Final = b"EOE"

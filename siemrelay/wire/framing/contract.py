@@ -26,7 +26,7 @@ begins and ends, counted from it; rising, apart."""
 
 
 class Rest(IntEnum):
-    """What may follow the bytes that a splitter is shown."""
+    """The bytes that may follow those that a splitter is shown."""
 
     OPEN = 0
     """Anything, at any time."""
@@ -48,7 +48,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     consumed: bytes = b""
     """The input that the records and what lies between them took: reading goes on behind it."""
     ahead: Ahead = ()
-    """What was taken behind `consumed`, to be passed with what follows."""
+    """Stretches taken behind `consumed`, to be passed with the next bytes."""
     apart: tuple[tuple[bytes, int], ...] = ()
     """More payloads with their counts, in order (`core.lines.payloads`)."""
 

@@ -82,7 +82,7 @@ class Encoded:
 
 
 def line_feed(framing: Framing, begin: bytes) -> bytes:
-    """What ends a line in a content that begins so."""
+    """The line feed of a content that begins so."""
     encoding = framing.encoding_of(begin) if isinstance(framing, Encoded) else ""
     return _LINE_FEEDS.get(encoding, b"\n")
 

@@ -68,7 +68,7 @@ def parsed_lines(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes], set[in
     waiting = [lines]
     while waiting:
         some = waiting.pop()
-        together = _parsed_objects(some)
+        together = objects_and_forms(some)
         if together is not None:
             values += together[0]
             forms += together[1]
@@ -87,22 +87,26 @@ def parsed_lines(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes], set[in
     return values, forms, alone
 
 
-def objects_of(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
+def objects_of(lines: Sequence[bytes], kind: Any = Any) -> list[Any] | None:
     """The values of `parsed_lines` where none of them needs care, without their forms; else None.
 
-    They may be given to `forms_of`.
+    They may be given to `forms_of`. `kind` is a type of msgspec with the members of the objects in
+    the canonical order; None, too, if they have others.
     """
-    read = _read_objects(lines, _encode_lines)
+    read = _read_objects(lines, _encode_lines, kind)
     return None if read is None else read[0]
 
 
-def _parsed_objects(lines: Sequence[bytes]) -> tuple[list[Any], list[bytes]] | None:
-    read = _read_objects(lines, _encode_sorted_lines)
+def objects_and_forms(
+    lines: Sequence[bytes], kind: Any = Any
+) -> tuple[list[Any], list[bytes]] | None:
+    """`objects_of` with the canonical forms."""
+    read = _read_objects(lines, _encode_sorted_lines, kind)
     return None if read is None else (read[0], read[1][:-1].split(b"\n"))
 
 
 def _read_objects(
-    lines: Sequence[bytes], encode: Callable[[list[Any]], bytes]
+    lines: Sequence[bytes], encode: Callable[[list[Any]], bytes], kind: Any
 ) -> tuple[list[Any], bytes] | None:
     """Objects that stand one a line, and these written anew; None if one of them may be none, have
     one name twice, or a form that takes care."""
@@ -123,7 +127,7 @@ def _read_objects(
         return msgspec.Raw(form)
 
     try:
-        values = msgspec.json.Decoder(float_hook=written_anew).decode_lines(text)
+        values = msgspec.json.Decoder(kind, float_hook=written_anew).decode_lines(text)
         written = encode(values)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
@@ -247,5 +251,6 @@ def _with_exponent(value: float) -> str:
 _decode: Final = msgspec.json.Decoder(float_hook=_number).decode
 _writing: Final = msgspec.json.Encoder()
 _encode, _encode_lines = _writing.encode, _writing.encode_lines
-_sorting: Final = msgspec.json.Encoder(order="sorted")
+# Members of objects are sorted, and those of a type stay in its order.
+_sorting: Final = msgspec.json.Encoder(order="deterministic")
 _encode_sorted, _encode_sorted_lines = _sorting.encode, _sorting.encode_lines

@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import UnsetType
 
+from siemrelay.core.json_schema import Objects
 from siemrelay.proof.leaf import NUMBERED, WHOLE_MESSAGE, any_value_of, leaf_of, number_in
 from siemrelay.proof.shown_fields import SPLUNK_RAW
 
@@ -93,49 +95,48 @@ def _is_mute(value: Any, name: str = "") -> bool:
     return not isinstance(value, str) or bool(name in _IDS and _ID.fullmatch(value))
 
 
-def pages_alike(values: Sequence[Any], lines: Sequence[int]) -> tuple[list[Any], list[int]] | None:
-    """What lists in these answers have, each with its line; None if not all are such answers."""
-    if not values or _page_in(values[0]) is None:
+def pages_alike(values: Objects, lines: Sequence[int]) -> tuple[Objects, list[int]] | None:
+    """What lists in these answers have, each with its line: what `unwrapped` finds, faster. None if
+    not all are such answers, or one has no message."""
+    name = next((name for name in _BESIDE if name in values.names), "")
+    if name in _ONE_DOCUMENT or not name or not _has_only(values, _BESIDE[name], "_"):
         return None
-    pages = list(map(_page_in, values))
-    if any(page is None for page in pages):
-        return None
-    numbers = [line for page, line in zip(pages, lines, strict=True) for _ in page or ()]
-    return [each for page in pages for each in page or ()], numbers
+    within = values.within(name) if name == "hits" else None
+    return (within or values).elements(name, lines)
 
 
-def texts_in_otlp(values: Sequence[Any]) -> list[list[bytes]] | None:
-    """The texts that are the bodies of all log records in these requests: what `unwrapped` finds,
-    faster. None if something else is in one."""
-    try:
-        if {tuple(value) for value in values} != {("resourceLogs",)}:
+def texts_in_otlp(
+    requests: Objects, lines: Sequence[int]
+) -> tuple[list[bytes], Sequence[int]] | None:
+    """The texts that are the bodies of all log records in these requests, each with its line: what
+    `unwrapped` finds, faster. None if something else is in one."""
+    found = requests
+    for name, beside in _OTLP.items():
+        inner = found.elements(name, lines) if _has_only(found, beside, "") else None
+        if inner is None:
             return None
-        requests = list[list[bytes]]()
-        for value in values:
-            resources = value["resourceLogs"]
-            scopes = [scope for each in resources for scope in each["scopeLogs"]]
-            records = [record for scope in scopes for record in scope["logRecords"]]
-            if not all(_RESOURCE.issuperset(each) for each in resources):
-                return None
-            if not records or not all(_SCOPE.issuperset(scope) for scope in scopes):
-                return None
-            bodies = [record["body"] for record in records]
-            if set(map(len, bodies)) != {1}:
-                return None
-            requests.append([body["stringValue"].encode() for body in bodies])
-    except (LookupError, TypeError, AttributeError):
+        found, lines = inner
+    bodies = found.within("body")
+    if bodies is None or not _has_only(bodies, _TEXT, ""):
         return None
-    return requests
+    texts = bodies.column("stringValue")
+    return ([t.encode() for t in texts], lines) if set(map(type, texts)) == {str} else None
 
 
-def _page_in(value: Any) -> list[Any] | None:
-    """The list that an answer wraps, as `unwrapped` finds it; of a line with a number, none."""
-    if not isinstance(value, dict) or not NUMBERED.isdisjoint(value):
-        return None
-    inner = next(_wrapped(value), None)
-    if isinstance(inner, list) and (inner or _is_mute(value)):
-        return inner
-    return None
+_OTLP: Final = {
+    "resourceLogs": frozenset(("resourceLogs",)),
+    "scopeLogs": frozenset(("scopeLogs", "resource", "schemaUrl")),
+    "logRecords": frozenset(("logRecords", "scope", "schemaUrl")),
+}
+_TEXT: Final = frozenset(("stringValue",))
+
+
+def _has_only(objects: Objects, names: frozenset[str], more: str) -> bool:
+    """Whether none has members but these and those that begin with `more`, if that is given."""
+    return not any(
+        objects.has(name) for name in objects.names
+        if name not in names and not (more and name.startswith(more) and name not in NUMBERED)
+    )  # fmt: skip
 
 
 def may_wrap(line: bytes) -> bool:
@@ -153,27 +154,28 @@ _LONG_MESSAGE_BYTES: Final = 64 << 10
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def documents_alike(values: Sequence[Any], *, in_page: bool) -> list[dict[str, Any]] | None:
+def documents_alike(values: Objects, *, in_page: bool) -> Objects | None:
     """What each of these wraps, if all are hits or all are results: what `unwrapped` finds, faster.
 
     Values in the list of an answer (`in_page`) may wrap nothing. None for what is to be looked at
     one by one.
     """
-    if set(map(type, values)) != {dict}:
-        return None
-    kinds = {tuple(value) for value in values}
-    name = next((n for n in _ONE_DOCUMENT if isinstance(values[0].get(n), dict)), "")
-    if not name:
-        are_alone = (in_page or SPLUNK_RAW in values[0]) and not any(map(_wraps, kinds))
-        return list(values) if are_alone else None
-    beside = _BESIDE[name]
-    for keys in kinds:
-        if name not in keys or not NUMBERED.isdisjoint(keys):
-            return None
-        if not all(key in beside or key[:1] == "_" for key in keys):
-            return None
-    documents = [value[name] for value in values]
-    return documents if set(map(type, documents)) == {dict} else None
+    for name in _ONE_DOCUMENT:
+        if (documents := values.within(name)) is not None:
+            return documents if _has_only(values, _BESIDE[name], "_") else None
+    are_alone = (in_page or values.all_have(SPLUNK_RAW)) and not _may_wrap(values)
+    return values if are_alone else None
+
+
+def _may_wrap(values: Objects) -> bool:
+    """Whether one of these may be an answer, or something else with messages."""
+    names = values.names
+    return "resourceLogs" in names or any(
+        name in names and not any(
+            key not in beside and key[:1] != "_" and values.all_have(key) for key in names
+        )
+        for name, beside in _BESIDE.items()
+    )  # fmt: skip
 
 
 _ONE_DOCUMENT: Final = ("_source", "result", "message")
@@ -187,16 +189,15 @@ def _wraps(keys: Collection[str]) -> bool:
     )
 
 
-def raw_texts(documents: Sequence[dict[str, Any]]) -> list[bytes] | None:
-    """The `_raw` of each document if it is the message, see `_message_in`; None if not of all."""
-    try:
-        texts = [document[SPLUNK_RAW].encode() for document in documents]
-    except (KeyError, AttributeError):
+def raw_texts(columns: Mapping[str, Sequence[Any]]) -> list[bytes] | None:
+    """The `_raw` of documents, given by their columns, if it is the message of each, see
+    `_message_in`; else None."""
+    raw = columns.get(SPLUNK_RAW, ())
+    if set(map(type, raw)) != {str}:
         return None
-    may_be_numbered = any(
-        not NUMBERED.isdisjoint(keys) for keys in {tuple(document) for document in documents}
-    )
-    return texts if not may_be_numbered or all(map(_are_texts, documents)) else None
+    if not NUMBERED.isdisjoint(columns) and not all(map(_are_texts, columns.values())):
+        return None
+    return [text.encode() for text in raw]
 
 
 def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
@@ -221,7 +222,7 @@ def _message_in(document: dict[str, Any], added: Paths) -> Wrapped:
     for path in added:
         document = _without(document, path)
     is_numbered, raw = number_in(document) is not None, document.get(SPLUNK_RAW)
-    if isinstance(raw, str) and (not is_numbered or _are_texts(document)):
+    if isinstance(raw, str) and (not is_numbered or _are_texts(document.values())):
         return Wrapped(raw.encode(), document, SPLUNK_RAW)
     for name in () if is_numbered else WHOLE_MESSAGE:
         text = _member(document, name)
@@ -239,13 +240,11 @@ def _member(document: dict[str, Any], name: str) -> Any:
     return found
 
 
-def _are_texts(document: dict[str, Any]) -> bool:
-    return all(
-        value is None
-        or isinstance(value, str)
-        or (isinstance(value, list) and all(isinstance(each, str) for each in value))
-        for value in document.values()
-    )
+def _are_texts(values: Collection[Any]) -> bool:
+    kinds = set(map(type, values)) - {str, type(None), UnsetType}
+    return not kinds or (kinds == {list} and all(
+        isinstance(each, str) for value in values if isinstance(value, list) for each in value
+    ))  # fmt: skip
 
 
 def _without(value: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
@@ -273,10 +272,6 @@ def _otlp_records(resources: list[Any]) -> Iterator[Wrapped]:
             yield Wrapped(text)
     except (msgspec.ValidationError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged OTLP: {error}") from error
-
-
-_RESOURCE: Final = frozenset(("scopeLogs", "resource", "schemaUrl"))
-_SCOPE: Final = frozenset(("logRecords", "scope", "schemaUrl"))
 
 
 class _Record(msgspec.Struct):

@@ -18,9 +18,9 @@ from siemrelay.core.canonical_json import (
     decoded,
     forms_of,
     needs_care,
-    objects_of,
     parsed_lines,
 )
+from siemrelay.core.json_schema import LearnedSchema, Objects
 from siemrelay.proof.export_csv import csv_columns, csv_header
 from siemrelay.proof.export_lines import (
     LONG_LINE_BYTES,
@@ -49,7 +49,6 @@ from siemrelay.proof.shown_fields import (
     SPLUNK_RAW,
     ShownFields,
     compared,
-    compared_all,
     compared_columns,
 )
 
@@ -78,6 +77,13 @@ class ExportPart(NamedTuple):
     shown: Mapping[int, ShownFields]
 
 
+class Schemas(NamedTuple):
+    """What is learned of the JSON in an export: of its lines, and of messages that are texts."""
+
+    lines: LearnedSchema
+    texts: LearnedSchema
+
+
 def parts(pieces: Iterable[bytes], added: Sequence[str] = ()) -> Iterator[ExportPart]:
     """The messages of one export, given in pieces of any size.
 
@@ -89,14 +95,14 @@ def parts(pieces: Iterable[bytes], added: Sequence[str] = ()) -> Iterator[Export
     first = next(blocks, None)
     if first is None:
         return
-    blocks = chain([first], blocks)
+    blocks, schemas = chain([first], blocks), Schemas(LearnedSchema(), LearnedSchema())
     line = next(filter(None, (line.strip() for line in first[1])), b"")
     if line.startswith((b"{", b"[")):
-        yield from _json_parts(blocks, [tuple(name.split(".")) for name in added])
+        yield from _json_parts(blocks, [tuple(name.split(".")) for name in added], schemas)
     elif (names := csv_header(first[1][0])) is not None:
-        yield from _csv_parts(blocks, names, frozenset(added))
+        yield from _csv_parts(blocks, names, frozenset(added), schemas)
     else:
-        yield from _text_parts(blocks)
+        yield from _text_parts(blocks, schemas)
 
 
 def _part(
@@ -116,7 +122,7 @@ def _slices(block: Block) -> Iterator[Block]:
         yield number + start, lines[start : start + _AT_ONCE]
 
 
-def _text_parts(blocks: Iterable[Block]) -> Iterator[ExportPart]:
+def _text_parts(blocks: Iterable[Block], schemas: Schemas) -> Iterator[ExportPart]:
     for number, lines in chain.from_iterable(map(_slices, blocks)):
         texts = [line.rstrip(b"\r") for line in lines]
         numbers: Sequence[int] = range(number, number + len(texts))
@@ -124,14 +130,14 @@ def _text_parts(blocks: Iterable[Block]) -> Iterator[ExportPart]:
             numbers = [n for n, text in zip(numbers, texts, strict=True) if text]
             texts = [text for text in texts if text]
         if texts:
-            yield _part(leaves_of(texts), numbers, texts)
+            yield _part(leaves_of(texts, schemas.texts), numbers, texts)
 
 
 # -- CSV ------------------------------------------------------------------
 
 
 def _csv_parts(
-    blocks: Iterable[Block], names: list[str], added: frozenset[str]
+    blocks: Iterable[Block], names: list[str], added: frozenset[str], schemas: Schemas
 ) -> Iterator[ExportPart]:
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
@@ -146,12 +152,12 @@ def _csv_parts(
         if not lines:
             continue
         texts = [cell.encode("utf-8", "surrogateescape") for cell in columns[at]]
-        leaves = leaves_of(texts)
+        leaves = leaves_of(texts, schemas.texts)
         fields = {
             name: cells for name, cells in zip((*names, _BEYOND_HEADER), columns, strict=False)
             if name != place and name not in added
         }  # fmt: skip
-        yield _part(leaves, lines, texts, compared_columns(fields, place, texts, leaves.values))
+        yield _part(leaves, lines, texts, compared_columns(fields, place, texts, leaves.objects))
 
 
 # -- JSON -----------------------------------------------------------------
@@ -160,7 +166,7 @@ _Entry = tuple[Wrapped, int]
 """A message and its line."""
 
 
-def _json_parts(blocks: Iterator[Block], added: Paths) -> Iterator[ExportPart]:
+def _json_parts(blocks: Iterator[Block], added: Paths, schemas: Schemas) -> Iterator[ExportPart]:
     """One JSON value a line, or one value over all lines.
 
     A line among values that is none itself is a message that the relay has not sent.
@@ -170,11 +176,11 @@ def _json_parts(blocks: Iterator[Block], added: Paths) -> Iterator[ExportPart]:
         held.append(block)
         if line := next(filter(None, (line.strip() for line in block[1])), b""):
             if not _parses(line):
-                yield from _document_parts(_held_together(chain(held, blocks)), added)
+                yield from _document_parts(_held_together(chain(held, blocks)), added, schemas)
                 return
             break
     for block in chain(held, blocks):
-        yield from _line_parts(block, added)
+        yield from _line_parts(block, added, schemas)
 
 
 def _held_together(blocks: Iterable[Block]) -> list[tuple[int, bytes]]:
@@ -192,7 +198,9 @@ def _held_together(blocks: Iterable[Block]) -> list[tuple[int, bytes]]:
     return held
 
 
-def _document_parts(held: list[tuple[int, bytes]], added: Paths) -> Iterator[ExportPart]:
+def _document_parts(
+    held: list[tuple[int, bytes]], added: Paths, schemas: Schemas
+) -> Iterator[ExportPart]:
     whole = b"\n".join(text for _, text in held)
     try:
         value = decoded(whole)
@@ -201,13 +209,13 @@ def _document_parts(held: list[tuple[int, bytes]], added: Paths) -> Iterator[Exp
         if not any(line.startswith(b"{") and _parses(line) for line in lines):
             raise ValueError(f"neither one JSON value a line nor one in all: {error}") from error
         for number, text in held:
-            yield from _line_parts((number, text.split(b"\n")), added)
+            yield from _line_parts((number, text.split(b"\n")), added, schemas)
     else:
         care = needs_care(whole)
         entries = ((_in_care(each) if care else each, 1) for each in unwrapped(value, added))
         lines_in = LineFinder(whole)
         while some := list(islice(entries, _AT_ONCE)):
-            part = _entries_part(some)
+            part = _entries_part(some, schemas)
             yield part._replace(lines=[
                 lines_in.line_of(_mark_of(message, number))
                 for (message, _), number in zip(some, part.leaves.numbers, strict=True)
@@ -236,7 +244,7 @@ def _parses(line: bytes) -> bool:
     return True
 
 
-def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
+def _line_parts(block: Block, added: Paths, schemas: Schemas) -> Iterator[ExportPart]:
     for number, some in _slices(block):
         lines = list(map(bytes.strip, some))
         numbers: Sequence[int] = range(number, number + len(lines))
@@ -249,69 +257,69 @@ def _line_parts(block: Block, added: Paths) -> Iterator[ExportPart]:
             for line, at in zip(lines, numbers, strict=True):
                 if len(line) > LONG_LINE_BYTES:
                     check_decoded_size(line, at)
-        if not added and may_wrap(lines[0]) and (values := objects_of(lines)) is not None:
-            if (pages := pages_alike(values, numbers)) is not None:
-                yield from _page_parts(*pages)
-                continue
-            if (requests := texts_in_otlp(values)) is not None:
-                yield from _otlp_parts(requests, numbers)
-                continue
-            if (part := _wrapped_part(values, numbers, in_page=False)) is not None:
-                yield part
-                continue
-        values, forms, alone = parsed_lines(lines)
-        if not alone and not added and (part := _alike_part(values, forms, numbers)) is not None:
-            yield part
+        if not added and (found := _alike_parts(lines, numbers, schemas)) is not None:
+            yield from found
             continue
+        values, _, alone = parsed_lines(lines)
         entries = _unwrapped_lines(zip(values, lines, numbers, strict=True), alone, added)
         while some_entries := list(islice(entries, _AT_ONCE)):
-            yield _entries_part(some_entries)
+            yield _entries_part(some_entries, schemas)
 
 
-def _otlp_parts(requests: list[list[bytes]], lines: Sequence[int]) -> Iterator[ExportPart]:
+def _alike_parts(
+    lines: Sequence[bytes], numbers: Sequence[int], schemas: Schemas
+) -> list[ExportPart] | None:
+    """The messages of lines that are all of one kind; else None."""
+    if not may_wrap(lines[0]):
+        objects = schemas.lines.objects_and_forms(lines)
+        part = None if objects is None else _alike_part(*objects, numbers)
+        return None if part is None else [part]
+    values = schemas.lines.objects_of(lines)
+    if values is None:
+        return None
+    if (found := texts_in_otlp(values, numbers)) is not None:
+        return list(_otlp_parts(*found, schemas))
+    pages = pages_alike(values, numbers)
+    read = list[ExportPart]()
+    in_lists, numbers = pages or (values, numbers)
+    for start in range(0, len(in_lists), _AT_ONCE):
+        some, at = in_lists[start : start + _AT_ONCE], numbers[start : start + _AT_ONCE]
+        part = _wrapped_part(some, at, schemas, in_page=pages is not None)
+        if part is None:
+            return None
+        read.append(part)
+    return read
+
+
+def _otlp_parts(texts: list[bytes], lines: Sequence[int], schemas: Schemas) -> Iterator[ExportPart]:
     """The messages that are the texts of log records."""
-    texts = list(chain.from_iterable(requests))
-    numbers = [line for some, line in zip(requests, lines, strict=True) for _ in some]
     for start in range(0, len(texts), _AT_ONCE):
         some = texts[start : start + _AT_ONCE]
-        yield _part(leaves_of(some), numbers[start : start + _AT_ONCE], some)
+        yield _part(leaves_of(some, schemas.texts), lines[start : start + _AT_ONCE], some)
 
 
-def _page_parts(values: list[Any], lines: list[int]) -> Iterator[ExportPart]:
-    """The messages in lists of answers."""
-    for start in range(0, len(values), _AT_ONCE):
-        some, numbers = values[start : start + _AT_ONCE], lines[start : start + _AT_ONCE]
-        if (part := _wrapped_part(some, numbers, in_page=True)) is not None:
-            yield part
-            continue
-        entries = (
-            (each, line)
-            for value, line in zip(some, numbers, strict=True)
-            for each in unwrapped(value, ())
-        )
-        while some_entries := list(islice(entries, _AT_ONCE)):
-            yield _entries_part(some_entries)
-
-
-def _wrapped_part(values: list[Any], lines: Sequence[int], *, in_page: bool) -> ExportPart | None:
+def _wrapped_part(
+    values: Objects, lines: Sequence[int], schemas: Schemas, *, in_page: bool
+) -> ExportPart | None:
     """The messages of values that are all hits or all rows of Splunk, or, in the list of an answer,
     all messages; else None."""
     documents = documents_alike(values, in_page=in_page)
     if documents is None:
         return None
-    if (texts := raw_texts(documents)) is not None:
-        leaves = leaves_of(texts)
-        return _part(
-            leaves, lines, texts, compared_all(documents, SPLUNK_RAW, texts, leaves.values)
-        )
-    return _alike_part(documents, forms_of(documents), lines)
+    if SPLUNK_RAW in documents.names:
+        columns = {name: documents.column(name) for name in documents.names}
+        if (texts := raw_texts(columns)) is not None:
+            leaves = leaves_of(texts, schemas.texts)
+            shown = compared_columns(columns, SPLUNK_RAW, texts, leaves.objects)
+            return _part(leaves, lines, texts, shown)
+    return _alike_part(documents, documents.forms(), lines)
 
 
-def _alike_part(values: list[Any], forms: list[bytes], lines: Sequence[int]) -> ExportPart | None:
-    """The messages of JSON values that are all messages; else None."""
-    if any(SPLUNK_RAW in value for value in values):
+def _alike_part(objects: Objects, forms: list[bytes], lines: Sequence[int]) -> ExportPart | None:
+    """The messages of JSON objects that are all messages; else None."""
+    if objects.has(SPLUNK_RAW):
         return None
-    leaves = leaves_of_objects(values, forms)
+    leaves = leaves_of_objects(objects, forms)
     return None if None in leaves.numbers else _part(leaves, lines, forms)
 
 
@@ -338,15 +346,15 @@ def _in_care(message: Wrapped) -> Wrapped:
     return message._replace(content=content if isinstance(content, bytes) else _encode(content))
 
 
-def _entries_part(entries: Sequence[_Entry]) -> ExportPart:
+def _entries_part(entries: Sequence[_Entry], schemas: Schemas) -> ExportPart:
     contents = [message.content for message, _ in entries]
     objects = [each for each in contents if not isinstance(each, bytes)]
     if len(objects) == len(contents):
         texts = forms_of(objects)
-        leaves = leaves_of_objects(objects, texts)
+        leaves = leaves_of_objects(Objects(objects), texts)
     else:
         texts = [each if isinstance(each, bytes) else _encode(each) for each in contents]
-        leaves = leaves_of(texts)
+        leaves = leaves_of(texts, schemas.texts)
     shown = {
         place: found
         for place, (message, _) in enumerate(entries)

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from siemrelay.core.canonical_json import RepeatedName, canonical, parsed, parsed_lines
+from siemrelay.core.json_schema import LearnedSchema, Objects
 from siemrelay.proof.merkle import leaf_hash
 
 STREAM_CHARACTERS: Final = 10
@@ -163,19 +164,23 @@ def leaf_of(message: bytes) -> Leaf:
 
 class Leaves(NamedTuple):
     """Messages under seal: their hashes, and their numbers as `STREAM:N`, None where one has none;
-    two lists of one length. `values` are the JSON values of all, or none."""
+    two lists of one length. `objects` are the JSON values of all; None for messages that are
+    none."""
 
     hashes: list[bytes]
     numbers: list[str | None]
-    values: Sequence[Any] = ()
+    objects: Objects | None = None
 
 
-def leaves_of(messages: Sequence[bytes]) -> Leaves:
-    """`leaf_of` of many messages without line endings, at once."""
+def leaves_of(messages: Sequence[bytes], schema: LearnedSchema) -> Leaves:
+    """`leaf_of` of many messages without line endings, at once. `schema` is that of messages of
+    JSON, and learns from them."""
     texts = [text if text.startswith((b"CEF:", b"{")) else _content(text) for text in messages]
     if all(text.startswith(b"{") for text in texts):
+        if (read := schema.objects_and_forms(texts)) is not None:
+            return leaves_of_objects(*read)
         values, forms, alone = parsed_lines(texts)
-        leaves = leaves_of_objects(values, forms)
+        leaves = leaves_of_objects(Objects(values), forms)
     else:
         # Mostly they are of one kind.
         place = next((place for place in _AT_START if place.match(texts[0])), _AT_START[0])
@@ -192,28 +197,25 @@ def leaves_of(messages: Sequence[bytes]) -> Leaves:
     return leaves
 
 
-def leaves_of_objects(values: Sequence[Any], forms: Iterable[bytes]) -> Leaves:
+def leaves_of_objects(objects: Objects, forms: Iterable[bytes]) -> Leaves:
     """The leaves of JSON objects, given with their canonical forms."""
-    return Leaves([sha256(b"\0" + form).digest() for form in forms], _numbers_in(values), values)
+    hashes = [sha256(b"\0" + form).digest() for form in forms]
+    return Leaves(hashes, _numbers_in(objects), objects)
 
 
-def _numbers_in(values: Sequence[Any]) -> list[str | None]:
-    """The numbers of JSON values: mostly they stand at one place, and no value has one before."""
+def _numbers_in(objects: Objects) -> list[str | None]:
+    """`number_in` of each: mostly they stand at one place."""
+    numbers: list[str | None] = [None] * len(objects)
     for path in _JSON_PLACES:
-        found: Sequence[Any] = values
-        try:
-            for name in path:
-                found = [value[name] for value in found]
-            if all(map(_JSON_NUMBER.fullmatch, found)):
-                return list(found)
-        except (KeyError, TypeError, IndexError):
-            pass
-        if any(value is None or path[0] in value for value in values):
+        if path[0] in objects.names:
+            found = [
+                each if isinstance(each, str) and _JSON_NUMBER.fullmatch(each) else None
+                for each in objects.column(*path)
+            ]
+            numbers = [first or each for first, each in zip(numbers, found, strict=True)]
+        if None not in numbers:
             break
-    return [
-        None if (number := number_in(value)) is None else f"{number[0]}:{number[1]}"
-        for value in values
-    ]
+    return numbers
 
 
 def leaf_of_json(value: Any, form: bytes) -> Leaf:

@@ -13,8 +13,10 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from siemrelay.core.canonical_json import decoded
+from siemrelay.core.json_schema import Objects, plain
 from siemrelay.proof.leaf import WHOLE_MESSAGE, hash_of, leaf_of
 from siemrelay.proof.report import counted
 
@@ -96,38 +98,28 @@ def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownField
     return ShownFields(conflict, tuple(unproven)) if unproven or conflict else None
 
 
-def compared_all(
-    rows: Sequence[Mapping[str, Any]], place: str, messages: Sequence[bytes], values: Sequence[Any]
-) -> dict[int, ShownFields]:
-    """What `compared` finds in rows, by their places. `values`: see `compared_columns`."""
-    found, alike = dict[int, ShownFields](), dict[tuple[str, ...], list[int]]()
-    for i, row in enumerate(rows):
-        alike.setdefault(tuple(row), []).append(i)
-    for names, places in alike.items():
-        columns = {name: [rows[i][name] for i in places] for name in names}
-        sent = [messages[i] for i in places]
-        in_group = compared_columns(
-            columns, place, sent, [values[i] for i in places] if values else ()
-        )
-        found |= {places[i]: shown for i, shown in in_group.items()}
-    return found
-
-
 def compared_columns(
     columns: Mapping[str, Sequence[Any]], place: str, messages: Sequence[bytes],
-    values: Sequence[Any],
+    objects: Objects | None,
 ) -> dict[int, ShownFields]:  # fmt: skip
-    """What `compared` finds in rows that have the same fields, given by the fields' columns.
+    """What `compared` finds in rows, given by the columns of their fields, by their places.
 
-    `values` are the JSON values of the messages, or none.
+    `UNSET` is the value of a field that a row lacks. `objects` are the messages that are JSON.
     """
     plan = _plan_of(tuple(columns), place)
-    if not plan.compared or (values and _agree_in_columns(columns, plan.compared, values)):
+    kinds = {name: set(map(type, columns[name])) for name in plan.unproven}
+    if any(each == {UnsetType} for each in kinds.values()):
+        some = {name: cells for name, cells in columns.items() if kinds.get(name) != {UnsetType}}
+        return compared_columns(some, place, messages, objects)
+    if not any(UnsetType in each for each in kinds.values()) and (
+        not plan.compared
+        or (objects is not None and _agree_in_columns(columns, plan.compared, objects))
+    ):
         nothing = plan.nothing
         return {} if nothing is None else dict.fromkeys(range(len(messages)), nothing)
     found = dict[int, ShownFields]()
     for i, message in enumerate(messages):
-        row = {name: column[i] for name, column in columns.items()}
+        row = {name: plain(cells[i]) for name, cells in columns.items() if cells[i] is not UNSET}
         if (shown := compared(row, place, message)) is not None:
             found[i] = shown
     return found
@@ -170,24 +162,18 @@ def _plan_of(names: tuple[str, ...], place: str) -> _Plan:
 
 def _agree_in_columns(
     columns: Mapping[str, Sequence[Any]], compared: Iterable[tuple[str, tuple[str, ...]]],
-    values: Sequence[Any],
+    objects: Objects,
 ) -> bool:  # fmt: skip
     """Whether all are plainly there with the same value; False if one takes a closer look."""
-    objects: dict[tuple[str, ...], Sequence[Any]] = {(): values}
     for name, path in compared:
-        try:
-            for end in range(1, len(path)):
-                if path[:end] not in objects:
-                    key = path[end - 1]
-                    objects[path[:end]] = [value.get(key, {}) for value in objects[path[: end - 1]]]
-            shown, key = columns[name], path[-1]
-            sent = [value.get(key) for value in objects[path[:-1]]]
-        except AttributeError:  # no object
-            return False
-        if "" in shown or None in shown:
-            full = [i for i, value in enumerate(shown) if not _is_empty(value)]
-            shown, sent = [shown[i] for i in full], [sent[i] for i in full]
+        shown, sent = columns[name], objects.column(*path)
         kinds = set(map(type, sent))
+        if kinds == {str} and shown == sent:
+            continue
+        full = [i for i, value in enumerate(shown) if not _is_empty(value)]
+        if len(full) < len(sent):
+            shown, sent = [shown[i] for i in full], [sent[i] for i in full]
+            kinds = set(map(type, sent))
         if kinds == {int}:
             sent = list(map(str, sent))
         elif kinds - {str}:
@@ -244,7 +230,7 @@ def _flat(value: Mapping[str, Any], before: str = "", depth: int = 0) -> Iterato
 
 def _is_empty(shown: Any) -> bool:
     """Whether a cell shows nothing."""
-    return shown in ("", None, [], [""], [None])
+    return shown is UNSET or shown in ("", None, [], [""], [None])
 
 
 def _agree(shown: Any, sent: Iterable[Any]) -> bool:

@@ -22,7 +22,7 @@ from siemrelay.config.effective import (
     sink_settings,
     source_settings,
 )
-from siemrelay.config.host_checks import doubts, exists, lacking
+from siemrelay.config.host_checks import exists, missing_resources, resource_warnings
 from siemrelay.config.load import Loaded, load
 from siemrelay.config.service_checks import check_as_service
 from siemrelay.config.service_unit import ServiceUnit, is_service_config, service_unit
@@ -72,7 +72,7 @@ def check(config: str, against_running: bool, as_json: bool, records: BinaryIO |
         loaded = load(config, need_credentials=False)
     except ConfigurationRefused as refused:
         exit_with_faults(refused, as_json=as_json)
-    faults, uncertain = lacking(loaded)
+    faults, uncertain = missing_resources(loaded)
     unit = service_unit()
     if unit is not None and not is_service_config(unit, config):
         unit = None
@@ -82,7 +82,7 @@ def check(config: str, against_running: bool, as_json: bool, records: BinaryIO |
         faults = in_order(list({*faults, *_as_service(loaded, unit), *loaded.unread}))
     if faults:
         exit_with_faults(ConfigurationRefused(loaded.file, faults), as_json=as_json)
-    warnings = [*remarks(loaded), *uncertain, *_doubts(loaded, unit), *loaded.unread]
+    warnings = [*remarks(loaded), *uncertain, *_resource_warnings(loaded, unit), *loaded.unread]
     if as_json:
         click.echo(json.dumps(_as_json(loaded, warnings), indent=2))
         return
@@ -127,14 +127,14 @@ def _as_service(loaded: Loaded, unit: ServiceUnit) -> list[Fault]:
         return [Fault(f"there is no user {unit.user}, as whom the unit runs it: siemrelay install")]
 
 
-def _doubts(loaded: Loaded, unit: ServiceUnit | None) -> list[Fault]:
+def _resource_warnings(loaded: Loaded, unit: ServiceUnit | None) -> list[Fault]:
     """`unit` runs the relay with this file; without one, a process of this user's would."""
     state_dir = loaded.config.state_dir
     running: bool | None = running_process(state_dir) is not None
     if not running and exists(state_dir) and not os.access(state_dir, os.X_OK):
         running = None  # its lock is not for this user to see
     tried = unit is not None and (unit.sockets or not os.geteuid())
-    return doubts(loaded, as_this_user=unit is None, ports=not tried, running=running,
+    return resource_warnings(loaded, as_this_user=unit is None, ports=not tried, running=running,
                   made=unit.made if unit else ())  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pwd
 from typing import Any
 
 from siemrelay.config.models import RelayConfig
-from siemrelay.relay.self_audit import leave_event
+from siemrelay.relay.self_audit import spool_event
 
 
 def person() -> str:
@@ -27,5 +27,5 @@ def audit(config: RelayConfig, event_type: str, sink: str, message: str, **attri
     Called before something is done, so that nothing is done without it.
     """
     name = person()
-    leave_event(config.state_dir, event_type, name, sink, f"{name} {message}",
+    spool_event(config.state_dir, event_type, name, sink, f"{name} {message}",
                 enabled=config.self_audit, uid=os.geteuid(), **attributes)  # fmt: skip

@@ -19,7 +19,7 @@ import trio
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import advice, config_option
 from siemrelay.config.files import text_of
-from siemrelay.config.host_checks import lacking
+from siemrelay.config.host_checks import missing_resources
 from siemrelay.config.load import Loaded, load_again, load_text, of_pool
 from siemrelay.core.errors import (
     BufferBroken,
@@ -87,7 +87,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
         exit_with_faults(refused, "the relay does not start")
     log, redactor = loaded.config.log, Redactor(loaded.secrets)
     configure(log.level, log.format, redactor, config)
-    for fault in itertools.chain(*lacking(loaded)):
+    for fault in itertools.chain(*missing_resources(loaded)):
         # Only the part that needs it waits for it.
         structlog.get_logger().error("missing on this machine", fault=fault.located(loaded.file))
     gc.freeze()  # loaded modules stay for ever: never scan them

@@ -35,8 +35,8 @@ _FILES_LOOKED_AT: Final = 1000
 _FILES_NAMED: Final = 3
 
 
-def lacking(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
-    """Faults that are certain, and doubts that this user cannot settle, each with its line.
+def missing_resources(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
+    """Faults that are certain, and those that this user cannot settle, each with its line.
 
     Looks at enabled sinks and all sources, and reads the files that they name.
     """
@@ -57,7 +57,7 @@ def lacking(loaded: Loaded) -> tuple[list[Fault], list[Fault]]:
     return in_order(faults), in_order(uncertain)
 
 
-def doubts(
+def resource_warnings(
     loaded: Loaded, *, as_this_user: bool, ports: bool, running: bool | None,
     made: Collection[Path] = (),
 ) -> list[Fault]:  # fmt: skip

@@ -17,11 +17,11 @@ from siemrelay.net import pem
 
 
 def missing(document: Document, sources: Any, sinks: Any) -> tuple[list[Fault], list[Fault]]:
-    """Faults that are certain, and doubts that this user cannot settle; unordered.
+    """Faults that are certain, and those that this user cannot settle; unordered.
 
     Looks at enabled sinks and all sources, as far as they could be built.
     """
-    faults, doubts = list[Fault](), list[Fault]()
+    faults, uncertain = list[Fault](), list[Fault]()
     for at, part, extra in _parts(sources, sinks):
         if extra is not None and extra.missing():
             key = (*at, "type" if at[0] == "sources" else "protocol")
@@ -32,8 +32,8 @@ def missing(document: Document, sources: Any, sinks: Any) -> tuple[list[Fault], 
         for path, options in _nested(part, at):
             for finding in pem.findings(options):
                 fault = document.fault((*path, finding.option), finding.message)
-                (faults if finding.certain else doubts).append(fault)
-    return faults, doubts
+                (faults if finding.certain else uncertain).append(fault)
+    return faults, uncertain
 
 
 def pem_files(part: BaseModel) -> list[Path]:

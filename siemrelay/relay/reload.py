@@ -15,7 +15,7 @@ import trio
 
 from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.config.host_checks import lacking
+from siemrelay.config.host_checks import missing_resources
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import ConfigurationRefused, Fault, ListenRefused, StartRefused
@@ -155,7 +155,7 @@ class Reloader:
 
     def _prepare(self, variables: Mapping[str, str]) -> tuple[Loaded, Plan]:
         loaded = self._read(None, variables)
-        faults, _ = lacking(loaded)
+        faults, _ = missing_resources(loaded)
         if faults:
             raise ConfigurationRefused(loaded.file, faults)
         return loaded, plan(self._loaded.config, loaded.config, [*self._sinks.removed])

@@ -121,8 +121,8 @@ class SelfAudit:
             if trio.current_time() - self._sampled_at >= _SAMPLED_EVERY_S:
                 self._note_sampled()
             await self._store()
-            if self._something_left():
-                await self.take_left()
+            if self._spool_changed():
+                await self.take_spooled()
             with trio.move_on_at(second_after(trio.current_time())):
                 await self._more.wait()
 
@@ -186,8 +186,8 @@ class SelfAudit:
             _log.info("events left out by the sample", sink=name, left_out=more.left_out)
             yield name, more
 
-    def _something_left(self) -> bool:
-        """Whether the folder may have changed. Every second: one system call, and no thread."""
+    def _spool_changed(self) -> bool:
+        """Whether the spool may have changed. Every second: one system call, and no thread."""
         try:
             changed_at_ns = self._folder.stat().st_mtime_ns
         except OSError:
@@ -198,9 +198,9 @@ class SelfAudit:
             self._looked_at_ns = changed_at_ns
         return True
 
-    async def take_left(self) -> None:
-        """Store the events that commands left; each is removed once it is on disk."""
-        for path in await in_thread(self._left):
+    async def take_spooled(self) -> None:
+        """Store the events that commands spooled; each file is removed once that is on disk."""
+        for path in await in_thread(self._spooled):
             try:
                 record = await in_thread(path.read_bytes)
             except OSError as error:
@@ -212,7 +212,7 @@ class SelfAudit:
             with suppress(OSError):
                 await in_thread(path.unlink)
 
-    def _left(self) -> list[Path]:
+    def _spooled(self) -> list[Path]:
         with suppress(OSError):
             return sorted(self._folder.glob("*.json"))
         return []
@@ -255,11 +255,11 @@ class _LeftOut:
                 yield name, _More(more, begun_at, self._looked_at)
 
 
-def leave_event(
+def spool_event(
     state_dir: Path, event_type: str, person: str, sink: str, message: str, *, enabled: bool,
     **attributes: Any,
 ) -> None:  # fmt: skip
-    """Leave an event of a command for the relay on that state directory.
+    """Spool an event of a command for the relay on that state directory.
 
     Does nothing without a directory that this user may write: then no relay of this user's is
     there to have anything done to it.

@@ -16,7 +16,7 @@ import trustme
 from click.testing import CliRunner
 
 from siemrelay.cli.check import check
-from siemrelay.config.host_checks import lacking
+from siemrelay.config.host_checks import missing_resources
 from siemrelay.config.load import load_text
 from siemrelay.core import extras
 from siemrelay.core.errors import ConfigurationRefused, Fault
@@ -27,7 +27,7 @@ SINK = "{server: h, protocol: tls, tls: {%s}}\n"
 
 
 def found(text: str) -> tuple[list[Fault], list[Fault]]:
-    return lacking(load_text(text, "f.yaml", {}))
+    return missing_resources(load_text(text, "f.yaml", {}))
 
 
 def faults(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from siemrelay.core.event_types import SINK_PAUSED
-from siemrelay.relay.self_audit import SelfAudit, leave_event
+from siemrelay.relay.self_audit import SelfAudit, spool_event
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
 
@@ -149,14 +149,14 @@ async def test_a_folder_that_a_command_left_is_emptied_also_when_the_audit_is_of
 ) -> None:
     for enabled in (True, False):
         stored = Stored()
-        leave_event(tmp_path, SINK_PAUSED, "ada", "siem", "a\nb", enabled=True, records=3)
+        spool_event(tmp_path, SINK_PAUSED, "ada", "siem", "a\nb", enabled=True, records=3)
         audit = audit_of(Stats(), stored, tmp_path, enabled=enabled)
-        await audit.take_left()
+        await audit.take_spooled()
         assert list((tmp_path / "self-audit").iterdir()) == []
         assert [each["records"] for each in stored.events] == [3] * enabled
 
 
 def test_a_command_where_no_relay_has_been_leaves_nothing(tmp_path: Path) -> None:
-    leave_event(tmp_path / "none", SINK_PAUSED, "ada", "siem", "x", enabled=True)
-    leave_event(tmp_path, SINK_PAUSED, "ada", "siem", "x", enabled=False)
+    spool_event(tmp_path / "none", SINK_PAUSED, "ada", "siem", "x", enabled=True)
+    spool_event(tmp_path, SINK_PAUSED, "ada", "siem", "x", enabled=False)
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -56,6 +59,44 @@ def read_by(read: Callable[[Any], Any]) -> Callable[[click.Context, click.Parame
             raise click.BadParameter(str(error), param=param) from error
 
     return callback
+
+
+def moment(text: str) -> float:
+    """`2026-11-28T03:00:00Z` as seconds since the epoch; without a zone it is UTC.
+
+    Raises ValueError with an example.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write a time like 2026-11-28T03:00:00Z") from None
+    return found.replace(tzinfo=found.tzinfo or UTC).timestamp()
+
+
+def moment_or_age(text: str) -> float:
+    """As `moment`; `2h` is two hours ago."""
+    from siemrelay.core.options import seconds  # it takes time, and most commands need none of it
+
+    if _YEAR.match(text):
+        return moment(text)
+    try:
+        return time.time() - seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a time like 2026-11-28T03:00:00Z") from None
+
+
+_YEAR: Final = re.compile(r"\d{4}-")
+
+
+def period_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--since` and `--until`; the command gets them as seconds since the epoch."""
+    for name, words in (("--until", "before"), ("--since", "at or after")):
+        command = click.option(
+            name, metavar="TIME", callback=read_by(moment_or_age),
+            help=f"Records received {words} this time, like 2026-11-28T03:00:00Z, or 2h for two "
+            "hours ago.",
+        )(command)  # fmt: skip
+    return command
 
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from operator import itemgetter
@@ -20,6 +21,7 @@ from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.sqlite.schema import PAGE_BYTES, SCHEMA_VERSION
 from siemrelay.buffer.sqlite.store import Store
+from siemrelay.core.times import rfc3339
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
@@ -137,6 +139,8 @@ def test_show_gives_records_as_they_came_in(make_daemon: MakeDaemon) -> None:
         assert [line.partition(" ")[0] for line in last] == [str(n) for n in range(36, 46)]
         assert buffer(daemon, "show", "--source", "other") == ""
         assert buffer(daemon, "show", "--from", "100") == ""
+        assert len(buffer(daemon, "show", "--since", "1h").splitlines()) == 45
+        assert buffer(daemon, "show", "--until", "1h") == ""
 
 
 def test_a_range_is_sent_again_beside_the_running_relay(make_daemon: MakeDaemon) -> None:
@@ -147,8 +151,14 @@ def test_a_range_is_sent_again_beside_the_running_relay(make_daemon: MakeDaemon)
         assert web.arrived.ids[before:] == ids(range(10, 20))
         said = buffer(daemon, "replay", "web", "--since", "1h")
         assert "38 delivered, 5 filtered, 2 refused" in said
+        then = time.time()
+        assert "nothing to send" in buffer(daemon, "replay", "web", "--since", rfc3339(then))
+        said = buffer(daemon, "replay", "web", "--since", rfc3339(then - 3600), "--until",
+                      rfc3339(then))  # fmt: skip
+        assert "38 delivered, 5 filtered, 2 refused" in said
+        assert "nothing to send" in buffer(daemon, "replay", "web", "--from", "1", "--until", "1h")
         assert daemon.metric("sink_delivered_total", sink="web") == 38
-        assert daemon.metric("sink_replayed_total", sink="web") == 48
+        assert daemon.metric("sink_replayed_total", sink="web") == 86
         assert daemon.rows("SELECT next_sequence FROM cursors") == [(46,)]
         assert balance(daemon) == (45, 38, 5, 2, 0, 0, True)
         assert json.loads(buffer(daemon, "info", "--json"))["sinks"][0]["dead_letters"] == 2
@@ -180,6 +190,8 @@ def test_a_replay_needs_to_know_from_where_and_to_whom(make_daemon: MakeDaemon) 
             daemon, "replay", "wep", "--since", "2h", code=2
         )
         assert "write 2s or 2h" in buffer(daemon, "replay", "web", "--since", "2", code=2)
+        said = buffer(daemon, "replay", "web", "--since", "yesterday", code=2)
+        assert "or a time like 2026-11-28T03:00:00Z" in said
 
 
 def test_a_replay_to_a_sink_that_holds_ends_with_what_to_mend(make_daemon: MakeDaemon) -> None:

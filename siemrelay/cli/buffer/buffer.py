@@ -15,10 +15,16 @@ from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.state_dir import running_process
 from siemrelay.cli.buffer.dead_letters import dead_letters
-from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
+from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer, range_end
 from siemrelay.cli.buffer.replay import replay
 from siemrelay.cli.buffer.salvage import check, salvage
-from siemrelay.cli.options import advice, complete_sources, config_option, json_option
+from siemrelay.cli.options import (
+    advice,
+    complete_sources,
+    config_option,
+    json_option,
+    period_options,
+)
 from siemrelay.cli.tables import print_table
 from siemrelay.core.event import Batch
 from siemrelay.core.times import rfc3339
@@ -152,13 +158,16 @@ def _number(value: object) -> str:
 @config_option()
 @click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
 @click.option("--to", "last", type=click.IntRange(1), help="The last record's number.")
+@period_options
 @click.option("--source", metavar="NAME", help="Only records of this source.",
               shell_complete=complete_sources)  # fmt: skip
 @json_option()
 def show(
-    config: str, first: int | None, last: int | None, source: str | None, as_json: bool
-) -> None:
-    """Show records as they were received: those from --from to --to, or the last ten.
+    config: str, first: int | None, last: int | None, since: float | None, until: float | None,
+    source: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Show records as they were received: those from --from to --to, or --since to --until, or the
+    last ten.
 
     `siemrelay preview` shows what sinks would make of them.
 
@@ -170,11 +179,13 @@ def show(
     loaded = load_or_exit(config)
     with open_buffer(loaded.config.state_dir) as store:
         end = store.opened().end
-        if first is None and last is None:
+        if first is last is since is until is None:
             _show(_last(store, end, source), as_json=as_json)
             return
-        before = end if last is None else min(last + 1, end)
-        _show(_kept(store, first or 1, before, source), as_json=as_json)
+        end = range_end(store, last, until, end)
+        if since is not None:
+            first = max(first or 1, store.received_after(since) or end)
+        _show(_kept(store, first or 1, end, source), as_json=as_json)
 
 
 def _kept(store: Store, first: int, before: int, source: str | None) -> Iterator[Batch]:

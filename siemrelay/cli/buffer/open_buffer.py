@@ -41,3 +41,13 @@ def open_buffer(state_dir: Path) -> Iterator[Store]:
         refuse(advice(f"siemrelay: {error}"), os.EX_TEMPFAIL)
     except BufferBroken as error:
         refuse(advice(f"siemrelay: {error}"), os.EX_IOERR)
+
+
+def range_end(store: Store, last: int | None, until: float | None, end: int) -> int:
+    """`end`, or the sequence number after `last` or of the first record received at `until`."""
+    ends = [end]
+    if last is not None:
+        ends.append(last + 1)
+    if until is not None and (later := store.received_after(until)) is not None:
+        ends.append(later)
+    return min(ends)

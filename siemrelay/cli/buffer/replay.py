@@ -11,15 +11,14 @@ import trio
 from siemrelay.buffer.buffer import READ_BYTES
 from siemrelay.buffer.replay import Replay
 from siemrelay.buffer.sqlite.store import Store
-from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer
-from siemrelay.cli.options import complete_sinks, config_option, read_by
+from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer, range_end
+from siemrelay.cli.options import complete_sinks, config_option, period_options
 from siemrelay.cli.person import audit
 from siemrelay.cli.refusal import refuse
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import SiemrelayError, leaves
 from siemrelay.core.event_types import REPLAYED
-from siemrelay.core.options import seconds
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting.messages import InternalError, messages_of
 from siemrelay.pipeline.sealing.archive import folder_of, read_seals
@@ -45,12 +44,12 @@ def chosen(loaded: Loaded, sink: str) -> str:
 @click.option("--from", "first", type=click.IntRange(1), help="The first record's number.")
 @click.option("--to", "last", type=click.IntRange(1), help="The last record's number; the last "
               "one that the sink has received by default.")  # fmt: skip
-@click.option("--since", metavar="DURATION", callback=read_by(seconds),
-              help="Records received within this time, like 2h.")  # fmt: skip
+@period_options
 @click.argument("sink", shell_complete=complete_sinks)
 def replay(
-    config: str, first: int | None, last: int | None, since: float | None, sink: str
-) -> None:
+    config: str, first: int | None, last: int | None, since: float | None, until: float | None,
+    sink: str,
+) -> None:  # fmt: skip
     """Send stored records to SINK again, through its filter and format, and wait for confirmation.
 
     Works beside the running relay, on a connection of its own, without moving the sink's cursor.
@@ -61,18 +60,19 @@ def replay(
     \b
     Examples:
       siemrelay buffer replay splunk --since 2h
+      siemrelay buffer replay splunk --since 2026-11-28T03:00:00Z --until 2026-11-28T04:30:00Z
       siemrelay buffer replay qradar --from 120000 --to 125000
     """
     if (first is None) == (since is None):
-        raise click.UsageError("give either --from NUMBER or --since DURATION")
+        raise click.UsageError("give either --from NUMBER or --since TIME")
     loaded = load_or_exit(config, sends_to=sink)
     name = chosen(loaded, sink)
     with open_buffer(loaded.config.state_dir) as store:
         facts = store.opened()
         cursor = facts.sinks().get(name)
         passed = cursor.next_sequence if cursor else facts.end
-        end = passed if last is None else min(last + 1, facts.end)
-        begin = first or store.received_after(time.time() - (since or 0)) or end
+        end = range_end(store, last, until, passed)
+        begin = first or store.received_after(since or 0) or end
         begin = max(begin, (store.oldest() or (end, 0.0))[0])
         count = max(end - begin, 0)
         if not count:

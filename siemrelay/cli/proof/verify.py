@@ -6,14 +6,13 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
-from siemrelay.cli.options import read_by
+from siemrelay.cli.options import moment, read_by
 from siemrelay.cli.proof.export_files import (
     UNREADABLE,
     kept_timestamps,
@@ -38,14 +37,6 @@ _UNREADABLE: Final = 2
 """Exit code: nothing can be said, as an export cannot be read or a file not be written."""
 
 
-def _moment(text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("write a time like 2026-11-28T03:00:00Z") from None
-    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-
-
 def _keys(texts: tuple[str, ...]) -> list[Verifier]:
     # After a rotation `siemrelay seal key` prints several, a line each.
     return [Verifier.read(line) for text in texts for line in text.split("\n") if line or not text]
@@ -65,10 +56,10 @@ def _authorities(file: Path) -> Sequence[Certificate]:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The hashes that `siemrelay seal export` wrote: with them a finding names the message.",
 )
-@click.option("--since", metavar="TIME", callback=read_by(_moment),
+@click.option("--since", metavar="TIME", callback=read_by(moment),
               help="The time from which messages must be complete, like 2026-11-01T00:00:00Z. Let "
               "the export begin some minutes earlier: the seal before it proves them.")  # fmt: skip
-@click.option("--until", metavar="TIME", callback=read_by(_moment),
+@click.option("--until", metavar="TIME", callback=read_by(moment),
               help="The time until which they must be complete; now by default. Let the export end "
               "some minutes later: the seal after it proves the last ones.")  # fmt: skip
 @click.option("--max-age", metavar="DURATION", callback=read_by(seconds),

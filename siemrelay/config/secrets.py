@@ -268,6 +268,10 @@ def redactable(texts: set[str]) -> frozenset[str]:
     return frozenset(text for text in texts if len(text) >= MIN_REDACTED_LENGTH_CHARACTERS)
 
 
+# Secret for the password that most of them have; without one such an address is none.
+_ADDRESSES: Final = ("redis://", "rediss://", "amqp://", "amqps://")
+
+
 def secrets_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     """Every secret of a built configuration, with its path."""
     if isinstance(value, BaseModel):
@@ -283,7 +287,8 @@ def secrets_of(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
         for i, item in enumerate(value):
             yield from secrets_of(item, (*path, i))
     elif isinstance(value, Secret):
-        yield path, value
+        if not value.startswith(_ADDRESSES) or any(url_secrets(value)):
+            yield path, value
     elif isinstance(value, str):
         yield from ((path, secret) for secret in url_secrets(value))
 

@@ -184,6 +184,18 @@ def test_a_secret_in_an_included_file_is_judged_by_that_files_permissions(tmp_pa
     assert "every user of this machine can read the file" in warning
 
 
+@pytest.mark.parametrize(
+    ("url", "warnings"), [("redis://queue/0", 0), ("amqp://queue", 0), ("redis://:pw1234@queue", 1)]
+)
+def test_the_address_of_a_queue_is_a_secret_only_if_it_has_a_password(
+    tmp_path: Path, url: str, warnings: int
+) -> None:
+    kind = "redis, stream: a" if url.startswith("redis") else "amqp, queue: a"
+    text = f"sources:\n  q: {{type: {kind}, url: '{url}'}}\nsinks: {{s: {{server: h}}}}\n"
+    file = write(tmp_path, a=text)
+    assert sum("a secret is in the file" in line for line in warned(load(file))) == warnings
+
+
 def test_programs_read_the_file_of_each_fault(tmp_path: Path) -> None:
     file = write(tmp_path, a="sinks:\n  s: {server: a, prot: 1}\n")
     answer = json.loads(CliRunner().invoke(check, ["-c", str(file), "--json"]).stdout)

@@ -369,7 +369,7 @@ class DiskBuffer:
         return await self._retention.reclaim()
 
     def holders(self) -> list[str]:
-        """The sinks whose undelivered records are the oldest: a full buffer waits for them."""
+        """The sinks that intake waits for in a full buffer."""
         return self._cursors.holders()
 
     async def received_at(self, sequence: int) -> float | None:

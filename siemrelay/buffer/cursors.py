@@ -292,11 +292,11 @@ class SinkCursors:
         await sleep_until(trio.current_time() + _SHORT_PAUSE_S)
 
     def holders(self) -> list[str]:
-        """The sinks whose undelivered records are the oldest; none when all are at the end."""
-        lowest = self.passed()
-        if lowest == self._kept.end:
-            return []
-        return [each.name for each in self._cursors.values() if each.next_sequence == lowest]
+        """The sinks that intake waits for in a full buffer: of those that give up nothing, the
+        last; none when all of these are at the end."""
+        waited = [each for each in self._cursors.values() if not _gives_way(each.policy)]
+        lowest = min((each.next_sequence for each in waited), default=self._kept.end)
+        return [each.name for each in waited if each.next_sequence == lowest < self._kept.end]
 
     def drop(self, row_ends: Sequence[int]) -> bool:
         """Move sinks past the oldest rows, which end before these numbers, and count the records.

@@ -659,11 +659,11 @@ async def test_a_disabled_sink_gives_way_before_any_other_and_never_beyond_them(
         for _ in range(5):
             await add(buffer, 2, size=40_000)
         advance(buffer, "on", 6)  # in the middle of the third row
-        assert buffer.holders() == ["off"]
+        assert buffer.holders() == ([] if drops else ["on"])  # it never waits for the other
         assert await buffer.make_room(100_000)
         assert (buffer.cursor("off").counts.dropped, buffer.cursor("on").counts.dropped) == (4, 0)
         assert (buffer.cursor("off").next_sequence, buffer.oldest) == (5, 5)
-        assert buffer.holders() == ["off"]
+        assert buffer.holders() == ([] if drops else ["on"])
         # Only the enabled sink's own policy can make more room.
         assert await buffer.make_room(400_000) is drops
         assert (buffer.cursor("on").counts.dropped > 0) is drops

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel
 
 from siemrelay.core.options import absolute
 
@@ -39,12 +39,6 @@ _PemPath = Annotated[Path, AfterValidator(absolute)]
 AuthorityFile = Annotated[_PemPath, Pem.AUTHORITY]
 CertificateFile = Annotated[_PemPath, Pem.CERTIFICATE]
 KeyFile = Annotated[_PemPath, Pem.KEY]
-
-TrustedAuthorities = Annotated[
-    AuthorityFile | None,
-    Field(description="authorities to trust (PEM), instead of the system's"),
-]
-"""The option `ca` of a client; None by default."""
 
 
 class PemFinding(msgspec.Struct, frozen=True):

@@ -14,14 +14,16 @@ from pydantic import Field, model_validator
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
 from siemrelay.core.options import Options
-from siemrelay.net.pem import CertificateFile, KeyFile, TrustedAuthorities
+from siemrelay.net.pem import AuthorityFile, CertificateFile, KeyFile
 from siemrelay.net.tls_files import CurrentContext, TlsFilesUnusable, loading, no_password
 
 
 class ClientTlsOptions(Options):
     """Options about verifying the peer, and about this side's certificate."""
 
-    ca: TrustedAuthorities = None
+    ca: AuthorityFile | None = Field(
+        None, description="authorities to trust (PEM), instead of the system's"
+    )
     certificate: CertificateFile | None = Field(None, description="this side's certificate (PEM)")
     key: KeyFile | None = Field(None, description="its private key (PEM), if not in `certificate`")
     verify: bool = Field(True, description="`no` accepts any certificate: for trials only")

@@ -131,7 +131,7 @@ def test_a_part_that_reads_its_authorities_once_is_restarted_for_new_ones(
     with wants("") as receiver:
         daemon = make_daemon({"web": http(receiver.url)})
         daemon.config["sources"]["api"] = {
-            "type": "http_poll", "url": "https://127.0.0.1:9/", "ca": str(ca),
+            "type": "http_poll", "url": "https://127.0.0.1:9/", "tls": {"ca": str(ca)},
             "items": "items", "cursor": {"parameter": "after", "from": "next"},
         }  # fmt: skip
         daemon.start()

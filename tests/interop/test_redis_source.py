@@ -167,7 +167,7 @@ def test_any_bytes_are_a_record(make_daemon: MakeDaemon, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_within_tls_the_server_is_verified_by_authority_and_name(
+def test_within_tls_the_server_is_verified_by_authority_and_name_and_the_relay_by_its_certificate(
     make_daemon: MakeDaemon, tmp_path: Path, host: str
 ) -> None:
     authority = trustme.CA()
@@ -179,11 +179,11 @@ def test_within_tls_the_server_is_verified_by_authority_and_name(
     tls_port = free_port()
     options = ("--tls-port", str(tls_port), "--tls-cert-file", files["certificate"],
                "--tls-key-file", files["key"], "--tls-ca-cert-file", files["ca"],
-               "--tls-auth-clients", "no")  # fmt: skip
+               "--tls-auth-clients", "yes")  # fmt: skip
     with RedisServer(tmp_path, *options) as server, TcpReceiver() as receiver:
         server.add("audit", records(range(3)))
         url = f"rediss://{host}:{tls_port}/0"
-        daemon = relay(make_daemon, server, receiver.port, url=url, ca=files["ca"]).start()
+        daemon = relay(make_daemon, server, receiver.port, url=url, tls=files).start()
         if host == "localhost":
             receiver.until(3)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +15,8 @@ from siemrelay.core.options import show_seconds
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.http_client import ConnectionGuard
 from siemrelay.net.oauth import TokenAnswer, TokenRefused, TokenSource, TokenUnavailable
+from siemrelay.net.tls_client import client_context
+from siemrelay.net.tls_files import TlsFilesUnusable
 from siemrelay.sources.http_poll.options import HttpPollOptions
 from siemrelay.sources.http_poll.position import ApiAnswer
 from siemrelay.wire.rate_limits import is_throttled, is_used_up, limit_pause_s
@@ -125,6 +126,8 @@ class ApiClient:
 
         guard = ConnectionGuard()
         extensions: dict[str, Any] = {"trace": guard.step}
+        if self._options.tls.server_name:
+            extensions["sni_hostname"] = self._options.tls.server_name
         method = "GET" if body is None else "POST"
         try:
             with trio.fail_after(self._options.timeout):
@@ -187,11 +190,10 @@ async def open_client(options: HttpPollOptions) -> AsyncIterator[ApiClient]:
     """A client that follows no redirects and uses the environment's proxies."""
     import httpx2  # slow to import, and only this source needs it
 
-    ca = options.ca
     try:
-        context = await trio.to_thread.run_sync(lambda: ssl.create_default_context(cafile=ca))
-    except (OSError, ssl.SSLError) as error:
-        raise PollFailed(f"cannot use `ca: {ca}`: {error}", lasting=True) from error
+        context = await trio.to_thread.run_sync(client_context, options.tls)
+    except TlsFilesUnusable as error:
+        raise PollFailed(str(error), lasting=True) from error
     # No compressed answers: a small one could expand to any amount of memory.
     sent = {"User-Agent": "siemrelay", "Accept": "application/json", "Accept-Encoding": "identity"}
     async with httpx2.AsyncClient(

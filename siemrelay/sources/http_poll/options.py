@@ -13,10 +13,11 @@ from siemrelay.core.options import (
     HeaderValue,
     NonEmpty,
     Options,
+    formerly,
     seconds,
 )
 from siemrelay.net.oauth import OauthOptions
-from siemrelay.net.pem import TrustedAuthorities
+from siemrelay.net.tls_client import TlsOptions
 from siemrelay.net.url import Url
 from siemrelay.wire.request_templates import placeholders
 
@@ -150,7 +151,11 @@ class HttpPollOptions(Options):
         default={},
         description="further request headers; values that may be credentials are not shown",
     )
-    ca: TrustedAuthorities = None
+    tls: TlsOptions = Field(
+        default_factory=TlsOptions,
+        description="verification, certificates",
+        json_schema_extra=formerly("ca"),
+    )
     timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
     may_lack_items: bool = Field(
         False, description="an answer without `items` is an empty page (Google leaves them out)"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import trio
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.extras import AMQP as EXTRA
-from siemrelay.core.options import NonEmpty, Secret, with_good_port
-from siemrelay.net.pem import TrustedAuthorities
+from siemrelay.core.options import NonEmpty, Secret, formerly, with_good_port
+from siemrelay.net.tls_client import TlsOptions, client_context
+from siemrelay.net.tls_files import TlsFilesUnusable
 from siemrelay.sources.contract import Intake, SourceKind
 from siemrelay.sources.queues.window import AcknowledgingOptions, QueueFailed, Window
 
@@ -53,7 +53,17 @@ class AmqpOptions(AcknowledgingOptions):
         description="the most messages that are read and not yet acknowledged, which a kill may "
         "repeat",
     )
-    ca: TrustedAuthorities = None
+    tls: TlsOptions = Field(
+        default_factory=TlsOptions,
+        description="with amqps://: verification, certificates",
+        json_schema_extra=formerly("ca"),
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_used(self) -> Self:
+        if "tls" in self.model_fields_set and not self.url.startswith("amqps:"):
+            raise ValueError("`tls` needs a `url` that begins with amqps://")
+        return self
 
 
 class AmqpSource:
@@ -123,8 +133,8 @@ class _Consuming:
         parameters.heartbeat = _HEARTBEAT_S
         parameters.blocked_connection_timeout = _BLOCKED_S
         if options.url.startswith("amqps"):
-            context = ssl.create_default_context(cafile=options.ca)
-            parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+            name = options.tls.server_name or parameters.host
+            parameters.ssl_options = pika.SSLOptions(client_context(options.tls), name)
         self._connection = pika.BlockingConnection(parameters)
         self._channel = self._connection.channel()
         if options.declare:
@@ -176,6 +186,8 @@ class _Consuming:
                 f"the broker closed the connection: {error}",
                 advice="check the vhost in `url` and what the user may do there",
             ) from error
+        except TlsFilesUnusable as error:
+            raise QueueFailed(error.reason, advice=error.advice) from error
         except wrong.ChannelClosedByBroker as error:
             raise QueueFailed(
                 f"the broker closed the channel: {error.reply_code} {error.reply_text}",

@@ -7,16 +7,17 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
 import trio
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.extras import REDIS as EXTRA
-from siemrelay.core.options import Duration, NonEmpty, Secret
-from siemrelay.net.pem import TrustedAuthorities
+from siemrelay.core.options import Duration, NonEmpty, Secret, formerly
+from siemrelay.net.tls_client import ClientTlsOptions
+from siemrelay.net.tls_files import no_password
 from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.queues.window import QueueFailed, Window, WindowOptions
 
@@ -76,7 +77,17 @@ class RedisOptions(WindowOptions):
         description="where a group that is made here starts in the stream; one that was lost "
         "since starts at the beginning",
     )
-    ca: TrustedAuthorities = None
+    tls: ClientTlsOptions = Field(
+        default_factory=ClientTlsOptions,
+        description="with rediss://: verification, certificates",
+        json_schema_extra=formerly("ca"),
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_used(self) -> Self:
+        if "tls" in self.model_fields_set and not self.url.startswith("rediss:"):
+            raise ValueError("`tls` needs a `url` that begins with rediss://")
+        return self
 
 
 class RedisSource:
@@ -276,8 +287,13 @@ def _client(options: RedisOptions) -> Any:
         raise QueueFailed(EXTRA.absence, advice=EXTRA.advice) from error
     tls: dict[str, Any] = {}
     if options.url.startswith("rediss"):
-        # The host name is not compared by itself before redis-py 6.
-        tls = {"ssl_ca_certs": options.ca, "ssl_check_hostname": True}
+        tls = {
+            "ssl_ca_certs": options.tls.ca, "ssl_certfile": options.tls.certificate,
+            "ssl_keyfile": options.tls.key, "ssl_password": no_password(),
+            "ssl_cert_reqs": "required" if options.tls.verify else "none",
+            # It is not compared by itself before redis-py 6.
+            "ssl_check_hostname": options.tls.verify,
+        }  # fmt: skip
     return redis.Redis.from_url(
         str(options.url), socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S,
         health_check_interval=0, **tls,

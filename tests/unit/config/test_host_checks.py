@@ -106,14 +106,14 @@ def test_files_of_listeners_and_queues_are_looked_at_too_and_those_of_disabled_s
     text = """
 sources:
   web: {type: http, listen: "https://127.0.0.1:0/", tls: {certificate: /no/1.pem, key: /no/2.key}}
-  queue: {type: redis, url: "rediss://h", stream: s, ca: /no/3.pem}
+  queue: {type: redis, url: "rediss://h", stream: s, tls: {ca: /no/3.pem}}
 sinks:
   off: {enabled: no, server: h, protocol: tls, tls: {ca: /no/4.pem}}
 """
     assert [fault.split(": ", 1)[1] for fault in faults(text)] == [
         "sources.web.tls.certificate: there is no file /no/1.pem",
         "sources.web.tls.key: there is no file /no/2.key",
-        "sources.queue.ca: there is no file /no/3.pem",
+        "sources.queue.tls.ca: there is no file /no/3.pem",
     ]
 
 

@@ -246,7 +246,7 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
         ("{type: fil, path: /a}",
          "f:2:13: sources.s.type: unknown type `fil`; did you mean `file`?; expected "
          f"{one_of(registry.SOURCES)}"),
-        ("{type: file}", "f:2:3: sources.s.path: is required: text or list of text (Glob, or list "
+        ("{type: file}", "f:2:3: sources.s.path: is required: text or list of text (glob, or list "
          "of globs, of the files to follow)"),
         ("{type: file, path: /a, product: al}", "f:2:38: sources.s.product: unknown product `al`; "
          f"did you mean `alm`?; expected {one_of(BUILT_IN)}"),

@@ -52,8 +52,8 @@ class TlsServer:
                 return
             with suppress(OSError), self._context.wrap_socket(connection, server_side=True) as tls:
                 if tls.recv(1):  # in TLS 1.3 its certificate is known only with its first byte
-                    names = (tls.getpeercert() or {}).get("subjectAltName", ())
-                    self.clients += [str(name) for _, name in names]
+                    shown: dict[str, Any] = tls.getpeercert() or {}
+                    self.clients += [name for _, name in shown.get("subjectAltName", ())]
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

@@ -37,6 +37,28 @@ COMMANDS: Final = {
 """Name → the module in `siemrelay.cli` with the command of that name, its line in `--help`."""
 
 
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("validate", "lint", "config", "configtest"), "check"),
+    **dict.fromkeys(("start", "daemon", "serve"), "run"),
+    "help": "--help", "version": "--version",
+    **{name: f"buffer {name}" for name in ("replay", "dead-letters", "salvage")},
+}  # fmt: skip
+"""Commands as other programs call them, and those of `buffer` without it."""
+
+
+def _placed(error: click.NoSuchOption) -> click.UsageError:
+    """The error about a `-c` in front of a command, with its place; any other as it is."""
+    at = error.ctx
+    if at is None or not isinstance(at.command, click.Group) or error.option_name not in _FILE:
+        return error
+    example = f"{at.command_path} {at.command.list_commands(at)[0]} -c FILE"
+    hint = f"{error.message.rstrip('.')} here: it stands behind the command, as in `{example}`"
+    return click.UsageError(hint, at)
+
+
+_FILE: Final = ("-c", "--config")
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -56,15 +78,25 @@ class _Commands(click.Group):
         except click.UsageError as error:
             from difflib import get_close_matches  # only for this fault: keeps the start quick
 
-            near = get_close_matches(args[0], COMMANDS, 1)
+            near = [_ELSEWHERE[args[0]]] if args[0] in _ELSEWHERE else get_close_matches(
+                args[0], COMMANDS, 1
+            )  # fmt: skip
             if not near:
                 raise
             hint = f"{error.message.rstrip('.')}; did you mean `{near[0]}`?"
             raise click.UsageError(hint, error.ctx) from error
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _placed(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise _placed(error) from error
         except click.UsageError as error:
             if not re.search(r"^Got unexpected extra argument.*\.ya?ml\b", error.message):
                 raise

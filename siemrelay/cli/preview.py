@@ -74,6 +74,8 @@ def preview(
     for name, known, what in ((source, settings.sources, "source"), (only, settings.sinks, "sink")):
         if name is not None and name not in known:
             raise click.UsageError(f"unknown {what} `{name}`; the {what}s are {', '.join(known)}")
+    if records.isatty():
+        click.echo("reading records from this terminal; Ctrl-D ends them", err=True)
     assembly = Assembly(settings)
     sinks = [assembly.sink(name) for name in settings.sinks if only in (None, name)]
     previewer = _Previewer(assembly, source, sinks)
@@ -92,6 +94,8 @@ def preview(
             click.echo(json.dumps(result))
         else:
             _print(result)
+    if unparsed.is_empty:
+        click.secho(f"warning: no record in {records.name}", err=True, fg="yellow")
     if untyped:
         click.secho(f"warning: {_untyped(untyped, source)}", err=True, fg="yellow")
     fitting = proposal(sample.data, whole=sample.is_whole)
@@ -136,6 +140,11 @@ class _Unparsed:
         if result["event"].get("type") == UNPARSED:
             self._first = self._first or result
             self._count += 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no record at all."""
+        return self._all == 0
 
     @property
     def are_many(self) -> bool:

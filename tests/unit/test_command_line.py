@@ -15,6 +15,12 @@ from siemrelay.config import files
     ("arguments", "exit_code", "answer"),
     [
         ("chekc", 2, "No such command 'chekc'; did you mean `check`?"),
+        ("validate", 2, "No such command 'validate'; did you mean `check`?"),
+        ("replay web", 2, "No such command 'replay'; did you mean `buffer replay`?"),
+        ("-c a.yaml run", 2, "No such option '-c' here: it stands behind the command, as in `main "
+         "run -c FILE`"),
+        ("buffer --config a.yaml info", 2, "No such option '--config' here: it stands behind"),
+        ("-q", 2, "No such option '-q'."),
         ("check relay.yaml", 2,
          "Got unexpected extra argument (relay.yaml); a configuration is named with -c FILE"),
         ("check -c a.yaml -c b.yaml", 2,

@@ -173,3 +173,9 @@ def test_preview_says_how_records_without_a_type_get_one(good: str) -> None:
     assert "1 of these records name no type" in result.stderr
     assert "`product:`" in result.stderr
     assert "`fields: {type: event.name}`" in result.stderr
+
+
+def test_preview_of_nothing_says_that_there_is_no_record(good: str, tmp_path: Path) -> None:
+    (tmp_path / "rotated.json").touch()
+    result = CliRunner().invoke(main, ["preview", "-c", good, str(tmp_path / "rotated.json")])
+    assert result.stderr == f"warning: no record in {tmp_path / 'rotated.json'}\n"

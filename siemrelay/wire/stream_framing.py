@@ -69,6 +69,9 @@ _COUNT_BEGUN: Final = re.compile(rb"(?:[1-9][0-9]{0,8})?")
 
 _TRAILERS: Final = b"\r\n\0"
 
+# A header within a message. Text of a sender may look like it: nothing is cut there.
+_NEXT_BEGINS: Final = re.compile(rb".<\d{1,3}>(?:1 )?(?:\d{4}-\d\d-|[A-Z][a-z]{2} [ \d]\d )")
+
 # What begins so is none: a record of TLS' handshake (RFC 8446, 5.1), RELP's first command.
 _NO_SYSLOG: Final = {
     b"\x16\x03": "it speaks TLS and this address does not: listen on `tls://`, or turn its TLS off",
@@ -117,6 +120,11 @@ class StreamSplitter:
     def held(self) -> int:
         """Bytes that wait for the rest of their message: at most `part_bytes` beyond one feed."""
         return len(self._rest.data)
+
+    @property
+    def unseparated(self) -> bool:
+        """Whether what is held looks like several messages, with nothing to tell them apart."""
+        return self._framing is None and _NEXT_BEGINS.search(self._rest.data) is not None
 
     def feed(self, data: bytes) -> list[Messages]:
         """The messages that are complete now, in order."""

@@ -140,6 +140,12 @@ class StreamListener(SyslogListener):
                 if size.adapt(len(data), count, crowded=activity.crowded):
                     await activity.yield_after_large_read()
                 await self._wait_for_rate(peer, count)
+            if splitter.unseparated:
+                self._rejections.warn(
+                    "unseparated", "messages without an end are stored as one", peer=peer,
+                    advice="have the sender end each with a line feed (winston-syslog: `eol`, "
+                    "pino-syslog: `newline`), or count octets",
+                )  # fmt: skip
             pending.extend(splitter.end())
             await self._hand_over(pending, connection)
         except trio.Cancelled:
@@ -184,7 +190,8 @@ class StreamListener(SyslogListener):
             data = bytes(await _read(stream, size, deadline, pace))
         except trio.TooSlowError:
             option = "idle_timeout" if connection.has_sent else "first_message_timeout"
-            self._rejections.reject("idle", peer, f"it sent nothing for `{option}`", records=0)
+            why = f"it ended no message for `{option}`"
+            self._rejections.reject("idle", peer, why, records=0)
             return b""
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             if isinstance(error.__cause__, ssl.SSLError):

@@ -142,3 +142,26 @@ def test_another_protocol_is_refused_and_the_reason_names_the_address_for_it(
     assert records == []
     assert refusal is not None
     assert advice in refusal
+
+
+@pytest.mark.parametrize(
+    ("stream", "several"),
+    [
+        # pino-syslog and winston-syslog, as they are by default
+        (
+            b'<134>1 2026-11-28T15:33:20Z h - 1 - - {"a":1}<131>1 2026-11-28T15:33:20Z h - 1 - - x',
+            1,
+        ),
+        (b"<134>Nov 28 15:04:04 web1 shop[31701]: a<131>Nov  8 15:04:04 web1 shop[31701]: b", 1),
+        (b"<134>Nov 28 15:04:04 web1 shop: the last, without a line feed", 0),
+        (b"<134>Nov 28 15:04:04 web1 shop: a <13> b", 0),
+        (b"<134>Nov 28 15:04:04 web1 shop: a<131>Nov 28 15:04:04 forged: b\n", 0),
+    ],
+)
+def test_messages_with_nothing_between_them_stay_one_and_are_noticed(
+    stream: bytes, several: int
+) -> None:
+    splitter = StreamSplitter(1000, 1000)
+    splitter.feed(stream)
+    assert splitter.unseparated == bool(several)
+    assert texts(stream) == [stream.rstrip(b"\n")]

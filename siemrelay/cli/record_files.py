@@ -1,10 +1,8 @@
-"""Files of records that a person shows to a command: plain or gzip, a file or a pipe."""
+"""Files of records that a person shows to a command: plain or compressed, a file or a pipe."""
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from itertools import chain
 from typing import BinaryIO, Final, cast
@@ -14,29 +12,38 @@ import click
 from siemrelay.core.lines import records_of
 from siemrelay.sources.contract import Records
 from siemrelay.sources.framing import RecordStream
+from siemrelay.wire.compression import BEGIN_BYTES, Compression, Damaged, compression_of, expanded
 from siemrelay.wire.framing.contract import Framing
 
 _READ_BYTES: Final = 64 << 10
 
-# A gzip file begins so (RFC 1952, 2.3.1); no record does.
-_GZIP: Final = b"\x1f\x8b"
-
 
 def contents(records: BinaryIO) -> Iterator[bytes]:
-    """The bytes of a file that may be gzip; of a damaged one, those before the damage."""
+    """The bytes of a file that may be compressed; of a damaged one, those before the damage.
+
+    Raises click.ClickException for a compression that the file source does not read, either.
+    """
     # A pipe cannot be rewound, so the first bytes are peeked at.
     content = io.BufferedReader(cast("io.RawIOBase", records))
+    pieces = iter(lambda: content.read1(_READ_BYTES), b"")
     try:
-        if not content.peek(len(_GZIP)).startswith(_GZIP):
-            yield from iter(lambda: content.read1(_READ_BYTES), b"")
-            return
-        expanded = gzip.GzipFile(fileobj=content)
-        yield from iter(lambda: expanded.read1(_READ_BYTES), b"")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        warning = f"warning: damaged gzip file, showing the records before the damage: {error}"
-        click.secho(warning, err=True, fg="yellow")
+        compression = compression_of(content.peek(BEGIN_BYTES)[:BEGIN_BYTES], "")
+        if compression is None:
+            yield from pieces
+        elif compression.expander is None:
+            raise click.ClickException(f"cannot read {compression.name}: expand the file first")
+        else:
+            yield from _expanded(pieces, compression)
     finally:
         content.detach()  # whoever opened the file closes it
+
+
+def _expanded(pieces: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
+    try:
+        yield from filter(None, expanded(pieces, compression))
+    except Damaged as error:
+        warning = f"warning: damaged {compression.name} file, showing the records before the damage"
+        click.secho(f"{warning}: {error}", err=True, fg="yellow")
 
 
 def records_in(contents: Iterator[bytes], framing: Framing) -> Iterator[bytes]:

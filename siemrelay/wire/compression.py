@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Final, Protocol
 
 import msgspec
@@ -183,3 +184,35 @@ def compression_of(begin: bytes, path: str) -> Compression | None:
         if begin.startswith(row.magics):
             return row
     return next((row for row in COMPRESSIONS if path.endswith(row.suffixes)), None)
+
+
+def expanded(pieces: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
+    """The content of a whole compressed file, all of its members; some pieces may be empty.
+
+    Raises Damaged, with nothing in `saved`, behind what can be had of damaged or cut off data.
+    """
+    assert compression.expander is not None
+    expander, rest = None, b""
+    for piece in chain(pieces, (None,)):
+        rest += piece or b""
+        at_end = piece is None
+        while True:
+            if expander is None:
+                rest = rest.lstrip(b"\0")  # tapes and block devices pad with NULs
+                if not rest or (len(rest) < BEGIN_BYTES and not at_end):
+                    break
+                if not rest.startswith(compression.magics):
+                    raise Damaged(f"not {compression.name} data")
+                expander = compression.expander()
+            try:
+                output, rest = expander.step(rest)
+            except Damaged as damage:
+                yield damage.saved
+                raise Damaged(str(damage)) from damage
+            yield output
+            if expander.ended:
+                expander = None
+            elif not (rest or expander.pending):
+                break
+    if expander is not None:
+        raise Damaged("ends in the middle of its compressed data")

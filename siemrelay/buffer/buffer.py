@@ -29,6 +29,7 @@ from siemrelay.buffer.cursors import (
     SinkPolicy,
 )
 from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.disk_reads import DiskReads
 from siemrelay.buffer.recent import KEPT_BYTES, RecentBatches
 from siemrelay.buffer.recovery import FoundState, recover
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
@@ -43,9 +44,6 @@ from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast, Mutex, next_second
 from siemrelay.proof.stream import StreamChange
 from siemrelay.telemetry.stats import BufferStats
-
-# A lagging sink reads this much from disk at a time: one thread hop for a few batches.
-READ_BYTES: Final = 1024 * 1024
 
 # After a power cut the high watermark is at most this old. It only detects losses, and each sync
 # of it competes with the commits' fsyncs, so it is synced seldom.
@@ -104,6 +102,7 @@ class DiskBuffer:
             max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
         self._grown, self._recent = Broadcast(), RecentBatches(end, recent_bytes)
+        self._disk_reads = DiskReads(self._store)
         stats.size_bytes = used
         self._retention.note_oldest(opened.oldest)
 
@@ -326,7 +325,7 @@ class DiskBuffer:
                 return [newest]
             # The thread may see a commit that this task does not know yet: nothing beyond the end.
             end = self._kept.end
-            found = await in_thread(self._store.read, sequence, end, READ_BYTES)
+            found = await self._disk_reads.read(sequence, end)
             # No row is left: an empty batch moves the reader past what was dropped or is missing.
             return found or [Batch(end, 0, "", 0.0, b"")]
 

@@ -80,7 +80,7 @@ REDACTED_PART: Final = 0
 redacted, as JSON with the event's own names. Whatever the source's decoder, it is read as that."""
 
 
-class Batch(msgspec.Struct, frozen=True, gc=False):
+class Batch(msgspec.Struct, frozen=True, weakref=True):
     """Consecutive records from one source: the unit of reading, storing and sending.
 
     `payload` holds `count` records as lines (see `core.lines`). Record i has the sequence number

@@ -137,7 +137,7 @@ class Delivery:
                 self._status.opened(quiet=self._retries.failures > 0 and self._undelivered() > 0)
                 if self.stream is not None:
                     await self.stream.begin()
-                in_flight = InFlight(session, self._max_in_flight)
+                in_flight = InFlight(session, self._max_in_flight, self._reader.share_of)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._send, in_flight)
                     nursery.start_soon(self._settling.run, in_flight)

@@ -63,6 +63,11 @@ class FormatCache:
         """About the memory that the kept batches take."""
         return sum(kept.size_bytes for kept in self._kept.values())
 
+    @property
+    def readers(self) -> int:
+        """How many sinks read now."""
+        return len(self._readers)
+
     def reader(self, sink: str) -> SinkReader:
         """What that sink reads its messages from."""
         return SinkReader(self, sink)
@@ -318,6 +323,10 @@ class SinkReader:
     def reads_ahead(self) -> bool:
         """Whether batches that it will want next can be prepared."""
         return self._cache.has_workers
+
+    def share_of(self, size_bytes: int) -> int:
+        """This reader's part of what all sinks that read now may hold."""
+        return size_bytes // max(self._cache.readers, 1)
 
     def prepare(self, batches: Sequence[Batch], *, behind: bool) -> None:
         """Have batches formatted that are read next; `behind`: there are many more than these."""

@@ -10,8 +10,10 @@ from siemrelay.core.event import Batch
 from siemrelay.pipeline.format_cache import WORTH_BYTES, SinkReader
 from siemrelay.pipeline.formatting.messages import SinkMessages
 
-# Enough for a few workers: four batches of a busy source.
+# Enough for a few workers: four batches of a busy source. Where many sinks read from disk, each has
+# batches of its own, so they share a budget.
 _AHEAD_BYTES: Final = 2 * 1024 * 1024
+_ALL_SINKS_BYTES: Final = 8 * 1024 * 1024
 
 # A delivery with more than this to go is behind; less comes in while a batch is sent.
 _BEHIND_BYTES: Final = 1024 * 1024
@@ -30,7 +32,8 @@ class ReadAhead:
         while not self._queue or (
             self._end < self._buffer.end
             and self._reader.reads_ahead
-            and sum(len(batch.payload) for batch in self._queue) < _AHEAD_BYTES
+            and sum(len(batch.payload) for batch in self._queue)
+            < min(_AHEAD_BYTES, self._reader.share_of(_ALL_SINKS_BYTES))
         ):
             for batch in await self._buffer.read(self._end):
                 if batch.next_sequence > self._end:

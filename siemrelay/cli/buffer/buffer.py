@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from siemrelay.buffer.buffer import READ_BYTES
+from siemrelay.buffer.disk_reads import READ_BYTES
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.state_dir import running_process

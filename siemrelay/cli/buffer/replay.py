@@ -8,7 +8,7 @@ from typing import Final
 import click
 import trio
 
-from siemrelay.buffer.buffer import READ_BYTES
+from siemrelay.buffer.disk_reads import READ_BYTES
 from siemrelay.buffer.replay import Replay
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.cli.buffer.open_buffer import load_or_exit, open_buffer, range_end

@@ -417,3 +417,15 @@ async def test_a_worker_that_answers_soon_gets_the_batches_that_follow() -> None
                 pool.answer()
     assert form.events == 3, "all by the worker"
     assert not pool.taken
+
+
+def test_sinks_that_read_share_a_budget() -> None:
+    cache = FormatCache(
+        Formatter({"a": sink("", Marked("")), "b": sink("", Marked(""))}, {}, Words())
+    )
+    one, other = cache.reader("a"), cache.reader("b")
+    with one.reading(1):
+        assert one.share_of(1000) == 1000
+        with other.reading(1):
+            assert (one.share_of(1000), other.share_of(1000)) == (500, 500)
+        assert one.share_of(1000) == 1000

@@ -37,11 +37,15 @@ async def test_runs_come_out_in_order_with_what_sending_gave_for_them() -> None:
     assert [await flight.take() for _ in runs] == [(run, n) for n, run in enumerate(runs)]
 
 
-@pytest.mark.parametrize(("max_runs", "size_bytes", "fit"), [(3, 10, 3), (64, 1 << 20, 4)])
+@pytest.mark.parametrize(
+    ("max_runs", "size_bytes", "sinks", "fit"),
+    [(3, 10, 1, 3), (64, 1 << 20, 2, 4), (64, 1 << 20, 4, 2), (64, 1 << 20, 100, 1)],
+    ids=["runs", "bytes", "a share of four", "one batch of a hundred sinks each"],
+)
 async def test_the_sender_waits_for_the_settler_at_the_bound_of_runs_or_bytes(
-    max_runs: int, size_bytes: int, fit: int
+    max_runs: int, size_bytes: int, sinks: int, fit: int
 ) -> None:
-    flight, sent = InFlight(Unused(), max_runs), list[int]()
+    flight, sent = InFlight(Unused(), max_runs, lambda total: total // sinks), list[int]()
 
     async def send() -> None:
         for number in range(fit + 2):

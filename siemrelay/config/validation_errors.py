@@ -67,7 +67,8 @@ def explain(
         wanted = " or ".join(dict.fromkeys(kinds))
         found = _found(inputs[path])
         quote = "; put it in quotes" if wanted == "text" and found in _SCALARS else ""
-        hint = quote or _by_name(path, inputs[path])
+        bracket = "; put it in brackets: [...]" if (wanted, found) == ("a list", "text") else ""
+        hint = quote or bracket or _by_name(path, inputs[path])
         texts.setdefault(path, []).append(f"expected {wanted}, found {found}{hint}")
     return [
         document.fault((*at, *path), "; ".join(dict.fromkeys(some)), at_key=path in at_keys)

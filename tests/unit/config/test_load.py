@@ -252,6 +252,8 @@ def test_sink_fault_is_located_and_says_what_was_expected(text: str, fault: str)
          f"did you mean `alm`?; expected {one_of(BUILT_IN)}"),
         ("{type: file, path: /a, fields: {actr.name: x}}", "f:2:38: sources.s.fields.actr.name: "
          "unknown event field `actr.name`; did you mean `actor.name`?"),
+        ("{type: splunk-hec, listen: 'http://h:1', tokens: abcdef}", "f:2:55: sources.s.tokens: "
+         "expected a list, found text; put it in brackets: [...]"),
         ("{type: file, path: /a, fields: {type: 5}}", "f:2:44: sources.s.fields.type: "
          "expected text, found a number; put it in quotes"),
         ("{type: http_poll, url: 'http://a/', authorization: 'Bearer é'}", "f:2:57: "

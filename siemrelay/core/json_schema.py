@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import astuple
 
 from siemrelay.core.canonical_json import forms_of, objects_and_forms, objects_of
 
@@ -126,7 +127,7 @@ def _type_of(kind: _Kind) -> Any:
 class Objects:
     """JSON objects by their members."""
 
-    def __init__(self, values: list[Any], kind: _Kind = None) -> None:
+    def __init__(self, values: Sequence[Any], kind: _Kind = None) -> None:
         """`values` are dicts, or anything that is no object, unless `kind` says their type."""
         self.values, self._kind = values, kind
 
@@ -145,7 +146,7 @@ class Objects:
 
     def forms(self) -> list[bytes]:
         """Their canonical forms."""
-        return forms_of(self.values)
+        return forms_of(list(self.values))
 
     def column(self, *path: str) -> list[Any]:
         """The member of each, on this way into it; `UNSET` where one has none."""
@@ -163,7 +164,23 @@ class Objects:
                     value.get(name, UNSET) if isinstance(value, dict) else UNSET for value in values
                 ]
                 kind = None
-        return values
+        return list(values)
+
+    def columns(self) -> dict[tuple[str, ...], list[Any]]:
+        """Of all members that one of them may have, and of those of objects in them, by the way."""
+        if not isinstance(self._kind, _Object) or not self.values:
+            return {(name,): self.column(name) for name in self.names}
+        columns, found = (
+            zip(*map(astuple, self.values), strict=True),
+            dict[tuple[str, ...], list[Any]](),
+        )
+        for name, column in zip(self._kind.type.__struct_encode_fields__, columns, strict=True):
+            found[(name,)] = list(column)
+            kind = self._kind.members[name]
+            inner = _objects(column, kind) if isinstance(kind, _Object) else None
+            if inner is not None:
+                found |= {(name, *path): each for path, each in inner.columns().items()}
+        return found
 
     def has(self, name: str) -> bool:
         """Whether one of them has this member."""
@@ -195,7 +212,7 @@ class Objects:
         return found, [line for each, line in zip(lists, lines, strict=True) for _ in each]
 
 
-def _objects(values: list[Any], kind: _Kind) -> Objects | None:
+def _objects(values: Sequence[Any], kind: _Kind) -> Objects | None:
     kind = kind if isinstance(kind, _Object) else None
     return (
         Objects(values, kind) if set(map(type, values)) == {kind.type if kind else dict} else None
@@ -205,6 +222,6 @@ def _objects(values: list[Any], kind: _Kind) -> Objects | None:
 def plain(value: Any) -> Any:
     """One value of `Objects` as dicts and lists."""
     if isinstance(value, msgspec.Struct):
-        inner = zip(value.__struct_encode_fields__, msgspec.structs.astuple(value), strict=True)
+        inner = zip(value.__struct_encode_fields__, astuple(value), strict=True)
         return {name: plain(each) for name, each in inner if each is not UNSET}
     return list(map(plain, value)) if isinstance(value, list) else value

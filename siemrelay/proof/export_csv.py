@@ -38,7 +38,7 @@ def csv_header(line: bytes) -> list[str] | None:
 
 def csv_columns(
     blocks: Iterable[Block], width: int
-) -> Iterator[tuple[Sequence[Sequence[str]], Sequence[int]]]:
+) -> Iterator[tuple[list[list[str]], Sequence[int]]]:
     """The columns of rows that are not empty, and the last line of each row; the first row is the
     header, of `width` cells.
 
@@ -61,11 +61,11 @@ def csv_columns(
                 yield _columns([rows[i] for i in full], width), [lines[i] for i in full]
 
 
-def _columns(rows: list[list[str]], width: int) -> Sequence[Sequence[str]]:
+def _columns(rows: list[list[str]], width: int) -> list[list[str]]:
     if max(map(len, rows)) > width:
         rows = [[*row[:width], row[-1]] if len(row) > width else row for row in rows]
-    columns = list(zip_longest(*rows, fillvalue=""))
-    return columns + [("",) * len(rows)] * (width - len(columns))
+    columns = list(map(list, zip_longest(*rows, fillvalue="")))
+    return columns + [[""] * len(rows)] * (width - len(columns))
 
 
 def _plain_columns(lines: Sequence[bytes], width: int) -> list[list[str]] | None:

@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from msgspec import UnsetType
 
 from siemrelay.core.json_schema import Objects
 from siemrelay.proof.leaf import NUMBERED, WHOLE_MESSAGE, any_value_of, leaf_of, number_in
-from siemrelay.proof.shown_fields import SPLUNK_RAW
+from siemrelay.proof.shown_fields import SPLUNK_RAW, TEXTS
 
 # What stands beside the messages in a SIEM's answer. An object with another member is a message, so
 # that no event hides as an answer without messages.
@@ -112,7 +111,11 @@ def texts_in_otlp(
     `unwrapped` finds, faster. None if something else is in one."""
     found = requests
     for name, beside in _OTLP.items():
-        inner = found.elements(name, lines) if _has_only(found, beside, "") else None
+        inner = (
+            found.elements(name, lines)
+            if name in found.names and _has_only(found, beside, "")
+            else None
+        )
         if inner is None:
             return None
         found, lines = inner
@@ -189,15 +192,14 @@ def _wraps(keys: Collection[str]) -> bool:
     )
 
 
-def raw_texts(columns: Mapping[str, Sequence[Any]]) -> list[bytes] | None:
+def raw_texts(columns: Mapping[str, list[Any]], kinds: Collection[type]) -> list[bytes] | None:
     """The `_raw` of documents, given by their columns, if it is the message of each, see
-    `_message_in`; else None."""
+    `_message_in`; else None. `kinds` are the types of all cells."""
     raw = columns.get(SPLUNK_RAW, ())
     if set(map(type, raw)) != {str}:
         return None
-    if not NUMBERED.isdisjoint(columns) and not all(map(_are_texts, columns.values())):
-        return None
-    return [text.encode() for text in raw]
+    are_texts = TEXTS.issuperset(kinds) or all(map(_are_texts, columns.values()))
+    return [t.encode() for t in raw] if are_texts or NUMBERED.isdisjoint(columns) else None
 
 
 def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
@@ -241,10 +243,10 @@ def _member(document: dict[str, Any], name: str) -> Any:
 
 
 def _are_texts(values: Collection[Any]) -> bool:
-    kinds = set(map(type, values)) - {str, type(None), UnsetType}
-    return not kinds or (kinds == {list} and all(
-        isinstance(each, str) for value in values if isinstance(value, list) for each in value
-    ))  # fmt: skip
+    lists = [value for value in values if isinstance(value, list)]
+    return TEXTS.issuperset({*map(type, values)} - {list}) and all(
+        isinstance(each, str) for value in lists for each in value
+    )
 
 
 def _without(value: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _part(
     shown: Mapping[int, ShownFields] | None = None,
 ) -> ExportPart:  # fmt: skip
     seals = {
-        place: found for place, text in enumerate(texts)
+        place: found for place, text in enumerate(texts if SEAL_MARK in b"".join(texts) else ())
         if SEAL_MARK in text and (found := seal_text(text, leaves.numbers[place])) is not None
     }  # fmt: skip
     return ExportPart(leaves, lines, seals, shown or {})
@@ -157,7 +157,8 @@ def _csv_parts(
             name: cells for name, cells in zip((*names, _BEYOND_HEADER), columns, strict=False)
             if name != place and name not in added
         }  # fmt: skip
-        yield _part(leaves, lines, texts, compared_columns(fields, place, texts, leaves.objects))
+        shown = compared_columns(fields, {str}, place, texts, leaves.objects)
+        yield _part(leaves, lines, texts, shown)
 
 
 # -- JSON -----------------------------------------------------------------
@@ -307,10 +308,11 @@ def _wrapped_part(
     if documents is None:
         return None
     if SPLUNK_RAW in documents.names:
-        columns = {name: documents.column(name) for name in documents.names}
-        if (texts := raw_texts(columns)) is not None:
+        columns = {path[0]: each for path, each in documents.columns().items() if not path[1:]}
+        kinds = set(map(type, chain.from_iterable(columns.values())))
+        if (texts := raw_texts(columns, kinds)) is not None:
             leaves = leaves_of(texts, schemas.texts)
-            shown = compared_columns(columns, SPLUNK_RAW, texts, leaves.objects)
+            shown = compared_columns(columns, kinds, SPLUNK_RAW, texts, leaves.objects)
             return _part(leaves, lines, texts, shown)
     return _alike_part(documents, documents.forms(), lines)
 

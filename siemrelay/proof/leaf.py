@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -207,14 +208,15 @@ def _numbers_in(objects: Objects) -> list[str | None]:
     """`number_in` of each: mostly they stand at one place."""
     numbers: list[str | None] = [None] * len(objects)
     for path in _JSON_PLACES:
-        if path[0] in objects.names:
-            found = [
-                each if isinstance(each, str) and _JSON_NUMBER.fullmatch(each) else None
-                for each in objects.column(*path)
-            ]
-            numbers = [first or each for first, each in zip(numbers, found, strict=True)]
-        if None not in numbers:
-            break
+        if path[0] not in objects.names:
+            continue
+        column = objects.column(*path)
+        with suppress(TypeError):  # another value than a text
+            if all(map(_JSON_NUMBER.fullmatch, column)) and not any(numbers):
+                return column
+        for i, each in enumerate(column):
+            if numbers[i] is None and isinstance(each, str) and _JSON_NUMBER.fullmatch(each):
+                numbers[i] = each
     return numbers
 
 

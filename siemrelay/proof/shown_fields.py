@@ -8,7 +8,7 @@ message has, too, must have its value, and of every other one it is said that no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -98,22 +98,28 @@ def compared(shown: Mapping[str, Any], place: str, message: bytes) -> ShownField
     return ShownFields(conflict, tuple(unproven)) if unproven or conflict else None
 
 
+TEXTS: Final = frozenset((str, type(None), UnsetType))
+"""The types of cells that show texts or nothing."""
+
+
 def compared_columns(
-    columns: Mapping[str, Sequence[Any]], place: str, messages: Sequence[bytes],
-    objects: Objects | None,
+    columns: Mapping[str, list[Any]], kinds: Collection[type], place: str,
+    messages: Sequence[bytes], objects: Objects | None,
 ) -> dict[int, ShownFields]:  # fmt: skip
     """What `compared` finds in rows, given by the columns of their fields, by their places.
 
-    `UNSET` is the value of a field that a row lacks. `objects` are the messages that are JSON.
+    `UNSET` is the value of a field that a row lacks. `kinds` are the types of all cells, `objects`
+    the messages that are JSON.
     """
+    has_gaps = UnsetType in kinds
+    if has_gaps:
+        columns = {name: each for name, each in columns.items() if _kinds(each) != {UnsetType}}
     plan = _plan_of(tuple(columns), place)
-    kinds = {name: set(map(type, columns[name])) for name in plan.unproven}
-    if any(each == {UnsetType} for each in kinds.values()):
-        some = {name: cells for name, cells in columns.items() if kinds.get(name) != {UnsetType}}
-        return compared_columns(some, place, messages, objects)
-    if not any(UnsetType in each for each in kinds.values()) and (
-        not plan.compared
-        or (objects is not None and _agree_in_columns(columns, plan.compared, objects))
+    if has_gaps and any(UnsetType in _kinds(columns[name]) for name in plan.unproven):
+        pass  # rows differ in what is not proven of them
+    elif not plan.compared or (
+        objects is not None
+        and _agree_in_columns(columns, plan.compared, objects, are_texts=TEXTS.issuperset(kinds))
     ):
         nothing = plan.nothing
         return {} if nothing is None else dict.fromkeys(range(len(messages)), nothing)
@@ -123,6 +129,10 @@ def compared_columns(
         if (shown := compared(row, place, message)) is not None:
             found[i] = shown
     return found
+
+
+def _kinds(values: Iterable[Any]) -> set[type]:
+    return set(map(type, values))
 
 
 def _is_alike(shown: Any, message: bytes) -> bool | None:
@@ -161,26 +171,29 @@ def _plan_of(names: tuple[str, ...], place: str) -> _Plan:
 
 
 def _agree_in_columns(
-    columns: Mapping[str, Sequence[Any]], compared: Iterable[tuple[str, tuple[str, ...]]],
-    objects: Objects,
+    columns: Mapping[str, list[Any]], compared: Iterable[tuple[str, tuple[str, ...]]],
+    objects: Objects, *, are_texts: bool,
 ) -> bool:  # fmt: skip
-    """Whether all are plainly there with the same value; False if one takes a closer look."""
+    """Whether all are plainly there with the same value; False if one takes a closer look.
+
+    `are_texts`: nothing is shown but texts, which are equal to nothing but the same text.
+    """
+    every = objects.columns()
     for name, path in compared:
-        shown, sent = columns[name], objects.column(*path)
-        kinds = set(map(type, sent))
-        if kinds == {str} and shown == sent:
+        shown, sent = columns[name], every.get(path) or objects.column(*path)
+        if (are_texts and shown == sent) or _are_same_texts(shown, sent):
             continue
         full = [i for i, value in enumerate(shown) if not _is_empty(value)]
-        if len(full) < len(sent):
-            shown, sent = [shown[i] for i in full], [sent[i] for i in full]
-            kinds = set(map(type, sent))
-        if kinds == {int}:
-            sent = list(map(str, sent))
-        elif kinds - {str}:
-            return False
-        if list(shown) != sent:
+        if not _are_same_texts([shown[i] for i in full], [sent[i] for i in full]):
             return False
     return True
+
+
+def _are_same_texts(shown: list[Any], sent: list[Any]) -> bool:
+    kinds = _kinds(sent)
+    if kinds == {int}:
+        return shown == list(map(str, sent))
+    return not kinds - {str} and shown == sent
 
 
 def _fields_of(message: bytes) -> dict[str, list[Any]]:

@@ -32,7 +32,7 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 # So much fits into a CPU's cache with all that is made of it.
-_PIECE_BYTES: Final = 64 << 10
+_PIECE_BYTES: Final = 128 << 10
 
 # A frame of zstd says how much memory it needs. What `zstd` writes without --long needs 8 MiB.
 _MOST_WINDOW_BYTES: Final = 128 << 20

@@ -182,17 +182,17 @@ def loading(what: str, count: int) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("what", STREAMS)
-def test_a_stream_of_syslog(what: str) -> None:
+def test_a_stream_of_syslog_is_split_in_time_linear_in_it(what: str) -> None:
     grows_with_its_input(*(splitting(STREAMS[what], size * KIB) for size in (200, 400)))
 
 
 @pytest.mark.parametrize(("name", "what"), FRAMED)
-def test_a_file(name: str, what: str) -> None:
+def test_the_records_of_a_file_are_found_in_time_linear_in_it(name: str, what: str) -> None:
     grows_with_its_input(*(framing(name, what, size * KIB) for size in (30, 60)))
 
 
 @pytest.mark.parametrize("what", SESSIONS)
-def test_a_session_of_relp(what: str) -> None:
+def test_a_session_of_relp_is_read_in_time_linear_in_it(what: str) -> None:
     grows_with_its_input(*(relp(what, size * KIB) for size in (100, 200)))
 
 
@@ -201,18 +201,18 @@ def test_a_session_of_relp(what: str) -> None:
     [(what, kind) for what in BODIES for kind in ("json", "values")]
     + [(what, "lines") for what in ("values", "blank lines", "spaces")],
 )
-def test_a_body(what: str, kind: str) -> None:
+def test_a_body_is_read_in_time_linear_in_it(what: str, kind: str) -> None:
     """Both sizes are read in several slices."""
     grows_with_its_input(*(reading(BODIES[what], size * KIB, kind) for size in (200, 400)))
 
 
 @pytest.mark.parametrize("what", EVENTS)
-def test_a_body_of_hec(what: str) -> None:
+def test_a_body_of_hec_is_read_in_time_linear_in_it(what: str) -> None:
     grows_with_its_input(*(collecting(EVENTS[what], size * KIB) for size in (150, 300)))
 
 
 @pytest.mark.parametrize("what", CONFIGURATIONS)
-def test_a_configuration(what: str) -> None:
+def test_a_configuration_is_loaded_in_time_linear_in_it(what: str) -> None:
     grows_with_its_input(*(loading(what, count) for count in (30, 60)))
 
 
@@ -291,5 +291,5 @@ def serving(what: str, size: int) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("what", REQUESTS)
-def test_a_connection_of_http(what: str) -> None:
+def test_a_connection_of_http_is_served_in_time_linear_in_its_bytes(what: str) -> None:
     grows_with_its_input(*(serving(what, size * KIB) for size in (6, 12)))

@@ -352,7 +352,7 @@ SEALS: dict[str, tuple[Callable[[Export], list[str]], set[str]]] = {
 
 
 @pytest.mark.parametrize(("attack", "kinds"), SEALS.values(), ids=SEALS)
-def test_attacks_on_seals(
+def test_verify_finds_each_attack_on_seals_and_nothing_else(
     attack: Callable[[Export], list[str]], kinds: set[str], export: Export, tmp_path: Path
 ) -> None:
     code, report = verified(export.tampered(lambda _: attack(export)), folder=tmp_path)

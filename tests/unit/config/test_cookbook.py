@@ -22,7 +22,7 @@ _RECORDS = re.compile(r"^Records of `([^`\n]*)`[^\n]*:\n\n```json\n(.*?)^```", _
 _MESSAGES = re.compile(r"^`([^`\n]+)` gets(?: nothing\.|:\n\n```\n(.*?)^```)", _FLAGS)
 
 
-def test_there_are_ten() -> None:
+def test_the_cookbook_has_its_ten_recipes_in_order() -> None:
     assert [recipe.partition(".")[0] for recipe in RECIPES] == [str(n) for n in range(1, 11)]
 
 

@@ -108,7 +108,7 @@ def test_the_daemon_neither_stores_nor_sends_noise_and_counts_it(make_daemon: Ma
     assert sorted(set(receiver.arrived.ids)) == ids([0, 2, 4, 6, 8, 12])
 
 
-def test_check_shows_the_choice(tmp_path: Path) -> None:
+def test_check_shows_which_events_a_source_leaves_out(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from siemrelay.cli.check import check

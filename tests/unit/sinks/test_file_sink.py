@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -243,10 +245,13 @@ async def test_what_a_person_must_mend_holds_with_advice(tmp_path: Path) -> None
         assert advice in caught.value.advice
 
 
-async def test_a_directory_without_permission_holds(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
-    tmp_path.chmod(0o500)
+async def test_a_directory_without_permission_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, flags: int, mode: int) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", refused)  # root may write anywhere
     with pytest.raises(SinkHolds, match="let the relay's user write there"):
         async with sink(tmp_path / "audit.json").session():
             pass

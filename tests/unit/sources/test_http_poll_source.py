@@ -368,7 +368,7 @@ def test_credentials_do_not_follow_to_another_origin() -> None:
         next_page("https://a/x", "http://a/x")
 
 
-def test_parameters_and_paths() -> None:
+def test_parameters_are_replaced_and_dotted_paths_lead_to_values() -> None:
     assert with_parameter("http://a/x?b=1&c=2", "b", "ü &") == "http://a/x?c=2&b=%C3%BC%20%26"
     assert value_at(b'{"a": {"b": 3}}', "a.b") == 3
     assert value_at(b'{"a": {"b": null}}', "a.b") is None

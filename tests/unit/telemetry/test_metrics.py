@@ -149,7 +149,7 @@ def test_names_with_any_characters_are_escaped() -> None:
     assert value(stats, "siemrelay_sink_delivered_total", sink=AWKWARD) == 3
 
 
-def test_the_build_is_told(stats: Stats) -> None:
+def test_the_metrics_name_the_version_that_runs(stats: Stats) -> None:
     (sample,) = scraped(stats)["siemrelay_build_info"].samples
     assert sample.labels["version"] == __version__
 

@@ -34,6 +34,7 @@ from siemrelay.config.requirements import missing
 from siemrelay.config.service_unit import ServiceUnit
 from siemrelay.config.yaml_document import KeyPath, in_order
 from siemrelay.core.errors import Fault
+from siemrelay.core.options import show_seconds
 from siemrelay.sinks.stream.unix import UnixOptions
 
 READ_ALL: Final = "CAP_DAC_READ_SEARCH"
@@ -49,7 +50,7 @@ def check_as_service(loaded: Loaded, unit: ServiceUnit, *, running: bool) -> lis
     unit's user does not exist.
     """
     user = pwd.getpwnam(unit.user)
-    found = [*_hidden(loaded, unit), *_read_only(loaded, unit)]
+    found = [*_hidden(loaded, unit), *_read_only(loaded, unit), *_killed(loaded, unit)]
     if not running and not unit.sockets:
         found += _ports(loaded, unit)
     return in_order([*found, *_in_a_process_of(user, loaded, unit)])
@@ -146,6 +147,17 @@ def _read_only(loaded: Loaded, unit: ServiceUnit) -> Iterator[Fault]:
                 f"the service sees {place} read-only: add ReadWritePaths={folder} to the unit "
                 "(systemctl edit siemrelay)",
             )
+
+
+def _killed(loaded: Loaded, unit: ServiceUnit) -> Iterator[Fault]:
+    wanted = loaded.config.shutdown_timeout
+    if wanted >= unit.stop_timeout_s:
+        yield loaded.document.fault(
+            ("shutdown_timeout",),
+            f"systemd kills the service {show_seconds(unit.stop_timeout_s)} after a stop: set a "
+            f"longer TimeoutStopSec= than {show_seconds(wanted)} in the unit (systemctl edit "
+            "siemrelay), or a shorter time here",
+        )
 
 
 def _hidden(loaded: Loaded, unit: ServiceUnit) -> Iterator[Fault]:

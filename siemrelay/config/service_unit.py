@@ -6,6 +6,8 @@ it works without a running systemd.
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +49,8 @@ class ServiceUnit(msgspec.Struct, frozen=True):
     """Directories that the service does not see, with the setting that hides them."""
     sockets: bool
     """Whether a socket unit opens the ports."""
+    stop_timeout_s: float = 90.0
+    """After so long systemd kills a service that is to stop; infinite if it never does."""
 
     def may_write(self, path: Path) -> bool:
         """Whether the unit leaves that path writable."""
@@ -91,7 +95,27 @@ def service_unit(root: Path = Path("/")) -> ServiceUnit | None:
             **dict.fromkeys(private, "PrivateTmp="),
         },
         sockets=any(_paths(NAME.replace(".service", ".socket"), root)),
+        stop_timeout_s=_time_span_s(last("TimeoutStopSec", last("TimeoutSec", "90"))),
     )
+
+
+def _time_span_s(value: str) -> float:
+    """`45`, `1min 30s` or `infinity` (systemd.time(7)); systemd's default for anything else."""
+    parts = _TIME_SPAN.findall(value)
+    if value in ("infinity", "0"):
+        return math.inf
+    try:
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts) or 90.0
+    except KeyError:
+        return 90.0
+
+
+_TIME_SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+_SECONDS: Final = {
+    "ms": 0.001, **dict.fromkeys(("", "s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 3600.0),
+}  # fmt: skip
 
 
 def _on(value: str) -> bool:

@@ -105,8 +105,8 @@ def _obstacles(program: str, prefix: Path) -> Iterator[str]:
     if unseen:
         hidden = ", ".join(name.rstrip("/") for name in _HIDDEN)
         yield (f"the service cannot run {unseen[0]}: it sees nothing below {hidden}. Make the "
-               "virtual environment in /opt/siemrelay, with the system's Python: python3 -m venv "
-               "/opt/siemrelay && /opt/siemrelay/bin/pip install .")  # fmt: skip
+               "virtual environment in /opt/siemrelay, with the system's Python: /usr/bin/python3 "
+               "-m venv --clear /opt/siemrelay && /opt/siemrelay/bin/pip install .")  # fmt: skip
     packaged = next((unit for unit in _PACKAGED if unit.exists()), None)
     if packaged is not None and prefix != Path("/usr"):
         yield f"{packaged} is there already: a package has installed the service"

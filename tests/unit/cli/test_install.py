@@ -136,7 +136,7 @@ def test_a_program_that_the_service_could_not_see_is_refused_and_a_dry_run_shows
     refused = CliRunner().invoke(install, ["--program", place])
     assert (refused.exit_code, refused.stdout) == (64, "")
     assert why in refused.stderr
-    assert "python3 -m venv /opt/siemrelay" in refused.stderr
+    assert "/usr/bin/python3 -m venv --clear /opt/siemrelay" in refused.stderr
 
 
 @pytest.mark.parametrize("name", system_files.DROP_INS)

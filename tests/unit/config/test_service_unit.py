@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,19 @@ def test_the_shipped_unit_is_read_for_what_it_says(tmp_path: Path) -> None:
     assert not unit.may_write(Path("/srv/audit/archive.json"))
     assert unit.hides(Path("/home/ada/audit.json")) == "ProtectHome="
     assert unit.hides(Path("/var/log/audit.json")) is None
+    assert unit.stop_timeout_s == 45
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("TimeoutStopSec=1min 30s", 90), ("TimeoutStopSec=2h", 7200), ("TimeoutStopSec=500ms", 0.5),
+     ("TimeoutStopSec=infinity", math.inf), ("TimeoutStopSec=a while", 90)],
+)  # fmt: skip
+def test_the_time_after_which_systemd_kills_is_read(
+    tmp_path: Path, written: str, seconds: float
+) -> None:
+    unit = installed(tmp_path, {f"{DROP_INS}/stop.conf": f"[Service]\n{written}\n"})
+    assert unit.stop_timeout_s == seconds
 
 
 def test_drop_ins_add_to_the_unit_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -306,6 +320,16 @@ def test_what_the_unit_makes_read_only_or_hides_is_a_fault_with_the_setting(plac
     assert f"add ReadWritePaths={place}/state to the unit" in state
     assert "ProtectHome= in the unit hides it" in source
     assert f"add ReadWritePaths={place}/state to the unit" in sink
+
+
+@as_root
+@other_users_run_it
+def test_a_stop_that_systemd_would_cut_short_is_a_fault(place: Path) -> None:
+    file = configuration(place, "{type: stdin}")
+    unit = msgspec.structs.replace(UNIT, stop_timeout_s=10)
+    (fault,) = faults(file, unit)
+    assert "shutdown_timeout: systemd kills the service 10s after a stop" in fault
+    assert faults(file, msgspec.structs.replace(UNIT, stop_timeout_s=11)) == []
 
 
 @as_root

@@ -38,8 +38,6 @@ class CodeKind(Enum):
     """Wait for a person: no request will be taken with these settings."""
     EVENT = auto()
     """Leave one event out: the one at `invalid-event-number`, where the answer has that."""
-    INDEX = auto()
-    """As EVENT, because of its index. If every event is refused so, a setting is wrong."""
 
 
 CODES: Final[Mapping[int, tuple[CodeKind, str]]] = {
@@ -49,10 +47,11 @@ CODES: Final[Mapping[int, tuple[CodeKind, str]]] = {
     3: (CodeKind.HOLD, WRITE_TOKEN),
     4: (CodeKind.HOLD, "Splunk does not know this token: check `authorization` and `url`"),
     # A batch is never empty, but an event in it may be blank to Splunk.
-    5: (CodeKind.EVENT, "Splunk saw no data in the event"),
-    6: (CodeKind.EVENT, "check `format` and `endpoint`"),
+    5: (CodeKind.EVENT, ""),
+    6: (CodeKind.EVENT, ""),
+    # About one event, too; but all events of a sink have one index.
     7: (
-        CodeKind.INDEX,
+        CodeKind.HOLD,
         "set `index` to one that exists in Splunk and is among the token's allowed indexes",
     ),
     8: (CodeKind.WAIT, _OWN_FAULT),
@@ -67,10 +66,10 @@ CODES: Final[Mapping[int, tuple[CodeKind, str]]] = {
         "the channel did not arrive as it was sent: what stands in between must pass the header "
         "X-Splunk-Request-Channel",
     ),
-    12: (CodeKind.EVENT, "check `format` and `endpoint`"),
-    13: (CodeKind.EVENT, "check `format` and `endpoint`"),
+    12: (CodeKind.EVENT, ""),
+    13: (CodeKind.EVENT, ""),
     14: (CodeKind.HOLD, ENABLE_ACKNOWLEDGEMENT),
-    15: (CodeKind.EVENT, "check `format` and `endpoint`"),
+    15: (CodeKind.EVENT, ""),
     16: (CodeKind.HOLD, f"no token in the address: {WRITE_TOKEN}"),
     18: (CodeKind.WAIT, _FULL),
     19: (CodeKind.WAIT, _FULL),
@@ -83,7 +82,7 @@ CODES: Final[Mapping[int, tuple[CodeKind, str]]] = {
     26: (CodeKind.WAIT, _FULL),
     27: (CodeKind.WAIT, _FULL),
 }
-"""Code → its kind, and what a person must change. 24 and 25 warn that a queue is almost full."""
+"""Code → its kind, and the advice to a person. 24 and 25 warn that a queue is almost full."""
 
 CONFIRMING: Final = frozenset(
     code for code, (kind, _) in CODES.items() if kind is CodeKind.CONFIRMED
@@ -114,12 +113,12 @@ class EventRefused(BatchRefused):
     """One event of the request is refused: send the others without it.
 
     `number` is its approximate position: Splunk counts from 0 for some codes and from 1 for
-    others, and gives none for some. `about_index`: it was refused because of its index.
+    others, and gives none for some.
     """
 
-    def __init__(self, answer: HecAnswer, *, about_index: bool, advice: str) -> None:
+    def __init__(self, answer: HecAnswer) -> None:
         super().__init__(code=str(answer.code), reason=answer.text or "no reason given")
-        self.number, self.about_index, self.advice = answer.number, about_index, advice
+        self.number = answer.number
 
 
 def read_answer(body: bytes) -> HecAnswer | None:
@@ -154,8 +153,8 @@ def error_for(answer: HecAnswer, status: int, after_s: float | None) -> Delivery
         return SinkWaits(f"{reason}; {advice}", after_s=after_s, throttled=status == 429)
     if kind is CodeKind.HOLD:
         return SinkHolds(reason, advice=advice)
-    if kind in (CodeKind.EVENT, CodeKind.INDEX):
-        return EventRefused(answer, about_index=kind is CodeKind.INDEX, advice=advice)
+    if kind is CodeKind.EVENT:
+        return EventRefused(answer)
     return None
 
 

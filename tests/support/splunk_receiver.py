@@ -101,7 +101,8 @@ class SplunkReceiver(HttpReceiver):
 
     `refuse` gives the code that an event is refused with, or None. `indexed` says whether an
     acknowledgement id is to be told as `true` now. `keeps_earlier`: whether it keeps the events
-    before a refused one, which is not documented.
+    before a refused one, which is not documented. `counts_from_one`: as the real one does for some
+    codes in the numbers of refused events.
     """
 
     def __init__(self, *, acknowledges: bool = False, **more: Any) -> None:
@@ -111,7 +112,7 @@ class SplunkReceiver(HttpReceiver):
         self.indexes = {"main", "audit"}
         self.refuse: Callable[[dict[str, Any]], int | None] = lambda event: None
         self.indexed: Callable[[int], bool] = lambda ack_id: True
-        self.keeps_earlier = False
+        self.keeps_earlier = self.counts_from_one = False
         self._next_ack_id: defaultdict[str, int] = defaultdict(int)
         self._unacknowledged: defaultdict[str, set[int]] = defaultdict(set)
 
@@ -201,7 +202,7 @@ class SplunkReceiver(HttpReceiver):
                 check_event(event, number, self.indexes)
                 code = self.refuse(event)
                 if code is not None:
-                    raise Refused(code, **{"invalid-event-number": number + (code == 7)})
+                    raise Refused(code, **{"invalid-event-number": number + self.counts_from_one})
                 events.append(event)
         except Refused:
             if self.keeps_earlier:

@@ -108,12 +108,7 @@ class SplunkHecSink(RequestSink):
                 why = refused
             if search.refused(start, end, why.number):
                 refusals.append(Refusal(start, why.code, why.reason))
-            if why.about_index and not taken:
-                # With a number Splunk has looked at single events, which all have one index.
-                enough = min(len(messages), _ALL_REFUSED)
-                if why.number is None or len(refusals) >= enough:
-                    raise SinkHolds(f"Splunk refused each event: {why.reason}", advice=why.advice)
-            elif not taken and _ALL_REFUSED <= len(refusals) < len(messages):
+            if not taken and _ALL_REFUSED <= len(refusals) < len(messages):
                 # The delivery knows whether Splunk ever took any, and goes on in larger parts.
                 raise BatchRefused(code=why.code, reason=why.reason)
         return refusals, [answer.ack_id for answer in taken if answer.ack_id is not None]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import has_magic, iglob
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -235,9 +236,23 @@ def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fa
     for path in [paths] if isinstance(paths, (str, Path)) else paths or []:
         if obstacle(fixed(str(path)), os.R_OK | os.X_OK):
             continue  # what is there cannot be seen: `host_checks` says so
-        # Path.glob takes no absolute pattern, and every pattern here is one.
-        if next(iglob(str(path), recursive=True), None) is None:  # noqa: PTH207 (see above)
-            what = "no file matches it yet" if has_magic(str(path)) else "there is no such file yet"
-            yield loaded.document.fault(
-                ("sources", name, "path"), f"{what}; it will be read as soon as it appears"
-            )
+        why = _matching_no_file(str(path))
+        if why is not None:
+            yield loaded.document.fault(("sources", name, "path"), why)
+
+
+def _matching_no_file(pattern: str) -> str | None:
+    """Why the source reads nothing yet; None if a file matches."""
+    # Path.glob takes no absolute pattern, and every pattern here is one.
+    found = iglob(pattern, recursive=True)  # noqa: PTH207 (see above)
+    first = next(found, None)
+    if first is None:
+        what = "no file matches it yet" if has_magic(pattern) else "there is no such file yet"
+        braces = "; braces are no pattern, write a list instead" if "{" in pattern else ""
+        return f"{what}; it will be read as soon as it appears{braces}"
+    if any(Path(path).is_file() for path in chain([first], found)):
+        return None
+    first = str(Path(first))
+    if Path(first).is_dir():
+        return f"{first} is a directory; write {first}/* for the files in it"
+    return f"{first} is no regular file, and only such are followed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,26 @@ def test_relay_and_source_settings_are_flat() -> None:
     source = {s.key: s for s in source_settings(loaded, "a")}
     assert source["decoder"] == Setting("decoder", "json", "default")
     assert source["max_record_size"].text == "1MiB"
+
+
+def test_a_path_that_only_a_directory_matches_says_what_to_write(tmp_path: Path) -> None:
+    logs, pipe = tmp_path / "logs", tmp_path / "pipe"
+    (logs / "old").mkdir(parents=True)
+    os.mkfifo(pipe)
+    paths = {
+        f"{logs}/": f"{logs} is a directory; write {logs}/* for the files in it",
+        f"{logs}/*": f"{logs}/old is a directory; write {logs}/old/* for the files in it",
+        str(pipe): f"{pipe} is no regular file, and only such are followed",
+        f"{logs}/{{a,b}}.log": "there is no such file yet; it will be read as soon as it appears; "
+        "braces are no pattern, write a list instead",
+    }
+    for path, remark in paths.items():
+        text = f"sources: {{a: {{type: file, path: '{path}'}}}}\nsinks: {{s: {{server: a}}}}\n"
+        (found,) = [fault.message for fault in remarks(load_text(text, "f.yaml", {}))]
+        assert found == remark
+    (logs / "a.log").touch()
+    text = f"sources: {{a: {{type: file, path: '{logs}/*'}}}}\nsinks: {{s: {{server: a}}}}\n"
+    assert remarks(load_text(text, "f.yaml", {})) == []
 
 
 def test_remarks_tell_of_empty_globs_disabled_sinks_and_useless_header_keys(tmp_path: Path) -> None:

@@ -85,3 +85,12 @@ def test_a_message_over_syslog_ngs_size_holds_the_sink_and_the_advice_names_both
         until(lambda: "max_message_size" in daemon.log_text)
         assert "`log-msg-size`" in daemon.log_text
         assert daemon.metric("sink_backlog_records", sink="siem") >= 1
+
+
+def test_lines_to_a_syslog_ng_that_counts_octets_are_not_confirmed_and_the_advice_names_the_framing(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    with SyslogNg(tmp_path, driver="syslog") as server:
+        tested = make_daemon({"siem": tcp(server.port)}).command("test", "siem")
+    assert tested.returncode == 1, tested.stdout
+    assert "`framing: octet-counting`" in tested.stderr

@@ -150,7 +150,8 @@ def transport_error(error: BaseException, url: str, *, shows_certificate: bool) 
         return SinkWaits(f"{reason}; the request went through {proxy}: can it reach {place}?")
     if "disconnected without" in reason or "illegal" in reason:
         # A server that expects TLS does this on plain HTTP, and so does one without HTTP.
-        return SinkWaits(f"{reason}; does it speak HTTP on this port, or is it TLS (https://)?")
+        plain = "" if url.startswith("https:") else ", or is it TLS (https://)"
+        return SinkWaits(f"{reason}; does it speak HTTP on this port{plain}?")
     if url.startswith("https:") and not shows_certificate:
         # The TLS alert is lost if the receiver closes with our request unread.
         hint = "does it want a client certificate (`tls: {certificate: FILE, key: FILE}`)?"

@@ -12,7 +12,7 @@ from siemrelay.formats.writing.text import visible
 from siemrelay.sinks.contract import BatchLimits, ConfirmsEarly, Report, Settlement
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import ServerSession
-from siemrelay.wire.stream_framing import LONG_FRAME_BYTES, Framer, octet_counting
+from siemrelay.wire.stream_framing import LONG_FRAME_BYTES, Framer, newline, octet_counting
 
 # The kernel is asked at once. While enough is on the way to hold up the sender it is asked again
 # after a loopback's round trip first, and at a WAN's in the end. Otherwise nothing waits for the
@@ -150,6 +150,8 @@ class StreamSession(ServerSession, ConfirmsEarly):
             in_order = False
         if self._probation_s and not isinstance(self._why, SinkHolds):
             hint = _WHY_EARLY[self.connection.tls is not None]
+            if self._frame is newline:
+                hint = f"{hint}; if it counts octets, set `framing: octet-counting`"
             facts = [] if in_order else [str(self._why)]
             facts += [f"it sent: {self._received_text()}"] if self._received else []
             shown = f" ({'; '.join(facts)})" if facts else ""

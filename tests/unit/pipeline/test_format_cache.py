@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -429,3 +430,29 @@ def test_sinks_that_read_share_a_budget() -> None:
         with other.reading(1):
             assert (one.share_of(1000), other.share_of(1000)) == (500, 500)
         assert one.share_of(1000) == 1000
+
+
+async def test_many_sinks_format_little_in_one_turn_of_the_loop() -> None:
+    """Forty sinks want ten usual batches each, in forms of their own; the loop turns for others."""
+    forms = [Marked(str(n)) for n in range(40)]
+    sinks = {f"s{n}": sink("", form) for n, form in enumerate(forms)}
+    cache = FormatCache(Formatter(sinks, {}, Words()))
+    batches = [batch_of(n, "x" * (500 << 10)) for n in range(1, 11)]
+
+    async def read(reader: SinkReader) -> None:
+        for batch in batches:
+            await reader.messages(batch)
+
+    def formatted() -> int:
+        return sum(form.events for form in forms)
+
+    with ExitStack() as reading:
+        readers = [cache.reader(name) for name in sinks]
+        for reader in readers:
+            reading.enter_context(reader.reading(1))
+        async with trio.open_nursery() as nursery:
+            for reader in readers:
+                nursery.start_soon(read, reader)
+            while (before := formatted()) < 400:
+                await trio.lowlevel.checkpoint()
+                assert formatted() - before <= 2

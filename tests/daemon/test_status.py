@@ -241,6 +241,10 @@ def test_the_status_needs_the_files_endpoint_and_none_of_its_secrets(
         done = run("status", "-c", str(other))
         assert done.returncode == 0, done.stderr
         assert "holding" in done.stdout
+        assert f"runs with {daemon.file}, not with {other}" in done.stderr
+        daemon.file.unlink()
+        daemon.file.symlink_to(other)
+        assert run("status", "-c", str(other)).stderr == "", "it is the same file"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,16 @@ def fetch_status(address: tuple[str, int]) -> RelayReport:
         ) from error
 
 
+def warn_of_another(report: RelayReport, config: str) -> None:
+    """Warn if the relay at the endpoint of that configuration runs with another file."""
+    running = report.config_file
+    if running and os.path.realpath(running) != os.path.realpath(config):
+        click.secho(
+            f"warning: the relay at this address runs with {sanitize_for_display(running)}, not "
+            f"with {config}", err=True, fg="yellow",
+        )  # fmt: skip
+
+
 def _got(host: str, port: int) -> tuple[int, bytes]:
     """HTTP status and body of `/status`, within `ANSWER_S` and `_ANSWER_BYTES`."""
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)

@@ -13,6 +13,7 @@ from siemrelay.cli.live.endpoint_client import (
     endpoint_options,
     exit_unreachable,
     fetch_status,
+    warn_of_another,
 )
 from siemrelay.cli.options import json_option
 from siemrelay.telemetry.status import RelayReport
@@ -45,6 +46,8 @@ def status(config: str, at: tuple[str, int] | None, as_json: bool) -> None:
         report = fetch_status(address)
     except RelayUnreachable as error:
         exit_unreachable(error)
+    if at is None:
+        warn_of_another(report, config)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2))
         return

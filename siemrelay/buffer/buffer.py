@@ -9,7 +9,6 @@ Invariants, each checked in test_buffer.py:
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from functools import partial
@@ -20,14 +19,9 @@ import msgspec
 import structlog
 import trio
 
-from siemrelay.buffer.cursors import (
-    CursorFlusher,
-    KeptRange,
-    Outcome,
-    SinkCursor,
-    SinkCursors,
-    SinkPolicy,
-)
+from siemrelay.buffer.appending import Appending, Positions
+from siemrelay.buffer.cursor_flusher import CursorFlusher
+from siemrelay.buffer.cursors import KeptRange, SinkCursors
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.disk_reads import DiskReads
 from siemrelay.buffer.recent import KEPT_BYTES, RecentBatches
@@ -35,13 +29,13 @@ from siemrelay.buffer.recovery import FoundState, recover
 from siemrelay.buffer.reserve import SMALL, EmergencyReserve, sizes_for
 from siemrelay.buffer.retention import Retention
 from siemrelay.buffer.rows import StoredCursor
+from siemrelay.buffer.sink_cursor import Outcome, SinkCursor, SinkPolicy
 from siemrelay.buffer.sqlite.opened import Opened
 from siemrelay.buffer.state_dir import lock_state_dir, open_store
 from siemrelay.buffer.threads import WriterThread, in_thread
 from siemrelay.buffer.watermark import HighWatermark
-from siemrelay.core.errors import DiskFull
 from siemrelay.core.event import Batch
-from siemrelay.net.tasks import Broadcast, Mutex, next_second
+from siemrelay.net.tasks import Mutex, next_second
 from siemrelay.proof.stream import StreamChange
 from siemrelay.telemetry.stats import BufferStats
 
@@ -94,17 +88,24 @@ class DiskBuffer:
         self.source_counts = opened.sources
         """What each source has stored, by name, before this start."""
         self._cursors = SinkCursors(known, self._kept)
-        self._flusher = CursorFlusher(
+        self._recent = RecentBatches(end, recent_bytes)
+        self.appending = Appending(
+            self._store, self._writing, self._writer, self._cursors, self._kept, self._recent,
+            reserve, self._watermark, stats,
+        )  # fmt: skip
+        """Stores records: for the committer."""
+        self.flusher = CursorFlusher(
             self._store, self._cursors, self._writing, self._writer, reserve
         )
-        self._retention = Retention(
+        """Stores the cursors that moved."""
+        self.retention = Retention(
             self._store, self._writing, self._writer, self._cursors, self._kept, reserve, stats,
             max_size_bytes=max_size_bytes, keep_s=keep_s,
         )  # fmt: skip
-        self._grown, self._recent = Broadcast(), RecentBatches(end, recent_bytes)
+        """Makes room."""
         self._disk_reads = DiskReads(self._store)
         stats.size_bytes = used
-        self._retention.note_oldest(opened.oldest)
+        self.retention.note_oldest(opened.oldest)
 
     def _recover(self, opened: Opened) -> tuple[dict[str, StoredCursor], int, int]:
         """Log what is missing; returns cursors, end and used bytes, as they are now on disk."""
@@ -126,9 +127,10 @@ class DiskBuffer:
 
     def __exit__(self, *exc: object) -> None:
         self._writer.close()
+        self.appending.close()
         try:
             if not self._store.io_failed:
-                self._flusher.leave()
+                self.flusher.leave()
         finally:
             self._store.close()
             self._watermark.close()
@@ -269,11 +271,9 @@ class DiskBuffer:
     # -- records ----------------------------------------------------------
 
     async def append(
-        self,
-        batches: list[Batch],
-        positions: Mapping[tuple[str, str], Mapping[str, Any] | None],
-        filtered: Mapping[str, int] | None = None,
-    ) -> None:
+        self, batches: list[Batch], positions: Positions,
+        filtered: Mapping[str, int] = _NOBODY,
+    ) -> None:  # fmt: skip
         """Store records and positions in one transaction; they are on disk when this returns.
 
         `filtered` counts, by source, the records that its `events` left out on the way.
@@ -281,34 +281,7 @@ class DiskBuffer:
         room was looked for), BufferBroken when the process must end. A commit that has begun is
         waited for when cancelled.
         """
-        await self._recent.throttle(sum(len(batch.payload) for batch in batches))
-        started = time.perf_counter()
-        async with self._writing:
-            with self._cursors.with_records() as cursors:
-                used = await self._writer.run(
-                    self._append, batches, positions, cursors, filtered or {}
-                )
-        # Invariant: readers never see a record that a power cut could take back. The end moves
-        # here only, after the commit's fsync; checked by
-        # test_a_reader_never_sees_a_record_before_its_commit.
-        for batch in batches:
-            self._kept.end = batch.next_sequence
-            self._recent.add(batch)
-        self.stats.committed(time.perf_counter() - started, used)
-        if batches:
-            self.stats.oldest_received_at = self.stats.oldest_received_at or batches[0].received_at
-            self._grown.wake_all()
-
-    def _append(
-        self, batches: list[Batch],
-        positions: Mapping[tuple[str, str], Mapping[str, Any] | None],
-        cursors: Mapping[str, StoredCursor], filtered: Mapping[str, int],
-    ) -> int:  # fmt: skip
-        if batches and self._reserve.is_spent():
-            raise DiskFull("the file system of state_dir is full")
-        used = self._store.append(batches, positions, cursors, filtered)
-        self._watermark.note(batches[-1].next_sequence if batches else self.end, cursors)
-        return used
+        await self.appending.append(batches, positions, filtered)
 
     async def read(self, sequence: int) -> list[Batch]:
         """Batches from the one that holds `sequence` on, in order; waits until there is one.
@@ -320,7 +293,7 @@ class DiskBuffer:
             await trio.lowlevel.checkpoint()
         while True:
             while sequence >= self._kept.end:
-                await self._grown.wait()
+                await self.appending.grown.wait()
             if (newest := self._recent.take(sequence)) is not None:
                 return [newest]
             # The thread may see a commit that this task does not know yet: nothing beyond the end.
@@ -337,35 +310,6 @@ class DiskBuffer:
         """Update the counts that commands change on disk: dead letters and replayed records."""
         self.stats.dead_letters = await in_thread(self._store.dead_letters)
         self._cursors.note_commands(await in_thread(self._store.cursors))
-
-    # -- room -------------------------------------------------------------
-
-    def set_limits(self, *, max_size_bytes: int, keep_s: float) -> None:
-        """Change the limits from now on."""
-        self._retention.set_limits(max_size_bytes=max_size_bytes, keep_s=keep_s)
-
-    async def make_room(self, wanted_bytes: int) -> bool:
-        """Whether so many more (compressed) bytes fit into `max_size`, after doing what may be.
-
-        Delivered records that are only kept for replay go first, then the oldest of disabled sinks,
-        then those of sinks with `drop_oldest`. An empty buffer takes anything.
-        """
-        return await self._retention.make(wanted_bytes)
-
-    async def delete_delivered(self, received_before: float) -> int:
-        """Delete some rows that every sink has passed and that are older; returns bytes freed."""
-        return await self._retention.delete(received_before)
-
-    async def flush_cursors(self) -> None:
-        """Store cursors that moved, without waiting for the next records. Raises BufferFull."""
-        await self._flusher.flush()
-
-    async def reclaim(self) -> bool:
-        """On a full disk: free what is kept for replay only, or what sinks give up as at max_size.
-
-        Returns whether anything was freed.
-        """
-        return await self._retention.reclaim()
 
     def holders(self) -> list[str]:
         """The sinks that intake waits for in a full buffer."""
@@ -384,8 +328,8 @@ class DiskBuffer:
         fails.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._flusher.run, self.reclaim)
-            nursery.start_soon(self._retention.retain)
+            nursery.start_soon(self.flusher.run, self.retention.reclaim)
+            nursery.start_soon(self.retention.retain)
             nursery.start_soon(self._watch_files)
 
     async def _watch_files(self) -> None:

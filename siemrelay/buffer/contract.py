@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Protocol
 
-from siemrelay.buffer.cursors import Outcome, SinkCursor
 from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.sink_cursor import Outcome, SinkCursor
 from siemrelay.core.event import Batch
 
 

@@ -11,9 +11,9 @@ from typing import Final
 
 import trio
 
-from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.disk_reads import READ_BYTES
+from siemrelay.buffer.sink_cursor import Outcome, SinkCursor, SinkPolicy
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.event import Batch

@@ -38,6 +38,10 @@ _SMALL_DISK_BYTES: Final = 512 << 20
 # The reserve is made only if this many of it are free: it must not fill the disk itself.
 _ROOM_FACTOR: Final = 2
 
+# More than all programs of a machine are likely to write in the time between two looks.
+_PLENTY_BYTES: Final = 4 << 30
+_LOOK_S: Final = 1.0
+
 
 def sizes_for(state_dir: Path) -> Sizes:
     """The sizes for the file system of that directory."""
@@ -50,7 +54,8 @@ class EmergencyReserve:
 
     def __init__(self, state_dir: Path, size_bytes: int) -> None:
         self._path, self.size_bytes = state_dir / "reserve", size_bytes
-        self._folder = str(state_dir)  # looked at before every commit
+        self._folder = str(state_dir)
+        self._look_at = 0.0  # before this `is_spent` need not look
 
     def hold(self, *, again: bool = False) -> bool:
         """Make the reserve if the disk has plenty of room; whether it exists. Never raises.
@@ -74,16 +79,22 @@ class EmergencyReserve:
             return False
         return True
 
-    def is_spent(self) -> bool:
+    def is_spent(self, now: float) -> bool:
         """Whether the reserve is released and the disk has less room left than it takes.
 
         Deletion needs that room: records must not take it, or nothing could be deleted any more
-        (test_records_do_not_take_the_room_that_deletion_needs).
+        (test_records_do_not_take_the_room_that_deletion_needs). While the disk had plenty at a look
+        it is not looked at again for a second. `now`: of any clock, in seconds.
         """
+        if now < self._look_at:
+            return False
         try:
-            return self._free_bytes() < self.size_bytes and not self._path.exists()
+            free = self._free_bytes()
         except OSError:
             return False  # the directory is gone: the caller's next write says so
+        if free >= self.size_bytes + _PLENTY_BYTES:
+            self._look_at = now + _LOOK_S
+        return free < self.size_bytes and not self._path.exists()
 
     def lacks(self, more_bytes: int) -> bool:
         """Whether the disk lacks room for the reserve and `more_bytes`."""

@@ -97,6 +97,8 @@ class CompressingAhead:
 
     def take(self, payload: bytes) -> bytes | None:
         """The bytes compressed, waiting for that if it is under way; None if it has not begun."""
+        if not self._begun:
+            return None
         _, begun = self._begun.pop(id(payload), (payload, None))
         return None if begun is None or begun.cancel() else begun.result()
 
@@ -123,12 +125,15 @@ class Payloads:
         """End that thread."""
         self._ahead.close()
 
+    def packed(self, payload: bytes) -> bytes:
+        """The records of a batch as they are stored."""
+        return self._ahead.take(payload) or self._compress(payload)
+
     def row(self, batch: Batch) -> Row:
         """The row that stores a batch."""
-        payload = self._ahead.take(batch.payload) or self._compress(batch.payload)
         return Row(
             batch.first_sequence, batch.count, batch.source, batch.received_at,
-            payload, batch.part, len(batch.payload),
+            self.packed(batch.payload), batch.part, len(batch.payload),
         )  # fmt: skip
 
     def unpacked(self, row: Row) -> bytes | None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 import trio
 
@@ -28,85 +28,85 @@ class WriterThread(trio.abc.Instrument):
     makes a descriptor readable that the task itself waits for, which is one round back. It gets the
     work when every task has had its turn and the loop is about to wait: beside a loop that runs,
     each takes the interpreter's lock from the other, many times for one commit.
+
+    Who calls it holds the lock of writers, from `run` or `begin` until the work has ended.
     """
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._next: _Job | None = None
+        # One entry for each piece of work; False ends the thread.
+        self._given: SimpleQueue[bool] = SimpleQueue()
+        self._is_new = False  # whether there is work that the thread was not given yet
+        self._work: Callable[..., object] = bool
+        self._args: tuple[Any, ...] = ()
+        self._ended = self._run_ended = -1
+        self._value: object = None
+        self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._ended = -1
 
-    async def run(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
-        """Run `work` there, to its end; a cancelled caller notices that at its next checkpoint.
-
-        The caller holds the lock of writers.
-        """
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
         if self._thread is None:
-            self._ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._run_ended = event_descriptor()
             self._thread = threading.Thread(target=self._serve, name="buffer writer", daemon=True)
             self._thread.start()
             trio.lowlevel.add_instrument(self)
-        job = self._next = _Job(lambda: work(*args))
+
+    def begin(self, work: Callable[..., object], args: tuple[Any, ...], ended: int) -> None:
+        """Have `work` done; once it has ended the descriptor `ended` is readable."""
+        self._work, self._args, self._ended, self._is_new = work, args, ended, True
+
+    def result(self) -> object:
+        """What the work that has ended returned; raises what it raised."""
+        value, error = self._value, self._error
+        # The last batch is not kept alive until the next one comes.
+        self._args, self._value, self._error = (), None, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback holds this frame, and the frame would hold the error.
+                del error
+        return value
+
+    async def run(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
+        """Run `work` there, to its end; a cancelled caller notices that at its next checkpoint."""
+        self.start()
+        self.begin(work, args, self._run_ended)
         try:
-            await trio.lowlevel.wait_readable(self._ended)
+            await trio.lowlevel.wait_readable(self._run_ended)
         except trio.Cancelled:
             # The work goes on, and its result counts. No `Cancelled` is lost: the scope stays
             # cancelled, which the caller notices at its next checkpoint.
             with trio.CancelScope(shield=True):
-                await trio.lowlevel.wait_readable(self._ended)
-        os.eventfd_read(self._ended)
-        try:
-            return cast("_T", job.result())
-        finally:
-            # The error's traceback holds this frame, and the frame would hold the error.
-            del job
+                await trio.lowlevel.wait_readable(self._run_ended)
+        os.eventfd_read(self._run_ended)
+        return cast("_T", self.result())
 
     def before_io_wait(self, timeout: float) -> None:
         """Hand the work over: trio calls this when no task is left to run in this round."""
-        if self._next is not None:
-            self._jobs.put(self._next)
-            self._next = None
+        if self._is_new:
+            self._is_new = False
+            self._given.put(True)
 
     def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job.run()
-            # The last batch is not kept alive until the next one comes.
-            del job
+        while self._given.get():
+            try:
+                self._value = self._work(*self._args)
+            except BaseException as error:  # noqa: BLE001  (raised in the task)
+                self._error = error
             os.eventfd_write(self._ended, 1)
 
     def close(self) -> None:
         """End the thread, once it has done what it was given."""
         if self._thread is not None:
-            self._jobs.put(None)
+            self._given.put(False)
             self._thread.join()
-            os.close(self._ended)
+            os.close(self._run_ended)
             self._thread = None
             with suppress(RuntimeError, KeyError):  # the loop has ended, and its instruments
                 trio.lowlevel.remove_instrument(self)
 
 
-class _Job:
-    """One piece of work."""
-
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._work: Callable[[], object] | None = work
-        self._value: object = None
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Do the work, in the thread."""
-        assert self._work is not None
-        try:
-            self._value = self._work()
-        except BaseException as error:  # noqa: BLE001  (raised in the task)
-            self._error = error
-        self._work = None
-
-    def result(self) -> object:
-        """What the work returned; raises what it raised."""
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None
-        return self._value
+def event_descriptor() -> int:
+    """A descriptor that another thread makes readable by `os.eventfd_write`."""
+    return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

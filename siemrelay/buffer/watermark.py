@@ -25,6 +25,8 @@ _log = structlog.get_logger()
 
 _CHECKSUM_DIGITS: Final = 8
 
+_encode: Final = msgspec.json.Encoder().encode
+
 
 class Watermark(msgspec.Struct, frozen=True):
     """The sequence number after the last durable record, and each sink's cursor then."""
@@ -53,7 +55,7 @@ class HighWatermark:
             return None
         checksum, text = line[:_CHECKSUM_DIGITS], line[_CHECKSUM_DIGITS:]
         try:
-            if checksum == _checksum(text):
+            if checksum == b"%08x" % zlib.crc32(text):
                 return msgspec.json.decode(text, type=Watermark)
         except msgspec.DecodeError:
             pass
@@ -63,15 +65,17 @@ class HighWatermark:
 
     def note(self, end: int, moved: Mapping[str, StoredCursor]) -> None:
         """Note a commit that has returned: the end, and the cursors that moved."""
-        self._cursors |= moved
-        text = msgspec.json.encode(Watermark(end, self._cursors))
-        with suppress(OSError):
+        self._cursors.update(moved)
+        text = _encode(Watermark(end, self._cursors))
+        try:
             if self._descriptor is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
                 self._descriptor = os.open(self._path, flags, 0o600)
             # What a longer line left behind this one is not read: the line ends here.
-            os.pwrite(self._descriptor, _checksum(text) + text + b"\n", 0)
+            os.pwrite(self._descriptor, b"%08x%b\n" % (zlib.crc32(text), text), 0)
             self._unsynced = True
+        except OSError:
+            return  # see above
 
     def start_with(self, end: int, cursors: Mapping[str, StoredCursor]) -> None:
         """Note the end and the cursors with which the relay goes on; other sinks are forgotten."""
@@ -91,7 +95,3 @@ class HighWatermark:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _checksum(text: bytes) -> bytes:
-    return b"%08x" % zlib.crc32(text)

@@ -115,6 +115,17 @@ class Mutex:
         self._held = True
 
     async def __aexit__(self, *exc: object) -> None:
+        self.release()
+
+    def take(self) -> bool:
+        """Take it if nobody holds it; whether it was taken. `release` must follow."""
+        if self._held:
+            return False
+        self._held = True
+        return True
+
+    def release(self) -> None:
+        """Hand it to the first who waits; for who has taken it by `take`."""
         if self._waiting:
             first = next(iter(self._waiting))
             del self._waiting[first]

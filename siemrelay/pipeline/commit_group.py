@@ -19,10 +19,11 @@ _ENTRY_BYTES: Final = 256
 
 # Bytes handed over and not yet stored: enough for reading, compressing and fsyncing to overlap, too
 # few for a slow disk to fill the memory.
-_FULL_BYTES: Final = 2 * 1024 * 1024
+FULL_BYTES: Final = 2 * 1024 * 1024
+"""The size of a group to which no more is to be added."""
 
-# So much at once comes from a source that reads a backlog, or from a rush.
-_LARGE_BYTES: Final = _FULL_BYTES // 2
+LARGE_BYTES: Final = FULL_BYTES // 2
+"""The size of a group that shows a source which reads a backlog, or a rush."""
 
 # Small entries of one source are joined into one row up to this size: decoders work on payloads.
 _ROW_BYTES: Final = 512 * 1024
@@ -42,56 +43,54 @@ class CommitGroup:
         self.entries: list[tuple[SourceStats, Records, float]] = []
         self.filtered: dict[str, int] = {}
         self.size_bytes = 0
-        self._end, self._stored = 0, Broadcast()
-        self._is_awaited, self._ready = False, Broadcast()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more is to be added."""
-        return self.size_bytes >= _FULL_BYTES
-
-    @property
-    def is_large(self) -> bool:
-        """Whether the group shows a rush."""
-        return self.size_bytes >= _LARGE_BYTES
+        self.batches: list[Batch] = []
+        """The entries as rows, once these are numbered."""
+        self._end, self._is_awaited = 0, False
+        self._changed = Broadcast()
 
     def add(self, source: SourceStats, records: Records, taken_at: float) -> None:
         """Add one source's records, in the order in which they were offered."""
         self.entries.append((source, records, taken_at))
         self.size_bytes += _ENTRY_BYTES + _cost(records)
-        if self.is_full:
-            self._ready.wake_all()
+        if self.size_bytes >= FULL_BYTES:
+            self._changed.wake_all()
 
     async def until_full(self, at_most_s: float) -> None:
         """Wait until it is full, or somebody waits for it to be stored; so long at most."""
         with trio.move_on_after(at_most_s):
-            while not (self.is_full or self._is_awaited):
-                await self._ready.wait()
+            while not (self.size_bytes >= FULL_BYTES or self._is_awaited):
+                await self._changed.wait()
 
     def stored(self, end: int) -> None:
         """Note that they are on disk; `end` is the sequence number after them."""
         self._end = end
-        self._stored.wake_all()
+        self._changed.wake_all()
 
     async def until_stored(self) -> int:
         """Wait until they are on disk; returns the sequence number after them."""
         self._is_awaited = True
-        self._ready.wake_all()
+        self._changed.wake_all()
         while not self._end:
-            await self._stored.wait()
+            await self._changed.wait()
         return self._end
 
     def positions(self) -> dict[tuple[str, str], Mapping[str, Any] | None]:
         """The last position of each key of each source."""
-        return {
-            (source.name, position.key): position.value
-            for source, records, _ in self.entries
-            for position in records.positions
-        }
+        last: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+        for source, records, _ in self.entries:
+            for position in records.positions:
+                last[source.name, position.key] = position.value
+        return last
 
-    def rows(self, first: int) -> list[Batch]:
-        """The entries as rows, numbered from `first`; small ones of a source joined."""
-        return list(self._rows(first))
+    def number(self, first: int) -> None:
+        """Make the rows of the entries, numbered from `first`; small ones of a source joined."""
+        if len(self.entries) == 1:
+            source, records, taken_at = self.entries[0]
+            if count := records.count:
+                row = Batch(first, count, source.name, taken_at, records.payload, records.part)
+                self.batches = [row]
+        else:
+            self.batches = [*self._rows(first)]
 
     def _rows(self, first: int) -> Iterator[Batch]:
         # Order matters within a source only; sorted, its entries can share a row.

@@ -21,7 +21,7 @@ from typing import Any, Final
 import trio
 
 from siemrelay.buffer.contract import Deliverable
-from siemrelay.buffer.cursors import Outcome
+from siemrelay.buffer.sink_cursor import Outcome
 from siemrelay.core.errors import (
     BatchRefused,
     DeliveryError,

@@ -22,7 +22,14 @@ from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
-from siemrelay.pipeline.commit_group import ROW_RECORDS, CommitGroup, has_own_row, row_sized
+from siemrelay.pipeline.commit_group import (
+    FULL_BYTES,
+    LARGE_BYTES,
+    ROW_RECORDS,
+    CommitGroup,
+    has_own_row,
+    row_sized,
+)
 from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.source_filter import Filtered, SourceFilter
@@ -61,8 +68,9 @@ class Committer:
         self._observers: Observers = [] if observers is None else observers
         self._group = CommitGroup()
         self._running: CommitGroup | None = None
-        self._is_wanted, self._wanted = False, Broadcast()
-        self._room = Broadcast()
+        self._is_wanted = False  # whether the group is to be stored
+        self._idle = False  # whether `run` waits for a group
+        self._appending, self._room = buffer.appending, Broadcast()
         self._rush = False  # the sources hand over much at a time
         self._warned_at = -math.inf
         self.sockets = ListeningSockets()
@@ -82,7 +90,7 @@ class Committer:
 
         `filtered` counts those that the source's filter left out of them.
         """
-        while self._group.is_full:
+        while self._group.size_bytes >= FULL_BYTES:
             await self._room.wait()
         group, now = self._group, time.time()
         for records in some:
@@ -92,7 +100,10 @@ class Committer:
         if filtered:
             group.filtered[source.name] = group.filtered.get(source.name, 0) + filtered
         self._is_wanted = True
-        self._wanted.wake_all()
+        if self._idle:
+            self._idle = False
+            if self._rush or not self._begin():
+                self._appending.wake()
         return group
 
     async def delivered(self, end: int) -> None:
@@ -105,50 +116,102 @@ class Committer:
 
     async def run(self) -> None:
         """Commit group after group until cancelled; a commit under way is finished first."""
+        appending = self._appending
         while True:
-            while not self._is_wanted:
-                await self._wanted.wait()
-            if self._rush:
-                await self._group.until_full(self.coalescer.window_s)
-            group = self._running = self._group
-            self._rush = group.is_large
-            self._group, self._is_wanted = CommitGroup(), False
-            self._room.wake_all()
-            await self._store(group)
-            self._running = None
-            group.stored(self._buffer.end)
+            if self._running is None and self._is_wanted:
+                if self._rush:
+                    await self._group.until_full(self.coalescer.window_s)
+                if not self._begin():
+                    self._next_group()
+            if self._running is not None and not appending.under_way:
+                await self._store(self._running)
+                await trio.lowlevel.checkpoint_if_cancelled()  # more may be wanted for ever
+                continue
+            self._idle = self._running is None
+            try:
+                await appending.wait()
+            except trio.Cancelled:
+                if appending.under_way:
+                    with trio.CancelScope(shield=True):
+                        await appending.wait()
+                        self._end()
+                raise
+            finally:
+                self._idle = False
+            if appending.under_way and (error := self._end()) is not None:
+                await self._wait_for_room(error)
+
+    def _end(self) -> BufferFull | None:
+        """The commit that `_begin` began has returned; the error if nothing is stored."""
+        assert self._running is not None
+        try:
+            self._appending.end()
+        except BufferFull as error:
+            return error
+        self._note_stored(self._running)
+        return None
+
+    def _begin(self) -> bool:
+        """Begin to store the group if nothing is to be waited for; whether it has begun."""
+        group, buffer = self._group, self._buffer
+        group.number(buffer.end)
+        has_begun = (
+            group.size_bytes < LARGE_BYTES
+            and (not group.batches or buffer.retention.has_room(group.size_bytes // 2))
+            and self._appending.begin(group.batches, group.positions(), group.filtered)
+        )
+        if has_begun:
+            self._next_group()
+        return has_begun
+
+    def _next_group(self) -> None:
+        """Let the next group collect, while this one is stored."""
+        self._running = self._group
+        self._rush = self._running.size_bytes >= LARGE_BYTES
+        self._group, self._is_wanted = CommitGroup(), False
+        self._room.wake_all()
 
     async def _store(self, group: CommitGroup) -> None:
-        batches, positions = group.rows(self._buffer.end), group.positions()
+        group.number(self._buffer.end)
         while True:
             try:
-                if batches and not await self._buffer.make_room(group.size_bytes // 2):
+                if group.batches and not await self._buffer.retention.make_room(
+                    group.size_bytes // 2
+                ):
                     raise BufferFull("the buffer has reached max_size")
-                await self._buffer.append(batches, positions, group.filtered)
+                await self._buffer.append(group.batches, group.positions(), group.filtered)
             except BufferFull as error:
-                if isinstance(error, DiskFull) and await self._buffer.reclaim():
-                    self._warn_disk_full()
-                else:
-                    self._full(error)
-                    await trio.sleep(_FULL_PAUSE_S)
+                await self._wait_for_room(error)
             else:
                 break
+        self._note_stored(group)
+
+    async def _wait_for_room(self, error: BufferFull) -> None:
+        if isinstance(error, DiskFull) and await self._buffer.retention.reclaim():
+            self._warn_disk_full()
+        else:
+            self._full(error)
+            await trio.sleep(_FULL_PAUSE_S)
+
+    def _note_stored(self, group: CommitGroup) -> None:
         for observer in self._observers:
-            observer.stored(batches)
-        if self._stats.buffer.full:
-            self._stats.buffer.full = False
-            _log.info(
-                "buffer has room again",
-                waited_s=round(time.time() - self._stats.buffer.full_since, 1),
-            )
+            observer.stored(group.batches)
+        buffer = self._stats.buffer
+        if buffer.full:
+            buffer.full = False
+            _log.info("buffer has room again", waited_s=round(time.time() - buffer.full_since, 1))
         now = trio.current_time()
         for source, records, taken_at in group.entries:
-            source.filtered += group.filtered.pop(source.name, 0)
             source.records += records.count
             source.bytes += len(records.payload)
             source.progress_at = now
             if records.count:
                 source.last_record_at = records.last_record_at or taken_at
+        for name, count in group.filtered.items():
+            if (stats := self._stats.sources.get(name)) is not None:
+                stats.filtered += count
+        self._running = None
+        group.stored(self._buffer.end)
 
     def _warn_disk_full(self) -> None:
         now = trio.current_time()

@@ -15,8 +15,8 @@ from typing import Any
 import structlog
 
 from siemrelay.buffer.contract import Deliverable
-from siemrelay.buffer.cursors import Outcome
 from siemrelay.buffer.dead_letters import letter
+from siemrelay.buffer.sink_cursor import Outcome
 from siemrelay.core.errors import BatchRefused, BufferFull, SinkWaits
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight

@@ -258,7 +258,9 @@ class Reloader:
                 self._sources.keep_addresses()
                 raise
             await self._sources.change(planned, config, assembly)
-        self._buffer.set_limits(max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep)
+        self._buffer.retention.set_limits(
+            max_size_bytes=config.buffer.max_size, keep_s=config.buffer.keep
+        )
         self._loaded = loaded
 
     @asynccontextmanager

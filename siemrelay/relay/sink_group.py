@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.event_types import STATE_DOUBTED

@@ -15,10 +15,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from siemrelay.buffer.cursors import Outcome
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.replay import DeadLetterRetry
 from siemrelay.buffer.rows import StoredCursor
+from siemrelay.buffer.sink_cursor import Outcome
 from siemrelay.buffer.sqlite.schema import PAGE_BYTES, SCHEMA_VERSION
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.core.times import rfc3339

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import Outcome
+from siemrelay.buffer.sink_cursor import Outcome
 
 
 def advance(buffer: DiskBuffer, sink: str, next_sequence: int) -> None:

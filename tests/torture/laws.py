@@ -14,8 +14,8 @@ import trio
 from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.rows import COLUMNS, Payloads, Row
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.pipeline.sealing.archive import folder_of, read_seals
 from siemrelay.proof.leaf import hash_of

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 from tests.conftest import MakeDaemon

@@ -19,7 +19,7 @@ import trio
 
 from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.delivery import Delivery

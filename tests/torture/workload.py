@@ -25,9 +25,9 @@ import trio
 
 from siemrelay.buffer import buffer as buffer_module
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.dead_letters import letter
 from siemrelay.buffer.reserve import Sizes
+from siemrelay.buffer.sink_cursor import Outcome, SinkPolicy
 from siemrelay.core.errors import BufferBroken, BufferFull, SinkWaits, StartRefused
 from siemrelay.core.event import Batch
 from siemrelay.core.filters import EventFilter, EventsOptions
@@ -196,13 +196,13 @@ class Life:
         self.mark(sink=sink, buried=seen(found.values()))
 
     async def flush(self) -> None:
-        await self._buffer.flush_cursors()
+        await self._buffer.flusher.flush()
 
     async def delete(self) -> None:
-        await self._buffer.delete_delivered(received_before=float("inf"))
+        await self._buffer.retention.delete(received_before=float("inf"))
 
     async def shrink(self) -> None:
-        await self._buffer.reclaim()
+        await self._buffer.retention.reclaim()
 
 
 def message(digest: int) -> bytes:
@@ -272,7 +272,7 @@ async def live(root: Path, chance: random.Random, steps: int) -> None:
                 await act()
             except BufferFull:
                 # As the intake does: make room, and hand over the same again later.
-                await buffer.reclaim()
+                await buffer.retention.reclaim()
             except SinkWaits:
                 connected = False
         if chance.random() < 0.5:

@@ -95,7 +95,7 @@ def identities(path: Path) -> list[Identity]:
 
 
 def are_in_place(files: Iterable[Identity]) -> bool:
-    """Whether the paths still lead to these files."""
+    """Whether the paths still lead to these files. Asked after every commit."""
     try:
         for path, device, inode in files:
             found = os.stat(path)  # noqa: PTH116 - at every commit, in a third of Path.stat's time

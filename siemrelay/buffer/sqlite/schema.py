@@ -97,7 +97,7 @@ ON CONFLICT (sink) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name
 
 
 class AppendedRow(NamedTuple):
-    """A row of the view `appended`, see below: of `batches`, or what is stored beside them.
+    """A row of the view `appended`, see below: of `batches`, and what is stored beside them.
 
     What a row lacks is no None: `sqlite3` looks for an adapter of each, which takes a microsecond.
     """
@@ -118,8 +118,9 @@ class AppendedRow(NamedTuple):
 
 # One statement stores rows, positions and cursors, so that SQLite makes it one transaction by
 # itself. Before and after every statement the thread waits for Python's lock, which beside a busy
-# event loop is the larger part of a commit. A row holds records, or a position (without a value the
-# key is forgotten), or cursors (see WRITE_CURSORS), or adds to counts (a JSON object by name).
+# event loop is the larger part of a commit. A row may hold records, a position of the same source
+# (without a value the key is forgotten), cursors (see WRITE_CURSORS), and what is added to counts
+# (a JSON object by name): a small commit is one row.
 _APPENDING: Final = f"""
 CREATE TEMP VIEW appended AS SELECT {", ".join(f"NULL AS {name}" for name in AppendedRow._fields)};
 CREATE TEMP TRIGGER append_records INSTEAD OF INSERT ON appended WHEN new.records BEGIN

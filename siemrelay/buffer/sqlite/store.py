@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
-from itertools import chain, starmap
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,19 +18,15 @@ import msgspec
 from siemrelay.buffer import dead_letters as dead_letters
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.reserve import LARGE
-from siemrelay.buffer.rows import COLUMNS, Payloads, Row, StoredCursor, used_bytes
+from siemrelay.buffer.rows import Payloads, StoredCursor, used_bytes
 from siemrelay.buffer.sqlite.errors import SqliteErrors
 from siemrelay.buffer.sqlite.files import are_in_place, create, identities, rewrite
 from siemrelay.buffer.sqlite.opened import (
-    OLDEST,
-    Opened,
     note_removed,
-    read_cursors,
-    read_opened,
-    read_position,
     rename_sinks,
     rename_source,
 )
+from siemrelay.buffer.sqlite.reader import Reader
 from siemrelay.buffer.sqlite.schema import (
     BUSY_TIMEOUT_S,
     WRITE_CURSORS,
@@ -48,6 +42,12 @@ from siemrelay.core.event import Batch
 # Rows stored by one statement: few sizes to prepare, far from SQLite's limit of variables.
 _APPENDED_ROWS: Final = 16
 
+_APPEND_ONE: Final = append_statement(1)
+
+_SOURCE, _KEY, _VALUE, _CURSORS = map(
+    AppendedRow._fields.index, ("source", "key", "value", "cursors")
+)
+
 # See `Store.close`.
 _ABANDONED: Final = list[ExitStack]()
 
@@ -55,8 +55,11 @@ _ABANDONED: Final = list[ExitStack]()
 _DELETE_ROWS: Final = 256
 
 
-class Store:
-    """The SQLite file. Every method raises BufferFull (DiskFull) or BufferBroken."""
+class Store(Reader):
+    """The SQLite file: writes, and what `Reader` reads.
+
+    Every method raises BufferFull (DiskFull) or BufferBroken.
+    """
 
     def __init__(
         self, path: Path, log_bytes: int = LARGE.log_bytes, *, busy_s: float = BUSY_TIMEOUT_S
@@ -67,22 +70,21 @@ class Store:
             made = connect(path, synchronous=synchronous, log_bytes=log_bytes, busy_s=busy_s)
             return opened.enter_context(closing(made))
 
-        self._path, self._errors = path, SqliteErrors(path)
-        create(path, log_bytes, self._errors)
-        with ExitStack() as opened, self._errors.translated():
+        self._path, errors = path, SqliteErrors(path)
+        create(path, log_bytes, errors)
+        with ExitStack() as opened, errors.translated():
             self._records = connected("FULL")
             prepare(self._records, path)
             prepare_append(self._records)
-            self._cursors, self._reading = connected("NORMAL"), connected("NORMAL")
+            self._cursors, reading = connected("NORMAL"), connected("NORMAL")
             self._cursors.execute("PRAGMA wal_autocheckpoint = 0")  # see `save_cursors`
-            self._reading.execute("PRAGMA query_only = ON")
+            reading.execute("PRAGMA query_only = ON")
             self._identities = identities(path)
-            self._errors.watch_log()
-            opened.callback(self._errors.close)
+            errors.watch_log()
+            opened.callback(errors.close)
             self._opened = opened.pop_all()
-        # A connection may be used by different threads, but by one at a time.
-        self._read_lock = threading.Lock()
-        self._payloads, self._saved = Payloads(), 0
+        super().__init__(reading, errors, Payloads())
+        self._saved = 0
         self.compress_ahead = self._payloads.compress_ahead
 
     def close(self) -> None:
@@ -120,11 +122,6 @@ class Store:
                 "back to go on where it was, and start the relay again"
             )
 
-    def opened(self) -> Opened:
-        """The state that a start reads."""
-        with self._snapshot() as query:
-            return read_opened(query)
-
     def repair(self, next_sequence: int, cursors: Mapping[str, StoredCursor]) -> int:
         """Replace next sequence number and cursors; returns the used bytes, recounted. Fsynced."""
         with self._transaction() as execute:
@@ -135,19 +132,6 @@ class Store:
             execute("DELETE FROM cursors")
             execute(WRITE_CURSORS.format("?"), (_json(cursors),))
         return used
-
-    def cursors(self) -> dict[str, StoredCursor | None]:
-        """Every sink's cursor and counts; None for a damaged one."""
-        with self._read_lock, self._errors.translated():
-            return read_cursors(self._reading.execute)
-
-    def positions(self, source: str) -> dict[str, dict[str, Any]]:
-        """The source's stored positions by key. A damaged one is left out, and logged."""
-        with self._read_lock, self._errors.translated():
-            rows = self._reading.execute(
-                "SELECT key, value FROM positions WHERE source = ?", (source,)
-            )
-            return dict(filter(None, starmap(partial(read_position, source), rows)))
 
     def append(
         self,
@@ -161,23 +145,38 @@ class Store:
         Returns the bytes they use. On an error nothing of it is stored, but for BufferMoved: then
         it is in a file that no start will find, and must not be acknowledged.
         """
-        used, rows = 0, list[AppendedRow]()
-        for row in map(self._payloads.row, batches):
-            used += (size := used_bytes(len(row.payload)))
-            rows.append(AppendedRow(*row[:5], row.part or 0, row.raw_size, size))
+        used, rows = 0, []
+        for batch in batches:
+            payload = self._payloads.packed(batch.payload)
+            used += (size := used_bytes(len(payload)))
+            rows.append([
+                batch.first_sequence, batch.count, batch.source, batch.received_at, payload,
+                batch.part or 0, len(batch.payload), size, "", "", "", "",
+            ])  # fmt: skip
         for (source, key), value in positions.items():
             text = "" if value is None else _text(value)
-            rows.append(AppendedRow(source=source, key=key, value=text))
-        if cursors:
-            rows.append(AppendedRow(cursors=_json(cursors)))
-        if filtered:
+            if rows and rows[-1][_SOURCE] == source and not rows[-1][_KEY]:
+                rows[-1][_KEY : _VALUE + 1] = key, text
+            else:
+                rows.append([0, 0, source, 0.0, "", 0, 0, 0, key, text, "", ""])
+        if cursors or filtered:
             counts = {f"filtered:{source}": count for source, count in filtered.items()}
-            rows.append(AppendedRow(counts=_json(counts)))
-        parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
-        self._rewrite_log_after_failed_fsync()
-        with self._errors.translated() if len(parts) == 1 else self._transaction():
-            for part in parts:
-                self._records.execute(append_statement(len(part)), [*chain.from_iterable(part)])
+            if not rows:
+                rows.append([*AppendedRow()])
+            rows[0][_CURSORS:] = _json(cursors) if cursors else "", _json(counts) if counts else ""
+        if self._errors.fsync_failed:
+            self._rewrite_log_after_failed_fsync()
+        execute = self._records.execute
+        if len(rows) == 1:
+            try:
+                execute(_APPEND_ONE, rows[0])
+            except (sqlite3.Error, OSError) as error:
+                raise self._errors.typed(error) from error
+        elif rows:
+            parts = [rows[i : i + _APPENDED_ROWS] for i in range(0, len(rows), _APPENDED_ROWS)]
+            with self._errors.translated() if len(parts) == 1 else self._transaction():
+                for part in parts:
+                    execute(append_statement(len(part)), [*chain.from_iterable(part)])
         self.check_identity()
         return used
 
@@ -219,16 +218,6 @@ class Store:
             dead_letters.write(execute, letters)
             execute(WRITE_CURSORS.format("?"), (_json(cursors),))
 
-    def dead_letters(self) -> dict[str, int]:
-        """The number of dead letters by sink."""
-        with self._read_lock, self._errors.translated():
-            return dead_letters.count(self._reading.execute)
-
-    def letters(self, sink: str, first: int, before: int, limit: int) -> list[DeadLetter]:
-        """See `letters.read`."""
-        with self._read_lock, self._errors.translated():
-            return dead_letters.read(self._reading.execute, sink, first, before, limit)
-
     def drop_letters(
         self, sink: str, sequences: Collection[int], *, delivered: bool = False
     ) -> None:
@@ -250,68 +239,6 @@ class Store:
         with self._transaction() as execute:
             add = "UPDATE cursors SET replayed = replayed + ? WHERE sink = ?"
             execute(add, (records, sink))
-
-    def read(self, sequence: int, before: int, limit_bytes: int) -> list[Batch]:
-        """Batches from the one that holds `sequence` on, all below `before`, in order.
-
-        At least one if there is one, about `limit_bytes` of records.
-        """
-        with self._read_lock, self._errors.translated():
-            rows = self._reading.execute(
-                f"SELECT {COLUMNS} FROM batches WHERE first_sequence >= coalesce("
-                "(SELECT max(first_sequence) FROM batches WHERE first_sequence <= ?), 0)"
-                " AND first_sequence + count > ? AND first_sequence < ? ORDER BY first_sequence",
-                (sequence, sequence, before),
-            )
-            batches: list[Batch] = []
-            for row in map(Row._make, rows):
-                batches.append(self._payloads.batch(row))
-                limit_bytes -= row.raw_size
-                if limit_bytes <= 0:
-                    break
-            return batches
-
-    def alone(self, wanted: Set[int]) -> dict[int, Batch]:
-        """Records as batches of one, by sequence number; without those no longer stored."""
-        found: dict[int, Batch] = {}
-        for sequence in sorted(wanted):
-            if sequence not in found:  # otherwise found in the batch of an earlier one
-                for batch in self.read(sequence, sequence + 1, 1):
-                    found |= {one.first_sequence: one for one in batch.alone(wanted)}
-        return found
-
-    def oldest(self) -> tuple[int, float] | None:
-        """First sequence and received time of the oldest record kept."""
-        with self._read_lock, self._errors.translated():
-            row: tuple[int, float] | None = self._reading.execute(OLDEST).fetchone()
-            return row
-
-    def received_at(self, sequence: int) -> float | None:
-        """When the record with this sequence number, or the next one kept, was received."""
-        with self._read_lock, self._errors.translated():
-            row = self._reading.execute(
-                "SELECT received_at FROM batches WHERE first_sequence + count > ? "
-                "AND first_sequence >= coalesce((SELECT max(first_sequence) FROM batches "
-                "WHERE first_sequence <= ?), 0) ORDER BY first_sequence LIMIT 1",
-                (sequence, sequence),
-            ).fetchone()
-            return row[0] if row else None
-
-    def received_after(self, moment: float) -> int | None:
-        """The first record of those received then or later; None if there are none."""
-        with self._read_lock, self._errors.translated():
-            query = "SELECT min(first_sequence) FROM batches WHERE received_at >= ?"
-            row: tuple[int | None] = self._reading.execute(query, (moment,)).fetchone()
-            return row[0]
-
-    def ends_of_oldest(self, rows: int) -> list[int]:
-        """The sequence numbers after each of the `rows` oldest batches, in order."""
-        with self._read_lock, self._errors.translated():
-            ends = self._reading.execute(
-                "SELECT first_sequence + count FROM batches ORDER BY first_sequence LIMIT ?",
-                (rows,),
-            ).fetchall()
-            return [end for (end,) in ends]
 
     # -- deleting ---------------------------------------------------------
 
@@ -375,12 +302,6 @@ class Store:
         with self._errors.transaction(self._records) as execute:
             yield execute
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[Any]:
-        """Queries that see one state of the file."""
-        with self._read_lock, self._errors.transaction(self._reading, "DEFERRED") as execute:
-            yield execute
-
     def _rewrite_log_after_failed_fsync(self) -> None:
         """After an fsync that failed for lack of room; see `files.rewrite`."""
         if self._errors.fsync_failed:
@@ -389,12 +310,15 @@ class Store:
             self._errors.fsync_failed = False
 
 
+_encode: Final = msgspec.json.Encoder().encode
+
+
 def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return _encode(value).decode()
 
 
 def _text(position: Mapping[str, Any]) -> str:
     try:
-        return _json(position)
+        return _encode(position).decode()
     except UnicodeEncodeError:  # the name of a file need not be UTF-8
         return json.dumps(position)

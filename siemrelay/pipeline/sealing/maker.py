@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from siemrelay import __version__
-from siemrelay.buffer.cursors import SinkCursor
+from siemrelay.buffer.sink_cursor import SinkCursor
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import OWN_SOURCE, SEAL
 from siemrelay.core.times import rfc3339

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 import trio
 
-from siemrelay.buffer.cursors import SinkCursor
+from siemrelay.buffer.sink_cursor import SinkCursor
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.errors import BufferFull, SinkWaits
 from siemrelay.core.event import Batch

@@ -21,10 +21,10 @@ from structlog.testing import LogCapture
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.recent import KEPT_BYTES
 from siemrelay.buffer.rows import StoredCursor
+from siemrelay.buffer.sink_cursor import Outcome, SinkPolicy
 from siemrelay.buffer.sqlite.errors import SqliteErrors
 from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION
 from siemrelay.buffer.sqlite.store import Store
@@ -438,10 +438,10 @@ async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_ag
         disk.fill()
         advance(buffer, "a", 3)
         with pytest.raises(DiskFull):
-            await buffer.flush_cursors()
+            await buffer.flusher.flush()
         advance(buffer, "a", 5)
         disk.free()
-        await buffer.flush_cursors()
+        await buffer.flusher.flush()
         assert cursors_on_disk(disk.path / "state") == {"a": 5, "b": 1}
 
 
@@ -474,7 +474,7 @@ async def test_burying_does_not_take_back_a_cursor_that_was_moved_to_make_room(
 ) -> None:
     await add(buffer, 5)
     advance(buffer, "a", 5)
-    await buffer.flush_cursors()
+    await buffer.flusher.flush()
     await buffer.store_dead_letters(
         [DeadLetter("a", 2, 1.0, "400", "bad", b"", b"")], 3, Outcome(delivered=1, refused=1)
     )
@@ -515,7 +515,7 @@ async def test_records_that_are_dropped_while_in_flight_are_counted_once(state_d
         buffer.set_sinks({"a": SinkPolicy(drop_oldest=True)})
         for _ in range(3):
             await add(buffer, 2, size=40_000)
-        assert await buffer.make_room(200_000)
+        assert await buffer.retention.make_room(200_000)
         dropped = buffer.cursor("a").counts.dropped
         assert dropped > 0
         buffer.advance("a", 1 + dropped, Outcome(delivered=dropped, confirmed_at=1.0))
@@ -566,11 +566,11 @@ async def test_a_row_is_deleted_only_when_every_cursor_is_past_it_and_it_is_old(
             await add(buffer, 10, at=at)
         advance(buffer, "a", buffer.end)
         advance(buffer, "b", 15)  # holds the second
-        assert await buffer.delete_delivered(now - 100) > 0
-        assert await buffer.delete_delivered(now - 100) == 0
+        assert await buffer.retention.delete(now - 100) > 0
+        assert await buffer.retention.delete(now - 100) == 0
         assert buffer.oldest == 11
         advance(buffer, "b", buffer.end)
-        assert await buffer.delete_delivered(now - 100) > 0
+        assert await buffer.retention.delete(now - 100) > 0
         assert buffer.oldest == 21  # the third is kept for replay
         assert [found.first_sequence for found in await buffer.read(21)] == [21]
 
@@ -597,7 +597,7 @@ async def test_sequence_numbers_are_never_used_again_after_all_was_deleted_and_r
         buffer.set_sinks({"a": SinkPolicy()})
         await add(buffer, 10)
         advance(buffer, "a", 11)
-        await buffer.delete_delivered(float("inf"))
+        await buffer.retention.delete(float("inf"))
     with opened(state_dir) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})
         assert (buffer.oldest, buffer.end) == (11, 11)
@@ -618,7 +618,7 @@ async def test_the_size_is_the_same_after_a_restart_and_nothing_when_all_is_dele
         buffer.set_sinks({"a": SinkPolicy()})
         assert buffer.stats.size_bytes == size_bytes
         advance(buffer, "a", buffer.end)
-        assert await buffer.delete_delivered(float("inf")) == size_bytes
+        assert await buffer.retention.delete(float("inf")) == size_bytes
         assert buffer.stats.size_bytes == 0
 
 
@@ -630,7 +630,7 @@ async def test_room_is_made_of_what_was_delivered_before_anything_is_given_up(
         for _ in range(4):
             await add(buffer, 1, size=100_000)
         advance(buffer, "a", 3)
-        assert await buffer.make_room(200_000)
+        assert await buffer.retention.make_room(200_000)
         assert (buffer.oldest, buffer.cursor("a").counts.dropped) == (3, 0)
 
 
@@ -641,10 +641,10 @@ async def test_only_sinks_that_said_drop_oldest_give_up_records_and_they_are_cou
         buffer.set_sinks({"drops": SinkPolicy(drop_oldest=True), "blocks": SinkPolicy()})
         for _ in range(3):
             await add(buffer, 2, size=40_000)
-        assert not await buffer.make_room(200_000)  # `blocks` holds them
+        assert not await buffer.retention.make_room(200_000)  # `blocks` holds them
         assert buffer.cursor("drops").counts.dropped == 0
         advance(buffer, "blocks", buffer.end)
-        assert await buffer.make_room(200_000)
+        assert await buffer.retention.make_room(200_000)
         place = buffer.cursor("drops")
         assert place.counts.dropped == place.next_sequence - 1 > 0
         assert buffer.oldest <= place.next_sequence <= buffer.end
@@ -660,12 +660,12 @@ async def test_a_disabled_sink_gives_way_before_any_other_and_never_beyond_them(
             await add(buffer, 2, size=40_000)
         advance(buffer, "on", 6)  # in the middle of the third row
         assert buffer.holders() == ([] if drops else ["on"])  # it never waits for the other
-        assert await buffer.make_room(100_000)
+        assert await buffer.retention.make_room(100_000)
         assert (buffer.cursor("off").counts.dropped, buffer.cursor("on").counts.dropped) == (4, 0)
         assert (buffer.cursor("off").next_sequence, buffer.oldest) == (5, 5)
         assert buffer.holders() == ([] if drops else ["on"])
         # Only the enabled sink's own policy can make more room.
-        assert await buffer.make_room(400_000) is drops
+        assert await buffer.retention.make_room(400_000) is drops
         assert (buffer.cursor("on").counts.dropped > 0) is drops
         assert buffer.cursor("off").next_sequence == (buffer.end if drops else 5)
 
@@ -674,9 +674,9 @@ async def test_on_a_full_disk_a_disabled_sink_gives_way_too(state_dir: Path) -> 
     with opened(state_dir) as buffer:
         buffer.set_sinks({"off": SinkPolicy(enabled=False), "on": SinkPolicy()})
         await add(buffer, 2, size=40_000)
-        assert not await buffer.reclaim()
+        assert not await buffer.retention.reclaim()
         advance(buffer, "on", buffer.end)
-        assert await buffer.reclaim()
+        assert await buffer.retention.reclaim()
         assert (buffer.cursor("off").counts.dropped, buffer.oldest) == (2, buffer.end)
         assert buffer.holders() == []
 
@@ -684,9 +684,9 @@ async def test_on_a_full_disk_a_disabled_sink_gives_way_too(state_dir: Path) -> 
 async def test_an_empty_buffer_takes_even_what_is_larger_than_its_limit(state_dir: Path) -> None:
     with opened(state_dir, max_size_bytes=1000) as buffer:
         buffer.set_sinks({"a": SinkPolicy()})
-        assert await buffer.make_room(1_000_000)
+        assert await buffer.retention.make_room(1_000_000)
         await add(buffer, size=10_000)
-        assert not await buffer.make_room(1)
+        assert not await buffer.retention.make_room(1)
 
 
 async def test_a_reader_whose_records_were_all_dropped_gets_past_them_at_once(
@@ -697,7 +697,7 @@ async def test_a_reader_whose_records_were_all_dropped_gets_past_them_at_once(
         await add(buffer, 5)
         await add(buffer, 5)
         advance(buffer, "a", buffer.end)
-        await buffer.delete_delivered(float("inf"))
+        await buffer.retention.delete(float("inf"))
         (nothing,) = await buffer.read(3)
         assert (nothing.count, nothing.next_sequence) == (0, buffer.end)
 
@@ -739,7 +739,7 @@ async def test_a_copy_made_in_mid_life_opens_with_all_that_was_acknowledged(
         made = await add(buffer, 3)
         await buffer.append([], {("app", "file"): {"offset": n}})
         advance(buffer, "a", made.first_sequence)
-        await buffer.flush_cursors()
+        await buffer.flusher.flush()
     copied = tmp_path / "copied"
     shutil.copytree(state_dir, copied)  # what kill -9 leaves: the log was not copied back
     with opened(copied) as again:
@@ -819,9 +819,9 @@ async def test_cancelling_leaves_no_lock_held_and_no_transaction_open(
             lambda: buffer.append([batch(buffer.end)], {}),
             lambda: buffer.store_dead_letters([letter], 1, Outcome()),
             lambda: buffer.read(1),
-            lambda: buffer.make_room(1 << 40),
-            buffer.flush_cursors,
-            buffer.reclaim,
+            lambda: buffer.retention.make_room(1 << 40),
+            buffer.flusher.flush,
+            buffer.retention.reclaim,
         ):
             with trio.CancelScope() as scope:
 
@@ -870,4 +870,6 @@ async def test_records_do_not_take_the_room_that_deletion_needs(tmp_path: Path) 
                 await buffer.append([batch(buffer.end, 8, size=20_000)], {})
             except DiskFull:
                 refused += 1
-                assert await buffer.reclaim(), f"nothing can be deleted any more ({refused})"
+                assert await buffer.retention.reclaim(), (
+                    f"nothing can be deleted any more ({refused})"
+                )

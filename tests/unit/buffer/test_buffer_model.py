@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
 from siemrelay.buffer.recent import KEPT_BYTES
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 from tests.support.buffers import advance
@@ -104,7 +104,7 @@ class Life:
         advance(self.buffer, name, to)
         self.model.cursors[name] = to
         if self.rng.random() < 0.5:
-            await self.buffer.flush_cursors()
+            await self.buffer.flusher.flush()
 
     async def read(self) -> None:
         position = self.rng.randint(1, self.model.end)
@@ -123,14 +123,14 @@ class Life:
 
     async def delete(self) -> None:
         before = self.clock + self.rng.choice([-10.0, -3.0, 5.0])
-        while await self.buffer.delete_delivered(before):
+        while await self.buffer.retention.delete(before):
             pass
         self.model.delete(before)
 
     async def drop(self) -> None:
         model, before = self.model, dict(self.model.cursors)
         dropped = {n: self.buffer.cursor(n).counts.dropped for n in before}
-        made = await self.buffer.make_room(self.rng.choice([1, 10_000, 50_000]))
+        made = await self.buffer.retention.make_room(self.rng.choice([1, 10_000, 50_000]))
         for name in before:
             place = self.buffer.cursor(name)
             assert place.next_sequence >= before[name]

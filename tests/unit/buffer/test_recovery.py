@@ -15,9 +15,9 @@ from structlog.testing import LogCapture
 from trio.testing import MockClock
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.recovery import FoundState, recover
 from siemrelay.buffer.rows import StoredCursor
+from siemrelay.buffer.sink_cursor import Outcome, SinkPolicy
 from siemrelay.buffer.watermark import HighWatermark, Watermark
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats

@@ -15,9 +15,9 @@ import trio
 from trio.testing import MockClock
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import Outcome, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.salvage import Gap, Survey, put_in_place, salvage, survey
+from siemrelay.buffer.sink_cursor import Outcome, SinkPolicy
 from siemrelay.buffer.sqlite.schema import PAGE_BYTES
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats

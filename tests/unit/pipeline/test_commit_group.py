@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from siemrelay.pipeline.commit_group import CommitGroup
+from siemrelay.pipeline.commit_group import FULL_BYTES, CommitGroup
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import SourceStats
 
@@ -20,7 +20,7 @@ async def wait(group: CommitGroup) -> None:
 
 
 async def fill(group: CommitGroup) -> None:
-    while not group.is_full:
+    while group.size_bytes < FULL_BYTES:
         await trio.sleep(WINDOW_S / 10)
         group.add(SourceStats("a"), LINES, 0.0)
 
@@ -49,7 +49,8 @@ def test_large_entries_are_rows_of_their_own_and_small_ones_share_one() -> None:
     group, source = CommitGroup(), SourceStats("a")
     for records in (LINES, Records(b"1\n", 1), Records(b"2\n3\n", 2), LINES):
         group.add(source, records, 1.0)
-    rows = group.rows(7)
+    group.number(7)
+    rows = group.batches
     assert [(row.first_sequence, row.count) for row in rows] == [(7, 1), (8, 3), (11, 1)]
     # What was compressed ahead is found by this.
     assert rows[0].payload is rows[2].payload is LINES.payload

@@ -16,8 +16,8 @@ import trio
 from structlog.testing import capture_logs
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
 from siemrelay.buffer.dead_letters import DeadLetter
+from siemrelay.buffer.sink_cursor import Outcome, SinkCursor, SinkPolicy
 from siemrelay.core.backoff import HOLD_PROBE_S, delay_s
 from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
@@ -763,7 +763,7 @@ async def test_a_refused_record_that_was_dropped_meanwhile_is_buried_without_its
         nursery.start_soon(rig.delivery(Late()).run)
         await trio.testing.wait_all_tasks_blocked()
         advance(rig.buffer, "s", rig.buffer.end)
-        await rig.buffer.delete_delivered(float("inf"))
+        await rig.buffer.retention.delete(float("inf"))
         dropped.set()
         with trio.fail_after(10):
             while not rig.letters():

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.config.load import load_text
 from siemrelay.core.event import Batch
 from siemrelay.core.event_types import OWN_SOURCE

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 
-from siemrelay.buffer.cursors import Outcome, SinkCursor, SinkPolicy
+from siemrelay.buffer.sink_cursor import Outcome, SinkCursor, SinkPolicy
 from siemrelay.core.errors import DiskFull, SinkWaits
 from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.pipeline.batching import DeliveryBatch

@@ -19,7 +19,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.core.event import Batch, Selection
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions

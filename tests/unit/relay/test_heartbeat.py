@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.core.event import Batch
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.systemd import Notifier

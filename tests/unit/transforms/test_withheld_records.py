@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.cursors import SinkPolicy
+from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.config.load import load_text
 from siemrelay.core.event import REDACTED_PART, Batch, attributes_of
 from siemrelay.pipeline.intake import Committer

@@ -68,6 +68,7 @@ _KEYS_ELSEWHERE: Final = {
     **dict.fromkeys(("throttle", "rate_limit", "ratelimit"), ("limit",)),
     **dict.fromkeys(("insecure", "insecure_skip_verify", "verify_certificate"), ("verify",)),
     **dict.fromkeys(("cert", "crt_file", "cert_file"), ("certificate",)),
+    **dict.fromkeys(("max_size", "max_file_size", "rotate"), ("rotate_size",)),
     "key_file": ("key",), "ca_file": ("ca", "client_ca"),
 }  # fmt: skip
 """Keys of other relays and SIEMs, in lower case → the keys that do the same here, in order."""

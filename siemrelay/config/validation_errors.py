@@ -127,6 +127,8 @@ def _text(detail: dict[str, Any], model: type[BaseModel], path: KeyPath) -> str:
             return _choice(detail["input"], _QUOTED.findall(context.get("expected", "")))
         case "value_error" | "assertion_error":
             return str(context.get("error", detail["msg"]))
+        case "string_pattern_mismatch":
+            return f"must match the pattern {context['pattern']}"
         case "string_too_short":
             return "must not be empty"
         case "too_short":

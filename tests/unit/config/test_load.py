@@ -135,6 +135,10 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:25: sinks.s.exclude: unknown key `exclude`; did you mean `events`?"),
         ("{server: a, protocol: tls, tls: {insecure: yes}}",
          "f:4:39: sinks.s.tls.insecure: unknown key `insecure`; did you mean `verify`?"),
+        ("{protocol: kafka, brokers: [a], topic: 'a b'}",
+         "f:4:45: sinks.s.topic: must match the pattern ^[A-Za-z0-9._-]+$"),
+        ("{protocol: file, path: /a, max_size: 1GiB}",
+         "f:4:33: sinks.s.max_size: unknown key `max_size`; did you mean `rotate_size`?"),
         ("{server: a, protocol: ssl}",
          "f:4:28: sinks.s.protocol: unknown protocol `ssl`; did you mean `tls`?; "
          f"expected {one_of(registry.PROTOCOLS)}"),

@@ -45,7 +45,7 @@ class TlsOptions(ClientTlsOptions):
 
 def client_context(options: ClientTlsOptions) -> ssl.SSLContext:
     """A context for connecting, TLS 1.2 or newer. Raises TlsFilesUnusable."""
-    with loading(options.ca, options.certificate, options.key):
+    with loading(options):
         context = ssl.create_default_context(cafile=options.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if options.certificate is not None:

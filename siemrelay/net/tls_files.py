@@ -8,30 +8,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from pydantic import BaseModel
+
 from siemrelay.core.errors import SiemrelayError
-from siemrelay.net.pem import FileState, file_state
+from siemrelay.net.pem import FileState, file_state, files, findings
 
 _ADVICE: Final = (
     "check that they exist, are PEM, belong together, are readable and have no password"
 )
+_CORRECTED: Final = "a corrected file is taken by itself"
 
 
 class TlsFilesUnusable(SiemrelayError):
-    """Files of a TLS context cannot be used: `advice` says what to check in the files named."""
+    """Files of a TLS context cannot be used. `advice` says what to do about it."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{reason}; {_ADVICE}")
-        self.reason, self.advice = reason, _ADVICE
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason}; {advice}")
+        self.reason, self.advice = reason, advice
 
 
 @contextmanager
-def loading(*files: Path | None) -> Iterator[None]:
-    """Turn errors from loading these files into TlsFilesUnusable."""
+def loading(options: BaseModel) -> Iterator[None]:
+    """Turn errors from loading the files that these options name into TlsFilesUnusable."""
     try:
         yield
     except (OSError, ValueError) as error:
-        names = ", ".join(str(file) for file in files if file is not None)
-        raise TlsFilesUnusable(f"cannot use the TLS files {names}: {error}") from error
+        # OpenSSL names neither the file nor what is wrong with it.
+        for finding in findings(options):
+            reason = f"`{finding.option}`: {finding.message}"
+            raise TlsFilesUnusable(reason, _CORRECTED) from error
+        names = ", ".join(map(str, files(options)))
+        raise TlsFilesUnusable(f"cannot use the TLS files {names}: {error}", _ADVICE) from error
 
 
 def no_password() -> str:

@@ -101,7 +101,7 @@ def server_context(options: ServerTlsOptions) -> ssl.SSLContext:
     # them unread; its kernel then sends RST, and this one drops what it has received and not read.
     # Checked by test_a_client_that_never_reads_loses_nothing_by_closing.
     context.num_tickets = 0
-    with loading(*_files(options)):
+    with loading(options):
         context.load_cert_chain(options.certificate, options.key, password=no_password)
         if options.client_ca is not None:
             context.load_verify_locations(options.client_ca)

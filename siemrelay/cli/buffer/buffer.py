@@ -103,7 +103,7 @@ def info(config: str, as_json: bool) -> None:
         click.echo(f"no records are kept; the next one is {end:,}")
     if opened.sources:
         click.echo()
-        print_table("", ("source", "records", "bytes", "left out by its events"), [
+        print_table("", ("source", "records", "bytes", "filtered"), [
             [name, f"{counts.records:,}", size(counts.bytes), f"{counts.filtered:,}"]
             for name, counts in sorted(opened.sources.items())
         ])  # fmt: skip

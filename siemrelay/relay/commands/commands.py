@@ -106,7 +106,7 @@ class Commands:
             self._audit.note(SINK_PAUSED, f"{caller} paused the delivery to sink {sink}",
                              person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip
             until = f"{sink} is paused until `siemrelay resume {sink}`"
-            over = ", also over restarts" if unstored is None else ""
+            over = ", also across restarts" if unstored is None else ""
             lines = [f"{until}{over}; its records wait in the buffer until it needs the room"]
             if unstored is not None:
                 lines.append(_unstored(unstored, "resumes the sink"))

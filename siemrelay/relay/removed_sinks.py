@@ -1,7 +1,7 @@
 """The places of sinks that the configuration no longer has, kept for a while.
 
 A sink that is missing from the file at a start may be a mistake of the person who edited it. Its
-records wait as those of a disabled sink do: nothing waits for it, and they give way when the buffer
+records wait as those of a disabled sink do: they stop no source, and are dropped when the buffer
 needs the room.
 """
 

@@ -308,16 +308,18 @@ class DiskBuffer:
 
     async def note_commands(self) -> None:
         """Update the counts that commands change on disk: dead letters and replayed records."""
-        self.stats.dead_letters = await in_thread(self._store.dead_letters)
-        self._cursors.note_commands(await in_thread(self._store.cursors))
+        self.stats.dead_letters, cursors = await in_thread(
+            lambda: (self._store.dead_letters(), self._store.cursors())
+        )
+        self._cursors.note_commands(cursors)
 
     def holders(self) -> list[str]:
         """The sinks that intake waits for in a full buffer."""
         return self._cursors.holders()
 
-    async def received_at(self, sequence: int) -> float | None:
-        """When that record was received (seconds since the epoch); None if it is not kept."""
-        return await in_thread(self._store.received_at, sequence)
+    async def received_at(self, sequences: Set[int]) -> dict[int, float | None]:
+        """When these records were received (seconds since the epoch); None for one not kept."""
+        return await in_thread(lambda: {one: self._store.received_at(one) for one in sequences})
 
     # -- tasks ------------------------------------------------------------
 

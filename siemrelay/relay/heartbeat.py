@@ -67,17 +67,19 @@ class Heartbeat:
     async def refresh(self) -> None:
         """Bring all gauges up to date, also those that are read from the disk, for a scrape."""
         self.refresh_backlog()
+        # Read at once for all sinks: in a rush each reading waits for a turn of the loop.
+        next_sequences = {
+            name: cursor.next_sequence
+            for name in self._stats.sinks
+            if (cursor := self._buffer.find_cursor(name)) is not None
+        }
+        wanted = {sequence for sequence in next_sequences.values() if sequence < self._buffer.end}
+        known = {sequence: self._arrivals.get(sequence) for sequence in wanted}
+        unknown = {sequence for sequence, received_at in known.items() if received_at is None}
         await self._buffer.note_commands()
-        arrivals = dict[int, float | None]()
-        for name, sink in list(self._stats.sinks.items()):  # a reload may change them meanwhile
-            if (cursor := self._buffer.find_cursor(name)) is None:
-                continue
-            sequence = cursor.next_sequence
-            if sequence >= self._buffer.end:
-                sink.oldest_undelivered_at = None
-                continue
-            if sequence not in arrivals:
-                known = self._arrivals.get(sequence)
-                arrivals[sequence] = known or await self._buffer.received_at(sequence)
-            sink.oldest_undelivered_at = arrivals[sequence]
-        self._arrivals = arrivals
+        if unknown:
+            known |= await self._buffer.received_at(unknown)
+        self._arrivals = known
+        for name, sink in self._stats.sinks.items():  # a reload may have changed them
+            if name in next_sequences:
+                sink.oldest_undelivered_at = known.get(next_sequences[name])

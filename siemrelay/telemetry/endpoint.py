@@ -20,7 +20,7 @@ from siemrelay.net.listener import ConnectionLimiter, RejectionLog
 from siemrelay.net.listening_sockets import BindAddress
 from siemrelay.telemetry.attention import attention
 from siemrelay.telemetry.health import stuck, unready, unready_source
-from siemrelay.telemetry.metrics import CONTENT_TYPE, render
+from siemrelay.telemetry.metrics import CONTENT_TYPE, render, sampled
 from siemrelay.telemetry.page import OverviewReport, RecentReport, page
 from siemrelay.telemetry.stats import Stats
 from siemrelay.telemetry.status import HistoryReport, RelayReport, StatusReporter
@@ -208,7 +208,8 @@ class _Pages:
     async def answer(self, head: Head, body: HeldBody) -> HttpAnswer:
         if head.path == "/metrics":
             await self._refresh()
-            return HttpAnswer(200, render(self._stats), content_type=CONTENT_TYPE)
+            text = await trio.to_thread.run_sync(render, sampled(self._stats))
+            return HttpAnswer(200, text, content_type=CONTENT_TYPE)
         if head.path == "/healthz":
             return _verdict(stuck(self._stats, trio.current_time()))
         if head.path == "/readyz":

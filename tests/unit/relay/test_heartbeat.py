@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,9 @@ async def test_a_scrape_reads_the_age_of_a_record_once_for_all_sinks_that_wait_f
         await buffer.append([Batch(first, 2, "app", 1.7e9, b"a\nb\n")], {})
         received_at = buffer.received_at
 
-        async def counted(sequence: int) -> float | None:
-            read.append(sequence)
-            return await received_at(sequence)
+        async def counted(sequences: Set[int]) -> dict[int, float | None]:
+            read.extend(sequences)
+            return await received_at(sequences)
 
         monkeypatch.setattr(buffer, "received_at", counted)
         await heartbeat.refresh()

@@ -161,6 +161,9 @@ def put_in_place(path: Path, new: Path) -> Path:
         os.link(log, kept_log)
         log.unlink()  # it belongs to the damaged file: SQLite would apply it to the new one
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    if os.geteuid() == 0:  # the relay's user could not open what is root's
+        owner = path.stat()
+        os.chown(new, owner.st_uid, owner.st_gid)
     new.rename(path)
     for ending in ("-wal", "-shm"):  # empty: who looked into it last could not remove them
         new.with_name(f"{new.name}{ending}").unlink(missing_ok=True)

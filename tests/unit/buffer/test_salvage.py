@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
@@ -138,6 +139,14 @@ def test_what_is_missing_is_told_for_each_sink(state_dir: Path) -> None:
     assert found.gaps == [Gap(31, 36, "missing"), Gap(201, 202, "damaged")]
     assert (found.unreadable("a"), found.unreadable("b")) == (8, 2)
     assert not found.healthy
+
+
+def test_what_root_salvages_stays_the_relays_users(state_dir: Path) -> None:
+    user = 65534 if os.geteuid() == 0 else os.geteuid()  # only root can give a file away
+    os.chown(state_dir / "buffer.db", user, -1)
+    salvaged(state_dir)
+    found = (state_dir / "buffer.db").stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (user, 0o600)
 
 
 def test_damage_to_what_every_sink_has_is_damage_too(state_dir: Path) -> None:

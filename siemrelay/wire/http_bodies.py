@@ -29,8 +29,13 @@ T = TypeVar("T")
 ROW_BYTES: Final = 512 * 1024
 ROW_RECORDS: Final = 4096
 
-CODINGS: Final = ("gzip", "x-gzip", "deflate", "identity")
-"""The values of `Content-Encoding` that `decompressed` knows."""
+CODINGS: Final = ("gzip", "x-gzip", "deflate", "identity", "gzip,deflate")
+"""The values of `Content-Encoding` that `decompressed` knows, without spaces.
+
+The last one is what GELF libraries (graypy, pygelf) write for a body with one of the two.
+"""
+
+_WINDOWS: Final = {"deflate": zlib.MAX_WBITS, "gzip,deflate": zlib.MAX_WBITS | 32}
 
 # Senders make one member, or join a few; each costs a copy of everything behind it.
 _MOST_MEMBERS: Final = 64
@@ -149,7 +154,7 @@ def decompressed(body: bytes, coding: str, limit_bytes: int) -> bytes:
     if coding == "identity":
         return body
     # gzip may have several members one after the other; deflate is the zlib format (RFC 9110).
-    window = zlib.MAX_WBITS if coding == "deflate" else zlib.MAX_WBITS | 16
+    window = _WINDOWS.get(coding, zlib.MAX_WBITS | 16)
     parts, size = [], 0
     for _ in range(_MOST_MEMBERS):
         member = zlib.decompressobj(window)

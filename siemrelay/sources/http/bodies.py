@@ -83,5 +83,6 @@ class BodyReader:
 
 
 def content_coding(head: Head) -> str:
-    """The value of Content-Encoding, in lower case; `identity` without one."""
-    return head.fields.get("content-encoding", "identity").strip().casefold() or "identity"
+    """The value of Content-Encoding, in lower case, no spaces; `identity` without one."""
+    value = head.fields.get("content-encoding", "identity")
+    return value.replace(" ", "").casefold() or "identity"

@@ -23,6 +23,7 @@ from siemrelay.sources.contract import Intake, Records, joined
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.listener import SourceActivity, SyslogListener
 from siemrelay.sources.syslog.options import SyslogOptions
+from siemrelay.wire.gelf import FIRST_BYTES, GelfReader
 
 # Datagrams taken in one turn of the loop: a few milliseconds of work, enough for a shared commit.
 _TURN: Final = 1024
@@ -34,6 +35,9 @@ _SHORT_WAIT_S: Final = 0.005
 
 # UDP's largest is 65,507 bytes; on a Unix socket the sender's buffer is the limit (some 200 KiB).
 _DATAGRAM_BYTES: Final = 1 << 20
+
+# Chunks of incomplete GELF messages: anybody who can send datagrams could have the relay hold more.
+_CHUNKS_BYTES: Final = 8 << 20
 
 # Senders that are remembered at a time as let in or not.
 _PEERS: Final = 10_000
@@ -73,6 +77,7 @@ class DatagramListener(SyslogListener):
         )
         self._allowed = BoundedMemo[str, bool](lambda peer: is_within(peer, self._networks), _PEERS)
         self._buffer = bytearray(_DATAGRAM_BYTES)
+        self._gelf = GelfReader(options.max_record_size, _CHUNKS_BYTES, self._chunks_lost)
 
     async def prepare(self) -> None:
         """No file is needed."""
@@ -125,6 +130,7 @@ class DatagramListener(SyslogListener):
                         if not full:
                             await self._intake.turn(longest_s)
                     dropped = self._count_drops(sock, dropped)
+                    self._gelf.expire(trio.current_time())
                     datagrams = self._taken(sock)
                     if datagrams:
                         self._activity.arrived_at = trio.current_time()
@@ -138,6 +144,7 @@ class DatagramListener(SyslogListener):
                     while datagrams := self._taken(sock):
                         pending.extend(joined(datagrams))
                         await self._hand_over(pending)
+                self._gelf.close()
                 self._count_drops(sock, dropped)
                 left = sum(records.count for records in pending)
                 if left:
@@ -162,6 +169,13 @@ class DatagramListener(SyslogListener):
             )  # fmt: skip
         return now
 
+    def _chunks_lost(self, messages: int) -> None:
+        self._intake.lost(messages)
+        self._rejections.warn(
+            "chunks", "GELF messages are incomplete: some of their chunks have not come",
+            advice="send them over TCP, or uncompressed and smaller than a datagram",
+        )  # fmt: skip
+
     def _taken(self, sock: trio.socket.SocketType) -> list[bytes]:
         """The datagrams that wait now, at most _TURN of them."""
         # A system call for each: recvmmsg by ctypes halves its 1.4 µs, of 12 that a datagram costs
@@ -181,7 +195,10 @@ class DatagramListener(SyslogListener):
                         size = receive(buffer, 0, socket.MSG_TRUNC)
                     if size > limit:
                         self._intake.oversize(size)
-                    datagram = bytes(view[:size]).rstrip(_AROUND)
+                    datagram = bytes(view[:size])
+                    if datagram[:1] in FIRST_BYTES:
+                        datagram = self._gelf.message(datagram, trio.current_time())
+                    datagram = datagram.rstrip(_AROUND)
                     if datagram and self._options.add_host:
                         host = self._host_of(where[0] if where else "")
                         datagram = with_host(datagram, host, datetime.now(UTC))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import zlib
 
 import pytest
 
+from siemrelay.wire.gelf import GelfDatagrams
 from tests.conftest import MakeDaemon
 from tests.support.daemon import Daemon, until
 from tests.support.listening import forwarded, relay
@@ -56,6 +58,22 @@ def test_a_datagram_with_line_feeds_stays_one_record(make_daemon: MakeDaemon) ->
     assert [event["message"] for event in events] == ["one\ntwo", "three"]
     assert events[0]["attributes"]["syslog"]["host"] == "box"
     assert daemon.terminate() == 0
+
+
+def test_gelf_is_joined_and_decompressed_and_what_stays_incomplete_is_logged(
+    make_daemon: MakeDaemon,
+) -> None:
+    listen = "udp://127.0.0.1:0"
+    daemon = relay(make_daemon, listen).start()
+    cut = GelfDatagrams(512, 7, compress=False)
+    long, torn = (b'{"short_message":"%b"}' % (mark * 3000) for mark in (b"x", b"y"))
+    with sender_to(daemon, listen) as sock:
+        for datagram in [*reversed(cut.of(long)), zlib.compress(b'{"b":1}'), *cut.of(torn)[1:]]:
+            sock.send(datagram)
+    until(lambda: len(forwarded(daemon)) == 2)
+    assert forwarded(daemon) == [long, b'{"b":1}']
+    assert daemon.terminate() == 0
+    assert daemon.said("GELF messages are incomplete: some of their chunks have not come")
 
 
 def test_every_datagram_is_stored_or_counted_as_lost(make_daemon: MakeDaemon) -> None:

@@ -171,6 +171,8 @@ def test_the_content_type_says_how_a_body_is_read(content_type: str, kind: str |
 def test_compressed_bodies_are_read() -> None:
     assert decompressed(gzip.compress(b"one") + gzip.compress(b"two"), "gzip", 6) == b"onetwo"
     assert decompressed(zlib.compress(b"one"), "deflate", 3) == b"one"
+    for packed in (zlib.compress(b"one"), gzip.compress(b"one")):  # as graypy and pygelf name both
+        assert decompressed(packed, "gzip,deflate", 3) == b"one"
     assert decompressed(b"one", "identity", 3) == b"one"
 
 

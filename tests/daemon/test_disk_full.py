@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from siemrelay.buffer.reserve import SMALL
 from tests.conftest import MakeDaemon
+from tests.support import mounts
 from tests.support.daemon import Daemon, append, event, ids, tcp, until
 from tests.support.http_sender import Sender, port_of
+from tests.support.mounts import SmallDisk
 from tests.support.receivers import TcpReceiver
-from tests.support.servers import missing
-
-# The buffer takes some MiB by itself (a log of 16 MiB at the most, pages of 16 KiB).
-DISK = "24m"
-BALLAST_CHUNKS = (1 << 20, 4096)
 
 # What one portion of the writer takes on disk: incompressible, so that the disk is full soon.
 PORTION = 100
@@ -29,17 +24,10 @@ PADDING_BYTES = 1000
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
     """A file system of its own that is soon full; its size may be a parameter."""
-    size = getattr(request, "param", DISK)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        missing(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with mounts.small_disk(tmp_path, getattr(request, "param", "24m")) as made:
+        yield made
 
 
 class Writer:
@@ -79,13 +67,6 @@ class Writer:
             until(stored_or_full)
 
 
-def fill(disk: Path) -> Path:
-    """A ballast file that takes all the room there is."""
-    ballast = disk / "ballast"
-    refill(ballast)
-    return ballast
-
-
 def full_and_well(daemon: Daemon, what: str = "file system of state_dir") -> None:
     """The relay lives, says that it is full everywhere, and how to mend it."""
     until(lambda: daemon.metric("buffer_full") == 1)
@@ -99,18 +80,18 @@ def full_and_well(daemon: Daemon, what: str = "file system of state_dir") -> Non
 
 
 def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
-    make_daemon: MakeDaemon, small_disk: Path
+    make_daemon: MakeDaemon, disk: SmallDisk
 ) -> None:
     with TcpReceiver(up=False) as receiver:
-        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(disk.path / "state"))
         daemon.start()
         writer = Writer(daemon.audit)
-        ballast = fill(small_disk)
+        disk.fill()
         writer.until_full(daemon)
         full_and_well(daemon)
         assert "file system of state_dir is full" in daemon.said("buffer is full")[0]["reason"]
         # A delivery can be stopped though the pause cannot be stored.
-        refill(ballast)
+        disk.fill()
         found = daemon.command("pause", "stream")
         assert found.returncode == 0, found.stderr
         assert "No space left on device" in found.stdout
@@ -122,7 +103,7 @@ def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
         receiver.up()
         until(lambda: len(set(receiver.arrived.ids)) >= acknowledged)
         assert set(ids(range(1, acknowledged + 1))) <= set(receiver.arrived.ids)
-        ballast.unlink()
+        disk.free()
         until(lambda: daemon.said("buffer has room again"))
         until(lambda: daemon.said("stored which sinks are paused"))
         writer.portion()
@@ -133,12 +114,12 @@ def test_on_a_full_disk_intake_waits_and_resumes_by_itself(
     assert receiver.arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
 
 
-@pytest.mark.parametrize("small_disk", ["16m", "24m", "80m"], indirect=True)
+@pytest.mark.parametrize("disk", ["16m", "24m", "80m"], indirect=True)
 def test_a_disk_that_the_buffer_itself_has_filled_is_got_out_of(
-    make_daemon: MakeDaemon, small_disk: Path
+    make_daemon: MakeDaemon, disk: SmallDisk
 ) -> None:
     with TcpReceiver(up=False) as receiver:
-        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(disk.path / "state"))
         daemon.start()
         writer = Writer(daemon.audit, padding_bytes=8_000)
         writer.until_full(daemon)
@@ -153,14 +134,14 @@ def test_a_disk_that_the_buffer_itself_has_filled_is_got_out_of(
     assert receiver.arrived.ids == ids(range(1, writer.written + 1)), "each once, in order"
 
 
-@pytest.mark.parametrize("small_disk", ["24m", "80m"], indirect=True)
+@pytest.mark.parametrize("disk", ["24m", "80m"], indirect=True)
 def test_a_stop_on_a_full_disk_stores_where_each_sink_is(
-    make_daemon: MakeDaemon, small_disk: Path
+    make_daemon: MakeDaemon, disk: SmallDisk
 ) -> None:
     with TcpReceiver() as receiver, TcpReceiver(up=False) as dead:
         daemon = make_daemon(
             {"stream": tcp(receiver.port), "dead": tcp(dead.port)},
-            state_dir=str(small_disk / "state"), shutdown_timeout="1s",
+            state_dir=str(disk.path / "state"), shutdown_timeout="1s",
         ).start()  # fmt: skip
         writer = Writer(daemon.audit, padding_bytes=8_000)
         writer.until_full(daemon)
@@ -178,21 +159,21 @@ def test_a_stop_on_a_full_disk_stores_where_each_sink_is(
 
 
 def test_web_hooks_get_503_on_a_full_disk_and_what_was_answered_outlives_a_kill(
-    make_daemon: MakeDaemon, small_disk: Path
+    make_daemon: MakeDaemon, disk: SmallDisk
 ) -> None:
     chance, answered = random.Random(7), []
     with TcpReceiver(up=False) as receiver:
-        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(disk.path / "state"))
         daemon.config["sources"] = {
             "hooks": {"type": "http", "listen": "http://127.0.0.1:0/events"}
         }
-        daemon.state = small_disk / "state"
+        daemon.state = disk.path / "state"
         daemon.start()
         status, number = 200, 0
         while status == 200:
             number += 1
             if number == 10:
-                ballast = fill(small_disk)
+                disk.fill()
             body = json.dumps(event(number, padding=chance.randbytes(50_000).hex())).encode()
             with Sender(port_of(daemon)) as sender:
                 status, fields, _ = sender.post(body, Idempotency_Key=str(number))
@@ -201,7 +182,7 @@ def test_web_hooks_get_503_on_a_full_disk_and_what_was_answered_outlives_a_kill(
         assert (status, fields["retry-after"]) == (503, "5")
         full_and_well(daemon)
         daemon.kill()
-        ballast.unlink()
+        disk.free()
         daemon.start()
         # The sender comes again with all of it, and gets 200 for each.
         with Sender(port_of(daemon)) as sender:
@@ -217,11 +198,11 @@ def test_web_hooks_get_503_on_a_full_disk_and_what_was_answered_outlives_a_kill(
     assert sorted(set(receiver.arrived.ids)) == ids(range(1, number + 1))
 
 
-@pytest.mark.parametrize("small_disk", ["160m"], indirect=True)
+@pytest.mark.parametrize("disk", ["160m"], indirect=True)
 def test_on_a_disk_filled_by_others_what_was_kept_for_replay_makes_room(
-    make_daemon: MakeDaemon, small_disk: Path
+    make_daemon: MakeDaemon, disk: SmallDisk
 ) -> None:
-    state = small_disk / "state"
+    state = disk.path / "state"
     reserve = state / "reserve"
     with TcpReceiver() as receiver:
         daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(state)).start()
@@ -235,38 +216,38 @@ def test_on_a_disk_filled_by_others_what_was_kept_for_replay_makes_room(
 
         deliver(24 << 20)
         until(lambda: reserve.exists() and reserve.stat().st_size == SMALL.reserve_bytes)
-        ballast = fill(small_disk)
+        disk.fill()
         # All of it is delivered and kept for 24 hours; twice of that needs room now.
         deliver(48 << 20)
         assert daemon.terminate() == 0
-        ballast.unlink()
+        disk.free()
     assert receiver.arrived.ids == ids(range(1, writer.written + 1))
 
 
 def test_killed_on_a_full_disk_it_starts_there_and_loses_nothing(
-    make_daemon: MakeDaemon, small_disk: Path
+    make_daemon: MakeDaemon, disk: SmallDisk
 ) -> None:
     with TcpReceiver(up=False) as receiver:
-        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(small_disk / "state"))
+        daemon = make_daemon({"stream": tcp(receiver.port)}, state_dir=str(disk.path / "state"))
         daemon.start()
         writer = Writer(daemon.audit)
-        ballast = fill(small_disk)
+        disk.fill()
         writer.until_full(daemon)
         daemon.kill()
-        refill(ballast)
+        disk.fill()
         # To open a buffer takes no room; with neither the reserve nor SQLite's index it takes some.
         daemon.start()
         until(lambda: daemon.said("buffer is full"))
         daemon.kill()
         for file in ("reserve", "buffer.db-shm"):
-            (small_disk / "state" / file).unlink(missing_ok=True)
-        refill(ballast)
+            (disk.path / "state" / file).unlink(missing_ok=True)
+        disk.fill()
         daemon.start(ready=False)
         assert daemon.wait() == os.EX_TEMPFAIL
-        where = small_disk / "state"
+        where = disk.path / "state"
         assert f"cannot open the buffer in {where}: the file system of" in daemon.log_text
         assert "make some MiB of room there" in daemon.log_text
-        ballast.unlink()
+        disk.free()
         receiver.up()
         daemon.start()
         until(lambda: len(set(receiver.arrived.ids)) >= writer.written)
@@ -275,30 +256,21 @@ def test_killed_on_a_full_disk_it_starts_there_and_loses_nothing(
 
 
 def test_a_first_start_on_a_full_disk_says_what_to_do(
-    make_daemon: MakeDaemon, small_disk: Path
+    make_daemon: MakeDaemon, disk: SmallDisk
 ) -> None:
-    daemon = make_daemon({"stream": tcp(1)}, state_dir=str(small_disk / "state"))
-    ballast = fill(small_disk)
+    daemon = make_daemon({"stream": tcp(1)}, state_dir=str(disk.path / "state"))
+    disk.fill()
     daemon.start(ready=False)
     assert daemon.wait() == os.EX_TEMPFAIL
     assert "make some MiB" in daemon.log_text
     # With room for the directory, but not for a database.
-    os.truncate(ballast, ballast.stat().st_size - 40_000)
+    disk.leave(40_000)
     daemon.start(ready=False)
     assert daemon.wait() == os.EX_TEMPFAIL
     assert "full; make some MiB" in daemon.log_text
-    ballast.unlink()
+    disk.free()
     daemon.start()
     assert daemon.terminate() == 0
-
-
-def refill(ballast: Path) -> None:
-    """What was freed meanwhile is taken, too."""
-    with ballast.open("ab", buffering=0) as more:
-        for size in BALLAST_CHUNKS:
-            with suppress(OSError):
-                while more.write(bytes(size)) == size:
-                    pass
 
 
 def test_at_max_size_block_makes_intake_wait_for_the_sink(make_daemon: MakeDaemon) -> None:

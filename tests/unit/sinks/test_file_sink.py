@@ -8,9 +8,7 @@ import gzip
 import json
 import os
 import stat
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +23,7 @@ from siemrelay.sinks.file.sink import ArchiveOptions, ArchiveSession, ArchiveSin
 from siemrelay.sinks.file.writer import ArchiveFile
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
-from tests.support.servers import missing
+from tests.support.mounts import tmpfs
 
 DAY_S = 86_400
 
@@ -257,30 +255,19 @@ async def test_a_directory_without_permission_holds(
             pass
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        missing(f"a small tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-async def test_a_full_disk_waits_and_leaves_whole_lines(small_disk: Path) -> None:
-    ballast, path = small_disk / "ballast", small_disk / "audit.json"
-    ballast.write_bytes(b"x" * 20_000)
-    async with sink(path).session() as session:
-        await deliver(session, b"one")
-        with pytest.raises(SinkWaits, match="No space left"):
-            await session.send([b"x" * 100_000])
-        assert path.read_bytes() == b"one\n", "the part that was written is cut off at once"
-    ballast.unlink()
-    async with sink(path).session() as session:
-        await deliver(session, b"two")
-    assert path.read_bytes() == b"one\ntwo\n"
+async def test_a_full_disk_waits_and_leaves_whole_lines(tmp_path: Path) -> None:
+    with tmpfs(tmp_path, "64k") as disk:
+        ballast, path = disk / "ballast", disk / "audit.json"
+        ballast.write_bytes(b"x" * 20_000)
+        async with sink(path).session() as session:
+            await deliver(session, b"one")
+            with pytest.raises(SinkWaits, match="No space left"):
+                await session.send([b"x" * 100_000])
+            assert path.read_bytes() == b"one\n", "the part that was written is cut off at once"
+        ballast.unlink()
+        async with sink(path).session() as session:
+            await deliver(session, b"two")
+        assert path.read_bytes() == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Each envelope goes around objects and lines, and what it makes is read by parsers that are not ours.
 Then real requests, as their receivers get them: each has the events of its batch and no others. A
-new protocol earns these tests by its row in the registry and a row in `ENVELOPES`.
+new protocol earns these tests by its row in the registry and rows in `ENVELOPES`, `_NEEDED` and
+`EXPORTS`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
 from siemrelay.proof import leaf as proof_leaf
 from siemrelay.proof.exports import parts as export_parts
 from siemrelay.registry import PROTOCOLS
+from siemrelay.sinks.contract import unwrapped
 from tests.contracts.sink_peers import PEERS, Http, SinkPeer
 from tests.support.examples import examples
 from tests.support.formats import PLAIN, made, messages_for
@@ -233,15 +235,12 @@ def enveloped(row: str, inner: Format, options: Mapping[str, Any]) -> Format:
     return kind.wrap(inner, kind.options.model_validate({**_NEEDED[row], **options}))
 
 
-def test_every_protocol_with_an_envelope_is_here() -> None:
-    inner = made("json")
+def test_every_protocol_over_http_or_with_an_envelope_is_here() -> None:
     peers: dict[str, Any] = PEERS
     over_http = {row for row, peer in peers.items() if issubclass(peer, Http.__mro__[1])}
-    with_envelope = {
-        row for row in _NEEDED if PROTOCOLS[row].wrap(inner, PROTOCOLS[row].options.model_validate(
-            {**_NEEDED[row], **ENVELOPES[row][-1].settings})) is not inner
-    }  # fmt: skip
-    assert over_http | with_envelope == set(ENVELOPES)
+    with_envelope = {row for row, kind in PROTOCOLS.items() if kind.wrap is not unwrapped}
+    rows = set(ENVELOPES), set(_NEEDED), set(EXPORTS)
+    assert rows == (over_http | with_envelope,) * 3, "a row of each table for each protocol"
 
 
 @pytest.mark.parametrize("name", INNER)

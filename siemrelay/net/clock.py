@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -50,6 +52,17 @@ class AlarmClock(trio.abc.Clock, trio.abc.Instrument):
 
         await trio.lowlevel.wait_task_rescheduled(leave)
 
+    def move(self, task: trio.lowlevel.Task, moment: float) -> None:
+        """Have the task wake at that moment, if it sleeps by an alarm and is not woken yet."""
+        before = self._alarms.get(task)
+        if before is None:
+            return
+        self._alarms[task] = moment
+        if moment <= self._next:
+            self._next = moment
+        elif before <= self._next:
+            self._next = min(self._alarms.values())
+
     def _forget(self, task: trio.lowlevel.Task) -> None:
         del self._alarms[task]
         self._next = min(self._alarms.values(), default=math.inf)
@@ -62,3 +75,33 @@ async def sleep_until(moment: float) -> None:
         await clock.sleep_until(moment)
     else:
         await trio.sleep_until(moment)
+
+
+class Alarm:
+    """A moment that one task waits for and others set, also while it waits."""
+
+    def __init__(self) -> None:
+        self._moment = math.inf
+        self._move: Callable[[float], None] | None = None
+
+    def set(self, moment: float) -> None:
+        """Make it that moment of the loop's clock; `inf` is never."""
+        self._moment = moment
+        if self._move is not None:
+            self._move(moment)
+
+    async def wait(self) -> None:
+        """Wait until the moment has come; yields only if it has not. Cancelling changes nothing."""
+        clock = trio.lowlevel.current_clock()
+        # It may be moved between the time that the task is woken and its turn.
+        while clock.current_time() < self._moment:
+            try:
+                if isinstance(clock, AlarmClock):
+                    self._move = partial(clock.move, trio.lowlevel.current_task())
+                    await clock.sleep_until(self._moment)
+                else:
+                    with trio.CancelScope(deadline=self._moment) as scope:
+                        self._move = partial(setattr, scope, "deadline")
+                        await trio.sleep_forever()
+            finally:
+                self._move = None

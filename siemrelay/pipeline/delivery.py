@@ -36,7 +36,7 @@ from siemrelay.pipeline.coalescing import RequestPace
 from siemrelay.pipeline.format_cache import SinkReader
 from siemrelay.pipeline.formatting.messages import SinkMessages
 from siemrelay.pipeline.in_flight import InFlight
-from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.observer import DeliveryObserver
 from siemrelay.pipeline.read_ahead import ReadAhead
 from siemrelay.pipeline.retries import Retries, Retry
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
@@ -61,7 +61,7 @@ class Delivery:
 
     def __init__(
         self, name: str, sink: Sink, reader: SinkReader, limits: BatchLimits, buffer: Deliverable,
-        stats: SinkStats, retry: Retry, observers: Observers | None = None,
+        stats: SinkStats, retry: Retry, observers: list[DeliveryObserver] | None = None,
         stream: SealedStream | None = None, numbers: NumberSource | None = None,
     ) -> None:  # fmt: skip
         """`stream` numbers and seals the messages; None without `seal:`.
@@ -71,9 +71,10 @@ class Delivery:
         self.stream = stream
         self._numbers: NumberSource | None = stream or numbers
         self._name, self._sink, self._buffer = name, sink, buffer
-        self._observers: Observers = [] if observers is None else observers
+        self._observers = [] if observers is None else observers
         self._max_in_flight = limits.in_flight_batches or _IN_FLIGHT_BATCHES
         self._reader, self._maker = reader, BatchMaker(limits)
+        self._gathers = limits.max_wait_s > 0
         self._pace = RequestPace(limits.max_wait_s)
         self._status = SinkStatus(name, sink, stats, self._undelivered)
         self._retries = Retries(retry)
@@ -232,19 +233,22 @@ class Delivery:
         now = self._status.progressed()
         ticket: Any = None
         if batch.messages:
-            self._pace.note_sent(now)
-            await in_flight.wait_for_room()
-            batch.sent_before = bisect_left(batch.sequences, self._sent_end)
-            if batch.sequences:
-                self._sent_end = max(self._sent_end, batch.sequences[-1] + 1)
+            if self._gathers:
+                self._pace.note_sent(now)
+            if (sequences := batch.sequences) and sequences[0] < self._sent_end:
+                batch.sent_before = bisect_left(sequences, self._sent_end)
+            if sequences:
+                self._sent_end = max(self._sent_end, sequences[-1] + 1)
             try:
-                async with in_flight.sending:
+                if in_flight.idle:  # the settler does not use the session
                     ticket = await in_flight.session.send(batch.messages)
+                else:
+                    await in_flight.wait_for_room()
+                    async with in_flight.sending:
+                        ticket = await in_flight.session.send(batch.messages)
             except BatchRefused as refused:
                 ticket = refused
-            for observer in () if batch.seal else self._observers:
-                observer.sent(self._name, batch)
-        if in_flight.idle and self._settling.is_confirmed(in_flight, batch, ticket):
-            await self._settling.settle(batch, ())
-        else:
-            await in_flight.put(batch, ticket)
+            if self._observers and not batch.seal:
+                for observer in self._observers:
+                    observer.sent(self._name, batch)
+        await self._settling.sent(in_flight, batch, ticket)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+import trio
+
+from siemrelay.core.errors import BatchRefused
+from siemrelay.net.clock import Alarm
 from siemrelay.net.tasks import Broadcast, Mutex
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.sinks.contract import ConfirmsEarly, Session
@@ -21,7 +26,9 @@ class InFlight:
     """The queue between one session's sender and its settler.
 
     Each entry is a batch with the ticket that `Session.send` returned for it. Neither side yields
-    to other tasks unless it has to wait.
+    to other tasks unless it has to wait. Where the session may confirm early the sender looks after
+    each batch what is confirmed by then, and the settler has a turn only if nothing is sent for a
+    while, or if what is in flight would hold the sender up.
     """
 
     def __init__(
@@ -29,13 +36,13 @@ class InFlight:
     ) -> None:
         """`share` returns the session's part of a budget that all sinks have together."""
         self.session = session
-        self.early = session if isinstance(session, ConfirmsEarly) else None
-        """The session, if it may confirm a batch by the time it is sent."""
         self.sending = Mutex()
         """Held by the one that uses the session to send."""
+        self._early = session if isinstance(session, ConfirmsEarly) else None
         self._queue: deque[tuple[DeliveryBatch, Any, int]] = deque()
         self._max_batches, self._share, self._bytes = max_batches, share, 0
-        self._added, self._taken = Broadcast(), Broadcast()
+        # Invariant: when the settler is to take the earliest batch; never while there is none.
+        self._due, self._taken = Alarm(), Broadcast()
         self._settles = False
 
     @property
@@ -43,27 +50,61 @@ class InFlight:
         """Whether nothing is in flight, nor being settled."""
         return not (self._queue or self._settles)
 
+    def is_confirmed(self, batch: DeliveryBatch, ticket: Any) -> bool:
+        """Whether the receiver is known to have taken all of its part in a batch by now."""
+        if not batch.messages:
+            return True
+        early = self._early
+        return (
+            early is not None
+            and not isinstance(ticket, BatchRefused)
+            and early.is_confirmed(ticket)
+        )
+
+    def earliest(self) -> tuple[DeliveryBatch, Any] | None:
+        """The earliest batch that the settler has not taken; None if it settles one now."""
+        if self._settles or not self._queue:
+            return None
+        batch, ticket, _ = self._queue[0]
+        return batch, ticket
+
     async def wait_for_room(self) -> None:
-        """Wait until less is in flight than 4 MiB and the share: one batch may always be."""
-        while self._bytes and self._bytes >= min(_MAX_BYTES, self._share(_ALL_SINKS_BYTES)):
-            await self._taken.wait()
+        """Wait until fewer than 4 MiB are in flight."""
+        while self._bytes >= _MAX_BYTES:
+            await self._until_taken()
 
     async def put(self, batch: DeliveryBatch, ticket: Any) -> None:
         """Add a batch that was sent; waits while `max_batches` are queued."""
         size_bytes = batch.size_bytes
         self._bytes += size_bytes
         while len(self._queue) >= self._max_batches:
-            await self._taken.wait()
+            await self._until_taken()
         self._queue.append((batch, ticket, size_bytes))
-        self._added.wake_all()
+        patience_s = 0.0
+        if self._early is not None and not isinstance(ticket, BatchRefused):
+            patience_s = self._early.patience_s
+        if patience_s <= 0:
+            self._due.set(-math.inf)
+        elif len(self._queue) == 1:
+            self._due.set(trio.current_time() + patience_s)
 
     async def take(self) -> tuple[DeliveryBatch, Any]:
-        """Remove and return the earliest batch; waits until there is one."""
+        """Remove and return the earliest batch, for the settler; waits until it is due."""
         self._settles = False
-        while not self._queue:
-            await self._added.wait()
+        await self._due.wait()
         self._settles = True
-        batch, ticket, size_bytes = self._queue.popleft()
-        self._bytes -= size_bytes
-        self._taken.wake_all()
+        batch, ticket, _ = self._queue[0]
+        self.remove_earliest()
         return batch, ticket
+
+    def remove_earliest(self) -> None:
+        """Forget the earliest batch: it is settled, or about to be."""
+        *_, size_bytes = self._queue.popleft()
+        self._bytes -= size_bytes
+        if not self._queue:
+            self._due.set(math.inf)
+        self._taken.wake_all()
+
+    async def _until_taken(self) -> None:
+        self._due.set(-math.inf)
+        await self._taken.wait()

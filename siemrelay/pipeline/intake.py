@@ -30,7 +30,7 @@ from siemrelay.pipeline.commit_group import (
     has_own_row,
     row_sized,
 )
-from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.observer import IntakeObserver
 from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.source_filter import Filtered, SourceFilter
 from siemrelay.sources.contract import Records
@@ -61,11 +61,11 @@ class Committer:
 
     def __init__(
         self, buffer: DiskBuffer, stats: Stats, batch_window_s: float,
-        observers: Observers | None = None,
+        observers: list[IntakeObserver] | None = None,
     ) -> None:  # fmt: skip
         self._buffer, self._stats = buffer, stats
         self.coalescer = Coalescer(batch_window_s)
-        self._observers: Observers = [] if observers is None else observers
+        self._observers = [] if observers is None else observers
         self._group = CommitGroup()
         self._running: CommitGroup | None = None
         self._is_wanted = False  # whether the group is to be stored

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
+
 from siemrelay.core.event import Batch
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.sinks.contract import Settlement
 
 
-class Observer(Protocol):
-    """Called within the intake and the deliveries: each call must return at once and never raise.
-
-    Usually there is no observer; then a batch costs one look at an empty list.
-    """
+class IntakeObserver(Protocol):
+    """Called within the intake: each call must return at once and never raise."""
 
     def stored(self, batches: Sequence[Batch]) -> None:
         """These are on disk now."""
+
+
+class DeliveryObserver(Protocol):
+    """Called within the deliveries: each call must return at once and never raise."""
 
     def sent(self, sink: str, batch: DeliveryBatch) -> None:
         """The messages were handed to the sink's session."""
@@ -26,5 +29,24 @@ class Observer(Protocol):
         """The batch is settled: all messages but the refused ones are confirmed."""
 
 
-Observers = list[Observer]
-"""Those who watch now; shared by everything that calls them."""
+class Observer(IntakeObserver, DeliveryObserver, Protocol):
+    """One who watches records on their whole way."""
+
+
+class Observers(msgspec.Struct):
+    """Those who watch now; whoever calls them shares the lists. Usually nobody watches deliveries:
+    a batch costs one look at an empty list.
+    """
+
+    intake: list[IntakeObserver] = msgspec.field(default_factory=list)
+    deliveries: list[DeliveryObserver] = msgspec.field(default_factory=list)
+
+    def add(self, observer: Observer) -> None:
+        """Let it watch from now on."""
+        self.intake.append(observer)
+        self.deliveries.append(observer)
+
+    def remove(self, observer: Observer) -> None:
+        """Let it watch no longer."""
+        self.intake.remove(observer)
+        self.deliveries.remove(observer)

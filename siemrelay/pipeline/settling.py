@@ -20,7 +20,7 @@ from siemrelay.buffer.sink_cursor import Outcome
 from siemrelay.core.errors import BatchRefused, BufferFull, SinkWaits
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
-from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.observer import DeliveryObserver
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
 from siemrelay.pipeline.retries import Retries
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
@@ -39,7 +39,7 @@ class Settling:
 
     def __init__(
         self, name: str, buffer: Deliverable, status: SinkStatus, retries: Retries,
-        observers: Observers, stream: SealedStream | None,
+        observers: list[DeliveryObserver], stream: SealedStream | None,
     ) -> None:  # fmt: skip
         self._name, self._buffer, self._stream = name, buffer, stream
         self._status, self._retries, self._observers = status, retries, observers
@@ -51,16 +51,37 @@ class Settling:
             batch, ticket = await in_flight.take()
             refusals = await self._confirmed(in_flight, batch, ticket) if batch.messages else ()
             await self.settle(batch, refusals)
+            self._status.progressed()
 
-    def is_confirmed(self, in_flight: InFlight, batch: DeliveryBatch, ticket: Any) -> bool:
-        """Whether the receiver has taken all of its part in a batch that was just sent."""
-        if not batch.messages:
-            return True
-        early = None if isinstance(ticket, BatchRefused) else in_flight.early
-        if early is None or not early.is_confirmed(ticket):
-            return False
-        self._breaker.note(len(batch.messages), ())
-        return True
+    async def sent(self, in_flight: InFlight, batch: DeliveryBatch, ticket: Any) -> None:
+        """Settle what is confirmed by now, up to this batch that was just sent; else queue it."""
+        # What needs no waiting is settled between two turns of the settler: the order is kept.
+        while (earliest := in_flight.earliest()) is not None:
+            if not (self._is_plain(earliest[0]) and in_flight.is_confirmed(*earliest)):
+                break
+            in_flight.remove_earliest()
+            self._settle_plain(earliest[0])
+        if in_flight.idle and in_flight.is_confirmed(batch, ticket):
+            await self.settle(batch, ())
+        else:
+            await in_flight.put(batch, ticket)
+
+    def _is_plain(self, batch: DeliveryBatch) -> bool:
+        """Whether no more is to be done for it than to move the cursor, if nothing is refused."""
+        return self._stream is None and not batch.failed
+
+    def _settle_plain(self, batch: DeliveryBatch) -> None:
+        for observer in self._observers:
+            observer.settled(self._name, batch, ())
+        taken = len(batch.messages)
+        if taken:
+            self._breaker.note(taken, ())
+        outcome = Outcome(taken, 0, batch.filtered, 0, time.time() if taken else 0.0)
+        self._buffer.advance(self._name, batch.next_sequence, outcome)
+        self._status.settled(batch)
+        if taken:
+            self._retries.failures = 0
+            self._status.note("up")
 
     async def _confirmed(
         self, in_flight: InFlight, batch: DeliveryBatch, ticket: Any
@@ -77,11 +98,18 @@ class Settling:
                 refusals, taken = await isolate(
                     in_flight.session, batch.messages, refused, proven=self._breaker.proven
                 )
-        self._breaker.note(taken, refusals)
+        if refusals:
+            self._breaker.note(taken, refusals)
         return refusals
 
     async def settle(self, batch: DeliveryBatch, refusals: Settlement) -> None:
-        """Move the cursor past a batch of which the receiver refused these messages."""
+        """Move the cursor past the earliest batch, of which the receiver refused these messages."""
+        if not refusals:
+            if self._is_plain(batch):
+                self._settle_plain(batch)
+                return
+            if batch.messages:
+                self._breaker.note(len(batch.messages), ())
         if batch.seal:
             await self._settle_seal(batch, refusals)
             return

@@ -69,6 +69,8 @@ class SinkStatus:
         sink waits for it and delivers in between.
         """
         stats = self._stats
+        if state == stats.state == self._logged_state == "up":
+            return
         if throttled:
             self._throttled_until_s = trio.current_time() + _THROTTLED_S
         if reason:
@@ -121,7 +123,7 @@ class SinkStatus:
         """Count events that the sink's sample left out, by type."""
         count_types(self._stats.sampled, sampled)
 
-    def settled(self, batch: DeliveryBatch, refused: int, duplicates: int = 0) -> None:
+    def settled(self, batch: DeliveryBatch, refused: int = 0, duplicates: int = 0) -> None:
         """Note a settled batch, of which the receiver refused some and had some already.
 
         What became of its records is counted by the buffer, with the sink's cursor.
@@ -133,7 +135,6 @@ class SinkStatus:
         if batch.sampled:
             self.left_out(batch.sampled)
         stats.invalid_utf8 += batch.invalid_utf8
-        self.progressed()
         if batch.messages:
             if self._connects_lazily:
                 self._note_certificate()

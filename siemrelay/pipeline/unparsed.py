@@ -21,8 +21,6 @@ from siemrelay.core.lines import separated
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.net.tasks import next_second
-from siemrelay.pipeline.batching import DeliveryBatch
-from siemrelay.sinks.contract import Settlement
 from siemrelay.telemetry.stats import SourceStats, Stats
 
 _log = structlog.get_logger()
@@ -61,12 +59,6 @@ class ParseCheck:
             if batch.part is None and batch.source not in self._noted:
                 self._noted[batch.source] = batch
                 self._wanted.set()
-
-    def sent(self, sink: str, batch: DeliveryBatch) -> None:
-        """What leaves is not looked at."""
-
-    def settled(self, sink: str, batch: DeliveryBatch, refusals: Settlement) -> None:
-        """What leaves is not looked at."""
 
     async def run(self) -> None:
         """Look at what was noted, at most once a second, until cancelled."""

@@ -25,7 +25,7 @@ from siemrelay.formats.contract import Format
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
-from siemrelay.pipeline.observer import Observers
+from siemrelay.pipeline.observer import DeliveryObserver
 from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.retries import Retry
 from siemrelay.pipeline.sealing.sealed_stream import SealedStream
@@ -273,7 +273,7 @@ def relay_name() -> str:
 
 def delivery(
     parts: SinkParts, formatted: FormatCache, buffer: Deliverable, stats: SinkStats,
-    observers: Observers | None = None, stream: SealedStream | None = None,
+    observers: list[DeliveryObserver] | None = None, stream: SealedStream | None = None,
     numbers: NumberSource | None = None,
 ) -> Delivery:  # fmt: skip
     """The delivery of the buffer's records to that sink, sealed if it has a stream."""

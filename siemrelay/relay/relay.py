@@ -116,7 +116,7 @@ class Relay:
         sinks.note_event = audit.note
         decoders = FullDecoders(lambda: reloader.config)
         check = ParseCheck(stats, decoders, partial(_unparsed_why, reloader))
-        observers.append(check)
+        observers.intake.append(check)
         commands = Commands(reloader, sinks, sources, pauses, buffer, stats, observers,
                             self._redactor, decoders, audit)  # fmt: skip
         listening = trio.Event()

@@ -135,7 +135,7 @@ class SinkGroup:
             self._deliveries.pop(name, None)
             if config.sinks[name].enabled:
                 self._deliveries[name] = delivery(
-                    each, self._formatted, self._buffer, stats, self._observers,
+                    each, self._formatted, self._buffer, stats, self._observers.deliveries,
                     self._stream(config, assembly, each, stats),
                 )  # fmt: skip
                 if name in self._pauses:

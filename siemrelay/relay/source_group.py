@@ -37,7 +37,7 @@ class SourceGroup:
         for name, former in assembly.former_names.items():
             buffer.rename_source(former, name)
         self.shutdown_s = config.shutdown_timeout
-        self._committer = Committer(buffer, stats, config.buffer.batch_window, observers)
+        self._committer = Committer(buffer, stats, config.buffer.batch_window, observers.intake)
         self.own_events = OwnEvents(self._committer, buffer, stats)
         """While `run` runs."""
         self._running: RunningParts

@@ -80,13 +80,26 @@ class Session(Protocol):
 
 
 class ConfirmsEarly(ABC):
-    """A session whose peer may have settled a batch by the time it is sent, as on one machine."""
+    """A session whose peer may have settled a batch by the time it or the next one is sent.
+
+    To ask costs little, and a task that waits for the answer costs a small batch as much again as
+    all the rest of its way out.
+    """
+
+    @property
+    @abstractmethod
+    def patience_s(self) -> float:
+        """How much later `confirm` may be called for what is in flight now: only the cursor waits.
+
+        0 if the answer would hold `send` up, or shows whether the peer takes anything.
+        """
 
     @abstractmethod
     def is_confirmed(self, ticket: Any) -> bool:
         """Whether the peer has taken all of that batch; then `confirm` is not called for it.
 
-        Never waits nor raises. Asked of the only batch in flight, after its `send`.
+        Never waits nor raises. Asked of the earliest batch in flight, after a `send`, while no
+        `confirm` runs.
         """
 
 

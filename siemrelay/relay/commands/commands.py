@@ -155,7 +155,7 @@ class Commands:
             self._decoders, form, self._redactor, self._buffer.records,
         )  # fmt: skip
         self._taps += 1
-        self._observers.append(tap)
+        self._observers.add(tap)
         _log.info("tap opened", by=str(caller), pid=caller.pid)
         self._audit.note(TAP_OPENED, f"{caller} watches events", person=caller.person,
                          uid=caller.uid, sinks=command.sinks or None,
@@ -182,7 +182,7 @@ class Commands:
         )  # fmt: skip
         followed = Followed(event_id)
         sinks = [self._stats.sinks[name] for name in command.sinks or names]
-        self._observers.append(followed)
+        self._observers.add(followed)
         try:
             taken = await follow(record, sinks, self._sources.own_events, self._buffer,
                                  followed, emit, command.timeout_s)  # fmt: skip

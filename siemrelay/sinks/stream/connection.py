@@ -45,6 +45,7 @@ class CountedStream(trio.abc.Stream):
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.socket_stream = stream
+        self._descriptor = stream.socket.fileno()
         self._tcp = stream.socket.family != socket.AF_UNIX
         self.written_bytes = 0
 
@@ -59,7 +60,7 @@ class CountedStream(trio.abc.Stream):
         0 also when the connection is broken: `send_all` says how.
         """
         try:
-            taken = os.write(self.socket_stream.socket.fileno(), data)
+            taken = os.write(self._descriptor, data)
         except OSError:
             return 0
         self.written_bytes += taken
@@ -80,6 +81,8 @@ class CountedStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """See trio."""
+        # Never that of another file: a closed one's number is given to the next.
+        self._descriptor = -1
         await self.socket_stream.aclose()
 
     def acknowledged_bytes(self) -> int:
@@ -87,8 +90,7 @@ class CountedStream(trio.abc.Stream):
 
         Raises SinkWaits when the connection is broken or closed.
         """
-        sock = self.socket_stream.socket
-        (queued,) = struct.unpack("i", ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+        (queued,) = struct.unpack("i", ioctl(self._descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))
         # A reset empties the kernel's queue too: an empty queue proves something only if the
         # connection is intact *after* the queue was read; checked by
         # test_bytes_lost_to_a_reset_are_not_taken_for_acknowledged.

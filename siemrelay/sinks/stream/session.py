@@ -9,6 +9,7 @@ import trio
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.formats.writing.text import visible
+from siemrelay.net.tasks import Broadcast
 from siemrelay.sinks.contract import BatchLimits, ConfirmsEarly, Report, Settlement
 from siemrelay.sinks.stream.connection import TLS_ALERT, Connection
 from siemrelay.sinks.stream.failover import ServerSession
@@ -55,7 +56,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
         self._frame, self._report, self._answer = frame, report, answer
         self._probation_s = probation_s
         self._sent = self._confirmed = connection.counted.written_bytes
-        self._ended = trio.Event()
+        self._has_ended, self._ended = False, Broadcast()
         self._why: DeliveryError = SinkWaits("the peer closed the connection")
         self._received = b""
         self._long_bytes, self._long_at = 0, 0.0
@@ -65,7 +66,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
         """See `sinks.contract.Session`."""
         if self.leaving:
             await trio.sleep_forever()  # `fail_back` is about to end the session
-        if self._ended.is_set():
+        if self._has_ended:
             raise self._why
         data = self._frame(messages)
         if len(data) > LONG_FRAME_BYTES and self._frame is octet_counting:
@@ -80,6 +81,12 @@ class StreamSession(ServerSession, ConfirmsEarly):
         except SinkWaits as error:
             raise await self._reason_of_end(error) from error
         return self._sent
+
+    @property
+    def patience_s(self) -> float:
+        """See `sinks.contract.ConfirmsEarly`."""
+        few = self._sent - self._confirmed < _HOLDS_UP_BYTES
+        return _SLOWEST_ASK_S if few and not self._probation_s else 0.0
 
     def is_confirmed(self, ticket: int) -> bool:
         """See `sinks.contract.ConfirmsEarly`."""
@@ -124,14 +131,16 @@ class StreamSession(ServerSession, ConfirmsEarly):
 
     async def _reason_of_end(self, error: SinkWaits) -> DeliveryError:
         # The peer may have sent its reason before it closed; `watch` reads that.
-        with trio.move_on_after(_LAST_DATA_S):
-            await self._ended.wait()
-        return self._why if self._ended.is_set() else error
+        return self._why if await self._ends_within(_LAST_DATA_S) else error
+
+    async def _ends_within(self, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            while not self._has_ended:
+                await self._ended.wait()
+        return self._has_ended
 
     async def _outlive_probation(self) -> None:
-        with trio.move_on_after(self._probation_s):
-            await self._ended.wait()
-        if self._ended.is_set():
+        if await self._ends_within(self._probation_s):
             raise self._why
         self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
         self._probation_s = 0.0
@@ -164,7 +173,8 @@ class StreamSession(ServerSession, ConfirmsEarly):
                 "the peer speaks TLS on this port",
                 advice="choose `protocol: tls`, or a port without TLS",
             )
-        self._ended.set()
+        self._has_ended = True
+        self._ended.wake_all()
         if in_order:
             with trio.move_on_after(self.connection.timeout_s):
                 await self.everything_confirmed()

@@ -134,11 +134,17 @@ class Peer:
 
 
 class PromptPeer(Peer, ConfirmsEarly):
-    """A peer that has every other batch by the time it is sent."""
+    """A peer that has every other batch by the time it is sent.
+
+    `patience_s`: what it has not taken by then it takes when the next one is sent, or so late.
+    """
+
+    patience_s = 0.0
 
     def is_confirmed(self, ticket: list[bytes]) -> bool:
-        assert self.confirmed + ticket == self.sent, "asked about the only one in flight"
-        if len(self.runs) % 2:
+        assert not self._confirming
+        assert [*self.confirmed, *ticket] == self.sent[: len(self.confirmed) + len(ticket)]
+        if len(self.runs) % 2 and self.runs[-1] == ticket:
             return False
         self.confirmed += ticket
         return True
@@ -255,6 +261,32 @@ async def test_batches_that_are_confirmed_when_they_are_sent_are_settled_in_orde
     await rig.deliver(peer)
     assert peer.confirmed == peer.sent == [b"event %d" % n for n in range(20) if n % 5 != 4]
     assert (rig.counts.delivered, rig.counts.filtered, rig.cursor) == (16, 4, 21)
+
+
+async def test_the_sender_settles_what_is_confirmed_when_it_sends_the_next_batch(rig: Rig) -> None:
+    peer = PromptPeer()
+    peer.patience_s = 1e6  # the settler is never needed
+    asked: list[Sequence[bytes]] = []
+
+    def at_confirm(messages: Sequence[bytes]) -> Settlement:
+        asked.append(messages)
+        return ()
+
+    peer.at_confirm = at_confirm
+    for n in range(20):
+        await rig.add("skip" if n % 7 == 3 else f"event {n}", f"more {n}")
+    await rig.deliver(peer)
+    assert peer.confirmed == peer.sent
+    assert (rig.counts.delivered, rig.counts.filtered, rig.cursor) == (37, 3, 41)
+    assert not asked
+
+
+async def test_the_last_batch_is_settled_after_a_while_though_none_follows(rig: Rig) -> None:
+    peer = PromptPeer()
+    peer.patience_s = 0.001
+    await rig.add("alone")
+    await rig.deliver(peer)
+    assert (peer.confirmed, rig.counts.delivered) == ([b"alone"], 1)
 
 
 async def test_filtered_records_are_passed_and_counted(rig: Rig) -> None:

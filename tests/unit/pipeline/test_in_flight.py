@@ -9,9 +9,10 @@ import pytest
 import trio
 import trio.testing
 
+from siemrelay.core.errors import BatchRefused
 from siemrelay.pipeline.batching import DeliveryBatch
 from siemrelay.pipeline.in_flight import InFlight
-from siemrelay.sinks.contract import Settlement
+from siemrelay.sinks.contract import ConfirmsEarly, Settlement
 
 
 class Unused:
@@ -77,3 +78,54 @@ async def test_nothing_is_in_flight_once_the_settler_asks_for_more() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert flight.idle
         nursery.cancel_scope.cancel()
+
+
+class Patient(Unused, ConfirmsEarly):
+    """A session of which nobody waits for the confirmations within 50 seconds."""
+
+    patience_s = 50.0
+
+    def is_confirmed(self, ticket: Any) -> bool:
+        return bool(ticket)
+
+
+async def test_the_settler_sleeps_until_the_patience_of_the_earliest_batch_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    flight, began = InFlight(Patient(), 8), trio.current_time()
+    await flight.put(run_of(1), 0)
+    await trio.sleep(30)
+    await flight.put(run_of(1), 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flight.take)
+    assert trio.current_time() == pytest.approx(began + 50)
+
+
+async def test_the_settler_has_no_turn_for_what_the_sender_settles(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    flight = InFlight(Patient(), 8)
+    with trio.move_on_after(1000) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flight.take)
+            for _ in range(5):
+                await flight.put(run_of(1), 0)
+                await trio.sleep(40)
+                assert flight.earliest() is not None
+                flight.remove_earliest()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_the_settler_has_its_turn_at_once_when_something_waits_for_it(
+    refused: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    flight, began = InFlight(Patient(), 2), trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flight.take)
+        if refused:
+            await flight.put(run_of(1), BatchRefused(code="400", reason="bad"))
+        else:
+            for _ in range(3):
+                await flight.put(run_of(1), 0)
+    assert trio.current_time() == pytest.approx(began)

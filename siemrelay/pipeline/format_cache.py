@@ -15,9 +15,9 @@ from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.formatting.messages import (
     NO_MESSAGES,
     GroupMessages,
+    InternalError,
     SinkMessages,
     log_errors,
-    messages_of,
 )
 from siemrelay.pipeline.shared_batch import SharedBatch
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
@@ -88,6 +88,22 @@ class FormatCache:
             del self._readers[reader]
             for kept in [*self._kept.values()]:
                 self._taken(kept, reader)
+
+    def made_alone(self, reader: SinkReader, batch: Batch) -> SinkMessages | None:
+        """That sink's messages of a small batch that no other sink reads; None: it is no such one.
+
+        Never raises.
+        """
+        if self._kept or len(self._readers) > 1 or len(batch.payload) >= WORTH_BYTES:
+            return None
+        return self._alone(reader, batch)
+
+    def _alone(self, reader: SinkReader, batch: Batch) -> SinkMessages:
+        errors: list[InternalError] = []
+        found = self._formatter.messages(reader.sink, batch, errors)
+        if errors:
+            log_errors(errors)
+        return found
 
     async def get(
         self, reader: SinkReader, batch: Batch, following: Iterable[Batch] = ()
@@ -244,19 +260,15 @@ class FormatCache:
         return None if kept is None else kept.messages(self._formatter.places[reader.sink])
 
     def _make(self, reader: SinkReader, batch: Batch) -> SinkMessages:
-        formatter = self._formatter
-        group, view = formatter.places[reader.sink]
         kept = self._kept.get(batch.first_sequence)
         near: list[SinkReader] = []
         if kept is None:
             near = [*self._near(reader, batch)] if len(self._readers) > 1 else []
             if not near:
-                made = formatter.formatted(batch, {group: (view,)})
-                if made.errors:
-                    log_errors(made.errors)
-                return messages_of(made.groups[group], view, made.unparsed, made.replaced)
+                return self._alone(reader, batch)
             kept = SharedBatch(batch, {*near, reader})
-        found = self._made(kept, (group, view), self._work(kept, batch, (group, view))())
+        place = self._formatter.places[reader.sink]
+        found = self._made(kept, place, self._work(kept, batch, place)())
         if near:
             self._keep(kept)
         return found
@@ -365,9 +377,11 @@ class SinkReader:
 
         `following` will be read next: some are formatted while a worker has the batch.
         """
-        found = await self._cache.get(self, batch, following)
+        found = self._cache.made_alone(self, batch)
+        if found is None:
+            found = await self._cache.get(self, batch, following)
+            self._cache.passed(self, batch)
         self.position = batch.next_sequence
-        self._cache.passed(self, batch)
         return found
 
 

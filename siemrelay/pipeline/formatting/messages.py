@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any, Final
 
 import msgspec
+
+from siemrelay.core.event import Batch
 
 
 class InternalError(msgspec.Struct, array_like=True):
@@ -16,6 +19,18 @@ class InternalError(msgspec.Struct, array_like=True):
     message: str
     facts: dict[str, Any]
     trace: str
+
+
+def internal_error(
+    message: str, batch: Batch, failed: Sequence[int], error: Exception
+) -> InternalError:
+    """An `error` that these records of a batch ran into."""
+    facts = {
+        "source": batch.source, "first_sequence": batch.first_sequence,
+        "last_sequence": batch.next_sequence - 1, "failed": list(failed[:10]),
+        "records": len(failed),
+    }  # fmt: skip
+    return InternalError(message, facts, "".join(traceback.format_exception(error)).rstrip())
 
 
 class SelectedMessages(msgspec.Struct, array_like=True):

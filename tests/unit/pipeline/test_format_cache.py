@@ -113,6 +113,7 @@ async def test_sinks_that_share_get_what_each_would_have_got_alone(seed: int) ->
         alone = Formatter({name: own}, {}, Words())
         for batch, messages in zip(batches, found[name], strict=True):
             assert messages == messages_for(alone, name, batch)
+            assert messages == formatter.messages(name, batch, [])
 
 
 async def together(cache: FormatCache, readers: Sequence[SinkReader], batches: list[Batch]) -> None:

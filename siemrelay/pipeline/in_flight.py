@@ -69,8 +69,8 @@ class InFlight:
         return batch, ticket
 
     async def wait_for_room(self) -> None:
-        """Wait until fewer than 4 MiB are in flight."""
-        while self._bytes >= _MAX_BYTES:
+        """Wait until less is in flight than 4 MiB and the share: one batch may always be."""
+        while self._bytes and self._bytes >= min(_MAX_BYTES, self._share(_ALL_SINKS_BYTES)):
             await self._until_taken()
 
     async def put(self, batch: DeliveryBatch, ticket: Any) -> None:

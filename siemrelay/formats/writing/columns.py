@@ -29,9 +29,9 @@ from siemrelay.formats.writing.text import text_of
 # Printable ASCII that texts seldom have. Texts that have it are escaped one by one.
 _BETWEEN: Final = "`"
 
-# So few events are written faster one by one: columns take many functions, and after a pause each
-# of them has to come into the processor's cache first.
-_FEW: Final = 4
+FEW_EVENTS: Final = 4
+"""So few events are written faster one by one: columns take many functions, and after a pause each
+of them has to come into the processor's cache first."""
 
 _texts: Final = attrgetter("texts")
 
@@ -129,7 +129,7 @@ def escaped(columns: Sequence[Column], escape: Callable[[str], str]) -> Sequence
     """`Column.escaped` of each, which have the same number of events."""
     # Texts seldom need it. Of few events that is found for all columns at once; of many, each
     # column is as long as is good for the processor's cache.
-    if columns and len(columns[0].texts) <= _FEW:
+    if columns and len(columns[0].texts) <= FEW_EVENTS:
         joined = _BETWEEN.join(filter(None, chain.from_iterable(map(_texts, columns))))
         if escape(joined) is joined:
             return columns
@@ -168,8 +168,8 @@ class FieldPairs:
     def of(self, selection: Selection) -> Sequence[Pair]:
         """The pairs of every event: of few events one column that has them all."""
         events = selection.events
-        if len(events) <= _FEW:
-            return [("", nonempty(list(map(self._alone, events))), "")]
+        if len(events) <= FEW_EVENTS:
+            return [("", nonempty(list(map(self.alone, events))), "")]
         _, _, *values = zip(*map(self._get, events), strict=True)
         columns = list(map(nonempty, values))
         for at, get, text in self._others:
@@ -179,7 +179,8 @@ class FieldPairs:
             for (before, _, after), column in zip(self._pairs, columns, strict=True)
         ]
 
-    def _alone(self, event: AuditEvent) -> str:
+    def alone(self, event: AuditEvent) -> str:
+        """The pairs of one event; empty if it has none."""
         _, _, *row = self._get(event)
         for at, get, text in self._others:
             row[at] = text(get(event))

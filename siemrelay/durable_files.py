@@ -47,9 +47,7 @@ def replace_file(path: Path, content: bytes) -> None:
         new.unlink()
     try:
         with open(new, "xb", opener=_for_the_owner) as file:
-            if os.geteuid() == 0:
-                owner = path.parent.stat()
-                os.chown(file.fileno(), owner.st_uid, owner.st_gid)
+            give_to_owner(file.fileno(), path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -59,6 +57,15 @@ def replace_file(path: Path, content: bytes) -> None:
             new.unlink()
         raise
     sync_directory(path.parent)
+
+
+def give_to_owner(descriptor: int, directory: Path) -> None:
+    """Give a file that root has just made to the owner of its directory: the relay's user may use
+    what a command of root's has written. Does nothing for other users. Raises OSError.
+    """
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.chown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _for_the_owner(path: str, flags: int) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
-from siemrelay.durable_files import sync_directory
+from siemrelay.durable_files import give_to_owner, sync_directory
 
 _log = structlog.get_logger()
 
@@ -49,6 +49,23 @@ def fault(path: Path, error: OSError) -> SinkWaits | SinkHolds:
     return SinkWaits(said) if advice is None else SinkHolds(said, advice=advice)
 
 
+def _opened(path: Path) -> int:
+    # O_NONBLOCK: a named pipe without a reader would hang the open.
+    # O_NOFOLLOW: a link that somebody put there could make the relay write anywhere.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        made = os.open(path, flags | os.O_EXCL, MODE)
+    except FileExistsError:
+        return os.open(path, flags, MODE)
+    try:
+        # `siemrelay test` by root may be the first to write there.
+        give_to_owner(made, path.parent)
+    except OSError:
+        os.close(made)
+        raise
+    return made
+
+
 class ArchiveFile:
     """An open file that is written in whole lines. Only `sync` may run at the same time as
     `append`.
@@ -62,10 +79,7 @@ class ArchiveFile:
         """Open or create it. Raises SinkWaits or SinkHolds."""
         self.path = path
         try:
-            # O_NONBLOCK: a named pipe without a reader would hang the open.
-            # O_NOFOLLOW: a link that somebody put there could make the relay write anywhere.
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-            self._descriptor = os.open(path, flags | os.O_NOFOLLOW, MODE)
+            self._descriptor = _opened(path)
         except OSError as error:
             raise fault(path, error) from error
         try:

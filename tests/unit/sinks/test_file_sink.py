@@ -54,6 +54,19 @@ async def test_messages_are_lines_of_a_file_that_nobody_else_may_read(path: Path
     assert steps == ["connect", "send", "answer"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+async def test_what_a_command_of_root_begins_belongs_to_the_owner_of_the_directory(
+    path: Path,
+) -> None:
+    os.chown(path.parent, 65534, -1)
+    async with sink(path).session(lambda step, detail: None) as session:
+        await deliver(session, b"one")
+    os.chown(path.parent, 0, -1)
+    async with sink(path).session(lambda step, detail: None) as session:
+        await deliver(session, b"two")
+    assert (path.stat().st_uid, path.read_text()) == (65534, "one\ntwo\n")
+
+
 async def test_a_later_session_appends(path: Path) -> None:
     for message in (b"one", b"two"):
         async with sink(path).session() as session:

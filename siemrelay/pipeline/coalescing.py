@@ -39,7 +39,8 @@ class Coalescer:
         """
         now, due_at = trio.current_time(), self._last_at + min(self.window_s, at_most_s)
         if now >= due_at:
-            self._begin(now)
+            self._last_at = now
+            self._moment.wake_all()
             return False
         if self._next_at <= due_at:
             await self._moment.wait()
@@ -50,12 +51,9 @@ class Coalescer:
                 await sleep_until(due_at)
             finally:
                 self._next_at = math.inf
-                self._begin(trio.current_time())
+                self._last_at = trio.current_time()
+                self._moment.wake_all()
         return True
-
-    def _begin(self, now: float) -> None:
-        self._last_at = now
-        self._moment.wake_all()
 
 
 class RequestPace:

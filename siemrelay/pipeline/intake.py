@@ -250,6 +250,7 @@ class SourceIntake:
         self._filtering = trio.Lock()
         self._logged_oversize_at = -_LOG_EVERY_S
         self._short_until = 0.0
+        self.turn = committer.coalescer.turn
 
     async def offer(self, *records: Records) -> None:
         await self._take(records)
@@ -261,9 +262,6 @@ class SourceIntake:
         for some in records:
             self._note(some)
         return await group.until_stored()
-
-    async def turn(self, at_most_s: float = math.inf) -> bool:
-        return await self._committer.coalescer.turn(at_most_s)
 
     async def delivered(self, stored: int) -> None:
         await self._committer.delivered(stored)
@@ -285,7 +283,7 @@ class SourceIntake:
 
     def lag(self, lag_bytes: int) -> None:
         self._stats.lag_bytes = lag_bytes
-        self.progress()
+        self._stats.progress_at = trio.current_time()
 
     def progress(self) -> None:
         self._stats.progress_at = trio.current_time()
@@ -322,12 +320,8 @@ class SourceIntake:
     def connected(self, change: int) -> None:
         self._stats.connections += change
 
-    def _pause_s(self, offered: Sequence[Records]) -> float:
-        """How long these records must wait because they and others before them are short."""
-        short = sum(some.count - len(some.payload) // _SHORT_BYTES for some in offered
-                    if len(some.payload) < some.count * _SHORT_BYTES)  # fmt: skip
-        if not short:
-            return 0.0
+    def _pause_s(self, short: int) -> float:
+        """How long records of which so many are short must wait for them and those before."""
         now = trio.current_time()
         pause_s = max(self._short_until - _SHORT_BURST_S - now, 0.0)
         self._short_until = max(self._short_until, now) + short * _SHORT_S
@@ -336,9 +330,15 @@ class SourceIntake:
     async def _take(self, offered: Sequence[Records]) -> CommitGroup:
         if self._splitter is not None:
             offered = await self._splitter.split(offered)
-        if pause_s := self._pause_s(offered):
+        short, as_offered = 0, self._source_filter is None
+        for some in offered:
+            if len(some.payload) < some.count * _SHORT_BYTES:
+                short += some.count - len(some.payload) // _SHORT_BYTES
+            if some.count > ROW_RECORDS:
+                as_offered = False
+        if short and (pause_s := self._pause_s(short)):
             await trio.sleep(pause_s)
-        if self._source_filter is None and all(some.count <= ROW_RECORDS for some in offered):
+        if as_offered:
             return await self._committer.take(self._stats, offered, 0)
         kept, outcomes, since_checkpoint = list[Records](), list[Filtered](), 0
         try:

@@ -137,6 +137,8 @@ class CheckpointStore:
 
     def take_changes(self) -> tuple[Position, ...]:
         """The positions to store since the last call, the earliest first."""
+        if not self._changes:
+            return ()
         changes = tuple(self._changes.values())
         self._changes.clear()
         return changes

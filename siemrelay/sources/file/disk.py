@@ -52,7 +52,8 @@ class OpenFile:
 
     def status(self) -> Status:
         """Its status now. `links` is 0 once it is deleted."""
-        return _status(os.fstat(self.fd))
+        found = os.fstat(self.fd)
+        return Status(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink)
 
     def path(self) -> str | None:
         """Where it is now, whatever it was called when it was opened; None if unknown."""

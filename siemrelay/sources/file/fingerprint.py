@@ -224,7 +224,7 @@ class Progress:
         """The checkpoint to store now."""
         if self._prefix_sha256 is None:
             self._prefix_sha256 = digest(self.head)
-        tail_sha256 = self._stored_tail_sha256 or digest(self.tail)
+        tail_sha256 = self._stored_tail_sha256 or digest(self.recent[-TAIL_BYTES:])
         if not self.compressed:
             self._note_ends(tail_sha256)
         return FileCheckpoint(

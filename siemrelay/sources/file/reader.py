@@ -121,7 +121,7 @@ class FollowedFile:
         """Bytes not yet read; of a compressed file the compressed ones, roughly."""
         if self.stage is Stage.COPY or self.progress.finished_size is not None:
             return 0
-        if self.compressed:
+        if self.compression is not None:
             consumed = self.content.consumed if isinstance(self.content, CompressedContent) else 0
             return max(1, self.size - consumed) if self.size else 0
         return self._records.waiting(self.size)

@@ -163,10 +163,13 @@ class Schedule:
         return True
 
     def _may_finish(self, file: FollowedFile) -> bool:
-        quiet_s = self._clock() - file.changed_at
-        if file.compressed:
-            return self._drain or quiet_s >= _COMPRESSED_QUIET_S
-        return self._drain or (file.rotated_at is not None and quiet_s >= _FRAGMENT_QUIET_S)
+        if self._drain:
+            return True
+        if file.compression is not None:
+            return self._clock() - file.changed_at >= _COMPRESSED_QUIET_S
+        if file.rotated_at is None:
+            return False
+        return self._clock() - file.changed_at >= _FRAGMENT_QUIET_S
 
     def _holds_back(self, file: FollowedFile) -> bool:
         """Whether newer generations must wait; notes when there is something to wait for."""

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from siemrelay.net.tasks import next_second
-from siemrelay.sources.contract import Intake, Records, SourceKind
+from siemrelay.sources.contract import Intake, Position, Records, SourceKind
 from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.content import CompressedContent
 from siemrelay.sources.file.disk import Disk, FileId
@@ -31,7 +31,7 @@ _BATCH_BYTES: Final = 64 * 1024
 # rotated files, files that may be copies); these wait for a second or more.
 _TICK_S: Final = 0.25
 # How often the lag is counted while reading: it is a metric, scraped every few seconds.
-_LAG_EVERY_S: Final = 0.25
+_LAG_EVERY_S: Final = 1.0
 # A look at what events say has changed is followed by a pause this many times as long as it took:
 # rotation of a full directory, too, leaves time for reading.
 _PAUSE_PER_SURVEY: Final = 2
@@ -99,6 +99,7 @@ class _Following:
         )  # fmt: skip
         self._next_survey = self._next_full_survey = self._next_look = self._next_lag = 0.0
         self._taken_bytes, self._scope, self._waits = 0, trio.CancelScope(), False
+        self._look_due = False  # whether the scope was cancelled for a look
         self._trickles = False  # whether several records come in a `batch_window`
         self._unoffered: tuple[Records, ...] = ()
         """Records that were read, while the intake has not taken them."""
@@ -138,14 +139,14 @@ class _Following:
         while True:
             # A scope for each wait would cost a tenth of a lone event, so all until the next look
             # share one, which `every_second` cancels.
-            self._waits = False
+            self._waits = self._look_due = False
             with trio.CancelScope() as self._scope:
                 await self._follow(self._scope)
 
     async def _follow(self, waiting: trio.CancelScope) -> None:
         """As `follow`, until nothing was written for so long that a look is due."""
         tracker, schedule = self._tracker, self._schedule
-        while not waiting.cancel_called:
+        while not self._look_due:
             tracker.collect()
             schedule.wake_later()
             now = trio.current_time()
@@ -154,7 +155,8 @@ class _Following:
             if full or looks or (tracker.survey_due and now >= self._next_survey):
                 await self._survey(full=full)
                 self._next_look = trio.current_time() + _TICK_S
-            await self._store_positions()
+            if positions := self._store.take_changes():
+                await self._store_positions(positions)
             moved = await self._round()
             if not moved or now >= self._next_lag:
                 self._intake.lag(tracker.unread())
@@ -171,15 +173,17 @@ class _Following:
                 # More will come before the next moment: to wait for that alone is one wake-up.
                 await self._intake.turn()
             else:
-                self._intake.progress()
+                if not moved:  # else the commit is a sign of life
+                    self._intake.progress()
                 if soon := schedule.later or tracker.undecided or self._poll_s < 1:
                     waiting.deadline = min(self._next_full_survey, trio.current_time() + _TICK_S)
                 self._waits = True
                 await self._watcher.wait()
                 self._waits = False
                 if soon:
+                    self._look_due = self._look_due or waiting.cancel_called
                     waiting.deadline = math.inf
-                if not waiting.cancel_called:
+                if not self._look_due:
                     self._trickles = await self._intake.turn()
 
     async def every_second(self) -> None:
@@ -187,6 +191,7 @@ class _Following:
         while True:
             await next_second()
             if self._waits and trio.current_time() >= self._next_full_survey:
+                self._look_due = True
                 self._scope.cancel()
             if self._intake.full:
                 files = self._tracker.files
@@ -205,7 +210,7 @@ class _Following:
         ends = [(file, file.size) for file in tracker.files.values()]
         looked = False
         while True:
-            await self._store_positions()
+            await self._store_positions(self._store.take_changes())
             moved = await self._round()
             self._intake.lag(tracker.unread())
             over = not (moved or self._schedule.ready)
@@ -217,12 +222,12 @@ class _Following:
             else:
                 looked = False
             await trio.lowlevel.checkpoint()
-        await self._store_positions()
+        await self._store_positions(self._store.take_changes())
         self._missing.warn(tracker.files.values())
 
-    async def _store_positions(self) -> None:
-        """Store the positions that changed though nothing was read."""
-        if positions := self._store.take_changes():
+    async def _store_positions(self, positions: tuple[Position, ...]) -> None:
+        """Store positions that changed though nothing was read."""
+        if positions:
             await self._intake.offer(Records(b"", 0, positions))
             self._tracker.collect()
 
@@ -243,7 +248,10 @@ class _Following:
         while (due := self._tracker.next_read(family)) is not None and due[0] is not last:
             last, finish = due
             try:
-                chunk = await self._read(last, finish=finish)
+                try:
+                    chunk = last.read_in_memory(finish=finish)
+                except BlockingIOError:
+                    chunk = await self._read(last, finish=finish)
             except ContentChanged:
                 self._tracker.truncated(last)
                 return True
@@ -261,12 +269,12 @@ class _Following:
         return moved
 
     async def _read(self, file: FollowedFile, *, finish: bool) -> Chunk | None:
-        try:
-            # What was written lately is in memory still: to take it is done sooner than a hop to a
-            # thread, which on a busy machine waits for its turn there and back.
-            return file.read_in_memory(finish=finish)
-        except BlockingIOError:
-            return await trio.to_thread.run_sync(lambda: file.read(finish=finish, disk=self._disk))
+        """Read what is not in memory, in a thread.
+
+        What was written lately is: to take it is done sooner than a hop to a thread, which on a
+        busy machine waits for its turn there and back.
+        """
+        return await trio.to_thread.run_sync(lambda: file.read(finish=finish, disk=self._disk))
 
     async def _hand_over(self, file: FollowedFile, chunk: Chunk) -> None:
         self._taken_bytes += len(chunk.consumed)
@@ -277,10 +285,13 @@ class _Following:
         # What is to be stored already goes first: it may hold an earlier position of this file.
         positions = (*self._store.take_changes(), file.progress.position())
         records = Records(chunk.payload, chunk.count, positions, chunk.part, file.mtime_s)
-        apart = [Records(payload, count, (), None, file.mtime_s) for payload, count in chunk.apart]
-        # One commit has all of them, so the positions may be with any.
-        await self._offer(records, *apart)
-        self._tracker.read(file)
+        if chunk.apart:
+            # One commit has all of them, so the positions may be with any.
+            apart = [Records(text, count, (), None, file.mtime_s) for text, count in chunk.apart]
+            await self._offer(records, *apart)
+        else:
+            await self._offer(records)
+        self._unreadable.discard(file.path)
         if file.progress.finished_size is not None:
             content = file.content
             damage = content.damage if isinstance(content, CompressedContent) else None

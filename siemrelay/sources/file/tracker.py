@@ -68,7 +68,8 @@ class Tracker:
     @property
     def survey_due(self) -> bool:
         """Whether files were created, renamed, deleted or truncated since the last survey."""
-        return self._again or self._changes.call_for_survey
+        changes = self._changes
+        return self._again or changes.everything or bool(changes.entries)
 
     @property
     def events_suffice(self) -> bool:
@@ -89,7 +90,7 @@ class Tracker:
             if (file := self.files.get(file_id)) is not None:
                 file.ready = True
                 self._schedule.wake(file)
-        if changes.call_for_survey:
+        if changes.everything or changes.entries:
             self._changes.entries |= changes.entries
             self._changes.moved |= changes.moved
             self._changes.everything |= changes.everything
@@ -113,10 +114,6 @@ class Tracker:
         """A closed file could not be found under its name: the next survey looks for it."""
         file.ready = False
         self._again = self._changes.everything = True
-
-    def read(self, file: FollowedFile) -> None:
-        """A file could be read."""
-        self._unreadable.discard(file.path)
 
     def failed(self, file: FollowedFile, error: OSError) -> None:
         """A file could not be read: it is tried again when it changes and at every survey."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -43,9 +43,12 @@ _LIMITS: Final = {
     errno.ENOSPC: "raise fs.inotify.max_user_watches",
 }
 
+# `struct inotify_event` without the name: watch, mask, cookie, bytes of the name.
+_EVENT: Final = struct.Struct("iIII")
+
 # A read gives as many events as fit, of which the longest (with a name of 255 bytes) has this size.
 _READ_BYTES: Final = 4096
-_EVENT_BYTES: Final = 16 + 256
+_EVENT_BYTES: Final = _EVENT.size + 256
 
 # After so many surveys of every file (half a minute) events are taken to report everything.
 _CLEAN_SURVEYS: Final = 30
@@ -76,6 +79,8 @@ class Reliability:
 
     def __init__(self) -> None:
         self._reported, self._missed, self._clean_surveys = True, False, 0
+        self.proven = False
+        """Whether many surveys of every file have found nothing that was not reported."""
 
     def reported(self, changes: Changes) -> None:
         """Events came, since the last survey."""
@@ -86,11 +91,7 @@ class Reliability:
         self._missed = self._missed or (found and not self._reported)
         self._clean_surveys += full
         self._reported = False
-
-    @property
-    def proven(self) -> bool:
-        """Whether many surveys of every file have found nothing that was not reported."""
-        return not self._missed and self._clean_surveys >= _CLEAN_SURVEYS
+        self.proven = not self._missed and self._clean_surveys >= _CLEAN_SURVEYS
 
 
 class Watching(Protocol):
@@ -114,7 +115,7 @@ class Watcher:
         """`is_wanted`: whether a change to a file of that name (without directory) matters."""
         self._log, self._is_wanted = log, is_wanted
         self._inotify: INotify | None = None
-        self._parsed: Callable[[bytes], Iterable[tuple[int, int, int, str]]] = lambda data: ()
+        self._descriptor = -1
         self._directories: dict[int, str] = {}
         self._paths: dict[str, int] = {}
         self._files: dict[int, FileId] = {}
@@ -127,8 +128,8 @@ class Watcher:
         try:
             import inotify_simple
 
-            self._parsed = inotify_simple.parse_events
             self._inotify = inotify_simple.INotify(nonblocking=True)
+            self._descriptor = self._inotify.fileno()
         except (OSError, ImportError) as error:
             self._give_up(error)
 
@@ -180,12 +181,14 @@ class Watcher:
     def _reported(self) -> bytes:
         """All events, as inotify(7) has them; one call where there are few, or none."""
         reported = b""
-        with suppress(BlockingIOError):
+        try:
             while self._inotify is not None:
-                some = os.read(self._inotify.fileno(), _READ_BYTES)
+                some = os.read(self._descriptor, _READ_BYTES)
                 reported += some
                 if len(some) <= _READ_BYTES - _EVENT_BYTES:
                     break
+        except BlockingIOError:
+            pass  # that was all
         return reported
 
     def take_changes(self) -> Changes | None:
@@ -193,7 +196,10 @@ class Watcher:
         if not (reported := self._reported()):
             return None
         changes, leaving = Changes(), dict[int, str]()
-        for wd, mask, cookie, name in self._parsed(reported):
+        end = 0
+        while end < len(reported):
+            wd, mask, cookie, named = _EVENT.unpack_from(reported, end)
+            end += _EVENT.size + named
             if (file_id := self._files.get(wd)) is not None:
                 if mask & _IGNORED:
                     del self._files[wd]
@@ -203,9 +209,11 @@ class Watcher:
             elif mask & _QUEUE_OVERFLOW:
                 changes.everything = True
             elif (directory := self._directories.get(wd)) is not None:
-                path = os.path.join(directory, name)
+                name = reported[end - named : end].rstrip(b"\0")
+                path = os.path.join(directory, os.fsdecode(name))
                 self._entry(changes, wd, mask, cookie, path, leaving)
-        self._moved.update(changes.moved)
+        if changes.moved:
+            self._moved.update(changes.moved)
         return changes
 
     def forget_moved(self) -> None:
@@ -241,7 +249,7 @@ class Watcher:
         if self._inotify is None:
             await trio.sleep_forever()
         else:
-            await trio.lowlevel.wait_readable(self._inotify.fileno())
+            await trio.lowlevel.wait_readable(self._descriptor)
 
     def close(self) -> None:
         if self._inotify is not None:

@@ -52,8 +52,9 @@ class LeefOptions(DeviceOptions):
     """The options of a sink with LEEF 2.0 messages."""
 
     delimiter: Annotated[str, BeforeValidator(_delimiter)] = Field(
-        "\t",
-        description="between attributes: one character, or its code as xHH; the tab by default",
+        "tab",
+        validate_default=True,
+        description="between attributes: one character, its code as xHH, or `tab`",
     )
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -24,6 +25,13 @@ from siemrelay.wire.rate_limits import retry_after_s
 
 # A receiver's message in errors and logs: enough to show why, too little to flood them.
 _TEXT_CHARACTERS: Final = 300
+
+# Proxies and gateways answer with pages for browsers; their beginning has what went wrong.
+_PAGE: Final = re.compile(r"\s*(?:<!doctype html|<html|<head|<body)\b", re.IGNORECASE)
+_MARKUP: Final = re.compile(
+    r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
+)
+_PAGE_CHARACTERS: Final = 4096
 
 _REFUSED: Final = frozenset({400, 413, 415, 422})
 _WAITING: Final = frozenset({408, 425, 429})
@@ -73,9 +81,13 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as one line of at most 300 characters, safe to display."""
-        text = " ".join(self.body.decode("utf-8", "replace").split())
-        return sanitize_for_display(text, _TEXT_CHARACTERS)
+        """The body as one line of at most 300 characters, safe to display; of a page its words."""
+        text = self.body.decode("utf-8", "replace")
+        if _PAGE.match(text):
+            from html import unescape  # only such an answer needs it
+
+            text = unescape(_MARKUP.sub(" ", text[:_PAGE_CHARACTERS]))
+        return sanitize_for_display(" ".join(text.split()), _TEXT_CHARACTERS)
 
     @property
     def retry_after_s(self) -> float | None:

@@ -8,12 +8,13 @@ itself only if it is pairs from its beginning to its end:
   comma or a semicolon must follow;
 - anything that is left over makes the message prose, and so does a lone pair.
 
-Where a key comes twice the first one counts.
+Where a key comes twice the first one counts, and the whole text is the event's message.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from siemrelay.decoders.escapes import unescape
@@ -90,7 +91,7 @@ def whole_pairs(text: str) -> dict[str, Any] | None:
         # Only a quoted value has escapes: in an unquoted one a backslash is itself.
         values = [value if plain is not None else unescape(value, _ESCAPES)
                   for value, plain in zip(values, columns[-1], strict=True)]  # fmt: skip
-    return _record(first_of_each(names, values), text)
+    return _record(names, values, text)
 
 
 def check_point_pairs(text: str) -> dict[str, Any] | None:
@@ -101,17 +102,18 @@ def check_point_pairs(text: str) -> dict[str, Any] | None:
     if whole is None:
         return None
     found = _CHECK_POINT_PAIR.findall(text)
-    return _record(
-        first_of_each([name for name, _ in found],
-                      [unescape(value, _ESCAPES) for _, value in found]), text,
-    )  # fmt: skip
+    values = [unescape(value, _ESCAPES) for _, value in found]
+    return _record([name for name, _ in found], values, text)
 
 
-def _record(pairs: dict[str, Any], text: str) -> dict[str, Any] | None:
+def _record(names: Sequence[str], values: Sequence[str], text: str) -> dict[str, Any] | None:
     """The pairs with a message; None if they are too few for a record."""
+    pairs: dict[str, Any] = first_of_each(names, values)
     if len(pairs) < _LEAST:
         return None
-    if "msg" not in pairs:  # as long as it names no message of its own, it is the message
+    if len(pairs) < len(names):  # the message says more than the pairs do
+        pairs["message"] = text
+    elif "msg" not in pairs:  # as long as it names no message of its own, it is the message
         pairs.setdefault("message", text)
     return pairs
 

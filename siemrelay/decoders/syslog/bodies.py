@@ -18,6 +18,7 @@ import msgspec
 
 from siemrelay.core.event import AuditEvent
 from siemrelay.core.forgiving_json import forgiving_json, may_hold_long_record
+from siemrelay.decoders.auditd.decoder import audit_event
 from siemrelay.decoders.cef import cef_fields
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.learned import REFUSALS, Learner, decoded_lines
@@ -39,6 +40,12 @@ Fields = dict[str, Any]
 Body = Literal["auto", "text", "json", "key_value", "cef", "leef", "pan_os", "snare"]
 """The option `body`: the form of a source's messages."""
 
+
+def _audit_or_pairs(text: str) -> Fields | None:
+    """A line of Linux' audit log, as audisp-syslog or rsyslog's imfile send it, or pairs."""
+    return audit_event(text) or normalise_device_pairs(whole_pairs(text))
+
+
 _COOKIE: Final = "@cee:"
 _OBJECT: Final = ("{", _COOKIE)
 
@@ -49,6 +56,7 @@ _BY_BEGINNING: Final[tuple[tuple[str, Callable[[str], Fields | None]], ...]] = (
     ("0,", pan_os_fields),
     *((beginning, snare_fields) for beginning in SNARE_BEGINNINGS),
     ("[", lambda text: normalise_device_pairs(check_point_pairs(text))),
+    *((beginning, _audit_or_pairs) for beginning in ("type=", "node=")),
 )
 _BEGINNINGS: Final = tuple(beginning for beginning, _ in _BY_BEGINNING)
 

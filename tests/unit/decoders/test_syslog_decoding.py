@@ -447,3 +447,24 @@ def test_text_that_begins_like_a_compressed_message_is_text(record: bytes) -> No
     (event, other) = decoded(record, b"\xfcber").events
     assert event.type != UNPARSED
     assert other.type != UNPARSED
+
+
+@pytest.mark.parametrize("head", ["audisp-syslog: ", "audit[7]: ", "audit: node=h1 "])
+def test_a_line_of_linuxs_audit_log_is_read_as_the_file_would_be(head: str) -> None:
+    """As audisp-syslog and rsyslog's imfile send it. Its `msg` comes twice."""
+    record = (
+        f"<13>Nov 28 16:00:00 h1 {head}type=USER_LOGIN msg=audit(1763000000.123:456): pid=12 uid=0 "
+        """auid=4294967295 msg='op=login acct="root" addr=203.0.113.9 terminal=ssh res=failed'"""
+    )
+    event = only(record.encode())
+    assert (event.type, event.outcome, event.time) == (
+        "USER_LOGIN", "failure", "2025-11-13T02:13:20.123Z",
+    )  # fmt: skip
+    assert (event.actor.name, event.actor.address) == ("root", "203.0.113.9")
+    assert attributes_of(event)["user_login"]["acct"] == "root"
+    assert attributes_of(event)["syslog"]["host"] == "h1"
+
+
+def test_pairs_that_begin_like_an_audit_line_and_are_none_are_pairs() -> None:
+    event = only(b"<13>Nov 28 16:00:00 h1 fw: type=traffic policy=3 user=ada")
+    assert (event.type, event.actor.name) == ("traffic", "ada")

@@ -91,6 +91,11 @@ def test_pairs_among_words_are_attributes_under_a_prefix() -> None:
     }  # fmt: skip
 
 
+def test_a_key_that_comes_twice_leaves_nothing_out_of_the_message() -> None:
+    text = "msg='first' user=ada msg='op=login res=failed'"
+    assert whole_pairs(text) == {"msg": "first", "user": "ada", "message": text}
+
+
 @pytest.mark.parametrize(
     ("text", "pairs"),
     [

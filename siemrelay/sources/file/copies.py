@@ -28,7 +28,7 @@ from siemrelay.sources.file.fingerprint import (
     end_digest,
 )
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
-from siemrelay.sources.file.reconcile import Likeness, Stage
+from siemrelay.sources.file.reconcile import SharedPrefix, Stage
 
 # How much of the beginning, and of the end of the shorter one, is compared with an original that
 # is there: a copy differs from the next generation well within this.
@@ -121,7 +121,7 @@ def _near(copy: FollowedFile, directory: str) -> bool:
 
 def compare(
     copy: FollowedFile, origins: list[Origin], disk: Disk
-) -> tuple[Extent, tuple[Likeness, ...]]:
+) -> tuple[Extent, tuple[SharedPrefix, ...]]:
     """How far `copy`, which is open, is the same as each of the origins; blocks on the disk.
 
     Left out are those from which it is proven to differ. Raises OriginChanged, OSError.
@@ -138,11 +138,11 @@ def compare(
 
 def _compare(
     copy: FollowedFile, content: Content, origins: list[Origin], disk: Disk
-) -> tuple[Extent, tuple[Likeness, ...]]:
+) -> tuple[Extent, tuple[SharedPrefix, ...]]:
     # Measured first: an original that is intact afterwards was never shorter.
     extent = _extent(content, max((_length(origin, disk) for origin in origins), default=0) + 1)
     prefixes: dict[int, str] = {}
-    likenesses: list[Likeness] = []
+    shared_prefixes: list[SharedPrefix] = []
     for origin in sorted(origins, key=lambda it: (it.file is None, it.checkpoint.offset)):
         same = _same_through(copy, content, extent, origin, prefixes)
         if same is None:
@@ -151,15 +151,15 @@ def _compare(
         point = origin.checkpoint
         if not _near(copy, origin.directory) and 0 < same < _MIN_ELSEWHERE_BYTES:
             continue
-        likenesses.append(
-            Likeness(
+        shared_prefixes.append(
+            SharedPrefix(
                 key=origin.key, same=same, offset=point.offset, part=point.part, ahead=point.ahead
             )
         )
         if origin.file is not None and 0 < extent.length <= same:
             break  # it is all there
     content.keep_from(0)
-    return extent, tuple(likenesses)
+    return extent, tuple(shared_prefixes)
 
 
 def _length(origin: Origin, disk: Disk) -> int:

@@ -8,7 +8,7 @@ from typing import Final
 
 from siemrelay.sources.file.checkpoints import CheckpointStore
 from siemrelay.sources.file.disk import Disk, FileId, OpenFile
-from siemrelay.sources.file.finder import Finder, Found, Picture, Unsettled
+from siemrelay.sources.file.finder import Finder, Found, Listing, Unsettled
 from siemrelay.sources.file.fingerprint import PREFIX_BYTES, Progress
 from siemrelay.sources.file.reader import FollowedFile
 from siemrelay.sources.file.schedule import Schedule
@@ -45,7 +45,7 @@ class Discovery:
     def look(
         self, files: Mapping[FileId, FollowedFile], newcomers: dict[FileId, FollowedFile],
         take_changes: Callable[[], Changes], calls_again: Callable[[], bool], *, full: bool,
-    ) -> Picture:  # fmt: skip
+    ) -> Listing:  # fmt: skip
         """Find the files, again until nothing moves meanwhile, and add new ones to `newcomers`.
 
         Listing a directory is no snapshot: of files that are renamed just then some may be
@@ -66,7 +66,7 @@ class Discovery:
             full = full or changes.everything or not self._watcher.active
             moved |= changes.moved
             # Once more for those of the last time: the news of their next rename may be under way.
-            picture = self._finder.find(
+            listing = self._finder.find(
                 changed=None if full else changes.entries,
                 moved=(renamed := self._moved_before | moved),
                 wanted=wanted,
@@ -74,20 +74,20 @@ class Discovery:
             for directory in self._finder.directories:
                 self._watcher.watch_directory(directory)
             opened = len(newcomers)
-            missed = self._open_new(files, picture, newcomers, renamed)
+            missed = self._open_new(files, listing, newcomers, renamed)
             # Without events only another look tells what took the names of those meanwhile.
             missed = missed or (not self._watcher.active and len(newcomers) > opened)
             # What happened in a directory before it was watched is not reported.
             unwatched = self._directories != self._finder.directories
             self._directories = self._finder.directories
-            moving = not picture.unsettled <= self._unsettled
-            self._unsettled = picture.unsettled
+            moving = not listing.unsettled <= self._unsettled
+            self._unsettled = listing.unsettled
             if not (missed or unwatched or moving or calls_again()):
                 break
             full = False
         self._moved_before = moved
         self._watcher.forget_moved()
-        return picture
+        return listing
 
     def renewed(self, file: FollowedFile) -> FollowedFile | None:
         """The same open file as a new one, since its content is another; None if it is closed.
@@ -121,16 +121,16 @@ class Discovery:
         self._left_alone.clear()
 
     def _open_new(
-        self, files: Mapping[FileId, FollowedFile], picture: Picture,
+        self, files: Mapping[FileId, FollowedFile], listing: Listing,
         newcomers: dict[FileId, FollowedFile], renamed: Mapping[str, str],
     ) -> bool:  # fmt: skip
         """Open what is not followed yet; whether one has moved before it could be opened."""
         missed = False
         held = sum(file.content is not None for file in files.values()) + len(newcomers)
-        for file_id, found in (picture.found | picture.strays).items():
+        for file_id, found in (listing.found | listing.strays).items():
             if file_id in files or file_id in newcomers:
                 continue
-            stray = file_id in picture.strays
+            stray = file_id in listing.strays
             if self._left_alone.get(file_id) == (found.path, 0 if stray else found.status.size):
                 continue
             try:

@@ -34,7 +34,7 @@ Unsettled = tuple[str, int, int]
 that is a regular file)."""
 
 
-class Picture(NamedTuple):
+class Listing(NamedTuple):
     """The files on the disk, as one look found them."""
 
     found: dict[FileId, Found]
@@ -78,7 +78,7 @@ class Finder:
     def find(
         self, *, changed: Collection[str] | None, moved: Iterable[str] = (),
         wanted: Collection[int] = (),
-    ) -> Picture:  # fmt: skip
+    ) -> Listing:  # fmt: skip
         """Every regular file that matches.
 
         `changed`: the only paths whose status may differ from the last call's, beside those that
@@ -120,7 +120,7 @@ class Finder:
             for name, inode, _ in self._disk.entries(directory):
                 if inode in wanted:
                     strays.append((os.path.join(directory, name), inode))
-        return Picture(found, self._strays(strays, found, unsettled), frozenset(unsettled))
+        return Listing(found, self._strays(strays, found, unsettled), frozenset(unsettled))
 
     def closed(self) -> dict[str, bool]:
         """The directories that this process may not enter or list, as the last `find` met them.

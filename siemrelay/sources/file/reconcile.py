@@ -53,12 +53,12 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """For how long there was nothing to read and no change."""
 
 
-class Likeness(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a file is proven to have the same content as one that was read before."""
+class SharedPrefix(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a file is proven to begin with the content of one that was read before."""
 
     key: str
     same: int
-    """The bytes from the beginning that are proven to be the same; 0: it cannot be told yet."""
+    """The bytes from the beginning that are proven to be the same; 0: not known yet."""
     offset: int
     """How far that content was read."""
     part: int = 0
@@ -91,7 +91,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `length` is all there is at present."""
     quiet_s: float = 0.0
     """For how long it has not changed."""
-    likenesses: tuple[Likeness, ...] = ()
+    shared_prefixes: tuple[SharedPrefix, ...] = ()
     """Contents that it may be a copy of; those that it proved to differ from are left out."""
     postponed: bool = False
     """Something changed while it was compared: it is to be decided by the next survey."""
@@ -229,7 +229,7 @@ def reconcile(
     # Contents that files have since they were truncated; the next survey, which follows at once,
     # meets them. A compressed file may be the copy of one.
     unmet = {now.log for now in seen.values() if now.changed}
-    hopes: set[str] = set()
+    awaited: set[str] = set()
     found: set[str] = set()
     for file_id, now in seen.items():
         before = known.get(file_id)
@@ -246,9 +246,9 @@ def reconcile(
             action = FollowOn(file_id)
         actions.append(action)
         if isinstance(action, Wait):
-            hopes.update(likeness.key for likeness in now.likenesses)
+            awaited.update(shared.key for shared in now.shared_prefixes)
         elif isinstance(action, Begin):
-            found.update(likeness.key for likeness in now.likenesses)
+            found.update(shared.key for shared in now.shared_prefixes)
             if now.copy_by_name:  # nothing was read of the content that it would be told by
                 found.update(key for key, orphan in orphans.items()
                              if orphan.offset == 0 and orphan.log == now.log)  # fmt: skip
@@ -264,7 +264,7 @@ def reconcile(
     for key, orphan in orphans.items():
         if key in found or _begun_elsewhere(orphan, seen):
             actions.append(Recovered(key))
-        elif key not in hopes and not _may_begin(orphan, known, seen):
+        elif key not in awaited and not _may_begin(orphan, known, seen):
             actions.append(Lost(key, orphan.unread))
     return actions
 
@@ -313,17 +313,17 @@ def _decide(
     """Whether a file is read, and from where: see the table at `reconcile`."""
     if now.postponed:
         return Wait(file_id, None)
-    longest = max((likeness.same for likeness in now.likenesses), default=0)
+    longest = max((shared.same for shared in now.shared_prefixes), default=0)
     # The inode may be that of a deleted file with the same header: the longer proof decides.
     if now.checkpoint is not None and longest <= now.checkpoint_offset:
         return Resume(file_id, now.checkpoint)
-    if not now.likenesses:
+    if not now.shared_prefixes:
         return Begin(file_id)
     # The longest proof wins: generations may have a common header. While there is a file with the
     # content itself, that one is read.
-    best = max(now.likenesses, key=lambda it: (it.same, it.key in live, it.offset))
+    best = max(now.shared_prefixes, key=lambda it: (it.same, it.key in live, it.offset))
     patient = not final and now.quiet_s < COPY_QUIET_S
-    untold = any(likeness.same == 0 for likeness in now.likenesses)
+    unknown = any(shared.same == 0 for shared in now.shared_prefixes)
     proven = 0 < min(best.offset, now.length) <= best.same
     if best.key in live:
         if 0 < now.length <= best.same:
@@ -333,7 +333,7 @@ def _decide(
             return Wait(file_id, best.key)
         if proven and patient:
             return Wait(file_id, best.key)
-    elif proven and (now.length >= best.offset or now.complete) and not (patient and untold):
+    elif proven and (now.length >= best.offset or now.complete) and not (patient and unknown):
         through = min(best.offset, now.length)
         part, ahead = (best.part, best.ahead) if through == best.offset else (0, ())
         whole = now.length < best.offset

@@ -19,7 +19,7 @@ from siemrelay.sources.file.copies import (
 )
 from siemrelay.sources.file.discovery import Discovery
 from siemrelay.sources.file.disk import Disk, FileId, Status
-from siemrelay.sources.file.finder import Found, Globs, Picture
+from siemrelay.sources.file.finder import Found, Globs, Listing
 from siemrelay.sources.file.fingerprint import ContentChanged
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.reconcile import Seen, Stage
@@ -63,33 +63,33 @@ class Surveyor:
         """
         self._again = False
         newcomers = dict(renewed)
-        picture = self._discovery.look(files, newcomers, take_changes, calls_again, full=full)
+        listing = self._discovery.look(files, newcomers, take_changes, calls_again, full=full)
         seen: dict[FileId, Seen] = {}
         of_log: defaultdict[str, list[FollowedFile]] = defaultdict(list)
         for file in files.values():
             of_log[file.log].append(file)
         for file in newcomers.values():
-            self._look_again(file, picture)
+            self._look_again(file, listing)
             of_log[file.log].append(file)
         for file_id, file in files.items():
-            if (sight := self._examine(file, of_log[file.log], picture)) is not None:
-                seen[file_id] = sight
+            if (facts := self._examine(file, of_log[file.log], listing)) is not None:
+                seen[file_id] = facts
         for file_id, file in list(newcomers.items()):
-            if (sight := self._meet(file, of_log[file.log], picture)) is None:
+            if (facts := self._meet(file, of_log[file.log], listing)) is None:
                 del newcomers[file_id]
                 of_log[file.log].remove(file)
             else:
-                seen[file_id] = sight
+                seen[file_id] = facts
         for file in self._truncated:  # not before all were compared by the same facts
             file.changed = self._again = True
         self._truncated.clear()
-        paths = {file.path for file in picture.found.values()}
+        paths = {file.path for file in listing.found.values()}
         return Facts(paths, seen, newcomers, self._again)
 
-    def _look_again(self, file: FollowedFile, picture: Picture) -> None:
+    def _look_again(self, file: FollowedFile, listing: Listing) -> None:
         """See what has become of a new file since it was opened."""
         file.look()
-        found = picture.found.get(file.file_id)
+        found = listing.found.get(file.file_id)
         path = found.path if found is not None else file.path
         if found is None and file.content is not None and not file.deleted:
             path = file.content.file.path() or path
@@ -98,7 +98,7 @@ class Surveyor:
             file.moved_to(path)
 
     def _meet(
-        self, file: FollowedFile, of_log: Sequence[FollowedFile], picture: Picture
+        self, file: FollowedFile, of_log: Sequence[FollowedFile], listing: Listing
     ) -> Seen | None:
         """The facts about a file that is new; None if it is not to be followed."""
         try:
@@ -113,7 +113,7 @@ class Surveyor:
             self._unreadable.add(file.path, error)
             self._discovery.dismiss(file)
             return None
-        if point is None and not file.matched and file.file_id in picture.strays:
+        if point is None and not file.matched and file.file_id in listing.strays:
             self._discovery.leave_alone(file)
             return None
         seen = self._seen(file, file.path, matched=file.matched)
@@ -123,10 +123,10 @@ class Surveyor:
         return self._compared(file, seen, of_log)
 
     def _examine(
-        self, file: FollowedFile, of_log: Sequence[FollowedFile], picture: Picture
+        self, file: FollowedFile, of_log: Sequence[FollowedFile], listing: Listing
     ) -> Seen | None:
         """The facts about a file that is followed; None if nothing leads to it any more."""
-        found = picture.found.get(file.file_id)
+        found = listing.found.get(file.file_id)
         path, matched = file.path, file.matched
         if file.content is not None:
             status = file.content.file.status()
@@ -138,7 +138,7 @@ class Surveyor:
                     path, matched = now_at, self._globs.matches(now_at)
             changed = self._lost_content(file, status)
         else:
-            found = found or picture.strays.get(file.file_id)
+            found = found or listing.strays.get(file.file_id)
             if found is None:
                 return None
             path, matched, status = found.path, found.matched, found.status
@@ -216,7 +216,7 @@ class Surveyor:
         try:
             if file.content is None:
                 file.reopen(self._disk)
-            extent, likenesses = compare(file, origins, self._disk)
+            extent, shared_prefixes = compare(file, origins, self._disk)
         except OriginChanged as error:
             self._truncated.append(error.file)
             return msgspec.structs.replace(seen, postponed=True)
@@ -230,8 +230,9 @@ class Surveyor:
             seen,
             length=extent.length,
             complete=extent.complete,
-            likenesses=likenesses,
-            differs=bool(file.origin) and file.origin not in {like.key for like in likenesses},
+            shared_prefixes=shared_prefixes,
+            differs=bool(file.origin)
+            and file.origin not in {shared.key for shared in shared_prefixes},
         )
 
     def _failed(self, file: FollowedFile, error: OSError) -> None:

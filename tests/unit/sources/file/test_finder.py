@@ -27,6 +27,6 @@ def test_globs_match_by_their_text_just_what_they_find_on_the_disk(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     globs = Globs([f"{tmp_path}/{pattern}"])
-    picture = Finder(globs, Disk()).find(changed=None)
-    found = {file.path for file in picture.found.values()}
+    listing = Finder(globs, Disk()).find(changed=None)
+    found = {file.path for file in listing.found.values()}
     assert {str(path) for path in paths if globs.matches(str(path))} == found

@@ -18,7 +18,6 @@ from siemrelay.sources.file.reconcile import (
     Copied,
     FollowOn,
     Known,
-    Likeness,
     Lost,
     Orphan,
     Recovered,
@@ -26,6 +25,7 @@ from siemrelay.sources.file.reconcile import (
     Resume,
     Retired,
     Seen,
+    SharedPrefix,
     Stage,
     Truncated,
     Wait,
@@ -52,9 +52,9 @@ def seen(**changes: Any) -> Seen:
 
 def copy(same: int, length: int, *, offset: int = 50, key: str = "log", **changes: Any) -> Seen:
     """A file that may be a copy: so many of its bytes are proven to be those of `key`."""
-    likeness = Likeness(key=key, same=same, offset=offset)
+    shared = SharedPrefix(key=key, same=same, offset=offset)
     values: dict[str, Any] = {
-        "path": "/a.log.1", "length": length, "likenesses": (likeness,), "copy_by_name": True,
+        "path": "/a.log.1", "length": length, "shared_prefixes": (shared,), "copy_by_name": True,
     }  # fmt: skip
     return seen(**(values | changes))
 
@@ -130,18 +130,19 @@ def test_without_time_to_wait_a_file_that_cannot_be_proven_a_copy_is_read() -> N
 
 
 def test_the_longest_proof_wins_over_a_common_header() -> None:
-    likenesses = (
-        Likeness(key="header", same=9, offset=9), Likeness(key="origin", same=50, offset=50),
-    )  # fmt: skip
-    now = copy(0, 60, likenesses=likenesses)
+    shared_prefixes = (
+        SharedPrefix(key="header", same=9, offset=9),
+        SharedPrefix(key="origin", same=50, offset=50),
+    )
+    now = copy(0, 60, shared_prefixes=shared_prefixes)
     assert reconcile({}, {COPY: now}, {}) == [Copied(COPY, "origin", 50, 0, whole=False)]
 
 
 def test_a_header_proves_nothing_while_a_longer_content_may_be_the_origin() -> None:
-    likenesses = (
-        Likeness(key="header", same=9, offset=9), Likeness(key="origin", same=0, offset=50),
+    shared_prefixes = (
+        SharedPrefix(key="header", same=9, offset=9), SharedPrefix(key="origin", same=0, offset=50),
     )  # fmt: skip
-    now = copy(0, 20, likenesses=likenesses)
+    now = copy(0, 20, shared_prefixes=shared_prefixes)
     assert reconcile({}, {COPY: now}, {}) == [Wait(COPY, None)]
 
 
@@ -167,8 +168,10 @@ def test_what_was_unread_when_a_file_left_is_recovered_or_lost(
 keys = st.sampled_from(["k1", "k2", "k3"])
 ids = st.sampled_from([(1, n) for n in range(1, 5)])
 sizes = st.integers(0, 60)
-likenesses = st.lists(
-    st.builds(Likeness, key=keys, same=sizes, offset=sizes), max_size=3, unique_by=lambda it: it.key
+shared_prefixes = st.lists(
+    st.builds(SharedPrefix, key=keys, same=sizes, offset=sizes),
+    max_size=3,
+    unique_by=lambda it: it.key,
 )
 knowns = st.builds(
     Known, key=keys, path=st.sampled_from(["/a", "/a.1"]), matched=st.booleans(),
@@ -178,7 +181,7 @@ seens = st.builds(
     Seen, path=st.sampled_from(["/a", "/a.1"]), matched=st.booleans(), deleted=st.booleans(),
     changed=st.booleans(), grown=st.booleans(), checkpoint=st.none() | keys, length=sizes,
     complete=st.booleans(), quiet_s=st.sampled_from([0.0, 1e4]), copy_by_name=st.booleans(),
-    likenesses=likenesses.map(tuple), postponed=st.booleans(), differs=st.booleans(),
+    shared_prefixes=shared_prefixes.map(tuple), postponed=st.booleans(), differs=st.booleans(),
 )  # fmt: skip
 orphans = st.dictionaries(keys, st.builds(Orphan, sizes, st.just(""), sizes))
 
@@ -191,7 +194,7 @@ def test_whatever_the_facts_no_byte_is_skipped_without_proof(
     for action in actions:
         if isinstance(action, Copied):
             now = seen[action.file]
-            (proof, *_) = [like for like in now.likenesses if like.key == action.origin
+            (proof, *_) = [like for like in now.shared_prefixes if like.key == action.origin
                            and like.same >= action.through]  # fmt: skip
             assert 0 < action.through <= min(now.length, proof.offset)
 

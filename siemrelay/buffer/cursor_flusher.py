@@ -13,7 +13,6 @@ from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.threads import WriterThread
 from siemrelay.core.errors import BufferFull
-from siemrelay.net.clock import sleep_until
 from siemrelay.net.tasks import Mutex, next_second
 
 _log = structlog.get_logger()
@@ -23,9 +22,6 @@ _log = structlog.get_logger()
 # anyway, if none came. After a crash of the process the deliveries of that time are repeated, and
 # those in flight.
 WITH_RECORDS_S: Final = 0.1
-
-# Cursors that have passed many records are stored alone so soon.
-_SHORT_PAUSE_S: Final = 0.02
 
 # A full disk is tried again this often.
 _FULL_PAUSE_S: Final = 1.0
@@ -56,7 +52,6 @@ class CursorFlusher:
     async def _store_many(self, reclaim: Callable[[], Awaitable[bool]]) -> None:
         while True:
             await self._cursors.wait_many()
-            await sleep_until(trio.current_time() + _SHORT_PAUSE_S)
             await self._store_due(reclaim)
 
     async def _store_due(self, reclaim: Callable[[], Awaitable[bool]]) -> None:

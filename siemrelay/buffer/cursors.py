@@ -16,16 +16,18 @@ import trio
 
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.sink_cursor import Outcome, SinkCursor, SinkPolicy
+from siemrelay.net.clock import Alarm
 from siemrelay.net.tasks import Broadcast
 from siemrelay.proof.stream import StreamState
 from siemrelay.telemetry.stats import SinkCounts
 
 _log = structlog.get_logger()
 
-# Moved cursors that have passed so many records are stored with the next records, or alone soon: a
-# sink that catches up while nothing comes in would repeat as many as it can take until the next
+# Moved cursors that have passed so many records are stored with the next records, or alone so soon:
+# a sink that catches up while nothing comes in would repeat as many as it can take until the next
 # second.
-MANY_RECORDS: Final = 200
+_MANY_RECORDS: Final = 200
+_SHORT_PAUSE_S: Final = 0.02
 
 
 class KeptRange(msgspec.Struct):
@@ -44,7 +46,7 @@ class SinkCursors:
         self._cursors: dict[str, SinkCursor] = {}
         self._unstored: set[str] = set()
         self._unstored_since = math.inf
-        self._passed_unstored, self._many = 0, Broadcast()
+        self._passed_unstored, self._many_due = 0, Alarm()
         self._renamed: dict[str, str] = {}
         self._moved = Broadcast()
 
@@ -148,10 +150,11 @@ class SinkCursors:
                        advice="they were acknowledged and are gone; check the disk, and run "
                        "`siemrelay buffer check`")  # fmt: skip
         if next_sequence > before:
+            few = self._passed_unstored < _MANY_RECORDS
             self._passed_unstored += next_sequence - before
+            if few and self._passed_unstored >= _MANY_RECORDS:
+                self._many_due.set(trio.current_time() + _SHORT_PAUSE_S)
             self._note_moved(cursor)
-            if self._passed_unstored >= MANY_RECORDS:
-                self._many.wake_all()
         elif outcome.confirmed is not None:
             self._note_moved(cursor)
 
@@ -186,21 +189,22 @@ class SinkCursors:
             await self._moved.wait()
 
     async def wait_many(self) -> None:
-        """Wait until moved cursors that are not stored have passed many records."""
-        while self._passed_unstored < MANY_RECORDS:
-            await self._many.wait()
+        """Wait until moved cursors have passed many records, and nothing has stored them soon."""
+        await self._many_due.wait()
+        self._many_due.set(math.inf)
 
     def waited(self, seconds: float) -> bool:
         """Whether moved cursors wait for so long to be stored, or have passed many records."""
         if not self._unstored:
             return False
-        is_many = self._passed_unstored >= MANY_RECORDS
+        is_many = self._passed_unstored >= _MANY_RECORDS
         return is_many or trio.current_time() >= self._unstored_since + seconds
 
     def take_unstored(self) -> dict[str, StoredCursor]:
         """The moved cursors, by sink, to be stored now; `put_back` those that were not."""
         names, self._unstored = self._unstored, set()
         self._passed_unstored = 0
+        self._many_due.set(math.inf)
         return {name: self._cursors[name].stored() for name in names}
 
     def put_back(self, sinks: Iterable[str]) -> None:

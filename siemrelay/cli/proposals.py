@@ -40,6 +40,9 @@ _IS_PRODUCT: Final = 0.3
 _OWN_FIELDS: Final = 3
 _MOST_OBJECTS: Final = 100
 
+# What every GELF message has; its types are whatever its sender writes.
+_GELF: Final = {"version", "host", "short_message"}
+
 _MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CEF: Final = re.compile(r"(?:^|[\s:])CEF:\d\|")
 _LEEF: Final = re.compile(r"(?:^|[\s:])LEEF:[\d.]+\|")
@@ -132,6 +135,8 @@ def _is_parsed_by(name: str) -> Callable[[str], bool]:
 def _product(records: list[str]) -> str | None:
     """The product that most of these JSON objects are of: by its types and its own field names."""
     objects = [found for found in map(_object, records[:_MOST_OBJECTS]) if found is not None]
+    if objects and all(msgspec.json.decode(each).keys() >= _GELF for each in objects):
+        return "gelf"
     common = BUILT_IN["generic"].spellings
     shares = dict[str, float]()
     for name in (name for name in BUILT_IN if BUILT_IN[name].types):

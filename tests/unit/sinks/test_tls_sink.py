@@ -421,12 +421,18 @@ def test_the_last_good_pair_is_kept_while_the_new_one_is_not_whole(
 
 
 def test_files_that_never_could_be_used_hold_with_their_names(own: Files) -> None:
-    for options in (
-        TlsOptions(ca=own.directory / "none.pem"),
-        TlsOptions(certificate=own.client, key=own.server_key),
-        TlsOptions(ca=own.client_key),
+    for options, why in (
+        (TlsOptions(ca=own.directory / "none.pem"), "`ca`: there is no file .*none.pem"),
+        (
+            TlsOptions(certificate=own.client, key=own.server_key),
+            "`key`: the key in .*server.key does not belong to .*client.pem",
+        ),
+        (
+            TlsOptions(ca=own.client_key),
+            "`ca`: .*client.key holds no `-----BEGIN CERTIFICATE-----`",
+        ),
     ):
-        with pytest.raises(SinkHolds, match="belong together"):
+        with pytest.raises(SinkHolds, match=why):
             TlsContexts(options).current()
 
 
@@ -436,7 +442,7 @@ def test_a_key_with_a_password_holds_instead_of_asking_the_terminal(own: Files) 
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(b"secret"),
     ))  # fmt: skip
-    with pytest.raises(SinkHolds, match="no password"):
+    with pytest.raises(SinkHolds, match="has a password, which a service cannot type"):
         TlsContexts(TlsOptions(certificate=own.client, key=own.client_key)).current()
 
 

@@ -11,11 +11,12 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
+from siemrelay.net.http_client import exchange, open_http_client
 from siemrelay.net.oauth import (
     TokenAnswer,
     TokenRefused,
@@ -108,34 +109,21 @@ class Client:
     async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         import httpx2
 
-        tls = self._options.tls
+        tls, timeout_s = self._options.tls, self._options.timeout
         trace = RequestTrace(url, len(body), self._report, self._contexts)
-        extensions: dict[str, Any] = {"trace": trace.step}
-        if tls.server_name:
-            extensions["sni_hostname"] = tls.server_name
         try:
-            with trio.fail_after(self._options.timeout):
-                async with self._client.stream(
-                    "POST", url, content=body, headers=dict(headers), extensions=extensions
-                ) as answer:
-                    return Answer(answer.status_code, answer.headers, await _read(answer))
+            answer = await exchange(
+                self._client, "POST", url, body, headers, guard=trace, timeout_s=timeout_s,
+                most_bytes=_ANSWER_BYTES, server_name=tls.server_name,
+            )  # fmt: skip
         except trio.TooSlowError as error:
-            raise timeout_error(url, self._options.timeout) from error
+            raise timeout_error(url, timeout_s) from error
         except httpx2.HTTPError as error:
             if isinstance(error, httpx2.ProxyError) and (proxy := proxy_for(url)) is not None:
                 raise tunnel_error(str(error), proxy) from error
             shows = tls.certificate is not None
             raise transport_error(error, url, shows_certificate=shows) from error
-        finally:
-            trace.close_unfinished()
-
-
-async def _read(answer: httpx2.Response) -> bytes:
-    body = bytearray()
-    async for part in answer.aiter_bytes():
-        if len(body) < _ANSWER_BYTES:  # the rest is read and dropped, within `timeout`
-            body += part
-    return bytes(body)
+        return Answer(answer.status, answer.headers, answer.body)
 
 
 class RequestSink:
@@ -166,8 +154,6 @@ class RequestSink:
         for unusable in unusable_proxies():
             raise unusable
         context = await trio.to_thread.run_sync(self._contexts.current)
-        # No compressed answers: a small one could expand to any amount of memory.
-        every = {"User-Agent": "siemrelay", "Accept-Encoding": "identity"}
         headers = httpx2.Headers()
         for name, value in options.headers.items():
             headers[name] = str(value)  # in place of one in another case
@@ -176,10 +162,7 @@ class RequestSink:
         elif options.basic is not None:
             pair = f"{options.basic.username}:{options.basic.password}".encode()
             headers["Authorization"] = "Basic " + b64encode(pair).decode()
-        # No timeout here: `_exchange` has one for the whole request.
-        async with httpx2.AsyncClient(
-            verify=context, headers=every, timeout=None, follow_redirects=False
-        ) as client:
+        async with open_http_client(context) as client:
             yield Client(client, headers, options, self._contexts, report)
 
 

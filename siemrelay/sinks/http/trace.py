@@ -19,20 +19,19 @@ from siemrelay.sinks.contract import Report, no_report
 from siemrelay.sinks.http.proxies import proxy_for
 
 
-class RequestTrace:
+class RequestTrace(ConnectionGuard):
     """Reports one request's steps; on a connection that is reused, only the last one."""
 
     def __init__(self, url: str, body_bytes: int, report: Report, contexts: TlsContexts) -> None:
         """`contexts` keeps the expiry of the receiver's certificate."""
+        super().__init__()
         self._url, self._body_bytes = url, body_bytes
         self._report, self._contexts = report, contexts
         self._tunnel = False
-        self._guard = ConnectionGuard()
-        self.close_unfinished = self._guard.close_unfinished
 
     async def step(self, name: str, info: Mapping[str, Any]) -> None:
-        """Take one trace event of httpcore2: its name, and the operation's arguments or result."""
-        await self._guard.step(name, info)
+        """See `ConnectionGuard.step`."""
+        await super().step(name, info)
         match name:
             case "connection.connect_tcp.started":
                 await self._resolve(info["host"], info["port"])

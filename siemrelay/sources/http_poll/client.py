@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
@@ -13,7 +13,12 @@ import trio
 from siemrelay.core.errors import SiemrelayError
 from siemrelay.core.options import show_seconds
 from siemrelay.formats.writing.text import sanitize_for_display
-from siemrelay.net.http_client import ConnectionGuard
+from siemrelay.net.http_client import (
+    ConnectionGuard,
+    HttpResponse,
+    exchange,
+    open_http_client,
+)
 from siemrelay.net.oauth import TokenAnswer, TokenRefused, TokenSource, TokenUnavailable
 from siemrelay.net.tls_client import client_context
 from siemrelay.net.tls_files import TlsFilesUnusable
@@ -82,17 +87,17 @@ class ApiClient:
 
         A refused OAuth token is renewed once.
         """
-        status, headers, body = await self._authorized(request)
-        if status == 401 and self._tokens is not None and self._tokens.reject():
-            status, headers, body = await self._authorized(request)
-        if status != 200:
-            raise _refused(status, headers, body)
-        named = self._options.next_header
+        answer = await self._authorized(request)
+        if answer.status == 401 and self._tokens is not None and self._tokens.reject():
+            answer = await self._authorized(request)
+        if answer.status != 200:
+            raise _refused(answer)
+        headers, named = answer.headers, self._options.next_header
         link = headers.get(named.lower()) if named else _next_link(headers.get("link"))
         asked_s = limit_pause_s(headers, now_s=time.time()) if is_used_up(headers) else None
-        return Page(ApiAnswer(body, link), min(asked_s or 0.0, _LONGEST_ASKED_S))
+        return Page(ApiAnswer(answer.body, link), min(asked_s or 0.0, _LONGEST_ASKED_S))
 
-    async def _authorized(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
+    async def _authorized(self, request: Request) -> HttpResponse:
         import httpx2
 
         options = self._options
@@ -116,35 +121,25 @@ class ApiClient:
 
     async def _ask_token(self, url: str, body: bytes, headers: Mapping[str, str]) -> TokenAnswer:
         # Without the API's headers: they may be credentials, and this is another server.
-        status, answered, found = await self._exchange(url, body, headers)
-        return TokenAnswer(status, found, limit_pause_s(answered, now_s=time.time()))
+        answer = await self._exchange(url, body, headers)
+        asked_s = limit_pause_s(answer.headers, now_s=time.time())
+        return TokenAnswer(answer.status, answer.body, asked_s)
 
     async def _exchange(
         self, url: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    ) -> HttpResponse:
         import httpx2
 
-        guard = ConnectionGuard()
-        extensions: dict[str, Any] = {"trace": guard.step}
-        if self._options.tls.server_name:
-            extensions["sni_hostname"] = self._options.tls.server_name
+        options = self._options
         method = "GET" if body is None else "POST"
         try:
-            with trio.fail_after(self._options.timeout):
-                async with self._client.stream(
-                    method, url, content=body, headers=dict(headers), extensions=extensions
-                ) as answer:
-                    found = bytearray()
-                    async for part in answer.aiter_bytes():
-                        found += part
-                        if len(found) > _BODY_BYTES:
-                            raise PollFailed(
-                                "an answer larger than 32 MiB; ask for smaller pages",
-                                lasting=True,
-                            )
-                    return answer.status_code, answer.headers, bytes(found)
+            answer = await exchange(
+                self._client, method, url, body, headers, guard=ConnectionGuard(),
+                timeout_s=options.timeout, most_bytes=_BODY_BYTES,
+                server_name=options.tls.server_name,
+            )  # fmt: skip
         except trio.TooSlowError as error:
-            limit = show_seconds(self._options.timeout)
+            limit = show_seconds(options.timeout)
             raise PollFailed(f"no answer within {limit} (`timeout`)") from error
         except httpx2.LocalProtocolError:
             # The library's message would show the header, and with it the credentials.
@@ -155,8 +150,9 @@ class ApiClient:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             reason = str(error).rstrip(".") or type(error).__name__
             raise PollFailed(f"{reason}; is the address right and the API up?") from error
-        finally:
-            guard.close_unfinished()
+        if answer.is_cut:
+            raise PollFailed("an answer larger than 32 MiB; ask for smaller pages", lasting=True)
+        return answer
 
 
 def _next_link(header: str | None) -> str | None:
@@ -168,7 +164,8 @@ def _next_link(header: str | None) -> str | None:
     return links.get("next", {}).get("url")
 
 
-def _refused(status: int, headers: Mapping[str, str], body: bytes) -> PollFailed:
+def _refused(answer: HttpResponse) -> PollFailed:
+    status, headers, body, _ = answer
     text = sanitize_for_display(" ".join(body.decode("utf-8", "replace").split()), _TEXT_CHARACTERS)
     reason = f"HTTP {status} {text}".rstrip()
     asked_s = limit_pause_s(headers, now_s=time.time())
@@ -188,15 +185,9 @@ def _refused(status: int, headers: Mapping[str, str], body: bytes) -> PollFailed
 @asynccontextmanager
 async def open_client(options: HttpPollOptions) -> AsyncIterator[ApiClient]:
     """A client that follows no redirects and uses the environment's proxies."""
-    import httpx2  # slow to import, and only this source needs it
-
     try:
         context = await trio.to_thread.run_sync(client_context, options.tls)
     except TlsFilesUnusable as error:
         raise PollFailed(str(error), lasting=True) from error
-    # No compressed answers: a small one could expand to any amount of memory.
-    sent = {"User-Agent": "siemrelay", "Accept": "application/json", "Accept-Encoding": "identity"}
-    async with httpx2.AsyncClient(
-        verify=context, headers=sent, timeout=None, follow_redirects=False
-    ) as client:
+    async with open_http_client(context, {"Accept": "application/json"}) as client:
         yield ApiClient(client, options)

@@ -35,8 +35,8 @@ _SEVERITIES: Final = {"unknown": "3", "low": "2", "medium": "5", "high": "8", "v
 def cef_fields(text: str) -> dict[str, Any] | None:
     """The fields of a CEF message under the event's names, the others as they are; None if none.
 
-    Name and severity are the header's. Where a key comes twice the first one counts. A message
-    with more than `MOST_PAIRS` equals signs is not looked into.
+    Name and severity are the header's. Where a key comes twice the first one counts, and the whole
+    text is the message. A message with more than `MOST_PAIRS` equals signs is not looked into.
     """
     match = _HEADER.match(text)
     if match is None or text.count("=") > MOST_PAIRS:
@@ -48,6 +48,8 @@ def cef_fields(text: str) -> dict[str, Any] | None:
     fields: dict[str, Any] = {"type": name or signature}
     fields["severity"] = _SEVERITIES.get(severity.strip().casefold(), severity.strip())
     fields |= {_FIELDS[key]: value for key, value in own.items() if key in _FIELDS}
+    if len(own) < len(pairs) // 2:  # the message says more than its pairs do
+        fields["message"] = text
     others = {key: value for key, value in own.items() if key not in _FIELDS}
     for key in _ADDRESSES:
         if others.get(key) and not fields.get("actor.address"):

@@ -27,8 +27,8 @@ _FIELDS: Final = {
 def leef_fields(text: str) -> dict[str, Any] | None:
     """The fields of a LEEF message under the event's names, others as they are; None if none.
 
-    The type is the header's. Where a key comes twice the first one counts. A message with more than
-    `MOST_PAIRS` pairs is not looked into.
+    The type is the header's. Where a key comes twice the first one counts, and the whole text
+    is the message. A message with more than `MOST_PAIRS` pairs is not looked into.
     """
     match = _HEADER.match(text)
     if match is None:
@@ -42,11 +42,13 @@ def leef_fields(text: str) -> dict[str, Any] | None:
             delimiter = chr(int(named[1], 16)) if named[1] else named[2] or "\t"
     if rest.count(delimiter) > MOST_PAIRS:
         return None
-    pairs: dict[str, str] = {}
+    pairs, said = dict[str, str](), 0
     for pair in rest.rstrip("\r\n\0").split(delimiter):
         key, equals, value = pair.strip(" ").partition("=")
         if equals and key:
             pairs.setdefault(key, value)
+            said += 1
+    names = len(pairs)
     pattern = pairs.pop("devTimeFormat", None)
     if pattern is not None and "devTime" in pairs:
         pairs["devTime"] = time_by_pattern(pairs["devTime"], pattern) or pairs["devTime"]
@@ -54,6 +56,8 @@ def leef_fields(text: str) -> dict[str, Any] | None:
         pairs["src"] = pairs.pop("identHostName")
     fields: dict[str, Any] = {"type": event_id}
     fields |= {_FIELDS[key]: value for key, value in pairs.items() if key in _FIELDS}
+    if names < said:  # the message says more than its pairs do
+        fields["message"] = text
     fields["device"] = {"vendor": vendor, "product": product, "version": product_version}
     others: dict[str, Any] = {key: v for key, v in pairs.items() if key not in _FIELDS}
     return with_extension(fields, others, "leef")

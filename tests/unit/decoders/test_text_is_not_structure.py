@@ -97,6 +97,18 @@ def test_a_key_that_comes_twice_leaves_nothing_out_of_the_message() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "CEF:0|v|p|1|Login|Login|3|suser=ada msg=first cs1=a msg=second",
+        "LEEF:1.0|v|p|1|Login|usrName=ada\tmsg=first\tmsg=second",
+    ],
+)
+def test_a_key_of_cef_or_leef_that_comes_twice_leaves_nothing_out_of_the_message(text: str) -> None:
+    event = decoded(HEADER + text)
+    assert (event.message, event.actor.name) == (text, "ada")
+
+
+@pytest.mark.parametrize(
     ("text", "pairs"),
     [
         ('a=1, b="2 3"; c=\'4 5\' d=', {"a": "1", "b": "2 3", "c": "4 5", "d": ""}),

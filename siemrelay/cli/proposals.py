@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -18,6 +19,7 @@ from siemrelay.core.lines import records_of
 from siemrelay.decoders.json.lookup import FieldLookup
 from siemrelay.decoders.key_value import declared_pairs, whole_pairs
 from siemrelay.decoders.snare import SNARE
+from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.products.product import BUILT_IN
 from siemrelay.sources.framing import FramingOptions, RecordStream, text_framing
 from siemrelay.wire.framing.contract import Framing
@@ -66,6 +68,8 @@ class Proposal(msgspec.Struct, frozen=True):
     fit: int
     of: int
     """`fit` of so many records are read."""
+    repeated: str | None = None
+    """The name of a member that a JSON record has more than once; None if there is none."""
 
     def lines(self, indent: str) -> list[str]:
         """The settings as lines of the configuration."""
@@ -84,7 +88,8 @@ def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
             if name == "syslog" and sum(SNARE in record for record in records) >= _FITS * fit:
                 product = "windows"
             settings = {"decoder": name, **({"product": product} if product else {})}
-            return Proposal(settings | found.encoding, fit, len(records))
+            repeated = _repeated(records) if name == "json" else None
+            return Proposal(settings | found.encoding, fit, len(records), repeated)
     return _csv(found) or _text(found)
 
 
@@ -160,6 +165,30 @@ def _product(records: list[str]) -> str | None:
         shares[name] = sum(fits) / len(fits) if fits else 0
     best = max(shares, key=lambda name: shares[name])
     return best if shares[best] >= _IS_PRODUCT else None
+
+
+class _Repeated(Exception):
+    """A JSON object has this name twice."""
+
+
+def _repeated(records: list[str]) -> str | None:
+    """The first name that an object in these records has twice."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise _Repeated(next(name for name in names if names.count(name) > 1))
+        return found
+
+    for record in records[:_MOST_OBJECTS]:
+        try:
+            json.loads(record, object_pairs_hook=members)
+        except _Repeated as error:
+            return str(error)
+        except (ValueError, RecursionError):
+            continue
+    return None
 
 
 def _object(record: str) -> bytes | None:
@@ -254,6 +283,12 @@ def shown_proposal(found: Proposal, source: str | None, path: str) -> Iterator[s
     if "product" in found.settings:
         yield f"these are records of product {found.settings['product']}"
     yield f"decoder {decoder} reads {found.fit:,} of the first {found.of:,} records"
+    if found.repeated is not None:
+        yield (
+            f"warning: an object has the name {sanitize_for_display(found.repeated, 40)} more than "
+            "once: only the last one is read. sudo's JSON file is such a document: have sudo log "
+            "to syslog (`product: sudo`)"
+        )
     if REGEX.missing() and ("pattern" in found.settings or "start" in str(found.settings)):
         yield f"{REGEX.absence}; {REGEX.advice}"
     if source is not None:

@@ -127,3 +127,21 @@ def test_records_that_only_have_a_type_in_common_with_a_product_are_not_its_own(
     found = proposal(data, whole=True)
     assert found is not None
     assert found.settings == {"decoder": "json"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"accept": {"a": 1}, "accept": {"a": 2}}', "accept"),  # sudo's JSON file
+        ('{"x": [{"b": 1, "c": 2, "b": 3}]}', "b"),
+        ('{"a": {"b": 1}, "b": 2}', None),
+    ],
+)
+def test_check_warns_of_a_name_that_an_object_has_twice(
+    text: str, name: str | None, tmp_path: Path
+) -> None:
+    (file := tmp_path / "records").write_text(text + "\n")
+    shown = CliRunner().invoke(main, ["check", str(file)]).output
+    warned = f"an object has the name {name} more than once: only the last one is read"
+    assert (warned in shown) == (name is not None)
+    assert ("more than once" in shown) == (name is not None)

@@ -254,13 +254,11 @@ class SourceIntake:
 
     async def offer(self, *records: Records) -> None:
         await self._take(records)
-        for some in records:
-            self._note(some)
+        self._note_positions(records)
 
     async def store(self, *records: Records) -> int:
         group = await self._take(records)
-        for some in records:
-            self._note(some)
+        self._note_positions(records)
         return await group.until_stored()
 
     async def delivered(self, stored: int) -> None:
@@ -371,10 +369,11 @@ class SourceIntake:
         async with self._filtering:
             return await trio.to_thread.run_sync(source_filter.apply, piece)
 
-    def _note(self, records: Records) -> None:
+    def _note_positions(self, taken: Sequence[Records]) -> None:
         # A source that restarts resumes after what it handed over, not from the last start.
-        for position in records.positions:
-            if position.value is None:
-                self._positions.pop(position.key, None)
-            else:
-                self._positions[position.key] = position.value
+        for records in taken:
+            for position in records.positions:
+                if position.value is None:
+                    self._positions.pop(position.key, None)
+                else:
+                    self._positions[position.key] = position.value

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final, Protocol
 
+import msgspec
+
 from siemrelay.sources.contract import Position
 from siemrelay.sources.file.checkpoints import FileCheckpoint, printable
 from siemrelay.sources.file.disk import FileId
@@ -250,4 +252,4 @@ class Progress:
 
     def position(self) -> Position:
         """The position that goes with the records read last."""
-        return self.checkpoint().position(self.key)
+        return Position(self.key, msgspec.structs.asdict(self.checkpoint()))

@@ -107,8 +107,7 @@ class Schedule:
 
     def wake_later(self) -> None:
         """Ask again for what is due without anything being written."""
-        if self._later:
-            self._ready.update(dict.fromkeys(self._later))
+        self._ready.update(dict.fromkeys(self._later))
 
     def is_rotated(self, file: FollowedFile) -> bool:
         """Whether a newer generation has taken its place, or it has left."""

@@ -148,7 +148,8 @@ class _Following:
         tracker, schedule = self._tracker, self._schedule
         while not self._look_due:
             tracker.collect()
-            schedule.wake_later()
+            if schedule.later:
+                schedule.wake_later()
             now = trio.current_time()
             full = now >= self._next_full_survey
             looks = tracker.undecided and now >= self._next_look
@@ -161,13 +162,14 @@ class _Following:
             if not moved or now >= self._next_lag:
                 self._intake.lag(tracker.unread())
                 self._next_lag = now + _LAG_EVERY_S
-            if moved and schedule.ready:
+            ready = schedule.ready
+            if moved and ready:
                 await trio.lowlevel.checkpoint()
                 if self._taken_bytes < _BATCH_BYTES:
                     await self._intake.turn()
             elif tracker.survey_due:
                 await trio.sleep_until(self._next_survey)
-            elif schedule.ready:
+            elif ready:
                 await trio.lowlevel.checkpoint()
             elif moved and self._trickles:
                 # More will come before the next moment: to wait for that alone is one wake-up.

@@ -116,6 +116,8 @@ class Watcher:
         self._log, self._is_wanted = log, is_wanted
         self._inotify: INotify | None = None
         self._descriptor = -1
+        self.active = False
+        """Whether changes are reported at all."""
         self._directories: dict[int, str] = {}
         self._paths: dict[str, int] = {}
         self._files: dict[int, FileId] = {}
@@ -129,14 +131,9 @@ class Watcher:
             import inotify_simple
 
             self._inotify = inotify_simple.INotify(nonblocking=True)
-            self._descriptor = self._inotify.fileno()
+            self._descriptor, self.active = self._inotify.fileno(), True
         except (OSError, ImportError) as error:
             self._give_up(error)
-
-    @property
-    def active(self) -> bool:
-        """Whether changes are reported at all."""
-        return self._inotify is not None
 
     def _give_up(self, error: OSError | ImportError) -> None:
         if not self._warned:
@@ -254,4 +251,4 @@ class Watcher:
     def close(self) -> None:
         if self._inotify is not None:
             self._inotify.close()
-            self._inotify = None
+            self._inotify, self.active = None, False

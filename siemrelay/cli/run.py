@@ -8,6 +8,7 @@ import itertools
 import os
 import resource
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
@@ -17,6 +18,7 @@ import structlog
 import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
+from siemrelay.cli.huge_pages import use_huge_pages
 from siemrelay.cli.options import advice, config_option
 from siemrelay.config.files import text_of
 from siemrelay.config.host_checks import missing_resources
@@ -98,6 +100,7 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     clock = AlarmClock()
     try:
         relay = Relay(loaded, redactor=redactor, read=read)
+        threading.Thread(target=use_huge_pages, name="huge pages", daemon=True).start()
         at_end = trio.run(_run, relay, drain, clock=clock, instruments=[clock])
     except StartRefused as error:
         click.echo(advice(f"{journal_prefix('error')}siemrelay: {error}"), err=True)

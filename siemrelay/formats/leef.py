@@ -15,12 +15,19 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from siemrelay.core.event import Selection
+from siemrelay.core.event import AuditEvent, Selection
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.field_map import DeviceOptions, fields_read, mapped_keys
-from siemrelay.formats.writing.address import are_ip
-from siemrelay.formats.writing.columns import Column, FieldPairs, Lines, Pair, nonempty
+from siemrelay.formats.writing.address import are_ip, is_ip
+from siemrelay.formats.writing.columns import (
+    FEW_EVENTS,
+    Column,
+    FieldPairs,
+    Lines,
+    Pair,
+    nonempty,
+)
 from siemrelay.formats.writing.epoch import MILLISECOND_CHARACTERS, with_milliseconds
 from siemrelay.formats.writing.text import CONTROL_PICTURES, replaced, visible
 
@@ -127,10 +134,31 @@ class Leef:
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`; the delimiter is the one control character left."""
+        if len(selection) <= FEW_EVENTS:
+            number = selection.number
+            return [self._line(event, number).encode() for event in selection.events]
         lines = Lines(len(selection))
         lines.each(map(self._heads.__getitem__, selection.column("type")))
         lines.pairs(self._columns(selection), self._delimiter)
         return lines.encoded()
+
+    def _line(self, event: AuditEvent, number: str | None) -> str:
+        """One event's line: what the columns are for many, in a few steps."""
+        derived = self._derived
+        pairs = [f"siemrelayN={number}"] if number else []
+        if "devTime" in derived:
+            pairs.append(f"devTime={_dev_time(event.time or '')}")
+        if "devTimeFormat" in derived:
+            pairs.append(f"devTimeFormat={_DEV_TIME_FORMAT}")
+        if "sev" in derived:
+            pairs.append(f"sev={_SEVERITIES[event.severity]}")
+        if address := event.actor.address:
+            key = "src" if is_ip(address) else "identHostName"
+            if key in derived:
+                pairs.append(f"{key}={self._value(address)}")
+        if plain := self._plain.alone(event):
+            pairs.append(plain)
+        return self._heads[event.type] + self._delimiter.join(pairs)
 
     def _columns(self, selection: Selection) -> Iterator[Pair]:
         derived = self._derived

@@ -142,6 +142,5 @@ class BatchMaker:
         return True
 
     def full(self, batch: DeliveryBatch) -> bool:
-        """Whether the batch is to be sent now rather than wait for more."""
-        limits = self._limits
-        return not limits.max_wait_s or len(batch.messages) >= (limits.max_events or 1)
+        """Whether the batch holds so many messages that none can be joined to it."""
+        return len(batch.messages) >= (self._limits.max_events or 1)

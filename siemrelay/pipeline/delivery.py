@@ -211,7 +211,9 @@ class Delivery:
                         await self._hand_over(in_flight, waiting)
                     waiting, deadline = batch, self._pace.due_at
                 position = stored.next_sequence
-                if waiting is not None and (not waiting.messages or self._maker.full(waiting)):
+                if waiting is not None and (
+                    not (self._gathers and waiting.messages) or self._maker.full(waiting)
+                ):
                     await self._hand_over(in_flight, waiting)
                     waiting, deadline = None, float("inf")
 

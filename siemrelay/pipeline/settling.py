@@ -56,7 +56,7 @@ class Settling:
     async def sent(self, in_flight: InFlight, batch: DeliveryBatch, ticket: Any) -> None:
         """Settle what is confirmed by now, up to this batch that was just sent; else queue it."""
         # What needs no waiting is settled between two turns of the settler: the order is kept.
-        while (earliest := in_flight.earliest()) is not None:
+        while not in_flight.idle and (earliest := in_flight.earliest()) is not None:
             if not (self._is_plain(earliest[0]) and in_flight.is_confirmed(*earliest)):
                 break
             in_flight.remove_earliest()

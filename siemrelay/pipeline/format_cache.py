@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from siemrelay.core.event import Batch
-from siemrelay.net.tasks import Mutex
+from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.formatting.formatter import Formatter
 from siemrelay.pipeline.formatting.messages import (
     NO_MESSAGES,
@@ -19,6 +19,7 @@ from siemrelay.pipeline.formatting.messages import (
     SinkMessages,
     log_errors,
 )
+from siemrelay.pipeline.loop_turns import TURNS, LoopTurns
 from siemrelay.pipeline.shared_batch import SharedBatch
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 
@@ -27,20 +28,16 @@ from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
 _KEPT_BYTES: Final = 8 * 1024 * 1024
 _KEPT_BATCHES: Final = 64
 
+# While it is formatted for many sinks, a batch takes up to so many times its bytes: its events and
+# its messages.
+_WORK: Final = 8
+
 WORTH_BYTES: Final = 32 * 1024
 """A smaller batch is formatted faster than it is sent to a worker and back."""
 
 # A batch over this has one long record; a usual batch is at most half of it. Decoded or formatted,
 # 10 MiB take up to 0.2 s, which is done in one go; redacted, they take up to 3 s, in a thread.
 _LARGE_BYTES: Final = 1024 * 1024
-
-# To accept a connection, read its request and answer it takes so many turns of the loop; to take a
-# worker's answer and give it the next batch, fewer.
-_TURNS: Final = 4
-
-# In one turn of the loop all sinks together have so much formatted, which takes up to 20 ms: a
-# hundred sinks of ten formats would keep a probe of `/healthz` waiting for seconds.
-_TURN_BYTES: Final = 512 * 1024
 
 
 class FormatCache:
@@ -53,8 +50,9 @@ class FormatCache:
 
     def __init__(self, formatter: Formatter, pool: WorkerPool | None = None) -> None:
         """With a pool, what is large goes to its workers while there are some."""
-        self._large, self._usual, self._pool = trio.Lock(), Mutex(), pool
-        self._turn_bytes, self._helps = 0, False
+        self._turns, self._pool, self._helps = LoopTurns(), pool, False
+        # Readers that wait for messages now.
+        self._asking, self._answered = set[SinkReader](), Broadcast()
         self._readers: dict[SinkReader, None] = {}
         self.replace_formatter(formatter)
 
@@ -112,14 +110,44 @@ class FormatCache:
 
         While a worker has the batch, some that are `following` it are formatted here.
         """
+        if (found := self._find(reader, batch)) is not None:
+            return found
+        if len(batch.payload) < WORTH_BYTES:
+            return self._make(reader, batch)
+        reader.position = max(reader.position, batch.first_sequence)
+        self._asking.add(reader)
+        try:
+            while self._evicts_awaited(batch):
+                await self._answered.wait()
+            return await self._get_usual(reader, batch, following)
+        finally:
+            self._asking.discard(reader)
+            self._answered.wake_all()
+
+    def _evicts_awaited(self, batch: Batch) -> bool:
+        """Whether this one, formatted now, takes the room of an earlier one that a reader asks for.
+
+        Then it waits: the other reader would decode its batch again, and lag behind for good. Only
+        work of this process is waited for, never a receiver, and only a reader of an earlier batch:
+        no two wait for each other (test_a_sink_ahead_waits_for_one_that_asks_for_an_earlier_batch).
+        """
+        return self.size_bytes + _WORK * len(batch.payload) > _KEPT_BYTES and any(
+            other.position < kept.next_sequence
+            for kept in self._kept.values()
+            if kept.next_sequence <= batch.first_sequence
+            for other in kept.waiting & self._asking
+        )
+
+    async def _get_usual(
+        self, reader: SinkReader, batch: Batch, following: Iterable[Batch]
+    ) -> SinkMessages:
         while (found := self._find(reader, batch)) is None:
             size_bytes = len(batch.payload)
-            kept = None if size_bytes < WORTH_BYTES else self._asked(reader, batch)
-            if kept is None:
+            if (kept := self._asked(reader, batch)) is None:
                 if size_bytes > _LARGE_BYTES:
                     return await self._make_in_turn(reader, batch)
-                if size_bytes >= WORTH_BYTES and len(self._readers) > 1:
-                    await self._wait_for_turn(size_bytes)
+                if len(self._readers) > 1:
+                    await self._turns.wait(size_bytes)
                     if (found := self._find(reader, batch)) is not None:
                         return found
                 return self._make(reader, batch)
@@ -154,7 +182,7 @@ class FormatCache:
             return False
         self._helps = True  # one sink at a time: the others wait for the workers
         try:
-            for _ in range(_TURNS):
+            for _ in range(TURNS):
                 await trio.lowlevel.checkpoint()
                 if not awaited.asked:
                     return True
@@ -220,24 +248,8 @@ class FormatCache:
         self._pool.submit(PendingBatch(batch, wanted, kept.answer))
         return kept
 
-    async def _wait_for_turn(self, size_bytes: int) -> None:
-        """Let everybody else have a turn once `_TURN_BYTES` have been formatted in this one.
-
-        Sinks that come meanwhile wait for the next turn, too; checked by
-        test_many_sinks_format_little_in_one_turn_of_the_loop.
-        """
-        async with self._usual:
-            self._turn_bytes += size_bytes
-            if self._turn_bytes > _TURN_BYTES:
-                self._turn_bytes = size_bytes
-                await trio.lowlevel.checkpoint()
-
     async def _make_in_turn(self, reader: SinkReader, batch: Batch) -> SinkMessages:
-        # Between two batches of a long record, of all sinks, everybody else has some turns of the
-        # loop; checked by test_long_records_leave_turns_to_others.
-        async with self._large:
-            for _ in range(_TURNS):
-                await trio.lowlevel.checkpoint()
+        async with self._turns.for_long():
             while (found := self._find(reader, batch)) is None:
                 formatter = self._formatter
                 if not formatter.redacts(reader.sink):

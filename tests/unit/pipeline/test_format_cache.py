@@ -25,6 +25,9 @@ from siemrelay.pipeline.workers.pool import PendingBatch
 from tests.support.formats import messages_for
 from tests.support.products import CATALOGUE
 
+# With its line feed, what all sinks format in one turn of the loop.
+HALF_MIB = (512 << 10) - 1
+
 
 class Words:
     """A decoder: the record is the event's type. Counts its batches."""
@@ -438,7 +441,7 @@ async def test_many_sinks_format_little_in_one_turn_of_the_loop() -> None:
     forms = [Marked(str(n)) for n in range(40)]
     sinks = {f"s{n}": sink("", form) for n, form in enumerate(forms)}
     cache = FormatCache(Formatter(sinks, {}, Words()))
-    batches = [batch_of(n, "x" * (500 << 10)) for n in range(1, 11)]
+    batches = [batch_of(n, "x" * HALF_MIB) for n in range(1, 11)]
 
     async def read(reader: SinkReader) -> None:
         for batch in batches:
@@ -457,3 +460,63 @@ async def test_many_sinks_format_little_in_one_turn_of_the_loop() -> None:
             while (before := formatted()) < 400:
                 await trio.lowlevel.checkpoint()
                 assert formatted() - before <= 2
+
+
+async def test_a_sink_ahead_waits_for_one_that_asks_for_an_earlier_batch() -> None:
+    """Sixteen batches are more than the cache holds: the other one would decode each again."""
+    decoder = Words()
+    sinks = {name: sink("", Marked(name)) for name in ("ahead", "behind")}
+    formatter = Formatter(sinks, {}, decoder)
+    pool = Busy(formatter)
+    busy: Any = pool
+    cache, batches = FormatCache(formatter, busy), [batch_of(n, "x" * HALF_MIB) for n in range(16)]
+    got = dict.fromkeys(sinks, 0)
+
+    async def read(reader: SinkReader, batches: list[Batch]) -> None:
+        for batch in batches:
+            await reader.messages(batch)
+            got[reader.sink] += 1
+
+    ahead, behind = cache.reader("ahead"), cache.reader("behind")
+    with behind.reading(0), ahead.reading(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, behind, batches)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(read, ahead, batches[1:])
+            await trio.testing.wait_all_tasks_blocked()
+            assert got["behind"] == 0
+            assert 0 < got["ahead"] < 15
+            (asked,) = pool.taken  # and the worker has no room for more
+            asked.finished(formatter.formatted(asked.job.batch, asked.job.wanted))
+    assert got == {"ahead": 15, "behind": 16}
+    assert decoder.batches == 16
+
+
+async def test_a_sink_that_sends_slowly_is_not_waited_for() -> None:
+    sinks = {f"s{n}": sink("", Marked(str(n))) for n in range(3)}
+    cache = FormatCache(Formatter(sinks, {}, Words()))
+    batches = [batch_of(n, "x" * HALF_MIB) for n in range(1, 41)]
+    others_done = trio.Event()
+
+    async def read(reader: SinkReader, running: set[SinkReader]) -> None:
+        for batch in batches:
+            await trio.lowlevel.checkpoint()
+            await reader.messages(batch)
+        running.discard(reader)
+        if not running:
+            others_done.set()
+
+    async def read_slowly(reader: SinkReader) -> None:
+        for batch in batches:
+            await reader.messages(batch)
+            await others_done.wait()  # its receiver takes nothing before that
+
+    with ExitStack() as reading:
+        slow, *fast = [cache.reader(name) for name in sinks]
+        for reader in (slow, *fast):
+            reading.enter_context(reader.reading(1))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_slowly, slow)
+            running = {*fast}
+            for reader in fast:
+                nursery.start_soon(read, reader, running)

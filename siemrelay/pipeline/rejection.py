@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -51,8 +51,9 @@ class RejectionBreaker:
 
 
 async def isolate(
-    session: Session, messages: Sequence[bytes], why: BatchRefused, *, proven: bool
-) -> tuple[list[Refusal], int]:
+    session: Session, messages: Sequence[bytes], why: BatchRefused, *, proven: bool,
+    progress: Callable[[], object] | None = None,
+) -> tuple[list[Refusal], int]:  # fmt: skip
     """The refusals in a run that was refused as a whole, by index, and how many others were taken.
 
     The peer settles every message that is not refused on the way, in order. `proven`: it has taken
@@ -60,6 +61,8 @@ async def isolate(
     are enough: the rest is tried in large pieces only (they are halved afterwards if any is taken),
     so the answer "none" costs a wrong address or format some dozens of requests and not thousands.
     Refusals may then be fewer than the messages. Each was sent alone before it counts as refused.
+    `progress` is called before each request: thousands of them may take longer than a sink may be
+    silent (see `telemetry.health`).
     One culprit of n messages costs about 1.5 log2(n) requests (checked in test_rejection.py).
     Raises SinkWaits and SinkHolds as the session does.
     """
@@ -69,6 +72,8 @@ async def isolate(
     while pieces or (taken and later):
         start, end, refused, _ = pieces.pop() if pieces else later.pop(0)
         if refused is None:
+            if progress is not None:
+                progress()
             try:
                 found = await session.confirm(await session.send(messages[start:end]))
             except BatchRefused as again:

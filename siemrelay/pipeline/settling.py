@@ -94,10 +94,12 @@ class Settling:
             taken = len(batch.messages) - len(refusals)
         except BatchRefused as refused:
             # The sender waits meanwhile: one task at a time uses the session.
+            self._status.isolating(refused)
             async with in_flight.sending:
                 refusals, taken = await isolate(
-                    in_flight.session, batch.messages, refused, proven=self._breaker.proven
-                )
+                    in_flight.session, batch.messages, refused, proven=self._breaker.proven,
+                    progress=self._status.progressed,
+                )  # fmt: skip
         if refusals:
             self._breaker.note(taken, refusals)
         return refusals

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from siemrelay.core.backoff import HOLD_ADVICE
+from siemrelay.core.errors import BatchRefused
 from siemrelay.core.lines import size_of
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.batching import DeliveryBatch
@@ -53,6 +54,17 @@ class SinkStatus:
             self.note("up")
         elif self._stats.state != "up":
             self.note("connecting")
+
+    def isolating(self, refused: BatchRefused) -> None:
+        """A batch was refused as a whole: nothing counts as delivered until its culprits are found,
+        which takes a request for each of a few messages.
+        """
+        reason = sanitize_for_display(f"{refused.code} {refused.reason}", _REASON_CHARACTERS)
+        self._stats.last_error = (
+            f"the receiver refused a batch, and is asked in parts which of its events it means: "
+            f"{reason}"
+        )
+        self._stats.last_error_at = time.time()
 
     def only_refused(self, last: Refusal) -> None:
         """The receiver refused all of a batch: it is no sign that it takes anything."""

@@ -699,6 +699,23 @@ async def test_culprits_cost_requests_by_their_number_and_hardly_by_the_run(
     assert asked <= most_requests
 
 
+async def test_each_request_for_the_culprits_of_a_batch_is_a_sign_of_life(rig: Rig) -> None:
+    """Thousands of them take minutes: the watchdog must not take the sink for stuck."""
+    await rig.add("good", "bad", *["good"] * 6)
+    seen: list[tuple[float, str]] = []
+
+    def verdict(messages: Sequence[bytes]) -> Settlement:
+        seen.append((rig.stats.progress_at, rig.stats.last_error))
+        rig.stats.progress_at = -1.0
+        return refuses(is_bad)(messages)
+
+    await rig.deliver(Peer(at_confirm=verdict), BatchLimits(100, 10_000, 0.0))
+    assert len(seen) > 4
+    assert min(at for at, _ in seen) >= 0
+    assert "refused a batch" in seen[1][1]
+    assert seen[1][1].endswith("400 bad event")
+
+
 async def test_many_bad_events_before_a_good_one_do_not_hold_the_sink(rig: Rig) -> None:
     await rig.add(*[f"bad {n}" for n in range(12)], *["good"] * 88)
     peer = Peer(refuses(is_bad))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Final
 
@@ -33,6 +34,10 @@ def newline(messages: Sequence[bytes]) -> bytes:
     return b"\n".join(messages) + b"\n"
 
 
+# Lengths recur: some thousand different ones are in use.
+_length_prefix: Final = lru_cache(8192)(b"%d ".__mod__)
+
+
 def octet_counting(messages: Sequence[bytes]) -> bytes:
     """`LENGTH SP MESSAGE`, one after another (RFC 6587, 3.4.1).
 
@@ -40,11 +45,17 @@ def octet_counting(messages: Sequence[bytes]) -> bytes:
     length over its `maxFrameSize` (200,000) and takes what comes as lines from there on. Without
     the LF this message and all that follow it in the connection become one, and are lost.
     """
-    frames = b"".join([b"%d %b" % (len(message), message) for message in messages])
-    if len(frames) > LONG_FRAME_BYTES and max(map(len, messages)) > LONG_FRAME_BYTES:
-        ended = (m + b"\n" if len(m) > LONG_FRAME_BYTES else m for m in messages)
-        frames = b"".join([b"%d %b" % (len(message), message) for message in ended])
-    return frames
+    if len(messages) == 1 and len(messages[0]) <= LONG_FRAME_BYTES:
+        return b"%d %b" % (len(messages[0]), messages[0])
+    messages = list(messages)
+    sizes = list(map(len, messages))
+    if max(sizes, default=0) > LONG_FRAME_BYTES:
+        messages = [m + b"\n" if len(m) > LONG_FRAME_BYTES else m for m in messages]
+        sizes = list(map(len, messages))
+    # Put together without a step of Python per message, which takes a third of the time.
+    frames = [b""] * (2 * len(messages))
+    frames[::2], frames[1::2] = map(_length_prefix, sizes), messages
+    return b"".join(frames)
 
 
 def nul(messages: Sequence[bytes]) -> bytes:

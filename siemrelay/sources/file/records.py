@@ -28,8 +28,9 @@ from siemrelay.wire.framing.lines import LineFraming
 CHUNK_BYTES: Final = 1 << 19
 # To find other records than lines takes ten times as long.
 _FRAMED_BYTES: Final = 1 << 17
-# The least to ask for: a line that grew while we looked comes with it.
-_MIN_READ_BYTES: Final = 16 << 10
+# The least to ask for: a line that grew while we looked comes with it, and it is little beside a
+# core's first cache, which the rest of a lone line's way needs.
+_MIN_READ_BYTES: Final = 4 << 10
 # An incomplete line up to this long is simply read again when it has grown; of a longer one only
 # the new part is searched for its end, or a line written in small pieces would cost its square.
 _REREAD_BYTES: Final = 64 << 10
@@ -82,7 +83,8 @@ class RecordReader:
             return self._long_line(content, finish=finish)
         want = CHUNK_BYTES
         if isinstance(content, PlainContent):
-            want = min(want, max(_MIN_READ_BYTES, size - progress.offset))
+            # More than there is: what fills the read has not been read to its end.
+            want = min(want, max(_MIN_READ_BYTES, size - progress.offset + 1))
         data = content.pread(want, progress.offset)
         hole = -1
         if b"\0" in data:

@@ -119,6 +119,11 @@ Duration = Annotated[
 ]
 """Seconds; written with a unit."""
 
+Timeout = Annotated[Duration, Field(gt=0, le=300)]
+"""How long a part waits for its peer. A part that is silent for longer counts as stuck, and the
+watchdog restarts the relay (`telemetry.health`; checked by
+test_no_part_waits_for_its_peer_until_it_counts_as_stuck)."""
+
 Size = Annotated[
     int, BeforeValidator(size_bytes), WithJsonSchema({"type": "string", "format": "size"})
 ]

@@ -15,7 +15,7 @@ import trio
 from pydantic import Field
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
-from siemrelay.core.options import Duration, Options, show_seconds
+from siemrelay.core.options import Options, Timeout, show_seconds
 from siemrelay.sinks.contract import ProtocolKind, Report, Settlement, no_report
 from siemrelay.wire.stream_framing import newline
 
@@ -36,7 +36,7 @@ _NO_READER: Final = frozenset({errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNR
 class StdoutOptions(Options):
     """Options of `protocol: stdout`."""
 
-    timeout: Duration = Field(30.0, gt=0, description="how long the reader may take nothing")
+    timeout: Timeout = Field(30.0, description="how long the reader may take nothing; 5m at most")
 
 
 class StdoutSink:

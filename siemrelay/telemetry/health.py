@@ -9,7 +9,7 @@ from siemrelay.telemetry.stats import SourceStats, Stats
 # The loop ticks every second; twenty missed ticks are a fault and not a delay.
 _LOOP_STALE_S: Final = 20.0
 
-# Longer than every timeout of a part: 30 s for most sinks, 300 s for Splunk's indexers.
+# Longer than every timeout of a part: 300 s at most (`core.options.Timeout`, Splunk's indexers).
 _PART_STALE_S: Final = 420.0
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from siemrelay.core.options import Duration, HeaderName, Headers, HeaderValue, Options, Secret
+from siemrelay.core.options import HeaderName, Headers, HeaderValue, Options, Secret, Timeout
 from siemrelay.net.oauth import OauthOptions
 from siemrelay.net.tls_client import TlsOptions
 
@@ -46,7 +46,7 @@ class TransportOptions(Options):
         description="requests in flight at a time; more than one is faster over a long distance, "
         "but requests may overtake each other",
     )
-    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    timeout: Timeout = Field(30.0, description="for one request, answer included; 5m at most")
     tls: TlsOptions = Field(default_factory=TlsOptions, description="verification, certificates")
 
 

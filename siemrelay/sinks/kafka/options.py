@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
 
-from siemrelay.core.options import Duration, Secret
+from siemrelay.core.options import Duration, Secret, Timeout
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.keyed import Keyed
 from siemrelay.net.kafka import KafkaConnectionOptions, Properties
@@ -67,7 +67,7 @@ class KafkaOptions(KafkaConnectionOptions):
     linger: Duration = Field(
         0.005, ge=0, le=60, description="how long a batch waits for more messages"
     )
-    timeout: Duration = Field(30.0, gt=0, description="how long the brokers may take nothing")
+    timeout: Timeout = Field(30.0, description="how long the brokers may take nothing; 5m at most")
     client: dict[str, str | bool | int | float] = Field(
         default={},
         description="further properties of librdkafka (`message.max.bytes: 4000000`)",

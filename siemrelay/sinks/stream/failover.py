@@ -15,7 +15,7 @@ import trio
 from pydantic import Field
 
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
-from siemrelay.core.options import Duration, Options
+from siemrelay.core.options import Options, Timeout
 from siemrelay.net.tasks import beside
 from siemrelay.net.tcp_client import Address
 from siemrelay.net.tls_client import TlsContexts, TlsOptions
@@ -59,11 +59,10 @@ class StreamOptions(Options):
     """Options of every sink over a byte stream to a server."""
 
     server: Servers
-    timeout: Duration = Field(
+    timeout: Timeout = Field(
         30.0,
-        gt=0,
         description="how long the peer may accept nothing, and how long connecting "
-        "may take (10 s at most)",
+        "may take (10 s at most); 5m at most",
     )
 
 

@@ -17,7 +17,7 @@ import trio
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.errors import SinkHolds, SinkWaits
-from siemrelay.core.options import Duration, Options, absolute
+from siemrelay.core.options import Options, Timeout, absolute
 from siemrelay.sinks.contract import ProtocolKind, Report, no_report
 from siemrelay.sinks.stream.connection import Connection, CountedStream
 from siemrelay.sinks.stream.failover import watched
@@ -36,7 +36,7 @@ class UnixOptions(Options):
     """Options of every sink to a Unix socket."""
 
     path: Annotated[Path, AfterValidator(absolute)] = Field(description="the receiver's socket")
-    timeout: Duration = Field(30.0, gt=0, description="how long the receiver may take nothing")
+    timeout: Timeout = Field(30.0, description="how long the receiver may take nothing; 5m at most")
 
 
 class UnixStreamOptions(UnixOptions):

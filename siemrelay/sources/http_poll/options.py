@@ -13,6 +13,7 @@ from siemrelay.core.options import (
     HeaderValue,
     NonEmpty,
     Options,
+    Timeout,
     formerly,
     seconds,
 )
@@ -156,7 +157,7 @@ class HttpPollOptions(Options):
         description="verification, certificates",
         json_schema_extra=formerly("ca"),
     )
-    timeout: Duration = Field(30.0, gt=0, description="for one request, answer included")
+    timeout: Timeout = Field(30.0, description="for one request, answer included; 5m at most")
     may_lack_items: bool = Field(
         False, description="an answer without `items` is an empty page (Google leaves them out)"
     )

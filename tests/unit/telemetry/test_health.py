@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from siemrelay.telemetry.health import stuck, unready, unready_source
+import pytest
+from annotated_types import Le
+
+from siemrelay import registry
+from siemrelay.telemetry.health import _PART_STALE_S, stuck, unready, unready_source
 from siemrelay.telemetry.stats import SinkStats, SourceStats, Stats
 
 NOW_S = 10_000.0
@@ -74,3 +78,15 @@ def test_a_relay_that_starts_stops_or_is_full_is_not_ready() -> None:
     assert unready(stats) == ["starting"]
     stats.stopping = True
     assert unready(stats) == ["stopping"]
+
+
+@pytest.mark.parametrize("kinds", [registry.PROTOCOLS, registry.SOURCES], ids=["sinks", "sources"])
+def test_no_part_waits_for_its_peer_until_it_counts_as_stuck(kinds: dict[str, Any]) -> None:
+    fields = {name: kind.options.model_fields.get("timeout") for name, kind in kinds.items()}
+    bounded = {
+        name: any(isinstance(limit, Le) and limit.le == 300 for limit in info.metadata)
+        for name, info in fields.items() if info is not None
+    }  # fmt: skip
+    assert bounded
+    assert all(bounded.values()), bounded
+    assert _PART_STALE_S > 400

@@ -1,13 +1,10 @@
-"""`python -m tests.bench [throughput [EVENTS] | latency | stages | isolation | http | listeners
-| datagrams | ordinary | sinks
-| backlog [EVENTS] | relaying [EVENTS]]`.
-
-Throughput and latency by default.
-"""
+"""`python -m tests.bench [NAME [EVENTS]]`: throughput and latency by default."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from tests.bench import (
     backlog,
@@ -17,48 +14,46 @@ from tests.bench import (
     latency,
     listeners,
     ordinary,
+    probes,
     relaying,
     sinks,
     stages,
     throughput,
 )
 
-_EVENTS = 500_000
-_BACKLOG = 1_000_000
+_COUNTING: dict[str, tuple[Callable[[int], None], int]] = {
+    "throughput": (throughput.run, 500_000),
+    "relaying": (relaying.run, 500_000),
+    "backlog": (backlog.run, 1_000_000),
+}
+"""Those that take a number of events, with how many they take without one."""
 
-_KNOWN = (
-    "all", "throughput", "latency", "stages", "isolation", "http", "listeners", "datagrams",
-    "ordinary", "sinks", "backlog", "relaying",
-)  # fmt: skip
+_KNOWN: dict[str, Callable[[], object]] = {
+    **{name: partial(run, events) for name, (run, events) in _COUNTING.items()},
+    "latency": latency.run,
+    "stages": stages.run,
+    "isolation": isolation.run,
+    "http": http_intake.run,
+    "listeners": listeners.run,
+    "datagrams": datagrams.run,
+    "ordinary": ordinary.run,
+    "sinks": sinks.run,
+    "probes": probes.run,
+}
 
 
 def main(arguments: list[str]) -> None:
     """Run what is asked for."""
-    what, *rest = arguments or ["all"]
-    if what not in _KNOWN:
-        raise SystemExit(f"there is no {what}; there is {' '.join(_KNOWN)}")
-    if what in ("throughput", "all"):
-        throughput.run(int(rest[0]) if rest else _EVENTS)
-    if what in ("latency", "all"):
-        latency.run()
-    if what == "stages":
-        stages.run()
-    if what == "isolation":
-        isolation.run()
-    if what == "http":
-        http_intake.run()
-    if what == "listeners":
-        listeners.run()
-    if what == "datagrams":
-        datagrams.run()
-    if what == "ordinary":
-        ordinary.run()
-    if what == "sinks":
-        sinks.run()
-    if what == "relaying":
-        relaying.run(int(rest[0]) if rest else _EVENTS)
-    if what == "backlog":
-        backlog.run(int(rest[0]) if rest else _BACKLOG)
+    match arguments:
+        case []:
+            for name in ("throughput", "latency"):
+                _KNOWN[name]()
+        case [name, events] if name in _COUNTING:
+            _COUNTING[name][0](int(events))
+        case [name] if name in _KNOWN:
+            _KNOWN[name]()
+        case _:
+            raise SystemExit(f"usage: python -m tests.bench [{' | '.join(_KNOWN)}] [EVENTS]")
 
 
 if __name__ == "__main__":

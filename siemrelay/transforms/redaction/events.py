@@ -17,6 +17,7 @@ from siemrelay.transforms.redaction.json_values import (
     redact_texts_at,
     redacted_json,
     redacted_string,
+    texts_within,
 )
 from siemrelay.transforms.redaction.rules import MASK, Rules, Token
 from siemrelay.transforms.redaction.words import SHORTEST_AGAIN, without_words
@@ -135,12 +136,16 @@ class EventRedactor:
         return None if after == before else msgspec.Raw(msgspec.json.encode(after))
 
     def whole_attributes(self, attributes: Mapping[str, Any]) -> dict[str, Token]:
-        """The values, as text, that are redacted whole among these attributes."""
+        """The values, as text, that are redacted whole among these attributes.
+
+        Of lists and objects, what is in them too: the message repeats that, not their JSON.
+        """
         values: dict[str, Token] = {}
         for path, token in self._rules.whole.items():
             if path.startswith(ATTRIBUTES):
                 for place, name in places_of(attributes, path.split(".")[1:]):
                     if place[name] not in (None, ""):
+                        values |= dict.fromkeys(texts_within(place[name]), token)
                         values[as_text(place[name])] = token
         return values
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -112,6 +112,15 @@ def _whole(value: Any, token: Token, secrets: set[str]) -> str:
 def as_text(value: Any) -> str:
     """A JSON value that is redacted whole as the text that its token stands for."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def texts_within(value: Any, depth: int = DEPTH) -> Iterator[str]:
+    """Each text and number in a JSON value, as text: of `[1, {"a": "b"}]` 1 and b."""
+    if isinstance(value, (dict, list)):
+        for inner in (value.values() if isinstance(value, dict) else value) if depth else ():
+            yield from texts_within(inner, depth - 1)
+    elif value not in (None, "") and not isinstance(value, bool):
+        yield as_text(value)
 
 
 def redact_at(value: Any, path: Sequence[str], token: Token, secrets: set[str]) -> None:

@@ -369,6 +369,8 @@ def test_whole_fields_are_redacted_each_in_its_way(more: list[Any], raw: bool) -
         ("CEF:0|v|p|1|t|n|5|suser=ada cs1=adamant", "adamant"),
         ("user=ada action=t note=_ada", "_ada"),
         ("user=ada action=t mail=zz x=ada,ada;ada y=zzz", "y=zzz"),
+        ('{"type":"t","mail":["zz","ada"],"message":"zz of ada: zzz"}', "zzz"),
+        ('{"type":"t","mail":{"to":[{"box":"zz"}],"n":[{}]},"message":"to zz, n: 1"}', "n: 1"),
     ],
 )
 def test_a_redacted_field_does_not_stay_in_a_message_that_is_the_record(

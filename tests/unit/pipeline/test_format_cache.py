@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -377,20 +377,25 @@ class Busy:
     def submit(self, pending: PendingBatch) -> None:
         self.taken.append(pending)
 
-    def answer(self) -> None:
-        pending = self.taken.pop()
+    def answer(self, *, has_room: bool = True) -> None:
+        pending = self.taken.pop() if has_room else self.taken[-1]
         pending.finished(self._formatter.formatted(pending.job.batch, pending.job.wanted))
 
     def note_behind(self) -> None:
         pass
 
 
-async def test_while_the_worker_has_the_first_batch_the_relay_formats_those_that_follow() -> None:
-    form = Marked("")
-    formatter = Formatter({"s": sink("", form)}, {}, Words())
+def beside_a_worker(sinks: dict[str, SinkFormat], decoder: Words) -> tuple[FormatCache, Busy]:
+    formatter = Formatter(sinks, {}, decoder)
     pool = Busy(formatter)
     busy: Any = pool
-    reader = FormatCache(formatter, busy).reader("s")
+    return FormatCache(formatter, busy), pool
+
+
+async def test_while_the_worker_has_the_first_batch_the_relay_formats_those_that_follow() -> None:
+    form = Marked("")
+    cache, pool = beside_a_worker({"s": sink("", form)}, Words())
+    reader = cache.reader("s")
     batches = [batch_of(n, "a" * WORTH_BYTES) for n in range(1, 5)]
     with reader.reading(1):
         reader.prepare(batches, behind=True)
@@ -408,10 +413,8 @@ async def test_while_the_worker_has_the_first_batch_the_relay_formats_those_that
 
 async def test_a_worker_that_answers_soon_gets_the_batches_that_follow() -> None:
     form = Marked("")
-    formatter = Formatter({"s": sink("", form)}, {}, Words())
-    pool = Busy(formatter)
-    busy: Any = pool
-    reader = FormatCache(formatter, busy).reader("s")
+    cache, pool = beside_a_worker({"s": sink("", form)}, Words())
+    reader = cache.reader("s")
     batches = [batch_of(n, "a" * WORTH_BYTES) for n in range(1, 4)]
     with reader.reading(1):
         for at in range(3):
@@ -436,6 +439,22 @@ def test_sinks_that_read_share_a_budget() -> None:
         assert one.share_of(1000) == 1000
 
 
+@contextmanager
+def reading(cache: FormatCache, sinks: Iterable[str]) -> Iterator[list[SinkReader]]:
+    """All of them read from the first record on."""
+    readers = [cache.reader(name) for name in sinks]
+    with ExitStack() as all_reading:
+        for reader in readers:
+            all_reading.enter_context(reader.reading(1))
+        yield readers
+
+
+async def read(reader: SinkReader, batches: list[Batch]) -> None:
+    for batch in batches:
+        await trio.lowlevel.checkpoint()
+        await reader.messages(batch)
+
+
 async def test_many_sinks_format_little_in_one_turn_of_the_loop() -> None:
     """Forty sinks want ten usual batches each, in forms of their own; the loop turns for others."""
     forms = [Marked(str(n)) for n in range(40)]
@@ -443,20 +462,13 @@ async def test_many_sinks_format_little_in_one_turn_of_the_loop() -> None:
     cache = FormatCache(Formatter(sinks, {}, Words()))
     batches = [batch_of(n, "x" * HALF_MIB) for n in range(1, 11)]
 
-    async def read(reader: SinkReader) -> None:
-        for batch in batches:
-            await reader.messages(batch)
-
     def formatted() -> int:
         return sum(form.events for form in forms)
 
-    with ExitStack() as reading:
-        readers = [cache.reader(name) for name in sinks]
-        for reader in readers:
-            reading.enter_context(reader.reading(1))
+    with reading(cache, sinks) as readers:
         async with trio.open_nursery() as nursery:
             for reader in readers:
-                nursery.start_soon(read, reader)
+                nursery.start_soon(read, reader, batches)
             while (before := formatted()) < 400:
                 await trio.lowlevel.checkpoint()
                 assert formatted() - before <= 2
@@ -464,31 +476,20 @@ async def test_many_sinks_format_little_in_one_turn_of_the_loop() -> None:
 
 async def test_a_sink_ahead_waits_for_one_that_asks_for_an_earlier_batch() -> None:
     """Sixteen batches are more than the cache holds: the other one would decode each again."""
-    decoder = Words()
-    sinks = {name: sink("", Marked(name)) for name in ("ahead", "behind")}
-    formatter = Formatter(sinks, {}, decoder)
-    pool = Busy(formatter)
-    busy: Any = pool
-    cache, batches = FormatCache(formatter, busy), [batch_of(n, "x" * HALF_MIB) for n in range(16)]
-    got = dict.fromkeys(sinks, 0)
-
-    async def read(reader: SinkReader, batches: list[Batch]) -> None:
-        for batch in batches:
-            await reader.messages(batch)
-            got[reader.sink] += 1
-
+    decoder, forms = Words(), {name: Marked(name) for name in ("ahead", "behind")}
+    cache, pool = beside_a_worker({n: sink("", form) for n, form in forms.items()}, decoder)
+    batches = [batch_of(n, "x" * HALF_MIB) for n in range(1, 17)]
     ahead, behind = cache.reader("ahead"), cache.reader("behind")
-    with behind.reading(0), ahead.reading(1):
+    with behind.reading(1), ahead.reading(2):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, behind, batches)
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(read, ahead, batches[1:])
             await trio.testing.wait_all_tasks_blocked()
-            assert got["behind"] == 0
-            assert 0 < got["ahead"] < 15
-            (asked,) = pool.taken  # and the worker has no room for more
-            asked.finished(formatter.formatted(asked.job.batch, asked.job.wanted))
-    assert got == {"ahead": 15, "behind": 16}
+            assert forms["behind"].events == 0
+            assert 0 < forms["ahead"].events < 15
+            pool.answer(has_room=False)
+    assert (forms["ahead"].events, forms["behind"].events) == (15, 16)
     assert decoder.batches == 16
 
 
@@ -498,25 +499,15 @@ async def test_a_sink_that_sends_slowly_is_not_waited_for() -> None:
     batches = [batch_of(n, "x" * HALF_MIB) for n in range(1, 41)]
     others_done = trio.Event()
 
-    async def read(reader: SinkReader, running: set[SinkReader]) -> None:
-        for batch in batches:
-            await trio.lowlevel.checkpoint()
-            await reader.messages(batch)
-        running.discard(reader)
-        if not running:
-            others_done.set()
-
     async def read_slowly(reader: SinkReader) -> None:
         for batch in batches:
             await reader.messages(batch)
             await others_done.wait()  # its receiver takes nothing before that
 
-    with ExitStack() as reading:
-        slow, *fast = [cache.reader(name) for name in sinks]
-        for reader in (slow, *fast):
-            reading.enter_context(reader.reading(1))
+    with reading(cache, sinks) as (slow, *fast):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read_slowly, slow)
-            running = {*fast}
-            for reader in fast:
-                nursery.start_soon(read, reader, running)
+            async with trio.open_nursery() as others:
+                for reader in fast:
+                    others.start_soon(read, reader, batches)
+            others_done.set()

@@ -16,7 +16,7 @@ import gc
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -39,12 +39,14 @@ from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import DeliveryObserver
 from siemrelay.pipeline.read_ahead import ReadAhead
 from siemrelay.pipeline.retries import Retries, Retry
-from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sent_again import NumberSource
 from siemrelay.pipeline.settling import Settling
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import BatchLimits, Sink
 from siemrelay.telemetry.stats import SinkStats
+
+if TYPE_CHECKING:
+    from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 
 # Batches in flight where the protocol sets no other number: enough to hide a round trip, few
 # enough that little is sent twice after a broken connection.

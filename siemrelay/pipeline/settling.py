@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -23,9 +23,11 @@ from siemrelay.pipeline.in_flight import InFlight
 from siemrelay.pipeline.observer import DeliveryObserver
 from siemrelay.pipeline.rejection import RejectionBreaker, isolate
 from siemrelay.pipeline.retries import Retries
-from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sink_status import SinkStatus
 from siemrelay.sinks.contract import Settlement
+
+if TYPE_CHECKING:
+    from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 
 _log = structlog.get_logger()
 

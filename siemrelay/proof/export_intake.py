@@ -8,10 +8,10 @@ from typing import Final
 from siemrelay.proof.export_lines import TooLarge
 from siemrelay.proof.exported_stream import ExportedStream
 from siemrelay.proof.exports import ExportPart
-from siemrelay.proof.leaf import STREAM_CHARACTERS
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.report import Findings, counted
 from siemrelay.proof.shown_fields import UnprovenFields
+from siemrelay.proof.stream import STREAM_CHARACTERS
 
 MOST_BYTES: Final = 2 << 30
 """Of memory, for what is known of the messages: 50 million of them."""

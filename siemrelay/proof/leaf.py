@@ -19,12 +19,7 @@ import msgspec
 from siemrelay.core.canonical_json import RepeatedName, canonical, parsed, parsed_lines
 from siemrelay.core.json_schema import LearnedSchema, Objects
 from siemrelay.proof.merkle import leaf_hash
-
-STREAM_CHARACTERS: Final = 10
-"""Of the stream's part of a number: base 32, so 50 bits."""
-
-NUMBER_CHARACTERS: Final = STREAM_CHARACTERS + 1 + 16
-"""Of the longest number: stream, colon, digits."""
+from siemrelay.proof.stream import STREAM_CHARACTERS
 
 _NUMBER: Final = rb"([a-z2-7]{10}:(?:0|[1-9]\d{0,15}))"
 _PART: Final = rb"\|[^|\\]*(?:\\.[^|\\]*)*"

@@ -22,6 +22,12 @@ import msgspec
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.seal import Absent, Anchor
 
+STREAM_CHARACTERS: Final = 10
+"""Of the stream's part of a number: base 32, so 50 bits."""
+
+NUMBER_CHARACTERS: Final = STREAM_CHARACTERS + 1 + 16
+"""Of the longest number: stream, colon, digits."""
+
 # Numbers for which a seal accounts one by one: some 130 bytes each. With so many, one is due.
 MOST_ABSENT: Final = 100
 

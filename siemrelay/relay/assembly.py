@@ -8,7 +8,7 @@ from base64 import b32encode
 from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 from secrets import token_bytes
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from pydantic import BaseModel
@@ -28,11 +28,10 @@ from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
 from siemrelay.pipeline.observer import DeliveryObserver
 from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.retries import Retry
-from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sent_again import NumberSource
 from siemrelay.pipeline.source_filter import SourceFilter
-from siemrelay.proof.leaf import NUMBER_CHARACTERS
+from siemrelay.proof.stream import NUMBER_CHARACTERS
 from siemrelay.relay.recipes import (
     DecoderRecipe,
     FormatRecipe,
@@ -45,6 +44,9 @@ from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SinkStats
 from siemrelay.transforms.limiting import Limiter
 from siemrelay.transforms.transform import EventTransform, TransformOptions, transform_of
+
+if TYPE_CHECKING:
+    from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 
 _NUMBER: Final = b32encode(token_bytes(NUMBER_CHARACTERS)).decode()[:NUMBER_CHARACTERS].lower()
 """Stands for a number in messages of this process. No sender can know it."""

@@ -32,7 +32,6 @@ from siemrelay.relay.commands.commands import Commands, audit_reload
 from siemrelay.relay.control import serve_control, user_name
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.pauses import Pauses
-from siemrelay.relay.recent_events import RecentEvents
 from siemrelay.relay.reload import Read, Reloader
 from siemrelay.relay.self_audit import SelfAudit
 from siemrelay.relay.signals import handle_signals
@@ -41,7 +40,7 @@ from siemrelay.relay.source_group import SourceGroup
 from siemrelay.relay.supervise import supervise
 from siemrelay.relay.systemd import Notifier
 from siemrelay.relay.watched_files import WatchedFiles
-from siemrelay.telemetry.endpoint import Endpoint, Pages, open_endpoint, serve
+from siemrelay.telemetry.endpoint import Endpoint, open_endpoint
 from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import Stats
@@ -129,7 +128,8 @@ class Relay:
             "control socket": partial(serve_control, config.state_dir, commands.obey, listening),
         }
         async with trio.open_nursery() as outer:
-            endpoint, pages = Endpoint(outer), partial(self._pages, buffer, decoders, heartbeat)
+            endpoint = Endpoint(outer)
+            pages = partial(partial, self._serve_pages, buffer, decoders, heartbeat)
             endpoint.begin(config.endpoint.address, listener, pages(config.endpoint))
             reloader.serve_pages = lambda new: endpoint.change(new.address, pages(new))
             if signals:
@@ -157,15 +157,17 @@ class Relay:
         heartbeat.refresh_backlog()
         return sinks.at_end()
 
-    def _pages(
+    async def _serve_pages(
         self, buffer: DiskBuffer, decoders: FullDecoders, heartbeat: Heartbeat,
-        options: EndpointOptions,
-    ) -> Pages:  # fmt: skip
+        options: EndpointOptions, listener: trio.SocketListener,
+    ) -> None:  # fmt: skip
+        # With an HTTP server: a start pays for the parts that it has.
+        from siemrelay.relay.recent_events import RecentEvents
+        from siemrelay.telemetry.endpoint_pages import serve
+
         recent = RecentEvents(buffer, decoders, self._redactor, contents=options.show_events)
-        return partial(
-            serve, stats=self.stats, status=self._reporter, refresh=heartbeat.refresh,
-            recent=recent.report, hosts=options.hosts,
-        )  # fmt: skip
+        await serve(listener, self.stats, self._reporter, heartbeat.refresh,
+                    recent=recent.report, hosts=options.hosts)  # fmt: skip
 
     async def _reload_by_signal(self, reloader: Reloader, audit: SelfAudit) -> None:
         audited = audit.enabled

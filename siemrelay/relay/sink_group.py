@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -18,9 +18,6 @@ from siemrelay.core.event_types import STATE_DOUBTED
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.observer import Observers
-from siemrelay.pipeline.sealing.keys import SealKeys
-from siemrelay.pipeline.sealing.maker import SealMaker
-from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 from siemrelay.pipeline.workers.cores import most_workers
 from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.proof.stream import DOUBTS
@@ -30,6 +27,9 @@ from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.plan import Plan
 from siemrelay.relay.removed_sinks import RemovedSinks
 from siemrelay.telemetry.stats import SinkStats, Stats
+
+if TYPE_CHECKING:
+    from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 
 _log = structlog.get_logger()
 
@@ -150,12 +150,17 @@ class SinkGroup:
         settings = assembly.stream(parts.name)
         if settings is None:
             return None
+        # A start pays for the parts that it has.
+        from siemrelay.pipeline.sealing.keys import SealKeys
+        from siemrelay.pipeline.sealing.maker import SealMaker
+        from siemrelay.pipeline.sealing.sealed_stream import SealedStream
+
         seal = config.sinks[parts.name].seal
         keys = SealKeys(config.state_dir, settings.relay, seal.key if seal else None)
         keys.make()
         stamper = None
         if seal is not None and seal.timestamp is not None:
-            # With an HTTP client: a start pays for the parts that it has.
+            # With an HTTP client.
             from siemrelay.pipeline.sealing.timestamps import Timestamper
 
             stamper = Timestamper(parts.name, seal.timestamp, stats)

@@ -21,6 +21,8 @@ print(*sys.modules, file=sys.stderr)
 NOT_FOR_EVERY_START = {
     "cryptography", "confluent_kafka", "redis", "pika", "httpx2", "jsonschema", "rich", "pygments",
     "urllib.request", "siemrelay.sinks.http.client", "siemrelay.sources.syslog.source",
+    "siemrelay.net.http_server", "siemrelay.telemetry.page", "siemrelay.telemetry.metrics",
+    "siemrelay.pipeline.sealing.sealed_stream", "siemrelay.proof.leaf",
 }  # fmt: skip
 
 
@@ -28,7 +30,7 @@ def test_a_relay_that_has_run_has_loaded_nothing_that_it_does_not_use(tmp_path: 
     (tmp_path / "audit.json").write_text('{"type": "x"}\n')
     config = tmp_path / "relay.yaml"
     config.write_text(json.dumps({
-        "state_dir": str(tmp_path / "state"), "endpoint": {"listen": "127.0.0.1:0"},
+        "state_dir": str(tmp_path / "state"), "endpoint": {"listen": "off"},
         "sources": {"audit": {"type": "file", "path": str(tmp_path / "audit.json")}},
         "sinks": {"out": {"protocol": "stdout", "format": "json"}},
     }))  # fmt: skip

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 from siemrelay.core.errors import BufferBroken, StartRefused
 from siemrelay.net.http_application import HttpLimits
-from siemrelay.telemetry.endpoint import open_endpoint, serve
+from siemrelay.telemetry.endpoint import open_endpoint
+from siemrelay.telemetry.endpoint_pages import serve
 from siemrelay.telemetry.log import Redactor
 from siemrelay.telemetry.stats import SinkCounts, SinkStats, Stats
 from siemrelay.telemetry.status import RelayReport, StatusReporter

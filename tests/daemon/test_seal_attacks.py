@@ -45,6 +45,7 @@ from tests.support.sealed_relay import (
     archive,
     is_sealed,
     seal_command,
+    seal_with_key,
     sealed_events,
     sealed_messages,
     started_with_ten,
@@ -189,11 +190,8 @@ def test_an_upgraded_relay_begins_a_new_stream_that_names_the_end_of_the_old_one
 def test_a_lost_state_under_the_same_key_leaves_an_end_that_is_not_proven(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
-    export, key = tmp_path / "out.json", Signer("relay.example", bytes(range(32)))
-    (tmp_path / "key").write_text(key.written() + "\n")
-    (tmp_path / "key").chmod(0o600)
-    seal = {"every": "1s", "key": f"${{file:{tmp_path}/key}}"}
-    daemon = make_daemon({"out": archive(export, seal=seal)})
+    export = tmp_path / "out.json"
+    daemon = make_daemon({"out": archive(export, seal=seal_with_key(tmp_path))})
     append(daemon.audit, [event(1)])
     daemon.start()
     until(lambda: sealed_events(export) == 1)

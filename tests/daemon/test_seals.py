@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from siemrelay.proof.note import Signer
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import append, event, http, tcp, until
@@ -23,12 +22,14 @@ from tests.support.elasticsearch_receiver import Elasticsearch
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request, binary
 from tests.support.otlp_receiver import OtlpReceiver
 from tests.support.receivers import TcpReceiver
+from tests.support.sealed import SIGNER
 from tests.support.sealed_relay import (
     SEAL,
     Auditor,
     archive,
     is_sealed,
     seal_command,
+    seal_with_key,
     sealed_events,
     started_with_ten,
     write_export,
@@ -295,18 +296,15 @@ def test_keys_are_rotated_while_the_relay_runs(make_daemon: MakeDaemon, tmp_path
 
 
 def test_a_key_may_come_from_the_configuration(make_daemon: MakeDaemon, tmp_path: Path) -> None:
-    export, key = tmp_path / "out.json", Signer("relay.example", bytes(range(32)))
-    (tmp_path / "key").write_text(key.written() + "\n")
-    (tmp_path / "key").chmod(0o600)
-    seal = {"every": "1s", "key": f"${{file:{tmp_path}/key}}"}
-    daemon = make_daemon({"out": archive(export, seal=seal)})
+    export = tmp_path / "out.json"
+    daemon = make_daemon({"out": archive(export, seal=seal_with_key(tmp_path))})
     append(daemon.audit, [event(1)])
     daemon.start()
     until(lambda: is_sealed(daemon, "out", 2))
     assert daemon.terminate() == 0
     assert not (daemon.state / "seal.key").exists()
     auditor = Auditor(daemon)
-    assert auditor.key == str(key.verifier)
+    assert auditor.key == str(SIGNER.verifier)
     auditor.verify(export)
     done = seal_command(daemon, "rotate")
     assert (done.returncode, "put a new one into `seal.key`" in done.stderr) == (2, True)

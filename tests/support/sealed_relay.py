@@ -11,6 +11,7 @@ from typing import Any
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, until
+from tests.support.sealed import SIGNER
 
 SEAL = {"seal": {"every": "1s"}}
 
@@ -18,6 +19,14 @@ SEAL = {"seal": {"every": "1s"}}
 def archive(path: Path, **settings: Any) -> dict[str, Any]:
     """A sink that writes to a file, under seals."""
     return {"protocol": "file", "path": str(path), "format": "json", **SEAL, **settings}
+
+
+def seal_with_key(folder: Path) -> dict[str, Any]:
+    """The option `seal` with the key of `SIGNER`, from a file in that folder."""
+    key = folder / "key"
+    key.write_text(SIGNER.written() + "\n")
+    key.chmod(0o600)
+    return {"every": "1s", "key": f"${{file:{key}}}"}
 
 
 def seal_command(daemon: Daemon, name: str, *options: str) -> Any:

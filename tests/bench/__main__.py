@@ -19,12 +19,14 @@ from tests.bench import (
     sinks,
     stages,
     throughput,
+    verify,
 )
 
 _COUNTING: dict[str, tuple[Callable[[int], None], int]] = {
     "throughput": (throughput.run, 500_000),
     "relaying": (relaying.run, 500_000),
     "backlog": (backlog.run, 1_000_000),
+    "verify": (verify.run, 500_000),
 }
 """Those that take a number of events, with how many they take without one."""
 
@@ -48,6 +50,8 @@ def main(arguments: list[str]) -> None:
         case []:
             for name in ("throughput", "latency"):
                 _KNOWN[name]()
+        case ["verify", rows, *shapes]:
+            verify.run(int(rows), shapes)
         case [name, events] if name in _COUNTING:
             _COUNTING[name][0](int(events))
         case [name] if name in _KNOWN:

@@ -20,9 +20,11 @@ from siemrelay.proof.leaf import WHOLE_MESSAGE
 # those that stand for bytes. Where it comes out as a row of its own, all rows before it are whole.
 _END: Final = "\ud800"
 
-# They stand for the text of a quoted cell and for a pair of quotes while a block is cut at commas.
+# They stand for the text of a quoted cell, for a pair of quotes, and for the end of a row as a cell
+# of its own, while a block is cut at commas.
 _QUOTED: Final = "\0"
 _PAIR: Final = "\1"
+_END_OF_ROW: Final = "\2"
 
 
 def csv_header(line: bytes) -> list[str] | None:
@@ -79,15 +81,15 @@ def _plain_columns(lines: Sequence[bytes], width: int) -> list[list[str]] | None
     if sum(map(len, lines)) > LONG_LINE_BYTES:
         return None
     text = b"\n".join(lines).decode("utf-8", "surrogateescape") + "\n"
-    if _QUOTED in text or _PAIR in text:
+    if _QUOTED in text or _PAIR in text or _END_OF_ROW in text:
         return None
     pieces = text.replace('""', _PAIR).split('"')
-    plain = _QUOTED.join(pieces[::2]).replace("\r\n", "\n")
-    stride = width + 1  # a line feed is a cell of its own
-    cells = plain.replace("\n", ",\n,").split(",")[:-1]
-    if "\r" in plain or len(cells) != len(lines) * stride:
+    plain = _QUOTED.join(pieces[::2])
+    plain = plain.replace("\r\n" if "\r" in plain else "\n", f",{_END_OF_ROW},")
+    stride, cells = width + 1, plain.split(",")[:-1]
+    if "\r" in plain or "\n" in plain or len(cells) != len(lines) * stride:
         return None
-    if cells[width::stride] != ["\n"] * len(lines):  # so no quoted cell has one, nor an open one
+    if cells[width::stride] != [_END_OF_ROW] * len(lines):  # a quoted cell has a line feed
         return None
     quoted = _QUOTED.join(pieces[1::2]).replace(_PAIR, '"').split(_QUOTED)[: len(pieces) // 2]
     columns = [cells[i::stride] for i in range(width)]

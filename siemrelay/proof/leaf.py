@@ -171,8 +171,10 @@ class Leaves(NamedTuple):
 def leaves_of(messages: Sequence[bytes], schema: LearnedSchema) -> Leaves:
     """`leaf_of` of many messages without line endings, at once. `schema` is that of messages of
     JSON, and learns from them."""
-    texts = [text if text.startswith((b"CEF:", b"{")) else _content(text) for text in messages]
-    if all(text.startswith(b"{") for text in texts):
+    texts = messages
+    if {text[:1] for text in texts} != {b"{"}:
+        texts = [text if text.startswith((b"CEF:", b"{")) else _content(text) for text in messages]
+    if {text[:1] for text in texts} == {b"{"}:
         if (read := schema.objects_and_forms(texts)) is not None:
             return leaves_of_objects(*read)
         values, forms, alone = parsed_lines(texts)

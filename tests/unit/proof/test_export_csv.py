@@ -18,7 +18,7 @@ WIDTH = 2
 CELLS = st.one_of(
     st.sampled_from(["", '""', "a", 'a""b', '"a,b"', '"{""n"":1}"', '""""', '"""a"', '"a"b', 'a"b',
                      ' "a"', '"a\nb"', '"\n"', '"a\r\nb"', "a\rb", "\0", '"\1"', "é", "\udcff"]),
-    st.text(st.sampled_from('",\n\r\0\1a'), max_size=6),
+    st.text(st.sampled_from('",\n\r\0\1\2a'), max_size=6),
 )  # fmt: skip
 ROW = st.one_of(st.lists(CELLS, min_size=WIDTH, max_size=WIDTH), st.lists(CELLS, max_size=4))
 TEXT = st.lists(st.tuples(ROW, st.sampled_from(["\n", "\r\n"])), max_size=4).map(
@@ -40,6 +40,8 @@ def with_care(text: str) -> list[list[str]] | None:
 @example(text='"a",x\0\n"b",\n')
 @example(text='"a"",b\n')
 @example(text='"a"b,c\n')
+@example(text="a,b,\n,c\r\n")
+@example(text="a,\2,b\n")
 @example(text="a,b,c\nd\n")
 @example(text='a,"\0b"\n')
 def test_plain_rows_of_a_csv_are_read_as_the_csv_module_reads_them(text: str) -> None:

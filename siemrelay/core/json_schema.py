@@ -8,6 +8,7 @@ write the canonical form half, and one member of all objects is a single call.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
@@ -166,21 +167,28 @@ class Objects:
                 kind = None
         return list(values)
 
-    def columns(self) -> dict[tuple[str, ...], list[Any]]:
-        """Of all members that one of them may have, and of those of objects in them, by the way."""
+    def columns(self) -> dict[str, list[Any]]:
+        """The column of each member that one of them may have."""
         if not isinstance(self._kind, _Object) or not self.values:
-            return {(name,): self.column(name) for name in self.names}
-        columns, found = (
-            zip(*map(astuple, self.values), strict=True),
-            dict[tuple[str, ...], list[Any]](),
-        )
-        for name, column in zip(self._kind.type.__struct_encode_fields__, columns, strict=True):
-            found[(name,)] = list(column)
-            kind = self._kind.members[name]
-            inner = _objects(column, kind) if isinstance(kind, _Object) else None
-            if inner is not None:
-                found |= {(name, *path): each for path, each in inner.columns().items()}
-        return found
+            return {name: self.column(name) for name in self.names}
+        columns = map(list, zip(*map(astuple, self.values), strict=True))
+        return dict(zip(self._kind.type.__struct_encode_fields__, columns, strict=True))
+
+    def rows(self, paths: Sequence[Sequence[str]]) -> list[tuple[Any, ...]] | None:
+        """These members of each, on their ways into it, two or more; None if an object on a way may
+        be missing."""
+        fields, rows = list[str](), None
+        for path in paths:
+            kind, way = self._kind, list[str]()
+            for name in path:
+                if not isinstance(kind, _Object) or name not in kind.fields:
+                    return None
+                way.append(kind.fields[name])
+                kind = kind.members[name]
+            fields.append(".".join(way))
+        with suppress(AttributeError):
+            rows = list(map(attrgetter(*fields), self.values))
+        return rows
 
     def has(self, name: str) -> bool:
         """Whether one of them has this member."""

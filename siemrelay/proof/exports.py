@@ -308,7 +308,7 @@ def _wrapped_part(
     if documents is None:
         return None
     if SPLUNK_RAW in documents.names:
-        columns = {path[0]: each for path, each in documents.columns().items() if not path[1:]}
+        columns = documents.columns()
         kinds = set(map(type, chain.from_iterable(columns.values())))
         if (texts := raw_texts(columns, kinds)) is not None:
             leaves = leaves_of(texts, schemas.texts)

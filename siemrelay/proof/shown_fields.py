@@ -171,16 +171,24 @@ def _plan_of(names: tuple[str, ...], place: str) -> _Plan:
 
 
 def _agree_in_columns(
-    columns: Mapping[str, list[Any]], compared: Iterable[tuple[str, tuple[str, ...]]],
+    columns: Mapping[str, list[Any]], compared: Sequence[tuple[str, tuple[str, ...]]],
     objects: Objects, *, are_texts: bool,
 ) -> bool:  # fmt: skip
     """Whether all are plainly there with the same value; False if one takes a closer look.
 
     `are_texts`: nothing is shown but texts, which are equal to nothing but the same text.
     """
-    every = objects.columns()
+    # Mostly all of the message's texts are shown as they are: then one comparison is enough.
+    is_plain = are_texts and len(compared) > 1
+    if is_plain and (first := objects[:1].rows([path for _, path in compared])):
+        pairs = list(zip(compared, first[0], strict=True))
+        texts = [each for each, sent in pairs if isinstance(sent, str)]
+        if len(texts) > 1 and objects.rows([path for _, path in texts]) == list(
+            zip(*[columns[name] for name, _ in texts], strict=True)
+        ):
+            compared = [each for each, sent in pairs if not isinstance(sent, str)]
     for name, path in compared:
-        shown, sent = columns[name], every.get(path) or objects.column(*path)
+        shown, sent = columns[name], objects.column(*path)
         if (are_texts and shown == sent) or _are_same_texts(shown, sent):
             continue
         full = [i for i, value in enumerate(shown) if not _is_empty(value)]

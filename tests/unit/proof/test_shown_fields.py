@@ -50,6 +50,34 @@ def test_a_field_that_shows_something_else_than_the_message_is_a_changed_event()
     assert not report.unchanged
 
 
+@pytest.mark.parametrize(
+    ("field", "shown"), [("actor.name", "mallory"), ("tries", "7"), ("at.n", "8"), ("kind", "x ")]
+)
+@pytest.mark.parametrize("shape", ["json", "csv"])
+def test_one_changed_field_among_rows_that_are_compared_at_once_is_found(
+    field: str, shown: str, shape: str
+) -> None:
+    stream, out, table = SealedStream(), io.StringIO(), list[dict[str, str]]()
+    for n in range(200):
+        stream.send(actor={"name": f"user{n}"}, kind="x", tries=n, at={"n": n, "zone": "UTC"})
+    stream.seal()
+    for n, line in enumerate(stream.lines):
+        row, event = {"_raw": line.decode(), "host": "relay"}, json.loads(line)
+        for name in ("kind", "tries", "actor.name", "at.n", "at.zone"):
+            value = event
+            for part in name.split("."):
+                value = value.get(part, {})
+            row[name] = str(value or "")
+        table.append(row | ({field: shown} if n == 123 else {}))
+    if shape == "json":
+        out.writelines(json.dumps({"result": row}) + "\n" for row in table)
+    else:
+        csv.writer(out).writerows([list(table[0]), *(list(row.values()) for row in table)])
+    (finding,) = verified(stream, out.getvalue().encode()).findings
+    assert (finding.kind, finding.first, finding.last) == ("changed", 123, 123)
+    assert repr(field) in finding.why
+
+
 def test_a_field_that_the_auditor_calls_the_siems_own_is_not_compared() -> None:
     assert verified(sealed(), rows(sealed(), user="mallory"), ("user",)).is_proven
 

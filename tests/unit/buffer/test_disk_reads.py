@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import trio
 
 from siemrelay.buffer.disk_reads import DiskReads
 from siemrelay.core.event import Batch
+
+PATIENCE_S = 10.0
 
 
 class Counted:
@@ -34,6 +37,10 @@ async def test_ten_sinks_at_one_place_read_it_once_while_one_of_them_holds_it() 
     assert store.reads == 1
     assert {id(batches[0]) for batches in found} == {id(found[0][0])}
     assert (await reads.read(2, 100))[0] is found[0][1], "the second batch of the first read"
+    held = weakref.ref(found[0][0])
     del found[:]
+    with trio.fail_after(PATIENCE_S):
+        while held() is not None:  # the thread that read it may not have ended its work
+            await trio.lowlevel.checkpoint()
     await read()
     assert store.reads == 2, "nobody held it any more"

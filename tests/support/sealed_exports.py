@@ -264,7 +264,7 @@ def _run(daemon: Daemon, sinks: Sequence[str]) -> tuple[str, float]:
         append(daemon.audit, [*some, *(hostile[turn * 5 + i] for i in range(5))])
         if daemon.process is None:
             daemon.start()
-        have = until(lambda: _messages(daemon, (turn + 1) * EVENTS))  # noqa: B023  (called now)
+        have = until(lambda: _messages(daemon, sinks, (turn + 1) * EVENTS))  # noqa: B023  (called now)
         until(lambda: all(_status(daemon)[sink]["seal"]["sealed_messages"] >= have[sink]  # noqa: B023  (called now)
                           for sink in sinks))  # fmt: skip
     assert daemon.terminate() == 0
@@ -278,14 +278,20 @@ def _status(daemon: Daemon) -> dict[str, dict[str, Any]]:
     return {sink["name"]: sink for sink in json.loads(daemon.get("/status")[1])["sinks"]}
 
 
-def _messages(daemon: Daemon, events: int) -> dict[str, int]:
-    """The messages of each stream, once all of so many events are in it; empty before."""
+def _messages(daemon: Daemon, sinks: Sequence[str], events: int) -> dict[str, int]:
+    """The messages of each stream, once all of so many events are in it; empty before.
+
+    What waits is read from the disk after the seals were looked at: there may be none yet.
+    """
     found = json.loads(daemon.get("/status")[1])
     if found["sources"][0]["records"] < events:
         return {}
     if any(sink["oldest_undelivered_at"] for sink in found["sinks"]):
         return {}
-    return {sink["name"]: sink["seal"]["messages"] for sink in found["sinks"] if sink["seal"]}
+    seals = {sink["name"]: sink["seal"] for sink in found["sinks"] if sink["seal"]}
+    if not seals.keys() >= {*sinks}:
+        return {}
+    return {name: seal["messages"] for name, seal in seals.items()}
 
 
 def _raw(posted: str) -> Iterator[str]:

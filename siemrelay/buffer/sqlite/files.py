@@ -11,7 +11,7 @@ from typing import Final
 
 from siemrelay.buffer.sqlite.errors import SqliteErrors
 from siemrelay.buffer.sqlite.schema import BUSY_TIMEOUT_S, connect
-from siemrelay.durable_files import sync, sync_directory
+from siemrelay.durable_files import sync
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -24,7 +24,7 @@ def create(path: Path, log_bytes: int, errors: SqliteErrors) -> None:
     SQLite gives the write-ahead log and its index the same mode. The database gets its name only
     when it is whole on disk: SQLite ignores that a directory cannot be written, so a power cut
     while it makes a file could leave torn pages without the journal that mends them (checked by
-    test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing).
+    test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing). The caller fsyncs the name.
 
     Call it before the first `connect`, never after: closing any descriptor of a file drops this
     process's POSIX locks on it, SQLite's among them. Another process would then take itself for the
@@ -50,12 +50,7 @@ def _create(path: Path, log_bytes: int) -> None:
     with closing(connect(new, synchronous="OFF", log_bytes=log_bytes, busy_s=BUSY_TIMEOUT_S)):
         pass  # no tables: they would be in a log, and to close it reports no error
     sync(new, os.O_RDWR)
-    new.rename(path)
-    try:
-        sync_directory(path.parent)
-    except OSError:
-        path.unlink()  # the next start makes it again, instead of one that a power cut takes back
-        raise
+    new.rename(path)  # `Store` fsyncs the directory, at every start
 
 
 def rewrite(connection: sqlite3.Connection, database: Path) -> None:

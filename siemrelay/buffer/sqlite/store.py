@@ -77,8 +77,9 @@ class Store(Reader):
             self._records = connected("FULL")
             prepare(self._records, path)
             prepare_append(self._records)
-            # SQLite has made its log by now, and takes a failed fsync of its name for done; checked
-            # by test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing.
+            # The names of the database and its log: SQLite has made the log by now, and takes a
+            # failed fsync of its name for done; checked by
+            # test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing.
             sync_directory(path.parent)
             self._cursors, reading = connected("NORMAL"), connected("NORMAL")
             self._cursors.execute("PRAGMA wal_autocheckpoint = 0")  # see `save_cursors`

@@ -43,5 +43,4 @@ def test_a_new_buffer_is_on_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", watched)
     Store(path).close()
-    # The file, then the directory; and once more with the log that SQLite has made in it.
-    assert seen == [(False, True), (True, False), (True, False)]
+    assert seen == [(False, True), (True, False)]  # the file, then the directory with its log

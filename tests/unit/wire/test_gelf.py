@@ -60,7 +60,7 @@ def test_compressed_messages_are_read_as_they_were(how: str, level: int) -> None
     "datagram",
     [
         b"zx is text", b"x", b"z", b"\x1e", b"\x1f\x8b", b"x\x9c and no zlib", b"xylophone",
-        gzip.compress(b"torn" * 100)[:-9], b"\x1e\x0ftoo short",
+        gzip.compress(b"torn" * 100, mtime=0)[:-9], b"\x1e\x0ftoo short",
         b"\x1e\x0f" + 8 * b"i" + b"\x05\x05x",
         b"\x1e\x0f" + 8 * b"i" + b"\x00\x00x", b"\x1e\x0f" + 8 * b"i" + b"\x00\xffx",
     ],

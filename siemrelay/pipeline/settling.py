@@ -82,7 +82,7 @@ class Settling:
         self._buffer.advance(self._name, batch.next_sequence, outcome)
         self._status.settled(batch)
         if taken:
-            self._retries.failures = 0
+            self._retries.succeeded()
             self._status.note("up")
 
     async def _confirmed(

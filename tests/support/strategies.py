@@ -212,3 +212,15 @@ RECORDS = st.lists(
     min_size=3, max_size=3,
 )  # fmt: skip
 """Three records of any bytes."""
+
+CUT_MESSAGES: dict[str, st.SearchStrategy[Any]] = {
+    "messages": st.lists(
+        st.builds(lambda head, much: b'{"' + head + much * b"x", st.binary(), st.integers(0, 5000)),
+        max_size=8,
+    ),
+    "datagram_bytes": st.integers(512, 8192),
+    "compress": st.booleans(),
+    "shuffle": st.randoms(),
+    "first_id": st.integers(0, 2**64 - 1),
+}
+"""GELF messages, how they are cut into datagrams, and in which order these arrive."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.core.event import Batch
-from siemrelay.pipeline.intake import Committer
+from siemrelay.pipeline.intake import Committer, SourceIntake
 from siemrelay.sources.contract import Position, Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
 from tests.support.buffers import advance
@@ -40,46 +40,45 @@ def line(offset: int = 1) -> Records:
     return Records(b"x\n", 1, (Position("file", {"offset": offset}),))
 
 
-async def test_a_lone_record_is_begun_in_the_step_of_its_source_and_counts_once_it_is_stored(
-    buffer: DiskBuffer,
-) -> None:
+@asynccontextmanager
+async def committing(buffer: DiskBuffer) -> AsyncIterator[tuple[SourceIntake, trio.Nursery]]:
+    """A source's intake and the nursery of its committer, which is cancelled in the end."""
     committer = Committer(buffer, Stats(sources={"a": SourceStats("a")}), 0.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(committer.run)
         await wait_all_tasks_blocked()
-        await committer.intake("a").offer(line())
-        assert (buffer.appending.under_way, buffer.end) == (True, 1)
-        await committer.intake("a").settled()
-        assert (buffer.appending.under_way, buffer.end) == (False, 2)
+        yield committer.intake("a"), nursery
         nursery.cancel_scope.cancel()
+
+
+async def test_a_lone_record_is_begun_in_the_step_of_its_source_and_counts_once_it_is_stored(
+    buffer: DiskBuffer,
+) -> None:
+    async with committing(buffer) as (intake, _):
+        await intake.offer(line())
+        assert (buffer.appending.under_way, buffer.end) == (True, 1)
+        await intake.settled()
+        assert (buffer.appending.under_way, buffer.end) == (False, 2)
 
 
 async def test_a_record_that_comes_while_something_else_is_written_is_stored_after_it(
     buffer: DiskBuffer,
 ) -> None:
-    committer = Committer(buffer, Stats(sources={"a": SourceStats("a")}), 0.0)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(committer.run)
-        await wait_all_tasks_blocked()
+    async with committing(buffer) as (intake, nursery):
         advance(buffer, "s", 1)
         nursery.start_soon(buffer.retention.delete, 0.0)
         await trio.lowlevel.checkpoint()
         for offset in (1, 2):
-            await committer.intake("a").offer(line(offset))
-        await committer.intake("a").settled()
+            await intake.offer(line(offset))
+        await intake.settled()
         assert buffer.end == 3
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_cancelled_committer_ends_the_commit_that_has_begun(
     buffer: DiskBuffer, tmp_path: Path
 ) -> None:
-    committer = Committer(buffer, Stats(sources={"a": SourceStats("a")}), 0.0)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(committer.run)
-        await wait_all_tasks_blocked()
-        await committer.intake("a").offer(line())
-        nursery.cancel_scope.cancel()
+    async with committing(buffer) as (intake, _):
+        await intake.offer(line())
     assert buffer.end == 2
     assert query(tmp_path, "SELECT count(*) FROM batches") == [(1,)]
     await buffer.append([Batch(2, 1, "a", 1.0, b"y\n")], {})  # no lock is held

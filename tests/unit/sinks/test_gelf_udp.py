@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from siemrelay.config.effective import sink_settings
 from siemrelay.config.load import Loaded, load_text
@@ -24,6 +23,7 @@ from siemrelay.relay.assembly import Assembly
 from siemrelay.wire.gelf import HEADER_BYTES, MAX_CHUNKS, GelfDatagrams, largest_message
 from tests.support.formats import messages_for
 from tests.support.readers import parse_gelf
+from tests.support.strategies import CUT_MESSAGES
 
 NOISE = random.Random(1)
 
@@ -69,13 +69,7 @@ def joined(datagrams: list[bytes]) -> list[bytes]:
     return joiner.messages
 
 
-@given(
-    messages=st.lists(
-        st.builds(lambda head, much: b'{"' + head + much * b"x", st.binary(),
-                  st.integers(0, 5000)), max_size=8),
-    datagram_bytes=st.integers(512, 8192), compress=st.booleans(), shuffle=st.randoms(),
-    first_id=st.integers(0, 2**64 - 1),
-)  # fmt: skip
+@given(**CUT_MESSAGES)
 def test_any_messages_are_joined_again_in_whatever_order_their_chunks_arrive(
     messages: list[bytes], datagram_bytes: int, compress: bool, shuffle: random.Random,
     first_id: int,

@@ -8,9 +8,9 @@ import zlib
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from siemrelay.wire.gelf import FIRST_BYTES, GelfDatagrams, GelfReader
+from tests.support.strategies import CUT_MESSAGES
 
 NOISE = random.Random(1)
 
@@ -29,13 +29,7 @@ class Reader(GelfReader):
         return [message for message in found if message]
 
 
-@given(
-    messages=st.lists(
-        st.builds(lambda head, much: b'{"' + head + much * b"x", st.binary(),
-                  st.integers(0, 5000)), max_size=8),
-    datagram_bytes=st.integers(512, 8192), compress=st.booleans(), shuffle=st.randoms(),
-    first_id=st.integers(0, 2**64 - 1),
-)  # fmt: skip
+@given(**CUT_MESSAGES)
 def test_the_messages_that_a_sink_sends_are_read_in_whatever_order_their_chunks_arrive(
     messages: list[bytes], datagram_bytes: int, compress: bool, shuffle: random.Random,
     first_id: int,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
+from siemrelay.core.errors import BufferFull
 from siemrelay.core.event_types import STATE_DOUBTED
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
@@ -218,6 +220,9 @@ class SinkGroup:
         await self._stop(name)
         self._note_paused(self._stats.sinks[name])
         self._buffer.set_enabled(name, enabled=False)
+        # However the relay ends, what was delivered before the pause is not repeated after it.
+        with suppress(BufferFull):  # a full disk must not keep anybody from stopping a delivery
+            await self._buffer.flusher.flush()
 
     def resume(self, name: str) -> None:
         """Start a paused sink again, from its cursor."""

@@ -12,10 +12,37 @@ import click
 from siemrelay.core.lines import records_of
 from siemrelay.sources.contract import Records
 from siemrelay.sources.framing import RecordStream
-from siemrelay.wire.compression import BEGIN_BYTES, Compression, Damaged, compression_of, expanded
+from siemrelay.wire.compression import (
+    BEGIN_BYTES,
+    CannotExpand,
+    Damaged,
+    compression_of,
+    expanded,
+)
 from siemrelay.wire.framing.contract import Framing
 
 _READ_BYTES: Final = 64 << 10
+
+
+def decompressed(file: BinaryIO, read_bytes: int = _READ_BYTES) -> Iterator[bytes]:
+    """The bytes of a file that may be compressed, read in pieces of at most `read_bytes`.
+
+    Raises Damaged behind what can be had of a damaged file, CannotExpand for a compression that the
+    file source does not read, either.
+    """
+    # A pipe cannot be rewound, so the first bytes are peeked at.
+    content = io.BufferedReader(cast("io.RawIOBase", file))
+    pieces = iter(lambda: content.read1(read_bytes), b"")
+    try:
+        compression = compression_of(content.peek(BEGIN_BYTES)[:BEGIN_BYTES], "")
+        if compression is not None:
+            pieces = filter(None, expanded(pieces, compression))
+        yield from pieces
+    except Damaged as error:
+        assert compression is not None
+        raise Damaged(f"damaged {compression.name} file: {error}") from error
+    finally:
+        content.detach()  # whoever opened the file closes it
 
 
 def contents(records: BinaryIO) -> Iterator[bytes]:
@@ -23,27 +50,13 @@ def contents(records: BinaryIO) -> Iterator[bytes]:
 
     Raises click.ClickException for a compression that the file source does not read, either.
     """
-    # A pipe cannot be rewound, so the first bytes are peeked at.
-    content = io.BufferedReader(cast("io.RawIOBase", records))
-    pieces = iter(lambda: content.read1(_READ_BYTES), b"")
     try:
-        compression = compression_of(content.peek(BEGIN_BYTES)[:BEGIN_BYTES], "")
-        if compression is None:
-            yield from pieces
-        elif compression.expander is None:
-            raise click.ClickException(f"cannot read {compression.name}: expand the file first")
-        else:
-            yield from _expanded(pieces, compression)
-    finally:
-        content.detach()  # whoever opened the file closes it
-
-
-def _expanded(pieces: Iterator[bytes], compression: Compression) -> Iterator[bytes]:
-    try:
-        yield from filter(None, expanded(pieces, compression))
+        yield from decompressed(records)
+    except CannotExpand as error:
+        raise click.ClickException(f"cannot read {error}") from error
     except Damaged as error:
-        warning = f"warning: damaged {compression.name} file, showing the records before the damage"
-        click.secho(f"{warning}: {error}", err=True, fg="yellow")
+        click.secho(f"warning: {error}; the records before the damage are shown", err=True,
+                    fg="yellow")  # fmt: skip
 
 
 def records_in(contents: Iterator[bytes], framing: Framing) -> Iterator[bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 from typing import Final, Protocol
 
 import msgspec
@@ -14,14 +13,21 @@ import msgspec
 OUTPUT_BYTES: Final = 256 << 10
 # zlib's largest window (15 bits) plus 16: a gzip header and trailer, nothing else.
 _GZIP_WBITS: Final = 15 + 16
-# zstd bounds no output, but a block of 128 KiB takes four bytes at least: 16 MiB a step.
+# zstd bounds no output, but a block of 128 KiB takes four bytes at least: so much expands to 16 MiB
+# at most. A step takes as many of them as fill its output.
 _ZSTD_INPUT_BYTES: Final = 512
+# What that usually expands to: with more, each piece would allocate and free as much.
+_ZSTD_OUTPUT_BYTES: Final = 8 << 10
 # Its decoder's memory: what `zstd --long=27` and `--ultra -22` need.
 _ZSTD_WINDOW_BYTES: Final = 1 << 27
 # The decoder of `xz -9` needs 65 MiB.
 _XZ_MEMORY_BYTES: Final = 256 << 20
 # What a step takes where the decoder cannot be rewound: damage costs no more than this.
 _SMALL_INPUT_BYTES: Final = 4 << 10
+
+
+CUT_OFF: Final = "ends in the middle of its compressed data"
+"""The damage of a file whose last member is not complete."""
 
 
 class Damaged(Exception):
@@ -32,6 +38,10 @@ class Damaged(Exception):
         self.saved = saved
 
 
+class CannotExpand(Exception):
+    """The compression is recognised, and not read: somebody else has to expand the file."""
+
+
 class Expander(Protocol):
     """Expands one member (frame, stream) of a compressed file."""
 
@@ -40,8 +50,8 @@ class Expander(Protocol):
     pending: bool
     """Whether more may come out without more input."""
 
-    def step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Some of the output, and what of `data` was not used. Raises Damaged."""
+    def step(self, data: memoryview) -> tuple[bytes, int]:
+        """Some of the output, and how many bytes of `data` it took. Raises Damaged."""
 
 
 class _Gzip:
@@ -49,7 +59,7 @@ class _Gzip:
         self._inflater = zlib.decompressobj(_GZIP_WBITS)
         self.ended = self.pending = False
 
-    def step(self, data: bytes) -> tuple[bytes, bytes]:
+    def step(self, data: memoryview) -> tuple[bytes, int]:
         # A copy of the state (some 40 KiB) is what lets everything before the damaged byte be
         # had: after an error zlib hands out nothing of the whole piece.
         before = self._inflater.copy()
@@ -60,10 +70,11 @@ class _Gzip:
         self.ended = self._inflater.eof
         # Without input zlib hands out what it holds back of what it has taken.
         self.pending = not self.ended and len(output) == OUTPUT_BYTES
-        return output, self._inflater.unused_data if self.ended else self._inflater.unconsumed_tail
+        rest = self._inflater.unused_data if self.ended else self._inflater.unconsumed_tail
+        return output, len(data) - len(rest)
 
 
-def _salvage(inflater: zlib._Decompress, data: bytes) -> bytes:
+def _salvage(inflater: zlib._Decompress, data: memoryview) -> bytes:
     """The output of `data` up to the byte that breaks it."""
     saved = bytearray()
     for at in range(len(data)):
@@ -83,7 +94,7 @@ class _Buffered(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    def decompress(self, data: memoryview, max_length: int = -1) -> bytes: ...
 
 
 class _FromLibrary:
@@ -91,17 +102,16 @@ class _FromLibrary:
         self._decompressor, self._errors = decompressor, errors
         self.ended = self.pending = False
 
-    def step(self, data: bytes) -> tuple[bytes, bytes]:
-        piece, rest = data[:_SMALL_INPUT_BYTES], data[_SMALL_INPUT_BYTES:]
-        if self.pending:  # it has input of its own
-            piece, rest = b"", data
+    def step(self, data: memoryview) -> tuple[bytes, int]:
+        # While output is pending it has input of its own.
+        piece = data[: 0 if self.pending else _SMALL_INPUT_BYTES]
         try:
             output = self._decompressor.decompress(piece, OUTPUT_BYTES)
         except self._errors as error:
             raise Damaged(str(error)) from error
         self.ended = self._decompressor.eof
         self.pending = not self.ended and not self._decompressor.needs_input
-        return output, self._decompressor.unused_data + rest if self.ended else rest
+        return output, len(piece) - len(self._decompressor.unused_data)
 
 
 class _Zstd:
@@ -111,17 +121,21 @@ class _Zstd:
         self._errors = (zstandard.ZstdError,)
         self._decompressor = zstandard.ZstdDecompressor(
             max_window_size=_ZSTD_WINDOW_BYTES
-        ).decompressobj()
+        ).decompressobj(write_size=_ZSTD_OUTPUT_BYTES)
         self.ended = self.pending = False
 
-    def step(self, data: bytes) -> tuple[bytes, bytes]:
-        piece, rest = data[:_ZSTD_INPUT_BYTES], data[_ZSTD_INPUT_BYTES:]
-        try:
-            output = self._decompressor.decompress(piece)
-        except self._errors as error:
-            raise Damaged(str(error)) from error
-        self.ended = self._decompressor.eof
-        return output, self._decompressor.unused_data + rest if self.ended else rest
+    def step(self, data: memoryview) -> tuple[bytes, int]:
+        output, size_bytes, used = list[bytes](), 0, 0
+        while size_bytes < OUTPUT_BYTES and used < len(data) and not self.ended:
+            piece = data[used : used + _ZSTD_INPUT_BYTES]
+            try:
+                output.append(self._decompressor.decompress(piece))
+            except self._errors as error:
+                raise Damaged(str(error), b"".join(output)) from error
+            self.ended = self._decompressor.eof
+            size_bytes += len(output[-1])
+            used += len(piece) - len(self._decompressor.unused_data)
+        return b"".join(output), used
 
 
 def _xz() -> Expander:
@@ -186,33 +200,75 @@ def compression_of(begin: bytes, path: str) -> Compression | None:
     return next((row for row in COMPRESSIONS if path.endswith(row.suffixes)), None)
 
 
-def expanded(pieces: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
-    """The content of a whole compressed file, all of its members; some pieces may be empty.
+_PADDING: Final = re.compile(rb"\0*")
+"""Tapes and block devices pad with NULs."""
 
-    Raises Damaged, with nothing in `saved`, behind what can be had of damaged or cut off data.
+
+class Decompressor:
+    """Expands a compressed file, all of its members, in bounded steps. After Damaged it is over."""
+
+    def __init__(self, compression: Compression) -> None:
+        """Raises CannotExpand if the compression has no expander."""
+        if compression.expander is None:
+            raise CannotExpand(f"{compression.name}: expand the file first")
+        self._compression, self._expander = compression, compression.expander
+        self._member: Expander | None = None
+        self._input, self._used = b"", 0
+
+    def feed(self, data: bytes) -> None:
+        """Add the next bytes of the file."""
+        self._input, self._used = self._input[self._used :] + data, 0
+        self._skip_padding()
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing more comes out of what was fed."""
+        if self._member is not None:
+            return self._used == len(self._input) and not self._member.pending
+        start = self._input[self._used : self._used + BEGIN_BYTES]
+        return any(len(start) < len(m) and m.startswith(start) for m in self._compression.magics)
+
+    @property
+    def complete(self) -> bool:
+        """Whether what was fed ends where a member ends."""
+        return self._member is None and self._used == len(self._input)
+
+    def step(self) -> bytes:
+        """Some of the content, perhaps nothing; only while it does not need input.
+
+        Raises Damaged.
+        """
+        if self._member is None:
+            if not self._input.startswith(self._compression.magics, self._used):
+                raise Damaged(f"not {self._compression.name} data")
+            self._member = self._expander()
+        output, used = self._member.step(memoryview(self._input)[self._used :])
+        self._used += used
+        if self._member.ended:
+            self._member = None
+            self._skip_padding()
+        return output
+
+    def _skip_padding(self) -> None:
+        if self._member is None and (padding := _PADDING.match(self._input, self._used)):
+            self._used = padding.end()
+
+
+def expanded(pieces: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
+    """The content of a whole compressed file; some pieces may be empty.
+
+    Raises Damaged, with nothing in `saved`, behind what can be had of damaged or cut off data, and
+    CannotExpand.
     """
-    assert compression.expander is not None
-    expander, rest = None, b""
-    for piece in chain(pieces, (None,)):
-        rest += piece or b""
-        at_end = piece is None
-        while True:
-            if expander is None:
-                rest = rest.lstrip(b"\0")  # tapes and block devices pad with NULs
-                if not rest or (len(rest) < BEGIN_BYTES and not at_end):
-                    break
-                if not rest.startswith(compression.magics):
-                    raise Damaged(f"not {compression.name} data")
-                expander = compression.expander()
+    decompressor = Decompressor(compression)
+    for piece in pieces:
+        decompressor.feed(piece)
+        while not decompressor.needs_input:
             try:
-                output, rest = expander.step(rest)
+                output = decompressor.step()
             except Damaged as damage:
                 yield damage.saved
                 raise Damaged(str(damage)) from damage
             yield output
-            if expander.ended:
-                expander = None
-            elif not (rest or expander.pending):
-                break
-    if expander is not None:
-        raise Damaged("ends in the middle of its compressed data")
+    if not decompressor.complete:
+        raise Damaged(CUT_OFF)

@@ -36,7 +36,7 @@ def test_preview_reads_a_gzip_file_as_the_relay_does_and_shows_what_is_left_of_a
     packed = gzip.compress(lines[0]) + gzip.compress(b"".join(lines[1:]))
     for content, said in (
         (packed, ""),
-        (packed[:-5], "damaged gzip file, showing the records before the damage"),
+        (packed[:-5], "damaged gzip file: ends in the middle of its compressed data"),
     ):
         daemon.audit.write_bytes(content)
         found = daemon.command("preview", "--json", str(daemon.audit))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import sys
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 import click
 import msgspec
-import zstandard
 
+from siemrelay.cli.record_files import decompressed
 from siemrelay.proof.exports import ExportPart, parts
 from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import HASH_BYTES
@@ -24,18 +21,13 @@ from siemrelay.proof.seal import Timestamp
 from siemrelay.proof.tiles import TIMESTAMPS_FOLDER, leaf_tile, split
 from siemrelay.proof.timestamps import MOST_RESPONSE_BYTES
 from siemrelay.proof.verification import Verification
+from siemrelay.wire.compression import CannotExpand, Damaged
 
-UNREADABLE: Final = (OSError, ValueError, zlib.error, zstandard.ZstdError, EOFError)
+UNREADABLE: Final = (OSError, ValueError, Damaged, CannotExpand)
 """What is raised for an export that cannot be read."""
-
-_GZIP: Final = b"\x1f\x8b"
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 # So much fits into a CPU's cache with all that is made of it.
 _PIECE_BYTES: Final = 128 << 10
-
-# A frame of zstd says how much memory it needs. What `zstd` writes without --long needs 8 MiB.
-_MOST_WINDOW_BYTES: Final = 128 << 20
 
 _PROGRESS_S: Final = 0.5
 
@@ -72,18 +64,7 @@ class _ExportFile:
 
     def pieces(self) -> Iterator[bytes]:
         """The content, piece by piece."""
-        file = self._file
-        if not isinstance(file, io.BufferedReader):
-            file = io.BufferedReader(cast("io.RawIOBase", file))
-        start = file.peek(4)[:4]
-        read: Callable[[int], bytes] = file.read
-        if start.startswith(_GZIP):
-            read = gzip.GzipFile(fileobj=file).read
-        elif start == _ZSTD:
-            unpacking = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW_BYTES)
-            read = unpacking.stream_reader(file, read_across_frames=True).read
-        while piece := read(_PIECE_BYTES):
-            yield piece
+        return decompressed(self._file, _PIECE_BYTES)
 
 
 class _Progress:

@@ -94,9 +94,9 @@ def verify(
     """Verify that nothing is missing, changed or added in what a SIEM received.
 
     EXPORT is what the SIEM exports of a sink with `seal:`: Splunk's CSV or JSON, Elasticsearch's
-    hits, NDJSON, lines of CEF, LEEF, syslog, GELF, OTLP or OCSF; gzip and zstd are read, `-` is
-    standard input. Rows may come in any order and more than once. The relay, its configuration and
-    its state are not needed.
+    hits, NDJSON, lines of CEF, LEEF, syslog, GELF, OTLP or OCSF; plain, or compressed with gzip,
+    zstd, xz or bzip2; `-` is standard input. Rows may come in any order and more than once. The
+    relay, its configuration and its state are not needed.
 
     Exits with 0 if the export is complete, unchanged and fresh, 1 if not, 2 if it cannot be read.
     Messages behind the last seal are shown as not proven yet; while the last seal is fresh, they

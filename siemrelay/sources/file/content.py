@@ -9,7 +9,7 @@ from typing import Final
 
 from siemrelay.sources.file.disk import OpenFile
 from siemrelay.sources.file.fingerprint import digest
-from siemrelay.wire.compression import BEGIN_BYTES, Compression, Damaged, Expander
+from siemrelay.wire.compression import CUT_OFF, Compression, Damaged, Decompressor
 
 # Compressed bytes per read: large enough that calls do not count.
 _INPUT_BYTES: Final = 64 << 10
@@ -53,7 +53,7 @@ class CompressedContent:
     """
 
     def __init__(self, file: OpenFile, compression: Compression) -> None:
-        """`compression` must have an expander."""
+        """Raises CannotExpand if the compression has no expander."""
         self.file, self._compression = file, compression
         self.damage: str | None = None
         """The damage that expanding has met; the content ends there."""
@@ -62,8 +62,7 @@ class CompressedContent:
 
     def rewind(self) -> None:
         """Expand from the start again; what was found damaged gets another chance."""
-        self._expander: Expander | None = None
-        self._input = b""
+        self._decompressor = Decompressor(self._compression)
         self._input_offset = 0
         self._window = bytearray()
         self._begin = b""
@@ -73,11 +72,7 @@ class CompressedContent:
     @property
     def complete(self) -> bool:
         """Whether all that the file holds now was expanded and ended where a member ends."""
-        return (
-            self._expander is None
-            and not self._input
-            and 0 < self._input_offset >= self.file.status().size
-        )
+        return self._decompressor.complete and 0 < self._input_offset >= self.file.status().size
 
     @property
     def ended(self) -> bool:
@@ -147,62 +142,22 @@ class CompressedContent:
 
     def _expand(self) -> bytes | None:
         """The next piece, perhaps empty; None where the file ends now."""
-        expander, more = self._expander, b""
-        if (expander is None and len(self._input) < BEGIN_BYTES) or not (
-            self._input or (expander is not None and expander.pending)
-        ):
+        decompressor = self._decompressor
+        if decompressor.needs_input:
             more = self.file.pread(_INPUT_BYTES, self._input_offset)
+            if not more:
+                if self._may_give_up and not decompressor.complete:
+                    self.damage = CUT_OFF
+                return None
             self._input_offset += len(more)
-            self._input += more
-            if not self._input:
-                return self._at_end(expander)
-        if expander is None:
-            expander = self._begin_member()
-            if expander is None:
-                partial_magic = self._input and not (more or self.damage)
-                return self._maybe_give_up() if partial_magic else b""
+            decompressor.feed(more)
+            if decompressor.needs_input:
+                return b""
         try:
-            output, self._input = expander.step(self._input)
+            return decompressor.step()
         except Damaged as error:
             self.damage = str(error)
             return error.saved
-        if expander.ended:
-            self._expander = None
-        return output
-
-    def _at_end(self, expander: Expander | None) -> bytes | None:
-        """All of the file that there is now was taken in."""
-        if expander is None:
-            return None
-        # What zlib holds back of the input it has taken; matters if the file stays cut off.
-        try:
-            output, _ = expander.step(b"")
-        except Damaged as error:
-            self.damage = str(error)
-            return error.saved
-        if expander.ended:
-            self._expander = None
-            return output
-        return output or self._maybe_give_up()
-
-    def _maybe_give_up(self) -> bytes | None:
-        if self._may_give_up:
-            self.damage = "ends in the middle of its compressed data"
-        return None
-
-    def _begin_member(self) -> Expander | None:
-        """Start on the next member; None where only padding, garbage or too little is there."""
-        self._input = self._input.lstrip(b"\0")  # tapes and block devices pad with NULs
-        if not self._input:
-            return None
-        magics = self._compression.magics
-        if not self._input.startswith(magics):
-            if not any(magic.startswith(self._input) for magic in magics):
-                self.damage = f"not {self._compression.name} data"
-            return None
-        assert self._compression.expander is not None
-        self._expander = self._compression.expander()
-        return self._expander
 
     def close(self) -> None:
         self._window = bytearray()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
+from zstandard import ZstdCompressor
 
 from siemrelay.cli.proof.verify import verify
 from siemrelay.proof.leaf import hash_of
@@ -16,14 +21,39 @@ from tests.support.sealed import SIGNER, sealed
 KEY = str(SIGNER.verifier)
 
 
-def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
-    export = tmp_path / "export.json.gz"
-    packed = bytearray(gzip.compress(b"\n".join(sealed(30).lines)))
-    packed[2000:2300] = bytes(byte ^ 0x55 for byte in packed[2000:2300])
-    export.write_bytes(packed)
+def damaged(packed: bytes) -> bytes:
+    return packed[:2000] + bytes(byte ^ 0x55 for byte in packed[2000:2300]) + packed[2300:]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (damaged(gzip.compress(b"\n".join(sealed(30).lines))), "damaged gzip file: "),
+        (lzma.compress(b"\n".join(sealed(30).lines))[:-9], "damaged xz file: ends in the middle"),
+        (b"\x04\x22\x4d\x18 of a program", "lz4: expand the file first"),
+    ],
+)
+def test_an_export_that_cannot_be_expanded_is_named(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    export = tmp_path / "export.json"
+    export.write_bytes(content)
     result = CliRunner().invoke(verify, ["--key", KEY, str(export)])
     assert result.exit_code == 2
-    assert f"cannot read {export}" in result.output
+    assert f"cannot read {export}: {reason}" in result.output
+
+
+@pytest.mark.parametrize(
+    "compress", [gzip.compress, lzma.compress, bz2.compress, ZstdCompressor().compress]
+)
+def test_a_compressed_export_is_judged_as_the_plain_one(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    lines = sealed().lines
+    plain = shown(tmp_path, lines)
+    assert plain[0] == 0
+    two_members = compress(b"\n".join(lines[:10]) + b"\n") + compress(b"\n".join(lines[10:]))
+    assert shown(tmp_path, [two_members]) == plain
 
 
 def test_a_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -102,11 +102,14 @@ class SinkHolds(DeliveryError):
 
 
 class BatchRefused(DeliveryError):
-    """The peer read the batch and will never take it as it is: halve it down to the culprit."""
+    """The peer read the batch and will never take it as it is: search for the culprit.
 
-    def __init__(self, *, code: str, reason: str) -> None:
+    `index`: which message that is, as far as the peer says; it may be wrong.
+    """
+
+    def __init__(self, *, code: str, reason: str, index: int | None = None) -> None:
         super().__init__(f"refused: {code} {reason}")
-        self.code, self.reason = code, reason
+        self.code, self.reason, self.index = code, reason, index
 
 
 _Error = TypeVar("_Error", bound=BaseException)

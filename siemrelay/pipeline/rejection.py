@@ -1,30 +1,12 @@
-"""Finds the messages that made a peer refuse a batch: by halving, until each is alone."""
+"""Finds the messages for which a peer refused a batch, and the peer that refuses everything."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
-
-from msgspec.structs import replace
 
 from siemrelay.core.errors import BatchRefused, SinkHolds
 from siemrelay.sinks.contract import Refusal, Session, Settlement
-
-# When a peer refuses so many different events and takes none, the events are not the cause.
-ALL_REFUSED: Final = 10
-
-
-class _Piece(NamedTuple):
-    """A part of a batch: from `start` to before `end`. `refused`: it holds a refused message.
-
-    `twin_of`: of a second half, the refusal of both halves together. If the first half is taken,
-    that refusal was about the second.
-    """
-
-    start: int
-    end: int
-    refused: BatchRefused | None = None
-    twin_of: BatchRefused | None = None
+from siemrelay.sinks.refusal_search import ALL_REFUSED, RefusalSearch
 
 
 class RejectionBreaker:
@@ -57,50 +39,21 @@ async def isolate(
     """The refusals in a run that was refused as a whole, by index, and how many others were taken.
 
     The peer settles every message that is not refused on the way, in order. `proven`: it has taken
-    something before, so its refusals are about events. From one that has not, `ALL_REFUSED` of them
-    are enough: the rest is tried in large pieces only (they are halved afterwards if any is taken),
-    so the answer "none" costs a wrong address or format some dozens of requests and not thousands.
-    Refusals may then be fewer than the messages. Each was sent alone before it counts as refused.
+    something before, so its refusals are about events (see `RefusalSearch`).
     `progress` is called before each request: thousands of them may take longer than a sink may be
     silent (see `telemetry.health`).
-    One culprit of n messages costs about 1.5 log2(n) requests (checked in test_rejection.py).
     Raises SinkWaits and SinkHolds as the session does.
     """
-    refusals: list[Refusal] = []
-    taken, later = 0, list[_Piece]()
-    pieces = [_Piece(0, len(messages), why)]  # a stack, the earliest on top
-    while pieces or (taken and later):
-        start, end, refused, _ = pieces.pop() if pieces else later.pop(0)
-        if refused is None:
-            if progress is not None:
-                progress()
-            try:
-                found = await session.confirm(await session.send(messages[start:end]))
-            except BatchRefused as again:
-                refused = again
-                _tell_the_twin(pieces, end, whole=False)
-            else:
-                refusals += [replace(r, index=start + r.index) for r in found]
-                taken += end - start - len(found)
-                _tell_the_twin(pieces, end, whole=not found)
-                continue
-        if end - start == 1:
-            refusals.append(Refusal(start, refused.code, refused.reason))
-        elif taken or proven or len(refusals) < ALL_REFUSED:
-            middle = (start + end) // 2
-            pieces += [_Piece(middle, end, twin_of=refused), _Piece(start, middle)]
+    search = RefusalSearch(len(messages), proven=proven)
+    search.next()  # the run itself
+    search.refuse(why)
+    while (part := search.next()) is not None:
+        if progress is not None:
+            progress()
+        try:
+            found = await session.confirm(await session.send(messages[slice(*part)]))
+        except BatchRefused as again:
+            search.refuse(again)
         else:
-            later.append(_Piece(start, end, refused))
-    return sorted(refusals, key=lambda refusal: refusal.index), taken
-
-
-def _tell_the_twin(pieces: list[_Piece], end: int, *, whole: bool) -> None:
-    """What the fate of the piece up to `end` says about the second half beside it, if it was a
-    first one: taken whole, the refusal of both was about the second; else it says nothing.
-    """
-    if not pieces or pieces[-1].start != end or pieces[-1].twin_of is None:
-        return
-    twin = pieces.pop()
-    # A single message is asked about by itself all the same: nothing is buried by inference.
-    known = twin.twin_of if whole and twin.end - twin.start > 1 else None
-    pieces.append(_Piece(twin.start, twin.end, known))
+            search.take(found)
+    return sorted(search.refusals, key=lambda refusal: refusal.index), search.taken

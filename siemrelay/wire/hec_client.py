@@ -110,15 +110,11 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class EventRefused(BatchRefused):
-    """One event of the request is refused: send the others without it.
+    """The collector refuses one event of the request: send the others without it.
 
-    `number` is its approximate position: Splunk counts from 0 for some codes and from 1 for
-    others, and gives none for some.
+    `index` is approximate: Splunk counts from 0 for some codes and from 1 for others, and gives no
+    number for some.
     """
-
-    def __init__(self, answer: HecAnswer) -> None:
-        super().__init__(code=str(answer.code), reason=answer.text or "no reason given")
-        self.number = answer.number
 
 
 def read_answer(body: bytes) -> HecAnswer | None:
@@ -154,64 +150,7 @@ def error_for(answer: HecAnswer, status: int, after_s: float | None) -> Delivery
     if kind is CodeKind.HOLD:
         return SinkHolds(reason, advice=advice)
     if kind is CodeKind.EVENT:
-        return EventRefused(answer)
+        return EventRefused(
+            code=str(answer.code), reason=answer.text or "no reason given", index=answer.number
+        )
     return None
-
-
-# After this many wrong numbers in a row, numbers are ignored.
-_MISLED: Final = 2
-
-
-class RefusedEventSearch:
-    """Splits a batch in which Splunk refuses events until each one was taken, or refused alone.
-
-    Parts come in the order of the events. Splunk's numbers lead to the refused events as long as
-    they are right; after two wrong ones in a row the rest of the batch is halved instead. Call
-    `next` for a part, send it, and report the answer by `taken` or `refused`.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._left = [(0, count)]  # a stack, the earliest on top
-        self._suspects = set[int]()
-        self._misled = 0
-
-    def next(self) -> tuple[int, int] | None:
-        """The start and end (exclusive) of the next part to send; None after the last."""
-        return self._left.pop() if self._left else None
-
-    def taken(self, start: int) -> None:
-        """Note that Splunk took the part from `start` on."""
-        if start in self._suspects:
-            self._misled += 1
-
-    def refused(self, start: int, end: int, number: int | None) -> bool:
-        """Note that Splunk refused the part for the event `number`; returns whether it is that one.
-
-        A part of several events comes again in smaller parts.
-        """
-        if end - start == 1:
-            if self._misled < _MISLED:
-                self._misled = 0
-            return True
-        if number is not None and self._misled < _MISLED:
-            number = min(max(number, 0), end - start - 1)
-            self._suspects.add(start + number)
-        else:
-            number = None
-        self._left += reversed(around(start, end, number))
-        return False
-
-
-def around(start: int, end: int, number: int | None) -> list[tuple[int, int]]:
-    """The parts to send next of the events from `start` to `end` (exclusive), one of them refused.
-
-    There are at least two events. With `number` (from 0): those before it, it alone, those after
-    it. Without: the two halves. Sent alone an event is either refused or taken, so a number that is
-    off by one costs a request and never an event.
-    """
-    if number is None:
-        middle = (start + end) // 2
-        return [(start, middle), (middle, end)]
-    suspect = start + number
-    parts = [(start, suspect), (suspect, suspect + 1), (suspect + 1, end)]
-    return [(first, last) for first, last in parts if first < last]

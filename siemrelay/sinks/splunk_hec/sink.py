@@ -18,6 +18,7 @@ from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, 
 from siemrelay.sinks.http.answer import ADVICE, Answer
 from siemrelay.sinks.http.client import Client, RequestSink
 from siemrelay.sinks.http.exchanges import ExchangeSession, open_exchanges
+from siemrelay.sinks.refusal_search import ALL_REFUSED, RefusalSearch
 from siemrelay.sinks.splunk_hec.acks import IndexerAcknowledgements
 from siemrelay.sinks.splunk_hec.options import (
     CREDENTIAL,
@@ -31,9 +32,6 @@ from siemrelay.wire import hec_client as hec
 
 # Splunk Cloud answers 404 for a while when parts of it are replaced.
 _MISSING_S: Final = 300.0
-
-# When so many events of a batch are refused one by one and none is taken, it is not the events.
-_ALL_REFUSED: Final = 10
 
 _ELSEWHERE: Final = (
     "what answered is not the HTTP Event Collector: check the port in `url` (8088 by default), and "
@@ -95,23 +93,19 @@ class SplunkHecSink(RequestSink):
         Splunk does not document whether it keeps the events before a refused one. They are sent
         again, so they may arrive twice, but they do arrive.
         """
-        refusals: list[Refusal] = []
-        taken = list[hec.HecAnswer]()
-        search = hec.RefusedEventSearch(len(messages))
+        answers = list[hec.HecAnswer]()
+        search = RefusalSearch(len(messages))
         while (part := search.next()) is not None:
-            start, end = part
             try:
-                taken.append(await self._post(client, messages[start:end]))
-                search.taken(start)
-                continue
-            except hec.EventRefused as refused:
-                why = refused
-            if search.refused(start, end, why.number):
-                refusals.append(Refusal(start, why.code, why.reason))
-            if not taken and _ALL_REFUSED <= len(refusals) < len(messages):
-                # The delivery knows whether Splunk ever took any, and goes on in larger parts.
-                raise BatchRefused(code=why.code, reason=why.reason)
-        return refusals, [answer.ack_id for answer in taken if answer.ack_id is not None]
+                answers.append(await self._post(client, messages[slice(*part)]))
+            except hec.EventRefused as why:
+                search.refuse(why)
+                if not answers and ALL_REFUSED <= len(search.refusals) < len(messages):
+                    # The delivery knows whether Splunk ever took any, and goes on in larger parts.
+                    raise BatchRefused(code=why.code, reason=why.reason) from why
+            else:
+                search.take()
+        return search.refusals, [each.ack_id for each in answers if each.ack_id is not None]
 
     async def _post(self, client: Client, messages: Sequence[bytes]) -> hec.HecAnswer:
         # Events are concatenated JSON objects, for which Splunk ignores white space; raw events are

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import cycle
 
 import trio
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from siemrelay.core.errors import BatchRefused
 from siemrelay.pipeline.rejection import isolate
 from siemrelay.sinks.contract import Refusal, Settlement
+from siemrelay.sinks.refusal_search import RefusalSearch
 
 WHY = BatchRefused(code="400", reason="bad")
 
@@ -63,6 +65,41 @@ def test_any_culprits_are_found_and_everything_else_is_taken_once_and_in_order(
     assert taken == len(peer.taken)
     # Nothing is buried by inference.
     assert names or peer.refused_alone == peer.culprits
+
+
+@given(
+    bad=st.lists(st.booleans(), min_size=1, max_size=60),
+    indexes=st.lists(st.none() | st.integers(-5, 70), min_size=1),
+)
+def test_every_message_is_taken_or_refused_alone_in_order_whatever_indexes_the_peer_gives(
+    bad: list[bool], indexes: list[int | None]
+) -> None:
+    search, said = RefusalSearch(len(bad), proven=True), cycle(indexes)
+    settled = list[int]()
+    while (part := search.next()) is not None:
+        if not any(bad[slice(*part)]):
+            search.take()
+        else:
+            search.refuse(BatchRefused(code="6", reason="bad", index=next(said)))
+            if part[1] - part[0] > 1:
+                continue
+        settled += range(*part)
+    assert settled == list(range(len(bad)))
+    assert [refusal.index for refusal in search.refusals] == [n for n, one in enumerate(bad) if one]
+    assert search.taken == bad.count(False)
+
+
+def test_right_indexes_lead_to_a_culprit_and_wrong_ones_cost_five_requests() -> None:
+    for index, most in ((250, 4), (0, 5 + 15)):
+        search, culprit, requests = RefusalSearch(500, proven=True), 250, 0
+        while (part := search.next()) is not None:
+            requests += 1
+            if culprit in range(*part):
+                search.refuse(BatchRefused(code="6", reason="bad", index=max(index - part[0], 0)))
+            else:
+                search.take()
+        assert [refusal.index for refusal in search.refusals] == [culprit]
+        assert requests <= most
 
 
 def test_one_culprit_costs_about_one_and_a_half_requests_for_each_halving() -> None:

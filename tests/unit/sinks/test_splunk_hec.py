@@ -6,7 +6,6 @@ import gzip
 import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -510,28 +509,6 @@ async def test_a_number_that_is_always_the_same_costs_no_request_for_each_event(
     assert [refusal.index for refusal in settlement] == sorted(bad)
     assert numbers(splunk) == [n for n in range(500) if n not in bad]
     assert len(splunk.requests) <= 5 + 19 * len(bad)
-
-
-@given(
-    bad=st.lists(st.booleans(), min_size=1, max_size=60),
-    numbers=st.lists(st.none() | st.integers(-5, 70), min_size=1),
-)
-def test_every_event_is_taken_or_refused_alone_in_order_whatever_the_numbers(
-    bad: list[bool], numbers: list[int | None]
-) -> None:
-    pieces, said = hec.RefusedEventSearch(len(bad)), cycle(numbers)
-    refused, settled = [], list[int]()
-    while (piece := pieces.next()) is not None:
-        start, end = piece
-        if not any(bad[start:end]):
-            pieces.taken(start)
-        elif pieces.refused(start, end, next(said)):
-            refused.append(start)
-        else:
-            continue
-        settled += range(start, end)
-    assert settled == list(range(len(bad)))
-    assert refused == [n for n, one in enumerate(bad) if one]
 
 
 # -- indexer acknowledgement ----------------------------------------------

@@ -8,17 +8,15 @@ import itertools
 import os
 import resource
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import click
 import structlog
 import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
-from siemrelay.cli.huge_pages import use_huge_pages
 from siemrelay.cli.options import advice, config_option
 from siemrelay.config.files import text_of
 from siemrelay.config.host_checks import missing_resources
@@ -50,11 +48,6 @@ _ARENA_MAX = -8
 # A shell's limit of 1,024 descriptors is lower than the connections that one source may serve. Not
 # higher than the unit's LimitNOFILE: some libraries walk through every possible descriptor.
 _DESCRIPTORS = 65_536
-
-
-# A relay often starts with a backlog. Huge pages help it at rest, and moving to them takes from a
-# start and from the memory that it is asking for.
-_STARTED_S: Final = 10.0
 
 
 @click.command()
@@ -105,9 +98,6 @@ def run(config: str, drain: bool, pool: str | None) -> None:
     clock = AlarmClock()
     try:
         relay = Relay(loaded, redactor=redactor, read=read)
-        moving = threading.Timer(_STARTED_S, use_huge_pages)
-        moving.daemon = True
-        moving.start()
         at_end = trio.run(_run, relay, drain, clock=clock, instruments=[clock])
     except StartRefused as error:
         click.echo(advice(f"{journal_prefix('error')}siemrelay: {error}"), err=True)

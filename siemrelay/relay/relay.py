@@ -31,6 +31,7 @@ from siemrelay.relay.assembly import Assembly, FullDecoders, unparsed_why
 from siemrelay.relay.commands.commands import Commands, audit_reload
 from siemrelay.relay.control import serve_control, user_name
 from siemrelay.relay.heartbeat import Heartbeat
+from siemrelay.relay.huge_pages import move_heap
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.reload import Read, Reloader
 from siemrelay.relay.self_audit import SelfAudit
@@ -139,6 +140,7 @@ class Relay:
                 )  # fmt: skip
             outer.start_soon(heartbeat.run)
             outer.start_soon(buffer.run)
+            outer.start_soon(move_heap)
             for name, run in supervised.items():
                 outer.start_soon(supervise, name, run, lambda error: None)
             # So that a reload right after the start finds it; events matter more than commands.

@@ -10,6 +10,8 @@ import ctypes
 from pathlib import Path
 from typing import Final
 
+import trio
+
 # <asm-generic/mman-common.h>; Linux 6.1. Older kernels refuse it, which changes nothing.
 _MADV_COLLAPSE: Final = 25
 
@@ -17,6 +19,16 @@ _MADV_COLLAPSE: Final = 25
 _PAGE_BYTES: Final = 2 << 20
 
 _SETTING: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+# A relay often starts with a backlog. Huge pages help it at rest, and moving to them takes from a
+# start and from the memory that it is asking for.
+_STARTED_S: Final = 10.0
+
+
+async def move_heap() -> None:
+    """Use huge pages once the start is over."""
+    await trio.sleep(_STARTED_S)
+    await trio.to_thread.run_sync(use_huge_pages)
 
 
 def use_huge_pages() -> int:

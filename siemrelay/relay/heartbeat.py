@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import structlog
@@ -65,21 +66,35 @@ class Heartbeat:
             sink.stored = self._buffer.end - cursor.first_sequence
 
     async def refresh(self) -> None:
-        """Bring all gauges up to date, also those that are read from the disk, for a scrape."""
-        self.refresh_backlog()
-        # Read at once for all sinks: in a rush each reading waits for a turn of the loop.
-        next_sequences = {
-            name: cursor.next_sequence
-            for name in self._stats.sinks
-            if (cursor := self._buffer.find_cursor(name)) is not None
-        }
-        wanted = {sequence for sequence in next_sequences.values() if sequence < self._buffer.end}
-        known = {sequence: self._arrivals.get(sequence) for sequence in wanted}
-        unknown = {sequence for sequence, received_at in known.items() if received_at is None}
+        """Bring all gauges up to date, also those that are read from the disk, for a scrape.
+
+        Afterwards all of them, and the counters and seals beside them, are of one moment, until the
+        caller waits for something.
+        """
         await self._buffer.note_commands()
+        looked_at_s = time.time()
+        before = self._first_undelivered()
+        known = {sequence: self._arrivals.get(sequence) for sequence in before.values()}
+        unknown = {sequence for sequence, received_at in known.items() if received_at is None}
         if unknown:
+            # Read at once for all sinks: in a rush each reading waits for a turn of the loop.
             known |= await self._buffer.received_at(unknown)
         self._arrivals = known
-        for name, sink in self._stats.sinks.items():  # a reload may have changed them
-            if name in next_sequences:
-                sink.oldest_undelivered_at = known.get(next_sequences[name])
+        self.refresh_backlog()
+        now = self._first_undelivered()
+        for name, sink in self._stats.sinks.items():
+            if name not in now:
+                sink.oldest_undelivered_at = None
+            else:
+                # For a sink that has moved on meanwhile: its record arrived no earlier than that.
+                earlier = known.get(before[name]) if name in before else looked_at_s
+                sink.oldest_undelivered_at = known.get(now[name]) or earlier
+
+    def _first_undelivered(self) -> dict[str, int]:
+        """The first record that waits, by the sink that it waits for."""
+        end = self._buffer.end
+        return {
+            name: cursor.next_sequence
+            for name in self._stats.sinks
+            if (cursor := self._buffer.find_cursor(name)) is not None and cursor.next_sequence < end
+        }

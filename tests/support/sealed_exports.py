@@ -281,7 +281,7 @@ def _status(daemon: Daemon) -> dict[str, dict[str, Any]]:
 def _messages(daemon: Daemon, sinks: Sequence[str], events: int) -> dict[str, int]:
     """The messages of each stream, once all of so many events are in it; empty before.
 
-    What waits is read from the disk after the seals were looked at: there may be none yet.
+    A sink that has not connected yet has no seal, though nothing waits for it.
     """
     found = json.loads(daemon.get("/status")[1])
     if found["sources"][0]["records"] < events:

@@ -44,17 +44,20 @@ class _RecordFile(click.File):
 @click.command()
 @config_option()
 @click.option("--against-running", is_flag=True, help="Also print what a reload would change.")
+@click.option("--all", "every", is_flag=True, help="Also print the settings at their defaults.")
 @json_option()
 @click.argument("records", metavar="[FILE]", type=_RecordFile("rb"), required=False)
-def check(config: str, against_running: bool, as_json: bool, records: BinaryIO | None) -> None:
-    """Validate the configuration and print the effective settings of each source and sink.
+def check(
+    config: str, against_running: bool, every: bool, as_json: bool, records: BinaryIO | None
+) -> None:
+    """Validate the configuration and print the settings of each source and sink.
 
     Prints every fault with its line and column and exits with 78 if there is one. It starts
     nothing, connects to nothing and changes nothing; it does look for the files and packages that
     the configuration needs, whether this user may read and write them, and whether the ports are
     free; what depends on another user is a warning. Run by root on the service's own file, it looks
-    as the service's user. Secrets are shown as the file
-    writes them, or as ***.
+    as the service's user. Secrets are shown as the file writes them, or as ***. Settings at their
+    defaults are shown with --all, and always with --json.
 
     With FILE, a file of records, it looks at nothing else: it proposes the decoder that fits, with
     the lines of the configuration.
@@ -82,15 +85,18 @@ def check(config: str, against_running: bool, as_json: bool, records: BinaryIO |
         faults = in_order(list({*faults, *_as_service(loaded, unit), *loaded.unread}))
     if faults:
         exit_with_faults(ConfigurationRefused(loaded.file, faults), as_json=as_json)
-    warnings = [*remarks(loaded), *uncertain, *_resource_warnings(loaded, unit), *loaded.unread]
+    warnings = in_order(
+        [*remarks(loaded), *uncertain, *_resource_warnings(loaded, unit), *loaded.unread]
+    )
     if as_json:
         click.echo(json.dumps(_as_json(loaded, warnings), indent=2))
         return
-    _print("relay", relay_settings(loaded))
+    tables = {"relay": relay_settings(loaded)}
     for name in loaded.config.sources:
-        _print(f"source {name}", source_settings(loaded, name))
+        tables[f"source {name}"] = source_settings(loaded, name)
     for name in loaded.config.sinks:
-        _print(f"sink {name}", sink_settings(loaded, name))
+        tables[f"sink {name}"] = sink_settings(loaded, name)
+    _print(tables, every=every)
     for remark in warnings:
         click.secho(f"warning: {remark.located(loaded.file)}", err=True, fg="yellow")
     parts = f"{plural(loaded.config.sources, 'source')}, {plural(loaded.config.sinks, 'sink')}"
@@ -138,9 +144,15 @@ def _resource_warnings(loaded: Loaded, unit: ServiceUnit | None) -> list[Fault]:
                   made=unit.made if unit else ())  # fmt: skip
 
 
-def _print(title: str, settings: list[Setting]) -> None:
-    print_table(title, ("setting", "value", "from"), [(s.key, s.text, s.origin) for s in settings])
-    click.echo()
+def _print(tables: dict[str, list[Setting]], *, every: bool) -> None:
+    hidden = 0
+    for title, settings in tables.items():
+        shown = [s for s in settings if every or s.essential]
+        hidden += len(settings) - len(shown)
+        print_table(title, ("setting", "value", "from"), [(s.key, s.text, s.origin) for s in shown])
+        click.echo()
+    if hidden:
+        click.echo(f"{hidden} other settings are at their defaults: --all shows them\n")
 
 
 def _as_json(loaded: Loaded, warnings: list[Fault]) -> dict[str, object]:

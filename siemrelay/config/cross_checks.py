@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from siemrelay import registry
 from siemrelay.config.describe import nearest
@@ -18,6 +19,7 @@ from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.sinks.file.rotation import names
 from siemrelay.sinks.file.sink import ArchiveOptions
+from siemrelay.sinks.stream.servers import addresses
 from siemrelay.sources.file.finder import Globs
 from siemrelay.sources.file.options import FileOptions
 from siemrelay.telemetry.endpoint_options import EndpointOptions
@@ -60,6 +62,7 @@ def clashes(
     }
     yield from _shared(archives)
     yield from _circles(sources, archives)
+    yield from _to_itself(sources, sinks)
 
 
 def _not_alone(sources: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -177,7 +180,7 @@ def _same_address(
             listen: KeyPath = ("sources", name, "listen")
             path = (*listen, number) if isinstance(getattr(source, "listen", ""), list) else listen
             for place, who, other, earlier in taken:
-                if bind.clashes(earlier) and (other is None or _share_a_relay(source, other)):
+                if bind.clashes(earlier) and (other is None or share_a_relay(source, other)):
                     yield (
                         path,
                         f"{who}{line(place)} listens on {earlier} already; give each an address "
@@ -191,7 +194,7 @@ def _shared(archives: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Every archive that an earlier sink writes: each would rotate it under the other."""
     for index, (name, archive) in enumerate(archives.items()):
         for other, earlier in list(archives.items())[:index]:
-            if _share_a_relay(archive, earlier) and _real(archive.path) == _real(earlier.path):
+            if share_a_relay(archive, earlier) and _real(archive.path) == _real(earlier.path):
                 yield (
                     ("sinks", name, "path"),
                     f"sink `{other}` writes to that file already; give each sink a file of its own",
@@ -205,7 +208,7 @@ def _circles(
     """Every archive that a source would read: its records would go round without end."""
     for name, archive in archives.items():
         for source, files in sources.items():
-            if not isinstance(files, FileOptions) or not _share_a_relay(archive, files):
+            if not isinstance(files, FileOptions) or not share_a_relay(archive, files):
                 continue
             read = _read_by(files, archive)
             if read is not None:
@@ -228,7 +231,45 @@ def _read_by(files: FileOptions, archive: ArchiveOptions) -> str | None:
     return None
 
 
-def _share_a_relay(one: Any, other: Any) -> bool:
+def _to_itself(
+    sources: Mapping[str, Any], sinks: Mapping[str, Any]
+) -> Iterator[tuple[KeyPath, str]]:
+    """Every sink that sends what a source receives to that source: it would go round for ever."""
+    for name, sink in sinks.items():
+        if not isinstance(sink, SinkConfig) or not sink.enabled:
+            continue
+        key, targets = _targets(sink)
+        for source, listener in sources.items():
+            if (
+                isinstance(listener, Listening)
+                and source in (sink.sources or [source])
+                and share_a_relay(sink, listener)
+                and any(bind.leads_here(target) for bind in listener.binds for target in targets)
+            ):
+                yield (
+                    ("sinks", name, key),
+                    f"source `{source}` listens there, and this sink would send its records to it "
+                    "again, without end; send elsewhere, or leave that source out of the sink's "
+                    "`sources`",
+                )
+                break
+
+
+def _targets(sink: Any) -> tuple[str, list[BindAddress]]:
+    """The key of a sink that says where it sends, and the addresses that it names."""
+    if sink.protocol in ("unix", "unixgram"):
+        return "path", [BindAddress(sink.protocol == "unixgram", "", 0, str(sink.path))]
+    if hasattr(sink, "server"):
+        found = addresses(sink.server, sink.port)
+        return "server", [BindAddress(sink.protocol == "udp", at.host, at.port) for at in found]
+    if not hasattr(sink, "url"):
+        return "", []
+    url = urlsplit(str(sink.url))
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return "url", [BindAddress(False, url.hostname or "", port)]
+
+
+def share_a_relay(one: Any, other: Any) -> bool:
     """Whether the two run in one relay: their pools overlap, or one has none."""
     assert isinstance(one, (SinkConfig, SourceConfig))
     assert isinstance(other, (SinkConfig, SourceConfig))

@@ -56,8 +56,9 @@ _KEYS_ELSEWHERE: Final = {
     **dict.fromkeys(("token", "api_key", "hec_token", "default_token"), ("authorization",)),
     **dict.fromkeys(
         ("host", "hostname", "target", "address", "hosts", "destination", "remote"),
-        ("server", "listen", "url"),
+        ("server", "listen", "url", "brokers"),
     ),
+    **dict.fromkeys(("servers", "bootstrap_servers", "bootstrap.servers"), ("server", "brokers")),
     **dict.fromkeys(("endpoint", "endpoints", "uri"), ("url",)),
     **dict.fromkeys(("port", "bind", "bind_address"), ("listen",)),
     "protocol": ("listen",), "type": ("protocol",),
@@ -152,7 +153,8 @@ def type_text(annotation: Any, metadata: list[Any] | None = None) -> str:
     if origin in (list, tuple, set, frozenset):
         return f"list of {type_text(parts[0])}" if parts else "list"
     if origin in (dict, Mapping) or annotation is dict:
-        return f"mapping of names to {type_text(parts[1])}" if parts else "mapping"
+        of = type_text(parts[1]) if parts else ""
+        return "named blocks" if of == "block" else f"mapping of names to {of}" if of else "mapping"
     if annotation is Any:
         return "any value"
     if annotation in (int, float):
@@ -163,7 +165,7 @@ def type_text(annotation: Any, metadata: list[Any] | None = None) -> str:
         if issubclass(annotation, PurePath):
             return "path"
         if issubclass(annotation, BaseModel):
-            return "mapping"
+            return "block"
         return {bool: "yes or no", str: "text"}.get(annotation, annotation.__name__)
     return "text"
 

@@ -38,6 +38,11 @@ class Setting:
     origin: Origin
 
     @property
+    def essential(self) -> bool:
+        """Whether the file sets it, or a reader wants to know it even so."""
+        return self.origin != "default" or (self.key in _ESSENTIAL and self.value is not None)
+
+    @property
     def text(self) -> str:
         """The value on one line as the file writes it; `-` where there is none."""
         return _text(self.value) or "-"
@@ -46,6 +51,8 @@ class Setting:
 # Shown first: what a reader wants to know about a part before the rest.
 _FIRST: Final = ("type", "siem", "protocol", "server", "port", "url", "path", "format", "header")
 
+
+_ESSENTIAL: Final = frozenset({*_FIRST, "state_dir", "endpoint.listen", "decoder"})
 
 # These are shown part by part.
 _PARTS: Final = frozenset({"sources", "sinks"})

@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from siemrelay.config.cross_checks import share_a_relay
 from siemrelay.config.load import Loaded
 from siemrelay.config.requirements import missing
 from siemrelay.config.yaml_document import KeyPath, in_order
@@ -67,7 +68,7 @@ def resource_warnings(
     `ports`: whether to try them; a relay that is `running` with this configuration has them (None:
     it may be). `made` are directories that systemd makes at the start.
     """
-    found = [*_without_directory(loaded, made), *_too_large(loaded)]
+    found = [*_without_directory(loaded, made), *_too_large(loaded), *_read_twice(loaded)]
     if as_this_user:
         found += _forbidden(loaded)
     if ports and not running:
@@ -101,6 +102,23 @@ def _without_directory(loaded: Loaded, made: Collection[Path]) -> Iterator[Fault
             yield loaded.document.fault(
                 path, f"there is no directory {folder}; make it, and give it to the relay's user"
             )
+
+
+def _read_twice(loaded: Loaded) -> Iterator[Fault]:
+    """Every source that reads files which an earlier one of the same relay reads."""
+    earlier = dict[str, str]()
+    for name, found in listed_files(loaded).items():
+        twice = next((file for file in found if file in earlier), None)
+        if twice is not None and share_a_relay(
+            loaded.config.sources[name], loaded.config.sources[earlier[twice]]
+        ):
+            yield loaded.document.fault(
+                ("sources", name, "path"),
+                f"source `{earlier[twice]}` reads {twice} too: its records are stored and sent "
+                "twice; let `path` of only one source match it",
+            )
+        for file in found:
+            earlier.setdefault(file, name)
 
 
 def _too_large(loaded: Loaded) -> Iterator[Fault]:
@@ -285,5 +303,8 @@ def taken(bind: BindAddress) -> AddressRefused | None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return AddressRefused(error.errno, "another program has it (ss -ltnup shows which)")
+        if error.errno == errno.EADDRNOTAVAIL:
+            text = "this machine has no such address (ip addr); 0.0.0.0 stands for all of them"
+            return AddressRefused(error.errno, text)
         return AddressRefused(error.errno or 0, os.strerror(error.errno or 0))
     return None

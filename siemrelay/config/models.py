@@ -253,8 +253,12 @@ class RelayConfig(Options):
     state_dir: Path = Field(
         Path("/var/lib/siemrelay"), description="disk buffer, positions and dead letters"
     )
-    sources: dict[Name, SourceConfig] = Field(min_length=1, description="where records come from")
-    sinks: dict[Name, SinkConfig] = Field(min_length=1, description="where events go")
+    sources: dict[Name, SourceConfig] = Field(
+        min_length=1, description="where records come from: under a name of yours, a block for each"
+    )
+    sinks: dict[Name, SinkConfig] = Field(
+        min_length=1, description="where events go: under a name of yours, a block for each"
+    )
     products_dir: Path | None = Field(
         None,
         description="directory of files of your own about products, one NAME.yaml each; a source "

@@ -19,13 +19,16 @@ from siemrelay.config.describe import (
 from siemrelay.config.yaml_document import Document, KeyPath
 from siemrelay.core.errors import Fault
 
+_BLOCK: Final = "`key: value` lines below it"
+_FEW_KEYS: Final = 8
+
 _EXPECTED: Final = {
     **dict.fromkeys(("string_type", "path_type"), "text"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "yes or no"),
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
-    **dict.fromkeys(("dict_type", "model_type"), "`key: value` lines below it"),
+    **dict.fromkeys(("dict_type", "model_type"), _BLOCK),
 }  # fmt: skip
 """Error types that mean only: another type was expected."""
 
@@ -34,7 +37,7 @@ _BOUNDS: Final = {
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
-    "string_too_long": "must have at most {max_length} characters",
+    "string_too_long": "too long: at most {max_length}",
     "too_long": "must have at most {max_length} entries",
 }
 
@@ -68,7 +71,7 @@ def explain(
         found = _found(inputs[path])
         quote = "; put it in quotes" if wanted == "text" and found in _SCALARS else ""
         bracket = "; put it in brackets: [...]" if (wanted, found) == ("a list", "text") else ""
-        hint = quote or bracket or _by_name(path, inputs[path])
+        hint = quote or bracket or _by_name(path, inputs[path]) or _keys(model, path, wanted)
         texts.setdefault(path, []).append(f"expected {wanted}, found {found}{hint}")
     return [
         document.fault((*at, *path), "; ".join(dict.fromkeys(some)), at_key=path in at_keys)
@@ -81,6 +84,13 @@ def _by_name(path: KeyPath, value: Any) -> str:
     if path not in (("sources",), ("sinks",)) or not isinstance(value, list):
         return ""
     return "; a name of your own goes before each: `NAME:` and its keys below, without `-`"
+
+
+def _keys(model: type[BaseModel], path: KeyPath, wanted: str) -> str:
+    """The keys of the block that was expected, if they are few."""
+    inside = model_at(model, path) if wanted == _BLOCK else None
+    names = list(field_names(inside)) if inside else []
+    return f"; the keys are {', '.join(names)}" if 0 < len(names) <= _FEW_KEYS else ""
 
 
 def _path_in(values: Any, loc: tuple[int | str, ...], *, missing: bool) -> tuple[KeyPath, bool]:
@@ -144,7 +154,7 @@ def _choice(found: Any, names: list[str]) -> str:
     return f"expected {many}{', '.join(f'`{name}`' for name in names)}{hint}"
 
 
-_SCALARS: Final = ("a number", "yes or no")
+_SCALARS: Final = ("a number", "a fraction", "yes or no")
 
 
 def _found(value: Any) -> str:
@@ -154,8 +164,10 @@ def _found(value: Any) -> str:
             return "nothing"
         case bool():
             return "yes or no"
-        case int() | float():
+        case int():
             return "a number"
+        case float():
+            return "a fraction"
         case str():
             return "text"
         case list():

@@ -26,11 +26,15 @@ _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 
 _HINTS: Final = (
     ("cannot start any token", "a tab or a special character; indent with spaces, quote the text"),
-    ("mapping values are not allowed", "put quotes around text that holds `: `"),
+    (
+        "mapping values are not allowed",
+        "check the indentation, and put quotes around text that holds `: `",
+    ),
     ("could not find expected ':'", "write `key: value`, with a space after the colon"),
     ("expected <block end>", "line it up with the keys around it"),
     ("'}', but got '{'", 'in braces, put quotes around "${NAME}"'),
     ("expected ',' or", "a bracket or brace may not be closed"),
+    ("expected the node content", "a bracket or brace may not be closed, or a value is missing"),
     ("found unexpected end of stream", "a quotation mark may not be closed"),
     ("undefined alias", "give the value a name with `&name` before it is used"),
 )

@@ -54,7 +54,7 @@ def parsed(text: bytes) -> tuple[Any, bytes]:
         if _repeats_a_name(text, form):
             raise RepeatedName(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ValueError(f"no JSON: {error}") from error
+        raise ValueError(f"not JSON: {error}") from error
     return value, form
 
 
@@ -153,7 +153,7 @@ def decoded(text: bytes) -> Any:
         if _repeats_a_name(text, _encode(value)):
             raise RepeatedName(value)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ValueError(f"no JSON: {error}") from error
+        raise ValueError(f"not JSON: {error}") from error
     return value
 
 

@@ -58,6 +58,14 @@ class BindAddress(NamedTuple):
             for some, others in ((mine, its), (its, mine))
         )
 
+    def leads_here(self, target: BindAddress) -> bool:
+        """Whether a client that connects to `target` on this machine reaches a listener here.
+
+        Certain only: an address of this machine that the listener does not name is not known.
+        """
+        everywhere = self.host in (_EVERY_IPV4, _EVERY)
+        return self.clashes(target) and (not everywhere or bool(_hosts(target.host) & _LOOPBACK))
+
 
 def _hosts(host: str) -> frozenset[str]:
     if host.casefold() == "localhost":

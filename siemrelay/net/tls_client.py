@@ -165,7 +165,7 @@ def tls_error(error: ssl.SSLError, *, plainly: str = _PLAINLY) -> SinkWaits | Si
     """The error to raise for one of TLS; `plainly` is the advice where the peer has no TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return SinkHolds(
-            f"the peer's certificate is not accepted: {error.verify_message}",
+            f"the peer's certificate is not accepted: {error.verify_message.rstrip('.')}",
             advice=_certificate_advice(error.verify_code),
         )
     if isinstance(error, CUT_OFF):

@@ -71,7 +71,8 @@ class SinkStatus:
         if self._stats.state != "up":
             self.note(
                 "waiting",
-                f"the receiver takes no event and refused the last one: {last.code} {last.reason}",
+                "the receiver refuses every event (`siemrelay buffer dead-letters` lists them), "
+                f"the last one with {last.code} {last.reason}",
             )
 
     def note(self, state: str, reason: str = "", *, throttled: bool = False) -> None:

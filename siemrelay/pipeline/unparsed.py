@@ -101,7 +101,7 @@ class ParseCheck:
             if not source.unparsed_why:
                 _log.warning(
                     "records cannot be parsed and are sent as Unparsed Record", source=source.name,
-                    of_100=round(100 * source.unparsed_share), why=why,
+                    percent=round(100 * source.unparsed_share), why=why,
                     first_sequence=batch.first_sequence + failed[0],
                     record=sanitize_for_display(record.decode("utf-8", "replace"), _SHOWN),
                     advice=f"`siemrelay preview --source {source.name} FILE` shows what is found "

@@ -62,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     def lines(self) -> list[str]:
         """The plan for a person, one change a line."""
-        same = f"leave {self.unchanged} {'part' if self.unchanged == 1 else 'parts'} alone"
+        same = f"keep {self.unchanged} {'part' if self.unchanged == 1 else 'parts'} unchanged"
         return [*map(str, self.changes), *(f"set {text}" for text in self.settings), same]
 
 

@@ -17,6 +17,8 @@ _log = structlog.get_logger()
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
+_REMINDER_S: Final = 3600.0
+
 # A part that ran this long has recovered: its next failure starts the back-off anew.
 _RECOVERED_S: Final = 60.0
 
@@ -26,10 +28,11 @@ async def supervise(
 ) -> None:
     """Run one part until it returns; on an Exception log it, call `failed`, and run it again.
 
-    A broken buffer is not caught: no part can work without the disk. Only an error of our own is
-    logged with its traceback, and only the first of several alike.
+    A broken buffer is not caught: no part can work without the disk. While a part fails again with
+    the same message, the log repeats it once an hour; only the first line has a traceback, and only
+    if the error is one of our own.
     """
-    failures, logged = 0, ""
+    failures, logged, logged_at = 0, "", 0.0
     while True:
         started = trio.current_time()
         try:
@@ -48,10 +51,12 @@ async def supervise(
             failures = 1 if trio.current_time() - started > _RECOVERED_S else failures + 1
             pause = delay_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
             summary = summarize(error)
-            _log.error("part failed, restarting it", part=name, pause_s=round(pause, 1),
-                       error=summary,
-                       exc_info=_unexpected(error) if summary != logged else None)  # fmt: skip
-            logged = summary
+            now = trio.current_time()
+            if summary != logged or failures == 1 or now - logged_at >= _REMINDER_S:
+                _log.error("part failed, restarting it", part=name, retry_in_s=round(pause, 1),
+                           error=summary,
+                           exc_info=_unexpected(error) if summary != logged else None)  # fmt: skip
+                logged, logged_at = summary, now
             failed(error)
             await trio.sleep(pause)
         else:

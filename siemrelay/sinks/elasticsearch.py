@@ -110,8 +110,8 @@ def _remarks(sink: Any) -> Iterator[Remark]:
     if sink.format in _LINES:
         yield (
             "format",
-            f"a {sink.format} line becomes one text in `message`, which no search or rule of the "
-            "cluster reads fields of; `ecs` has them all",
+            f"the cluster stores a {sink.format} line as one text in `message`, without fields to "
+            "search; `ecs` has them all",
         )
 
 
@@ -245,6 +245,6 @@ ELASTICSEARCH: Final = ProtocolKind(
     "Elasticsearch and OpenSearch: bulk requests, each document confirmed by its own answer",
     port=9200, limits=lambda options: options.batch.limits(options.in_flight),
     wrap=bulk_documents, remarks=_remarks,
-    credential="the cluster has to take documents from anybody: set `authorization: \"ApiKey …\"` "
-    "or `basic`",
+    credential="a cluster with security refuses documents without a credential: set "
+    "`authorization: \"ApiKey …\"` or `basic`",
 )  # fmt: skip

@@ -29,6 +29,9 @@ _LEVELS: Final = {
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """Level → priority of syslog(3)."""
 
+_LEADING: Final = ("timestamp", "level", "event")
+"""The keys with which a JSON line begins."""
+
 # Redacting a shorter secret would remove parts of common words.
 _SECRET_CHARACTERS: Final = 4
 
@@ -109,6 +112,8 @@ class _JournalRenderer:
         self._render = structlog.processors.JSONRenderer(default=str)
 
     def __call__(self, logger: Any, method: str, line: dict[str, Any]) -> str:
+        # A reader of `journalctl` sees the begin of a line.
+        line = {**dict.fromkeys(_LEADING), **line}
         text = self._render(logger, method, line)
         return f"{self._prefixes[line['level']]}{text if isinstance(text, str) else text.decode()}"
 

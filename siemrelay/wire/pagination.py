@@ -75,7 +75,7 @@ def _members_of(body: bytes) -> str:
     try:
         names = list(_members(body))[:10]
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return "the answer is no JSON object"
+        return "the answer is not a JSON object"
     return f"it has {', '.join(names) or 'no members'}"
 
 

@@ -90,13 +90,13 @@ def test_the_reload_of_the_unit_hands_changed_variables_over(make_daemon: MakeDa
         holding(daemon)
         new = {"TOKEN": "right-token"}
         found = daemon.command("reload", environment=new)
-        assert "leave 2 parts alone" in found.stdout
+        assert "keep 2 parts unchanged" in found.stdout
         found = daemon.command("reload", "--environment", environment=new)
         assert found.stdout.splitlines()[0] == "restart sink web (authorization changed)"
         delivered(daemon)
         # It stays so at the next reload, though that one knows nothing of it.
         found = daemon.command("reload")
-        assert "leave 2 parts alone" in found.stdout
+        assert "keep 2 parts unchanged" in found.stdout
 
 
 def test_a_broken_certificate_is_reported_for_its_part_until_it_is_whole(

@@ -51,7 +51,7 @@ def test_a_reload_adds_removes_and_restarts_just_the_parts_that_changed(
         found = daemon.command("reload", "--dry-run")
         assert found.returncode == 0, found.stderr
         assert found.stdout.splitlines() == [
-            "would remove sink old", "would add sink new", "would leave 2 parts alone",
+            "would remove sink old", "would add sink new", "would keep 2 parts unchanged",
         ]  # fmt: skip
         found = daemon.command("reload")
         assert found.returncode == 0, found.stderr
@@ -185,7 +185,7 @@ def test_a_sink_with_a_backlog_is_removed_only_when_its_loss_is_confirmed(
         settings = daemon.config["sinks"].pop("dead")
         found = daemon.command("check", "--against-running")
         assert found.returncode == 78
-        assert "would remove sink dead\nwould leave 2 parts alone" in found.stdout
+        assert "would remove sink dead\nwould keep 2 parts unchanged" in found.stdout
         assert "7 records wait for it" in found.stderr
         assert "a reload would be refused" in found.stderr
         found = daemon.command("reload")

@@ -173,7 +173,10 @@ def test_systemd_accepts_the_unit_without_a_warning(unit: Path) -> None:
     analyze = program("systemd-analyze", "systemd")
     command = [analyze, "verify", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    # It also looks at the units of other packages, and warns of theirs.
+    others = "/lib/systemd/", "/usr/lib/systemd/"
+    lines = (done.stdout + done.stderr).splitlines()
+    assert (done.returncode, [x for x in lines if not x.startswith(others)]) == (0, [])
 
 
 def test_systemd_rates_the_unit_as_little_exposed(unit: Path) -> None:

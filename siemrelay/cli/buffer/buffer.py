@@ -94,7 +94,7 @@ def info(config: str, as_json: bool) -> None:
         click.echo(json.dumps(report, indent=2))
         return
     process = report["process"]
-    runs = f"process {process} runs on it" if process else "no relay runs on it"
+    runs = f"a relay runs on it (process {process})" if process else "no relay runs on it"
     click.echo(f"{state_dir}: {runs}")
     if oldest:
         click.echo(f"records {oldest[0]:,} to {end - 1:,} are kept, {size(used)}; the "

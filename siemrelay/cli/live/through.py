@@ -48,9 +48,9 @@ def test_through(
                   "sinks": msgspec.to_builtins(found)}  # fmt: skip
         click.echo(json.dumps(result))
     elif answer.done:
-        click.secho(f"{answer.lines[0]}: no sink failed to take it", fg="green")
+        click.secho(f"{answer.lines[0]}: every sink confirmed it or filters it", fg="green")
     else:
-        click.secho(f"{answer.lines[0]}: not every sink took it", err=True, fg="red")
+        click.secho(f"{answer.lines[0]}: not every sink confirmed it", err=True, fg="red")
     if not as_json:
         click.echo(f"A search for {answer.lines[-1]} finds it at the receivers.")
     raise SystemExit(0 if answer.done else 1)

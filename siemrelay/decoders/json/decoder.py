@@ -135,8 +135,8 @@ def _why(record: bytes) -> str:
     try:
         msgspec.json.decode(record)
     except (msgspec.DecodeError, RecursionError) as error:
-        return f"no JSON: {error}"
-    return "no JSON object" if not record.lstrip().startswith(b"{") else "too many values"
+        return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+    return "not a JSON object" if not record.lstrip().startswith(b"{") else "too many values"
 
 
 def _built(

@@ -174,7 +174,7 @@ class WorkerPool:
         self._failures += 1
         pause_s = delay_s(self._failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, random=random.random)
         _log.warning("a worker failed, its batches are formatted again", reason=str(error),
-                     pause_s=round(pause_s, 1))  # fmt: skip
+                     retry_in_s=round(pause_s, 1))  # fmt: skip
         return pause_s
 
 

@@ -168,7 +168,8 @@ def transport_error(error: BaseException, url: str, *, shows_certificate: bool) 
         # The TLS alert is lost if the receiver closes with our request unread.
         hint = "does it want a client certificate (`tls: {certificate: FILE, key: FILE}`)?"
         return SinkWaits(f"{reason}; {hint}")
-    return SinkWaits(f"{reason}; is {place} the receiver, and is it running?")
+    plain = "" if url.startswith("https:") else ", and does it take plain http://"
+    return SinkWaits(f"{reason}; is {place} the receiver, is it running{plain}?")
 
 
 def _not_connected(cause: OSError, place: str, proxy: Proxy | None) -> SinkWaits:

@@ -58,6 +58,8 @@ def parse_address(listen: str) -> SyslogAddress:
     if parts.scheme not in DEFAULT_PORTS:
         schemes = ", ".join([*DEFAULT_PORTS, *_LOCAL])
         raise ValueError(f"unknown scheme {parts.scheme!r} (one of {schemes}); {_EXAMPLE}")
+    if host and host.isdigit() and port is None:
+        raise ValueError(f"write a host before the port: {parts.scheme}://0.0.0.0:{host}")
     if not host or parts.path not in ("", "/"):
         raise ValueError(_EXAMPLE)
     return SyslogAddress(

@@ -139,6 +139,12 @@ def test_a_program_that_the_service_could_not_see_is_refused_and_a_dry_run_shows
     assert "/usr/bin/python3 -m venv --clear /opt/siemrelay" in refused.stderr
 
 
+def about_ours(warnings: str) -> list[str]:
+    """The lines of `systemd-analyze verify` that are not about another package's unit."""
+    others = "/lib/systemd/", "/usr/lib/systemd/"
+    return [line for line in warnings.splitlines() if not line.startswith(others)]
+
+
 @pytest.mark.parametrize("name", system_files.DROP_INS)
 def test_systemd_accepts_the_unit_with_each_drop_in(name: str, tmp_path: Path) -> None:
     analyze = program("systemd-analyze", "systemd")
@@ -147,7 +153,7 @@ def test_systemd_accepts_the_unit_with_each_drop_in(name: str, tmp_path: Path) -
     unit = tmp_path / UNIT
     command = [analyze, "verify", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert (done.returncode, about_ours(done.stdout + done.stderr)) == (0, [])
 
 
 def test_systemd_makes_the_user_and_the_directories_of_the_service(tmp_path: Path) -> None:

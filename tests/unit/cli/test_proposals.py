@@ -78,7 +78,7 @@ def test_preview_says_that_the_decoder_does_not_fit_and_which_one_does(tmp_path:
         "sinks: {out: {server: s.example.com}}\n"
     )
     shown = CliRunner().invoke(main, ["preview", "-c", str(config), str(file)])
-    assert "2 of 2 records cannot be parsed; record 1: no JSON" in shown.stderr
+    assert "2 of 2 records cannot be parsed; record 1: not JSON" in shown.stderr
     assert (
         "set in source badges:\n    decoder: csv\n    encoding: cp1252\n    delimiter: ;"
         in shown.stderr

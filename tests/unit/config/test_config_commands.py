@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_check_prints_effective_settings_plainly_in_a_pipe(good: str) -> None:
     assert "\x1b" not in result.output
     warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
     assert [":2:" in warnings[0], ":4:" in warnings[1], len(warnings)] == [True, True, 2]
+
+
+def test_check_shows_defaults_only_on_request(good: str) -> None:
+    short, whole = (
+        CliRunner().invoke(check, ["-c", good, *more]).stdout for more in ([], ["--all"])
+    )
+    for line in ("path", "protocol", "state_dir", "authorization"):
+        assert re.search(rf"^{line} ", short, re.M)
+    for line in ("max_time_past", "buffer.keep_removed", "retry.max"):
+        assert re.search(rf"^{line} ", whole, re.M)
+        assert not re.search(rf"^{line} ", short, re.M)
+    hidden = whole.count("\n") - short.count("\n") + 2  # its own line and the empty one below
+    assert f"{hidden} other settings are at their defaults: --all shows them" in short
 
 
 def test_check_as_json_is_whole(good: str) -> None:

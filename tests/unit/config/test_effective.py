@@ -209,7 +209,7 @@ def test_readable_file_is_remarked_on_only_if_it_holds_a_secret(
          "authorization", "twice"),
         ("{siem: splunk, url: 'https://s:8088', basic: {username: x, password: Splunk abcd}}",
          "basic", "without `Splunk`"),
-        ("{siem: elastic, url: 'https://e:9200'}", "url", "from anybody"),
+        ("{siem: elastic, url: 'https://e:9200'}", "url", "without a credential"),
         ("{siem: elastic, url: 'https://e:9200', authorization: ApiKey abcd, format: cef}",
          "format", "`ecs`"),
         ("{siem: datadog}", "url", "API key"),

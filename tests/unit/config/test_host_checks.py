@@ -16,7 +16,7 @@ import trustme
 from click.testing import CliRunner
 
 from siemrelay.cli.check import check
-from siemrelay.config.host_checks import missing_resources
+from siemrelay.config.host_checks import missing_resources, resource_warnings
 from siemrelay.config.load import load_text
 from siemrelay.core import extras
 from siemrelay.core.errors import ConfigurationRefused, Fault
@@ -274,3 +274,21 @@ def test_what_this_user_may_not_read_write_or_listen_at_are_warnings() -> None:
     assert f":4:25: sources.a.path: user nobody cannot read {place}/closed: directory" in closed
     assert "has root:root 0700; let the relay's user read it" in closed
     assert f"cannot read {place}/audit.json: file" in shut
+
+
+def test_a_file_that_two_sources_read_is_a_warning_at_the_second(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").touch()
+    text = (
+        f"state_dir: {tmp_path}\nsources:\n  a: {{type: file, path: {tmp_path}/*.json}}\n"
+        f"  b: {{type: file, path: {tmp_path}/audit.json%s}}\nsinks: {{s: {{server: h}}}}\n"
+    )
+
+    def warned(text: str) -> list[str]:
+        found = resource_warnings(
+            load_text(text, "f", {}), as_this_user=False, ports=False, running=None
+        )
+        return [fault.located("f") for fault in found]
+
+    (warning,) = warned(text % "")
+    assert warning.startswith(f"f:4:25: sources.b.path: source `a` reads {tmp_path}/audit.json too")
+    assert warned(text % ".1") == []

@@ -90,3 +90,53 @@ def test_a_source_at_the_endpoints_default_port_is_told_that_it_is_the_default()
 def test_sources_of_different_pools_may_share_an_address() -> None:
     assert faults("tcp://0.0.0.0:514, pool: a", "tcp://0.0.0.0:514, pool: b") == []
     assert len(faults("tcp://0.0.0.0:514, pool: [a, b]", "tcp://0.0.0.0:514, pool: b")) == 1
+
+
+SENDING = """\
+state_dir: /var/lib/siemrelay
+sources: {{in: {{type: {kind}, listen: {listen}}}, other: {{type: journal}}}}
+sinks: {{out: {sink}}}
+"""
+
+
+def returns(listen: str, sink: str, kind: str = "syslog") -> list[str]:
+    """The faults of a sink that sends to its own relay."""
+    try:
+        load_text(SENDING.format(listen=listen, sink=sink, kind=kind), "f.yaml")
+    except ConfigurationRefused as refused:
+        return [f.located("f.yaml") for f in refused.faults if "without end" in f.message]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("listen", "sink"),
+    [
+        ("udp://0.0.0.0:5514", "{server: 127.0.0.1, port: 5514}"),
+        ("tcp://127.0.0.1:5514", "{server: 'localhost:5514', protocol: tcp}"),
+        ("tcp://10.0.0.1:5514", "{server: [siem, '10.0.0.1:5514'], protocol: tcp}"),
+        ("'relp://[::]:2514'", "{server: '::1', port: 2514, protocol: relp}"),
+        ("unix:///run/x.sock", "{protocol: unix, path: /run/x.sock}"),
+    ],
+)
+def test_a_sink_that_sends_to_a_source_of_its_relay_is_a_fault(listen: str, sink: str) -> None:
+    (fault,) = returns(listen, sink)
+    assert fault.startswith("f.yaml:3:")
+    assert "source `in` listens there" in fault
+
+
+def test_a_sink_that_posts_to_a_webhook_of_its_relay_is_a_fault() -> None:
+    assert returns("'http://0.0.0.0:8080/'", "{url: 'http://localhost:8080/x'}", "http")
+
+
+@pytest.mark.parametrize(
+    ("listen", "sink"),
+    [
+        ("udp://0.0.0.0:5514", "{server: 127.0.0.1, port: 5514, protocol: tcp}"),
+        ("udp://0.0.0.0:5514", "{server: 127.0.0.1, port: 5515}"),
+        ("udp://0.0.0.0:5514", "{server: 10.0.0.1, port: 5514}"),  # maybe another machine's
+        ("udp://0.0.0.0:5514", "{server: 127.0.0.1, port: 5514, sources: other}"),
+        ("udp://0.0.0.0:5514", "{server: 127.0.0.1, port: 5514, enabled: no}"),
+    ],
+)
+def test_a_sink_that_sends_elsewhere_or_something_else_is_no_fault(listen: str, sink: str) -> None:
+    assert returns(listen, sink) == []

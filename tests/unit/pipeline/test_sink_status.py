@@ -65,7 +65,7 @@ async def test_a_sink_that_has_only_met_refusals_is_not_up(
     assert (stats.state, stats.reason) == ("connecting", "")
     status.only_refused(refusal)
     assert stats.state == "waiting"
-    assert "refused the last one: 400 no such field" in stats.reason
+    assert "the last one with 400 no such field" in stats.reason
     status.note("up")
     status.only_refused(refusal)
     assert stats.state == "up"

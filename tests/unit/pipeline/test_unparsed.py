@@ -47,7 +47,7 @@ def test_many_records_that_cannot_be_parsed_are_one_warning_with_the_first_of_th
     assert line["log_level"] == "warning"
     assert line["first_sequence"] == 2
     assert line["record"].startswith("Nov 20 08:00:00 host sshd[1]: no JSON")
-    assert line["why"].startswith("no JSON: JSON is malformed")
+    assert line["why"].startswith("not JSON: invalid character")
     assert "siemrelay preview --source audit FILE" in line["advice"]
     assert source.unparsed_share == 2 / 3
     report = StatusReporter(stats, Redactor([])).status(0.0)
@@ -84,7 +84,7 @@ def test_a_record_that_takes_long_to_decode_is_not_looked_at_on_the_loop() -> No
             checked.look(source, batch)
     assert (source.unparsed_share, source.unparsed_why) == (0.0, "")
     checked.look(source, batches(b"x" * (1 << 20))[0])
-    assert (source.unparsed_share, source.unparsed_why[:7]) == (1.0, "no JSON")
+    assert (source.unparsed_share, source.unparsed_why[:8]) == (1.0, "not JSON")
 
 
 async def test_one_batch_a_second_is_looked_at_and_an_idle_relay_is_not_woken(

@@ -1,4 +1,4 @@
-"""One part fails and is run again; the house stands, unless the disk is broken."""
+"""A part that fails is run again and the relay goes on, unless the disk is broken."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_part_that_returns_is_done(autojump_clock: trio.testing.MockCloc
     assert len(part.started) == 1
 
 
-async def test_a_part_that_fails_is_run_again_and_told_once_each_time(
+async def test_a_part_that_fails_is_run_again_and_each_new_error_is_logged(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     errors = ValueError("one"), ExceptionGroup("two", [KeyError("x")])
@@ -58,6 +58,17 @@ async def test_a_part_that_fails_is_run_again_and_told_once_each_time(
     assert part.noted == list(errors)
     assert [(line["part"], line["log_level"]) for line in logs] == [("source x", "error")] * 2
     assert logs[0]["exc_info"] is errors[0]
+
+
+async def test_an_error_that_repeats_is_logged_once_an_hour(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    part = Part(*[OSError("port in use")] * 300)  # half a minute apart at the most
+    with capture_logs() as logs:
+        await supervise("part", part.run, part.failed)
+    hours = (part.started[-1] - part.started[0]) / 3600
+    assert len(part.noted) == 300
+    assert len(logs) == 1 + int(hours)
 
 
 async def test_pauses_grow_to_half_a_minute(autojump_clock: trio.testing.MockClock) -> None:
@@ -85,7 +96,7 @@ async def test_a_part_that_ran_for_long_starts_its_pauses_anew(
         ExceptionGroup("tasks", [ExceptionGroup("inner", [BufferBroken("x"), ValueError("y")])]),
     ],
 )
-async def test_a_broken_buffer_ends_the_house(error: Exception) -> None:
+async def test_a_broken_buffer_ends_the_relay(error: Exception) -> None:
     part = Part(error)
     with pytest.raises((BufferBroken, ExceptionGroup)) as caught:
         await supervise("part", part.run, part.failed)

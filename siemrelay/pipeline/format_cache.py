@@ -20,13 +20,8 @@ from siemrelay.pipeline.formatting.messages import (
     log_errors,
 )
 from siemrelay.pipeline.loop_turns import TURNS, LoopTurns
-from siemrelay.pipeline.shared_batch import SharedBatch
+from siemrelay.pipeline.shared_batch import KEPT_BYTES, KeptBatches, SharedBatch
 from siemrelay.pipeline.workers.pool import PendingBatch, WorkerPool
-
-# Sinks share while the fastest is at most this far ahead of the slowest; one that is further behind
-# formats for itself, and the others go on sharing.
-_KEPT_BYTES: Final = 8 * 1024 * 1024
-_KEPT_BATCHES: Final = 64
 
 # While it is formatted for many sinks, a batch takes up to so many times its bytes: its events and
 # its messages.
@@ -59,13 +54,12 @@ class FormatCache:
     def replace_formatter(self, formatter: Formatter) -> None:
         """Format with this one from now on; what was formatted with another is forgotten."""
         self._formatter = formatter
-        self._kept: dict[int, _Shared] = {}
-        self._by_end: dict[int, _Shared] = {}
+        self._kept = KeptBatches[SinkReader]()
 
     @property
     def size_bytes(self) -> int:
         """About the memory that the kept batches take."""
-        return sum(kept.size_bytes for kept in self._kept.values())
+        return self._kept.size_bytes
 
     @property
     def readers(self) -> int:
@@ -85,7 +79,7 @@ class FormatCache:
         finally:
             del self._readers[reader]
             for kept in [*self._kept.values()]:
-                self._taken(kept, reader)
+                self._kept.pass_by(kept, reader)
 
     def made_alone(self, reader: SinkReader, batch: Batch) -> SinkMessages | None:
         """That sink's messages of a small batch that no other sink reads; None: it is no such one.
@@ -131,7 +125,7 @@ class FormatCache:
         work of this process is waited for, never a receiver, and only a reader of an earlier batch:
         no two wait for each other (test_a_sink_ahead_waits_for_one_that_asks_for_an_earlier_batch).
         """
-        return self.size_bytes + _WORK * len(batch.payload) > _KEPT_BYTES and any(
+        return self.size_bytes + _WORK * len(batch.payload) > KEPT_BYTES and any(
             other.position < kept.next_sequence
             for kept in self._kept.values()
             if kept.next_sequence <= batch.first_sequence
@@ -154,7 +148,7 @@ class FormatCache:
             formatter = self._formatter
             while kept.asked:
                 if not await self._make_meanwhile(reader, following, kept):
-                    await kept.answered.wait()
+                    await kept.until_answered()
             if formatter is self._formatter:
                 # Also if it was evicted meanwhile.
                 found = kept.messages(formatter.places[reader.sink])
@@ -191,7 +185,7 @@ class FormatCache:
         self.prepare(reader, following)
         if (batch := self._left(reader, following)) is not None:
             if batch.first_sequence not in self._kept:
-                self._keep(SharedBatch(batch, {*self._near(reader, batch), reader}))
+                self._kept.keep(SharedBatch(batch, {*self._near(reader, batch), reader}))
             self._make(reader, batch)
         return True
 
@@ -243,7 +237,7 @@ class FormatCache:
         for group, view in sorted(places):
             if group in wanted:
                 wanted[group].append(view)
-        self._keep(kept)
+        self._kept.keep(kept)
         kept.ask(batch)
         self._pool.submit(PendingBatch(batch, wanted, kept.answer))
         return kept
@@ -262,7 +256,7 @@ class FormatCache:
     def passed(self, reader: SinkReader, batch: Batch) -> None:
         """The reader needs nothing of that batch any more."""
         if (kept := self._kept.get(batch.first_sequence)) is not None:
-            self._taken(kept, reader)
+            self._kept.pass_by(kept, reader)
 
     def _find(self, reader: SinkReader, batch: Batch) -> SinkMessages | None:
         sink = self._formatter.sinks[reader.sink]
@@ -282,7 +276,7 @@ class FormatCache:
         place = self._formatter.places[reader.sink]
         found = self._made(kept, place, self._work(kept, batch, place)())
         if near:
-            self._keep(kept)
+            self._kept.keep(kept)
         return found
 
     async def _make_in_thread(self, reader: SinkReader, batch: Batch) -> SinkMessages:
@@ -291,13 +285,13 @@ class FormatCache:
         kept = self._kept.get(batch.first_sequence)
         if kept is None:
             # From now on, so that a reader that leaves meanwhile is waited for no more.
-            self._keep(kept := SharedBatch(batch, {*self._near(reader, batch), reader}))
+            self._kept.keep(kept := SharedBatch(batch, {*self._near(reader, batch), reader}))
         work = self._work(kept, batch, place)
         # Decoders are for one thread: what is still to be decoded is decoded here.
         assert kept.decoded is None or len(kept.decoded.events) == batch.count
         found = self._made(kept, place, await trio.to_thread.run_sync(work))
         if self._kept.get(kept.first_sequence) is kept:
-            self._keep(kept)  # with what it takes now
+            self._kept.keep(kept)  # with what it takes now
         return found
 
     def _work(
@@ -326,9 +320,7 @@ class FormatCache:
 
     def _near(self, reader: SinkReader, batch: Batch) -> Iterator[SinkReader]:
         """The other readers that come to this batch over batches that are kept for them."""
-        start = batch.first_sequence
-        while (before := self._by_end.get(start)) is not None:
-            start = before.first_sequence
+        start = self._kept.reach(batch)
         for other in self._readers:
             if (
                 other is not reader
@@ -337,21 +329,6 @@ class FormatCache:
                 and self._formatter.sinks[other.sink].takes(batch)
             ):
                 yield other
-
-    def _keep(self, kept: _Shared) -> None:
-        self._kept[kept.first_sequence] = self._by_end[kept.next_sequence] = kept
-        while len(self._kept) > 1 and (
-            len(self._kept) > _KEPT_BATCHES or self.size_bytes > _KEPT_BYTES
-        ):
-            self._drop(next(iter(self._kept.values())))
-
-    def _taken(self, kept: _Shared, reader: SinkReader) -> None:
-        kept.waiting.discard(reader)
-        if not kept.waiting:
-            self._drop(kept)
-
-    def _drop(self, kept: _Shared) -> None:
-        del self._kept[kept.first_sequence], self._by_end[kept.next_sequence]
 
 
 class SinkReader:

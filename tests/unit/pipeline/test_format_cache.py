@@ -21,6 +21,7 @@ from siemrelay.formats.raw import Raw
 from siemrelay.pipeline.format_cache import WORTH_BYTES, FormatCache, SinkReader
 from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
 from siemrelay.pipeline.formatting.messages import SinkMessages
+from siemrelay.pipeline.shared_batch import OVERDUE_S
 from siemrelay.pipeline.workers.pool import PendingBatch
 from tests.support.formats import messages_for
 from tests.support.products import CATALOGUE
@@ -491,6 +492,31 @@ async def test_a_sink_ahead_waits_for_one_that_asks_for_an_earlier_batch() -> No
             pool.answer(has_room=False)
     assert (forms["ahead"].events, forms["behind"].events) == (15, 16)
     assert decoder.batches == 16
+
+
+async def test_sinks_near_each_other_format_soon_what_a_worker_that_hangs_has(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Sixteen batches are more than the cache holds, so the one ahead waits, too."""
+    decoder, forms = Words(), {name: Marked(name) for name in ("ahead", "one", "two")}
+    cache, pool = beside_a_worker({n: sink("", form) for n, form in forms.items()}, decoder)
+    batches = [batch_of(n, "x" * HALF_MIB) for n in range(1, 17)]
+    began_s = trio.current_time()
+    with reading(cache, ("one", "two")) as near, cache.reader("ahead").reading(2):
+        async with trio.open_nursery() as nursery:
+            for reader in near:
+                nursery.start_soon(read, reader, batches)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(read, cache.reader("ahead"), batches[1:])
+    assert trio.current_time() - began_s == pytest.approx(OVERDUE_S)
+    assert {name: form.events for name, form in forms.items()} == {
+        "ahead": 15,
+        "one": 16,
+        "two": 16,
+    }
+    (hanging,) = pool.taken
+    pool.answer()
+    assert cache.size_bytes == 0, hanging
 
 
 async def test_a_sink_that_sends_slowly_is_not_waited_for() -> None:

@@ -69,6 +69,7 @@ DECODERS: Final = Rows(DecoderKind, {
     "leef": "decoders.syslog.decoder:LEEF",
     "key_value": "decoders.syslog.decoder:KEY_VALUE",
     "auditd": "decoders.auditd.decoder:AUDITD",
+    "laurel": "decoders.auditd.laurel:LAUREL",
     "csv": "decoders.csv:CSV",
     "regex": "decoders.regex:REGEX",
     "text": "decoders.text:TEXT",

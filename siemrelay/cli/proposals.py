@@ -217,6 +217,7 @@ def _is_pairs(record: str) -> bool:
 def _forms() -> Iterator[tuple[str, Callable[[str], bool]]]:
     """Decoders, the one that asks for most first, and whether a record is of their form."""
     yield "auditd", _is_parsed_by("auditd")
+    yield "laurel", _is_parsed_by("laurel")
     yield "cef", lambda record: _CEF.search(record) is not None
     yield "leef", lambda record: _LEEF.search(record) is not None
     yield "json", _is_parsed_by("json")

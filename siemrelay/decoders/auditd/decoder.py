@@ -43,8 +43,11 @@ _MOST_SHOWN: Final = 1024
 def audit_event(record: str) -> dict[str, Any] | None:
     """The values of an event under their names, the fields of its records as attributes."""
     lines = audit_lines(record)
-    if not lines:
-        return None
+    return event_of_lines(lines) if lines else None
+
+
+def event_of_lines(lines: list[AuditLine]) -> dict[str, Any]:
+    """The event that one or more lines of one serial are; `attributes` has each of them."""
     main = next((line for line in lines if line.type not in _ABOUT), lines[0])
     said: dict[str, Any] = {}
     meanings: dict[str, str] = {}

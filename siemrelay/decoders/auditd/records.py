@@ -44,6 +44,14 @@ ABSENT: Final = frozenset({
 })  # fmt: skip
 """Values that stand for none: no login, no name, no terminal."""
 
+_UNKNOWN: Final = "unknown("  # written for a number that has no name on the machine
+
+
+def is_meaning(value: str) -> bool:
+    """Whether what auditd writes as the meaning of a number is one."""
+    return value not in ABSENT and not value.startswith(_UNKNOWN)
+
+
 # A line of more fields is no audit record of the kernel, whose arguments come in several lines.
 _MOST_FIELDS: Final = 2000
 
@@ -88,7 +96,7 @@ def _line(head: re.Match[str], text: str) -> AuditLine:
     meanings = {
         name.lower(): value.strip('"')
         for name, value in _FIELD.findall(enriched)[:_MOST_FIELDS]
-        if name.isupper() and value.strip('"') not in ABSENT
+        if name.isupper() and is_meaning(value.strip('"'))
     }
     return AuditLine(
         head["type"], head["time"], head["serial"], head["node"], fields, meanings, own.rstrip()
@@ -118,7 +126,12 @@ def _fields(text: str, kind: str) -> dict[str, Any]:
     avc = _AVC.search(text) if "avc:" in text else None
     if avc is not None:
         fields["avc"], fields["permissions"] = avc[1], avc[2].split()
-    return _meaningful(fields)
+    return meaningful(fields)
+
+
+def message_fields(fields: dict[str, Any], message: str) -> dict[str, Any]:
+    """The fields of a record and, behind them, those of a program's message (`msg`) in it."""
+    return _fields(f"msg='{message}'", "") | fields
 
 
 def _decoded(written: str) -> str:
@@ -139,7 +152,7 @@ def readable(text: str) -> str:
     return _FIELD_IN_HEX.sub(plain, text)
 
 
-def _meaningful(fields: dict[str, Any]) -> dict[str, Any]:
+def meaningful(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields with the kernel's numbers named; numbers of this machine stay numbers."""
     if (arch := fields.get("arch")) is not None:
         name = fields["arch"] = ARCHITECTURES.get(arch, arch)

@@ -214,7 +214,8 @@ class Selection:
     def events(self) -> list[AuditEvent]:
         """The selected events, as this sink sends them."""
         if self._events is None:
-            self._events = self.decoded_events
+            every = self.decoded.events
+            self._events = every if self._keep is None else list(compress(every, self._keep))
         return self._events
 
     def changed(self, events: list[AuditEvent], rewrite: Rewrite | None = None) -> Selection:

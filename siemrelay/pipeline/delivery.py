@@ -141,9 +141,13 @@ class Delivery:
                 if self.stream is not None:
                     await self.stream.begin()
                 in_flight = InFlight(session, self._max_in_flight, self._reader.share_of)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send, in_flight)
-                    nursery.start_soon(self._settling.run, in_flight)
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._send, in_flight)
+                        nursery.start_soon(self._settling.run, in_flight)
+                finally:
+                    # A pause or a reload repeats nothing that the receiver is known to have.
+                    self._settling.settle_confirmed(in_flight)
         except DeliveryError as error:
             return without_traceback(error)
         except BaseExceptionGroup as group:
@@ -255,4 +259,4 @@ class Delivery:
             if self._observers and not batch.seal:
                 for observer in self._observers:
                     observer.sent(self._name, batch)
-        await self._settling.sent(in_flight, batch, ticket)
+        await self._settling.sent(in_flight, batch, ticket, now)

@@ -82,11 +82,14 @@ class FormatCache:
                 self._kept.pass_by(kept, reader)
 
     def made_alone(self, reader: SinkReader, batch: Batch) -> SinkMessages | None:
-        """That sink's messages of a small batch that no other sink reads; None: it is no such one.
+        """That sink's messages of a batch that neither another sink reads nor a worker formats.
 
-        Never raises.
+        None: it is no such one. Never raises.
         """
-        if self._kept or len(self._readers) > 1 or len(batch.payload) >= WORTH_BYTES:
+        if self._kept or len(self._readers) > 1:
+            return None
+        size_bytes = len(batch.payload)
+        if size_bytes >= WORTH_BYTES and (size_bytes > _LARGE_BYTES or self.has_workers):
             return None
         return self._alone(reader, batch)
 
@@ -359,7 +362,8 @@ class SinkReader:
         """Have batches formatted that are read next; `behind`: there are many more than these."""
         if behind and not self._cache.forwards(self, batches[0]):
             self._cache.note_behind()
-        self._cache.prepare(self, batches)
+        if self.reads_ahead:
+            self._cache.prepare(self, batches)
 
     async def messages(self, batch: Batch, following: Iterable[Batch] = ()) -> SinkMessages:
         """The sink's messages of a batch, which it has then read. Never raises.

@@ -20,14 +20,16 @@ from siemrelay.sinks.contract import ConfirmsEarly, Session
 # that are up hold 8 MiB or a batch each, not 400 MiB.
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _ALL_SINKS_BYTES: Final = 8 * 1024 * 1024
+# So much may always be in flight: about what a hundred sinks have each.
+_FEW_BYTES: Final = 64 * 1024
 
 
 class InFlight:
     """The queue between one session's sender and its settler.
 
     Each entry is a batch with the ticket that `Session.send` returned for it. Neither side yields
-    to other tasks unless it has to wait. Where the session may confirm early the sender looks after
-    each batch what is confirmed by then, and the settler has a turn only if nothing is sent for a
+    to other tasks unless it has to wait. Where the session may confirm early the sender asks after
+    a batch what is confirmed by then, and the settler has a turn only if nothing is sent for a
     while, or if what is in flight would hold the sender up.
     """
 
@@ -44,11 +46,24 @@ class InFlight:
         # Invariant: when the settler is to take the earliest batch; never while there is none.
         self._due, self._taken = Alarm(), Broadcast()
         self._settles = False
+        self._asked_at = -math.inf
 
     @property
     def idle(self) -> bool:
         """Whether nothing is in flight, nor being settled."""
         return not (self._queue or self._settles)
+
+    def is_time_to_ask(self, now: float) -> bool:
+        """Whether the sender asks now what is confirmed: not again within the session's patience.
+
+        One question settles all that was sent meanwhile; to settle each small batch by itself costs
+        half as much as to send it.
+        """
+        if self._early is not None:
+            if now < self._asked_at + self._early.patience_s:
+                return False
+            self._asked_at = now
+        return True
 
     def is_confirmed(self, batch: DeliveryBatch, ticket: Any) -> bool:
         """Whether the receiver is known to have taken all of its part in a batch by now."""
@@ -69,8 +84,10 @@ class InFlight:
         return batch, ticket
 
     async def wait_for_room(self) -> None:
-        """Wait until less is in flight than 4 MiB and the share: one batch may always be."""
-        while self._bytes and self._bytes >= min(_MAX_BYTES, self._share(_ALL_SINKS_BYTES)):
+        """Wait until less is in flight than 4 MiB and the share, or no more than a few KiB."""
+        while self._bytes > _FEW_BYTES and self._bytes >= min(
+            _MAX_BYTES, self._share(_ALL_SINKS_BYTES)
+        ):
             await self._until_taken()
 
     async def put(self, batch: DeliveryBatch, ticket: Any) -> None:

@@ -55,18 +55,27 @@ class Settling:
             await self.settle(batch, refusals)
             self._status.progressed()
 
-    async def sent(self, in_flight: InFlight, batch: DeliveryBatch, ticket: Any) -> None:
+    async def sent(
+        self, in_flight: InFlight, batch: DeliveryBatch, ticket: Any, now: float
+    ) -> None:
         """Settle what is confirmed by now, up to this batch that was just sent; else queue it."""
-        # What needs no waiting is settled between two turns of the settler: the order is kept.
-        while not in_flight.idle and (earliest := in_flight.earliest()) is not None:
-            if not (self._is_plain(earliest[0]) and in_flight.is_confirmed(*earliest)):
-                break
-            in_flight.remove_earliest()
-            self._settle_plain(earliest[0])
+        if batch.messages and self._stream is None and not in_flight.is_time_to_ask(now):
+            await in_flight.put(batch, ticket)
+            return
+        self.settle_confirmed(in_flight)
         if in_flight.idle and in_flight.is_confirmed(batch, ticket):
             await self.settle(batch, ())
         else:
             await in_flight.put(batch, ticket)
+
+    def settle_confirmed(self, in_flight: InFlight) -> None:
+        """Settle the batches of which it is known without waiting that they are confirmed."""
+        # That is done between two turns of the settler: the order is kept.
+        while (earliest := in_flight.earliest()) is not None:
+            if not (self._is_plain(earliest[0]) and in_flight.is_confirmed(*earliest)):
+                break
+            in_flight.remove_earliest()
+            self._settle_plain(earliest[0])
 
     def _is_plain(self, batch: DeliveryBatch) -> bool:
         """Whether no more is to be done for it than to move the cursor, if nothing is refused."""

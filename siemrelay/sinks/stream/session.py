@@ -56,6 +56,8 @@ class StreamSession(ServerSession, ConfirmsEarly):
         self._frame, self._report, self._answer = frame, report, answer
         self._probation_s = probation_s
         self._sent = self._confirmed = connection.counted.written_bytes
+        self._acknowledged_bytes = 0
+        """When the kernel was last asked: what it has acknowledged by then needs no question."""
         self._has_ended, self._ended = False, Broadcast()
         self._why: DeliveryError = SinkWaits("the peer closed the connection")
         self._received = b""
@@ -90,18 +92,20 @@ class StreamSession(ServerSession, ConfirmsEarly):
 
     def is_confirmed(self, ticket: int) -> bool:
         """See `sinks.contract.ConfirmsEarly`."""
-        try:
-            if self._probation_s or self.connection.counted.acknowledged_bytes() < ticket:
-                return False
-        except SinkWaits:
-            return False  # `confirm` says why
+        if self._acknowledged_bytes < ticket:
+            try:
+                self._acknowledged_bytes = self.connection.counted.acknowledged_bytes()
+            except SinkWaits:
+                return False  # `confirm` says why
+        if self._probation_s or self._acknowledged_bytes < ticket:
+            return False
         self._note_confirmed(ticket)
         return True
 
     async def confirm(self, ticket: int) -> Settlement:
         """See `sinks.contract.Session`."""
         try:
-            await self._acknowledged(ticket)
+            await self._until_acknowledged(ticket)
             if self._probation_s:
                 await self._outlive_probation()
         except SinkWaits as error:
@@ -117,7 +121,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
     def _received_text(self) -> str:
         return " ".join(visible(self._received.decode("utf-8", "replace"), keep="\r\n\t").split())
 
-    async def _acknowledged(self, ticket: int) -> None:
+    async def _until_acknowledged(self, ticket: int) -> None:
         counted, timeout_s = self.connection.counted, self.connection.timeout_s
         pause, progress_at, last = _FIRST_ASK_S, trio.current_time(), -1
         while (acknowledged := counted.acknowledged_bytes()) < ticket:

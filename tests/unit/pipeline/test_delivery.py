@@ -41,6 +41,7 @@ from siemrelay.telemetry.stats import BufferStats, SinkCounts, SinkStats
 from tests.support.buffers import advance
 
 QUICK = Retry(0.001, 0.002)
+MANY_IN_FLIGHT = BatchLimits(in_flight_batches=64)
 
 
 class Words:
@@ -263,22 +264,45 @@ async def test_batches_that_are_confirmed_when_they_are_sent_are_settled_in_orde
     assert (rig.counts.delivered, rig.counts.filtered, rig.cursor) == (16, 4, 21)
 
 
-async def test_the_sender_settles_what_is_confirmed_when_it_sends_the_next_batch(rig: Rig) -> None:
+async def test_the_sender_settles_all_that_is_confirmed_when_it_asks_after_a_batch(
+    rig: Rig,
+) -> None:
     peer = PromptPeer()
     peer.patience_s = 1e6  # the settler is never needed
     asked: list[Sequence[bytes]] = []
+
+    def at_send(messages: Sequence[bytes]) -> Settlement:
+        if b"more 19" in messages:
+            assert rig.cursor == 1
+            peer.patience_s = 0.0
+        return ()
 
     def at_confirm(messages: Sequence[bytes]) -> Settlement:
         asked.append(messages)
         return ()
 
-    peer.at_confirm = at_confirm
+    peer.at_send, peer.at_confirm = at_send, at_confirm
     for n in range(20):
         await rig.add("skip" if n % 7 == 3 else f"event {n}", f"more {n}")
-    await rig.deliver(peer)
+    await rig.deliver(peer, MANY_IN_FLIGHT)
     assert peer.confirmed == peer.sent
     assert (rig.counts.delivered, rig.counts.filtered, rig.cursor) == (37, 3, 41)
     assert not asked
+
+
+async def test_a_delivery_that_is_stopped_settles_what_the_receiver_has_by_then(rig: Rig) -> None:
+    peer = PromptPeer()
+    peer.patience_s = 1e6
+    for n in range(5):
+        await rig.add(f"event {n}")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.delivery(peer, MANY_IN_FLIGHT).run)
+        while len(peer.sent) < 5:
+            await trio.testing.wait_all_tasks_blocked()
+        assert rig.cursor == 1
+        nursery.cancel_scope.cancel()
+    # It has not taken the last one.
+    assert (rig.cursor, rig.counts.delivered, peer.confirmed) == (5, 4, peer.sent[:4])
 
 
 async def test_the_last_batch_is_settled_after_a_while_though_none_follows(rig: Rig) -> None:

@@ -316,7 +316,7 @@ async def test_usual_batches_wait_for_nobody() -> None:
 class Unable:
     """A pool in which no worker can format a batch."""
 
-    has_room = ready = True
+    has_room, at_work = True, 1
 
     def __init__(self) -> None:
         self.asked, self.behind = 0, False
@@ -358,6 +358,17 @@ async def test_what_is_forwarded_as_it_came_starts_no_worker_and_goes_to_none() 
     assert written.events == 0
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_lone_sink_formats_a_large_batch_at_once_where_no_worker_runs(workers: int) -> None:
+    pool: Any = Unable()
+    pool.at_work = workers
+    cache = FormatCache(Formatter({"s": sink("", Marked(""))}, {}, Words()), pool)
+    reader = cache.reader("s")
+    with reader.reading(1):
+        made = cache.made_alone(reader, batch_of(1, "a" * WORTH_BYTES))
+    assert (made is None) == bool(workers)
+
+
 def takes_all(form: Format) -> SinkFormat:
     return SinkFormat(EventFilter(EventsOptions(), CATALOGUE), form)
 
@@ -365,7 +376,7 @@ def takes_all(form: Format) -> SinkFormat:
 class Busy:
     """A pool with one worker, which takes one batch and answers when the test lets it."""
 
-    ready = True
+    at_work = 1
 
     def __init__(self, formatter: Formatter) -> None:
         self._formatter = formatter

@@ -89,6 +89,12 @@ class Patient(Unused, ConfirmsEarly):
         return bool(ticket)
 
 
+def test_the_sender_asks_what_is_confirmed_only_once_within_the_patience() -> None:
+    flight = InFlight(Patient(), 8)
+    asks = [second for second in range(0, 160, 20) if flight.is_time_to_ask(second)]
+    assert asks == [0, 60, 120]
+
+
 async def test_the_settler_sleeps_until_the_patience_of_the_earliest_batch_is_over(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

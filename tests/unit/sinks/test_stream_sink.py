@@ -97,6 +97,17 @@ async def test_a_batch_is_confirmed_when_it_is_sent_only_if_the_peer_has_all_of_
         assert not session.is_confirmed(ticket)
 
 
+async def test_what_was_acknowledged_once_stays_confirmed_after_a_break() -> None:
+    async with Listener() as listener, listener.sink().session() as session:
+        await session.confirm(await session.send([b"the first outlives a probation"]))
+        peer = await listener.accept()
+        tickets = [await session.send([b"%d" % n]) for n in range(3)]
+        await session.confirm(tickets[-1])
+        assert session.is_confirmed(tickets[1])
+        reset(peer)
+        assert session.is_confirmed(tickets[0])
+
+
 async def test_confirming_waits_until_the_peer_has_room_for_every_byte() -> None:
     async with Listener(buffer=64 * 1024) as listener:
         async with listener.sink().session() as session:

@@ -25,12 +25,12 @@ from siemrelay.formats.contract import Format
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache
 from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
+from siemrelay.pipeline.intake.record_splitter import RecordSplitter
+from siemrelay.pipeline.intake.source_filter import SourceFilter
 from siemrelay.pipeline.observer import DeliveryObserver
-from siemrelay.pipeline.record_splitter import RecordSplitter
 from siemrelay.pipeline.retries import Retry
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sent_again import NumberSource
-from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.proof.stream import NUMBER_CHARACTERS
 from siemrelay.relay.recipes import (
     DecoderRecipe,

@@ -13,7 +13,7 @@ import msgspec
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.core.times import rfc3339
-from siemrelay.pipeline.intake import Committer
+from siemrelay.pipeline.intake.intake import Committer
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import SourceCounts, SourceStats, Stats
 

@@ -24,8 +24,8 @@ from siemrelay import __version__
 from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
+from siemrelay.pipeline.intake.unparsed import ParseCheck
 from siemrelay.pipeline.observer import Observers
-from siemrelay.pipeline.unparsed import ParseCheck
 from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.relay.assembly import Assembly, FullDecoders, unparsed_why
 from siemrelay.relay.commands.commands import Commands, audit_reload

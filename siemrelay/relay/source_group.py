@@ -13,10 +13,10 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import StartRefused
 from siemrelay.net.listening_sockets import BindAddress, Listening
-from siemrelay.pipeline.intake import Committer, SourceIntake
+from siemrelay.pipeline.intake.intake import Committer, SourceIntake
+from siemrelay.pipeline.intake.record_splitter import RecordSplitter
+from siemrelay.pipeline.intake.source_filter import SourceFilter
 from siemrelay.pipeline.observer import Observers
-from siemrelay.pipeline.record_splitter import RecordSplitter
-from siemrelay.pipeline.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.own_events import OwnEvents
 from siemrelay.relay.parts import RunningParts

@@ -18,7 +18,7 @@ from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.rows import StoredCursor
 from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.core.event import Batch
-from siemrelay.pipeline.intake import Committer, SourceIntake
+from siemrelay.pipeline.intake.intake import Committer, SourceIntake
 from siemrelay.sources.contract import Position, Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats
 from tests.support.buffers import advance

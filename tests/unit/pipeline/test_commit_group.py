@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from siemrelay.pipeline.commit_group import FULL_BYTES, CommitGroup
+from siemrelay.pipeline.intake.commit_group import FULL_BYTES, CommitGroup
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import SourceStats
 

@@ -19,8 +19,8 @@ from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.config.load import load_text
 from siemrelay.core.event import Batch
 from siemrelay.core.event_types import OWN_SOURCE
-from siemrelay.pipeline.intake import Committer, SourceIntake
-from siemrelay.pipeline.source_filter import Filtered
+from siemrelay.pipeline.intake.intake import Committer, SourceIntake
+from siemrelay.pipeline.intake.source_filter import Filtered
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.own_events import OwnEvents
 from siemrelay.sources.contract import Position, Records, joined

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from siemrelay.config.load import load_text
-from siemrelay.pipeline import record_splitter
-from siemrelay.pipeline.record_splitter import RecordSplitter
+from siemrelay.pipeline.intake import record_splitter
+from siemrelay.pipeline.intake.record_splitter import RecordSplitter
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Position, Records, joined
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
-from siemrelay.pipeline.source_filter import SourceFilter
+from siemrelay.pipeline.intake.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Position, Records
 from tests.conftest import MakeDaemon

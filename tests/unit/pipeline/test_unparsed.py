@@ -10,7 +10,7 @@ from siemrelay import registry
 from siemrelay.core.event import FIELDS, Batch
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.lines import payloads
-from siemrelay.pipeline.unparsed import ParseCheck
+from siemrelay.pipeline.intake.unparsed import ParseCheck
 from siemrelay.products.product import BUILT_IN
 from siemrelay.telemetry.attention import attention
 from siemrelay.telemetry.log import Redactor

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.core.times import rfc3339
-from siemrelay.pipeline.source_filter import SourceFilter
+from siemrelay.pipeline.intake.source_filter import SourceFilter
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Position, Records
 from siemrelay.transforms import limiting

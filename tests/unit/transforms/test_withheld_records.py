@@ -13,7 +13,7 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.config.load import load_text
 from siemrelay.core.event import REDACTED_PART, Batch, attributes_of
-from siemrelay.pipeline.intake import Committer
+from siemrelay.pipeline.intake.intake import Committer
 from siemrelay.relay.assembly import Assembly
 from siemrelay.sources.contract import Position, Records
 from siemrelay.telemetry.stats import SourceStats, Stats

@@ -22,7 +22,7 @@ from siemrelay.core.errors import BufferFull, DiskFull
 from siemrelay.net.listening_sockets import ListeningSockets
 from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.coalescing import Coalescer
-from siemrelay.pipeline.commit_group import (
+from siemrelay.pipeline.intake.commit_group import (
     FULL_BYTES,
     LARGE_BYTES,
     ROW_RECORDS,
@@ -30,9 +30,9 @@ from siemrelay.pipeline.commit_group import (
     has_own_row,
     row_sized,
 )
+from siemrelay.pipeline.intake.record_splitter import RecordSplitter
+from siemrelay.pipeline.intake.source_filter import Filtered, SourceFilter
 from siemrelay.pipeline.observer import IntakeObserver
-from siemrelay.pipeline.record_splitter import RecordSplitter
-from siemrelay.pipeline.source_filter import Filtered, SourceFilter
 from siemrelay.sources.contract import Records
 from siemrelay.telemetry.stats import BufferStats, SourceStats, Stats, count_types
 

@@ -18,8 +18,8 @@ import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import advice, config_option
+from siemrelay.config.checks.host import missing_resources
 from siemrelay.config.files import text_of
-from siemrelay.config.host_checks import missing_resources
 from siemrelay.config.load import Loaded, load_again, load_text, of_pool
 from siemrelay.core.errors import (
     BufferBroken,

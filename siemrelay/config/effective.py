@@ -13,13 +13,13 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from siemrelay import registry
+from siemrelay.config.checks.host import fixed, obstacle
+from siemrelay.config.checks.security import readable_by_all, security_remarks
 from siemrelay.config.describe import field_names, written
-from siemrelay.config.host_checks import fixed, obstacle
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS
 from siemrelay.config.secrets import secrets_of
-from siemrelay.config.security_checks import readable_by_all, security_remarks
 from siemrelay.config.url_secrets import without_url_secrets
 from siemrelay.config.yaml_document import KeyPath, dotted, in_order
 from siemrelay.core.errors import Fault
@@ -242,7 +242,7 @@ def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fa
     paths = getattr(source, "path", None) if source.type == "file" else None
     for path in [paths] if isinstance(paths, (str, Path)) else paths or []:
         if obstacle(fixed(str(path)), os.R_OK | os.X_OK):
-            continue  # what is there cannot be seen: `host_checks` says so
+            continue  # what is there cannot be seen: `checks.host` says so
         why = _matching_no_file(str(path))
         if why is not None:
             yield loaded.document.fault(("sources", name, "path"), why)

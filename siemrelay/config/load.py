@@ -20,7 +20,7 @@ from siemrelay.config.models import (
     declared_catalogue,
 )
 from siemrelay.config.option_models import Joined, join_sink, join_source
-from siemrelay.config.products.own_files import own_products
+from siemrelay.config.own_products import own_products
 from siemrelay.config.requirements import missing, pem_files
 from siemrelay.config.secrets import (
     Substituted,

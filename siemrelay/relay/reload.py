@@ -15,7 +15,7 @@ import trio
 
 from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.config.host_checks import missing_resources
+from siemrelay.config.checks.host import missing_resources
 from siemrelay.config.load import Loaded
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import ConfigurationRefused, Fault, ListenRefused, StartRefused

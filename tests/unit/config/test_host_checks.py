@@ -16,7 +16,7 @@ import trustme
 from click.testing import CliRunner
 
 from siemrelay.cli.check import check
-from siemrelay.config.host_checks import missing_resources, resource_warnings
+from siemrelay.config.checks.host import missing_resources, resource_warnings
 from siemrelay.config.load import load_text
 from siemrelay.core import extras
 from siemrelay.core.errors import ConfigurationRefused, Fault

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from siemrelay.config.checks.security import security_remarks
 from siemrelay.config.load import load_text
-from siemrelay.config.security_checks import security_remarks
 
 SOURCE = "s: {type: stdin}"
 SINK = "k: {server: siem.example.com}"

@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from siemrelay.cli.check import check
-from siemrelay.config import secrets, service_checks
+from siemrelay.config import secrets
+from siemrelay.config.checks import service
+from siemrelay.config.checks.service import LOW_PORTS, READ_ALL, check_as_service
 from siemrelay.config.load import load, load_text
 from siemrelay.config.secrets import substitute
-from siemrelay.config.service_checks import LOW_PORTS, READ_ALL, check_as_service
 from siemrelay.config.service_unit import ServiceUnit, service_unit
 from siemrelay.config.yaml_document import parse
 from siemrelay.core.errors import ConfigurationRefused
@@ -343,7 +344,7 @@ def test_ports_that_the_service_cannot_take_are_faults(
             place, f"{{type: syslog, listen: ['tcp://127.0.0.1:{port}', 'udp://127.0.0.1:79']}}"
         )
         # Kernels of containers may leave all ports to everybody.
-        monkeypatch.setattr(service_checks, "lowest_free_port", lambda: 1024)
+        monkeypatch.setattr(service, "lowest_free_port", lambda: 1024)
         taken, low = faults(file)
         assert "another program has it" in taken
         assert "ports below 1024 need `siemrelay install --low-ports`" in low

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from siemrelay.config.host_checks import (
+from siemrelay.config.checks.host import (
     addresses,
     exists,
     fixed,

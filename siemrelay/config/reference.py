@@ -40,7 +40,7 @@ Generated from the code by `python -m siemrelay.config.reference > config/refere
   `where.NAME.min` is `min` below any name below `where:`, and `sample[].one_in` is in each entry of
   a list. A key that is *required in this block* is required only if the block is present.
 - A key that is unknown, given twice, or not used by the chosen type, protocol or format is a fault.
-  `siemrelay check` shows every fault with its line, or the effective settings.
+  `siemrelay check` shows every fault with its line, or what is set.
 """
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_the_front_page_is_short_and_begins_with_three_sentences_and_one_command
     assert command.endswith("siemrelay demo")
     for name in COMMANDS:
         assert f"`{name}`" in readme or f"siemrelay {name}" in readme, name
+
+
+def test_the_first_relay_of_the_front_page_prints_the_event_that_it_shows(tmp_path: Path) -> None:
+    _, _, rest = document("README.md").partition("A first relay of your own")
+    commands, shown = re.findall(r"```sh\n(.*?)```.*?`(\{.*?\})`", rest, re.S)[0]
+    program_here = f'siemrelay() {{ "{sys.executable}" -m siemrelay "$@"; }}\n'
+    done = subprocess.run(
+        ["sh", "-euc", program_here + commands], cwd=tmp_path, capture_output=True, text=True,
+        check=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    pieces = map(re.escape, shown.split("…"))
+    assert re.fullmatch(".*".join(pieces) + "\n", done.stdout), done.stdout
 
 
 def test_ci_runs_the_command_that_the_front_page_gives() -> None:

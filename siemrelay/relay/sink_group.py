@@ -24,10 +24,10 @@ from siemrelay.pipeline.workers.cores import most_workers
 from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.proof.stream import DOUBTS
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
-from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.plan import Plan
 from siemrelay.relay.removed_sinks import RemovedSinks
+from siemrelay.relay.supervise import RunningParts
 from siemrelay.telemetry.stats import SinkStats, Stats
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from siemrelay.pipeline.intake.source_filter import SourceFilter
 from siemrelay.pipeline.observer import Observers
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.own_events import OwnEvents
-from siemrelay.relay.parts import RunningParts
 from siemrelay.relay.plan import Plan
-from siemrelay.relay.supervise import summarize
+from siemrelay.relay.supervise import RunningParts, summarize
 from siemrelay.sources.contract import Source
 from siemrelay.telemetry.stats import SourceCounts, SourceStats, Stats
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from siemrelay.relay.parts import RunningParts
+from siemrelay.relay.supervise import RunningParts
 
 
 async def test_stopping_one_part_ends_it_and_leaves_the_others_running() -> None:

@@ -142,7 +142,7 @@ def build_format(name: str, header: HeaderName, options: Any, host: str) -> Form
     if header == "none":
         return inner
     from siemrelay.formats.syslog_header import (
-        WithSyslogHeader,  # as the rows: paid for by who uses it
+        WithSyslogHeader,  # as the rows: a start pays for the parts that it uses
     )
 
     return WithSyslogHeader(inner, header, options, host, tag=kind.tag)

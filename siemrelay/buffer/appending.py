@@ -51,7 +51,7 @@ class Appending:
         self.under_way = False
         """Whether something has begun that `end` has not ended."""
         self.grown = Broadcast()
-        """Wakes those who wait for records at the end."""
+        """Wakes the tasks that wait for records at the end."""
 
     async def append(
         self, batches: list[Batch], positions: Positions, filtered: Mapping[str, int]

@@ -86,7 +86,7 @@ class DiskBuffer:
         self.removed = opened.removed
         """The sinks among `places` that are no longer configured, and since when (seconds)."""
         self.source_counts = opened.sources
-        """What each source has stored, by name, before this start."""
+        """The counts of each source by name, as they were before this start."""
         self._cursors = SinkCursors(known, self._kept)
         self._recent = RecentBatches(end, recent_bytes)
         self.appending = Appending(

@@ -25,7 +25,7 @@ _MOST: Final = 1 << 53
 
 
 class FoundState(msgspec.Struct, frozen=True):
-    """What is on disk. `next_sequence` and cursors are None where they are missing or damaged."""
+    """The state on disk. `next_sequence` and cursors are None where they are missing or damaged."""
 
     next_sequence: int | None
     cursors: Mapping[str, StoredCursor | None]

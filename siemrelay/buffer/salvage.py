@@ -1,4 +1,4 @@
-"""What can be read of a damaged buffer, and a new one made of it.
+"""Reads what a damaged buffer still holds, and makes a new buffer of it.
 
 SQLite reads what it can; where it gives up, every page is read by itself (`pages`). Compressed
 records carry a checksum, so that a row is known to be whole or not wherever it was found.
@@ -72,7 +72,7 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct):
-    """What a buffer's file holds. `faults` is SQLite's own list, empty for a healthy file."""
+    """The content of a buffer's file. `faults` is SQLite's own list, empty for a healthy file."""
 
     faults: list[str]
     end: int
@@ -80,7 +80,7 @@ class Survey(msgspec.Struct):
     cursors: dict[str, StoredCursor]
     records: int
     gaps: list[Gap]
-    """What is damaged, and what is missing from the first record on that a sink waits for."""
+    """The damage, and the records missing from the first one on that a sink waits for."""
     dead_letters: int
     positions: int
 
@@ -97,7 +97,7 @@ class Survey(msgspec.Struct):
 
 
 class _Content(msgspec.Struct):
-    """What is read of a file. `tables`: the rows of each of `_TABLES`; `rows`: of `batches`."""
+    """The content of a file. `tables`: the rows of each of `_TABLES`; `rows`: of `batches`."""
 
     faults: list[str]
     tables: dict[str, list[tuple[Any, ...]]]
@@ -113,7 +113,7 @@ class _Content(msgspec.Struct):
 
 
 def survey(path: Path, *, quiet: bool) -> Survey:
-    """What is readable in the file. Changes nothing.
+    """Read what is readable in the file. Changes nothing.
 
     `quiet`: no relay runs on it, so that pages may be read beside SQLite. Raises OSError.
     """
@@ -165,7 +165,7 @@ def put_in_place(path: Path, new: Path) -> Path:
         owner = path.stat()
         os.chown(new, owner.st_uid, owner.st_gid)
     new.rename(path)
-    for ending in ("-wal", "-shm"):  # empty: who looked into it last could not remove them
+    for ending in ("-wal", "-shm"):  # empty: the last process that opened it could not remove them
         new.with_name(f"{new.name}{ending}").unlink(missing_ok=True)
     sync_directory(path.parent)
     return kept

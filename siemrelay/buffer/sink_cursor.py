@@ -31,7 +31,7 @@ class SinkPolicy(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of the records that a cursor passes; `confirmed_at` 0 if no receiver had a part.
+    """How records that a cursor passes were settled; `confirmed_at` 0 if no receiver had a part.
 
     See `SinkCounts` for the names. `confirmed` is what became of the messages of a sealed stream.
     """

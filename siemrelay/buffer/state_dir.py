@@ -65,7 +65,7 @@ def _make(state_dir: Path) -> None:
         try:
             sync_directory(parent)
         except PermissionError:
-            continue  # whoever may write there made the directory
+            continue  # made by a user who may write there
         except OSError as error:
             lacks = error.errno in NO_ROOM
             advice = "make some MiB of room there" if lacks else "check the disk under it"

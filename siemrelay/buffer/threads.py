@@ -56,7 +56,7 @@ class WriterThread(trio.abc.Instrument):
         self._work, self._args, self._ended, self._is_new = work, args, ended, True
 
     def result(self) -> object:
-        """What the work that has ended returned; raises what it raised."""
+        """The result of the finished work; raises what it raised."""
         value, error = self._value, self._error
         # The last batch is not kept alive until the next one comes.
         self._args, self._value, self._error = (), None, None

@@ -1,6 +1,6 @@
-"""What was durable last, beside the database: the proof that acknowledged records are gone.
+"""The end that was durable last, in a file beside the database: proves that records are gone.
 
-The database is consistent by itself whatever happens to it, so it cannot tell that it is too old:
+The database is consistent by itself whatever happens to it, so it does not show that it is too old:
 a write-ahead log that was removed or cut, an older copy, an emptied file all open without an error,
 and then sequence numbers would be used twice. The file `high-watermark` holds the end and the
 cursors of the last commit. It is written after each commit's fsync and not fsynced itself each
@@ -45,7 +45,7 @@ class HighWatermark:
         self._unsynced = False
 
     def read(self) -> Watermark | None:
-        """What was noted last; None if there is nothing, or nothing that can be trusted."""
+        """The last noted state; None if there is none, or none that can be trusted."""
         try:
             line = self._path.read_bytes().partition(b"\n")[0]
         except FileNotFoundError:

@@ -42,7 +42,7 @@ def decompressed(file: BinaryIO, read_bytes: int = _READ_BYTES) -> Iterator[byte
         assert compression is not None
         raise Damaged(f"damaged {compression.name} file: {error}") from error
     finally:
-        content.detach()  # whoever opened the file closes it
+        content.detach()  # the opener of the file closes it
 
 
 def contents(records: BinaryIO) -> Iterator[bytes]:

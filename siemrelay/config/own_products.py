@@ -47,7 +47,7 @@ def own_products(document: Document, folder: Any) -> Products:
         inner, file = _read(path)
         document.faults += [replace(fault, file=path) for fault in inner.faults]
         documents[product] = inner
-        # A placeholder: whoever names it has no fault of his own.
+        # A placeholder: a source that names it is not at fault.
         files[product] = file or ProductFile(summary="")
     products = Products(files)
     for product, inner in documents.items():

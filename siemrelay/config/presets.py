@@ -17,11 +17,10 @@ class Preset(msgspec.Struct, frozen=True):
     """`defaults` are sink keys with their values as the file writes them.
 
     `also` has other protocols over which this SIEM takes the same format: if the file chooses one
-    of them, the preset's format, header, map and message size still apply, but for what stands
-    there. `page` is the vendor's
-    page that states what the row relies on, and the limits that no key here sets. `credential` is
-    advice for a sink without a credential, beside that of the protocol. `search` finds the word
-    `{mark}` there.
+    of them, the preset's format, header, map and message size still apply, except those given
+    there. `page` is the vendor's page with the facts of the row, and with limits that no key here
+    sets. `credential` is advice for a sink without a credential, beside that of the protocol.
+    `search` finds the word `{mark}` there.
     """
 
     summary: str

@@ -80,7 +80,7 @@ def explain(
 
 
 def _by_name(path: KeyPath, value: Any) -> str:
-    """A hint for who writes sources or sinks as a list, as other relays have them."""
+    """A hint where sources or sinks are a list, as in other relays."""
     if path not in (("sources",), ("sinks",)) or not isinstance(value, list):
         return ""
     return "; a name of your own goes before each: `NAME:` and its keys below, without `-`"

@@ -48,7 +48,7 @@ class _List:
 
 
 _Kind = _Object | _List | None
-"""What stands at one place; None for other values, and for those of several kinds."""
+"""The kind of value at one place; None for other values, and for several kinds."""
 
 
 class LearnedSchema:

@@ -3,7 +3,7 @@
 Invariant: in a payload of `count` records each record ends with a line feed, and there are `count`
 lines. Records that have line feeds inside make more lines than there are records: then each ends
 with a record separator and a line feed (`\\x1e\\n`), unless there is just one. So a payload can be
-split only by those who know `count`; checked by test_records_of_any_bytes_survive_as_lines.
+split only with `count`; checked by test_records_of_any_bytes_survive_as_lines.
 """
 
 from __future__ import annotations

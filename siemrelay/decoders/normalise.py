@@ -55,7 +55,7 @@ _SEVERITIES: Final = {
     "emergency": 10, "emerg": 10, "fatal": 10,
 }  # fmt: skip
 
-# The levels of Node's pino and bunyan. Their 10 (trace) cannot be told from the highest severity.
+# The levels of Node's pino and bunyan. Their 10 (trace) looks like the highest severity.
 _NODE_LEVELS: Final = {20: 0, 30: 2, 40: 5, 50: 7, 60: 10}
 
 

@@ -186,8 +186,8 @@ def _document(text: str) -> dict[str, Any] | None:
 def _in_sections(message: str, sections: _Sections) -> dict[str, str]:
     """The values in a message's sections.
 
-    Whoever tries to sign in chooses some of them, and may write further labels into them. Then a
-    section or a label comes twice, and nothing is taken: it could be either.
+    Anybody who tries to sign in chooses some of them, and may write further labels into them. Then
+    a section or a label comes twice, and neither is taken.
     """
     if not sections:
         return {}

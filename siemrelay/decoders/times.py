@@ -1,6 +1,6 @@
-"""The ways in which records write a time → RFC 3339.
+"""Times as records write them → RFC 3339.
 
-Read are RFC 3339, looser ISO 8601, the time since the epoch, the forms of syslog (RFC 3164), CEF
+Reads RFC 3339, looser ISO 8601, the time since the epoch, the forms of syslog (RFC 3164), CEF
 (ArcSight's implementation standard, revision 26, `rt`) and LEEF (IBM's guide, `devTime`), which
 name the month and may lack the year, and what the pattern of LEEF's `devTimeFormat` describes.
 """

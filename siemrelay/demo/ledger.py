@@ -22,7 +22,7 @@ _RECENT_S: Final = 1.0
 
 
 class Arrival(NamedTuple):
-    """What a receiver parses from one message; `time_s` is the event's own, since the epoch."""
+    """The parsed parts of one message; `time_s` is the event's own, since the epoch."""
 
     identity: str
     time_s: float
@@ -44,7 +44,7 @@ class Recent(NamedTuple):
 
 
 class Ledger:
-    """What was written, by number."""
+    """The written events, by number."""
 
     def __init__(self, run: str) -> None:
         """`run` is the prefix of this demo's ids, which identifies foreign messages."""

@@ -38,7 +38,7 @@ _NUMBER: Final = re.compile(r'"n":"[a-z2-7]+:(\d+)"')
 
 
 class ProofDemo:
-    """The demo's steps, each told to `say`."""
+    """The demo's steps, each reported by `say`."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say

@@ -33,7 +33,7 @@ _BACKLOG: Final = 16
 
 
 class Receiver(Protocol):
-    """What the three have in common."""
+    """The base of the three."""
 
     tally: Tally
 

@@ -1,4 +1,4 @@
-"""What the demo's two products write: one NDJSON record for any type of the catalogue. Pure."""
+"""Records of the demo's two products: one line of JSON for any event type. Pure."""
 
 from __future__ import annotations
 

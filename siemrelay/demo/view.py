@@ -1,4 +1,4 @@
-"""What the demo shows: the configuration, the flow while it runs, the balance at its end.
+"""The output of the demo: the configuration, the flow while it runs, the balance at its end.
 
 `PlainView` prints lines, for pipes; `LiveView` redraws a picture of 80 columns and 16 lines.
 """

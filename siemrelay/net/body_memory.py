@@ -42,7 +42,7 @@ class HeldBody:
 
     @property
     def authenticated(self) -> bool:
-        """Whether its sender proved who it is, to a source that lets in nobody else."""
+        """Whether its sender proved who it is, to a source that requires it."""
         return self.trusted and self.memory.authenticates
 
     def hold(self, more_bytes: int) -> None:

@@ -222,7 +222,7 @@ def _form(options: OauthOptions, now_s: float) -> dict[str, str]:
 
 def _assertion(options: OauthOptions, now_s: float) -> str:
     """A JSON Web Token about the client for the token endpoint (RFC 7523, 3; RFC 7515)."""
-    from cryptography.hazmat.primitives import hashes  # only those who sign pay for it
+    from cryptography.hazmat.primitives import hashes  # only signed requests need it
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 

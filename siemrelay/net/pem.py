@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel
 
 from siemrelay.core.options import absolute
 
-# Every authority of a system's store is a fifth of it; a larger file is the wrong file.
+# A system's whole store of authorities is a fifth of it; a larger file is the wrong file.
 _MAX_BYTES: Final = 4 << 20
 
 _CERTIFICATE: Final = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")

@@ -36,7 +36,7 @@ async def next_second(seconds: int = 1) -> None:
 
 
 def second_after(now: float, seconds: int = 1) -> float:
-    """The deadline of `next_second`, for those who also wait for something else."""
+    """The deadline of `next_second`, for tasks that also wait for something else."""
     return float(math.floor(now) + seconds)
 
 
@@ -111,7 +111,7 @@ class Mutex:
 
     async def __aenter__(self) -> None:
         if self._held:
-            await _wait_in(self._waiting)  # the one who leaves hands it over: it stays held
+            await _wait_in(self._waiting)  # it is handed over and stays held
         self._held = True
 
     async def __aexit__(self, *exc: object) -> None:
@@ -125,7 +125,7 @@ class Mutex:
         return True
 
     def release(self) -> None:
-        """Hand it to the first who waits; for who has taken it by `take`."""
+        """Hand it to the first task that waits; call it after `take`."""
         if self._waiting:
             first = next(iter(self._waiting))
             del self._waiting[first]

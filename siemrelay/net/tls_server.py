@@ -158,7 +158,7 @@ class TlsServer:
 
 
 class TlsStream:
-    """TLS over one client's connection, read by everything that has come. Does not close it.
+    """TLS over one client's connection; a read returns all that has arrived. Does not close it.
 
     `trio.SSLStream` gives one TLS record a call, and many senders put each message into a record of
     its own: at one turn of the loop and one hand-over each, that is a hundred times slower than

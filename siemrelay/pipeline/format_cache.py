@@ -36,7 +36,7 @@ _LARGE_BYTES: Final = 1024 * 1024
 
 
 class FormatCache:
-    """What has been decoded and formatted, for as long as a sink that is connected will want it.
+    """Decoded and formatted batches, kept as long as a connected sink still needs them.
 
     A batch is kept while a reader is before it, with nothing but kept batches between: a lagging
     sink neither puts batches here nor evicts what the others share
@@ -67,7 +67,7 @@ class FormatCache:
         return len(self._readers)
 
     def reader(self, sink: str) -> SinkReader:
-        """What that sink reads its messages from."""
+        """The reader of that sink's messages."""
         return SinkReader(self, sink)
 
     @contextmanager
@@ -300,7 +300,7 @@ class FormatCache:
     def _work(
         self, kept: _Shared, batch: Batch, place: tuple[int, int]
     ) -> Callable[[], GroupMessages]:
-        """What makes the messages of a group for all that wait for it."""
+        """Makes the messages of a group for all sinks that wait for it."""
         places = frozenset((place, *(self._formatter.places[other.sink] for other in kept.waiting)))
         fields = self._formatter.fields(places)
         if kept.decoded is None or not fields <= kept.fields:

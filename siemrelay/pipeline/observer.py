@@ -1,4 +1,4 @@
-"""What others may see of the way of the records, while it happens: `tap` and `test --through`."""
+"""Observers of the intake and the deliveries: `tap` and `test --through`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class DeliveryObserver(Protocol):
 
 
 class Observer(IntakeObserver, DeliveryObserver, Protocol):
-    """One who watches records on their whole way."""
+    """Observes the intake and the deliveries."""
 
 
 class Observers(msgspec.Struct):
-    """Those who watch now; whoever calls them shares the lists. Usually nobody watches deliveries:
-    a batch costs one look at an empty list.
+    """The present observers, shared by all callers. Usually there are none: a batch then costs one
+    look at an empty list.
     """
 
     intake: list[IntakeObserver] = msgspec.field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What SIEMs wrap around messages in JSON: pages of hits, results, documents with a whole message.
+"""The JSON that SIEMs wrap around messages: pages of hits, results, documents with a whole message.
 
 Which part of a document is the message decides what is proven of it: see `_message_in`.
 """
@@ -203,7 +203,7 @@ def raw_texts(columns: Mapping[str, list[Any]], kinds: Collection[type]) -> list
 
 
 def _wrapped(value: dict[str, Any]) -> Iterator[Any]:
-    """What stands around messages: a page of hits, a list of results, one hit, one result."""
+    """The kind of wrapping: a page of hits, a list of results, one hit, one result."""
     for name, beside in _BESIDE.items():
         inner = value.get(name)
         if inner is None or not all(key in beside or key[:1] == "_" for key in value):

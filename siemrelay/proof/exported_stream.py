@@ -1,4 +1,4 @@
-"""What an export has of one stream: leaves by number, seals, and what only looks like a seal."""
+"""One stream in an export: leaves by number, seals, and texts that only look like seals."""
 
 from __future__ import annotations
 

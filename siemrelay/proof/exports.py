@@ -78,7 +78,7 @@ class ExportPart(NamedTuple):
 
 
 class Schemas(NamedTuple):
-    """What is learned of the JSON in an export: of its lines, and of messages that are texts."""
+    """The learned types of the JSON in an export: of its lines, and of messages that are texts."""
 
     lines: LearnedSchema
     texts: LearnedSchema

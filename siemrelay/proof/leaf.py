@@ -1,4 +1,4 @@
-"""What of a message is under seal, and its number: the same on both sides of a SIEM.
+"""The sealed part of a message and its number: the same on both sides of a SIEM.
 
 Framing, envelope and syslog header belong to the way and not to the message: receivers take them
 off. JSON is compared in its canonical form, as receivers store it anew; every other message byte by
@@ -65,7 +65,7 @@ _decode: Final = msgspec.json.Decoder().decode
 _PARSED_AT_ONCE: Final = 64
 
 NO_JSON: Final = (ValueError, RecursionError, msgspec.DecodeError)
-"""What is raised for a text that is no JSON, or has no canonical form."""
+"""The errors raised for a text that is not JSON, or has no canonical form."""
 
 
 class Leaf(NamedTuple):

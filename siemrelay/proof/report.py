@@ -1,4 +1,4 @@
-"""What a verification says: three verdicts, the streams, and each thing that is wrong."""
+"""The result of a verification: three verdicts, the streams, and each finding."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class StreamReport(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an export proves. `more` counts the findings that are not listed.
+    """The result for one export. `more` counts the findings that are not listed.
 
     `elsewhere` are streams that seals name and of which the export has nothing: other exports must
     have them. `schema` grows when a member changes its meaning or goes; new members may come.
@@ -163,7 +163,7 @@ class Findings:
 
 
 def _shown(text: str) -> str:
-    """As a report shows it: an attacker's text may not command the terminal of who reads it."""
+    """As a report shows it: an attacker's text may not command the reader's terminal."""
     text = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."
     if text.isprintable():
         return text

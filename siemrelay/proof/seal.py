@@ -61,7 +61,7 @@ class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SealTally(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a seal accounts for.
+    """The figures that a seal accounts for.
 
     `number` is the seal's own in its stream, `at` the relay's clock (RFC 3339), `reason` why it was
     made now, `every_s` how often one is made. `counts` are those of the sink since it began, up to
@@ -132,7 +132,7 @@ def made_text(
 
 
 class SealText(NamedTuple):
-    """What looks like a seal in a message: its word, empty for one in pieces.
+    """A text in a message that looks like a seal: its word, empty for one in pieces.
 
     `has_its_id`: the message has the id that only the seal of its number has, `STREAM-N`.
     """
@@ -142,7 +142,7 @@ class SealText(NamedTuple):
 
 
 def seal_text(message: bytes, number: str | None) -> SealText | None:
-    """What looks like a seal in a message of that number (`STREAM:N`); None if nothing does."""
+    """The text that looks like a seal in a message of that number (`STREAM:N`); else None."""
     word = find_seal(message) or b""
     has_its_id = number is not None and number.replace(":", "-").encode() in message
     return SealText(word, has_its_id) if word or has_its_id else None

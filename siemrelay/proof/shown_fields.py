@@ -46,7 +46,7 @@ _ESCAPE: Final = re.compile(r"\\(.)")
 
 
 class ShownFields(NamedTuple):
-    """What is wrong with a field beside a message, and the fields that the message has not."""
+    """A wrong field beside a message, and the fields that the message lacks."""
 
     conflict: str
     unproven: tuple[str, ...]
@@ -69,7 +69,7 @@ class UnprovenFields:
 
     @property
     def said(self) -> str:
-        """What a person has to know of them."""
+        """The note about them, for a person."""
         listed = ", ".join(sorted(self._names)[:_MOST_LISTED])
         more = " and more" * (len(self._names) > _MOST_LISTED)
         return (f"of {counted(self.rows, 'row')} the message itself is proven, and not the fields "
@@ -142,7 +142,7 @@ def _is_alike(shown: Any, message: bytes) -> bool | None:
 
 
 class _Plan(NamedTuple):
-    """What is to be compared of fields of some names: each with its way into a message of JSON."""
+    """The fields to compare: each with its path in a JSON message."""
 
     compared: tuple[tuple[str, tuple[str, ...]], ...]
     unproven: tuple[str, ...]

@@ -103,12 +103,12 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def by(cls, seal: PendingSeal) -> Sealed:
-        """What a seal says once it is confirmed."""
+        """The state once that seal is confirmed."""
         return cls(seal.size, seal.root, seal.at)
 
 
 class Confirmed(msgspec.Struct, frozen=True):
-    """What the receiver has settled: the tree with the leaves of a batch, and what it lacks."""
+    """The settled messages: the tree with the leaves of a batch, and what it lacks."""
 
     tree: Tree
     absent: Sequence[Absent] = ()

@@ -328,7 +328,7 @@ class Verification:
                                    after=last.tally.at)  # fmt: skip
 
     def _judge_given_up(self) -> None:
-        """What a relay has given up has no number: the counts in its seals say how much it was."""
+        """Dropped records have no number: the counts in the seals say how many there were."""
         sinks = dict[str, list[Seal]]()
         for stream in self._streams.values():
             for seal in stream.seals if self._is_wanted(stream) else ():

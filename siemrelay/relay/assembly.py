@@ -229,7 +229,7 @@ class Assembly:
 
 
 class FullDecoders:
-    """Decoders that read every field, for people who look at events; made when first used."""
+    """Decoders that read every field, for pages and `tap`; made when first used."""
 
     def __init__(self, running: Callable[[], RelayConfig]) -> None:
         """`running` returns the configuration that runs now; a reload may change it."""

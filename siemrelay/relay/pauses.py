@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 _NAME: Final = "paused.json"
 
-# How soon after the disk has room again a pause is on it.
+# How often a pause that could not be stored is tried again.
 _STORE_AGAIN_S: Final = 2.0
 
 

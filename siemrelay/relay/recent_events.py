@@ -1,4 +1,4 @@
-"""The newest stored events, for the status page: read when somebody looks, not when they come."""
+"""The newest stored events, for the status page: read on request, not as they arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from siemrelay.telemetry.page import RecentEvent, RecentReport
 
 _EVENTS: Final = 20
 
-# However many people look.
+# However many requests there are.
 _EVERY_S: Final = 1.0
 
 _CHARACTERS: Final = 300

@@ -88,7 +88,7 @@ class Reloader:
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:
-        """For whoever changes running parts: after the start, and one change at a time."""
+        """Held while running parts are changed: after the start, and one change at a time."""
         await self.started.wait()
         async with self._reloading:
             yield

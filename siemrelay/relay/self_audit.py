@@ -1,9 +1,9 @@
 """The relay audits itself: what people do to it, and what it loses, are events like any other.
 
 They are of the source `siemrelay` and go to every sink that takes their types (PCI DSS 4.0,
-10.2.1.6: the starting, stopping and pausing of audit logs is itself logged). Whoever notes one
-never waits: notes are queued and stored by a task. Commands that work on the buffer beside the
-relay leave theirs in a folder of `state_dir`, from where the relay takes them, also later.
+10.2.1.6: the starting, stopping and pausing of audit logs is itself logged). Nobody who
+notes one waits: a task stores the queued notes. Commands that work on the buffer beside the relay
+leave theirs in a folder of `state_dir`, where the relay collects them, also later.
 """
 
 from __future__ import annotations

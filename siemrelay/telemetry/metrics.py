@@ -246,7 +246,7 @@ Samples = list[tuple[tuple[str, ...], Any]]
 
 
 def sampled(stats: Stats) -> list[Samples]:
-    """What all metrics say now, in their order."""
+    """The present values of all metrics, in their order."""
     return [
         [
             (labels, _buckets(value) if metric.kind == "histogram" else (value,))

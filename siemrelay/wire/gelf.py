@@ -4,7 +4,7 @@ A chunk (Graylog's "GELF via UDP", "Chunking"):
 
     1e 0f | message id, 8 bytes | sequence number, 1 byte | sequence count, 1 byte | data
 
-A receiver tells messages apart by the id alone, whatever their sender, and drops those that are not
+A receiver knows a message by the id alone, whatever their sender, and drops those that are not
 complete within 5 seconds. A whole message may be compressed: gzip begins with `1f 8b`, zlib with
 `78`. rsyslog's `ziplevel` writes a `z` before zlib's.
 """
@@ -68,7 +68,7 @@ class GelfDatagrams:
 
 
 FIRST_BYTES: Final = frozenset((_MAGIC[:1], b"\x1f", b"x", b"z"))
-"""What chunks and compressed messages begin with. Text may, too: `GelfReader` tells them apart."""
+"""The first bytes of chunks and compressed messages. `GelfReader` also checks for text."""
 
 _COMPLETE_WITHIN_S: Final = 5.0
 _ANY_HEADER: Final = zlib.MAX_WBITS + 32  # gzip's or zlib's

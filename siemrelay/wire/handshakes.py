@@ -6,7 +6,7 @@ verification, Slack's `url_verification`, Zoom's `endpoint.url_validation`, Even
 CloudEvents' HTTP webhooks 1.0 (section 4), Meta's verification request, the `sync` message of
 Google's push notifications.
 
-What a stranger sends comes back to nobody but him, bounded, as plain text or JSON that no browser
+What a sender sends comes back to that sender alone, bounded, as plain text or JSON that no browser
 takes for a page.
 """
 

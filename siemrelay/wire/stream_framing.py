@@ -134,7 +134,7 @@ class StreamSplitter:
 
     @property
     def unseparated(self) -> bool:
-        """Whether what is held looks like several messages, with nothing to tell them apart."""
+        """Whether what is held looks like several messages, with nothing that separates them."""
         return self._framing is None and _NEXT_BEGINS.search(self._rest.data) is not None
 
     def feed(self, data: bytes) -> list[Messages]:

@@ -1,4 +1,4 @@
-"""What an error of SQLite means for the buffer: no room for now, or a disk that failed."""
+"""Sorts errors of SQLite: no room for now, or a disk that failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 from siemrelay.core.errors import BufferBroken, BufferFull, DiskFull
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
-"""A full file system, or a used-up quota: both end by themselves or by an operator's hand."""
+"""A full file system, or a used-up quota: both may end while the relay runs."""
 
 # A person may look into the file while the relay runs, and forget a transaction.
 _HELD_BY_ANOTHER: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -45,7 +45,7 @@ class SqliteErrors:
         self.fsync_failed = False
         """Whether an fsync has failed for lack of room; cleared by the caller that recovers."""
         self.io_failed = False
-        """Whether the disk has failed otherwise: what the files hold is known to nobody here."""
+        """Whether the disk has failed otherwise: the content of the files is then unknown."""
 
     def watch_log(self) -> None:
         """Hold the write-ahead log open, to learn from the kernel why an fsync of it failed.

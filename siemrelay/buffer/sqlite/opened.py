@@ -1,4 +1,4 @@
-"""What the buffer's file keeps by name: cursors, positions, counts; read at a start, and renamed.
+"""The named rows of the buffer's file: cursors, positions, counts; read at a start, and renamed.
 
 Nothing damaged in it ends the start.
 """
@@ -30,7 +30,7 @@ OLDEST: Final = "SELECT first_sequence, received_at FROM batches ORDER BY 1 LIMI
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What is on disk: next sequence number and used bytes are None where missing or damaged."""
+    """The state on disk: next sequence number and used bytes are None where missing or damaged."""
 
     next_sequence: int | None
     cursors: dict[str, StoredCursor | None]
@@ -45,7 +45,7 @@ class Opened(msgspec.Struct, frozen=True):
 
     @property
     def end(self) -> int:
-        """The sequence number after the last record, as far as can be told."""
+        """The sequence number after the last record, as far as it is known."""
         return max(self.next_sequence or 1, self.rows_end or 1)
 
     def sinks(self) -> dict[str, StoredCursor]:
@@ -54,7 +54,7 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 def read_opened(execute: Execute) -> Opened:
-    """What is on disk, in one transaction of the caller's."""
+    """Read the state on disk, in the caller's transaction."""
     facts = {
         name: value
         for name, value in execute("SELECT name, value FROM facts")
@@ -140,7 +140,7 @@ def note_removed(execute: Execute, removed: Mapping[str, int]) -> None:
 
 
 def _removed_sinks(facts: Mapping[str, int]) -> dict[str, int]:
-    """What `note_removed` noted."""
+    """The sinks that `note_removed` stored."""
     return {
         name.removeprefix(_REMOVED): at for name, at in facts.items() if name.startswith(_REMOVED)
     }

@@ -1,4 +1,4 @@
-"""What is read from the buffer's file, by a connection of its own that writers do not wait for."""
+"""Queries of the buffer's file, on a connection of their own that no writer waits for."""
 
 from __future__ import annotations
 

@@ -56,7 +56,10 @@ def top(config: str, at: tuple[str, int] | None) -> None:
         report = fetch_status(address)
     except RelayUnreachable as error:
         exit_unreachable(error)
-    from siemrelay.cli.live.top_screen import TopView, screen  # imports rich: only for who looks
+    from siemrelay.cli.live.top_screen import (
+        TopView,
+        screen,
+    )  # imports rich, which only this command needs
 
     view, going, message = TopView(), True, ""
     with suppress(KeyboardInterrupt), _full_screen():

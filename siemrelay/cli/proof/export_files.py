@@ -24,7 +24,7 @@ from siemrelay.proof.verification import Verification
 from siemrelay.wire.compression import CannotExpand, Damaged
 
 UNREADABLE: Final = (OSError, ValueError, Damaged, CannotExpand)
-"""What is raised for an export that cannot be read."""
+"""The errors raised for an export that cannot be read."""
 
 # So much fits into a CPU's cache with all that is made of it.
 _PIECE_BYTES: Final = 128 << 10

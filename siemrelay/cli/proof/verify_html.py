@@ -11,7 +11,7 @@ from siemrelay.cli.proof.verify_text import VERDICTS, tail_text
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.report import Report
 
-# More than these nobody reads on paper; --json has all of them.
+# A longer page is no use on paper; --json has all of them.
 _MOST_FINDINGS: Final = 500
 
 _STYLE: Final = """

@@ -1,4 +1,4 @@
-"""`siemrelay completion`: what makes a shell complete commands and options."""
+"""`siemrelay completion`: the script with which a shell completes commands and options."""
 
 from __future__ import annotations
 

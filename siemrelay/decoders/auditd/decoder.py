@@ -85,7 +85,7 @@ def _message(main: AuditLine, said: dict[str, Any]) -> str:
 
 
 def _actor(main: AuditLine, said: dict[str, Any], meanings: dict[str, str]) -> dict[str, Any]:
-    """The user who logged in, whoever they became since; else the owner of the process."""
+    """The user who logged in, also as another user since; else the owner of the process."""
     which = "auid" if "auid" in said else "uid"
     number, account = said.get(which), said.get("acct")
     name = meanings.get(which) or ("root" if number == _ROOT else None)

@@ -143,7 +143,7 @@ def _arguments(kind: str, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decision(own: dict[str, Any]) -> dict[str, Any]:
-    """What an AVC decided about which permissions."""
+    """The decision of an AVC and its permissions."""
     for decision in ("denied", "granted"):
         if type(own.get(decision)) is list:
             return {"avc": decision, "permissions": own[decision]}

@@ -75,7 +75,7 @@ def audit_lines(record: str) -> list[AuditLine]:
     head = _HEAD.match(record)
     if head is None:
         return []
-    if " msg='" in record:  # whoever wrote what is inside cannot begin another line
+    if " msg='" in record:  # text inside cannot begin another line
         return [_line(head, record[head.end() :])]
     # Lines of one event have one time and one serial.
     heads = [

@@ -56,7 +56,7 @@ _AROUND: Final = "\0\r\n \t"
 _MARK: Final = "\ufeff"
 
 # How compressed messages begin: gzip's and zlib's (GELF over UDP), behind a `z` rsyslog's. Text
-# that happens to begin so is told from them by being UTF-8 to its end.
+# that happens to begin so is UTF-8 to its end, which they are not.
 _COMPRESSED: Final = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"zx")
 
 

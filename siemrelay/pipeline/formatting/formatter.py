@@ -70,7 +70,7 @@ class SinkFormat(msgspec.Struct, frozen=True):
 
     @property
     def fields(self) -> frozenset[str]:
-        """What the decoder has to fill."""
+        """The event fields that the decoder has to fill."""
         fields = self.events.fields | self.format.fields
         return fields if self.transform is None else fields | self.transform.fields
 
@@ -146,7 +146,7 @@ class Formatter:
         )  # fmt: skip
 
     def fields(self, places: frozenset[Place]) -> frozenset[str]:
-        """What a decoder has to fill for the sinks at these places."""
+        """The event fields that a decoder has to fill for the sinks at these places."""
         return self._fields[places]
 
     def _fields_of(self, places: frozenset[Place]) -> frozenset[str]:
@@ -255,7 +255,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _either(kept: list[list[bool] | None]) -> list[bool] | None:
-    """What any of the filters selects; None for everything."""
+    """The events that any of the filters selects; None for all."""
     if None in kept:
         return None
     first, *others = [keep for keep in kept if keep is not None]

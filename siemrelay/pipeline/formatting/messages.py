@@ -1,4 +1,4 @@
-"""What is made of a stored batch: the messages of a group of sinks, and of one sink's filter."""
+"""The messages of a stored batch: those of a group of sinks, and those of one sink's filter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def internal_error(
 
 
 class SelectedMessages(msgspec.Struct, array_like=True):
-    """What one filter selects of a group's messages.
+    """The messages of a group that one filter selects.
 
     `keep` has a byte (0 or 1) for each message; None takes them all. `failed` has the (sequence,
     error) of selected records on which the format raised, `last_type` the last one's event type,
@@ -65,7 +65,7 @@ class GroupMessages(msgspec.Struct, array_like=True):
 
 
 class FormattedBatch(msgspec.Struct, array_like=True):
-    """What was made of one batch, by the number of the group.
+    """The messages of one batch, by the number of the group.
 
     `replaced` are the records with bytes that are no UTF-8; `errors` the bugs that were found.
     """
@@ -96,7 +96,7 @@ class SinkMessages(msgspec.Struct, frozen=True):
     sampled: Mapping[str, Sequence[int]] = {}
 
     def since(self, position: int) -> SinkMessages:
-        """What is of the records from `position` on."""
+        """The messages of the records from `position` on."""
         start = bisect_left(self.sequences, position)
         return msgspec.structs.replace(
             self, messages=self.messages[start:], sequences=self.sequences[start:],

@@ -1,4 +1,4 @@
-"""What the relay itself keeps of a sealed stream, beside the buffer: its seals, and its leaves.
+"""The seals and leaves of a sealed stream that the relay keeps beside the buffer.
 
 The seals and their time stamps stay for ever: a line of JSON each. The leaves, 32 bytes a message,
 stay for `seal.keep` in files of 65,536; with them `siemrelay verify --tiles` names the very message

@@ -82,4 +82,4 @@ SealChoice = Annotated[
         "a mapping"
     ),
 ]
-"""What may be written for `seal`: yes, no or a mapping."""
+"""The forms of `seal`: yes, no or a block."""

@@ -1,4 +1,4 @@
-"""What a sealed stream is named by and made of."""
+"""The name and settings of a sealed stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class StreamSettings(msgspec.Struct, frozen=True):
-    """What a stream is named by and made of; see `StreamState` and `SealTally` for the fields."""
+    """The name and settings of a stream; see `StreamState` and `SealTally` for the fields."""
 
     relay: str
     sink: str

@@ -1,4 +1,4 @@
-"""What the relay and its workers say to each other: a length, and a message in MessagePack.
+"""The protocol between relay and workers: a length, and a message in MessagePack.
 
 The relay sends tables (what to format with), then batches. The worker answers each message with
 one, in order.
@@ -38,7 +38,7 @@ class Ready(msgspec.Struct, tag=True, array_like=True):
 
 
 class Done(msgspec.Struct, tag=True, array_like=True):
-    """What was made of a batch; `keys` has, by group, those of its messages that have one."""
+    """The messages of a batch; `keys` has, by group, those of its messages that have one."""
 
     formatted: FormattedBatch
     keys: dict[int, list[bytes | None]]

@@ -73,7 +73,7 @@ class WorkerPool:
         self.at_work = 0
         """How many format now or wait for something to format."""
         self._rush, self._shortage, self._wanted = trio.CancelScope(), _Shortage(), trio.Event()
-        # Without a buffer: a batch goes to somebody who waits for one.
+        # Without a buffer: a batch goes to a worker that waits for one.
         self._jobs, self._takers = trio.open_memory_channel[PendingBatch](0)
 
     def set_most(self, most: int) -> None:

@@ -38,7 +38,7 @@ _VARIABLES: Final = ("PATH", "TZ", "TZDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH",
 # Meant for the relay, which ends its workers when it has no more use for them.
 _SIGNALS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
-# How long a worker that has closed its pipe may take to end by itself and tell why.
+# How long a worker that has closed its pipe may take to end by itself and report why.
 _END_S: Final = 1.0
 
 

@@ -1,4 +1,4 @@
-"""One `siemrelay tap`: live events as decoded and as sent, for a person who watches.
+"""One `siemrelay tap`: live events as decoded and as sent, for a person at a terminal.
 
 Watching must not change what is watched: the calls from the pipeline only note references, within
 bounds; the tap's own task decodes and writes. What is over the bounds, because events come faster

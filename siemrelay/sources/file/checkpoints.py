@@ -36,7 +36,7 @@ class FileCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     device: int
     inode: int
     serial: int
-    """Rises with every file met; the older of two files has the lower one."""
+    """Rises with every file found; the older of two files has the lower one."""
     offset: int
     prefix_length: int
     prefix_sha256: str

@@ -56,7 +56,7 @@ class CompressedContent:
         """Raises CannotExpand if the compression has no expander."""
         self.file, self._compression = file, compression
         self.damage: str | None = None
-        """The damage that expanding has met; the content ends there."""
+        """The damage that expanding has found; the content ends there."""
         self._may_give_up = False
         self.rewind()
 
@@ -76,7 +76,7 @@ class CompressedContent:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to be had of the file as it is now."""
+        """Whether the file as it is now holds nothing more."""
         return self.damage is not None or self.complete
 
     @property

@@ -186,7 +186,7 @@ def _extent(content: Content, limit: int) -> Extent:
 def _same_through(
     copy: FollowedFile, content: Content, extent: Extent, origin: Origin, prefixes: dict[int, str]
 ) -> int | None:
-    """The bytes that are proven to be the same; 0 if it cannot be told, None if they differ."""
+    """The bytes that are proven to be the same; 0 if that is not known yet, None if they differ."""
     file = origin.file
     original = file.content if file is not None else None
     if file is not None and not file.changed and isinstance(original, PlainContent):

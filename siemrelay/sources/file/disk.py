@@ -72,7 +72,7 @@ class OpenFile:
         try:
             got = os.preadv(self.fd, [data], offset, os.RWF_NOWAIT)
         except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:  # this file system cannot tell
+            if error.errno == errno.EOPNOTSUPP:  # this file system does not say
                 raise BlockingIOError(errno.EAGAIN, "may have to wait for the disk") from error
             raise
         if got < length and offset + got < os.fstat(self.fd).st_size:

@@ -1,4 +1,4 @@
-"""Tells one file's content from another's: what it begins with, and what was read last.
+"""Identifies a file's content: what it begins with, and what was read last.
 
 An inode is given to the next file as soon as the last one is deleted, and truncation keeps it,
 so the number alone would take a new file for the old one. Hence a file is the same only if it

@@ -123,7 +123,7 @@ class FollowedFiles:
                 if newcomer is not None:
                     (resumed if isinstance(action, Resume) else new).append(file)
                 continue
-            if newcomer is not None:  # met anew by the next survey
+            if newcomer is not None:  # found as new by the next survey
                 self._discovery.dismiss(newcomer)
         self._follow(resumed, new, quiet=quiet)
         return self._again
@@ -224,7 +224,7 @@ class FollowedFiles:
         file.matched = action.matched
 
     def _renew(self, file: FollowedFile) -> None:
-        """Its content is another: drop it, and have the next survey meet it as a new file."""
+        """Its content is another: drop it; the next survey finds it as a new file."""
         progress = file.progress
         self._log.info("truncated", path=progress.path, offset=progress.offset)
         progress.truncated = self._again = True
@@ -239,7 +239,7 @@ class FollowedFiles:
 
     def _follow(self, resumed: list[FollowedFile], new: list[FollowedFile], *, quiet: bool) -> None:
         """Follow these files from now on, the older ones before the newer ones."""
-        # Those met before came before those that were not, whatever their times.
+        # Files seen before are older than those that were not, whatever their times.
         resumed.sort(key=lambda file: file.progress.serial)
         log = self._log.debug if quiet else self._log.info
         for file in resumed + new:

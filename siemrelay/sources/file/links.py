@@ -1,4 +1,4 @@
-"""Opens a file without being led astray by a symbolic link that a stranger has put in the way.
+"""Opens a file without following a symbolic link that another user has put in the way.
 
 The relay may read what others may not, and log directories belong to others: a link in one of them,
 in the place of the log or of a directory on the way to it, could lead to any file of the machine.

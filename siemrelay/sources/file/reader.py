@@ -251,9 +251,9 @@ class FollowedFile:
         if not begin.startswith(progress.begin):
             self.changed = True
         elif progress.offset == 0 and (found := compression_of(begin, self.path)) is not None:
-            # It was empty when it was met, and its name does not say that it is compressed.
+            # It was empty when it was found, and its name does not say that it is compressed.
             if found.expander is None:
-                self.changed = True  # to be met anew, and reported
+                self.changed = True  # to be found again, and reported
                 return
             self.compression, progress.compressed, progress.begin = found, True, b""
             self.content = CompressedContent(content.file, found)
@@ -288,7 +288,7 @@ class FollowedFile:
             content.in_memory_only = False
 
     def read(self, *, finish: bool, disk: Disk | None = None) -> Chunk | None:
-        """The next records; None when nothing whole is to be had now.
+        """The next records; None when no whole one is there now.
 
         `finish`: take an incomplete end as it is. Complete compressed files end by themselves;
         the last read of one gives an empty chunk, so that its position can be stored. A closed

@@ -249,7 +249,7 @@ def reconcile(
             awaited.update(shared.key for shared in now.shared_prefixes)
         elif isinstance(action, Begin):
             found.update(shared.key for shared in now.shared_prefixes)
-            if now.copy_by_name:  # nothing was read of the content that it would be told by
+            if now.copy_by_name:  # no byte of the content was read that identifies it
                 found.update(key for key, orphan in orphans.items()
                              if orphan.offset == 0 and orphan.log == now.log)  # fmt: skip
         elif isinstance(action, Copied) and not action.whole:

@@ -59,7 +59,7 @@ class Surveyor:
     ) -> Facts:  # fmt: skip
         """Find, open and examine every file; the arguments are those of `Discovery.look`.
 
-        `renewed`: open files whose content was truncated, to be met as new ones.
+        `renewed`: open files whose content was truncated, to be found as new ones.
         """
         self._again = False
         newcomers = dict(renewed)

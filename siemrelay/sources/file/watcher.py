@@ -55,7 +55,7 @@ _CLEAN_SURVEYS: Final = 30
 
 
 class Changes(msgspec.Struct):
-    """What has happened since the last time."""
+    """The changes since the last call."""
 
     written: dict[FileId, None] = msgspec.field(default_factory=dict)
     """Files that were written to."""
@@ -95,7 +95,7 @@ class Reliability:
 
 
 class Watching(Protocol):
-    """What a survey asks of a `Watcher`."""
+    """The part of a `Watcher` that a survey uses."""
 
     @property
     def active(self) -> bool:
@@ -189,7 +189,7 @@ class Watcher:
         return reported
 
     def take_changes(self) -> Changes | None:
-        """What has happened since the last call; None if nothing has."""
+        """The changes since the last call; None if there are none."""
         if not (reported := self._reported()):
             return None
         changes, leaving = Changes(), dict[int, str]()

@@ -110,5 +110,5 @@ def scoped(key: str, sender: Iterable[str]) -> str:
 
 
 def fingerprint(body: bytes) -> str:
-    """Tells one body from another, so that a key used twice by mistake loses no records."""
+    """Identifies a body, so that a key used twice by mistake loses no records."""
     return hashlib.blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()

@@ -77,7 +77,7 @@ class SeenItems:
             self._drop(number)
 
     def poll_ended(self) -> None:
-        """Marks that this poll has met may be dropped first from now on."""
+        """Marks that this poll has seen may be dropped first from now on."""
         self._recent.clear()
 
     @property
@@ -99,7 +99,7 @@ class SeenItems:
         number = min(self._chunks, key=lambda each: (self._chunks[each].latest_ms, each))
         chunk = self._chunks[number]
         self._drop(number)
-        # What this poll has met will be on the next one's pages, too: it moves to the front.
+        # What this poll has seen will be on the next one's pages, too: it moves to the front.
         still = [mark for mark in chunk.marks if mark in self._recent]
         if len(still) < len(chunk.marks):
             self.add(still, chunk.latest_ms)

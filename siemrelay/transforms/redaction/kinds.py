@@ -1,4 +1,4 @@
-"""Finds kinds of secrets in text by their form, and tells real ones by their check digits.
+"""Finds kinds of secrets in text by their form, and confirms them by their check digits.
 
 Every pattern is bounded: no repetition in it is unlimited where something must follow, so that a
 hostile text costs no more than its length (test_a_kind_takes_time_linear_in_the_text).

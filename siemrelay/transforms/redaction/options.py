@@ -104,7 +104,7 @@ Redact = Annotated[
 
 
 def key_id(key: str) -> str:
-    """Eight digits by which people tell keys apart; nobody can compute the key from them."""
-    import hmac  # as the rules: loaded by those who redact
+    """Eight digits that identify a key; the key cannot be computed from them."""
+    import hmac  # as the rules: only redaction needs it
 
     return hmac.digest(key.encode(), b"siemrelay key id", "sha256").hex()[:8]

@@ -33,7 +33,7 @@ def cut(data: bytes, max_record_bytes: int) -> Chunk | None:
 class LineFraming:
     """A framing and its splitter in one: nothing depends on the content.
 
-    Who reads files splits lines over 16 MiB by itself.
+    Readers of files split lines over 16 MiB themselves.
     """
 
     wait_s: Final = None

@@ -124,4 +124,6 @@ class InFlight:
 
     async def _until_taken(self) -> None:
         self._due.set(-math.inf)
+        if self._early is not None:
+            self._early.hurry()
         await self._taken.wait()

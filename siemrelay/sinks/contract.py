@@ -102,6 +102,10 @@ class ConfirmsEarly(ABC):
         `confirm` runs.
         """
 
+    @abstractmethod
+    def hurry(self) -> None:
+        """The sender waits until what is in flight is confirmed: a `confirm` that runs asks now."""
+
 
 class Sink(Protocol):
     """One receiver. Built from validated options; opens nothing until `session`."""

@@ -22,6 +22,13 @@ _HOLDS_UP_BYTES: Final = 64 * 1024
 _FIRST_ASK_S: Final = 0.0005
 _SLOWEST_ASK_S: Final = 0.05
 
+# In a rush the sender would soon wait for the probation. Of what nobody reads a kernel acknowledges
+# what its receive buffer holds: 128 KiB, or what the program has set (tcp_rmem in tcp(7)). If the
+# program has read more, and has not closed, it takes the connection: the probation is over.
+# Less than may be in flight; asked so often once the sender waits.
+_IS_READ_BYTES: Final = 3 << 20
+_PROBATION_ASK_S: Final = 0.004
+
 STREAM_LIMITS: Final = BatchLimits(in_flight_batches=64)
 """Enough to send on during the probation and over a long distance; `in_flight` bounds the bytes."""
 
@@ -45,7 +52,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
 
     The first batch is confirmed only if the connection is still intact `probation_s` after its
     acknowledgement. Acknowledged bytes alone do not prove that the peer wants them: receive buffers
-    and proxies take any.
+    and proxies take any, up to a few MiB.
     """
 
     def __init__(
@@ -58,7 +65,8 @@ class StreamSession(ServerSession, ConfirmsEarly):
         self._sent = self._confirmed = connection.counted.written_bytes
         self._acknowledged_bytes = 0
         """When the kernel was last asked: what it has acknowledged by then needs no question."""
-        self._has_ended, self._ended = False, Broadcast()
+        self._has_ended = False
+        self._ask_again = Broadcast()  # the peer has closed, or the sender waits
         self._why: DeliveryError = SinkWaits("the peer closed the connection")
         self._received = b""
         self._long_bytes, self._long_at = 0, 0.0
@@ -102,6 +110,10 @@ class StreamSession(ServerSession, ConfirmsEarly):
         self._note_confirmed(ticket)
         return True
 
+    def hurry(self) -> None:
+        """See `sinks.contract.ConfirmsEarly`."""
+        self._ask_again.wake_all()
+
     async def confirm(self, ticket: int) -> Settlement:
         """See `sinks.contract.Session`."""
         try:
@@ -123,15 +135,19 @@ class StreamSession(ServerSession, ConfirmsEarly):
 
     async def _until_acknowledged(self, ticket: int) -> None:
         counted, timeout_s = self.connection.counted, self.connection.timeout_s
-        pause, progress_at, last = _FIRST_ASK_S, trio.current_time(), -1
+        pause, progress_at, last, is_awaited = _FIRST_ASK_S, trio.current_time(), -1, False
         while (acknowledged := counted.acknowledged_bytes()) < ticket:
             if acknowledged != last:
                 last, progress_at = acknowledged, trio.current_time()
             elif trio.current_time() - progress_at > timeout_s:
                 raise self.connection.stalled()
-            few = self._sent - acknowledged < _HOLDS_UP_BYTES
-            await trio.sleep(_SLOWEST_ASK_S if few else pause)
-            pause = min(pause * 2, _SLOWEST_ASK_S)
+            few = self._sent - acknowledged < _HOLDS_UP_BYTES and not is_awaited
+            with trio.move_on_after(_SLOWEST_ASK_S if few else pause) as asleep:
+                await self._ask_again.wait()
+            if asleep.cancelled_caught:
+                pause = min(pause * 2, _SLOWEST_ASK_S)
+            else:
+                is_awaited, pause = True, _FIRST_ASK_S
 
     async def _reason_of_end(self, error: SinkWaits) -> DeliveryError:
         # The peer may have sent its reason before it closed; `watch` reads that.
@@ -140,13 +156,20 @@ class StreamSession(ServerSession, ConfirmsEarly):
     async def _ends_within(self, seconds: float) -> bool:
         with trio.move_on_after(seconds):
             while not self._has_ended:
-                await self._ended.wait()
+                await self._ask_again.wait()
         return self._has_ended
 
     async def _outlive_probation(self) -> None:
-        if await self._ends_within(self._probation_s):
+        counted = self.connection.counted
+        with trio.move_on_after(self._probation_s):
+            if not self._has_ended:
+                await self._ask_again.wait()
+            while not self._has_ended and counted.acknowledged_bytes() < _IS_READ_BYTES:
+                with trio.move_on_after(_PROBATION_ASK_S):
+                    await self._ask_again.wait()
+        if self._has_ended:
             raise self._why
-        self.connection.counted.acknowledged_bytes()  # raises if the connection is not whole
+        counted.acknowledged_bytes()  # raises if the connection is not whole
         self._probation_s = 0.0
 
     async def watch(self) -> None:
@@ -178,7 +201,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
                 advice="choose `protocol: tls`, or a port without TLS",
             )
         self._has_ended = True
-        self._ended.wake_all()
+        self._ask_again.wake_all()
         if in_order:
             with trio.move_on_after(self.connection.timeout_s):
                 await self.everything_confirmed()

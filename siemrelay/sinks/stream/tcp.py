@@ -24,7 +24,8 @@ from siemrelay.wire.stream_framing import FRAMERS
 # OpenSSL, stunnel and Python within 1 ms). A TLS 1.3 server checks a client's certificate only when
 # the client's handshake is over, a syslog server the name in it even later. So the first batch is
 # confirmed only if the connection outlives its acknowledgement by this, in which a busy server
-# refuses. More is sent meanwhile: only the cursor waits, once per connection.
+# refuses. More is sent meanwhile: only the cursor waits, once per connection, and in a rush not so
+# long (`session._IS_READ_BYTES`).
 _PROBATION_S: Final = 0.25
 
 

@@ -150,6 +150,9 @@ class PromptPeer(Peer, ConfirmsEarly):
         self.confirmed += ticket
         return True
 
+    def hurry(self) -> None:
+        assert self.open, "nobody waits for a closed session"
+
 
 class Rig:
     """A buffer, one sink called `s`, and its delivery."""

@@ -84,9 +84,13 @@ class Patient(Unused, ConfirmsEarly):
     """A session of which nobody waits for the confirmations within 50 seconds."""
 
     patience_s = 50.0
+    hurried = 0
 
     def is_confirmed(self, ticket: Any) -> bool:
         return bool(ticket)
+
+    def hurry(self) -> None:
+        self.hurried += 1
 
 
 def test_the_sender_asks_what_is_confirmed_only_once_within_the_patience() -> None:
@@ -135,3 +139,19 @@ async def test_the_settler_has_its_turn_at_once_when_something_waits_for_it(
             for _ in range(3):
                 await flight.put(run_of(1), 0)
     assert trio.current_time() == pytest.approx(began)
+
+
+async def test_the_session_hurries_each_time_that_the_sender_waits_for_a_batch_to_be_taken() -> (
+    None
+):
+    session = Patient()
+    flight = InFlight(session, 8, lambda total: 1)
+    for _ in range(2):
+        await flight.put(run_of(1), 0)
+    assert session.hurried == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flight.wait_for_room)
+        for hurried in (1, 2):
+            await trio.testing.wait_all_tasks_blocked()
+            assert session.hurried == hurried
+            await flight.take()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from siemrelay.core.errors import SinkWaits
+from siemrelay.sinks.stream import session as stream_session
+from siemrelay.sinks.stream import tcp
+from siemrelay.sinks.stream.session import StreamSession
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink
 from tests.support.receivers import LINGER_RESET
 
@@ -56,6 +62,37 @@ async def everything(stream: trio.SocketStream, count: int) -> bytes:
     while len(data) < count:
         data += await stream.receive_some()
     return data
+
+
+def asked_so_often(
+    session: StreamSession, times: int, monkeypatch: pytest.MonkeyPatch
+) -> trio.Event:
+    """An event that is set when the kernel has been asked so often from now on."""
+    counted, asked = session.connection.counted, trio.Event()
+    answer, answers = counted.acknowledged_bytes, itertools.count(1)
+
+    def counting() -> int:
+        if next(answers) == times:
+            asked.set()
+        return answer()
+
+    monkeypatch.setattr(counted, "acknowledged_bytes", counting)
+    return asked
+
+
+@asynccontextmanager
+async def confirming(session: StreamSession, ticket: int) -> AsyncIterator[trio.Event]:
+    """The settler's part, beside what is done in the context: the event is set when it is over."""
+    confirmed = trio.Event()
+
+    async def confirm() -> None:
+        await session.confirm(ticket)
+        confirmed.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(confirm)
+        await wait_all_tasks_blocked()
+        yield confirmed
 
 
 def reset(stream: trio.SocketStream) -> None:
@@ -130,6 +167,46 @@ async def test_confirming_waits_until_the_peer_has_room_for_every_byte() -> None
                 await everything(peer, len(message) + 1)
                 with trio.fail_after(5):
                     await confirmed.wait()
+
+
+async def test_a_confirmation_asks_at_once_when_the_sender_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asks seldom for few bytes; meanwhile the sender may have filled all that may be in flight.
+
+    A rush over loopback stood still for 44 ms at a time.
+    """
+    async with Listener(buffer=4096) as listener, listener.sink().session() as session:
+        await session.confirm(await session.send([b"the first outlives a probation"]))
+        peer = await listener.accept()
+        monkeypatch.setattr(stream_session, "_SLOWEST_ASK_S", 1000.0)
+        async with confirming(session, await session.send([bytes(20_000)])) as confirmed:
+            await everything(peer, 20_000)
+            assert not confirmed.is_set()
+            session.hurry()
+            with trio.fail_after(5):
+                await confirmed.wait()
+
+
+async def test_the_probation_ends_early_only_when_the_peer_has_read_more_than_a_buffer_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A rush is over before a probation is, and no more than 4 MiB are sent without an answer."""
+    monkeypatch.setattr(tcp, "_PROBATION_S", 1000.0)
+    async with Listener() as listener, listener.sink().session() as session:
+        peer = await listener.accept()
+        ticket = await session.send([bytes(60_000)])
+        async with confirming(session, ticket) as confirmed:
+            asked = asked_so_often(session, 3, monkeypatch)
+            session.hurry()
+            await asked.wait()
+            assert not confirmed.is_set()  # its kernel has them all, but nobody reads
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(everything, peer, 4 << 20)
+                await session.send([bytes(4 << 20)])
+            session.hurry()
+            with trio.fail_after(5):
+                await confirmed.wait()
 
 
 @pytest.mark.parametrize("size", [10, 60_000])

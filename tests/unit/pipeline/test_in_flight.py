@@ -147,7 +147,7 @@ async def test_the_session_hurries_each_time_that_the_sender_waits_for_a_batch_t
     session = Patient()
     flight = InFlight(session, 8, lambda total: 1)
     for _ in range(2):
-        await flight.put(run_of(1), 0)
+        await flight.put(run_of(100_000), 0)
     assert session.hurried == 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(flight.wait_for_room)

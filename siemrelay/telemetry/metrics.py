@@ -143,7 +143,7 @@ _SINK_ROWS: Final[tuple[_Row, ...]] = (
      "1 while the authority gives no time stamp; absent without `seal: {timestamp: …}`.",
      lambda s: s.timestamps and int(bool(s.timestamps.fault))),
     ("delivery_seconds", "histogram",
-     "From received to confirmed; a stream is asked up to 0.05 s late.", lambda s: s.delivery_s),
+     "From received to confirmed; a stream is asked up to 0.1 s late.", lambda s: s.delivery_s),
 )  # fmt: skip
 
 _BUFFER_ROWS: Final[tuple[_Row, ...]] = (

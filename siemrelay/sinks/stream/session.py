@@ -21,6 +21,8 @@ from siemrelay.wire.stream_framing import LONG_FRAME_BYTES, Framer, newline, oct
 _HOLDS_UP_BYTES: Final = 64 * 1024
 _FIRST_ASK_S: Final = 0.0005
 _SLOWEST_ASK_S: Final = 0.05
+# The cursor waits twice as long, so that a sender asks before that.
+_PATIENCE_S: Final = 2 * _SLOWEST_ASK_S
 
 # In a rush the sender would soon wait for the probation. Of what nobody reads a kernel acknowledges
 # what its receive buffer holds: 128 KiB, or what the program has set (tcp_rmem in tcp(7)). If the
@@ -96,7 +98,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
     def patience_s(self) -> float:
         """See `sinks.contract.ConfirmsEarly`."""
         few = self._sent - self._confirmed < _HOLDS_UP_BYTES
-        return _SLOWEST_ASK_S if few and not self._probation_s else 0.0
+        return _PATIENCE_S if few and not self._probation_s else 0.0
 
     def is_confirmed(self, ticket: int) -> bool:
         """See `sinks.contract.ConfirmsEarly`."""

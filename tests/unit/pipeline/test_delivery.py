@@ -572,7 +572,7 @@ async def test_a_sink_without_a_connection_is_connecting_until_something_is_take
         await rig.add("bad")
         await rig.settle_all()
         assert rig.stats.state == "waiting"
-        assert "refused the last one: 400 bad" in rig.stats.reason
+        assert "the last one with 400 bad" in rig.stats.reason
         await rig.add("bad", "good")
         await rig.settle_all()
         assert rig.stats.state == "up"

@@ -95,6 +95,16 @@ class HttpServer:
                 await self.requests.until_quiet()
                 nursery.cancel_scope.cancel()
 
+    def note_refusal(self, answer: HttpAnswer, peer: str) -> None:
+        """Count a refused request, and log it as `RejectionLog` does, if its sender is to blame."""
+        self.observer.refused(answer.refused)
+        if answer.status < 500:  # a full buffer is logged already
+            reason = answer.body.decode("utf-8", "replace")[:_REASON_CHARACTERS]
+            self._rejections.warn(
+                f"request {answer.refused}", "request refused",
+                peer=peer, status=answer.status, reason=reason,
+            )  # fmt: skip
+
     async def _serve(self, connection: AcceptedConnection) -> None:
         self.observer.connected(1)
         self.requests.arrived_at = trio.current_time()
@@ -155,7 +165,7 @@ class _HttpConnection:
                 reason = f"not an HTTP request: {error}"[:_REASON_CHARACTERS]
                 answer = self._fault(error.error_status_hint, reason)
             if answer.refused:
-                server.observer.refused(answer.refused)
+                server.note_refusal(answer, self._connection.peer)
             await self._send(answer, head=method == b"HEAD")
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 await self._linger()

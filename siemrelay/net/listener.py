@@ -83,7 +83,7 @@ class RejectionLog:
         self.warn(reason, event, peer=peer, reason=why)
 
     def warn(self, kind: str, event: str, **facts: object) -> None:
-        """Log a warning unless one of this kind was logged just now; `more` is how many were not.
+        """Log a warning unless one of this kind was logged just now; `more`: how many were not.
 
         Each kind has its own pause.
         """
@@ -93,7 +93,8 @@ class RejectionLog:
             self._logged[kind] = logged_at, more + 1
             return
         self._logged[kind] = now, 0
-        self.log.warning(event, listen=self._listen, more=more, **facts)
+        since = {"more": more} if more else {}
+        self.log.warning(event, listen=self._listen, **facts, **since)
 
 
 @dataclass(eq=False, slots=True)

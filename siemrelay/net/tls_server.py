@@ -77,11 +77,33 @@ class ServerTlsOptions(Options):
         return self
 
 
-# librelp asks for an anonymous server unless it has a certificate of its own.
-_ANONYMOUS: Final = (
-    "; the client wants a server without a certificate, as rsyslog's omrelp does: give it "
-    "`tls.myCert` and `tls.myPrivKey`"
+_NO_TLS: Final = "the client does not speak TLS: let it use TLS, or listen without"
+_NOT_TRUSTED: Final = (
+    "the client does not accept this listener's certificate: give the client the authority that "
+    "signed it, and call the listener by a name in it"
 )
+_REASONS: Final = {
+    # librelp asks for an anonymous server unless it has a certificate of its own.
+    "NO_SHARED_CIPHER": "no cipher in common; the client may want a server without a certificate, "
+    "as rsyslog's omrelp does: give it `tls.myCert` and `tls.myPrivKey`",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client shows no certificate, which `client_ca` asks "
+    "for",
+    "UNKNOWN_CA": _NOT_TRUSTED, "BAD_CERTIFICATE": _NOT_TRUSTED,
+    "CERTIFICATE_UNKNOWN": _NOT_TRUSTED,
+    "CERTIFICATE_EXPIRED": "this listener's certificate has expired: renew `certificate`",
+    "UNSUPPORTED_PROTOCOL": "the client's TLS is too old: it has to speak `min_version` or later",
+    "WRONG_VERSION_NUMBER": _NO_TLS, "HTTP_REQUEST": _NO_TLS,
+}  # fmt: skip
+"""The end of OpenSSL's reason → the fault, and what to do."""
+
+
+def _described(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message.rstrip(".")
+        return f"the client's certificate is not accepted: {why}; `client_ca` needs its authority"
+    reason = getattr(error, "reason", None) or ""
+    known = next((text for ending, text in _REASONS.items() if reason.endswith(ending)), None)
+    return f"{known} ({reason})" if known else str(error)
 
 
 class HandshakeFailed(SiemrelayError):
@@ -140,9 +162,7 @@ class TlsServer:
         except trio.TooSlowError as error:
             raise HandshakeFailed(f"no TLS: no handshake within {within_s:g} s") from error
         except (OSError, trio.BrokenResourceError) as error:
-            cause = error.__cause__
-            hint = _ANONYMOUS if getattr(cause, "reason", None) == "NO_SHARED_CIPHER" else ""
-            raise HandshakeFailed(f"no TLS: {cause or error}{hint}") from error
+            raise HandshakeFailed(f"no TLS: {_described(error.__cause__ or error)}") from error
         if not self._admits(secured.certificate):
             raise HandshakeFailed("its certificate is not one of `client_fingerprints`")
         return secured

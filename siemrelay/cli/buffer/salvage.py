@@ -130,8 +130,8 @@ def _print(path: Path, found: Survey) -> None:
     click.echo(f"{path}: {'healthy' if found.healthy else 'damaged'}")
     for fault in found.faults:
         click.echo(f"  {fault}")
-    click.echo(f"{found.records:,} records, {found.positions:,} positions and "
-               f"{found.dead_letters:,} dead letters can be read")  # fmt: skip
+    click.echo(f"can be read: records {found.records:,}, positions {found.positions:,}, "
+               f"dead letters {found.dead_letters:,}")  # fmt: skip
     for gap in found.gaps[:_SHOWN]:
         click.echo(f"  records {gap.first:,} to {gap.last:,} are {gap.state}")
     if len(found.gaps) > _SHOWN:

@@ -30,6 +30,7 @@ from siemrelay.net.listening_sockets import BindAddress, Listening
 from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sinks.http.options import TransportOptions
 from siemrelay.sources.file.options import FileOptions
+from siemrelay.telemetry.status_text import size
 
 # Of the files of one source; the others most likely have the same owner.
 _FILES_LOOKED_AT: Final = 1000
@@ -130,7 +131,7 @@ def _too_large(loaded: Loaded) -> Iterator[Fault]:
         yield loaded.document.fault(
             ("buffer", "max_size"),
             f"{show_bytes(wanted)} is more than the whole file system of {place} has "
-            f"({whole / (1 << 30):.1f} GiB): the disk would be full first, and intake wait; lower "
+            f"({size(whole)}): the disk would be full first, and intake wait; lower "
             "`buffer.max_size`, or put `state_dir` on a larger file system",
         )
 

@@ -135,7 +135,7 @@ class _Hooks:
         return not self._authorization or self._authorization.find(shown) is not None
 
     def _unauthorized(self) -> HttpAnswer:
-        refusal = self.fault(401, f"the field {self._field} is missing or wrong")
+        refusal = self.fault(401, f"the header {self._field} is missing or wrong")
         return _with(refusal, ("WWW-Authenticate", f'{self._challenge} realm="siemrelay"'))
 
     def _handshake_by_head(self, head: Head) -> HttpAnswer | None:

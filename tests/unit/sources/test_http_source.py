@@ -106,6 +106,8 @@ def test_what_is_not_taken_is_refused_before_its_body_is_read(
         found = sender.post(b"", **fields)
         assert found[0] == status
         assert found[1]["connection"] == "close"
+    (line,) = until(lambda: daemon.said("request refused"))
+    assert (line["peer"], line["status"], line["level"]) == ("127.0.0.1", status, "warning")
     assert "token-of-the" not in daemon.log_text
 
 

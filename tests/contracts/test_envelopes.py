@@ -346,10 +346,8 @@ async def sent(peer: SinkPeer, form: Format, selection: Selection) -> list[int]:
 @pytest.mark.parametrize("name", INNER)
 @pytest.mark.parametrize(("row", "envelope"), _OVER_HTTP)
 async def test_a_request_has_the_events_of_its_batch_and_no_more_bytes_than_allowed(
-    request: pytest.FixtureRequest, row: str, envelope: Envelope, name: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, row: str, envelope: Envelope, name: str, tmp_path: Path
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     bodies = BODIES[request.node.callspec.id.removesuffix(f"-{name}")]
     peer = PEERS[row](row, tmp_path)
     events = forged()
@@ -386,9 +384,8 @@ async def test_a_request_has_the_events_of_its_batch_and_no_more_bytes_than_allo
 
 @pytest.mark.parametrize(("row", "envelope"), _OVER_HTTP)
 async def test_a_request_is_never_a_byte_longer_than_allowed(
-    row: str, envelope: Envelope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    row: str, envelope: Envelope, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     peer = PEERS[row](row, tmp_path)
     events = [msgspec.structs.replace(PLAIN, id=f"e{n}", message="m" * 2000) for n in range(3)]
     selection, inner = selection_of(events), made("json")

@@ -20,11 +20,6 @@ from tests.contracts.cancelling import PATIENCE_S, NothingLeft, cancelled_at, ev
 from tests.contracts.sink_peers import BAD, PEERS, Certificates, SinkPeer, rows_where
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
 @asynccontextmanager
 async def peer_of(row: str, directory: Path, **more: Any) -> AsyncIterator[SinkPeer]:
     peer = PEERS[row](row, directory, **more)

@@ -49,9 +49,8 @@ def said_by(sinks: Mapping[str, Settings], directory: Path, **variables: str) ->
     file = directory / "siemrelay.yaml"
     config = {"state_dir": str(directory), "sources": {"a": {"type": "stdin"}}, "sinks": sinks}
     file.write_text(yaml.safe_dump(config))
-    environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     done = launcher.run(
-        "test", "--all", "--json", "-c", str(file), environment=environment | variables
+        "test", "--all", "--json", "-c", str(file), environment=os.environ | variables
     )
     assert done.stderr == ""
     results = [json.loads(line) for line in done.stdout.splitlines()]

@@ -7,6 +7,8 @@ import pytest
 from siemrelay.core.errors import DeliveryError
 from siemrelay.sinks.contract import Sink
 
+_MESSAGE = b"<13>1 - - - - - - never confirmed"
+
 
 async def deliver(sink: Sink, *messages: bytes) -> dict[str, str]:
     """Send, have it confirmed; what was reported by step."""
@@ -16,8 +18,14 @@ async def deliver(sink: Sink, *messages: bytes) -> dict[str, str]:
     return steps
 
 
-async def fault(sink: Sink) -> DeliveryError:
-    """The error of a delivery that is never confirmed."""
-    with pytest.raises(DeliveryError) as raised:
-        await deliver(sink, b"<13>1 - - - - - - never confirmed")
-    return raised.value
+async def fault(sink: Sink, *messages: bytes) -> DeliveryError:
+    """The error of a delivery that is never confirmed; leaving the session adds nothing to it."""
+    try:
+        async with sink.session() as session:
+            try:
+                await session.confirm(await session.send(messages or (_MESSAGE,)))
+            except DeliveryError as error:
+                return error
+    except DeliveryError as error:
+        return error
+    pytest.fail("it was confirmed")

@@ -23,13 +23,13 @@ from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.elasticsearch_receiver import Elasticsearch
 from tests.support.http_receiver import Answer
+from tests.support.sessions import fault
 
 KEY = "ApiKey dmVyeTpzZWNyZXQ="
 
 
 @pytest.fixture(autouse=True)
-def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elasticsearch, "RETRY_DOCUMENTS_S", 0.001)
 
 
@@ -60,22 +60,18 @@ def encoded(inner: Any, events: list[AuditEvent], payload: bytes = b"") -> list[
     return list(bulk_documents(inner, options).encode(Selection(DecodedBatch(batch, events))))
 
 
-async def send(cluster: Elasticsearch, messages: list[bytes], **more: object) -> list[Refusal]:
+def made(cluster: Elasticsearch, **more: object) -> ElasticsearchSink:
     settings = {"url": cluster.url, "authorization": KEY, **more}
-    sink = ElasticsearchSink(ElasticsearchOptions.model_validate(settings))
-    async with sink.session() as session:
+    return ElasticsearchSink(ElasticsearchOptions.model_validate(settings))
+
+
+async def send(cluster: Elasticsearch, messages: list[bytes], **more: object) -> list[Refusal]:
+    async with made(cluster, **more).session() as session:
         return list(await session.confirm(await session.send(messages)))
 
 
 async def fails(cluster: Elasticsearch, messages: list[bytes], **more: object) -> DeliveryError:
-    """What a run is answered with; leaving the session must not add to it."""
-    settings = {"url": cluster.url, "authorization": KEY, **more}
-    sink = ElasticsearchSink(ElasticsearchOptions.model_validate(settings))
-    async with sink.session() as session:
-        ticket = await session.send(messages)
-        with pytest.raises(DeliveryError) as caught:
-            await session.confirm(ticket)
-    return caught.value
+    return await fault(made(cluster, **more), *messages)
 
 
 # -- documents ------------------------------------------------------------

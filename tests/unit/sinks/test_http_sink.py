@@ -27,22 +27,10 @@ from siemrelay.sinks.http.sink import HttpSink, HttpSinkOptions
 from siemrelay.sinks.http.trace import RequestTrace
 from siemrelay.wire.rate_limits import retry_after_s
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
+from tests.support.sessions import fault
 
 TOKEN = "Splunk 5f6a7b-very-secret"
 NOW_S = 1_700_000_000.0
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -75,16 +63,7 @@ async def steps_of(url: str, **more: object) -> list[tuple[str, str]]:
 
 
 async def fails(url: str, **more: object) -> DeliveryError:
-    """What a run is answered with, or what opening the session fails with."""
-    try:
-        async with HttpSink(options(url, **more)).session() as session:
-            try:
-                await session.confirm(await session.send([b'{"a":1}']))
-            except DeliveryError as error:
-                return error
-    except DeliveryError as error:
-        return error
-    pytest.fail("it was confirmed")
+    return await fault(HttpSink(options(url, **more)), b'{"a":1}')
 
 
 # -- verdicts -------------------------------------------------------------

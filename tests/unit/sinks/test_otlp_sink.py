@@ -22,6 +22,7 @@ from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.http_receiver import Answer
 from tests.support.otlp_receiver import OtlpReceiver, plain, said, value_of
+from tests.support.sessions import fault
 
 EVENT = AuditEvent(
     id="e1", time="2026-03-04T05:06:07.089123Z", type="Account Provisioned", category="account",
@@ -29,11 +30,6 @@ EVENT = AuditEvent(
     target=Target("account", "x"), message="it failed",
     attributes={"deep": {"list": [1, 1.5, None, True, "é", 2**70]}},
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 @pytest.fixture
@@ -64,12 +60,7 @@ async def export(receiver: OtlpReceiver, run: list[bytes], **more: object) -> Se
 
 
 async def fails(receiver: OtlpReceiver, run: list[bytes], **more: object) -> DeliveryError:
-    """What a run is answered with; leaving the session must not add to it."""
-    async with OtlpSink(options(**{"url": receiver.url, **more})).session() as session:  # type: ignore[arg-type]  # url is a text
-        ticket = await session.send(run)
-        with pytest.raises(DeliveryError) as caught:
-            await session.confirm(ticket)
-    return caught.value
+    return await fault(OtlpSink(options(**{"url": receiver.url, **more})), *run)  # type: ignore[arg-type]  # url is a text
 
 
 # -- records --------------------------------------------------------------

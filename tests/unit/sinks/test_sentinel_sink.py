@@ -34,11 +34,7 @@ from tests.support.sentinel_receiver import (
     Entra,
     LogsIngestion,
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+from tests.support.sessions import fault
 
 
 @pytest.fixture
@@ -66,12 +62,7 @@ def records(*names: str, inner: Any = None) -> list[bytes]:
 
 
 async def fails(azure: LogsIngestion, *messages: bytes, **more: object) -> DeliveryError:
-    """What a run is answered with; leaving the session must not add to it."""
-    async with made(azure, **more).session() as session:
-        ticket = await session.send(messages or records("a"))
-        with pytest.raises(DeliveryError) as caught:
-            await session.confirm(ticket)
-    return caught.value
+    return await fault(made(azure, **more), *messages or records("a"))
 
 
 async def test_runs_become_compressed_arrays_with_their_time(azure: LogsIngestion) -> None:

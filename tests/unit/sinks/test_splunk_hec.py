@@ -33,17 +33,11 @@ from siemrelay.wire import hec_client as hec
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.sessions import fault
 from tests.support.splunk_receiver import TOKEN, SplunkReceiver, check_event, read_event, said
 from tests.support.strategies import selection_of, texts
 
 AUTHORIZATION = f"Splunk {TOKEN}"
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
@@ -85,12 +79,7 @@ async def post(made: SplunkHecOptions, *messages: bytes) -> list[Refusal]:
 
 
 async def fails(made: SplunkHecOptions, *messages: bytes) -> DeliveryError:
-    async with SplunkHecSink(made).session() as session:
-        try:
-            await session.confirm(await session.send(messages or (hec_event(1),)))
-        except DeliveryError as error:
-            return error
-    pytest.fail("it was confirmed")
+    return await fault(SplunkHecSink(made), *messages or (hec_event(1),))
 
 
 def numbers(receiver: SplunkReceiver) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import structlog
+import trustme
 
 from tests.support import examples
 from tests.support.daemon import Daemon
@@ -64,6 +65,12 @@ def _open_sockets() -> set[int]:
             if stat.S_ISSOCK(os.fstat(int(link.name)).st_mode):
                 opened.add(int(link.name))
     return opened
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Issues certificates that a test may trust."""
+    return trustme.CA()
 
 
 @pytest.fixture(autouse=True)

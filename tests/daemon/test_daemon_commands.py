@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import ssl
 
 import pytest
 import trustme
 
 from tests.conftest import MakeDaemon
+from tests.support.certificates import server_context
 from tests.support.daemon import append, event, http, tcp, udp, until
 from tests.support.http_receiver import Answer, HttpReceiver, Request
 from tests.support.receivers import TcpReceiver, UdpReceiver
@@ -74,17 +74,6 @@ def test_test_of_an_unknown_sink_names_the_known_ones(make_daemon: MakeDaemon) -
     assert "unknown sink `streem`; the sinks are stream" in found.stderr
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
 def advice(make_daemon: MakeDaemon, sink: dict[str, object]) -> str:
     """The one sentence on standard error of a test that fails."""
     found = make_daemon({"sink": sink}).command("test", "sink")
@@ -120,7 +109,10 @@ def test_test_says_what_to_do_about_a_wrong_token(make_daemon: MakeDaemon) -> No
 def test_test_says_what_to_do_about_http_against_tls_and_the_reverse(
     make_daemon: MakeDaemon, authority: trustme.CA
 ) -> None:
-    with HttpReceiver(tls=server_tls(authority)) as secured, HttpReceiver() as plain:
+    with (
+        HttpReceiver(tls=server_context(authority.issue_cert("127.0.0.1"))) as secured,
+        HttpReceiver() as plain,
+    ):
         spoken = advice(make_daemon, http(secured.url.replace("https:", "http:")))
         assert "https://" in spoken
         assert "http://" in advice(make_daemon, http(plain.url.replace("http:", "https:")))
@@ -129,7 +121,7 @@ def test_test_says_what_to_do_about_http_against_tls_and_the_reverse(
 def test_test_says_what_to_do_about_an_untrusted_certificate_and_takes_its_authority(
     make_daemon: MakeDaemon, authority: trustme.CA
 ) -> None:
-    with HttpReceiver(tls=server_tls(authority)) as web:
+    with HttpReceiver(tls=server_context(authority.issue_cert("127.0.0.1"))) as web:
         assert "set `tls: {ca: FILE}`" in advice(make_daemon, http(web.url))
         daemon = make_daemon({"web": http(web.url)})
         authority.cert_pem.write_to_path(str(daemon.directory / "ca.pem"))

@@ -22,6 +22,7 @@ import trustme
 import yaml
 
 from tests.support import launcher
+from tests.support.certificates import server_context
 from tests.support.elasticsearch_receiver import Elasticsearch
 from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.otlp_receiver import OtlpReceiver
@@ -78,12 +79,6 @@ def at(port: int, protocol: str, *, tls: Settings | None = None, entra: str = ""
     return common | {"server": "127.0.0.1", "port": port}
 
 
-def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
 def all_contain(said: Mapping[str, str], words: str) -> None:
     assert {name: text for name, text in said.items() if words not in text} == {}
 
@@ -92,11 +87,6 @@ def all_contain(said: Mapping[str, str], words: str) -> None:
 def entra() -> Iterator[Entra]:
     with Entra() as made:
         yield made
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import trustme
 from siemrelay.core.errors import DeliveryError, SinkHolds, SinkWaits
 from siemrelay.sinks.kafka.options import KafkaOptions
 from siemrelay.sinks.kafka.sink import KafkaSink
+from tests.support.certificates import server_context
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.kafka_tls import KafkaOverTls
 
@@ -23,20 +24,9 @@ WITHIN_S = 20
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
 def ca(authority: trustme.CA, tmp_path: Path) -> str:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     return str(tmp_path / "ca.pem")
-
-
-def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
 
 
 def sink(brokers: str, **more: Any) -> KafkaSink:

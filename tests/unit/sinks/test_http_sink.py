@@ -26,6 +26,7 @@ from siemrelay.sinks.http.compression import gzipped
 from siemrelay.sinks.http.sink import HttpSink, HttpSinkOptions
 from siemrelay.sinks.http.trace import RequestTrace
 from siemrelay.wire.rate_limits import retry_after_s
+from tests.support.certificates import server_context
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
 from tests.support.sessions import fault
 
@@ -222,7 +223,7 @@ async def test_each_step_is_told_in_the_order_in_which_it_happens(
     assert details["connect"] == f"127.0.0.1 port {receiver.port}"
     assert details["send"] == f"3 bytes to {address}"
     assert details["answer"] == "HTTP 202 the peer's own words"
-    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as secured:
+    with HttpReceiver(tls=server(authority)) as secured:
         steps = await steps_of(secured.url, tls={"ca": ca_file})
     assert [step for step, _ in steps] == ["resolve", "connect", "tls", "send", "answer"]
 
@@ -335,31 +336,21 @@ async def test_a_token_that_no_header_can_carry_holds_and_is_not_told(
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
 def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     return path
 
 
-def server_context(authority: trustme.CA, *names: str, client: bool = False) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(*names).configure_cert(context)
-    if client:
-        authority.configure_trust(context)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+def server(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
+    return server_context(authority.issue_cert(name))
 
 
 async def test_a_certificate_of_a_trusted_authority_is_taken(
     authority: trustme.CA, ca_file: Path
 ) -> None:
     details: dict[str, str] = {}
-    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver:
+    with HttpReceiver(tls=server(authority)) as receiver:
         sink = HttpSink(options(receiver.url, tls={"ca": ca_file}))
         async with sink.session(details.__setitem__) as session:
             await session.confirm(await session.send([b"{}"]))
@@ -371,7 +362,7 @@ async def test_a_certificate_of_a_trusted_authority_is_taken(
 async def test_the_end_of_the_certificate_that_was_met_is_known(
     authority: trustme.CA, ca_file: Path
 ) -> None:
-    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver:
+    with HttpReceiver(tls=server(authority)) as receiver:
         sink = HttpSink(options(receiver.url, tls={"ca": ca_file}))
         assert isinstance(sink, Certified)
         assert sink.certificate_expires_at is None
@@ -386,7 +377,7 @@ async def test_tls_files_are_read_again_and_the_last_good_ones_kept(
 ) -> None:
     ca = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(ca))
-    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver:
+    with HttpReceiver(tls=server(authority)) as receiver:
         sink = HttpSink(options(receiver.url, tls={"ca": ca}))
 
         async def sent() -> None:
@@ -404,7 +395,7 @@ async def test_tls_files_are_read_again_and_the_last_good_ones_kept(
 
 
 async def test_an_untrusted_certificate_holds_with_advice(authority: trustme.CA) -> None:
-    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver:
+    with HttpReceiver(tls=server(authority)) as receiver:
         found = await fails(receiver.url)
         assert isinstance(found, SinkHolds)
         assert "tls: {ca: FILE}" in found.advice
@@ -415,7 +406,7 @@ async def test_an_untrusted_certificate_holds_with_advice(authority: trustme.CA)
 async def test_a_certificate_of_another_name_holds_unless_that_name_is_asked_for(
     authority: trustme.CA, ca_file: Path
 ) -> None:
-    with HttpReceiver(tls=server_context(authority, "siem.example.com")) as receiver:
+    with HttpReceiver(tls=server(authority, "siem.example.com")) as receiver:
         found = await fails(receiver.url, tls={"ca": ca_file})
         assert isinstance(found, SinkHolds)
         await post(receiver.url, tls={"ca": ca_file, "server_name": "siem.example.com"})
@@ -428,10 +419,12 @@ async def test_a_client_certificate_is_shown_where_it_is_wanted(
     authority.issue_cert("relay.example.com").private_key_and_cert_chain_pem.write_to_path(
         str(mine)
     )
-    with HttpReceiver(tls=server_context(authority, "127.0.0.1", client=True)) as receiver:
+    with HttpReceiver(
+        tls=server_context(authority.issue_cert("127.0.0.1"), clients_of=authority)
+    ) as receiver:
         await post(receiver.url, tls={"ca": ca_file, "certificate": mine})
     # Since TLS 1.3 the server says so after the handshake, and its reset may overtake the words.
-    context = server_context(authority, "127.0.0.1", client=True)
+    context = server_context(authority.issue_cert("127.0.0.1"), clients_of=authority)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with HttpReceiver(tls=context) as receiver:
         found = await fails(receiver.url, tls={"ca": ca_file})
@@ -526,7 +519,7 @@ class Tunnel(Proxy):
 async def test_the_steps_through_a_tunnel_name_the_proxy_and_the_receivers_certificate(
     authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with HttpReceiver(tls=server_context(authority, "127.0.0.1")) as receiver, Tunnel() as proxy:
+    with HttpReceiver(tls=server(authority)) as receiver, Tunnel() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         steps = await steps_of(receiver.url, tls={"ca": ca_file})
     assert [step for step, _ in steps] == ["resolve", "connect", "tls", "send", "answer"]

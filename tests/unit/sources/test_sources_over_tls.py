@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.registry import build_source
 from siemrelay.sources.http_poll.client import PollFailed
 from siemrelay.sources.queues.window import QueueFailed
+from tests.support.certificates import server_context
 from tests.support.file_source_rig import CollectingIntake
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -36,10 +36,7 @@ class TlsServer:
 
     def __init__(self, authority: trustme.CA) -> None:
         self.clients: list[str] = []
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("localhost").configure_cert(self._context)
-        authority.configure_trust(self._context)
-        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context = server_context(authority.issue_cert("localhost"), clients_of=authority)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         Thread(target=self._serve, daemon=True).start()
@@ -58,11 +55,6 @@ class TlsServer:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture

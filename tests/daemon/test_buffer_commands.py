@@ -164,7 +164,7 @@ def test_a_range_is_sent_again_beside_the_running_relay(make_daemon: MakeDaemon)
         assert json.loads(buffer(daemon, "info", "--json"))["sinks"][0]["dead_letters"] == 2
 
 
-def test_what_is_not_kept_any_more_is_told(make_daemon: MakeDaemon) -> None:
+def test_a_replay_of_records_no_longer_kept_says_so(make_daemon: MakeDaemon) -> None:
     with relay(make_daemon) as (daemon, web, _):
         append(daemon.audit, [event(46)])
         until(lambda: daemon.metric("sink_delivered_total", sink="web") == 39)
@@ -194,7 +194,7 @@ def test_a_replay_needs_to_know_from_where_and_to_whom(make_daemon: MakeDaemon) 
         assert "or a time like 2026-11-28T03:00:00Z" in said
 
 
-def test_a_replay_to_a_sink_that_holds_ends_with_what_to_mend(make_daemon: MakeDaemon) -> None:
+def test_a_replay_to_a_sink_that_holds_ends_with_what_to_fix(make_daemon: MakeDaemon) -> None:
     with relay(make_daemon) as (daemon, _, picky):
         picky.status = 401
         said = buffer(daemon, "replay", "web", "--from", "1", code=1)

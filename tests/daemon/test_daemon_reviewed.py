@@ -61,7 +61,7 @@ def test_events_with_bytes_that_are_no_utf8_are_delivered_and_counted(
         assert daemon.metric("sink_invalid_utf8_total", sink="siem") == 2
 
 
-def test_second_relay_is_told_of_the_state_directory_before_the_port(
+def test_a_second_relay_reports_the_state_directory_before_the_port(
     make_daemon: MakeDaemon,
 ) -> None:
     with TcpReceiver() as receiver:

@@ -122,7 +122,7 @@ def test_a_401_holds_with_advice_and_a_start_with_the_right_token_delivers_all(
         assert web.arrived.ids == ids(range(1, 21))
 
 
-def test_a_sink_without_its_files_is_told_of_at_the_start_and_the_others_deliver(
+def test_a_sink_without_its_files_is_logged_at_the_start_and_the_others_deliver(
     make_daemon: MakeDaemon,
 ) -> None:
     with TcpReceiver() as receiver:
@@ -183,7 +183,7 @@ def test_an_idle_receiver_that_closes_is_connected_to_again(make_daemon: MakeDae
     assert receiver.arrived.ids == ids([1, 2])
 
 
-def test_a_held_start_is_told_at_once_and_not_once_a_second(make_daemon: MakeDaemon) -> None:
+def test_a_held_start_is_reported_at_once_and_not_once_a_second(make_daemon: MakeDaemon) -> None:
     with TcpReceiver(up=False) as receiver:
         # A stop that waited for the sink would outlast the patience of `terminate`.
         daemon = make_daemon({"dead": tcp(receiver.port)}, shutdown_timeout="60s").start()

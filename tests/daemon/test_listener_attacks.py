@@ -55,7 +55,7 @@ def few_descriptors(daemon: Daemon, spare: int) -> Iterator[None]:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-def test_want_of_descriptors_is_told_once_and_passes(make_daemon: MakeDaemon) -> None:
+def test_a_lack_of_descriptors_is_logged_once_and_passes(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon).start()
     with connected(daemon) as good, ExitStack() as crowd:
         serves(daemon, good, b"<13>before")
@@ -460,7 +460,7 @@ def test_each_tls_record_may_be_one_message(make_daemon: MakeDaemon) -> None:
     assert daemon.terminate() == 0
 
 
-def test_a_refused_client_is_told_why(make_daemon: MakeDaemon) -> None:
+def test_a_refused_client_gets_the_reason(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon, "tls://127.0.0.1:0")
     authority, file = trustme.CA(), daemon.directory / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(file))

@@ -137,7 +137,7 @@ def test_a_new_name_given_after_the_start_takes_the_kept_records_over_too(
         assert old.arrived.ids == ids(range(1 + WAITING))
 
 
-def test_a_sink_with_a_place_of_its_own_is_told_how_to_send_the_kept_records(
+def test_a_sink_with_a_place_of_its_own_gets_advice_how_to_send_the_kept_records(
     make_daemon: MakeDaemon,
 ) -> None:
     """The name was changed without `renamed_from`, the relay restarted: nothing is lost yet."""

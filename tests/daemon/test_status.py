@@ -208,7 +208,7 @@ def held(make_daemon: MakeDaemon) -> Iterator[Daemon]:
         yield daemon
 
 
-def test_a_held_sink_says_what_to_mend_in_log_metric_and_status(make_daemon: MakeDaemon) -> None:
+def test_a_held_sink_says_what_to_fix_in_log_metric_and_status(make_daemon: MakeDaemon) -> None:
     with held(make_daemon) as daemon:
         (logged,) = daemon.said("sink holding")
         assert "check the token and its prefix" in logged["reason"]
@@ -257,7 +257,7 @@ def test_the_status_needs_the_files_endpoint_and_none_of_its_secrets(
         ("{listen: '127.0.0.1:1'}", 69, "no relay answers on 127.0.0.1:1 (Connection refused)"),
     ],
 )
-def test_who_cannot_ask_is_told_why_and_what_to_do(
+def test_a_user_who_cannot_ask_gets_the_reason_and_what_to_do(
     endpoint: str, code: int, says: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "other.yaml"

@@ -110,7 +110,7 @@ def closed_port() -> int:
         ("foreign", "set `tls: {ca: FILE}` to the authority that signed it"),
     ],
 )
-def test_each_trouble_with_a_certificate_is_mended_elsewhere(
+def test_each_fault_of_a_certificate_has_its_own_advice(
     trouble: str, words: str, authority: trustme.CA, ca: Settings, entra: Entra, tmp_path: Path
 ) -> None:
     now = datetime.now(UTC)

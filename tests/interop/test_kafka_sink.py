@@ -278,7 +278,7 @@ async def test_a_property_that_librdkafka_does_not_know_holds() -> None:
         ("CLUSTER_AUTHORIZATION_FAILED", "no", "IdempotentWrite"),
     ],
 )
-def test_what_a_person_must_mend_comes_with_advice(name: str, words: str, expected: str) -> None:
+def test_what_a_person_must_fix_comes_with_advice(name: str, words: str, expected: str) -> None:
     found = delivery_error(name, words)
     assert isinstance(found, SinkHolds)
     assert expected in found.advice

@@ -123,7 +123,7 @@ def test_two_relays_share_a_topic_and_a_third_that_comes_and_goes_loses_nothing(
     assert sorted(set(receiver.arrived.ids)) == ids(range(3000))
 
 
-def test_a_topic_that_is_made_later_is_told_of_and_read(make_daemon: MakeDaemon) -> None:
+def test_a_topic_that_is_made_later_is_reported_and_read(make_daemon: MakeDaemon) -> None:
     with KafkaCluster() as cluster, TcpReceiver() as receiver:
         cluster.fail_topic(TOPIC, UNKNOWN_TOPIC)
         daemon = relay(make_daemon, cluster, receiver.port).start()

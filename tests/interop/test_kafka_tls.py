@@ -94,7 +94,7 @@ def expired(authority: trustme.CA) -> trustme.LeafCert:
     ],
     ids=["expired", "of another name", "foreign"],
 )  # fmt: skip
-async def test_a_brokers_certificate_that_is_not_accepted_holds_and_says_what_to_mend(
+async def test_a_brokers_certificate_that_is_not_accepted_holds_and_says_what_to_fix(
     issue: Callable[[trustme.CA], trustme.LeafCert], reason: str, advice: str,
     cluster: KafkaCluster, authority: trustme.CA, ca: str,
 ) -> None:  # fmt: skip

@@ -204,7 +204,7 @@ def test_entries_of_several_fields_become_an_object(
     assert (message["type"], message["actor"]["name"]) == ("login", "ada")
 
 
-def test_a_wrong_password_is_told_without_showing_it(
+def test_a_wrong_password_is_reported_without_showing_it(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
     with RedisServer(tmp_path, "--requirepass", "right") as server, TcpReceiver() as receiver:

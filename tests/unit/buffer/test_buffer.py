@@ -116,7 +116,7 @@ def test_the_directory_and_its_files_are_for_this_user_alone(state_dir: Path) ->
     assert modes == dict.fromkeys(files, 0o600)
 
 
-def test_a_second_relay_is_refused_and_told_the_process_that_holds_the_directory(
+def test_a_second_relay_is_refused_with_the_process_that_holds_the_directory(
     state_dir: Path,
 ) -> None:
     with opened(state_dir):
@@ -137,7 +137,7 @@ def test_a_file_of_a_newer_layout_is_refused_and_left_as_it_is(state_dir: Path) 
             opened(state_dir)
 
 
-def test_a_file_that_is_no_database_is_a_broken_buffer_and_the_lock_is_let_go(
+def test_a_file_that_is_no_database_is_a_broken_buffer_and_the_lock_is_released(
     state_dir: Path,
 ) -> None:
     state_dir.mkdir()

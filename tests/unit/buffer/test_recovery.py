@@ -169,7 +169,7 @@ def cut_log(state_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [empty, remove_log, cut_log])
-async def test_records_that_are_gone_are_told_counted_and_their_numbers_not_used_again(
+async def test_records_that_are_gone_are_logged_counted_and_their_numbers_not_used_again(
     tmp_path: Path, mock_clock: MockClock, log: LogCapture, harm: Callable[[Path], None]
 ) -> None:
     state_dir = await killed(tmp_path, mock_clock)

@@ -22,7 +22,7 @@ def batch(number: int) -> Batch:
     return Batch(number, 1, "a", 0.0, b"record %d\n" % number * 10_000)
 
 
-def test_a_row_is_the_same_whoever_compressed_its_records(payloads: Payloads) -> None:
+def test_a_row_is_the_same_whichever_thread_compressed_its_records(payloads: Payloads) -> None:
     batches = [batch(number) for number in range(1, 100)]
     alone = [payloads.row(each) for each in batches]
     for each in batches[:10]:

@@ -131,7 +131,7 @@ async def test_whatever_page_is_damaged_only_what_was_on_it_is_lost(
         shutil.rmtree(copy)
 
 
-def test_what_is_missing_is_told_for_each_sink(state_dir: Path) -> None:
+def test_what_is_missing_is_reported_for_each_sink(state_dir: Path) -> None:
     with closing(sqlite3.connect(state_dir / "buffer.db", isolation_level=None)) as file:
         file.execute("DELETE FROM batches WHERE first_sequence BETWEEN 31 AND 35")
         file.execute("UPDATE batches SET payload = x'00' WHERE first_sequence = 201")

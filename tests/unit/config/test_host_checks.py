@@ -183,7 +183,7 @@ def test_a_proxy_that_no_request_can_go_through_is_a_doubt_at_the_address(
     assert "hunter2" not in doubt.message
 
 
-def test_a_file_that_is_missing_is_told_beside_other_faults() -> None:
+def test_a_missing_file_is_a_fault_beside_others() -> None:
     text = (
         START + "{server: h, protocol: tls, tls: {ca: /none.pem}}\n"
         "  t: {server: h, prot: x}\n  u: {server: h, protocol: tls, enabled: no, tls: {ca: /no}}\n"

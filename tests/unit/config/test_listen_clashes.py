@@ -79,7 +79,7 @@ def test_a_webhook_at_the_endpoints_port_is_a_fault_with_both_places() -> None:
     assert "sources.second.listen: the endpoint (line 2) listens on port 9614" in fault
 
 
-def test_a_source_at_the_endpoints_default_port_is_told_that_it_is_the_default() -> None:
+def test_a_source_at_the_endpoints_default_port_learns_that_it_is_the_default() -> None:
     text = TEXT.format(
         first="tcp://127.0.0.1:9614", second="udp://0.0.0.0:9", kind="syslog", endpoint="", tls=""
     ).replace("endpoint: {listen: }\n", "")

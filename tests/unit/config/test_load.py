@@ -482,7 +482,7 @@ def test_a_header_from_a_reference_is_judged_as_one_in_the_file(sink: str, secre
     assert "SECRET" not in fault
 
 
-def test_inline_password_in_a_refused_url_is_not_told() -> None:
+def test_inline_password_in_a_refused_url_is_not_shown() -> None:
     assert not any("hunter2" in fault for fault in sink_faults("{url: 'ftp://u:hunter2@host/'}"))
 
 

@@ -132,7 +132,7 @@ def test_a_good_entry_has_no_fault(entry: str) -> None:
         ("qqqqqqqqqq", ["event type 'qqqqqqqqqq'", "no known name resembles it"]),
     ],
 )
-def test_an_unknown_entry_is_told_the_nearest_name_and_how_to_declare_one(
+def test_an_unknown_entry_gets_the_nearest_name_and_how_to_declare_one(
     entry: str, said: list[str]
 ) -> None:
     fault = entry_fault(entry, CATALOGUE)

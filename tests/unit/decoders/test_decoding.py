@@ -202,7 +202,7 @@ def test_a_failed_outcome_without_a_severity_is_at_least_five(
     assert event_of(record).severity == severity
 
 
-def test_equal_values_of_different_types_are_told_apart() -> None:
+def test_equal_values_of_different_types_are_distinguished() -> None:
     said = [{"type": "x", "severity": s, "outcome": o}
             for s in (1, True, 1.0, "1") for o in (True, 1, 1.0, "1")]  # fmt: skip
     got = [(e.severity, e.outcome) for e in decoded(*map(written, said))]
@@ -298,7 +298,7 @@ def test_a_time_is_read_however_it_is_written(said: Any, time: str | None) -> No
 
 
 @given(st.datetimes(min_value=datetime(1973, 3, 4), max_value=datetime(5000, 1, 1)))
-def test_epoch_seconds_and_milliseconds_are_told_apart(moment: datetime) -> None:
+def test_epoch_seconds_and_milliseconds_are_distinguished(moment: datetime) -> None:
     seconds = (moment - datetime(1970, 1, 1)).total_seconds()
     assert (time_of(int(seconds)) or "")[:19] == (time_of(int(seconds) * 1000) or "")[:19]
 

@@ -133,7 +133,7 @@ def test_a_field_that_some_of_the_sample_lack_may_be_lacking() -> None:
     ],
 )
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: f"{len(wanted)} fields")
-def test_what_types_alone_cannot_tell_is_told(
+def test_what_types_alone_do_not_show_is_found(
     sample: list[dict[str, Any]], other: dict[str, Any], wanted: frozenset[str]
 ) -> None:
     spellings = {**GENERIC, "type": ("title", "note", "type"), "message": ("note",)}

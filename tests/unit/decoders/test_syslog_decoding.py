@@ -186,7 +186,9 @@ NOW = "2026-01-15T12:00:00.000Z"
         ("", (NOW, UNTYPED, 3, "", None, None)),
     ],
 )  # fmt: skip
-def test_a_header_as_met_in_the_field_is_understood(record: str, expected: tuple[Any, ...]) -> None:
+def test_a_header_with_common_deviations_is_understood(
+    record: str, expected: tuple[Any, ...]
+) -> None:
     assert tuple(summary(only(record.encode())).values()) == expected
 
 

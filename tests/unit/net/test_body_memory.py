@@ -65,7 +65,7 @@ async def test_half_of_all_memory_is_kept_for_authenticated_senders(
         assert sum(hook.held_bytes for hook in open_hooks) == 96 * MIB
 
 
-async def test_whoever_wants_more_than_there_is_of_its_own_comes_again() -> None:
+async def test_a_body_larger_than_its_own_share_tries_again() -> None:
     memory = BodyMemory(MIB)
     with ExitStack() as stack:
         bodies = Bodies(stack)

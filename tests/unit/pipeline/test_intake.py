@@ -434,7 +434,7 @@ async def test_nothing_pending_is_settled_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [1, 10_000_000])
-async def test_what_is_told_beside_records_is_counted(tmp_path: Path, size_bytes: int) -> None:
+async def test_what_is_reported_beside_records_is_counted(tmp_path: Path, size_bytes: int) -> None:
     async with rig_on(tmp_path, running=False) as rig:
         rig.a.lag(size_bytes)
         rig.a.oversize(size_bytes)

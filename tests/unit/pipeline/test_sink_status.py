@@ -57,7 +57,7 @@ async def test_any_other_fault_while_throttled_is_news(status: SinkStatus) -> No
     assert [line["event"] for line in logs] == ["sink waiting", "sink holding", "sink holding"]
 
 
-async def test_a_sink_that_has_only_met_refusals_is_not_up(
+async def test_a_sink_that_got_only_refusals_is_not_up(
     status: SinkStatus, stats: SinkStats
 ) -> None:
     refusal = Refusal(0, "400", "no such field")

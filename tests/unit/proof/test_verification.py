@@ -387,7 +387,7 @@ def test_events_sealed_anew_by_an_old_key_are_found_by_the_seals_of_the_new_one(
     lambda line: line.replace(b"siemrelay-seal:k", b"siemrelay-seal:x"),
     lambda line: line[:-60] + b'"' + line[line.index(b', "siemrelay"'):],
 ])  # fmt: skip
-def test_a_malformed_seal_is_told(damage: Callable[[bytes], bytes]) -> None:
+def test_a_malformed_seal_is_a_finding(damage: Callable[[bytes], bytes]) -> None:
     lines = sealed().lines
     report = verified([*lines[:10], damage(lines[10]), *lines[11:]])
     assert ("forged", 10, 10) in found(report)

@@ -239,7 +239,7 @@ async def test_beside_another_process_lines_are_appended_and_it_rotates(path: Pa
     assert len(rotated(path)) == 1
 
 
-async def test_what_a_person_must_mend_holds_with_advice(tmp_path: Path) -> None:
+async def test_what_a_person_must_fix_holds_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     cases = {

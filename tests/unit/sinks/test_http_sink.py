@@ -211,7 +211,7 @@ async def test_one_connection_serves_many_runs(receiver: HttpReceiver) -> None:
     assert steps.count("answer") == 3
 
 
-async def test_each_step_is_told_in_the_order_in_which_it_happens(
+async def test_each_step_is_reported_in_the_order_in_which_it_happens(
     receiver: HttpReceiver, authority: trustme.CA, ca_file: Path
 ) -> None:
     receiver.answer = always(202, "the peer's own words")
@@ -321,7 +321,7 @@ async def test_headers_for_the_receiver_do_not_go_to_the_token_endpoint(
         assert "x-api-key" not in tokens.requests[0].headers
 
 
-async def test_a_token_that_no_header_can_carry_holds_and_is_not_told(
+async def test_a_token_that_no_header_can_carry_holds_and_is_not_shown(
     receiver: HttpReceiver,
 ) -> None:
     receiver.answer = lambda request: Answer(200, json.dumps({"access_token": "secret\u00e9"}))
@@ -359,7 +359,7 @@ async def test_a_certificate_of_a_trusted_authority_is_taken(
     assert "certificate valid until" in details["tls"]
 
 
-async def test_the_end_of_the_certificate_that_was_met_is_known(
+async def test_the_expiry_of_the_shown_certificate_is_known(
     authority: trustme.CA, ca_file: Path
 ) -> None:
     with HttpReceiver(tls=server(authority)) as receiver:

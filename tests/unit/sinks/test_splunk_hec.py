@@ -409,7 +409,9 @@ async def test_raw_lines_for_an_unknown_index_hold_after_one_request(
     assert len(splunk.requests) == 1
 
 
-async def test_a_token_without_its_word_is_told_how_to_write_it(splunk: SplunkReceiver) -> None:
+async def test_a_token_without_its_scheme_gets_advice_how_to_write_it(
+    splunk: SplunkReceiver,
+) -> None:
     for authorization in (TOKEN, f"Bearer {TOKEN}"):
         found = await fails(options(splunk.url, authorization=authorization))
         assert isinstance(found, SinkHolds)
@@ -651,7 +653,9 @@ async def test_the_last_trouble_with_asking_is_in_the_reason(autojump_clock: Moc
     assert len(indexers.asked) < 12, "the pause it asks for is kept"
 
 
-async def test_all_who_wait_fail_with_what_a_person_must_mend(autojump_clock: MockClock) -> None:
+async def test_all_waiting_batches_fail_with_what_a_person_must_fix(
+    autojump_clock: MockClock,
+) -> None:
     indexers, found = Indexers(), list[DeliveryError | None]()
     indexers.error = SinkHolds("ACK is disabled", advice="turn it on")
     async with trio.open_nursery() as nursery:

@@ -119,7 +119,7 @@ def test_a_stranger_and_who_sends_too_much_are_refused_and_counted(
     assert daemon.terminate() == 0
 
 
-def test_a_flood_of_long_messages_is_counted_and_told_once(make_daemon: MakeDaemon) -> None:
+def test_a_flood_of_long_messages_is_counted_and_logged_once(make_daemon: MakeDaemon) -> None:
     listen = "udp://127.0.0.1:0"
     daemon = relay(make_daemon, listen, max_record_size="64B").start()
     with sender_to(daemon, listen) as sock:

@@ -60,7 +60,7 @@ def test_events_are_taken_at_every_address_of_splunks(make_daemon: MakeDaemon) -
         (TOKEN, 401, 3),
     ],
 )
-def test_who_has_no_right_token_is_told_so(
+def test_a_sender_without_a_right_token_gets_the_reason(
     make_daemon: MakeDaemon, authorization: str, status: int, code: int
 ) -> None:
     daemon = collector(make_daemon).start()
@@ -106,7 +106,7 @@ def test_other_addresses_and_methods_are_refused(make_daemon: MakeDaemon) -> Non
         assert sender.post(b"", "/services/collector", "GET")[0] == 405
 
 
-def test_health_is_told_to_everybody(make_daemon: MakeDaemon) -> None:
+def test_health_is_shown_to_everybody(make_daemon: MakeDaemon) -> None:
     daemon = collector(make_daemon).start()
     with Sender(port_of(daemon)) as sender:
         status, _, body = sender.post(b"", "/services/collector/health", "GET")

@@ -270,7 +270,9 @@ async def test_what_a_person_must_change_is_reported_until_it_is(
         ]  # fmt: skip
 
 
-def test_a_refusal_is_told_once_with_advice_and_without_the_token(make_daemon: MakeDaemon) -> None:
+def test_a_refusal_is_logged_once_with_advice_and_without_the_token(
+    make_daemon: MakeDaemon,
+) -> None:
     tries = 0
 
     def answer(query: dict[str, str], headers: Any) -> Answered:
@@ -354,7 +356,7 @@ def test_items_are_found(body: bytes, path: str | None, items: list[bytes]) -> N
         (b"\xff", None, "no JSON array"),
     ],
 )
-def test_what_is_no_page_is_told(body: bytes, path: str | None, why: str) -> None:
+def test_an_answer_that_is_no_page_is_reported(body: bytes, path: str | None, why: str) -> None:
     with pytest.raises(NotAPage, match=why.replace("`", ".")):
         page_items(body, path)
 

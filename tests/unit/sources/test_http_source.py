@@ -112,7 +112,7 @@ def test_what_is_not_taken_is_refused_before_its_body_is_read(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_who_asks_whether_this_is_a_web_hook_is_told_so_without_credentials(
+def test_a_probe_for_a_webhook_is_answered_without_credentials(
     make_daemon: MakeDaemon, method: str
 ) -> None:
     daemon = relay(make_daemon, authorization=TOKEN).start()
@@ -147,7 +147,7 @@ def test_a_body_in_small_chunks_is_taken_and_one_in_the_smallest_is_refused(
     assert daemon.peak_mb() - before < 20
 
 
-def test_whoever_waits_for_leave_to_send_is_told_to_go_on(make_daemon: MakeDaemon) -> None:
+def test_a_sender_that_waits_for_100_continue_gets_it(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon).start()
     with Sender(port_of(daemon)) as sender:
         sender.send(request(b"", Expect="100-continue", Content_Length="7"))
@@ -422,7 +422,7 @@ def test_a_full_buffer_is_said_with_a_time_to_come_again(make_daemon: MakeDaemon
         assert sender.post(b"{}", Idempotency_Key="k")[0] == 503
 
 
-def test_whoever_dawdles_is_let_go(make_daemon: MakeDaemon) -> None:
+def test_a_sender_that_is_too_slow_is_disconnected(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon, request_timeout="200ms", idle_timeout="400ms").start()
     port = port_of(daemon)
     with Sender(port) as sender:
@@ -479,7 +479,7 @@ def test_more_connections_than_allowed_wait_their_turn(make_daemon: MakeDaemon) 
     assert forwarded(daemon) == [b"1", b"3", b"2"]
 
 
-def test_an_open_door_is_warned_of(make_daemon: MakeDaemon) -> None:
+def test_a_webhook_open_to_everybody_is_warned_of(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon, listen="http://0.0.0.0:0/").start()
     port_of(daemon)
     (warning,) = daemon.said("everybody who reaches this address can write audit events")

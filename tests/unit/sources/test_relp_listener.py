@@ -95,7 +95,7 @@ def test_anything_else_is_refused_or_waits_for_more(garbage: bytes) -> None:
         (b"GET / HTTP/1.1\r\n", "no RELP"),
     ],
 )
-def test_what_breaks_the_protocol_is_told(stream: bytes, why: str) -> None:
+def test_what_breaks_the_protocol_is_reported(stream: bytes, why: str) -> None:
     with pytest.raises(FrameRefused, match=why):
         RelpServer(MIB).receive(stream)
 

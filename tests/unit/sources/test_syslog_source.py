@@ -348,7 +348,7 @@ def test_a_socket_that_systemd_opened_is_used(make_daemon: MakeDaemon) -> None:
             assert process.wait(20) == 0
 
 
-def test_who_says_nothing_for_too_long_is_let_go(make_daemon: MakeDaemon) -> None:
+def test_a_peer_that_is_silent_for_too_long_is_disconnected(make_daemon: MakeDaemon) -> None:
     daemon = relay(make_daemon, idle_timeout="100ms").start()
     with socket.create_connection(("127.0.0.1", port_of(daemon))) as sock:
         sock.sendall(b"<13>then silence\n")

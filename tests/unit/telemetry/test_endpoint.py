@@ -97,7 +97,7 @@ async def test_each_path_has_its_answer() -> None:
         assert (await served.get("/healthz", "DELETE"))[0] == 405
 
 
-async def test_what_is_wrong_is_told_with_503() -> None:
+async def test_what_is_wrong_is_answered_with_503() -> None:
     async with serving() as served:
         served.stats.loop_at -= 100
         served.stats.stopping = True
@@ -226,7 +226,7 @@ async def test_only_so_many_are_served_at_once_and_the_rest_wait() -> None:
         await second.aclose()
 
 
-async def test_a_fault_of_our_own_is_told_and_does_not_stop_the_relay() -> None:
+async def test_a_fault_of_our_own_is_reported_and_does_not_stop_the_relay() -> None:
     async with serving() as served:
         served.fault = ValueError("a bug")
         with capture_logs() as logs:
@@ -236,7 +236,7 @@ async def test_a_fault_of_our_own_is_told_and_does_not_stop_the_relay() -> None:
         assert (await served.get("/metrics"))[0] == 200
 
 
-async def test_a_broken_disk_found_by_a_scrape_ends_the_house() -> None:
+async def test_a_broken_disk_found_by_a_scrape_ends_the_relay() -> None:
     async def scrape() -> None:
         async with serving() as served:
             served.fault = BufferBroken("the disk")

@@ -69,7 +69,7 @@ def test_secrets_are_blotted_out_at_any_depth(lines: list[dict[str, Any]]) -> No
     assert warning["many"] == ["***"]
 
 
-def test_a_traceback_is_told_without_the_secrets_in_it(lines: list[dict[str, Any]]) -> None:
+def test_a_traceback_is_logged_without_the_secrets_in_it(lines: list[dict[str, Any]]) -> None:
     assert "in fail" in lines[2]["exception"]
     assert "no access with ***" in lines[2]["exception"]
 

@@ -163,7 +163,7 @@ def test_a_faulty_limit_says_what_to_write(limit: Any, fault: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["limit", "throttle", "rate_limit"])
-def test_a_sink_has_no_limit_and_is_told_what_there_is(key: str) -> None:
+def test_a_sink_has_no_limit_and_the_fault_names_what_there_is(key: str) -> None:
     with pytest.raises(ConfigurationRefused) as refused:
         configured("5/s", sink={key: "5/s"})
     assert f"a sink has no `{key}`" in str(refused.value)

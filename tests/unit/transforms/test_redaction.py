@@ -589,7 +589,7 @@ def test_a_value_has_one_pseudonym_everywhere_and_another_with_another_key() -> 
     assert key_id(KEY) != key_id("l" * 16)
 
 
-def test_a_changed_key_is_told_by_a_reload_and_shown_nowhere() -> None:
+def test_a_changed_key_is_reported_by_a_reload_and_shown_nowhere() -> None:
     text = (
         "sources: {s: {type: stdin}}\nsinks: {siem: {server: a, redact: {key: '${K}', rules: "
         "[{field: actor.name, action: pseudonym}]}}}\n"

@@ -69,7 +69,7 @@ def texts(stream: bytes) -> list[bytes]:
         (b"", []),
     ],
 )
-def test_each_framing_is_told_by_how_it_begins(stream: bytes, messages: list[bytes]) -> None:
+def test_each_framing_is_recognised_by_how_it_begins(stream: bytes, messages: list[bytes]) -> None:
     assert texts(stream) == messages
 
 
@@ -122,7 +122,7 @@ def test_a_line_without_an_end_is_refused_at_the_bound() -> None:
     assert splitter.feed(b"<13>more\n") == []
 
 
-def test_messages_over_the_limit_are_kept_and_told_of() -> None:
+def test_messages_over_the_limit_are_kept_and_reported() -> None:
     (messages,) = StreamSplitter(10, 1000).feed(b"short\n" + b"x" * 11 + b"\r\n")
     assert messages == Messages(b"short\n" + b"x" * 11 + b"\n", 2, None, (11,))
 

@@ -257,7 +257,7 @@ async def test_truncated_file_that_grew_beyond_the_old_place_is_read_anew(tmp_pa
     assert intake.lines == lines(0, 40)
 
 
-async def test_file_that_begins_alike_but_was_written_anew_is_told_apart(tmp_path: Path) -> None:
+async def test_file_that_begins_alike_but_was_written_anew_is_another_file(tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
     header = b"#" + b"=" * 2000
     log.write_bytes(text([header, *lines(0, 10)]))

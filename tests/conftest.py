@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import stat
 from collections.abc import Callable, Generator, Iterator
@@ -99,3 +100,11 @@ def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:
     yield make
     for daemon in made:
         daemon.close()
+
+
+@pytest.fixture
+def seed() -> int:
+    """Another life every time, unless one is to be repeated."""
+    chosen = int(os.environ.get("SIEMRELAY_TEST_SEED", "0")) or random.randrange(1, 1 << 32)
+    print(f"SIEMRELAY_TEST_SEED={chosen} repeats this")
+    return chosen

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,10 @@ import msgspec
 
 from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.rows import COLUMNS, CURSOR_COLUMNS, Payloads, Row, StoredCursor
+from siemrelay.buffer.sqlite.hidden_records import find_hidden_records
+from siemrelay.buffer.sqlite.leaves import RawRow
 from siemrelay.buffer.sqlite.pages import Pages
-from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION
+from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION, connect_read_only
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.watermark import HighWatermark
 from siemrelay.durable_files import sync_directory
@@ -175,8 +178,10 @@ def put_in_place(path: Path, new: Path) -> Path:
 
 
 def _content(path: Path, *, quiet: bool) -> _Content:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(connect_read_only(path)) as connection:
         faults = _faults(connection)
+        if quiet and (hidden := find_hidden_records(path, connection, _acknowledged_end(path))):
+            faults.append(hidden.summary)
         if not faults:
             return _Content([], {
                 name: connection.execute(f"SELECT {columns} FROM {name}").fetchall()
@@ -185,6 +190,11 @@ def _content(path: Path, *, quiet: bool) -> _Content:
     if not quiet:
         return _Content(faults, {name: [] for name in _TABLES}, lambda: ())
     return _Content(faults, _tables_by_pages(path), lambda: _rows_by_pages(path))
+
+
+def _acknowledged_end(path: Path) -> int:
+    watermark = HighWatermark(path.parent).read()
+    return 1 if watermark is None else watermark.end
 
 
 def _faults(connection: sqlite3.Connection) -> list[str]:
@@ -199,7 +209,7 @@ def _faults(connection: sqlite3.Connection) -> list[str]:
 
 
 def _rows_by_sqlite(path: Path) -> Iterator[Row]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(connect_read_only(path)) as connection:
         yield from map(Row._make, connection.execute(f"SELECT {COLUMNS} FROM batches"))
 
 
@@ -210,18 +220,26 @@ def _tables_by_pages(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """
     tables: dict[str, dict[Any, tuple[Any, ...] | None]] = {name: {} for name in _TABLES}
     with Pages(path) as pages:
-        for row in pages.rows("index"):
-            for name, (_, shape, key_columns) in _TABLES.items():
-                if _fits(row.values, shape):
-                    values, key = tuple(row.values), tuple(row.values[:key_columns])
-                    known = tables[name].setdefault(key, values)
-                    tables[name][key] = values if known == values else None
+        for name, key, values in _keyed(pages.rows("index")):
+            known = tables[name].setdefault(key, values)
+            tables[name][key] = values if known == values else None
+        for name, key, values in _keyed(pages.doubtful_rows("index")):
+            tables[name].setdefault(key, values)
     return {name: [row for row in rows.values() if row] for name, rows in tables.items()}
+
+
+def _keyed(rows: Iterable[RawRow]) -> Iterator[tuple[str, tuple[Any, ...], tuple[Any, ...]]]:
+    """The table, the key and the values of each row that fits one of `_TABLES`."""
+    for row in rows:
+        for name, (_, shape, key_columns) in _TABLES.items():
+            if _fits(row.values, shape):
+                yield name, tuple(row.values[:key_columns]), tuple(row.values)
 
 
 def _rows_by_pages(path: Path) -> Iterator[Row]:
     with Pages(path) as pages:
-        for rowid, values in pages.rows("table"):
+        # A later row replaces an earlier one.
+        for rowid, values in chain(pages.doubtful_rows("table"), pages.rows("table")):
             if rowid is not None and _fits(values, _BATCH):
                 _, count, source, received_at, part, raw_size, payload = values
                 yield Row(rowid, count, source, float(received_at), payload, part, raw_size)

@@ -6,16 +6,24 @@ import errno
 import fcntl
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+
+import structlog
 
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.sqlite.errors import NO_ROOM
 from siemrelay.buffer.sqlite.files import rewrite
-from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION
+from siemrelay.buffer.sqlite.hidden_records import find_hidden_records
+from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION, connect_read_only
 from siemrelay.buffer.sqlite.store import Store
-from siemrelay.core.errors import BufferFull, DiskFull, StartRefused
+from siemrelay.buffer.sqlite.write_ahead_log import correct_log, log_file
+from siemrelay.buffer.watermark import HighWatermark
+from siemrelay.core.errors import BufferBroken, BufferFull, DiskFull, StartRefused
 from siemrelay.durable_files import sync_directory
+
+_log = structlog.get_logger()
 
 
 def buffer_file(state_dir: Path) -> Path:
@@ -91,13 +99,14 @@ def _holder(state_dir: Path) -> str:
 
 
 def find_buffer(state_dir: Path) -> Path:
-    """The buffer's file, for a process beside the relay's. Changes nothing.
+    """The buffer's file, for a process beside the relay's, or without one.
 
-    Raises StartRefused when there is none, it may not be opened, or another version wrote it.
+    Raises StartRefused when there is none, it may not be opened, or another version wrote it;
+    BufferBroken as `_without_hidden_records`.
     """
     path = buffer_file(state_dir)
     try:
-        with path.open("r+b"), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+        with path.open("r+b"), _looking(state_dir) as file:
             (version,) = file.execute("PRAGMA user_version").fetchone()
     except FileNotFoundError as error:
         raise StartRefused(
@@ -124,6 +133,13 @@ def find_buffer(state_dir: Path) -> Path:
             f"{SCHEMA_VERSION}); a relay of this version migrates it at its start"
         )
     return path
+
+
+def _looking(state_dir: Path) -> AbstractContextManager[sqlite3.Connection]:
+    path = buffer_file(state_dir)
+    if running_process(state_dir) is None:
+        return _without_hidden_records(path)
+    return closing(connect_read_only(path))
 
 
 def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> Store:
@@ -156,18 +172,53 @@ def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> St
 
 
 def _rewrite_log(state_dir: Path) -> None:
-    """See `database_files.rewrite`, of what an earlier process left. Raises StartRefused."""
+    """See `files.rewrite`, of what an earlier process left.
+
+    Raises StartRefused, BufferBroken as `_without_hidden_records`.
+    """
     database = buffer_file(state_dir)
-    log = Path(f"{database}-wal")
+    log = log_file(database)
     if not log.exists():
         return  # the last process ended in order
     try:
         # Other faults of the file are reported when the store is opened.
-        with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=0)) as connection:
-            rewrite(connection, database)
+        with suppress(sqlite3.Error), ExitStack() as opened:
+            looking = opened.enter_context(_without_hidden_records(database))
+            writing = opened.enter_context(closing(sqlite3.connect(database, timeout=0)))
+            writing.execute("SELECT 1 FROM sqlite_schema").fetchone()
+            looking.close()  # only now: the other one need not go through the log again
+            rewrite(writing, database)
     except OSError as error:
         if error.errno in NO_ROOM:
             return  # where a file system writes in other places; what waits can still be delivered
         raise StartRefused(
             f"cannot write {log} to disk: {error.strerror}; check the disk under it"
         ) from error
+
+
+@contextmanager
+def _without_hidden_records(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads, once a log that hides acknowledged records is corrected.
+
+    SQLite overwrites such records as soon as it writes. Raises BufferBroken when more is damaged
+    than can be corrected, OSError, sqlite3.Error.
+    """
+    watermark = HighWatermark(database.parent).read() if log_file(database).exists() else None
+    with closing(connect_read_only(database)) as connection:
+        end = 1 if watermark is None else watermark.end
+        hidden = find_hidden_records(database, connection, end)
+        if hidden is None:
+            yield connection
+            return
+    if not hidden.corrections:
+        raise BufferBroken(
+            f"{database}: {hidden.summary}. Nothing was changed; check the disk, then "
+            "`siemrelay buffer salvage` saves all that can be read into a new file"
+        )
+    correct_log(database, hidden.corrections)
+    _log.error("the buffer's write-ahead log was damaged, and is corrected: nothing is lost",
+               file=str(log_file(database)), from_sequence=hidden.first, to_sequence=hidden.last,
+               at=[correction.at for correction in hidden.corrections],
+               advice="check the disk and the memory of this machine")  # fmt: skip
+    with closing(connect_read_only(database)) as connection:
+        yield connection

@@ -387,3 +387,58 @@ async def test_a_retry_forgets_only_letters_that_it_has_sent(tmp_path: Path) -> 
         kept = {letter.sequence for letter in store.letters("s", 1, 400, 400)}
         assert {128, 256} <= kept
         assert kept == ({*range(2, 301, 2), 3, 131, 259, 299} - set(sent)) | {128, 256}
+
+
+def test_a_flipped_byte_in_the_log_of_a_killed_relay_loses_no_record(
+    make_daemon: MakeDaemon,
+) -> None:
+    with relay(make_daemon) as (daemon, web, _):
+        web.close()
+        append(daemon.audit, (event(n) for n in range(46, 56)))
+        until(lambda: daemon.metric("source_records_total", source="audit") == 55)
+        daemon.kill()
+        flip(daemon, size=1)
+        with HttpReceiver() as receiver:
+            daemon.config["sinks"]["web"]["url"] = receiver.url
+            daemon.start()
+            until(lambda: daemon.metric("sink_backlog_records", sink="web") == 0)
+            assert receiver.arrived.ids == ids(range(46, 56))
+            (line,) = daemon.said("the buffer's write-ahead log was damaged, and is corrected: "
+                                  "nothing is lost")  # fmt: skip
+            assert line["to_sequence"] == 55
+            until(lambda: daemon.rows("SELECT next_sequence FROM cursors") == [(56,)])
+            receiver.close()
+            append(daemon.audit, (event(n) for n in range(56, 66)))
+            until(lambda: daemon.metric("source_records_total", source="audit") == 65)
+            daemon.kill()
+        flip(daemon, size=40)
+        before = log_of(daemon).read_bytes()
+        daemon.start(ready=False)
+        assert daemon.wait() == os.EX_IOERR
+        (line,) = daemon.said("the disk buffer failed; ending")
+        assert "siemrelay buffer salvage" in line["error"]
+        assert "damaged at byte" in buffer(daemon, "info", code=os.EX_IOERR)
+        checked = launcher.run("buffer", "check", "-c", str(daemon.file))
+        assert checked.returncode == os.EX_IOERR
+        assert "damaged at byte" in checked.stdout
+        assert log_of(daemon).read_bytes() == before
+        assert json.loads(buffer(daemon, "salvage", "--json"))["end"] == 66
+        with HttpReceiver() as receiver:
+            daemon.config["sinks"]["web"]["url"] = receiver.url
+            daemon.start()
+            until(lambda: daemon.metric("sink_backlog_records", sink="web") == 0)
+            # The cursor was in the damaged frame: what an older one does not know is sent again.
+            assert receiver.arrived.ids == ids(range(46, 66))
+            assert balance(daemon)[-1]
+            assert daemon.terminate() == 0
+
+
+def log_of(daemon: Daemon) -> Path:
+    return daemon.state / "buffer.db-wal"
+
+
+def flip(daemon: Daemon, *, size: int) -> None:
+    """Damage the write-ahead log in its first frame."""
+    whole = bytearray(log_of(daemon).read_bytes())
+    whole[1000 : 1000 + size] = bytes(byte ^ 0x01 for byte in whole[1000 : 1000 + size])
+    log_of(daemon).write_bytes(whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +26,3 @@ def ram(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="siemrelay-torture-") as directory:
         yield Path(directory)
-
-
-@pytest.fixture
-def seed() -> int:
-    """Another life every time, unless one is to be repeated."""
-    chosen = int(os.environ.get("SIEMRELAY_TEST_SEED", "0")) or random.randrange(1, 1 << 32)
-    print(f"SIEMRELAY_TEST_SEED={chosen} repeats this")
-    return chosen

@@ -186,6 +186,11 @@ def connect(path: Path, *, synchronous: str, log_bytes: int, busy_s: float) -> s
     return connection
 
 
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes no record, and leaves the write-ahead log behind when it closes."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Create the tables in a new file, or migrate an older layout.
 

@@ -36,19 +36,22 @@ def cef_fields(text: str) -> dict[str, Any] | None:
     """The fields of a CEF message under the event's names, the others as they are; None if none.
 
     Name and severity are the header's. Where a key comes twice the first one counts, and the whole
-    text is the message. A message with more than `MOST_PAIRS` equals signs is not looked into.
+    text is the message; so it is where text is before the first key. A message with more than
+    `MOST_PAIRS` equals signs is not looked into.
     """
     match = _HEADER.match(text)
     if match is None or text.count("=") > MOST_PAIRS:
         return None
     plain = _plain if "\\" in text else str
     vendor, product, version, signature, name, severity = map(plain, match.groups())
-    _, *pairs = _KEY.split(f" {text[match.end() :]}")
+    before, *pairs = _KEY.split(f" {text[match.end() :]}")
     own = first_of_each(pairs[::2], [plain(value.rstrip(" \r\n\0")) for value in pairs[1::2]])
     fields: dict[str, Any] = {"type": name or signature}
     fields["severity"] = _SEVERITIES.get(severity.strip().casefold(), severity.strip())
     fields |= {_FIELDS[key]: value for key, value in own.items() if key in _FIELDS}
-    if len(own) < len(pairs) // 2:  # the message says more than its pairs do
+    # The message says more than its pairs do: a key twice, or text before the first one, as there
+    # is where somebody writes `|` into the header without its escape.
+    if len(own) < len(pairs) // 2 or before.strip():
         fields["message"] = text
     others = {key: value for key, value in own.items() if key not in _FIELDS}
     for key in _ADDRESSES:

@@ -28,7 +28,8 @@ def leef_fields(text: str) -> dict[str, Any] | None:
     """The fields of a LEEF message under the event's names, others as they are; None if none.
 
     The type is the header's. Where a key comes twice the first one counts, and the whole text
-    is the message. A message with more than `MOST_PAIRS` pairs is not looked into.
+    is the message; so it is where text without a key is among the pairs. A message with more than
+    `MOST_PAIRS` pairs is not looked into.
     """
     match = _HEADER.match(text)
     if match is None:
@@ -45,9 +46,9 @@ def leef_fields(text: str) -> dict[str, Any] | None:
     pairs, said = dict[str, str](), 0
     for pair in rest.rstrip("\r\n\0").split(delimiter):
         key, equals, value = pair.strip(" ").partition("=")
+        said += bool(key)
         if equals and key:
             pairs.setdefault(key, value)
-            said += 1
     names = len(pairs)
     pattern = pairs.pop("devTimeFormat", None)
     if pattern is not None and "devTime" in pairs:

@@ -42,11 +42,13 @@ Kind = tuple[str, str | None, int | None, str | None]
 _OUTCOMES: Final = {
     **dict.fromkeys(
         ("success", "successful", "succeeded", "ok", "true", "allowed", "allow", "granted",
-         "passed", "pass", "completed", "complete", "approved", "accepted", "1", "200"), "success"),
+         "passed", "pass", "completed", "complete", "approved", "accepted", "1"), "success"),
     **dict.fromkeys(
         ("failure", "failed", "fail", "error", "false", "denied", "deny", "refused", "rejected",
          "blocked", "unauthorized", "forbidden", "0"), "failure"),
 }  # fmt: skip
+
+_HTTP_STATUS: Final = re.compile(r"[2-5]\d\d", re.ASCII)
 
 _SEVERITIES: Final = {
     "debug": 0, "trace": 0, "info": 2, "informational": 2, "information": 2, "low": 2,
@@ -83,8 +85,11 @@ def _on_scale(number: int) -> int:
 
 
 def outcome_of(value: Any) -> str:
-    """success, failure or unknown."""
-    return _OUTCOMES.get(str(value).strip().casefold(), "unknown")
+    """success, failure or unknown, of a word, a truth value or a status of HTTP (RFC 9110, 15)."""
+    text = str(value).strip().casefold()
+    if _HTTP_STATUS.fullmatch(text):
+        return "success" if text < "4" else "failure"
+    return _OUTCOMES.get(text, "unknown")
 
 
 class Kinds:

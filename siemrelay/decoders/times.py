@@ -1,7 +1,8 @@
 """Times as records write them → RFC 3339.
 
-Reads RFC 3339, looser ISO 8601, the time since the epoch, the forms of syslog (RFC 3164), CEF
-(ArcSight's implementation standard, revision 26, `rt`) and LEEF (IBM's guide, `devTime`), which
+Reads RFC 3339, looser ISO 8601 (also without separators, as LDAP's generalized time, RFC 4517,
+3.3.13, and MariaDB's audit log write it), the time since the epoch, the forms of syslog (RFC 3164),
+CEF (ArcSight's implementation standard, revision 26, `rt`) and LEEF (IBM's guide, `devTime`), which
 name the month and may lack the year, and what the pattern of LEEF's `devTimeFormat` describes.
 """
 
@@ -41,6 +42,13 @@ _RFC3339: Final = re.compile(
 _CLOCK: Final = r"(?P<clock>\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d+))?"
 _ZONED: Final = rf"(?:\s*(?:GMT)?(?P<zone>{ZONE}))?"
 _ISO_LOOSE: Final = re.compile(rf"(?P<day>\d{{4}}([-/])\d\d\2\d\d)[Tt ]{_CLOCK}{_ZONED}", re.ASCII)
+# `20261120T080000Z`, `20261120 08:00:00`, `20261120080000Z`: fourteen digits alone are a number.
+_ISO_BASIC: Final = re.compile(
+    r"(?P<year>\d{4})(?P<month>\d\d)(?P<of_month>\d\d)"
+    rf"(?:[Tt ](?P<clock>\d\d:\d\d:\d\d|\d{{6}})|(?P<digits>\d{{6}})(?=[.,]?\d*(?:{ZONE})))"
+    rf"(?:[.,](?P<fraction>\d+))?{_ZONED}",
+    re.ASCII,
+)
 # `Nov 20 2026 08:00:00.123 UTC`, the year optional or at the end; a weekday before it.
 _MONTH_FIRST: Final = re.compile(
     rf"(?:[A-Z][a-z]{{2}},? )?(?P<month>{MONTH}) +(?P<of_month>\d{{1,2}})(?:,? (?P<year>\d{{4}}))? "
@@ -80,6 +88,12 @@ def time_of(value: Any, received: datetime | None = None, zone: tzinfo = UTC) ->
         if match is not None:
             day = match["day"].replace("/", "-")
             return _with_offset(f"{day}T{match['clock']}", match["fraction"], match["zone"], zone)
+        match = _ISO_BASIC.fullmatch(text)
+        if match is not None:
+            clock = (match["clock"] or match["digits"]).replace(":", "")
+            day = f"{match['year']}-{match['month']}-{match['of_month']}"
+            moment = f"{day}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
+            return _with_offset(moment, match["fraction"], match["zone"], zone)
         match = _MONTH_FIRST.fullmatch(text) or _DAY_FIRST.fullmatch(text)
         year = match and (match["year"] or match["last"])
         if match is None or (year is None and received is None):

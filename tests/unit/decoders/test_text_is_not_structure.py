@@ -101,9 +101,12 @@ def test_a_key_that_comes_twice_leaves_nothing_out_of_the_message() -> None:
     [
         "CEF:0|v|p|1|Login|Login|3|suser=ada msg=first cs1=a msg=second",
         "LEEF:1.0|v|p|1|Login|usrName=ada\tmsg=first\tmsg=second",
+        # A header with a `|` that is not escaped (npm's syslog-pro), a value with a delimiter
+        "CEF:0|v|x|p|1|100|Login|8|src=10.1.1.1 suser=ada msg=first",
+        "LEEF:1.0|v|p|1|Login|usrName=ada\tmsg=first\tand more",
     ],
 )
-def test_a_key_of_cef_or_leef_that_comes_twice_leaves_nothing_out_of_the_message(text: str) -> None:
+def test_what_no_key_of_cef_or_leef_stands_for_is_left_in_the_message(text: str) -> None:
     event = decoded(HEADER + text)
     assert (event.message, event.actor.name) == (text, "ada")
 

@@ -142,7 +142,7 @@ class Reloader:
         again = [f"sink {name}" for name in self._sinks.try_again()]
         again += [f"source {name}" for name in await self._sources.try_again()]
         return self._succeed([*planned.lines(), *(f"try {part} again now" for part in again),
-                              *self._sinks.advice(loaded.config)])  # fmt: skip
+                              *self._sinks.places.advice(loaded.config)])  # fmt: skip
 
     async def _untaken(self, config: RelayConfig) -> list[str]:
         """Why an address of the configuration cannot be taken; changes nothing."""
@@ -158,7 +158,7 @@ class Reloader:
         faults, _ = missing_resources(loaded)
         if faults:
             raise ConfigurationRefused(loaded.file, faults)
-        return loaded, plan(self._loaded.config, loaded.config, [*self._sinks.removed])
+        return loaded, plan(self._loaded.config, loaded.config, [*self._sinks.places.removed])
 
     async def take_secrets(self) -> list[Fault]:
         """Fill the secrets in again, as their files are now, and restart the parts that use them.
@@ -172,7 +172,7 @@ class Reloader:
             read = partial(self._read, self._loaded, self._environment)
             try:
                 loaded = await trio.to_thread.run_sync(read)
-                planned = plan(self._loaded.config, loaded.config, [*self._sinks.removed])
+                planned = plan(self._loaded.config, loaded.config, [*self._sinks.places.removed])
                 await self._apply(loaded, planned, ())
             except ConfigurationRefused as refused:
                 return refused.faults
@@ -205,7 +205,7 @@ class Reloader:
         if self._relay_stats.stopping:
             return ["the relay is stopping"]
         lines = [f"`{key}` is read at the start only: restart the relay" for key in planned.fixed]
-        may_go = [*planned.names("sink", "remove"), *self._sinks.removed]
+        may_go = [*planned.names("sink", "remove"), *self._sinks.places.removed]
         lines += [
             f"--discard-backlog {name}: no sink of that name is removed by this reload"
             for name in discard_backlog
@@ -219,7 +219,7 @@ class Reloader:
         """Why sinks cannot be removed yet, one line each."""
         names = [n for n in planned.names("sink", "remove") if n not in discard_backlog]
         if dry_run:
-            left = {name: 0 if self._sinks.is_up(name) else self._sinks.backlog(name)
+            left = {name: 0 if self._sinks.is_up(name) else self._sinks.places.backlog(name)
                     for name in names}  # fmt: skip
         else:
             left = await self._sinks.let_finish(names, self._loaded.config.shutdown_timeout)
@@ -237,7 +237,7 @@ class Reloader:
         while True:
             await trio.sleep(_EXPIRE_EVERY_S)
             async with self.changing():
-                await self._sinks.drop_expired(self._loaded.config)
+                await self._sinks.places.drop_expired(self._loaded.config)
 
     async def _apply(self, loaded: Loaded, planned: Plan, discard_backlog: Collection[str]) -> None:
         config = loaded.config

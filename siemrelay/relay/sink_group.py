@@ -1,4 +1,4 @@
-"""The sinks of a running relay: built with their cursors, started, changed, drained."""
+"""The sinks of a running relay: built, started, changed, drained."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import structlog
 import trio
 
 from siemrelay.buffer.buffer import DiskBuffer
-from siemrelay.buffer.sink_cursor import SinkPolicy
-from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import BufferFull
 from siemrelay.core.event_types import STATE_DOUBTED
@@ -26,7 +24,7 @@ from siemrelay.proof.stream import DOUBTS
 from siemrelay.relay.assembly import Assembly, SinkParts, delivery
 from siemrelay.relay.pauses import Pauses
 from siemrelay.relay.plan import Plan
-from siemrelay.relay.removed_sinks import RemovedSinks
+from siemrelay.relay.sink_places import SinkPlaces
 from siemrelay.relay.supervise import RunningParts
 from siemrelay.telemetry.stats import SinkStats, Stats
 
@@ -43,67 +41,27 @@ _LAST_SEAL_S: Final = 5.0
 
 
 class SinkGroup:
-    """Every configured sink. Building it gives each its cursor in the buffer."""
+    """Every configured sink, and the places of all in the buffer."""
 
     def __init__(
         self, config: RelayConfig, other_pools: Collection[str], assembly: Assembly,
         buffer: DiskBuffer, stats: Stats, pauses: Pauses, observers: Observers,
         pool: WorkerPool,
     ) -> None:  # fmt: skip
-        """`other_pools` names sinks of this configuration that another relay runs."""
+        """`other_pools`: see `SinkPlaces`. Each sink gets its place in the buffer."""
         self._pauses, self._observers = pauses, observers
-        self._buffer, self._stats, self._other_pools = buffer, stats, other_pools
+        self._buffer, self._stats = buffer, stats
         self._running: RunningParts
         self._stamping: RunningParts
         self.note_event: Callable[..., None] = lambda *values, **attributes: None
         """Notes an event of the relay's own, as `SelfAudit.note`."""
         self._parts: dict[str, SinkParts] = {}
         self._deliveries: dict[str, Delivery] = {}
-        self._removed = RemovedSinks(buffer, stats.buffer)
-        renamed = self._renamed(config)
-        removed = self._removed.at_start(config, {*other_pools, *renamed})
-        pauses.take_over(renamed)
-        policies = self._policies(config, removed, warn=True)
-        gone = buffer.places.keys() - policies.keys() - renamed.keys()
-        with self._removed.dropping(gone, gone):
-            buffer.set_sinks(policies, renamed, removed)
-        for old, new in renamed.items():
-            _log.info("sink renamed", sink=new, before=old, undelivered=self.backlog(new))
-        for line in self.advice(config):
-            _log.warning(line)
+        self.places = SinkPlaces(buffer, stats.buffer, pauses, other_pools)
+        self.places.begin(config)
         self._pool, self._formatted = pool, FormatCache(assembly.formatter({}), pool)
         parts = {name: assembly.sink(name) for name in config.sinks}
         self._install(config, assembly, parts, restarted=set(), renamed={})
-
-    def _renamed(self, config: RelayConfig) -> dict[str, str]:
-        """The sinks with a place under a former name and none under their own, by the former."""
-        places = self._buffer.places
-        return {
-            sink.renamed_from: name
-            for name, sink in config.sinks.items()
-            if sink.renamed_from is not None and sink.renamed_from in places and name not in places
-        }
-
-    def _policies(
-        self, config: RelayConfig, removed: Collection[str], *, warn: bool = False
-    ) -> dict[str, SinkPolicy]:
-        policies: dict[str, SinkPolicy] = {}
-        for name, sink in config.sinks.items():
-            when_full = sink.when_full or config.buffer.when_full
-            policies[name] = SinkPolicy(
-                when_full == "drop_oldest",
-                sink.start_at == "oldest",
-                sink.enabled and name not in self._pauses,
-            )
-        for name in removed:
-            policies[name] = SinkPolicy(enabled=False)
-        for name in self._buffer.places.keys() & {*self._other_pools}:
-            # This buffer delivered to it before: what it has not received is kept.
-            policies[name] = SinkPolicy()
-            if warn:
-                _log.warning("a sink of another pool has a cursor in this buffer and holds records "
-                             "back; give each pool its own `state_dir`", sink=name)  # fmt: skip
-        return policies
 
     def _install(
         self, config: RelayConfig, assembly: Assembly, parts: dict[str, SinkParts],
@@ -236,10 +194,6 @@ class SinkGroup:
         stats.state, stats.reason = "paused", self._pauses.reason(stats.name)
         stats.since = self._pauses.since(stats.name)
 
-    def backlog(self, name: str) -> int:
-        """The records that wait for a sink."""
-        return self._buffer.end - self._buffer.cursor(name).next_sequence
-
     async def change(
         self, plan: Plan, config: RelayConfig, assembly: Assembly, discard: Collection[str] = ()
     ) -> None:
@@ -262,14 +216,9 @@ class SinkGroup:
         await self._settle_streams(stopped)
         for name in stopped:
             await self._stop(name)
-        removed = self._removed.without({*discard, *renamed, *config.sinks})
-        gone = [*plan.names("sink", "remove"), *(self._buffer.removed.keys() & {*discard})]
+        gone = [*plan.names("sink", "remove"), *(self.places.removed.keys() & {*discard})]
         try:
-            await in_thread(self._pauses.take_over, renamed)
-            with self._removed.dropping(gone, discard):
-                policies = self._policies(config, removed)
-                await self._buffer.change_sinks(policies, renamed, removed)
-            self._removed.configure(config)
+            await self.places.change(config, renamed, gone, discard)
             self._install(config, assembly, parts, restarted=affected, renamed=renamed)
             await self._pauses.keep_only(config.sinks)
         finally:
@@ -302,35 +251,6 @@ class SinkGroup:
                 with trio.move_on_after(_LOOK_EVERY_S):
                     await self._buffer.wait_settled()
         return {name: left(name) for name in names}
-
-    async def drop_expired(self, config: RelayConfig) -> None:
-        """Drop the places of removed sinks that were kept for `keep_removed`."""
-        expired = self._removed.expired()
-        if expired:
-            removed = self._removed.without(expired)
-            policies = self._policies(config, removed)
-            with self._removed.dropping(expired, expired), trio.CancelScope(shield=True):
-                await self._buffer.change_sinks(policies, removed=removed)
-
-    def advice(self, config: RelayConfig) -> list[str]:
-        """For each sink that cannot take the place of its former name: what to do instead."""
-        found = []
-        for name, sink in config.sinks.items():
-            before = sink.renamed_from
-            if before in self._buffer.removed:
-                first, own = self._buffer.cursor(before), self._buffer.cursor(name)
-                to = own.first_sequence - 1
-                found.append(
-                    f"sink {name} has a place of its own and does not take that of {before}: send "
-                    f"the records of {before} with `siemrelay buffer replay {name} --from "
-                    f"{first.next_sequence} --to {to}`, then reload with --discard-backlog {before}"
-                )
-        return found
-
-    @property
-    def removed(self) -> Mapping[str, int]:
-        """The sinks that are no longer configured and have a place, and since when (seconds)."""
-        return self._buffer.removed
 
     def try_again(self) -> list[str]:
         """Let the sinks that pause after a failure try again at once; returns their names."""

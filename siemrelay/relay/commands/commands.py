@@ -102,7 +102,7 @@ class Commands:
                 unstored = await self._pauses.add(sink, str(caller))
                 await self._sinks.pause(sink)
             _log.warning("sink paused", sink=sink, by=str(caller),
-                         undelivered=self._sinks.backlog(sink))  # fmt: skip
+                         undelivered=self._sinks.places.backlog(sink))  # fmt: skip
             self._audit.note(SINK_PAUSED, f"{caller} paused the delivery to sink {sink}",
                              person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip
             until = f"{sink} is paused until `siemrelay resume {sink}`"
@@ -121,7 +121,7 @@ class Commands:
             with trio.CancelScope(shield=True):
                 unstored = await self._pauses.remove(sink)
                 self._sinks.resume(sink)
-            waiting = self._sinks.backlog(sink)
+            waiting = self._sinks.places.backlog(sink)
             _log.info("sink resumed", sink=sink, by=str(caller), undelivered=waiting)
             self._audit.note(SINK_RESUMED, f"{caller} resumed the delivery to sink {sink}",
                              person=caller.person, sink=sink, uid=caller.uid)  # fmt: skip

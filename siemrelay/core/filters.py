@@ -137,6 +137,8 @@ class EventFilter:
         outcome = event.outcome or "unknown"
         if self._outcomes and outcome not in self._outcomes:
             return False, f"outcome {_shown(outcome)} is not {' or '.join(self._outcomes)}"
+        if included == ANY:
+            return True, "every event is selected"
         return True, f"{_shown(included)} is in include"
 
 

@@ -67,8 +67,8 @@ def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str
             isinstance(value, str) and value.strip().isascii() and value.strip().isdigit()
         ):
             number = str(value).strip()
-            forms = " or ".join(f"{number}{unit}" for unit in _BARE[units is _BYTES])
-            raise ValueError(f"a number needs a unit: write {forms}")
+            *some, last = (f"{number}{unit}" for unit in _BARE[units is _BYTES])
+            raise ValueError(f"a number needs a unit: write {', '.join(some)} or {last}")
         raise ValueError(f"write a number and a unit, like {example}")
     number, unit = match.groups()
     if unit not in units:
@@ -78,7 +78,7 @@ def _quantity(value: Any, units: dict[str, float] | dict[str, int], example: str
     return float(number) * units[unit]
 
 
-_BARE: Final = (("s", "h"), ("KiB", "MiB"))
+_BARE: Final = (("s", "h"), ("B", "KiB", "MiB"))
 """The units offered for a number without one: of time, of size."""
 
 

@@ -32,14 +32,14 @@ REFUSED = (b"n0000007", b"n0000030")
 
 
 class Picky:
-    """Answers 400 to requests with certain events, until it is mended."""
+    """Answers 400 to requests with certain events, until it is fixed."""
 
     def __init__(self) -> None:
-        self.mended = False
+        self.fixed = False
         self.status = 400
 
     def __call__(self, request: Any) -> Answer:
-        if not self.mended and any(name in request.body for name in REFUSED):
+        if not self.fixed and any(name in request.body for name in REFUSED):
             return Answer(self.status, "no such thing")
         return Answer(200)
 
@@ -239,7 +239,7 @@ def test_a_retry_forgets_what_is_taken_now_and_keeps_what_is_not(make_daemon: Ma
     with relay(make_daemon) as (daemon, web, picky):
         assert "0 accepted, 2 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
         assert len(lines(buffer(daemon, "dead-letters", "--json"))) == 2
-        picky.mended = True
+        picky.fixed = True
         # What the filter says now does not matter: these were wanted.
         daemon.config["sinks"]["web"]["events"] = {"include": ["User Logged In"]}
         daemon.write_config()
@@ -272,7 +272,7 @@ def test_a_letter_whose_record_is_gone_cannot_be_sent_and_stays(
     make_daemon: MakeDaemon,
 ) -> None:
     with relay(make_daemon) as (daemon, _, picky):
-        picky.mended = True
+        picky.fixed = True
         with closing(sqlite3.connect(daemon.state / "buffer.db")) as database, database:
             database.execute("UPDATE dead_letters SET record = x'' WHERE sequence = 7")
         assert "1 accepted, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
@@ -344,7 +344,7 @@ def test_a_file_of_the_layout_before_is_made_new_by_the_relay_only(
         ]  # fmt: skip
         # What the older one counted is not known: the counts begin where its cursor was.
         assert balance(daemon) == (0, 0, 0, 0, 0, 0, True)
-        picky.mended = True
+        picky.fixed = True
         assert "2 accepted, 0 refused again" in buffer(daemon, "dead-letters", "web", "--retry")
         assert balance(daemon) == (0, 0, 0, 0, 0, 0, True)
 

@@ -68,7 +68,7 @@ class Writer:
 
 
 def full_and_well(daemon: Daemon, what: str = "file system of state_dir") -> None:
-    """The relay lives, says that it is full everywhere, and how to mend it."""
+    """The relay lives, says that it is full everywhere, and how to fix it."""
     until(lambda: daemon.metric("buffer_full") == 1)
     status, words = daemon.get("/readyz")
     assert (status, words) == (503, f"the {what} is full: intake waits\n")

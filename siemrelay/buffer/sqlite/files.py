@@ -23,7 +23,7 @@ def create(path: Path, log_bytes: int, errors: SqliteErrors) -> None:
 
     SQLite gives the write-ahead log and its index the same mode. The database gets its name only
     when it is whole on disk: SQLite ignores that a directory cannot be written, so a power cut
-    while it makes a file could leave torn pages without the journal that mends them (checked by
+    while it makes a file could leave torn pages without the journal that repairs them (checked by
     test_after_a_failed_fsync_and_a_restart_a_power_cut_loses_nothing). The caller fsyncs the name.
 
     Call it before the first `connect`, never after: closing any descriptor of a file drops this

@@ -193,7 +193,8 @@ def one_of(names: Iterable[str]) -> str:
         ("{server: a, max_message_size: 10K}",
          "f:4:36: sinks.s.max_message_size: unknown unit 'K'; write 10KiB"),
         ("{server: a, max_message_size: '8192'}",
-         "f:4:36: sinks.s.max_message_size: a number needs a unit: write 8192KiB or 8192MiB"),
+         "f:4:36: sinks.s.max_message_size: a number needs a unit: write 8192B, 8192KiB or "
+         "8192MiB"),
         ("{server: a, retry: {max: 10ms}}",
          "f:4:31: sinks.s.retry.max: must not be shorter than `initial`"),
         ("{server: a, retry: {mx: 1s}}",

@@ -225,7 +225,7 @@ def test_a_category_entry_looks_at_the_events_own_category(
 @pytest.mark.parametrize(
     ("choice", "one", "kept", "why"),
     [
-        (ANY, event(), True, "'Any Audit Record' is in include"),
+        (ANY, event(), True, "every event is selected"),
         ("Account Provisioned", event(), True, "'Account Provisioned' is in include"),
         ("Account *", event(), True, "'Account *' is in include"),
         ("category:account", event(), True, "'category:account' is in include"),
@@ -240,7 +240,7 @@ def test_a_category_entry_looks_at_the_events_own_category(
             False,
             "outcome 'success' is not failure or unknown",
         ),
-        ({"outcome": "unknown"}, event(outcome=None), True, "'Any Audit Record' is in include"),
+        ({"outcome": "unknown"}, event(outcome=None), True, "every event is selected"),
     ],
 )
 def test_explain_gives_the_verdict_and_its_reason(

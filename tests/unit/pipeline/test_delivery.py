@@ -508,7 +508,7 @@ async def test_a_held_sink_is_asked_again_after_a_while_and_one_that_asked_for_t
 ) -> None:
     attempts: list[float] = []
     errors = [
-        SinkHolds("bad token", advice="mend it"), SinkWaits("busy", after_s=300),
+        SinkHolds("bad token", advice="fix it"), SinkWaits("busy", after_s=300),
         SinkWaits("busy", after_s=1e12), SinkWaits("busy"),
     ]  # fmt: skip
 

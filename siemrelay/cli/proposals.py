@@ -164,7 +164,15 @@ def _product(records: list[str]) -> str | None:
         ]
         shares[name] = sum(fits) / len(fits) if fits else 0
     best = max(shares, key=lambda name: shares[name])
-    return best if shares[best] >= _IS_PRODUCT else None
+    if shares[best] >= _IS_PRODUCT:
+        return best
+    return "ecs" if objects and all(map(_is_ecs, objects)) else None
+
+
+def _is_ecs(record: bytes) -> bool:
+    found = msgspec.json.decode(record)
+    nested = found.get("ecs")
+    return "ecs.version" in found or (isinstance(nested, dict) and "version" in nested)
 
 
 class _Repeated(Exception):

@@ -64,12 +64,13 @@ _PART: Final = re.compile(r"\{([^{}]+)\}")
 
 
 # `192.0.2.1:443`, `[2001:db8::1]:443`, `[2001:db8::1]`; an IPv6 address alone has more colons.
-_WITH_PORT: Final = re.compile(r"\[([^\]]+)\](?::\d+)?|([^:\[\]]+):\d+")
+# Samba names the family: `ipv4:192.0.2.1:443`, `ipv6:2001:db8::1:443`.
+_WITH_PORT: Final = re.compile(r"\[([^\]]+)\](?::\d+)?|([^:\[\]]+):\d+|ipv[46]:(.+):\d+")
 
 
 def _without_port(address: str) -> str:
     found = _WITH_PORT.fullmatch(address)
-    return (found[1] or found[2]) if found else address
+    return next(filter(None, found.groups())) if found else address
 
 
 _AS_ADDRESS: Final = " as address"

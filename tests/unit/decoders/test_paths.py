@@ -24,6 +24,7 @@ RECORD: dict[str, Any] = {
         "brackets": "[2001:db8::1]",
         "name": "web.example.com:80",
         "none": "192.0.2.1",
+        "samba": "ipv6:2001:db8::1:55000",
     },
     "user": "-",
 }
@@ -59,6 +60,7 @@ RECORD: dict[str, Any] = {
         ("{ports.brackets as address}/{a.n}", "2001:db8::1/5"),
         ("{ports.name as address if a.n=5}", "web.example.com"),
         ("{ports.none as address}", "192.0.2.1"),
+        ("{ports.samba as address}", "2001:db8::1"),
         ("{code as address}", "4624"),
         ("{missing as address}", None),
         ("{a.n}/{a.none}", None),

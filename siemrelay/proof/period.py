@@ -1,4 +1,4 @@
-"""Where the time that is judged begins (`--since`), and the messages in the export from before it.
+"""The time that is judged: where it begins (`--since`), what is from before it, and its end.
 
 Somebody who deletes what he did deletes its seals, too. So the first seal after `since` says
 nothing of a longer time before it; and a number from before it may be an added event's.
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final, NamedTuple
 
+from siemrelay.core.times import rfc3339
 from siemrelay.proof.exported_stream import ExportedStream, SignedTree, windows
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.report import Findings, counted
+from siemrelay.proof.seal import Seal
 from siemrelay.proof.window_checks import WindowChecks
 
-START = SignedTree(Tree(), "")
+START: Final = SignedTree(Tree(), "")
+
+LATE_S: Final = 60.0
+"""A seal may be late by the way to the SIEM and by a pause of the receiver."""
 
 
 def seconds(at: str) -> float:
@@ -24,6 +30,27 @@ def seconds(at: str) -> float:
     except ValueError:
         return 0.0
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+class JudgedPeriod(NamedTuple):
+    """The time that is judged, in seconds by the relay's clock; see `Verification`."""
+
+    since: float | None
+    until: float
+    max_age_s: float | None
+
+    @property
+    def until_text(self) -> str:
+        """The end, as it is shown."""
+        return rfc3339(self.until)
+
+    def age_s(self, seal: Seal) -> float:
+        """How old the seal is at the end."""
+        return self.until - seconds(seal.tally.at)
+
+    def limit_s(self, seal: Seal) -> float:
+        """How old this seal may be if it is the last one."""
+        return 2 * seal.tally.every_s + LATE_S if self.max_age_s is None else self.max_age_s
 
 
 def first_state(

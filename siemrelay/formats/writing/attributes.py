@@ -7,14 +7,14 @@ format's own (test_no_attribute_stands_for_a_field, for every format).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from siemrelay.core.event import Selection, attributes_of
+from siemrelay.core.event import AuditEvent, Selection, attributes_of
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.formats.writing.columns import Column, Lines, column_of, nonempty, put
 from siemrelay.formats.writing.text import text_of
@@ -109,6 +109,15 @@ class FlatAttributes:
                 put(texts, events, self._together(named, len(alike)).texts)
         put(texts, rest, self._mixed([every[event] for event in rest]).texts)
         return nonempty(texts)
+
+    def alone(self, event: AuditEvent) -> Iterator[tuple[str, Any]]:
+        """The names and values of one event's attributes, without those that are null."""
+        own = attributes_of(event)
+        flat = flattened(own) if dict in map(type, own.values()) else own.items()
+        names = self._names([name for name, _ in flat])
+        return (
+            (name, each[1]) for name, each in zip(names, flat, strict=True) if each[1] is not None
+        )
 
     def _together(self, named: Sequence[_Named], count: int) -> Column:
         """The pairs of `count` events whose attributes have the same names."""
@@ -213,10 +222,12 @@ class FlatAttributes:
 
     def _heads(self, names: Sequence[str]) -> list[str]:
         """Pairs up to the value, for the attributes of one event."""
-        own = unique_names(
+        return [f"{self._before}{name}{self._after}" for name in self._names(names)]
+
+    def _names(self, names: Sequence[str]) -> Sequence[str]:
+        return unique_names(
             list(map(self._name.__getitem__, names)), self._taken, self._most_characters
         )
-        return [f"{self._before}{name}{self._after}" for name in own]
 
 
 def unique_names(

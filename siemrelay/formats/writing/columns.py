@@ -29,7 +29,7 @@ from siemrelay.formats.writing.text import text_of
 # Printable ASCII that texts seldom have. Texts that have it are escaped one by one.
 _BETWEEN: Final = "`"
 
-FEW_EVENTS: Final = 4
+FEW_EVENTS: Final = 8
 """So few events are written faster one by one: columns take many functions, and after a pause each
 of them has to come into the processor's cache first."""
 

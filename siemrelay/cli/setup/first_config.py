@@ -185,14 +185,17 @@ def _lines(answers: Answers, file: str) -> Iterator[str]:
     yield f"# yaml-language-server: $schema={schema}"
     yield f"# {file}"
     yield "#"
-    yield "# `siemrelay check` says what is wrong with this file, or what each part comes to;"
-    yield "# `siemrelay preview FILE` what each sink would get. Editors that know YAML schemas"
-    yield "# offer every key with its meaning."
-    yield "# No secrets in here: ${credential:NAME} is a systemd credential."
+    yield "# `siemrelay check` shows the faults of this file, or what it sets; `siemrelay preview"
+    yield "# FILE` shows what each sink would get. Editors that know YAML schemas offer every key."
+    yield "# Keep secrets out of it: ${credential:NAME} is a systemd credential."
     yield ""
     if file == DEFAULT_FILE:
         yield "# Further sources and sinks may have files of their own there."
         yield "include: conf.d/*.yaml"
+        yield ""
+    elif file != "-":
+        yield "# The disk buffer, positions and dead letters. The service has /var/lib/siemrelay."
+        yield from (key.strip() for key in _keys({"state_dir": f"{Path(file).absolute()}.state"}))
         yield ""
     yield "# Where records come from. The name is yours; it appears in logs and metrics."
     yield "sources:"
@@ -204,7 +207,7 @@ def _lines(answers: Answers, file: str) -> Iterator[str]:
     if answers.product != "generic":
         yield from _keys({"product": answers.product})
     else:
-        yield "    # product: alm          # what writes it: its fields, event types and severities"
+        yield "    # product: alm          # knows its field names, event types and severities"
     if keys["type"] == "file":
         yield "    # start_at: end          # of files never seen before; `beginning` by default"
     yield ""
@@ -215,11 +218,11 @@ def _lines(answers: Answers, file: str) -> Iterator[str]:
     yield from _keys(_sink_keys(answers))
     if answers.siem not in _SECRETS and "url" in answers.keys:
         yield f"    {_HOW_TO_AUTHORIZE}"
-    yield "    # events:               # which ones; all by default. `siemrelay events` lists them"
+    yield "    # events:               # all by default; `siemrelay events` lists the types"
     yield "    #   exclude: [User Logged In]"
     yield "    #   min_severity: 4     # 0 to 10"
     yield ""
-    yield "# What was read is on disk before it is acknowledged."
+    yield "# The disk buffer: a record is on disk before it is acknowledged."
     yield "buffer:"
     yield "  max_size: 10GiB"
     yield "  keep: 24h               # how long delivered records stay, for replay"

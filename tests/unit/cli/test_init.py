@@ -85,6 +85,15 @@ def test_a_single_file_is_followed_with_its_rotated_ones() -> None:
     assert getattr(config.sinks["siem-1"], "port", 0) == 5514
 
 
+def test_a_file_of_ones_own_has_its_buffer_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "relay.yaml"
+    invoked("-c", str(file), "--siem", "rsyslog", "--server", "h", "--source", "journal")
+    loaded = load(str(file))
+    assert loaded.config.state_dir == tmp_path / "relay.yaml.state"
+    printed = invoked("-c", "-", "--siem", "rsyslog", "--server", "h", "--source", "journal")
+    assert "state_dir" not in printed.output
+
+
 def test_the_services_file_includes_the_parts_in_conf_d() -> None:
     result = invoked("-c", "-", "--siem", "qradar", "--server", "q", "--source", "journal")
     assert parse(result.output).value["include"] == "conf.d/*.yaml"

@@ -39,7 +39,7 @@ from siemrelay.core.filters import entry_fault
 from siemrelay.net.pem import FileState, file_state
 from siemrelay.products.product import Products
 from siemrelay.telemetry.endpoint_options import EndpointOptions
-from siemrelay.transforms.rules_in_short import is_rule
+from siemrelay.transforms.event_rules import is_rule
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -18,12 +18,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from siemrelay.core.event import AuditEvent, field_getter
 from siemrelay.core.event_types import Catalogue
-from siemrelay.core.filters import EventFilter, EventsChoice, EventsOptions
-from siemrelay.core.options import Options, seconds
+from siemrelay.core.options import seconds
 from siemrelay.core.times import epoch_ms
-from siemrelay.transforms.conditions import Conditions, Where
 from siemrelay.transforms.event_paths import EventPath, decoded_field
-from siemrelay.transforms.rules_in_short import listed_rules
+from siemrelay.transforms.event_rules import EventRule, RuleEvents, listed_rules
 
 # Periods of which the count is remembered, by rule and value of `per`: some 5 MiB. If there are
 # more, the first begun is forgotten: then more is stored than `rate` says, never less.
@@ -71,13 +69,9 @@ Rate = Annotated[
 """So many events in a period, written `100/s`, `6000/m`, `500/10s`."""
 
 
-class LimitRule(Options):
+class LimitRule(EventRule):
     """Events that are limited together. The first rule that fits an event decides."""
 
-    events: EventsChoice = Field(
-        default_factory=EventsOptions, description="which events, written as a sink's `events`"
-    )
-    where: Where = Field(default={}, description="further conditions on them")
     rate: Rate = Field(
         description="how many of them are stored in what time, at once or spread: `100/s`, "
         "`6000/m`, `500/10s`; the others are counted and left out"
@@ -179,28 +173,19 @@ class Limiter:
         return True
 
 
-class _Rule:
+class _Rule(RuleEvents):
     """One compiled rule."""
 
     def __init__(self, options: LimitRule, catalogue: Catalogue) -> None:
-        self._events = EventFilter(options.events, catalogue)
-        self._where = Conditions(options.where)
+        super().__init__(options, catalogue)
         self.most, self._period_s = events_and_period(options.rate)
         self._by_event = options.clock == "event"
         self._get = None if options.per is None else field_getter(options.per)
-        self.fields = self._events.fields | self._where.fields | {"type", "time"}
+        self.fields |= {"type", "time"}
         if options.per is not None:
             self.fields |= {decoded_field(options.per)}
         per = f" for each {options.per}" if options.per else ""
         self.text = f"at most {options.rate} of these are stored{per}, by `limit`"
-
-    def select(self, events: Sequence[AuditEvent]) -> Sequence[bool]:
-        """Whether the rule is for them, for each event, in order."""
-        fits = self._events.select(events)
-        if not self._where:
-            return [True] * len(events) if fits is None else fits
-        holds = self._where.select(events)
-        return holds if fits is None else [a and b for a, b in zip(fits, holds, strict=True)]
 
     def value(self, event: AuditEvent) -> str:
         """The value of `per`, by which events are counted apart; empty for none."""

@@ -14,10 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from siemrelay.core.event import AuditEvent, DecodedBatch
 from siemrelay.core.event_types import OWN_SOURCE, Catalogue
-from siemrelay.core.filters import EventFilter, EventsChoice, EventsOptions
-from siemrelay.core.options import Options
-from siemrelay.transforms.conditions import Conditions, Where
-from siemrelay.transforms.rules_in_short import listed_rules
+from siemrelay.transforms.event_rules import EventRule, RuleEvents, listed_rules
 
 _MOST: Final = 1_000_000
 
@@ -30,13 +27,9 @@ _SHIFT: Final = 32
 _Share = Annotated[int, Field(ge=2, le=_MOST)]
 
 
-class SampleRule(Options):
+class SampleRule(EventRule):
     """Events of which one in so many is sent. The first rule that fits an event decides."""
 
-    events: EventsChoice = Field(
-        default_factory=EventsOptions, description="which events, written as a sink's `events`"
-    )
-    where: Where = Field(default={}, description="further conditions on them")
     one_in: _Share = Field(
         description="one in so many is sent; the others are counted and left out"
     )
@@ -59,13 +52,8 @@ class Sampler:
     """The compiled rules of one sink. Pure; several threads may use it."""
 
     def __init__(self, rules: Sequence[SampleRule], catalogue: Catalogue) -> None:
-        self._rules = [
-            (EventFilter(rule.events, catalogue), Conditions(rule.where), rule.one_in)
-            for rule in rules
-        ]
-        self.fields = frozenset(
-            field for events, where, _ in self._rules for field in events.fields | where.fields
-        ) | {"type"}
+        self._rules = [(RuleEvents(rule, catalogue), rule.one_in) for rule in rules]
+        self.fields = frozenset({"type"}).union(*(chosen.fields for chosen, _ in self._rules))
         """The fields that the decoder has to fill."""
 
     def select(
@@ -77,15 +65,10 @@ class Sampler:
         events, first = decoded.events, decoded.batch.first_sequence
         open_ = [True] * len(events) if keep is None else list(keep)
         kept, left_out = list(open_), dict[str, list[int]]()
-        for chosen, where, one_in in self._rules:
+        for chosen, one_in in self._rules:
             fits = chosen.select(events)
-            holds = where.select(events) if where else None
             for index in range(len(events)):
-                if (
-                    open_[index]
-                    and (fits is None or fits[index])
-                    and (holds is None or holds[index])
-                ):
+                if open_[index] and fits[index]:
                     open_[index] = False  # decided
                     if not is_sampled(first + index, one_in):
                         kept[index] = False
@@ -96,10 +79,7 @@ class Sampler:
 
     def share(self, event: AuditEvent) -> int:
         """One in how many events like this one is sent."""
-        for chosen, where, one_in in self._rules:
-            if chosen.explain(event)[0] and (not where or where.explain(event)[0]):
-                return one_in
-        return 1
+        return next((one_in for chosen, one_in in self._rules if chosen.select([event])[0]), 1)
 
 
 def is_sampled(sequence: int, one_in: int) -> bool:

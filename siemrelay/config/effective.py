@@ -84,6 +84,7 @@ def remarks(loaded: Loaded) -> list[Fault]:
     found = [*loaded.document.remarks]
     for name, source in loaded.config.sources.items():
         found += list(_empty_globs(loaded, name, source))
+        found += list(_closed_log_socket(loaded, name, source))
     for name, sink in loaded.config.sinks.items():
         found += list(_without_effect(loaded, name, sink))
         found += list(_below_min_severity(loaded, name, sink))
@@ -246,6 +247,24 @@ def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fa
         why = _matching_no_file(str(path))
         if why is not None:
             yield loaded.document.fault(("sources", name, "path"), why)
+
+
+# The socket of syslog(3), and its place under systemd, to which /dev/log is a link there.
+_LOG_SOCKETS: Final = frozenset({"/dev/log", "/run/systemd/journal/dev-log"})
+_BY_ALL: Final = 0o666
+
+
+def _closed_log_socket(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fault]:
+    """A socket for all programs to which those of other users cannot write: syslog(3) is silent."""
+    if source.type != "syslog" or getattr(source, "mode", _BY_ALL) & _BY_ALL == _BY_ALL:
+        return
+    paths = [bind.path for bind in getattr(source, "binds", ())]
+    for path in _LOG_SOCKETS.intersection(paths):
+        message = (
+            f"programs of other users cannot write to {path}, and do not say so; "
+            'set `mode: "0666"` at this source, as syslog daemons do'
+        )
+        yield loaded.document.fault(("sources", name, "listen"), message)
 
 
 def _matching_no_file(pattern: str) -> str | None:

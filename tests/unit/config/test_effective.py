@@ -227,6 +227,25 @@ def test_what_a_receiver_expects_otherwise_is_remarked_on(sink: str, key: str, w
 
 
 @pytest.mark.parametrize(
+    ("listen", "mode", "expected"),
+    [
+        ("unixgram:///dev/log", "", ["sources.a.listen"]),
+        ("['udp://127.0.0.1:514', 'unixgram:///dev/log']", ", mode: 620", ["sources.a.listen"]),
+        ("unixgram:///dev/log", ", mode: '0666'", []),
+        ("unixgram:///run/siemrelay/log.sock", "", []),
+        ("udp://127.0.0.1:514", "", []),
+    ],
+)
+def test_the_socket_of_syslog_is_remarked_on_if_not_every_program_may_write_to_it(
+    listen: str, mode: str, expected: list[str]
+) -> None:
+    text = (
+        f"sources: {{a: {{type: syslog, listen: {listen}{mode}}}}}\nsinks: {{s: {{server: h}}}}\n"
+    )
+    assert [remark.key for remark in remarks(load_text(text, "f"))] == expected
+
+
+@pytest.mark.parametrize(
     "sink",
     [
         "{siem: splunk, url: 'https://s:8088', authorization: Splunk abcd}",

@@ -230,7 +230,7 @@ def test_what_a_receiver_expects_otherwise_is_remarked_on(sink: str, key: str, w
     ("listen", "mode", "expected"),
     [
         ("unixgram:///dev/log", "", ["sources.a.listen"]),
-        ("['udp://127.0.0.1:514', 'unixgram:///dev/log']", ", mode: 620", ["sources.a.listen"]),
+        ("['udp://127.0.0.1:514', 'unixgram:///dev/log']", ", mode: '0620'", ["sources.a.listen"]),
         ("unixgram:///dev/log", ", mode: '0666'", []),
         ("unixgram:///run/siemrelay/log.sock", "", []),
         ("udp://127.0.0.1:514", "", []),

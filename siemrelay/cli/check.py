@@ -1,4 +1,4 @@
-"""`siemrelay check`: the configuration's faults, or its effective settings."""
+"""`siemrelay check`: the configuration's faults, or its settings."""
 
 from __future__ import annotations
 
@@ -50,17 +50,16 @@ class _RecordFile(click.File):
 def check(
     config: str, against_running: bool, every: bool, as_json: bool, records: BinaryIO | None
 ) -> None:
-    """Validate the configuration and print the settings of each source and sink.
+    """Check the configuration and show what it sets.
 
-    Prints every fault with its line and column and exits with 78 if there is one. It starts
-    nothing, connects to nothing and changes nothing; it does look for the files and packages that
-    the configuration needs, whether this user may read and write them, and whether the ports are
-    free; what depends on another user is a warning. Run by root on the service's own file, it looks
-    as the service's user. Secrets are shown as the file writes them, or as ***. Settings at their
-    defaults are shown with --all, and always with --json.
+    Prints every fault with its line and column, and exits with 78 if there is one. It connects to
+    nothing and changes nothing. It does look for the files and packages that the configuration
+    needs, at the rights of this user, and whether the ports are free; a fault that depends on
+    another user is a warning. Run by root on the service's own file, it looks as the service's
+    user. Secrets are shown as the file writes them, or as ***.
 
-    With FILE, a file of records, it looks at nothing else: it proposes the decoder that fits, with
-    the lines of the configuration.
+    With FILE, a file of records, it only proposes the decoder that fits, with the lines of the
+    configuration.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "reload": ("live.reload", "apply the changed configuration to the running relay"),
     "pause": ("live.pause", "stop delivering to a sink; its records wait"),
     "resume": ("live.pause", "deliver to a paused sink again"),
-    "check": ("check", "validate the configuration and print its effective settings"),
+    "check": ("check", "check the configuration and show what it sets"),
     "test": ("test", "send one marked test event to a sink"),
     "tap": ("live.tap", "show the running relay's events live, as decoded and as sent"),
     "preview": ("preview", "show what each sink would receive for given records"),

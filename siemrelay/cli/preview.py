@@ -56,10 +56,9 @@ def preview(
 ) -> None:
     """Show what each sink would receive for the records in FILE or on standard input.
 
-    FILE may be compressed with gzip, zstd, xz or bzip2; a record that holds many is taken apart by
-    the source's `items`. For each record it prints the fields that were found, then for each sink
-    whether the record is kept or filtered, and why, and the exact bytes of the message. Nothing is
-    sent or stored.
+    For each record it prints the fields that were found, then for each sink whether the record is
+    kept or filtered, and why, and the exact bytes of the message. FILE may be compressed with gzip,
+    zstd, xz or bzip2; the source's `items` splits records. Nothing is sent or stored.
 
     \b
     Example:

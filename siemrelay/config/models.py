@@ -24,7 +24,7 @@ from siemrelay.config.describe import nearest
 from siemrelay.core.event import DEFAULT_SEVERITY, FIELDS
 from siemrelay.core.event_types import Catalogue, EventType
 from siemrelay.core.filters import EventsChoice, EventsOptions
-from siemrelay.core.options import Duration, NonEmpty, Options, Size, absolute
+from siemrelay.core.options import Duration, NonEmpty, Options, Size, absolute, one_or_more
 from siemrelay.pipeline.sealing.options import SealChoice
 from siemrelay.products.product import BUILT_IN, Products
 from siemrelay.telemetry.endpoint_options import EndpointOptions
@@ -65,14 +65,8 @@ EventField = Annotated[
 ]
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[list[Name], BeforeValidator(_listed, json_schema_input_type=Name | list[Name])]
-Pools = Annotated[
-    list[NonEmpty], BeforeValidator(_listed, json_schema_input_type=NonEmpty | list[NonEmpty])
-]
+Names = Annotated[list[Name], one_or_more(Name)]
+Pools = Annotated[list[NonEmpty], one_or_more(NonEmpty)]
 """Pool labels; a single one may be written without a list."""
 
 
@@ -242,9 +236,7 @@ def _declared(value: Any) -> Any:
 class RelayConfig(Options):
     """The whole file."""
 
-    include: Annotated[
-        list[NonEmpty], BeforeValidator(_listed, json_schema_input_type=NonEmpty | list[NonEmpty])
-    ] = Field(
+    include: Annotated[list[NonEmpty], one_or_more(NonEmpty)] = Field(
         default=[],
         description="files with further `sources`, `sinks` and `event_types`: a path or pattern "
         "like `conf.d/*.yaml`, from this file's directory, or a list of them; read in the order of "

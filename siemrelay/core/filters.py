@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from siemrelay.core.event import DEFAULT_SEVERITY, AuditEvent
 from siemrelay.core.event_types import ANY, Catalogue, normal_key, separate_words
 from siemrelay.core.memo import BoundedMemo
-from siemrelay.core.options import Options
+from siemrelay.core.options import Options, listed
 
 # A reason is a line on a terminal; a hostile name can be as long as a record.
 _SHOWN_CHARACTERS: Final = 80
@@ -33,17 +33,13 @@ class _Short:
         return {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}, full]}
 
 
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _long_form(value: Any) -> Any:
     return {"include": value} if isinstance(value, (str, list, tuple)) else value
 
 
-Entries = Annotated[list[str], BeforeValidator(_listed), _Short()]
+Entries = Annotated[list[str], BeforeValidator(listed), _Short()]
 Outcomes = Annotated[
-    list[Literal["success", "failure", "unknown"]], BeforeValidator(_listed), _Short()
+    list[Literal["success", "failure", "unknown"]], BeforeValidator(listed), _Short()
 ]
 
 
@@ -84,7 +80,7 @@ def entry_fault(entry: str, catalogue: Catalogue) -> str | None:
     nearest = catalogue.nearest(entry)
     meant = f"the nearest known name is {nearest!r}" if nearest else "no known name resembles it"
     return (
-        f"unknown {kind} {_shown(category or entry)}; {meant}; "
+        f"unknown {kind} {quoted(category or entry)}; {meant}; "
         "types and categories of your own are declared under `event_types:`"
     )
 
@@ -127,19 +123,19 @@ class EventFilter:
         """Whether to keep the event, and why, in one sentence; `select` decides the same."""
         included = self._include.entry_for(event)
         if included is None:
-            return False, f"{_shown(event.type)} is not in include"
+            return False, f"{quoted(event.type)} is not in include"
         excluded = self._exclude.entry_for(event)
         if excluded is not None:
-            return False, f"excluded by {_shown(excluded)}"
+            return False, f"excluded by {quoted(excluded)}"
         severity = DEFAULT_SEVERITY if event.severity is None else event.severity
         if severity < self._min_severity:
             return False, f"severity {severity} is below min_severity {self._min_severity}"
         outcome = event.outcome or "unknown"
         if self._outcomes and outcome not in self._outcomes:
-            return False, f"outcome {_shown(outcome)} is not {' or '.join(self._outcomes)}"
+            return False, f"outcome {quoted(outcome)} is not {' or '.join(self._outcomes)}"
         if included == ANY:
             return True, "every event is selected"
-        return True, f"{_shown(included)} is in include"
+        return True, f"{quoted(included)} is in include"
 
 
 class _Choice:
@@ -231,5 +227,6 @@ def _compiled(literals: Sequence[str], wildcards: Sequence[str]) -> Callable[[st
     return re.compile(translate("".join(joined))).match
 
 
-def _shown(text: str) -> str:
+def quoted(text: str) -> str:
+    """As a reason shows it: in quotes, and no longer than a line takes."""
     return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

@@ -88,6 +88,16 @@ URL_PASSWORD: Final = re.compile(
 """The password in `https://user:password@host/`, if it is not the word that stands for one."""
 
 
+def listed(value: Any) -> Any:
+    """A text as the list of it, all else as it is."""
+    return [value] if isinstance(value, str) else value
+
+
+def one_or_more(item: Any) -> BeforeValidator:
+    """Lets a list of these texts that has one entry be written as that."""
+    return BeforeValidator(listed, json_schema_input_type=item | list[item])
+
+
 def seconds(value: Any) -> float:
     """`500ms`, `10s`, `24h` → seconds; 0 needs no unit. Raises ValueError with an example."""
     return _quantity(value, _SECONDS, "500ms, 10s or 24h")

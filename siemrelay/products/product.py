@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from siemrelay.core.event import FIELDS
 from siemrelay.core.event_types import Catalogue, EventType, Values, normal_key
-from siemrelay.core.options import NonEmpty, Options
+from siemrelay.core.options import NonEmpty, Options, listed
 from siemrelay.decoders.fields import Spellings
 
 # libyaml's parser: ten times as fast. Every value is a text, and the model makes numbers of some.
@@ -31,10 +31,6 @@ NO_PRODUCT: Final = "none"
 _MAPPED: Final = ("type", "category", "severity", "outcome")
 _OUTCOMES: Final = ("success", "failure", "unknown")
 _MOST_SEVERE: Final = 10
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _field(value: str) -> str:
@@ -49,7 +45,7 @@ def _mapped(value: str) -> str:
     return value
 
 
-_Paths = Annotated[list[NonEmpty], BeforeValidator(_listed), Field(min_length=1)]
+_Paths = Annotated[list[NonEmpty], BeforeValidator(listed), Field(min_length=1)]
 _Row = tuple[Annotated[int, Field(ge=0, le=_MOST_SEVERE)], str]
 
 

@@ -13,12 +13,10 @@ import msgspec
 from pydantic import BeforeValidator, Field, model_validator
 
 from siemrelay.core.event import AuditEvent, field_getter
+from siemrelay.core.filters import quoted
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
-from siemrelay.transforms.event_paths import ATTRIBUTES, EventPath, Scalar, decoded_field
-
-# A reason is a line on a terminal; a hostile value can be as long as a record.
-_SHOWN_CHARACTERS: Final = 80
+from siemrelay.transforms.event_paths import ATTRIBUTES, EventPath, Scalar, as_text, decoded_field
 
 _WILDCARD: Final = re.compile(r"[*?\[]")
 _NETWORK: Final = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|[\da-fA-F]*:[\da-fA-F:.]*)(?:/\d+)?")
@@ -104,19 +102,19 @@ def impossible(where: Mapping[str, ConditionOptions]) -> Iterator[tuple[str, str
             low, high = _NUMBERS[path]
             form = f"`{path}` is a whole number from {low} to {high}: write 7, or {{min: 7}}"
             numbers = {str(number) for number in range(low, high + 1)}
-            if not numbers.issuperset(map(_text, plain)):
-                wrong = next(entry for entry in plain if _text(entry) not in numbers)
-                yield path, f"no event has the {path} {_shown(_text(wrong))}; {form}"
+            if not numbers.issuperset(map(as_text, plain)):
+                wrong = next(entry for entry in plain if as_text(entry) not in numbers)
+                yield path, f"no event has the {path} {quoted(as_text(wrong))}; {form}"
             elif (options.min is not None and options.min > high) or (
                 options.max is not None and options.max < low
             ):
                 yield path, f"no event has such a {path}; `{path}` is from {low} to {high}"
-        elif path in _CHOICES and not set(_CHOICES[path]).issuperset(map(_text, plain)):
-            wrong = next(entry for entry in plain if _text(entry) not in _CHOICES[path])
+        elif path in _CHOICES and not set(_CHOICES[path]).issuperset(map(as_text, plain)):
+            wrong = next(entry for entry in plain if as_text(entry) not in _CHOICES[path])
             yield (
                 path,
                 (
-                    f"no event has the {path} {_shown(_text(wrong))}; it is one of "
+                    f"no event has the {path} {quoted(as_text(wrong))}; it is one of "
                     f"{', '.join(_CHOICES[path])}"
                 ),
             )
@@ -199,7 +197,7 @@ class _Test:
         values = value if isinstance(value, list) else [value]
         if self._is_bounded and not any(map(self._within, values)):
             return False
-        texts = list(map(_text, values))
+        texts = list(map(as_text, values))
         if self._any is not None and not any(map(self._any.matches, texts)):
             return False
         return self._not is None or not any(map(self._not.matches, texts))
@@ -216,7 +214,7 @@ class _Test:
         value, options = self._get(event), self._options
         if value is None or value == "":
             return f"there is no {self._path}"
-        shown = f"{self._path} {_shown(_text(value))}"
+        shown = f"{self._path} {quoted(as_text(value))}"
         if options.present is False:
             return f"there is a {self._path}"
         values = value if isinstance(value, list) else [value]
@@ -227,7 +225,7 @@ class _Test:
             if options.min is not None and max(numbers) < options.min:
                 return f"{shown} is below {options.min:g}"
             return f"{shown} is above {options.max:g}"
-        texts = list(map(_text, values))
+        texts = list(map(as_text, values))
         if self._any is not None and not any(map(self._any.matches, texts)):
             return f"{shown} is not {self._any}"
         return f"{shown} is {self._not}, which `not` excludes"
@@ -242,7 +240,7 @@ class _Matcher:
         self._networks: list[IPv4Network | IPv6Network] = []
         patterns: list[str] = []
         for entry in entries:
-            text = _text(entry)
+            text = as_text(entry)
             network = _network(entry) if isinstance(entry, str) else None
             if isinstance(entry, bool):  # YAML's `yes`
                 self._exact |= {text, *(("yes", "on") if entry else ("no", "off"))}
@@ -286,7 +284,7 @@ class _Matcher:
         return any(address in net or (mapped and mapped in net) for net in self._networks)
 
     def __str__(self) -> str:
-        return " or ".join(_shown(_text(entry)) for entry in self._entries)
+        return " or ".join(quoted(as_text(entry)) for entry in self._entries)
 
 
 def _network(entry: str) -> IPv4Network | IPv6Network | None:
@@ -358,12 +356,6 @@ def _attribute_column(path: str) -> Callable[[Sequence[AuditEvent]], list[bytes]
     return column
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return msgspec.json.encode(value).decode()
-
-
 def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
@@ -371,7 +363,3 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 from pydantic import AfterValidator, StrictBool, StrictFloat, StrictInt, WithJsonSchema
 
 from siemrelay.core.event import FIELDS
@@ -37,3 +38,8 @@ Scalar = StrictBool | StrictInt | StrictFloat | str
 def decoded_field(path: str) -> str:
     """The field that a decoder has to fill so that this path can be read."""
     return ATTRIBUTES if path.startswith(f"{ATTRIBUTES}.") else path
+
+
+def as_text(value: Any) -> str:
+    """A value at such a path as text: a text as it is, all else as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

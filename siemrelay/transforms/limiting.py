@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from siemrelay.core.event import AuditEvent, field_getter
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.options import seconds
 from siemrelay.core.times import epoch_ms
-from siemrelay.transforms.event_paths import EventPath, decoded_field
+from siemrelay.transforms.event_paths import EventPath, as_text, decoded_field
 from siemrelay.transforms.event_rules import EventRule, RuleEvents, listed_rules
 
 # Periods of which the count is remembered, by rule and value of `per`: some 5 MiB. If there are
@@ -192,8 +191,7 @@ class _Rule(RuleEvents):
         value = None if self._get is None else self._get(event)
         if value is None:
             return ""
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        return text[:_VALUE_CHARACTERS]
+        return as_text(value)[:_VALUE_CHARACTERS]
 
     def period(self, event: AuditEvent, now_s: float) -> int:
         """The number of the period to which an event belongs; none lies in the future."""

@@ -10,9 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from siemrelay.core.event import AuditEvent, attributes_of, places_of
-from siemrelay.transforms.event_paths import ATTRIBUTES
+from siemrelay.transforms.event_paths import ATTRIBUTES, as_text
 from siemrelay.transforms.redaction.json_values import (
-    as_text,
     redact_at,
     redact_texts_at,
     redacted_json,

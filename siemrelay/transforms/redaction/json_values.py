@@ -9,6 +9,7 @@ import msgspec
 
 from siemrelay.core.event import places_of
 from siemrelay.core.forgiving_json import forgiving_json
+from siemrelay.transforms.event_paths import as_text
 from siemrelay.transforms.redaction.rules import MASK, TextRule, Token, redacted_text
 
 # `{"name": "password", "value": "x"}`, as CloudTrail, Google and Windows list parameters.
@@ -107,11 +108,6 @@ def _whole(value: Any, token: Token, secrets: set[str]) -> str:
     text = as_text(value)
     secrets.add(text)
     return token(text)
-
-
-def as_text(value: Any) -> str:
-    """A JSON value that is redacted whole as the text that its token stands for."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def texts_within(value: Any, depth: int = DEPTH) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from siemrelay.core.options import Options, Secret
+from siemrelay.core.options import Options, Secret, one_or_more
 from siemrelay.core.patterns import Pattern
 from siemrelay.transforms.event_paths import EventPath
 
@@ -18,10 +18,6 @@ _KEPT: Final = ("id", "time", "type", "category", "severity", "outcome")
 
 Action = Literal["mask", "remove", "pseudonym"]
 KindName = Literal["email", "card", "iban", "token", "password"]
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _redactable(path: str) -> str:
@@ -42,15 +38,13 @@ class RedactRule(Options):
 
     field: Annotated[
         list[RedactedPath],
-        BeforeValidator(_listed, json_schema_input_type=RedactedPath | list[RedactedPath]),
+        one_or_more(RedactedPath),
     ] = Field(
         default=[],
         description="fields of which the whole value is redacted; with `kind` or `pattern`, the "
         "only fields in which these are looked for",
     )
-    kind: Annotated[
-        list[KindName], BeforeValidator(_listed, json_schema_input_type=KindName | list[KindName])
-    ] = Field(
+    kind: Annotated[list[KindName], one_or_more(KindName)] = Field(
         default=[],
         description="kinds that are looked for in every text: e-mail addresses, card numbers "
         "(Luhn), IBANs (check digits), bearer tokens, JWTs and keys of common services, passwords "

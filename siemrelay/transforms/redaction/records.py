@@ -19,9 +19,9 @@ import msgspec
 from siemrelay.core.canonical_json import repeats_a_name
 from siemrelay.core.event import FIELDS, AuditEvent, attributes_of, field_getter
 from siemrelay.core.forgiving_json import forgiving_json
-from siemrelay.transforms.event_paths import ATTRIBUTES
+from siemrelay.transforms.event_paths import ATTRIBUTES, as_text
 from siemrelay.transforms.redaction.events import EventRedactor, text_of
-from siemrelay.transforms.redaction.json_values import DEPTH, as_text, redacted_json
+from siemrelay.transforms.redaction.json_values import DEPTH, redacted_json
 from siemrelay.transforms.redaction.kinds import long_matches
 from siemrelay.transforms.redaction.rules import MASK, Rules, Token, redacted_text
 from siemrelay.transforms.redaction.words import SHORTEST_AGAIN, without_word, written_forms
@@ -219,7 +219,7 @@ def replace_values(
         return [replace_values(inner, values, found, depth - 1) for inner in value]
     if value is None or isinstance(value, bool):
         return value
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = as_text(value)
     token = values.get(text)
     if token is None:
         return value

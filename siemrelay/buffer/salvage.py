@@ -179,9 +179,9 @@ def put_in_place(path: Path, new: Path) -> Path:
 
 def _content(path: Path, *, quiet: bool) -> _Content:
     with closing(connect_read_only(path)) as connection:
-        faults = _faults(connection)
-        if quiet and (hidden := find_hidden_records(path, connection, _acknowledged_end(path))):
-            faults.append(hidden.summary)
+        hidden = quiet and find_hidden_records(path, connection, _acknowledged_end(path))
+        # What SQLite would say of the rest is about a moment long before.
+        faults = [hidden.summary] if hidden else _faults(connection)
         if not faults:
             return _Content([], {
                 name: connection.execute(f"SELECT {columns} FROM {name}").fetchall()

@@ -398,6 +398,8 @@ def test_a_flipped_byte_in_the_log_of_a_killed_relay_loses_no_record(
         until(lambda: daemon.metric("source_records_total", source="audit") == 55)
         daemon.kill()
         flip(daemon, size=1)
+        checked = launcher.run("buffer", "check", "-c", str(daemon.file))
+        assert "records behind it: 1 to 55; a start corrects it first" in checked.stdout
         with HttpReceiver() as receiver:
             daemon.config["sinks"]["web"]["url"] = receiver.url
             daemon.start()

@@ -32,6 +32,7 @@ class HiddenRecords(NamedTuple):
         return (
             f"its write-ahead log is damaged at byte {self.damaged_at:,} or soon after, and SQLite "
             f"would overwrite acknowledged records behind it: {self.first:,} to {self.last:,}"
+            f"{'; a start corrects it first' if self.corrections else ''}"
         )
 
 

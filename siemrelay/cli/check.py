@@ -15,7 +15,8 @@ from siemrelay.cli.live.control_client import print_reload, send
 from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.record_files import contents
 from siemrelay.cli.tables import print_table
-from siemrelay.config.checks.host import exists, missing_resources, resource_warnings
+from siemrelay.config.checks.host import missing_resources, resource_warnings
+from siemrelay.config.checks.paths import exists
 from siemrelay.config.checks.service import check_as_service
 from siemrelay.config.effective import (
     Setting,

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from siemrelay import registry
-from siemrelay.config.checks.host import fixed, obstacle
+from siemrelay.config.checks.paths import fixed, obstacle
 from siemrelay.config.checks.security import readable_by_all, security_remarks
 from siemrelay.config.describe import field_names, written
 from siemrelay.config.load import Loaded
@@ -243,7 +243,7 @@ def _empty_globs(loaded: Loaded, name: str, source: SourceConfig) -> Iterator[Fa
     paths = getattr(source, "path", None) if source.type == "file" else None
     for path in [paths] if isinstance(paths, (str, Path)) else paths or []:
         if obstacle(fixed(str(path)), os.R_OK | os.X_OK):
-            continue  # what is there cannot be seen: `checks.host` says so
+            continue  # what is there cannot be seen: `checks.paths` says so
         why = _matching_no_file(str(path))
         if why is not None:
             yield loaded.document.fault(("sources", name, "path"), why)

@@ -16,16 +16,14 @@ from typing import Final
 
 import msgspec
 
-from siemrelay.config.checks.host import (
-    addresses,
+from siemrelay.config.checks.addresses import addresses, lowest_free_port, taken
+from siemrelay.config.checks.paths import (
     exists,
     fixed,
     is_dir,
     listed_files,
-    lowest_free_port,
     obstacle,
     patterns,
-    taken,
     unreadable,
     written,
 )

@@ -60,6 +60,9 @@ def join_source(written: Mapping[str, Any], products: Products = BUILT_IN) -> Jo
     decoder = _choice(joined, "decoder", registry.DECODERS, defaults.get("decoder", default))
     joined.model = source_model(kind, decoder)
     _fill_source(joined, defaults)
+    if "sample" in joined.values:
+        message = "a source has no `sample`; write `sample:` on a sink, or `limit:` here"
+        _refuse(joined, "sample", message)
     _refuse_keys(
         joined,
         {"type": kind, "decoder": decoder},

@@ -55,6 +55,7 @@ def explain(
     expected: dict[KeyPath, list[str]] = {}
     inputs: dict[KeyPath, Any] = {}
     at_keys: set[KeyPath] = set()
+    free: set[KeyPath] = set()
     for detail in error.errors(include_url=False):
         path, is_key = _path_in(values, detail["loc"], missing=detail["type"] == "missing")
         inputs[path] = detail["input"]
@@ -62,6 +63,8 @@ def explain(
             at_keys.add(path)
         if detail["type"] in _EXPECTED:
             expected.setdefault(path, []).append(_EXPECTED[detail["type"]])
+            if detail["type"] == "dict_type":  # its keys are the user's
+                free.add(path)
         else:
             texts.setdefault(path, []).append(_text(dict(detail), model, path))
     for path, kinds in expected.items():
@@ -71,7 +74,8 @@ def explain(
         found = _found(inputs[path])
         quote = "; put it in quotes" if wanted == "text" and found in _SCALARS else ""
         bracket = "; put it in brackets: [...]" if (wanted, found) == ("a list", "text") else ""
-        hint = quote or bracket or _by_name(path, inputs[path]) or _keys(model, path, wanted)
+        hint = quote or bracket or _by_name(path, inputs[path])
+        hint = hint or ("" if path in free else _keys(model, path, wanted))
         texts.setdefault(path, []).append(f"expected {wanted}, found {found}{hint}")
     return [
         document.fault((*at, *path), "; ".join(dict.fromkeys(some)), at_key=path in at_keys)

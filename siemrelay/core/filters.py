@@ -62,6 +62,10 @@ EventsChoice = Annotated[EventsOptions, BeforeValidator(_long_form), _Short()]
 """`EventsOptions`, or in short just its `include`: one entry or a list of them."""
 
 
+_ALL_ELSEWHERE: Final = ("all", "any", "every", "everything")
+"""Names of all events in other programs."""
+
+
 def entry_fault(entry: str, catalogue: Catalogue) -> str | None:
     """The fault of an entry of `include` or `exclude`, in a sentence; None if it has none.
 
@@ -79,6 +83,8 @@ def entry_fault(entry: str, catalogue: Catalogue) -> str | None:
     kind = "event type" if category is None else "category"
     nearest = catalogue.nearest(entry)
     meant = f"the nearest known name is {nearest!r}" if nearest else "no known name resembles it"
+    if category is None and entry.casefold() in _ALL_ELSEWHERE:
+        return f"unknown event type {entry!r}; write `{ANY}` for all events"
     return (
         f"unknown {kind} {quoted(category or entry)}; {meant}; "
         "types and categories of your own are declared under `event_types:`"

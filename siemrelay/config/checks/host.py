@@ -92,6 +92,8 @@ def _forbidden(loaded: Loaded) -> Iterator[Fault]:
 def _without_directory(loaded: Loaded, made: Collection[Path]) -> Iterator[Fault]:
     for path, place in written(loaded):
         folder = place.parent
+        if path[0] == "sinks" and exists(place) and place.is_dir():
+            yield loaded.document.fault(path, f"{place} is a directory; name a file in it")
         if path == ("state_dir",) or exists(folder) or any(map(folder.is_relative_to, made)):
             continue
         if obstacle(folder, os.X_OK) is None:

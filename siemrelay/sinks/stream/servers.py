@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Ta
 from siemrelay.net.tcp_client import Address
 
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::(\d{1,5}))?")
-_NAMED: Final = re.compile(r"([^:\[\]\s/@,;]+)(?::(\d{1,5}))?")
+_NAMED: Final = re.compile(r"([\w.%-]+)(?::(\d{1,5}))?")
 _DOTTED: Final = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _MAX_PORT: Final = 65535
 
@@ -20,6 +20,8 @@ _MAX_PORT: Final = 65535
 def _split(server: str) -> tuple[str, int | None]:
     if server.count(":") > 1 and _is_ipv6(server):
         return server, None
+    if "$" in server:
+        raise ValueError("an environment variable is written ${NAME}, with braces")
     if "://" in server:
         raise ValueError(
             "write the name or address alone, like siem.example.com:6514; `protocol` says how it "

@@ -292,3 +292,13 @@ def test_a_file_that_two_sources_read_is_a_warning_at_the_second(tmp_path: Path)
     (warning,) = warned(text % "")
     assert warning.startswith(f"f:4:25: sources.b.path: source `a` reads {tmp_path}/audit.json too")
     assert warned(text % ".1") == []
+
+
+def test_an_archive_at_a_directory_is_a_warning(tmp_path: Path) -> None:
+    text = f"state_dir: {tmp_path}\n{START}{{protocol: file, path: {tmp_path}}}\n"
+    found = resource_warnings(
+        load_text(text, "f", {}), as_this_user=False, ports=False, running=None
+    )
+    assert [fault.located("f") for fault in found] == [
+        f"f:5:29: sinks.s.path: {tmp_path} is a directory; name a file in it"
+    ]

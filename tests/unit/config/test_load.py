@@ -178,6 +178,21 @@ def one_of(names: Iterable[str]) -> str:
         ("{server: 5}",
          "f:4:15: sinks.s.server: expected text, found a number; put it in quotes"),
         ("{server: [a]}", "f:4:15: sinks.s.server: expected text, found a list"),
+        ("{server: $HOST}",
+         "f:4:15: sinks.s.server: an environment variable is written ${NAME}, with braces"),
+        ("{server: “a”}",
+         "f:4:15: sinks.s.server: write a name or address, maybe with a port: "
+         "siem.example.com:6514"),
+        ("{server: a, events: all}",
+         "f:4:26: sinks.s.events: unknown event type 'all'; write `Any Audit Record` for all "
+         "events"),
+        ("{server: a, where: [severity]}",
+         "f:4:25: sinks.s.where: expected `key: value` lines below it, found a list"),
+        ("{server: a, retry: 5}",
+         "f:4:25: sinks.s.retry: expected `key: value` lines below it, found a number; the keys "
+         "are initial, max"),
+        ("{server: a, sample: 0.1}",
+         "f:4:26: sinks.s.sample: expected a whole number, found a fraction"),
         ("{server: a, enabled: maybe}", "f:4:27: sinks.s.enabled: expected yes or no, found text"),
         ("{server: a, when_full: drop}",
          "f:4:29: sinks.s.when_full: expected one of `block`, `drop_oldest`; "

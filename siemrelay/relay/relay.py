@@ -29,7 +29,7 @@ from siemrelay.pipeline.observer import Observers
 from siemrelay.pipeline.workers.pool import WorkerPool
 from siemrelay.relay.assembly import Assembly, FullDecoders, unparsed_why
 from siemrelay.relay.commands.commands import Commands, audit_reload
-from siemrelay.relay.control import serve_control, user_name
+from siemrelay.relay.commands.server import serve_control, user_name
 from siemrelay.relay.heartbeat import Heartbeat
 from siemrelay.relay.huge_pages import move_heap
 from siemrelay.relay.pauses import Pauses

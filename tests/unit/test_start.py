@@ -20,7 +20,8 @@ print(*sys.modules, file=sys.stderr)
 # Each takes longer than a part takes to start.
 NOT_FOR_EVERY_START = {
     "cryptography", "confluent_kafka", "redis", "pika", "httpx2", "jsonschema", "rich", "pygments",
-    "urllib.request", "siemrelay.sinks.http.client", "siemrelay.sources.syslog.source",
+    "asyncio", "email", "importlib.metadata", "urllib.request", "siemrelay.sinks.http.client",
+    "siemrelay.sources.syslog.source",
     "siemrelay.net.http_server", "siemrelay.telemetry.page", "siemrelay.telemetry.metrics",
     "siemrelay.pipeline.sealing.sealed_stream", "siemrelay.proof.leaf",
 }  # fmt: skip

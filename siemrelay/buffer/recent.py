@@ -12,8 +12,8 @@ import trio
 from siemrelay.core.event import Batch
 from siemrelay.net.tasks import Broadcast
 
-KEPT_BYTES: Final = 4 * 1024 * 1024
-"""Eight batches of a busy file source."""
+KEPT_BYTES: Final = 5 * 1024 * 1024
+"""Ten batches of a busy file source: more than one commit of a rush."""
 
 # A larger commit comes from a source that reads a backlog. Senders that wait for an answer hand
 # over less at a time, and are not throttled.

@@ -13,6 +13,7 @@ from siemrelay.telemetry.stats import SourceStats
 
 LINES = Records(b"x" * (512 * 1024 - 1) + b"\n", 1)
 WINDOW_S = 0.02
+FILLING = -(-FULL_BYTES // len(LINES.payload))  # as many lines as make a group full
 
 
 async def wait(group: CommitGroup) -> None:
@@ -29,7 +30,7 @@ async def fill(group: CommitGroup) -> None:
     ("begins", "waits_s"),
     [
         pytest.param(wait, WINDOW_S, id="nothing more comes"),
-        pytest.param(fill, WINDOW_S / 10 * 4, id="it gets full"),
+        pytest.param(fill, WINDOW_S / 10 * FILLING, id="it gets full"),
         pytest.param(CommitGroup.until_stored, 0.0, id="a sender waits for it"),
     ],
 )

@@ -19,6 +19,7 @@ from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.config.load import load_text
 from siemrelay.core.event import Batch
 from siemrelay.core.event_types import OWN_SOURCE
+from siemrelay.pipeline.intake.commit_group import FULL_BYTES
 from siemrelay.pipeline.intake.intake import Committer, SourceIntake
 from siemrelay.pipeline.intake.source_filter import Filtered
 from siemrelay.relay.assembly import Assembly
@@ -303,7 +304,7 @@ async def test_offering_waits_for_room_only(tmp_path: Path) -> None:
 
 async def test_an_offer_that_is_cancelled_while_it_waits_was_not_made(tmp_path: Path) -> None:
     async with rig_on(tmp_path, running=False) as rig:
-        await rig.a.offer(records(b"x" * 3_000_000, offset=1))
+        await rig.a.offer(records(b"x" * FULL_BYTES, offset=1))
         with trio.move_on_after(0) as scope:
             await rig.a.offer(records(b"not taken", offset=2))
         assert scope.cancelled_caught
@@ -324,7 +325,7 @@ async def test_what_a_cancelled_offer_did_not_store_counts_for_no_limit(tmp_path
     limit = Assembly(load_text(text, "x.yaml").config).source_filter("a")
     some = records(b'{"type": "User Logged In"}')
     async with rig_on(tmp_path, running=False) as rig:
-        await rig.b.offer(records(b"x" * 3_000_000))
+        await rig.b.offer(records(b"x" * FULL_BYTES))
         limited = rig.committer.intake("a", limit)
         with trio.move_on_after(0) as scope:
             await limited.offer(some, some)

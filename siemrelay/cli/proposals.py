@@ -55,10 +55,13 @@ _SYSLOG: Final = re.compile(
 )
 _DELIMITERS: Final = ",;\t|"
 _DATES: Final = (
-    r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*",
-    r"^\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]",
-    r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d",
+    (r"\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d", r"(?P<time>{}\S*?)[:|]? "),
+    # Samba's has its level behind the time.
+    (r"\[\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d", r"\[(?P<time>[^]]+?)(?:,  \d+)?\] "),
+    (r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]", r"\[(?P<time>[^]]+)\] "),
+    (r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d", r"(?P<time>{}) "),
 )
+"""The time with which a record begins, and what takes it without what stands around it."""
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -90,7 +93,7 @@ def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
             settings = {"decoder": name, **({"product": product} if product else {})}
             repeated = _repeated(records) if name == "json" else None
             return Proposal(settings | found.encoding, fit, len(records), repeated)
-    return _csv(found) or _text(found)
+    return _csv_or_dated(found) or _text(found)
 
 
 class _Sample:
@@ -265,22 +268,39 @@ def _is_header(row: list[str]) -> bool:
     )
 
 
+def _csv_or_dated(sample: _Sample) -> Proposal | None:
+    """Rows, unless they are lines that a time begins: Python writes a comma into it."""
+    rows, dated = _csv(sample), _dated(sample)
+    columns = rows.settings.get("columns", ()) if rows is not None else ()
+    return dated if rows is None or (dated is not None and len(columns) == 2) else rows
+
+
+def _dated(sample: _Sample) -> Proposal | None:
+    """Text that is taken apart by the time with which its records begin; None if they do not."""
+    lines = sample.records()
+    indented = sum(map(_is_indented, lines))
+    for date, taken in _DATES:
+        written = taken.replace("{}", date)
+        dated = [line for line in lines if re.match(written, line)]
+        if dated and len(dated) + indented >= len(lines) // 2 and re.match(written, lines[0]):
+            settings: dict[str, Any] = {**sample.encoding}
+            if len(dated) < len(lines):
+                settings["multiline"] = {"start": f"^{date}"}
+            settings |= {"decoder": "regex", "pattern": f"(?s){written}(?P<message>.*)"}
+            return Proposal(settings, len(dated), len(dated))
+    return None
+
+
+def _is_indented(line: str) -> bool:
+    return line[:1] in (" ", "\t")
+
+
 def _text(sample: _Sample) -> Proposal | None:
-    """Text: taken apart by the time with which its records begin, if they do."""
     lines = sample.records()
     if not lines:
         return None
-    indented = sum(line[:1] in (" ", "\t") for line in lines)
-    for date in _DATES:
-        dated = [line for line in lines if re.match(date, line)]
-        if dated and len(dated) + indented >= len(lines) // 2 and re.match(date, lines[0]):
-            settings: dict[str, Any] = {**sample.encoding}
-            if len(dated) < len(lines):
-                settings["multiline"] = {"start": date}
-            pattern = f"(?s)(?P<time>{date.removeprefix('^')}) (?P<message>.*)"
-            settings |= {"decoder": "regex", "pattern": pattern}
-            return Proposal(settings, len(dated), len(dated))
-    settings = {"decoder": "text", **sample.encoding}
+    indented = sum(map(_is_indented, lines))
+    settings: dict[str, Any] = {"decoder": "text", **sample.encoding}
     if indented:
         settings["multiline"] = {"indented": True}
     return Proposal(settings, len(lines) - indented, len(lines) - indented)

@@ -12,7 +12,12 @@ from click.testing import CliRunner
 
 from siemrelay.cli.commands import main
 from siemrelay.cli.proposals import proposal
+from siemrelay.core.event import FIELDS, Batch
+from siemrelay.core.event_types import Catalogue
+from siemrelay.registry import DECODERS
+from tests.support.products import GENERIC
 
+RECEIVED_S = 1_795_900_000.0  # 28 November 2026
 AUDIT = (Path(__file__).parents[2] / "corpus" / "audit.log").read_bytes()
 DATED = b"2026-11-20 08:00:00 ERROR failed\n  at x\n2026-11-20 08:00:01 INFO ok\n"
 SAMPLES: dict[str, tuple[bytes, dict[str, Any]]] = {
@@ -83,6 +88,34 @@ def test_preview_says_that_the_decoder_does_not_fit_and_which_one_does(tmp_path:
         "set in source badges:\n    decoder: csv\n    encoding: cp1252\n    delimiter: ;"
         in shown.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "time", "message"),
+    [
+        # mosquitto, Python's logging, nginx' error.log, squid's cache.log, times in brackets
+        ("2026-11-20T08:00:00: New connection from 10.0.0.1\n", "08:00:00Z", "New connection from"),
+        ("2026-11-20 08:00:00,123 ERROR failed\n", "08:00:00.123Z", "ERROR failed"),
+        ("2026-11-20T08:00:00.5+01:00 a b\n  more\n", "08:00:00.5+01:00", "a b"),
+        ("2026/11/20 08:00:00 [error] 7#7: refused\n", "08:00:00Z", "[error] 7#7: refused"),
+        ("2026/11/20 08:00:00| Ready\n", "08:00:00Z", "Ready"),
+        ("[2026-11-20 08:00:00] a: b\n", "08:00:00Z", "a: b"),
+        ("[2026/11/20 08:00:00.5,  0] server.c:1(main)\n  a\n", "08:00:00.5Z", "server.c:1(main)"),
+        ("[2026-11-20 08:00:00,5 +0100] a\n", "08:00:00.5+01:00", "a"),
+        ("[20/Nov/2026:08:00:00 +0000] a b\n", "08:00:00Z", "a b"),
+    ],
+)
+def test_the_pattern_that_is_proposed_takes_the_time_of_a_record(
+    lines: str, time: str, message: str
+) -> None:
+    found = proposal((lines * 3).encode(), whole=True)
+    assert found is not None
+    pattern = found.settings["pattern"]
+    decoder = DECODERS["regex"].build(GENERIC, frozenset(FIELDS), Catalogue(), pattern=pattern)
+    record = lines.rstrip().replace("\n", " ").encode()
+    (event,) = decoder.decode(Batch(1, 1, "", RECEIVED_S, record + b"\n")).events
+    assert str(event.time).endswith(f"-11-20T{time}")
+    assert str(event.message).startswith(message)
 
 
 def test_a_file_without_records_and_a_configuration_are_answered(tmp_path: Path) -> None:

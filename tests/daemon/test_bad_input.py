@@ -14,7 +14,7 @@ from siemrelay.decoders.json.decoder import JsonDecoder
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.wire.stream_framing import FRAMERS
 from tests.conftest import MakeDaemon
-from tests.support.daemon import event, tcp
+from tests.support.daemon import event, tcp, until
 from tests.support.products import CATALOGUE, GENERIC
 from tests.support.receivers import TcpReceiver
 from tests.support.strategies import HOSTILE, batch_of
@@ -80,3 +80,14 @@ def test_the_daemon_delivers_hostile_lines_in_their_places(make_daemon: MakeDaem
     unparsed = {one["message"] for one in read if one["type"] == UNPARSED}
     assert HOSTILE["a half line"].decode() in unparsed
     assert HOSTILE["no UTF-8"].decode("utf-8", "replace") in unparsed
+
+
+def test_events_with_bytes_that_are_no_utf8_are_delivered_and_counted(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port, format="json")}).start()
+        with daemon.audit.open("ab") as log:
+            log.write(b'{"type": "User Created", "message": "\xff"}\nno json \xfe\n{"type": "x"}\n')
+        until(lambda: daemon.metric("sink_delivered_total", sink="siem") == 3)
+        assert daemon.metric("sink_invalid_utf8_total", sink="siem") == 2

@@ -193,3 +193,13 @@ def test_a_format_changed_between_runs_applies_to_what_is_still_to_be_sent(
     (message,) = receiver.arrived.messages
     assert message.startswith(b"CEF:0|siemrelay|audit|")
     assert b"externalId=n0000001" in message
+
+
+def test_a_second_relay_reports_the_state_directory_before_the_port(
+    make_daemon: MakeDaemon,
+) -> None:
+    with TcpReceiver() as receiver:
+        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
+        found = daemon.command("run")
+        assert found.returncode == 75
+        assert "already runs on state_dir" in found.stderr

@@ -1,13 +1,15 @@
-"""What a new user stumbled over once."""
+"""`siemrelay preview` shows records as the relay would send them, whatever is in them."""
 
 from __future__ import annotations
 
 import gzip
 import json
 
+import pytest
+
 from tests.conftest import MakeDaemon
-from tests.support.daemon import append, event, tcp, until
-from tests.support.receivers import TcpReceiver
+from tests.support.daemon import append, event, tcp, udp
+from tests.support.receivers import UdpReceiver
 
 LONE = b'{"type": "User Created", "message": "\\ud800lone"}\n'
 STEERING = b'{"type": "User Created", "message": "\\u001b[31mred\\n  -> forged: kept"}\n'
@@ -50,22 +52,22 @@ def ids_of(shown: str) -> list[str]:
     return [json.loads(line)["event"]["id"] for line in shown.splitlines()]
 
 
-def test_events_with_bytes_that_are_no_utf8_are_delivered_and_counted(
-    make_daemon: MakeDaemon,
+@pytest.mark.parametrize("form", ["syslog", "rfc3164", "cef"])
+def test_preview_shows_the_very_bytes_that_the_sink_then_receives(
+    make_daemon: MakeDaemon, form: str
 ) -> None:
-    with TcpReceiver() as receiver:
-        daemon = make_daemon({"siem": tcp(receiver.port, format="json")}).start()
-        with daemon.audit.open("ab") as log:
-            log.write(b'{"type": "User Created", "message": "\xff"}\nno json \xfe\n{"type": "x"}\n')
-        until(lambda: daemon.metric("sink_delivered_total", sink="siem") == 3)
-        assert daemon.metric("sink_invalid_utf8_total", sink="siem") == 2
-
-
-def test_a_second_relay_reports_the_state_directory_before_the_port(
-    make_daemon: MakeDaemon,
-) -> None:
-    with TcpReceiver() as receiver:
-        daemon = make_daemon({"siem": tcp(receiver.port)}).start()
-        found = daemon.command("run")
-        assert found.returncode == 75
-        assert "already runs on state_dir" in found.stderr
+    hard = [event(1), event(2, message='a|b=c\\d "e" ]\n€'), event(3, type="User Logged In")]
+    with UdpReceiver() as datagrams:
+        daemon = make_daemon(
+            {"datagrams": udp(datagrams.port, format=form, events={"exclude": ["User Logged In"]})}
+        )
+        append(daemon.audit, hard)
+        found = daemon.command("preview", "--json", str(daemon.audit))
+        assert found.returncode == 0, found.stderr
+        assert not daemon.state.exists()
+        shown = [json.loads(line)["sinks"]["datagrams"] for line in found.stdout.splitlines()]
+        daemon.start("--drain", ready=False)
+        assert daemon.wait() == 0
+        datagrams.until(2)
+    assert [each["kept"] for each in shown] == [True, True, False]
+    assert [each["message"].encode() for each in shown[:2]] == datagrams.arrived.messages

@@ -46,7 +46,9 @@ def lines(status: RelayReport) -> Iterator[Line]:
 
 
 def _lines(status: RelayReport) -> Iterator[Line]:
-    state = "; ".join(status.troubles) or "ready"
+    # Why a source failed stands below it.
+    troubles = (t.partition(": ")[0] if t.startswith("source ") else t for t in status.troubles)
+    state = "; ".join(troubles) or "ready"
     yield Line(
         f"siemrelay {status.version}, up {span(status.at - status.started_at)}, {state}",
         "bad" if status.troubles else "heading",
@@ -122,12 +124,13 @@ def _losses(source: SourceReport) -> Iterator[Line]:
     if source.unparsed_why:
         share = f"{source.unparsed_share:.0%}"
         yield Line(f"  {share} of its records cannot be parsed: {source.unparsed_why}", "warning")
-    if source.restarts:
-        yield Line(f"  failed and restarted {source.restarts:,} times", "warning")
+    times = f", failed {source.restarts:,} {'time' if source.restarts == 1 else 'times'}"
     if source.state == "failed":
-        yield Line(f"  failed, trying again: {source.last_error}", "bad")
+        yield Line(f"  trying again{times * bool(source.restarts)}: {source.last_error}", "bad")
     elif source.last_error:
-        yield Line(f"  last error: {source.last_error}", "warning")
+        yield Line(f"  last error{times * bool(source.restarts)}: {source.last_error}", "warning")
+    elif source.restarts:
+        yield Line(f"  failed and restarted {source.restarts:,} times", "warning")
 
 
 def _credentials(fault: str) -> Iterator[Line]:

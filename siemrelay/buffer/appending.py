@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import trio
 
@@ -110,7 +110,7 @@ class Appending:
         """
         self.under_way = False
         try:
-            used = cast("int", self._writer.result())
+            used: int = self._writer.result()
         except BaseException:
             self._cursors.put_back(self._with_cursors)
             raise

@@ -80,15 +80,13 @@ class CompressingAhead:
     """Compresses records that wait for a commit to end, which mostly waits for the disk."""
 
     def __init__(self) -> None:
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = ThreadPoolExecutor(1, "compressing ahead")
+        self._compress = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compress
         # By the identity of the bytes, which are kept for as long as they are here.
         self._begun: dict[int, tuple[bytes, Future[bytes]]] = {}
 
     def begin(self, payload: bytes) -> None:
         """Compress these bytes, unless they are taken before it is their turn."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "compressing ahead")
-            self._compress = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compress
         self._begun[id(payload)] = payload, self._thread.submit(self._compress, payload)
         # Some are never taken: they were joined with others. The writer may take one meanwhile.
         for forgotten in list(self._begun)[:-_MOST_AHEAD]:
@@ -97,16 +95,12 @@ class CompressingAhead:
 
     def take(self, payload: bytes) -> bytes | None:
         """The bytes compressed, waiting for that if it is under way; None if it has not begun."""
-        if not self._begun:
-            return None
         _, begun = self._begun.pop(id(payload), (payload, None))
         return None if begun is None or begun.cancel() else begun.result()
 
     def close(self) -> None:
         """End the thread."""
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
-            self._thread = None
+        self._thread.shutdown(cancel_futures=True)
 
 
 class Payloads:
@@ -115,19 +109,23 @@ class Payloads:
     def __init__(self) -> None:
         self._compress = zstandard.ZstdCompressor(compression_params=_PARAMETERS).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
-        self._ahead = CompressingAhead()
+        self._ahead: CompressingAhead | None = None
 
     def compress_ahead(self, payload: bytes) -> None:
         """Begin to compress what will be a row, in a thread of its own."""
+        if self._ahead is None:
+            self._ahead = CompressingAhead()
         self._ahead.begin(payload)
 
     def close(self) -> None:
         """End that thread."""
-        self._ahead.close()
+        if self._ahead is not None:
+            self._ahead.close()
 
     def packed(self, payload: bytes) -> bytes:
         """The records of a batch as they are stored."""
-        return self._ahead.take(payload) or self._compress(payload)
+        ahead = None if self._ahead is None else self._ahead.take(payload)
+        return ahead or self._compress(payload)
 
     def row(self, batch: Batch) -> Row:
         """The row that stores a batch."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
@@ -55,7 +55,7 @@ class WriterThread(trio.abc.Instrument):
         """Have `work` done; once it has ended the descriptor `ended` is readable."""
         self._work, self._args, self._ended, self._is_new = work, args, ended, True
 
-    def result(self) -> object:
+    def result(self) -> Any:
         """The result of the finished work; raises what it raised."""
         value, error = self._value, self._error
         # The last batch is not kept alive until the next one comes.
@@ -80,7 +80,8 @@ class WriterThread(trio.abc.Instrument):
             with trio.CancelScope(shield=True):
                 await trio.lowlevel.wait_readable(self._run_ended)
         os.eventfd_read(self._run_ended)
-        return cast("_T", self.result())
+        result: _T = self.result()
+        return result
 
     def before_io_wait(self, timeout: float) -> None:
         """Hand the work over: trio calls this when no task is left to run in this round."""

@@ -45,6 +45,8 @@ class CommitGroup:
         self.size_bytes = 0
         self.batches: list[Batch] = []
         """The entries as rows, once these are numbered."""
+        self.positions: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+        """The last position of each key of each source, from then on."""
         self._end, self._is_awaited = 0, False
         self._changed = Broadcast()
 
@@ -74,14 +76,6 @@ class CommitGroup:
             await self._changed.wait()
         return self._end
 
-    def positions(self) -> dict[tuple[str, str], Mapping[str, Any] | None]:
-        """The last position of each key of each source."""
-        last: dict[tuple[str, str], Mapping[str, Any] | None] = {}
-        for source, records, _ in self.entries:
-            for position in records.positions:
-                last[source.name, position.key] = position.value
-        return last
-
     def number(self, first: int) -> None:
         """Make the rows of the entries, numbered from `first`; small ones of a source joined."""
         if len(self.entries) == 1:
@@ -91,6 +85,9 @@ class CommitGroup:
                 self.batches = [row]
         else:
             self.batches = [*self._rows(first)]
+        for source, records, _ in self.entries:
+            for position in records.positions:
+                self.positions[source.name, position.key] = position.value
 
     def _rows(self, first: int) -> Iterator[Batch]:
         # Order matters within a source only; sorted, its entries can share a row.

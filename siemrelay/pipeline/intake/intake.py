@@ -158,7 +158,7 @@ class Committer:
         has_begun = (
             group.size_bytes < LARGE_BYTES
             and (not group.batches or buffer.retention.has_room(group.size_bytes // 2))
-            and self._appending.begin(group.batches, group.positions(), group.filtered)
+            and self._appending.begin(group.batches, group.positions, group.filtered)
         )
         if has_begun:
             self._next_group()
@@ -179,7 +179,7 @@ class Committer:
                     group.size_bytes // 2
                 ):
                     raise BufferFull("the buffer has reached max_size")
-                await self._buffer.append(group.batches, group.positions(), group.filtered)
+                await self._buffer.append(group.batches, group.positions, group.filtered)
             except BufferFull as error:
                 await self._wait_for_room(error)
             else:

@@ -14,13 +14,15 @@ import os
 import stat
 from typing import NamedTuple
 
+import msgspec
+
 from siemrelay.sources.file.links import FollowLinks, open_file
 
 FileId = tuple[int, int]
 """Device and inode."""
 
 
-class Status(NamedTuple):
+class Status(msgspec.Struct, frozen=True):
     """The status of a regular file, as far as the source needs it."""
 
     device: int
@@ -49,10 +51,12 @@ class OpenFile:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._seen_size: int | None = None
 
     def status(self) -> Status:
         """Its status now. `links` is 0 once it is deleted."""
         found = os.fstat(self.fd)
+        self._seen_size = found.st_size
         return Status(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink)
 
     def path(self) -> str | None:
@@ -67,7 +71,9 @@ class OpenFile:
         return os.pread(self.fd, length, offset)
 
     def pread_cached(self, length: int, offset: int) -> bytes:
-        """As `pread`; raises BlockingIOError where that would have to wait for the disk."""
+        """As `pread`, of what there was at the last look at its status and perhaps of more; raises
+        BlockingIOError where that would have to wait for the disk.
+        """
         data = bytearray(length)
         try:
             got = os.preadv(self.fd, [data], offset, os.RWF_NOWAIT)
@@ -75,7 +81,7 @@ class OpenFile:
             if error.errno == errno.EOPNOTSUPP:  # this file system does not say
                 raise BlockingIOError(errno.EAGAIN, "may have to wait for the disk") from error
             raise
-        if got < length and offset + got < os.fstat(self.fd).st_size:
+        if got < length and (self._seen_size is None or offset + got < self._seen_size):
             raise BlockingIOError(errno.EAGAIN, "has to wait for the disk")
         return bytes(memoryview(data)[:got])
 

@@ -21,7 +21,7 @@ from siemrelay.wire.framing.contract import (
     with_oversize,
 )
 from siemrelay.wire.framing.encodings import line_feed
-from siemrelay.wire.framing.lines import LineFraming
+from siemrelay.wire.framing.lines import LineFraming, cut
 
 # What is read at once while catching up: a thousand audit events, so that a thread hop costs
 # little, and only milliseconds of work between two turns of the event loop.
@@ -92,7 +92,7 @@ class RecordReader:
                 return self._skip_nuls(content, data, finish=finish)
             hole = data.find(_HOLE)
             data = data[:hole] if hole >= 0 else data
-        chunk = splitter.split(data, Rest.OPEN)
+        chunk = cut(data, self._max_record_bytes)
         if chunk is not None:
             self.verify(content)
             progress.advance(chunk.consumed)

@@ -58,7 +58,8 @@ class Schedule:
         self._log, self._drain, self._clock = log, drain, clock
         self._families: dict[str, list[FollowedFile]] = {}
         self._ready: dict[str, None] = {}
-        self._later: set[str] = set()
+        self.later: set[str] = set()
+        """Families with something that will be due after a while, though nothing may be written."""
         self._idle_open: dict[FollowedFile, None] = {}
         """Open files with nothing to read, the one read last at the end."""
         self._max_held = max_held_files()
@@ -68,11 +69,6 @@ class Schedule:
     def ready(self) -> Sequence[str]:
         """The families that may have something to read."""
         return list(self._ready)
-
-    @property
-    def later(self) -> bool:
-        """Whether something will be due after a while, though nothing may be written."""
-        return bool(self._later)
 
     def family(self, name: str) -> Sequence[FollowedFile]:
         """The generations of one log, oldest first."""
@@ -99,7 +95,7 @@ class Schedule:
         if not members:
             del self._families[file.family]
             self._ready.pop(file.family, None)
-            self._later.discard(file.family)
+            self.later.discard(file.family)
 
     def wake(self, file: FollowedFile) -> None:
         """The file may have something to read."""
@@ -107,7 +103,7 @@ class Schedule:
 
     def wake_later(self) -> None:
         """Ask again for what is due without anything being written."""
-        self._ready.update(dict.fromkeys(self._later))
+        self._ready.update(dict.fromkeys(self.later))
 
     def is_rotated(self, file: FollowedFile) -> bool:
         """Whether a newer generation has taken its place, or it has left."""
@@ -124,15 +120,15 @@ class Schedule:
         read may have been written after a copy of it was made and it was emptied: with
         `survey_due` it is left for after the survey, which finds that copy.
         """
-        self._later.discard(family)
-        for file in list(self.family(family)):
+        self.later.discard(family)
+        for file in list(self._families.get(family, ())):
             if file.stage is Stage.COPY or file.failed:
                 continue
             if file.progress.offset == 0 and survey_due:
                 return None
             if file.stage is Stage.WAITING:
                 if file.origin is None and file.size > 0:
-                    self._later.add(family)
+                    self.later.add(family)
                     break
                 continue
             # Also where no event says so: the last lines of a rotated file were written before
@@ -145,7 +141,7 @@ class Schedule:
                 return file, finish
             self._settle(file)
             if file.waits:
-                self._later.add(family)
+                self.later.add(family)
             if self._holds_back(file):
                 break
         self._ready.pop(family, None)
@@ -155,7 +151,9 @@ class Schedule:
         """Whether it is all that its family has, and was read to its end as last seen; then the
         family has no turn until an event wakes it. Another look would cost a tenth of a lone line.
         """
-        if file.ready or file.unread or len(self._families[file.family]) > 1:
+        # A compressed file, and one that ends in NULs, gets another look instead.
+        is_read = file.progress.offset >= file.size and file.compression is None
+        if not is_read or len(self._families[file.family]) > 1:
             return False
         self._settle(file)
         self._ready.pop(file.family, None)
@@ -175,11 +173,11 @@ class Schedule:
         if not file.unread:
             return False
         if file.compressed:
-            self._later.add(file.family)
+            self.later.add(file.family)
             return False
         if file.rotated_at is None:
             return False
-        self._later.add(file.family)
+        self.later.add(file.family)
         return self._clock() - file.rotated_at < _FRAGMENT_HOLD_S
 
     def _settle(self, file: FollowedFile) -> None:

@@ -282,17 +282,18 @@ class _Following:
         self._taken_bytes += len(chunk.consumed)
         for size in chunk.oversize:
             self._intake.oversize(size)
-        if skipped := file.take_skipped_nuls():
+        if not chunk.count and (skipped := file.take_skipped_nuls()):
             self._note_hole(file, skipped)
         # What is to be stored already goes first: it may hold an earlier position of this file.
         positions = (*self._store.take_changes(), file.progress.position())
         records = Records(chunk.payload, chunk.count, positions, chunk.part, file.mtime_s)
+        self._unoffered = (records,)
         if chunk.apart:
             # One commit has all of them, so the positions may be with any.
-            apart = [Records(text, count, (), None, file.mtime_s) for text, count in chunk.apart]
-            await self._offer(records, *apart)
-        else:
-            await self._offer(records)
+            apart = (Records(text, count, (), None, file.mtime_s) for text, count in chunk.apart)
+            self._unoffered = (records, *apart)
+        await self._intake.offer(*self._unoffered)
+        self._unoffered = ()
         self._unreadable.discard(file.path)
         if file.progress.finished_size is not None:
             content = file.content
@@ -304,11 +305,6 @@ class _Following:
                 self._log.info("finished", path=file.progress.path)
             file.close()
 
-    async def _offer(self, *records: Records) -> None:
-        self._unoffered = records
-        await self._intake.offer(*records)
-        self._unoffered = ()
-
     async def read_deleted(self) -> None:
         """Read what only an open descriptor leads to, now that the relay stops; the generations
         before it first, so that the order is kept.
@@ -318,7 +314,8 @@ class _Following:
             return
         # What was read before it goes first: the files go on behind it.
         if self._unoffered:
-            await self._offer(*self._unoffered)
+            await self._intake.offer(*self._unoffered)
+            self._unoffered = ()
         for family in {file.family for file in tracker.deleted_unread()}:
             while any(file.family == family for file in tracker.deleted_unread()):
                 if await self._turn(family):

@@ -192,8 +192,8 @@ class Watcher:
         """The changes since the last call; None if there are none."""
         if not (reported := self._reported()):
             return None
-        changes, leaving = Changes(), dict[int, str]()
-        end = 0
+        changes, end = Changes(), 0
+        leaving: dict[int, str] = {}
         while end < len(reported):
             wd, mask, cookie, named = _EVENT.unpack_from(reported, end)
             end += _EVENT.size + named

@@ -35,6 +35,7 @@ def test_a_row_is_the_same_whichever_thread_compressed_its_records(payloads: Pay
 def test_what_nobody_takes_is_forgotten(payloads: Payloads) -> None:
     for number in range(100):
         payloads.compress_ahead(batch(number).payload)
+    assert payloads._ahead is not None
     assert len(payloads._ahead._begun) <= 16
 
 

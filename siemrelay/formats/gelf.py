@@ -105,7 +105,8 @@ class Gelf:
         if full:
             message["full_message"] = full
         for name, value in self._attributes.alone(event):
-            message[f"_attributes_{name}"] = _number_or_text(value)
+            if value is not None:
+                message[f"_attributes_{name}"] = _number_or_text(value)
         return message_of(message)
 
     def _timestamps(self, lines: Lines, times: list[str]) -> None:

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from siemrelay.core.event import FIELDS, Selection
+from siemrelay.core.event import FIELDS, AuditEvent, Selection
 from siemrelay.formats.contract import FormatKind
 from siemrelay.formats.syslog_header import HeaderOptions, Rfc5424Header
 from siemrelay.formats.writing.attributes import FlatAttributes, Written, texts_of
-from siemrelay.formats.writing.columns import Column, Lines, column_of
+from siemrelay.formats.writing.columns import FEW_EVENTS, Column, Lines, column_of
 from siemrelay.formats.writing.structured_data import param_value, quoted_pairs
-from siemrelay.formats.writing.text import forwarded, visible
+from siemrelay.formats.writing.text import forwarded, text_of, visible
 
 _NOT_IN_NAMES: Final = re.compile(r'[^!-~]|[\]="]')  # RFC 5424, 6.3.3: SD-NAME
 _NAME_CHARACTERS: Final = 32
@@ -103,6 +103,11 @@ class Rfc5424:
         return is_syslog and not self._rewrites and _UP_TO_TEXT.match(record) is not None
 
     def _written(self, selection: Selection) -> list[bytes]:
+        if len(selection) <= FEW_EVENTS:
+            return [
+                self._line(event, sequence, selection.number).encode()
+                for event, sequence in zip(selection.events, selection.sequences, strict=True)
+            ]
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
         lines.text(self._open)
@@ -116,6 +121,19 @@ class Rfc5424:
             messages = [event.message or event.type for event in selection.events]
         lines.pair("", Column(messages).escaped(visible))
         return lines.encoded()
+
+    def _line(self, event: AuditEvent, sequence: int, number: str | None) -> str:
+        """One event's message: what the columns are for many, in a few steps."""
+        named = f' n="{number}"' if number else ""
+        fields = (_UNDER_SEAL if number else _SHOWN).alone(event)
+        attributes = "".join([
+            f' {_PREFIX}{name}="{param_value(text_of(value))}"'
+            for name, value in self._attributes.alone(event)
+        ])  # fmt: skip
+        return (
+            f'{self._header.alone(event)}{self._open}{sequence}"{named} {fields}{attributes}] '
+            f"{visible(event.message or event.type)}"
+        )
 
 
 def _attribute_name(name: str) -> str:

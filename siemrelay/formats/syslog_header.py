@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
 
-from siemrelay.core.event import Selection, syslog_severity
+from siemrelay.core.event import AuditEvent, Selection, syslog_severity
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
 from siemrelay.formats.contract import Format
-from siemrelay.formats.writing.columns import Lines
+from siemrelay.formats.writing.columns import FEW_EVENTS, Lines
 from siemrelay.formats.writing.epoch import second_of, with_milliseconds
 
 Facility = Literal[
@@ -76,6 +76,9 @@ class Header(Protocol):
     def begin(self, lines: Lines, selection: Selection) -> None:
         """Begins the lines of a selection with it."""
 
+    def alone(self, event: AuditEvent) -> str:
+        """The header of one event."""
+
 
 class Rfc5424Header:
     """`<PRI>1 TIME HOST APP - MSGID ` (RFC 5424, 6.2); structured data and message follow.
@@ -98,6 +101,10 @@ class Rfc5424Header:
         lines.each(map(self._starts.__getitem__, selection.column("severity")))
         lines.each(selection.column("time"))
         lines.each(map(self._ends.__getitem__, selection.column("type")))
+
+    def alone(self, event: AuditEvent) -> str:
+        """See `Header`."""
+        return f"{self._starts[event.severity]}{event.time}{self._ends[event.type]}"
 
 
 class Rfc3164Header:
@@ -125,6 +132,10 @@ class Rfc3164Header:
         else:
             lines.each([self._stamped(time or "") for time in times])
         lines.text(self._end)
+
+    def alone(self, event: AuditEvent) -> str:
+        """See `Header`."""
+        return f"{self._starts[event.severity]}{self._stamped(event.time or '')}{self._end}"
 
 
 def _priorities(options: HeaderOptions, end: str) -> dict[int | None, str]:
@@ -165,7 +176,13 @@ class WithSyslogHeader:
 
     def encode(self, selection: Selection) -> list[bytes]:
         """See `formats.contract.Format`."""
+        messages = self._inner.encode(selection)
+        if len(selection) <= FEW_EVENTS:
+            return [
+                f"{self._header.alone(event)}{self._gap}".encode() + message
+                for event, message in zip(selection.events, messages, strict=True)
+            ]
         lines = Lines(len(selection))
         self._header.begin(lines, selection)
         lines.text(self._gap)
-        return list(map(add, lines.encoded(), self._inner.encode(selection)))
+        return list(map(add, lines.encoded(), messages))

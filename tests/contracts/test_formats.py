@@ -105,6 +105,20 @@ def test_many_events_become_what_each_becomes_alone(
 
 
 @pytest.mark.parametrize(("name", "header"), EVERY)
+@pytest.mark.parametrize(
+    "attributes",
+    [{"a": {"b": 1}, "a.b": 2}, {"a": None, "b": ["x", None]}, {"a b": 1, "a_b": 2, "id": "x"}],
+    ids=["a dotted name twice", "null", "names that become alike"],
+)
+def test_attributes_of_one_event_are_written_as_those_of_many(
+    name: str, header: Any, attributes: dict[str, Any]
+) -> None:
+    form, event = made(name, header), msgspec.structs.replace(PLAIN, attributes=attributes)
+    many = selection_of([event] * 16)
+    assert form.encode(many)[3] == form.encode(many.alone(3))[0]
+
+
+@pytest.mark.parametrize(("name", "header"), EVERY)
 def test_a_long_text_is_carried_whole(name: str, header: Any) -> None:
     text = "é|=" * 300_000
     message = made(name, header).encode(

@@ -129,7 +129,9 @@ class Ecs:
         labels = _present(category=event.category, target_type=target.type)
         if not about:
             labels |= {f"target_{name}": text for name, text in named.items()}
-        labels.update((name, text_of(value)) for name, value in self._labels.alone(event))
+        for name, value in self._labels.alone(event):
+            if value is not None:
+                labels[name] = text_of(value)
         document |= _present(
             user=_present(name=actor.name, id=actor.id, target=named if about == "user" else None),
             group=named if about == "group" else None,

@@ -111,13 +111,11 @@ class FlatAttributes:
         return nonempty(texts)
 
     def alone(self, event: AuditEvent) -> Iterator[tuple[str, Any]]:
-        """The names and values of one event's attributes, without those that are null."""
+        """The names and values of one event's attributes."""
         own = attributes_of(event)
         flat = flattened(own) if dict in map(type, own.values()) else own.items()
         names = self._names([name for name, _ in flat])
-        return (
-            (name, each[1]) for name, each in zip(names, flat, strict=True) if each[1] is not None
-        )
+        return zip(names, [value for _, value in flat], strict=True)
 
     def _together(self, named: Sequence[_Named], count: int) -> Column:
         """The pairs of `count` events whose attributes have the same names."""

@@ -101,9 +101,9 @@ def _source(source: SourceReport, now: float) -> tuple[str, ...]:
 
 def _losses(source: SourceReport) -> Iterator[Line]:
     yield from _credentials(source.credentials_fault)
-    refused = ", ".join(f"{count:,} by {why}" for why, count in sorted(source.refused.items()))
+    refused = ", ".join(f"{why} {count:,}" for why, count in sorted(source.refused.items()))
     if refused:
-        yield Line(f"  rejected: {refused}", "warning")
+        yield Line(f"  rejected: {refused}; the log has peers and reasons", "warning")
     if source.limited:
         most, _ = max(source.limited.items(), key=lambda each: each[1])
         count = sum(source.limited.values())

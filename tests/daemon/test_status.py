@@ -161,7 +161,7 @@ def test_losses_and_rejections_are_shown_below_their_source() -> None:
         "udp", upstream_dropped=7, refused={"rate": 1200, "address": 3}
     )
     text = "\n".join(shown_lines(stats))
-    assert "rejected: 3 by address, 1,200 by rate" in text
+    assert "rejected: address 3, rate 1,200; the log has" in text
     assert "7 dropped before they reached the relay" in text
     assert "starting" in text
 

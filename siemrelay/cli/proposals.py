@@ -63,6 +63,16 @@ _DATES: Final = (
 )
 """The time with which a record begins, and what takes it without what stands around it."""
 
+# The log of web servers and proxies: Apache's `common` and `combined`, nginx' default, squid's. A
+# quote inside a value is escaped in all of them, so no client ends one.
+_QUOTED: Final = r'"(?P<{}>(?:[^"\\]|\\.)*)"'
+_ACCESS: Final = (
+    r"(?P<actor_address>\S+) \S+ (?:-|(?P<actor_name>\S+)) \[(?P<time>[^]]+)\] "
+    r'"(?P<message>(?:(?P<type>[A-Z]+) (?P<target_name>(?:[^\s"\\]|\\.)+))?(?:[^"\\]|\\.)*)" '
+    r"(?P<outcome>\d{3}) (?:-|(?P<bytes>\d+))"
+    rf"(?: {_QUOTED.format('referer')} {_QUOTED.format('user_agent')})?(?: (?P<more>.*))?"
+)
+
 
 class Proposal(msgspec.Struct, frozen=True):
     """The settings of a source of type `file` that fit, and how well."""
@@ -93,7 +103,7 @@ def proposal(sample: bytes, *, whole: bool) -> Proposal | None:
             settings = {"decoder": name, **({"product": product} if product else {})}
             repeated = _repeated(records) if name == "json" else None
             return Proposal(settings | found.encoding, fit, len(records), repeated)
-    return _csv_or_dated(found) or _text(found)
+    return _access(found) or _csv_or_dated(found) or _text(found)
 
 
 class _Sample:
@@ -266,6 +276,14 @@ def _is_header(row: list[str]) -> bool:
     return len(set(names)) == len(names) and all(
         name and not name[0].isdigit() and len(name) < 64 for name in names
     )
+
+
+def _access(sample: _Sample) -> Proposal | None:
+    lines = sample.records()
+    fit = sum(re.fullmatch(_ACCESS, line) is not None for line in lines)
+    if not lines or fit < _FITS * len(lines):
+        return None
+    return Proposal({"decoder": "regex", "pattern": _ACCESS, **sample.encoding}, fit, len(lines))
 
 
 def _csv_or_dated(sample: _Sample) -> Proposal | None:

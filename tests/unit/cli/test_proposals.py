@@ -118,6 +118,40 @@ def test_the_pattern_that_is_proposed_takes_the_time_of_a_record(
     assert str(event.message).startswith(message)
 
 
+ACCESS = [
+    # Apache's combined, its common with a user name that holds a space, squid's, nginx' of a client
+    # that speaks TLS; and users and clients who write the rest of a line into a name or a header
+    '192.0.2.1 - ada [20/Nov/2026:08:00:00 +0000] "GET /a?b=c HTTP/1.1" 200 241 "-" "curl \\"7\\""',
+    '2001:db8::1 - - [20/Nov/2026:08:00:00 +0000] "POST /login HTTP/2" 401 -',
+    '192.0.2.1 - - [20/Nov/2026:08:00:00 +0000] "CONNECT h:1 HTTP/1.1" 403 9 "-" "x" TCP_DENIED:-',
+    r'192.0.2.1 - - [20/Nov/2026:08:00:00 +0000] "\x16\x03\x01\" 200" 400 150 "-" "-"',
+    r"192.0.2.1 - x [20/Nov/2026:07:00:00 +0000] \"GET /ok X\" 200 1 [20/Nov/2026:08:00:00 +0000] "
+    r'"GET /secret HTTP/1.1" 401 9',
+    '192.0.2.1 - - [20/Nov/2026:08:00:00 +0000] "GET /secret" 401 9 " 200 5" "x"',
+]
+
+
+def test_the_pattern_for_access_logs_believes_no_client(tmp_path: Path) -> None:
+    found = proposal("".join(f"{line}\n" for line in ACCESS[:4] * 9).encode(), whole=True)
+    assert found is not None
+    assert (found.fit, found.of) == (36, 36)
+    decoder = DECODERS["regex"].build(
+        GENERIC, frozenset(FIELDS), Catalogue(), pattern=found.settings["pattern"]
+    )
+    payload = "".join(f"{line}\n" for line in ACCESS).encode()
+    events = decoder.decode(Batch(1, len(ACCESS), "", RECEIVED_S, payload)).events
+    assert [(e.type, e.outcome, e.actor.name, e.target.name) for e in events] == [
+        ("GET", "success", "ada", "/a?b=c"),
+        ("POST", "failure", None, "/login"),
+        ("CONNECT", "failure", None, "h:1"),
+        ("Untyped Record", "failure", None, None),
+        ("Unparsed Record", "unknown", None, None),
+        ("GET", "failure", None, "/secret"),
+    ]
+    assert events[1].actor.address == "2001:db8::1"
+    assert [e.time for e in events[:4]] == ["2026-11-20T08:00:00Z"] * 4
+
+
 def test_a_file_without_records_and_a_configuration_are_answered(tmp_path: Path) -> None:
     (empty := tmp_path / "empty").write_bytes(b"\n")
     result = CliRunner().invoke(main, ["check", str(empty)])

@@ -83,15 +83,21 @@ class SinkFormat(msgspec.Struct, frozen=True):
             keep = None if same else [False] * decoded.batch.count
         return (keep, {}) if self.transform is None else self.transform.select(decoded, keep)
 
-    def made(self, selection: Selection) -> tuple[Selection, list[int], Sequence[bytes]]:
-        """The events as they are formatted, the records redacted, a message for each event."""
+    def made(
+        self, selection: Selection, errors: list[InternalError]
+    ) -> tuple[Sequence[bytes], list[int], list[int]]:
+        """A message for each event; the records that were redacted, and those truncated."""
         redacted: list[int] = []
         if self.transform is not None:
             selection, redacted = self.transform.apply(selection)
         messages = self.format.encode(selection)
         # Invariant: one message per event, or refusals would name the wrong records.
         assert len(messages) == len(selection), (len(messages), len(selection))
-        return selection, redacted, messages
+        limit = self.max_message_bytes
+        if limit is None or not messages or max(map(len, messages)) <= limit:
+            return messages, redacted, []
+        messages, cut = _truncated(self.format, messages, selection, limit, errors)
+        return messages, redacted, cut
 
     @property
     def forwarding(self) -> Forwarding | None:
@@ -340,8 +346,7 @@ def _unparsed(batch: Batch, record: bytes) -> AuditEvent:
 
 def _made(sink: SinkFormat, selection: Selection, errors: list[InternalError]) -> _Made:
     try:
-        shaped, redacted, messages = sink.made(selection)
-        messages, cut = _truncated(sink, messages, shaped, errors)
+        messages, redacted, cut = sink.made(selection, errors)
     except Exception as error:  # noqa: BLE001  (logged by the caller; any bug ends here)
         return _made_one_by_one(sink, selection, error, errors)
     return messages, selection.sequences, redacted, cut, {}
@@ -359,12 +364,11 @@ def _made_one_by_one(
     failed = dict[int, str]()
     for index, sequence in enumerate(selection.sequences):
         try:
-            shaped, changed, made = sink.made(selection.alone(index))
+            made, changed, too_long = sink.made(selection.alone(index), errors)
         except Exception as again:  # noqa: BLE001  (logged below, with the last traceback)
             error = again
             failed[sequence] = f"{type(again).__name__}: {again}"
         else:
-            made, too_long = _truncated(sink, made, shaped, errors)
             messages += made
             redacted, cut = redacted + changed, cut + too_long
     errors.append(internal_error(
@@ -375,17 +379,15 @@ def _made_one_by_one(
 
 
 def _truncated(
-    sink: SinkFormat, messages: Sequence[bytes], selection: Selection, errors: list[InternalError]
-) -> tuple[Sequence[bytes], list[int]]:
+    form: Format, messages: Sequence[bytes], selection: Selection, limit: int,
+    errors: list[InternalError],
+) -> tuple[Sequence[bytes], list[int]]:  # fmt: skip
     """The messages, truncated to the limit, and the records whose message was over it."""
-    limit = sink.max_message_bytes
-    if limit is None or not messages or max(map(len, messages)) <= limit:
-        return messages, []
     over = [at for at, message in enumerate(messages) if len(message) > limit]
     messages = list(messages)  # `raw` returns the records themselves, which all sinks share
     for at in over:
         try:
-            messages[at] = truncated(sink.format, selection, at, messages[at], limit)
+            messages[at] = truncated(form, selection, at, messages[at], limit)
         except Exception as error:  # noqa: BLE001  (a bug must not stop the sink for ever)
             errors.append(internal_error(
                 "internal error: message truncated as bytes", selection.decoded.batch,

@@ -253,8 +253,8 @@ class RelayConfig(Options):
     )
     products_dir: Path | None = Field(
         None,
-        description="directory of files of your own about products, one NAME.yaml each; a source "
-        "names one with `product: NAME`, and one with a built-in name replaces that",
+        description="directory of your own product files, NAME.yaml each, for `product: NAME` of "
+        "a source; one with the name of a built-in product replaces it",
     )
     event_types: Annotated[
         dict[NonEmpty, EventTypeConfig],

@@ -46,8 +46,23 @@ Generated from the code by `python -m siemrelay.config.reference > config/refere
 
 def render() -> str:
     """The whole document."""
-    parts = [_INTRODUCTION, *_relay(), *_sources(), *_sinks()]
+    parts = [_INTRODUCTION, _contents(), *_relay(), *_sources(), *_sinks()]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def _contents() -> str:
+    def links(kind: str, names: Iterable[str]) -> str:
+        anchor = kind.lower().replace(" ", "-")
+        return ", ".join(f"[{name}](#{anchor}-{name})" for name in names)
+
+    return (
+        "- [The relay](#the-relay), [event types](#event_types)\n"
+        f"- [Sources](#sources): {links('Source type', registry.SOURCES)}; "
+        f"[products](#products); decoders: {links('Decoder', registry.DECODERS)}\n"
+        f"- [Sinks](#sinks): {links('Protocol', registry.PROTOCOLS)}; "
+        f"[presets](#presets-siem); formats: {links('Format', registry.FORMATS)}; "
+        "[syslog header](#the-syslog-header)"
+    )
 
 
 def _relay() -> Iterator[str]:
@@ -154,7 +169,7 @@ def _product_table() -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {inner}" for key, inner in value.items()) + "}"
-    return str(value)
+    return "null" if value is None else str(value)
 
 
 def _own(options: type[Options], without: type[BaseModel] = Options) -> Iterator[str]:
@@ -173,9 +188,12 @@ def _rows(
 ) -> Iterator[tuple[str, str, str, str]]:
     """Key, type, default and meaning of each field; the keys of nested models after a dot.
 
-    `optional`: the model is a block that may be left out.
+    Those in `changed` come first, with another type and default. `optional`: the model is a block
+    that may be left out.
     """
-    for name, info in field_names(model).items():
+    fields = field_names(model)
+    for name in dict.fromkeys((*(changed or ()), *fields)):
+        info = fields[name]
         if name in leave_out:
             continue
         inside = nested_model(info.annotation) if name not in flat else None

@@ -34,9 +34,9 @@ class CsvOptions(ZonedOptions):
         "that repeats them is left out). Without it the first line of each file is its header, and "
         "every row is stored as a JSON object under its names",
     )
-    delimiter: _Character = Field(",", description="what stands between two values")
+    delimiter: _Character = Field(",", description="the character between two values")
     quote: _Character = Field(
-        '"', description="what stands around a value that has delimiters, line feeds or itself"
+        '"', description="the character around values that contain a delimiter or line feed"
     )
 
 

@@ -41,7 +41,7 @@ class EndpointOptions(Options):
     """Metrics, health and status."""
 
     listen: Annotated[str, BeforeValidator(_listen, json_schema_input_type=HostPort)] = Field(
-        "127.0.0.1:9614", description="HOST:PORT to serve them on, or `off`"
+        "127.0.0.1:9614", description="HOST:PORT of the page, metrics, health and status, or `off`"
     )
     hosts: list[NonEmpty] = Field(
         default=[],

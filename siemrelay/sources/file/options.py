@@ -40,7 +40,7 @@ class FileOptions(FramingOptions):
         "trusted",
         description="which symbolic links are followed, to the file itself or to a directory on "
         "the way to it. `trusted`: those of root, of the relay's user, and of the owner of what "
-        "they lead to, because a stranger's could lead the relay to a secret. `always`: all. "
+        "they lead to, because another user's could lead the relay to a secret. `always`: all. "
         "`never`: none (Kubernetes' `/var/log/containers` holds nothing else)",
     )
     poll: Annotated[Duration, Field(gt=0)] = Field(

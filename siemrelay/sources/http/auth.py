@@ -53,15 +53,17 @@ class SignatureOptions(Options):
     header: str = Field(
         "X-Signature",
         pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
-        description="the field of the request that holds it; of several in it, with commas "
+        description="the header with the signature; of several in it, with commas "
         "between (or spaces, if `prefix` has a comma), one must be right",
     )
-    algorithm: Literal["sha256", "sha1", "sha512"] = Field("sha256", description="its hash")
-    encoding: Literal["hex", "base64"] = Field("hex", description="how it is written")
-    prefix: str = Field("", description="the text before it in the field, like `sha256=`")
+    algorithm: Literal["sha256", "sha1", "sha512"] = Field("sha256", description="the hash")
+    encoding: Literal["hex", "base64"] = Field("hex", description="how the signature is written")
+    prefix: str = Field(
+        "", description="the text before the signature in the header, like `sha256=`"
+    )
     signed: Annotated[str, AfterValidator(_signed)] = Field(
         "{body}",
-        description="the text that is signed: `{body}`, and `{NAME}` for a field of the request or "
+        description="the text that is signed: `{body}`, and `{NAME}` for a header of the request or "
         "for what follows `NAME=` in the signature's own (Slack: "
         "`v0:{X-Slack-Request-Timestamp}:{body}`, Stripe: `{t}.{body}`)",
     )

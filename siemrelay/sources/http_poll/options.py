@@ -34,9 +34,11 @@ class TokenOptions(Options):
 
     parameter: str = Field(
         min_length=1,
-        description="the query parameter that takes it (with `post`: the dotted path in the body)",
+        description="the query parameter for the token (with `post`: the dotted path in the body)",
     )
-    source: str = Field(min_length=1, alias="from", description="dotted path of it in the answer")
+    source: str = Field(
+        min_length=1, alias="from", description="dotted path of the token in the answer"
+    )
 
 
 class CursorOptions(TokenOptions):

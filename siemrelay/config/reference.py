@@ -56,7 +56,7 @@ def _contents() -> str:
         return ", ".join(f"[{name}](#{anchor}-{name})" for name in names)
 
     return (
-        "- [The relay](#the-relay), [event types](#event_types)\n"
+        "Contents:\n\n- [The relay](#the-relay), [event types](#event_types)\n"
         f"- [Sources](#sources): {links('Source type', registry.SOURCES)}; "
         f"[products](#products); decoders: {links('Decoder', registry.DECODERS)}\n"
         f"- [Sinks](#sinks): {links('Protocol', registry.PROTOCOLS)}; "

@@ -63,8 +63,8 @@ class SignatureOptions(Options):
     )
     signed: Annotated[str, AfterValidator(_signed)] = Field(
         "{body}",
-        description="the text that is signed: `{body}`, and `{NAME}` for a header of the request or "
-        "for what follows `NAME=` in the signature's own (Slack: "
+        description="the text that is signed: `{body}`, and `{NAME}` for a header of the request "
+        "or for what follows `NAME=` in the signature's own (Slack: "
         "`v0:{X-Slack-Request-Timestamp}:{body}`, Stripe: `{t}.{body}`)",
     )
     timestamp: str | None = Field(

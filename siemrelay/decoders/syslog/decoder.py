@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.lines import texts_of
+from siemrelay.core.memo import BoundedMemo
+from siemrelay.core.options import NonEmpty
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
@@ -38,6 +42,10 @@ class SyslogHeaderOptions(ZonedOptions):
     )
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class SyslogDecoderOptions(SyslogHeaderOptions):
     """Settings of the decoder that also finds out what follows the header."""
 
@@ -48,6 +56,12 @@ class SyslogDecoderOptions(SyslogHeaderOptions):
         "object, key=value if it is pairs from beginning to end, else text; pairs among its words "
         "become attributes (`attributes.text.NAME`) and nothing more. Any other choice declares "
         "the form: `key_value` takes pairs from among words, too",
+    )
+    structured_data: Annotated[list[NonEmpty], BeforeValidator(_listed)] = Field(
+        [],
+        description="elements of RFC 5424's structured data, by their names or patterns "
+        "(`login@32473`, `*@32473`), whose parameters are an event's fields, as those of a JSON "
+        "object would be, and go before the message. Else they are attributes",
     )
 
 
@@ -78,7 +92,8 @@ class SyslogDecoder:
         self, spellings: Spellings, wanted: frozenset[str], catalogue: Catalogue,
         body: Body = "auto", timezone: str = "UTC",
         max_time_past: float = MAX_TIME_PAST_S, max_time_ahead: float = MAX_TIME_AHEAD_S, *,
-        tag_without_colon: bool = False, learns: bool = True, of_one_form: bool = False,
+        tag_without_colon: bool = False, structured_data: Sequence[str] = (), learns: bool = True,
+        of_one_form: bool = False,
     ) -> None:  # fmt: skip
         """The settings are as in `SyslogDecoderOptions`, times in seconds; `learns` as for JSON.
 
@@ -88,9 +103,15 @@ class SyslogDecoder:
         self._of_product = bool(catalogue.values)
         self._attributes = "attributes" in wanted
         zone = zone_of(timezone)
+        # Few names are met, and each batch asks for them.
+        self._declared = BoundedMemo[str, bool](
+            lambda name: any(fnmatchcase(name, wanted) for wanted in structured_data)
+        )
         self._headers = HeaderReader(
             zone, tag_without_colon=tag_without_colon,
-            data_of=lambda element: self._attributes or _is_event(element),
+            data_of=lambda element: (
+                self._attributes or _is_event(element) or self._declared[element]
+            ),
         ).headers  # fmt: skip
         self._bodies = Bodies(
             spellings, body, attributes=self._attributes, kept=catalogue.values, learns=learns
@@ -107,7 +128,7 @@ class SyslogDecoder:
             [text.strip(_AROUND).removeprefix(_MARK) for text in messages],
             datetime.fromtimestamp(batch.received_at, UTC),
         )
-        own = _own(headers)
+        own = self._own(headers)
         texts = [text.removeprefix(_MARK) for text in headers.texts]
         events, tidy = self._bodies.events(texts, own)
         formless = _formless(events, headers) if self._of_one_form else []
@@ -123,6 +144,32 @@ class SyslogDecoder:
         )
         decoded.replaced, decoded.is_syslog = replaced, True
         return decoded
+
+    def _own(self, headers: Headers) -> dict[int, Fields]:
+        """Message number → fields of an event in its structured data.
+
+        They are those that `format: syslog` writes, else those of the elements that the source
+        declares: of a name that comes twice the first value counts. Such elements are removed from
+        the headers.
+        """
+        own: dict[int, Fields] = {}
+        names = set(chain.from_iterable(filter(None, headers.data)))
+        declared = set(filter(self._declared.__getitem__, names))
+        if not declared and not any(map(_is_event, names)):
+            return own
+        for i, data in enumerate(headers.data):
+            if not data:
+                continue
+            event = next((n for n, p in data.items() if _is_event(n) and "type" in p), None)
+            if event is not None:
+                own[i] = _event_fields(data.pop(event), headers.texts[i])
+            elif not declared.isdisjoint(data):
+                params: Fields = {}
+                for name in [name for name in data if name in declared]:
+                    params = data.pop(name) | params
+                text = headers.texts[i]
+                own[i] = {"message": text, **params} if text else params
+        return own
 
     def _complete(self, events: list[AuditEvent], headers: Headers, texts: list[str]) -> None:
         """Fill in from the headers what the bodies lack."""
@@ -169,25 +216,6 @@ def _is_compressed(record: bytes) -> bool:
     except UnicodeDecodeError:
         return True
     return False
-
-
-def _own(headers: Headers) -> dict[int, Fields]:
-    """Message number → fields of an event in its structured data, as `format: syslog` writes it.
-
-    That element is removed from the headers.
-    """
-    own: dict[int, Fields] = {}
-    if not any(map(_is_event, set(chain.from_iterable(filter(None, headers.data))))):
-        return own
-    for i, data in enumerate(headers.data):
-        if not data:
-            continue
-        for name, params in data.items():
-            if _is_event(name) and "type" in params:
-                del data[name]
-                own[i] = _event_fields(params, headers.texts[i])
-                break
-    return own
 
 
 def _is_event(name: str) -> bool:

@@ -238,6 +238,43 @@ def test_structured_data_and_the_header_are_attributes() -> None:
     }  # fmt: skip
 
 
+# As Log4j's RFC 5424 layout writes a StructuredDataMessage and the thread's context.
+LOG4J = (
+    b"<36>1 2025-11-28T19:00:41.450Z vm shop 7 audit "
+    b'[login@32473 outcome="failure" src="10.1.1.1" user="bo\\"b" n="1"][mdc@18060 zone="a" user="x"]'
+    b' login failed {"user":"eve"}'
+)
+
+
+@pytest.mark.parametrize("wanted", [EVERYTHING, frozenset({"actor.name", "message"})])
+def test_declared_structured_data_has_the_fields_of_an_event(wanted: frozenset[str]) -> None:
+    build = registry.DECODERS["syslog"].build
+    made = build(GENERIC, wanted, CATALOGUE, structured_data=["login@*", "mdc@18060"])
+    other = LOG4J.replace(b"login@32473", b"logout@32473").replace(b"mdc@18060", b"x@18060")
+    lines = [LOG4J, other, b'<36>1 - vm shop 7 - [login@1 user="z"]']
+    records = b"".join(record + b"\n" for record in lines)
+    event, another, bare = made.decode(Batch(1, 3, "devices", RECEIVED, records)).events
+    assert (event.type, event.outcome, event.actor.name) == ("audit", "failure", 'bo"b')
+    assert event.message == 'login failed {"user":"eve"}'
+    assert (another.outcome, another.actor.name) == ("unknown", None)
+    assert (bare.actor.name, bare.message) == ("z", "")
+    if "attributes" in wanted:
+        assert event.actor.address == "10.1.1.1"
+        syslog = attributes_of(event)["syslog"]
+        assert (syslog["msgid"], "login@32473" in syslog, "mdc@18060" in syslog) == (
+            "audit", False, False,
+        )  # fmt: skip
+        assert attributes_of(event)["n"] == "1"
+        assert attributes_of(another)["syslog"]["logout@32473"]["src"] == "10.1.1.1"
+
+
+def test_what_another_relay_writes_goes_before_declared_structured_data() -> None:
+    made = registry.DECODERS["syslog"].build(GENERIC, EVERYTHING, CATALOGUE, structured_data=["*"])
+    record = b'<36>1 - vm a - - [x@1 type="b" user="eve"][event@32473 type="a" actor.name="ada"] m'
+    (event,) = made.decode(Batch(1, 1, "devices", RECEIVED, record + b"\n")).events
+    assert (event.type, event.actor.name) == ("a", "ada")
+
+
 CEF = (
     r"CEF:0|Acme|Gate|1.2|100|Door \| opened|High|rt=1767225600009 src=10.0.0.1 suser=Zoë M "
     r"msg=a\=b and\nmore cs1Label=Ticket cs1=CHG 42 outcome=failure"

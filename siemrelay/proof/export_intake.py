@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from siemrelay.proof.export_lines import TooLarge
 from siemrelay.proof.exported_stream import ExportedStream
-from siemrelay.proof.exports import ExportPart
+from siemrelay.proof.exports.lines import TooLarge
+from siemrelay.proof.exports.parts import ExportPart
+from siemrelay.proof.exports.shown_fields import UnprovenFields
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.report import Findings, counted
-from siemrelay.proof.shown_fields import UnprovenFields
 from siemrelay.proof.stream import STREAM_CHARACTERS
 
 MOST_BYTES: Final = 2 << 30

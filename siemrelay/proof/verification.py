@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from siemrelay.proof.export_intake import MOST_BYTES, ExportIntake
 from siemrelay.proof.exported_stream import ExportedStream
-from siemrelay.proof.exports import ExportPart
+from siemrelay.proof.exports.parts import ExportPart
 from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.note import Verifier
 from siemrelay.proof.period import JudgedPeriod, seconds

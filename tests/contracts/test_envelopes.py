@@ -29,7 +29,7 @@ from siemrelay.formats.contract import Canonical, Format
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
 from siemrelay.proof import leaf as proof_leaf
-from siemrelay.proof.exports import parts as export_parts
+from siemrelay.proof.exports.parts import parts as export_parts
 from siemrelay.registry import PROTOCOLS
 from siemrelay.sinks.contract import unwrapped
 from tests.contracts.sink_peers import PEERS, Http, SinkPeer

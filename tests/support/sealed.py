@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from siemrelay.proof.exports import parts
+from siemrelay.proof.exports.parts import parts
 from siemrelay.proof.leaf import hash_of
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Signer

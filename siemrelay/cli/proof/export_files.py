@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from siemrelay.cli.record_files import decompressed
-from siemrelay.proof.exports import ExportPart, parts
+from siemrelay.proof.exports.parts import ExportPart, parts
 from siemrelay.proof.leaf_store import LeafStore
 from siemrelay.proof.merkle import HASH_BYTES
 from siemrelay.proof.report import Discrepancy, Report, counted

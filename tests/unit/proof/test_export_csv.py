@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from siemrelay.proof.export_csv import _plain_columns, csv_columns
-from siemrelay.proof.export_lines import blocks_of_lines
+from siemrelay.proof.exports.csv_columns import _plain_columns, csv_columns
+from siemrelay.proof.exports.lines import blocks_of_lines
 
 WIDTH = 2
 CELLS = st.one_of(

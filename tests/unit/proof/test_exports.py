@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siemrelay.proof.exports import parts
+from siemrelay.proof.exports.parts import parts
 from siemrelay.proof.verification import Verification
 from tests.support.sealed import SIGNER, read_into, sealed
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from siemrelay.proof.export_lines import LineFinder, TooLarge
-from siemrelay.proof.exports import parts
+from siemrelay.proof.exports.lines import LineFinder, TooLarge
+from siemrelay.proof.exports.parts import parts
 from siemrelay.proof.report import Report
 from siemrelay.proof.verification import Verification
 from tests.support.sealed import SIGNER, SealedStream, read_into, sealed

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from siemrelay.proof.exports.shown_fields import compared
 from siemrelay.proof.note import Signer
 from siemrelay.proof.report import Report
-from siemrelay.proof.shown_fields import compared
 from siemrelay.proof.verification import Verification
 from tests.support.sealed import SIGNER, SealedStream, read_into, sealed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
 from typing import Final
 
-from siemrelay.proof.export_lines import (
+from siemrelay.proof.exports.lines import (
     LONG_LINE_BYTES,
     MOST_LINE_BYTES,
     Block,

@@ -21,8 +21,8 @@ from siemrelay.core.canonical_json import (
     parsed_lines,
 )
 from siemrelay.core.json_schema import LearnedSchema, Objects
-from siemrelay.proof.export_csv import csv_columns, csv_header
-from siemrelay.proof.export_lines import (
+from siemrelay.proof.exports.csv_columns import csv_columns, csv_header
+from siemrelay.proof.exports.lines import (
     LONG_LINE_BYTES,
     MOST_DECODED_BYTES,
     MOST_DOCUMENT_BYTES,
@@ -33,7 +33,13 @@ from siemrelay.proof.export_lines import (
     check_decoded_size,
     decoded_bytes,
 )
-from siemrelay.proof.export_wrapping import (
+from siemrelay.proof.exports.shown_fields import (
+    SPLUNK_RAW,
+    ShownFields,
+    compared,
+    compared_columns,
+)
+from siemrelay.proof.exports.wrapping import (
     Paths,
     Wrapped,
     documents_alike,
@@ -45,12 +51,6 @@ from siemrelay.proof.export_wrapping import (
 )
 from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
 from siemrelay.proof.seal import SEAL_MARK, SealText, seal_text
-from siemrelay.proof.shown_fields import (
-    SPLUNK_RAW,
-    ShownFields,
-    compared,
-    compared_columns,
-)
 
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.
 _AT_ONCE: Final = 1_000

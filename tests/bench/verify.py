@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from siemrelay.proof.leaf import sent_hashes
+from siemrelay.proof.envelopes import sent_hashes
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.note import Signer
 from siemrelay.proof.seal import SealTally, made_text

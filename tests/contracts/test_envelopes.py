@@ -28,7 +28,7 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.formats.contract import Canonical, Format
 from siemrelay.pipeline.batching import BatchMaker
 from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
-from siemrelay.proof import leaf as proof_leaf
+from siemrelay.proof.envelopes import sent_hashes
 from siemrelay.proof.exports.parts import parts as export_parts
 from siemrelay.registry import PROTOCOLS
 from siemrelay.sinks.contract import unwrapped
@@ -460,4 +460,4 @@ def test_an_export_has_the_leaf_that_the_relay_has(
     for message in form.encode(Selection(plain.decoded, number=NUMBER)):
         (part,) = export_parts([EXPORTS[row](message)])
         assert part.leaves.numbers == ["abcdefgh22:7"]
-        assert part.leaves.hashes == proof_leaf.sent_hashes([message], row, canonical=canonical)
+        assert part.leaves.hashes == sent_hashes([message], row, canonical=canonical)

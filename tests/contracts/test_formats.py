@@ -36,7 +36,8 @@ from siemrelay.core.event import (
     field_getter,
 )
 from siemrelay.formats.contract import Canonical
-from siemrelay.proof.leaf import leaf_of, sent_hashes
+from siemrelay.proof.envelopes import sent_hashes
+from siemrelay.proof.leaf import leaf_of
 from siemrelay.registry import FORMATS
 from tests.support.examples import examples
 from tests.support.formats import PLAIN, alone, carried, made

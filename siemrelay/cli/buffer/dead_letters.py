@@ -23,7 +23,8 @@ from siemrelay.core.filters import EventFilter, EventsOptions
 from siemrelay.core.times import rfc3339
 from siemrelay.formats.writing.text import sanitize_for_display
 from siemrelay.pipeline.sent_again import RetriedNumbers
-from siemrelay.proof.leaf import ENVELOPES, leaf_of
+from siemrelay.proof.envelopes import ENVELOPES
+from siemrelay.proof.leaf import leaf_of
 from siemrelay.relay.assembly import Assembly, SinkParts
 from siemrelay.telemetry.log import Redactor
 

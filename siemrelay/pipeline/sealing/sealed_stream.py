@@ -31,7 +31,7 @@ from siemrelay.pipeline.sealing.schedule import SealSchedule
 from siemrelay.pipeline.sealing.sent_bound import SentBound
 from siemrelay.pipeline.sealing.settings import StreamSettings
 from siemrelay.pipeline.sealing.witness import Doubt, StateWitness
-from siemrelay.proof.leaf import is_plain, sent_hashes
+from siemrelay.proof.envelopes import is_plain, sent_hashes
 from siemrelay.proof.merkle import Tree
 from siemrelay.proof.seal import Absent, Anchor
 from siemrelay.proof.stream import (

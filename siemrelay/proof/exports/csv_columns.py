@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
 from typing import Final
 
+from siemrelay.proof.envelopes import WHOLE_MESSAGE
 from siemrelay.proof.exports.lines import (
     LONG_LINE_BYTES,
     MOST_LINE_BYTES,
@@ -14,7 +15,6 @@ from siemrelay.proof.exports.lines import (
     TooLarge,
     check_decoded_size,
 )
-from siemrelay.proof.leaf import WHOLE_MESSAGE
 
 # A line that no export has: half a surrogate pair, which UTF-8 cannot say, and which is none of
 # those that stand for bytes. Where it comes out as a row of its own, all rows before it are whole.

@@ -21,6 +21,7 @@ from siemrelay.core.canonical_json import (
     parsed_lines,
 )
 from siemrelay.core.json_schema import LearnedSchema, Objects
+from siemrelay.proof.envelopes import WHOLE_MESSAGE
 from siemrelay.proof.exports.csv_columns import csv_columns, csv_header
 from siemrelay.proof.exports.lines import (
     LONG_LINE_BYTES,
@@ -49,7 +50,7 @@ from siemrelay.proof.exports.wrapping import (
     texts_in_otlp,
     unwrapped,
 )
-from siemrelay.proof.leaf import WHOLE_MESSAGE, Leaves, leaves_of, leaves_of_objects, number_in
+from siemrelay.proof.leaf import Leaves, leaves_of, leaves_of_objects, number_in
 from siemrelay.proof.seal import SEAL_MARK, SealText, seal_text
 
 # Messages that are worked on at once: enough to spread the cost of a step, and few in memory.

@@ -17,7 +17,8 @@ from msgspec import UNSET, UnsetType
 
 from siemrelay.core.canonical_json import decoded
 from siemrelay.core.json_schema import Objects, plain
-from siemrelay.proof.leaf import WHOLE_MESSAGE, hash_of, leaf_of
+from siemrelay.proof.envelopes import WHOLE_MESSAGE
+from siemrelay.proof.leaf import hash_of, leaf_of
 from siemrelay.proof.report import counted
 
 SPLUNK_RAW: Final = "_raw"

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from siemrelay.core.json_schema import Objects
+from siemrelay.proof.envelopes import WHOLE_MESSAGE, any_value_of
 from siemrelay.proof.exports.shown_fields import SPLUNK_RAW, TEXTS
-from siemrelay.proof.leaf import NUMBERED, WHOLE_MESSAGE, any_value_of, leaf_of, number_in
+from siemrelay.proof.leaf import NUMBERED, leaf_of, number_in
 
 # What stands beside the messages in a SIEM's answer. An object with another member is a message, so
 # that no event hides as an answer without messages.

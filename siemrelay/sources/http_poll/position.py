@@ -1,4 +1,4 @@
-"""The place up to which an API was read, and the requests that go on from there. No I/O.
+"""The place up to which an API was read, and how its answers move it. No I/O.
 
 Invariants (test_http_poll_position.py):
 - the time to ask from advances at the end of a poll only: an API may give the newest items first,
@@ -8,26 +8,20 @@ Invariants (test_http_poll_position.py):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import compress
 from typing import Any, Final
 
 import msgspec
 
-from siemrelay.core.times import epoch_ms, rfc3339
+from siemrelay.core.times import epoch_ms
 from siemrelay.decoders.times import time_of
 from siemrelay.sources.contract import Position
 from siemrelay.sources.http_poll.options import HttpPollOptions
+from siemrelay.sources.http_poll.requests import PollRequests, PollState
 from siemrelay.sources.http_poll.seen import SeenItems
-from siemrelay.wire.pagination import item_mark, next_page, page_items, same_origin, value_at
-from siemrelay.wire.request_templates import (
-    Request,
-    filled_body,
-    filled_parameters,
-    filled_url,
-    with_member,
-    with_parameter,
-)
+from siemrelay.wire.pagination import item_mark, next_page, page_items, value_at
+from siemrelay.wire.request_templates import Request
 
 MOST_SEEN: Final = 100_000
 """Items of one value of `for_each` that are remembered, so that none is stored twice."""
@@ -46,29 +40,12 @@ _CIRCLE: Final = 1000
 # An API may round times down to the second: items a little before the frontier may come again.
 _ROUNDED_MS: Final = 2000
 
-_FORMATS: Final[dict[str, Callable[[int], str]]] = {
-    "rfc3339": lambda ms: rfc3339(ms / 1000),
-    "rfc3339_s": lambda ms: rfc3339(ms // 1000).removesuffix(".000Z") + "Z",
-    "epoch": lambda ms: str(ms // 1000),
-    "epoch_ms": str,
-}
-
 
 class ApiAnswer(msgspec.Struct, frozen=True):
     """An API's answer: its body, and the address of the next page in its header, if any."""
 
     body: bytes
     link: str | None = None
-
-
-class _State(msgspec.Struct):
-    """The stored state; `next` leads on from the last page that was stored."""
-
-    cursor: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    newest_ms: int = 0
-    next: str | None = None
 
 
 class PollPosition:
@@ -85,14 +62,15 @@ class PollPosition:
         self._key = _KEY if each is None else f"{_KEY}:{each}"
         found = stored.get(self._key)
         self._state = msgspec.convert(
-            {k: v for k, v in (found or {}).items() if k in _State.__struct_fields__}, _State
+            {k: v for k, v in (found or {}).items() if k in PollState.__struct_fields__}, PollState
         )
-        self._start_ms: int | None = None
+        start_ms = None
         if options.start_at != "beginning":
             ago_s = 0.0 if options.start_at == "now" else options.start_at
-            self._start_ms = now_ms - int(ago_s * 1000)
+            start_ms = now_ms - int(ago_s * 1000)
         if found is None and options.since is not None:
-            self._state.since_ms = self._start_ms
+            self._state.since_ms = start_ms
+        self._requests = PollRequests(options, each, start_ms)
         self._seen = SeenItems(_chunks(stored, self._key), MOST_SEEN)
         # Positions of earlier versions have the marks inside.
         self._seen.add((found or {}).get("seen", ()), now_ms)
@@ -115,13 +93,13 @@ class PollPosition:
             if state.since_ms < earliest_ms:
                 self.out_of_reach = (state.since_ms, earliest_ms)
                 state.since_ms, state.next = earliest_ms, None
-        self._resumed = state.next is not None and self._leads_on(state.next)
+        self._resumed = state.next is not None and self._requests.leads_on(state.next)
         if not self._resumed:
             state.next, state.newest_ms, state.until_ms = None, 0, self._present_ms
             if window.size is not None and state.since_ms is not None:
                 last_ms = state.since_ms + int(window.size * 1000)
                 state.until_ms = max(min(last_ms, self._present_ms), state.since_ms)
-        return self._remembered(self._request())
+        return self._remembered(self._requests.request(state))
 
     @property
     def resumed(self) -> bool:
@@ -131,55 +109,6 @@ class PollPosition:
     def forget_next(self) -> None:
         """The API does not know the link any more: ask from the time, or from the beginning."""
         self._state.next, self._resumed = None, False
-
-    def _leads_on(self, link: str) -> bool:
-        return self._options.page is not None or same_origin(self._filled_url(), link)
-
-    def _filled_url(self) -> str:
-        return filled_url(self._options.url, {"each": self.each})
-
-    def _request(self) -> Request:
-        options, state = self._options, self._state
-        if state.next is not None and options.page is None:
-            return Request(state.next, None if options.post is None else self._body({}))
-        written = _FORMATS[options.since.format if options.since else "rfc3339"]
-        values = {
-            "each": self.each,
-            "since": None if state.since_ms is None else written(state.since_ms),
-            "until": None if state.until_ms is None else written(state.until_ms),
-        }
-        more = dict[str, str]()
-        if options.since is not None and options.since.parameter and values["since"] is not None:
-            more[options.since.parameter] = values["since"]
-        if options.cursor is not None and state.cursor is not None:
-            more[options.cursor.parameter] = state.cursor
-        if options.page is not None and state.next is not None:
-            more[options.page.parameter] = state.next
-        first = dict[str, Any]()
-        if options.cursor is not None and state.cursor is None:
-            start = None
-            if self._start_ms is not None:
-                start = _FORMATS[options.cursor.format](self._start_ms)
-            first = filled_body(options.cursor.first, {"start": start})
-        query = filled_parameters(options.parameters, values)
-        body = None
-        if options.post is None:
-            query |= more | {name: str(value) for name, value in first.items()}
-        else:
-            body = self._body(values, more, first)
-        url = self._filled_url()
-        for name, value in query.items():
-            url = with_parameter(url, name, value)
-        return Request(url, body)
-
-    def _body(
-        self, values: Mapping[str, str | None], more: Mapping[str, str] = {},
-        first: Mapping[str, Any] = {},
-    ) -> bytes:  # fmt: skip
-        body = {**filled_body(self._options.post, values), **first}
-        for path, value in more.items():
-            body = with_member(body, path, value)
-        return msgspec.json.encode(body)
 
     def _remembered(self, request: Request) -> Request:
         self._asked[request] = None
@@ -236,7 +165,7 @@ class PollPosition:
         state.next = link
         if is_last:
             return None
-        following = self._request()
+        following = self._requests.request(state)
         if following in self._asked or self._idle >= _IDLE_PAGES:
             return None
         return self._remembered(following)

@@ -1,4 +1,4 @@
-"""Files that outlive a power cut: whoever fsyncs a file's content must fsync its name, too.
+"""Files that outlive a power cut: a file's name is fsynced like its content.
 
 Everything here blocks: call it in threads.
 """

@@ -1,4 +1,4 @@
-"""What a start makes of what it found on disk: where to go on, and which records are gone. Pure.
+"""Decides at a start where to go on, and which records are gone. Pure.
 
 Invariants of a buffer that nothing but the relay has touched:
 1. the newest row ends at `next_sequence`, or there is no row;

@@ -91,7 +91,8 @@ class FrameReader:
             at = end
         del self._held[:at]
         if header is None and not _BEGUN.fullmatch(self._held):
-            raise FrameRefused(f"this is no RELP frame: {bytes(self._held[:32])!r}")
+            begin = bytes(self._held[:32]).decode("latin-1")
+            raise FrameRefused(f"not a RELP frame: {begin!r}")
         return found
 
 

@@ -15,12 +15,8 @@ import trio
 from siemrelay.core.errors import BufferBroken
 from siemrelay.net.body_memory import BodyMemory, HeldBody, OutOfMemory
 from siemrelay.net.http_application import Application, Head, HttpAnswer, HttpLimits
-from siemrelay.net.listener import (
-    AcceptedConnection,
-    ConnectionLimiter,
-    ConnectionObserver,
-    RejectionLog,
-)
+from siemrelay.net.listener import AcceptedConnection, ConnectionLimiter
+from siemrelay.net.rejection_log import ConnectionObserver, RejectionLog
 from siemrelay.net.tasks import Activity, report_alive
 from siemrelay.net.tls_server import HandshakeFailed, TlsServer, TlsStream
 

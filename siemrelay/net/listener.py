@@ -10,11 +10,13 @@ import struct
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final, Protocol
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
 
 import trio
 
+from siemrelay.net.peers import group_of, is_within
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.net.tasks import Broadcast
 
 # The kernel finds dead peers: after a minute of silence, three probes.
@@ -40,61 +42,6 @@ _EVICT_AGAIN_S: Final = 0.2
 
 # Of all listeners together: each connection holds up to 64 KiB of an incomplete message.
 _PROCESS_CONNECTIONS: Final = 8192
-
-# An IPv6 site has at least this prefix, and all of its 2^64 addresses are one sender's to use.
-_IPV6_PREFIX: Final = 64
-
-# One line in the log per reason and this many seconds; the next line counts the rest.
-_LOG_EVERY_S: Final = 10.0
-
-
-class ConnectionObserver(Protocol):
-    """Receives what a listener counts. A source's intake is one."""
-
-    def connected(self, change: int) -> None:
-        """Add to the number of open connections; below 0 takes off."""
-
-    def progress(self) -> None:
-        """Note that the listener is alive."""
-
-    def refused(self, reason: str, records: int = 1) -> None:
-        """Count rejected records; `reason` is a label of the metric, one of a fixed few."""
-
-
-class RejectionLog:
-    """Counts rejected peers and messages; logs each reason at most once in 10 seconds.
-
-    So a flood of connections does not flood the log. `count` takes a reason and a number.
-    """
-
-    def __init__(
-        self, log: Any, listen: str, count: Callable[[str, int], None] | None = None
-    ) -> None:
-        self.log, self._listen, self._count = log, listen, count
-        self._logged: dict[str, tuple[float, int]] = {}
-
-    def reject(
-        self, reason: str, peer: str, why: str, *, records: int = 1,
-        event: str = "connection closed",
-    ) -> None:  # fmt: skip
-        """Count `records` under `reason` (see `ConnectionObserver.refused`); log event and why."""
-        if records and self._count is not None:
-            self._count(reason, records)
-        self.warn(reason, event, peer=peer, reason=why)
-
-    def warn(self, kind: str, event: str, **facts: object) -> None:
-        """Log a warning unless one of this kind was logged just now; `more`: how many were not.
-
-        Each kind has its own pause.
-        """
-        now = trio.current_time()
-        logged_at, more = self._logged.get(kind, (-_LOG_EVERY_S, 0))
-        if now - logged_at < _LOG_EVERY_S:
-            self._logged[kind] = logged_at, more + 1
-            return
-        self._logged[kind] = now, 0
-        since = {"more": more} if more else {}
-        self.log.warning(event, listen=self._listen, **facts, **since)
 
 
 @dataclass(eq=False, slots=True)
@@ -322,40 +269,3 @@ def _peer_of(sock: trio.socket.SocketType) -> str:
         return str(sock.getpeername()[0])
     except OSError:
         return ""
-
-
-def group_of(peer: str) -> str:
-    """The unit of limits per peer: an IPv6 address counts as its network of 64 bits.
-
-    IPv4 addresses and users of Unix sockets count as they are.
-    """
-    if ":" not in peer:
-        return peer
-    address = plain_address(peer)
-    return str(IPv6Network((address, _IPV6_PREFIX), strict=False)) if ":" in address else address
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, an address or a name, can be reached from this machine only."""
-    if host.casefold() == "localhost":
-        return True
-    try:
-        return ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def is_within(host: str, networks: list[IPv4Network | IPv6Network]) -> bool:
-    """Whether an address as the kernel writes it is in one of the networks."""
-    peer = ip_address(plain_address(host))
-    return any(peer in network for network in networks)
-
-
-def plain_address(host: str) -> str:
-    """An address as the kernel writes it, without a zone, IPv4 as such on a socket for both."""
-    address = host.partition("%")[0]
-    if not address.startswith("::ffff:"):
-        return address
-    mapped = ip_address(address)
-    assert isinstance(mapped, IPv6Address)
-    return str(mapped.ipv4_mapped or mapped)

@@ -10,7 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from siemrelay.core.options import Options
-from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.listener import ConnectionLimiter
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.net.tls_server import ServerTlsOptions
 
 

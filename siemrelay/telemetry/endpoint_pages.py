@@ -15,7 +15,8 @@ import trio
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
-from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.listener import ConnectionLimiter
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.telemetry.attention import attention
 from siemrelay.telemetry.health import stuck, unready, unready_source
 from siemrelay.telemetry.metrics import CONTENT_TYPE, render, sampled

@@ -27,7 +27,8 @@ from siemrelay.core.errors import ConfigurationRefused, FrameRefused
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
-from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.listener import ConnectionLimiter
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.sources.http.auth import Authorization, Signature, SignatureOptions, basic_password
 from siemrelay.wire.elasticsearch import NotABulkResponse, failed_items, read_error
 from siemrelay.wire.hec_client import read_ack_results, read_answer

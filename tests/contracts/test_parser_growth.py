@@ -15,7 +15,8 @@ from siemrelay.core.errors import ConfigurationRefused, FrameRefused
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
-from siemrelay.net.listener import ConnectionLimiter, RejectionLog
+from siemrelay.net.listener import ConnectionLimiter
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.sources.framing import RecordStream
 from siemrelay.wire.framing.audit_events import AuditEvents
 from siemrelay.wire.framing.contract import Framing

@@ -15,7 +15,7 @@ from siemrelay.config.load import Loaded
 from siemrelay.config.secrets import secrets_of
 from siemrelay.config.yaml_document import KeyPath
 from siemrelay.core.errors import Fault
-from siemrelay.net.listener import is_loopback
+from siemrelay.net.peers import is_loopback
 from siemrelay.net.tls_client import ClientTlsOptions
 from siemrelay.net.tls_server import ServerTlsOptions
 from siemrelay.sources.http.options import WebhookOptions

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from siemrelay.core.options import Duration, HeaderName, NonEmpty, Secret, Size
 from siemrelay.net.http_application import Application, HttpLimits
 from siemrelay.net.http_server import HttpServer
-from siemrelay.net.listener import RejectionLog, is_loopback
 from siemrelay.net.listener_options import (
     ConnectionCount,
     ListenerOptions,
@@ -21,6 +20,8 @@ from siemrelay.net.listener_options import (
     without_scheme,
 )
 from siemrelay.net.listening_sockets import BindAddress
+from siemrelay.net.peers import is_loopback
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.net.tls_server import TlsServer
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.http.auth import SignatureOptions

@@ -15,7 +15,7 @@ from siemrelay.core.errors import SiemrelayError
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer
 from siemrelay.net.http_server import RETRY_AFTER_S
-from siemrelay.net.listener import is_loopback
+from siemrelay.net.peers import is_loopback
 from siemrelay.sources.contract import Intake, Records, SourceKind
 from siemrelay.sources.http.auth import Authorization, Signature, basic, challenge
 from siemrelay.sources.http.bodies import BodyReader, content_coding

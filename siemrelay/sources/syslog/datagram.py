@@ -18,7 +18,7 @@ import trio
 
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.decoders.syslog.host import with_host
-from siemrelay.net.listener import is_within
+from siemrelay.net.peers import is_within
 from siemrelay.sources.contract import Intake, Records, joined
 from siemrelay.sources.syslog.address import SyslogAddress
 from siemrelay.sources.syslog.listener import SourceActivity, SyslogListener

@@ -9,7 +9,8 @@ from typing import Any, Final
 import trio
 
 from siemrelay.net.body_memory import BodyMemory
-from siemrelay.net.listener import RejectionLog, plain_address
+from siemrelay.net.peers import plain_address
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.net.tasks import Activity
 from siemrelay.sources.contract import Intake
 from siemrelay.sources.syslog.address import SyslogAddress

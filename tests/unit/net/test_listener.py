@@ -9,7 +9,9 @@ import pytest
 import structlog
 import trio
 
-from siemrelay.net.listener import AcceptedConnection, ConnectionLimiter, RejectionLog, group_of
+from siemrelay.net.listener import AcceptedConnection, ConnectionLimiter
+from siemrelay.net.peers import group_of
+from siemrelay.net.rejection_log import RejectionLog
 from siemrelay.net.tasks import Broadcast
 
 NOTHING = structlog.get_logger()

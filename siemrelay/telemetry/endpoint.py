@@ -26,7 +26,7 @@ async def open_endpoint(address: tuple[str, int] | None) -> trio.SocketListener 
             "`endpoint: {listen: ...}` to a free address, or to off"
         ) from error
     if port == 0:
-        _log.info("endpoint", port=listener.socket.getsockname()[1])
+        _log.info("endpoint listening", port=listener.socket.getsockname()[1])
     return listener
 
 

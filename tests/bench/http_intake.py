@@ -148,7 +148,7 @@ class _Relay:
 
     def commits(self) -> int:
         """Transactions of records so far."""
-        url = f"http://127.0.0.1:{self._port('endpoint')}/metrics"
+        url = f"http://127.0.0.1:{self._port('endpoint listening')}/metrics"
         with urllib.request.urlopen(url, timeout=_PATIENCE_S) as answer:
             text = answer.read().decode()
         return int(float(text.partition("\nsiemrelay_buffer_commits_total ")[2].split()[0]))

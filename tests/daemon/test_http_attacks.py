@@ -105,7 +105,7 @@ def test_a_crowd_that_begins_requests_gives_way_to_a_real_one(
 ) -> None:
     """Three times as many as there are slots; 400 kept the endpoint silent for 12 seconds."""
     daemon: Daemon = relay(make_daemon).start()
-    hooks, endpoint = port_of(daemon), int(daemon.said("endpoint")[0]["port"])
+    hooks, endpoint = port_of(daemon), int(daemon.said("endpoint listening")[0]["port"])
     port, path = (endpoint, b"/healthz") if target == "endpoint" else (hooks, b"/events")
     with ExitStack() as stack:
         crowd(stack, port, 400 if target == "endpoint" else 800, b"POST /e HTTP/1.1\r\nHost: ")

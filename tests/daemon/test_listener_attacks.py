@@ -211,7 +211,7 @@ def test_silent_clients_of_the_endpoint_do_not_keep_status_from_working(
     make_daemon: MakeDaemon,
 ) -> None:
     daemon = relay(make_daemon).start()
-    port = daemon.said("endpoint")[0]["port"]
+    port = daemon.said("endpoint listening")[0]["port"]
     with ExitStack() as crowd:
         for _ in range(40):
             crowd.enter_context(socket.create_connection(("127.0.0.1", port)))

@@ -31,7 +31,7 @@ def test_the_secret_in_a_url_is_nowhere(make_daemon: MakeDaemon) -> None:
     daemon.start()
     append(daemon.audit, [event(1)])
     until(lambda: all(daemon.state_of(name) == "waiting" for name in SECRETS))
-    at = f"127.0.0.1:{daemon.said('endpoint')[0]['port']}"
+    at = f"127.0.0.1:{daemon.said('endpoint listening')[0]['port']}"
     printed = [
         daemon.log_text, daemon.get("/metrics"), daemon.get("/status"), daemon.get("/"),
         *(

@@ -35,7 +35,7 @@ class Bystanders:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._health = int(daemon.said("endpoint")[0]["port"])
+        self._health = int(daemon.said("endpoint listening")[0]["port"])
         self._syslog, self._out = port_of(daemon, "other"), daemon.directory / "out"
         self.worst_health_s = self.worst_delay_s = self.longest_s = 0.0
         self.asked = self.delivered = 0

@@ -200,7 +200,7 @@ class Daemon:
     @property
     def endpoint(self) -> str:
         """HOST:PORT of its endpoint."""
-        return f"127.0.0.1:{self.said('endpoint')[0]['port']}"
+        return f"127.0.0.1:{self.said('endpoint listening')[0]['port']}"
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the endpoint's answer."""

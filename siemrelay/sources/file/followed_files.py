@@ -219,14 +219,14 @@ class FollowedFiles:
     def _rename(self, file: FollowedFile, action: Renamed) -> None:
         if action.path != file.path:
             log = self._log.debug if file.rotated_name else self._log.info
-            log("renamed", path=printable(action.path), was=file.progress.path)
+            log("file renamed", path=printable(action.path), was=file.progress.path)
             file.moved_to(action.path)
         file.matched = action.matched
 
     def _renew(self, file: FollowedFile) -> None:
         """Its content is another: drop it; the next survey finds it as a new file."""
         progress = file.progress
-        self._log.info("truncated", path=progress.path, offset=progress.offset)
+        self._log.info("file truncated", path=progress.path, offset=progress.offset)
         progress.truncated = self._again = True
         unread = file.unread_when_intact
         if (fresh := self._discovery.renewed(file)) is not None:
@@ -243,7 +243,7 @@ class FollowedFiles:
         resumed.sort(key=lambda file: file.progress.serial)
         log = self._log.debug if quiet else self._log.info
         for file in resumed + new:
-            log("found", path=file.progress.path, offset=file.progress.offset, size=file.size)
+            log("file found", path=file.progress.path, offset=file.progress.offset, size=file.size)
         # Those of which nothing was read yet are as new: the others may be older than they.
         again = [f for name in {f.family for f in new} for f in self._schedule.take_unread(name)]
         for file in resumed + sorted(new + again, key=lambda file: file.birth):

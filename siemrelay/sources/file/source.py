@@ -111,7 +111,7 @@ class _Following:
         await self._survey(from_end=self._from_end)
         files, patterns = len(self._tracker.files), self._globs.patterns
         if files:
-            self._log.info("following", files=files, patterns=patterns)
+            self._log.info("following files", files=files, patterns=patterns)
         elif not self._unreadable.count:  # else it has been logged why
             self._log.warning("no file matches `path`", patterns=patterns,
                               advice="one is read as soon as it appears")  # fmt: skip
@@ -302,7 +302,7 @@ class _Following:
                 self._log.error("damaged compressed file, took what could be read",
                                 path=file.progress.path, damage=damage)  # fmt: skip
             else:
-                self._log.info("finished", path=file.progress.path)
+                self._log.info("file read to its end", path=file.progress.path)
             file.close()
 
     async def read_deleted(self) -> None:

@@ -144,7 +144,7 @@ class Surveyor:
             path, matched, status = found.path, found.matched, found.status
             changed = self._is_another(file, found)
         if status.links == 0 and not file.deleted:
-            self._log.info("deleted", path=file.progress.path)
+            self._log.info("file deleted", path=file.progress.path)
         file.changed = changed
         if not changed or file.content is not None:
             try:

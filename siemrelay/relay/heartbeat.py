@@ -43,7 +43,7 @@ class Heartbeat:
             found = stuck(self._stats, now)
             if found:
                 _log.error("no progress", parts=found)
-            else:
+            elif self._notifier.is_wanted:
                 self._notifier.alive(self._reporter.line())
             await sleep_until(min(second_after(now), now + interval_s))
 

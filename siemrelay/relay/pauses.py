@@ -14,18 +14,18 @@ from typing import Final
 
 import msgspec
 import structlog
-import trio
 
 from siemrelay.buffer.threads import in_thread
 from siemrelay.core.times import rfc3339
 from siemrelay.durable_files import replace_file
+from siemrelay.net.tasks import next_second
 
 _log = structlog.get_logger()
 
 _NAME: Final = "paused.json"
 
 # How often a pause that could not be stored is tried again.
-_STORE_AGAIN_S: Final = 2.0
+_STORE_AGAIN_S: Final = 2
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -96,7 +96,7 @@ class Pauses:
     async def run(self) -> None:
         """Store what could not be stored, as soon as that is possible, until cancelled."""
         while True:
-            await trio.sleep(_STORE_AGAIN_S)
+            await next_second(_STORE_AGAIN_S)
             await self.store_pending()
 
     async def store_pending(self) -> None:

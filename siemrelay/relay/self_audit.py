@@ -8,6 +8,7 @@ leave theirs in a folder of `state_dir`, where the relay collects them, also lat
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
@@ -31,6 +32,7 @@ from siemrelay.core.event_types import (
 )
 from siemrelay.core.times import rfc3339
 from siemrelay.durable_files import replace_file
+from siemrelay.net.clock import Alarm
 from siemrelay.net.tasks import second_after
 from siemrelay.relay.own_events import host_target, own_event
 from siemrelay.telemetry.stats import Stats
@@ -64,7 +66,7 @@ class SelfAudit:
         self._put, self._stats, self._enabled, self._person = store, stats, enabled, person
         self._folder = state_dir / _FOLDER
         self._waiting: deque[bytes] = deque()
-        self._more, self._storing = trio.Event(), trio.Lock()
+        self._due, self._storing = Alarm(), trio.Lock()
         self._losses: dict[tuple[str, str], int] = {}
         self._losses_at = -_LOSSES_EVERY_S
         self._sampled, self._limited = _LeftOut(), _LeftOut()
@@ -89,7 +91,7 @@ class SelfAudit:
         _, record = own_event(event_type, person or self._person, target, message,
                               outcome=outcome, **attributes)  # fmt: skip
         self._waiting.append(record)
-        self._more.set()
+        self._due.set(-math.inf)
 
     @property
     def enabled(self) -> bool:
@@ -113,18 +115,18 @@ class SelfAudit:
         """Store what is noted, until cancelled."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         while True:
-            self._more = trio.Event()
+            self._due.set(second_after(trio.current_time()))
             if trio.current_time() - self._losses_at >= _LOSSES_EVERY_S:
                 self._note_losses()
             if trio.current_time() - self._limited_at >= _LOSSES_EVERY_S:
                 self._note_limited()
             if trio.current_time() - self._sampled_at >= _SAMPLED_EVERY_S:
                 self._note_sampled()
-            await self._store()
+            if self._waiting:
+                await self._store()
             if self._spool_changed():
                 await self.take_spooled()
-            with trio.move_on_at(second_after(trio.current_time())):
-                await self._more.wait()
+            await self._due.wait()
 
     async def _store(self) -> None:
         async with self._storing:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Callable
 
 
 class Notifier:
     """Sends notifications where systemd asked for them; does nothing elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         path = os.environ.get("NOTIFY_SOCKET", "")
         # A leading @ stands for the abstract namespace.
         self._address = "\0" + path[1:] if path.startswith("@") else path
         mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._watchdog_us = int(os.environ.get("WATCHDOG_USEC", "0") or 0) if mine else 0
+        self._clock, self._status, self._alive_at = clock, "", -math.inf
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody is notified."""
+        return bool(self._address)
 
     @property
     def watchdog_interval_s(self) -> float:
@@ -39,13 +46,25 @@ class Notifier:
         self._send("STOPPING=1")
 
     def alive(self, status: str) -> None:
-        """Everything makes progress; `status` is shown by `systemctl status`."""
-        self._send(f"STATUS={status}" + ("\nWATCHDOG=1" if self._watchdog_us else ""))
+        """Everything makes progress; `status` is shown by `systemctl status`.
 
-    def _send(self, text: str) -> None:
-        if not self._address:
+        A status that has not changed is sent only as often as the watchdog needs it: each
+        notification wakes systemd.
+        """
+        now = self._clock()
+        if status == self._status and now < self._alive_at + self.watchdog_interval_s / 2:
             return
-        # Without systemd's ear the relay still works; systemd notices by itself.
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            sock.sendto(text.encode("utf-8", "replace"), self._address)
+        if self._send(f"STATUS={status}" + ("\nWATCHDOG=1" if self._watchdog_us else "")):
+            self._status, self._alive_at = status, now
+
+    def _send(self, text: str) -> bool:
+        """Whether it was sent."""
+        if not self._address:
+            return False
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.sendto(text.encode("utf-8", "replace"), self._address)
+        except OSError:
+            return False  # without systemd's ear the relay still works; systemd notices by itself
+        return True

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 from structlog.testing import capture_logs
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from siemrelay.core.event_types import SINK_PAUSED
 from siemrelay.relay.self_audit import SelfAudit, spool_event
@@ -37,6 +37,25 @@ def audit_of(stats: Stats, stored: Stored, path: Path, *, enabled: bool = True) 
         # Nothing is in it: no thread looks, for which the virtual clock would not wait.
         os.utime(folder, (0, 0))
     return SelfAudit(stored.store, stats, path, "siemrelay", lambda: enabled)
+
+
+async def test_what_is_noted_is_stored_at_once_and_what_is_noted_meanwhile_after_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    stored = Stored()
+    audit = audit_of(Stats(), stored, tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(audit.run)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        for message in ("first", "second"):
+            audit.note("Part Changed", message)
+            audit.note("Part Changed", f"{message}, too")
+            await wait_all_tasks_blocked()
+        assert trio.current_time() == began
+        nursery.cancel_scope.cancel()
+    messages = [each["message"] for each in stored.events]
+    assert messages == ["first", "first, too", "second", "second, too"]
 
 
 async def test_what_samples_leave_out_is_an_event_every_five_minutes_and_at_the_stop(

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,35 @@ def test_the_watchdog_is_fed_at_half_its_time(
     assert systemd.recv(4096) == b"STATUS=well\nWATCHDOG=1"
 
 
+def test_a_status_is_sent_when_it_changes_and_as_often_as_the_watchdog_needs_it(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    systemd.setblocking(False)
+    sent: list[tuple[int, bytes]] = []
+    second = 0
+    notifier = Notifier(clock=lambda: float(second))
+    for second in range(60):
+        notifier.alive("well" if second < 40 else "siem connecting")
+        with suppress(BlockingIOError):
+            sent.append((second, systemd.recv(4096).partition(b"\n")[0]))
+    well, troubled = b"STATUS=well", b"STATUS=siem connecting"
+    assert sent == [(0, well), (15, well), (30, well), (40, troubled), (55, troubled)]
+
+
+def test_a_status_that_could_not_be_sent_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"siemrelay-again-{os.getpid()}"
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+    notifier = Notifier()
+    notifier.alive("well")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(f"\0{name}")
+        sock.settimeout(5)
+        notifier.alive("well")
+        assert sock.recv(4096) == b"STATUS=well"
+
+
 def test_the_watchdog_of_another_process_is_left_alone(
     systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,5 +101,5 @@ def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_full_socket_is_not_waited_for(systemd: socket.socket) -> None:
     notifier = Notifier()
-    for _ in range(1000):
-        notifier.alive("x" * 1000)
+    for number in range(1000):
+        notifier.alive(f"{number:1000}")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from siemrelay.config.files import text_of
 from siemrelay.config.models import RelayConfig
-from siemrelay.config.secrets import substitute
+from siemrelay.config.substitution import substitute
 from siemrelay.config.validation_errors import explain
 from siemrelay.config.yaml_document import Document, parse
 from siemrelay.core.errors import ConfigurationRefused

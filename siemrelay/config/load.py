@@ -23,14 +23,13 @@ from siemrelay.config.option_models import Joined, join_sink, join_source
 from siemrelay.config.own_products import own_products
 from siemrelay.config.requirements import missing, pem_files
 from siemrelay.config.secrets import (
-    Substituted,
     inline_secrets,
     parts_of,
     redactable,
     secrets_of,
-    substitute,
     without_secrets,
 )
+from siemrelay.config.substitution import Substituted, substitute
 from siemrelay.config.validation_errors import explain
 from siemrelay.config.yaml_document import Document, KeyPath, dotted, in_order
 from siemrelay.core.errors import ConfigurationRefused, Fault

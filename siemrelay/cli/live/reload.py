@@ -10,7 +10,7 @@ from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.live.control_client import directory_of, print_reload, send
 from siemrelay.cli.options import config_option
 from siemrelay.config.files import document_of, text_of
-from siemrelay.config.secrets import variables_of
+from siemrelay.config.substitution import variables_of
 from siemrelay.core.errors import ConfigurationRefused
 from siemrelay.relay.control import ReloadRequest
 

@@ -9,7 +9,8 @@ import pytest
 
 from siemrelay.config.effective import sink_settings
 from siemrelay.config.load import load_text
-from siemrelay.config.secrets import Substituted, redactable, substitute, variables_of
+from siemrelay.config.secrets import redactable
+from siemrelay.config.substitution import Substituted, substitute, variables_of
 from siemrelay.config.yaml_document import parse
 from siemrelay.core.errors import ConfigurationRefused, Fault
 

@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 from siemrelay.cli.check import check
-from siemrelay.config import secrets
+from siemrelay.config import substitution
 from siemrelay.config.checks import service
 from siemrelay.config.checks.service import LOW_PORTS, READ_ALL, check_as_service
 from siemrelay.config.load import load, load_text
-from siemrelay.config.secrets import substitute
 from siemrelay.config.service_unit import ServiceUnit, service_unit
+from siemrelay.config.substitution import substitute
 from siemrelay.config.yaml_document import parse
 from siemrelay.core.errors import ConfigurationRefused
 from tests.support.servers import other_users_run_it
@@ -128,7 +128,7 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def with_unit(shell: pytest.MonkeyPatch, unit: ServiceUnit | None) -> None:
-    shell.setattr(secrets, "service_unit", lambda: unit)
+    shell.setattr(substitution, "service_unit", lambda: unit)
 
 
 def test_root_reads_a_credential_from_where_the_unit_gets_it(

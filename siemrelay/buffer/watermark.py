@@ -42,6 +42,7 @@ class HighWatermark:
         self._path = state_dir / "high-watermark"
         self._descriptor: int | None = None
         self._cursors: dict[str, StoredCursor] = {}
+        self._encoded_cursors = b"{}"  # few commits move any
         self._unsynced = False
 
     def read(self) -> Watermark | None:
@@ -65,8 +66,10 @@ class HighWatermark:
 
     def note(self, end: int, moved: Mapping[str, StoredCursor]) -> None:
         """Note a commit that has returned: the end, and the cursors that moved."""
-        self._cursors.update(moved)
-        text = _encode(Watermark(end, self._cursors))
+        if moved:
+            self._cursors.update(moved)
+            self._encoded_cursors = _encode(self._cursors)
+        text = b'{"end":%d,"cursors":%b}' % (end, self._encoded_cursors)
         try:
             if self._descriptor is None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
@@ -79,7 +82,7 @@ class HighWatermark:
 
     def start_with(self, end: int, cursors: Mapping[str, StoredCursor]) -> None:
         """Note the end and the cursors with which the relay goes on; other sinks are forgotten."""
-        self._cursors = {}
+        self._cursors, self._encoded_cursors = {}, b"{}"
         self.note(end, cursors)
 
     def sync(self) -> None:

@@ -31,6 +31,7 @@ from siemrelay.core.errors import (
     without_traceback,
 )
 from siemrelay.core.event import Batch
+from siemrelay.net.clock import sleep_until
 from siemrelay.pipeline.batching import BatchMaker, DeliveryBatch
 from siemrelay.pipeline.coalescing import RequestPace
 from siemrelay.pipeline.format_cache import SinkReader
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
 # Batches in flight where the protocol sets no other number: enough to hide a round trip, few
 # enough that little is sent twice after a broken connection.
 _IN_FLIGHT_BATCHES: Final = 4
+
+# While little comes, a sink that gathers it reads what came so often. A turn for each small commit
+# would cost more than all its records.
+_TRICKLE_S: Final = 0.2
 
 # From 3.12 on a frame that an exception passed through may be in a cycle with it (CPython issue
 # 100964), so a failed session keeps its batches until a collection, which is seldom. They are young
@@ -196,12 +201,11 @@ class Delivery:
                     if (seal := await self.stream.next_seal(position)) is not None:
                         await self._hand_over(in_flight, seal)
                         await self.stream.wait_for_room()
-                found = None
+                found: tuple[Batch, SinkMessages] | None
                 if waiting is None and self.stream is None:
                     found = await ahead.next()
                 else:
-                    with self._until(deadline):
-                        found = await ahead.next()
+                    found = await self._next_before(deadline, ahead)
                 if found is None:
                     if waiting is not None and trio.current_time() >= deadline:
                         await self._hand_over(in_flight, waiting)
@@ -222,6 +226,19 @@ class Delivery:
                 ):
                     await self._hand_over(in_flight, waiting)
                     waiting, deadline = None, float("inf")
+
+    async def _next_before(
+        self, deadline: float, ahead: ReadAhead
+    ) -> tuple[Batch, SinkMessages] | None:
+        """The next stored batch, if there is one before the deadline; None may also come before."""
+        if ahead.trickles and self.stream is None:
+            now = trio.current_time()
+            if ahead.is_at_end and now < deadline:
+                await sleep_until(min(deadline, now + _TRICKLE_S))
+            return None if ahead.is_at_end else await ahead.next()
+        with self._until(deadline):
+            return await ahead.next()
+        return None
 
     def _numbered(
         self, stored: Batch, found: SinkMessages, position: int

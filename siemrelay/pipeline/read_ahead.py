@@ -26,6 +26,13 @@ class ReadAhead:
         self._buffer, self._reader = buffer, reader
         self._queue: deque[Batch] = deque()
         self._end = position
+        self.trickles = False
+        """Whether the last batch was small: more of its kind can wait for each other."""
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is stored that has not been read."""
+        return not self._queue and self._end >= self._buffer.end
 
     async def next(self) -> tuple[Batch, SinkMessages]:
         """The next batch; waits until there is one. If cancelled, the next call goes on."""
@@ -42,7 +49,9 @@ class ReadAhead:
         if len(self._queue) > 1 or len(self._queue[0].payload) >= WORTH_BYTES:
             self._reader.prepare(self._queue, behind=self._is_behind())
         found = await self._reader.messages(self._queue[0], self._queue)
-        return self._queue.popleft(), found
+        stored = self._queue.popleft()
+        self.trickles = len(stored.payload) < WORTH_BYTES
+        return stored, found
 
     def _is_behind(self) -> bool:
         last = self._queue[-1]

@@ -24,6 +24,7 @@ from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.core.event_types import UNPARSED
 from siemrelay.formats.contract import Format
 from siemrelay.formats.raw import Raw
+from siemrelay.net.tasks import Broadcast
 from siemrelay.pipeline.delivery import Delivery
 from siemrelay.pipeline.format_cache import FormatCache, SinkReader
 from siemrelay.pipeline.formatting.formatter import Formatter, SinkFormat
@@ -235,6 +236,33 @@ class UnreadableRecord:
         raise AssertionError("nothing was refused")
 
 
+class InMemory(UnreadableRecord):
+    """A buffer in which each record is a batch of its own, without threads: a clock may jump."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self._grown, self._cursor = Broadcast(), super().cursor("s")
+
+    @property
+    def end(self) -> int:  # type: ignore[override]  # it grows
+        return 1 + len(self.batches)
+
+    def add(self, record: bytes) -> None:
+        self.batches.append(Batch(self.end, 1, "app", time.time(), record + b"\n"))
+        self._grown.wake_all()
+
+    def cursor(self, sink: str) -> SinkCursor:
+        return self._cursor
+
+    async def read(self, sequence: int) -> list[Batch]:
+        while sequence >= self.end:
+            await self._grown.wait()
+        return [self.batches[sequence - 1]]
+
+    def advance(self, sink: str, next_sequence: int, outcome: Outcome) -> None:
+        self._cursor.pass_records(next_sequence, outcome)
+
+
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with DiskBuffer(
@@ -403,6 +431,39 @@ async def test_a_run_that_is_not_full_is_sent_when_it_has_waited_long_enough(rig
                 await rig.settle_all()
             nursery.cancel_scope.cancel()
     assert peer.runs == [[b"a"], [b"b"]]
+
+
+async def test_a_sink_that_gathers_a_trickle_reads_it_when_a_request_begins_and_when_it_is_due(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    turns, came, went = set[float](), dict[bytes, float](), dict[bytes, float]()
+
+    class Noting(Words):
+        def decode(self, batch: Batch) -> DecodedBatch:
+            turns.add(trio.current_time())
+            return super().decode(batch)
+
+    def at_send(messages: Sequence[bytes]) -> Settlement:
+        went.update(dict.fromkeys(messages, trio.current_time()))
+        return ()
+
+    peer, buffer = Peer(at_send), InMemory()
+    events: Any = Keep()
+    cache = FormatCache(Formatter({"s": SinkFormat(events, Raw(), 100)}, {}, Noting()))
+    limits = BatchLimits(100, 10_000, max_wait_s=0.1)
+    delivery = Delivery("s", peer, cache.reader("s"), limits, buffer, SinkStats("s"), QUICK)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(delivery.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for n in range(200):
+            came[b"%d" % n] = trio.current_time()
+            buffer.add(b"%d" % n)
+            await trio.sleep(0.02)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert peer.confirmed == [*came]
+    assert all(went[message] - came[message] <= 0.1001 for message in came)
+    assert len(turns) <= 2 * len(peer.runs) < 120
 
 
 async def test_messages_over_the_limit_are_cut_and_counted_once(rig: Rig) -> None:

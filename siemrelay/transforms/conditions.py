@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fnmatch import translate
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from operator import and_, not_, or_
+from operator import and_, not_
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,10 +14,7 @@ from siemrelay.core.filters import quoted
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import Options
 from siemrelay.transforms.event_paths import ATTRIBUTES, EventPath, Scalar, as_text, decoded_field
-
-_WILDCARD: Final = re.compile(r"[*?\[]")
-_NETWORK: Final = re.compile(r"(?:\d+\.\d+\.\d+\.\d+|[\da-fA-F]*:[\da-fA-F:.]*)(?:/\d+)?")
-_WITH_PORT: Final = re.compile(r"\[(?P<v6>[\da-fA-F:.]+)\](?::\d+)?|(?P<v4>[\d.]+):\d+")
+from siemrelay.transforms.matcher import NETWORK, WILDCARD, Matcher, network_of
 
 
 def _listed(value: Any) -> Any:
@@ -35,8 +29,8 @@ def _entry(value: Scalar) -> Scalar:
     if isinstance(value, str):
         if value == "":
             raise ValueError("an empty value matches nothing; write {present: no}")
-        meant = _NETWORK.fullmatch(value) and ("/" in value or "." in value)
-        if meant and _network(value) is None:
+        meant = NETWORK.fullmatch(value) and ("/" in value or "." in value)
+        if meant and network_of(value) is None:
             raise ValueError(f"{value} is no network; write one like 10.0.0.0/8 or 2001:db8::/32")
     return value
 
@@ -96,7 +90,7 @@ def impossible(where: Mapping[str, ConditionOptions]) -> Iterator[tuple[str, str
     for path, options in where.items():
         plain = [
             entry for entry in (*options.any, *options.unless)
-            if not (isinstance(entry, str) and _WILDCARD.search(entry))
+            if not (isinstance(entry, str) and WILDCARD.search(entry))
         ]  # fmt: skip
         if path in _NUMBERS:
             low, high = _NUMBERS[path]
@@ -156,8 +150,8 @@ class _Test:
 
     def __init__(self, path: str, options: ConditionOptions) -> None:
         self._path, self._options, self._get = path, options, field_getter(path)
-        self._any = _Matcher(options.any) if options.any else None
-        self._not = _Matcher(options.unless) if options.unless else None
+        self._any = Matcher(options.any) if options.any else None
+        self._not = Matcher(options.unless) if options.unless else None
         self._attribute = _attribute_column(path) if path.startswith(ATTRIBUTES) else None
         # Attributes are compared as JSON: 1, true and "1" stay apart. A hit runs in C alone.
         self._decision = BoundedMemo(self._holds if self._attribute is None else self._holds_json)
@@ -229,88 +223,6 @@ class _Test:
         if self._any is not None and not any(map(self._any.matches, texts)):
             return f"{shown} is not {self._any}"
         return f"{shown} is {self._not}, which `not` excludes"
-
-
-class _Matcher:
-    """Values, patterns and networks, compared with texts; an empty text is none of them."""
-
-    def __init__(self, entries: Sequence[Scalar]) -> None:
-        self._entries = entries
-        self._exact: set[str] = set()
-        self._networks: list[IPv4Network | IPv6Network] = []
-        patterns: list[str] = []
-        for entry in entries:
-            text = as_text(entry)
-            network = _network(entry) if isinstance(entry, str) else None
-            if isinstance(entry, bool):  # YAML's `yes`
-                self._exact |= {text, *(("yes", "on") if entry else ("no", "off"))}
-            elif network is not None:
-                self._exact.add(text)
-                self._networks.append(network)
-                if isinstance(network, IPv4Network):
-                    patterns.append(_ipv4_pattern(network))
-            elif isinstance(entry, str) and _WILDCARD.search(entry):
-                # `fnmatch` translates `*` without backtracking.
-                patterns.append(translate(entry))
-            else:
-                self._exact.add(text)
-        self._match = re.compile(rf"(?!\Z)(?:{'|'.join(patterns)})").match if patterns else None
-
-    def column(self, texts: Sequence[str]) -> list[bool]:
-        """`matches` of each."""
-        if self._match is None:
-            found = [text in self._exact for text in texts]
-        else:
-            found = [match is not None for match in map(self._match, texts)]
-            if self._exact:
-                found = list(map(or_, found, [text in self._exact for text in texts]))
-        if self._networks and ":" in "".join(texts):
-            # IPv6, a port, an IPv4 address written as IPv6: by the slow way, and only these.
-            for index, text in enumerate(texts):
-                if ":" in text and not found[index]:
-                    found[index] = self._in_network(text)
-        return found
-
-    def matches(self, text: str) -> bool:
-        return self.column([text])[0]
-
-    def _in_network(self, text: str) -> bool:
-        found = _WITH_PORT.fullmatch(text)
-        try:
-            address = ip_address((found["v6"] or found["v4"]) if found else text)
-        except ValueError:
-            return False
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        return any(address in net or (mapped and mapped in net) for net in self._networks)
-
-    def __str__(self) -> str:
-        return " or ".join(quoted(as_text(entry)) for entry in self._entries)
-
-
-def _network(entry: str) -> IPv4Network | IPv6Network | None:
-    """The network or address that an entry names; None for any other text."""
-    if not _NETWORK.fullmatch(entry):
-        return None
-    try:
-        return ip_network(entry, strict=False)
-    except ValueError:
-        return None
-
-
-_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-
-
-def _ipv4_pattern(network: IPv4Network) -> str:
-    """A regular expression for the network's addresses in dotted decimal."""
-    octets = []
-    for low, high in zip(network.network_address.packed, network.broadcast_address.packed,
-                         strict=True):  # fmt: skip
-        some = map(str, range(low, high + 1))
-        octets.append(_OCTET if high - low == _ANY_OCTET else f"(?:{'|'.join(some)})")
-    return r"\.".join(octets) + r"\Z"
-
-
-_ANY_OCTET: Final = 255
 
 
 def _attribute_column(path: str) -> Callable[[Sequence[AuditEvent]], list[bytes]]:

@@ -189,7 +189,10 @@ class Assembly:
         """The filter in front of the buffer for a source's records; None if it takes all."""
         config = self._config.sources[source]
         events = EventFilter(config.events, self.catalogue)
-        transform = transform_of(TransformOptions(where=config.where, redact=config.redact))
+        # They are validated already: a start builds no validator for them.
+        transform = transform_of(
+            TransformOptions.model_construct(where=config.where, redact=config.redact)
+        )
         takes_all = not events.fields and events.explain(AuditEvent())[0]
         if transform is None and takes_all and not config.limit:
             return None

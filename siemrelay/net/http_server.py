@@ -180,7 +180,7 @@ class _HttpConnection:
         ahead, searched = self._ahead, 0
         with trio.move_on_after(self._silent_s) as scope:
             while True:
-                if ahead.startswith(b"\r\n"):  # some clients end a body so (RFC 9112, 2.2)
+                while ahead.startswith(b"\r\n"):  # some clients end a body so (RFC 9112, 2.2)
                     del ahead[:2]
                 end = ahead.find(b"\r\n\r\n", searched) + 4
                 if end < 4 and (lax := _LAX_END.search(ahead, searched)):

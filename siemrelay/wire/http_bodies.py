@@ -153,7 +153,8 @@ def decompressed(body: bytes, coding: str, limit_bytes: int) -> bytes:
     """
     if coding == "identity":
         return body
-    # gzip may have several members one after the other; deflate is the zlib format (RFC 9110).
+    # gzip may have several members one after the other. So may deflate here, the zlib format (RFC
+    # 9110): nothing of a body is left out.
     window = _WINDOWS.get(coding, zlib.MAX_WBITS | 16)
     parts, size = [], 0
     for _ in range(_MOST_MEMBERS):

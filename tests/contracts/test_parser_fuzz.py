@@ -24,6 +24,7 @@ import trio
 from siemrelay.config.effective import relay_settings, remarks, sink_settings, source_settings
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import ConfigurationRefused, FrameRefused
+from siemrelay.core.lines import records_of
 from siemrelay.net.body_memory import HeldBody
 from siemrelay.net.http_application import Head, HttpAnswer, HttpLimits
 from siemrelay.net.http_server import HttpServer
@@ -55,14 +56,15 @@ _values = msgspec.json.Decoder(msgspec.Raw).decode
 def framing(data: bytes, rng: random.Random) -> None:
     """However the network cuts a stream, it has the same messages, and is refused or not."""
 
-    def read(cut: Sequence[bytes]) -> tuple[bytes, int, bool]:
+    def read(cut: Sequence[bytes]) -> tuple[list[bytes], bool]:
         splitter = StreamSplitter(1 << 16, 1 << 20)
         found = [some for piece in cut for some in splitter.feed(piece)]
         assert splitter.held <= len(data)
         found += splitter.end()
-        payload = b"".join(some.payload for some in found)
         assert all(some.payload.endswith(b"\n") for some in found)
-        return payload, sum(some.count for some in found), splitter.refusal is not None
+        records = [record for some in found for record in records_of(some.payload, some.count)]
+        assert len(records) == sum(some.count for some in found)
+        return records, splitter.refusal is not None
 
     assert read(pieces(rng, data)) == read([data])
 
@@ -119,9 +121,19 @@ def _values_of(data: bytes) -> Any:
         return None
 
 
+def inflated(data: bytes) -> bytes:
+    """All zlib streams, one after the other."""
+    found = b""
+    while data:
+        stream = zlib.decompressobj()
+        found += stream.decompress(data)
+        data = stream.unused_data
+    return found
+
+
 def compressed(data: bytes, rng: random.Random) -> None:
     """What is inflated is what the reference inflates, and no more than the limit."""
-    for coding, reference in (("gzip", gzip.decompress), ("deflate", zlib.decompress)):
+    for coding, reference in (("gzip", gzip.decompress), ("deflate", inflated)):
         try:
             found = decompressed(data, coding, 5000)
         except (BodyRefused, BodyTooLarge):

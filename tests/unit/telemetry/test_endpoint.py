@@ -127,9 +127,10 @@ async def test_requests_that_come_at_once_are_answered_in_order() -> None:
         assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"404", b"200"]
 
 
-async def test_http_1_0_is_answered_and_closed() -> None:
+@pytest.mark.parametrize("empty_lines", [0, 1, 3])
+async def test_http_1_0_is_answered_and_closed_also_behind_empty_lines(empty_lines: int) -> None:
     async with serving() as served:
-        answer = await served.ask(b"GET /healthz HTTP/1.0\r\n\r\n")
+        answer = await served.ask(b"\r\n" * empty_lines + b"GET /healthz HTTP/1.0\r\n\r\n")
         assert answer.endswith(b"\r\n\r\nok\n")
 
 

@@ -127,14 +127,15 @@ CREATE TEMP TRIGGER append_records INSTEAD OF INSERT ON appended WHEN new.record
     INSERT INTO batches (first_sequence, count, source, received_at, payload, part, raw_size)
     VALUES (new.first_sequence, new.records, new.source, new.received_at, new.payload,
             nullif(new.part, 0), new.raw_size);
-    UPDATE facts SET value = new.first_sequence + new.records WHERE name = 'next_sequence';
     INSERT INTO facts VALUES
-        ('used_bytes', new.used_bytes),
+        ('next_sequence', new.first_sequence + new.records), ('used_bytes', new.used_bytes),
         ('records:' || new.source, new.records), ('bytes:' || new.source, new.raw_size)
-    ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
+    ON CONFLICT (name) DO UPDATE SET
+        value = iif(name = 'next_sequence', 0, value) + excluded.value;
 END;
 CREATE TEMP TRIGGER append_position INSTEAD OF INSERT ON appended WHEN new.value <> '' BEGIN
-    INSERT OR REPLACE INTO positions VALUES (new.source, new.key, new.value);
+    INSERT INTO positions VALUES (new.source, new.key, new.value)
+    ON CONFLICT DO UPDATE SET value = excluded.value;
 END;
 CREATE TEMP TRIGGER forget_position INSTEAD OF INSERT ON appended
 WHEN new.key <> '' AND new.value = '' BEGIN

@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 def tail_of(batches: int) -> RecentBatches:
     """A tail of so many batches of 1 MiB with ten records each; it keeps four."""
-    tail = RecentBatches(1)
+    tail = RecentBatches(1, 4 * MIB)
     for number in range(batches):
         tail.add(Batch(1 + number * 10, 10, "s", 0.0, bytes(MIB)))
     return tail

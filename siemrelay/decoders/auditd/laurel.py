@@ -130,7 +130,7 @@ def _shown(value: Any) -> str:
 def _arguments(kind: str, own: dict[str, Any]) -> dict[str, Any]:
     """The command line of EXECVE and PROCTITLE, which LAUREL writes as a list, a text or both."""
     argv, joined = own.get("ARGV"), own.get("ARGV_STR")
-    if type(argv) is list:
+    if type(argv) is list and argv:
         argv = [_text(each) for each in argv]
     elif type(joined) is str:
         argv = [joined]

@@ -86,6 +86,8 @@ def test_no_text_in_a_record_is_taken_for_one_of_its_fields() -> None:
     named = one(SYSCALL={"comm": "CAFE", "exe": 'a" uid=0 success="yes', "success": "no"})
     assert (named.outcome, named.actor.id) == ("failure", None)
     assert 'comm="CAFE"' in str(named.message)
+    empty = one(EXECVE={"argc": 0, "ARGV": []})
+    assert (empty.type, empty.target.name) == ("EXECVE", None)
     odd = one(
         SYSCALL={"success": {"a": 1}, "uid": ["x"], "name": {}, "cwd": []}, PATH=[{"name": 1}]
     )

@@ -79,7 +79,7 @@ async def delivered(state_dir: Path) -> tuple[int, dict[int, bytes], int]:
         return end, got, cursor.counts.lost
 
 
-@pytest.mark.parametrize("times", [6, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [6, pytest.param(300, marks=pytest.mark.slow)])
 def test_whatever_is_damaged_no_record_is_another_and_each_that_is_gone_is_reported(
     ram: Path, seed: int, times: int
 ) -> None:

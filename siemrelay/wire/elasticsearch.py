@@ -44,7 +44,7 @@ class ErrorCause(msgspec.Struct, frozen=True):
         reason, inner = str(error.get("reason") or ""), error.get("caused_by")
         if isinstance(inner, dict) and inner.get("reason"):
             reason = f"{reason}: {inner['reason']}"
-        return cls(str(error.get("type") or ""), _short(reason))
+        return cls(_short(str(error.get("type") or "")), _short(reason))
 
 
 class ItemResult(msgspec.Struct, frozen=True):

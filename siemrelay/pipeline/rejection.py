@@ -28,7 +28,8 @@ class RejectionBreaker:
             last = refusals[-1]
             raise SinkHolds(
                 f"the peer refused each of {ALL_REFUSED} events: {last.code} {last.reason}",
-                advice="check `format` and the address: it seems to expect something else",
+                advice="it seems to expect something else: check `format`, the address and, over "
+                "HTTP, `compression`",
             )
 
 

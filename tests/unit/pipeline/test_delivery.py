@@ -831,6 +831,7 @@ async def test_a_peer_that_refuses_everything_is_held_and_not_hammered(
         nursery.cancel_scope.cancel()
     assert "refused each of 10" in rig.stats.reason
     assert "this is no CEF" in rig.stats.reason
+    assert "over HTTP, `compression`" in rig.stats.reason
     assert len(asked) < 40
     assert len(rig.letters()) < 10
     assert rig.cursor == len(rig.letters()) + 1

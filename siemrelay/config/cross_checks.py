@@ -8,7 +8,7 @@ import glob
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from siemrelay import registry
@@ -17,13 +17,14 @@ from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.yaml_document import KeyPath
 from siemrelay.core.event_types import OWN_SOURCE
 from siemrelay.net.listening_sockets import BindAddress, Listening
-from siemrelay.sinks.file.rotation import names
-from siemrelay.sinks.file.sink import ArchiveOptions
 from siemrelay.sinks.stream.servers import addresses
 from siemrelay.sources.file.finder import Globs
 from siemrelay.sources.file.options import FileOptions
 from siemrelay.telemetry.endpoint_options import EndpointOptions
 from siemrelay.transforms.conditions import impossible
+
+if TYPE_CHECKING:
+    from siemrelay.sinks.file.sink import ArchiveOptions
 
 
 def clashes(
@@ -58,7 +59,11 @@ def clashes(
     archives = {
         name: sink
         for name, sink in sinks.items()
-        if isinstance(sink, ArchiveOptions) and isinstance(sink, SinkConfig) and sink.enabled
+        # The placeholder of a faulty sink is an instance of the bare class.
+        if isinstance(sink, SinkConfig)
+        and type(sink) is not SinkConfig
+        and sink.protocol == "file"
+        and sink.enabled
     }
     yield from _shared(archives)
     yield from _circles(sources, archives)
@@ -223,6 +228,8 @@ def _circles(
 
 def _read_by(files: FileOptions, archive: ArchiveOptions) -> str | None:
     """The name of one of the archive's files that the source's globs match, or None."""
+    from siemrelay.sinks.file.rotation import names  # a start pays for the parts that it has
+
     globs = Globs(files.patterns)
     beyond_links = Globs(map(_real_pattern, globs.patterns))
     for path in names(archive.path, time.time(), compress=archive.compression == "gzip"):

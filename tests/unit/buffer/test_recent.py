@@ -74,7 +74,7 @@ async def test_sinks_that_stand_still_hold_up_intake_once_for_a_moment(
 async def test_a_steady_sink_sets_the_pace_of_intake_only_if_it_is_fast(
     sink_mib_per_s: int, most_s: float, autojump_clock: trio.testing.MockClock
 ) -> None:
-    tail, end = RecentBatches(1), 1
+    tail, end = RecentBatches(1, 4 * MIB), 1
 
     async def sink() -> None:
         position = 1

@@ -274,11 +274,11 @@ def _matching_no_file(pattern: str) -> str | None:
     first = next(found, None)
     if first is None:
         what = "no file matches it yet" if has_magic(pattern) else "there is no such file yet"
-        braces = "; braces are no pattern, write a list instead" if "{" in pattern else ""
+        braces = "; braces are not a pattern, write a list instead" if "{" in pattern else ""
         return f"{what}; it will be read as soon as it appears{braces}"
     if any(Path(path).is_file() for path in chain([first], found)):
         return None
     first = str(Path(first))
     if Path(first).is_dir():
         return f"{first} is a directory; write {first}/* for the files in it"
-    return f"{first} is no regular file, and only such are followed"
+    return f"{first} is not a regular file; only those are followed"

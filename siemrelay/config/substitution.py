@@ -172,7 +172,7 @@ def _default(reference: str | None, variables: _Variables) -> str | None:
         return None
     if not defaulted[2].strip() or "${" in defaulted[2]:
         raise _Missing(
-            f"the default of `${{{reference}}}` is no plain text: write "
+            f"the default of `${{{reference}}}` is not plain text: write "
             f"${{{defaulted[1]}:-DEFAULT}}, or no default at all: ${{{defaulted[1]}}}"
         )
     return None if (variables.get(defaulted[1]) or "").strip() else defaulted[2]

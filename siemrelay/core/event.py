@@ -159,7 +159,7 @@ class DecodedBatch:
 
     @property
     def replaced(self) -> frozenset[int]:
-        """Which records (by index) have bytes that are no UTF-8, replaced in events."""
+        """Which records (by index) have bytes that are not UTF-8, replaced in events."""
         if self._replaced is None:
             self._replaced = frozenset(invalid_utf8(self.records))
         return self._replaced

@@ -62,7 +62,7 @@ def whole_surrogates(data: bytes, most: int = 0) -> bytes:
     """UTF-8 with U+FFFD for each half of a surrogate pair that stands alone in JSON's escapes.
 
     So no text of an event ever holds one, and every text can be encoded. Data that has `most` of
-    them or more (0: any number), or that is no UTF-8, is returned as it is.
+    them or more (0: any number), or that is not UTF-8, is returned as it is.
     """
     # Without a callback for each: a megabyte of escapes is 170,000. An escaped backslash is hidden
     # behind bytes that UTF-8 does not have, so that what follows it is no escape.

@@ -151,7 +151,7 @@ def invalid_utf8(records: Sequence[bytes]) -> list[int]:
 
 
 def texts_of(records: Sequence[bytes]) -> tuple[list[str], frozenset[int]]:
-    """The records as texts, and which of them (by index) have U+FFFD for bytes that are no UTF-8.
+    """The records as texts, and which of them (by index) have U+FFFD for bytes that are not UTF-8.
 
     One by one: a text is as wide as its widest character.
     """

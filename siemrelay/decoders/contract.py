@@ -41,7 +41,7 @@ class TimeBoundOptions(Options):
     max_time_past: Duration = Field(
         MAX_TIME_PAST_S, ge=0,
         description="the furthest that the time in a record may lie before its arrival. Beyond it "
-        "the event gets the syslog header's time or that of its arrival, and the odd one is kept "
+        "the event gets the syslog header's time or that of its arrival, and the original is kept "
         "as `attributes.time`",
     )  # fmt: skip
     max_time_ahead: Duration = Field(

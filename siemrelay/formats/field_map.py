@@ -21,7 +21,7 @@ def fields_of_events(chosen: dict[str, str | None]) -> dict[str, str | None]:
             continue
         if not field.startswith("attributes.") or field[-1] == ".":
             raise ValueError(
-                f"{key}: {field!r} is no event field; the fields are "
+                f"{key}: {field!r} is not an event field; the fields are "
                 f"{', '.join((*FIELDS, SYSLOG_SEVERITY))} and attributes.NAME"
             )
     return chosen
@@ -30,7 +30,7 @@ def fields_of_events(chosen: dict[str, str | None]) -> dict[str, str | None]:
 def _plain_keys(chosen: dict[str, str | None]) -> dict[str, str | None]:
     for key in chosen:
         if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no key of this format: letters, digits and _ only")
+            raise ValueError(f"{key!r} is not a key of this format: letters, digits and _ only")
     return fields_of_events(chosen)
 
 

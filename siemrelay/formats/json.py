@@ -23,7 +23,9 @@ from siemrelay.formats.writing.json_text import json_members, message_of
 def _dotted_names(chosen: dict[str, str | None]) -> dict[str, str | None]:
     for name in chosen:
         if not all(name.split(".")):
-            raise ValueError(f"{name!r} is no name: write names, with dots for objects in objects")
+            raise ValueError(
+                f"{name!r} is not a name: write names, with dots for objects in objects"
+            )
         if any(other != name and other.startswith(name + ".") and chosen[name] is not None
                for other in chosen):  # fmt: skip
             raise ValueError(f"{name!r} cannot be a value and an object with members of its own")

@@ -284,7 +284,7 @@ def _private_key(pem: str) -> Any:
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
         return key
     raise TokenRefused(
-        "`oauth: private_key` is no key for RS256 or ES256",
+        "`oauth: private_key` is not a key for RS256 or ES256",
         f"make an RSA key of {_LEAST_RSA_BITS} bits or more, or an EC key on P-256",
     )
 

@@ -170,7 +170,7 @@ def _granted(response: bytes) -> TimeStampResponse:
         if status is PKIStatus.GRANTED:
             read.tst_info  # noqa: B018  (raises unless there is a token)
     except (ValueError, IndexError) as error:
-        raise ValueError(f"it is no time stamp: {error}") from error
+        raise ValueError(f"it is not a time stamp: {error}") from error
     if status is not PKIStatus.GRANTED:
         raise ValueError(f"it is a refusal: {status.name.lower()}" + f" ({why})" * bool(why))
     return read

@@ -31,7 +31,9 @@ def _entry(value: Scalar) -> Scalar:
             raise ValueError("an empty value matches nothing; write {present: no}")
         meant = NETWORK.fullmatch(value) and ("/" in value or "." in value)
         if meant and network_of(value) is None:
-            raise ValueError(f"{value} is no network; write one like 10.0.0.0/8 or 2001:db8::/32")
+            raise ValueError(
+                f"{value} is not a network; write one like 10.0.0.0/8 or 2001:db8::/32"
+            )
     return value
 
 
@@ -113,7 +115,7 @@ def impossible(where: Mapping[str, ConditionOptions]) -> Iterator[tuple[str, str
                 ),
             )
         if path in _TEXTS and (options.min is not None or options.max is not None):
-            yield path, f"`{path}` is no number: `min` and `max` do not fit it"
+            yield path, f"`{path}` is not a number: `min` and `max` do not fit it"
         elif options.min is not None and options.max is not None and options.min > options.max:
             yield path, "`min` is above `max`: no event fits"
 
@@ -215,7 +217,7 @@ class _Test:
         if self._is_bounded and not any(map(self._within, values)):
             numbers = [number for each in values if (number := _number(each)) is not None]
             if not numbers:
-                return f"{shown} is no number"
+                return f"{shown} is not a number"
             if options.min is not None and max(numbers) < options.min:
                 return f"{shown} is below {options.min:g}"
             return f"{shown} is above {options.max:g}"

@@ -202,8 +202,8 @@ def _followed(
 ) -> Generator[list[T], None, int]:
     """Follow brackets and texts to the first end of a value from `least` on; returns it.
 
-    With commas it is where the comma is, with line feeds behind the value. Text that is no JSON has
-    an end somewhere, up to the end of the body: decoding it finds the fault.
+    With commas it is where the comma is, with line feeds behind the value. Text that is not JSON
+    has an end somewhere, up to the end of the body: decoding it finds the fault.
     """
     at, depth = start, 0
     in_text = False

@@ -168,5 +168,5 @@ def _built(
 LAUREL: Final = DecoderKind(
     TimeBoundOptions, _built,
     "the JSON of LAUREL, a plugin of Linux' auditd: as `auditd`",
-    why=lambda record: "it is no object of LAUREL's, which has the ID of an audit event",
+    why=lambda record: "it is not an object of LAUREL's, which has the ID of an audit event",
 )  # fmt: skip

@@ -88,7 +88,7 @@ _READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
     "pan_os": pan_os_fields,
     "snare": snare_fields,
 }
-"""The fields of a message that is no JSON object, under the event's names or known spellings."""
+"""The fields of a message that is not a JSON object, under the event's names or known spellings."""
 
 
 class Bodies:

@@ -19,7 +19,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class Timestamped:
     """The inner format's messages as JSON objects with the event's time in `stamp`.
 
-    An object that has a value there keeps it. A message that is no JSON object (a CEF line, a
+    An object that has a value there keeps it. A message that is not a JSON object (a CEF line, a
     record passed on as received) becomes one, with the message in `text`.
     """
 

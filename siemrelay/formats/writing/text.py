@@ -83,7 +83,7 @@ def sanitize_for_display(text: str, most_characters: int | None = None) -> str:
 
 
 def forwarded(records: Sequence[bytes]) -> Sequence[bytes]:
-    """Records as messages: the same bytes, but for what would break a line or is no UTF-8.
+    """Records as messages: the same bytes, but for what would break a line or is not UTF-8.
 
     A CR at the end belongs to the line's ending and is left out.
     """

@@ -297,7 +297,7 @@ def _type_of(decoded: DecodedBatch, last: Sequence[int]) -> str:
 
 
 def replaced_of(decoded: DecodedBatch, wanted: Sequence[int] | None = None) -> list[int]:
-    """The records (by sequence) of a batch, or the `wanted` ones, with bytes that are no UTF-8."""
+    """The records (by sequence) of a batch, or the `wanted` ones, with bytes that are not UTF-8."""
     if not (replaced := decoded.replaced):
         return []
     found = [decoded.batch.first_sequence + i for i in sorted(replaced)]

@@ -67,7 +67,7 @@ class GroupMessages(msgspec.Struct, array_like=True):
 class FormattedBatch(msgspec.Struct, array_like=True):
     """The messages of one batch, by the number of the group.
 
-    `replaced` are the records with bytes that are no UTF-8; `errors` the bugs that were found.
+    `replaced` are the records with bytes that are not UTF-8; `errors` the bugs that were found.
     """
 
     unparsed: int
@@ -80,7 +80,7 @@ class SinkMessages(msgspec.Struct, frozen=True):
     """One sink's messages of a whole stored batch, and the record (sequence) of each.
 
     `truncated`, `redacted` and `replaced` are the records whose message was over the limit, in
-    which something was redacted, or that held bytes which are no UTF-8; `failed` has the (sequence,
+    which something was redacted, or that held bytes other than UTF-8; `failed` has the (sequence,
     error) of those on which the format raised; `sampled` those that a sample leaves out, by event
     type. Sinks share it: nothing in it may be changed.
     """
@@ -128,7 +128,7 @@ def messages_of(made: GroupMessages, view: int, unparsed: int, replaced: list[in
     """The messages that one filter selects.
 
     Args: unparsed: records of the whole batch that could not be parsed; replaced: those (by
-    sequence) with bytes that are no UTF-8.
+    sequence) with bytes that are not UTF-8.
     """
     selected = made.views[view]
     messages, sequences = made.messages, made.sequences

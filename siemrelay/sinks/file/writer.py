@@ -29,7 +29,7 @@ _PROOF_BYTES: Final = 64
 
 _ADVICE: Final = {
     errno.ENOENT: "create the directory, writable for the relay's user",
-    errno.ENOTDIR: "check `path`: a part of it is no directory",
+    errno.ENOTDIR: "check `path`: a part of it is not a directory",
     errno.EISDIR: "give `path` the name of a file in that directory",
     errno.ENXIO: "`path` must be a regular file",
     errno.EACCES: "let the relay's user write there",
@@ -86,7 +86,7 @@ class ArchiveFile:
             self.alone = self._lock()
             state = self._state()
             if not stat.S_ISREG(state.st_mode):
-                raise SinkHolds(f"{path} is no regular file", advice="give `path` another name")
+                raise SinkHolds(f"{path} is not a regular file", advice="give `path` another name")
             self._torn_bytes = self._incomplete_bytes() if self.alone else 0
             sync_directory(path.parent)
         except OSError as error:

@@ -50,7 +50,7 @@ class BodyOptions(BatchOptions):
     encoding: Literal["ndjson", "array"] = Field(
         "ndjson",
         description="`ndjson`: a message per line; `array`: one JSON array, in which a message "
-        "that is no JSON is a text",
+        "that is not JSON is a text",
     )
 
 

@@ -32,7 +32,7 @@ def _split(server: str) -> tuple[str, int | None]:
     if match is None or port == 0 or (port or 0) > _MAX_PORT:
         raise ValueError("write a name or address, maybe with a port: siem.example.com:6514")
     if _DOTTED.fullmatch(match[1]) and not _is_ipv4(match[1]):
-        raise ValueError(f"{match[1]} is no address: its numbers are from 0 to 255")
+        raise ValueError(f"{match[1]} is not an address: its numbers are from 0 to 255")
     return match[1], port
 
 

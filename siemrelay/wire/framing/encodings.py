@@ -2,7 +2,7 @@
 
 No byte is lost and none is fatal: what is no character of its encoding becomes a lone surrogate,
 which UTF-8 has no bytes for. It is stored as three bytes that hold its value (WTF-8), and counted
-where the record is decoded, as every byte that is no UTF-8.
+where the record is decoded, as every byte that is not UTF-8.
 """
 
 from __future__ import annotations

@@ -135,9 +135,9 @@ def test_a_path_that_only_a_directory_matches_says_what_to_write(tmp_path: Path)
     paths = {
         f"{logs}/": f"{logs} is a directory; write {logs}/* for the files in it",
         f"{logs}/*": f"{logs}/old is a directory; write {logs}/old/* for the files in it",
-        str(pipe): f"{pipe} is no regular file, and only such are followed",
+        str(pipe): f"{pipe} is not a regular file; only those are followed",
         f"{logs}/{{a,b}}.log": "there is no such file yet; it will be read as soon as it appears; "
-        "braces are no pattern, write a list instead",
+        "braces are not a pattern, write a list instead",
     }
     for path, remark in paths.items():
         text = f"sources: {{a: {{type: file, path: '{path}'}}}}\nsinks: {{s: {{server: a}}}}\n"

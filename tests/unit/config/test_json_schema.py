@@ -27,7 +27,7 @@ BEYOND = (
     "the port", "the host in it", "invisible character", "write a whole address",
     "write a name or address", "a header cannot carry this text", "write a header's name",
     "the relay sets this header itself", "which protocol?", "unknown product",
-    "write the name or address alone", "is no address", "no event has", "is no number",
+    "write the name or address alone", "is not an address", "no event has", "is not a number",
     "`min` is above `max`", "is written ${NAME}, with braces", "for all events",
 )  # fmt: skip
 """Parts of the faults that no schema can see: relations of two keys, what is inside a text."""

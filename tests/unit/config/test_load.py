@@ -153,7 +153,7 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:15: sinks.s.server: write the name or address alone, like siem.example.com:6514; "
          "`protocol` says how it is reached"),
         ("{server: 10.0.0.256}",
-         "f:4:15: sinks.s.server: 10.0.0.256 is no address: its numbers are from 0 to 255"),
+         "f:4:15: sinks.s.server: 10.0.0.256 is not an address: its numbers are from 0 to 255"),
         ("{server: a, where: {severity: '>5'}}",
          "f:4:36: sinks.s.where.severity: no event has the severity '>5'; `severity` is a whole "
          "number from 0 to 10: write 7, or {min: 7}"),
@@ -164,7 +164,7 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:35: sinks.s.where.outcome: no event has the outcome 'failed'; it is one of success, "
          "failure, unknown"),
         ("{server: a, where: {time: {min: 5}}}",
-         "f:4:32: sinks.s.where.time: `time` is no number: `min` and `max` do not fit it"),
+         "f:4:32: sinks.s.where.time: `time` is not a number: `min` and `max` do not fit it"),
         ("{server: a, where: {attributes.a: {min: 5, max: 3}}}",
          "f:4:40: sinks.s.where.attributes.a: `min` is above `max`: no event fits"),
         ("{server: a, sample: [{where: {outcome: fail}, one_in: 3}]}",

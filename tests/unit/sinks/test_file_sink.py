@@ -244,7 +244,7 @@ async def test_what_a_person_must_fix_holds_with_advice(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     cases = {
         "none/audit.json": "create the directory",
-        "file/audit.json": "no directory",
+        "file/audit.json": "not a directory",
         "pipe": "another name",
         ".": "name of a file",
         "a" * 300: "shorter",

@@ -187,7 +187,7 @@ async def test_the_collector_takes_indexed_fields_and_refuses_nested_ones(
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({"fields": {"user": "actor.nam"}}, "is no event field"),
+        ({"fields": {"user": "actor.nam"}}, "is not an event field"),
         ({"fields": {"user": None}}, "name the event field that it takes"),
         ({"fields": {"index": "type"}}, "'index' is reserved by Splunk"),
         ({"fields": {"_time": "time"}}, "'_time' is reserved by Splunk"),

@@ -144,8 +144,8 @@ def test_the_reason_names_the_condition_that_decided(where: dict[str, Any], reas
         ({"actor.name": ""}, "write {present: no}"),
         ({"actor.name": {}}, "write a value, a list of them"),
         ({"actor.name": {"exclude": "x"}}, "Extra inputs"),
-        ({"actor.address": "10.0.0.0/33"}, "10.0.0.0/33 is no network"),
-        ({"actor.address": "300.1.1.1"}, "300.1.1.1 is no network"),
+        ({"actor.address": "10.0.0.0/33"}, "10.0.0.0/33 is not a network"),
+        ({"actor.address": "300.1.1.1"}, "300.1.1.1 is not a network"),
     ],
 )
 def test_a_condition_that_cannot_be_meant_is_a_fault(where: dict[str, Any], fault: str) -> None:

@@ -80,8 +80,8 @@ async def test_every_kind_of_bad_answer_is_a_fault_and_the_true_one_ends_it(
     other = tsa.answer(TimestampRequest.of(b"something else").body)
     bad = [
         (Answer(503, "overloaded"), "503"),
-        (Answer(200, "<html>"), "no time stamp"),
-        (binary(b""), "no time stamp"),
+        (Answer(200, "<html>"), "not a time stamp"),
+        (binary(b""), "not a time stamp"),
         (binary(b"0" * 5_000_000), "longer than 16 KiB"),
         (binary(old), "another nonce"),
         (binary(other), "another nonce"),

@@ -67,12 +67,12 @@ def test_certificates_may_come_in_any_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "why"), [
     (lambda tsa: tsa.answer(TimestampRequest.of(NOTE).body), "another nonce"),
-    (lambda tsa: b"", "no time stamp"),
-    (lambda tsa: b"<html>Welcome to the hotel's network</html>", "no time stamp"),
-    (lambda tsa: b"\x30\x84\xff\xff\xff\xff", "no time stamp"),
+    (lambda tsa: b"", "not a time stamp"),
+    (lambda tsa: b"<html>Welcome to the hotel's network</html>", "not a time stamp"),
+    (lambda tsa: b"\x30\x84\xff\xff\xff\xff", "not a time stamp"),
     (lambda tsa: b"\x30" * 20_000, "longer than 16 KiB"),
     (lambda tsa: tsa.answer(b"no query"), "refusal: rejection"),
-    (lambda tsa: bytes([0x30, 5, 0x30, 3, 2, 1, 0]), "no time stamp"),
+    (lambda tsa: bytes([0x30, 5, 0x30, 3, 2, 1, 0]), "not a time stamp"),
 ])  # fmt: skip
 def test_an_answer_to_anything_else_is_refused(
     tsa: TimestampAuthority, answer: Callable[[TimestampAuthority], bytes], why: str

@@ -92,7 +92,7 @@ def test_anything_else_is_refused_or_waits_for_more(garbage: bytes) -> None:
         (b"1 open 999999999 ", "bytes"),
         (b"1 open 3\n", "ends before its data"),
         (b"1 open 3 abcd", "does not end where it says"),
-        (b"GET / HTTP/1.1\r\n", "no RELP"),
+        (b"GET / HTTP/1.1\r\n", "not a RELP"),
     ],
 )
 def test_what_breaks_the_protocol_is_reported(stream: bytes, why: str) -> None:

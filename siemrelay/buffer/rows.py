@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple
 
@@ -65,6 +66,18 @@ class Row(NamedTuple):
     payload: bytes
     part: int | None
     raw_size: int
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the values can be what was stored; SQLite verifies no types. Payload aside."""
+        return (
+            isinstance(self.records, int)
+            and isinstance(self.source, str)
+            and isinstance(self.received_at, float)
+            and isinstance(self.part, int | None)
+            and isinstance(self.raw_size, int)
+            and 0 < self.records <= self.raw_size  # each has its line feed
+        )
 
 
 COLUMNS: Final = "first_sequence, count, source, received_at, payload, part, raw_size"
@@ -145,7 +158,14 @@ class Payloads:
         return None
 
     def batch(self, row: Row) -> Batch:
-        """The batch of a row. A damaged row gives as many records that each report the damage."""
+        """The batch of a row. A damaged payload gives as many records that each report the damage.
+
+        Raises sqlite3.DatabaseError for a row that is not sound, as SQLite does for damage.
+        """
+        if not row.is_sound:
+            error = sqlite3.DatabaseError(f"the row of record {row.first_sequence}")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
         first, count, source, received_at, _, part, _ = row
         if (whole := self.unpacked(row)) is not None:
             return Batch(first, count, source, received_at, whole, part)

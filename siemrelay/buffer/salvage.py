@@ -287,7 +287,7 @@ def _survey(path: Path, content: _Content) -> Survey:
 
 def _plausible(row: Row, end: int) -> bool:
     """Whether the row can be one of records before `end`."""
-    return row.first_sequence > 0 < row.records and row.first_sequence + row.records <= end
+    return row.is_sound and row.first_sequence > 0 and row.first_sequence + row.records <= end
 
 
 def _gaps(rows: Iterable[tuple[int, int, int]], position: int, end: int) -> Iterator[Gap]:

@@ -26,7 +26,11 @@ _REMOVED: Final = "removed:"
 # Facts that count what a source has stored.
 _COUNTED: Final = SourceCounts.__struct_fields__
 
-OLDEST: Final = "SELECT first_sequence, received_at FROM batches ORDER BY 1 LIMIT 1"
+# A damaged time is long ago.
+OLDEST: Final = (
+    "SELECT first_sequence, coalesce(CAST(received_at AS REAL), 0.0) FROM batches"
+    " ORDER BY 1 LIMIT 1"
+)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -60,7 +64,10 @@ def read_opened(execute: Execute) -> Opened:
         for name, value in execute("SELECT name, value FROM facts")
         if isinstance(value, int) and value >= 0
     }
-    newest = "SELECT first_sequence + count FROM batches ORDER BY first_sequence DESC"
+    newest = (
+        "SELECT CAST(first_sequence + coalesce(count, 1) AS INTEGER) FROM batches"
+        " ORDER BY first_sequence DESC"
+    )
     (rows_end,) = execute(f"{newest} LIMIT 1").fetchone() or (None,)
     return Opened(
         facts.get("next_sequence"), read_cursors(execute), facts.get("used_bytes"),

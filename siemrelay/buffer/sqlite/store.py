@@ -130,7 +130,7 @@ class Store(Reader):
     def repair(self, next_sequence: int, cursors: Mapping[str, StoredCursor]) -> int:
         """Replace next sequence number and cursors; returns the used bytes, recounted. Fsynced."""
         with self._transaction() as execute:
-            sizes = execute("SELECT length(payload) FROM batches")
+            sizes = execute("SELECT coalesce(length(payload), 0) FROM batches")
             used = sum(used_bytes(size) for (size,) in sizes)
             facts = [("next_sequence", next_sequence), ("used_bytes", used)]
             execute("INSERT OR REPLACE INTO facts VALUES (?, ?), (?, ?)", [*facts[0], *facts[1]])
@@ -259,8 +259,9 @@ class Store(Reader):
             if cursors:
                 execute(WRITE_CURSORS.format("?"), (_json(cursors),))
             rows = execute(
-                "SELECT first_sequence, length(payload) FROM batches WHERE first_sequence + count"
-                " <= ? AND received_at < ? ORDER BY first_sequence LIMIT ?",
+                "SELECT first_sequence, coalesce(length(payload), 0) FROM batches"
+                " WHERE first_sequence + count <= ? AND received_at < ?"
+                " ORDER BY first_sequence LIMIT ?",
                 (before, received_before, _DELETE_ROWS),
             ).fetchall()
             if rows:

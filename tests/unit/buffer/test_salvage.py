@@ -20,6 +20,7 @@ from siemrelay.buffer.dead_letters import DeadLetter
 from siemrelay.buffer.salvage import Gap, Survey, put_in_place, salvage, survey
 from siemrelay.buffer.sink_cursor import Outcome, SinkPolicy
 from siemrelay.buffer.sqlite.schema import PAGE_BYTES
+from siemrelay.core.errors import BufferBroken
 from siemrelay.core.event import Batch
 from siemrelay.telemetry.stats import BufferStats
 from tests.support.buffers import advance
@@ -175,6 +176,41 @@ def test_records_in_the_log_of_a_killed_relay_are_saved_too(
     assert list(killed.glob("*.salvaged*")) == []
     (kept,) = killed.glob("buffer.db.damaged-*[0-9]")
     assert kept.with_name(f"{kept.name}-wal").exists()
+
+
+@pytest.mark.parametrize("value", ["NULL", "'x'"])
+@pytest.mark.parametrize(
+    "column", ["count", "source", "received_at", "part", "raw_size", "payload"]
+)
+async def test_a_row_with_a_damaged_column_ends_no_start_and_costs_its_own_records(
+    state_dir: Path, column: str, value: str
+) -> None:
+    """SQLite verifies neither types nor NOT NULL when it reads."""
+    path = state_dir / "buffer.db"
+    before = rows(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("PRAGMA writable_schema = ON")
+        file.execute("UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '        ')")
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute(f"UPDATE batches SET {column} = {value} WHERE first_sequence = 201")
+        file.execute("UPDATE facts SET value = -1 WHERE name = 'used_bytes'")  # counted anew
+    try:
+        with opened(state_dir) as buffer:
+            buffer.set_sinks(SINKS)
+            assert (await buffer.read(199))[0].first_sequence == 199
+            await buffer.read(201)
+            await buffer.retention.delete(received_before=2e9)
+    except BufferBroken as error:
+        assert "`siemrelay buffer salvage`" in str(error)  # noqa: PT017 - some are read
+        salvaged(state_dir)
+    with opened(state_dir) as buffer:
+        buffer.set_sinks(SINKS)
+        assert buffer.end == 265
+        found = await buffer.read(203)
+        assert found[0].first_sequence == 203
+    after = rows(path)
+    waiting = [first for first in before if first >= 100]
+    assert {first for first in waiting if after.get(first) != before[first]} <= {201}
 
 
 def test_a_file_that_is_no_database_at_all_yields_nothing_and_no_error(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from siemrelay.buffer.reserve import SMALL
+from siemrelay.pipeline.intake.commit_group import FULL_BYTES
 from tests.conftest import MakeDaemon
 from tests.support import mounts
 from tests.support.daemon import Daemon, append, event, ids, tcp, until
@@ -288,7 +289,7 @@ def test_at_max_size_block_makes_intake_wait_for_the_sink(make_daemon: MakeDaemo
         assert daemon.metric("sink_holds_buffer", sink="healthy") == 0
         assert "full: intake waits for late" in daemon.get("/")[1]
         # What is written meanwhile is counted as unread, beyond what waits in memory to be stored.
-        in_memory = 4 << 20
+        in_memory = 2 * FULL_BYTES  # one group at the disk, one that collects
         stored = daemon.metric("source_bytes_total", source="audit")
         while daemon.audit.stat().st_size < stored + 2 * in_memory:
             writer.portion()

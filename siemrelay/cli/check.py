@@ -16,6 +16,7 @@ from siemrelay.cli.options import config_option, json_option
 from siemrelay.cli.record_files import contents
 from siemrelay.cli.tables import print_table
 from siemrelay.config.checks.host import resource_warnings
+from siemrelay.config.checks.missing import missing_resources
 from siemrelay.config.checks.paths import exists
 from siemrelay.config.checks.service import check_as_service
 from siemrelay.config.effective import (
@@ -26,7 +27,6 @@ from siemrelay.config.effective import (
     source_settings,
 )
 from siemrelay.config.load import Loaded, load
-from siemrelay.config.missing_resources import missing_resources
 from siemrelay.config.service_unit import ServiceUnit, is_service_config, service_unit
 from siemrelay.config.yaml_document import in_order
 from siemrelay.core.errors import ConfigurationRefused, Fault

@@ -18,9 +18,9 @@ import trio
 
 from siemrelay.cli.config_faults import exit_with_faults
 from siemrelay.cli.options import advice, config_option
+from siemrelay.config.checks.missing import missing_resources
 from siemrelay.config.files import text_of
 from siemrelay.config.load import Loaded, load_again, load_text, of_pool
-from siemrelay.config.missing_resources import missing_resources
 from siemrelay.core.errors import (
     BufferBroken,
     BufferMoved,

@@ -15,8 +15,8 @@ import trio
 
 from siemrelay import registry
 from siemrelay.buffer.buffer import DiskBuffer
+from siemrelay.config.checks.missing import missing_resources
 from siemrelay.config.load import Loaded
-from siemrelay.config.missing_resources import missing_resources
 from siemrelay.config.models import RelayConfig
 from siemrelay.core.errors import ConfigurationRefused, Fault, ListenRefused, StartRefused
 from siemrelay.net.pem import FileState

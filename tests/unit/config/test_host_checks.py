@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from siemrelay.cli.check import check
 from siemrelay.config.checks.host import resource_warnings
+from siemrelay.config.checks.missing import missing_resources
 from siemrelay.config.load import load_text
-from siemrelay.config.missing_resources import missing_resources
 from siemrelay.core import extras
 from siemrelay.core.errors import ConfigurationRefused, Fault
 from tests.support.servers import other_users_run_it, program

@@ -162,9 +162,11 @@ class FormatCache:
     def prepare(self, reader: SinkReader, batches: Iterable[Batch]) -> None:
         """Have batches formatted that the reader will want next, if there are workers."""
         for batch in batches:
+            if len(batch.payload) < WORTH_BYTES:
+                continue
             if self._pool is None or not self._pool.has_room:
                 return
-            if len(batch.payload) >= WORTH_BYTES and self._find(reader, batch) is None:
+            if self._find(reader, batch) is None:
                 self._asked(reader, batch)
 
     async def _make_meanwhile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Final
 
 from siemrelay.buffer.contract import Deliverable
@@ -15,6 +16,10 @@ from siemrelay.pipeline.formatting.messages import SinkMessages
 _AHEAD_BYTES: Final = 2 * 1024 * 1024
 _ALL_SINKS_BYTES: Final = 8 * 1024 * 1024
 
+# Batches that are looked at, whether a worker should have them. A backlog of lone records may be
+# thousands of batches, and each would be looked at again for every one before it.
+_PREPARED: Final = 64
+
 # A delivery with more than this to go is behind; less comes in while a batch is sent.
 _BEHIND_BYTES: Final = 1024 * 1024
 
@@ -25,6 +30,7 @@ class ReadAhead:
     def __init__(self, buffer: Deliverable, reader: SinkReader, position: int) -> None:
         self._buffer, self._reader = buffer, reader
         self._queue: deque[Batch] = deque()
+        self._queued_bytes = 0
         self._end = position
         self.trickles = False
         """Whether the last batch was small: more of its kind can wait for each other."""
@@ -39,17 +45,19 @@ class ReadAhead:
         while not self._queue or (
             self._end < self._buffer.end
             and self._reader.reads_ahead
-            and sum(len(batch.payload) for batch in self._queue)
-            < min(_AHEAD_BYTES, self._reader.share_of(_ALL_SINKS_BYTES))
+            and self._queued_bytes < min(_AHEAD_BYTES, self._reader.share_of(_ALL_SINKS_BYTES))
         ):
             for batch in await self._buffer.read(self._end):
                 if batch.next_sequence > self._end:
                     self._queue.append(batch)
+                    self._queued_bytes += len(batch.payload)
                     self._end = batch.next_sequence
         if len(self._queue) > 1 or len(self._queue[0].payload) >= WORTH_BYTES:
-            self._reader.prepare(self._queue, behind=self._is_behind())
+            next_ones = [*islice(self._queue, _PREPARED)]
+            self._reader.prepare(next_ones, behind=self._is_behind())
         found = await self._reader.messages(self._queue[0], self._queue)
         stored = self._queue.popleft()
+        self._queued_bytes -= len(stored.payload)
         self.trickles = len(stored.payload) < WORTH_BYTES
         return stored, found
 

@@ -70,6 +70,11 @@ class AuditLine(msgspec.Struct, frozen=True):
     """The text behind the head."""
 
 
+def is_audit_line(text: str) -> bool:
+    """Whether a text begins as a line of Linux' audit log does."""
+    return text.startswith(("type=", "node=")) and _HEAD.match(text) is not None
+
+
 def audit_lines(record: str) -> list[AuditLine]:
     """The lines of a record as `wire.framing.audit_events` joins them; none if it is no event."""
     head = _HEAD.match(record)

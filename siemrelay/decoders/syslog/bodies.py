@@ -19,6 +19,7 @@ import msgspec
 from siemrelay.core.event import AuditEvent
 from siemrelay.core.forgiving_json import forgiving_json, may_hold_long_record
 from siemrelay.decoders.auditd.decoder import audit_event
+from siemrelay.decoders.auditd.laurel import laurel_event
 from siemrelay.decoders.cef import cef_fields
 from siemrelay.decoders.fields import Spellings
 from siemrelay.decoders.json.learned import REFUSALS, Learner, decoded_lines
@@ -37,7 +38,7 @@ from siemrelay.decoders.snare import snare_fields
 
 Fields = dict[str, Any]
 
-Body = Literal["auto", "text", "json", "key_value", "cef", "leef", "pan_os", "snare"]
+Body = Literal["auto", "text", "json", "key_value", "cef", "leef", "pan_os", "snare", "laurel"]
 """The option `body`: the form of a source's messages."""
 
 
@@ -87,8 +88,10 @@ _READ: Final[dict[Body, Callable[[str], Fields | None]]] = {
     "leef": leef_fields,
     "pan_os": pan_os_fields,
     "snare": snare_fields,
+    "laurel": laurel_event,
 }
-"""The fields of a message that is not a JSON object, under the event's names or known spellings."""
+"""The fields of a message, under the event's names or known spellings; JSON objects are read apart,
+unless another form is declared."""
 
 
 class Bodies:

@@ -17,6 +17,7 @@ from siemrelay.core.event_types import Catalogue
 from siemrelay.core.lines import texts_of
 from siemrelay.core.memo import BoundedMemo
 from siemrelay.core.options import NonEmpty
+from siemrelay.decoders.auditd.records import is_audit_line
 from siemrelay.decoders.contract import (
     MAX_TIME_AHEAD_S,
     MAX_TIME_PAST_S,
@@ -74,6 +75,8 @@ _MARK: Final = "\ufeff"
 _COMPRESSED: Final = (b"\x1f\x8b", b"x\x01", b"x\x9c", b"x\xda", b"zx")
 
 
+_OBJECT: Final = ("{", "@cee:")
+
 _type = attrgetter("type")
 _severity, _message = attrgetter("severity"), attrgetter("message")
 
@@ -101,6 +104,8 @@ class SyslogDecoder:
         """
         self._of_one_form = of_one_form
         self._of_product = bool(catalogue.values)
+        self._knows_auditd = catalogue.find("USER_LOGIN") is not None
+        self._is_laurel = body == "laurel"
         self._attributes = "attributes" in wanted
         zone = zone_of(timezone)
         # Few names are met, and each batch asks for them.
@@ -171,6 +176,17 @@ class SyslogDecoder:
                 own[i] = {"message": text, **params} if text else params
         return own
 
+    def _has_fixed_priority(self, text: str) -> bool:
+        """Whether the PRI says nothing of the event: Snare and auditd's plugins have one for all.
+
+        Where the product is known, the event's type says how grave it is.
+        """
+        return (
+            (self._of_product and text.startswith(SNARE_BEGINNINGS))
+            or (self._knows_auditd and is_audit_line(text))
+            or (self._is_laurel and text.startswith(_OBJECT))
+        )
+
     def _complete(self, events: list[AuditEvent], headers: Headers, texts: list[str]) -> None:
         """Fill in from the headers what the bodies lack."""
         if not all(map(_type, events)):
@@ -178,10 +194,7 @@ class SyslogDecoder:
                 event.type = event.type or sender.type
         if None in map(_severity, events):
             for event, sender, text in zip(events, headers.senders, texts, strict=True):
-                # Snare's PRI says nothing of the event; where its product is known, its type does.
-                if event.severity is None and not (
-                    self._of_product and text.startswith(SNARE_BEGINNINGS)
-                ):
+                if event.severity is None and not self._has_fixed_priority(text):
                     event.severity = sender.severity
         if None in map(_message, events):
             for event, text in zip(events, texts, strict=True):

@@ -18,6 +18,7 @@ from siemrelay.core.event import FIELDS, AuditEvent, Batch, DecodedBatch, Select
 from siemrelay.core.event_types import UNPARSED, UNTYPED
 from siemrelay.decoders.syslog.decoder import SyslogDecoderOptions
 from siemrelay.decoders.syslog.host import payload_with_host, with_host
+from siemrelay.products.product import BUILT_IN
 from tests.support.products import CATALOGUE, GENERIC
 
 RECEIVED = datetime(2026, 1, 15, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -502,6 +503,32 @@ def test_a_line_of_linuxs_audit_log_is_read_as_the_file_would_be(head: str) -> N
     assert (event.actor.name, event.actor.address) == ("root", "203.0.113.9")
     assert attributes_of(event)["user_login"]["acct"] == "root"
     assert attributes_of(event)["syslog"]["host"] == "h1"
+
+
+# audisp-syslog and imfile have one priority for all that they send, here "informational".
+@pytest.mark.parametrize(
+    ("body", "message", "event"),
+    [
+        ("auto", "type=CONFIG_CHANGE msg=audit(1763000000.123:4): auid=1000 op=remove_rule res=1",
+         ("CONFIG_CHANGE", "configuration", 7, "success")),
+        ("auto", "node=web type=USER_LOGIN msg=audit(1763000000.123:5): msg='acct=\"a\" res=failed'",
+         ("USER_LOGIN", "session", 5, "failure")),
+        ("auto", "type=CONFIG_CHANGE by=ada", ("CONFIG_CHANGE", "configuration", 2, "unknown")),
+        ("laurel", '@cee: {"ID":"1763000000.123:6","CONFIG_CHANGE":[{"auid":1000,"res":1}]}',
+         ("CONFIG_CHANGE", "configuration", 7, "success")),
+        ("laurel", "Started laurel", ("laurel", "other", 2, "unknown")),
+    ],
+)  # fmt: skip
+def test_an_audit_event_over_syslog_has_the_severity_of_its_type(
+    body: str, message: str, event: tuple[str, str, int, str]
+) -> None:
+    catalogue = BUILT_IN.catalogue(["auditd"], product="auditd")
+    made = registry.DECODERS["syslog"].build(
+        BUILT_IN["auditd"].spellings, EVERYTHING, catalogue, body=body
+    )
+    record = f"<14>Nov 28 16:00:00 h1 laurel: {message}\n".encode()
+    (found,) = made.decode(Batch(1, 1, "devices", RECEIVED, record)).events
+    assert (found.type, found.category, found.severity, found.outcome) == event
 
 
 def test_pairs_that_begin_like_an_audit_line_and_are_none_are_pairs() -> None:

@@ -31,6 +31,8 @@ _READ_BYTES: Final = 128 * 1024
 # A head is a line and some fields; those of proxies and long tokens reach a few KiB.
 _HEAD_BYTES: Final = 32 * 1024
 _HEAD_LINES: Final = 200
+# Before a head. More is no request: who sends nothing else would keep a connection for nothing.
+_EMPTY_LINES: Final = 16
 
 # A body may have 20,000 chunks in one read: other tasks run after each 64, which is a millisecond.
 _CHUNKS: Final = 64
@@ -177,11 +179,14 @@ class _HttpConnection:
 
     async def _next_request(self) -> Request | None:
         """The next request's head; None when the sender is gone, idle or too slow."""
-        ahead, searched = self._ahead, 0
+        ahead, searched, empty_lines = self._ahead, 0, 0
         with trio.move_on_after(self._silent_s) as scope:
             while True:
                 while ahead.startswith(b"\r\n"):  # some clients end a body so (RFC 9112, 2.2)
                     del ahead[:2]
+                    empty_lines += 1
+                if empty_lines > _EMPTY_LINES:
+                    raise self._h11.RemoteProtocolError("it begins with many empty lines")
                 end = ahead.find(b"\r\n\r\n", searched) + 4
                 if end < 4 and (lax := _LAX_END.search(ahead, searched)):
                     end = lax.end()

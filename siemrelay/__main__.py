@@ -19,15 +19,20 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 @contextmanager
 def _replaced(**replacements: Any) -> Iterator[None]:
-    """Have packages that are loaded meanwhile find these instead of modules that nothing needs.
+    """Have structlog and pydantic, loaded meanwhile, find these instead of modules not needed.
 
-    `a__b` stands for a.b. A module that is loaded already is kept.
+    `a__b` stands for a.b. A module that is loaded already is kept. A release that needs more of
+    them than this one is loaded again, in the usual way, by the next import.
     """
     names = {name.replace("__", "."): stands_in for name, stands_in in replacements.items()}
     missing = {name: stands_in for name, stands_in in names.items() if name not in sys.modules}
     sys.modules.update(missing)
     try:
         yield
+    except Exception:  # noqa: BLE001  (a release to come may fail in any way)
+        for name in [*sys.modules]:
+            if name.partition(".")[0] in ("structlog", "pydantic"):
+                del sys.modules[name]
     finally:
         for name in missing:
             del sys.modules[name]

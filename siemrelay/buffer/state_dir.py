@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -15,7 +15,7 @@ import structlog
 from siemrelay.buffer.reserve import EmergencyReserve
 from siemrelay.buffer.sqlite.errors import NO_ROOM
 from siemrelay.buffer.sqlite.files import rewrite
-from siemrelay.buffer.sqlite.hidden_records import find_hidden_records
+from siemrelay.buffer.sqlite.hidden_records import HiddenRecords, find_hidden_records
 from siemrelay.buffer.sqlite.schema import SCHEMA_VERSION, connect_read_only
 from siemrelay.buffer.sqlite.store import Store
 from siemrelay.buffer.sqlite.write_ahead_log import correct_log, log_file
@@ -84,14 +84,23 @@ def _make(state_dir: Path) -> None:
 
 def running_process(state_dir: Path) -> str | None:
     """The process id of the relay that holds the directory; None if no relay runs."""
-    try:
-        with (state_dir / "lock").open("rb") as lock:
+    with _no_relay_starts(state_dir) as none_runs:
+        return None if none_runs else _holder(state_dir)
+
+
+@contextmanager
+def _no_relay_starts(state_dir: Path) -> Iterator[bool]:
+    """Whether no relay holds the directory; if so, none can start meanwhile: keep it short."""
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context((state_dir / "lock").open("rb"))
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _holder(state_dir)
-    except OSError:
-        pass
-    return None
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass  # no relay has ever run on it, or it is not ours to open
+        yield True
 
 
 def _holder(state_dir: Path) -> str:
@@ -100,6 +109,8 @@ def _holder(state_dir: Path) -> str:
 
 def find_buffer(state_dir: Path) -> Path:
     """The buffer's file, for a process beside the relay's, or without one.
+
+    Changes nothing but a damaged log, which it corrects where no relay runs.
 
     Raises StartRefused when there is none, it may not be opened, or another version wrote it;
     BufferBroken as `_without_hidden_records`.
@@ -135,11 +146,22 @@ def find_buffer(state_dir: Path) -> Path:
     return path
 
 
-def _looking(state_dir: Path) -> AbstractContextManager[sqlite3.Connection]:
+@contextmanager
+def _looking(state_dir: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that only reads, and leaves a damaged log to the relay where one runs.
+
+    Raises as `_without_hidden_records`.
+    """
     path = buffer_file(state_dir)
-    if running_process(state_dir) is None:
-        return _without_hidden_records(path)
-    return closing(connect_read_only(path))
+    with closing(connect_read_only(path)) as connection:
+        if running_process(state_dir) is not None or _hidden(path, connection) is None:
+            yield connection
+            return
+    # Looked at again, since a relay may have started meanwhile; from here on none can
+    # (test_a_log_is_not_corrected_under_a_relay_that_has_just_started).
+    with _no_relay_starts(state_dir) as none_runs, ExitStack() as opened:
+        reading = _without_hidden_records(path) if none_runs else closing(connect_read_only(path))
+        yield opened.enter_context(reading)
 
 
 def open_store(state_dir: Path, reserve: EmergencyReserve, log_bytes: int) -> Store:
@@ -196,17 +218,21 @@ def _rewrite_log(state_dir: Path) -> None:
         ) from error
 
 
+def _hidden(database: Path, connection: sqlite3.Connection) -> HiddenRecords | None:
+    watermark = HighWatermark(database.parent).read() if log_file(database).exists() else None
+    return find_hidden_records(database, connection, 1 if watermark is None else watermark.end)
+
+
 @contextmanager
 def _without_hidden_records(database: Path) -> Iterator[sqlite3.Connection]:
     """A connection that only reads, once a log that hides acknowledged records is corrected.
 
-    SQLite overwrites such records as soon as it writes. Raises BufferBroken when more is damaged
-    than can be corrected, OSError, sqlite3.Error.
+    SQLite overwrites such records as soon as it writes. For when no relay runs on the directory
+    nor can start meanwhile. Raises BufferBroken when more is damaged than can be corrected,
+    OSError, sqlite3.Error.
     """
-    watermark = HighWatermark(database.parent).read() if log_file(database).exists() else None
     with closing(connect_read_only(database)) as connection:
-        end = 1 if watermark is None else watermark.end
-        hidden = find_hidden_records(database, connection, end)
+        hidden = _hidden(database, connection)
         if hidden is None:
             yield connection
             return

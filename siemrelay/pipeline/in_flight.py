@@ -84,7 +84,7 @@ class InFlight:
         return batch, ticket
 
     async def wait_for_room(self) -> None:
-        """Wait until less is in flight than 4 MiB and the share, or no more than a few KiB."""
+        """Wait until less is in flight than 4 MiB and the share; 64 KiB may always be."""
         while self._bytes > _FEW_BYTES and self._bytes >= min(
             _MAX_BYTES, self._share(_ALL_SINKS_BYTES)
         ):

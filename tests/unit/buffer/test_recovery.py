@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
@@ -123,14 +122,6 @@ def test_a_watermark_that_cannot_be_trusted_is_none(tmp_path: Path, damage: byte
 
 
 # -- on real files --------------------------------------------------------
-
-
-@pytest.fixture
-def log() -> Iterator[LogCapture]:
-    before, capture = structlog.get_config(), LogCapture()
-    structlog.configure(processors=[capture])
-    yield capture
-    structlog.configure(**before)
 
 
 def opened(state_dir: Path) -> DiskBuffer:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import structlog
 from structlog.testing import LogCapture
 
 from siemrelay.buffer.salvage import put_in_place, salvage, survey
 from siemrelay.buffer.sqlite.schema import PAGE_BYTES
 from siemrelay.buffer.sqlite.write_ahead_log import WriteAheadLog
-from siemrelay.buffer.state_dir import find_buffer
+from siemrelay.buffer.state_dir import find_buffer, lock_state_dir
 from siemrelay.core.errors import BufferBroken
 from tests.support.buffers import COMMITS, RECORDS, copied, killed_buffer, opened
 
 CORRECTED = "the buffer's write-ahead log was damaged, and is corrected: nothing is lost"
 HEADER, FRAME = 32, 24 + PAGE_BYTES
-
-
-@pytest.fixture
-def log() -> Iterator[LogCapture]:
-    before, capture = structlog.get_config(), LogCapture()
-    structlog.configure(processors=[capture])
-    yield capture
-    structlog.configure(**before)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +68,10 @@ def test_one_flipped_byte_anywhere_loses_nothing(
         with buffer:
             found = (buffer.end, rows(state_dir), buffer.positions("app"))
         assert found[:2] == (RECORDS + 1, whole), (at, mask)
-        assert found[2] == {"file": {"offset": COMMITS - 1}}, (at, mask)
+        # Salvage cannot tell whether the newest position itself is damaged. It takes the one
+        # before, so that records may be read twice and none is skipped.
+        offsets = {COMMITS - 1} if log.entries else {COMMITS - 2, COMMITS - 1}
+        assert found[2]["file"]["offset"] in offsets, (at, mask)
         assert {entry["event"] for entry in log.entries} <= {CORRECTED}, (at, mask)
         corrected += bool(log.entries)
     print(f"{corrected} corrected, {salvaged} salvaged")
@@ -149,6 +143,22 @@ def test_a_torn_tail_starts_without_a_word(killed: Path, tmp_path: Path, log: Lo
     damage(whole, HEADER + 24, PAGE_BYTES)  # what is behind it was fsynced, all but the last commit
     with pytest.raises(BufferBroken, match=f"behind it: 1 to {RECORDS + 1}"):
         opened(whole)
+
+
+def test_a_log_is_not_corrected_under_a_relay_that_has_just_started(
+    killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir, frames = copied(killed, tmp_path / "state"), wal(killed).stat().st_size // FRAME
+    damage(state_dir, HEADER + frames // 2 * FRAME + 17)  # a stored checksum
+    damaged = wal(state_dir).read_bytes()
+    with monkeypatch.context() as patched:  # it starts after a command has looked for one
+        patched.setattr("siemrelay.buffer.state_dir.running_process", lambda _: None)
+        relay = lock_state_dir(state_dir)
+        find_buffer(state_dir)
+    assert wal(state_dir).read_bytes() == damaged
+    os.close(relay)
+    find_buffer(state_dir)
+    assert wal(state_dir).read_bytes() == wal(killed).read_bytes()
 
 
 def test_the_checksums_of_a_healthy_log_are_those_that_sqlite_wrote(killed: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import stat
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -103,8 +104,13 @@ def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:
 
 
 @pytest.fixture
-def seed() -> int:
-    """Another life every time, unless one is to be repeated."""
-    chosen = int(os.environ.get("SIEMRELAY_TEST_SEED", "0")) or random.randrange(1, 1 << 32)
+def seed(request: pytest.FixtureRequest) -> int:
+    """The test's own, so that CI decides the same twice; with `--slow` another one every time.
+
+    SIEMRELAY_TEST_SEED in the environment repeats what a test has printed.
+    """
+    if not (chosen := int(os.environ.get("SIEMRELAY_TEST_SEED", "0"))):
+        slow = request.config.getoption("--slow")
+        chosen = random.randrange(1, 1 << 32) if slow else zlib.crc32(request.node.nodeid.encode())
     print(f"SIEMRELAY_TEST_SEED={chosen} repeats this")
     return chosen

@@ -39,6 +39,7 @@ from tests.support.sentinel_receiver import (
     Entra,
     LogsIngestion,
 )
+from tests.support.servers import free_port
 from tests.support.splunk_receiver import TOKEN, SplunkReceiver
 
 BAD = 9_999_999
@@ -206,9 +207,7 @@ class Udp(_OfReceiver):
 
     def make_wait(self) -> None:
         # A bound port that nobody reads answers nothing: so one that is not bound.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            self.settings["port"] = free.getsockname()[1]
+        self.settings["port"] = free_port(socket.SOCK_DGRAM)
 
     def make_refuse(self) -> None:
         """A message over the largest datagram is refused by the kernel."""

@@ -12,6 +12,7 @@ import trustme
 from tests.conftest import MakeDaemon
 from tests.support.daemon import append, event, ids, tcp, until
 from tests.support.receivers import TcpReceiver
+from tests.support.servers import free_port
 
 LZ4 = b"\x04\x22\x4d\x18" + b"x" * 100
 """The beginning of a file of lz4."""
@@ -20,8 +21,8 @@ LZ4 = b"\x04\x22\x4d\x18" + b"x" * 100
 def test_a_port_that_another_program_has_fails_one_source_until_it_is_free(
     make_daemon: MakeDaemon,
 ) -> None:
-    with TcpReceiver() as receiver, socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with TcpReceiver() as receiver, socket.create_server(("127.0.0.1", port)) as taken:
         daemon = make_daemon({"siem": tcp(receiver.port)})
         daemon.config["sources"]["devices"] = {
             "type": "syslog", "listen": f"tcp://127.0.0.1:{port}",

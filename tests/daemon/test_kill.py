@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
 import time
@@ -64,9 +63,9 @@ class Writer:
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_the_relay_loses_nothing(make_daemon: MakeDaemon, kills: int) -> None:
-    seed = int(os.environ.get("SIEMRELAY_TEST_SEED", "0")) or random.randrange(1, 1 << 32)
-    print(f"SIEMRELAY_TEST_SEED={seed} repeats this")
+def test_killed_at_any_moment_the_relay_loses_nothing(
+    make_daemon: MakeDaemon, seed: int, kills: int
+) -> None:
     chance = random.Random(seed)
     with TcpReceiver() as newline, TcpReceiver("octet-counting") as counted, HttpReceiver() as web:
         daemon = make_daemon(

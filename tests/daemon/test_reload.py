@@ -20,12 +20,7 @@ from tests.support import launcher
 from tests.support.daemon import Daemon, append, event, http, ids, tcp, until
 from tests.support.http_receiver import Answer, HttpReceiver
 from tests.support.receivers import TcpReceiver
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+from tests.support.servers import free_port
 
 
 def can_connect(port: int) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 
 import pytest
 
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, http, until
 from tests.support.http_receiver import Answer, HttpReceiver, Request
+from tests.support.servers import free_port
 
 TOKEN = "s3cr3t-T0ken-0815"
 SECRETS = {
@@ -22,8 +22,7 @@ SECRETS = {
 
 def test_the_secret_in_a_url_is_nowhere(make_daemon: MakeDaemon) -> None:
     """Nobody listens there, so that every sink has an error to tell."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     daemon = make_daemon({
         name: {"url": f"http://127.0.0.1:{port}{path}{secret}", "retry": QUICK_RETRY}
         for name, (path, secret) in SECRETS.items()

@@ -1,4 +1,6 @@
-"""How many examples hypothesis tries: few in the short form, many with `--slow`."""
+"""Which examples hypothesis tries: few in the short form, the same in every run of it; many others
+with `--slow`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,12 @@ from hypothesis import HealthCheck, settings
 
 # A busy machine is no failure.
 settings.register_profile(
-    "short", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "short", max_examples=40, derandomize=True, deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+settings.register_profile(
+    "long", settings.get_profile("short"), max_examples=1000, derandomize=False
 )
-settings.register_profile("long", settings.get_profile("short"), max_examples=1000)
 
 
 def load(profile: str) -> None:

@@ -28,6 +28,7 @@ from siemrelay.sinks.http.trace import RequestTrace
 from siemrelay.wire.rate_limits import retry_after_s
 from tests.support.certificates import server_context
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request
+from tests.support.servers import free_port
 from tests.support.sessions import fault
 
 TOKEN = "Splunk 5f6a7b-very-secret"
@@ -281,9 +282,7 @@ async def test_an_answer_that_drips_is_given_up_after_the_timeout() -> None:
 
 
 async def test_a_port_where_nobody_listens_is_waited_for() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        url = f"http://127.0.0.1:{gone.getsockname()[1]}/"
-    assert isinstance(await fails(url), SinkWaits)
+    assert isinstance(await fails(f"http://127.0.0.1:{free_port()}/"), SinkWaits)
 
 
 @pytest.mark.parametrize("said", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le"])

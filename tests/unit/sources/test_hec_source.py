@@ -14,6 +14,7 @@ from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, Daemon, append, event, ids, until
 from tests.support.http_sender import Sender, port_of, relay, said
 from tests.support.listening import forwarded
+from tests.support.servers import free_port
 
 TOKEN = "5fb7a3c2-0000-4000-8000-00000000beef"
 CHANNEL = "0aeb3d9c-1111-4222-8333-44444444cafe"
@@ -162,8 +163,7 @@ def test_acknowledgement_can_be_required_and_disabled(make_daemon: MakeDaemon) -
 
 
 def test_with_delivered_an_id_waits_for_every_sink(make_daemon: MakeDaemon) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     daemon = collector(make_daemon, acknowledge="delivered")
     daemon.config["sinks"]["late"] = {
         "protocol": "tcp", "server": "127.0.0.1", "port": port, "retry": QUICK_RETRY,

@@ -26,6 +26,7 @@ from tests.conftest import MakeDaemon
 from tests.support.daemon import event, ids, until
 from tests.support.http_sender import TOKEN, Sender, port_of, relay, request, said
 from tests.support.listening import forwarded
+from tests.support.servers import free_port
 
 
 def test_one_event_an_array_and_lines_are_taken_as_they_are(make_daemon: MakeDaemon) -> None:
@@ -520,8 +521,8 @@ def test_an_address_that_cannot_be_is_a_fault(
 
 
 def test_an_address_in_use_is_said_and_taken_when_it_is_free(make_daemon: MakeDaemon) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         daemon = relay(make_daemon, listen=f"http://127.0.0.1:{port}/").start(ready=False)
         until(lambda: f"cannot listen on port {port} of 127.0.0.1" in daemon.log_text)
     assert port_of(daemon) == port

@@ -59,9 +59,10 @@ class FileCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The base name of the log that it is a generation of, whatever it was renamed to; empty in
     checkpoints of releases that went by the name.
     """
-    ends: tuple[tuple[int, str], ...] = ()
-    """Where the records read last end, and a digest of what lies before each end: a copy that was
-    made before the last of them were written is recognised by the one with which it ends.
+    marks: tuple[tuple[int, int], ...] = ()
+    """Where the records read last end, and a CRC-32 of what lies before each end: a copy that was
+    made before the last of them were written is recognised by the one with which it ends. That is
+    enough beside the beginning, which is the same, and a length that must be one of these.
     """
     gone: float | None = None
     """Since when (seconds since the epoch) the file is not to be found."""

@@ -25,7 +25,7 @@ from siemrelay.sources.file.fingerprint import (
     begins_as,
     continues_at,
     digest,
-    end_digest,
+    end_checksum,
 )
 from siemrelay.sources.file.reader import FileMoved, FollowedFile
 from siemrelay.sources.file.reconcile import SharedPrefix, Stage
@@ -244,10 +244,10 @@ def _by_fingerprint(
         return 0
     start = max(0, point.offset - len(origin.recent))
     if extent.length - start < min(_MIN_RECENT_BYTES, extent.length):
-        at_end = dict(point.ends).get(extent.length)
-        if at_end is None:
+        mark = dict(point.marks).get(extent.length)
+        if mark is None:
             return 0
-        return extent.length if end_digest(content, extent.length) == at_end else None
+        return extent.length if end_checksum(content, extent.length) == mark else None
     content.keep_from(start)
     ours = content.pread(extent.length - start, start)
     return extent.length if ours == origin.recent[: len(ours)] else None

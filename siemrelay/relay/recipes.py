@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,11 +19,10 @@ import msgspec
 from siemrelay import registry
 from siemrelay.core.event_types import Catalogue
 from siemrelay.core.filters import EventFilter, EventsOptions
-from siemrelay.core.options import Secret
+from siemrelay.core.options import Options, Secret
 from siemrelay.decoders.contract import Decoder
 from siemrelay.formats.contract import Format, HeaderName
 from siemrelay.pipeline.formatting.formatter import DecoderOf, Formatter, SinkFormat
-from siemrelay.sinks.contract import unwrapped
 from siemrelay.transforms.additions import AddingDecoder, Additions
 from siemrelay.transforms.event_paths import decoded_field
 from siemrelay.transforms.redaction.options import RedactOptions, RedactRule
@@ -36,43 +35,45 @@ if TYPE_CHECKING:
 class FormatRecipe(msgspec.Struct, frozen=True):
     """The settings of a sink's format: equal ones write equal messages.
 
-    `options` are those that are read while the format is made. `protocol` is the one that puts an
-    envelope around the messages; empty for those that have none.
+    `wrap` is that of the sink's protocol, and `options` has those that are read while the format is
+    made: of the sink itself a worker imports nothing.
     """
 
     format: str
     header: HeaderName
-    protocol: str
+    wrap: Callable[[Format, Any], Format]
     host: str
-    options: dict[str, Any]
+    options: SimpleNamespace
 
     @classmethod
     def of(cls, config: SinkConfig, options: Any, host: str) -> FormatRecipe:
         """The recipe of a sink's format; `options` are the sink's, with what it carries beside."""
-        has_envelope = registry.PROTOCOLS[config.protocol].wrap is not unwrapped
-        reads = _Reads(options)
-        protocol = config.protocol if has_envelope else ""
-        recipe = cls(config.format, config.header, protocol, host, reads.found)
-        recipe._made(reads)
+        wrap = registry.PROTOCOLS[config.protocol].wrap
+        recipe = cls(config.format, config.header, wrap, host, SimpleNamespace())
+        recipe._made(_Reads(options, recipe.options))
         return recipe
 
     def build(self) -> Format:
         """The format, in its envelope."""
-        return self._made(SimpleNamespace(**self.options))
+        return self._made(self.options)
 
     def _made(self, options: Any) -> Format:
         inner = registry.build_format(self.format, self.header, options, self.host)
-        return registry.PROTOCOLS[self.protocol].wrap(inner, options) if self.protocol else inner
+        return self.wrap(inner, options)
 
 
 class _Reads:
-    """Options that remember which of them were read."""
+    """Options of which those that are read are noted in `found`, also those in a block of them."""
 
-    def __init__(self, options: Any) -> None:
-        self._options, self.found = options, dict[str, Any]()
+    def __init__(self, options: Any, found: SimpleNamespace) -> None:
+        self._options, self._found = options, found
 
     def __getattr__(self, name: str) -> Any:
-        value = self.found[name] = getattr(self._options, name)
+        value = getattr(self._options, name)
+        noted = vars(self._found)
+        if isinstance(value, Options):
+            return _Reads(value, noted.setdefault(name, SimpleNamespace()))
+        noted[name] = value
         return value
 
 

@@ -19,9 +19,7 @@ from pydantic import AfterValidator, Field
 
 from siemrelay.core.errors import BatchRefused, SinkHolds, SinkWaits
 from siemrelay.core.options import Size
-from siemrelay.formats.contract import Format
-from siemrelay.formats.envelopes.bulk import Bulk
-from siemrelay.formats.envelopes.timestamped import Timestamped
+from siemrelay.formats.envelopes.bulk import bulk_documents
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Remark, Settlement
 from siemrelay.sinks.http.answer import ADVICE, Answer, passing_fault_advice
@@ -95,12 +93,6 @@ class ElasticsearchOptions(RequestOptions):
         "store: `refuse`: as refused, and it is kept as a dead letter; `accept`: as delivered",
     )
     batch: BulkOptions = Field(default_factory=BulkOptions, description="how requests are filled")
-
-
-def bulk_documents(inner: Format, options: ElasticsearchOptions) -> Format:
-    """Any format's messages as documents with `@timestamp`, each behind its `create` line."""
-    index = options.index if options.index_in == "action" else None
-    return Bulk(Timestamped(inner, stamp="@timestamp", text="message"), index)
 
 
 _LINES: Final = frozenset({"cef", "leef", "leef1", "syslog", "rfc3164"})

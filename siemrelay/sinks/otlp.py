@@ -11,8 +11,7 @@ from pydantic import Field
 
 from siemrelay import __version__
 from siemrelay.core.errors import BatchRefused, SinkHolds
-from siemrelay.formats.contract import Format
-from siemrelay.formats.envelopes.otlp import BodyKind, LogRecords
+from siemrelay.formats.envelopes.otlp import BodyKind, log_records
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Refusal, Settlement
 from siemrelay.sinks.http.answer import ADVICE
@@ -48,11 +47,6 @@ class OtlpOptions(RequestOptions):
         "text", description="the formatted message as text, or JSON as an OTLP map"
     )
     batch: BatchOptions = Field(default_factory=BatchOptions, description="how requests are filled")
-
-
-def log_records(inner: Format, options: OtlpOptions) -> Format:
-    """Any format's messages as log records."""
-    return LogRecords(inner, options.body)
 
 
 def _resource_logs(options: OtlpOptions) -> ResourceLogs:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
 from siemrelay.core.errors import SinkHolds
 from siemrelay.core.options import Secret, Size
-from siemrelay.formats.contract import Format
-from siemrelay.formats.envelopes.timestamped import Timestamped
+from siemrelay.formats.envelopes.timestamped import sentinel_records
 from siemrelay.net.oauth import OauthOptions
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import ProtocolKind, Settlement
@@ -108,11 +107,6 @@ class SentinelOptions(TransportOptions):
             compression=self.compression, timeout=self.timeout, tls=self.tls,
             in_flight=self.in_flight,
         )  # fmt: skip
-
-
-def sentinel_records(inner: Format, options: Any) -> Format:
-    """Any format's messages as records with the `TimeGenerated` that every table has."""
-    return Timestamped(inner, stamp="TimeGenerated", text="RawData")
 
 
 # The API's answer to records that it took; it has no body.

@@ -14,10 +14,11 @@ from confluent_kafka import KafkaError
 from siemrelay.config.load import load_text
 from siemrelay.core.errors import BatchRefused, ConfigurationRefused, SinkHolds, SinkWaits
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection
+from siemrelay.formats.envelopes.keyed import keyed_messages
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.pipeline.rejection import isolate
 from siemrelay.sinks.kafka.client import delivery_error
-from siemrelay.sinks.kafka.options import KafkaOptions, keyed_messages
+from siemrelay.sinks.kafka.options import KafkaOptions
 from siemrelay.sinks.kafka.sink import KafkaSink
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from siemrelay.core.event import Selection
 from siemrelay.formats.contract import Format
 from siemrelay.formats.envelopes.record_id import record_ids
+from siemrelay.formats.envelopes.timestamped import Timestamped
 
 
 class Bulk:
@@ -34,3 +37,9 @@ class Bulk:
             self._line % (name.encode(), document)
             for name, document in zip(record_ids(selection), documents, strict=True)
         ]
+
+
+def bulk_documents(inner: Format, options: Any) -> Format:
+    """Any format's messages as documents with `@timestamp`, each behind its `create` line."""
+    index = options.index if options.index_in == "action" else None
+    return Bulk(Timestamped(inner, stamp="@timestamp", text="message"), index)

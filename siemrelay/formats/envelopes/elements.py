@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +31,11 @@ class Elements:
         """See `formats.contract.Format`."""
         messages = self._inner.encode(selection)
         return messages if self.members is not None else list(map(_element, messages))
+
+
+def array_elements(form: Format, options: Any) -> Format:
+    """The sink's format as its body needs it."""
+    return Elements(form) if options.batch.encoding == "array" else form
 
 
 def _element(message: bytes) -> bytes:

@@ -62,5 +62,10 @@ class Keyed:
         return list(with_keys(messages, keys))
 
 
+def keyed_messages(inner: Format, options: Any) -> Format:
+    """Any format's messages with the key that the options name."""
+    return inner if options.key == "none" else Keyed(inner, options.key)
+
+
 def _actor(event: AuditEvent) -> bytes:
     return (event.actor.name or event.actor.id or "").encode()

@@ -94,6 +94,11 @@ class LogRecords:
         return {"stringValue": message.decode("utf-8", "replace")}
 
 
+def log_records(inner: Format, options: Any) -> Format:
+    """Any format's messages as log records."""
+    return LogRecords(inner, options.body)
+
+
 _NAMES: Final = (
     "audit.id", "audit.category", "audit.outcome", "user.name", "user.id", "source.address",
     "audit.target.type", "audit.target.name", "audit.target.id",

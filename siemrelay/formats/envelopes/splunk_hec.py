@@ -97,6 +97,16 @@ class HecEnvelope:
         return f"{int(epoch_ms) / 1000:.3f}"
 
 
+def hec_events(form: Format, options: Any) -> Format:
+    """The sink's format in the envelope of its endpoint."""
+    if options.endpoint == "raw":
+        return form
+    return HecEnvelope(
+        form, host=options.metadata_host, source=options.source, sourcetype=options.sourcetype,
+        index=options.index, fields=options.fields,
+    )  # fmt: skip
+
+
 def _flat(value: Any) -> Any:
     """A value as an indexed field may have it: what is no text, number or list of them is JSON."""
     if value is None or type(value) in (str, int, float):

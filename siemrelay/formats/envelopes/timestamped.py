@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -54,3 +54,8 @@ class Timestamped:
         if value == b"null":
             return message_of(_members_of(message) | {self._stamp: event.time})
         return message
+
+
+def sentinel_records(inner: Format, options: Any) -> Format:
+    """Any format's messages as records with the `TimeGenerated` that every table has."""
+    return Timestamped(inner, stamp="TimeGenerated", text="RawData")

@@ -8,8 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from siemrelay.core.options import Duration, Options, Size
-from siemrelay.formats.contract import Format
-from siemrelay.formats.envelopes.elements import Elements
+from siemrelay.formats.envelopes.elements import array_elements
 from siemrelay.net.url import Url
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Remark, Settlement
 from siemrelay.sinks.http.client import Client, ExchangeSink
@@ -59,11 +58,6 @@ class HttpSinkOptions(RequestOptions):
 
     url: Url = Field(description="the address to POST to: http:// or https://")
     batch: BodyOptions = Field(default_factory=BodyOptions, description="how requests are filled")
-
-
-def array_elements(form: Format, options: HttpSinkOptions) -> Format:
-    """The sink's format as its body needs it."""
-    return Elements(form) if options.batch.encoding == "array" else form
 
 
 class HttpSink(ExchangeSink):

@@ -8,8 +8,6 @@ from typing import Any, Final, Literal
 from pydantic import Field, field_validator
 
 from siemrelay.core.options import Duration, Secret, Timeout
-from siemrelay.formats.contract import Format
-from siemrelay.formats.envelopes.keyed import Keyed
 from siemrelay.net.kafka import KafkaConnectionOptions, Properties
 from siemrelay.net.tls_client import TlsOptions
 from siemrelay.sinks.contract import BatchLimits
@@ -109,11 +107,6 @@ class KafkaOptions(KafkaConnectionOptions):
             # the session ends, and every message without a report is sent again in order.
             "message.timeout.ms": 0,
         }  # fmt: skip
-
-
-def keyed_messages(inner: Format, options: KafkaOptions) -> Format:
-    """Any format's messages with the key that the options name."""
-    return inner if options.key == "none" else Keyed(inner, options.key)
 
 
 def _text(value: Any) -> Any:

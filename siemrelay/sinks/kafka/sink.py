@@ -15,11 +15,11 @@ import trio
 
 from siemrelay.core.errors import BatchRefused, SinkHolds, most_lasting_error
 from siemrelay.core.extras import KAFKA as EXTRA
-from siemrelay.formats.envelopes.keyed import KeyedMessage
+from siemrelay.formats.envelopes.keyed import KeyedMessage, keyed_messages
 from siemrelay.net.tasks import beside
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.kafka.client import KafkaClient, delivery_error, with_tls_reason
-from siemrelay.sinks.kafka.options import KafkaOptions, keyed_messages
+from siemrelay.sinks.kafka.options import KafkaOptions
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message

@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from siemrelay.core.options import formerly
-from siemrelay.formats.contract import Format
-from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
 from siemrelay.formats.field_map import fields_of_events
 from siemrelay.net.url import Url, url_below
 from siemrelay.sinks.contract import BatchLimits, Remark
@@ -109,16 +107,6 @@ class SplunkHecOptions(RequestOptions):
     def metadata_host(self) -> str:
         """Splunk's `host`."""
         return self.host or socket.gethostname()
-
-
-def hec_events(form: Format, options: SplunkHecOptions) -> Format:
-    """The sink's format in the envelope of its endpoint."""
-    if options.endpoint == "raw":
-        return form
-    return HecEnvelope(
-        form, host=options.metadata_host, source=options.source, sourcetype=options.sourcetype,
-        index=options.index, fields=options.fields,
-    )  # fmt: skip
 
 
 CREDENTIAL: Final = 'Splunk takes no events without a token: set `authorization: "Splunk TOKEN"`'

@@ -14,6 +14,7 @@ import trio
 
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.options import Secret
+from siemrelay.formats.envelopes.splunk_hec import hec_events
 from siemrelay.sinks.contract import ProtocolKind, Refusal, Report, Settlement, no_report
 from siemrelay.sinks.http.answer import ADVICE, Answer
 from siemrelay.sinks.http.client import Client, RequestSink
@@ -25,7 +26,6 @@ from siemrelay.sinks.splunk_hec.options import (
     SplunkHecOptions,
     acknowledgement_url,
     event_url,
-    hec_events,
     token_remarks,
 )
 from siemrelay.wire import hec_client as hec

@@ -13,11 +13,12 @@ import pytest
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits, leaves
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.ecs.document import Ecs, EcsOptions
+from siemrelay.formats.envelopes.bulk import bulk_documents
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.formats.raw import Raw
 from siemrelay.sinks import elasticsearch
 from siemrelay.sinks.contract import Refusal
-from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink, bulk_documents
+from siemrelay.sinks.elasticsearch import ElasticsearchOptions, ElasticsearchSink
 from siemrelay.wire.elasticsearch import NotABulkResponse, failed_items, read_error
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until

@@ -12,11 +12,11 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.event import Actor, AuditEvent, Batch, DecodedBatch, Selection, Target
-from siemrelay.formats.envelopes.otlp import any_value, unix_nano
+from siemrelay.formats.envelopes.otlp import any_value, log_records, unix_nano
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.formats.raw import Raw
 from siemrelay.sinks.contract import Settlement
-from siemrelay.sinks.otlp import OtlpOptions, OtlpSink, log_records
+from siemrelay.sinks.otlp import OtlpOptions, OtlpSink
 from siemrelay.wire.otlp import NotAnExportResponse, read_partial_success
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until

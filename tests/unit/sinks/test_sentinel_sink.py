@@ -19,9 +19,10 @@ from siemrelay.core.errors import (
 )
 from siemrelay.core.event import AuditEvent, Batch, DecodedBatch, Selection
 from siemrelay.formats.cef import Cef, CefOptions
+from siemrelay.formats.envelopes.timestamped import sentinel_records
 from siemrelay.formats.json import Json, JsonOptions
 from siemrelay.registry import PROTOCOLS
-from siemrelay.sinks.sentinel import SentinelOptions, SentinelSink, sentinel_records
+from siemrelay.sinks.sentinel import SentinelOptions, SentinelSink
 from tests.conftest import MakeDaemon
 from tests.support.daemon import QUICK_RETRY, append, event, ids, until
 from tests.support.http_receiver import Answer

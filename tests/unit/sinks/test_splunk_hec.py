@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from siemrelay.core.errors import BatchRefused, DeliveryError, SinkHolds, SinkWaits
 from siemrelay.core.event import Actor, AuditEvent
-from siemrelay.formats.envelopes.splunk_hec import HecEnvelope
+from siemrelay.formats.envelopes.splunk_hec import HecEnvelope, hec_events
 from siemrelay.registry import FORMATS, build_format
 from siemrelay.sinks.contract import Refusal
 from siemrelay.sinks.splunk_hec.acks import LOST_AFTER_S, IndexerAcknowledgements
@@ -26,7 +26,6 @@ from siemrelay.sinks.splunk_hec.options import (
     SplunkHecOptions,
     acknowledgement_url,
     event_url,
-    hec_events,
 )
 from siemrelay.sinks.splunk_hec.sink import SplunkHecSink
 from siemrelay.wire import hec_client as hec

@@ -129,7 +129,7 @@ def test_a_test_through_the_relay_says_for_each_sink_what_became_of_the_event(
             "off": tcp(good.port, enabled=False), "later": tcp(good.port),
         }).start()  # fmt: skip
         assert daemon.command("pause", "later").returncode == 0
-        found = daemon.command("test", "--through", "--timeout", "2", "--json")
+        found = daemon.command("test", "--through", "--timeout", "5", "--json")
         assert found.returncode == 1, found.stderr
         sinks = {line["sink"]: line for line in json.loads(found.stdout)["sinks"]}
         assert {name: line["outcome"] for name, line in sinks.items()} == {

@@ -94,11 +94,12 @@ def test_systemd_hears_of_readiness_status_life_and_stopping(make_daemon: MakeDa
     with TcpReceiver() as receiver, TcpReceiver(up=False) as dead:
         daemon = make_daemon({"stream": tcp(receiver.port), "dead": tcp(dead.port)})
         with NotifySocket(str(daemon.directory / "notify")) as systemd:
-            daemon.environment |= {"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "1000000"}
+            # It is fed once a second: at least that long a busy machine may hold it up.
+            daemon.environment |= {"NOTIFY_SOCKET": systemd.path, "WATCHDOG_USEC": "3000000"}
             daemon.environment.pop("WATCHDOG_PID", None)
             daemon.start()
             append(daemon.audit, map(event, (1, 2)))
-            until(lambda: systemd.lines.count("WATCHDOG=1") >= 5)
+            until(lambda: systemd.lines.count("WATCHDOG=1") >= 4)
             dead_words = f"STATUS=dead waiting: cannot connect to 127.0.0.1 port {dead.port}"
             until(lambda: any(
                 line.startswith(dead_words) and line.endswith("; largest backlog 2 records")
@@ -106,7 +107,7 @@ def test_systemd_hears_of_readiness_status_life_and_stopping(make_daemon: MakeDa
             ))  # fmt: skip
             assert systemd.lines.count("READY=1") == 1
             gaps = [b - a for a, b in zip(systemd.times, systemd.times[1:], strict=False)]
-            assert max(gaps) < 1.0, "WATCHDOG=1 must come before WATCHDOG_USEC has passed"
+            assert max(gaps) < 3.0, "WATCHDOG=1 must come before WATCHDOG_USEC has passed"
             daemon.terminate()
             assert systemd.lines.count("STOPPING=1") == 1
             assert systemd.lines.index("READY=1") < systemd.lines.index("STOPPING=1")

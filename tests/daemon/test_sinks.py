@@ -15,7 +15,7 @@ UNSETTLED_RUNS = 6
 
 # A healthy sink's events arrive in milliseconds; a machine that is busy with the other tests may
 # take longer, but never as long as the broken sinks' timeouts of 30 s.
-UNDELAYED_S = 5.0
+UNDELAYED_S = 15.0
 
 
 def test_broken_sinks_of_every_kind_never_delay_the_healthy_one(make_daemon: MakeDaemon) -> None:

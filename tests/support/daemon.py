@@ -205,7 +205,7 @@ class Daemon:
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the endpoint's answer."""
         try:
-            with _OPENER.open(f"http://{self.endpoint}{path}", timeout=5) as answer:
+            with _OPENER.open(f"http://{self.endpoint}{path}", timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -37,9 +39,20 @@ def program(name: str, package: str) -> str:
     return found or missing(f"{name} is not installed (Debian package {package})")
 
 
-# Below those that Linux gives to connections and to whoever asks for any port: no other test gets
-# one by chance between its choice and its use.
-_PORTS = range(20_000, 32_000)
+def _ports() -> Iterator[int]:
+    """Below those that Linux gives to connections and to whoever asks for any port, in any order.
+
+    None of them is given again soon, and none to another worker of pytest: nobody gets a port by
+    chance between its choice and its use.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = [*range(20_000 + worker, 32_000, workers)]
+    random.SystemRandom().shuffle(mine)
+    return itertools.cycle(mine)
+
+
+_PORTS = _ports()
 
 
 def open_to_all(*places: str | Path) -> bool:
@@ -59,7 +72,7 @@ other_users_run_it = pytest.mark.skipif(
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A loopback port that nobody uses now, for servers that cannot choose one themselves."""
     while True:
-        port = random.SystemRandom().choice(_PORTS)
+        port = next(_PORTS)
         with closing(socket.socket(socket.AF_INET, kind)) as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port

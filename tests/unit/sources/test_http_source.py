@@ -424,7 +424,7 @@ def test_a_full_buffer_is_said_with_a_time_to_come_again(make_daemon: MakeDaemon
 
 
 def test_a_sender_that_is_too_slow_is_disconnected(make_daemon: MakeDaemon) -> None:
-    daemon = relay(make_daemon, request_timeout="200ms", idle_timeout="400ms").start()
+    daemon = relay(make_daemon, request_timeout="500ms", idle_timeout="1s").start()
     port = port_of(daemon)
     with Sender(port) as sender:
         sender.send(b"POST /events HTTP/1.1\r\nHost")

@@ -279,13 +279,14 @@ def test_a_rate_slows_the_reading_and_loses_nothing(make_daemon: MakeDaemon) -> 
     daemon = relay(make_daemon, rate=200).start()
     port = port_of(daemon)
     with socket.create_connection(("127.0.0.1", port)) as sock:
+        begun = time.monotonic()
         sock.sendall(b"<13>x\n" * 400)
         until(lambda: len(forwarded(daemon)) == 400)
-        begun = time.monotonic()
         sock.sendall(b"<13>last\n")
         until(lambda: len(forwarded(daemon)) == 401)
     assert forwarded(daemon)[-1] == b"<13>last"
-    assert time.monotonic() - begun > 0.5, "the second that was sent ahead was not waited for"
+    # Two seconds' worth at once, of which one is allowed. A busy machine only makes it later.
+    assert time.monotonic() - begun > 0.99, "the second that was sent ahead was not waited for"
 
 
 def test_a_drain_ends_when_all_have_left_and_a_stop_keeps_what_came(
@@ -349,9 +350,13 @@ def test_a_socket_that_systemd_opened_is_used(make_daemon: MakeDaemon) -> None:
 
 
 def test_a_peer_that_is_silent_for_too_long_is_disconnected(make_daemon: MakeDaemon) -> None:
-    daemon = relay(make_daemon, idle_timeout="100ms").start()
-    with socket.create_connection(("127.0.0.1", port_of(daemon))) as sock:
+    daemon = relay(make_daemon, idle_timeout="500ms").start()
+    port = port_of(daemon)
+    # The message is there before the connection is accepted: it is never too late for it.
+    daemon.send(signal.SIGSTOP)
+    with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(b"<13>then silence\n")
+        daemon.send(signal.SIGCONT)
         assert is_closed(sock)
     until(lambda: forwarded(daemon) == [b"<13>then silence"])
 

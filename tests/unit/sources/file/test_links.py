@@ -100,7 +100,7 @@ def test_descriptors_do_not_leak_whatever_a_path_leads_to(tmp_path: Path) -> Non
                 read(each, follow)
             except OSError:
                 continue
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 @_as_root

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.support.receivers import Receiver
+from tests.support.servers import free_port
 
 
 class Request:
@@ -93,7 +94,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, receiver: HttpReceiver) -> None:
         self.receiver = receiver
         self._open: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", free_port()), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)

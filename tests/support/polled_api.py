@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.servers import free_port
+
 Answered = tuple[int, Any, dict[str, str]]
 
 
@@ -54,5 +56,5 @@ class Api(Served):
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that breaks off is part of the tests."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", free_port()), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/audit"

@@ -24,6 +24,7 @@ from cryptography.x509 import Certificate
 
 from siemrelay.core.times import epoch_ms, rfc3339
 from tests.support.polled_api import Answered, Served
+from tests.support.servers import free_port
 
 Headers = dict[str, str]
 Query = dict[str, str]
@@ -216,7 +217,7 @@ class _Server(ThreadingHTTPServer):
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", free_port()), Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A relay that is killed breaks off: part of the tests."""

@@ -1,7 +1,8 @@
 """Receivers that the daemon sends to in tests: real sockets on loopback, each with its own threads.
 
 They can go down and come up again on the same port: while down the port stays bound but not
-listening, so the kernel refuses connections and nobody else takes it.
+listening, so the kernel refuses connections and nobody else takes it. Once they are closed no other
+test gets it soon, which a relay that still runs would send its records to.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from tests.support.daemon import PATIENCE_S, until
+from tests.support.servers import free_port
 
 FIONREAD = 0x541B  # linux/include/uapi/asm-generic/ioctls.h
 
@@ -109,8 +111,8 @@ class TcpReceiver(Receiver):
         self.connections_made = 0
         self._connections: list[socket.socket] = []
         self._lock = threading.Lock()
+        self.port = free_port()
         self._listener = self._bound()
-        self.port = self._listener.getsockname()[1]
         if up:
             self.up()
 
@@ -224,8 +226,8 @@ class UdpReceiver(Receiver):
         super().__init__()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
+        self.port = free_port(socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", self.port))
         self._spawn(self._read)
 
     def _read(self) -> None:

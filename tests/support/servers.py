@@ -70,7 +70,7 @@ other_users_run_it = pytest.mark.skipif(
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A loopback port that nobody uses now, for servers that cannot choose one themselves."""
+    """A loopback port that nobody uses now, and that no other test gets soon."""
     while True:
         port = next(_PORTS)
         with closing(socket.socket(socket.AF_INET, kind)) as sock, suppress(OSError):

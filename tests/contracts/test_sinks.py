@@ -18,6 +18,7 @@ from siemrelay.registry import PROTOCOLS
 from siemrelay.sinks.contract import Certified, Session, Settlement, Sink
 from tests.contracts.cancelling import PATIENCE_S, NothingLeft, cancelled_at, eventually
 from tests.contracts.sink_peers import BAD, PEERS, Certificates, SinkPeer, rows_where
+from tests.support.sessions import long_probation
 
 
 @asynccontextmanager
@@ -34,10 +35,11 @@ async def delivered(session: Session, messages: Sequence[bytes]) -> Settlement:
 async def failure(sink: Sink, messages: Sequence[bytes], times: int = 3) -> DeliveryError:
     """What a session says in the end; datagrams may need more than one to be missed."""
     try:
-        async with sink.session() as session:
-            for _ in range(times):
-                await delivered(session, messages)
-                await trio.sleep(0.01)
+        with long_probation():
+            async with sink.session() as session:
+                for _ in range(times):
+                    await delivered(session, messages)
+                    await trio.sleep(0.01)
     except DeliveryError as error:
         return error
     except BaseExceptionGroup as group:

@@ -184,7 +184,7 @@ def test_a_port_where_something_else_answers(entra: Entra, tmp_path: Path) -> No
     ):
         names = ("tcp", "relp", *_OVER_HTTP)
         said = said_by({n: at(missing.port, n, entra=entra.url) for n in names}, tmp_path)
-        assert "or another protocol on this port" in said.pop("tcp")
+        assert "another protocol" in said.pop("tcp")  # with what it sent, however late
         assert "check the port and whether `protocol` is right" in said.pop("relp")
         assert "check `rule`" in said.pop("sentinel")
         all_contain(said, "check `url`")

@@ -195,7 +195,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
             shown = f" ({'; '.join(facts)})" if facts else ""
             self._why = SinkWaits(f"{_LEFT_EARLY}{shown}; {self._too_long() or hint}")
             in_order = False
-        elif not isinstance(self._why, SinkHolds) and (hint := self._too_long()):
+        elif not isinstance(self._why, SinkHolds) and (hint := self._too_long() or self._said()):
             self._why = SinkWaits(f"{self._why}; {hint}")
         if self._received.startswith(TLS_ALERT):
             self._why = SinkHolds(
@@ -217,6 +217,12 @@ class StreamSession(ServerSession, ConfirmsEarly):
             f"it was sent a message of {self._long_bytes} bytes: if it takes none of that size "
             "(syslog-ng's `log-msg-size`), let it, or set `max_message_size`"
         )
+
+    def _said(self) -> str:
+        """What a peer sent that is slower to refuse the protocol than a probation is long."""
+        if not self._received:
+            return ""
+        return f"it sent: {self._received_text()}; does it expect another protocol?"
 
     async def everything_confirmed(self) -> None:
         """See `ServerSession`. Raises SinkWaits if the connection breaks."""

@@ -19,6 +19,7 @@ from siemrelay.sinks.stream import tcp
 from siemrelay.sinks.stream.session import StreamSession
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink
 from tests.support.receivers import LINGER_RESET
+from tests.support.sessions import long_probation
 
 
 class Listener:
@@ -232,7 +233,7 @@ async def test_a_peer_that_closes_with_unread_data_confirms_nothing_more() -> No
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(close)
-            with trio.fail_after(3):
+            with long_probation(), trio.fail_after(10):
                 with pytest.raises(SinkWaits):
                     async with listener.sink().session() as session:
                         await session.confirm(await session.send([bytes(20_000)]))
@@ -259,6 +260,22 @@ async def test_a_peer_that_closes_while_idle_is_noticed_at_once() -> None:
                 async with listener.sink().session():
                     await (await listener.accept()).aclose()
                     await trio.sleep_forever()
+
+
+async def test_what_a_peer_of_another_protocol_says_after_the_probation_is_in_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tcp, "_PROBATION_S", 0.001)
+    why = "closed the connection; it sent: HTTP/1.0 400 no; does it expect another protocol"
+    async with Listener() as listener:
+        with trio.fail_after(20), pytest.raises(SinkWaits, match=why):  # noqa: PT012  (any of it may be where the break shows)
+            async with listener.sink().session() as session:
+                await session.confirm(await session.send([b"one"]))
+                peer = await listener.accept()
+                await peer.send_all(b"HTTP/1.0 400 no\r\n\r\n")
+                await everything(peer, 4)  # what is unread at a close would reset the connection
+                await peer.aclose()
+                await trio.sleep_forever()
 
 
 async def test_what_the_peer_says_is_read_and_dropped() -> None:

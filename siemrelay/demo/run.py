@@ -20,7 +20,7 @@ from siemrelay.demo.daemon import Daemon, DaemonFailed
 from siemrelay.demo.ledger import Ledger, samples
 from siemrelay.demo.progress import DemoProgress
 from siemrelay.demo.receivers import HttpReceiver, Receiver, TcpReceiver, UdpReceiver
-from siemrelay.demo.setup import write_configuration
+from siemrelay.demo.setup import held_port, write_configuration
 from siemrelay.demo.view import View
 
 # When the log is rotated and the receiver goes down, as shares of the whole time.
@@ -100,8 +100,11 @@ class _Demo:
         ports = {name: await receiver.bind() for name, receiver in self._receivers.items()}
         for receiver in self._receivers.values():
             outer.start_soon(receiver.run)
-        daemon = Daemon(write_configuration(self._place, ports, self._token))
-        with Writer(self._place, self._ledger, self._plan.rate_per_s) as writer:
+        with (
+            held_port() as endpoint_port,
+            Writer(self._place, self._ledger, self._plan.rate_per_s) as writer,
+        ):
+            daemon = Daemon(write_configuration(self._place, ports, endpoint_port, self._token))
             await outer.start(daemon.run)
             async with self._until_stop():
                 await daemon.until_ready()

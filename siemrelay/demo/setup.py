@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -109,12 +110,22 @@ class DemoFiles:
         return self.directory / "siemrelay.log"
 
 
-def write_configuration(directory: Path, ports: Mapping[str, int], token: str) -> DemoFiles:
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port for the daemon's endpoint, which nobody else gets before it: see `TcpReceiver`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((HOST, 0))
+        yield int(sock.getsockname()[1])
+
+
+def write_configuration(
+    directory: Path, ports: Mapping[str, int], endpoint_port: int, token: str
+) -> DemoFiles:
     """Write configuration and token; `ports` has the receivers' ports by sink name."""
     token_file = directory / "token"
     token_file.touch(mode=0o600)
     token_file.write_text(token)
-    endpoint_port = _free_port()
     # Only the part below the directory is a pattern: $TMPDIR may contain any character.
     inside = Path(glob.escape(str(directory)))
     text = _CONFIGURATION.format(
@@ -137,10 +148,3 @@ def _scalar(path: Path) -> str:
     text = str(path)
     plain = all(char.isalnum() or char in "/._-*" for char in text)
     return text if plain else json.dumps(text, ensure_ascii=False)
-
-
-def _free_port() -> int:
-    # Free now; if another process takes it before the daemon does, the daemon's log says so.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])

@@ -280,7 +280,7 @@ def test_every_type_of_both_products_is_written_as_itself() -> None:
 def test_configuration_of_the_demo_has_no_faults_and_chooses_what_the_balance_expects(
     tmp_path: Path,
 ) -> None:
-    scene = write_configuration(tmp_path, dict.fromkeys(CHOICES, 1), "token-of-the-demo")
+    scene = write_configuration(tmp_path, dict.fromkeys(CHOICES, 1), 2, "token-of-the-demo")
     config = load(str(scene.file)).config
     for name, takes in CHOICES.items():
         chosen = EventFilter(config.sinks[name].events, CATALOGUE)
@@ -292,7 +292,7 @@ def test_configuration_of_the_demo_has_no_faults_and_chooses_what_the_balance_ex
 def test_configuration_of_the_demo_stands_in_a_directory_with_any_name(tmp_path: Path) -> None:
     place = tmp_path / 'a "b" [c]: #d'
     place.mkdir()
-    scene = write_configuration(place, dict.fromkeys(CHOICES, 1), "token-of-the-demo")
+    scene = write_configuration(place, dict.fromkeys(CHOICES, 1), 2, "token-of-the-demo")
     loaded = load(str(scene.file))
     assert loaded.config.state_dir == place / "state"
     assert "token-of-the-demo" in {secret.removeprefix("Bearer ") for secret in loaded.secrets}

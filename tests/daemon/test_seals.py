@@ -18,6 +18,7 @@ import pytest
 from tests.conftest import MakeDaemon
 from tests.support import launcher
 from tests.support.daemon import append, event, http, tcp, until
+from tests.support.documents import without_endpoint
 from tests.support.elasticsearch_receiver import Elasticsearch
 from tests.support.http_receiver import TAKEN, Answer, HttpReceiver, Request, binary
 from tests.support.otlp_receiver import OtlpReceiver
@@ -376,7 +377,8 @@ def test_a_reader_follows_the_guide_word_by_word(tmp_path: Path) -> None:
     command.chmod(0o755)
     places = os.environ.get("PATH", ""), os.environ.get("PYTHONPATH", "")
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
+        ["bash", "-c", without_endpoint(script)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
         env=os.environ | {"PATH": f"{command.parent}:{places[0]}",
                           "PYTHONPATH": f"{guide.parents[1]}:{places[1]}"},
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,7 +46,7 @@ _WHY_EARLY: Final = {
     True: "it may not accept this side's certificate or address: its log says why",
 }
 
-# A peer that refuses a long frame closes the connection about so soon after it.
+# A peer that refuses a long frame, or the protocol, closes the connection about so soon after it.
 _REFUSES_WITHIN_S: Final = 5.0
 
 
@@ -63,7 +64,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
     ) -> None:  # fmt: skip
         self.connection = connection
         self._frame, self._report, self._answer = frame, report, answer
-        self._probation_s = probation_s
+        self._probation_s, self._believed_at = probation_s, -math.inf
         self._sent = self._confirmed = connection.counted.written_bytes
         self._acknowledged_bytes = 0
         """When the kernel was last asked: what it has acknowledged by then needs no question."""
@@ -172,7 +173,7 @@ class StreamSession(ServerSession, ConfirmsEarly):
         if self._has_ended:
             raise self._why
         counted.acknowledged_bytes()  # raises if the connection is not whole
-        self._probation_s = 0.0
+        self._probation_s, self._believed_at = 0.0, trio.current_time()
 
     async def watch(self) -> None:
         """Read and drop what the peer sends; raises SinkWaits or SinkHolds when it closes.
@@ -186,17 +187,16 @@ class StreamSession(ServerSession, ConfirmsEarly):
         except DeliveryError as error:
             self._why = error
             in_order = False
-        if self._probation_s and not isinstance(self._why, SinkHolds):
-            hint = _WHY_EARLY[self.connection.tls is not None]
-            if self._frame is newline:
-                hint = f"{hint}; if it counts octets, set `framing: octet-counting`"
-            facts = [] if in_order else [str(self._why)]
-            facts += [f"it sent: {self._received_text()}"] if self._received else []
-            shown = f" ({'; '.join(facts)})" if facts else ""
-            self._why = SinkWaits(f"{_LEFT_EARLY}{shown}; {self._too_long() or hint}")
-            in_order = False
-        elif not isinstance(self._why, SinkHolds) and (hint := self._too_long() or self._said()):
-            self._why = SinkWaits(f"{self._why}; {hint}")
+        if not isinstance(self._why, SinkHolds):
+            if self._probation_s:
+                facts = [] if in_order else [str(self._why)]
+                facts += [f"it sent: {self._received_text()}"] if self._received else []
+                shown = f" ({'; '.join(facts)})" if facts else ""
+                hint = self._too_long() or self._why_early()
+                self._why = SinkWaits(f"{_LEFT_EARLY}{shown}; {hint}")
+                in_order = False
+            elif hint := self._too_long() or self._why_late():
+                self._why = SinkWaits(f"{self._why}; {hint}")
         if self._received.startswith(TLS_ALERT):
             self._why = SinkHolds(
                 "the peer speaks TLS on this port",
@@ -218,11 +218,18 @@ class StreamSession(ServerSession, ConfirmsEarly):
             "(syslog-ng's `log-msg-size`), let it, or set `max_message_size`"
         )
 
-    def _said(self) -> str:
-        """What a peer sent that is slower to refuse the protocol than a probation is long."""
-        if not self._received:
-            return ""
-        return f"it sent: {self._received_text()}; does it expect another protocol?"
+    def _why_early(self) -> str:
+        """Why a peer may have closed at the first message."""
+        hint = _WHY_EARLY[self.connection.tls is not None]
+        octets = "; if it counts octets, set `framing: octet-counting`"
+        return hint + octets if self._frame is newline else hint
+
+    def _why_late(self) -> str:
+        """The same of one that may be slower to refuse than a probation is long; may be empty."""
+        said = f"it sent: {self._received_text()}; " if self._received else ""
+        if trio.current_time() - self._believed_at <= _REFUSES_WITHIN_S:
+            return said + self._why_early()
+        return said and f"{said}does it expect another protocol?"
 
     async def everything_confirmed(self) -> None:
         """See `ServerSession`. Raises SinkWaits if the connection breaks."""

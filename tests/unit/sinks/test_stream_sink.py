@@ -19,6 +19,7 @@ from siemrelay.sinks.stream import tcp
 from siemrelay.sinks.stream.session import StreamSession
 from siemrelay.sinks.stream.tcp import TcpOptions, TcpSink
 from tests.support.receivers import LINGER_RESET
+from tests.support.servers import free_port
 from tests.support.sessions import long_probation
 
 
@@ -262,17 +263,31 @@ async def test_a_peer_that_closes_while_idle_is_noticed_at_once() -> None:
                     await trio.sleep_forever()
 
 
-async def test_what_a_peer_of_another_protocol_says_after_the_probation_is_in_the_reason(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("said", "soon_s", "why"),
+    [
+        (b"HTTP/1.0 400 no\r\n\r\n", 1000.0, "it sent: HTTP/1.0 400 no; does it expect TLS or ano"),
+        (
+            b"HTTP/1.0 400 no\r\n\r\n",
+            -1.0,
+            r"it sent: HTTP/1.0 400 no; does it expect another protoc",
+        ),
+        (b"", 1000.0, "does it expect TLS or another protocol on this port"),
+        (b"", -1.0, "$"),
+    ],
+)
+async def test_a_peer_that_is_slow_to_refuse_the_protocol_is_told_from_one_that_closes(
+    said: bytes, soon_s: float, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tcp, "_PROBATION_S", 0.001)
-    why = "closed the connection; it sent: HTTP/1.0 400 no; does it expect another protocol"
+    monkeypatch.setattr(stream_session, "_REFUSES_WITHIN_S", soon_s)
+    why = "^the peer closed the connection" + ("; " if why != "$" else "") + why
     async with Listener() as listener:
         with trio.fail_after(20), pytest.raises(SinkWaits, match=why):  # noqa: PT012  (any of it may be where the break shows)
             async with listener.sink().session() as session:
                 await session.confirm(await session.send([b"one"]))
                 peer = await listener.accept()
-                await peer.send_all(b"HTTP/1.0 400 no\r\n\r\n")
+                await peer.send_all(said)
                 await everything(peer, 4)  # what is unread at a close would reset the connection
                 await peer.aclose()
                 await trio.sleep_forever()
@@ -298,8 +313,7 @@ async def test_a_peer_that_never_reads_is_given_up_after_the_timeout(messages: i
 
 
 async def test_a_port_where_nobody_listens_is_said_to_refuse() -> None:
-    async with Listener() as listener:
-        sink = listener.sink()
+    sink = TcpSink(TcpOptions(server="127.0.0.1", port=free_port()))
     with pytest.raises(SinkWaits, match=r"refused; is the receiver running there\?"):
         async with sink.session():
             pass

@@ -86,7 +86,7 @@ def test_reloads_under_load_leave_untouched_parts_alone_and_leak_nothing(
         with socket.create_connection(("127.0.0.1", port)) as sender:
             for number in range(reloads):
                 send_some(sender)
-                daemon.config["sinks"]["changed"]["timeout"] = f"{number + 3}s"
+                daemon.config["sinks"]["changed"]["timeout"] = f"{number + 3000}ms"
                 daemon.config["sources"]["audit"]["max_record_size"] = f"{1024 + number}KiB"
                 daemon.write_config()
                 answer = send(daemon.state, ReloadRequest())

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from siemrelay.core.times import epoch_ms, rfc3339
@@ -18,6 +18,7 @@ from siemrelay.sources.http_poll.position import ApiAnswer, PollPosition
 from siemrelay.sources.http_poll.seen import SeenItems
 from siemrelay.wire.pagination import NotAPage
 from siemrelay.wire.request_templates import Request
+from tests.support.examples import examples
 
 NOW_MS = 1_760_000_000_000
 URL = "https://api.example.com/audit"
@@ -77,7 +78,7 @@ LATE: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@examples(150)
 @given(
     newest_first=st.booleans(),
     page_size=st.integers(1, 5),

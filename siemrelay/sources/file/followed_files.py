@@ -246,7 +246,10 @@ class FollowedFiles:
             log("file found", path=file.progress.path, offset=file.progress.offset, size=file.size)
         # Those of which nothing was read yet are as new: the others may be older than they.
         again = [f for name in {f.family for f in new} for f in self._schedule.take_unread(name)]
-        for file in resumed + sorted(new + again, key=lambda file: file.birth):
+        found = resumed + sorted(new + again, key=lambda file: file.birth)
+        # But none is younger than the log itself: its inode, and what was read of it, may be that
+        # of a deleted generation with the same header.
+        for file in sorted(found, key=lambda file: file.is_log):
             self.by_id[file.file_id] = file
             self._schedule.add(file)
 

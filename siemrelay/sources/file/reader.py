@@ -113,8 +113,12 @@ class FollowedFile:
         original, which is read first if it is still there.
         """
         changed_ns = self.stamp[1] if self.stamp else 0
-        is_log = not (self.deleted or self.rotated_name)
-        return is_log, changed_ns, self.compressed, self.age
+        return self.is_log, changed_ns, self.compressed, self.age
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is the log itself, and no generation of it."""
+        return not (self.deleted or self.rotated_name)
 
     @property
     def unread(self) -> int:

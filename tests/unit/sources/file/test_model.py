@@ -57,6 +57,19 @@ def test_every_line_is_delivered_across_restarts(
     check(world, relay, steps)
 
 
+@pytest.mark.parametrize("stop", [[], [Step("kill", count=0)]], ids=["", "killed"])
+def test_a_log_that_looks_like_a_deleted_one_is_read_after_its_generations(
+    stop: list[Step],
+) -> None:
+    # The third log has the inode of the first, and the header that is all that was read of it.
+    steps = [
+        Step("rotate"), Step("compress"), Step("stop", count=0), Step("write", width=1),
+        Step("write", width=1), Step("rotate"), Step("write", width=1), Step("compress"), *stop,
+    ]  # fmt: skip
+    world, relay = play(steps, [0], header=1500, watches=False)
+    check(world, relay, steps)
+
+
 @pytest.mark.parametrize("reads_before", [False, True])
 def test_bytes_that_were_seen_and_left_before_they_were_read_are_reported_once(
     reads_before: bool,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final, TypeVar
 
 import msgspec
@@ -98,18 +100,20 @@ class BatchMaker:
         self, batch: DeliveryBatch, max_events: int, max_bytes: int
     ) -> Iterator[DeliveryBatch]:
         messages = batch.messages
-        start = size = 0
+        ends = [*accumulate(map(_SEPARATOR_BYTES.__add__, map(len, messages)))]
+        start = start_bytes = 0
         received_at = batch.received[0][0]
-        for i, message in enumerate(messages):
-            length = len(message) + _SEPARATOR_BYTES
-            if i > start and (i - start >= max_events or size + length > max_bytes):
-                yield DeliveryBatch(
-                    batch.sequences[i], messages[start:i], batch.sequences[start:i],
-                    received=[(received_at, i - start)], last_type=batch.last_type,
-                    first_number=batch.first_number + start,
-                )  # fmt: skip
-                start, size = i, 0
-            size += length
+        while True:
+            most = min(start + max_events, len(ends))
+            end = max(bisect_right(ends, start_bytes + max_bytes, start, most), start + 1)
+            if end >= len(ends):
+                break
+            yield DeliveryBatch(
+                batch.sequences[end], messages[start:end], batch.sequences[start:end],
+                received=[(received_at, end - start)], last_type=batch.last_type,
+                first_number=batch.first_number + start,
+            )  # fmt: skip
+            start, start_bytes = end, ends[end - 1]
         batch.messages, batch.sequences = messages[start:], batch.sequences[start:]
         batch.received = [(received_at, len(batch.messages))]
         batch.first_number += start

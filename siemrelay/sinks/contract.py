@@ -148,10 +148,10 @@ class ProtocolKind(msgspec.Struct, frozen=True):
     `build` makes a sink of the options. `format` and `port` are defaults. `limits` bounds a
     delivery batch, `max_message_bytes` one message (None: no bound). `wrap` returns a format that
     puts the protocol's envelope around each message of the sink's own format; a worker imports its
-    module, so it stands in `formats.envelopes`. `extra` is the
-    package that the protocol needs. `reads_tls_once`: the TLS files are read for a session,
-    and not for each of its connections. `credential` is advice for a sink without a credential,
-    where receivers ask for one. `remarks` are warnings of `siemrelay check` about one sink.
+    module, so it stands in `formats.envelopes`. `extra` is the package that the protocol needs.
+    `reads_tls_once`: the TLS files are read for a session, and not for each of its connections.
+    `credential` is advice for a sink without a credential, where receivers ask for one. `remarks`
+    are warnings of `siemrelay check` about one sink.
     """
 
     options: type[Options]

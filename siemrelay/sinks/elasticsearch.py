@@ -33,6 +33,7 @@ from siemrelay.wire.elasticsearch import (
     failed_items,
     read_error,
 )
+from siemrelay.wire.stream_framing import newline
 
 # The code of a refusal of which the cluster kept the document, outside the data stream.
 _FAILURE_STORE: Final = "failure_store"
@@ -151,7 +152,7 @@ class ElasticsearchSink(ExchangeSink):
         left: Sequence[int] = range(len(messages))
         sent_before = False
         while True:
-            body = b"\n".join([messages[index] for index in left]) + b"\n"
+            body = newline([messages[index] for index in left])
             answer = await client.post(self._url, body, "application/x-ndjson")
             answer.raise_for_status(self._advice, message=str(read_error(answer.body)) or None)
             again: list[int] = []

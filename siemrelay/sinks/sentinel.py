@@ -23,6 +23,7 @@ from siemrelay.sinks.http.answer import ADVICE, Answer
 from siemrelay.sinks.http.client import Client, ExchangeSink
 from siemrelay.sinks.http.options import RequestOptions, TransportOptions
 from siemrelay.sinks.http.sink import BRACKETS_BYTES, BatchOptions
+from siemrelay.wire.json_array import json_array
 
 _API_VERSION: Final = "2023-01-01"
 
@@ -132,7 +133,7 @@ class SentinelSink(ExchangeSink):
 
     async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
         """See `ExchangeSink`; a call is confirmed or refused as a whole."""
-        answer = await client.post(self._url, b"[" + b",".join(messages) + b"]", "application/json")
+        answer = await client.post(self._url, json_array(messages), "application/json")
         code, message = _error(answer)
         reason = ": ".join(filter(None, (code, message))) or answer.text
         if answer.status == 400 and code == "InvalidStream":

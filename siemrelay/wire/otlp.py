@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from siemrelay.wire.json_array import json_array
+
 _encode: Final = msgspec.json.Encoder().encode
 
 _TAIL: Final = b"]}]}]}"
@@ -33,7 +35,7 @@ class ResourceLogs:
 
     def request(self, records: Sequence[bytes]) -> bytes:
         """An ExportLogsServiceRequest with these records, each a LogRecord in JSON."""
-        return self._head + b",".join(records) + _TAIL
+        return json_array(records, self._head, _TAIL)
 
 
 class PartialSuccess(NamedTuple):

@@ -13,6 +13,8 @@ from siemrelay.net.url import Url
 from siemrelay.sinks.contract import BatchLimits, ProtocolKind, Remark, Settlement
 from siemrelay.sinks.http.client import Client, ExchangeSink
 from siemrelay.sinks.http.options import RequestOptions
+from siemrelay.wire.json_array import json_array
+from siemrelay.wire.stream_framing import newline
 
 
 class BatchOptions(Options):
@@ -71,9 +73,9 @@ class HttpSink(ExchangeSink):
     async def exchange(self, client: Client, messages: Sequence[bytes]) -> Settlement:
         """See `ExchangeSink`; a batch is one request, confirmed or refused as a whole."""
         if self._array:
-            body, kind = b"[" + b",".join(messages) + b"]", "application/json"
+            body, kind = json_array(messages), "application/json"
         else:
-            body, kind = b"\n".join(messages) + b"\n", "application/x-ndjson"
+            body, kind = newline(messages), "application/x-ndjson"
         answer = await client.post(self._options.url, body, kind)
         answer.raise_for_status()
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Collection, Mapping
 from pathlib import PurePath
@@ -31,17 +32,42 @@ def nearest(name: str, known: list[str]) -> str | None:
 def meant_key(key: str, known: Mapping[str, FieldInfo]) -> str | None:
     """The key most likely meant: the new name of a renamed one, the one that does here what `key`
     does elsewhere, or the nearest; else None."""
+    return _renamed(key, known) or key_elsewhere(key, known.keys()) or nearest(key, list(known))
+
+
+def _renamed(key: str, known: Mapping[str, FieldInfo]) -> str | None:
     for name, info in known.items():
         extra = info.json_schema_extra
         if isinstance(extra, dict) and key in cast("tuple[str, ...]", extra.get("formerly", ())):
             return name
-    return key_elsewhere(key, known.keys()) or nearest(key, list(known))
+    return None
 
 
 def key_elsewhere(key: str, known: Collection[str]) -> str | None:
     """The first of `known` that does here what `key` does in other relays and SIEMs, or None."""
     meant = _KEYS_ELSEWHERE.get(key.casefold(), ())
     return next((name for name in meant if name in known), None)
+
+
+def key_hint(
+    key: str, known: Mapping[str, FieldInfo], others: Mapping[str, Collection[str]]
+) -> str:
+    """What to write in place of an unknown key, to follow its message; empty if nobody can know.
+
+    `others` are the keys that only other choices of the part have, and for each those choices.
+    """
+    if meant := _renamed(key, known) or key_elsewhere(key, known.keys()):
+        return f"; did you mean `{meant}`?"
+    block, _, inner = key.partition(".")
+    if inner and block in known:
+        return f"; write `{inner}` below `{block}:`"
+    if meant := key_elsewhere(key, others.keys()):
+        return f"; did you mean `{meant}`, of {', '.join(others[meant])}?"
+    for pattern, instead in _NOT_NEEDED.items():
+        if re.fullmatch(pattern, key.casefold()):
+            return f"; leave it out: {instead}"
+    meant = nearest(key, list(known))
+    return f"; did you mean `{meant}`?" if meant else ""
 
 
 def meant_choice(key: str, value: str, known: Collection[str]) -> str | None:
@@ -53,7 +79,10 @@ def meant_choice(key: str, value: str, known: Collection[str]) -> str | None:
 _KEYS_ELSEWHERE: Final = {
     **dict.fromkeys(("inputs", "receivers"), ("sources",)),
     **dict.fromkeys(("outputs", "exporters"), ("sinks",)),
-    **dict.fromkeys(("token", "api_key", "hec_token", "default_token"), ("authorization",)),
+    **dict.fromkeys(
+        ("token", "api_key", "hec_token", "default_token", "splunk_token", "auth", "bearer_token"),
+        ("authorization", "basic"),
+    ),
     **dict.fromkeys(
         ("host", "hostname", "target", "address", "hosts", "destination", "remote"),
         ("server", "listen", "url", "brokers"),
@@ -62,28 +91,53 @@ _KEYS_ELSEWHERE: Final = {
     **dict.fromkeys(("endpoint", "endpoints", "uri"), ("url",)),
     **dict.fromkeys(("port", "bind", "bind_address"), ("listen",)),
     "protocol": ("listen",), "type": ("protocol",),
-    **dict.fromkeys(("codec", "encoding", "template", "formatter"), ("format",)),
+    "name": ("type", "protocol"), **dict.fromkeys(("parser", "parsers"), ("decoder",)),
+    **dict.fromkeys(("codec", "encoding", "template", "formatter"), ("format", "decoder")),
     **dict.fromkeys(("file", "files", "filename", "paths", "include"), ("path",)),
-    **dict.fromkeys(("read_from", "start_position"), ("start_at",)),
-    **dict.fromkeys(("exclude", "min_severity", "outcome", "filter", "filters"), ("events",)),
+    **dict.fromkeys(
+        ("read_from", "start_position", "read_from_head", "from_beginning", "freshstarttail"),
+        ("start_at",),
+    ),
+    **dict.fromkeys(
+        ("exclude", "min_severity", "outcome", "filter", "filters", "match"), ("events",)
+    ),
     **dict.fromkeys(("throttle", "rate_limit", "ratelimit"), ("limit",)),
     **dict.fromkeys(("insecure", "insecure_skip_verify", "verify_certificate"), ("verify",)),
-    **dict.fromkeys(("cert", "crt_file", "cert_file"), ("certificate",)),
+    **dict.fromkeys(("cert", "crt_file", "cert_file", "certfile", "mycert"), ("certificate",)),
     **dict.fromkeys(("max_size", "max_file_size", "rotate"), ("rotate_size",)),
-    "key_file": ("key",), "ca_file": ("ca", "client_ca"),
+    **dict.fromkeys(("key_file", "keyfile", "myprivkey", "private_key"), ("key",)),
+    **dict.fromkeys(
+        ("ca_file", "cafile", "cacert", "ca_cert", "ca_certificate"), ("ca", "client_ca")
+    ),
+    **dict.fromkeys(("sni", "vhost", "permittedpeer"), ("server_name",)),
 }  # fmt: skip
 """Keys of other relays and SIEMs, in lower case → the keys that do the same here, in order."""
+
+_NOT_NEEDED: Final = {
+    r"db(\..*)?|statefile|checkpoint.*|data_dir": "positions are in `state_dir`",
+    r"queue[._]?.*|buffer(_.*)?|storage\..*|mem_buf_limit|spool.*|disk_buffer": "every record is "
+    "in the disk buffer, which `buffer:` at the top level describes",
+    r"action\..*|retry_limit|max_retries|retry_attempts": "delivery is retried for ever, and "
+    "`retry:` has the pauses",
+}  # fmt: skip
+"""Patterns of keys of other relays, in lower case, that nothing here needs, and the reason."""
 
 _CHOICES_ELSEWHERE: Final = {
     "type": {
         **dict.fromkeys(("tail", "filelog", "filestream"), "file"),
         **dict.fromkeys(("udp", "tcp", "tls", "relp", "imudp", "imtcp", "imrelp"), "syslog"),
         **dict.fromkeys(("systemd", "imjournal"), "journal"),
-        "webhook": "http", "hec": "splunk-hec", "rabbitmq": "amqp",
+        "imfile": "file", "webhook": "http", "http_server": "http", "hec": "splunk-hec",
+        "rabbitmq": "amqp",
     },
     "protocol": {
         "ssl": "tls", "hec": "splunk-hec", "opensearch": "elasticsearch", "es": "elasticsearch",
-        "webhook": "http",
+        "webhook": "http", "omfwd": "tcp", "omrelp": "relp", "console": "stdout",
+    },
+    "format": {
+        **dict.fromkeys(("rfc5424", "rsyslog_syslogprotocol23format"), "syslog"),
+        **dict.fromkeys(("bsd", "rsyslog_forwardformat"), "rfc3164"),
+        **dict.fromkeys(("ndjson", "jsonl", "json_lines"), "json"), "text": "raw",
     },
 }  # fmt: skip
 """Values of these keys in other relays, in lower case, and the same here."""

@@ -55,7 +55,8 @@ def _text(file: str, absent: str, directory: str) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         column = error.start - data[: error.start].rfind(b"\n")
-        raise ConfigurationRefused(file, [Fault("not UTF-8 text", "", line, column)]) from error
+        fault = Fault("not UTF-8 text; save the file as UTF-8", "", line, column)
+        raise ConfigurationRefused(file, [fault]) from error
 
 
 def document_of(text: str, file: str, included: Mapping[str, str] | None = None) -> Document:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from siemrelay.config.cross_checks import clashes
 from siemrelay.config.files import document_of, text_of
+from siemrelay.config.lookalikes import with_lookalikes
 from siemrelay.config.models import (
     EventTypeConfig,
     RelayConfig,
@@ -152,7 +153,7 @@ def _load(
     elif document.value is not None and not isinstance(document.value, dict):
         document.faults.append(document.fault((), "expected `key: value` lines at the top level"))
     if not isinstance(document.value, dict):
-        raise ConfigurationRefused(file, document.faults)
+        raise ConfigurationRefused(file, with_lookalikes(document.faults, text))
     filled = substitute(
         document, environment, need_credentials=need_credentials, only_sinks=only_sinks,
         kept=kept or {},
@@ -161,7 +162,8 @@ def _load(
         products = own_products(document, filled.value.get("products_dir"))
     config = _validated(filled, document, products)
     if config is None or document.faults:
-        raise ConfigurationRefused(file, in_order(without_secrets(document.faults, filled)))
+        explained = with_lookalikes(document.faults, text, document.included)
+        raise ConfigurationRefused(file, in_order(without_secrets(explained, filled)))
     inline = inline_secrets(config, filled)
     parts = {part for _, secret in secrets_of(config) for part in parts_of(secret)}
     return Loaded(

@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from siemrelay import registry
-from siemrelay.config.describe import field_names, key_elsewhere, meant_choice, meant_key
+from siemrelay.config.describe import field_names, key_elsewhere, key_hint, meant_choice
 from siemrelay.config.models import SinkConfig, SourceConfig
 from siemrelay.config.presets import PRESETS, Preset
 from siemrelay.core.options import Options
@@ -258,6 +258,11 @@ def _refuse_keys(
 ) -> None:
     known = field_names(joined.model)
     unsure = [what for what, name in chosen.items() if name is None]
+    others: dict[str, list[str]] = {}
+    for table in tables.values():
+        for name, kind in table.items():
+            for other in field_names(kind.options).keys() - known.keys():
+                others.setdefault(other, []).append(name)
     for key in [key for key in joined.values if key not in known]:
         owners = list(_owners(key, tables))
         if any(what in unsure for what, _ in owners):
@@ -278,8 +283,7 @@ def _refuse_keys(
             hint = f"did you mean `{meant}`?" if meant else f"it belongs to {having}"
             message = f"`{key}` is not used by {what} {chosen[what]}; {hint}"
         else:
-            meant = meant_key(key, known)
-            message = f"unknown key `{key}`" + (f"; did you mean `{meant}`?" if meant else "")
+            message = f"unknown key `{key}`{key_hint(key, known, others)}"
         _refuse(joined, key, message)
 
 

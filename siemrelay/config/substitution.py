@@ -26,6 +26,8 @@ from siemrelay.net.pem import FileState, file_state
 _MAX_SECRET_BYTES: Final = 1 << 20
 
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
+_BARE_VARIABLE: Final = re.compile(r"(?<![\w$\\])\$[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+"""What other programs replace. Its underscore makes a password that looks so unlikely."""
 PLACEHOLDER: Final = re.compile(r"\$\{[^}]*\}")
 """A reference, as it is written."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -84,6 +86,9 @@ def substitute(
             return {key: walk(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [walk(item, (*path, i)) for i, item in enumerate(value)]
+        if isinstance(value, str) and _BARE_VARIABLE.search(value):
+            message = "`$NAME` is not replaced, only `${NAME}` is: put braces around the name"
+            document.remarks.append(document.fault(path, message))  # not the name: it may be secret
         if isinstance(value, str) and "${" in value:
             return fill(value, path)
         return value

@@ -24,19 +24,31 @@ _MAX_VALUES: Final = 50_000
 
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 
+_BRACKET: Final = "write commas between the entries, and close the bracket or brace"
+
 _HINTS: Final = (
-    ("cannot start any token", "a tab or a special character; indent with spaces, quote the text"),
+    ("'\\t' that cannot start", "YAML is indented with spaces, not tabs"),
+    ("cannot start any token", "put quotes around text that begins with it"),
+    ("expected alphabetic or numeric", "put quotes around text that begins with `*` or `&`"),
+    ("chomping or indentation", "put quotes around text that begins with `|` or `>`"),
+    ("unknown escape character", "within \" a backslash must be doubled, within ' it stays one"),
     (
         "mapping values are not allowed",
-        "check the indentation, and put quotes around text that holds `: `",
+        "check the indentation, write a space after the colon of each key, and put quotes around "
+        "text that holds `: `",
     ),
     ("could not find expected ':'", "write `key: value`, with a space after the colon"),
+    (
+        "but found '<scalar>'",
+        "nothing may follow a closing quote; within ' write an apostrophe as ''",
+    ),
     ("expected <block end>", "line it up with the keys around it"),
     ("'}', but got '{'", 'in braces, put quotes around "${NAME}"'),
-    ("expected ',' or", "a bracket or brace may not be closed"),
-    ("expected the node content", "a bracket or brace may not be closed, or a value is missing"),
-    ("found unexpected end of stream", "a quotation mark may not be closed"),
+    ("expected ',' or", _BRACKET),
+    ("expected the node content", f"give the key a value; {_BRACKET}"),
+    ("found unexpected end of stream", "close the quotation mark"),
     ("undefined alias", "give the value a name with `&name` before it is used"),
+    ("found another document", "a file is one document: take out the line `---`"),
 )
 """The parser's message → what to look for."""
 
@@ -238,12 +250,14 @@ def _is_list(node: yaml.Node) -> bool:
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> Fault:
-    problem = error.problem or "this is not YAML"
+    problem = (error.problem or "this is not YAML").removeprefix("but ")
     hint = next((hint for part, hint in _HINTS if part in problem), None)
-    if "'\\t'" in problem:
-        hint = "YAML is indented with spaces, not tabs"
+    if "<document start>" in problem:  # lines of another format, such as INI
+        problem, hint = "expected `key: value` lines", "this is another format than YAML"
     mark = error.problem_mark or error.context_mark
     message = f"{problem}; {hint}" if hint else problem
+    if "close the" in message and error.context_mark is not None:
+        message += f" that begins in line {error.context_mark.line + 1}"
     if mark is None:
         return Fault(message)
     return Fault(message, "", mark.line + 1, mark.column + 1)
@@ -252,4 +266,9 @@ def _syntax(error: yaml.MarkedYAMLError) -> Fault:
 def _unreadable(text: str, error: yaml.reader.ReaderError) -> Fault:
     before = text[: error.position]
     line, column = before.count("\n") + 1, error.position - before.rfind("\n")
-    return Fault(f"the character {text[error.position]!a} is not allowed in YAML", "", line, column)
+    return Fault(
+        f"the character {text[error.position]!a} is not allowed in YAML; take it out",
+        "",
+        line,
+        column,
+    )

@@ -25,6 +25,7 @@ sources:
 sinks:
   s: {url: 'https://a/', authorization: Bearer abcdefg, enabled: no}
 event_types: {Door Opened: {severity: 7}}
+endpoint: {listen: off}  # a relay of this machine may have its port
 """
 
 

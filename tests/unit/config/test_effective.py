@@ -263,3 +263,23 @@ def test_the_socket_of_syslog_is_remarked_on_if_not_every_program_may_write_to_i
 def test_what_a_receiver_takes_is_not_remarked_on(sink: str) -> None:
     loaded = load_text(f"{STDIN}sinks: {{s: {sink}}}\n", "f", {}, need_credentials=False)
     assert remarks(loaded) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("Splunk $SPLUNK_TOKEN", True),
+        ("Splunk ${SPLUNK_TOKEN}", False),
+        ("Splunk $${SPLUNK_TOKEN}", False),
+        ("Splunk pa$WORD", False),
+        ("Splunk cost$US_EUR", False),
+    ],
+)
+def test_a_variable_without_braces_is_a_remark_that_does_not_tell_it(
+    value: str, meant: bool
+) -> None:
+    sink = f"{{siem: splunk, url: 'https://a', authorization: '{value}'}}"
+    loaded = load_text(f"{STDIN}sinks: {{s: {sink}}}\n", "f", {"SPLUNK_TOKEN": "abcdefgh"})
+    found = [fault.message for fault in remarks(loaded) if "braces" in fault.message]
+    expected = "`$NAME` is not replaced, only `${NAME}` is: put braces around the name"
+    assert found == ([expected] if meant else [])

@@ -182,7 +182,7 @@ def one_of(names: Iterable[str]) -> str:
          "f:4:15: sinks.s.server: an environment variable is written ${NAME}, with braces"),
         ("{server: “a”}",
          "f:4:15: sinks.s.server: write a name or address, maybe with a port: "
-         "siem.example.com:6514"),
+         'siem.example.com:6514; column 15 of line 4 has U+201C, which looks like `"`: type that'),
         ("{server: a, events: all}",
          "f:4:26: sinks.s.events: unknown event type 'all'; write `Any Audit Record` for all "
          "events"),
@@ -350,6 +350,54 @@ def test_a_key_of_another_protocol_that_stands_for_a_missing_one_is_answered_wit
     required, host = sink_faults("{protocol: tcp, host: a}")
     assert "sinks.s.server: is required" in required
     assert host.endswith("`host` is not used by protocol tcp; did you mean `server`?")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("queue.type: LinkedList", "leave it out: every record is in the disk buffer"),
+        ("action.resumeRetryCount: -1", "leave it out: delivery is retried for ever"),
+        ("match: '*'", "did you mean `events`?"),
+        ("tls.verify: off", "write `verify` below `tls:`"),
+        ("uri: /a", "did you mean `url`, of http, splunk-hec, elasticsearch, otlp?"),
+        ("name: splunk", "did you mean `protocol`?"),
+    ],
+)
+def test_a_key_of_another_relay_is_answered_with_what_does_the_same_here(
+    text: str, hint: str
+) -> None:
+    (fault,) = sink_faults(f"{{protocol: tls, server: a, {text}}}")
+    assert f"unknown key `{text.partition(': ')[0]}`; {hint}" in fault
+
+
+def test_a_key_of_another_relay_is_not_answered_with_one_that_only_sounds_like_it() -> None:
+    _, head, db = faults(f"sources:\n  s: {{type: tail, read_from_head: on, db: /x}}\n{SINK}")
+    assert "`read_from_head`; did you mean `start_at`, of file, redis, kafka, " in head
+    assert db.endswith("unknown key `db`; leave it out: positions are in `state_dir`")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("{path: “/a”}", 'column 13 of line 4 has U+201C, which looks like `"`: type that'),
+        ("{server: a, sample: \u20131}", "column 26 of line 4 has U+2013, which looks like `-`"),
+        (
+            "\n    server:\u00a0a\n    port: 1",
+            "column 12 of line 5 has U+00A0, which looks like a ",
+        ),
+        ("\n    server\uff1a a", "column 11 of line 5 has U+FF1A, which looks like `:`"),
+        ("\n    ser\u200bver: a", "column 8 of line 5 has U+200B, which is invisible: take it out"),
+    ],
+)
+def test_a_fault_points_at_a_character_that_only_looks_like_one_of_yaml(
+    text: str, hint: str
+) -> None:
+    assert any(hint in fault for fault in sink_faults(text))
+
+
+def test_a_lookalike_in_another_value_explains_no_fault() -> None:
+    (fault,) = sink_faults("{server: a, port: 70000, pool: 'a\u2013b'}")
+    assert fault == "f:4:24: sinks.s.port: must be at most 65535"
 
 
 def test_sources_as_a_list_are_answered_with_the_form_that_they_have() -> None:
@@ -530,7 +578,9 @@ def test_file_that_cannot_be_read_is_a_fault_without_a_line(tmp_path: Path) -> N
 def test_file_in_another_encoding_or_too_large_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_bytes(b"a: 1\nb: \xff\n")
-    with pytest.raises(ConfigurationRefused, match=r"f\.yaml:2:4: not UTF-8 text"):
+    with pytest.raises(
+        ConfigurationRefused, match=r"f\.yaml:2:4: not UTF-8 text; save the file as UTF-8"
+    ):
         load(file)
     file.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(ConfigurationRefused, match="larger than 1 MiB"):

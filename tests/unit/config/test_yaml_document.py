@@ -135,3 +135,26 @@ def test_garbage_is_a_value_or_faults_and_never_an_exception(text: str) -> None:
 def test_dotted_shows_indexes_in_brackets() -> None:
     assert dotted(("sinks", "q", "events", "include", 0)) == "sinks.q.events.include[0]"
     assert dotted(()) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("a:\n\tb: 1\n", 2, "YAML is indented with spaces, not tabs"),
+        ("a: @b\n", 1, "put quotes around text that begins with it"),
+        ("a: *.log\n", 1, "put quotes around text that begins with `*` or `&`"),
+        ("a: >b\n", 1, "put quotes around text that begins with `|` or `>`"),
+        ('a: "\\d"\n', 1, "within \" a backslash must be doubled, within ' it stays one"),
+        ("a:\n  b:c\n  d: e\n", 3, "write a space after the colon of each key"),
+        ("a: 'it's'\n", 1, "within ' write an apostrophe as ''"),
+        ("a: {b: 1\nc: 2\n", 2, "close the bracket or brace that begins in line 1"),
+        ("a: 'b\nc: 2\n", 3, "close the quotation mark that begins in line 1"),
+        ("[INPUT]\n  Name tail\n", 2, "this is another format than YAML"),
+        ("a: 1\n---\nb: 2\n", 2, "a file is one document: take out the line `---`"),
+        ("a: 1\0\n", 1, "take it out"),
+    ],
+)
+def test_a_syntax_fault_says_what_to_do(text: str, line: int, message: str) -> None:
+    (fault,) = parse(text).faults
+    assert fault.line == line
+    assert message in fault.message

@@ -633,9 +633,9 @@ class Stdout(SinkPeer):
         try:
             yield
         finally:
-            for descriptor in (self._reader, self._writer):
-                with suppress(OSError):
-                    os.close(descriptor)
+            os.close(self._writer)
+            if self._reader >= 0:
+                os.close(self._reader)
 
     def sink(self) -> Sink:
         return StdoutSink(StdoutOptions.model_validate(self.settings), self._writer)
@@ -656,6 +656,7 @@ class Stdout(SinkPeer):
 
     def make_hold(self) -> None:
         os.close(self._reader)
+        self._reader = -1  # closed twice it could be somebody else's, of another thread
 
 
 PEERS: dict[str, type[SinkPeer]] = {

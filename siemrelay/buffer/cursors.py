@@ -58,13 +58,15 @@ class SinkCursors:
         """
         known = {renamed.get(name, name): cursor for name, cursor in self._known.items()}
         for old, new in renamed.items():
-            self._renamed[old] = new
             if (present := self._cursors.pop(old, None)) is not None:
                 self._unstored = {new if name == old else name for name in self._unstored}
                 self._cursors[new] = SinkCursor(
                     new, present.next_sequence, present.first_sequence, sinks[new],
                     present.counts, present.stream,
                 )  # fmt: skip
+        # A name that a sink has again leads to that sink, and to nobody once it is gone.
+        former = {**self._renamed, **renamed}
+        self._renamed = {old: new for old, new in former.items() if old not in sinks}
         for name in self._cursors.keys() - sinks.keys():
             del self._cursors[name]
             self._unstored.discard(name)
@@ -96,14 +98,17 @@ class SinkCursors:
 
         A sink that is added starts anew, even if it was removed earlier in this process.
         """
-        before = dict(self._cursors), self._known, set(self._unstored)
+        before = dict(self._cursors), self._known, self._renamed
+        unstored = set(self._unstored)
         policies = {name: cursor.policy for name, cursor in self._cursors.items()}
         self._known = {}
         try:
             self.choose(sinks, renamed)
             yield
         except BaseException:
-            self._cursors, self._known, self._unstored = before
+            self._cursors, self._known, self._renamed = before
+            # Other sinks go on meanwhile, and what has moved waits to be stored.
+            self._unstored = unstored | (self._unstored & self._cursors.keys())
             for name, policy in policies.items():
                 self._cursors[name].policy = policy
             raise

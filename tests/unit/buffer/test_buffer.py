@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import structlog
@@ -427,6 +428,35 @@ async def test_a_sink_that_is_renamed_while_its_cursor_waits_to_be_stored_keeps_
         await buffer.change_sinks({"new": SinkPolicy(), "b": SinkPolicy()}, {"a": "new"})
         advance(buffer, "new", 4)
     assert cursors_on_disk(state_dir) == {"new": 4, "b": 1}
+
+
+async def test_a_sink_that_was_renamed_back_and_then_removed_has_no_cursor(state_dir: Path) -> None:
+    with opened(state_dir) as buffer:
+        buffer.set_sinks({"a": SinkPolicy()})
+        await buffer.change_sinks({"b": SinkPolicy()}, {"a": "b"})
+        await buffer.change_sinks({"a": SinkPolicy()}, {"b": "a"})
+        assert buffer.find_cursor("b") is buffer.find_cursor("a")
+        await buffer.change_sinks({"c": SinkPolicy()})
+        assert buffer.find_cursor("a") is buffer.find_cursor("b") is None
+
+
+async def test_a_cursor_that_moves_while_a_change_of_sinks_fails_is_stored_soon_after(
+    state_dir: Path,
+) -> None:
+    sinks = {"a": SinkPolicy(), "b": SinkPolicy()}
+    with opened(state_dir) as buffer:
+        buffer.set_sinks(sinks)
+        await add(buffer, 5)
+        loop = trio.lowlevel.current_trio_token()
+
+        def refuse(*changed: object) -> None:
+            trio.from_thread.run_sync(advance, buffer, "a", 3, trio_token=loop)
+            raise DiskFull("the disk is full")
+
+        with patch.object(Store, "replace_cursors", refuse), pytest.raises(StartRefused):
+            await buffer.change_sinks({"a": SinkPolicy()})
+        await buffer.flusher.flush()
+        assert cursors_on_disk(state_dir) == {"a": 3, "b": 1}
 
 
 async def test_cursors_that_could_not_be_stored_are_stored_when_there_is_room_again(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +29,7 @@ from siemrelay.relay.supervise import RunningParts
 from siemrelay.telemetry.stats import SinkStats, Stats
 
 if TYPE_CHECKING:
+    from siemrelay.pipeline.sealing.keys import SealKeys
     from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 
 _log = structlog.get_logger()
@@ -61,15 +62,17 @@ class SinkGroup:
         self.places.begin(config)
         self._pool, self._formatted = pool, FormatCache(assembly.formatter({}), pool)
         parts = {name: assembly.sink(name) for name in config.sinks}
-        self._install(config, assembly, parts, restarted=set(), renamed={})
+        keys = _seal_keys(config, assembly, parts)
+        self._install(config, assembly, parts, keys, restarted=set(), renamed={})
 
     def _install(
         self, config: RelayConfig, assembly: Assembly, parts: dict[str, SinkParts],
-        *, restarted: Collection[str], renamed: Mapping[str, str],
+        keys: Mapping[str, SealKeys], *, restarted: Collection[str], renamed: Mapping[str, str],
     ) -> None:  # fmt: skip
         """Make `parts` the sinks; those that are new or in `restarted` get a new delivery.
 
-        `renamed`, old names by new ones, keep their counts of this process.
+        `keys` are those of the sealed ones among these. `renamed`, old names by new ones, keep
+        their counts of this process. Never raises: the places in the buffer are new already.
         """
         enabled = {
             name: each.messages for name, each in parts.items() if config.sinks[name].enabled
@@ -96,7 +99,7 @@ class SinkGroup:
             if config.sinks[name].enabled:
                 self._deliveries[name] = delivery(
                     each, self._formatted, self._buffer, stats, self._observers.deliveries,
-                    self._stream(config, assembly, each, stats),
+                    self._stream(config, assembly, each, keys.get(name), stats),
                 )  # fmt: skip
                 if name in self._pauses:
                     self._note_paused(stats)
@@ -105,19 +108,17 @@ class SinkGroup:
         self._parts = parts
 
     def _stream(
-        self, config: RelayConfig, assembly: Assembly, parts: SinkParts, stats: SinkStats
-    ) -> SealedStream | None:
+        self, config: RelayConfig, assembly: Assembly, parts: SinkParts, keys: SealKeys | None,
+        stats: SinkStats,
+    ) -> SealedStream | None:  # fmt: skip
         settings = assembly.stream(parts.name)
-        if settings is None:
+        if settings is None or keys is None:
             return None
         # A start pays for the parts that it has.
-        from siemrelay.pipeline.sealing.keys import SealKeys
         from siemrelay.pipeline.sealing.maker import SealMaker
         from siemrelay.pipeline.sealing.sealed_stream import SealedStream
 
         seal = config.sinks[parts.name].seal
-        keys = SealKeys(config.state_dir, settings.relay, seal.key if seal else None)
-        keys.make()
         stamper = None
         if seal is not None and seal.timestamp is not None:
             # With an HTTP client.
@@ -201,7 +202,8 @@ class SinkGroup:
 
         Every new part is built before an old one stops, so that a failure to build changes nothing.
         A stopped sink sends again what had no confirmation. The places of sinks in `discard` are
-        dropped. Raises StartRefused when the cursors cannot be stored; then the old sinks go on.
+        dropped. Raises StartRefused when the cursors cannot be stored or a signing key cannot be
+        used; then the old sinks go on.
         """
         renamed = plan.renamed("sink")
         affected = {*plan.names("sink", "restart", "add", "rename")}
@@ -212,6 +214,7 @@ class SinkGroup:
             )
             for name in config.sinks
         }  # fmt: skip
+        keys = _seal_keys(config, assembly, affected)
         stopped = (*plan.names("sink", "restart", "remove"), *renamed)
         await self._settle_streams(stopped)
         for name in stopped:
@@ -219,7 +222,7 @@ class SinkGroup:
         gone = [*plan.names("sink", "remove"), *(self.places.removed.keys() & {*discard})]
         try:
             await self.places.change(config, renamed, gone, discard)
-            self._install(config, assembly, parts, restarted=affected, renamed=renamed)
+            self._install(config, assembly, parts, keys, restarted=affected, renamed=renamed)
             await self._pauses.keep_only(config.sinks)
         finally:
             self._start_missing()
@@ -293,3 +296,24 @@ class SinkGroup:
 
     def _behind(self, name: str) -> bool:
         return self._buffer.cursor(name).next_sequence < self._buffer.end
+
+
+def _seal_keys(
+    config: RelayConfig, assembly: Assembly, names: Iterable[str]
+) -> dict[str, SealKeys]:
+    """The signing keys of the sealed and enabled ones of these sinks, made where there are none.
+
+    Raises StartRefused.
+    """
+    found: dict[str, SealKeys] = {}
+    for name in names:
+        sink, settings = config.sinks[name], assembly.stream(name)
+        if not sink.enabled or settings is None:
+            continue
+        # A start pays for the parts that it has.
+        from siemrelay.pipeline.sealing.keys import SealKeys
+
+        keys = SealKeys(config.state_dir, settings.relay, sink.seal.key if sink.seal else None)
+        keys.make()
+        found[name] = keys
+    return found

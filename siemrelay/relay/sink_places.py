@@ -18,6 +18,7 @@ from siemrelay.buffer.buffer import DiskBuffer
 from siemrelay.buffer.sink_cursor import SinkPolicy
 from siemrelay.buffer.threads import in_thread
 from siemrelay.config.models import RelayConfig
+from siemrelay.core.errors import StartRefused
 from siemrelay.core.times import rfc3339
 from siemrelay.relay.pauses import Pauses
 from siemrelay.telemetry.stats import BufferStats
@@ -68,7 +69,14 @@ class SinkPlaces:
         StartRefused when that cannot be stored.
         """
         await in_thread(self._pauses.take_over, renamed)
-        await self._store(config, {*discard, *renamed, *config.sinks}, gone, discard, renamed)
+        not_removed = {*discard, *renamed, *config.sinks}
+        try:
+            await self._store(config, not_removed, gone, discard, renamed)
+        except StartRefused:
+            # The old sinks go on: one that is paused gets nothing now either.
+            back = {new: old for old, new in renamed.items()}
+            await in_thread(self._pauses.take_over, back)
+            raise
         self._stats.keep_removed_s = config.buffer.keep_removed
 
     async def drop_expired(self, config: RelayConfig) -> None:

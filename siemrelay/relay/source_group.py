@@ -42,7 +42,6 @@ class SourceGroup:
         self._running: RunningParts
         self._built = {name: _build(assembly, name) for name in config.sources}
         self._binds = _binds(config)
-        self._intakes: dict[str, SourceIntake] = {}
 
     async def run(
         self, *, drain: bool, stop: trio.Event, started: Callable[[], None],
@@ -70,8 +69,7 @@ class SourceGroup:
             self._stats.stopping = True
             with trio.move_on_after(self.shutdown_s):
                 await stopped()
-                for intake in self._intakes.values():
-                    await intake.settled()
+                await self._committer.settled()
             storing.cancel_scope.cancel()
 
     def _start(self, name: str, *, drain: bool = False) -> None:
@@ -82,9 +80,17 @@ class SourceGroup:
             )  # fmt: skip
         self._stats.sources[name].progress_at = trio.current_time()
         source, source_filter, splitter = self._built[name]
-        intake = self._committer.intake(name, source_filter, splitter)
-        self._intakes[name] = intake
-        read = partial(source.run, intake, drain=drain)
+        intake: SourceIntake | None = None
+
+        async def read() -> None:
+            nonlocal intake
+            if intake is None:
+                # What it handed over before is on disk first: it resumes there. That may take as
+                # long as the buffer is full, and nothing but this source waits for it.
+                await self._committer.settled()
+                intake = self._committer.intake(name, source_filter, splitter)
+            await source.run(intake, drain=drain)
+
         self._running.start(name, read, partial(self._failed, name))
 
     async def take_addresses(self, config: RelayConfig) -> None:
@@ -131,7 +137,11 @@ class SourceGroup:
             for former, name in renamed.items():
                 await self._running.stop(former)
                 stopped.append((former, name))
-                await self._intakes[former].settled()
+                if not await self._settled():
+                    raise StartRefused(
+                        f"source {former} cannot be renamed now: what it has read waits for room "
+                        "in the buffer; make room, then reload"
+                    )
                 await self._buffer.change_source_name(former, name)
             yield
         except StartRefused:
@@ -158,14 +168,16 @@ class SourceGroup:
         self._committer.sockets.keep_only(_pairs(self._binds))
         self._committer.coalescer.window_s = config.buffer.batch_window
         renamed = plan.renamed("source")
-        for name in plan.names("source", "restart", "remove"):
+        for name in plan.names("source", "restart"):
             await self._running.stop(name)
-            await self._intakes.pop(name).settled()
+        if removed := plan.names("source", "remove"):
+            for name in removed:
+                await self._running.stop(name)
+            await self._settled()
         for former, name in renamed.items():
-            del self._intakes[former]
             stats = self._stats.sources.pop(former)
             self._stats.sources[name] = msgspec.structs.replace(stats, name=name)
-        for name in plan.names("source", "remove"):
+        for name in removed:
             gone = self._stats.sources.pop(name)
             self._buffer.source_counts[name] = SourceCounts(gone.records, gone.bytes, gone.filtered)
         self._built = built
@@ -177,15 +189,24 @@ class SourceGroup:
         """Stop a source and start it again, from its stored position."""
         with trio.CancelScope(shield=True):
             await self._running.stop(name)
-            await self._intakes[name].settled()
             self._start(name)
+
+    async def _settled(self) -> bool:
+        """Wait until what stopped sources handed over is on disk; returns whether it is.
+
+        Not for ever: the buffer may be full until this reload, or one after it, makes room.
+        """
+        with trio.move_on_after(self.shutdown_s) as waiting:
+            await self._committer.settled()
+        return not waiting.cancelled_caught
 
     async def try_again(self) -> list[str]:
         """Start the sources that have failed at once; returns their names."""
         failed = [name for name in self._built if self._stats.sources[name].failed]
-        for name in failed:
-            await self._running.stop(name)
-            self._start(name)
+        with trio.CancelScope(shield=True):  # the person who asked may go away
+            for name in failed:
+                await self._running.stop(name)
+                self._start(name)
         return failed
 
     def _failed(self, name: str, error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -96,10 +97,15 @@ class RunningParts:
     def start(
         self, name: str, run: Callable[[], Awaitable[None]], failed: Callable[[BaseException], None]
     ) -> None:
-        """Start a part under supervision; a part of that name must not be running."""
+        """Start a part under supervision; a part of that name must not be running.
+
+        Once the nursery is closed nothing is started: the relay has stopped during a reload.
+        """
         assert name not in self._running, name
-        running = self._running[name] = _Running(trio.CancelScope(), trio.Event())
-        self._nursery.start_soon(self._run, name, running, run, failed)
+        running = _Running(trio.CancelScope(), trio.Event())
+        with suppress(RuntimeError):  # closed
+            self._nursery.start_soon(self._run, name, running, run, failed)
+            self._running[name] = running
 
     def __contains__(self, name: str) -> bool:
         return name in self._running

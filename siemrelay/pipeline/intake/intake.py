@@ -114,6 +114,11 @@ class Committer:
         """The last pending group; None when everything is stored."""
         return self._group if self._group.entries else self._running
 
+    async def settled(self) -> None:
+        """Wait until everything that was taken by now is on disk."""
+        if (group := self.newest()) is not None:
+            await group.until_stored()
+
     async def run(self) -> None:
         """Commit group after group until cancelled; a commit under way is finished first."""
         appending = self._appending
@@ -273,8 +278,7 @@ class SourceIntake:
         return self._committer.sockets
 
     async def settled(self) -> None:
-        if (group := self._committer.newest()) is not None:
-            await group.until_stored()
+        await self._committer.settled()
 
     def positions(self) -> Mapping[str, Mapping[str, Any]]:
         return self._positions

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from math import inf
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -14,9 +17,15 @@ from siemrelay.config.load import load_text
 from siemrelay.core.errors import BufferBroken, SiemrelayError
 from siemrelay.relay.assembly import Assembly
 from siemrelay.relay.relay import Relay
-from siemrelay.relay.supervise import summarize, supervise
+from siemrelay.relay.source_group import SourceGroup
+from siemrelay.relay.supervise import RunningParts, summarize, supervise
 from siemrelay.sources.contract import Intake
 from siemrelay.telemetry.stats import SourceStats
+from tests.support.daemon import until
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    await trio.to_thread.run_sync(until, condition)
 
 
 class Part:
@@ -129,6 +138,16 @@ async def test_cancelling_ends_a_part_and_a_pause(autojump_clock: trio.testing.M
     assert scope.cancelled_caught
 
 
+async def test_a_part_that_a_reload_starts_after_the_relay_has_stopped_does_not_run() -> None:
+    async with trio.open_nursery() as nursery:
+        parts = RunningParts("source", nursery)
+    part = Part()
+    parts.start("a", part.run, part.failed)
+    assert "a" not in parts
+    await parts.stop("a")
+    assert part.started == []
+
+
 def test_words_are_those_of_what_failed_inside_of_groups_each_once() -> None:
     inner = ExceptionGroup("Exceptions from Trio nursery", [ValueError("port taken"), KeyError()])
     error = ExceptionGroup("Exceptions from Trio nursery", [ValueError("port taken"), inner])
@@ -163,6 +182,42 @@ async def test_a_failed_sources_last_error_is_what_failed_not_the_nursery_around
             with trio.fail_after(20):
                 await started_again.wait()
             assert relay.stats.sources["a"].last_error == "the port is taken"
+            relay.stop()
+
+
+async def test_a_failed_source_is_started_again_though_the_person_who_asked_has_gone(
+    tmp_path: Path,
+) -> None:
+    starts, groups = list[bool](), list[SourceGroup]()
+
+    class Failing:
+        async def run(self, intake: Intake, *, drain: bool) -> None:
+            starts.append(drain)
+            raise SiemrelayError("the port is taken")
+
+    async def run_noted(group: SourceGroup, **how: Any) -> None:
+        groups.append(group)
+        await run(group, **how)
+
+    run = SourceGroup.run
+    text = (
+        f"state_dir: {tmp_path}\nendpoint: {{listen: off}}\n"
+        "sources: {a: {type: stdin}}\nsinks: {s: {protocol: stdout}}\n"
+    )
+    relay = Relay(load_text(text, "f.yaml", {}))
+    with (
+        patch.object(Assembly, "source", lambda self, name: Failing()),
+        patch.object(SourceGroup, "run", run_noted),
+        patch("siemrelay.relay.supervise.delay_s", lambda *_, **__: inf),
+        capture_logs(),
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(relay.run, signals=False))
+            await eventually(lambda: "a" in relay.stats.sources and relay.stats.sources["a"].failed)
+            with trio.CancelScope() as gone:
+                gone.cancel()
+                await groups[0].try_again()
+            await eventually(lambda: len(starts) == 2)
             relay.stop()
 
 

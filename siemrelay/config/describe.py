@@ -87,6 +87,9 @@ _KEYS_ELSEWHERE: Final = {
         ("host", "hostname", "target", "address", "hosts", "destination", "remote"),
         ("server", "listen", "url", "brokers"),
     ),
+    **dict.fromkeys(("http_user", "http_passwd", "username", "password", "user"), ("basic",)),
+    **dict.fromkeys(("systemd_filter", "include_matches"), ("matches",)),
+    "include_units": ("units",),
     **dict.fromkeys(("servers", "bootstrap_servers", "bootstrap.servers"), ("server", "brokers")),
     **dict.fromkeys(("endpoint", "endpoints", "uri"), ("url",)),
     **dict.fromkeys(("port", "bind", "bind_address"), ("listen",)),
@@ -95,7 +98,8 @@ _KEYS_ELSEWHERE: Final = {
     **dict.fromkeys(("codec", "encoding", "template", "formatter"), ("format", "decoder")),
     **dict.fromkeys(("file", "files", "filename", "paths", "include"), ("path",)),
     **dict.fromkeys(
-        ("read_from", "start_position", "read_from_head", "from_beginning", "freshstarttail"),
+        ("read_from", "start_position", "read_from_head", "read_from_tail", "from_beginning",
+         "freshstarttail"),
         ("start_at",),
     ),
     **dict.fromkeys(
@@ -117,6 +121,8 @@ _NOT_NEEDED: Final = {
     r"db(\..*)?|statefile|checkpoint.*|data_dir": "positions are in `state_dir`",
     r"queue[._]?.*|buffer(_.*)?|storage\..*|mem_buf_limit|spool.*|disk_buffer": "every record is "
     "in the disk buffer, which `buffer:` at the top level describes",
+    r"reopenontruncate|rotate_wait|refresh_interval": "files are followed through every rotation",
+    r"streamdriver.*": "`protocol: tls` and its block `tls:` say all of it",
     r"action\..*|retry_limit|max_retries|retry_attempts": "delivery is retried for ever, and "
     "`retry:` has the pauses",
 }  # fmt: skip

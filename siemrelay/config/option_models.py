@@ -74,6 +74,7 @@ def join_source(written: Mapping[str, Any], products: Products = BUILT_IN) -> Jo
 def join_sink(written: Mapping[str, Any]) -> Joined:
     """The model for a sink as written; unknown choices and keys are in `refused`."""
     joined = Joined(SinkConfig, dict(written))
+    _take_type_for_protocol(joined)
     siem = _choice(joined, "siem", PRESETS, "generic")
     chosen = PRESETS[siem] if siem else Preset("", "")
     preset = chosen.defaults
@@ -101,6 +102,17 @@ def join_sink(written: Mapping[str, Any]) -> Joined:
         {"protocol": registry.PROTOCOLS, "format": registry.FORMATS},
     )
     return joined
+
+
+def _take_type_for_protocol(joined: Joined) -> None:
+    """A sink has a `type` in other relays: judge the rest by it, or each key would be a fault."""
+    value = joined.values.get("type")
+    if not isinstance(value, str) or joined.values.keys() & {"protocol", "siem", "url"}:
+        return
+    meant = meant_choice("protocol", value, registry.PROTOCOLS)
+    if meant is not None:
+        _refuse(joined, "type", f"unknown key `type`; did you mean `protocol: {meant}`?")
+        joined.values["protocol"] = meant
 
 
 def _fill_source(joined: Joined, defaults: Mapping[str, Any]) -> None:

@@ -126,7 +126,9 @@ def _text(detail: dict[str, Any], model: type[BaseModel], path: KeyPath) -> str:
         return _BOUNDS[kind].format(**shown)
     match kind:
         case "extra_forbidden":
-            inside = model_at(model, path[:-1]) or model
+            inside = model_at(model, path[:-1])
+            if inside is None:  # a block where no block belongs
+                return f"unknown key `{path[-1]}`"
             known = field_names(inside)
             meant = meant_key(str(path[-1]), known)
             hint = f"did you mean `{meant}`?" if meant else f"the keys are {', '.join(known)}"

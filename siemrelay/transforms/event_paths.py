@@ -12,12 +12,17 @@ from siemrelay.core.event import FIELDS
 
 ATTRIBUTES: Final = "attributes"
 
+_TESTS: Final = frozenset({"any", "not", "min", "max", "present"})
+"""The keys of a condition on a field, which in other programs stand around fields."""
+
 
 def _path(value: str) -> str:
     if value in FIELDS:
         return value
     if value.startswith(f"{ATTRIBUTES}.") and all(value.split(".")):
         return value
+    if value in _TESTS:
+        raise ValueError(f"`{value}` stands below a field: `outcome: {{{value}: ...}}`")
     meant = get_close_matches(value, FIELDS, 1)
     hint = f"did you mean `{meant[0]}`?" if meant else f"the fields are {', '.join(FIELDS)}"
     raise ValueError(f"unknown event field `{value}`; {hint}; all others are attributes.NAME")

@@ -361,6 +361,8 @@ def test_a_key_of_another_protocol_that_stands_for_a_missing_one_is_answered_wit
         ("tls.verify: off", "write `verify` below `tls:`"),
         ("uri: /a", "did you mean `url`, of http, splunk-hec, elasticsearch, otlp?"),
         ("name: splunk", "did you mean `protocol`?"),
+        ("StreamDriverMode: 1", "leave it out: `protocol: tls` and its block `tls:`"),
+        ("http_user: ada", "did you mean `basic`, of http, splunk-hec, elasticsearch, otlp?"),
     ],
 )
 def test_a_key_of_another_relay_is_answered_with_what_does_the_same_here(
@@ -368,6 +370,23 @@ def test_a_key_of_another_relay_is_answered_with_what_does_the_same_here(
 ) -> None:
     (fault,) = sink_faults(f"{{protocol: tls, server: a, {text}}}")
     assert f"unknown key `{text.partition(': ')[0]}`; {hint}" in fault
+
+
+def test_a_sink_whose_protocol_is_called_type_is_judged_by_it() -> None:
+    found = sink_faults("{type: kafka, bootstrap_servers: [a], topic: t}")
+    assert [fault.partition(": ")[2] for fault in found] == [
+        "sinks.s.brokers: is required: list of text (HOST:PORT of some brokers; the others are "
+        "found by them)",
+        "sinks.s.type: unknown key `type`; did you mean `protocol: kafka`?",
+        "sinks.s.bootstrap_servers: unknown key `bootstrap_servers`; did you mean `brokers`?",
+    ]
+
+
+def test_a_test_around_fields_is_answered_with_its_place_below_one() -> None:
+    inner = "attributes.env: prod"
+    where, key = sink_faults(f"{{server: a, where: {{not: {{{inner}}}}}}}")
+    assert where.endswith("sinks.s.where.not: `not` stands below a field: `outcome: {not: ...}`")
+    assert key.endswith("unknown key `attributes.env`")
 
 
 def test_a_key_of_another_relay_is_not_answered_with_one_that_only_sounds_like_it() -> None:
